@@ -1,0 +1,143 @@
+"""The engine: the lanes of one database in this process, and the hubs of its event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from threading import Lock
+from typing import cast
+from zlib import crc32
+
+from django.db import connections, router
+
+from ..conf import config
+from ..models import Stream
+from ..protocol.offsets import Sentinel
+from ..store.cache import SegmentCache
+from ..store.operations import Commit, Delete, Operation, Result, Touch
+from ..store.reading import StreamInfo
+from .housekeeping import Housekeeper
+from .hub import Hub
+from .lane import call_in
+from .read_lane import Follow, Look, ReadLane, Survey, View
+from .write_lane import WriteLane
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Asynchronous access to the streams of one database.
+
+    Args:
+        using: alias of the database.
+    """
+
+    def __init__(self, using: str) -> None:
+        settings = config()
+        self.using = using
+        self.cache = SegmentCache(settings.cache_bytes)
+        lanes = 1 if connections[using].vendor == "sqlite" else max(settings.write_lanes, 1)
+        self._writers = [
+            WriteLane(f"durable-streams-write-{number}", using, settings.queue_size, self.publish)
+            for number in range(lanes)
+        ]
+        self._reader = ReadLane(
+            "durable-streams-read", using, settings.queue_size, self.cache, lambda: config().page_bytes
+        )
+        self._housekeeper = Housekeeper(using, self.publish)
+        self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
+
+    async def write(self, operation: Operation) -> Result:
+        """Apply an operation and return its result once that is committed.
+
+        Raises:
+            DurableStreamsError: the operation was refused, or could not be done.
+        """
+        lane = self._writers[crc32(operation.path.encode()) % len(self._writers)]
+        result = cast(Result, await lane.submit(operation))
+        if type(operation) is Delete:
+            self._housekeeper.wake()
+        return result
+
+    async def look(self, path: str, position: int | Sentinel | None = None) -> View:
+        """Return a stream as it is now and, where a position is given, the page from there.
+
+        Raises:
+            StreamNotFound, StreamGone, ServiceUnavailable.
+        """
+        return cast(View, await self._reader.submit(Look(path, position)))
+
+    async def follow(self, stream_id: int, position: int | None = None) -> View:
+        """The same for a stream that is known already, by its id."""
+        return cast(View, await self._reader.submit(Follow(stream_id, position)))
+
+    async def survey(self, stream_ids: tuple[int, ...]) -> dict[int, StreamInfo]:
+        """Return those of some streams that are still there, in one query."""
+        return cast("dict[int, StreamInfo]", await self._reader.submit(Survey(stream_ids)))
+
+    async def touch(self, path: str) -> None:
+        """Start a stream's TTL anew."""
+        await self.write(Touch(path))
+
+    def hub(self) -> Hub:
+        """Return the hub of the running event loop."""
+        loop = asyncio.get_running_loop()
+        hub = self._hubs.get(loop)
+        if hub is None:
+            # Under WSGI every request has a loop of its own; those that ended are dropped here.
+            for ended in [known for known in list(self._hubs) if known.is_closed()]:
+                self._hubs.pop(ended, None)
+            hub = self._hubs[loop] = Hub(self)
+        return hub
+
+    def publish(self, commits: list[Commit]) -> None:
+        """Tell the readers of this process what was committed. Safe to call from any thread."""
+        for commit in commits:
+            if commit.removed:
+                self.cache.forget(commit.stream_id)
+        for hub in list(self._hubs.values()):
+            news = [commit for commit in commits if hub.watches(commit.stream_id)]
+            if news:
+                call_in(hub.loop, hub.feed, news)
+
+    def end_live_reads(self) -> None:
+        """Let all live responses of this process end. Safe to call from any thread, and from a signal handler."""
+        for hub in list(self._hubs.values()):
+            call_in(hub.loop, hub.stop)
+
+    def stop(self) -> None:
+        """End the threads, after what is queued."""
+        self._housekeeper.stop()
+        for lane in (*self._writers, self._reader):
+            lane.stop()
+
+
+_engines: dict[tuple[int, str], Engine] = {}
+_lock = Lock()
+
+
+def engine_for(using: str | None = None) -> Engine:
+    """Return this process's engine for a database: the one that the router has for streams, if none is named."""
+    alias = using or router.db_for_write(Stream)
+    # By process: threads do not survive a fork, so a child makes an engine of its own.
+    key = (os.getpid(), alias)
+    engine = _engines.get(key)
+    if engine is None:
+        with _lock:
+            engine = _engines.get(key)
+            if engine is None:
+                engine = _engines[key] = Engine(alias)
+    return engine
+
+
+def running_engines() -> list[Engine]:
+    """Return the engines that this process has made."""
+    return [engine for (pid, _), engine in list(_engines.items()) if pid == os.getpid()]
+
+
+def stop_engines() -> None:
+    """End all engines of this process; the next use makes new ones."""
+    for engine in running_engines():
+        _engines.pop((os.getpid(), engine.using), None)
+        engine.stop()

@@ -1,0 +1,233 @@
+"""The hub: who waits on which stream, and what has happened there lately. One for each event loop.
+
+A reader registers before its last look at the database, so that nothing falls between the two. What this process
+commits is fed in directly; everything else is found by one look for all watched streams every second or so, which also
+makes up for any message that was lost on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+from django.utils import timezone
+
+from ..conf import config
+from ..protocol import sse
+from ..protocol.errors import DurableStreamsError
+from ..protocol.segments import Segment
+from ..store import lifetime
+from ..store.operations import Commit
+from ..store.reading import StreamInfo
+from .read_lane import View
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+logger = logging.getLogger(__name__)
+
+RING_BYTES = 256 * 1024
+"""Recent data that is kept for a watched stream, beyond the newest segment."""
+
+LINGER_SECONDS = 5.0
+"""How long a stream stays watched after its last reader: long-polls come back at once."""
+
+
+class Listener(Protocol):
+    """Somebody who waits on a stream."""
+
+    def notify(self) -> None:
+        """Something has changed. Must not block."""
+
+    def tick(self, now: float) -> None:
+        """Called every second or so with the monotonic time."""
+
+
+class Watch:
+    """A stream that is waited on: how far it goes, as this process knows, and its newest segments."""
+
+    def __init__(self, info: StreamInfo) -> None:
+        self.info = info
+        self.tail = info.tail
+        self.closed = info.closed
+        self.removed = False
+        self.listeners: set[Listener] = set()
+        self.ready: asyncio.Future[None] | None = None
+        self.idle_since: float | None = None
+        self._frames: dict[tuple[int, int], tuple[bytes, int, bool]] = {}
+        self._ring: deque[Segment] = deque()
+        self._ring_bytes = 0
+        self._joined: dict[int, Segment] = {}
+
+    def feed(self, start: int, segment: Segment | None, tail: int, *, closed: bool, removed: bool = False) -> None:
+        """Take in what has been committed, and tell everybody who waits if it is news.
+
+        Args:
+            start: position where the commit began; `segment` is what it added, `tail` where it ended.
+        """
+        if tail > self.tail:
+            if start != self.tail or segment is None:
+                self._ring.clear()
+                self._ring_bytes = 0
+            if segment is not None:
+                self._ring.append(segment)
+                self._ring_bytes += len(segment.data)
+                while self._ring_bytes > RING_BYTES and len(self._ring) > 1:
+                    self._ring_bytes -= len(self._ring.popleft().data)
+            self.tail = tail
+        elif not (closed and not self.closed) and not removed:
+            return
+        self.closed = self.closed or closed
+        self.removed = self.removed or removed
+        self._frames.clear()
+        self._joined.clear()
+        for listener in list(self.listeners):
+            listener.notify()
+
+    def after(self, position: int) -> Segment | None:
+        """Return what was committed past a position, if it is still at hand and joins on exactly."""
+        ring = self._ring
+        if not ring or ring[-1].end != self.tail:
+            return None
+        if ring[-1].start == position:
+            return ring[-1]
+        known = self._joined.get(position)
+        if known is None:
+            parts = [segment for segment in ring if segment.start >= position]
+            if not parts or parts[0].start != position:
+                return None
+            known = self._joined[position] = Segment.join(parts)
+        return known
+
+
+    def frame(self, position: int, cursor: int) -> tuple[bytes, int, bool] | None:
+        """Return what readers at a position get by SSE, where that leads, and whether it is the stream's end.
+
+        It is encoded once for all of them. None where the data is not at hand.
+        """
+        known = self._frames.get((position, cursor))
+        if known is None:
+            segment = self.after(position)
+            if segment is None:
+                return None
+            control = sse.control_event(segment.end, cursor=cursor, up_to_date=True, closed=self.closed)
+            event = segment.data_event(self.info.content_type)
+            known = self._frames[position, cursor] = event + control, segment.end, self.closed
+        return known
+
+
+class Hub:
+    """All watches of one event loop."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.stopping = False
+        self.loop = asyncio.get_running_loop()
+        self._engine = engine
+        self._watches: dict[int, Watch] = {}
+        self._ticker: asyncio.Task[None] | None = None
+
+    def watches(self, stream_id: int) -> bool:
+        """Whether a stream is waited on here. Safe to ask from any thread."""
+        return stream_id in self._watches
+
+    async def join(self, info: StreamInfo, listener: Listener) -> Watch:
+        """Register a listener on a stream; when this returns, the watch is at least as new as the call."""
+        watch = self._watches.get(info.id)
+        if watch is None:
+            watch = self._watches[info.id] = Watch(info)
+            watch.ready = asyncio.ensure_future(self._start(watch))
+            if self._ticker is None or self._ticker.done():
+                self._ticker = self.loop.create_task(self._tick())
+        watch.listeners.add(listener)
+        watch.idle_since = None
+        if watch.ready is not None:
+            try:
+                await asyncio.shield(watch.ready)
+            except BaseException:
+                self.leave(watch, listener)
+                raise
+        return watch
+
+    def leave(self, watch: Watch, listener: Listener) -> None:
+        """Take a listener away."""
+        watch.listeners.discard(listener)
+        if not watch.listeners:
+            watch.idle_since = time.monotonic()
+
+    def feed(self, commits: list[Commit]) -> None:
+        """Take in what this process has committed."""
+        for commit in commits:
+            watch = self._watches.get(commit.stream_id)
+            if watch is not None:
+                segment = Segment(commit.start, commit.data, commit.ends) if commit.data else None
+                watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
+
+    def stop(self) -> None:
+        """Let every reader end its response: the process is about to."""
+        self.stopping = True
+        for watch in list(self._watches.values()):
+            for listener in list(watch.listeners):
+                listener.notify()
+
+    async def _start(self, watch: Watch) -> None:
+        """Look once more, now that the watch is registered."""
+        await self._catch_up(watch)
+        watch.ready = None
+
+    async def _catch_up(self, watch: Watch) -> None:
+        try:
+            view = await self._engine.follow(watch.info.id, watch.tail)
+        except DurableStreamsError as error:
+            if error.status < 500:
+                watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
+            return
+        self._take(watch, view)
+
+    @staticmethod
+    def _take(watch: Watch, view: View) -> None:
+        segment = view.segment
+        if segment is not None and (segment.start != watch.tail or not view.up_to_date):
+            segment = None  # more than a page, or somebody was faster: readers fetch it themselves
+        watch.feed(view.position, segment, view.tail, closed=view.closed)
+
+    async def _tick(self) -> None:
+        """Look at all watched streams now and then, for as long as there are any."""
+        while self._watches:
+            await asyncio.sleep(config().fallback_interval)
+            try:
+                await self._survey()
+            except DurableStreamsError as error:
+                logger.debug("A look at the watched streams failed: %s", error)
+            now = time.monotonic()
+            for stream_id, watch in list(self._watches.items()):
+                for listener in list(watch.listeners):
+                    listener.tick(now)
+                if watch.idle_since is not None and (now - watch.idle_since > LINGER_SECONDS or watch.removed):
+                    del self._watches[stream_id]
+
+    async def _survey(self) -> None:
+        infos = await self._engine.survey(tuple(self._watches))
+        todo: list[Callable[[], Awaitable[object]]] = []
+        for watch in list(self._watches.values()):
+            info = infos.get(watch.info.id)
+            if info is None:
+                watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
+            elif info.tail > watch.tail or info.closed != watch.closed:
+                await self._catch_up(watch)
+            if info is not None and watch.listeners and _is_running_out(info):
+                todo.append(lambda path=info.path: self._engine.touch(path))  # type: ignore[misc]
+        for act in todo:
+            await act()
+
+
+def _is_running_out(info: StreamInfo) -> bool:
+    """Whether a stream with live readers has to be touched, so that it does not expire under them."""
+    if info.ttl is None or info.deadline is None:
+        return False
+    margin = max(info.ttl / 2, 3 * config().fallback_interval)
+    remaining = (info.deadline - timezone.now()).total_seconds()
+    return remaining < margin and lifetime.needs_touch(info.ttl, info.deadline, timezone.now())

@@ -1,0 +1,154 @@
+"""Reading for many requests at once: one look at the streams of all that wait, then the missing data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from django.db import Error, connections
+
+from ..protocol.errors import DurableStreamsError, ServiceUnavailable, StreamGone, StreamNotFound
+from ..protocol.offsets import Sentinel
+from ..protocol.segments import Segment
+from ..store import reading
+from ..store.cache import SegmentCache
+from ..store.reading import PageRequest, StreamInfo
+from .lane import Lane
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 512
+"""Most requests that one look serves."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, frozen=True)
+class Look:
+    """See what a stream is like now. With `position`, also fetch a page from there."""
+
+    path: str
+    position: int | Sentinel | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Follow:
+    """Fetch the page of a stream that is already known, by its id: for readers that stay with it."""
+
+    stream_id: int
+    position: int | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Survey:
+    """See which of some streams are still there, and how far they go."""
+
+    stream_ids: tuple[int, ...]
+
+
+Task = Look | Follow | Survey
+
+
+@dataclass(slots=True, frozen=True)
+class View:
+    """A stream as it was at a moment, the position that was asked for, and the page from there, if there is one."""
+
+    info: StreamInfo
+    position: int
+    segment: Segment | None
+    tail: int
+    closed: bool
+
+    @property
+    def end(self) -> int:
+        """The position after what the view has."""
+        return self.segment.end if self.segment is not None else self.position
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether there is nothing behind what the view has."""
+        return self.end >= self.tail
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the view reaches the end of a closed stream: nothing will ever come behind it."""
+        return self.closed and self.up_to_date
+
+
+class ReadLane(Lane[Task]):
+    """A lane that answers looks with views."""
+
+    def __init__(
+        self, name: str, using: str, queue_size: int, cache: SegmentCache, page_bytes: Callable[[], int]
+    ) -> None:
+        self._cache = cache
+        self._page_bytes = page_bytes
+        super().__init__(name, using, self._answer, queue_size, BATCH_SIZE)
+
+    def _answer(self, tasks: Sequence[Task]) -> Sequence[object]:
+        try:
+            return self._look(tasks)
+        except Error:
+            connections[self._using].close()
+        try:  # once more, as it may only have been the connection
+            return self._look(tasks)
+        except Error as error:
+            logger.error("The database does not answer: %s", error)
+            connections[self._using].close()
+            refusal = ServiceUnavailable("The database does not answer. Try again.", ((b"retry-after", b"1"),))
+            return [refusal] * len(tasks)
+
+    def _look(self, tasks: Sequence[Task]) -> Sequence[object]:
+        paths = [task.path for task in tasks if type(task) is Look]
+        ids = {task.stream_id for task in tasks if type(task) is Follow}
+        for task in tasks:
+            if type(task) is Survey:
+                ids.update(task.stream_ids)
+        by_path = reading.find(paths, self._using) if paths else {}
+        by_id = reading.find_ids(ids, self._using) if ids else {}
+        views: list[object] = []
+        requests = []
+        limit = self._page_bytes()
+        for task in tasks:
+            if isinstance(task, Survey):
+                views.append({key: by_id[key] for key in task.stream_ids if key in by_id})
+                continue
+            view = _view(by_path[task.path] if isinstance(task, Look) else by_id.get(task.stream_id), task.position)
+            views.append(view)
+            if type(view) is View and task.position is not None and view.position < view.info.tail:
+                requests.append(PageRequest(view.info, view.position, limit))
+        if requests:
+            segments = reading.pages(requests, self._cache, self._using)
+            views = [self._with_page(task, view, segments) for task, view in zip(tasks, views, strict=True)]
+        return views
+
+    @staticmethod
+    def _with_page(task: Task, view: object, segments: dict[tuple[int, int], Segment | None]) -> object:
+        if isinstance(task, Survey) or type(view) is not View:
+            return view
+        if task.position is None or view.position >= view.info.tail:
+            return view
+        segment = segments[view.info.id, view.position]
+        if segment is None:  # its rows went between the two queries
+            return StreamNotFound("The stream was deleted.")
+        return View(view.info, view.position, segment, view.tail, view.closed)
+
+
+def _view(
+    info: StreamInfo | DurableStreamsError | None, position: int | Sentinel | None
+) -> View | DurableStreamsError:
+    """Place a position in a stream. One past the tail is the tail: nothing that it stands for exists."""
+    if info is None:
+        return StreamNotFound("The stream was deleted or has expired.")
+    if isinstance(info, DurableStreamsError):
+        return info
+    if position is None or position is Sentinel.NOW:
+        return View(info, info.tail, None, info.tail, info.closed)
+    if position is Sentinel.START:
+        return View(info, info.first_position, None, info.tail, info.closed)
+    assert isinstance(position, int)
+    if position < info.first_position:
+        return StreamGone("The data at this offset is not retained any more. Read from -1.")
+    return View(info, min(position, info.tail), None, info.tail, info.closed)

@@ -1,0 +1,93 @@
+"""A stream's metadata: one row each, locked by whoever writes to the stream."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from ..protocol import content, headers, offsets, paths
+from .fields import ExactCharField
+
+
+class StreamQuerySet(models.QuerySet["Stream"]):
+    """Streams by their state."""
+
+    def alive(self, now: datetime | None = None) -> StreamQuerySet:
+        """Streams that can be read: not deleted, not expired."""
+        return self.filter(path__isnull=False, deleted_at__isnull=True).exclude(deadline__lte=now or timezone.now())
+
+    def expired(self, now: datetime | None = None) -> StreamQuerySet:
+        """Streams whose life is over and whose rows are still here."""
+        return self.filter(deleted_at__isnull=True, deadline__lte=now or timezone.now())
+
+    def purgeable(self) -> StreamQuerySet:
+        """Streams that nobody can reach any more: their path is given back, only their rows are left."""
+        return self.filter(path__isnull=True)
+
+
+class Stream(models.Model):
+    """An append-only stream at a path (specification, section 4).
+
+    A stream that was deleted or has expired is one of two things. Without forks it is removed: its path is null, so
+    that it can be taken again at once, and its rows go a little later. With forks it is soft-deleted: `deleted_at` is
+    set, the path stays taken, and the data is kept for the forks (section 4.2).
+    """
+
+    path = ExactCharField(_("path"), max_length=paths.MAX_PATH_LENGTH, unique=True, null=True, editable=False)  # noqa: DJ001
+    content_type = models.CharField(
+        _("content type"), max_length=content.MAX_CONTENT_TYPE_LENGTH, default=content.DEFAULT_CONTENT_TYPE
+    )
+    tail = models.PositiveBigIntegerField(
+        _("tail"), default=0, help_text=_("Position after the last byte, as the data is stored.")
+    )
+    first_position = models.PositiveBigIntegerField(
+        _("first retained position"), default=0, help_text=_("Data before this position was dropped.")
+    )
+    closed = models.BooleanField(_("closed"), default=False)
+    closed_by = models.CharField(
+        _("closed by"),
+        max_length=headers.MAX_NAME_LENGTH + 40,
+        default="",
+        blank=True,
+        help_text=_("Epoch, sequence number and id of the producer whose request closed the stream."),
+    )
+    last_seq = ExactCharField(_("last Stream-Seq"), max_length=headers.MAX_NAME_LENGTH, null=True, blank=True)  # noqa: DJ001
+    ttl = models.PositiveBigIntegerField(_("TTL"), null=True, blank=True, help_text=_("Seconds of idle life."))
+    expires_at = models.DateTimeField(_("expires at"), null=True, blank=True, help_text=_("As the creator asked."))
+    deadline = models.DateTimeField(
+        _("deadline"), null=True, blank=True, help_text=_("When the stream ends, from its TTL or its expiry.")
+    )
+    source = models.ForeignKey(
+        "self", verbose_name=_("forked from"), null=True, blank=True, on_delete=models.PROTECT, related_name="forks"
+    )
+    fork_position = models.PositiveBigIntegerField(_("fork position"), null=True, blank=True)
+    lineage = models.JSONField(
+        _("lineage"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("The ranges of other streams that a fork begins with: [stream id, start, end], in order."),
+    )
+    deleted_at = models.DateTimeField(_("deleted at"), null=True, blank=True)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+    appended_at = models.DateTimeField(_("last append at"), null=True, blank=True)
+
+    objects = StreamQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("stream")
+        verbose_name_plural = _("streams")
+        indexes = [
+            models.Index(fields=["deadline"], name="stream_deadline"),
+        ]
+
+    def __str__(self) -> str:
+        return self.path if self.path is not None else f"({self.pk}, removed)"
+
+    @property
+    def next_offset(self) -> str:
+        """The offset after the last byte (`Stream-Next-Offset`)."""
+        return offsets.encode(self.tail)

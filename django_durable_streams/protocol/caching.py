@@ -1,0 +1,66 @@
+"""What lets caches and CDNs share reads: cursors, entity tags, Cache-Control (specification, section 10)."""
+
+from __future__ import annotations
+
+import random
+import re
+
+CURSOR_EPOCH = 1_728_432_000
+"""2024-10-09T00:00:00Z in Unix seconds: where intervals are counted from (section 10.1)."""
+
+CURSOR_INTERVAL = 20
+"""Seconds in an interval."""
+
+MAX_JITTER = 3600
+"""Seconds by which a cursor may be moved ahead."""
+
+NO_STORE = b"no-store"
+NO_CACHE = b"no-cache"
+
+# A cursor is a number of some digits; anything else that a client sends is no cursor of ours.
+_CURSOR = re.compile(r"[0-9]{1,15}")
+_ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+
+
+def interval(now: float) -> int:
+    """Return the number of the cursor interval at `now`, in Unix seconds."""
+    return int(now - CURSOR_EPOCH) // CURSOR_INTERVAL
+
+
+def cursor_floor(client_cursor: str | None, now: float) -> int:
+    """Return the smallest cursor that may answer a client who sent `client_cursor`.
+
+    It is strictly greater than the client's once that has reached the current interval, by a random amount, so that
+    no cache can hand a client the same URL twice for ever.
+    """
+    current = interval(now)
+    if client_cursor is None or _CURSOR.fullmatch(client_cursor) is None:
+        return current
+    sent = int(client_cursor)
+    if sent < current:
+        return current
+    return sent + max(1, -(-random.randint(1, MAX_JITTER) // CURSOR_INTERVAL))
+
+
+def etag(identity: int, start: int, end: int, closed: bool) -> bytes:
+    """Return the entity tag of a read.
+
+    Args:
+        identity: the stream's number, never used again, so that a stream made anew at a path has tags of its own.
+        start: position that the read starts from, in bytes.
+        end: position after what it returns.
+        closed: the response says that the stream is closed (section 10.1, "ETag and Stream Closure").
+    """
+    return b'"%x:%x:%x%s"' % (identity, start, end, b":c" if closed else b"")
+
+
+def matches(if_none_match: str, tag: bytes) -> bool:
+    """Whether an `If-None-Match` value names `tag`: a star, or a list of tags, weak ones included (RFC 9110, 13.1.2)."""
+    if if_none_match.strip() == "*":
+        return True
+    return tag.decode("latin-1") in _ENTITY_TAG.findall(if_none_match)
+
+
+def cache_control(scope: str) -> bytes:
+    """Return the Cache-Control of a read that carries data. `scope` is `public` or `private` (section 10.1)."""
+    return f"{scope}, max-age=60, stale-while-revalidate=300".encode("ascii")

@@ -1,0 +1,83 @@
+"""Segments: runs of whole appends, and what they look like on the wire.
+
+A segment never changes, so it can be kept, shared by readers, and encoded once for all of them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from . import content, sse
+
+
+class Segment:
+    """Stored bytes of a stream from one position to another.
+
+    Args:
+        start: position of the first byte.
+        data: the bytes, as stored.
+        ends: positions after each append inside, ascending; the last one is the segment's end.
+        full: the segment ends where it does because the next append would not have fit.
+    """
+
+    __slots__ = ("_body", "_event", "data", "end", "ends", "full", "start")
+
+    def __init__(self, start: int, data: bytes, ends: Sequence[int], *, full: bool = False) -> None:
+        self.start = start
+        self.data = data
+        self.ends = ends
+        self.end = start + len(data)
+        self.full = full
+        self._body: bytes | None = None
+        self._event: bytes | None = None
+
+    def body(self, content_type: str) -> bytes:
+        """Return the segment as the body of a response. A stream has one content type, so it is made once."""
+        if self._body is None:
+            self._body = content.unpack(content_type, self.data)
+        return self._body
+
+    def data_event(self, content_type: str) -> bytes:
+        """Return the segment as an SSE `data` event, made once."""
+        if self._event is None:
+            self._event = sse.data_event(content_type, self.data)
+        return self._event
+
+    def upto(self, limit: int) -> Segment:
+        """Return the appends that end at `limit` or before, and at least the first one."""
+        if self.end <= limit:
+            return self
+        count = max(bisect_right(self.ends, limit), 1)
+        if count == len(self.ends):
+            return self
+        return Segment(
+            self.start, self.data[: self.ends[count - 1] - self.start], self.ends[:count], full=True
+        )
+
+    def clip(self, end: int) -> Segment:
+        """Return what lies before `end`, cutting an append where a fork was cut inside it."""
+        if self.end <= end:
+            return self
+        ends = [*self.ends[: bisect_right(self.ends, end)]]
+        if not ends or ends[-1] < end:
+            ends.append(end)
+        return Segment(self.start, self.data[: end - self.start], ends)
+
+    def after(self, position: int) -> Segment | None:
+        """Return the appends that end past `position`, from the first of them on, or None if there are none."""
+        first = bisect_right(self.ends, position)
+        if first == 0:
+            return self
+        if first == len(self.ends):
+            return None
+        start = self.ends[first - 1]
+        return Segment(start, self.data[start - self.start :], self.ends[first:], full=self.full)
+
+    @classmethod
+    def join(cls, parts: Sequence[Segment]) -> Segment:
+        """Return neighbouring segments as one."""
+        if len(parts) == 1:
+            return parts[0]
+        ends = [end for part in parts for end in part.ends]
+        return cls(parts[0].start, b"".join([part.data for part in parts]), ends, full=parts[-1].full)

@@ -1,0 +1,245 @@
+"""The fast door: a bare ASGI application.
+
+It stands by itself, in front of Django, or inside Channels' routing:
+
+    application = DurableStreams(prefix="/v1/stream/", fallback=get_asgi_application())
+
+    application = ProtocolTypeRouter({
+        "http": URLRouter([
+            path("v1/stream/<path:stream_path>", DurableStreams()),
+            re_path("", get_asgi_application()),
+        ]),
+    })
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from types import coroutine
+from typing import Any
+
+from ..conf import config
+from ..engine.engine import running_engines, stop_engines
+from ..protocol import headers
+from ..protocol.errors import DurableStreamsError, StreamNotFound
+from .dispatch import refuse, respond
+from .hosts import absolute_url, checked_host
+from .live import SseReader, Step
+from .messages import ClientDisconnected, EventStream, Request, Response, too_large
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Coroutine[Any, Any, None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+STREAM_PATH = "stream_path"
+"""Name of the part of a URL pattern that is the stream's path, in Channels' routing and in Django's URLs."""
+
+
+class DurableStreams:
+    """An ASGI application that serves streams.
+
+    Args:
+        prefix: path below which the streams are, beginning and ending with a slash. None serves none of them here,
+            as when Django's URLs do. A `stream_path` matched by Channels' URLRouter goes before it.
+        fallback: the application for every other request and protocol, Django's as a rule.
+    """
+
+    def __init__(self, *, prefix: str | None = "/v1/stream/", fallback: Application | None = None) -> None:
+        if prefix is not None and not (prefix.startswith("/") and prefix.endswith("/")):
+            raise ValueError("The prefix has to begin and end with a slash.")
+        self._prefix = prefix
+        self._fallback = fallback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            path = self._stream_path(scope)
+            if path is not None:
+                await _serve(path, scope, receive, send)
+                return
+        elif kind == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if self._fallback is not None:
+            await self._fallback(scope, receive, send)
+        elif kind == "http":
+            await _send(refuse(StreamNotFound("There are no streams at this path.")), send)
+        else:
+            raise ValueError(f"Streams are not served by {kind}.")
+
+    def _stream_path(self, scope: Scope) -> str | None:
+        """Return the path of the stream that a request is for, or None where it is for none."""
+        route = scope.get("url_route")
+        if route is not None and STREAM_PATH in route["kwargs"]:
+            return str(route["kwargs"][STREAM_PATH])
+        path: str = scope["path"]
+        root = scope.get("root_path")
+        if root and path.startswith(root):
+            path = path[len(root) :]
+        if self._prefix is not None and path.startswith(self._prefix):
+            return path[len(self._prefix) :]
+        return None
+
+
+async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    found: list[tuple[bytes, bytes]] = scope["headers"]
+    try:
+        host = checked_host(found)
+        request = Request(
+            scope["method"],
+            path,
+            lambda: absolute_url(dict(scope), host),
+            scope["query_string"],
+            found,
+            lambda: _read_body(found, receive),
+            lambda: _until_disconnect(receive),
+        )
+        response = await respond(request)
+    except DurableStreamsError as error:
+        response = refuse(error)
+    except ClientDisconnected:
+        return
+    if isinstance(response, EventStream):
+        await _send_events(response, receive, send)
+    else:
+        await _send(response, send)
+
+
+async def _read_body(found: list[tuple[bytes, bytes]], receive: Receive) -> bytes:
+    """Read a request's body, up to the limit and no further."""
+    limit = config().max_append_bytes
+    for name, value in found:
+        if name == headers.CONTENT_LENGTH and value.isdigit() and (len(value) > 18 or int(value) > limit):
+            raise too_large()
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise too_large()
+        return body
+    parts = []
+    size = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise too_large()
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await receive()
+
+
+async def _until_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send(response: Response, send: Send) -> None:
+    await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+    await send({"type": "http.response.body", "body": response.body})
+
+
+async def _send_events(response: EventStream, receive: Receive, send: Send) -> None:
+    """Send events until the response is over or the client has left."""
+    reader = response.reader
+    disconnected = asyncio.ensure_future(_until_disconnect(receive))
+    disconnected.add_done_callback(lambda _: reader.abandon())
+    try:
+        async with reader:
+            # An event belongs with the headers: a client should not learn of the stream in two steps.
+            await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+            pusher = _Pusher(reader, send)
+            while not reader.finished:
+                await pusher.step()
+            if not disconnected.done():
+                await send({"type": "http.response.body", "body": b""})
+    except OSError:
+        pass  # how some servers say that the client has left
+    finally:
+        disconnected.cancel()
+
+
+class _Pusher:
+    """Sends a reader's chunks; while it waits, the hub itself sends them where the server allows.
+
+    To wake a thousand tasks so that each sends the same bytes takes longer than to send them a thousand times. A send
+    that does not have to wait can be made from where the news arrives. One that does, as its client is slow, is left
+    to the reader's own task.
+    """
+
+    def __init__(self, reader: SseReader, send: Send) -> None:
+        self._reader = reader
+        self._send = send
+        self._unsent: Awaitable[None] | None = None
+        # uvicorn's send only writes to the transport, and knows nothing of the task that calls it.
+        if type(getattr(send, "__self__", None)).__module__.startswith("uvicorn."):
+            reader.on_news = self._push
+
+    async def step(self) -> None:
+        """Send the next chunk, or wait for one."""
+        if self._unsent is not None:
+            unsent, self._unsent = self._unsent, None
+            await unsent
+        chunk = await self._reader.next_chunk()
+        if chunk:
+            await self._send(_body(chunk))
+
+    def _push(self) -> None:
+        while self._unsent is None:
+            chunk = self._reader.take()
+            if isinstance(chunk, Step):
+                if chunk is Step.FETCH:
+                    break
+                return
+            if not chunk:
+                break
+            sending = self._send(_body(chunk))
+            try:
+                waits_for = sending.send(None)
+            except StopIteration:
+                if self._reader.finished:
+                    break
+                continue
+            except OSError:
+                self._reader.abandon()
+                return
+            self._unsent = _resume(sending, waits_for)
+        self._reader.wake()
+
+
+def _body(chunk: bytes) -> Message:
+    return {"type": "http.response.body", "body": chunk, "more_body": True}
+
+
+@coroutine
+def _resume(started: Coroutine[Any, Any, None], waits_for: Any) -> Any:
+    """Await the rest of a coroutine that was started by hand and has stopped at `waits_for`."""
+    try:
+        while True:
+            try:
+                value = yield waits_for
+            except BaseException as error:
+                waits_for = started.throw(error)
+            else:
+                waits_for = started.send(value)
+    except StopIteration:
+        return
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            for engine in running_engines():
+                engine.end_live_reads()
+            await asyncio.to_thread(stop_engines)
+            await send({"type": "lifespan.shutdown.complete"})
+            return

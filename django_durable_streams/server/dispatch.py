@@ -1,0 +1,44 @@
+"""From a request to a response, whatever happens on the way."""
+
+from __future__ import annotations
+
+import logging
+
+from ..engine import engine_for
+from ..protocol.errors import DurableStreamsError
+from .cors import policy
+from .handlers import handler_for
+from .messages import ClientDisconnected, EventStream, Request, Response, error_response
+
+logger = logging.getLogger(__name__)
+
+
+async def respond(request: Request) -> Response | EventStream:
+    """Return the response to a request.
+
+    Raises:
+        ClientDisconnected: nobody is left to respond to.
+    """
+    cors = policy()
+    response: Response | EventStream
+    try:
+        if request.method == "OPTIONS":
+            response = cors.preflight(request)
+        else:
+            response = await handler_for(request.method)(request, engine_for())
+    except DurableStreamsError as error:
+        response = error_response(error)
+    except ClientDisconnected:
+        raise
+    except Exception:
+        logger.exception("%s %s failed.", request.method, request.path)
+        response = error_response(DurableStreamsError("Something went wrong here; the log of the server says what."))
+    response.headers += cors.headers(request.headers.get(b"origin"))
+    return response
+
+
+def refuse(error: DurableStreamsError, origin: bytes | None = None) -> Response:
+    """Return the response for a request that could not even be read."""
+    response = error_response(error)
+    response.headers += policy().headers(origin)
+    return response

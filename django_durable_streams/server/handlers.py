@@ -1,0 +1,276 @@
+"""The operations of the protocol: one handler each, the same for every door (specification, section 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from django.utils import timezone
+
+from ..conf import config
+from ..engine import Engine
+from ..engine.read_lane import View
+from ..protocol import caching, content, headers, offsets, paths
+from ..protocol.errors import (
+    DurableStreamsError,
+    EmptyAppend,
+    InvalidHeader,
+    InvalidOffset,
+    InvalidParameter,
+    LiveModeUnsupported,
+    MethodNotAllowed,
+)
+from ..protocol.producers import ProducerClaim
+from ..store import lifetime
+from ..store.operations import Append, Appended, Create, Created, Delete
+from .cors import METHODS
+from .live import LongPoll, SseReader
+from .messages import EventStream, Header, Request, Response
+from .shutdown import watch_signals
+
+_CLOSED: Header = (headers.STREAM_CLOSED, b"true")
+_UP_TO_DATE: Header = (headers.STREAM_UP_TO_DATE, b"true")
+_NO_STORE: Header = (headers.CACHE_CONTROL, caching.NO_STORE)
+_NO_CACHE: Header = (headers.CACHE_CONTROL, caching.NO_CACHE)
+
+BIG_BODY = 64 * 1024
+"""Bytes from which preparing a body is left to a thread, so that other requests do not wait for it."""
+
+
+async def create(request: Request, engine: Engine) -> Response:
+    """PUT: make a stream, or confirm that it is there (section 5.1)."""
+    path = paths.validate(request.path)
+    given = request.header(headers.CONTENT_TYPE)
+    content_type = content.validate(given) if given else content.DEFAULT_CONTENT_TYPE
+    ttl = request.header(headers.STREAM_TTL)
+    expires_at = request.header(headers.STREAM_EXPIRES_AT)
+    if ttl is not None and expires_at is not None:
+        raise InvalidHeader("Give Stream-TTL or Stream-Expires-At, not both.")
+    seconds = headers.ttl(ttl) if ttl is not None else None
+    moment = headers.expires_at(expires_at, timezone.now()) if expires_at is not None else None
+    data, defect = await _pack(content.pack_initial, content_type, await request.read_body())
+    operation = Create(path, content_type, seconds, moment, _wants_closed(request), data, defect)
+    result = await engine.write(operation)
+    assert isinstance(result, Created)
+    found: list[Header] = [
+        (headers.CONTENT_TYPE, result.content_type.encode("latin-1")),
+        (headers.STREAM_NEXT_OFFSET, _token(result.tail)),
+        (headers.CONTENT_LENGTH, b"0"),
+    ]
+    if result.closed:
+        found.append(_CLOSED)
+    if result.created:
+        found.append((headers.LOCATION, request.url()))
+    return Response(201 if result.created else 200, found)
+
+
+async def append(request: Request, engine: Engine) -> Response:
+    """POST: append, close, or both at once (sections 5.2 and 5.3)."""
+    path = paths.validate(request.path)
+    close = _wants_closed(request)
+    producer = _producer(request)
+    given = request.header(headers.STREAM_SEQ)
+    seq = headers.opaque("Stream-Seq", given) if given is not None else None
+    body = await request.read_body()
+    content_type = None
+    data, defect = b"", None
+    if body:
+        given = request.header(headers.CONTENT_TYPE)
+        if not given:
+            raise InvalidHeader("Content-Type is missing. It must be the stream's.")
+        content_type = content.validate(given)
+        data, defect = await _pack(content.pack, content_type, body)
+    elif not close:
+        raise EmptyAppend("The body is empty. To close the stream without data, send Stream-Closed: true.")
+    result = await engine.write(Append(path, content_type, data, close, seq, producer, defect))
+    assert isinstance(result, Appended)
+    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, _token(result.tail))]
+    if result.closed:
+        found.append(_CLOSED)
+    if result.producer_epoch is None:
+        return Response(204, found)
+    found.append((headers.PRODUCER_EPOCH, b"%d" % result.producer_epoch))
+    found.append((headers.PRODUCER_SEQ, b"%d" % (result.producer_seq or 0)))
+    if result.duplicate or not body:
+        return Response(204, found)
+    found.append((headers.CONTENT_LENGTH, b"0"))
+    return Response(200, found)
+
+
+async def delete(request: Request, engine: Engine) -> Response:
+    """DELETE: remove a stream (section 5.4)."""
+    await engine.write(Delete(paths.validate(request.path)))
+    return Response(204, [])
+
+
+async def head(request: Request, engine: Engine) -> Response:
+    """HEAD: what a stream is like; the only read that does not renew its TTL (section 5.5)."""
+    info = (await engine.look(paths.validate(request.path))).info
+    found: list[Header] = [
+        (headers.CONTENT_TYPE, info.content_type.encode("latin-1")),
+        (headers.STREAM_NEXT_OFFSET, _token(info.tail)),
+        _NO_STORE,
+    ]
+    if info.closed:
+        found.append(_CLOSED)
+    if info.ttl is not None:
+        found.append((headers.STREAM_TTL, b"%d" % info.ttl))
+    if info.expires_at is not None:
+        found.append((headers.STREAM_EXPIRES_AT, headers.format_time(info.expires_at).encode("ascii")))
+    return Response(200, found)
+
+
+async def read(request: Request, engine: Engine) -> Response | EventStream:
+    """GET: read what is there, or stay for what comes (sections 5.6 to 5.8)."""
+    path = paths.validate(request.path)
+    live = request.parameter("live")
+    token = request.parameter("offset")
+    if live is not None and live not in ("long-poll", "sse"):
+        raise InvalidParameter("The parameter live is long-poll or sse.")
+    if live is not None and token is None:
+        raise InvalidOffset(f"live={live} needs an offset. Use -1 to begin at the start, or now.")
+    if live == "sse" and not request.can_stream:
+        raise LiveModeUnsupported(
+            "This server runs under WSGI and cannot hold an event stream open. "
+            "Use live=long-poll, or deploy under ASGI."
+        )
+    position = offsets.Sentinel.START if token is None else offsets.decode(token)
+    view = await engine.look(path, position)
+    if lifetime.needs_touch(view.info.ttl, view.info.deadline, timezone.now()):
+        await engine.touch(path)
+    if live is not None:
+        watch_signals()
+    if live == "sse":
+        return _events(view, engine, request.parameter("cursor"))
+    if live == "long-poll":
+        return await _long_poll(request, view, engine)
+    return _page(request, view, is_now=position is offsets.Sentinel.NOW)
+
+
+def _page(request: Request, view: View, *, is_now: bool) -> Response:
+    """Answer a catch-up read (section 5.6)."""
+    tag = caching.etag(view.info.id, view.position, view.end, view.at_end)
+    found = _position_headers(view)
+    if is_now:
+        found.append(_NO_STORE)
+    else:
+        # What is empty today may have data in a second: caches have to ask. What has data keeps it.
+        found.append((headers.CACHE_CONTROL, _cacheable()) if view.segment is not None else _NO_CACHE)
+        found.append((headers.ETAG, tag))
+        if_none_match = request.header(headers.IF_NONE_MATCH)
+        if if_none_match is not None and caching.matches(if_none_match, tag):
+            return Response(304, found)
+    return _with_body(found, view)
+
+
+async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
+    """Answer a long-poll (section 5.7)."""
+    if view.segment is None and not view.closed:
+        disconnected = asyncio.ensure_future(request.disconnected()) if request.disconnected is not None else None
+        try:
+            view = await LongPoll(engine, view).wait(disconnected)
+        finally:
+            if disconnected is not None:
+                disconnected.cancel()
+    found = _position_headers(view)
+    if not view.at_end:
+        cursor = caching.cursor_floor(request.parameter("cursor"), time.time())
+        found.append((headers.STREAM_CURSOR, b"%d" % cursor))
+    if view.segment is None:
+        found.append(_NO_STORE)
+        return Response(204, found)
+    found.append((headers.CACHE_CONTROL, _cacheable()))
+    found.append((headers.ETAG, caching.etag(view.info.id, view.position, view.end, view.at_end)))
+    return _with_body(found, view)
+
+
+def _events(view: View, engine: Engine, cursor: str | None) -> EventStream:
+    """Answer an SSE read (section 5.8)."""
+    found: list[Header] = [
+        (headers.CONTENT_TYPE, b"text/event-stream"),
+        _NO_CACHE,
+        # nginx would collect an event stream, and hand it on when its buffer is full.
+        (b"x-accel-buffering", b"no"),
+    ]
+    if not content.is_text(view.info.content_type):
+        found.append((headers.STREAM_SSE_DATA_ENCODING, b"base64"))
+    return EventStream(found, SseReader(engine, view, cursor))
+
+
+def _position_headers(view: View) -> list[Header]:
+    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, _token(view.end))]
+    if view.up_to_date:
+        found.append(_UP_TO_DATE)
+        if view.closed:
+            found.append(_CLOSED)
+    return found
+
+
+def _with_body(found: list[Header], view: View) -> Response:
+    kind = view.info.content_type
+    body = view.segment.body(kind) if view.segment is not None else content.unpack(kind, b"")
+    found.append((headers.CONTENT_TYPE, kind.encode("latin-1")))
+    found.append((headers.CONTENT_LENGTH, b"%d" % len(body)))
+    return Response(200, found, body)
+
+
+def _cacheable() -> bytes:
+    return caching.cache_control(config().cache_scope)
+
+
+def _token(position: int) -> bytes:
+    return offsets.encode(position).encode("ascii")
+
+
+def _wants_closed(request: Request) -> bool:
+    value = request.header(headers.STREAM_CLOSED)
+    return value is not None and headers.is_true(value)
+
+
+def _producer(request: Request) -> ProducerClaim | None:
+    """Return what a request says of its producer: all three headers, or none (section 5.2.1)."""
+    name = request.header(headers.PRODUCER_ID)
+    epoch = request.header(headers.PRODUCER_EPOCH)
+    seq = request.header(headers.PRODUCER_SEQ)
+    if name is None and epoch is None and seq is None:
+        return None
+    if name is None or epoch is None or seq is None:
+        raise InvalidHeader("Producer-Id, Producer-Epoch and Producer-Seq come together or not at all.")
+    return ProducerClaim(
+        headers.opaque("Producer-Id", name),
+        headers.producer_number("Producer-Epoch", epoch),
+        headers.producer_number("Producer-Seq", seq),
+    )
+
+
+async def _pack(
+    pack: Callable[[str, bytes], bytes], content_type: str, body: bytes
+) -> tuple[bytes, DurableStreamsError | None]:
+    """Prepare a body to be stored, or return what is wrong with it, to be judged after the stream's own state."""
+    try:
+        if len(body) >= BIG_BODY and content.is_json(content_type):
+            return await asyncio.to_thread(pack, content_type, body), None
+        return pack(content_type, body), None
+    except DurableStreamsError as error:
+        return b"", error
+
+
+Handler = Callable[[Request, Engine], Awaitable[Response | EventStream]]
+
+HANDLERS: dict[str, Handler] = {"GET": read, "POST": append, "PUT": create, "HEAD": head, "DELETE": delete}
+
+
+def handler_for(method: str) -> Handler:
+    """Return the handler for a method.
+
+    Raises:
+        MethodNotAllowed: streams do not answer it (405, carries `Allow`).
+    """
+    handler = HANDLERS.get(method)
+    if handler is None:
+        raise MethodNotAllowed(
+            f"Streams do not answer {method[:32]}.",
+            ((headers.ALLOW, METHODS),),
+        )
+    return handler

@@ -1,0 +1,216 @@
+"""Readers that stay: long-poll and SSE (specification, sections 5.7 and 5.8).
+
+A waiting reader is an object in the hub, and holds no thread, no connection and no queue: it knows its position, and
+what lies past it comes from the watch's newest segments, or from the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from enum import Enum
+
+from ..conf import config
+from ..engine import Engine
+from ..engine.hub import Hub, Watch
+from ..engine.read_lane import View
+from ..protocol import caching, sse
+from ..protocol.errors import DurableStreamsError
+
+
+class LongPoll:
+    """Waits on a stream until there is something past a position.
+
+    Args:
+        view: the stream as it was seen, with nothing past its position.
+    """
+
+    def __init__(self, engine: Engine, view: View) -> None:
+        self._engine = engine
+        self._view = view
+        self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def notify(self) -> None:
+        """The stream has changed."""
+        if not self._woken.done():
+            self._woken.set_result(None)
+
+    def tick(self, now: float) -> None:
+        """Time passes; the wait has a timeout of its own."""
+
+    async def wait(self, disconnected: asyncio.Task[None] | None) -> View:
+        """Return the stream and what has come past the position; where nothing came, the time is up.
+
+        Args:
+            disconnected: is done when the client has left.
+
+        Raises:
+            StreamNotFound: the stream was deleted or has expired meanwhile.
+        """
+        hub = self._engine.hub()
+        info, position = self._view.info, self._view.position
+        if disconnected is not None:
+            disconnected.add_done_callback(lambda _: self.notify())
+        watch = await hub.join(info, self)
+        try:
+            if not (watch.tail > position or watch.closed or watch.removed or hub.stopping):
+                try:
+                    await asyncio.wait_for(self._woken, config().long_poll_timeout)
+                except TimeoutError:
+                    pass
+            if not watch.removed:
+                segment = watch.after(position)
+                if segment is not None or watch.tail <= position:
+                    return View(info, position, segment, max(watch.tail, position), watch.closed)
+        finally:
+            hub.leave(watch, self)
+        return await self._engine.follow(info.id, position)
+
+
+class Step(Enum):
+    """What a reader needs before it has its next chunk."""
+
+    FETCH = "data from the database"
+    WAIT = "something to happen"
+
+
+class SseReader:
+    """A reader of a stream by Server-Sent Events. Use it as an asynchronous context manager.
+
+    It is asked for one chunk after the other, each of which is a data event with its control event, a control event,
+    or a comment. `finished` says that the last chunk was the last.
+
+    Args:
+        view: the stream as the request found it, with the first page.
+        client_cursor: the `cursor` parameter.
+    """
+
+    def __init__(self, engine: Engine, view: View, client_cursor: str | None) -> None:
+        settings = config()
+        self.finished = False
+        self.on_news: Callable[[], None] = self.wake
+        """Called when there may be a chunk to take. A door may put its own function here while it waits."""
+        self._engine = engine
+        self._info = view.info
+        self._position = view.position
+        self._first: View | None = view
+        self._cursor_floor = caching.cursor_floor(client_cursor, time.time())
+        self._bytes_left = settings.sse_max_bytes
+        self._keep_alive = settings.sse_keep_alive
+        self._last_chunk = time.monotonic()
+        self._deadline = self._last_chunk + settings.sse_duration
+        self._abandoned = False
+        self._woken: asyncio.Future[None] | None = None
+        self._hub: Hub
+        self._watch: Watch
+
+    async def __aenter__(self) -> SseReader:
+        self._hub = self._engine.hub()
+        self._watch = await self._hub.join(self._info, self)
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        self._hub.leave(self._watch, self)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield all chunks, to the end of the response."""
+        async with self:
+            while not self.finished:
+                chunk = await self.next_chunk()
+                if chunk:
+                    yield chunk
+
+    async def next_chunk(self) -> bytes:
+        """Return the next chunk. Empty: there is none, as `finished` says, or after waiting for news."""
+        chunk = self.take()
+        if chunk is Step.WAIT:
+            await self._news()
+            return b""
+        if chunk is Step.FETCH:
+            return await self._fetch()
+        return chunk
+
+    def take(self) -> bytes | Step:
+        """Return the next chunk if it is at hand, or what it takes to have it."""
+        watch = self._watch
+        if self._first is not None:
+            view, self._first = self._first, None
+            return self._from_view(view)
+        if self.finished or self._abandoned or watch.removed:
+            return self._finish()
+        over = self._bytes_left <= 0 or self._hub.stopping or time.monotonic() >= self._deadline
+        if self._position < watch.tail and not over:
+            frame = watch.frame(self._position, self._cursor())
+            if frame is None:
+                return Step.FETCH
+            event, self._position, self.finished = frame
+            return self._count(event)
+        if watch.closed and self._position >= watch.tail:
+            self.finished = True
+            return self._control(up_to_date=True, closed=True)
+        if over:
+            self.finished = True
+            return self._control(up_to_date=self._position >= watch.tail, closed=False)
+        if time.monotonic() - self._last_chunk >= self._keep_alive:
+            return self._count(sse.KEEP_ALIVE)
+        return Step.WAIT
+
+    async def _news(self) -> None:
+        """Wait until there may be a chunk to take."""
+        self._woken = asyncio.get_running_loop().create_future()
+        try:
+            await self._woken
+        finally:
+            self._woken = None
+
+    def wake(self) -> None:
+        """End the wait for news."""
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    def abandon(self) -> None:
+        """The client has left."""
+        self._abandoned = True
+        self.wake()
+
+    def notify(self) -> None:
+        """The stream has changed."""
+        if self._woken is not None:
+            self.on_news()
+
+    def tick(self, now: float) -> None:
+        """Time passes: the response may be over, or a proxy in need of traffic."""
+        if self._woken is not None and (now >= self._deadline or now - self._last_chunk >= self._keep_alive):
+            self.on_news()
+
+    async def _fetch(self) -> bytes:
+        try:
+            view = await self._engine.follow(self._info.id, self._position)
+        except DurableStreamsError:
+            return self._finish()  # the client reconnects, and is told why
+        return b"" if view.segment is None else self._from_view(view)
+
+    def _from_view(self, view: View) -> bytes:
+        self._position = view.end
+        self.finished = view.at_end
+        control = self._control(up_to_date=view.up_to_date, closed=view.at_end)
+        if view.segment is None:
+            return control
+        return self._count(view.segment.data_event(self._info.content_type) + control)
+
+    def _control(self, *, up_to_date: bool, closed: bool) -> bytes:
+        cursor = self._cursor()
+        return self._count(sse.control_event(self._position, cursor=cursor, up_to_date=up_to_date, closed=closed))
+
+    def _cursor(self) -> int:
+        return max(self._cursor_floor, caching.interval(time.time()))
+
+    def _count(self, chunk: bytes) -> bytes:
+        self._bytes_left -= len(chunk)
+        self._last_chunk = time.monotonic()
+        return chunk
+
+    def _finish(self) -> bytes:
+        self.finished = True
+        return b""

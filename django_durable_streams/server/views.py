@@ -1,0 +1,108 @@
+"""The door that works on every server: ordinary Django views, behind whatever middleware the project has."""
+
+from __future__ import annotations
+
+from asgiref.sync import SyncToAsync, sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.db import connections, transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.csrf import csrf_exempt
+
+from ..conf import config
+from ..protocol import headers
+from ..protocol.errors import DurableStreamsError
+from .dispatch import refuse, respond
+from .messages import EventStream, Header, Request, Response, too_large
+
+
+@method_decorator(csrf_exempt, name="dispatch")
+@method_decorator(transaction.non_atomic_requests, name="dispatch")
+class StreamView(View):
+    """Serves the stream at `stream_path`, the same under ASGI and, but for SSE, under WSGI."""
+
+    async def dispatch(self, request: HttpRequest, stream_path: str = "") -> HttpResponseBase:  # type: ignore[override]
+        """Answer any method; which of them streams know is for the handlers to say."""
+        under_asgi = isinstance(request, ASGIRequest)
+        found = _asgi_headers(request) if isinstance(request, ASGIRequest) else _wsgi_headers(request)
+        try:
+            if under_asgi:
+                await _release_thread()
+            response = await respond(
+                Request(
+                    request.method or "",
+                    stream_path,
+                    lambda: request.build_absolute_uri(request.path).encode("ascii"),
+                    request.META.get("QUERY_STRING", "").encode("latin-1"),
+                    found,
+                    lambda: _read_body(request),
+                    None,  # Django cancels a view whose client has left
+                    can_stream=under_asgi,
+                )
+            )
+        except DurableStreamsError as error:
+            response = refuse(error)
+        # ConditionalGetMiddleware would compare the tags again, and answer with a 304 of its own without the
+        # protocol's headers.
+        request.META.pop("HTTP_IF_NONE_MATCH", None)
+        return _to_django(response)
+
+
+stream_view = StreamView.as_view()
+
+
+def _to_django(response: Response | EventStream) -> HttpResponseBase:
+    answer: HttpResponseBase
+    if isinstance(response, EventStream):
+        answer = StreamingHttpResponse(response.reader.chunks(), status=response.status)
+        # GZipMiddleware leaves alone what has an encoding; it would break an event stream into pieces of its own.
+        answer["Content-Encoding"] = "identity"
+    else:
+        answer = HttpResponse(response.body, status=response.status)
+    del answer["Content-Type"]  # Django's default; a response without content has none
+    for name, value in response.headers:
+        answer[name.decode("ascii")] = value.decode("latin-1")
+    return answer
+
+
+def _asgi_headers(request: ASGIRequest) -> list[Header]:
+    return [(name.lower(), value) for name, value in request.scope["headers"]]
+
+
+def _wsgi_headers(request: HttpRequest) -> list[Header]:
+    found = [
+        (name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in request.META.items()
+        if name.startswith("HTTP_")
+    ]
+    for key, name in (("CONTENT_TYPE", headers.CONTENT_TYPE), ("CONTENT_LENGTH", headers.CONTENT_LENGTH)):
+        value = request.META.get(key)
+        if value:
+            found.append((name, value.encode("latin-1")))
+    return found
+
+
+async def _read_body(request: HttpRequest) -> bytes:
+    """Read a request's body, up to the limit. Not `request.body`: that has a limit of its own, of 2.5 MB."""
+    limit = config().max_append_bytes
+    length = request.META.get("CONTENT_LENGTH") or ""
+    if length.isdigit() and (len(length) > 18 or int(length) > limit):
+        raise too_large()
+    body = request.read(limit + 1)
+    if len(body) > limit:
+        raise too_large()
+    return body
+
+
+async def _release_thread() -> None:
+    """Give back the thread, and its database connections, that Django and its middleware have used so far.
+
+    Each request under ASGI has a thread of its own for synchronous code, until it ends; a waiting reader must not keep
+    one. Synchronous code that comes later, such as middleware on the way back, gets a new one.
+    """
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    executor = SyncToAsync.context_to_thread_executor.pop(context, None) if context is not None else None
+    if executor is not None:
+        await sync_to_async(connections.close_all, thread_sensitive=False, executor=executor)()
+        executor.shutdown(wait=False)

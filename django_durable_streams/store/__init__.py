@@ -1,0 +1,4 @@
+"""The log: synchronous functions over the ORM, the only code that writes the tables.
+
+Nothing here knows a request, an event loop, or a thread.
+"""

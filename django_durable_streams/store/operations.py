@@ -1,0 +1,107 @@
+"""What can be done to streams, as values: the operations that a batch applies and their results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ..protocol.errors import DurableStreamsError
+from ..protocol.producers import ProducerClaim
+
+
+@dataclass(slots=True, frozen=True)
+class Create:
+    """Make a stream, or see that it is there with this configuration (specification, section 5.1).
+
+    `data` is the initial content as it is stored (see `protocol.content.pack_initial`). Where it could not be made,
+    `defect` says why, and is raised only if the stream has to be made: a repeated PUT needs no body.
+    """
+
+    path: str
+    content_type: str
+    ttl: int | None = None
+    expires_at: datetime | None = None
+    closed: bool = False
+    data: bytes = b""
+    defect: DurableStreamsError | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Append:
+    """Append to a stream, close it, or both in one step (sections 5.2 and 5.3). Without data it only closes.
+
+    `data` is what is stored (see `protocol.content.pack`), all of it one append. A `defect` of the body is raised
+    after the checks that the specification puts before it: the stream exists, is open, and is of this type.
+    """
+
+    path: str
+    content_type: str | None
+    data: bytes
+    close: bool = False
+    seq: str | None = None
+    producer: ProducerClaim | None = None
+    defect: DurableStreamsError | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Delete:
+    """Delete a stream (section 5.4)."""
+
+    path: str
+
+
+@dataclass(slots=True, frozen=True)
+class Touch:
+    """Start a stream's TTL anew, as a read does (section 5.1, `Stream-TTL`)."""
+
+    path: str
+
+
+Operation = Create | Append | Delete | Touch
+
+
+@dataclass(slots=True, frozen=True)
+class Created:
+    """A stream is there: made now (`created`), or found as asked for."""
+
+    created: bool
+    content_type: str
+    tail: int
+    closed: bool
+
+
+@dataclass(slots=True, frozen=True)
+class Appended:
+    """An append is in the stream; `duplicate` where an earlier request of the producer had put it there."""
+
+    tail: int
+    closed: bool
+    duplicate: bool = False
+    producer_epoch: int | None = None
+    producer_seq: int | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Done:
+    """A delete or touch has happened."""
+
+
+Result = Created | Appended | Done
+
+
+@dataclass(slots=True)
+class Commit:
+    """What a batch changed in one stream, for those who wait on it.
+
+    `data` are the bytes from `start` to `tail`; `ends` the positions at which its appends end.
+    """
+
+    stream_id: int
+    path: str
+    content_type: str
+    start: int
+    tail: int
+    closed: bool
+    removed: bool = False
+    data: bytes = b""
+    ends: list[int] = field(default_factory=list)

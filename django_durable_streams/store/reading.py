@@ -1,0 +1,228 @@
+"""Reading: what streams are like now, and pages of their data, for many requests with few queries.
+
+A page is a run of whole appends. It is put together from segments, which come from the cache or, all that are missing,
+from one query.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from sys import byteorder
+from typing import Any, NamedTuple
+
+from django.db.models import Q
+from django.utils import timezone
+
+from ..models import Chunk, Stream
+from ..protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
+from ..protocol.segments import Segment
+from .cache import SegmentCache
+
+MAX_PAGES_PER_QUERY = 8
+"""Pages whose missing data one query fetches: it bounds the memory that a batch of reads takes."""
+
+
+@dataclass(slots=True, frozen=True)
+class StreamInfo:
+    """A stream as a query saw it."""
+
+    id: int
+    path: str
+    content_type: str
+    tail: int
+    closed: bool
+    ttl: int | None
+    expires_at: datetime | None
+    deadline: datetime | None
+    first_position: int
+    fork_position: int | None
+    lineage: list[list[int]] | None
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the ranges that the stream consists of, in order: those of its sources, then its own."""
+        for owner, start, end in self.lineage or ():
+            yield Piece(owner, start, end)
+        yield Piece(self.id, self.fork_position or 0, self.tail)
+
+
+class Piece(NamedTuple):
+    """A range of positions whose bytes belong to one stream."""
+
+    owner: int
+    start: int
+    end: int
+
+
+_COLUMNS = (
+    "id",
+    "path",
+    "content_type",
+    "tail",
+    "closed",
+    "ttl",
+    "expires_at",
+    "deadline",
+    "first_position",
+    "fork_position",
+    "lineage",
+)
+
+
+def find(paths: Iterable[str], using: str) -> dict[str, StreamInfo | DurableStreamsError]:
+    """Return what the streams at some paths are like now, or why they cannot be read, in one query."""
+    now = timezone.now()
+    wanted = set(paths)
+    rows = Stream.objects.using(using).filter(path__in=wanted).values_list(*_COLUMNS, "deleted_at")
+    found: dict[str, StreamInfo | DurableStreamsError] = {}
+    for *fields, deleted_at in rows:
+        info = StreamInfo(*fields)
+        if deleted_at is not None:
+            found[info.path] = StreamGone("The stream was deleted; forks still read its data.")
+        elif info.deadline is None or info.deadline > now:
+            found[info.path] = info
+    for path in wanted - found.keys():
+        found[path] = StreamNotFound("There is no stream at this path. Create it with PUT.")
+    return found
+
+
+def find_ids(ids: Iterable[int], using: str) -> dict[int, StreamInfo]:
+    """Return those of some streams that are still alive, by their ids, in one query."""
+    now = timezone.now()
+    rows = Stream.objects.using(using).alive(now).filter(id__in=set(ids)).values_list(*_COLUMNS)
+    return {info.id: info for info in (StreamInfo(*row) for row in rows)}
+
+
+class PageRequest(NamedTuple):
+    """A page wanted: from a position of a stream, up to about `limit` bytes."""
+
+    info: StreamInfo
+    position: int
+    limit: int
+
+
+def pages(
+    requests: Sequence[PageRequest], cache: SegmentCache, using: str
+) -> dict[PageRequestKey, Segment | None]:
+    """Return the pages for some requests, by (stream id, position): None where there is nothing past the position.
+
+    A page that came out torn, as its stream was removed meanwhile, is None too; look again to see why.
+    """
+    found: dict[PageRequestKey, Segment | None] = {}
+    waiting = []
+    for request in requests:
+        key = (request.info.id, request.position)
+        if key not in found:
+            found[key] = None
+            if request.position < request.info.tail:
+                waiting.append(request)
+    for first in range(0, len(waiting), MAX_PAGES_PER_QUERY):
+        some = waiting[first : first + MAX_PAGES_PER_QUERY]
+        gaps = [gap for request in some for gap in _gaps(request, cache)]
+        fetched = _fetch(gaps, using) if gaps else {}
+        for request in some:
+            found[request.info.id, request.position] = _assemble(request, cache, fetched)
+    return found
+
+
+PageRequestKey = tuple[int, int]
+
+
+class _Gap(NamedTuple):
+    """Data that the cache does not have: a stream's own, from a position up to a limit, for reads from `key`."""
+
+    owner: int
+    key: int
+    position: int
+    limit: int
+
+
+def _overlapping(request: PageRequest) -> Iterator[tuple[Piece, int]]:
+    """Yield the pieces that a page may reach into, each with the position from which it is read."""
+    limit = request.position + request.limit
+    for piece in request.info.pieces():
+        position = max(piece.start, request.position)
+        if position < piece.end and (piece.start < limit):
+            yield piece, position
+
+
+def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
+    for piece, position in _overlapping(request):
+        limit = position + request.limit
+        known = cache.get(piece.owner, position)
+        if known is None:
+            yield _Gap(piece.owner, position, position, limit)
+        elif not known.full and known.end < min(piece.end, limit):
+            yield _Gap(piece.owner, position, known.end, limit)
+
+
+def _fetch(gaps: Sequence[_Gap], using: str) -> dict[_Gap, Segment]:
+    """Return the data for gaps, in one query. What is not there, or not in one run, is left out."""
+    wanted = Q()
+    for gap in set(gaps):
+        wanted |= Q(stream_id=gap.owner, end__gt=gap.position, start__lt=gap.limit)
+    rows: dict[int, list[tuple[int, bytes, Any]]] = {}
+    query = Chunk.objects.using(using).filter(wanted).order_by("stream_id", "end")
+    for owner, start, data, ends in query.values_list("stream_id", "start", "data", "ends"):
+        rows.setdefault(owner, []).append((start, bytes(data), ends))
+    segments = {owner: _runs(found) for owner, found in rows.items()}
+    return {
+        gap: segment
+        for gap in gaps
+        for segment in [_within(segments.get(gap.owner, ()), gap)]
+        if segment is not None
+    }
+
+
+def _runs(rows: list[tuple[int, bytes, Any]]) -> list[Segment]:
+    """Return a stream's chunks, in order, as segments; neighbours become one."""
+    runs: list[list[Segment]] = []
+    for start, data, ends in rows:
+        segment = Segment(start, data, unpack_ends(start, start + len(data), bytes(ends)))
+        if runs and runs[-1][-1].end == start:
+            runs[-1].append(segment)
+        else:
+            runs.append([segment])
+    return [Segment.join(run) for run in runs]
+
+
+def unpack_ends(start: int, end: int, packed: bytes) -> list[int]:
+    """Return the positions at which a chunk's appends end: the reverse of `writing.pack_ends`."""
+    if not packed:
+        return [end]
+    relative = array("I", packed)
+    if byteorder == "big":
+        relative.byteswap()
+    return [start + value for value in relative]
+
+
+def _within(runs: Sequence[Segment], gap: _Gap) -> Segment | None:
+    for run in runs:
+        if run.start <= gap.position < run.end:
+            tail = run.after(gap.position)
+            return None if tail is None else tail.upto(gap.limit)
+    return None
+
+
+def _assemble(request: PageRequest, cache: SegmentCache, fetched: dict[_Gap, Segment]) -> Segment | None:
+    by_key = {(gap.owner, gap.key): segment for gap, segment in fetched.items()}
+    limit = request.position + request.limit
+    parts: list[Segment] = []
+    for piece, position in _overlapping(request):
+        segment = cache.get(piece.owner, position)
+        more = by_key.get((piece.owner, position))
+        if more is not None and (segment is None or segment.end == more.start):
+            segment = more if segment is None else Segment.join([segment, more]).upto(position + request.limit)
+            cache.put(piece.owner, position, segment)
+        if segment is None or (parts and segment.start != parts[-1].end):
+            break
+        segment = segment.clip(piece.end)
+        if parts and segment.ends[0] > limit:
+            break
+        segment = segment.upto(limit)
+        parts.append(segment)
+        if segment.end < piece.end:
+            break
+    return Segment.join(parts) if parts else None

@@ -1,0 +1,22 @@
+"""ASGI entry: the protocol through the bare application, everything else through Django."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+sys.path.append(str(Path(__file__).resolve().parent.parent.parent))
+
+from django.conf import settings  # noqa: E402
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler  # noqa: E402
+from django.core.asgi import get_asgi_application  # noqa: E402
+
+# A demo serves its own static files. A real project puts them behind nginx, a CDN or WhiteNoise.
+django_application = ASGIStaticFilesHandler(get_asgi_application())
+
+from django_durable_streams.server.asgi import DurableStreams  # noqa: E402
+
+application = DurableStreams(
+    prefix="/v1/stream/" if settings.EXAMPLE_DOOR == "asgi" else None,
+    fallback=django_application,
+)
