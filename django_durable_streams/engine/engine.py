@@ -109,8 +109,9 @@ class Engine:
     def stop(self) -> None:
         """End the threads, after what is queued."""
         self._housekeeper.stop()
-        for lane in (*self._writers, self._reader):
+        for lane in self._writers:
             lane.stop()
+        self._reader.stop()
 
 
 _engines: dict[tuple[int, str], Engine] = {}

@@ -103,7 +103,6 @@ class Watch:
             known = self._joined[position] = Segment.join(parts)
         return known
 
-
     def frame(self, position: int, cursor: int) -> tuple[bytes, int, bool] | None:
         """Return what readers at a position get by SSE, where that leads, and whether it is the stream's end.
 

@@ -136,9 +136,7 @@ class ReadLane(Lane[Task]):
         return View(view.info, view.position, segment, view.tail, view.closed)
 
 
-def _view(
-    info: StreamInfo | DurableStreamsError | None, position: int | Sentinel | None
-) -> View | DurableStreamsError:
+def _view(info: StreamInfo | DurableStreamsError | None, position: int | Sentinel | None) -> View | DurableStreamsError:
     """Place a position in a stream. One past the tail is the tail: nothing that it stands for exists."""
     if info is None:
         return StreamNotFound("The stream was deleted or has expired.")

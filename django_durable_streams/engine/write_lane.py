@@ -25,9 +25,7 @@ class WriteLane(Lane[Operation]):
         committed: is called in the lane's thread with what a transaction changed, once that is committed.
     """
 
-    def __init__(
-        self, name: str, using: str, queue_size: int, committed: Callable[[list[Commit]], None]
-    ) -> None:
+    def __init__(self, name: str, using: str, queue_size: int, committed: Callable[[list[Commit]], None]) -> None:
         self._committed = committed
         super().__init__(name, using, self._apply, queue_size, BATCH_SIZE)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 if TYPE_CHECKING:
-    _CharField = models.CharField[str | None, str | None]
+    _CharField = models.CharField[Any, Any]
 else:
     _CharField = models.CharField
 
@@ -27,6 +28,6 @@ class ExactCharField(_CharField):
             return f"{kind} CHARACTER SET utf8mb4 COLLATE {collation}"
         return kind
 
-    def deconstruct(self) -> tuple[str, str, list[Any], dict[str, Any]]:
+    def deconstruct(self) -> tuple[str, str, Sequence[Any], dict[str, Any]]:
         name, _, args, kwargs = super().deconstruct()
         return name, "django_durable_streams.models.fields.ExactCharField", args, kwargs

@@ -36,7 +36,7 @@ class Stream(models.Model):
     set, the path stays taken, and the data is kept for the forks (section 4.2).
     """
 
-    path = ExactCharField(_("path"), max_length=paths.MAX_PATH_LENGTH, unique=True, null=True, editable=False)  # noqa: DJ001
+    path = ExactCharField(_("path"), max_length=paths.MAX_PATH_LENGTH, unique=True, null=True, editable=False)
     content_type = models.CharField(
         _("content type"), max_length=content.MAX_CONTENT_TYPE_LENGTH, default=content.DEFAULT_CONTENT_TYPE
     )
@@ -54,14 +54,19 @@ class Stream(models.Model):
         blank=True,
         help_text=_("Epoch, sequence number and id of the producer whose request closed the stream."),
     )
-    last_seq = ExactCharField(_("last Stream-Seq"), max_length=headers.MAX_NAME_LENGTH, null=True, blank=True)  # noqa: DJ001
+    last_seq = ExactCharField(_("last Stream-Seq"), max_length=headers.MAX_NAME_LENGTH, null=True, blank=True)
     ttl = models.PositiveBigIntegerField(_("TTL"), null=True, blank=True, help_text=_("Seconds of idle life."))
     expires_at = models.DateTimeField(_("expires at"), null=True, blank=True, help_text=_("As the creator asked."))
     deadline = models.DateTimeField(
         _("deadline"), null=True, blank=True, help_text=_("When the stream ends, from its TTL or its expiry.")
     )
     source = models.ForeignKey(
-        "self", verbose_name=_("forked from"), null=True, blank=True, on_delete=models.PROTECT, related_name="forks"
+        "self",
+        verbose_name=_("forked from"),
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="forks",
     )
     fork_position = models.PositiveBigIntegerField(_("fork position"), null=True, blank=True)
     lineage = models.JSONField(

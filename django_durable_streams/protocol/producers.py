@@ -53,5 +53,8 @@ def advance(state: ProducerState | None, claim: ProducerClaim) -> ProducerState 
 def _gap(expected: int, received: int) -> ProducerSequenceGap:
     return ProducerSequenceGap(
         f"Expected Producer-Seq {expected}, received {received}. Send the missing requests first.",
-        ((headers.PRODUCER_EXPECTED_SEQ, b"%d" % expected), (headers.PRODUCER_RECEIVED_SEQ, b"%d" % received)),
+        (
+            (headers.PRODUCER_EXPECTED_SEQ, b"%d" % expected),
+            (headers.PRODUCER_RECEIVED_SEQ, b"%d" % received),
+        ),
     )

@@ -51,9 +51,7 @@ class Segment:
         count = max(bisect_right(self.ends, limit), 1)
         if count == len(self.ends):
             return self
-        return Segment(
-            self.start, self.data[: self.ends[count - 1] - self.start], self.ends[:count], full=True
-        )
+        return Segment(self.start, self.data[: self.ends[count - 1] - self.start], self.ends[:count], full=True)
 
     def clip(self, end: int) -> Segment:
         """Return what lies before `end`, cutting an append where a fork was cut inside it."""

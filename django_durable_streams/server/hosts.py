@@ -26,10 +26,10 @@ def checked_host(found: list[Header]) -> str:
     for name, value in found:
         if name == wanted or (name == b"host" and not host):
             host = value
-    allowed = settings.ALLOWED_HOSTS
+    allowed = tuple(settings.ALLOWED_HOSTS)
     if not allowed and settings.DEBUG:
         allowed = _DEBUG_HOSTS
-    if not _is_allowed(host, tuple(allowed)):
+    if not _is_allowed(host, allowed):
         raise BadRequest("This server is not known by that Host. Add it to ALLOWED_HOSTS.")
     return host.decode("latin-1")
 

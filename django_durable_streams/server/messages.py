@@ -8,7 +8,13 @@ from urllib.parse import parse_qsl
 
 from ..conf import config
 from ..protocol import headers
-from ..protocol.errors import DurableStreamsError, InvalidHeader, InvalidOffset, InvalidParameter, PayloadTooLarge
+from ..protocol.errors import (
+    DurableStreamsError,
+    InvalidHeader,
+    InvalidOffset,
+    InvalidParameter,
+    PayloadTooLarge,
+)
 
 if TYPE_CHECKING:
     from .live import SseReader

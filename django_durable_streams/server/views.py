@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from asgiref.sync import SyncToAsync, sync_to_async
+import asyncio
+
+from asgiref.sync import SyncToAsync
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
@@ -104,5 +106,5 @@ async def _release_thread() -> None:
     context = SyncToAsync.thread_sensitive_context.get(None)
     executor = SyncToAsync.context_to_thread_executor.pop(context, None) if context is not None else None
     if executor is not None:
-        await sync_to_async(connections.close_all, thread_sensitive=False, executor=executor)()
+        await asyncio.get_running_loop().run_in_executor(executor, connections.close_all)
         executor.shutdown(wait=False)

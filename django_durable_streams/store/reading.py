@@ -103,9 +103,7 @@ class PageRequest(NamedTuple):
     limit: int
 
 
-def pages(
-    requests: Sequence[PageRequest], cache: SegmentCache, using: str
-) -> dict[PageRequestKey, Segment | None]:
+def pages(requests: Sequence[PageRequest], cache: SegmentCache, using: str) -> dict[PageRequestKey, Segment | None]:
     """Return the pages for some requests, by (stream id, position): None where there is nothing past the position.
 
     A page that came out torn, as its stream was removed meanwhile, is None too; look again to see why.
@@ -169,10 +167,7 @@ def _fetch(gaps: Sequence[_Gap], using: str) -> dict[_Gap, Segment]:
         rows.setdefault(owner, []).append((start, bytes(data), ends))
     segments = {owner: _runs(found) for owner, found in rows.items()}
     return {
-        gap: segment
-        for gap in gaps
-        for segment in [_within(segments.get(gap.owner, ()), gap)]
-        if segment is not None
+        gap: segment for gap in gaps for segment in [_within(segments.get(gap.owner, ()), gap)] if segment is not None
     }
 
 

@@ -274,7 +274,7 @@ def expire(using: str, now: datetime | None = None, limit: int = 500) -> list[Co
             rows = rows.select_for_update(skip_locked=True)
         streams = list(rows.order_by("id").values_list("id", "path", "content_type", "tail", "closed")[:limit])
         Stream.objects.using(using).filter(id__in=[row[0] for row in streams]).update(path=None, deleted_at=moment)
-    return [Commit(id, path, kind, tail, tail, closed, removed=True) for id, path, kind, tail, closed in streams]
+    return [Commit(id, path or "", kind, tail, tail, closed, removed=True) for id, path, kind, tail, closed in streams]
 
 
 def purge(using: str, rows: int = 200) -> bool:

@@ -7,9 +7,9 @@ from pathlib import Path
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 sys.path.append(str(Path(__file__).resolve().parent.parent.parent))
 
-from django.conf import settings  # noqa: E402
-from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler  # noqa: E402
-from django.core.asgi import get_asgi_application  # noqa: E402
+from django.conf import settings
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.core.asgi import get_asgi_application
 
 # A demo serves its own static files. A real project puts them behind nginx, a CDN or WhiteNoise.
 django_application = ASGIStaticFilesHandler(get_asgi_application())

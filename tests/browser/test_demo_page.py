@@ -1,0 +1,335 @@
+"""The demo page in a real browser: what a visitor does and sees, against a real server."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright import sync_api as playwright
+from playwright.sync_api import Page, expect
+
+from tests.servers import Server
+
+pytestmark = pytest.mark.browser
+
+ARTIFACTS = Path(__file__).resolve().parent.parent / "artifacts"
+
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",  # Chromium refuses to run as root otherwise, which is what containers do
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+DESKTOP = {"width": 1280, "height": 900}
+MOBILE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server("uvicorn", door="asgi") as server:
+        yield server
+
+
+# Not wider than the module: playwright keeps an event loop running in this thread, and Django
+# refuses database access beside one.
+@pytest.fixture(scope="module")
+def chromium():
+    if CHROMIUM is None:
+        pytest.fail("no Chromium on this machine: install the package chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """A browser context of its own, and everything that went wrong in its pages."""
+
+    def __init__(self, chromium, base_url: str, **options) -> None:
+        self.base_url = base_url
+        self.complaints: list[str] = []
+        self.foreign_requests: list[str] = []
+        self.context = chromium.new_context(
+            base_url=base_url, **{"viewport": DESKTOP, "permissions": ["clipboard-write"], **options}
+        )
+        self.context.on("page", self._watch)
+        self.page = self.context.new_page()
+
+    def _watch(self, page: Page) -> None:
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
+        page.on("request", self._judge)
+
+    def _judge(self, request) -> None:
+        if not request.url.startswith(self.base_url):
+            self.foreign_requests.append(request.url)
+
+
+@pytest.fixture
+def visit(chromium, server) -> Iterator[Callable[..., Visitor]]:
+    visitors: list[Visitor] = []
+
+    def begin(**options) -> Visitor:
+        visitors.append(Visitor(chromium, server.base_url, **options))
+        visitors[-1].page.goto("/")
+        return visitors[-1]
+
+    yield begin
+    for visitor in visitors:
+        visitor.context.close()
+        assert visitor.complaints == []
+        assert visitor.foreign_requests == []
+
+
+def create(page: Page, content_type: str = "text/plain") -> str:
+    """Creates the suggested stream, waits until it is live, and returns its URL."""
+    page.locator("#content-type").select_option(content_type)
+    page.locator("#create").click()
+    expect(page.locator("#create-result")).to_contain_text("201 Created")
+    expect(page.locator("#connection")).to_have_text("Live")
+    return stream_url(page)
+
+
+def stream_url(page: Page) -> str:
+    origin, path = page.url.split("/#")
+    return f"{origin}/v1/stream/{path}"
+
+
+def append(page: Page, text: str) -> None:
+    page.locator("#append-text").fill(text)
+    page.locator("#append").click()
+
+
+def http(method: str, url: str, body: bytes | None = None, **headers: str):
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(url, body, named, method=method)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.status, answer.read()
+
+
+def test_a_stream_is_followed_live_and_read_again_after_a_reload(visit):
+    page = visit().page
+    url = create(page)
+    output = page.locator("#output")
+
+    append(page, "written in the page")
+    expect(output).to_have_text("written in the page\n", use_inner_text=True)
+    expect(page.locator("#append-result")).to_contain_text("Stored")
+
+    http("POST", url, b"written elsewhere\n", Content_Type="text/plain")
+    expect(output).to_contain_text("written elsewhere")
+
+    page.reload()
+    expect(page.locator("#connection")).to_have_text("Live")
+    expect(output).to_have_text("written in the page\nwritten elsewhere\n", use_inner_text=True)
+    expect(page.locator("#stream-state")).to_have_text("open")
+
+    page.locator("#close").click()
+    expect(page.locator("#stream-state")).to_have_text("closed")
+    expect(page.locator("#connection")).to_have_text("At the end")
+    expect(page.locator("#append")).to_be_disabled()
+
+    page.reload()
+    expect(page.locator("#connection")).to_have_text("At the end")
+    expect(output).to_contain_text("written elsewhere")
+
+
+def test_the_offset_shown_is_the_tail(visit):
+    page = visit().page
+    url = create(page)
+    append(page, "one")
+    expect(page.locator("#output")).to_contain_text("one")
+    with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10) as answer:
+        expect(page.locator("#offset")).to_have_text(answer.headers["Stream-Next-Offset"])
+
+
+def test_two_tabs_share_a_stream(visit):
+    visitor = visit()
+    first = visitor.page
+    create(first)
+    append(first, "from the first tab")
+    expect(first.locator("#output")).to_contain_text("from the first tab")
+
+    with visitor.context.expect_page() as opened:
+        first.locator("#second-tab").click()
+    second = opened.value
+    expect(second.locator("#output")).to_contain_text("from the first tab")
+    append(second, "from the second tab")
+    expect(first.locator("#output")).to_contain_text("from the second tab")
+
+
+def test_a_paused_reader_goes_on_from_its_offset(visit):
+    page = visit().page
+    url = create(page)
+    append(page, "before")
+    expect(page.locator("#output")).to_contain_text("before")
+
+    page.locator("#pause").click()
+    expect(page.locator("#connection")).to_have_text("Paused")
+    http("POST", url, b"meanwhile\n", Content_Type="text/plain")
+    page.locator("#pause").click()
+    expect(page.locator("#output")).to_have_text("before\nmeanwhile\n", use_inner_text=True)
+
+
+def test_a_reader_outlives_the_server(visit, server):
+    visitor = visit()
+    page = visitor.page
+    url = create(page)
+    append(page, "before")
+    expect(page.locator("#output")).to_contain_text("before")
+
+    server.stop()
+    expect(page.locator("#connection")).to_have_text("Reconnecting")
+    server.start()
+    http("POST", url, b"after\n", Content_Type="text/plain")
+    expect(page.locator("#connection")).to_have_text("Live", timeout=20_000)
+    expect(page.locator("#output")).to_have_text("before\nafter\n", use_inner_text=True)
+    # Chromium itself reports the connections that the stopped server refused.
+    assert all("net::ERR_" in complaint for complaint in visitor.complaints)
+    visitor.complaints.clear()
+
+
+def test_a_stream_that_someone_else_deletes_is_let_go(visit):
+    visitor = visit()
+    page = visitor.page
+    url = create(page)
+    append(page, "the last words")
+    expect(page.locator("#output")).to_contain_text("the last words")
+    http("DELETE", url)
+    expect(page.locator("#connection")).to_have_text("No such stream")
+    expect(page.locator("#append")).to_be_disabled()
+    # What was read stays to be read; Chromium itself reports the 404 of the next request.
+    expect(page.locator("#output")).to_contain_text("the last words")
+    assert all("404" in complaint for complaint in visitor.complaints)
+    visitor.complaints.clear()
+
+
+def test_json_messages_are_shown_one_by_one(visit):
+    page = visit().page
+    url = create(page, "application/json")
+    append(page, '[{"n": 1}, {"n": 2}]')
+    expect(page.locator("#output .message")).to_have_text(['{"n":1}', '{"n":2}'])
+    assert json.loads(http("GET", f"{url}?offset=-1")[1]) == [{"n": 1}, {"n": 2}]
+
+
+def test_what_the_server_refuses_is_shown_in_its_words(visit):
+    visitor = visit()
+    page = visitor.page
+    create(page, "application/json")
+    page.locator("#append-text").fill('{"unfinished": ')
+    expect(page.locator("#append-hint")).to_be_visible()
+    with page.expect_response(lambda response: response.request.method == "POST") as refused:
+        page.locator("#append").click()
+    problem = refused.value.json()
+    notice = page.locator("#append-result")
+    expect(notice).to_contain_text(f"400 {problem['title']}")
+    expect(notice).to_contain_text(problem["detail"])
+    expect(notice).to_have_attribute("data-kind", "error")
+    page.screenshot(path=ARTIFACTS / "demo-refused.png", full_page=True)
+    # Chromium itself reports any 4xx in the console.
+    assert len(visitor.complaints) == 1
+    assert "400" in visitor.complaints.pop()
+
+
+def test_an_answer_that_a_reload_interrupts_is_stored_exactly_once(visit):
+    page = visit().page
+    url = create(page)
+    page.locator("#simulate").click()
+    expect(page.locator("#output")).to_contain_text("one token at a time")
+    page.reload()
+    # The beginning is read back, and the rest follows.
+    expect(page.locator("#output")).to_contain_text("A durable stream keeps")
+    progress = page.locator("#answer-progress")
+    expect(progress).to_contain_text("stored, each exactly once", timeout=60_000)
+    expect(page.locator("#output")).to_contain_text("reads the same words.")
+
+    tokens = int(re.search(r"\d+", progress.inner_text()).group())
+    stored = http("GET", f"{url}?offset=-1")[1].decode()
+    assert len(stored.split()) == tokens
+    assert stored.count("A durable stream keeps every token") == 1
+    assert stored.endswith("reads the same words.\n")
+    assert page.locator("#output").inner_text() == stored
+
+
+def test_a_deleted_stream_is_let_go(visit):
+    page = visit().page
+    url = create(page)
+    page.locator("#delete").click()
+    expect(page.locator("#finish-result")).to_contain_text("Deleted")
+    expect(page.locator("#append")).to_be_disabled()
+    expect(page).to_have_url(re.compile(r"/$"))
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        http("GET", url)
+
+
+def test_the_curl_lines_do_what_the_buttons_do(visit):
+    page = visit().page
+    create(page)
+
+    def run(name: str, *options: str) -> str:
+        line = page.locator(f"#curl-{name}").inner_text()
+        quiet = line.replace("curl ", f"curl -sS --max-time 5 {' '.join(options)} ", 1)
+        return subprocess.run(["bash", "-c", quiet], check=True, capture_output=True, text=True).stdout
+
+    page.locator("#append-text").fill("it's from a terminal")
+    run("append", "--fail")
+    expect(page.locator("#output")).to_have_text("it's from a terminal\n", use_inner_text=True)
+    assert "it's from a terminal" in run("read", "--fail")
+    assert "200" in run("head").splitlines()[0]
+
+    run("answer", "--fail")
+    run("answer", "--fail")
+    # The second one is the first one's retry.
+    expect(page.locator("#output")).to_have_text("it's from a terminal\nA ", use_inner_text=True)
+
+    run("close", "--fail")
+    expect(page.locator("#stream-state")).to_have_text("closed")
+    assert '"streamClosed":true' in run("sse", "--fail").replace(" ", "")
+    assert "204" in run("long-poll").splitlines()[0]
+    assert "204" in run("delete").splitlines()[0]
+
+
+def test_a_curl_line_can_be_copied(visit):
+    page = visit(permissions=["clipboard-read", "clipboard-write"]).page
+    create(page)
+    button = page.get_by_role("button", name="Copy the curl command: append", exact=True)
+    button.click()
+    expect(button).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == page.locator("#curl-append").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("device", "viewport"), [("desktop", DESKTOP), ("mobile", MOBILE)])
+def test_it_fits_the_window_in_both_schemes(visit, device, viewport, scheme):
+    page = visit(viewport=viewport, color_scheme=scheme, reduced_motion="reduce").page
+
+    def fits() -> bool:
+        return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+    assert fits()
+    page.screenshot(path=ARTIFACTS / f"demo-{device}-{scheme}-first-visit.png", full_page=True)
+    create(page)
+    append(page, "Hello, stream")
+    page.locator("#simulate").click()
+    expect(page.locator("#output")).to_contain_text("numbered by its producer")
+    assert fits()
+    page.screenshot(path=ARTIFACTS / f"demo-{device}-{scheme}.png", full_page=True)
+    page.locator("#simulate").click()
+    expect(page.locator("#answer-progress")).to_contain_text("Stopped")
+    page.locator("#close").click()
+    expect(page.locator("#stream-state")).to_have_text("closed")
+    page.screenshot(path=ARTIFACTS / f"demo-{device}-{scheme}-closed.png", full_page=True)
