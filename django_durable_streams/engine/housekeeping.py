@@ -8,7 +8,7 @@ from threading import Event, Thread
 
 from django.db import Error, connections
 
-from ..store import writing
+from ..store import removal
 from ..store.operations import Commit
 
 logger = logging.getLogger(__name__)
@@ -61,10 +61,11 @@ class Housekeeper:
 
     def _round(self) -> None:
         try:
-            commits = writing.expire(self._using)
-            if commits:
+            while commits := removal.expire(self._using):
                 self._publish(commits)
-            while writing.purge(self._using) and not self._stopping:
+            while removal.collect(self._using) and not self._stopping:
+                pass
+            while removal.purge(self._using) and not self._stopping:
                 Event().wait(PAUSE)
         except Error as error:  # the database is away, or busy: the next round is soon
             logger.debug("Cleaning up failed: %s", error)

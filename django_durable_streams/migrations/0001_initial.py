@@ -1,4 +1,3 @@
-
 import django.db.models.deletion
 import django.utils.timezone
 import django_durable_streams.models.fields
@@ -73,6 +72,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='stream',
             index=models.Index(fields=['deadline'], name='stream_deadline'),
+        ),
+        migrations.AddIndex(
+            model_name='stream',
+            index=models.Index(fields=['deleted_at'], name='stream_deleted_at'),
         ),
         migrations.AddConstraint(
             model_name='producer',

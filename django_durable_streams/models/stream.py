@@ -87,6 +87,7 @@ class Stream(models.Model):
         verbose_name_plural = _("streams")
         indexes = [
             models.Index(fields=["deadline"], name="stream_deadline"),
+            models.Index(fields=["deleted_at"], name="stream_deleted_at"),
         ]
 
     def __str__(self) -> str:

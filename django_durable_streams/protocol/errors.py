@@ -148,6 +148,12 @@ class StreamExists(Conflict):
     title = "Stream exists with another configuration"
 
 
+class SourceGone(Conflict):
+    """The stream to fork was deleted; only the forks that it has read its data."""
+
+    title = "Source stream is gone"
+
+
 class StreamClosed(Conflict):
     """The stream has ended; nothing can be appended."""
 

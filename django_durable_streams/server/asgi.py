@@ -91,6 +91,7 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(
             scope["method"],
             path,
+            scope["path"].removesuffix(path),
             lambda: absolute_url(dict(scope), host),
             scope["query_string"],
             found,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
 
 from django.utils import timezone
 
@@ -20,10 +21,11 @@ from ..protocol.errors import (
     InvalidParameter,
     LiveModeUnsupported,
     MethodNotAllowed,
+    StreamNotFound,
 )
 from ..protocol.producers import ProducerClaim
 from ..store import lifetime
-from ..store.operations import Append, Appended, Create, Created, Delete
+from ..store.operations import Append, Appended, Create, Created, Delete, Fork
 from .cors import METHODS
 from .live import LongPoll, SseReader
 from .messages import EventStream, Header, Request, Response
@@ -41,16 +43,21 @@ BIG_BODY = 64 * 1024
 async def create(request: Request, engine: Engine) -> Response:
     """PUT: make a stream, or confirm that it is there (section 5.1)."""
     path = paths.validate(request.path)
+    fork = _fork(request)
     given = request.header(headers.CONTENT_TYPE)
-    content_type = content.validate(given) if given else content.DEFAULT_CONTENT_TYPE
+    content_type = content.validate(given) if given else None
     ttl = request.header(headers.STREAM_TTL)
     expires_at = request.header(headers.STREAM_EXPIRES_AT)
     if ttl is not None and expires_at is not None:
         raise InvalidHeader("Give Stream-TTL or Stream-Expires-At, not both.")
     seconds = headers.ttl(ttl) if ttl is not None else None
     moment = headers.expires_at(expires_at, timezone.now()) if expires_at is not None else None
-    data, defect = await _pack(content.pack_initial, content_type, await request.read_body())
-    operation = Create(path, content_type, seconds, moment, _wants_closed(request), data, defect)
+    data, defect = await request.read_body(), None
+    if fork is None:
+        content_type = content_type or content.DEFAULT_CONTENT_TYPE
+    if content_type is not None:
+        data, defect = await _pack(content.pack_initial, content_type, data)
+    operation = Create(path, content_type, seconds, moment, _wants_closed(request), data, defect, fork)
     result = await engine.write(operation)
     assert isinstance(result, Created)
     found: list[Header] = [
@@ -221,6 +228,25 @@ def _cacheable() -> bytes:
 
 def _token(position: int) -> bytes:
     return offsets.encode(position).encode("ascii")
+
+
+def _fork(request: Request) -> Fork | None:
+    """Return what a create wants to fork, or None (section 4.2)."""
+    source = request.header(headers.STREAM_FORKED_FROM)
+    token = request.header(headers.STREAM_FORK_OFFSET)
+    count = request.header(headers.STREAM_FORK_SUB_OFFSET)
+    if source is None:
+        if token is not None or count is not None:
+            raise InvalidHeader("Stream-Fork-Offset and Stream-Fork-Sub-Offset need a Stream-Forked-From.")
+        return None
+    position = offsets.decode(token) if token is not None else None
+    if isinstance(position, offsets.Sentinel):
+        raise InvalidOffset("Stream-Fork-Offset is an offset that the server returned; leave it out for the tail.")
+    sub_offset = headers.sub_offset(count) if count is not None else 0
+    path = unquote(source)
+    if not path.startswith(request.root):
+        raise StreamNotFound(f"Stream-Forked-From is the path of a stream on this server, below {request.root}.")
+    return Fork(paths.validate(path[len(request.root) :]), position, sub_offset)
 
 
 def _wants_closed(request: Request) -> bool:

@@ -32,6 +32,7 @@ class Request:
     Args:
         method: in capitals.
         path: of the stream, relative to the root of the streams, percent-decoded and not yet validated.
+        root: path of the root of the streams in URLs, percent-decoded, with a slash at its end.
         url: absolute URL of the stream, for `Location`. Made when asked for.
         query: the raw query string.
         header_list: names in lower case and values, as they came.
@@ -49,6 +50,7 @@ class Request:
         "path",
         "query",
         "read_body",
+        "root",
         "url",
     )
 
@@ -56,6 +58,7 @@ class Request:
         self,
         method: str,
         path: str,
+        root: str,
         url: Callable[[], bytes],
         query: bytes,
         header_list: list[Header],
@@ -66,6 +69,7 @@ class Request:
     ) -> None:
         self.method = method
         self.path = path
+        self.root = root
         self.url = url
         self.query = query
         self.headers = dict(header_list)

@@ -35,6 +35,7 @@ class StreamView(View):
                 Request(
                     request.method or "",
                     stream_path,
+                    request.path.removesuffix(stream_path),
                     lambda: request.build_absolute_uri(request.path).encode("ascii"),
                     request.META.get("QUERY_STRING", "").encode("latin-1"),
                     found,

@@ -10,20 +10,34 @@ from ..protocol.producers import ProducerClaim
 
 
 @dataclass(slots=True, frozen=True)
+class Fork:
+    """What a stream is to begin with: another stream, up to a position (specification, section 4.2).
+
+    `position` is in bytes, None for the source's tail; `sub_offset` counts messages in JSON mode and bytes otherwise.
+    """
+
+    source: str
+    position: int | None = None
+    sub_offset: int = 0
+
+
+@dataclass(slots=True, frozen=True)
 class Create:
     """Make a stream, or see that it is there with this configuration (specification, section 5.1).
 
     `data` is the initial content as it is stored (see `protocol.content.pack_initial`). Where it could not be made,
-    `defect` says why, and is raised only if the stream has to be made: a repeated PUT needs no body.
+    `defect` says why, and is raised only if the stream has to be made: a repeated PUT needs no body. Without a content
+    type, as only a fork can be, `data` is the body as it came, since how to store it is for the source to say.
     """
 
     path: str
-    content_type: str
+    content_type: str | None
     ttl: int | None = None
     expires_at: datetime | None = None
     closed: bool = False
     data: bytes = b""
     defect: DurableStreamsError | None = None
+    fork: Fork | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -6,11 +6,9 @@ from one query.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from sys import byteorder
 from typing import Any, NamedTuple
 
 from django.db.models import Q
@@ -20,6 +18,7 @@ from ..models import Chunk, Stream
 from ..protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
 from ..protocol.segments import Segment
 from .cache import SegmentCache
+from .rows import unpack_ends
 
 MAX_PAGES_PER_QUERY = 8
 """Pages whose missing data one query fetches: it bounds the memory that a batch of reads takes."""
@@ -77,15 +76,27 @@ def find(paths: Iterable[str], using: str) -> dict[str, StreamInfo | DurableStre
     wanted = set(paths)
     rows = Stream.objects.using(using).filter(path__in=wanted).values_list(*_COLUMNS, "deleted_at")
     found: dict[str, StreamInfo | DurableStreamsError] = {}
+    expired: dict[int, str] = {}
     for *fields, deleted_at in rows:
         info = StreamInfo(*fields)
         if deleted_at is not None:
-            found[info.path] = StreamGone("The stream was deleted; forks still read its data.")
+            found[info.path] = _gone()
         elif info.deadline is None or info.deadline > now:
             found[info.path] = info
+        else:
+            expired[info.id] = info.path
+    if expired:  # an expired stream with forks is one that was deleted with forks
+        forks = Stream.objects.using(using).filter(source_id__in=expired, path__isnull=False)
+        for source_id in forks.values_list("source_id", flat=True):
+            if source_id is not None:
+                found[expired[source_id]] = _gone()
     for path in wanted - found.keys():
         found[path] = StreamNotFound("There is no stream at this path. Create it with PUT.")
     return found
+
+
+def _gone() -> StreamGone:
+    return StreamGone("The stream was deleted; forks still read its data.")
 
 
 def find_ids(ids: Iterable[int], using: str) -> dict[int, StreamInfo]:
@@ -181,16 +192,6 @@ def _runs(rows: list[tuple[int, bytes, Any]]) -> list[Segment]:
         else:
             runs.append([segment])
     return [Segment.join(run) for run in runs]
-
-
-def unpack_ends(start: int, end: int, packed: bytes) -> list[int]:
-    """Return the positions at which a chunk's appends end: the reverse of `writing.pack_ends`."""
-    if not packed:
-        return [end]
-    relative = array("I", packed)
-    if byteorder == "big":
-        relative.byteswap()
-    return [start + value for value in relative]
 
 
 def _within(runs: Sequence[Segment], gap: _Gap) -> Segment | None:

@@ -22,9 +22,13 @@ _STREAM_COLUMNS = (
     "first_position",
     "closed",
     "closed_by",
+    "last_seq",
     "ttl",
     "expires_at",
     "deadline",
+    "source_id",
+    "fork_position",
+    "lineage",
     "created_at",
     "appended_at",
 )
@@ -47,7 +51,11 @@ class Statements:
             f"{name('last_seq')}=%s, {name('deadline')}=%s, "
             f"{name('appended_at')}=COALESCE(%s, {name('appended_at')}) WHERE {name('id')}=%s"
         )
-        self.remove_stream = f"UPDATE {stream} SET {name('path')}=NULL, {name('deleted_at')}=%s WHERE {name('id')}=%s"
+        self.remove_stream = (
+            f"UPDATE {stream} SET {name('path')}=NULL, {name('source_id')}=NULL, {name('lineage')}=NULL, "
+            f"{name('deleted_at')}=%s WHERE {name('id')}=%s"
+        )
+        self.soft_delete_stream = f"UPDATE {stream} SET {name('deleted_at')}=%s WHERE {name('id')}=%s"
         self.insert_chunk = self._insert(chunk, ("stream_id", "start", "end", "data", "ends", "created_at"))
         self.insert_producer = self._insert(producer, ("stream_id", "producer_id", "epoch", "seq", "updated_at"))
         self.update_producer = (

@@ -10,29 +10,31 @@ from datetime import datetime
 from ..protocol import content, headers, offsets
 from ..protocol.errors import ContentTypeMismatch, SequenceConflict, StreamClosed, StreamExists
 from ..protocol.producers import ProducerClaim, ProducerState, advance
-from . import lifetime
-from .operations import Append, Appended, Create, Created
+from . import forking, lifetime
+from .operations import Append, Appended, Commit, Create, Created
+from .reading import StreamInfo
 
 
 class StreamState:
     """A stream's row while a batch works on it."""
 
     __slots__ = (
-        "appended",
         "changed",
         "closed",
         "closed_by",
         "content_type",
-        "created",
         "data",
         "deadline",
         "ends",
         "expires_at",
+        "fork_position",
         "id",
         "last_seq",
+        "lineage",
         "new_producers",
         "path",
         "producers",
+        "source_id",
         "start",
         "tail",
         "touched_producers",
@@ -51,6 +53,9 @@ class StreamState:
         ttl: int | None,
         expires_at: datetime | None,
         deadline: datetime | None,
+        source_id: int | None = None,
+        fork_position: int | None = None,
+        lineage: list[list[int]] | None = None,
     ) -> None:
         self.id = id  # 0 until the row is there
         self.path = path
@@ -62,9 +67,10 @@ class StreamState:
         self.ttl = ttl
         self.expires_at = expires_at
         self.deadline = deadline
-        self.created = id == 0
+        self.source_id = source_id
+        self.fork_position = fork_position
+        self.lineage = lineage
         self.changed = False
-        self.appended = False
         self.data: list[bytes] = []
         self.ends: list[int] = []
         self.producers: dict[str, ProducerState] = {}
@@ -74,12 +80,10 @@ class StreamState:
     @classmethod
     def make(cls, operation: Create, now: datetime) -> StreamState:
         """Return a new stream as a create asks for it, its initial content included."""
-        if operation.defect is not None:
-            raise operation.defect
         state = cls(
             0,
             operation.path,
-            operation.content_type,
+            operation.content_type or content.DEFAULT_CONTENT_TYPE,
             0,
             operation.closed,
             "",
@@ -88,9 +92,45 @@ class StreamState:
             operation.expires_at,
             lifetime.deadline(operation.ttl, operation.expires_at, now),
         )
-        if operation.data:
-            state._add(operation.data)
+        state._begin(operation)
         return state
+
+    @classmethod
+    def make_fork(cls, operation: Create, source: StreamState, cut: int, now: datetime) -> StreamState:
+        """Return a new stream that begins with another one's data up to `cut`.
+
+        Raises:
+            ContentTypeMismatch: a content type is given, and is not the source's (409).
+        """
+        if operation.content_type is not None and not content.same_type(operation.content_type, source.content_type):
+            raise ContentTypeMismatch(f"The content type of the source is {source.content_type}.")
+        ttl, expires_at = _fork_lifetime(operation, source)
+        state = cls(
+            0,
+            operation.path,
+            operation.content_type or source.content_type,
+            cut,
+            operation.closed,
+            "",
+            None,
+            ttl,
+            expires_at,
+            lifetime.deadline(ttl, expires_at, now),
+            source.id,
+            cut,
+            forking.lineage(source, cut),
+        )
+        state._begin(operation)
+        return state
+
+    def _begin(self, operation: Create) -> None:
+        if operation.defect is not None:
+            raise operation.defect
+        data = operation.data
+        if operation.content_type is None:
+            data = content.pack_initial(self.content_type, data)
+        if data:
+            self._add(data)
 
     def confirm(self, operation: Create) -> Created:
         """Answer a create for a path that has this stream (section 5.1).
@@ -99,17 +139,42 @@ class StreamState:
             StreamExists: the configuration is another one.
         """
         if (
-            not content.same_type(operation.content_type, self.content_type)
-            or operation.ttl != self.ttl
-            or operation.expires_at != self.expires_at
+            self.source_id is not None
+            or not content.same_type(operation.content_type or content.DEFAULT_CONTENT_TYPE, self.content_type)
+            or (operation.ttl, operation.expires_at) != (self.ttl, self.expires_at)
             or operation.closed != self.closed
         ):
-            raise StreamExists(
-                "There is a stream at this path whose content type, TTL, expiry or closure is another one. "
-                "Use another path, or delete that stream first.",
-                ((headers.STREAM_CLOSED, b"true"),) if self.closed else (),
-            )
+            raise self._exists()
         return self.describe(created=False)
+
+    def confirm_fork(self, operation: Create, source: StreamState | None, cut: int | None) -> Created:
+        """Answer a create of a fork for a path that has this stream (section 4.2, "Idempotent fork creation").
+
+        Args:
+            source: the stream that the request names, if there is one.
+            cut: where the request wants it cut. None for the source's tail: that moves on, and a request that is
+                only repeated must not fail for it.
+
+        Raises:
+            StreamExists: the configuration is another one.
+        """
+        if (
+            source is None
+            or self.source_id != source.id
+            or (cut is not None and cut != self.fork_position)
+            or not content.same_type(operation.content_type or source.content_type, self.content_type)
+            or (self.ttl, self.expires_at) != _fork_lifetime(operation, source)
+            or operation.closed != self.closed
+        ):
+            raise self._exists()
+        return self.describe(created=False)
+
+    def _exists(self) -> StreamExists:
+        return StreamExists(
+            "There is a stream at this path whose content type, TTL, expiry, closure or source is another one. "
+            "Use another path, or delete that stream first.",
+            ((headers.STREAM_CLOSED, b"true"),) if self.closed else (),
+        )
 
     def describe(self, *, created: bool) -> Created:
         """Return the answer to a create."""
@@ -161,6 +226,40 @@ class StreamState:
             self.deadline = lifetime.deadline(self.ttl, self.expires_at, now)
             self.changed = True
 
+    def info(self) -> StreamInfo:
+        """Return the stream as readers see it."""
+        return StreamInfo(
+            self.id,
+            self.path,
+            self.content_type,
+            self.tail,
+            self.closed,
+            self.ttl,
+            self.expires_at,
+            self.deadline,
+            0,
+            self.fork_position,
+            self.lineage,
+        )
+
+    def commit(self, *, removed: bool = False) -> Commit:
+        """Return what has changed since the last time the stream was saved."""
+        if removed:
+            return Commit(self.id, self.path, self.content_type, self.tail, self.tail, self.closed, removed=True)
+        data = b"".join(self.data)
+        return Commit(
+            self.id, self.path, self.content_type, self.start, self.tail, self.closed, data=data, ends=self.ends
+        )
+
+    def saved(self) -> None:
+        """Take note that the database has it all."""
+        self.start = self.tail
+        self.data = []
+        self.ends = []
+        self.changed = False
+        self.new_producers.clear()
+        self.touched_producers.clear()
+
     def _append_closed(self, operation: Append, claim: ProducerClaim | None) -> Appended:
         """Answer an append to a closed stream: only what closed it, or closes it again, succeeds."""
         if claim is not None and self.closed_by == _signature(claim):
@@ -185,8 +284,14 @@ class StreamState:
         self.data.append(data)
         self.tail += len(data)
         self.ends.append(self.tail)
-        self.appended = True
 
 
 def _signature(claim: ProducerClaim) -> str:
     return f"{claim.epoch}:{claim.seq}:{claim.id}"
+
+
+def _fork_lifetime(operation: Create, source: StreamState) -> tuple[int | None, datetime | None]:
+    """Return a fork's TTL and expiry: its own, or else its source's (section 4.2, the table)."""
+    if operation.ttl is not None or operation.expires_at is not None:
+        return operation.ttl, operation.expires_at
+    return source.ttl, source.expires_at

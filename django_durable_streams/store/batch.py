@@ -1,0 +1,257 @@
+"""The streams that a batch of operations touches, between loading and saving.
+
+The rows are locked in the order of their ids, operations are applied to working copies in the order in which they
+came, and what changed is written: one chunk per stream, one row per producer. The number of queries does not depend on
+the number of operations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.db import connections
+from django.utils import timezone
+
+from ..models import Producer, Stream
+from ..protocol.errors import DurableStreamsError, SourceGone, StreamExists, StreamGone, StreamNotFound
+from ..protocol.producers import ProducerState
+from . import forking, rows
+from .operations import Append, Commit, Create, Delete, Done, Fork, Operation, Result
+from .sql import Statements, statements
+from .state import StreamState
+
+Outcome = Result | DurableStreamsError
+
+_COLUMNS = (
+    "id",
+    "path",
+    "content_type",
+    "tail",
+    "closed",
+    "closed_by",
+    "last_seq",
+    "ttl",
+    "expires_at",
+    "deadline",
+    "source_id",
+    "fork_position",
+    "lineage",
+)
+
+
+class Batch:
+    """Working copies of streams inside a transaction.
+
+    Args:
+        using: alias of the database.
+    """
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+        self._now = timezone.now()
+        self._streams: dict[str, StreamState] = {}
+        # Soft-deleted: their paths are taken, and their data belongs to their forks.
+        self._gone: dict[str, StreamState] = {}
+        self._removed: list[StreamState] = []
+        self._softly: list[StreamState] = []
+        # How many streams were forked from those that may be removed here.
+        self._forks: dict[int, int] = {}
+        self._commits: list[Commit] = []
+
+    def load(self, operations: Sequence[Operation]) -> None:
+        """Lock and read the rows of all streams and producers that the operations name."""
+        paths = {operation.path for operation in operations}
+        paths.update(op.fork.source for op in operations if type(op) is Create and op.fork is not None)
+        query = Stream.objects.using(self._using).filter(path__in=paths)
+        if connections[self._using].features.has_select_for_update:
+            query = query.select_for_update()
+        expired = []
+        for *fields, deleted_at in query.order_by("id").values_list(*_COLUMNS, "deleted_at"):
+            state = StreamState(*fields)
+            if deleted_at is not None:
+                self._gone[state.path] = state
+            elif state.deadline is not None and state.deadline <= self._now:
+                expired.append(state)
+            else:
+                self._streams[state.path] = state
+        deleted = [self._streams.get(operation.path) for operation in operations if type(operation) is Delete]
+        self._count_forks([*expired, *(state for state in deleted if state is not None)])
+        for state in expired:
+            self._remove(state)
+        self._load_producers(operations)
+
+    def _count_forks(self, states: Sequence[StreamState]) -> None:
+        if not states:
+            return
+        self._forks = dict.fromkeys((state.id for state in states), 0)
+        query = Stream.objects.using(self._using).filter(source_id__in=self._forks, path__isnull=False)
+        for source_id in query.values_list("source_id", flat=True):
+            if source_id is not None:
+                self._forks[source_id] += 1
+
+    def _load_producers(self, operations: Sequence[Operation]) -> None:
+        named: dict[int, StreamState] = {}
+        ids: set[str] = set()
+        for operation in operations:
+            if type(operation) is Append and operation.producer is not None:
+                state = self._streams.get(operation.path)
+                if state is not None:
+                    named[state.id] = state
+                    ids.add(operation.producer.id)
+        if not named:
+            return
+        query = Producer.objects.using(self._using).filter(stream_id__in=named, producer_id__in=ids)
+        for stream_id, producer_id, epoch, seq in query.values_list("stream_id", "producer_id", "epoch", "seq"):
+            named[stream_id].producers[producer_id] = ProducerState(epoch, seq)
+
+    def apply(self, operation: Operation) -> Outcome:
+        """Apply one operation to the working copies and return its result, or the error that it gets."""
+        try:
+            state = self._streams.get(operation.path)
+            if type(operation) is Append:
+                return self._existing(operation, state).append(operation, self._now)
+            if type(operation) is Create:
+                return self._create(operation, state)
+            state = self._existing(operation, state)
+            if type(operation) is Delete:
+                del self._streams[state.path]
+                self._remove(state)
+            else:
+                state.touch(self._now)
+            return Done()
+        except DurableStreamsError as error:
+            return error
+
+    def _existing(self, operation: Operation, state: StreamState | None) -> StreamState:
+        if state is not None:
+            return state
+        if operation.path in self._gone:
+            raise StreamGone("The stream was deleted; forks still read its data.")
+        raise StreamNotFound("There is no stream at this path. Create it with PUT.")
+
+    def _create(self, operation: Create, state: StreamState | None) -> Outcome:
+        if operation.fork is not None:
+            return self._fork(operation, operation.fork, state)
+        if state is not None:
+            return state.confirm(operation)
+        return self._add(operation, StreamState.make(operation, self._now))
+
+    def _add(self, operation: Create, state: StreamState) -> Outcome:
+        if operation.path in self._gone:
+            raise StreamExists("A deleted stream keeps this path for as long as it has forks. Use another path.")
+        self._streams[state.path] = state
+        return state.describe(created=True)
+
+    def _fork(self, operation: Create, fork: Fork, state: StreamState | None) -> Outcome:
+        """Create a fork, or confirm that it is there (section 4.2)."""
+        source = self._streams.get(fork.source)
+        origin = source or self._gone.get(fork.source)
+        if origin is not None and (origin.changed or not origin.id):
+            self.save()  # a fork refers to what is in the database
+        if state is not None:
+            cut = None
+            if origin is not None and fork.position is not None:
+                cut = forking.resolve(origin, fork, self._using)
+            return state.confirm_fork(operation, origin, cut)
+        if source is None:
+            if origin is not None:
+                raise SourceGone(f"The stream {fork.source} was deleted; it cannot be forked any more.")
+            raise StreamNotFound(f"There is no stream {fork.source} to fork.")
+        outcome = self._add(
+            operation, StreamState.make_fork(operation, source, forking.resolve(source, fork, self._using), self._now)
+        )
+        if source.id in self._forks:
+            self._forks[source.id] += 1
+        return outcome
+
+    def _remove(self, state: StreamState) -> None:
+        """Remove a stream, or, where it has forks, only close it to the world."""
+        if self._forks.get(state.id, 0):
+            self._gone[state.path] = state
+            self._softly.append(state)
+            return
+        self._removed.append(state)
+        if state.source_id in self._forks:
+            self._forks[state.source_id] -= 1
+
+    def save(self) -> list[Commit]:
+        """Write what has changed and return all of it since the beginning. May be called again after more changes."""
+        sql = statements(self._using)
+        moment = connections[self._using].ops.adapt_datetimefield_value
+        now = moment(self._now)
+        removed = [state for state in self._removed if state.id]
+        changed = [state for state in self._streams.values() if state.changed and state.id]
+        created = [state for state in self._streams.values() if not state.id]
+        written = [*changed, *created]
+        with connections[self._using].cursor() as cursor:
+            if removed:
+                cursor.executemany(sql.remove_stream, [(now, state.id) for state in removed])
+            if self._softly:
+                cursor.executemany(sql.soft_delete_stream, [(now, state.id) for state in self._softly])
+            if created:
+                _insert_streams(cursor, sql, created, now, moment)
+            if changed:
+                cursor.executemany(sql.update_stream, [_update(state, now, moment) for state in changed])
+            chunks = [
+                (state.id, *chunk, now)
+                for state in written
+                if state.ends
+                for chunk in rows.chunks(state.start, state.data, state.ends)
+            ]
+            if chunks:
+                cursor.executemany(sql.insert_chunk, chunks)
+            _save_producers(cursor, sql, written, now)
+        self._commits += [state.commit() for state in written]
+        self._commits += [state.commit(removed=True) for state in (*removed, *self._softly)]
+        for state in written:
+            state.saved()
+        self._removed.clear()
+        self._softly.clear()
+        return self._commits
+
+
+def _update(state: StreamState, now: Any, moment: Any) -> tuple[Any, ...]:
+    appended_at = now if state.ends else None
+    return state.tail, state.closed, state.closed_by, state.last_seq, moment(state.deadline), appended_at, state.id
+
+
+def _insert_streams(cursor: Any, sql: Statements, created: list[StreamState], now: Any, moment: Any) -> None:
+    by_path = {state.path: state for state in created}
+    values = [
+        (
+            state.path,
+            state.content_type,
+            state.tail,
+            0,
+            state.closed,
+            state.closed_by,
+            state.last_seq,
+            state.ttl,
+            moment(state.expires_at),
+            moment(state.deadline),
+            state.source_id,
+            state.fork_position,
+            None if state.lineage is None else json.dumps(state.lineage),
+            now,
+            now if state.ends else None,
+        )
+        for state in created
+    ]
+    for stream_id, path in sql.insert_streams(cursor, values):
+        by_path[path].id = stream_id
+
+
+def _save_producers(cursor: Any, sql: Statements, states: Iterable[StreamState], now: Any) -> None:
+    new = []
+    known = []
+    for state in states:
+        for name in state.new_producers:
+            new.append((state.id, name, *state.producers[name], now))
+        for name in state.touched_producers - state.new_producers:
+            known.append((*state.producers[name], now, state.id, name))
+    if new:
+        cursor.executemany(sql.insert_producer, new)
+    if known:
+        cursor.executemany(sql.update_producer, known)

@@ -1,0 +1,64 @@
+"""Where a fork is cut from its source, and which ranges it begins with (specification, section 4.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..protocol import content
+from ..protocol.errors import OffsetOutOfRange
+from ..protocol.segments import Segment
+from . import reading
+from .cache import SegmentCache
+from .operations import Fork
+
+if TYPE_CHECKING:
+    from .state import StreamState
+
+
+def resolve(source: StreamState, fork: Fork, using: str) -> int:
+    """Return the position at which a fork is cut: its offset, and the sub-offset past that.
+
+    Raises:
+        OffsetOutOfRange: past the tail, inside a JSON message, or past the append that the sub-offset leads into.
+    """
+    position = source.tail if fork.position is None else fork.position
+    if position > source.tail:
+        raise OffsetOutOfRange("Stream-Fork-Offset lies past the end of the source.")
+    is_json = content.is_json(source.content_type)
+    if not fork.sub_offset and (not is_json or position in (0, source.tail)):
+        return position
+    append = _append_at(source, position, using)
+    if append is None:
+        raise OffsetOutOfRange("Stream-Fork-Sub-Offset leads past the end of the source.")
+    inside = position - append.start
+    if is_json:
+        return append.start + _after_messages(append.data, inside, fork.sub_offset)
+    if fork.sub_offset > append.ends[0] - position:
+        raise OffsetOutOfRange("Stream-Fork-Sub-Offset leads past the append at Stream-Fork-Offset.")
+    return position + fork.sub_offset
+
+
+def _after_messages(data: bytes, inside: int, count: int) -> int:
+    """Return where `count` messages of an append end, counted from a place inside it."""
+    if inside and data[inside - 1 : inside] != b"\n":
+        raise OffsetOutOfRange("Stream-Fork-Offset lies inside a message. Use an offset that the server returned.")
+    if data.count(b"\n", inside) < count:
+        raise OffsetOutOfRange("Stream-Fork-Sub-Offset leads past the messages of the append at Stream-Fork-Offset.")
+    for _ in range(count):
+        inside = data.index(b"\n", inside) + 1
+    return inside
+
+
+def _append_at(source: StreamState, position: int, using: str) -> Segment | None:
+    """Return the one append that contains a position, or begins there."""
+    request = reading.PageRequest(source.info(), position, 1)
+    return reading.pages([request], SegmentCache(0), using)[source.id, position]
+
+
+def lineage(source: StreamState, cut: int) -> list[list[int]]:
+    """Return the ranges that a fork begins with, flat, however long the chain of its sources is."""
+    return [
+        [piece.owner, piece.start, min(piece.end, cut)]
+        for piece in source.info().pieces()
+        if piece.start < min(piece.end, cut)
+    ]

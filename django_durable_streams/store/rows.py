@@ -1,0 +1,45 @@
+"""Chunks as rows: how a commit's appends are laid out in them, and where they end inside."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from sys import byteorder
+
+MAX_CHUNK_BYTES = 1024 * 1024
+"""A commit's data is cut into rows of about this size, between appends, so that a page never drags in much more."""
+
+
+def chunks(start: int, appends: Sequence[bytes], ends: Sequence[int]) -> Iterator[tuple[int, int, bytes, bytes]]:
+    """Yield (start, end, data, ends) of the chunks for some appends: one, or several where it is much.
+
+    Args:
+        start: position of the first byte.
+        ends: position after each append.
+    """
+    first = 0
+    for last, end in enumerate(ends):
+        if last > first and end - start > MAX_CHUNK_BYTES:
+            yield start, ends[last - 1], b"".join(appends[first:last]), pack_ends(start, ends[first:last])
+            start, first = ends[last - 1], last
+    yield start, ends[-1], b"".join(appends[first:]), pack_ends(start, ends[first:])
+
+
+def pack_ends(start: int, ends: Iterable[int]) -> bytes:
+    """Return a chunk's `ends`: positions relative to its start as 32-bit little-endian, empty for one append."""
+    relative = array("I", [end - start for end in ends])
+    if len(relative) == 1:
+        return b""
+    if byteorder == "big":
+        relative.byteswap()
+    return relative.tobytes()
+
+
+def unpack_ends(start: int, end: int, packed: bytes) -> list[int]:
+    """Return the positions at which a chunk's appends end: the reverse of `pack_ends`."""
+    if not packed:
+        return [end]
+    relative = array("I", packed)
+    if byteorder == "big":
+        relative.byteswap()
+    return [start + value for value in relative]
