@@ -15,8 +15,8 @@ from ..conf import config
 from ..models import Stream
 from ..protocol.offsets import Sentinel
 from ..store.cache import SegmentCache
+from ..store.info import StreamInfo
 from ..store.operations import Commit, Delete, Operation, Result, Touch
-from ..store.reading import StreamInfo
 from .housekeeping import Housekeeper
 from .hub import Hub
 from .lane import call_in
@@ -114,31 +114,45 @@ class Engine:
         self._reader.stop()
 
 
-_engines: dict[tuple[int, str], Engine] = {}
+_engines: dict[str, Engine] = {}
+_default: Engine | None = None
 _lock = Lock()
 
 
 def engine_for(using: str | None = None) -> Engine:
     """Return this process's engine for a database: the one that the router has for streams, if none is named."""
+    global _default
+    if using is None and _default is not None:
+        return _default
     alias = using or router.db_for_write(Stream)
-    # By process: threads do not survive a fork, so a child makes an engine of its own.
-    key = (os.getpid(), alias)
-    engine = _engines.get(key)
-    if engine is None:
-        with _lock:
-            engine = _engines.get(key)
-            if engine is None:
-                engine = _engines[key] = Engine(alias)
+    with _lock:
+        engine = _engines.get(alias)
+        if engine is None:
+            engine = _engines[alias] = Engine(alias)
+        if using is None:
+            _default = engine
     return engine
 
 
 def running_engines() -> list[Engine]:
     """Return the engines that this process has made."""
-    return [engine for (pid, _), engine in list(_engines.items()) if pid == os.getpid()]
+    return list(_engines.values())
 
 
 def stop_engines() -> None:
     """End all engines of this process; the next use makes new ones."""
-    for engine in running_engines():
-        _engines.pop((os.getpid(), engine.using), None)
+    engines = running_engines()
+    _forget_engines()
+    for engine in engines:
         engine.stop()
+
+
+def _forget_engines() -> None:
+    global _default, _lock
+    _default = None
+    _engines.clear()
+    _lock = Lock()
+
+
+# Threads do not survive a fork, so a child makes engines of its own.
+os.register_at_fork(after_in_child=_forget_engines)

@@ -21,8 +21,8 @@ from ..protocol import sse
 from ..protocol.errors import DurableStreamsError
 from ..protocol.segments import Segment
 from ..store import lifetime
+from ..store.info import StreamInfo
 from ..store.operations import Commit
-from ..store.reading import StreamInfo
 from .read_lane import View
 
 if TYPE_CHECKING:

@@ -21,15 +21,7 @@ IDLE_SECONDS = 60.0
 """A lane without work gives its database connection back after this time."""
 
 
-class Job(Generic[T]):
-    """Something to do, and the future that waits for it."""
-
-    __slots__ = ("future", "loop", "task")
-
-    def __init__(self, task: T) -> None:
-        self.task = task
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[object] = self.loop.create_future()
+Future = asyncio.Future[object]
 
 
 class Lane(Generic[T]):
@@ -55,11 +47,11 @@ class Lane(Generic[T]):
         self._work = work
         self._queue_size = queue_size
         self._batch_size = batch_size
-        self._queue: SimpleQueue[Job[T] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[T, Future] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, task: T) -> asyncio.Future[object]:
+    def submit(self, task: T) -> Future:
         """Queue a task and return the future of its value. To be called where an event loop runs.
 
         Raises:
@@ -67,9 +59,9 @@ class Lane(Generic[T]):
         """
         if self._queue.qsize() >= self._queue_size:
             raise ServiceUnavailable("Too many requests are waiting. Try again.", ((b"retry-after", b"1"),))
-        job = Job(task)
-        self._queue.put(job)
-        return job.future
+        future = asyncio.get_running_loop().create_future()
+        self._queue.put((task, future))
+        return future
 
     def stop(self) -> None:
         """Let the thread end after what is queued, and wait for it."""
@@ -86,7 +78,7 @@ class Lane(Generic[T]):
         finally:
             connections[self._using].close()
 
-    def _take(self) -> list[Job[T]] | None:
+    def _take(self) -> list[tuple[T, Future]] | None:
         """Return all jobs that wait, up to a batch, waiting for the first. Empty: nothing came. None: stop."""
         try:
             first = self._queue.get(timeout=IDLE_SECONDS)
@@ -103,22 +95,22 @@ class Lane(Generic[T]):
             jobs.append(job)
         return jobs
 
-    def _do(self, jobs: list[Job[T]]) -> None:
+    def _do(self, jobs: list[tuple[T, Future]]) -> None:
         # A request that has been given up, such as by a client that left, must not cost others anything, but a write
         # that was queued is done: the client may have sent it and gone.
         try:
-            values = self._work([job.task for job in jobs])
+            values = self._work([task for task, _ in jobs])
         except Exception:  # the lane must outlive every bug
             logger.exception("A batch of %d failed.", len(jobs))
             values = [ServiceUnavailable("The server could not do this. Try again.")] * len(jobs)
-        settle(jobs, values)
+        settle([future for _, future in jobs], values)
 
 
-def settle(jobs: Sequence[Job[T]], values: Sequence[object]) -> None:
-    """Hand values to the futures of jobs, with one call into each event loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[object], object]]] = {}
-    for job, value in zip(jobs, values, strict=True):
-        by_loop.setdefault(job.loop, []).append((job.future, value))
+def settle(futures: Sequence[Future], values: Sequence[object]) -> None:
+    """Hand values to futures, with one call into each event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Future, object]]] = {}
+    for pair in zip(futures, values, strict=True):
+        by_loop.setdefault(pair[0].get_loop(), []).append(pair)
     for loop, pairs in by_loop.items():
         call_in(loop, _resolve, pairs)
 
@@ -131,7 +123,7 @@ def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *a
         logger.debug("An event loop ended before its results came.")
 
 
-def _resolve(pairs: list[tuple[asyncio.Future[object], object]]) -> None:
+def _resolve(pairs: list[tuple[Future, object]]) -> None:
     for future, value in pairs:
         if future.done():  # cancelled by its request
             continue

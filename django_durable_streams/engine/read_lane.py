@@ -14,7 +14,8 @@ from ..protocol.offsets import Sentinel
 from ..protocol.segments import Segment
 from ..store import reading
 from ..store.cache import SegmentCache
-from ..store.reading import PageRequest, StreamInfo
+from ..store.info import StreamInfo
+from ..store.reading import PageRequest
 from .lane import Lane
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ BATCH_SIZE = 512
 T = TypeVar("T")
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Look:
     """See what a stream is like now. With `position`, also fetch a page from there."""
 
@@ -33,7 +34,7 @@ class Look:
     position: int | Sentinel | None = None
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Follow:
     """Fetch the page of a stream that is already known, by its id: for readers that stay with it."""
 
@@ -41,7 +42,7 @@ class Follow:
     position: int | None = None
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Survey:
     """See which of some streams are still there, and how far they go."""
 
@@ -51,7 +52,7 @@ class Survey:
 Task = Look | Follow | Survey
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class View:
     """A stream as it was at a moment, the position that was asked for, and the page from there, if there is one."""
 

@@ -30,6 +30,7 @@ def essence(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+@lru_cache(maxsize=1024)
 def validate(content_type: str) -> str:
     """Return a content type as it came, if it is one.
 

@@ -34,6 +34,11 @@ def encode(position: int) -> str:
     return f"0000000000000000_{position:016d}"
 
 
+def encode_bytes(position: int) -> bytes:
+    """Return the token of a position as it stands in a header."""
+    return b"0000000000000000_%016d" % position
+
+
 def decode(token: str) -> int | Sentinel:
     """Return the position in bytes that a client's token names, or the sentinel that it is.
 

@@ -24,9 +24,9 @@ from ..engine.engine import running_engines, stop_engines
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, StreamNotFound
 from .dispatch import refuse, respond
-from .hosts import absolute_url, checked_host
+from .hosts import absolute_url, check_host
 from .live import SseReader, Step
-from .messages import ClientDisconnected, EventStream, Request, Response, too_large
+from .messages import ClientDisconnected, EventStream, Request, Response, check_length, too_large
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -84,20 +84,58 @@ class DurableStreams:
         return None
 
 
+class _AsgiRequest(Request):
+    """A request as an ASGI server passes it."""
+
+    __slots__ = ("_receive", "_scope")
+
+    def __init__(self, path: str, scope: Scope, receive: Receive) -> None:
+        super().__init__(scope["method"], path, scope["query_string"], scope["headers"])
+        self._scope = scope
+        self._receive = receive
+
+    def url(self) -> bytes:
+        return absolute_url(self._scope.get("scheme", "http"), self._scope["path"], self.headers)
+
+    def root(self) -> str:
+        whole: str = self._scope["path"]
+        return whole.removesuffix(self.path)
+
+    async def read_body(self) -> bytes:
+        length = self.headers.get(headers.CONTENT_LENGTH)
+        if length is not None:
+            check_length(length)
+        message = await self._receive()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False) and message["type"] == "http.request":
+            if len(body) > config().max_append_bytes:
+                raise too_large()
+            return body
+        return await self._read_parts(message)
+
+    async def _read_parts(self, message: Message) -> bytes:
+        limit = config().max_append_bytes
+        parts = []
+        size = 0
+        while message["type"] != "http.disconnect":
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise too_large()
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+            message = await self._receive()
+        raise ClientDisconnected
+
+    def disconnected(self) -> Awaitable[None]:
+        return _until_disconnect(self._receive)
+
+
 async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
-    found: list[tuple[bytes, bytes]] = scope["headers"]
     try:
-        host = checked_host(found)
-        request = Request(
-            scope["method"],
-            path,
-            scope["path"].removesuffix(path),
-            lambda: absolute_url(dict(scope), host),
-            scope["query_string"],
-            found,
-            lambda: _read_body(found, receive),
-            lambda: _until_disconnect(receive),
-        )
+        request = _AsgiRequest(path, scope, receive)
+        check_host(request.headers)
         response = await respond(request)
     except DurableStreamsError as error:
         response = refuse(error)
@@ -107,33 +145,6 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         await _send_events(response, receive, send)
     else:
         await _send(response, send)
-
-
-async def _read_body(found: list[tuple[bytes, bytes]], receive: Receive) -> bytes:
-    """Read a request's body, up to the limit and no further."""
-    limit = config().max_append_bytes
-    for name, value in found:
-        if name == headers.CONTENT_LENGTH and value.isdigit() and (len(value) > 18 or int(value) > limit):
-            raise too_large()
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        body: bytes = message.get("body", b"")
-        if len(body) > limit:
-            raise too_large()
-        return body
-    parts = []
-    size = 0
-    while True:
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnected
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise too_large()
-        parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
-        message = await receive()
 
 
 async def _until_disconnect(receive: Receive) -> None:

@@ -17,6 +17,7 @@ _EXPOSE_HEADERS = (
     b"etag, location, retry-after"
 )
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
+_ANYBODY = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
 
 
 class CorsPolicy:
@@ -25,22 +26,31 @@ class CorsPolicy:
     def __init__(self, config: Config) -> None:
         self._any = "*" in config.cors_origins
         self._origins = frozenset(origin.encode() for origin in config.cors_origins)
-        resource_policy = b"cross-origin" if self._origins else b"same-origin"
-        self._always: list[Header] = [_NOSNIFF, (b"cross-origin-resource-policy", resource_policy)]
+        self._plain: list[Header] = [_NOSNIFF]
+        self._cacheable: list[Header] = [
+            _NOSNIFF,
+            (b"cross-origin-resource-policy", b"cross-origin" if self._origins else b"same-origin"),
+        ]
         if self._any:
-            self._always += [
-                (b"access-control-allow-origin", b"*"),
-                (b"access-control-expose-headers", _EXPOSE_HEADERS),
-            ]
+            self._cacheable += _ANYBODY
         elif self._origins:
-            self._always.append((b"vary", b"Origin"))
+            self._cacheable.append((b"vary", b"Origin"))
 
-    def headers(self, origin: bytes | None) -> list[Header]:
-        """Return the headers of a response to a request with this `Origin`."""
-        if self._any or origin is None or origin not in self._origins:
-            return self._always
+    def headers(self, method: str, origin: bytes | None) -> list[Header]:
+        """Return the headers of the response to a request with this `Origin`.
+
+        What a cache may keep has to be right for everybody who gets it from there. Everything else carries only what
+        the one who asks can use.
+        """
+        found = self._cacheable if method == "GET" else self._plain
+        if origin is None:
+            return found
+        if self._any:
+            return found if method == "GET" else [*found, *_ANYBODY]
+        if origin not in self._origins:
+            return found
         return [
-            *self._always,
+            *found,
             (b"access-control-allow-origin", origin),
             (b"access-control-allow-credentials", b"true"),
             (b"access-control-expose-headers", _EXPOSE_HEADERS),

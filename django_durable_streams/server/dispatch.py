@@ -19,11 +19,10 @@ async def respond(request: Request) -> Response | EventStream:
     Raises:
         ClientDisconnected: nobody is left to respond to.
     """
-    cors = policy()
     response: Response | EventStream
     try:
         if request.method == "OPTIONS":
-            response = cors.preflight(request)
+            response = policy().preflight(request)
         else:
             response = await handler_for(request.method)(request, engine_for())
     except DurableStreamsError as error:
@@ -33,12 +32,12 @@ async def respond(request: Request) -> Response | EventStream:
     except Exception:
         logger.exception("%s %s failed.", request.method, request.path)
         response = error_response(DurableStreamsError("Something went wrong here; the log of the server says what."))
-    response.headers += cors.headers(request.headers.get(b"origin"))
+    response.headers += policy().headers(request.method, request.headers.get(b"origin"))
     return response
 
 
-def refuse(error: DurableStreamsError, origin: bytes | None = None) -> Response:
+def refuse(error: DurableStreamsError) -> Response:
     """Return the response for a request that could not even be read."""
     response = error_response(error)
-    response.headers += policy().headers(origin)
+    response.headers += policy().headers("", None)
     return response

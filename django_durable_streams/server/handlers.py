@@ -62,7 +62,7 @@ async def create(request: Request, engine: Engine) -> Response:
     assert isinstance(result, Created)
     found: list[Header] = [
         (headers.CONTENT_TYPE, result.content_type.encode("latin-1")),
-        (headers.STREAM_NEXT_OFFSET, _token(result.tail)),
+        (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.tail)),
         (headers.CONTENT_LENGTH, b"0"),
     ]
     if result.closed:
@@ -92,7 +92,7 @@ async def append(request: Request, engine: Engine) -> Response:
         raise EmptyAppend("The body is empty. To close the stream without data, send Stream-Closed: true.")
     result = await engine.write(Append(path, content_type, data, close, seq, producer, defect))
     assert isinstance(result, Appended)
-    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, _token(result.tail))]
+    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.tail))]
     if result.closed:
         found.append(_CLOSED)
     if result.producer_epoch is None:
@@ -116,7 +116,7 @@ async def head(request: Request, engine: Engine) -> Response:
     info = (await engine.look(paths.validate(request.path))).info
     found: list[Header] = [
         (headers.CONTENT_TYPE, info.content_type.encode("latin-1")),
-        (headers.STREAM_NEXT_OFFSET, _token(info.tail)),
+        (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(info.tail)),
         _NO_STORE,
     ]
     if info.closed:
@@ -174,7 +174,8 @@ def _page(request: Request, view: View, *, is_now: bool) -> Response:
 async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
     """Answer a long-poll (section 5.7)."""
     if view.segment is None and not view.closed:
-        disconnected = asyncio.ensure_future(request.disconnected()) if request.disconnected is not None else None
+        leaving = request.disconnected()
+        disconnected = asyncio.ensure_future(leaving) if leaving is not None else None
         try:
             view = await LongPoll(engine, view).wait(disconnected)
         finally:
@@ -206,7 +207,7 @@ def _events(view: View, engine: Engine, cursor: str | None) -> EventStream:
 
 
 def _position_headers(view: View) -> list[Header]:
-    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, _token(view.end))]
+    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(view.end))]
     if view.up_to_date:
         found.append(_UP_TO_DATE)
         if view.closed:
@@ -226,10 +227,6 @@ def _cacheable() -> bytes:
     return caching.cache_control(config().cache_scope)
 
 
-def _token(position: int) -> bytes:
-    return offsets.encode(position).encode("ascii")
-
-
 def _fork(request: Request) -> Fork | None:
     """Return what a create wants to fork, or None (section 4.2)."""
     source = request.header(headers.STREAM_FORKED_FROM)
@@ -243,10 +240,10 @@ def _fork(request: Request) -> Fork | None:
     if isinstance(position, offsets.Sentinel):
         raise InvalidOffset("Stream-Fork-Offset is an offset that the server returned; leave it out for the tail.")
     sub_offset = headers.sub_offset(count) if count is not None else 0
-    path = unquote(source)
-    if not path.startswith(request.root):
-        raise StreamNotFound(f"Stream-Forked-From is the path of a stream on this server, below {request.root}.")
-    return Fork(paths.validate(path[len(request.root) :]), position, sub_offset)
+    path, root = unquote(source), request.root()
+    if not path.startswith(root):
+        raise StreamNotFound(f"Stream-Forked-From is the path of a stream on this server, below {root}.")
+    return Fork(paths.validate(path[len(root) :]), position, sub_offset)
 
 
 def _wants_closed(request: Request) -> bool:
@@ -254,13 +251,16 @@ def _wants_closed(request: Request) -> bool:
     return value is not None and headers.is_true(value)
 
 
+_PRODUCER_HEADERS = frozenset({headers.PRODUCER_ID, headers.PRODUCER_EPOCH, headers.PRODUCER_SEQ})
+
+
 def _producer(request: Request) -> ProducerClaim | None:
     """Return what a request says of its producer: all three headers, or none (section 5.2.1)."""
+    if _PRODUCER_HEADERS.isdisjoint(request.headers):
+        return None
     name = request.header(headers.PRODUCER_ID)
     epoch = request.header(headers.PRODUCER_EPOCH)
     seq = request.header(headers.PRODUCER_SEQ)
-    if name is None and epoch is None and seq is None:
-        return None
     if name is None or epoch is None or seq is None:
         raise InvalidHeader("Producer-Id, Producer-Epoch and Producer-Seq come together or not at all.")
     return ProducerClaim(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -26,59 +28,53 @@ class ClientDisconnected(Exception):
     """The client left before its request was complete."""
 
 
-class Request:
-    """An HTTP request for a stream.
+class Request(ABC):
+    """An HTTP request for a stream. Each door has a kind of its own.
 
     Args:
         method: in capitals.
         path: of the stream, relative to the root of the streams, percent-decoded and not yet validated.
-        root: path of the root of the streams in URLs, percent-decoded, with a slash at its end.
-        url: absolute URL of the stream, for `Location`. Made when asked for.
         query: the raw query string.
         header_list: names in lower case and values, as they came.
-        read_body: reads the whole body, up to the limit.
-        disconnected: returns when the client has left; None where the door itself ends the request then.
-        can_stream: whether this deployment can hold a response open.
+
+    Raises:
+        InvalidHeader: a header that means something here came twice.
     """
 
-    __slots__ = (
-        "_query",
-        "can_stream",
-        "disconnected",
-        "headers",
-        "method",
-        "path",
-        "query",
-        "read_body",
-        "root",
-        "url",
-    )
+    __slots__ = ("_parameters", "headers", "method", "path", "query")
 
-    def __init__(
-        self,
-        method: str,
-        path: str,
-        root: str,
-        url: Callable[[], bytes],
-        query: bytes,
-        header_list: list[Header],
-        read_body: Callable[[], Awaitable[bytes]],
-        disconnected: Callable[[], Awaitable[None]] | None,
-        *,
-        can_stream: bool = True,
-    ) -> None:
+    can_stream = True
+    """Whether this deployment can hold a response open."""
+
+    def __init__(self, method: str, path: str, query: bytes, header_list: list[Header]) -> None:
         self.method = method
         self.path = path
-        self.root = root
-        self.url = url
         self.query = query
         self.headers = dict(header_list)
-        self.read_body = read_body
-        self.disconnected = disconnected
-        self.can_stream = can_stream
-        self._query: dict[str, str] | None = None
+        self._parameters: dict[str, str] | None = None
         if len(self.headers) != len(header_list):
             _refuse_doubled(header_list)
+
+    @abstractmethod
+    def url(self) -> bytes:
+        """Return the absolute URL of the stream."""
+
+    @abstractmethod
+    def root(self) -> str:
+        """Return the path of the root of the streams in URLs, percent-decoded, with a slash at its end."""
+
+    @abstractmethod
+    async def read_body(self) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            PayloadTooLarge: it is over the limit, and was read no further.
+            ClientDisconnected: it did not come to its end.
+        """
+
+    def disconnected(self) -> Awaitable[None] | None:
+        """Return what is done when the client has left; None where the door itself ends the request then."""
+        return None
 
     def header(self, name: bytes) -> str | None:
         """Return a header's value as text, or None where it did not come."""
@@ -93,9 +89,9 @@ class Request:
         """
         if not self.query:
             return None
-        if self._query is None:
-            self._query = _parse_query(self.query)
-        return self._query.get(name)
+        if self._parameters is None:
+            self._parameters = _parse_query(self.query)
+        return self._parameters.get(name)
 
 
 def _refuse_doubled(header_list: list[Header]) -> None:
@@ -107,9 +103,14 @@ def _refuse_doubled(header_list: list[Header]) -> None:
 
 
 _PARAMETERS = frozenset({"offset", "live", "cursor"})
+# What clients send, with nothing in it that would have to be decoded.
+_ONLY_OFFSET = re.compile(rb"offset=([0-9a-z_-]+)")
 
 
 def _parse_query(query: bytes) -> dict[str, str]:
+    plain = _ONLY_OFFSET.fullmatch(query)
+    if plain is not None:
+        return {"offset": plain[1].decode("ascii")}
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
     except ValueError as error:
@@ -158,6 +159,16 @@ def error_response(error: DurableStreamsError) -> Response:
         ],
         body,
     )
+
+
+def check_length(length: bytes) -> None:
+    """Refuse a body by its `Content-Length`, before any of it is read.
+
+    Raises:
+        PayloadTooLarge: it is over the limit.
+    """
+    if length.isdigit() and (len(length) > 18 or int(length) > config().max_append_bytes):
+        raise too_large()
 
 
 def too_large() -> DurableStreamsError:

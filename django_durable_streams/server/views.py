@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import quote
 
 from asgiref.sync import SyncToAsync
 from django.core.handlers.asgi import ASGIRequest
@@ -16,7 +17,35 @@ from ..conf import config
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError
 from .dispatch import refuse, respond
-from .messages import EventStream, Header, Request, Response, too_large
+from .messages import EventStream, Header, Request, Response, check_length, too_large
+
+
+class _DjangoRequest(Request):
+    """A request that has come through Django's handler and middleware."""
+
+    __slots__ = ("_request", "can_stream")
+
+    def __init__(self, request: HttpRequest, path: str) -> None:
+        self.can_stream = isinstance(request, ASGIRequest)
+        found = _asgi_headers(request) if isinstance(request, ASGIRequest) else _wsgi_headers(request)
+        query = request.META.get("QUERY_STRING", "").encode("latin-1")
+        super().__init__(request.method or "", path, query, found)
+        self._request = request
+
+    def url(self) -> bytes:
+        return self._request.build_absolute_uri(quote(self._request.path)).encode("ascii")
+
+    def root(self) -> str:
+        return self._request.path.removesuffix(self.path)
+
+    async def read_body(self) -> bytes:
+        # Not `request.body`: that has a limit of its own, of 2.5 MB, and raises an error that Django answers.
+        check_length(self.headers.get(headers.CONTENT_LENGTH, b""))
+        limit = config().max_append_bytes
+        body = self._request.read(limit + 1)
+        if len(body) > limit:
+            raise too_large()
+        return body
 
 
 @method_decorator(csrf_exempt, name="dispatch")
@@ -26,24 +55,10 @@ class StreamView(View):
 
     async def dispatch(self, request: HttpRequest, stream_path: str = "") -> HttpResponseBase:  # type: ignore[override]
         """Answer any method; which of them streams know is for the handlers to say."""
-        under_asgi = isinstance(request, ASGIRequest)
-        found = _asgi_headers(request) if isinstance(request, ASGIRequest) else _wsgi_headers(request)
+        if isinstance(request, ASGIRequest):
+            await _release_thread()
         try:
-            if under_asgi:
-                await _release_thread()
-            response = await respond(
-                Request(
-                    request.method or "",
-                    stream_path,
-                    request.path.removesuffix(stream_path),
-                    lambda: request.build_absolute_uri(request.path).encode("ascii"),
-                    request.META.get("QUERY_STRING", "").encode("latin-1"),
-                    found,
-                    lambda: _read_body(request),
-                    None,  # Django cancels a view whose client has left
-                    can_stream=under_asgi,
-                )
-            )
+            response = await respond(_DjangoRequest(request, stream_path))
         except DurableStreamsError as error:
             response = refuse(error)
         # ConditionalGetMiddleware would compare the tags again, and answer with a 304 of its own without the
@@ -84,18 +99,6 @@ def _wsgi_headers(request: HttpRequest) -> list[Header]:
         if value:
             found.append((name, value.encode("latin-1")))
     return found
-
-
-async def _read_body(request: HttpRequest) -> bytes:
-    """Read a request's body, up to the limit. Not `request.body`: that has a limit of its own, of 2.5 MB."""
-    limit = config().max_append_bytes
-    length = request.META.get("CONTENT_LENGTH") or ""
-    if length.isdigit() and (len(length) > 18 or int(length) > limit):
-        raise too_large()
-    body = request.read(limit + 1)
-    if len(body) > limit:
-        raise too_large()
-    return body
 
 
 async def _release_thread() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connections
 from django.utils import timezone
 
-from ..models import Producer, Stream
+from ..models import Stream
 from ..protocol.errors import DurableStreamsError, SourceGone, StreamExists, StreamGone, StreamNotFound
 from ..protocol.producers import ProducerState
 from . import forking, rows
@@ -23,22 +23,6 @@ from .sql import Statements, statements
 from .state import StreamState
 
 Outcome = Result | DurableStreamsError
-
-_COLUMNS = (
-    "id",
-    "path",
-    "content_type",
-    "tail",
-    "closed",
-    "closed_by",
-    "last_seq",
-    "ttl",
-    "expires_at",
-    "deadline",
-    "source_id",
-    "fork_position",
-    "lineage",
-)
 
 
 class Batch:
@@ -51,6 +35,7 @@ class Batch:
     def __init__(self, using: str) -> None:
         self._using = using
         self._now = timezone.now()
+        self._sql = statements(using)
         self._streams: dict[str, StreamState] = {}
         # Soft-deleted: their paths are taken, and their data belongs to their forks.
         self._gone: dict[str, StreamState] = {}
@@ -64,15 +49,14 @@ class Batch:
         """Lock and read the rows of all streams and producers that the operations name."""
         paths = {operation.path for operation in operations}
         paths.update(op.fork.source for op in operations if type(op) is Create and op.fork is not None)
-        query = Stream.objects.using(self._using).filter(path__in=paths)
-        if connections[self._using].features.has_select_for_update:
-            query = query.select_for_update()
         expired = []
-        for *fields, deleted_at in query.order_by("id").values_list(*_COLUMNS, "deleted_at"):
-            state = StreamState(*fields)
-            if deleted_at is not None:
+        with connections[self._using].cursor() as cursor:
+            found = self._sql.select_streams(cursor, "path", paths, lock=True)
+        for info in found:
+            state = StreamState(info)
+            if info.deleted_at is not None:
                 self._gone[state.path] = state
-            elif state.deadline is not None and state.deadline <= self._now:
+            elif info.deadline is not None and info.deadline <= self._now:
                 expired.append(state)
             else:
                 self._streams[state.path] = state
@@ -102,8 +86,9 @@ class Batch:
                     ids.add(operation.producer.id)
         if not named:
             return
-        query = Producer.objects.using(self._using).filter(stream_id__in=named, producer_id__in=ids)
-        for stream_id, producer_id, epoch, seq in query.values_list("stream_id", "producer_id", "epoch", "seq"):
+        with connections[self._using].cursor() as cursor:
+            found = self._sql.select_producers(cursor, named.keys(), ids)
+        for stream_id, producer_id, epoch, seq in found:
             named[stream_id].producers[producer_id] = ProducerState(epoch, seq)
 
     def apply(self, operation: Operation) -> Outcome:
@@ -178,7 +163,7 @@ class Batch:
 
     def save(self) -> list[Commit]:
         """Write what has changed and return all of it since the beginning. May be called again after more changes."""
-        sql = statements(self._using)
+        sql = self._sql
         moment = connections[self._using].ops.adapt_datetimefield_value
         now = moment(self._now)
         removed = [state for state in self._removed if state.id]

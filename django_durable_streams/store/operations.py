@@ -9,7 +9,7 @@ from ..protocol.errors import DurableStreamsError
 from ..protocol.producers import ProducerClaim
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Fork:
     """What a stream is to begin with: another stream, up to a position (specification, section 4.2).
 
@@ -21,7 +21,7 @@ class Fork:
     sub_offset: int = 0
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Create:
     """Make a stream, or see that it is there with this configuration (specification, section 5.1).
 
@@ -40,7 +40,7 @@ class Create:
     fork: Fork | None = None
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Append:
     """Append to a stream, close it, or both in one step (sections 5.2 and 5.3). Without data it only closes.
 
@@ -57,14 +57,14 @@ class Append:
     defect: DurableStreamsError | None = None
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Delete:
     """Delete a stream (section 5.4)."""
 
     path: str
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Touch:
     """Start a stream's TTL anew, as a read does (section 5.1, `Stream-TTL`)."""
 
@@ -74,7 +74,7 @@ class Touch:
 Operation = Create | Append | Delete | Touch
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Created:
     """A stream is there: made now (`created`), or found as asked for."""
 
@@ -84,7 +84,7 @@ class Created:
     closed: bool
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Appended:
     """An append is in the stream; `duplicate` where an earlier request of the producer had put it there."""
 
@@ -95,7 +95,7 @@ class Appended:
     producer_seq: int | None = None
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Done:
     """A delete or touch has happened."""
 

@@ -7,10 +7,9 @@ from one query.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NamedTuple
 
+from django.db import connections
 from django.db.models import Q
 from django.utils import timezone
 
@@ -18,68 +17,24 @@ from ..models import Chunk, Stream
 from ..protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
 from ..protocol.segments import Segment
 from .cache import SegmentCache
+from .info import Piece, StreamInfo
 from .rows import unpack_ends
+from .sql import statements
 
 MAX_PAGES_PER_QUERY = 8
 """Pages whose missing data one query fetches: it bounds the memory that a batch of reads takes."""
-
-
-@dataclass(slots=True, frozen=True)
-class StreamInfo:
-    """A stream as a query saw it."""
-
-    id: int
-    path: str
-    content_type: str
-    tail: int
-    closed: bool
-    ttl: int | None
-    expires_at: datetime | None
-    deadline: datetime | None
-    first_position: int
-    fork_position: int | None
-    lineage: list[list[int]] | None
-
-    def pieces(self) -> Iterator[Piece]:
-        """Yield the ranges that the stream consists of, in order: those of its sources, then its own."""
-        for owner, start, end in self.lineage or ():
-            yield Piece(owner, start, end)
-        yield Piece(self.id, self.fork_position or 0, self.tail)
-
-
-class Piece(NamedTuple):
-    """A range of positions whose bytes belong to one stream."""
-
-    owner: int
-    start: int
-    end: int
-
-
-_COLUMNS = (
-    "id",
-    "path",
-    "content_type",
-    "tail",
-    "closed",
-    "ttl",
-    "expires_at",
-    "deadline",
-    "first_position",
-    "fork_position",
-    "lineage",
-)
 
 
 def find(paths: Iterable[str], using: str) -> dict[str, StreamInfo | DurableStreamsError]:
     """Return what the streams at some paths are like now, or why they cannot be read, in one query."""
     now = timezone.now()
     wanted = set(paths)
-    rows = Stream.objects.using(using).filter(path__in=wanted).values_list(*_COLUMNS, "deleted_at")
     found: dict[str, StreamInfo | DurableStreamsError] = {}
     expired: dict[int, str] = {}
-    for *fields, deleted_at in rows:
-        info = StreamInfo(*fields)
-        if deleted_at is not None:
+    with connections[using].cursor() as cursor:
+        rows = statements(using).select_streams(cursor, "path", wanted)
+    for info in rows:
+        if info.deleted_at is not None:
             found[info.path] = _gone()
         elif info.deadline is None or info.deadline > now:
             found[info.path] = info
@@ -102,8 +57,13 @@ def _gone() -> StreamGone:
 def find_ids(ids: Iterable[int], using: str) -> dict[int, StreamInfo]:
     """Return those of some streams that are still alive, by their ids, in one query."""
     now = timezone.now()
-    rows = Stream.objects.using(using).alive(now).filter(id__in=set(ids)).values_list(*_COLUMNS)
-    return {info.id: info for info in (StreamInfo(*row) for row in rows)}
+    with connections[using].cursor() as cursor:
+        rows = statements(using).select_streams(cursor, "id", set(ids))
+    return {
+        info.id: info
+        for info in rows
+        if info.path is not None and info.deleted_at is None and (info.deadline is None or info.deadline > now)
+    }
 
 
 class PageRequest(NamedTuple):

@@ -6,14 +6,17 @@ Names come from the models, and the tests hold every statement against every dat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from django.db import connections
 from django.db.models import Model
 
 from ..models import Chunk, Producer, Stream
+from .info import StreamInfo
 
 _STREAM_COLUMNS = (
     "path",
@@ -64,6 +67,49 @@ class Statements:
         )
         self._insert_stream = self._insert(stream, _STREAM_COLUMNS)
         self._select_ids = f"SELECT {name('id')}, {name('path')} FROM {stream} WHERE {name('path')} IN "
+        columns = ", ".join(name(column) for column in StreamInfo._fields)
+        self._select_streams = f"SELECT {columns} FROM {stream} WHERE "
+        self._lock = f" ORDER BY {name('id')}{' FOR UPDATE' if connection.features.has_select_for_update else ''}"
+        self._select_producers = (
+            f"SELECT {name('stream_id')}, {name('producer_id')}, {name('epoch')}, {name('seq')} "
+            f"FROM {producer} WHERE {name('stream_id')} IN "
+        )
+        self._naive_zone = connection.timezone
+
+    def select_streams(
+        self, cursor: Any, column: Literal["path", "id"], values: Collection[object], *, lock: bool = False
+    ) -> list[StreamInfo]:
+        """Return the streams with some paths or ids. `lock` takes their rows for this transaction, in order."""
+        sql = f"{self._select_streams}{self._quote(column)} IN ({_marks(values)})"
+        cursor.execute(sql + self._lock if lock else sql, tuple(values))
+        return [self._info(row) for row in cursor.fetchall()]
+
+    def select_producers(self, cursor: Any, stream_ids: Collection[int], names: Collection[str]) -> list[Any]:
+        """Return (stream id, producer id, epoch, seq) of some producers on some streams."""
+        cursor.execute(
+            f"{self._select_producers}({_marks(stream_ids)}) AND {self._quote('producer_id')} IN ({_marks(names)})",
+            (*stream_ids, *names),
+        )
+        found: list[Any] = cursor.fetchall()
+        return found
+
+    def _info(self, row: tuple[Any, ...]) -> StreamInfo:
+        info = StreamInfo._make(row)
+        # Most streams have neither an end nor a source, and come as they are from every database but MySQL.
+        if info.deadline is None and info.lineage is None and info.deleted_at is None and type(info.closed) is bool:
+            return info
+        return info._replace(
+            closed=bool(info.closed),
+            expires_at=self._aware(info.expires_at),
+            deadline=self._aware(info.deadline),
+            deleted_at=self._aware(info.deleted_at),
+            lineage=json.loads(info.lineage) if isinstance(info.lineage, str) else info.lineage,
+        )
+
+    def _aware(self, moment: datetime | None) -> datetime | None:
+        if moment is None or moment.tzinfo is not None:
+            return moment
+        return moment.replace(tzinfo=self._naive_zone)
 
     def insert_streams(self, cursor: Any, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, str]]:
         """Insert streams, in the order of `_STREAM_COLUMNS`, and yield the id and path of each."""
@@ -76,8 +122,7 @@ class Statements:
                 cursor.execute(f"{sql} RETURNING {self._quote('id')}, {self._quote('path')}", parameters)
             else:
                 cursor.execute(sql, parameters)
-                marks = ", ".join(["%s"] * len(some))
-                cursor.execute(f"{self._select_ids}({marks})", [row[0] for row in some])
+                cursor.execute(f"{self._select_ids}({_marks(some)})", [row[0] for row in some])
             yield from cursor.fetchall()
 
     def _table(self, model: type[Model]) -> str:
@@ -86,6 +131,10 @@ class Statements:
     def _insert(self, table: str, columns: Sequence[str]) -> str:
         names = ", ".join(self._quote(column) for column in columns)
         return f"INSERT INTO {table} ({names}) VALUES ({', '.join(['%s'] * len(columns))})"
+
+
+def _marks(values: Collection[object]) -> str:
+    return ", ".join(["%s"] * len(values))
 
 
 @lru_cache(maxsize=8)

@@ -11,8 +11,8 @@ from ..protocol import content, headers, offsets
 from ..protocol.errors import ContentTypeMismatch, SequenceConflict, StreamClosed, StreamExists
 from ..protocol.producers import ProducerClaim, ProducerState, advance
 from . import forking, lifetime
+from .info import StreamInfo
 from .operations import Append, Appended, Commit, Create, Created
-from .reading import StreamInfo
 
 
 class StreamState:
@@ -41,35 +41,20 @@ class StreamState:
         "ttl",
     )
 
-    def __init__(
-        self,
-        id: int,
-        path: str,
-        content_type: str,
-        tail: int,
-        closed: bool,
-        closed_by: str,
-        last_seq: str | None,
-        ttl: int | None,
-        expires_at: datetime | None,
-        deadline: datetime | None,
-        source_id: int | None = None,
-        fork_position: int | None = None,
-        lineage: list[list[int]] | None = None,
-    ) -> None:
-        self.id = id  # 0 until the row is there
-        self.path = path
-        self.content_type = content_type
-        self.tail = self.start = tail
-        self.closed = closed
-        self.closed_by = closed_by
-        self.last_seq = last_seq
-        self.ttl = ttl
-        self.expires_at = expires_at
-        self.deadline = deadline
-        self.source_id = source_id
-        self.fork_position = fork_position
-        self.lineage = lineage
+    def __init__(self, info: StreamInfo) -> None:
+        self.id = info.id  # 0 until the row is there
+        self.path = info.path
+        self.content_type = info.content_type
+        self.tail = self.start = info.tail
+        self.closed = info.closed
+        self.closed_by = info.closed_by
+        self.last_seq = info.last_seq
+        self.ttl = info.ttl
+        self.expires_at = info.expires_at
+        self.deadline = info.deadline
+        self.source_id = info.source_id
+        self.fork_position = info.fork_position
+        self.lineage = info.lineage
         self.changed = False
         self.data: list[bytes] = []
         self.ends: list[int] = []
@@ -81,16 +66,15 @@ class StreamState:
     def make(cls, operation: Create, now: datetime) -> StreamState:
         """Return a new stream as a create asks for it, its initial content included."""
         state = cls(
-            0,
-            operation.path,
-            operation.content_type or content.DEFAULT_CONTENT_TYPE,
-            0,
-            operation.closed,
-            "",
-            None,
-            operation.ttl,
-            operation.expires_at,
-            lifetime.deadline(operation.ttl, operation.expires_at, now),
+            StreamInfo(
+                0,
+                operation.path,
+                operation.content_type or content.DEFAULT_CONTENT_TYPE,
+                closed=operation.closed,
+                ttl=operation.ttl,
+                expires_at=operation.expires_at,
+                deadline=lifetime.deadline(operation.ttl, operation.expires_at, now),
+            )
         )
         state._begin(operation)
         return state
@@ -106,19 +90,19 @@ class StreamState:
             raise ContentTypeMismatch(f"The content type of the source is {source.content_type}.")
         ttl, expires_at = _fork_lifetime(operation, source)
         state = cls(
-            0,
-            operation.path,
-            operation.content_type or source.content_type,
-            cut,
-            operation.closed,
-            "",
-            None,
-            ttl,
-            expires_at,
-            lifetime.deadline(ttl, expires_at, now),
-            source.id,
-            cut,
-            forking.lineage(source, cut),
+            StreamInfo(
+                0,
+                operation.path,
+                operation.content_type or source.content_type,
+                tail=cut,
+                closed=operation.closed,
+                ttl=ttl,
+                expires_at=expires_at,
+                deadline=lifetime.deadline(ttl, expires_at, now),
+                source_id=source.id,
+                fork_position=cut,
+                lineage=forking.lineage(source, cut),
+            )
         )
         state._begin(operation)
         return state
@@ -227,19 +211,15 @@ class StreamState:
             self.changed = True
 
     def info(self) -> StreamInfo:
-        """Return the stream as readers see it."""
+        """Return the stream as readers of its data see it."""
         return StreamInfo(
             self.id,
             self.path,
             self.content_type,
             self.tail,
             self.closed,
-            self.ttl,
-            self.expires_at,
-            self.deadline,
-            0,
-            self.fork_position,
-            self.lineage,
+            fork_position=self.fork_position,
+            lineage=self.lineage,
         )
 
     def commit(self, *, removed: bool = False) -> Commit:
