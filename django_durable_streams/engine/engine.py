@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import cast
 from zlib import crc32
@@ -37,15 +38,24 @@ class Engine:
         settings = config()
         self.using = using
         self.cache = SegmentCache(settings.cache_bytes)
-        lanes = 1 if connections[using].vendor == "sqlite" else max(settings.write_lanes, 1)
+        lanes = max(settings.write_lanes, 1)
+        turn: AbstractContextManager[object] = nullcontext()
+        if connections[using].vendor == "sqlite":
+            # One writer at a time. SQLite has those who collide sleep for milliseconds; a lock wakes them at once.
+            lanes, turn = 1, Lock()
+        self._housekeeper = Housekeeper(using, self.publish, turn)
         self._writers = [
-            WriteLane(f"durable-streams-write-{number}", using, settings.queue_size, self.publish)
+            WriteLane(f"durable-streams-write-{number}", using, settings.queue_size, self._committed, turn)
             for number in range(lanes)
         ]
         self._reader = ReadLane(
-            "durable-streams-read", using, settings.queue_size, self.cache, lambda: config().page_bytes
+            "durable-streams-read",
+            using,
+            settings.queue_size,
+            self.cache,
+            lambda: config().page_bytes,
+            self._housekeeper.crowded,
         )
-        self._housekeeper = Housekeeper(using, self.publish)
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
     async def write(self, operation: Operation) -> Result:
@@ -90,6 +100,10 @@ class Engine:
                 self._hubs.pop(ended, None)
             hub = self._hubs[loop] = Hub(self)
         return hub
+
+    def _committed(self, commits: list[Commit]) -> None:
+        self._housekeeper.count(commits)
+        self.publish(commits)
 
     def publish(self, commits: list[Commit]) -> None:
         """Tell the readers of this process what was committed. Safe to call from any thread."""

@@ -1,23 +1,34 @@
-"""Work that nobody waits for: ending expired streams, and deleting the rows of removed ones."""
+"""Work that nobody waits for: ending expired streams, deleting the rows of removed ones, merging small chunks."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from threading import Event, Thread
+from contextlib import AbstractContextManager
+from threading import Event, Lock, Thread
+from typing import ParamSpec, TypeVar
 
 from django.db import Error, connections
 
-from ..store import removal
+from ..store import compaction, removal
 from ..store.operations import Commit
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 INTERVAL = 2.0
 """Seconds between rounds. Expired streams are invisible at once; this only gives their space back."""
 
 PAUSE = 0.01
 """Seconds between two deletions, so that appends come through."""
+
+COMPACT_AFTER = 64
+"""Commits of a process to a stream after which its chunks are merged."""
+
+MAX_COUNTED = 10_000
+"""Streams whose commits are counted at a time."""
 
 
 class Housekeeper:
@@ -26,18 +37,48 @@ class Housekeeper:
     Args:
         using: alias of the database.
         publish: is told of streams that have expired.
+        turn: held around each piece of work: whose turn it is to write, where only one can.
     """
 
-    def __init__(self, using: str, publish: Callable[[list[Commit]], None]) -> None:
+    def __init__(
+        self, using: str, publish: Callable[[list[Commit]], None], turn: AbstractContextManager[object]
+    ) -> None:
         self._using = using
         self._publish = publish
+        self._turn = turn
         self._due = Event()
         self._stopping = False
+        self._lock = Lock()
+        self._commits: dict[int, int] = {}
+        self._crowded: set[int] = set()
         self._thread = Thread(target=self._run, name="durable-streams-housekeeping", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
         """Start a round soon."""
+        self._due.set()
+
+    def count(self, commits: list[Commit]) -> None:
+        """Take note of commits: each is a chunk, and many chunks of a stream are to be merged."""
+        with self._lock:
+            for commit in commits:
+                if commit.removed:
+                    self._commits.pop(commit.stream_id, None)
+                elif commit.ends:
+                    count = self._commits.get(commit.stream_id, 0) + 1
+                    if count >= COMPACT_AFTER or (commit.closed and count > 1):
+                        del self._commits[commit.stream_id]
+                        self._crowded.add(commit.stream_id)
+                        self._due.set()
+                    else:
+                        self._commits[commit.stream_id] = count
+            while len(self._commits) > MAX_COUNTED:
+                self._commits.pop(next(iter(self._commits)))
+
+    def crowded(self, stream_ids: set[int]) -> None:
+        """Take note of streams that a read has found to have many chunks."""
+        with self._lock:
+            self._crowded |= stream_ids
         self._due.set()
 
     def stop(self) -> None:
@@ -53,19 +94,27 @@ class Housekeeper:
                 self._due.clear()
                 if self._stopping:
                     return
-                self._round()
+                try:
+                    self._round()
+                except Error as error:  # the database is away, or busy: the next round is soon
+                    logger.debug("Cleaning up failed: %s", error)
                 # A connection for each process is too much for work that comes every few seconds.
                 connections[self._using].close()
         finally:
             connections[self._using].close()
 
     def _round(self) -> None:
-        try:
-            while commits := removal.expire(self._using):
-                self._publish(commits)
-            while removal.collect(self._using) and not self._stopping:
-                pass
-            while removal.purge(self._using) and not self._stopping:
-                Event().wait(PAUSE)
-        except Error as error:  # the database is away, or busy: the next round is soon
-            logger.debug("Cleaning up failed: %s", error)
+        while commits := self._do(removal.expire, self._using):
+            self._publish(commits)
+        while self._do(removal.collect, self._using):
+            pass
+        with self._lock:
+            crowded, self._crowded = self._crowded, set()
+        for stream_id in crowded:
+            self._do(compaction.compact, self._using, stream_id)
+        while self._do(removal.purge, self._using) and not self._stopping:
+            Event().wait(PAUSE)
+
+    def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._turn:
+            return work(*args, **kwargs)

@@ -79,11 +79,23 @@ class View:
 
 
 class ReadLane(Lane[Task]):
-    """A lane that answers looks with views."""
+    """A lane that answers looks with views.
+
+    Args:
+        page_bytes: returns about how many bytes a page may have.
+        crowded: is called with the ids of streams that have too many chunks.
+    """
 
     def __init__(
-        self, name: str, using: str, queue_size: int, cache: SegmentCache, page_bytes: Callable[[], int]
+        self,
+        name: str,
+        using: str,
+        queue_size: int,
+        cache: SegmentCache,
+        page_bytes: Callable[[], int],
+        crowded: Callable[[set[int]], None],
     ) -> None:
+        self._crowded = crowded
         self._cache = cache
         self._page_bytes = page_bytes
         super().__init__(name, using, self._answer, queue_size, BATCH_SIZE)
@@ -121,7 +133,10 @@ class ReadLane(Lane[Task]):
             if type(view) is View and task.position is not None and view.position < view.info.tail:
                 requests.append(PageRequest(view.info, view.position, limit))
         if requests:
-            segments = reading.pages(requests, self._cache, self._using)
+            crowded: set[int] = set()
+            segments = reading.pages(requests, self._cache, self._using, crowded)
+            if crowded:
+                self._crowded(crowded)
             views = [self._with_page(task, view, segments) for task, view in zip(tasks, views, strict=True)]
         return views
 

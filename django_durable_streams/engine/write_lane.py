@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from django.db import DataError, Error, InterfaceError, OperationalError, connections
 
@@ -23,10 +24,19 @@ class WriteLane(Lane[Operation]):
 
     Args:
         committed: is called in the lane's thread with what a transaction changed, once that is committed.
+        turn: held around each transaction: whose turn it is to write, where only one can.
     """
 
-    def __init__(self, name: str, using: str, queue_size: int, committed: Callable[[list[Commit]], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        using: str,
+        queue_size: int,
+        committed: Callable[[list[Commit]], None],
+        turn: AbstractContextManager[object],
+    ) -> None:
         self._committed = committed
+        self._turn = turn
         super().__init__(name, using, self._apply, queue_size, BATCH_SIZE)
 
     def _apply(self, operations: Sequence[Operation]) -> Sequence[object]:
@@ -38,7 +48,8 @@ class WriteLane(Lane[Operation]):
     def _try(self, operations: Sequence[Operation]) -> Sequence[object] | Exception:
         """Apply operations together; return the error where that changed nothing."""
         try:
-            outcomes, commits = writing.apply(operations, self._using)
+            with self._turn:
+                outcomes, commits = writing.apply(operations, self._using)
         except writing.CommitUncertain:
             logger.exception("The connection was lost during a commit of %d operations.", len(operations))
             connections[self._using].close()

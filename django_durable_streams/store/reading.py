@@ -25,6 +25,10 @@ MAX_PAGES_PER_QUERY = 8
 """Pages whose missing data one query fetches: it bounds the memory that a batch of reads takes."""
 
 
+CROWD = 128
+"""Chunks in a page from which a stream's chunks should be merged: far more than those that merging leaves."""
+
+
 def find(paths: Iterable[str], using: str) -> dict[str, StreamInfo | DurableStreamsError]:
     """Return what the streams at some paths are like now, or why they cannot be read, in one query."""
     now = timezone.now()
@@ -74,10 +78,16 @@ class PageRequest(NamedTuple):
     limit: int
 
 
-def pages(requests: Sequence[PageRequest], cache: SegmentCache, using: str) -> dict[PageRequestKey, Segment | None]:
+def pages(
+    requests: Sequence[PageRequest], cache: SegmentCache, using: str, crowded: set[int] | None = None
+) -> dict[PageRequestKey, Segment | None]:
     """Return the pages for some requests, by (stream id, position): None where there is nothing past the position.
 
     A page that came out torn, as its stream was removed meanwhile, is None too; look again to see why.
+
+    Args:
+        cache: what was read before.
+        crowded: gets the ids of streams with so many chunks in a page that they should be merged.
     """
     found: dict[PageRequestKey, Segment | None] = {}
     waiting = []
@@ -90,7 +100,7 @@ def pages(requests: Sequence[PageRequest], cache: SegmentCache, using: str) -> d
     for first in range(0, len(waiting), MAX_PAGES_PER_QUERY):
         some = waiting[first : first + MAX_PAGES_PER_QUERY]
         gaps = [gap for request in some for gap in _gaps(request, cache)]
-        fetched = _fetch(gaps, using) if gaps else {}
+        fetched = _fetch(gaps, using, crowded) if gaps else {}
         for request in some:
             found[request.info.id, request.position] = _assemble(request, cache, fetched)
     return found
@@ -127,7 +137,7 @@ def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
             yield _Gap(piece.owner, position, known.end, limit)
 
 
-def _fetch(gaps: Sequence[_Gap], using: str) -> dict[_Gap, Segment]:
+def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None) -> dict[_Gap, Segment]:
     """Return the data for gaps, in one query. What is not there, or not in one run, is left out."""
     wanted = Q()
     for gap in set(gaps):
@@ -136,6 +146,8 @@ def _fetch(gaps: Sequence[_Gap], using: str) -> dict[_Gap, Segment]:
     query = Chunk.objects.using(using).filter(wanted).order_by("stream_id", "end")
     for owner, start, data, ends in query.values_list("stream_id", "start", "data", "ends"):
         rows.setdefault(owner, []).append((start, bytes(data), ends))
+    if crowded is not None:
+        crowded.update(owner for owner, found in rows.items() if len(found) > CROWD)
     segments = {owner: _runs(found) for owner, found in rows.items()}
     return {
         gap: segment for gap in gaps for segment in [_within(segments.get(gap.owner, ()), gap)] if segment is not None

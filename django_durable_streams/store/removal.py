@@ -47,18 +47,28 @@ def collect(using: str, limit: int = 500) -> bool:
     return bool(ids)
 
 
-def purge(using: str, rows: int = 200) -> bool:
+PURGE_ROWS = 200
+PURGE_BYTES = 2 * 1024 * 1024
+"""What one transaction of `purge` deletes at the most: appends must not wait for it."""
+
+
+def purge(using: str) -> bool:
     """Delete some rows of removed streams, in a short transaction, and return whether there may be more."""
     stream_id = Stream.objects.using(using).purgeable().order_by("id").values_list("id", flat=True).first()
     if stream_id is None:
         return False
     with transaction.atomic(using=using):
-        for model in (Chunk, Producer):
-            manager = model._default_manager.using(using)
-            found = list(manager.filter(stream_id=stream_id).values_list("pk", flat=True)[:rows])
-            if found:
-                manager.filter(pk__in=found).delete()
-                return True
+        chunks = Chunk.objects.using(using).filter(stream_id=stream_id)
+        producers = Producer.objects.using(using).filter(stream_id=stream_id)
+        found = list(chunks.order_by("end").values_list("pk", "start", "end")[:PURGE_ROWS])
+        if found:
+            limit = found[0][1] + PURGE_BYTES
+            chunks.filter(pk__in=[pk for pk, start, _ in found if start < limit]).delete()
+            return True
+        names = list(producers.values_list("pk", flat=True)[:PURGE_ROWS])
+        if names:
+            producers.filter(pk__in=names).delete()
+            return True
         Stream.objects.using(using).filter(id=stream_id, path__isnull=True).delete()
     return True
 

@@ -1,0 +1,224 @@
+"""The rows of the table: what is measured, in which unit, and what this server has to hold.
+
+Several rows may share a workload (its p50 and its p99); it then runs once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from benchmarks import targets
+from benchmarks.delivery import Delivery, Live
+from benchmarks.idle import IdleReaders
+from benchmarks.reads import Ask, ConstantGet, Read
+from benchmarks.replay import Replay
+from benchmarks.workload import Workload
+from benchmarks.writes import Append, ConstantPost, Create, ProducerAppend
+
+
+class Better(Enum):
+    HIGHER = "higher"
+    LOWER = "lower"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """This server on SQLite has to be at least `factor` times as good as the column `against`.
+
+    "As good" is ours / theirs where higher is better, theirs / ours where lower is better.
+    """
+
+    factor: float
+    against: str = targets.MEMORY
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: `value` of what `workload` measures. `on_ceiling` is its like where there are no streams."""
+
+    key: str
+    title: str
+    unit: str
+    better: Better
+    workload: Workload
+    value: str
+    hold: Hold
+    on_ceiling: Workload | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """One line computed from another: its value as a percentage of the ceiling's in the same round."""
+
+    key: str
+    title: str
+    of: str
+    hold: float
+
+
+ONE_STREAM = Append()
+GET_1_KB = Read(size=1000)
+SSE_500 = Delivery(readers=500)
+SSE_1000 = Delivery(readers=1000)
+LONG_POLL_500 = Delivery(readers=500, live=Live.LONG_POLL)
+UP, DOWN = Better.HIGHER, Better.LOWER
+
+# Memory comes first: it is the growth of a process that has done nothing else yet. What leaves hundreds of
+# megabytes behind (checkpoints, garbage) comes last, so that no other row pays for it.
+ROWS: tuple[Row, ...] = (
+    Row(
+        "idle-sse-memory",
+        "memory per idle SSE reader, 1,000 readers",
+        "KB",
+        DOWN,
+        IdleReaders(readers=1000),
+        "kb",
+        Hold(1.0),
+    ),
+    Row(
+        "append",
+        "append 100 B, one stream, 64 connections",
+        "req/s",
+        UP,
+        ONE_STREAM,
+        "rate",
+        Hold(0.8),
+        on_ceiling=ConstantPost(),
+    ),
+    Row(
+        "append-1000-streams",
+        "append 100 B, 1,000 streams, 64 connections",
+        "req/s",
+        UP,
+        Append(streams=1000),
+        "rate",
+        Hold(0.7),
+    ),
+    Row(
+        "append-producers",
+        "append 100 B, 64 idempotent producers on one stream",
+        "req/s",
+        UP,
+        ProducerAppend(),
+        "rate",
+        Hold(0.8),
+    ),
+    Row(
+        "append-json",
+        "append 10 JSON messages of 200 B, 64 connections",
+        "req/s",
+        UP,
+        Append(size=200, messages=10),
+        "rate",
+        Hold(0.8),
+    ),
+    Row(
+        "append-latency",
+        "append 100 B, one at a time, p50",
+        "ms",
+        DOWN,
+        Append(connections=1),
+        "p50",
+        Hold(1.0, targets.FILE),
+    ),
+    Row("create", "create, 64 connections", "req/s", UP, Create(), "rate", Hold(0.7)),
+    Row(
+        "get-1kb",
+        "GET 1 KB, 64 connections",
+        "req/s",
+        UP,
+        GET_1_KB,
+        "rate",
+        Hold(0.9),
+        on_ceiling=ConstantGet(size=1000),
+    ),
+    Row("get-100kb", "GET 100 KB in one append, 64 connections", "req/s", UP, Read(100_000), "rate", Hold(1.0)),
+    Row(
+        "get-100kb-1000",
+        "GET 100 KB in 1,000 appends, 64 connections",
+        "req/s",
+        UP,
+        Read(100_000, appends=1000),
+        "rate",
+        Hold(1.0),
+    ),
+    Row(
+        "get-tail",
+        "GET at the tail, 64 connections",
+        "req/s",
+        UP,
+        Read(1000, ask=Ask.NEWS),
+        "rate",
+        Hold(0.9),
+    ),
+    Row(
+        "get-304",
+        "GET not modified, 64 connections",
+        "req/s",
+        UP,
+        Read(1000, ask=Ask.IF_CHANGED),
+        "rate",
+        Hold(0.9),
+    ),
+    Row(
+        "sse-1-p50",
+        "append to SSE delivery, 1 reader, p50",
+        "ms",
+        DOWN,
+        Delivery(readers=1, appends=60, interval=0.05),
+        "p50",
+        Hold(1.0, targets.FILE),
+    ),
+    Row("sse-500-p50", "append to SSE delivery, 500 readers, p50", "ms", DOWN, SSE_500, "p50", Hold(1.0)),
+    Row("sse-500-p99", "append to SSE delivery, 500 readers, p99", "ms", DOWN, SSE_500, "p99", Hold(1.0)),
+    Row("sse-1000-p50", "append to SSE delivery, 1,000 readers, p50", "ms", DOWN, SSE_1000, "p50", Hold(1.0)),
+    Row("sse-1000-p99", "append to SSE delivery, 1,000 readers, p99", "ms", DOWN, SSE_1000, "p99", Hold(1.0)),
+    Row(
+        "poll-500-p50",
+        "append to long-poll delivery, 500 readers, p50",
+        "ms",
+        DOWN,
+        LONG_POLL_500,
+        "p50",
+        Hold(1.0),
+    ),
+    Row(
+        "poll-500-p99",
+        "append to long-poll delivery, 500 readers, p99",
+        "ms",
+        DOWN,
+        LONG_POLL_500,
+        "p99",
+        Hold(1.0),
+    ),
+    Row("replay", "replay of 100 MB by 4 readers at once", "MB/s", UP, Replay(), "mb", Hold(1.0)),
+    Row(
+        "append-1mb",
+        "append 1 MB, 8 connections",
+        "MB/s",
+        UP,
+        Append(1_000_000, 8),
+        "mb",
+        Hold(1.0, targets.FILE),
+    ),
+)
+
+SHARES: tuple[Share, ...] = (
+    Share("share-append", "share of the ceiling: append 100 B, one stream", of="append", hold=50),
+    Share("share-get", "share of the ceiling: GET 1 KB", of="get-1kb", hold=60),
+)
+
+
+def select(keys: str | None) -> tuple[Row, ...]:
+    """The rows of a comma-separated list, where a name may end in *; all of them without a list."""
+    if keys is None:
+        return ROWS
+    chosen: set[str] = set()
+    for key in filter(None, (part.strip() for part in keys.split(","))):
+        stem = key.removesuffix("*")
+        found = {row.key for row in ROWS if row.key == key or (stem != key and row.key.startswith(stem))}
+        if not found:
+            raise ValueError(f"no row {key!r}; there are {', '.join(row.key for row in ROWS)}")
+        chosen |= found
+    return tuple(row for row in ROWS if row.key in chosen)

@@ -1,0 +1,47 @@
+"""What a workload is given to work with, and what it must be able to do."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.client import Address
+from benchmarks.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One running server, and how long to look at it.
+
+    `name` is a path that nothing else uses, for this measurement's streams; `pid` is unknown (None) for a
+    server that was not started here; `thorough` is False when samples should be few and quick.
+    """
+
+    address: Address
+    pid: int | None
+    seconds: int
+    name: str
+    thorough: bool = True
+    leftovers: list[str] = field(default_factory=list)
+
+    def leave(self, *names: str) -> None:
+        """Leaves streams to be deleted when all is measured: no measurement pays for the traces of another."""
+        self.leftovers.extend(names)
+
+
+class Workload(Protocol):
+    def run(self, bench: Bench) -> Outcome:
+        """Prepares, warms up, measures, checks. Raises MeasurementError when there is nothing to report."""
+
+
+@contextmanager
+def body_file(body: bytes) -> Iterator[str]:
+    """A request body where wrk's script can read it."""
+    with tempfile.TemporaryDirectory(prefix="bench-body-") as directory:
+        path = Path(directory) / "body"
+        path.write_bytes(body)
+        yield str(path)
