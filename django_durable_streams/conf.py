@@ -55,6 +55,10 @@ class Config:
     queue_size: int = 10_000
     """Operations that may wait in one lane. More are refused with 503."""
 
+    gc_threshold: int = 10_000
+    """Objects that a process which serves streams may make between two runs of Python's garbage collector; 0 leaves
+    the collector alone. With Python's own 700, every batch of requests runs it, over everything that waits."""
+
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may use the streams: `https://app.example.com`, or `*` for every page."""
 

@@ -16,23 +16,35 @@ from ..protocol.errors import ServiceUnavailable
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Future = asyncio.Future[object]
 
 IDLE_SECONDS = 60.0
 """A lane without work gives its database connection back after this time."""
 
 
-Future = asyncio.Future[object]
+class Parcel(Generic[T]):
+    """What one event loop has asked of a lane within one turn of the loop, and the futures that wait for it."""
+
+    __slots__ = ("futures", "loop", "tasks")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.tasks: list[T] = []
+        self.futures: list[Future] = []
 
 
 class Lane(Generic[T]):
     """A thread with one database connection and a queue.
 
+    An event loop hands over what its requests want in parcels, one for each turn of the loop: the thread is woken once
+    for all of them, and answers them with one call into the loop.
+
     Args:
         name: of the thread.
         using: alias of the database.
-        work: is given the jobs that wait, and returns what became of each: a value, or an exception to raise.
-        queue_size: jobs that may wait.
-        batch_size: most jobs to do in one go.
+        work: is given the tasks that wait, and returns what became of each: a value, or an exception to raise.
+        queue_size: tasks that may wait.
+        batch_size: about how many tasks to do in one go.
     """
 
     def __init__(
@@ -47,7 +59,10 @@ class Lane(Generic[T]):
         self._work = work
         self._queue_size = queue_size
         self._batch_size = batch_size
-        self._queue: SimpleQueue[tuple[T, Future] | None] = SimpleQueue()
+        self._open: dict[asyncio.AbstractEventLoop, Parcel[T]] = {}
+        self._queue: SimpleQueue[Parcel[T] | None] = SimpleQueue()
+        self._submitted = 0
+        self._done = 0
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -57,10 +72,17 @@ class Lane(Generic[T]):
         Raises:
             ServiceUnavailable: too much is waiting already.
         """
-        if self._queue.qsize() >= self._queue_size:
+        if self._submitted - self._done >= self._queue_size:
             raise ServiceUnavailable("Too many requests are waiting. Try again.", ((b"retry-after", b"1"),))
-        future = asyncio.get_running_loop().create_future()
-        self._queue.put((task, future))
+        self._submitted += 1
+        loop = asyncio.get_running_loop()
+        parcel = self._open.get(loop)
+        if parcel is None:
+            parcel = self._open[loop] = Parcel(loop)
+            loop.call_soon(self._hand_over, loop)
+        future = loop.create_future()
+        parcel.tasks.append(task)
+        parcel.futures.append(future)
         return future
 
     def stop(self) -> None:
@@ -68,51 +90,52 @@ class Lane(Generic[T]):
         self._queue.put(None)
         self._thread.join()
 
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._queue.put(self._open.pop(loop))
+
     def _run(self) -> None:
         try:
-            while (jobs := self._take()) is not None:
-                if jobs:
-                    self._do(jobs)
+            while (parcels := self._take()) is not None:
+                if parcels:
+                    self._do(parcels)
                 else:
                     connections[self._using].close()
         finally:
             connections[self._using].close()
 
-    def _take(self) -> list[tuple[T, Future]] | None:
-        """Return all jobs that wait, up to a batch, waiting for the first. Empty: nothing came. None: stop."""
+    def _take(self) -> list[Parcel[T]] | None:
+        """Return all parcels that wait, up to a batch, waiting for the first. Empty: nothing came. None: stop."""
         try:
             first = self._queue.get(timeout=IDLE_SECONDS)
         except Empty:
             return []
         if first is None:
             return None
-        jobs = [first]
-        while len(jobs) < self._batch_size and not self._queue.empty():
-            job = self._queue.get()
-            if job is None:
+        parcels = [first]
+        count = len(first.tasks)
+        while count < self._batch_size and not self._queue.empty():
+            parcel = self._queue.get()
+            if parcel is None:
                 self._queue.put(None)
                 break
-            jobs.append(job)
-        return jobs
+            parcels.append(parcel)
+            count += len(parcel.tasks)
+        return parcels
 
-    def _do(self, jobs: list[tuple[T, Future]]) -> None:
-        # A request that has been given up, such as by a client that left, must not cost others anything, but a write
-        # that was queued is done: the client may have sent it and gone.
+    def _do(self, parcels: list[Parcel[T]]) -> None:
+        # What was queued is done, also for a request that was given up meanwhile: its client may have sent it and gone.
+        tasks = parcels[0].tasks if len(parcels) == 1 else [task for parcel in parcels for task in parcel.tasks]
         try:
-            values = self._work([task for task, _ in jobs])
+            values = self._work(tasks)
         except Exception:  # the lane must outlive every bug
-            logger.exception("A batch of %d failed.", len(jobs))
-            values = [ServiceUnavailable("The server could not do this. Try again.")] * len(jobs)
-        settle([future for _, future in jobs], values)
-
-
-def settle(futures: Sequence[Future], values: Sequence[object]) -> None:
-    """Hand values to futures, with one call into each event loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Future, object]]] = {}
-    for pair in zip(futures, values, strict=True):
-        by_loop.setdefault(pair[0].get_loop(), []).append(pair)
-    for loop, pairs in by_loop.items():
-        call_in(loop, _resolve, pairs)
+            logger.exception("A batch of %d failed.", len(tasks))
+            values = [ServiceUnavailable("The server could not do this. Try again.")] * len(tasks)
+        self._done += len(tasks)
+        first = 0
+        for parcel in parcels:
+            last = first + len(parcel.tasks)
+            call_in(parcel.loop, _resolve, parcel.futures, values[first:last])
+            first = last
 
 
 def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object) -> None:
@@ -123,8 +146,8 @@ def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *a
         logger.debug("An event loop ended before its results came.")
 
 
-def _resolve(pairs: list[tuple[Future, object]]) -> None:
-    for future, value in pairs:
+def _resolve(futures: Sequence[Future], values: Sequence[object]) -> None:
+    for future, value in zip(futures, values, strict=True):
         if future.done():  # cancelled by its request
             continue
         if isinstance(value, BaseException):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from .errors import InvalidPath, StreamNotFound
 
@@ -19,6 +20,7 @@ _FORBIDDEN = re.compile("[\x00-\x1f\x7f\\\\\ufffd\ud800-\udfff]")
 _TRAVERSAL = re.compile(r"(?:^|/)(?:\.{1,2})?(?:/|$)")
 
 
+@lru_cache(maxsize=4096)
 def validate(path: str) -> str:
     """Return a stream-root-relative path, percent-decoded, if a stream can have it.
 

@@ -75,19 +75,22 @@ async def create(request: Request, engine: Engine) -> Response:
 async def append(request: Request, engine: Engine) -> Response:
     """POST: append, close, or both at once (sections 5.2 and 5.3)."""
     path = paths.validate(request.path)
-    close = _wants_closed(request)
-    producer = _producer(request)
-    given = request.header(headers.STREAM_SEQ)
-    seq = headers.opaque("Stream-Seq", given) if given is not None else None
+    close, producer, seq = False, None, None
+    if not _APPEND_HEADERS.isdisjoint(request.headers):
+        close = _wants_closed(request)
+        producer = _producer(request)
+        given = request.header(headers.STREAM_SEQ)
+        seq = headers.opaque("Stream-Seq", given) if given is not None else None
     body = await request.read_body()
     content_type = None
-    data, defect = b"", None
+    data, defect = body, None
     if body:
         given = request.header(headers.CONTENT_TYPE)
         if not given:
             raise InvalidHeader("Content-Type is missing. It must be the stream's.")
         content_type = content.validate(given)
-        data, defect = await _pack(content.pack, content_type, body)
+        if content.is_json(content_type):
+            data, defect = await _pack(content.pack, content_type, body)
     elif not close:
         raise EmptyAppend("The body is empty. To close the stream without data, send Stream-Closed: true.")
     result = await engine.write(Append(path, content_type, data, close, seq, producer, defect))
@@ -251,6 +254,9 @@ def _wants_closed(request: Request) -> bool:
     return value is not None and headers.is_true(value)
 
 
+_APPEND_HEADERS = frozenset(
+    {headers.STREAM_CLOSED, headers.STREAM_SEQ, headers.PRODUCER_ID, headers.PRODUCER_EPOCH, headers.PRODUCER_SEQ}
+)
 _PRODUCER_HEADERS = frozenset({headers.PRODUCER_ID, headers.PRODUCER_EPOCH, headers.PRODUCER_SEQ})
 
 
@@ -275,7 +281,7 @@ async def _pack(
 ) -> tuple[bytes, DurableStreamsError | None]:
     """Prepare a body to be stored, or return what is wrong with it, to be judged after the stream's own state."""
     try:
-        if len(body) >= BIG_BODY and content.is_json(content_type):
+        if len(body) >= BIG_BODY:
             return await asyncio.to_thread(pack, content_type, body), None
         return pack(content_type, body), None
     except DurableStreamsError as error:

@@ -178,7 +178,7 @@ class Batch:
             if created:
                 _insert_streams(cursor, sql, created, now, moment)
             if changed:
-                cursor.executemany(sql.update_stream, [_update(state, now, moment) for state in changed])
+                sql.update_streams(cursor, [_update(state, now, moment) for state in changed])
             chunks = [
                 (state.id, *chunk, now)
                 for state in written
@@ -186,7 +186,7 @@ class Batch:
                 for chunk in rows.chunks(state.start, state.data, state.ends)
             ]
             if chunks:
-                cursor.executemany(sql.insert_chunk, chunks)
+                sql.insert_chunks(cursor, chunks)
             _save_producers(cursor, sql, written, now)
         self._commits += [state.commit() for state in written]
         self._commits += [state.commit(removed=True) for state in (*removed, *self._softly)]
@@ -237,6 +237,6 @@ def _save_producers(cursor: Any, sql: Statements, states: Iterable[StreamState],
         for name in state.touched_producers - state.new_producers:
             known.append((*state.producers[name], now, state.id, name))
     if new:
-        cursor.executemany(sql.insert_producer, new)
+        sql.insert_producers(cursor, new)
     if known:
         cursor.executemany(sql.update_producer, known)

@@ -36,7 +36,9 @@ _STREAM_COLUMNS = (
     "appended_at",
 )
 
-_ROWS_PER_INSERT = 500
+Row = tuple[Any, ...]
+
+_ROWS_PER_STATEMENT = 500
 """Times the columns, this stays below the number of parameters that a statement may have anywhere."""
 
 
@@ -49,18 +51,20 @@ class Statements:
         self._returning = connection.features.can_return_rows_from_bulk_insert
         stream, chunk, producer = (self._table(model) for model in (Stream, Chunk, Producer))
         name = self._quote
-        self.update_stream = (
+        self._stream = stream
+        self._update_stream = (
             f"UPDATE {stream} SET {name('tail')}=%s, {name('closed')}=%s, {name('closed_by')}=%s, "
             f"{name('last_seq')}=%s, {name('deadline')}=%s, "
             f"{name('appended_at')}=COALESCE(%s, {name('appended_at')}) WHERE {name('id')}=%s"
         )
+        self._update_streams = self._update_from_values(connection.vendor)
         self.remove_stream = (
             f"UPDATE {stream} SET {name('path')}=NULL, {name('source_id')}=NULL, {name('lineage')}=NULL, "
             f"{name('deleted_at')}=%s WHERE {name('id')}=%s"
         )
         self.soft_delete_stream = f"UPDATE {stream} SET {name('deleted_at')}=%s WHERE {name('id')}=%s"
-        self.insert_chunk = self._insert(chunk, ("stream_id", "start", "end", "data", "ends", "created_at"))
-        self.insert_producer = self._insert(producer, ("stream_id", "producer_id", "epoch", "seq", "updated_at"))
+        self._insert_chunk = self._insert(chunk, ("stream_id", "start", "end", "data", "ends", "created_at"))
+        self._insert_producer = self._insert(producer, ("stream_id", "producer_id", "epoch", "seq", "updated_at"))
         self.update_producer = (
             f"UPDATE {producer} SET {name('epoch')}=%s, {name('seq')}=%s, {name('updated_at')}=%s "
             f"WHERE {name('stream_id')}=%s AND {name('producer_id')}=%s"
@@ -111,19 +115,57 @@ class Statements:
             return moment
         return moment.replace(tzinfo=self._naive_zone)
 
-    def insert_streams(self, cursor: Any, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, str]]:
+    def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
         """Insert streams, in the order of `_STREAM_COLUMNS`, and yield the id and path of each."""
-        head, _, values = self._insert_stream.rpartition(" VALUES ")
-        for first in range(0, len(rows), _ROWS_PER_INSERT):
-            some = rows[first : first + _ROWS_PER_INSERT]
-            sql = f"{head} VALUES {', '.join([values] * len(some))}"
-            parameters = [value for row in some for value in row]
+        for some in _slices(rows):
             if self._returning:
-                cursor.execute(f"{sql} RETURNING {self._quote('id')}, {self._quote('path')}", parameters)
+                returning = f" RETURNING {self._quote('id')}, {self._quote('path')}"
+                _insert_rows(cursor, self._insert_stream, some, returning)
             else:
-                cursor.execute(sql, parameters)
+                _insert_rows(cursor, self._insert_stream, some)
                 cursor.execute(f"{self._select_ids}({_marks(some)})", [row[0] for row in some])
             yield from cursor.fetchall()
+
+    def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Insert chunks: stream_id, start, end, data, ends, created_at."""
+        for some in _slices(rows):
+            _insert_rows(cursor, self._insert_chunk, some)
+
+    def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Insert producers: stream_id, producer_id, epoch, seq, updated_at."""
+        for some in _slices(rows):
+            _insert_rows(cursor, self._insert_producer, some)
+
+    def update_streams(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Update streams: tail, closed, closed_by, last_seq, deadline, appended_at (None keeps it), id."""
+        if len(rows) == 1:
+            cursor.execute(self._update_stream, rows[0])
+        elif self._update_streams is None:
+            cursor.executemany(self._update_stream, rows)
+        else:
+            head, first, more, rest = self._update_streams
+            for some in _slices(rows):
+                values = ", ".join([first, *[more] * (len(some) - 1)])
+                cursor.execute(f"{head}{values}{rest}", [value for row in some for value in row])
+
+    def _update_from_values(self, vendor: str) -> tuple[str, str, str, str] | None:
+        """Return an UPDATE of many rows in four parts: before, the first row, each further row, and after.
+
+        None where the vendor has no such thing.
+        """
+        if vendor == "mysql":
+            return None
+        name = self._quote
+        columns = ("tail", "closed", "closed_by", "last_seq", "deadline", "appended_at", "id")
+        # SQLite names the columns of VALUES column1 and so on; PostgreSQL too, but has to be told their types.
+        given = [f"v.column{number}" for number in range(1, len(columns) + 1)]
+        assignments = [f"{name(column)} = {value}" for column, value in zip(columns[:5], given[:5], strict=True)]
+        assignments.append(f"{name('appended_at')} = COALESCE({given[5]}, {self._stream}.{name('appended_at')})")
+        head = f"UPDATE {self._stream} SET {', '.join(assignments)} FROM (VALUES "
+        more = f"({', '.join(['%s'] * len(columns))})"
+        types = ("bigint", "boolean", "text", "text", "timestamptz", "timestamptz", "bigint")
+        first = f"({', '.join(f'%s::{kind}' for kind in types)})" if vendor == "postgresql" else more
+        return head, first, more, f") AS v WHERE {self._stream}.{name('id')} = {given[6]}"
 
     def _table(self, model: type[Model]) -> str:
         return self._quote(model._meta.db_table)
@@ -131,6 +173,18 @@ class Statements:
     def _insert(self, table: str, columns: Sequence[str]) -> str:
         names = ", ".join(self._quote(column) for column in columns)
         return f"INSERT INTO {table} ({names}) VALUES ({', '.join(['%s'] * len(columns))})"
+
+
+def _insert_rows(cursor: Any, statement: str, rows: Sequence[Row], suffix: str = "") -> None:
+    # One statement for all rows: each one that a driver executes is a round trip, or a turn of the interpreter's lock.
+    head, _, values = statement.rpartition(" VALUES ")
+    sql = f"{head} VALUES {', '.join([values] * len(rows))}{suffix}"
+    cursor.execute(sql, [value for row in rows for value in row])
+
+
+def _slices(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    for first in range(0, len(rows), _ROWS_PER_STATEMENT):
+        yield rows[first : first + _ROWS_PER_STATEMENT]
 
 
 def _marks(values: Collection[object]) -> str:
