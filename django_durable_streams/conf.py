@@ -8,7 +8,8 @@ The object is made anew whenever Django's settings change, so `override_settings
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
@@ -49,6 +50,12 @@ class Config:
     fallback_interval: float = 1.0
     """Seconds between looks at the database for readers whom no message has woken."""
 
+    wakeup: Mapping[str, Any] = field(
+        default_factory=lambda: {"BACKEND": "django_durable_streams.engine.wakeup.base.InProcessWakeup"}
+    )
+    """How readers of other processes are woken: the dotted path of a BACKEND, and its options. Without Redis they
+    find out by themselves, within `FALLBACK_INTERVAL`."""
+
     write_lanes: int = 2
     """Threads of a process that commit appends, each with a database connection. SQLite always has one."""
 
@@ -68,7 +75,7 @@ class Config:
 
 def _read() -> Config:
     given: dict[str, Any] = getattr(settings, SETTING, {})
-    known = {field.name.upper(): field.name for field in fields(Config)}
+    known = {known.name.upper(): known.name for known in fields(Config)}
     values = {known[key]: value for key, value in given.items() if key in known}
     if "cors_origins" in values:
         values["cors_origins"] = tuple(values["cors_origins"])
@@ -81,7 +88,7 @@ config = lru_cache(maxsize=1)(_read)
 
 def names() -> list[str]:
     """Return every key that `DURABLE_STREAMS` may have."""
-    return [field.name.upper() for field in fields(Config)]
+    return [known.name.upper() for known in fields(Config)]
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:

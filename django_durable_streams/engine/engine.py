@@ -23,6 +23,7 @@ from .housekeeping import Housekeeper
 from .hub import Hub
 from .lane import call_in
 from .read_lane import Follow, Look, ReadLane, Survey, View
+from .wakeup import make_wakeup
 from .write_lane import WriteLane
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Engine:
             lambda: config().page_bytes,
             self._housekeeper.crowded,
         )
+        self.wakeup = make_wakeup(using)
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
     async def write(self, operation: Operation) -> Result:
@@ -96,8 +98,8 @@ class Engine:
         """Start a stream's TTL anew."""
         await self.write(Touch(path))
 
-    def hub(self) -> Hub:
-        """Return the hub of the running event loop."""
+    def hub(self, *, lasting: bool = True) -> Hub:
+        """Return the hub of the running event loop. One that does not last beyond a request is not connected."""
         loop = asyncio.get_running_loop()
         hub = self._hubs.get(loop)
         if hub is None:
@@ -105,6 +107,8 @@ class Engine:
             for ended in [known for known in list(self._hubs) if known.is_closed()]:
                 self._hubs.pop(ended, None)
             hub = self._hubs[loop] = Hub(self)
+            if lasting:
+                hub.subscriber = self.wakeup.subscriber(hub)
         return hub
 
     def _committed(self, commits: list[Commit]) -> None:
@@ -112,6 +116,11 @@ class Engine:
         self.publish(commits)
 
     def publish(self, commits: list[Commit]) -> None:
+        """Tell all readers what was committed, of this process and of others. Safe to call from any thread."""
+        self.feed(commits)
+        self.wakeup.publish(commits)
+
+    def feed(self, commits: list[Commit]) -> None:
         """Tell the readers of this process what was committed. Safe to call from any thread."""
         for commit in commits:
             if commit.removed:
@@ -132,6 +141,7 @@ class Engine:
         for lane in self._writers:
             lane.stop()
         self._reader.stop()
+        self.wakeup.stop()
 
 
 def _tune_garbage_collector(threshold: int) -> None:

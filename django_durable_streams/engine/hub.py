@@ -11,8 +11,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 from django.utils import timezone
 
@@ -24,6 +24,7 @@ from ..store import lifetime
 from ..store.info import StreamInfo
 from ..store.operations import Commit
 from .read_lane import View
+from .wakeup.base import News, Subscriber
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -124,10 +125,12 @@ class Hub:
 
     def __init__(self, engine: Engine) -> None:
         self.stopping = False
+        self.subscriber: Subscriber | None = None
         self.loop = asyncio.get_running_loop()
         self._engine = engine
         self._watches: dict[int, Watch] = {}
         self._ticker: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def watches(self, stream_id: int) -> bool:
         """Whether a stream is waited on here. Safe to ask from any thread."""
@@ -165,6 +168,33 @@ class Hub:
                 segment = Segment(commit.start, commit.data, commit.ends) if commit.data else None
                 watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
 
+    def receive(self, stream_id: int, news: News) -> None:
+        """Take in what another process, or this one, has committed."""
+        watch = self._watches.get(stream_id)
+        if watch is None:
+            return
+        segment = Segment(news.start, news.data, news.ends) if news.data else None
+        if segment is None and news.tail > watch.tail:
+            self._spawn(self._catch_up(watch))  # too much to come along: one read for all who wait
+        else:
+            watch.feed(news.start, segment, news.tail, closed=news.closed, removed=news.removed)
+
+    def look_again(self) -> None:
+        """Look at all watched streams: news may have been lost."""
+        self._spawn(self._survey())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(self._quietly(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except DurableStreamsError as error:
+            logger.debug("A look at the watched streams failed: %s", error)
+
     def stop(self) -> None:
         """Let every reader end its response: the process is about to."""
         self.stopping = True
@@ -174,6 +204,8 @@ class Hub:
 
     async def _start(self, watch: Watch) -> None:
         """Look once more, now that the watch is registered."""
+        if self.subscriber is not None:
+            await self.subscriber.subscribe(watch.info.id)
         await self._catch_up(watch)
         watch.ready = None
 
@@ -197,16 +229,15 @@ class Hub:
         """Look at all watched streams now and then, for as long as there are any."""
         while self._watches:
             await asyncio.sleep(config().fallback_interval)
-            try:
-                await self._survey()
-            except DurableStreamsError as error:
-                logger.debug("A look at the watched streams failed: %s", error)
+            await self._quietly(self._survey())
             now = time.monotonic()
             for stream_id, watch in list(self._watches.items()):
                 for listener in list(watch.listeners):
                     listener.tick(now)
                 if watch.idle_since is not None and (now - watch.idle_since > LINGER_SECONDS or watch.removed):
                     del self._watches[stream_id]
+                    if self.subscriber is not None:
+                        self.subscriber.unsubscribe(stream_id)
 
     async def _survey(self) -> None:
         infos = await self._engine.survey(tuple(self._watches))

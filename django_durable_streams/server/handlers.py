@@ -180,7 +180,7 @@ async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
         leaving = request.disconnected()
         disconnected = asyncio.ensure_future(leaving) if leaving is not None else None
         try:
-            view = await LongPoll(engine, view).wait(disconnected)
+            view = await LongPoll(engine, view, lasting=request.can_stream).wait(disconnected)
         finally:
             if disconnected is not None:
                 disconnected.cancel()

@@ -24,11 +24,13 @@ class LongPoll:
 
     Args:
         view: the stream as it was seen, with nothing past its position.
+        lasting: whether the event loop goes on after the request.
     """
 
-    def __init__(self, engine: Engine, view: View) -> None:
+    def __init__(self, engine: Engine, view: View, *, lasting: bool = True) -> None:
         self._engine = engine
         self._view = view
+        self._hub = engine.hub(lasting=lasting)
         self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def notify(self) -> None:
@@ -48,7 +50,7 @@ class LongPoll:
         Raises:
             StreamNotFound: the stream was deleted or has expired meanwhile.
         """
-        hub = self._engine.hub()
+        hub = self._hub
         info, position = self._view.info, self._view.position
         if disconnected is not None:
             disconnected.add_done_callback(lambda _: self.notify())

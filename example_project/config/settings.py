@@ -11,6 +11,7 @@ SECRET_KEY, DEBUG   as usual
 
 import os
 from pathlib import Path
+from typing import Any
 
 import dj_database_url
 
@@ -80,11 +81,17 @@ match DATABASES["default"]["ENGINE"]:
 if REDIS_URL:
     CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL}}
 
-DURABLE_STREAMS = {
+DURABLE_STREAMS: dict[str, Any] = {
     "LONG_POLL_TIMEOUT": float(os.environ.get("LONG_POLL_TIMEOUT", "30")),
     # The demo may be called from any page. A real project lists its own origins.
     "CORS_ORIGINS": ["*"],
 }
+
+if REDIS_URL:
+    DURABLE_STREAMS["WAKEUP"] = {
+        "BACKEND": "django_durable_streams.engine.wakeup.redis.RedisWakeup",
+        "CACHE": "default",
+    }
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},

@@ -1,0 +1,80 @@
+# Needs Python 3.11 or newer, make and Node 20 or newer. Everything else is made here.
+
+PYTHON ?= python3
+PORT ?= 8000
+
+VENV := .venv
+BIN := $(VENV)/bin
+SUITE := tests/conformance
+
+# What `make run` needs, and what the tests need on top of it, in one virtual environment.
+VENV_MADE := $(VENV)/.made
+INSTALLED_EXAMPLE := $(VENV)/.installed-example
+INSTALLED := $(VENV)/.installed-dev
+INSTALLED_SUITE := $(SUITE)/node_modules/.installed
+
+# Later stages take minutes; they also share the processor with the servers they start.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+
+.PHONY: run
+run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
+	@exec $(BIN)/python tools/run_example.py --port $(PORT)
+
+.PHONY: test
+test: lint types unit conformance browser ## every check, in this order
+
+.PHONY: lint
+lint: $(INSTALLED) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(INSTALLED) ## mypy on the package
+	$(BIN)/mypy
+
+.PHONY: unit
+unit: $(INSTALLED) ## the tests that need nothing but Python
+	$(BIN)/pytest tests -m "not conformance and not browser"
+
+.PHONY: conformance
+conformance: $(INSTALLED) $(INSTALLED_SUITE) ## the protocol's public suite against real servers
+	$(BIN)/pytest tests/conformance -m conformance
+
+.PHONY: browser
+browser: $(INSTALLED) ## the example's page in a headless Chromium
+	@$(BIN)/python tools/ensure_system.py chromium
+	$(BIN)/pytest tests -m browser
+
+.PHONY: matrix
+matrix: ## the unit tests on every Python that is found: 3.11, 3.12, 3.13
+	$(PYTHON) tools/matrix.py 3.11 3.12 3.13
+
+.PHONY: clean
+clean: ## remove what was installed and generated, but not the example's database
+	rm -rf $(VENV) $(VENV)-3.* $(SUITE)/node_modules tests/artifacts build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV_MADE):
+	@$(PYTHON) tools/ensure_system.py python venv
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(INSTALLED_EXAMPLE): $(VENV_MADE) pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -e '.[example]' -c constraints.txt
+	@touch $@
+
+# The larger set holds the smaller one: `make run` after `make test` installs nothing.
+$(INSTALLED): $(VENV_MADE) pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
+	@touch $@ $(INSTALLED_EXAMPLE)
+
+$(INSTALLED_SUITE): $(SUITE)/package.json $(SUITE)/package-lock.json
+	@$(PYTHON) tools/ensure_system.py node npm
+	cd $(SUITE) && npm ci --loglevel=error
+	@touch $@

@@ -1,0 +1,31 @@
+"""Wake-up backends: how a process tells the others that there is news. The settings name one by its dotted path,
+`DURABLE_STREAMS["WAKEUP"] = {"BACKEND": "django_durable_streams.engine.wakeup.redis.RedisWakeup", "CACHE": "default"}`.
+"""
+
+from __future__ import annotations
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from ...conf import config
+from .base import News, Subscriber, Wakeup
+
+__all__ = ["News", "Subscriber", "Wakeup", "make_wakeup"]
+
+
+def make_wakeup(using: str) -> Wakeup:
+    """Return the backend that the settings name, for the streams of a database.
+
+    Raises:
+        ImproperlyConfigured: there is no such backend, or its options are wrong.
+    """
+    options = dict(config().wakeup)
+    path = options.pop("BACKEND", "")
+    try:
+        backend = import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(f"DURABLE_STREAMS['WAKEUP']['BACKEND'] cannot be imported: {error}") from error
+    wakeup = backend(using, **{key.lower(): value for key, value in options.items()})
+    if not isinstance(wakeup, Wakeup):
+        raise ImproperlyConfigured(f"{path} is no wake-up backend.")
+    return wakeup

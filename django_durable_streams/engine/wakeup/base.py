@@ -1,0 +1,92 @@
+"""What a wake-up backend is, and the one for a single process."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple, Protocol
+
+from ...store.operations import Commit
+
+
+class News(NamedTuple):
+    """What was committed to a stream, as it travels between processes. `data` is None where it is not along."""
+
+    start: int
+    tail: int
+    closed: bool
+    removed: bool
+    data: bytes | None
+    ends: list[int]
+
+
+class Audience(Protocol):
+    """Who is told of news: the hub of an event loop, in that loop."""
+
+    def receive(self, stream_id: int, news: News) -> None:
+        """Take in news of a stream."""
+
+    def look_again(self) -> None:
+        """News may have been lost: look at the database."""
+
+
+class Subscriber(ABC):
+    """Listens for one event loop."""
+
+    @abstractmethod
+    async def subscribe(self, stream_id: int) -> None:
+        """Listen for a stream. Returns when news of it arrive from now on, or when that cannot be had quickly."""
+
+    @abstractmethod
+    def unsubscribe(self, stream_id: int) -> None:
+        """Listen no longer."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all of it."""
+
+
+class Wakeup(ABC):
+    """Carries news between processes. News may be lost, doubled or late: readers look at the database too."""
+
+    status = "absent"
+    """`absent` where there is nothing to be connected to, else `connected` or `disconnected`."""
+
+    @abstractmethod
+    def publish(self, commits: list[Commit]) -> None:
+        """Send news soon, without making the caller wait. Safe to call from any thread."""
+
+    @abstractmethod
+    def publish_now(self, commits: list[Commit]) -> None:
+        """Send news before returning, for processes that may end right after. Never raises."""
+
+    @abstractmethod
+    def subscriber(self, audience: Audience) -> Subscriber | None:
+        """Return what listens for the running event loop, or None where nothing can be heard."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End what runs."""
+
+
+class InProcessWakeup(Wakeup):
+    """No news leave the process: readers elsewhere find them by their own look at the database.
+
+    Args:
+        using: alias of the database.
+    """
+
+    def __init__(self, using: str) -> None:
+        self.using = using
+
+    def publish(self, commits: list[Commit]) -> None:
+        """Do nothing."""
+
+    def publish_now(self, commits: list[Commit]) -> None:
+        """Do nothing."""
+
+    def subscriber(self, audience: Audience) -> Subscriber | None:
+        """There is nothing to listen to."""
+        return None
+
+    def stop(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,150 @@
+"""Make sure that programs from outside Python are there: `python3 tools/ensure_system.py node chromium`.
+
+With root and apt-get, missing ones are installed. Else each is named in one line, and the exit status is 1.
+Uses the standard library only, since it runs before anything is installed.
+"""
+
+# Old Pythons must come far enough to be told that they are too old.
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+MINIMUM_NODE = (20, 19)
+MINIMUM_PYTHON = (3, 11)
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One program: how to find it, which Debian packages bring it, what to say about a machine without it."""
+
+    find: Callable[[], Path | None]
+    packages: tuple[str, ...]
+    title: str
+
+
+def binary(*names: str, folders: str = "") -> Callable[[], Path | None]:
+    """The first of these binaries on PATH, in the system's folders, or in those matching a glob below /."""
+
+    def find() -> Path | None:
+        path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/sbin"])
+        for name in names:
+            if found := shutil.which(name, path=path):
+                return Path(found)
+            # Debian keeps one folder for each PostgreSQL version; the newest is wanted.
+            candidates = Path("/").glob(f"{folders}/{name}") if folders else ()
+            for candidate in sorted(candidates, key=_numbers, reverse=True):
+                if os.access(candidate, os.X_OK):
+                    return candidate
+        return None
+
+    return find
+
+
+def _numbers(path: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", str(path))]
+
+
+def find_node() -> Path | None:
+    node = binary("node", "nodejs")()
+    if node is None:
+        return None
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    return node if tuple(_numbers(Path(version))[:2]) >= MINIMUM_NODE else None
+
+
+def find_python() -> Path | None:
+    return Path(sys.executable) if sys.version_info >= MINIMUM_PYTHON else None
+
+
+def find_venv() -> Path | None:
+    # Debian splits ensurepip off; without it `python3 -m venv` makes an environment without pip.
+    spec = importlib.util.find_spec("ensurepip")
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+REQUIREMENTS = {
+    # No package is named: one more Python would not change which one runs this.
+    "python": Requirement(
+        find_python,
+        (),
+        "Python {}.{} or newer; choose one with `make PYTHON=python3.x`".format(*MINIMUM_PYTHON),
+    ),
+    "venv": Requirement(
+        find_venv,
+        ("python{}.{}-venv".format(*sys.version_info),),
+        "Python's venv module with ensurepip",
+    ),
+    "node": Requirement(find_node, ("nodejs",), "Node.js {}.{} or newer".format(*MINIMUM_NODE)),
+    "npm": Requirement(binary("npm"), ("npm",), "npm"),
+    "chromium": Requirement(
+        binary("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"),
+        ("chromium",),
+        "Chromium or Google Chrome",
+    ),
+    "postgresql": Requirement(
+        binary("postgres", folders="usr/lib/postgresql/*/bin"), ("postgresql",), "the PostgreSQL server"
+    ),
+    "mariadb-server": Requirement(
+        binary("mariadbd", "mysqld"), ("mariadb-server", "mariadb-client"), "the MariaDB server"
+    ),
+    "redis-server": Requirement(binary("redis-server", "valkey-server"), ("redis-server",), "the Redis server"),
+    "nginx": Requirement(binary("nginx"), ("nginx",), "nginx"),
+}
+
+
+def locate(name: str) -> Path | None:
+    """The path of a program's binary, or None where it is missing or too old."""
+    return REQUIREMENTS[name].find()
+
+
+def apt_install(packages: list[str]) -> None:
+    # RUNLEVEL=1: a package must not start a service of its own on a port that somebody else may use.
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    print(f"installing system packages with apt-get: {' '.join(packages)}", flush=True)
+    for command in (
+        # An update that fails for one foreign package source may still have served the others.
+        ["apt-get", "-qq", "update"],
+        ["apt-get", "-qq", "install", "-y", "--no-install-recommends", *packages],
+    ):
+        done = subprocess.run(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        if done.returncode != 0:
+            print(done.stdout.decode(errors="replace").strip(), file=sys.stderr, flush=True)
+
+
+def main(names: list[str]) -> int:
+    if unknown := [name for name in names if name not in REQUIREMENTS]:
+        print(f"unknown: {', '.join(unknown)}; known: {', '.join(REQUIREMENTS)}", file=sys.stderr)
+        return 2
+
+    missing = [name for name in names if locate(name) is None]
+    packages = [package for name in missing for package in REQUIREMENTS[name].packages]
+    if packages and hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
+        apt_install(packages)
+        importlib.invalidate_caches()
+        missing = [name for name in missing if locate(name) is None]
+
+    for name in missing:
+        requirement = REQUIREMENTS[name]
+        package = f" (Debian package: {' '.join(requirement.packages)})" if requirement.packages else ""
+        print(f"missing: {requirement.title}{package}", file=sys.stderr)
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
