@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from threading import Lock
 from typing import cast
 from zlib import crc32
@@ -16,6 +17,7 @@ from django.db import connections, router
 from ..conf import config
 from ..models import Stream
 from ..protocol.offsets import Sentinel
+from ..store import calls
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
 from ..store.operations import Commit, Delete, Operation, Result, Touch
@@ -23,7 +25,7 @@ from .housekeeping import Housekeeper
 from .hub import Hub
 from .lane import call_in
 from .read_lane import Follow, Look, ReadLane, Survey, View
-from .wakeup import make_wakeup
+from .wakeup import Wakeup, make_wakeup
 from .write_lane import WriteLane
 
 logger = logging.getLogger(__name__)
@@ -152,6 +154,22 @@ def _tune_garbage_collector(threshold: int) -> None:
     _, *older = gc.get_threshold()
     gc.set_threshold(threshold, *older)
     gc.freeze()
+
+
+@calls.on_commit
+def announce(commits: list[Commit], using: str) -> None:
+    """Tell all readers what Python code has committed outside the lanes."""
+    engine = _engines.get(using)
+    if engine is not None:
+        engine.publish(commits)
+    else:
+        # No readers in this process, and it may be about to end, as management commands are.
+        _wakeup(using).publish_now(commits)
+
+
+@lru_cache(maxsize=8)
+def _wakeup(using: str) -> Wakeup:
+    return make_wakeup(using)
 
 
 _engines: dict[str, Engine] = {}

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
 from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from ..protocol import content, headers, offsets, paths
+from ..protocol.errors import InvalidHeader
 from .fields import ExactCharField
+from .methods import StreamMethods, encode
+
+if TYPE_CHECKING:
+    from ..store.operations import Create
 
 
 class StreamQuerySet(models.QuerySet["Stream"]):
@@ -27,8 +34,73 @@ class StreamQuerySet(models.QuerySet["Stream"]):
         """Streams that nobody can reach any more: their path is given back, only their rows are left."""
         return self.filter(path__isnull=True)
 
+    def create(self, **options: Any) -> Stream:
+        """Create a stream and return it.
 
-class Stream(models.Model):
+        Args:
+            path: of the stream, relative to the root of the streams.
+            content_type: `application/octet-stream` where it is left out.
+            ttl: seconds of idle life; or `expires_at`, an absolute end.
+            closed: create it closed.
+            data: a first message.
+
+        Raises:
+            StreamExists: there is a stream at the path, of whatever configuration. See `ensure`.
+            InvalidPath, InvalidHeader, InvalidJSON.
+        """
+        from ..store import calls
+
+        return calls.create(_create_operation(**options), self.db)
+
+    def ensure(self, path: str, **options: Any) -> tuple[Stream, bool]:
+        """Return the stream at a path, created with these options if there is none, and whether it was created.
+
+        Raises:
+            StreamExists: the stream that is there has another content type, TTL, expiry or closure.
+        """
+        from ..store import calls
+
+        return calls.ensure(_create_operation(path, **options), self.db)
+
+    async def acreate(self, **options: Any) -> Stream:
+        """The same as `create`."""
+        return await sync_to_async(self.create)(**options)
+
+    async def aensure(self, path: str, **options: Any) -> tuple[Stream, bool]:
+        """The same as `ensure`."""
+        return await sync_to_async(self.ensure)(path, **options)
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete streams by the protocol's rules, one by one: their readers are told, and forks keep their data."""
+        streams = list(self.filter(path__isnull=False, deleted_at__isnull=True))
+        for stream in streams:
+            stream.delete()
+        return len(streams), {self.model._meta.label: len(streams)}
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+
+def _create_operation(
+    path: str,
+    content_type: str = content.DEFAULT_CONTENT_TYPE,
+    *,
+    ttl: int | None = None,
+    expires_at: datetime | None = None,
+    closed: bool = False,
+    data: Any = None,
+) -> Create:
+    from ..store.operations import Create
+
+    if ttl is not None and expires_at is not None:
+        raise InvalidHeader("Give ttl or expires_at, not both.")
+    if ttl is not None:
+        ttl = headers.ttl(str(ttl))
+    stored = b"" if data is None else encode(content_type, data)
+    return Create(paths.validate(path), content.validate(content_type), ttl, expires_at, closed, stored)
+
+
+class Stream(StreamMethods):
     """An append-only stream at a path (specification, section 4).
 
     A stream that was deleted or has expired is one of two things. Without forks it is removed: its path is null, so

@@ -69,7 +69,7 @@ def purge(using: str) -> bool:
         if names:
             producers.filter(pk__in=names).delete()
             return True
-        Stream.objects.using(using).filter(id=stream_id, path__isnull=True).delete()
+        Stream._base_manager.using(using).filter(id=stream_id, path__isnull=True).delete()
     return True
 
 
