@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+from collections.abc import Awaitable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from threading import Lock
@@ -20,7 +21,7 @@ from ..protocol.offsets import Sentinel
 from ..store import calls
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
-from ..store.operations import Commit, Delete, Operation, Result, Touch
+from ..store.operations import Commit, Operation, Result, Touch
 from .housekeeping import Housekeeper
 from .hub import Hub
 from .lane import call_in
@@ -65,8 +66,8 @@ class Engine:
         self.wakeup = make_wakeup(using)
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
-    async def write(self, operation: Operation) -> Result:
-        """Apply an operation and return its result once that is committed.
+    def write(self, operation: Operation) -> Awaitable[Result]:
+        """Apply an operation; the result comes once that is committed.
 
         Raises:
             DurableStreamsError: the operation was refused, or could not be done.
@@ -74,27 +75,23 @@ class Engine:
         lanes = self._writers
         # A stream always has the same lane, so that its requests keep their order.
         lane = lanes[0] if len(lanes) == 1 else lanes[crc32(operation.path.encode()) % len(lanes)]
-        result: Result = await lane.submit(operation)  # type: ignore[assignment]
-        if type(operation) is Delete:
-            self._housekeeper.wake()
-        return result
+        return cast("Awaitable[Result]", lane.submit(operation))
 
-    async def look(self, path: str, position: int | Sentinel | None = None) -> View:
-        """Return a stream as it is now and, where a position is given, the page from there.
+    def look(self, path: str, position: int | Sentinel | None = None) -> Awaitable[View]:
+        """See a stream as it is now and, where a position is given, the page from there.
 
         Raises:
             StreamNotFound, StreamGone, ServiceUnavailable.
         """
-        view: View = await self._reader.submit(Look(path, position))  # type: ignore[assignment]
-        return view
+        return cast("Awaitable[View]", self._reader.submit(Look(path, position)))
 
-    async def follow(self, stream_id: int, position: int | None = None) -> View:
+    def follow(self, stream_id: int, position: int | None = None) -> Awaitable[View]:
         """The same for a stream that is known already, by its id."""
-        return cast(View, await self._reader.submit(Follow(stream_id, position)))
+        return cast("Awaitable[View]", self._reader.submit(Follow(stream_id, position)))
 
-    async def survey(self, stream_ids: tuple[int, ...]) -> dict[int, StreamInfo]:
-        """Return those of some streams that are still there, in one query."""
-        return cast("dict[int, StreamInfo]", await self._reader.submit(Survey(stream_ids)))
+    def survey(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
+        """See which of some streams are still there, in one query."""
+        return cast("Awaitable[dict[int, StreamInfo]]", self._reader.submit(Survey(stream_ids)))
 
     async def touch(self, path: str) -> None:
         """Start a stream's TTL anew."""
@@ -115,6 +112,8 @@ class Engine:
 
     def _committed(self, commits: list[Commit]) -> None:
         self._housekeeper.count(commits)
+        if any(commit.removed for commit in commits):
+            self._housekeeper.wake()
         self.publish(commits)
 
     def publish(self, commits: list[Commit]) -> None:

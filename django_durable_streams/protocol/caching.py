@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from functools import lru_cache
 
 CURSOR_EPOCH = 1_728_432_000
 """2024-10-09T00:00:00Z in Unix seconds: where intervals are counted from (section 10.1)."""
@@ -61,6 +62,7 @@ def matches(if_none_match: str, tag: bytes) -> bool:
     return tag.decode("latin-1") in _ENTITY_TAG.findall(if_none_match)
 
 
+@lru_cache(maxsize=4)
 def cache_control(scope: str) -> bytes:
     """Return the Cache-Control of a read that carries data. `scope` is `public` or `private` (section 10.1)."""
     return f"{scope}, max-age=60, stale-while-revalidate=300".encode("ascii")

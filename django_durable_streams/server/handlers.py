@@ -147,7 +147,7 @@ async def read(request: Request, engine: Engine) -> Response | EventStream:
         )
     position = offsets.Sentinel.START if token is None else offsets.decode(token)
     view = await engine.look(path, position)
-    if lifetime.needs_touch(view.info.ttl, view.info.deadline, timezone.now()):
+    if view.info.ttl is not None and lifetime.needs_touch(view.info.ttl, view.info.deadline, timezone.now()):
         await engine.touch(path)
     if live is not None:
         watch_signals()
