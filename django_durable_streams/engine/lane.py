@@ -134,8 +134,16 @@ class Lane(Generic[T]):
         first = 0
         for parcel in parcels:
             last = first + len(parcel.tasks)
-            call_in(parcel.loop, _resolve, parcel.futures, values[first:last])
+            self._answer(parcel, values[first:last])
             first = last
+
+    def _answer(self, parcel: Parcel[T], values: Sequence[object]) -> None:
+        settle(parcel.loop, parcel.futures, values)
+
+
+def settle(loop: asyncio.AbstractEventLoop, futures: Sequence[Future], values: Sequence[object]) -> None:
+    """Hand values to futures of an event loop, from another thread."""
+    call_in(loop, _resolve, futures, values)
 
 
 def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object) -> None:

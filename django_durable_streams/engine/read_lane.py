@@ -98,9 +98,9 @@ class ReadLane(Lane[Task]):
         self._crowded = crowded
         self._cache = cache
         self._page_bytes = page_bytes
-        super().__init__(name, using, self._answer, queue_size, BATCH_SIZE)
+        super().__init__(name, using, self._look_or_refuse, queue_size, BATCH_SIZE)
 
-    def _answer(self, tasks: Sequence[Task]) -> Sequence[object]:
+    def _look_or_refuse(self, tasks: Sequence[Task]) -> Sequence[object]:
         try:
             return self._look(tasks)
         except Error:

@@ -8,7 +8,8 @@ the number of operations.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from enum import Enum
 from typing import Any
 
 from django.db import connections
@@ -22,7 +23,16 @@ from .operations import Append, Commit, Create, Delete, Done, Fork, Operation, R
 from .sql import Statements, statements
 from .state import StreamState
 
-Outcome = Result | DurableStreamsError
+
+class Locked(Enum):
+    """The outcome of an operation on a stream whose row another transaction holds: none yet."""
+
+    LOCKED = "locked"
+
+
+LOCKED = Locked.LOCKED
+
+Outcome = Result | DurableStreamsError | Locked
 
 
 class Batch:
@@ -44,14 +54,28 @@ class Batch:
         # How many streams were forked from those that may be removed here.
         self._forks: dict[int, int] = {}
         self._commits: list[Commit] = []
+        self._locked: set[str] = set()
 
-    def load(self, operations: Sequence[Operation]) -> None:
-        """Lock and read the rows of all streams and producers that the operations name."""
+    def load(self, operations: Sequence[Operation], *, wait: bool = True, held: Collection[str] = ()) -> None:
+        """Lock and read the rows of all streams and producers that the operations name.
+
+        Args:
+            wait: whether to wait for rows that others hold; `held` are paths to leave alone in any case.
+        """
         paths = {operation.path for operation in operations}
         paths.update(op.fork.source for op in operations if type(op) is Create and op.fork is not None)
+        if held:
+            self._locked.update(held)
+            paths.difference_update(held)
+            if not paths:
+                return
         expired = []
         with connections[self._using].cursor() as cursor:
-            found = self._sql.select_streams(cursor, "path", paths, lock=True)
+            found = self._sql.select_streams(cursor, "path", paths, lock="wait" if wait else "skip")
+            if not wait and self._sql.can_skip_locked and len(found) < len(paths):
+                missing = paths.difference(info.path for info in found)
+                # What is not there at all, or what somebody else holds?
+                self._locked.update(info.path for info in self._sql.select_streams(cursor, "path", missing))
         for info in found:
             state = StreamState(info)
             if info.deleted_at is not None:
@@ -93,6 +117,8 @@ class Batch:
 
     def apply(self, operation: Operation) -> Outcome:
         """Apply one operation to the working copies and return its result, or the error that it gets."""
+        if self._locked and self._is_locked(operation):
+            return LOCKED
         try:
             state = self._streams.get(operation.path)
             if type(operation) is Append:
@@ -108,6 +134,11 @@ class Batch:
             return Done()
         except DurableStreamsError as error:
             return error
+
+    def _is_locked(self, operation: Operation) -> bool:
+        if operation.path in self._locked:
+            return True
+        return type(operation) is Create and operation.fork is not None and operation.fork.source in self._locked
 
     def _existing(self, operation: Operation, state: StreamState | None) -> StreamState:
         if state is not None:

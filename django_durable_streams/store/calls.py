@@ -14,6 +14,7 @@ from ..models import Stream
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamNotFound
 from ..protocol.segments import Segment
 from . import reading, writing
+from .batch import Locked
 from .cache import SegmentCache
 from .info import StreamInfo
 from .operations import Commit, Create, Created, Operation, Result
@@ -41,6 +42,7 @@ def apply(operation: Operation, using: str) -> Result:
         transaction.on_commit(lambda: _tell(commits, using), using=using)
     if isinstance(outcome, DurableStreamsError):
         raise outcome
+    assert not isinstance(outcome, Locked)  # it waits
     return outcome
 
 

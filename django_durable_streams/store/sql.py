@@ -73,7 +73,14 @@ class Statements:
         self._select_ids = f"SELECT {name('id')}, {name('path')} FROM {stream} WHERE {name('path')} IN "
         columns = ", ".join(name(column) for column in StreamInfo._fields)
         self._select_streams = f"SELECT {columns} FROM {stream} WHERE "
-        self._lock = f" ORDER BY {name('id')}{' FOR UPDATE' if connection.features.has_select_for_update else ''}"
+        self.can_skip_locked = connection.features.has_select_for_update_skip_locked
+        ordered = f" ORDER BY {name('id')}"
+        waiting = " FOR UPDATE" if connection.features.has_select_for_update else ""
+        self._locks = {
+            "no": "",
+            "wait": ordered + waiting,
+            "skip": ordered + waiting + (" SKIP LOCKED" if self.can_skip_locked else ""),
+        }
         self._select_producers = (
             f"SELECT {name('stream_id')}, {name('producer_id')}, {name('epoch')}, {name('seq')} "
             f"FROM {producer} WHERE {name('stream_id')} IN "
@@ -81,11 +88,21 @@ class Statements:
         self._naive_zone = connection.timezone
 
     def select_streams(
-        self, cursor: Any, column: Literal["path", "id"], values: Collection[object], *, lock: bool = False
+        self,
+        cursor: Any,
+        column: Literal["path", "id"],
+        values: Collection[object],
+        *,
+        lock: Literal["no", "wait", "skip"] = "no",
     ) -> list[StreamInfo]:
-        """Return the streams with some paths or ids. `lock` takes their rows for this transaction, in order."""
-        sql = f"{self._select_streams}{self._quote(column)} IN ({_marks(values)})"
-        cursor.execute(sql + self._lock if lock else sql, tuple(values))
+        """Return the streams with some paths or ids.
+
+        Args:
+            lock: whether to take their rows for this transaction, in order: waiting for those that others hold, or
+                leaving those out.
+        """
+        sql = f"{self._select_streams}{self._quote(column)} IN ({_marks(values)}){self._locks[lock]}"
+        cursor.execute(sql, tuple(values))
         return [self._info(row) for row in cursor.fetchall()]
 
     def select_producers(self, cursor: Any, stream_ids: Collection[int], names: Collection[str]) -> list[Any]:

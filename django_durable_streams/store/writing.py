@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from django.db import Error, connections, transaction
 
@@ -14,7 +14,9 @@ class CommitUncertain(Exception):
     """The answer to a commit never came, so trying again could append twice."""
 
 
-def apply(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], list[Commit]]:
+def apply(
+    operations: Sequence[Operation], using: str, *, wait: bool = True, held: Collection[str] = ()
+) -> tuple[list[Outcome], list[Commit]]:
     """Apply operations in one transaction and return what became of each, and what changed.
 
     An operation that breaks a rule answers only itself, with the error as its outcome.
@@ -22,6 +24,9 @@ def apply(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], l
     Args:
         operations: what to do, in order.
         using: alias of the database.
+        wait: whether to wait for rows that another transaction holds. Without, the outcome of operations on such a
+            stream is LOCKED, and they have changed nothing.
+        held: paths whose operations are LOCKED whether or not their row is free.
 
     Raises:
         CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
@@ -31,7 +36,7 @@ def apply(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], l
     try:
         with transaction.atomic(using=using):
             batch = Batch(using)
-            batch.load(operations)
+            batch.load(operations, wait=wait, held=held)
             outcomes = [batch.apply(operation) for operation in operations]
             commits = batch.save()
             saved = True
