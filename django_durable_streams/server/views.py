@@ -64,6 +64,8 @@ class StreamView(View):
         # ConditionalGetMiddleware would compare the tags again, and answer with a 304 of its own without the
         # protocol's headers.
         request.META.pop("HTTP_IF_NONE_MATCH", None)
+        # UpdateCacheMiddleware would keep what has no max-age, and Django's own default is ten minutes.
+        request._cache_update_cache = False  # type: ignore[attr-defined]
         return _to_django(response)
 
 
@@ -73,7 +75,7 @@ stream_view = StreamView.as_view()
 def _to_django(response: Response | EventStream) -> HttpResponseBase:
     answer: HttpResponseBase
     if isinstance(response, EventStream):
-        answer = StreamingHttpResponse(response.reader.chunks(), status=response.status)
+        answer = StreamingHttpResponse(_events(response), status=response.status)
         # GZipMiddleware leaves alone what has an encoding; it would break an event stream into pieces of its own.
         answer["Content-Encoding"] = "identity"
     else:
@@ -82,6 +84,13 @@ def _to_django(response: Response | EventStream) -> HttpResponseBase:
     for name, value in response.headers:
         answer[name.decode("ascii")] = value.decode("latin-1")
     return answer
+
+
+async def _events(response: EventStream) -> AsyncIterator[bytes]:
+    await _release_thread()  # the one that middleware has used on the way back
+    async with aclosing(response.reader.chunks()) as chunks:
+        async for chunk in chunks:
+            yield chunk
 
 
 def _asgi_headers(request: ASGIRequest) -> list[Header]:

@@ -270,4 +270,4 @@ def _save_producers(cursor: Any, sql: Statements, states: Iterable[StreamState],
     if new:
         sql.insert_producers(cursor, new)
     if known:
-        cursor.executemany(sql.update_producer, known)
+        sql.update_producers(cursor, known)

@@ -1,4 +1,4 @@
-"""The statements of the hot path, in SQL that all supported databases share.
+"""The statements of the hot path, and what each database needs otherwise.
 
 The ORM compiles a query anew each time and builds an object for each row; a batch cannot pay for that per append.
 Names come from the models, and the tests hold every statement against every database.
@@ -7,10 +7,10 @@ Names come from the models, and the tests hold every statement against every dat
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from django.db import connections
 from django.db.models import Model
@@ -18,25 +18,58 @@ from django.db.models import Model
 from ..models import Chunk, Producer, Stream
 from .info import StreamInfo
 
-_STREAM_COLUMNS = (
-    "path",
-    "content_type",
-    "tail",
-    "first_position",
-    "closed",
-    "closed_by",
-    "last_seq",
-    "ttl",
-    "expires_at",
-    "deadline",
-    "source_id",
-    "fork_position",
-    "lineage",
-    "created_at",
-    "appended_at",
-)
+# Columns and their types, as PostgreSQL calls them; the others do not ask.
+_STREAM_COLUMNS = {
+    "path": "text",
+    "content_type": "text",
+    "tail": "bigint",
+    "first_position": "bigint",
+    "closed": "boolean",
+    "closed_by": "text",
+    "last_seq": "text",
+    "ttl": "bigint",
+    "expires_at": "timestamptz",
+    "deadline": "timestamptz",
+    "source_id": "bigint",
+    "fork_position": "bigint",
+    "lineage": "jsonb",
+    "created_at": "timestamptz",
+    "appended_at": "timestamptz",
+}
+_CHUNK_COLUMNS = {
+    "stream_id": "bigint",
+    "start": "bigint",
+    "end": "bigint",
+    "data": "bytea",
+    "ends": "bytea",
+    "created_at": "timestamptz",
+}
+_PRODUCER_COLUMNS = {
+    "stream_id": "bigint",
+    "producer_id": "text",
+    "epoch": "bigint",
+    "seq": "bigint",
+    "updated_at": "timestamptz",
+}
+_UPDATED = {
+    "tail": "bigint",
+    "closed": "boolean",
+    "closed_by": "text",
+    "last_seq": "text",
+    "deadline": "timestamptz",
+    "appended_at": "timestamptz",
+    "id": "bigint",
+}
 
 Row = tuple[Any, ...]
+
+
+class Insert(NamedTuple):
+    """An INSERT up to its rows, and the types of its columns."""
+
+    head: str
+    types: tuple[str, ...]
+
 
 _ROWS_PER_STATEMENT = 500
 """Times the columns, this stays below the number of parameters that a statement may have anywhere."""
@@ -47,6 +80,7 @@ class Statements:
 
     def __init__(self, using: str) -> None:
         connection = connections[using]
+        self._using = using
         self._quote = connection.ops.quote_name
         self._returning = connection.features.can_return_rows_from_bulk_insert
         stream, chunk, producer = (self._table(model) for model in (Stream, Chunk, Producer))
@@ -57,20 +91,28 @@ class Statements:
             f"{name('last_seq')}=%s, {name('deadline')}=%s, "
             f"{name('appended_at')}=COALESCE(%s, {name('appended_at')}) WHERE {name('id')}=%s"
         )
-        self._update_streams = self._update_from_values(connection.vendor)
         self.remove_stream = (
             f"UPDATE {stream} SET {name('path')}=NULL, {name('source_id')}=NULL, {name('lineage')}=NULL, "
             f"{name('deleted_at')}=%s WHERE {name('id')}=%s"
         )
         self.soft_delete_stream = f"UPDATE {stream} SET {name('deleted_at')}=%s WHERE {name('id')}=%s"
-        self._insert_chunk = self._insert(chunk, ("stream_id", "start", "end", "data", "ends", "created_at"))
-        self._insert_producer = self._insert(producer, ("stream_id", "producer_id", "epoch", "seq", "updated_at"))
-        self.update_producer = (
+        self._insert_chunk = self._insert(chunk, _CHUNK_COLUMNS)
+        self._insert_producer = self._insert(producer, _PRODUCER_COLUMNS)
+        self._update_producer = (
             f"UPDATE {producer} SET {name('epoch')}=%s, {name('seq')}=%s, {name('updated_at')}=%s "
             f"WHERE {name('stream_id')}=%s AND {name('producer_id')}=%s"
         )
         self._insert_stream = self._insert(stream, _STREAM_COLUMNS)
-        self._select_ids = f"SELECT {name('id')}, {name('path')} FROM {stream} WHERE {name('path')} IN "
+        self._update_producers = (
+            f"UPDATE {producer} SET {name('epoch')}=v.{name('epoch')}, {name('seq')}=v.{name('seq')}, "
+            f"{name('updated_at')}=v.{name('updated_at')} "
+            "FROM unnest(%b::bigint[], %b::bigint[], %b::timestamptz[], %b::bigint[], %b::text[]) "
+            f"AS v({name('epoch')}, {name('seq')}, {name('updated_at')}, {name('stream_id')}, {name('producer_id')}) "
+            f"WHERE {producer}.{name('stream_id')}=v.{name('stream_id')} "
+            f"AND {producer}.{name('producer_id')}=v.{name('producer_id')}"
+        )
+        self._select_ids = f"SELECT {name('id')}, {name('path')} FROM {stream} WHERE "
+        self._returning_ids = f" RETURNING {name('id')}, {name('path')}"
         columns = ", ".join(name(column) for column in StreamInfo._fields)
         self._select_streams = f"SELECT {columns} FROM {stream} WHERE "
         self.can_skip_locked = connection.features.has_select_for_update_skip_locked
@@ -82,8 +124,7 @@ class Statements:
             "skip": ordered + waiting + (" SKIP LOCKED" if self.can_skip_locked else ""),
         }
         self._select_producers = (
-            f"SELECT {name('stream_id')}, {name('producer_id')}, {name('epoch')}, {name('seq')} "
-            f"FROM {producer} WHERE {name('stream_id')} IN "
+            f"SELECT {name('stream_id')}, {name('producer_id')}, {name('epoch')}, {name('seq')} FROM {producer} WHERE "
         )
         self._naive_zone = connection.timezone
 
@@ -101,17 +142,16 @@ class Statements:
             lock: whether to take their rows for this transaction, in order: waiting for those that others hold, or
                 leaving those out.
         """
-        sql = f"{self._select_streams}{self._quote(column)} IN ({_marks(values)}){self._locks[lock]}"
-        cursor.execute(sql, tuple(values))
-        return [self._info(row) for row in cursor.fetchall()]
+        condition, parameters = self._among(column, values)
+        rows = self._execute(cursor, f"{self._select_streams}{condition}{self._locks[lock]}", parameters)
+        return [self._info(row) for row in rows.fetchall()]
 
     def select_producers(self, cursor: Any, stream_ids: Collection[int], names: Collection[str]) -> list[Any]:
         """Return (stream id, producer id, epoch, seq) of some producers on some streams."""
-        cursor.execute(
-            f"{self._select_producers}({_marks(stream_ids)}) AND {self._quote('producer_id')} IN ({_marks(names)})",
-            (*stream_ids, *names),
-        )
-        found: list[Any] = cursor.fetchall()
+        streams, first = self._among("stream_id", stream_ids)
+        producers, second = self._among("producer_id", names)
+        rows = self._execute(cursor, f"{self._select_producers}{streams} AND {producers}", [*first, *second])
+        found: list[Any] = rows.fetchall()
         return found
 
     def _info(self, row: tuple[Any, ...]) -> StreamInfo:
@@ -136,67 +176,122 @@ class Statements:
         """Insert streams, in the order of `_STREAM_COLUMNS`, and yield the id and path of each."""
         for some in _slices(rows):
             if self._returning:
-                returning = f" RETURNING {self._quote('id')}, {self._quote('path')}"
-                _insert_rows(cursor, self._insert_stream, some, returning)
+                found = self._insert_rows(cursor, self._insert_stream, some, self._returning_ids)
             else:
-                _insert_rows(cursor, self._insert_stream, some)
-                cursor.execute(f"{self._select_ids}({_marks(some)})", [row[0] for row in some])
-            yield from cursor.fetchall()
+                self._insert_rows(cursor, self._insert_stream, some)
+                condition, parameters = self._among("path", [row[0] for row in some])
+                found = self._execute(cursor, f"{self._select_ids}{condition}", parameters)
+            yield from found.fetchall()
 
     def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Insert chunks: stream_id, start, end, data, ends, created_at."""
         for some in _slices(rows):
-            _insert_rows(cursor, self._insert_chunk, some)
+            self._insert_rows(cursor, self._insert_chunk, some)
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Insert producers: stream_id, producer_id, epoch, seq, updated_at."""
         for some in _slices(rows):
-            _insert_rows(cursor, self._insert_producer, some)
+            self._insert_rows(cursor, self._insert_producer, some)
 
     def update_streams(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Update streams: tail, closed, closed_by, last_seq, deadline, appended_at (None keeps it), id."""
         if len(rows) == 1:
-            cursor.execute(self._update_stream, rows[0])
-        elif self._update_streams is None:
-            cursor.executemany(self._update_stream, rows)
+            self._execute(cursor, self._update_stream, rows[0])
         else:
-            head, first, more, rest = self._update_streams
             for some in _slices(rows):
-                values = ", ".join([first, *[more] * (len(some) - 1)])
-                cursor.execute(f"{head}{values}{rest}", [value for row in some for value in row])
+                self._update_many(cursor, some)
 
-    def _update_from_values(self, vendor: str) -> tuple[str, str, str, str] | None:
-        """Return an UPDATE of many rows in four parts: before, the first row, each further row, and after.
+    def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Update producers: epoch, seq, updated_at, stream_id, producer_id."""
+        cursor.executemany(self._update_producer, rows)
 
-        None where the vendor has no such thing.
-        """
-        if vendor == "mysql":
-            return None
-        name = self._quote
-        columns = ("tail", "closed", "closed_by", "last_seq", "deadline", "appended_at", "id")
-        # SQLite names the columns of VALUES column1 and so on; PostgreSQL too, but has to be told their types.
-        given = [f"v.column{number}" for number in range(1, len(columns) + 1)]
-        assignments = [f"{name(column)} = {value}" for column, value in zip(columns[:5], given[:5], strict=True)]
-        assignments.append(f"{name('appended_at')} = COALESCE({given[5]}, {self._stream}.{name('appended_at')})")
-        head = f"UPDATE {self._stream} SET {', '.join(assignments)} FROM (VALUES "
-        more = f"({', '.join(['%s'] * len(columns))})"
-        types = ("bigint", "boolean", "text", "text", "timestamptz", "timestamptz", "bigint")
-        first = f"({', '.join(f'%s::{kind}' for kind in types)})" if vendor == "postgresql" else more
-        return head, first, more, f") AS v WHERE {self._stream}.{name('id')} = {given[6]}"
+    def _update_many(self, cursor: Any, rows: Sequence[Row]) -> None:
+        cursor.executemany(self._update_stream, rows)
+
+    def _execute(self, cursor: Any, sql: str, parameters: Sequence[object]) -> Any:
+        """Execute a statement and return the cursor that has its rows."""
+        cursor.execute(sql, parameters)
+        return cursor
+
+    def _among(self, column: str, values: Collection[object]) -> tuple[str, list[object]]:
+        """Return the condition that a column is among some values, and its parameters."""
+        return f"{self._quote(column)} IN ({', '.join(['%s'] * len(values))})", list(values)
+
+    def _insert_rows(self, cursor: Any, into: Insert, rows: Sequence[Row], suffix: str = "") -> Any:
+        # One statement for all rows: each that a driver executes is a round trip, or a turn of the interpreter's lock.
+        values = f"({', '.join(['%s'] * len(into.types))})"
+        sql = f"{into.head} VALUES {', '.join([values] * len(rows))}{suffix}"
+        return self._execute(cursor, sql, [value for row in rows for value in row])
 
     def _table(self, model: type[Model]) -> str:
         return self._quote(model._meta.db_table)
 
-    def _insert(self, table: str, columns: Sequence[str]) -> str:
+    def _insert(self, table: str, columns: Mapping[str, str]) -> Insert:
         names = ", ".join(self._quote(column) for column in columns)
-        return f"INSERT INTO {table} ({names}) VALUES ({', '.join(['%s'] * len(columns))})"
+        return Insert(f"INSERT INTO {table} ({names})", tuple(columns.values()))
 
 
-def _insert_rows(cursor: Any, statement: str, rows: Sequence[Row], suffix: str = "") -> None:
-    # One statement for all rows: each one that a driver executes is a round trip, or a turn of the interpreter's lock.
-    head, _, values = statement.rpartition(" VALUES ")
-    sql = f"{head} VALUES {', '.join([values] * len(rows))}{suffix}"
-    cursor.execute(sql, [value for row in rows for value in row])
+class SQLiteStatements(Statements):
+    """SQLite, which knows VALUES as a table."""
+
+    def _update_many(self, cursor: Any, rows: Sequence[Row]) -> None:
+        name, stream = self._quote, self._stream
+        assignments = [f"{name(column)} = v.column{number}" for number, column in enumerate([*_UPDATED][:5], 1)]
+        assignments.append(f"{name('appended_at')} = COALESCE(v.column6, {stream}.{name('appended_at')})")
+        values = f"({', '.join(['%s'] * 7)})"
+        self._execute(
+            cursor,
+            f"UPDATE {stream} SET {', '.join(assignments)} FROM (VALUES {', '.join([values] * len(rows))}) AS v "
+            f"WHERE {stream}.{name('id')} = v.column7",
+            [value for row in rows for value in row],
+        )
+
+
+class PostgreSQLStatements(Statements):
+    """PostgreSQL: rows travel as one array for each column, and bytes as they are.
+
+    Django's own cursors write parameters into the statement, as text: a megabyte becomes two, and a statement with
+    a thousand parameters takes longer to take apart than to execute.
+    """
+
+    def _execute(self, cursor: Any, sql: str, parameters: Sequence[object]) -> Any:
+        from psycopg import Cursor
+
+        with connections[self._using].wrap_database_errors:
+            direct = Cursor(cursor.connection)
+            direct.execute(sql, parameters)
+        return direct
+
+    def _among(self, column: str, values: Collection[object]) -> tuple[str, list[object]]:
+        kind = "text" if column in ("path", "producer_id") else "bigint"
+        return f"{self._quote(column)} = ANY(%b::{kind}[])", [list(values)]
+
+    def _insert_rows(self, cursor: Any, into: Insert, rows: Sequence[Row], suffix: str = "") -> Any:
+        if len(rows) == 1:
+            return super()._insert_rows(cursor, into, rows, suffix)
+        arrays = ", ".join(f"%b::{kind}[]" for kind in into.types)
+        return self._execute(cursor, f"{into.head} SELECT * FROM unnest({arrays}){suffix}", _columns(rows))
+
+    def _update_many(self, cursor: Any, rows: Sequence[Row]) -> None:
+        name, stream = self._quote, self._stream
+        names = ", ".join(name(column) for column in _UPDATED)
+        assignments = [f"{name(column)} = v.{name(column)}" for column in [*_UPDATED][:5]]
+        appended_at = name("appended_at")
+        self._execute(
+            cursor,
+            f"UPDATE {stream} SET {', '.join(assignments)}, "
+            f"{appended_at} = COALESCE(v.{appended_at}, {stream}.{appended_at}) "
+            f"FROM unnest({', '.join(f'%b::{kind}[]' for kind in _UPDATED.values())}) AS v({names}) "
+            f"WHERE {stream}.{name('id')} = v.{name('id')}",
+            _columns(rows),
+        )
+
+    def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
+        self._execute(cursor, self._update_producers, _columns(rows))
+
+
+def _columns(rows: Sequence[Row]) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _slices(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
@@ -204,11 +299,10 @@ def _slices(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         yield rows[first : first + _ROWS_PER_STATEMENT]
 
 
-def _marks(values: Collection[object]) -> str:
-    return ", ".join(["%s"] * len(values))
+_KINDS = {"sqlite": SQLiteStatements, "postgresql": PostgreSQLStatements}
 
 
 @lru_cache(maxsize=8)
 def statements(using: str) -> Statements:
     """Return the statements for a database alias."""
-    return Statements(using)
+    return _KINDS.get(connections[using].vendor, Statements)(using)
