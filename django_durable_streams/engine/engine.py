@@ -163,11 +163,17 @@ def announce(commits: list[Commit], using: str) -> None:
         engine.publish(commits)
     else:
         # No readers in this process, and it may be about to end, as management commands are.
-        _wakeup(using).publish_now(commits)
+        wakeup_for(using).publish_now(commits)
+
+
+def wakeup_for(using: str) -> Wakeup:
+    """Return this process's wake-up backend for a database."""
+    engine = _engines.get(using)
+    return engine.wakeup if engine is not None else _lone_wakeup(using)
 
 
 @lru_cache(maxsize=8)
-def _wakeup(using: str) -> Wakeup:
+def _lone_wakeup(using: str) -> Wakeup:
     return make_wakeup(using)
 
 

@@ -178,8 +178,8 @@ class Batch:
         outcome = self._add(
             operation, StreamState.make_fork(operation, source, forking.resolve(source, fork, self._using), self._now)
         )
-        if source.id in self._forks:
-            self._forks[source.id] += 1
+        # A stream that was made in this batch has no forks but those made here.
+        self._forks[source.id] = self._forks.get(source.id, 0) + 1
         return outcome
 
     def _remove(self, state: StreamState) -> None:

@@ -48,9 +48,6 @@ class Subscriber(ABC):
 class Wakeup(ABC):
     """Carries news between processes. News may be lost, doubled or late: readers look at the database too."""
 
-    status = "absent"
-    """`absent` where there is nothing to be connected to, else `connected` or `disconnected`."""
-
     @abstractmethod
     def publish(self, commits: list[Commit]) -> None:
         """Send news soon, without making the caller wait. Safe to call from any thread."""
@@ -62,6 +59,10 @@ class Wakeup(ABC):
     @abstractmethod
     def subscriber(self, audience: Audience) -> Subscriber | None:
         """Return what listens for the running event loop, or None where nothing can be heard."""
+
+    @abstractmethod
+    def check(self) -> bool:
+        """Return whether news can be sent now. May wait for a second."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -87,6 +88,10 @@ class InProcessWakeup(Wakeup):
     def subscriber(self, audience: Audience) -> Subscriber | None:
         """There is nothing to listen to."""
         return None
+
+    def check(self) -> bool:
+        """There is nothing that could fail."""
+        return True
 
     def stop(self) -> None:
         """Do nothing."""

@@ -59,7 +59,7 @@ class RedisWakeup(Wakeup):
         self._queue: SimpleQueue[list[Commit] | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._lock = Lock()
-        self.status = "disconnected"
+        self._is_lost = False
 
     def publish(self, commits: list[Commit]) -> None:
         """Send news soon, from a thread of the backend."""
@@ -79,9 +79,9 @@ class RedisWakeup(Wakeup):
                 pipeline.publish(self.channel(commit.stream_id), encode(commit))
             pipeline.execute()
         except (redis.RedisError, OSError) as error:
-            self._lost(error)
+            self.lost(error)
         else:
-            self._found()
+            self.found()
 
     def subscriber(self, audience: Audience) -> Subscriber:
         """Return what listens for the running event loop."""
@@ -90,6 +90,13 @@ class RedisWakeup(Wakeup):
     def channel(self, stream_id: int) -> str:
         """Return the name of a stream's channel."""
         return f"{self._prefix}{stream_id}"
+
+    def check(self) -> bool:
+        """Return whether Redis answers."""
+        try:
+            return bool(self._client.ping())
+        except (redis.RedisError, OSError):
+            return False
 
     def stop(self) -> None:
         """End the publishing thread."""
@@ -109,15 +116,17 @@ class RedisWakeup(Wakeup):
                 batch += more
             self.publish_now(batch)
 
-    def _lost(self, error: Exception) -> None:
-        if self.status != "lost":
-            self.status = "lost"
+    def lost(self, error: Exception) -> None:
+        """Take note, and say once, that Redis does not answer."""
+        if not self._is_lost:
+            self._is_lost = True
             logger.warning("Redis does not answer (%s). Readers of other processes get news within a second.", error)
 
-    def _found(self) -> None:
-        if self.status == "lost":
+    def found(self) -> None:
+        """Take note, and say once, that it does again."""
+        if self._is_lost:
+            self._is_lost = False
             logger.warning("Redis answers again. Readers of other processes get news at once.")
-        self.status = "connected"
 
 
 def encode(commit: Commit) -> bytes:
@@ -158,7 +167,7 @@ class RedisSubscriber(Subscriber):
                 await asyncio.wait_for(confirmed, CONFIRM_SECONDS)
         except TimeoutError as error:
             self._answers = False
-            self._wakeup._lost(error)
+            self._wakeup.lost(error)
         finally:
             self._confirmations.pop(stream_id, None)
 
@@ -196,7 +205,7 @@ class RedisSubscriber(Subscriber):
                         backoff = MIN_BACKOFF
                         self._take(message)
             except (redis.RedisError, OSError) as error:
-                self._wakeup._lost(error)
+                self._wakeup.lost(error)
             finally:
                 self._pubsub = None
             await asyncio.sleep(backoff)
@@ -206,7 +215,7 @@ class RedisSubscriber(Subscriber):
         channel = message["channel"]
         assert isinstance(channel, bytes)
         stream_id = int(channel.rpartition(b":")[2])
-        self._wakeup._found()
+        self._wakeup.found()
         self._answers = True
         if message["type"] == "message":
             data = message["data"]

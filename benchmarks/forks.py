@@ -1,0 +1,81 @@
+"""What a fork costs: making one beside an empty create, and reading through it beside reading its source.
+
+    python -m benchmarks.forks
+
+It needs no server: the store is called directly, on a SQLite file in a temporary folder.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+MEGABYTES = 100
+REPEATS = 200
+READS = 9
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    """Print both ratios, of medians of alternating measurements."""
+    with tempfile.TemporaryDirectory(prefix="durable-streams-forks-") as folder:
+        os.environ["DATABASE_URL"] = f"sqlite:///{folder}/db.sqlite3"
+        os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+        sys.path.insert(0, str(ROOT / "example_project"))
+        import django
+        from django.core.management import call_command
+
+        django.setup()
+        call_command("migrate", verbosity=0)
+        measure()
+
+
+def measure() -> None:
+    from django_durable_streams.store import reading, writing
+    from django_durable_streams.store.cache import SegmentCache
+    from django_durable_streams.store.operations import Append, Create, Fork
+
+    kind = "application/octet-stream"
+
+    def timed(operation: Create) -> float:
+        start = time.perf_counter()
+        writing.apply([operation], "default")
+        return time.perf_counter() - start
+
+    def read(path: str) -> float:
+        start = time.perf_counter()
+        info = reading.find([path], "default")[path]
+        assert isinstance(info, reading.StreamInfo)
+        cache, position = SegmentCache(0), 0
+        while position < info.tail:
+            request = reading.PageRequest(info, position, 1 << 20)
+            segment = reading.pages([request], cache, "default")[info.id, position]
+            assert segment is not None
+            position = segment.end
+        return time.perf_counter() - start
+
+    writing.apply([Create("source", kind)], "default")
+    for _ in range(MEGABYTES):
+        writing.apply([Append("source", kind, os.urandom(1 << 20))], "default")
+    creates, forks = [], []
+    for number in range(REPEATS):
+        creates.append(timed(Create(f"empty-{number}", kind)))
+        cut = None if number % 2 else (MEGABYTES // 2) << 20
+        forks.append(timed(Create(f"fork-{number}", None, fork=Fork("source", cut))))
+    report("create, empty", "fork of 100 MB", creates, forks)
+    sources, copies = [], []
+    for _ in range(READS):
+        sources.append(read("source"))
+        copies.append(read("fork-1"))
+    report("read the source", "read the fork", sources, copies)
+
+
+def report(first: str, second: str, one: list[float], other: list[float]) -> None:
+    a, b = statistics.median(one) * 1000, statistics.median(other) * 1000
+    print(f"{first}: {a:.3f} ms, {second}: {b:.3f} ms, ratio {b / a:.2f}")
+
+
+if __name__ == "__main__":
+    main()
