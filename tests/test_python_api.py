@@ -164,17 +164,19 @@ class TestTransactions:
 
 
 @pytest.mark.django_db(transaction=True)
-@async_to_sync
-async def test_every_method_has_an_asynchronous_twin():
-    stream = await Stream.objects.acreate(path="a", content_type=JSON)
-    await stream.aappend(1)
-    assert await stream.aappend_many([2, 3]) == 2
-    fork = await stream.afork("b")
-    await fork.aclose()
-    assert (await Stream.objects.aensure("a", content_type=JSON)) == (stream, False)
-    await stream.adelete()
-    with pytest.raises(StreamGone):
-        await stream.aappend(4)
+def test_every_method_has_an_asynchronous_twin():
+    async def use() -> None:
+        stream = await Stream.objects.acreate(path="a", content_type=JSON)
+        await stream.aappend(1)
+        assert await stream.aappend_many([2, 3]) == 2
+        fork = await stream.afork("b")
+        await fork.aclose()
+        assert (await Stream.objects.aensure("a", content_type=JSON)) == (stream, False)
+        await stream.adelete()
+        with pytest.raises(StreamGone):
+            await stream.aappend(4)
+
+    async_to_sync(use)()
 
 
 @pytest.mark.django_db
