@@ -63,6 +63,7 @@ class Watch:
         self._ring: deque[Segment] = deque()
         self._ring_bytes = 0
         self._joined: dict[int, Segment] = {}
+        self._views: dict[int, View] = {}
 
     def feed(self, start: int, segment: Segment | None, tail: int, *, closed: bool, removed: bool = False) -> None:
         """Take in what has been committed, and tell everybody who waits if it is news.
@@ -86,6 +87,7 @@ class Watch:
         self.removed = self.removed or removed
         self._frames.clear()
         self._joined.clear()
+        self._views.clear()
         for listener in list(self.listeners):
             listener.notify()
 
@@ -102,6 +104,20 @@ class Watch:
             if not parts or parts[0].start != position:
                 return None
             known = self._joined[position] = Segment.join(parts)
+        return known
+
+    def view(self, position: int) -> View | None:
+        """Return the stream as readers at a position see it now, the same object for all of them.
+
+        None where there is data past the position that is not at hand.
+        """
+        known = self._views.get(position)
+        if known is None:
+            segment = self.after(position)
+            if segment is None and self.tail > position:
+                return None
+            known = View(self.info, position, segment, max(self.tail, position), self.closed)
+            self._views[position] = known
         return known
 
     def frame(self, position: int, cursor: int) -> tuple[bytes, int, bool] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import Error, connections
 
@@ -61,6 +61,8 @@ class View:
     segment: Segment | None
     tail: int
     closed: bool
+    answers: dict[int, Any] | None = None
+    """What a door has made of the view for all who share it, by their cursor."""
 
     @property
     def end(self) -> int:

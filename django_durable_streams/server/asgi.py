@@ -22,7 +22,7 @@ from typing import Any
 from ..conf import config
 from ..engine.engine import running_engines, stop_engines
 from ..protocol import headers
-from ..protocol.errors import DurableStreamsError, StreamNotFound
+from ..protocol.errors import DurableStreamsError, PayloadTooLarge, StreamNotFound
 from .dispatch import refuse, respond
 from .hosts import absolute_url, check_host
 from .live import SseReader, Step
@@ -36,6 +36,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 STREAM_PATH = "stream_path"
 """Name of the part of a URL pattern that is the stream's path, in Channels' routing and in Django's URLs."""
+
+LINGER_SECONDS = 2.0
+"""How long the rest of a refused body is taken, at most as much again as the limit."""
 
 
 class DurableStreams:
@@ -143,6 +146,8 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         return
     if isinstance(response, EventStream):
         await _send_events(response, receive, send)
+    elif response.status == PayloadTooLarge.status and scope["http_version"].startswith("1"):
+        await _send_and_hang_up(response, receive, send)
     else:
         await _send(response, send)
 
@@ -155,6 +160,28 @@ async def _until_disconnect(receive: Receive) -> None:
 async def _send(response: Response, send: Send) -> None:
     await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
     await send({"type": "http.response.body", "body": response.body})
+
+
+async def _send_and_hang_up(response: Response, receive: Receive, send: Send) -> None:
+    """Send a response to a client that may still be sending, and end the connection.
+
+    Servers would take the rest of the body, however long that is. But a connection that is closed with data unread is
+    reset, and the response may be lost with it: so a little more is taken, and dropped.
+    """
+    found = [*response.headers, (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": response.status, "headers": found})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    left = config().max_append_bytes
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0:
+                message = await receive()
+                if not message.get("more_body", False):
+                    break
+                left -= len(message.get("body", b""))
+    except TimeoutError:
+        pass
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _send_events(response: EventStream, receive: Receive, send: Send) -> None:

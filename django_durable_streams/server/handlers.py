@@ -184,9 +184,19 @@ async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
         finally:
             if disconnected is not None:
                 disconnected.cancel()
+    # Hundreds may wait at the same place, and most of them get the same cursor: their answer is made once.
+    cursor = caching.cursor_floor(request.parameter("cursor"), time.time())
+    if view.answers is None:
+        view.answers = {}
+    answer = view.answers.get(cursor)
+    if answer is None:
+        answer = view.answers[cursor] = _long_poll_answer(view, cursor)
+    return Response(answer.status, [*answer.headers], answer.body)
+
+
+def _long_poll_answer(view: View, cursor: int) -> Response:
     found = _position_headers(view)
     if not view.at_end:
-        cursor = caching.cursor_floor(request.parameter("cursor"), time.time())
         found.append((headers.STREAM_CURSOR, b"%d" % cursor))
     if view.segment is None:
         found.append(_NO_STORE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from enum import Enum
 
 from ..conf import config
@@ -57,14 +57,16 @@ class LongPoll:
         watch = await hub.join(info, self)
         try:
             if not (watch.tail > position or watch.closed or watch.removed or hub.stopping):
+                # Not asyncio.wait_for, whose bookkeeping is felt when hundreds wake at once.
+                timer = hub.loop.call_later(config().long_poll_timeout, self.notify)
                 try:
-                    await asyncio.wait_for(self._woken, config().long_poll_timeout)
-                except TimeoutError:
-                    pass
+                    await self._woken
+                finally:
+                    timer.cancel()
             if not watch.removed:
-                segment = watch.after(position)
-                if segment is not None or watch.tail <= position:
-                    return View(info, position, segment, max(watch.tail, position), watch.closed)
+                view = watch.view(position)
+                if view is not None:
+                    return view
         finally:
             hub.leave(watch, self)
         return await self._engine.follow(info.id, position)
@@ -115,7 +117,7 @@ class SseReader:
     async def __aexit__(self, *args: object) -> None:
         self._hub.leave(self._watch, self)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield all chunks, to the end of the response."""
         async with self:
             while not self.finished:

@@ -6,6 +6,7 @@ never end. So the signal itself is listened to, in front of the server's own han
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -15,6 +16,9 @@ from typing import Any
 from ..engine.engine import running_engines
 
 _watching: set[int] = set()
+
+_HYPERCORN_TASK = "raise_shutdown"
+"""What a worker of hypercorn waits for. The signal goes to its parent only, which tells it by other means."""
 
 
 def watch_signals() -> None:
@@ -29,6 +33,15 @@ def watch_signals() -> None:
         previous = signal.getsignal(number)
         if previous is not None:  # None: set by something that is not Python
             signal.signal(number, _Handler(previous))
+    for task in asyncio.all_tasks():
+        if getattr(task.get_coro(), "__qualname__", "") == _HYPERCORN_TASK:
+            task.add_done_callback(lambda _: end_live_reads())
+
+
+def end_live_reads() -> None:
+    """Let all live responses of this process end."""
+    for engine in running_engines():
+        engine.end_live_reads()
 
 
 class _Handler:
@@ -38,8 +51,7 @@ class _Handler:
         self._previous = previous
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        for engine in running_engines():
-            engine.end_live_reads()
+        end_live_reads()
         if callable(self._previous):
             self._previous(number, frame)
         elif self._previous == signal.SIG_DFL:

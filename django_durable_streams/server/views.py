@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from urllib.parse import quote
 
 from asgiref.sync import SyncToAsync
