@@ -144,6 +144,8 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         response = refuse(error)
     except ClientDisconnected:
         return
+    if scope["method"] == "HEAD" and isinstance(response, Response):
+        response.body = b""  # not every server leaves it out by itself
     if isinstance(response, EventStream):
         await _send_events(response, receive, send)
     elif response.status == PayloadTooLarge.status and scope["http_version"].startswith("1"):

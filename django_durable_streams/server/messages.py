@@ -79,7 +79,7 @@ class Request(ABC):
     def header(self, name: bytes) -> str | None:
         """Return a header's value as text, or None where it did not come."""
         value = self.headers.get(name)
-        return None if value is None else value.decode("latin-1").strip()
+        return None if value is None else value.decode("latin-1").strip(" \t")  # no-break spaces are text
 
     def parameter(self, name: str) -> str | None:
         """Return a query parameter, or None where it did not come.

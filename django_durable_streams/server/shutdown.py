@@ -17,6 +17,9 @@ from ..engine.engine import running_engines
 
 _watching: set[int] = set()
 
+GRACE_SECONDS = 0.5
+"""How long live responses have to end where a signal is not handled by anybody else."""
+
 _HYPERCORN_TASK = "raise_shutdown"
 """What a worker of hypercorn waits for. The signal goes to its parent only, which tells it by other means."""
 
@@ -55,5 +58,9 @@ class _Handler:
         if callable(self._previous):
             self._previous(number, frame)
         elif self._previous == signal.SIG_DFL:
+            # That ends the process at once, and the responses with it: they need a moment. hypercorn does this to its
+            # other workers when the first has ended. A second signal does not wait.
             signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            timer = threading.Timer(GRACE_SECONDS, os.kill, (os.getpid(), number))
+            timer.daemon = True
+            timer.start()

@@ -57,6 +57,7 @@ class StreamView(View):
 
     async def dispatch(self, request: HttpRequest, stream_path: str = "") -> HttpResponseBase:  # type: ignore[override]
         """Answer any method; which of them streams know is for the handlers to say."""
+        request.get_host()  # raises what Django answers with 400; CommonMiddleware may not be there to ask
         if isinstance(request, ASGIRequest):
             await _release_thread()
         try:
@@ -66,7 +67,7 @@ class StreamView(View):
         # ConditionalGetMiddleware would compare the tags again, and answer with a 304 of its own without the
         # protocol's headers.
         request.META.pop("HTTP_IF_NONE_MATCH", None)
-        # UpdateCacheMiddleware would keep what has no max-age, and Django's own default is ten minutes.
+        # UpdateCacheMiddleware would answer later reads by itself, without what has been appended since.
         request._cache_update_cache = False  # type: ignore[attr-defined]
         return _to_django(response)
 

@@ -1,0 +1,33 @@
+"""What all tests share: coroutines as tests, engines that end with their test, and how hypothesis works here."""
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from django_durable_streams.engine.engine import stop_engines
+
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+TEST_SECONDS = 30.0
+"""Within this time a test that is a coroutine has to end: one that waits for what never comes must fail."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine function, in an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**arguments), TEST_SECONDS))
+    return True
+
+
+@pytest.fixture
+def engines(transactional_db: None) -> Iterator[None]:
+    """A database that the engine's threads see too, and no thread of theirs after the test."""
+    yield
+    stop_engines()

@@ -1,0 +1,159 @@
+"""What the other pages say is so, and what holds for all of them."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from django_durable_streams import conf
+from django_durable_streams.protocol import headers, paths
+from django_durable_streams.protocol.errors import DurableStreamsError
+from django_durable_streams.store import lifetime
+from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, code, links, section, table
+
+PROTOCOL = ROOT / "docs" / "protocol.md"
+DEPLOYMENT = ROOT / "docs" / "deployment.md"
+
+PYTHON = [block for page in PAGES for block in blocks(page, "python")]
+APPLICATIONS = [block for block in PYTHON if re.search(r"^application = ", block.text, re.MULTILINE)]
+
+
+def kinds(base: type[DurableStreamsError]) -> list[type[DurableStreamsError]]:
+    """An error and all that are kinds of it, in the package."""
+    own = [base] if base.__module__ == DurableStreamsError.__module__ else []
+    return [*own, *(kind for child in base.__subclasses__() for kind in kinds(child))]
+
+
+def test_the_table_of_errors_is_complete_and_right() -> None:
+    shown = {(code(name), code(exception), status) for name, status, exception, _ in errors_table()}
+    assert shown == {(kind.code(), kind.__name__, str(kind.status)) for kind in kinds(DurableStreamsError)}
+
+
+def test_no_error_is_in_the_table_twice() -> None:
+    shown = [row[0] for row in errors_table()]
+    assert len(shown) == len(set(shown))
+
+
+def errors_table() -> list[list[str]]:
+    return table(section(PROTOCOL, "Errors"))
+
+
+def test_the_numbers_are_those_of_the_code() -> None:
+    text = " ".join(PROTOCOL.read_text().split())
+    assert f"1 to {headers.MAX_TTL_SECONDS:,} seconds" in text
+    assert f"1 to {paths.MAX_PATH_LENGTH} characters" in text
+    assert text.count(f"1 to {headers.MAX_NAME_LENGTH} characters") == 2
+    assert (lifetime.MIN_GRACE, lifetime.MAX_GRACE) == (0.5, 60)
+    assert "late by 0.5 s, or by 1 % of the TTL where that is more, up to 60 s" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_name_in_capitals_that_could_be_a_setting_is_one(page: Path) -> None:
+    ours = tuple(sorted({name.partition("_")[0] + "_" for name in conf.names()}))
+    found = {name for name in re.findall(r"`([A-Z][A-Z_]+)`", page.read_text()) if name.startswith(ours)}
+    assert found <= set(conf.names())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_python_compiles_and_imports_what_is_there(block: Block) -> None:
+    for node in ast.walk(ast.parse(block.text, str(block))):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                importlib.import_module(name.name)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                assert hasattr(module, name.name), f"{node.module} has no {name.name}"
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_dotted_names_of_the_package_can_be_imported(block: Block) -> None:
+    from django.utils.module_loading import import_string
+
+    for name in re.findall(r'"(django_durable_streams(?:\.\w+)+)"', block.text):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            import_string(name)
+
+
+async def ask(application: Any, path: str, **fields: str) -> tuple[int, dict[bytes, bytes]]:
+    """The status and headers of the answer to OPTIONS, which needs no database."""
+    sent: list[dict[str, Any]] = []
+    scope = {
+        "type": "http",
+        "method": "OPTIONS",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "scheme": "http",
+        "http_version": "1.1",
+        "headers": [(b"host", b"localhost"), *((key.encode(), value.encode()) for key, value in fields.items())],
+        "server": ("localhost", 80),
+        "client": ("127.0.0.1", 1),
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await application(scope, receive, send)
+    return sent[0]["status"], dict(sent[0]["headers"])
+
+
+def application(block: Block) -> Any:
+    """The application that a page shows."""
+    scope: dict[str, Any] = {}
+    exec(compile(block.text, str(block), "exec"), scope)
+    return scope["application"]
+
+
+@pytest.mark.parametrize("block", APPLICATIONS, ids=str)
+async def test_applications_serve_streams_to_those_who_may(block: Block, settings: Any) -> None:
+    settings.STREAMS_TOKEN = "secret"
+    status, found = await ask(application(block), "/v1/stream/chat/42", authorization="Bearer secret")
+    assert status == 204
+    assert b"PUT" in found[b"allow"]
+
+
+@pytest.mark.parametrize("block", [block for block in APPLICATIONS if "BearerToken" in block.text], ids=str)
+@pytest.mark.parametrize("path", ["/v1/stream/chat", "/v1/stream//chat", "/v1/stream/a%2Fb"])
+async def test_the_application_with_a_token_turns_others_away(block: Block, path: str, settings: Any) -> None:
+    settings.STREAMS_TOKEN = "secret"
+    for wrong in ({}, {"authorization": "Bearer other"}, {"authorization": "secret"}):
+        status, found = await ask(application(block), path, **wrong)
+        assert (status, found[b"www-authenticate"]) == (401, b"Bearer")
+
+
+def test_there_are_applications_to_test() -> None:
+    assert len(APPLICATIONS) == 3
+
+
+def test_the_url_door_with_a_login_turns_others_away(settings: Any) -> None:
+    (block,) = [block for block in blocks(DEPLOYMENT, "python") if "LoginRequiredMiddleware" in block.text]
+    scope: dict[str, Any] = {}
+    exec(block.text, scope)
+    settings.MIDDLEWARE = scope["MIDDLEWARE"]
+    for method in ("get", "put", "post", "delete"):
+        response = getattr(Client(), method)("/v1/stream/chat")
+        assert (response.status_code, response["Location"].partition("?")[0]) == (302, "/accounts/login/")

@@ -1,0 +1,59 @@
+"""A reader of Server-Sent Events by the letter of the HTML standard. It shares nothing with what it reads."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event as a browser dispatches it."""
+
+    kind: str
+    data: str
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The JSON object in a control event."""
+        found: dict[str, Any] = json.loads(self.data)
+        return found
+
+
+@dataclass
+class Parsed:
+    """What was in a piece of an event stream."""
+
+    events: list[Event] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
+
+    @property
+    def data(self) -> list[str]:
+        """The payloads of the data events."""
+        return [event.data for event in self.events if event.kind == "data"]
+
+    @property
+    def controls(self) -> list[dict[str, Any]]:
+        """The objects in the control events."""
+        return [event.fields for event in self.events if event.kind == "control"]
+
+
+def parse(raw: bytes) -> Parsed:
+    """Return the events in an event stream. An event without an empty line behind it does not count."""
+    parsed = Parsed()
+    kind, lines = "message", []
+    text = raw.decode("utf-8", errors="replace")
+    for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")[:-1]:
+        name, colon, value = line.partition(":")
+        if not line:
+            if lines:
+                parsed.events.append(Event(kind, "\n".join(lines)))
+            kind, lines = "message", []
+        elif not name and colon:
+            parsed.comments.append(value)
+        elif name == "event":
+            kind = value.removeprefix(" ")
+        elif name == "data":
+            lines.append(value.removeprefix(" "))
+        else:
+            raise AssertionError(f"a field that nobody has asked for: {line!r}")
+    return parsed
