@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 RING_BYTES = 256 * 1024
 """Recent data that is kept for a watched stream, beyond the newest segment."""
 
+STRIDE = 250
+"""Listeners that are told in one turn of the event loop."""
+
 LINGER_SECONDS = 5.0
 """How long a stream stays watched after its last reader: long-polls come back at once."""
 
@@ -88,8 +91,14 @@ class Watch:
         self._frames.clear()
         self._joined.clear()
         self._views.clear()
-        for listener in list(self.listeners):
+        self._notify(list(self.listeners))
+
+    def _notify(self, listeners: list[Listener]) -> None:
+        """Tell listeners, some at a time: a loop may hold back what was written until its turn is over."""
+        for listener in listeners[:STRIDE]:
             listener.notify()
+        if len(listeners) > STRIDE:
+            asyncio.get_running_loop().call_soon(self._notify, listeners[STRIDE:])
 
     def after(self, position: int) -> Segment | None:
         """Return what was committed past a position, if it is still at hand and joins on exactly."""

@@ -90,12 +90,14 @@ class DurableStreams:
 class _AsgiRequest(Request):
     """A request as an ASGI server passes it."""
 
-    __slots__ = ("_receive", "_scope")
+    __slots__ = ("_receive", "_scope", "_send", "unsent")
 
-    def __init__(self, path: str, scope: Scope, receive: Receive) -> None:
+    def __init__(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope["method"], path, scope["query_string"], scope["headers"])
         self._scope = scope
         self._receive = receive
+        self._send = send
+        self.unsent: list[Awaitable[None]] = []
 
     def url(self) -> bytes:
         return absolute_url(self._scope.get("scheme", "http"), self._scope["path"], self.headers)
@@ -134,12 +136,28 @@ class _AsgiRequest(Request):
     def disconnected(self) -> Awaitable[None]:
         return _until_disconnect(self._receive)
 
+    def send_now(self, response: Response) -> bool:
+        if not _sends_at_once(self._send):
+            return False
+        for message in _messages(response):
+            if self.unsent:
+                self.unsent.append(self._send(message))
+            else:
+                rest = _start(self._send(message))
+                if rest is not None:
+                    self.unsent.append(rest)
+        return True
+
 
 async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
     try:
-        request = _AsgiRequest(path, scope, receive)
+        request = _AsgiRequest(path, scope, receive, send)
         check_host(request.headers)
         response = await respond(request)
+        if isinstance(response, Response) and response.sent:
+            for rest in request.unsent:
+                await rest
+            return
     except DurableStreamsError as error:
         response = refuse(error)
     except ClientDisconnected:
@@ -160,8 +178,16 @@ async def _until_disconnect(receive: Receive) -> None:
 
 
 async def _send(response: Response, send: Send) -> None:
-    await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
-    await send({"type": "http.response.body", "body": response.body})
+    start, body = _messages(response)
+    await send(start)
+    await send(body)
+
+
+def _messages(response: Response) -> tuple[Message, Message]:
+    return (
+        {"type": "http.response.start", "status": response.status, "headers": response.headers},
+        {"type": "http.response.body", "body": response.body},
+    )
 
 
 async def _send_and_hang_up(response: Response, receive: Receive, send: Send) -> None:
@@ -218,8 +244,7 @@ class _Pusher:
         self._reader = reader
         self._send = send
         self._unsent: Awaitable[None] | None = None
-        # uvicorn's send only writes to the transport, and knows nothing of the task that calls it.
-        if type(getattr(send, "__self__", None)).__module__.startswith("uvicorn."):
+        if _sends_at_once(send):
             reader.on_news = self._push
 
     async def step(self) -> None:
@@ -240,22 +265,35 @@ class _Pusher:
                 return
             if not chunk:
                 break
-            sending = self._send(_body(chunk))
             try:
-                waits_for = sending.send(None)
-            except StopIteration:
-                if self._reader.finished:
-                    break
-                continue
+                self._unsent = _start(self._send(_body(chunk)))
             except OSError:
                 self._reader.abandon()
                 return
-            self._unsent = _resume(sending, waits_for)
+            if self._reader.finished:
+                break
         self._reader.wake()
 
 
 def _body(chunk: bytes) -> Message:
     return {"type": "http.response.body", "body": chunk, "more_body": True}
+
+
+def _sends_at_once(send: Send) -> bool:
+    """Whether a send may be started outside the task of its request.
+
+    uvicorn's may: it writes to the transport, and knows nothing of the task that calls it.
+    """
+    return type(getattr(send, "__self__", None)).__module__.startswith("uvicorn.")
+
+
+def _start(sending: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
+    """Run a coroutine up to where it has to wait, and return the rest of it, or None if it came to its end."""
+    try:
+        waits_for = sending.send(None)
+    except StopIteration:
+        return None
+    return _resume(sending, waits_for)
 
 
 @coroutine

@@ -6,7 +6,7 @@ import logging
 
 from ..engine import engine_for
 from ..protocol.errors import DurableStreamsError
-from .cors import policy
+from .cors import complete, policy
 from .handlers import handler_for
 from .messages import ClientDisconnected, EventStream, Request, Response, error_response
 
@@ -32,7 +32,8 @@ async def respond(request: Request) -> Response | EventStream:
     except Exception:
         logger.exception("%s %s failed.", request.method, request.path)
         response = error_response(DurableStreamsError("Something went wrong here; the log of the server says what."))
-    response.headers += policy().headers(request.method, request.headers.get(b"origin"))
+    if isinstance(response, EventStream) or not response.sent:
+        complete(request, response)
     return response
 
 

@@ -26,7 +26,7 @@ from ..protocol.errors import (
 from ..protocol.producers import ProducerClaim
 from ..store import lifetime
 from ..store.operations import Append, Appended, Create, Created, Delete, Fork
-from .cors import METHODS
+from .cors import METHODS, complete
 from .live import LongPoll, SseReader
 from .messages import EventStream, Header, Request, Response
 from .shutdown import watch_signals
@@ -179,22 +179,39 @@ async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
     if view.segment is None and not view.closed:
         leaving = request.disconnected()
         disconnected = asyncio.ensure_future(leaving) if leaving is not None else None
+        poll = LongPoll(engine, view, lambda news: _deliver(request, news), lasting=request.can_stream)
         try:
-            view = await LongPoll(engine, view, lasting=request.can_stream).wait(disconnected)
+            view = await poll.wait(disconnected)
         finally:
             if disconnected is not None:
                 disconnected.cancel()
+        if poll.delivered:
+            return _SENT
+    return _long_poll_answer(request, view)
+
+
+_SENT = Response(200, [])
+_SENT.sent = True
+
+
+def _deliver(request: Request, view: View) -> bool:
+    response = _long_poll_answer(request, view)
+    complete(request, response)
+    return request.send_now(response)
+
+
+def _long_poll_answer(request: Request, view: View) -> Response:
     # Hundreds may wait at the same place, and most of them get the same cursor: their answer is made once.
     cursor = caching.cursor_floor(request.parameter("cursor"), time.time())
     if view.answers is None:
         view.answers = {}
     answer = view.answers.get(cursor)
     if answer is None:
-        answer = view.answers[cursor] = _long_poll_answer(view, cursor)
+        answer = view.answers[cursor] = _shared_answer(view, cursor)
     return Response(answer.status, [*answer.headers], answer.body)
 
 
-def _long_poll_answer(view: View, cursor: int) -> Response:
+def _shared_answer(view: View, cursor: int) -> Response:
     found = _position_headers(view)
     if not view.at_end:
         found.append((headers.STREAM_CURSOR, b"%d" % cursor))

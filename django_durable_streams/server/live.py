@@ -24,17 +24,31 @@ class LongPoll:
 
     Args:
         view: the stream as it was seen, with nothing past its position.
+        deliver: sends the answer that a view is, if that can be done at once, and returns whether it was.
         lasting: whether the event loop goes on after the request.
     """
 
-    def __init__(self, engine: Engine, view: View, *, lasting: bool = True) -> None:
+    def __init__(self, engine: Engine, view: View, deliver: Callable[[View], bool], *, lasting: bool = True) -> None:
+        self.delivered = False
         self._engine = engine
         self._view = view
+        self._deliver = deliver
+        self._watch: Watch | None = None
         self._hub = engine.hub(lasting=lasting)
         self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def notify(self) -> None:
-        """The stream has changed."""
+        """The stream has changed: answer from here, or wake the one who waits."""
+        if self._woken.done():
+            return
+        if self._watch is not None and not self._watch.removed:
+            view = self._watch.view(self._view.position)
+            if view is not None and view.segment is not None:
+                self.delivered = self._deliver(view)
+        self.wake()
+
+    def wake(self) -> None:
+        """End the wait."""
         if not self._woken.done():
             self._woken.set_result(None)
 
@@ -53,15 +67,17 @@ class LongPoll:
         hub = self._hub
         info, position = self._view.info, self._view.position
         if disconnected is not None:
-            disconnected.add_done_callback(lambda _: self.notify())
+            disconnected.add_done_callback(lambda _: self.wake())
         watch = await hub.join(info, self)
         try:
             if not (watch.tail > position or watch.closed or watch.removed or hub.stopping):
                 # Not asyncio.wait_for, whose bookkeeping is felt when hundreds wake at once.
-                timer = hub.loop.call_later(config().long_poll_timeout, self.notify)
+                timer = hub.loop.call_later(config().long_poll_timeout, self.wake)
+                self._watch = watch
                 try:
                     await self._woken
                 finally:
+                    self._watch = None
                     timer.cancel()
             if not watch.removed:
                 view = watch.view(position)

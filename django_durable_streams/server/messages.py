@@ -76,6 +76,13 @@ class Request(ABC):
         """Return what is done when the client has left; None where the door itself ends the request then."""
         return None
 
+    def send_now(self, response: Response) -> bool:
+        """Send a response from where the news of it arrives, without waking the request's own task.
+
+        Returns False where the door cannot; then nothing was sent.
+        """
+        return False
+
     def header(self, name: bytes) -> str | None:
         """Return a header's value as text, or None where it did not come."""
         value = self.headers.get(name)
@@ -125,14 +132,15 @@ def _parse_query(query: bytes) -> dict[str, str]:
 
 
 class Response:
-    """An HTTP response that is ready as a whole."""
+    """An HTTP response that is ready as a whole. `sent`: it has been sent already, by `Request.send_now`."""
 
-    __slots__ = ("body", "headers", "status")
+    __slots__ = ("body", "headers", "sent", "status")
 
     def __init__(self, status: int, header_list: list[Header], body: bytes = b"") -> None:
         self.status = status
         self.headers = header_list
         self.body = body
+        self.sent = False
 
 
 class EventStream:

@@ -29,8 +29,10 @@ class _DjangoRequest(Request):
 
     def __init__(self, request: HttpRequest, path: str) -> None:
         self.can_stream = isinstance(request, ASGIRequest)
-        found = _asgi_headers(request) if isinstance(request, ASGIRequest) else _wsgi_headers(request)
-        query = request.META.get("QUERY_STRING", "").encode("latin-1")
+        if isinstance(request, ASGIRequest):
+            found, query = _asgi_headers(request), request.scope["query_string"]
+        else:
+            found, query = _wsgi_headers(request), request.META.get("QUERY_STRING", "").encode("latin-1")
         super().__init__(request.method or "", path, query, found)
         self._request = request
 
