@@ -56,6 +56,7 @@ class Server:
     workers: how many processes serve; daphne can only be one.
     long_poll_timeout: seconds.
     database_url: an existing, empty or migrated database; default: a fresh SQLite file.
+    migrated: whether that database is known to be migrated, which saves the time to find out.
     env: further environment variables, such as REDIS_URL; they win over all others.
 
     After `kill` or `stop`, `start` brings the server back on the same port and the same database.
@@ -69,6 +70,7 @@ class Server:
         workers: int = 1,
         long_poll_timeout: float = 0.5,
         database_url: str | None = None,
+        migrated: bool = False,
         env: Mapping[str, str] | None = None,
     ) -> None:
         if kind == "daphne" and workers != 1:
@@ -83,7 +85,7 @@ class Server:
         self.log_path = self.directory / "server.log"
         self.database_url = database_url or f"sqlite:///{self.directory / 'db.sqlite3'}"
         self._own_database = database_url is None
-        self._migrated = False
+        self._migrated = migrated
         self.env = example_environment(
             {
                 "DATABASE_URL": self.database_url,

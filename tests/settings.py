@@ -1,9 +1,14 @@
-"""Settings for the unit tests."""
+"""Settings for the unit tests: on SQLite, or on the database that DATABASE_URL names."""
+
+import os
+from typing import Any
+
+import dj_database_url
 
 SECRET_KEY = "tests"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-DATABASES = {
+DATABASES: dict[str, Any] = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": "tests.sqlite3",
@@ -15,6 +20,9 @@ DATABASES = {
         "TEST": {"NAME": "tests.sqlite3"},
     }
 }
+if url := os.environ.get("DATABASE_URL"):
+    DATABASES["default"] = dj_database_url.parse(url)
+
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",

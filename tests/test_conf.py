@@ -1,6 +1,8 @@
 from dataclasses import fields
 
 import pytest
+from django.conf import settings
+from django.core.signals import setting_changed
 from django.test import override_settings
 
 from django_durable_streams.conf import Config, config, names
@@ -14,10 +16,11 @@ def test_settings_have_defaults_that_are_valid_together() -> None:
     assert Config().cache_scope == "private"
 
 
-def test_a_project_need_not_have_the_setting(settings) -> None:  # type: ignore[no-untyped-def]
-    settings.DURABLE_STREAMS = {}
-    del settings.DURABLE_STREAMS
-    assert config() == Config()
+def test_a_project_need_not_have_the_setting() -> None:
+    with override_settings(DURABLE_STREAMS={}):
+        del settings.DURABLE_STREAMS
+        setting_changed.send(sender=None, setting="DURABLE_STREAMS", value=None, enter=True)
+        assert config() == Config()
 
 
 def test_every_field_has_a_key_and_a_docstring_like_name() -> None:

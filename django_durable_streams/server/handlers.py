@@ -36,6 +36,9 @@ _UP_TO_DATE: Header = (headers.STREAM_UP_TO_DATE, b"true")
 _NO_STORE: Header = (headers.CACHE_CONTROL, caching.NO_STORE)
 _NO_CACHE: Header = (headers.CACHE_CONTROL, caching.NO_CACHE)
 
+MAX_SHARED_ANSWERS = 16
+"""Answers kept for those who wait at one place: clients choose their cursors, and quiet streams last for ever."""
+
 BIG_BODY = 64 * 1024
 """Bytes from which preparing a body is left to a thread, so that other requests do not wait for it."""
 
@@ -203,7 +206,7 @@ def _deliver(request: Request, view: View) -> bool:
 def _long_poll_answer(request: Request, view: View) -> Response:
     # Hundreds may wait at the same place, and most of them get the same cursor: their answer is made once.
     cursor = caching.cursor_floor(request.parameter("cursor"), time.time())
-    if view.answers is None:
+    if view.answers is None or len(view.answers) >= MAX_SHARED_ANSWERS:
         view.answers = {}
     answer = view.answers.get(cursor)
     if answer is None:

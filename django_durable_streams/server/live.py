@@ -39,12 +39,14 @@ class LongPoll:
 
     def notify(self) -> None:
         """The stream has changed: answer from here, or wake the one who waits."""
-        if self._woken.done():
-            return
-        if self._watch is not None and not self._watch.removed:
-            view = self._watch.view(self._view.position)
-            if view is not None and view.segment is not None:
-                self.delivered = self._deliver(view)
+        watch = self._watch
+        if watch is None or self._woken.done():
+            return  # before it waits it looks by itself
+        view = None if watch.removed else watch.view(self._view.position)
+        if view is not None and view.segment is not None:
+            self.delivered = self._deliver(view)
+        elif view is not None and not view.closed and not self._hub.stopping:
+            return  # the hub has only now heard of what this reader knows already
         self.wake()
 
     def wake(self) -> None:

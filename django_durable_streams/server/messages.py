@@ -54,6 +54,9 @@ class Request(ABC):
         self._parameters: dict[str, str] | None = None
         if len(self.headers) != len(header_list):
             _refuse_doubled(header_list)
+            if headers.IF_NONE_MATCH in self.headers:  # a list, which may come in several lines
+                tags = [value for name, value in header_list if name == headers.IF_NONE_MATCH]
+                self.headers[headers.IF_NONE_MATCH] = b", ".join(tags)
 
     @abstractmethod
     def url(self) -> bytes:

@@ -66,6 +66,8 @@ class StreamView(View):
             response = await respond(_DjangoRequest(request, stream_path))
         except DurableStreamsError as error:
             response = refuse(error)
+        if request.method == "HEAD" and isinstance(response, Response):
+            response.body = b""
         # ConditionalGetMiddleware would compare the tags again, and answer with a 304 of its own without the
         # protocol's headers.
         request.META.pop("HTTP_IF_NONE_MATCH", None)

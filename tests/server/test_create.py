@@ -63,7 +63,9 @@ async def test_a_ttl_that_means_nothing_makes_no_stream(client: AsgiClient, ttl:
     assert (await client.request("HEAD", "a")).status == 404
 
 
-@pytest.mark.parametrize("moment", ["2001-01-01T00:00:00Z", "Jan 1 2099", "2099-01-01", "", "9999-12-31T23:59:59-23:59"])
+@pytest.mark.parametrize(
+    "moment", ["2001-01-01T00:00:00Z", "Jan 1 2099", "2099-01-01", "", "9999-12-31T23:59:59-23:59"]
+)
 async def test_an_expiry_that_means_nothing_makes_no_stream(client: AsgiClient, moment: str) -> None:
     reply = await client.request("PUT", "a", {"stream-expires-at": moment})
     assert reply.status == 400

@@ -1,0 +1,78 @@
+"""The example project with a window: `/_probe` tells what the serving process holds.
+
+Only tests serve this. The window is in front of the application, which knows nothing of it.
+"""
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any
+
+from config.asgi import application as example_application
+
+from django_durable_streams.engine.engine import running_engines
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+PROBE_PATH = "/_probe"
+
+# Tasks that outlive their reader for some seconds by design: the hub's, which looks at watched streams, and those that
+# hypercorn has for a connection, which it keeps after that is closed until its keep-alive is over.
+LINGERING = {
+    "Hub._tick",
+    "worker_serve.<locals>._server_callback",
+    "TCPServer._idle_timeout",
+    "EventWrapper.wait",
+}
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer the probe; hand everything else on."""
+    if scope["type"] != "http" or scope["path"] != PROBE_PATH:
+        await example_application(scope, receive, send)
+        return
+    body = json.dumps(findings()).encode()
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+def findings() -> dict[str, int]:
+    """What this process holds, counted."""
+    descriptors = list(open_descriptors())
+    return {
+        "pid": os.getpid(),
+        "tasks": sum(name_of(task) not in LINGERING for task in asyncio.all_tasks()),
+        "threads": threading.active_count(),
+        "listeners": sum(
+            len(watch.listeners)
+            for engine in running_engines()
+            for hub in list(engine._hubs.values())
+            for watch in list(hub._watches.values())
+        ),
+        "files": sum(not target.startswith("socket:") for target in descriptors),
+        "databases": sum(target.endswith(".sqlite3") for target in descriptors),
+    }
+
+
+def name_of(task: asyncio.Task[Any]) -> str:
+    """The function that a task runs."""
+    return getattr(task.get_coro(), "__qualname__", "")
+
+
+def open_descriptors() -> Iterator[str]:
+    """What the open file descriptors of this process lead to."""
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            yield os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:  # the one that the listing itself had open
+            continue
