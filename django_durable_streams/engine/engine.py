@@ -64,6 +64,7 @@ class Engine:
             self._housekeeper.crowded,
         )
         self.wakeup = make_wakeup(using)
+        self._stopping = False
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
     def write(self, operation: Operation) -> Awaitable[Result]:
@@ -106,6 +107,7 @@ class Engine:
             for ended in [known for known in list(self._hubs) if known.is_closed()]:
                 self._hubs.pop(ended, None)
             hub = self._hubs[loop] = Hub(self)
+            hub.stopping = self._stopping
             if lasting:
                 hub.subscriber = self.wakeup.subscriber(hub)
         return hub
@@ -133,6 +135,7 @@ class Engine:
 
     def end_live_reads(self) -> None:
         """Let all live responses of this process end. Safe to call from any thread, and from a signal handler."""
+        self._stopping = True
         for hub in list(self._hubs.values()):
             call_in(hub.loop, hub.stop)
 

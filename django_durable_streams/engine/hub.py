@@ -265,9 +265,11 @@ class Hub:
                         self.subscriber.unsubscribe(stream_id)
 
     async def _survey(self) -> None:
-        infos = await self._engine.survey(tuple(self._watches))
+        # Those of now: one that comes while the look is under way is not in it, and yet is there.
+        watches = list(self._watches.values())
+        infos = await self._engine.survey(tuple(watch.info.id for watch in watches))
         todo: list[Callable[[], Awaitable[object]]] = []
-        for watch in list(self._watches.values()):
+        for watch in watches:
             info = infos.get(watch.info.id)
             if info is None:
                 watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
