@@ -27,7 +27,6 @@ from .dispatch import refuse, respond
 from .hosts import absolute_url, check_host
 from .live import SseReader, Step
 from .messages import ClientDisconnected, EventStream, Request, Response, check_length, too_large
-from .shutdown import watch_signals
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -316,7 +315,6 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            watch_signals()
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             for engine in running_engines():

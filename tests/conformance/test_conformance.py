@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.servers import Door, Kind, Server
+from tests.services import Database, MariaDB, PostgreSQL, Redis, shared
 
 pytestmark = pytest.mark.conformance
 
@@ -41,9 +42,27 @@ TARGET_URL = os.environ.get("CONFORMANCE_TARGET_URL")
 class Configuration:
     kind: Kind
     door: Door
+    workers: int = 1
+    database: type[Database] | None = None
+    redis: bool = False
 
     def __str__(self) -> str:
-        return f"{self.kind}-{self.door}"
+        parts = [self.kind, self.door]
+        if self.workers > 1:
+            parts.append(f"{self.workers}-workers")
+        if self.database is not None:
+            parts.append(self.database.__name__.lower())
+        return "-".join([*parts, "redis"] if self.redis else parts)
+
+    def server(self) -> Server:
+        """A server of this configuration, with an empty database. Started services stay for the next one."""
+        return Server(
+            self.kind,
+            door=self.door,
+            workers=self.workers,
+            database_url=None if self.database is None else shared(self.database).new_database(),
+            env={"REDIS_URL": shared(Redis).url} if self.redis else None,
+        )
 
 
 CONFIGURATIONS = (
@@ -51,13 +70,16 @@ CONFIGURATIONS = (
     Configuration("granian", "asgi"),
     Configuration("daphne", "asgi"),
     Configuration("uvicorn", "urls"),
+    Configuration("uvicorn", "asgi", workers=2),
+    Configuration("uvicorn", "asgi", workers=4, database=PostgreSQL, redis=True),
+    Configuration("uvicorn", "asgi", workers=4, database=MariaDB, redis=True),
 )
 
 
 @pytest.mark.skipif(TARGET_URL is not None, reason="CONFORMANCE_TARGET_URL names another server")
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
 def test_the_public_suite_passes(configuration: Configuration) -> None:
-    with Server(configuration.kind, door=configuration.door) as server:
+    with configuration.server() as server:
         problems = run_suite(server.base_url, str(configuration))
         log = server.log_tail()
     if problems:
