@@ -50,13 +50,18 @@ browser: $(INSTALLED) ## the example's page in a headless Chromium
 	@$(BIN)/python tools/ensure_system.py chromium
 	$(BIN)/pytest tests -m browser
 
+.PHONY: bench
+bench: $(INSTALLED) ## measure beside the reference server; ARGS=--quick takes three minutes instead of thirty
+	@$(PYTHON) tools/ensure_system.py node npm wrk postgresql
+	$(BIN)/python -m benchmarks $(ARGS)
+
 .PHONY: matrix
 matrix: ## the unit tests on every Python that is found: 3.11, 3.12, 3.13
 	$(PYTHON) tools/matrix.py 3.11 3.12 3.13
 
 .PHONY: clean
 clean: ## remove what was installed and generated, but not the example's database
-	rm -rf $(VENV) $(VENV)-3.* $(SUITE)/node_modules tests/artifacts build dist
+	rm -rf $(VENV) $(VENV)-3.* $(SUITE)/node_modules benchmarks/reference/node_modules tests/artifacts build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -97,6 +97,7 @@ REQUIREMENTS = {
         binary("mariadbd", "mysqld"), ("mariadb-server", "mariadb-client"), "the MariaDB server"
     ),
     "redis-server": Requirement(binary("redis-server", "valkey-server"), ("redis-server",), "the Redis server"),
+    "wrk": Requirement(binary("wrk"), ("wrk",), "wrk, a load generator"),
     "nginx": Requirement(binary("nginx"), ("nginx",), "nginx"),
 }
 
