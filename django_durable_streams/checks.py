@@ -15,12 +15,21 @@ from . import conf
 
 @register()
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001: `DURABLE_STREAMS` is no dict. E002: it has a key that means nothing."""
+    """E001: `DURABLE_STREAMS` is no dict. E002: it has a key that means nothing. E003: CORS_ORIGINS is no list."""
     given = getattr(settings, conf.SETTING, {})
     if not isinstance(given, dict):
         return [Error(f"{conf.SETTING} must be a dict.", id="durable_streams.E001")]
     known = conf.names()
-    return [
+    found: list[CheckMessage] = []
+    if isinstance(given.get("CORS_ORIGINS"), str):
+        found.append(
+            Error(
+                "CORS_ORIGINS must be a list or tuple of origins.",
+                hint=f"Write [{given['CORS_ORIGINS']!r}].",
+                id="durable_streams.E003",
+            )
+        )
+    return found + [
         Error(
             f"{conf.SETTING} has an unknown key: {key!r}.",
             hint=_suggestion(str(key), known),

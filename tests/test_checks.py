@@ -44,3 +44,8 @@ def test_a_setting_that_is_no_dict_is_an_error(value: object) -> None:
 def test_the_checks_run_with_all_others() -> None:
     with override_settings(DURABLE_STREAMS={"ZZZ": 1}):
         assert "durable_streams.E002" in {message.id for message in run_checks()}
+
+
+@override_settings(DURABLE_STREAMS={"CORS_ORIGINS": "https://app.example.com"})
+def test_origins_that_are_no_list_are_an_error():
+    assert [message.id for message in check_settings(None)] == ["durable_streams.E003"]

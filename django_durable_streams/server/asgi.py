@@ -90,7 +90,7 @@ class DurableStreams:
 class _AsgiRequest(Request):
     """A request as an ASGI server passes it."""
 
-    __slots__ = ("_receive", "_scope", "_send", "unsent")
+    __slots__ = ("_receive", "_scope", "_send", "body_ended", "unsent")
 
     def __init__(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope["method"], path, scope["query_string"], scope["headers"])
@@ -98,6 +98,7 @@ class _AsgiRequest(Request):
         self._receive = receive
         self._send = send
         self.unsent: list[Awaitable[None]] = []
+        self.body_ended = False
 
     def url(self) -> bytes:
         return absolute_url(self._scope.get("scheme", "http"), self._scope["path"], self.headers)
@@ -113,6 +114,7 @@ class _AsgiRequest(Request):
         message = await self._receive()
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False) and message["type"] == "http.request":
+            self.body_ended = True
             if len(body) > config().max_append_bytes:
                 raise too_large()
             return body
@@ -125,10 +127,11 @@ class _AsgiRequest(Request):
         while message["type"] != "http.disconnect":
             part = message.get("body", b"")
             size += len(part)
+            self.body_ended = not message.get("more_body", False)
             if size > limit:
                 raise too_large()
             parts.append(part)
-            if not message.get("more_body", False):
+            if self.body_ended:
                 return b"".join(parts)
             message = await self._receive()
         raise ClientDisconnected
@@ -166,7 +169,7 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         response.body = b""  # not every server leaves it out by itself
     if isinstance(response, EventStream):
         await _send_events(response, receive, send)
-    elif response.status == PayloadTooLarge.status and scope["http_version"].startswith("1"):
+    elif response.status == PayloadTooLarge.status and not request.body_ended and scope["http_version"].startswith("1"):
         await _send_and_hang_up(response, receive, send)
     else:
         await _send(response, send)

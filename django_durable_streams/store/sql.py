@@ -74,6 +74,9 @@ class Insert(NamedTuple):
 _ROWS_PER_STATEMENT = 500
 """Times the columns, this stays below the number of parameters that a statement may have anywhere."""
 
+_BYTES_PER_STATEMENT = 4 * 1024 * 1024
+"""Data in a statement: MySQL takes 16 MiB as it is installed, and bytes may double on their way."""
+
 
 class Statements:
     """SQL for one database connection's vendor."""
@@ -185,7 +188,7 @@ class Statements:
 
     def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Insert chunks: stream_id, start, end, data, ends, created_at."""
-        for some in _slices(rows):
+        for some in _portions(rows):
             self._insert_rows(cursor, self._insert_chunk, some)
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
@@ -297,6 +300,18 @@ def _columns(rows: Sequence[Row]) -> list[list[object]]:
 def _slices(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     for first in range(0, len(rows), _ROWS_PER_STATEMENT):
         yield rows[first : first + _ROWS_PER_STATEMENT]
+
+
+def _portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Yield slices of chunks whose data is not too much for one statement, where it is not one chunk's alone."""
+    for some in _slices(rows):
+        first = size = 0
+        for number, row in enumerate(some):
+            size += len(row[3])
+            if size > _BYTES_PER_STATEMENT and number > first:
+                yield some[first:number]
+                first, size = number, len(row[3])
+        yield some[first:]
 
 
 _KINDS = {"sqlite": SQLiteStatements, "postgresql": PostgreSQLStatements}

@@ -49,6 +49,17 @@ def test_upto_says_that_it_is_full_exactly_when_it_has_left_something_out(
     assert whole.upto(limit).full == (whole.upto(limit).end < whole.end)
 
 
+@given(starts, st.lists(st.binary(min_size=1, max_size=6), min_size=3, max_size=8), st.data())
+def test_a_part_that_reaches_the_end_of_a_full_segment_is_full_too(
+    start: int, appends: list[bytes], data: st.DataObject
+) -> None:
+    whole = make(start, appends)
+    found = whole.upto(data.draw(st.sampled_from(whole.ends[1:])))
+    part = found.after(whole.ends[0])
+    assert part is not None
+    assert part.full == found.full == (found.end < whole.end)
+
+
 @given(starts, appends_lists, st.integers(0, 120))
 def test_after_begins_with_the_append_that_a_position_lies_in(start: int, appends: list[bytes], position: int) -> None:
     whole = make(start, appends)

@@ -55,6 +55,14 @@ def test_a_stream_can_be_forgotten() -> None:
     assert cache.get(2, 0) is not None
 
 
+def test_what_is_read_often_stays() -> None:
+    cache = SegmentCache(LIMIT)
+    for number in range(50):
+        cache.put(number, 0, segment(3000))
+        assert cache.get(0, 0) is not None
+    assert cache.get(1, 0) is None
+
+
 @pytest.mark.parametrize("appends", [1, 2000])
 def test_many_small_segments_or_appends_are_bounded_too(appends: int) -> None:
     cache = SegmentCache(LIMIT)

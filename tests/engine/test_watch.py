@@ -1,0 +1,103 @@
+"""What a watch tells its readers, when news are lost, doubled, late, or come without their data."""
+
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from django_durable_streams.engine.hub import Watch
+from django_durable_streams.protocol.segments import Segment
+from django_durable_streams.store.info import StreamInfo
+from tests.event_stream import parse
+
+
+def news(content: bytes, start: int, end: int) -> Segment:
+    return Segment(start, content[start:end], range(start + 1, end + 1))
+
+
+commits = st.lists(st.integers(1, 5), min_size=1, max_size=12)
+# From one piece of news to the next: in order as a rule, but some are lost, and some come late or twice.
+arrivals = st.lists(
+    st.tuples(st.sampled_from([1, 1, 1, 1, 2, 3, 0, -1]), st.sampled_from([True, True, True, False])),
+    min_size=1,
+    max_size=25,
+)
+
+
+@given(commits, arrivals, st.integers(0, 6))
+@settings(max_examples=200)
+def test_whatever_news_arrive_readers_get_exact_bytes_up_to_the_tail_or_are_sent_to_the_database(
+    sizes: list[int], order: list[tuple[int, bool]], begin: int
+) -> None:
+    ends = [0]
+    for size in sizes:
+        ends.append(ends[-1] + size)
+    content = bytes(range(48, 48 + ends[-1]))
+    known = min(begin, ends[-1])
+    watch = Watch(StreamInfo(1, "a", "text/plain", tail=known))
+    pieces = list(pairwise(ends))
+    number = -1
+    for step, carries_data in order:
+        number = min(max(number + step, 0), len(pieces) - 1)
+        start, end = pieces[number]
+        watch.feed(start, news(content, start, end) if carries_data else None, end, closed=False)
+        known = max(known, end)
+        assert watch.tail == known
+        for position in range(known):
+            found = watch.after(position)
+            assert found is None or (found.start, found.data) == (position, content[position:known])
+            frame = watch.frame(position, 7)
+            assert (frame is None) == (found is None)
+            if frame is not None:
+                parsed = parse(frame[0])
+                assert (parsed.data, frame[1:]) == ([content[position:known].decode()], (known, False))
+        assert watch.after(known) is None
+
+
+@given(commits)
+def test_news_in_order_are_all_at_hand(sizes: list[int]) -> None:
+    content = bytes(range(48, 48 + sum(sizes)))
+    watch = Watch(StreamInfo(1, "a", "text/plain"))
+    for size in sizes:
+        watch.feed(watch.tail, news(content, watch.tail, watch.tail + size), watch.tail + size, closed=False)
+    found = watch.after(0)
+    assert found is not None
+    assert found.data == content
+    assert list(found.ends) == list(range(1, len(content) + 1))
+
+
+class Counter:
+    """A listener that counts what it hears."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+
+    def notify(self) -> None:
+        self.heard += 1
+
+    def tick(self, now: float) -> None:
+        raise AssertionError
+
+
+def test_listeners_hear_of_news_once_and_not_of_what_they_know() -> None:
+    watch = Watch(StreamInfo(1, "a", "text/plain"))
+    listener = Counter()
+    watch.listeners.add(listener)
+    for _ in range(2):
+        watch.feed(0, news(b"abc", 0, 3), 3, closed=False)
+    assert listener.heard == 1
+    for _ in range(2):
+        watch.feed(3, None, 3, closed=True)
+    assert (listener.heard, watch.closed) == (2, True)
+    watch.feed(3, None, 3, closed=True, removed=True)
+    assert (listener.heard, watch.removed) == (3, True)
+
+
+def test_old_news_do_not_open_a_closed_stream() -> None:
+    watch = Watch(StreamInfo(1, "a", "text/plain"))
+    watch.feed(0, news(b"abc", 0, 3), 3, closed=True)
+    watch.feed(0, news(b"abc", 0, 2), 2, closed=False)
+    assert (watch.closed, watch.tail) == (True, 3)
+    frame = watch.frame(0, 1)
+    assert frame is not None
+    assert parse(frame[0]).controls[0]["streamClosed"] is True

@@ -1,0 +1,116 @@
+"""Group commit: what happens to the others when one of them makes the database fail."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import pytest
+from django.db import DataError, Error, OperationalError
+
+from django_durable_streams.engine import Engine, engine_for
+from django_durable_streams.protocol.errors import DurableStreamsError
+from django_durable_streams.protocol.offsets import Sentinel
+from django_durable_streams.store import writing
+from django_durable_streams.store.operations import Append, Create, Operation
+
+TEXT = "text/plain"
+real_apply = writing.apply
+
+
+@pytest.fixture
+def engine(engines: None) -> Engine:
+    return engine_for()
+
+
+def break_database(monkeypatch: pytest.MonkeyPatch, error: Error, path: str | None = None) -> list[int]:
+    """Make batches fail that have a path among theirs, or all; return the sizes of all that are tried."""
+    sizes: list[int] = []
+
+    def apply(operations: Sequence[Operation], using: str, *, wait: bool = True, held: Collection[str] = ()) -> Any:
+        sizes.append(len(operations))
+        if path is None or any(operation.path == path for operation in operations):
+            raise error
+        return real_apply(operations, using, wait=wait, held=held)
+
+    monkeypatch.setattr(writing, "apply", apply)
+    return sizes
+
+
+async def outcomes_of(engine: Engine, *operations: Operation) -> list[Any]:
+    return await asyncio.gather(*(engine.write(operation) for operation in operations), return_exceptions=True)
+
+
+async def content_of(engine: Engine, path: str) -> bytes:
+    view = await engine.look(path, Sentinel.START)
+    return view.segment.data if view.segment is not None else b""
+
+
+async def test_what_waits_is_committed_together(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    await engine.write(Create("a", TEXT))
+    sizes = break_database(monkeypatch, DataError(), "nowhere")
+    await outcomes_of(engine, *(Append("a", TEXT, b"%d," % number) for number in range(200)))
+    assert sizes == [200]
+    assert await content_of(engine, "a") == b"".join(b"%d," % number for number in range(200))
+
+
+async def test_a_poisoned_operation_fails_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    await outcomes_of(engine, Create("good", TEXT), Create("poison", TEXT))
+    break_database(monkeypatch, DataError("no"), "poison")
+    found = await outcomes_of(engine, *(Append(path, TEXT, b"x") for path in ("good", "poison", "good")))
+    assert isinstance(found[1], DurableStreamsError)
+    assert found[1].status == 400
+    assert [found[0].tail, found[2].tail] == [1, 2]
+    monkeypatch.undo()
+    assert (await content_of(engine, "good"), await content_of(engine, "poison")) == (b"xx", b"")
+
+
+async def test_a_dead_database_is_asked_once_more_and_not_once_for_each(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.write(Create("a", TEXT))
+    sizes = break_database(monkeypatch, OperationalError("gone"))
+    found = await outcomes_of(engine, *(Append("a", TEXT, b"x") for _ in range(100)))
+    assert {outcome.status for outcome in found} == {503}
+    assert all((b"retry-after", b"1") in outcome.headers for outcome in found)
+    assert sizes == [100, 1]
+    monkeypatch.undo()
+    assert await content_of(engine, "a") == b""
+    assert (await engine.write(Append("a", TEXT, b"y"))).tail == 1  # type: ignore[union-attr]
+
+
+async def test_a_commit_without_an_answer_is_not_tried_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    await engine.write(Create("a", TEXT))
+    calls = []
+
+    def apply(operations: Sequence[Operation], using: str, **options: Any) -> Any:
+        calls.append(len(operations))
+        real_apply(operations, using, **options)
+        raise writing.CommitUncertain
+
+    monkeypatch.setattr(writing, "apply", apply)
+    (found,) = await outcomes_of(engine, Append("a", TEXT, b"x"))
+    assert (found.status, calls) == (503, [1])
+    monkeypatch.undo()
+    assert await content_of(engine, "a") == b"x"
+
+
+async def test_a_bug_does_not_end_the_lane(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def apply(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(writing, "apply", apply)
+    (found,) = await outcomes_of(engine, Create("a", TEXT))
+    assert found.status == 503
+    assert "a bug" in caplog.text
+    monkeypatch.undo()
+    assert (await engine.write(Create("a", TEXT))).created  # type: ignore[union-attr]
+
+
+async def test_a_request_that_is_given_up_is_done_all_the_same(engine: Engine) -> None:
+    await engine.write(Create("a", TEXT))
+    given_up = asyncio.ensure_future(engine.write(Append("a", TEXT, b"x")))
+    after = engine.write(Append("a", TEXT, b"y"))
+    given_up.cancel()
+    assert (await after).tail == 2  # type: ignore[union-attr]
