@@ -11,6 +11,7 @@ SUITE := tests/conformance
 VENV_MADE := $(VENV)/.made
 INSTALLED_EXAMPLE := $(VENV)/.installed-example
 INSTALLED := $(VENV)/.installed-dev
+INSTALLED_MYSQL := $(VENV)/.installed-mysql
 INSTALLED_SUITE := $(SUITE)/node_modules/.installed
 
 # Later stages take minutes; they also share the processor with the servers they start.
@@ -39,11 +40,27 @@ types: $(INSTALLED) ## mypy on the package
 
 .PHONY: unit
 unit: $(INSTALLED) ## the tests that need nothing but Python
-	$(BIN)/pytest tests -m "not conformance and not browser"
+	$(BIN)/pytest tests -m "not conformance and not browser and not cluster"
+
+.PHONY: databases
+databases: $(INSTALLED_MYSQL) services ## the tests of the store on PostgreSQL and MariaDB
+	$(BIN)/python tools/databases.py tests/store
+
+.PHONY: cluster
+cluster: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## several workers, databases and Redis: killed, frozen, restarted
+	$(BIN)/pytest tests -m cluster
+
+.PHONY: stress
+stress: $(INSTALLED_MYSQL) services ## the same for much longer
+	STRESS=1 $(BIN)/pytest tests/cluster -m cluster
+
+.PHONY: services
+services:
+	@$(PYTHON) tools/ensure_system.py postgresql mariadb-server redis-server
 
 .PHONY: conformance
 conformance: $(INSTALLED) $(INSTALLED_SUITE) ## the protocol's public suite against real servers
-	$(BIN)/pytest tests/conformance -m conformance
+	$(BIN)/pytest tests/conformance -m "conformance and not cluster"
 
 .PHONY: browser
 browser: $(INSTALLED) ## the example's page in a headless Chromium
@@ -78,6 +95,12 @@ $(INSTALLED_EXAMPLE): $(VENV_MADE) pyproject.toml constraints.txt
 $(INSTALLED): $(VENV_MADE) pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
 	@touch $@ $(INSTALLED_EXAMPLE)
+
+# The MySQL driver is compiled where it is installed, so only what needs it asks for it.
+$(INSTALLED_MYSQL): $(INSTALLED)
+	@$(PYTHON) tools/ensure_system.py compiler pkg-config python-headers mysql-headers
+	$(BIN)/python -m pip install --quiet -e '.[mysql]' -c constraints.txt
+	@touch $@
 
 $(INSTALLED_SUITE): $(SUITE)/package.json $(SUITE)/package-lock.json
 	@$(PYTHON) tools/ensure_system.py node npm

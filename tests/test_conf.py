@@ -23,7 +23,7 @@ def test_a_project_need_not_have_the_setting() -> None:
         assert config() == Config()
 
 
-def test_every_field_has_a_key_and_a_docstring_like_name() -> None:
+def test_every_field_has_a_key() -> None:
     assert names() == [known.name.upper() for known in fields(Config)]
 
 

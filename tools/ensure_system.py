@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,11 @@ def find_venv() -> Path | None:
     return Path(spec.origin) if spec and spec.origin else None
 
 
+def find_python_header() -> Path | None:
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    return header if header.exists() else None
+
+
 REQUIREMENTS = {
     # No package is named: one more Python would not change which one runs this.
     "python": Requirement(
@@ -95,6 +101,15 @@ REQUIREMENTS = {
     ),
     "mariadb-server": Requirement(
         binary("mariadbd", "mysqld"), ("mariadb-server", "mariadb-client"), "the MariaDB server"
+    ),
+    # The MySQL driver is compiled where it is installed.
+    "compiler": Requirement(binary("cc", "gcc", "clang"), ("gcc", "libc6-dev"), "a C compiler"),
+    "pkg-config": Requirement(binary("pkg-config", "pkgconf"), ("pkg-config",), "pkg-config"),
+    "python-headers": Requirement(
+        find_python_header, ("python{}.{}-dev".format(*sys.version_info),), "Python's C headers"
+    ),
+    "mysql-headers": Requirement(
+        binary("mariadb_config", "mysql_config"), ("libmariadb-dev",), "the MariaDB client library with its headers"
     ),
     "redis-server": Requirement(binary("redis-server", "valkey-server"), ("redis-server",), "the Redis server"),
     "wrk": Requirement(binary("wrk"), ("wrk",), "wrk, a load generator"),

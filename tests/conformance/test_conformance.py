@@ -71,8 +71,12 @@ CONFIGURATIONS = (
     Configuration("daphne", "asgi"),
     Configuration("uvicorn", "urls"),
     Configuration("uvicorn", "asgi", workers=2),
-    Configuration("uvicorn", "asgi", workers=4, database=PostgreSQL, redis=True),
-    Configuration("uvicorn", "asgi", workers=4, database=MariaDB, redis=True),
+    *(
+        pytest.param(
+            Configuration("uvicorn", "asgi", workers=4, database=database, redis=True), marks=pytest.mark.cluster
+        )
+        for database in (PostgreSQL, MariaDB)
+    ),
 )
 
 

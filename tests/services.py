@@ -1,0 +1,157 @@
+"""Throwaway PostgreSQL, MariaDB and Redis for tests, from the programs that the system has.
+
+    with PostgreSQL() as database:
+        Server(database_url=database.new_database(), workers=4)
+
+The databases sync what they commit to the disk. Knows nothing of Django and of streams.
+"""
+
+import atexit
+import contextlib
+import functools
+import itertools
+import shutil
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from tests.servers import HOST
+from tests.service import Service, ServiceFailed
+
+CONNECT_SECONDS = 2
+
+
+class Database(Service):
+    """A database server, with as many databases as tests want."""
+
+    system_database: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers = itertools.count(1)
+
+    @abstractmethod
+    def connect(self, name: str) -> Any:
+        """Return a DB-API connection to a database, with autocommit."""
+
+    def execute(self, statement: str) -> None:
+        """Execute a statement outside of any database."""
+        with contextlib.closing(self.connect(self.system_database)) as connection:
+            connection.cursor().execute(statement)
+
+    def _ping(self) -> None:
+        self.execute("SELECT 1")
+
+    def new_database(self) -> str:
+        """Make an empty database and return its URL."""
+        name = f"streams{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return f"{self.url}/{name}"
+
+
+class PostgreSQL(Database):
+    requirement = "postgresql"
+    system_database = "postgres"
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@{HOST}:{self.port}"
+
+    def _set_up(self) -> None:
+        initdb = str(self.program.resolve().with_name("initdb"))
+        self._run(initdb, "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+
+    def _command(self) -> Sequence[str]:
+        settings = {
+            "listen_addresses": HOST,
+            "unix_socket_directories": "",
+            "fsync": "on",
+            "max_connections": "200",
+            "shared_buffers": "64MB",
+        }
+        options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
+        return [str(self.program), "-D", "data", "-p", str(self.port), *options]
+
+    def connect(self, name: str) -> Any:
+        import psycopg
+
+        return psycopg.connect(f"{self.url}/{name}", autocommit=True, connect_timeout=CONNECT_SECONDS)
+
+
+class MariaDB(Database):
+    """MariaDB as it is installed: a statement may have 16 MiB."""
+
+    requirement = "mariadb-server"
+    system_database = "mysql"
+
+    @property
+    def url(self) -> str:
+        return f"mysql://streams:streams@{HOST}:{self.port}"
+
+    def _set_up(self) -> None:
+        install = shutil.which("mariadb-install-db") or shutil.which("mysql_install_db")
+        if install is None:
+            raise ServiceFailed("mariadb-install-db is missing, though the MariaDB server is installed")
+        self._run(install, "--no-defaults", f"--datadir={self.directory / 'data'}", "--skip-test-db")
+        # Executed at each start.
+        accounts = self.directory / "accounts.sql"
+        accounts.write_text(
+            "CREATE USER IF NOT EXISTS 'streams'@'%' IDENTIFIED BY 'streams';\nGRANT ALL ON *.* TO 'streams'@'%';\n"
+        )
+
+    def _command(self) -> Sequence[str]:
+        settings = {
+            "datadir": str(self.directory / "data"),
+            "socket": "socket",
+            "pid-file": "pid",
+            "bind-address": HOST,
+            "port": str(self.port),
+            "init-file": str(self.directory / "accounts.sql"),
+            "character-set-server": "utf8mb4",
+            "innodb-flush-log-at-trx-commit": "1",
+            "innodb-buffer-pool-size": "64M",
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        return [str(self.program), "--no-defaults", "--skip-name-resolve", *options]
+
+    def connect(self, name: str) -> Any:
+        import MySQLdb
+
+        return MySQLdb.connect(
+            host=HOST,
+            port=self.port,
+            user="streams",
+            password="streams",
+            database=name,
+            connect_timeout=CONNECT_SECONDS,
+            autocommit=True,
+        )
+
+
+class Redis(Service):
+    requirement = "redis-server"
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+    def _command(self) -> Sequence[str]:
+        options = ["--bind", HOST, "--port", str(self.port), "--save", "", "--appendonly", "no"]
+        return [str(self.program), *options]
+
+    def _ping(self) -> None:
+        import redis
+
+        with redis.Redis.from_url(self.url, socket_timeout=CONNECT_SECONDS) as client:
+            client.ping()
+
+
+S = TypeVar("S", bound=Service)
+
+
+@functools.cache
+def shared(kind: type[S]) -> S:
+    """The service of a kind that all tests of a run use which do not break it."""
+    service = kind()
+    atexit.register(service.close)
+    return service.start()
