@@ -83,7 +83,7 @@ ROWS: tuple[Row, ...] = (
         UP,
         ONE_STREAM,
         "rate",
-        Hold(0.8),
+        Hold(1.0),
         on_ceiling=ConstantPost(),
     ),
     Row(
@@ -93,7 +93,7 @@ ROWS: tuple[Row, ...] = (
         UP,
         Append(streams=1000),
         "rate",
-        Hold(0.7),
+        Hold(1.0),
     ),
     Row(
         "append-producers",
@@ -102,7 +102,7 @@ ROWS: tuple[Row, ...] = (
         UP,
         ProducerAppend(),
         "rate",
-        Hold(0.8),
+        Hold(0.9),
     ),
     Row(
         "append-json",
@@ -111,7 +111,7 @@ ROWS: tuple[Row, ...] = (
         UP,
         Append(size=200, messages=10),
         "rate",
-        Hold(0.8),
+        Hold(1.0),
     ),
     Row(
         "append-latency",
@@ -122,7 +122,7 @@ ROWS: tuple[Row, ...] = (
         "p50",
         Hold(1.0, targets.FILE),
     ),
-    Row("create", "create, 64 connections", "req/s", UP, Create(), "rate", Hold(0.7)),
+    Row("create", "create, 64 connections", "req/s", UP, Create(), "rate", Hold(1.0)),
     Row(
         "get-1kb",
         "GET 1 KB, 64 connections",
@@ -130,7 +130,7 @@ ROWS: tuple[Row, ...] = (
         UP,
         GET_1_KB,
         "rate",
-        Hold(0.9),
+        Hold(1.0),
         on_ceiling=ConstantGet(size=1000),
     ),
     Row("get-100kb", "GET 100 KB in one append, 64 connections", "req/s", UP, Read(100_000), "rate", Hold(1.0)),
@@ -150,7 +150,7 @@ ROWS: tuple[Row, ...] = (
         UP,
         Read(1000, ask=Ask.NEWS),
         "rate",
-        Hold(0.9),
+        Hold(1.0),
     ),
     Row(
         "get-304",
@@ -159,7 +159,7 @@ ROWS: tuple[Row, ...] = (
         UP,
         Read(1000, ask=Ask.IF_CHANGED),
         "rate",
-        Hold(0.9),
+        Hold(1.0),
     ),
     Row(
         "sse-1-p50",
@@ -170,10 +170,10 @@ ROWS: tuple[Row, ...] = (
         "p50",
         Hold(1.0, targets.FILE),
     ),
-    Row("sse-500-p50", "append to SSE delivery, 500 readers, p50", "ms", DOWN, SSE_500, "p50", Hold(1.0)),
-    Row("sse-500-p99", "append to SSE delivery, 500 readers, p99", "ms", DOWN, SSE_500, "p99", Hold(1.0)),
-    Row("sse-1000-p50", "append to SSE delivery, 1,000 readers, p50", "ms", DOWN, SSE_1000, "p50", Hold(1.0)),
-    Row("sse-1000-p99", "append to SSE delivery, 1,000 readers, p99", "ms", DOWN, SSE_1000, "p99", Hold(1.0)),
+    Row("sse-500-p50", "append to SSE delivery, 500 readers, p50", "ms", DOWN, SSE_500, "p50", Hold(1.25)),
+    Row("sse-500-p99", "append to SSE delivery, 500 readers, p99", "ms", DOWN, SSE_500, "p99", Hold(1.25)),
+    Row("sse-1000-p50", "append to SSE delivery, 1,000 readers, p50", "ms", DOWN, SSE_1000, "p50", Hold(1.25)),
+    Row("sse-1000-p99", "append to SSE delivery, 1,000 readers, p99", "ms", DOWN, SSE_1000, "p99", Hold(1.25)),
     Row(
         "poll-500-p50",
         "append to long-poll delivery, 500 readers, p50",
@@ -200,12 +200,12 @@ ROWS: tuple[Row, ...] = (
         UP,
         Append(1_000_000, 8),
         "mb",
-        Hold(1.0, targets.FILE),
+        Hold(1.0),
     ),
 )
 
 SHARES: tuple[Share, ...] = (
-    Share("share-append", "share of the ceiling: append 100 B, one stream", of="append", hold=50),
+    Share("share-append", "share of the ceiling: append 100 B, one stream", of="append", hold=60),
     Share("share-get", "share of the ceiling: GET 1 KB", of="get-1kb", hold=60),
 )
 

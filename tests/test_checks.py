@@ -6,6 +6,7 @@ from django_durable_streams.checks import check_settings
 from django_durable_streams.conf import names
 
 
+@pytest.mark.django_db
 def test_the_project_of_these_tests_has_no_complaints() -> None:
     assert [message for message in run_checks() if message.id and message.id.startswith("durable_streams.")] == []
 
@@ -41,6 +42,7 @@ def test_a_setting_that_is_no_dict_is_an_error(value: object) -> None:
     assert message.id == "durable_streams.E001"
 
 
+@pytest.mark.django_db
 def test_the_checks_run_with_all_others() -> None:
     with override_settings(DURABLE_STREAMS={"ZZZ": 1}):
         assert "durable_streams.E002" in {message.id for message in run_checks()}
