@@ -47,7 +47,7 @@ class Config:
     sse_keep_alive: float = 15.0
     """Seconds between comments on an idle SSE response, for proxies that cut quiet connections."""
 
-    fallback_interval: float = 1.0
+    fallback_interval: float = 0.25
     """Seconds between looks at the database for readers whom no message has woken."""
 
     wakeup: Mapping[str, Any] = field(

@@ -70,12 +70,13 @@ CONFIGURATIONS = (
     Configuration("granian", "asgi"),
     Configuration("daphne", "asgi"),
     Configuration("uvicorn", "urls"),
-    Configuration("uvicorn", "asgi", workers=2),
     *(
-        pytest.param(
-            Configuration("uvicorn", "asgi", workers=4, database=database, redis=True), marks=pytest.mark.cluster
+        pytest.param(configuration, marks=pytest.mark.cluster)
+        for configuration in (
+            Configuration("uvicorn", "asgi", workers=2),
+            Configuration("uvicorn", "asgi", workers=4, database=PostgreSQL, redis=True),
+            Configuration("uvicorn", "asgi", workers=4, database=MariaDB, redis=True),
         )
-        for database in (PostgreSQL, MariaDB)
     ),
 )
 
