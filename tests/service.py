@@ -11,7 +11,9 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -94,6 +96,7 @@ class Service(ABC):
                 process_group=0,
             )
         atexit.register(self.kill)
+        _exit_on_sigterm()
         try:
             self._wait_until_it_answers()
         except BaseException:
@@ -190,6 +193,12 @@ def _unprivileged() -> str | None:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
     return next(name for name in UNPRIVILEGED if name in known)
+
+
+def _exit_on_sigterm() -> None:
+    """Let SIGTERM end the test run as an exit does: its own way would leave the services behind."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def send_signal(pids: Sequence[int], number: signal.Signals) -> None:

@@ -22,7 +22,7 @@ from tests.services import PostgreSQL, Redis, shared
 PATHS = ("a", "b", "c/d", "a/ä b")
 CLEAN_UP_SECONDS = 5.0
 SETTINGS = settings(
-    max_examples=scaled(15, 1000),
+    max_examples=scaled(15, 300),
     stateful_step_count=scaled(25, 60),
     deadline=None,
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
