@@ -173,14 +173,8 @@ class StreamMethods(models.Model):
             return
         start = 0 if isinstance(position, offsets.Sentinel) else position
         for info, segment in calls.segments(self.path, start, self._alias(), config().page_bytes):
-            if content.is_json(info.content_type):
-                for line in segment.data[:-1].split(b"\n"):
-                    yield decode(info.content_type, line)
-            else:
-                begin = segment.start
-                for end in segment.ends:
-                    yield decode(info.content_type, segment.data[begin - segment.start : end - segment.start])
-                    begin = end
+            for message in segment.messages(info.content_type):
+                yield decode(info.content_type, message.data)
 
     async def aappend(self, value: Data, **options: Any) -> Appended:
         """The same as `append`."""

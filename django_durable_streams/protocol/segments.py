@@ -6,9 +6,18 @@ A segment never changes, so it can be kept, shared by readers, and encoded once 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from . import content, sse
+
+
+class Message(NamedTuple):
+    """One message of a stream: the positions around it, and its bytes, in JSON mode without the line feed."""
+
+    start: int
+    end: int
+    data: bytes
 
 
 class Segment:
@@ -43,6 +52,19 @@ class Segment:
         if self._event is None:
             self._event = sse.data_event(content_type, self.data)
         return self._event
+
+    def messages(self, content_type: str) -> Iterator[Message]:
+        """Yield the messages inside, in order: in JSON mode its values (section 9.1), else its appends."""
+        begin = self.start
+        if content.is_json(content_type):
+            for line in self.data[:-1].split(b"\n"):
+                end = begin + len(line) + 1
+                yield Message(begin, end, line)
+                begin = end
+        else:
+            for end in self.ends:
+                yield Message(begin, end, self.data[begin - self.start : end - self.start])
+                begin = end
 
     def upto(self, limit: int) -> Segment:
         """Return the appends that end at `limit` or before, and at least the first one."""

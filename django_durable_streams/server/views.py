@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from urllib.parse import quote
 
-from asgiref.sync import SyncToAsync
 from django.core.handlers.asgi import ASGIRequest
-from django.db import connections, transaction
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -20,6 +18,7 @@ from ..protocol import headers
 from ..protocol.errors import DurableStreamsError
 from .dispatch import refuse, respond
 from .messages import EventStream, Header, Request, Response, check_length, too_large
+from .threads import release_thread
 
 
 class _DjangoRequest(Request):
@@ -61,7 +60,7 @@ class StreamView(View):
         """Answer any method; which of them streams know is for the handlers to say."""
         request.get_host()  # raises what Django answers with 400; CommonMiddleware may not be there to ask
         if isinstance(request, ASGIRequest):
-            await _release_thread()
+            await release_thread()
         try:
             response = await respond(_DjangoRequest(request, stream_path))
         except DurableStreamsError as error:
@@ -94,7 +93,7 @@ def _to_django(response: Response | EventStream) -> HttpResponseBase:
 
 
 async def _events(response: EventStream) -> AsyncIterator[bytes]:
-    await _release_thread()  # the one that middleware has used on the way back
+    await release_thread()  # the one that middleware has used on the way back
     async with aclosing(response.reader.chunks()) as chunks:
         async for chunk in chunks:
             yield chunk
@@ -115,16 +114,3 @@ def _wsgi_headers(request: HttpRequest) -> list[Header]:
         if value:
             found.append((name, value.encode("latin-1")))
     return found
-
-
-async def _release_thread() -> None:
-    """Give back the thread, and its database connections, that Django and its middleware have used so far.
-
-    Each request under ASGI has a thread of its own for synchronous code, until it ends; a waiting reader must not keep
-    one. Synchronous code that comes later, such as middleware on the way back, gets a new one.
-    """
-    context = SyncToAsync.thread_sensitive_context.get(None)
-    executor = SyncToAsync.context_to_thread_executor.pop(context, None) if context is not None else None
-    if executor is not None:
-        await asyncio.get_running_loop().run_in_executor(executor, connections.close_all)
-        executor.shutdown(wait=False)

@@ -107,3 +107,10 @@ def test_a_segment_is_encoded_once() -> None:
     binary = make(0, [b"\x00\x01"])
     assert b64encode(b"\x00\x01") in binary.data_event("a/b")
     assert binary.data_event("a/b") is binary.data_event("a/b")
+
+
+def test_messages_are_appends_and_in_json_mode_values() -> None:
+    text = Segment(10, b"onetwo", [13, 16])
+    assert list(text.messages("text/plain")) == [(10, 13, b"one"), (13, 16, b"two")]
+    values = Segment(10, b'{"a": 1}\n2\n3\n', [21, 23])
+    assert list(values.messages("application/json")) == [(10, 19, b'{"a": 1}'), (19, 21, b"2"), (21, 23, b"3")]
