@@ -22,7 +22,16 @@ MAX_FORKS = 100
 class StreamAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Streams, to look at and to delete. Their data is not loaded here."""
 
-    list_display = ("path", "content_type", "tail", "closed", "deadline", "source", "created_at", "appended_at")
+    list_display = (
+        "path",
+        "content_type",
+        "tail_position",
+        "closed",
+        "deadline",
+        "source",
+        "created_at",
+        "appended_at",
+    )
     list_filter = ("closed",)
     list_select_related = ("source",)
     search_fields = ("path__startswith",)

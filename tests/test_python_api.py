@@ -1,11 +1,17 @@
 """Streams in Python: the wire's rules, in the caller's transaction."""
 
+import asyncio
+import time
+import tracemalloc
+
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.management import call_command
 from django.db import transaction
 
+from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Stream
+from django_durable_streams.protocol import content
 from django_durable_streams.protocol.errors import (
     EmptyAppend,
     InvalidHeader,
@@ -19,6 +25,7 @@ from django_durable_streams.protocol.errors import (
     StreamNotFound,
 )
 from django_durable_streams.store import calls
+from django_durable_streams.store.operations import Append, Create
 
 JSON = "application/json"
 
@@ -182,3 +189,117 @@ def test_every_method_has_an_asynchronous_twin():
 @pytest.mark.django_db
 def test_migrations_are_complete():
     call_command("makemigrations", "--check", "--dry-run", verbosity=0)
+
+
+class TestDatabases:
+    """Streams are written to where the router sends them, whatever they were loaded from."""
+
+    def test_what_a_replica_has_shown_is_written_to_the_primary(self, settings):
+        settings.DATABASE_ROUTERS = ["tests.test_python_api.PrimaryReplica"]
+        stream = Stream(path="a")
+        stream._state.db = "replica"
+        assert stream._alias() == "default"
+        assert Stream.objects.all()._write_alias() == "default"
+        assert Stream.objects.using("replica")._write_alias() == "replica"
+
+    def test_without_a_router_a_stream_stays_where_it_is_from(self):
+        stream = Stream(path="a")
+        stream._state.db = "other"
+        assert stream._alias() == "other"
+
+
+class PrimaryReplica:
+    """A router for one primary and one replica."""
+
+    def db_for_read(self, model, **hints):
+        return "replica"
+
+    def db_for_write(self, model, **hints):
+        return "default"
+
+
+MESSAGES = 200_000
+MESSAGE = "x" * 80
+"""In JSON, with quotes and line feed, 83 bytes: 16.6 MB in all."""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_however_many_messages_are_appended_memory_stays_bounded(settings):
+    settings.DURABLE_STREAMS = {"PAGE_BYTES": 256 * 1024}
+    stream = Stream.objects.create(path="many", content_type=JSON)
+    tracemalloc.start()
+    try:
+        assert stream.append_many(MESSAGE for _ in range(MESSAGES)) == MESSAGES
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert stream.tail_position == MESSAGES * 83
+    assert peak < 4 * 1024 * 1024
+    assert sum(1 for _ in stream.read()) == MESSAGES
+
+
+@pytest.mark.django_db
+class TestManyMessages:
+    def test_messages_stay_apart(self):
+        text = Stream.objects.create(path="t", content_type="text/plain")
+        assert text.append_many(["one", "two", "three"], batch_bytes=5) == 3
+        assert list(text.read()) == ["one", "two", "three"]
+
+    def test_none_is_none(self, chat):
+        assert chat.append_many([]) == 0
+        assert list(chat.read()) == []
+
+    def test_all_or_nothing(self, chat):
+        def values():
+            yield from range(1000)
+            raise RuntimeError("the source has ended early")
+
+        with pytest.raises(RuntimeError):
+            chat.append_many(values(), batch_bytes=100)
+        assert list(chat.read()) == []
+        with pytest.raises(EmptyAppend):
+            Stream.objects.create(path="t", content_type="text/plain").append_many(["one", ""])
+
+    def test_half_of_a_surrogate_pair_is_read_as_it_was_written(self, chat):
+        body = rb'["\ud83d", "whole"]'
+        calls.apply(Append("chat/1", JSON, content.pack(JSON, body)), "default")
+        assert list(chat.read()) == ["\ud83d", "whole"]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("engines")
+class TestBesideTheLanes:
+    """A process that serves streams and appends from its own code too."""
+
+    @pytest.mark.parametrize("in_transaction", [False, True])
+    def test_appends_come_through_while_the_lanes_are_busy(self, in_transaction):
+        async def load(engine, stopping):
+            while not stopping.is_set():
+                await asyncio.gather(*(engine.write(Append(f"load/{n}", JSON, b"1\n")) for n in range(32)))
+
+        async def scenario():
+            stream = await Stream.objects.acreate(path="mine", content_type=JSON)
+            engine = engine_for()
+            for n in range(32):
+                await engine.write(Create(f"load/{n}", JSON))
+            stopping = asyncio.Event()
+            busy = [asyncio.ensure_future(load(engine, stopping)) for _ in range(2)]
+
+            def append(number):
+                if not in_transaction:
+                    stream.append(number)
+                    return
+                with transaction.atomic():
+                    stream.append(number)
+
+            slowest = 0.0
+            for number in range(100):
+                began = time.monotonic()
+                await asyncio.to_thread(append, number)
+                slowest = max(slowest, time.monotonic() - began)
+            stopping.set()
+            await asyncio.gather(*busy)
+            assert [message async for message in stream.aread()] == list(range(100))
+            assert slowest < 5
+
+        asyncio.run(scenario())

@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 from collections.abc import Awaitable
-from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from threading import Lock
 from typing import cast
@@ -22,10 +21,12 @@ from ..store import calls
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
 from ..store.operations import Commit, Operation, Result, Touch
+from ..store.turns import turn
 from .housekeeping import Housekeeper
 from .hub import Hub
 from .lane import call_in
 from .read_lane import Follow, Look, ReadLane, Survey, View
+from .receivers import ReceiverThread, send_signals
 from .wakeup import Wakeup, make_wakeup
 from .write_lane import WriteLane
 
@@ -45,14 +46,11 @@ class Engine:
             _tune_garbage_collector(settings.gc_threshold)
         self.using = using
         self.cache = SegmentCache(settings.cache_bytes)
-        lanes = max(settings.write_lanes, 1)
-        turn: AbstractContextManager[object] = nullcontext()
-        if connections[using].vendor == "sqlite":
-            # One writer at a time. SQLite has those who collide sleep for milliseconds; a lock wakes them at once.
-            lanes, turn = 1, Lock()
-        self._housekeeper = Housekeeper(using, self.publish, turn)
+        # SQLite has one writer at a time.
+        lanes = 1 if connections[using].vendor == "sqlite" else max(settings.write_lanes, 1)
+        self._housekeeper = Housekeeper(using, self._expired, turn(using))
         self._writers = [
-            WriteLane(f"durable-streams-write-{number}", using, settings.queue_size, self._committed, turn)
+            WriteLane(f"durable-streams-write-{number}", using, settings.queue_size, self._committed, turn(using))
             for number in range(lanes)
         ]
         self._reader = ReadLane(
@@ -64,6 +62,7 @@ class Engine:
             self._housekeeper.crowded,
         )
         self.wakeup = make_wakeup(using)
+        self._receivers = ReceiverThread()
         self._stopping = False
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
@@ -117,6 +116,11 @@ class Engine:
         if any(commit.removed for commit in commits):
             self._housekeeper.wake()
         self.publish(commits)
+        self._receivers.tell(commits, self.using)
+
+    def _expired(self, commits: list[Commit]) -> None:
+        self.publish(commits)
+        self._receivers.tell(commits, self.using)
 
     def publish(self, commits: list[Commit]) -> None:
         """Tell all readers what was committed, of this process and of others. Safe to call from any thread."""
@@ -145,6 +149,7 @@ class Engine:
         for lane in self._writers:
             lane.stop()
         self._reader.stop()
+        self._receivers.stop()
         self.wakeup.stop()
 
 
@@ -167,6 +172,7 @@ def announce(commits: list[Commit], using: str) -> None:
     else:
         # No readers in this process, and it may be about to end, as management commands are.
         wakeup_for(using).publish_now(commits)
+    send_signals(commits, using)
 
 
 def wakeup_for(using: str) -> Wakeup:

@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('path', django_durable_streams.models.fields.ExactCharField(editable=False, max_length=512, null=True, unique=True, verbose_name='path')),
                 ('content_type', models.CharField(default='application/octet-stream', max_length=255, verbose_name='content type')),
-                ('tail', models.PositiveBigIntegerField(default=0, help_text='Position after the last byte, as the data is stored.', verbose_name='tail')),
+                ('tail_position', models.PositiveBigIntegerField(db_column='tail', default=0, help_text='Position after the last byte, as the data is stored.', verbose_name='tail')),
                 ('first_position', models.PositiveBigIntegerField(default=0, help_text='Data before this position was dropped.', verbose_name='first retained position')),
                 ('closed', models.BooleanField(default=False, verbose_name='closed')),
                 ('closed_by', models.CharField(blank=True, default='', help_text='Epoch, sequence number and id of the producer whose request closed the stream.', max_length=296, verbose_name='closed by')),

@@ -1,55 +1,33 @@
 """What streams can do in Python: the wire's operations, with the wire's rules and errors.
 
-Every method joins the caller's transaction and has a twin with an `a` in front for asynchronous code.
+Every method but those that wait or write for long (`tail`, `writer`) joins the caller's transaction. Each has a twin
+with an `a` in front for asynchronous code. Those run their database work with Django's `sync_to_async`, in the thread
+whose transaction the caller may be in, be it a view's around `async_to_sync`, or one that a middleware has opened. That
+is why `aappend` does not hand its data to the lanes, which commit by themselves: whether there is a transaction to be
+joined can only be asked in that thread. What is to share commits with other writers goes through `awriter`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from asgiref.sync import sync_to_async
-from django.db import models, router, transaction
+from django.db import models, router
 
 from ..conf import config
 from ..protocol import content, offsets, paths
-from ..protocol.errors import EmptyAppend, InvalidJSON, InvalidOffset
+from ..protocol.errors import EmptyAppend, InvalidOffset
 from ..protocol.producers import ProducerClaim
+from ..protocol.segments import Segment
+from ..protocol.values import Data, encode, messages
 
 if TYPE_CHECKING:
-    from ..store.operations import Appended
+    from ..store.info import StreamInfo
+    from ..store.operations import Append, Appended
+    from ..tailing import Page
     from .stream import Stream
-
-Data = Any
-"""bytes or str; for JSON streams anything that JSON can say."""
-
-
-def encode(content_type: str, value: Data) -> bytes:
-    """Return one message as it is stored in a stream of a content type.
-
-    Raises:
-        InvalidJSON: JSON cannot say it.
-        TypeError: the stream is not in JSON mode, and the value is neither bytes nor text.
-    """
-    if content.is_json(content_type):
-        try:
-            return msgspec.json.encode(value) + b"\n"
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise InvalidJSON(f"The message is not JSON: {error}") from error
-    if isinstance(value, str):
-        return value.encode()
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    raise TypeError(f"A stream of {content_type} takes bytes or str, not {type(value).__name__}.")
-
-
-def decode(content_type: str, stored: bytes) -> Data:
-    """Return a stored message as Python sees it: the JSON value, text for `text/*`, else bytes."""
-    if content.is_json(content_type):
-        return msgspec.json.decode(stored)
-    return stored.decode(errors="replace") if content.is_text(content_type) else stored
 
 
 class StreamMethods(models.Model):
@@ -61,7 +39,7 @@ class StreamMethods(models.Model):
     if TYPE_CHECKING:
         path: Any
         content_type: Any
-        tail: Any
+        tail_position: Any
         closed: Any
 
     def append(
@@ -87,25 +65,27 @@ class StreamMethods(models.Model):
         return self._append(encode(self.content_type, value), close=close, seq=seq, producer=producer)
 
     def append_many(self, values: Iterable[Data], *, batch_bytes: int | None = None) -> int:
-        """Append many messages, and return how many. They become appends of about `batch_bytes`, in one transaction.
+        """Append many messages, and return how many: in one transaction, about `batch_bytes` of them at a time.
 
         Memory stays bounded however many there are; readers see them when the transaction commits.
+
+        Raises:
+            The errors of `append`; then none of the messages is there.
         """
-        limit = batch_bytes or config().page_bytes
+        from ..store import calls
+
         count = 0
-        size = 0
-        parts: list[bytes] = []
-        with transaction.atomic(using=self._alias()):
+
+        def encoded() -> Iterator[bytes]:
+            nonlocal count
             for value in values:
-                part = encode(self.content_type, value)
-                parts.append(part)
-                size += len(part)
+                yield encode(self.content_type, value)
                 count += 1
-                if size >= limit:
-                    self._append(b"".join(parts))
-                    parts, size = [], 0
-            if parts:
-                self._append(b"".join(parts))
+
+        portions = _portions(encoded(), batch_bytes or config().page_bytes)
+        result = calls.append_all((self._appends(portion) for portion in portions), self._alias())
+        if result is not None:
+            self._has_become(result)
         return count
 
     def close(self) -> None:
@@ -166,15 +146,29 @@ class StreamMethods(models.Model):
         Raises:
             InvalidOffset, StreamNotFound, StreamGone.
         """
-        from ..store import calls
+        for info, segment in self._segments(offset):
+            yield from messages(info.content_type, segment)
 
-        position = offsets.decode(offset)
-        if position is offsets.Sentinel.NOW:
-            return
-        start = 0 if isinstance(position, offsets.Sentinel) else position
-        for info, segment in calls.segments(self.path, start, self._alias(), config().page_bytes):
-            for message in segment.messages(info.content_type):
-                yield decode(info.content_type, message.data)
+    def tail(self, offset: str = "-1", *, timeout: float | None = None) -> Iterator[Page]:
+        """Yield what is there past an offset, and then what comes, as pages: lists of messages with their offset.
+
+        What is there is read in the caller's transaction. Then it waits as readers by HTTP do, without a connection,
+        and without asking the database for each; use it outside of transactions, as in a management command.
+
+        Args:
+            offset: `-1` is the start, `now` the end.
+            timeout: seconds to wait for the next page; after that it ends. None waits for ever, 0 not at all.
+
+        It ends as well when the stream is closed, after a page that says so; when the stream is deleted or expires;
+        and when the process is asked to end.
+
+        Raises:
+            InvalidOffset, StreamNotFound, StreamGone; ServiceUnavailable, if the database does not answer: go on at
+            the last page's `next_offset`.
+        """
+        from ..tailing import follow_in_thread
+
+        return follow_in_thread(self.path, offset, self._alias(), timeout)
 
     async def aappend(self, value: Data, **options: Any) -> Appended:
         """The same as `append`."""
@@ -184,20 +178,55 @@ class StreamMethods(models.Model):
         """The same as `append_many`."""
         return await sync_to_async(self.append_many)(values, **options)
 
+    async def aread(self, offset: str = "-1") -> AsyncIterator[Data]:
+        """The same as `read`."""
+        segments = self._segments(offset)
+        while (found := await sync_to_async(lambda: next(segments, None))()) is not None:
+            for message in messages(found[0].content_type, found[1]):
+                yield message
+
+    def atail(self, offset: str = "-1", *, timeout: float | None = None) -> AsyncIterator[Page]:
+        """The same as `tail`, but that it sees only what is committed. It holds neither thread nor connection.
+
+        Wrap it in `contextlib.aclosing` where it may be left in the middle of a longer-lived task.
+        """
+        from ..tailing import follow
+
+        return follow(self.path, offset, self._alias(), timeout)
+
     async def aclose(self) -> None:
         """The same as `close`."""
         await sync_to_async(self.close)()
 
     async def adelete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         """The same as `delete`."""
-        return await sync_to_async(self.delete)(using, keep_parents)
+        return await sync_to_async(self.delete)(using=using, keep_parents=keep_parents)
 
     async def afork(self, path: str, **options: Any) -> Stream:
         """The same as `fork`."""
         return await sync_to_async(self.fork)(path, **options)
 
     def _alias(self) -> str:
-        return self._state.db or router.db_for_write(type(self), instance=self)
+        # For reading too: a replica may not have what was acknowledged.
+        return router.db_for_write(type(self), instance=self)
+
+    def _segments(self, offset: str) -> Iterator[tuple[StreamInfo, Segment]]:
+        from ..store import calls
+
+        position = offsets.decode(offset)
+        if position is offsets.Sentinel.NOW:
+            return iter(())
+        start = 0 if isinstance(position, offsets.Sentinel) else position
+        return calls.segments(self.path, start, self._alias(), config().page_bytes)
+
+    def _appends(self, encoded: list[bytes]) -> list[Append]:
+        """Return the appends for some messages: one for all in JSON mode, where they stay apart, else one each."""
+        from ..store.operations import Append
+
+        if not all(encoded):
+            raise EmptyAppend("There is nothing to append.")
+        parts = [b"".join(encoded)] if content.is_json(self.content_type) else encoded
+        return [Append(self.path, self.content_type, part) for part in parts]
 
     def _append(
         self,
@@ -215,6 +244,23 @@ class StreamMethods(models.Model):
         claim = ProducerClaim(*producer) if producer is not None else None
         result = calls.apply(Append(self.path, self.content_type, data, close, seq, claim), self._alias())
         assert isinstance(result, Appended)
-        self.tail = result.tail
-        self.closed = result.closed
+        self._has_become(result)
         return result
+
+    def _has_become(self, result: Appended) -> None:
+        self.tail_position = result.tail
+        self.closed = result.closed
+
+
+def _portions(parts: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """Yield parts in lists of about a size in bytes."""
+    portion: list[bytes] = []
+    collected = 0
+    for part in parts:
+        portion.append(part)
+        collected += len(part)
+        if collected >= size:
+            yield portion
+            portion, collected = [], 0
+    if portion:
+        yield portion

@@ -12,8 +12,9 @@ from django.utils.translation import gettext_lazy as _
 
 from ..protocol import content, headers, offsets, paths
 from ..protocol.errors import InvalidHeader
+from ..protocol.values import encode
 from .fields import ExactCharField
-from .methods import StreamMethods, encode
+from .methods import StreamMethods
 
 if TYPE_CHECKING:
     from ..store.operations import Create
@@ -50,7 +51,7 @@ class StreamQuerySet(models.QuerySet["Stream"]):
         """
         from ..store import calls
 
-        return calls.create(_create_operation(**options), self.db)
+        return calls.create(_create_operation(**options), self._write_alias())
 
     def ensure(self, path: str, **options: Any) -> tuple[Stream, bool]:
         """Return the stream at a path, created with these options if there is none, and whether it was created.
@@ -60,7 +61,7 @@ class StreamQuerySet(models.QuerySet["Stream"]):
         """
         from ..store import calls
 
-        return calls.ensure(_create_operation(path, **options), self.db)
+        return calls.ensure(_create_operation(path, **options), self._write_alias())
 
     async def acreate(self, **options: Any) -> Stream:
         """The same as `create`."""
@@ -72,10 +73,15 @@ class StreamQuerySet(models.QuerySet["Stream"]):
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete streams by the protocol's rules, one by one: their readers are told, and forks keep their data."""
-        streams = list(self.filter(path__isnull=False, deleted_at__isnull=True))
+        streams = list(self.filter(path__isnull=False, deleted_at__isnull=True).using(self._write_alias()))
         for stream in streams:
             stream.delete()
         return len(streams), {self.model._meta.label: len(streams)}
+
+    def _write_alias(self) -> str:
+        """Return the database that `using` names, or else the one to which the router has streams written."""
+        self._for_write = True
+        return self.db
 
     delete.alters_data = True  # type: ignore[attr-defined]
     delete.queryset_only = True  # type: ignore[attr-defined]
@@ -112,8 +118,8 @@ class Stream(StreamMethods):
     content_type = models.CharField(
         _("content type"), max_length=content.MAX_CONTENT_TYPE_LENGTH, default=content.DEFAULT_CONTENT_TYPE
     )
-    tail = models.PositiveBigIntegerField(
-        _("tail"), default=0, help_text=_("Position after the last byte, as the data is stored.")
+    tail_position = models.PositiveBigIntegerField(
+        _("tail"), db_column="tail", default=0, help_text=_("Position after the last byte, as the data is stored.")
     )
     first_position = models.PositiveBigIntegerField(
         _("first retained position"), default=0, help_text=_("Data before this position was dropped.")
@@ -168,4 +174,4 @@ class Stream(StreamMethods):
     @property
     def next_offset(self) -> str:
         """The offset after the last byte (`Stream-Next-Offset`)."""
-        return offsets.encode(self.tail)
+        return offsets.encode(self.tail_position)

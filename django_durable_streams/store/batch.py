@@ -87,6 +87,7 @@ class Batch:
         deleted = [self._streams.get(operation.path) for operation in operations if type(operation) is Delete]
         self._count_forks([*expired, *(state for state in deleted if state is not None)])
         for state in expired:
+            state.expired = True
             self._remove(state)
         self._load_producers(operations)
 
@@ -219,8 +220,9 @@ class Batch:
             if chunks:
                 sql.insert_chunks(cursor, chunks)
             _save_producers(cursor, sql, written, now)
-        self._commits += [state.commit() for state in written]
-        self._commits += [state.commit(removed=True) for state in (*removed, *self._softly)]
+        self._commits += [state.commit() for state in changed]
+        self._commits += [state.commit(created=True) for state in created]
+        self._commits += [state.removal() for state in (*removed, *self._softly)]
         for state in written:
             state.saved()
         self._removed.clear()

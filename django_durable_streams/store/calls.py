@@ -6,18 +6,22 @@ rolled back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
-from django.db import transaction
+from django.db import connections, transaction
+from django.utils import timezone
 
 from ..models import Stream
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamNotFound
 from ..protocol.segments import Segment
-from . import reading, writing
-from .batch import Locked
+from . import lifetime, reading, writing
+from .batch import Locked, Outcome
 from .cache import SegmentCache
 from .info import StreamInfo
-from .operations import Commit, Create, Created, Operation, Result
+from .operations import Append, Appended, Commit, Create, Created, Operation, Result, Touch
+from .turns import turn
 
 Listener = Callable[[list[Commit], str], None]
 
@@ -36,14 +40,49 @@ def apply(operation: Operation, using: str) -> Result:
     Raises:
         DurableStreamsError: the operation was refused; nothing was changed.
     """
-    outcomes, commits = writing.apply([operation], using)
-    outcome = outcomes[0]
-    if commits:
-        transaction.on_commit(lambda: _tell(commits, using), using=using)
+    with _turn(using):
+        outcomes, commits = writing.apply([operation], using)
+    _tell_on_commit(commits, using)
+    return _result(outcomes[0])
+
+
+def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
+    """Apply appends to one stream in one transaction, a portion at a time in memory, and return the last's result.
+
+    Raises:
+        DurableStreamsError: one was refused; nothing was changed.
+    """
+    result: Result | None = None
+    whole: Commit | None = None
+    with transaction.atomic(using=using):
+        for operations in portions:
+            outcomes, commits = writing.apply(operations, using)
+            for outcome in outcomes:
+                result = _result(outcome)
+            for commit in commits:
+                # Without the data, which would be held until the whole is committed. Readers fetch it page by page.
+                whole = commit if whole is None else replace(commit, start=whole.start, data=b"", ends=[])
+        if whole is not None:
+            _tell_on_commit([whole], using)
+    assert result is None or isinstance(result, Appended)
+    return result
+
+
+def _result(outcome: Outcome) -> Result:
     if isinstance(outcome, DurableStreamsError):
         raise outcome
     assert not isinstance(outcome, Locked)  # it waits
     return outcome
+
+
+def _turn(using: str) -> AbstractContextManager[object]:
+    """Return what to hold around an operation. Inside a transaction, the caller's turn has begun with that."""
+    return nullcontext() if connections[using].in_atomic_block else turn(using)
+
+
+def _tell_on_commit(commits: list[Commit], using: str) -> None:
+    if commits:
+        transaction.on_commit(lambda: _tell(commits, using), using=using)
 
 
 def _tell(commits: list[Commit], using: str) -> None:
@@ -83,13 +122,15 @@ def find(path: str, using: str) -> StreamInfo:
 
 
 def segments(path: str, position: int, using: str, page_bytes: int) -> Iterator[tuple[StreamInfo, Segment]]:
-    """Yield what a stream has past a position, page by page, each with the stream as it was then.
+    """Yield what a stream has past a position, page by page, each with the stream as it was then. Renews its TTL.
 
     Raises:
         StreamNotFound, StreamGone: also in the middle, if the stream is deleted meanwhile.
     """
     cache = SegmentCache(0)
     first = find(path, using)
+    if lifetime.needs_touch(first.ttl, first.deadline, timezone.now()):
+        apply(Touch(path), using)
     info = first
     while position < info.tail:
         key = (info.id, position)

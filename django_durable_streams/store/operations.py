@@ -107,7 +107,8 @@ Result = Created | Appended | Done
 class Commit:
     """What a batch changed in one stream, for those who wait on it.
 
-    `data` are the bytes from `start` to `tail`; `ends` the positions at which its appends end.
+    `data` are the bytes from `start` to `tail`; `ends` the positions at which its appends end. Both are empty where the
+    data is too much to be handed around. `closed` is how the stream is now, `closes` whether it came to that here.
     """
 
     stream_id: int
@@ -119,3 +120,6 @@ class Commit:
     removed: bool = False
     data: bytes = b""
     ends: list[int] = field(default_factory=list)
+    created: bool = False
+    closes: bool = False
+    expired: bool = False

@@ -91,4 +91,5 @@ def _remove(query: StreamQuerySet, moment: datetime) -> None:
 
 def _removal(stream: Stream) -> Commit:
     path = stream.path or ""
-    return Commit(stream.pk, path, stream.content_type, stream.tail, stream.tail, stream.closed, removed=True)
+    tail = stream.tail_position
+    return Commit(stream.pk, path, stream.content_type, tail, tail, stream.closed, removed=True, expired=True)

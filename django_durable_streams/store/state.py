@@ -26,6 +26,7 @@ class StreamState:
         "data",
         "deadline",
         "ends",
+        "expired",
         "expires_at",
         "fork_position",
         "id",
@@ -39,6 +40,7 @@ class StreamState:
         "tail",
         "touched_producers",
         "ttl",
+        "was_closed",
     )
 
     def __init__(self, info: StreamInfo) -> None:
@@ -46,7 +48,7 @@ class StreamState:
         self.path = info.path
         self.content_type = info.content_type
         self.tail = self.start = info.tail
-        self.closed = info.closed
+        self.closed = self.was_closed = info.closed
         self.closed_by = info.closed_by
         self.last_seq = info.last_seq
         self.ttl = info.ttl
@@ -56,6 +58,7 @@ class StreamState:
         self.fork_position = info.fork_position
         self.lineage = info.lineage
         self.changed = False
+        self.expired = False
         self.data: list[bytes] = []
         self.ends: list[int] = []
         self.producers: dict[str, ProducerState] = {}
@@ -222,18 +225,40 @@ class StreamState:
             lineage=self.lineage,
         )
 
-    def commit(self, *, removed: bool = False) -> Commit:
+    def commit(self, *, created: bool = False) -> Commit:
         """Return what has changed since the last time the stream was saved."""
-        if removed:
-            return Commit(self.id, self.path, self.content_type, self.tail, self.tail, self.closed, removed=True)
         data = b"".join(self.data)
+        closes = self.closed and (created or not self.was_closed)
         return Commit(
-            self.id, self.path, self.content_type, self.start, self.tail, self.closed, data=data, ends=self.ends
+            self.id,
+            self.path,
+            self.content_type,
+            self.start,
+            self.tail,
+            self.closed,
+            data=data,
+            ends=self.ends,
+            created=created,
+            closes=closes,
+        )
+
+    def removal(self) -> Commit:
+        """Return that the stream is no more."""
+        return Commit(
+            self.id,
+            self.path,
+            self.content_type,
+            self.tail,
+            self.tail,
+            self.closed,
+            removed=True,
+            expired=self.expired,
         )
 
     def saved(self) -> None:
         """Take note that the database has it all."""
         self.start = self.tail
+        self.was_closed = self.closed
         self.data = []
         self.ends = []
         self.changed = False

@@ -39,7 +39,7 @@ def forwards(stream: Stream, limit: int, count: int) -> list[bytes]:
 
 def backwards(stream: Stream, limit: int, count: int) -> list[bytes]:
     found: list[Message] = []
-    while page := before(stream, found[0].start if found else stream.tail, limit, count):
+    while page := before(stream, found[0].start if found else stream.tail_position, limit, count):
         assert len(page) <= count
         found = page + found
     return [message.data for message in found]
@@ -55,7 +55,7 @@ def text(path: str, *messages: str) -> Stream:
 def test_messages_come_page_by_page_in_both_directions() -> None:
     stream = text("log", *(f"line {number}\n" for number in range(25)))
     assert [message.data for message in after(stream, 0, count=2)] == [b"line 0\n", b"line 1\n"]
-    assert [message.data for message in before(stream, stream.tail, count=2)] == [b"line 23\n", b"line 24\n"]
+    assert [message.data for message in before(stream, stream.tail_position, count=2)] == [b"line 23\n", b"line 24\n"]
     assert forwards(stream, 20, 4) == backwards(stream, 20, 4) == [b"line %d\n" % number for number in range(25)]
 
 
@@ -76,7 +76,7 @@ def test_the_pages_of_a_fork_reach_back_into_its_sources() -> None:
     last = middle.fork("c")
     last.append("five")
     assert forwards(last, 1, 3) == backwards(last, 1, 3) == [b"one", b"two", b"four", b"five"]
-    assert [message.data for message in before(last, last.tail)] == [b"one", b"two", b"four", b"five"]
+    assert [message.data for message in before(last, last.tail_position)] == [b"one", b"two", b"four", b"five"]
 
 
 def test_a_fork_that_is_cut_inside_an_append_shows_what_it_has_of_it() -> None:
@@ -90,14 +90,14 @@ def test_there_is_nothing_before_the_beginning_or_after_the_end() -> None:
     empty = Stream.objects.create(path="empty")
     assert after(empty, 0) == before(empty, 0) == []
     stream = text("log", "one")
-    assert before(stream, 0) == after(stream, stream.tail) == []
+    assert before(stream, 0) == after(stream, stream.tail_position) == []
     assert [message.data for message in before(stream, 10**15)] == [b"one"]
 
 
 def test_data_that_has_gone_ends_a_page() -> None:
     stream = text("log", "one", "two", "three")
     Chunk.objects.filter(stream=stream, start=3).delete()
-    assert [message.data for message in before(stream, stream.tail)] == [b"three"]
+    assert [message.data for message in before(stream, stream.tail_position)] == [b"three"]
     assert after(stream, 3) == []
     assert [message.data for message in before(stream, 5)] == [b"one"]
 
@@ -118,9 +118,9 @@ def test_what_is_read_does_not_grow_with_the_stream(compacted: bool, django_asse
     original = reading._runs
     with mock.patch.object(reading, "_runs", measured), django_assert_max_num_queries(12):
         assert len(after(stream, 0, 250 * KIB)) == 2
-        assert len(after(stream, stream.tail // 2, 250 * KIB)) == 2
-        assert before(stream, stream.tail, 250 * KIB)[-1].end == stream.tail
-        assert before(stream, stream.tail // 2, 250 * KIB)[-1].end == stream.tail // 2
+        assert len(after(stream, stream.tail_position // 2, 250 * KIB)) == 2
+        assert before(stream, stream.tail_position, 250 * KIB)[-1].end == stream.tail_position
+        assert before(stream, stream.tail_position // 2, 250 * KIB)[-1].end == stream.tail_position // 2
     # A page, and at each of its ends a chunk that reaches beyond it.
     assert max(read) <= 250 * KIB + 2 * 1024 * KIB
     if not compacted:

@@ -90,7 +90,7 @@ def test_a_batch_does_what_its_operations_do_one_after_the_other(given_batches: 
             if row is None or known is None:
                 continue
             assert (row.content_type, row.closed, row.last_seq) == (known.content_type, known.closed, known.last_seq)
-            assert row.tail == len(known.content)
+            assert row.tail_position == len(known.content)
             assert content_of(path) == known.content
             producers = Producer.objects.filter(stream=row).values_list("producer_id", "epoch", "seq")
             assert {name: (epoch, seq) for name, epoch, seq in producers} == known.producers
@@ -115,7 +115,7 @@ def test_commits_tell_readers_exactly_what_was_added(given_batches: list[list[Op
             seen[commit.stream_id] = data + commit.data, ends + list(commit.ends), commit.closed
     streams = {stream.pk: stream for stream in Stream.objects.filter(path__startswith=f"{prefix}-")}
     assert {key: data for key, (data, _, _) in seen.items() if data} == {
-        key: content_of(stream.path) for key, stream in streams.items() if stream.tail
+        key: content_of(stream.path) for key, stream in streams.items() if stream.tail_position
     }
     for key, (_, ends, closed) in seen.items():
         assert streams[key].closed == closed
@@ -234,7 +234,7 @@ def test_a_batch_that_fails_in_the_database_changes_nothing(monkeypatch: pytest.
         apply(Append(path, TEXT, b"x", seq="5", producer=ProducerClaim("p", 0, 0)))
     monkeypatch.undo()
     row = Stream.objects.get(path=path)
-    assert (row.tail, row.last_seq, content_of(path)) == (6, None, b"before")
+    assert (row.tail_position, row.last_seq, content_of(path)) == (6, None, b"before")
     assert not Producer.objects.filter(stream=row).exists()
 
 
