@@ -13,6 +13,9 @@ class DurableStreamsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from .access import forgetting
+
+        forgetting.connect()
         from . import (
             checks,  # noqa: F401  registers the system checks
             engine,  # noqa: F401  tells readers of what is committed

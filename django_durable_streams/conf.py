@@ -66,6 +66,36 @@ class Config:
     """Objects that a process which serves streams may make between two runs of Python's garbage collector; 0 leaves
     the collector alone. With Python's own 700, every batch of requests runs it, over everything that waits."""
 
+    permission: Any = "django_durable_streams.permissions.ModelPermissions"
+    """Who may do what: the dotted path of a permission class, a dict with CLASS and its options, or a list of these,
+    of which any may allow."""
+
+    remember_seconds: float = 5.0
+    """Seconds for which the ASGI application remembers who a session's user is and what Django's permissions allow
+    that user. What is revoked in another process works at most so long."""
+
+    live_check_interval: float = 10.0
+    """Seconds between looks whether a live reader may still read."""
+
+    rate_limits: Mapping[str, str] = field(default_factory=dict)
+    """How often a user, or the address of those who are not logged in, may do something: by action (create, read,
+    append, close, delete), as in `{"append": "100/s", "create": "1000/h"}`. More is refused with 429."""
+
+    rate_limit_cache: str = "default"
+    """Alias of the cache in which requests are counted."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of the proxies whose `X-Forwarded-For` is believed."""
+
+    max_live_readers: int = 0
+    """Live readers of one process. More are refused with 503. 0 is no limit."""
+
+    path_patterns: tuple[str, ...] = ()
+    """Patterns of the paths at which streams may be created over HTTP, such as `chat/*`. Empty: everywhere."""
+
+    content_types: tuple[str, ...] = ()
+    """Content types that streams may be created with over HTTP. Empty: all."""
+
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may use the streams: `https://app.example.com`, or `*` for every page."""
 
@@ -77,8 +107,9 @@ def _read() -> Config:
     given: dict[str, Any] = getattr(settings, SETTING, {})
     known = {known.name.upper(): known.name for known in fields(Config)}
     values = {known[key]: value for key, value in given.items() if key in known}
-    if "cors_origins" in values:
-        values["cors_origins"] = tuple(values["cors_origins"])
+    for name in ("trusted_proxies", "path_patterns", "content_types", "cors_origins"):
+        if name in values:
+            values[name] = tuple(values[name])
     return Config(**values)
 
 

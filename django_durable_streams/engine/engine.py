@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from threading import Lock
 from typing import cast
@@ -16,6 +16,7 @@ from django.db import connections, router
 
 from ..conf import config
 from ..models import Stream
+from ..protocol.errors import ServiceUnavailable
 from ..protocol.offsets import Sentinel
 from ..store import calls
 from ..store.cache import SegmentCache
@@ -111,6 +112,16 @@ class Engine:
                 hub.subscriber = self.wakeup.subscriber(hub)
         return hub
 
+    def check_room(self) -> None:
+        """See that there may be one more live reader.
+
+        Raises:
+            ServiceUnavailable: there are MAX_LIVE_READERS already (503, carries `Retry-After`).
+        """
+        limit = config().max_live_readers
+        if limit and sum(hub.readers for hub in list(self._hubs.values())) >= limit:
+            raise ServiceUnavailable("Too many live readers are here. Try again.", ((b"retry-after", b"5"),))
+
     def _committed(self, commits: list[Commit]) -> None:
         self._housekeeper.count(commits)
         if any(commit.removed for commit in commits):
@@ -189,6 +200,7 @@ def _lone_wakeup(using: str) -> Wakeup:
 _engines: dict[str, Engine] = {}
 _default: Engine | None = None
 _lock = Lock()
+_also_to_stop: list[Callable[[], None]] = []
 
 
 def engine_for(using: str | None = None) -> Engine:
@@ -212,11 +224,19 @@ def running_engines() -> list[Engine]:
 
 
 def stop_engines() -> None:
-    """End all engines of this process; the next use makes new ones."""
+    """End all engines of this process, and what was to stop with them; the next use makes new ones."""
     engines = running_engines()
     _forget_engines()
     for engine in engines:
         engine.stop()
+    for stop in _also_to_stop:
+        stop()
+
+
+def at_stop(stop: Callable[[], None]) -> Callable[[], None]:
+    """Have a function called whenever the engines are stopped: for threads of others. Usable as a decorator."""
+    _also_to_stop.append(stop)
+    return stop
 
 
 def _forget_engines() -> None:

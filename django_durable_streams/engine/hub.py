@@ -150,6 +150,7 @@ class Hub:
 
     def __init__(self, engine: Engine) -> None:
         self.stopping = False
+        self.readers = 0
         self.subscriber: Subscriber | None = None
         self.loop = asyncio.get_running_loop()
         self._engine = engine
@@ -170,6 +171,7 @@ class Hub:
             if self._ticker is None or self._ticker.done():
                 self._ticker = self.loop.create_task(self._tick())
         watch.listeners.add(listener)
+        self.readers += 1
         watch.idle_since = None
         if watch.ready is not None:
             try:
@@ -181,7 +183,9 @@ class Hub:
 
     def leave(self, watch: Watch, listener: Listener) -> None:
         """Take a listener away."""
-        watch.listeners.discard(listener)
+        if listener in watch.listeners:
+            watch.listeners.remove(listener)
+            self.readers -= 1
         if not watch.listeners:
             watch.idle_since = time.monotonic()
 

@@ -107,6 +107,13 @@ class InvalidEpoch(BadRequest):
     title = "Invalid producer epoch"
 
 
+class NotAuthenticated(DurableStreamsError):
+    """The request needs credentials, or others than it has."""
+
+    status = 401
+    title = "Not authenticated"
+
+
 class PermissionDenied(DurableStreamsError):
     """The caller may not do this."""
 
@@ -190,6 +197,20 @@ class PayloadTooLarge(DurableStreamsError):
 
     status = 413
     title = "Payload too large"
+
+
+class UnsupportedContentType(DurableStreamsError):
+    """Streams of this content type are not created here."""
+
+    status = 415
+    title = "Content type not supported"
+
+
+class TooManyRequests(DurableStreamsError):
+    """The caller has done this too often for now."""
+
+    status = 429
+    title = "Too many requests"
 
 
 class LiveModeUnsupported(DurableStreamsError):

@@ -35,10 +35,12 @@ ETAG = b"etag"
 IF_NONE_MATCH = b"if-none-match"
 LOCATION = b"location"
 RETRY_AFTER = b"retry-after"
+AUTHORIZATION = b"authorization"
 ALLOW = b"allow"
 
 SINGLE = frozenset(
     {
+        AUTHORIZATION,
         CONTENT_TYPE,
         CONTENT_LENGTH,
         STREAM_CLOSED,
@@ -54,6 +56,9 @@ SINGLE = frozenset(
     }
 )
 """Request headers that mean nothing when they come twice; a doubled one is refused."""
+
+LISTS = {IF_NONE_MATCH: b", ", b"cookie": b"; ", b"x-forwarded-for": b", "}
+"""Request headers that may come in several lines, and what joins them."""
 
 MAX_SAFE_INTEGER = 2**53 - 1
 """The largest producer epoch and sequence number: what JavaScript counts exactly (section 5.2.1)."""

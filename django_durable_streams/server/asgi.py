@@ -100,6 +100,10 @@ class _AsgiRequest(Request):
         self.unsent: list[Awaitable[None]] = []
         self.body_ended = False
 
+    @property
+    def source(self) -> Scope:
+        return self._scope
+
     def url(self) -> bytes:
         return absolute_url(self._scope.get("scheme", "http"), self._scope["path"], self.headers)
 

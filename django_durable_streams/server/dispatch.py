@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from ..access.guard import current_guard
 from ..engine import engine_for
 from ..protocol.errors import DurableStreamsError
 from .cors import complete, policy
@@ -24,7 +25,11 @@ async def respond(request: Request) -> Response | EventStream:
         if request.method == "OPTIONS":
             response = policy().preflight(request)
         else:
-            response = await handler_for(request.method)(request, engine_for())
+            handler = handler_for(request.method)
+            guard = current_guard()
+            if guard is not None:
+                await guard.admit(request)
+            response = await handler(request, engine_for())
     except DurableStreamsError as error:
         response = error_response(error)
     except ClientDisconnected:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from urllib.parse import unquote
 
 from django.utils import timezone
 
@@ -21,7 +20,6 @@ from ..protocol.errors import (
     InvalidParameter,
     LiveModeUnsupported,
     MethodNotAllowed,
-    StreamNotFound,
 )
 from ..protocol.producers import ProducerClaim
 from ..store import lifetime
@@ -85,6 +83,8 @@ async def append(request: Request, engine: Engine) -> Response:
         given = request.header(headers.STREAM_SEQ)
         seq = headers.opaque("Stream-Seq", given) if given is not None else None
     body = await request.read_body()
+    if body and request.refuse_body is not None:
+        raise request.refuse_body()
     content_type = None
     data, defect = body, None
     if body:
@@ -155,7 +155,7 @@ async def read(request: Request, engine: Engine) -> Response | EventStream:
     if live is not None:
         watch_signals()
     if live == "sse":
-        return _events(view, engine, request.parameter("cursor"))
+        return _events(request, view, engine)
     if live == "long-poll":
         return await _long_poll(request, view, engine)
     return _page(request, view, is_now=position is offsets.Sentinel.NOW)
@@ -180,9 +180,10 @@ def _page(request: Request, view: View, *, is_now: bool) -> Response:
 async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
     """Answer a long-poll (section 5.7)."""
     if view.segment is None and not view.closed:
+        engine.check_room()
         leaving = request.disconnected()
         disconnected = asyncio.ensure_future(leaving) if leaving is not None else None
-        poll = LongPoll(engine, view, lambda news: _deliver(request, news), lasting=request.can_stream)
+        poll = LongPoll(engine, view, lambda news: _deliver(request, news), request.grant, lasting=request.can_stream)
         try:
             view = await poll.wait(disconnected)
         finally:
@@ -190,6 +191,8 @@ async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
                 disconnected.cancel()
         if poll.delivered:
             return _SENT
+        if request.grant is not None:
+            request.grant.check()
     return _long_poll_answer(request, view)
 
 
@@ -226,8 +229,9 @@ def _shared_answer(view: View, cursor: int) -> Response:
     return _with_body(found, view)
 
 
-def _events(view: View, engine: Engine, cursor: str | None) -> EventStream:
+def _events(request: Request, view: View, engine: Engine) -> EventStream:
     """Answer an SSE read (section 5.8)."""
+    engine.check_room()
     found: list[Header] = [
         (headers.CONTENT_TYPE, b"text/event-stream"),
         _NO_CACHE,
@@ -236,7 +240,7 @@ def _events(view: View, engine: Engine, cursor: str | None) -> EventStream:
     ]
     if not content.is_text(view.info.content_type):
         found.append((headers.STREAM_SSE_DATA_ENCODING, b"base64"))
-    return EventStream(found, SseReader(engine, view, cursor))
+    return EventStream(found, SseReader(engine, view, request.parameter("cursor"), request.grant))
 
 
 def _position_headers(view: View) -> list[Header]:
@@ -262,7 +266,7 @@ def _cacheable() -> bytes:
 
 def _fork(request: Request) -> Fork | None:
     """Return what a create wants to fork, or None (section 4.2)."""
-    source = request.header(headers.STREAM_FORKED_FROM)
+    source = request.fork_source()
     token = request.header(headers.STREAM_FORK_OFFSET)
     count = request.header(headers.STREAM_FORK_SUB_OFFSET)
     if source is None:
@@ -273,10 +277,7 @@ def _fork(request: Request) -> Fork | None:
     if isinstance(position, offsets.Sentinel):
         raise InvalidOffset("Stream-Fork-Offset is an offset that the server returned; leave it out for the tail.")
     sub_offset = headers.sub_offset(count) if count is not None else 0
-    path, root = unquote(source), request.root()
-    if not path.startswith(root):
-        raise StreamNotFound(f"Stream-Forked-From is the path of a stream on this server, below {root}.")
-    return Fork(paths.validate(path[len(root) :]), position, sub_offset)
+    return Fork(source, position, sub_offset)
 
 
 def _wants_closed(request: Request) -> bool:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from enum import Enum
 
+from ..access.grants import Grant
 from ..conf import config
 from ..engine import Engine
 from ..engine.hub import Hub, Watch
@@ -25,14 +26,24 @@ class LongPoll:
     Args:
         view: the stream as it was seen, with nothing past its position.
         deliver: sends the answer that a view is, if that can be done at once, and returns whether it was.
+        grant: what the read stands on, where that can end. Then the wait ends too.
         lasting: whether the event loop goes on after the request.
     """
 
-    def __init__(self, engine: Engine, view: View, deliver: Callable[[View], bool], *, lasting: bool = True) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        view: View,
+        deliver: Callable[[View], bool],
+        grant: Grant | None = None,
+        *,
+        lasting: bool = True,
+    ) -> None:
         self.delivered = False
         self._engine = engine
         self._view = view
         self._deliver = deliver
+        self._grant = grant
         self._watch: Watch | None = None
         self._hub = engine.hub(lasting=lasting)
         self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -42,7 +53,7 @@ class LongPoll:
         watch = self._watch
         if watch is None or self._woken.done():
             return  # before it waits it looks by itself
-        view = None if watch.removed else watch.view(self._view.position)
+        view = None if watch.removed or not self._may_go_on(time.monotonic()) else watch.view(self._view.position)
         if view is not None and view.segment is not None:
             self.delivered = self._deliver(view)
         elif view is not None and not view.closed and not self._hub.stopping:
@@ -55,7 +66,12 @@ class LongPoll:
             self._woken.set_result(None)
 
     def tick(self, now: float) -> None:
-        """Time passes; the wait has a timeout of its own."""
+        """Time passes; the wait has a timeout of its own, but what it stands on may end."""
+        if not self._may_go_on(now):
+            self.wake()
+
+    def _may_go_on(self, now: float) -> bool:
+        return self._grant is None or self._grant.holds(now)
 
     async def wait(self, disconnected: asyncio.Task[None] | None) -> View:
         """Return the stream and what has come past the position; where nothing came, the time is up.
@@ -74,7 +90,10 @@ class LongPoll:
         try:
             if not (watch.tail > position or watch.closed or watch.removed or hub.stopping):
                 # Not asyncio.wait_for, whose bookkeeping is felt when hundreds wake at once.
-                timer = hub.loop.call_later(config().long_poll_timeout, self.wake)
+                seconds = config().long_poll_timeout
+                if self._grant is not None:
+                    seconds = min(seconds, self._grant.seconds_left)
+                timer = hub.loop.call_later(seconds, self.wake)
                 self._watch = watch
                 try:
                     await self._woken
@@ -106,14 +125,16 @@ class SseReader:
     Args:
         view: the stream as the request found it, with the first page.
         client_cursor: the `cursor` parameter.
+        grant: what the read stands on, where that can end. Then the response ends as it does after its time.
     """
 
-    def __init__(self, engine: Engine, view: View, client_cursor: str | None) -> None:
+    def __init__(self, engine: Engine, view: View, client_cursor: str | None, grant: Grant | None = None) -> None:
         settings = config()
         self.finished = False
         self.on_news: Callable[[], None] = self.wake
         """Called when there may be a chunk to take. A door may put its own function here while it waits."""
         self._engine = engine
+        self._grant = grant
         self._info = view.info
         self._position = view.position
         self._first: View | None = view
@@ -161,7 +182,7 @@ class SseReader:
             return self._from_view(view)
         if self.finished or self._abandoned or watch.removed:
             return self._finish()
-        over = self._bytes_left <= 0 or self._hub.stopping or time.monotonic() >= self._deadline
+        over = self._bytes_left <= 0 or self._hub.stopping or self._is_due(time.monotonic())
         if self._position < watch.tail and not over:
             frame = watch.frame(self._position, self._cursor())
             if frame is None:
@@ -203,8 +224,12 @@ class SseReader:
 
     def tick(self, now: float) -> None:
         """Time passes: the response may be over, or a proxy in need of traffic."""
-        if self._woken is not None and (now >= self._deadline or now - self._last_chunk >= self._keep_alive):
+        if self._woken is not None and (self._is_due(now) or now - self._last_chunk >= self._keep_alive):
             self.on_news()
+
+    def _is_due(self, now: float) -> bool:
+        """Whether the response's time is over, or what it stands on has ended."""
+        return now >= self._deadline or (self._grant is not None and not self._grant.holds(now))
 
     async def _fetch(self) -> bytes:
         try:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from ..conf import config
-from ..protocol import headers
+from ..protocol import headers, paths
 from ..protocol.errors import (
     DurableStreamsError,
     InvalidHeader,
     InvalidOffset,
     InvalidParameter,
     PayloadTooLarge,
+    StreamNotFound,
 )
 
 if TYPE_CHECKING:
+    from ..access.callers import Caller, Source
+    from ..access.grants import Grant
     from .live import SseReader
 
 Header = tuple[bytes, bytes]
@@ -41,10 +44,13 @@ class Request(ABC):
         InvalidHeader: a header that means something here came twice.
     """
 
-    __slots__ = ("_parameters", "headers", "method", "path", "query")
+    __slots__ = ("_parameters", "grant", "headers", "method", "path", "query", "refuse_body")
 
     can_stream = True
     """Whether this deployment can hold a response open."""
+
+    caller: Caller | None = None
+    """Who sent it, where the door knows."""
 
     def __init__(self, method: str, path: str, query: bytes, header_list: list[Header]) -> None:
         self.method = method
@@ -52,11 +58,18 @@ class Request(ABC):
         self.query = query
         self.headers = dict(header_list)
         self._parameters: dict[str, str] | None = None
+        self.grant: Grant | None = None  # what a live read stands on, where that can end
+        self.refuse_body: Callable[[], DurableStreamsError] | None = None  # where only an empty body is allowed
         if len(self.headers) != len(header_list):
             _refuse_doubled(header_list)
-            if headers.IF_NONE_MATCH in self.headers:  # a list, which may come in several lines
-                tags = [value for name, value in header_list if name == headers.IF_NONE_MATCH]
-                self.headers[headers.IF_NONE_MATCH] = b", ".join(tags)
+            for name, separator in headers.LISTS.items():
+                if name in self.headers:
+                    self.headers[name] = separator.join(value for key, value in header_list if key == name)
+
+    @property
+    @abstractmethod
+    def source(self) -> Source:
+        """The ASGI scope or Django's request, for those who decide by it whether it is allowed."""
 
     @abstractmethod
     def url(self) -> bytes:
@@ -85,6 +98,20 @@ class Request(ABC):
         Returns False where the door cannot; then nothing was sent.
         """
         return False
+
+    def fork_source(self) -> str | None:
+        """Return the path of the stream that a create wants to fork, or None (section 4.2).
+
+        Raises:
+            InvalidPath, StreamNotFound: no stream of this server can have it.
+        """
+        source = self.header(headers.STREAM_FORKED_FROM)
+        if source is None:
+            return None
+        path, root = unquote(source), self.root()
+        if not path.startswith(root):
+            raise StreamNotFound(f"Stream-Forked-From is the path of a stream on this server, below {root}.")
+        return paths.validate(path[len(root) :])
 
     def header(self, name: bytes) -> str | None:
         """Return a header's value as text, or None where it did not come."""

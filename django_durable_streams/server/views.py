@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from urllib.parse import quote
 
+from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
@@ -13,6 +14,8 @@ from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
+from ..access.callers import Caller
+from ..access.guard import current_guard
 from ..conf import config
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError
@@ -24,7 +27,7 @@ from .threads import release_thread
 class _DjangoRequest(Request):
     """A request that has come through Django's handler and middleware."""
 
-    __slots__ = ("_request", "can_stream")
+    __slots__ = ("_request", "caller", "can_stream")
 
     def __init__(self, request: HttpRequest, path: str) -> None:
         self.can_stream = isinstance(request, ASGIRequest)
@@ -34,6 +37,11 @@ class _DjangoRequest(Request):
             found, query = _wsgi_headers(request), request.META.get("QUERY_STRING", "").encode("latin-1")
         super().__init__(request.method or "", path, query, found)
         self._request = request
+        self.caller: Caller | None = None
+
+    @property
+    def source(self) -> HttpRequest:
+        return self._request
 
     def url(self) -> bytes:
         return self._request.build_absolute_uri(quote(self._request.path)).encode("ascii")
@@ -59,10 +67,14 @@ class StreamView(View):
     async def dispatch(self, request: HttpRequest, stream_path: str = "") -> HttpResponseBase:  # type: ignore[override]
         """Answer any method; which of them streams know is for the handlers to say."""
         request.get_host()  # raises what Django answers with 400; CommonMiddleware may not be there to ask
-        if isinstance(request, ASGIRequest):
-            await release_thread()
         try:
-            response = await respond(_DjangoRequest(request, stream_path))
+            stream_request = _DjangoRequest(request, stream_path)
+            guard = current_guard()
+            if guard is not None:
+                stream_request.caller = await sync_to_async(guard.callers.of_request)(request)
+            if isinstance(request, ASGIRequest):
+                await release_thread()
+            response = await respond(stream_request)
         except DurableStreamsError as error:
             response = refuse(error)
         if request.method == "HEAD" and isinstance(response, Response):

@@ -6,13 +6,13 @@ from itertools import count
 
 import pytest
 from django.core.asgi import get_asgi_application
-from django.test import override_settings
 from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from django_durable_streams.server.asgi import DurableStreams
 from tests.asgi_client import AsgiClient, Reply
+from tests.overriding import override_streams
 
 methods = st.sampled_from(["GET", "GET", "HEAD", "POST", "POST", "PUT", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
 segments = st.sampled_from(
@@ -75,9 +75,7 @@ queries = st.lists(
 ).map(lambda pairs: b"&".join(name + b"=" + value for name, value in pairs))
 bodies = st.sampled_from([b"", b"x", b"{", b"[]", b"[1,2]", b'"\\ud83d"', b"\xff\x00", b"x" * 3000, b"[" * 2000])
 
-SMALL = override_settings(
-    DURABLE_STREAMS={"MAX_APPEND_BYTES": 2500, "LONG_POLL_TIMEOUT": 0.005, "CORS_ORIGINS": ["https://a.example"]}
-)
+SMALL = override_streams(MAX_APPEND_BYTES=2500, LONG_POLL_TIMEOUT=0.005, CORS_ORIGINS=["https://a.example"])
 _numbers = count()
 
 

@@ -1,12 +1,12 @@
 import pytest
-from django.test import override_settings
 
 from tests.asgi_client import AsgiClient
+from tests.overriding import override_streams
 
 OURS = {"origin": "https://app.example"}
 OTHERS = {"origin": "https://evil.example"}
-ALLOWED = override_settings(DURABLE_STREAMS={"CORS_ORIGINS": ["https://app.example"]})
-ANYBODY = override_settings(DURABLE_STREAMS={"CORS_ORIGINS": ["*"]})
+ALLOWED = override_streams(CORS_ORIGINS=["https://app.example"])
+ANYBODY = override_streams(CORS_ORIGINS=["*"])
 
 
 async def test_pages_of_other_origins_may_do_nothing_by_default(client: AsgiClient) -> None:

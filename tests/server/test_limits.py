@@ -4,8 +4,9 @@ from django.test import override_settings
 
 from django_durable_streams.server.asgi import DurableStreams
 from tests.asgi_client import AsgiClient
+from tests.overriding import override_streams
 
-SMALL = override_settings(DURABLE_STREAMS={"MAX_APPEND_BYTES": 1000})
+SMALL = override_streams(MAX_APPEND_BYTES=1000)
 PLAIN = {"content-type": "text/plain"}
 
 
@@ -122,6 +123,6 @@ async def test_everything_is_marked_not_to_be_sniffed(client: AsgiClient) -> Non
 
 
 async def test_a_queue_that_is_full_says_when_to_come_back(client: AsgiClient) -> None:
-    with override_settings(DURABLE_STREAMS={"QUEUE_SIZE": 0}):
+    with override_streams(QUEUE_SIZE=0):
         reply = await client.request("GET", "a")
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")

@@ -5,7 +5,6 @@ from threading import Event, Thread
 
 import pytest
 from django.db import connections
-from django.test import override_settings
 from django.utils import timezone
 
 from django_durable_streams.engine import engine_for
@@ -17,11 +16,12 @@ from django_durable_streams.server.live import SseReader
 from django_durable_streams.store.operations import Append, Create, Delete
 from tests.asgi_client import AsgiClient
 from tests.event_stream import Parsed, parse
+from tests.overriding import override_streams
 from tests.server.waiting import elsewhere, until, watched
 
 TEXT = "text/plain"
-LOOKS_NEVER = override_settings(DURABLE_STREAMS={"FALLBACK_INTERVAL": 3600})
-LOOKS_OFTEN = override_settings(DURABLE_STREAMS={"FALLBACK_INTERVAL": 0.01})
+LOOKS_NEVER = override_streams(FALLBACK_INTERVAL=3600)
+LOOKS_OFTEN = override_streams(FALLBACK_INTERVAL=0.01)
 
 
 async def reader(path: str) -> SseReader:
@@ -140,7 +140,7 @@ async def test_what_several_processes_write_comes_in_order_without_gaps(client: 
 
 @LOOKS_OFTEN
 async def test_more_than_a_page_written_elsewhere_is_read_page_by_page(client: AsgiClient) -> None:
-    with override_settings(DURABLE_STREAMS={"FALLBACK_INTERVAL": 0.01, "PAGE_BYTES": 50}):
+    with override_streams(FALLBACK_INTERVAL=0.01, PAGE_BYTES=50):
         await client.create("a")
         async with client.follow("a") as live:
             await live.chunk()

@@ -1,17 +1,17 @@
 import asyncio
 
 import pytest
-from django.test import override_settings
 
 from django_durable_streams.engine import hub as hubs
 from django_durable_streams.engine.engine import running_engines
 from django_durable_streams.store.operations import Append, Delete
 from tests.asgi_client import AsgiClient, Exchange
+from tests.overriding import override_streams
 from tests.server.waiting import elsewhere, until, watched
 
-SHORT = override_settings(DURABLE_STREAMS={"LONG_POLL_TIMEOUT": 0.02})
-LOOKS_OFTEN = override_settings(DURABLE_STREAMS={"FALLBACK_INTERVAL": 0.01})
-LOOKS_NEVER = override_settings(DURABLE_STREAMS={"FALLBACK_INTERVAL": 3600, "LONG_POLL_TIMEOUT": 3600})
+SHORT = override_streams(LONG_POLL_TIMEOUT=0.02)
+LOOKS_OFTEN = override_streams(FALLBACK_INTERVAL=0.01)
+LOOKS_NEVER = override_streams(FALLBACK_INTERVAL=3600, LONG_POLL_TIMEOUT=3600)
 
 
 def token(position: int) -> str:
@@ -173,7 +173,7 @@ async def test_a_reader_who_is_ahead_of_the_hub_waits_for_what_is_new_to_him(cli
 
 async def test_a_stream_that_nobody_waits_for_is_forgotten(client: AsgiClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hubs, "LINGER_SECONDS", 0.0)
-    with override_settings(DURABLE_STREAMS={"FALLBACK_INTERVAL": 0.01, "LONG_POLL_TIMEOUT": 0.02}):
+    with override_streams(FALLBACK_INTERVAL=0.01, LONG_POLL_TIMEOUT=0.02):
         await client.create("a", b"abc")
         async with poll(client) as waiting:
             await until(lambda: watched() == 1)
@@ -185,7 +185,7 @@ async def test_a_stream_that_nobody_waits_for_is_forgotten(client: AsgiClient, m
         await hub._ticker
 
 
-@override_settings(DURABLE_STREAMS={"LONG_POLL_TIMEOUT": 0.001, "FALLBACK_INTERVAL": 3600})
+@override_streams(LONG_POLL_TIMEOUT=0.001, FALLBACK_INTERVAL=3600)
 async def test_polling_a_quiet_stream_with_many_cursors_costs_no_memory(client: AsgiClient) -> None:
     await client.create("a", b"abc")
     for number in range(60):

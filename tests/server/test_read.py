@@ -1,10 +1,10 @@
 from datetime import datetime, timedelta
 
 import pytest
-from django.test import override_settings
 from django.utils import timezone
 
 from tests.asgi_client import AsgiClient, Reply
+from tests.overriding import override_streams
 
 
 def token(position: int) -> str:
@@ -111,7 +111,7 @@ async def test_pages_of_a_long_stream_lead_to_its_end(client: AsgiClient) -> Non
     for part in parts:
         await client.append("a", part)
     await client.close("a")
-    with override_settings(DURABLE_STREAMS={"PAGE_BYTES": 50}):
+    with override_streams(PAGE_BYTES=50):
         offset, got = "-1", b""
         while True:
             reply = await client.get(f"a?offset={offset}")
@@ -128,7 +128,7 @@ async def test_one_read_returns_no_more_than_a_page(client: AsgiClient) -> None:
     await client.create("a")
     for _ in range(5):
         await client.append("a", b"x" * 1000)
-    with override_settings(DURABLE_STREAMS={"PAGE_BYTES": 2500}):
+    with override_streams(PAGE_BYTES=2500):
         reply = await client.get("a")
         assert len(reply.body) == 2000
         assert "stream-up-to-date" not in reply.headers
@@ -188,7 +188,7 @@ async def test_what_is_empty_today_is_asked_for_again_tomorrow(client: AsgiClien
 async def test_the_cache_scope_is_a_setting(client: AsgiClient) -> None:
     await client.create("a", b"abc")
     assert (await client.get("a")).headers["cache-control"].startswith("private")
-    with override_settings(DURABLE_STREAMS={"CACHE_SCOPE": "public"}):
+    with override_streams(CACHE_SCOPE="public"):
         assert (await client.get("a")).headers["cache-control"].startswith("public")
 
 

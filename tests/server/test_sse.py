@@ -4,14 +4,14 @@ from base64 import b64decode
 from collections.abc import Callable
 
 import pytest
-from django.test import override_settings
 
 from django_durable_streams.engine.engine import running_engines
 from tests.asgi_client import AsgiClient, Exchange
 from tests.event_stream import Parsed, parse
+from tests.overriding import override_streams
 from tests.server.waiting import until, watched
 
-LOOKS_NEVER = override_settings(DURABLE_STREAMS={"FALLBACK_INTERVAL": 3600, "SSE_DURATION": 3600})
+LOOKS_NEVER = override_streams(FALLBACK_INTERVAL=3600, SSE_DURATION=3600)
 
 
 def token(position: int) -> str:
@@ -157,7 +157,7 @@ async def test_every_page_of_a_long_stream_has_its_control_event(client: AsgiCli
     for _ in range(10):
         await client.append("a", b"x" * 30)
     await client.close("a")
-    with override_settings(DURABLE_STREAMS={"PAGE_BYTES": 60}):
+    with override_streams(PAGE_BYTES=60):
         async with client.follow("a") as live:
             events = await all_events(live)
     assert [event.kind for event in events.events] == ["data", "control"] * 5
@@ -166,7 +166,7 @@ async def test_every_page_of_a_long_stream_has_its_control_event(client: AsgiCli
     assert [control["streamNextOffset"] for control in events.controls] == [token(60 * n) for n in range(1, 6)]
 
 
-@override_settings(DURABLE_STREAMS={"SSE_KEEP_ALIVE": 0.02, "FALLBACK_INTERVAL": 0.005})
+@override_streams(SSE_KEEP_ALIVE=0.02, FALLBACK_INTERVAL=0.005)
 async def test_an_idle_response_has_traffic_that_is_no_event(client: AsgiClient) -> None:
     await client.create("a", b"abc")
     async with client.follow("a") as live:
@@ -175,7 +175,7 @@ async def test_an_idle_response_has_traffic_that_is_no_event(client: AsgiClient)
         assert (len(idle.comments), idle.events) == (1, [])
 
 
-@override_settings(DURABLE_STREAMS={"SSE_DURATION": 0.03, "FALLBACK_INTERVAL": 0.005})
+@override_streams(SSE_DURATION=0.03, FALLBACK_INTERVAL=0.005)
 async def test_a_response_ends_when_its_time_is_up_and_says_where_to_go_on(client: AsgiClient) -> None:
     await client.create("a", b"abc")
     async with client.follow("a", "now") as live:
@@ -185,7 +185,7 @@ async def test_a_response_ends_when_its_time_is_up_and_says_where_to_go_on(clien
     assert int(events.controls[-1]["streamCursor"]) > 0
 
 
-@override_settings(DURABLE_STREAMS={"SSE_MAX_BYTES": 1500, "PAGE_BYTES": 600})
+@override_streams(SSE_MAX_BYTES=1500, PAGE_BYTES=600)
 async def test_a_response_ends_when_it_is_large_enough_and_readers_lose_nothing_by_it(client: AsgiClient) -> None:
     await client.create("a")
     parts = [b"%d" % (number % 10) * 200 for number in range(20)]

@@ -7,8 +7,10 @@ import pytest
 from django.db import connections
 from django.test import Client, override_settings
 
+from tests.overriding import override_streams
+
 ROOT = "/v1/stream/"
-QUICK = override_settings(DURABLE_STREAMS={"LONG_POLL_TIMEOUT": 0.05})
+QUICK = override_streams(LONG_POLL_TIMEOUT=0.05)
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_atomic_requests_are_no_matter(wsgi: Client) -> None:
         connections["default"].settings_dict["ATOMIC_REQUESTS"] = False
 
 
-@override_settings(DURABLE_STREAMS={"MAX_APPEND_BYTES": 1000})
+@override_streams(MAX_APPEND_BYTES=1000)
 def test_the_limit_of_bodies(wsgi: Client) -> None:
     put(wsgi, "a", b"0")
     assert wsgi.post(ROOT + "a", b"x" * 1001, content_type="text/plain").status_code == 413

@@ -1,0 +1,73 @@
+"""What a permission class is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from .request import AccessRequest
+
+User = Any
+"""A user of the project's model, or Django's AnonymousUser."""
+
+Verdict = bool | Awaitable[bool]
+
+
+class Action(Enum):
+    """What somebody wants to do with a stream."""
+
+    CREATE = "create"
+    READ = "read"
+    APPEND = "append"
+    CLOSE = "close"
+    DELETE = "delete"
+
+    @property
+    def method(self) -> str:
+        """The name of the method that judges it."""
+        return f"can_{self.value}"
+
+
+ACTIONS = tuple(action.value for action in Action)
+
+
+class Permission:
+    """Decides who may do what. Everything is refused that a subclass does not allow.
+
+    Methods are given the user, the stream's path and the request, and return whether they allow it. Each may be `async
+    def`. One that is not runs in a thread, so it may use the database; it should take milliseconds, as few threads do
+    this for all requests.
+
+    The settings name the class, or a dict with `CLASS` and options, which are passed in lower case as keywords.
+    """
+
+    in_memory: ClassVar[bool] = False
+    """Whether the methods ask nothing but memory. They are then called in the event loop, which must never wait."""
+
+    challenge: str | None = None
+    """`WWW-Authenticate` for those who came without credentials, where a token would help them."""
+
+    def prepare(self, user: User) -> None:
+        """Look up what the methods will need to know of a user. Called in a thread, once each time a user is loaded."""
+
+    def can_create(self, user: User, path: str, request: AccessRequest) -> Verdict:
+        """Whether the user may create the stream, also as a fork, closed or with a first append."""
+        return False
+
+    def can_read(self, user: User, path: str, request: AccessRequest) -> Verdict:
+        """Whether the user may read the stream, look at its state, and fork it. Live readers are judged again."""
+        return False
+
+    def can_append(self, user: User, path: str, request: AccessRequest) -> Verdict:
+        """Whether the user may append."""
+        return False
+
+    def can_close(self, user: User, path: str, request: AccessRequest) -> Verdict:
+        """Whether the user may close the stream."""
+        return False
+
+    def can_delete(self, user: User, path: str, request: AccessRequest) -> Verdict:
+        """Whether the user may delete the stream."""
+        return False

@@ -1,0 +1,87 @@
+"""What a live read stands on. It is looked at again while the read lasts, and the read ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from ..conf import config
+from ..protocol.errors import DurableStreamsError
+from .base import Action
+from .callers import Caller
+from .request import AccessRequest
+
+if TYPE_CHECKING:
+    from ..server.messages import Request
+    from .guard import Guard
+
+logger = logging.getLogger("django_durable_streams.access")
+
+
+class Grant:
+    """The permission of a live read.
+
+    Readers ask `holds` now and then, and whenever they have something to hand out. Every LIVE_CHECK_INTERVAL that
+    starts another look at the caller and the permission; all that are due at a time go to the database together.
+    """
+
+    def __init__(self, guard: Guard, request: Request, path: str, caller: Caller, view: AccessRequest) -> None:
+        self._guard = guard
+        self._request = request
+        self._path = path
+        self._caller = caller
+        self._view = view
+        self._refusal: DurableStreamsError | None = None
+        self._look: asyncio.Task[None] | None = None
+        self._next_look = time.monotonic() + config().live_check_interval
+        self._ends = _monotonic(view.expires)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long it can last at most."""
+        return max(0.0, self._ends - time.monotonic())
+
+    def holds(self, now: float) -> bool:
+        """Whether it still holds at a monotonic time, as far as is known."""
+        if self._refusal is not None or now >= self._ends:
+            return False
+        if now >= self._next_look and (self._look is None or self._look.done()):
+            self._next_look = now + config().live_check_interval
+            self._look = asyncio.ensure_future(self._look_again())
+        return True
+
+    def check(self) -> None:
+        """See that it still holds.
+
+        Raises:
+            NotAuthenticated, PermissionDenied: it does not.
+        """
+        if not self.holds(time.monotonic()):
+            raise self._refusal or self._refuse(self._caller)
+
+    async def _look_again(self) -> None:
+        """Judge the read again, with what is true now of whoever reads."""
+        request, guard = self._request, self._guard
+        try:
+            found = guard.callers.again(request.source, request.headers.get(b"cookie"), self._caller)
+            caller = found if isinstance(found, Caller) else await found
+            view = AccessRequest(request)
+            if await guard.may(Action.READ, caller.user, self._path, view):
+                self._ends = _monotonic(view.expires)
+            else:
+                self._refusal = self._refuse(caller)
+        except DurableStreamsError as error:
+            logger.warning("A live read of %s cannot be judged again at present: %s", self._path, error)
+        except Exception:
+            logger.exception("Judging a live read of %s again has failed; it ends.", self._path)
+            self._refusal = self._refuse(self._caller)
+
+    def _refuse(self, caller: Caller) -> DurableStreamsError:
+        return self._guard.refusal(caller, self._view, self._path, None, Action.READ)
+
+
+def _monotonic(moment: float | None) -> float:
+    """A moment in Unix seconds as monotonic time."""
+    return float("inf") if moment is None else time.monotonic() + moment - time.time()

@@ -1,0 +1,208 @@
+"""The one place where requests are judged, before anything is known of the stream."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from django.core import exceptions
+from django.core.signals import setting_changed
+
+from ..conf import Config, config
+from ..protocol import headers, paths
+from ..protocol.errors import DurableStreamsError, NotAuthenticated, PermissionDenied
+from . import csrf, threads
+from .allowed import Allowed
+from .base import Action, Permission, User
+from .callers import Caller, Callers
+from .grants import Grant
+from .making import is_asynchronous, make_permissions
+from .models import AllowAll
+from .rates import RateLimits
+from .request import AccessRequest
+
+if TYPE_CHECKING:
+    from ..server.messages import Request
+
+logger = logging.getLogger("django_durable_streams.access")
+
+_ACTIONS = {
+    "GET": Action.READ,
+    "HEAD": Action.READ,
+    "PUT": Action.CREATE,
+    "POST": Action.APPEND,
+    "DELETE": Action.DELETE,
+}
+
+
+class Mode(Enum):
+    """How a permission's method is called."""
+
+    HERE = "it asks nothing but memory"
+    AWAIT = "it is asynchronous"
+    THREAD = "it may use the database"
+
+
+class Judge(NamedTuple):
+    """A permission's method for an action."""
+
+    may: Callable[[User, str, AccessRequest], Any]
+    mode: Mode
+
+
+class Guard:
+    """Judges requests by the settings.
+
+    Raises:
+        ImproperlyConfigured, ValueError: the settings mean nothing.
+    """
+
+    def __init__(self, settings: Config) -> None:
+        self.permissions = make_permissions(settings.permission)
+        self.callers = Callers(self.prepare)
+        # Whatever else would be asked: one who allows everything allows it.
+        self._opens = any(type(permission) is AllowAll for permission in self.permissions)
+        self._judges = {action: [_judge(known, action) for known in self.permissions] for action in Action}
+        self._rates = RateLimits(settings.rate_limits, settings.rate_limit_cache) if settings.rate_limits else None
+        self._allowed = Allowed(settings) if Allowed.is_needed(settings) else None
+        self.is_idle = self._opens and self._rates is None and self._allowed is None
+
+    def prepare(self, user: User) -> None:
+        """Let the permissions look up what they need to know of a user. Synchronous."""
+        for permission in self.permissions:
+            permission.prepare(user)
+
+    async def admit(self, request: Request) -> None:
+        """See that a request may go on.
+
+        Raises:
+            InvalidPath, StreamNotFound: no stream can have this path.
+            NotAuthenticated, PermissionDenied: it is not allowed (401, 403).
+            TooManyRequests: it is one too many (429).
+            UnsupportedContentType: streams of this kind are not created here (415).
+            ServiceUnavailable: it cannot be found out who is asking.
+        """
+        path = paths.validate(request.path)
+        action = _ACTIONS[request.method]
+        if self._allowed is not None and action is Action.CREATE:
+            self._allowed.check(path, request.headers.get(headers.CONTENT_TYPE))
+        if self._opens and self._rates is None:
+            return
+        view = AccessRequest(request)
+        found = request.caller or self.callers.of_source(request.source, request.headers.get(b"cookie"))
+        caller = found if isinstance(found, Caller) else await found
+        if self._rates is not None:
+            await self._rates.count(action, caller, view)
+        if not self._opens:
+            await self._judge(request, action, path, caller, view)
+
+    async def _judge(self, request: Request, action: Action, path: str, caller: Caller, view: AccessRequest) -> None:
+        forged = None
+        if caller.ambient and action is not Action.READ:
+            forged = csrf.refusal(caller, request.source, request.headers)
+            if forged is not None:
+                # Then it does not count that a user is logged in. What is allowed nevertheless does not depend on it.
+                nobody = self.callers.of_key("")
+                caller = nobody if isinstance(nobody, Caller) else await nobody
+        refuse = partial(self.refusal, caller, view, path, forged)
+        if action is Action.APPEND:
+            await self._judge_append(request, path, caller, view, refuse)
+            return
+        if not await self.may(action, caller.user, path, view):
+            raise refuse(action)
+        if action is Action.CREATE:
+            source = request.fork_source()
+            if source is not None and not await self.may(Action.READ, caller.user, source, view):
+                raise self.refusal(caller, view, source, forged, Action.READ)
+        elif action is Action.READ and b"live=" in request.query:
+            request.grant = Grant(self, request, path, caller, view)
+
+    async def _judge_append(
+        self,
+        request: Request,
+        path: str,
+        caller: Caller,
+        view: AccessRequest,
+        refuse: Callable[[Action], DurableStreamsError],
+    ) -> None:
+        closed = request.header(headers.STREAM_CLOSED)
+        closes = closed is not None and headers.is_true(closed)
+        if closes and not await self.may(Action.CLOSE, caller.user, path, view):
+            raise refuse(Action.CLOSE)
+        if await self.may(Action.APPEND, caller.user, path, view):
+            return
+        if not closes:
+            raise refuse(Action.APPEND)
+        # Whether the close comes with data is known when the body is there.
+        request.refuse_body = partial(refuse, Action.APPEND)
+
+    async def may(self, action: Action, user: User, path: str, view: AccessRequest) -> bool:
+        """Whether any of the permissions allows an action."""
+        for judge in self._judges[action]:
+            try:
+                if judge.mode is Mode.HERE:
+                    granted = judge.may(user, path, view)
+                elif judge.mode is Mode.AWAIT:
+                    granted = await judge.may(user, path, view)
+                else:
+                    granted = await cast("Awaitable[bool]", threads.call(partial(judge.may, user, path, view)))
+            except exceptions.PermissionDenied:
+                continue
+            if granted:
+                return True
+        return False
+
+    def refusal(
+        self, caller: Caller, view: AccessRequest, path: str, forged: str | None, action: Action
+    ) -> DurableStreamsError:
+        """Return the error for what is not allowed, and note it in the log. It does not say what there is."""
+        who = caller.user.pk if caller.is_known else "anonymous"
+        why = f" CSRF: {forged}" if forged is not None else ""
+        logger.warning("%s of %s is refused to user %s at %s.%s", action.value, path, who, view.address, why)
+        if forged is not None:
+            return PermissionDenied("The CSRF check failed. Send the token of the CSRF cookie in X-CSRFToken.")
+        challenge = next((known.challenge for known in self.permissions if known.challenge), None)
+        if challenge is not None and not caller.is_known:
+            found = ((b"www-authenticate", challenge.encode("latin-1")),)
+            return NotAuthenticated("This needs credentials, or others.", found)
+        return PermissionDenied("You may not do this, whether or not there is such a stream.")
+
+
+def _judge(permission: Permission, action: Action) -> Judge:
+    if is_asynchronous(permission, action):
+        mode = Mode.AWAIT
+    elif permission.in_memory:
+        mode = Mode.HERE
+    else:
+        mode = Mode.THREAD
+    return Judge(getattr(permission, action.method), mode)
+
+
+_current: tuple[Config, Guard | None] | None = None
+
+
+def current_guard() -> Guard | None:
+    """Return the guard of the settings in force; None where nothing is to be judged."""
+    global _current
+    settings = config()
+    known = _current
+    if known is None or known[0] is not settings:
+        guard = Guard(settings)
+        known = _current = settings, None if guard.is_idle else guard
+    return known[1]
+
+
+def made_guard() -> Guard | None:
+    """Return the guard if one is at work already."""
+    return _current[1] if _current is not None else None
+
+
+def _forget(**kwargs: Any) -> None:
+    global _current
+    _current = None
+
+
+setting_changed.connect(_forget, dispatch_uid="durable_streams.guard")

@@ -1,0 +1,31 @@
+"""Permissions: who may do what with which stream. Named by the setting `PERMISSION`.
+
+DURABLE_STREAMS = {
+    "PERMISSION": [
+        "django_durable_streams.permissions.SignedURLs",
+        {"CLASS": "django_durable_streams.permissions.Owner", "OWNER": "users/{user.pk}/**"},
+    ],
+}
+"""
+
+from .access.base import Permission
+from .access.bearer import BearerTokens
+from .access.models import AllowAll, ModelPermissions, ReadOnly
+from .access.owners import Owner
+from .access.request import AccessRequest
+from .access.rest_framework import RestFramework
+from .access.signed import SignedURLs, sign, signed_url
+
+__all__ = [
+    "AccessRequest",
+    "AllowAll",
+    "BearerTokens",
+    "ModelPermissions",
+    "Owner",
+    "Permission",
+    "ReadOnly",
+    "RestFramework",
+    "SignedURLs",
+    "sign",
+    "signed_url",
+]
