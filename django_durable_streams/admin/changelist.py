@@ -1,0 +1,104 @@
+"""The list of streams: as fast with a million of them as with a hundred, and never with their data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.admin.views.main import PAGE_VAR, ChangeList
+from django.core.paginator import Paginator
+from django.db import connections
+from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest
+from django.utils.functional import cached_property
+
+from ..models import Chunk, Stream
+
+if TYPE_CHECKING:
+    _Paginator = Paginator[Stream]
+else:
+    _Paginator = Paginator
+
+COUNT_LIMIT = 10_000
+"""Streams that are counted. Beyond the list says "more than", and goes on for as long as one turns its pages."""
+
+PAGES_AHEAD = 10
+MAX_PAGE = 1_000_000
+
+COLUMNS = (
+    "path",
+    "content_type",
+    "tail",
+    "closed",
+    "deadline",
+    "deleted_at",
+    "appended_at",
+    "source_id",
+    "source__path",
+)
+"""What the list selects: not a fork's lineage, which has no bound."""
+
+
+class BoundedPaginator(_Paginator):
+    """A paginator that counts no further than people turn pages."""
+
+    count_limit = COUNT_LIMIT
+
+    @cached_property
+    def count(self) -> int:
+        """How many there are, up to the limit."""
+        found: QuerySet[Stream] = self.object_list  # type: ignore[assignment]
+        return found.order_by().values("pk")[: self.count_limit].count()
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether there may be more than were counted."""
+        return self.count >= self.count_limit
+
+
+def paginator(request: HttpRequest, queryset: QuerySet[Stream], per_page: int) -> BoundedPaginator:
+    """Return a paginator that knows of some pages behind the one that is asked for."""
+    found = BoundedPaginator(queryset, per_page)
+    page = request.GET.get(PAGE_VAR, "")
+    number = min(int(page), MAX_PAGE) if page.isdecimal() and len(page) < 10 else 1
+    found.count_limit = max(COUNT_LIMIT, (number + PAGES_AHEAD) * per_page)
+    return found
+
+
+class StreamChangeList(ChangeList):
+    """Finds a page by ids, then asks for what it shows of those, the number of their chunks included."""
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Stream]:
+        found: QuerySet[Stream] = super().get_queryset(request, exclude_parameters)
+        return found.only(*COLUMNS)
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        ids = list(self.result_list.values_list("pk", flat=True))
+        chunks = Chunk.objects.filter(stream_id=OuterRef("pk")).order_by().values("stream_id")
+        count = Subquery(chunks.annotate(count=Count("pk")).values("count"), output_field=IntegerField())
+        page = self.queryset.filter(pk__in=ids).annotate(chunk_count=Coalesce(count, 0))
+        self.result_list = list(page)
+
+
+def beginning_with(queryset: QuerySet[Stream], prefix: str) -> QuerySet[Stream]:
+    """Return the streams whose path begins with a prefix, found by the index on every database.
+
+    Everything in the prefix stands for itself, `%` and `_` too.
+    """
+    if connections[queryset.db].vendor not in ("sqlite", "mysql"):
+        return queryset.filter(path__startswith=prefix)  # PostgreSQL has an index for patterns
+    # LIKE does without the index there, and with SQLite without case. Both compare code point by code point.
+    queryset = queryset.filter(path__gte=prefix)
+    end = _successor(prefix)
+    return queryset if end is None else queryset.filter(path__lt=end)
+
+
+def _successor(prefix: str) -> str | None:
+    """Return the smallest text that is greater than everything that begins with a prefix, if there is one."""
+    for last in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[last])
+        if code < 0x10FFFF:
+            following = 0xE000 if code == 0xD7FF else code + 1  # halves of surrogate pairs are no text
+            return prefix[:last] + chr(following)
+    return None

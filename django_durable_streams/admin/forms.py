@@ -1,0 +1,261 @@
+"""Forms for what can be done to streams. They say in the protocol's words what is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib.admin import widgets
+from django.template.defaultfilters import filesizeformat
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ..conf import config
+from ..models import Stream
+from ..protocol import content, headers, offsets, paths
+from ..protocol.errors import (
+    ContentTypeMismatch,
+    DurableStreamsError,
+    EmptyAppend,
+    InvalidHeader,
+    InvalidJSON,
+    InvalidOffset,
+    InvalidPath,
+    OffsetOutOfRange,
+    StreamExists,
+)
+from ..store.operations import Append, Create, Fork
+from .states import Kind
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise
+
+SUGGESTED_TYPES = (
+    content.JSON_CONTENT_TYPE,
+    "text/plain",
+    content.DEFAULT_CONTENT_TYPE,
+    "text/markdown",
+    "text/html",
+    "application/x-ndjson",
+)
+
+_FIELDS: dict[type[DurableStreamsError], str] = {
+    InvalidPath: "path",
+    StreamExists: "path",
+    InvalidOffset: "offset",
+    OffsetOutOfRange: "offset",
+    InvalidJSON: "text",
+    EmptyAppend: "text",
+    ContentTypeMismatch: "content_type",
+}
+
+_TEXT_HELP: dict[str, _StrOrPromise] = {
+    Kind.JSON: gettext_lazy("A JSON value. Each element of an array becomes a message of its own."),
+    Kind.TEXT: gettext_lazy("Becomes one message, exactly as it stands here, with or without a line break at its end."),
+    Kind.BINARY: gettext_lazy("Becomes one message, in UTF-8. For other bytes choose a file."),
+}
+
+
+class StreamForm(forms.Form):
+    """A form whose data goes to the store, which may refuse it."""
+
+    required_css_class = "required"
+
+    def refuse(self, error: DurableStreamsError) -> None:
+        """Show an error of the store, at the field that it is about where there is one."""
+        field = next((name for kind, name in _FIELDS.items() if isinstance(error, kind)), None)
+        message = error.detail
+        if isinstance(error, OffsetOutOfRange | InvalidOffset):
+            message = message.replace("Stream-Fork-Offset", _("The offset"))
+        self.add_error(field if field in self.fields else None, message)
+
+
+class PayloadForm(StreamForm):
+    """A form with data for a stream: what is typed, or a file."""
+
+    text = forms.CharField(
+        label=gettext_lazy("Text"),
+        required=False,
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 4, "class": "ds-payload", "spellcheck": "false"}),
+    )
+    file = forms.FileField(
+        label=gettext_lazy("Or a file"),
+        required=False,
+        allow_empty_file=True,
+        help_text=gettext_lazy("Its bytes are appended as they are."),
+    )
+
+    def body(self) -> bytes:
+        """Return what would be the body of a request."""
+        upload = self.cleaned_data.get("file")
+        if upload is not None:
+            data: bytes = upload.read()
+            return data
+        # Browsers send line breaks as CRLF, which nobody has typed.
+        text: str = self.cleaned_data.get("text", "")
+        return text.replace("\r\n", "\n").encode()
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        upload = self.cleaned_data.get("file")
+        if upload is not None and self.cleaned_data.get("text"):
+            self.add_error("file", _("Give a text or a file, not both."))
+        limit = config().max_append_bytes
+        size = upload.size if upload is not None else len(self.cleaned_data.get("text", ""))
+        if size > limit:
+            # More than this is refused by HTTP too.
+            self.add_error(
+                "file" if upload is not None else "text",
+                _("At most %(limit)s can be appended at once.") % {"limit": filesizeformat(limit)},
+            )
+        return cleaned
+
+
+class AppendForm(PayloadForm):
+    """Append a message to a stream of a content type, close it, or both at once."""
+
+    close = forms.BooleanField(
+        label=gettext_lazy("Close the stream with this"),
+        required=False,
+        help_text=gettext_lazy("Nothing can be appended afterwards."),
+    )
+
+    def __init__(self, content_type: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._content_type = content_type
+        self.kind = Kind.of(content_type)
+        self.fields["text"].help_text = _TEXT_HELP[self.kind]
+        self.fields["text"].label = Kind.JSON.label if self.kind is Kind.JSON else _("Text")
+
+    def operation(self, stream: Stream) -> Append:
+        """Return what the form asks for.
+
+        Raises:
+            InvalidJSON, EmptyAppend.
+        """
+        body = self.body()
+        if not body:
+            raise EmptyAppend(_("There is nothing to append: write something, or choose a file that is not empty."))
+        data = content.pack(stream.content_type, body)
+        return Append(stream.path, stream.content_type, data, close=self.cleaned_data["close"])
+
+
+class LifetimeForm(StreamForm):
+    """A form for a new stream: its path, and how long it lives."""
+
+    path = forms.CharField(
+        label=gettext_lazy("Path"),
+        strip=False,
+        max_length=paths.MAX_PATH_LENGTH,
+        widget=forms.TextInput(attrs={"class": "vTextField", "spellcheck": "false", "autocapitalize": "off"}),
+        help_text=gettext_lazy("Below the root of the streams, such as chat/42."),
+    )
+    ttl = forms.CharField(
+        label=gettext_lazy("TTL"),
+        required=False,
+        widget=forms.TextInput(attrs={"class": "vIntegerField", "inputmode": "numeric"}),
+        help_text=gettext_lazy("Seconds without a read or an append after which the stream ends."),
+    )
+    expires_at = forms.SplitDateTimeField(
+        label=gettext_lazy("Expires at"),
+        required=False,
+        widget=widgets.AdminSplitDateTime,
+        help_text=gettext_lazy("When the stream ends however much it is used. Give this or a TTL, or neither."),
+    )
+
+    def clean_path(self) -> str:
+        try:
+            return paths.validate(self.cleaned_data["path"])
+        except DurableStreamsError as error:
+            raise forms.ValidationError(error.detail) from error
+
+    def clean_ttl(self) -> int | None:
+        try:
+            return headers.ttl(self.cleaned_data["ttl"]) if self.cleaned_data["ttl"] else None
+        except InvalidHeader as error:
+            raise forms.ValidationError(error.detail.replace("Stream-TTL", _("The TTL"))) from error
+
+    def clean_expires_at(self) -> Any:
+        moment = self.cleaned_data["expires_at"]
+        if moment is not None and moment <= timezone.now():
+            raise forms.ValidationError(_("This is in the past."))
+        return moment
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        if self.cleaned_data.get("ttl") is not None and self.cleaned_data.get("expires_at") is not None:
+            self.add_error("expires_at", _("Give a TTL or an expiry, not both."))
+        return cleaned
+
+
+class CreateForm(LifetimeForm, PayloadForm):
+    """Create a stream, with a first message or without."""
+
+    content_type = forms.CharField(
+        label=gettext_lazy("Content type"),
+        initial=content.JSON_CONTENT_TYPE,
+        max_length=content.MAX_CONTENT_TYPE_LENGTH,
+        widget=forms.TextInput(attrs={"class": "vTextField", "list": "ds-content-types", "spellcheck": "false"}),
+        help_text=gettext_lazy("Of all messages, for good. application/json keeps JSON values apart from each other."),
+    )
+
+    field_order = ("path", "content_type", "ttl", "expires_at", "text", "file")
+    suggested_types = SUGGESTED_TYPES
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["text"].label = _("First message")
+        self.fields["text"].help_text = _("Left empty, the stream begins empty. JSON where the content type is JSON.")
+
+    def clean_content_type(self) -> str:
+        try:
+            return content.validate(self.cleaned_data["content_type"])
+        except InvalidHeader as error:
+            raise forms.ValidationError(error.detail) from error
+
+    def operation(self) -> Create:
+        """Return what the form asks for.
+
+        Raises:
+            InvalidJSON.
+        """
+        cleaned = self.cleaned_data
+        data = content.pack_initial(cleaned["content_type"], self.body())
+        return Create(cleaned["path"], cleaned["content_type"], cleaned["ttl"], cleaned["expires_at"], data=data)
+
+
+class ForkForm(LifetimeForm):
+    """Fork a stream at one of its offsets."""
+
+    offset = forms.CharField(
+        label=gettext_lazy("Offset"),
+        required=False,
+        widget=forms.TextInput(attrs={"class": "vTextField", "spellcheck": "false"}),
+        help_text=gettext_lazy("The fork begins with everything before it. Left empty, with everything there is now."),
+    )
+
+    field_order = ("path", "offset", "ttl", "expires_at")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["ttl"].help_text = _("Seconds without a read or an append. Left empty, as the source has it.")
+
+    def clean_offset(self) -> int | None:
+        given = self.cleaned_data["offset"].strip()
+        if not given:
+            return None
+        try:
+            found = offsets.decode(given)
+        except InvalidOffset as error:
+            raise forms.ValidationError(_("Copy an offset from one of the messages, or leave this empty.")) from error
+        if isinstance(found, offsets.Sentinel):
+            return 0 if found is offsets.Sentinel.START else None
+        return found
+
+    def operation(self, source: Stream) -> Create:
+        """Return what the form asks for."""
+        cleaned = self.cleaned_data
+        fork = Fork(source.path, cleaned["offset"])
+        return Create(cleaned["path"], source.content_type, cleaned["ttl"], cleaned["expires_at"], fork=fork)

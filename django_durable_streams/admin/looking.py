@@ -1,0 +1,209 @@
+"""A stream's page: what it is like, some of its messages, its forks and its producers. Nothing here has no bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.handlers.asgi import ASGIRequest
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.utils.translation import gettext as _
+
+from ..models import Chunk, Producer, Stream
+from ..protocol import content, offsets
+from ..protocol.errors import InvalidOffset
+from ..protocol.segments import Message
+from ..store import browsing, reading
+from ..store.info import StreamInfo
+from .base import StreamPages, of_stream
+from .forms import AppendForm
+from .rendering import ALONE, IN_LIST, ShownMessage, show
+from .states import Kind, State
+
+PAGE_MESSAGES = 50
+PAGE_BYTES = 256 * 1024
+"""What a page has of a stream's messages at the most, but for a single message that is larger."""
+
+MAX_LISTED = 10
+"""Forks and producers on a stream's page; there are links to all of them."""
+
+PRODUCERS_PER_PAGE = 100
+
+MAX_COUNTED = 10_000
+"""Chunks and forks that are counted."""
+
+POLL_SECONDS = 2.0
+"""Time between two looks of the live tail where the server cannot wait for news: under WSGI."""
+
+
+@dataclass(frozen=True)
+class MessagePage:
+    """Some messages of a stream, and where others are."""
+
+    messages: Sequence[ShownMessage]
+    start: int
+    end: int
+    tail: int
+    is_first: bool
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the stream ends with these."""
+        return self.end >= self.tail
+
+
+class Looking(StreamPages):
+    """Pages that change nothing."""
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show a stream. What changes it has URLs of its own."""
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        return self._stream_page(request, object_id)
+
+    @of_stream("view")
+    def _stream_page(self, request: HttpRequest, stream: Stream) -> HttpResponse:
+        return self.stream_page(request, stream)
+
+    def stream_page(self, request: HttpRequest, stream: Stream, append_form: AppendForm | None = None) -> HttpResponse:
+        """Return a stream's page, with a form that was refused if there is one."""
+        state = State.of(stream)
+        info = self.info(stream)
+        page = None if info is None else self._message_page(request, info)
+        may_append = state is State.OPEN and self.may(request, "change", stream)
+        forks = list(stream.forks.filter(path__isnull=False).order_by("-pk").only("path")[: MAX_LISTED + 1])
+        producers = list(stream.producers.order_by("producer_id")[: MAX_LISTED + 1])
+        return self.render(
+            request,
+            "stream",
+            str(stream),
+            stream=stream,
+            original=stream,
+            state=state,
+            kind=Kind.of(stream.content_type),
+            own_bytes=stream.tail - (stream.fork_position or 0),
+            fork_offset=None if stream.fork_position is None else offsets.encode(stream.fork_position),
+            chunks=Chunk.objects.using(self.alias).filter(stream=stream).values("pk")[:MAX_COUNTED].count(),
+            max_counted=MAX_COUNTED,
+            page=page,
+            page_messages=PAGE_MESSAGES,
+            forks=forks[:MAX_LISTED],
+            more_forks=len(forks) > MAX_LISTED,
+            producers=producers[:MAX_LISTED],
+            more_producers=len(producers) > MAX_LISTED,
+            follows=page is not None and page.is_last and state is State.OPEN,
+            poll_seconds=0 if isinstance(request, ASGIRequest) else POLL_SECONDS,
+            append_form=self._append_form(append_form or AppendForm(stream.content_type)) if may_append else None,
+            may_close=may_append,
+            may_fork=state.is_alive and self.may(request, "add", stream),
+            may_delete=state is not State.KEPT and self.may(request, "delete", stream),
+        )
+
+    def _append_form(self, form: AppendForm) -> Any:
+        return self.admin_form(form, [(_("Append"), {"fields": ["text", "file", "close"]})])
+
+    def info(self, stream: Stream) -> StreamInfo | None:
+        """Return a stream as it is now, or None if it cannot be read any more."""
+        return reading.find_ids([stream.pk], self.alias).get(stream.pk)
+
+    def _message_page(self, request: HttpRequest, info: StreamInfo) -> MessagePage:
+        """Return the page that a request asks for: the last one, if it does not say."""
+        given = request.GET
+        found: list[Message] = []
+        if given.get("from"):
+            found = self.messages_after(info, position(given["from"]))
+        elif given.get("to"):
+            found = self.messages_before(info, position(given["to"]))
+        return message_page(info, found or self.messages_before(info, info.tail))
+
+    def messages_after(self, info: StreamInfo, start: int) -> list[Message]:
+        """Return about a page of messages from a position on."""
+        return browsing.after(info, start, limit=PAGE_BYTES, count=PAGE_MESSAGES, using=self.alias)
+
+    def messages_before(self, info: StreamInfo, end: int) -> list[Message]:
+        """Return about a page of messages up to a position."""
+        return browsing.before(info, end, limit=PAGE_BYTES, count=PAGE_MESSAGES, using=self.alias)
+
+    @of_stream("view")
+    def message_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
+        """Show one message, as much of it as a browser should be given."""
+        shown = show(self._message(request, stream), stream.content_type, ALONE)
+        return self.render(
+            request, "message", str(stream), stream=stream, original=stream, message=shown, here=_("Message")
+        )
+
+    @of_stream("view")
+    def download_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
+        """Send one message whole, as a file: never to be displayed, whatever its content type."""
+        message = self._message(request, stream)
+        name = f"stream-{stream.pk}-{message.end}.{_SUFFIXES[Kind.of(stream.content_type)]}"
+        return HttpResponse(
+            message.data,
+            content_type=content.DEFAULT_CONTENT_TYPE,
+            headers={
+                "Content-Disposition": f'attachment; filename="{name}"',
+                "X-Content-Type-Options": "nosniff",
+                "Content-Security-Policy": "sandbox",
+            },
+        )
+
+    def _message(self, request: HttpRequest, stream: Stream) -> Message:
+        info = self.info(stream)
+        start = position(request.GET.get("from", ""))
+        found = browsing.after(info, start, limit=1, count=1, using=self.alias) if info is not None else []
+        if not found:
+            raise Http404(_("There is no message at this offset."))
+        return found[0]
+
+    @of_stream("view")
+    def producers_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
+        """List the producers of a stream in the order of their ids, page by page."""
+        found = Producer.objects.using(self.alias).filter(stream=stream).order_by("producer_id")
+        after = request.GET.get("after", "")
+        if after and "\0" not in after:
+            found = found.filter(producer_id__gt=after)
+        producers = list(found[: PRODUCERS_PER_PAGE + 1])
+        more = len(producers) > PRODUCERS_PER_PAGE
+        producers = producers[:PRODUCERS_PER_PAGE]
+        return self.render(
+            request,
+            "producers",
+            str(stream),
+            here=_("Producers"),
+            stream=stream,
+            original=stream,
+            producers=producers,
+            is_first=not after,
+            next_after=producers[-1].producer_id if more else None,
+        )
+
+
+_SUFFIXES = {Kind.JSON: "json", Kind.TEXT: "txt", Kind.BINARY: "bin"}
+
+
+def message_page(info: StreamInfo, found: Sequence[Message]) -> MessagePage:
+    """Return messages as a page shows them."""
+    shown = [show(message, info.content_type, IN_LIST) for message in found]
+    start = found[0].start if found else info.first_position
+    end = found[-1].end if found else info.tail
+    return MessagePage(shown, start, end, info.tail, start <= info.first_position)
+
+
+def position(token: str) -> int:
+    """Return the position that an offset, or a plain number, stands for.
+
+    Raises:
+        Http404: it is neither.
+    """
+    if token.isdecimal() and token.isascii() and len(token) <= 16:
+        return int(token)
+    try:
+        found = offsets.decode(token)
+    except InvalidOffset as error:
+        raise Http404(str(error)) from error
+    if isinstance(found, offsets.Sentinel):
+        return 0 if found is offsets.Sentinel.START else offsets.BEYOND
+    return found

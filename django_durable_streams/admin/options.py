@@ -1,0 +1,162 @@
+"""The streams' admin as Django knows it: the list's columns, its actions, and the URLs of the pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin import helpers
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.defaultfilters import filesizeformat
+from django.urls import URLPattern, path
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince, timeuntil
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from ..models import Stream
+from . import changelist
+from .deletion import Deletion
+from .filters import ExpiryFilter, ForkFilter, KindFilter, StateFilter
+from .states import State
+from .tail import Tail
+from .writing import Writing
+
+MAX_ACTED_ON = 1000
+"""Streams that one action changes: a request has to end."""
+
+
+@admin.register(Stream)
+class StreamAdmin(Writing, Tail, Deletion):
+    """Streams in the admin. Subclass it, or register it with a site of your own."""
+
+    list_display = ("path", "kind", "size", "chunks", "state", "expiry", "forked_from", "last_append")
+    list_filter = (StateFilter, KindFilter, ForkFilter, ExpiryFilter, ("appended_at", admin.DateFieldListFilter))
+    list_select_related = ("source",)
+    search_fields = ("path",)
+    search_help_text = gettext_lazy("The beginning of a path, such as chat/")
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_per_page = 100
+    ordering = ("-id",)
+    actions = ("close_selected",)
+
+    class Media:
+        css = {"all": ("durable_streams/admin.css",)}
+
+    def get_urls(self) -> list[URLPattern]:
+        """Put the pages of a stream before Django's own."""
+        pages: dict[str, Any] = {
+            "append": self.append_view,
+            "close": self.close_view,
+            "fork": self.fork_view,
+            "message": self.message_view,
+            "download": self.download_view,
+            "producers": self.producers_view,
+        }
+        wrapped = {name: self.admin_site.admin_view(view) for name, view in pages.items()}
+        prefix = f"{self.opts.app_label}_{self.opts.model_name}"
+        return [
+            *(
+                path(f"<str:object_id>/{name}/", view, name=f"{prefix}_{name}")
+                for name, view in {**wrapped, "tail": self.tail_view}.items()
+            ),
+            *super().get_urls(),
+        ]
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[changelist.StreamChangeList]:
+        return changelist.StreamChangeList
+
+    def get_paginator(
+        self, request: HttpRequest, queryset: QuerySet[Stream], per_page: int, *args: Any, **kwargs: Any
+    ) -> changelist.BoundedPaginator:
+        return changelist.paginator(request, queryset, per_page)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Stream], search_term: str
+    ) -> tuple[QuerySet[Stream], bool]:
+        """Find streams by the beginning of their path, spaces and wildcards standing for themselves."""
+        return (changelist.beginning_with(queryset, search_term) if search_term else queryset), False
+
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Stream], *args: Any, **kwargs: Any
+    ) -> HttpResponse | None:
+        """Refuse actions on more streams than a request should change."""
+        if request.POST.get("select_across") == "1" and queryset.order_by()[MAX_ACTED_ON : MAX_ACTED_ON + 1].exists():
+            text = _("An action takes at most %d streams at once. Filter the list first.") % MAX_ACTED_ON
+            self.message_user(request, text, messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+        return super().response_action(request, queryset, *args, **kwargs)
+
+    @admin.action(permissions=["change"], description=gettext_lazy("Close selected streams"))
+    def close_selected(self, request: HttpRequest, queryset: QuerySet[Stream]) -> HttpResponse | None:
+        """Close streams, after asking; those that are closed stay so."""
+        streams = [stream for stream in queryset if State.of(stream) is State.OPEN]
+        if not streams:
+            self.message_user(request, _("None of these streams is open."), messages.WARNING)
+            return None
+        if request.POST.get("post"):
+            count = self.close_streams(request, streams)
+            text = ngettext("%d stream was closed.", "%d streams were closed.", count) % count
+            self.message_user(request, text, messages.SUCCESS if count else messages.WARNING)
+            return None
+        return self.render(
+            request,
+            "close_confirmation",
+            _("Close streams"),
+            streams=streams[:MAX_ACTED_ON],
+            count=len(streams),
+            action="close_selected",
+            action_checkbox_name=helpers.ACTION_CHECKBOX_NAME,
+        )
+
+    @admin.display(description=gettext_lazy("content type"), ordering="content_type")
+    def kind(self, stream: Stream) -> SafeString:
+        """Return the content type."""
+        return format_html('<span class="ds-type">{}</span>', stream.content_type)
+
+    @admin.display(description=gettext_lazy("size"), ordering="tail")
+    def size(self, stream: Stream) -> SafeString:
+        """Return how much data a stream has, that of its sources included."""
+        return format_html('<span class="ds-number" title="{}">{}</span>', stream.tail, filesizeformat(stream.tail))
+
+    @admin.display(description=gettext_lazy("chunks"))
+    def chunks(self, stream: Stream) -> SafeString:
+        """Return the number of a stream's own chunks, which the list has counted."""
+        return format_html('<span class="ds-number">{}</span>', getattr(stream, "chunk_count", "–"))
+
+    @admin.display(description=gettext_lazy("state"))
+    def state(self, stream: Stream) -> SafeString:
+        """Return what can be done with a stream."""
+        return State.of(stream).badge()
+
+    @admin.display(description=gettext_lazy("expires"), ordering="deadline")
+    def expiry(self, stream: Stream) -> str | None:
+        """Return when a stream ends."""
+        if not State.of(stream).is_alive:
+            return None
+        if stream.deadline is None:
+            return _("never")
+        return _moment(stream.deadline, _("in %s") % timeuntil(stream.deadline, depth=1))
+
+    @admin.display(description=gettext_lazy("forked from"))
+    def forked_from(self, stream: Stream) -> SafeString | None:
+        """Return a link to a fork's source."""
+        if stream.source is None:
+            return None
+        return format_html('<a href="{}">{}</a>', self.url("change", stream.source_id), stream.source)
+
+    @admin.display(description=gettext_lazy("last append"), ordering="appended_at")
+    def last_append(self, stream: Stream) -> SafeString | None:
+        """Return when something was appended last."""
+        if stream.appended_at is None:
+            return None
+        return _moment(stream.appended_at, _("%s ago") % timesince(stream.appended_at, depth=1))
+
+
+def _moment(moment: Any, text: str) -> SafeString:
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), moment.isoformat(" ", "seconds"), text
+    )

@@ -1,0 +1,80 @@
+"""What a stream is at a moment, and what kind of data it has: for badges, and as conditions for queries."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db.models import Q, TextChoices
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from ..models import Stream
+from ..protocol import content
+
+
+class State(TextChoices):
+    """What can be done with a stream."""
+
+    OPEN = "open", _("Open")
+    CLOSED = "closed", _("Closed")
+    EXPIRED = "expired", _("Expired")
+    KEPT = "deleted", _("Deleted, kept for forks")
+
+    @classmethod
+    def of(cls, stream: Stream, now: datetime | None = None) -> State:
+        """Return what a stream is now."""
+        if stream.deleted_at is not None:
+            return cls.KEPT
+        if stream.deadline is not None and stream.deadline <= (now or timezone.now()):
+            return cls.EXPIRED
+        return cls.CLOSED if stream.closed else cls.OPEN
+
+    def condition(self, now: datetime | None = None) -> Q:
+        """Return the condition that streams of this state meet."""
+        if self is State.KEPT:
+            return Q(deleted_at__isnull=False)
+        over = Q(deadline__lte=now or timezone.now())
+        if self is State.EXPIRED:
+            return Q(deleted_at__isnull=True) & over
+        alive = Q(deleted_at__isnull=True) & (Q(deadline__isnull=True) | ~over)
+        return alive & Q(closed=self is State.CLOSED)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the stream can be read."""
+        return self in (State.OPEN, State.CLOSED)
+
+    def badge(self) -> SafeString:
+        """Return the state as a mark that is read and seen."""
+        return format_html('<span class="ds-badge ds-badge-{}">{}</span>', self.value, self.label)
+
+
+class Kind(TextChoices):
+    """How the messages of a stream are shown."""
+
+    JSON = "json", _("JSON")
+    TEXT = "text", _("Text")
+    BINARY = "binary", _("Binary")
+
+    @classmethod
+    def of(cls, content_type: str) -> Kind:
+        """Return the kind that a content type is of."""
+        if content.is_json(content_type):
+            return cls.JSON
+        return cls.TEXT if content.is_text(content_type) else cls.BINARY
+
+    def condition(self) -> Q:
+        """Return the condition that streams of this kind meet: a content type has any case, and parameters."""
+        json = Q(content_type__iexact=content.JSON_CONTENT_TYPE)
+        for separator in "; \t":
+            json |= Q(content_type__istartswith=content.JSON_CONTENT_TYPE + separator)
+        text = Q(content_type__istartswith="text/")
+        match self:
+            case Kind.JSON:
+                return json
+            case Kind.TEXT:
+                return text
+            case _:
+                return ~(json | text)

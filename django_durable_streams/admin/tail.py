@@ -1,0 +1,109 @@
+"""The live tail of a stream's page: what is appended elsewhere, as soon as the server hears of it.
+
+Under ASGI a request waits in the hub, as a long-poll by the protocol does, and holds no thread while it does. Under
+WSGI it looks once and is answered at once; the page asks again a little later.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import PermissionDenied
+from django.core.handlers.asgi import ASGIRequest
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
+from django.template.defaultfilters import filesizeformat
+from django.template.loader import render_to_string
+from django.utils import timezone
+
+from ..engine import engine_for
+from ..models import Stream
+from ..protocol import offsets
+from ..protocol.errors import DurableStreamsError
+from ..server.live import LongPoll
+from ..server.shutdown import watch_signals
+from ..server.threads import release_thread
+from ..store import calls, lifetime
+from ..store.info import StreamInfo
+from ..store.operations import Touch
+from .looking import PAGE_BYTES, Looking, message_page, position
+from .states import State
+
+NOTHING_NEW = 204
+
+
+class Tail(Looking):
+    """Answers the script of a stream's page."""
+
+    @property
+    def tail_view(self) -> Any:
+        """The view, which is asynchronous whatever the server: Django runs it under WSGI too."""
+        # The admin's own wrapper, which checks who is there and sends others to log in, takes synchronous views only.
+        look = sync_to_async(self.admin_site.admin_view(self._look))
+
+        @transaction.non_atomic_requests
+        async def tail(request: HttpRequest, object_id: str) -> HttpResponse:
+            response: HttpResponse = await look(request, object_id)
+            if response.status_code == NOTHING_NEW and isinstance(request, ASGIRequest):
+                await self._wait(int(object_id), position(request.GET.get("from", "")))
+                response = await look(request, object_id)
+            return response
+
+        return tail
+
+    def _look(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Return what a stream has past a position, or that there is nothing (204)."""
+        if request.method != "GET":
+            return HttpResponseNotAllowed(["GET"])
+        stream = self.get_object(request, object_id)
+        if not self.may(request, "view", stream):
+            raise PermissionDenied
+        info = None if stream is None else self.info(stream)
+        if stream is None or info is None:
+            raise Http404
+        self._touch(info)
+        start = position(request.GET.get("from", ""))
+        if start >= info.tail and not info.closed:
+            return HttpResponse(status=NOTHING_NEW)
+        return JsonResponse(self._news(request, stream, info, start))
+
+    def _news(self, request: HttpRequest, stream: Stream, info: StreamInfo, start: int) -> dict[str, Any]:
+        # Who is far behind wants to see what happens now.
+        is_far = info.tail - start > PAGE_BYTES
+        found = self.messages_before(info, info.tail) if is_far else self.messages_after(info, start)
+        page = message_page(info, [message for message in found if message.start >= start])
+        state = State.CLOSED if info.closed else State.OPEN
+        context = {"page": page, "stream": stream, "opts": self.opts, "may_fork": self.may(request, "add", stream)}
+        request.current_app = self.admin_site.name
+        return {
+            "html": render_to_string("admin/durable_streams/stream/messages.html", context, request),
+            "count": len(page.messages),
+            "position": page.end,
+            "skipped": bool(page.messages) and page.start > start,
+            "more": page.end < info.tail,
+            "closed": info.closed,
+            "state": state.badge(),
+            "size": filesizeformat(info.tail),
+            "offset": offsets.encode(info.tail),
+        }
+
+    def _touch(self, info: StreamInfo) -> None:
+        """Start the stream's TTL anew: who follows it is a reader like any other."""
+        if lifetime.needs_touch(info.ttl, info.deadline, timezone.now()):
+            try:
+                calls.apply(Touch(info.path), self.alias)
+            except DurableStreamsError:
+                pass  # it has ended meanwhile, as the next look finds
+
+    async def _wait(self, stream_id: int, start: int) -> None:
+        """Wait until a stream has something past a position, is closed, or has gone, or until time is up."""
+        watch_signals()
+        await release_thread()
+        engine = engine_for()
+        try:
+            view = await engine.follow(stream_id, start)
+            if view.segment is None and not view.closed:
+                await LongPoll(engine, view, lambda _: False).wait(None)
+        except DurableStreamsError:
+            pass  # the look that follows says what it is
