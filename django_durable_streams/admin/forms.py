@@ -103,7 +103,7 @@ class PayloadForm(StreamForm):
         if upload is not None and self.cleaned_data.get("text"):
             self.add_error("file", _("Give a text or a file, not both."))
         limit = config().max_append_bytes
-        size = upload.size if upload is not None else len(self.cleaned_data.get("text", ""))
+        size = upload.size if upload is not None else len(self.cleaned_data.get("text", "").encode())
         if size > limit:
             # More than this is refused by HTTP too.
             self.add_error(

@@ -60,12 +60,12 @@ class Looking(StreamPages):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Show a stream. What changes it has URLs of its own."""
-        if request.method not in ("GET", "HEAD"):
-            return HttpResponseNotAllowed(["GET", "HEAD"])
-        return self._stream_page(request, object_id)
+        return self._look(request, object_id)
 
     @of_stream("view")
-    def _stream_page(self, request: HttpRequest, stream: Stream) -> HttpResponse:
+    def _look(self, request: HttpRequest, stream: Stream) -> HttpResponse:
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
         return self.stream_page(request, stream)
 
     def stream_page(self, request: HttpRequest, stream: Stream, append_form: AppendForm | None = None) -> HttpResponse:

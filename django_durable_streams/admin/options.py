@@ -32,7 +32,7 @@ MAX_ACTED_ON = 1000
 class StreamAdmin(Writing, Tail, Deletion):
     """Streams in the admin. Subclass it, or register it with a site of your own."""
 
-    list_display = ("path", "kind", "size", "chunks", "state", "expiry", "forked_from", "last_append")
+    list_display = ("path", "state", "size", "chunks", "kind", "last_append", "expiry", "forked_from")
     list_filter = (StateFilter, KindFilter, ForkFilter, ExpiryFilter, ("appended_at", admin.DateFieldListFilter))
     list_select_related = ("source",)
     search_fields = ("path",)

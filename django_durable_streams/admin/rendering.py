@@ -27,7 +27,7 @@ class Room:
 IN_LIST = Room(text=4 * KIB, binary=256)
 ALONE = Room(text=512 * KIB, binary=16 * KIB)
 
-_ONE_LINE = 100
+_ONE_LINE = 80
 """Bytes of JSON that stay on one line."""
 
 _MAX_DEPTH = 40

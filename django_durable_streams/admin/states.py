@@ -20,7 +20,7 @@ class State(TextChoices):
     OPEN = "open", _("Open")
     CLOSED = "closed", _("Closed")
     EXPIRED = "expired", _("Expired")
-    KEPT = "deleted", _("Deleted, kept for forks")
+    KEPT = "deleted", _("Deleted, has forks")
 
     @classmethod
     def of(cls, stream: Stream, now: datetime | None = None) -> State:

@@ -40,7 +40,7 @@ class Tail(Looking):
     def tail_view(self) -> Any:
         """The view, which is asynchronous whatever the server: Django runs it under WSGI too."""
         # The admin's own wrapper, which checks who is there and sends others to log in, takes synchronous views only.
-        look = sync_to_async(self.admin_site.admin_view(self._look))
+        look = sync_to_async(self.admin_site.admin_view(self._news))
 
         @transaction.non_atomic_requests
         async def tail(request: HttpRequest, object_id: str) -> HttpResponse:
@@ -52,13 +52,13 @@ class Tail(Looking):
 
         return tail
 
-    def _look(self, request: HttpRequest, object_id: str) -> HttpResponse:
+    def _news(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Return what a stream has past a position, or that there is nothing (204)."""
-        if request.method != "GET":
-            return HttpResponseNotAllowed(["GET"])
         stream = self.get_object(request, object_id)
         if not self.may(request, "view", stream):
             raise PermissionDenied
+        if request.method != "GET":
+            return HttpResponseNotAllowed(["GET"])
         info = None if stream is None else self.info(stream)
         if stream is None or info is None:
             raise Http404
@@ -66,9 +66,9 @@ class Tail(Looking):
         start = position(request.GET.get("from", ""))
         if start >= info.tail and not info.closed:
             return HttpResponse(status=NOTHING_NEW)
-        return JsonResponse(self._news(request, stream, info, start))
+        return JsonResponse(self._describe(request, stream, info, start))
 
-    def _news(self, request: HttpRequest, stream: Stream, info: StreamInfo, start: int) -> dict[str, Any]:
+    def _describe(self, request: HttpRequest, stream: Stream, info: StreamInfo, start: int) -> dict[str, Any]:
         # Who is far behind wants to see what happens now.
         is_far = info.tail - start > PAGE_BYTES
         found = self.messages_before(info, info.tail) if is_far else self.messages_after(info, start)

@@ -1,82 +1,25 @@
 """The demo page in a real browser: what a visitor does and sees, against a real server."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from playwright import sync_api as playwright
 from playwright.sync_api import Page, expect
 
+from tests.browser.visitor import ARTIFACTS, DESKTOP, MOBILE, Visitor
 from tests.servers import Server
 
 pytestmark = pytest.mark.browser
-
-ARTIFACTS = Path(__file__).resolve().parent.parent / "artifacts"
-
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",  # Chromium refuses to run as root otherwise, which is what containers do
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-DESKTOP = {"width": 1280, "height": 900}
-MOBILE = {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with Server("uvicorn", door="asgi") as server:
         yield server
-
-
-# Not wider than the module: playwright keeps an event loop running in this thread, and Django
-# refuses database access beside one.
-@pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None:
-        pytest.fail("no Chromium on this machine: install the package chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-class Visitor:
-    """A browser context of its own, and everything that went wrong in its pages."""
-
-    def __init__(self, chromium, base_url: str, **options) -> None:
-        self.base_url = base_url
-        self.complaints: list[str] = []
-        self.foreign_requests: list[str] = []
-        self.context = chromium.new_context(
-            base_url=base_url, **{"viewport": DESKTOP, "permissions": ["clipboard-write"], **options}
-        )
-        self.context.on("page", self._watch)
-        self.page = self.context.new_page()
-
-    def _watch(self, page: Page) -> None:
-        page.set_default_timeout(10_000)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
-        page.on("request", self._judge)
-
-    def _judge(self, request) -> None:
-        if not request.url.startswith(self.base_url):
-            self.foreign_requests.append(request.url)
 
 
 @pytest.fixture

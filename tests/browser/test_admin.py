@@ -1,0 +1,305 @@
+"""Streams in the admin, in a real browser against a real server: what a person does and sees there."""
+
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.visitor import ARTIFACTS, DESKTOP, MOBILE, Visitor
+from tests.servers import EXAMPLE, Server
+
+pytestmark = pytest.mark.browser
+
+LIST = "/admin/durable_streams/stream/"
+PASSWORD = "as good as any"
+
+USERS = f"""
+from django.contrib.auth.models import Permission, User
+User.objects.create_superuser("ada", password={PASSWORD!r})
+User.objects.create_user("nobody", password={PASSWORD!r}, is_staff=True)
+viewer = User.objects.create_user("viewer", password={PASSWORD!r}, is_staff=True)
+viewer.user_permissions.add(Permission.objects.get(codename="view_stream"))
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server("uvicorn", door="asgi") as server:
+        command = [sys.executable, str(EXAMPLE / "manage.py"), "shell", "--verbosity", "0", "-c", USERS]
+        subprocess.run(command, env=server.env, check=True, capture_output=True, timeout=60)
+        yield server
+
+
+@pytest.fixture
+def visit(chromium, server) -> Iterator[Callable[..., Visitor]]:
+    visitors: list[Visitor] = []
+
+    def begin(user: str = "ada", **options) -> Visitor:
+        visitor = Visitor(chromium, server.base_url, **options)
+        visitors.append(visitor)
+        # The example has no icon for the admin, which Chromium would complain of once.
+        visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+        visitor.page.goto("/admin/login/?next=" + LIST)
+        visitor.page.locator("#id_username").fill(user)
+        visitor.page.locator("#id_password").fill(PASSWORD)
+        visitor.page.get_by_role("button", name="Log in").click()
+        return visitor
+
+    yield begin
+    for visitor in visitors:
+        visitor.context.close()
+        assert visitor.complaints == []
+        assert visitor.foreign_requests == []
+
+
+@pytest.fixture
+def stream(server) -> Callable[..., Callable[..., None]]:
+    """Creates a stream over HTTP, and returns what appends to it over HTTP."""
+
+    def create(path: str, content_type: str = "text/plain", *messages: str, **headers: str) -> Callable[..., None]:
+        def send(method: str, body: str = "", **headers: str) -> None:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            url = f"{server.base_url}/v1/stream/{path}"
+            request = urllib.request.Request(url, body.encode(), {"Content-Type": content_type, **named}, method=method)
+            urllib.request.urlopen(request, timeout=10).close()
+
+        send("PUT", **headers)
+        for message in messages:
+            send("POST", message)
+        return send
+
+    return create
+
+
+def open_stream(page: Page, path: str) -> None:
+    page.goto(f"{LIST}?q={path}")
+    page.locator("#result_list .field-path").get_by_role("link", name=path, exact=True).click()
+
+
+def fits(page: Page) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_streams_are_found_in_the_list(visit, stream):
+    stream("find/open", "application/json", '{"a": 1}')
+    stream("find/closed", "text/plain", "x", Stream_Closed="false")("POST", "end", Stream_Closed="true")
+    stream("find/short", Stream_TTL="1800")
+    stream("elsewhere")
+    page = visit().page
+    page.locator("#searchbar").fill("find/")
+    page.get_by_role("button", name="Search").click()
+    rows = page.locator("#result_list tbody tr")
+    expect(rows).to_have_count(3)
+    page.locator("#changelist-filter").get_by_role("link", name="Closed", exact=True).click()
+    expect(rows).to_have_count(1)
+    expect(rows.locator(".ds-badge")).to_have_text("Closed")
+    page.locator("#changelist-filter").get_by_role("link", name="Expired", exact=True).click()
+    expect(page.get_by_text("No stream matches.")).to_be_visible()
+
+
+def test_what_is_appended_elsewhere_appears_in_the_page(visit, stream):
+    send = stream("live/chat", "application/json", '{"role": "user", "text": "hello"}')
+    page = visit().page
+    open_stream(page, "live/chat")
+    messages = page.locator("#ds-messages .ds-body")
+    expect(messages).to_have_count(1)
+    expect(page.locator("#ds-live-text")).to_contain_text("Live")
+
+    send("POST", '{"role": "assistant", "text": "good <b>morning</b>"}')
+    expect(messages.nth(1)).to_contain_text('"good <b>morning</b>"', timeout=2_000)
+
+    page.locator("#ds-live-button").click()
+    expect(page.locator("#ds-live-text")).to_contain_text("Paused")
+    send("POST", '{"while": "paused"}')
+    page.locator("#ds-live-button").click()
+    expect(messages.nth(2)).to_contain_text('"paused"', timeout=2_000)
+
+    send("POST", '{"the": "end"}', Stream_Closed="true")
+    expect(messages.nth(3)).to_contain_text("end")
+    expect(page.locator("#ds-live-text")).to_contain_text("The stream was closed")
+    expect(page.locator("#ds-state")).to_have_text("Closed")
+    expect(page.locator("#ds-live-button")).to_be_hidden()
+
+
+def test_a_lost_connection_is_said_and_mended(visit, stream, server):
+    send = stream("live/lost", "text/plain", "before")
+    visitor = visit()
+    page = visitor.page
+    open_stream(page, "live/lost")
+    expect(page.locator("#ds-live-text")).to_contain_text("Live")
+    server.stop()
+    expect(page.locator("#ds-live-text")).to_contain_text("The connection was lost")
+    page.screenshot(path=ARTIFACTS / "admin-lost.png", full_page=True)
+    server.start()
+    send("POST", "after")
+    expect(page.locator("#ds-messages .ds-body").nth(1)).to_have_text("after", timeout=20_000)
+    expect(page.locator("#ds-live-text")).to_contain_text("Live")
+    # Chromium itself reports the connections that the stopped server refused.
+    assert all("net::ERR_" in complaint for complaint in visitor.complaints)
+    visitor.complaints.clear()
+
+
+def test_a_hidden_tab_pauses(visit, stream):
+    send = stream("live/hidden", "text/plain", "one")
+    page = visit().page
+    open_stream(page, "live/hidden")
+    expect(page.locator("#ds-live-text")).to_contain_text("Live")
+    # What a browser does when another tab comes to the front, which a headless one does not.
+    page.evaluate(
+        "Object.defineProperty(document, 'hidden', {value: true, configurable: true});"
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    expect(page.locator("#ds-live-text")).to_contain_text("hidden")
+    send("POST", "two")
+    page.evaluate(
+        "Object.defineProperty(document, 'hidden', {value: false});"
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    expect(page.locator("#ds-messages .ds-body")).to_have_text(["one", "two"])
+
+
+def test_a_stream_that_someone_else_deletes_is_let_go(visit, stream):
+    send = stream("live/deleted", "text/plain", "one")
+    visitor = visit()
+    open_stream(visitor.page, "live/deleted")
+    expect(visitor.page.locator("#ds-live-text")).to_contain_text("Live")
+    send("DELETE")
+    expect(visitor.page.locator("#ds-live-text")).to_contain_text("was deleted")
+    # Chromium itself reports the 404 of the next request.
+    assert all("404" in complaint for complaint in visitor.complaints)
+    visitor.complaints.clear()
+
+
+def test_a_person_creates_appends_forks_closes_and_deletes(visit):
+    page = visit().page
+    page.get_by_role("link", name="Add stream").click()
+    page.locator("#id_path").fill("made/here")
+    page.locator("#id_text").fill('{"unfinished": ')
+    page.get_by_role("button", name="Create").click()
+    expect(page.locator(".errorlist")).to_contain_text("not valid JSON")
+    page.screenshot(path=ARTIFACTS / "admin-add-error.png", full_page=True)
+    page.locator("#id_text").fill('[{"n": 1}, {"n": 2}]')
+    page.get_by_role("button", name="Create").click()
+    expect(page.locator(".messagelist")).to_contain_text("was added successfully")
+    page.locator("#result_list").get_by_role("link", name="made/here").click()
+
+    messages = page.locator("#ds-messages .ds-body")
+    expect(messages).to_have_text(['{"n": 1}', '{"n": 2}'])
+    page.locator("#id_text").fill("{")
+    page.get_by_role("button", name="Append").click()
+    expect(page.locator(".errorlist")).to_contain_text("not valid JSON")
+    page.locator("#id_text").fill('{"n": 3}')
+    page.get_by_role("button", name="Append").click()
+    expect(messages).to_have_text(['{"n": 1}', '{"n": 2}', '{"n": 3}'])
+
+    page.locator(".ds-message").nth(1).get_by_role("link", name="Fork here").click()
+    page.locator("#id_path").fill("made/fork")
+    page.screenshot(path=ARTIFACTS / "admin-fork.png", full_page=True)
+    page.get_by_role("button", name="Fork").click()
+    expect(messages).to_have_text(['{"n": 1}', '{"n": 2}'])
+    page.locator(".ds-facts").get_by_role("link", name="made/here").click()
+
+    page.locator(".object-tools").get_by_role("link", name="Close").click()
+    page.screenshot(path=ARTIFACTS / "admin-close.png", full_page=True)
+    page.get_by_role("button", name="Yes, close").click()
+    expect(page.locator("#ds-state")).to_have_text("Closed")
+    expect(page.locator("#ds-append")).to_have_count(0)
+
+    page.locator(".object-tools").get_by_role("link", name="Delete").click()
+    expect(page.locator("#deleted-objects")).to_contain_text("It has a fork")
+    page.screenshot(path=ARTIFACTS / "admin-delete.png", full_page=True)
+    page.get_by_role("button", name="Yes, I’m sure").click()
+    expect(page.locator(".messagelist")).to_contain_text("was deleted successfully")
+    expect(page.locator("#result_list").locator(".ds-badge-deleted")).to_be_visible()
+
+
+def test_several_streams_are_closed_at_once(visit, stream):
+    stream("many/1"), stream("many/2")
+    page = visit().page
+    page.goto(LIST + "?q=many/")
+    page.locator("#action-toggle").check()
+    page.locator("select[name=action]").select_option("close_selected")
+    page.get_by_role("button", name="Go").click()
+    page.get_by_role("button", name="Yes, close").click()
+    expect(page.locator(".messagelist")).to_contain_text("2 streams were closed")
+    expect(page.locator("#result_list .ds-badge-closed")).to_have_count(2)
+
+
+def test_a_user_without_permission_sees_nothing(visit, stream):
+    stream("secret/plans", "text/plain", "hidden words")
+    visitor = visit("nobody")
+    assert visitor.page.goto("/admin/").status == 200
+    expect(visitor.page.locator("#content")).not_to_contain_text("Streams")
+    for path in ("", "add/", "1/change/", "1/append/", "1/fork/", "1/close/", "1/delete/", "1/tail/", "1/history/"):
+        assert visitor.page.goto(LIST + path).status == 403, path
+    # Chromium itself reports any 4xx in the console.
+    assert all("403" in complaint for complaint in visitor.complaints)
+    visitor.complaints.clear()
+
+
+def test_a_viewer_follows_and_is_offered_nothing_else(visit, stream):
+    send = stream("view/only", "text/plain", "one")
+    page = visit("viewer").page
+    expect(page.get_by_role("link", name="Add stream")).to_have_count(0)
+    open_stream(page, "view/only")
+    send("POST", "two")
+    expect(page.locator("#ds-messages .ds-body")).to_have_text(["one", "two"])
+    expect(page.locator("#ds-append")).to_have_count(0)
+    expect(page.locator(".object-tools li")).to_have_text(["History"])
+    expect(page.get_by_role("link", name=re.compile("Fork"))).to_have_count(0)
+
+
+@pytest.fixture(scope="module")
+def gallery(server) -> None:
+    """Streams to make pictures of."""
+    script = """
+from datetime import timedelta
+from django.utils import timezone
+from django_durable_streams.models import Stream
+Stream.objects.create(path="uploads/scan-0117", content_type="image/png", data=bytes(range(256)) * 300)
+Stream.objects.create(path="jobs/import-2231/log", content_type="text/plain", ttl=3600,
+    data="Reading customers.csv\\n").close()
+kept = Stream.objects.create(path="documents/7/changes", content_type="application/json", data={"rev": 1})
+kept.fork("documents/7/draft")
+kept.delete()
+Stream.objects.create(path="presence/lobby", content_type="application/json", ttl=30)
+gone = Stream.objects.create(path="sessions/a41f", content_type="text/plain", data="x")
+keeper = gone.fork("sessions/a41f-copy")
+Stream.objects.filter(pk=gone.pk).update(deadline=timezone.now() - timedelta(seconds=1))
+answer = Stream.objects.create(path="chat/42", content_type="application/json", ttl=86400 * 7)
+answer.append({"role": "user", "text": "Which planets have rings?", "id": 1})
+for number, text in enumerate(["Saturn’s are the best known, ", "but Jupiter, Uranus and Neptune ", "have rings too."]):
+    usage = {"tokens": 7 + number, "model": "small", "cached": False}
+    answer.append({"role": "assistant", "delta": text, "usage": usage}, producer=("worker-7", 0, number))
+answer.append({"role": "user", "text": "And which one has the most moons?", "id": 2})
+answer.fork("chat/42-again")
+"""
+    command = [sys.executable, str(EXAMPLE / "manage.py"), "shell", "--verbosity", "0", "-c", script]
+    subprocess.run(command, env=server.env, check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("device", "viewport"), [("desktop", DESKTOP), ("mobile", MOBILE)])
+def test_it_fits_the_window_in_both_schemes(visit, gallery, device, viewport, scheme):
+    page = visit(viewport=viewport, color_scheme=scheme, reduced_motion="reduce").page
+    name = f"{device}-{scheme}"
+    page.screenshot(path=ARTIFACTS / f"admin-list-{name}.png", full_page=True)
+    assert fits(page)
+    for path, picture in [
+        ("chat/42", "stream"),
+        ("uploads/scan-0117", "binary"),
+        ("presence/lobby", "empty"),
+        ("documents/7/changes", "deleted"),
+    ]:
+        open_stream(page, path)
+        if picture == "stream":
+            expect(page.locator("#ds-live-text")).to_contain_text("Live")
+        page.screenshot(path=ARTIFACTS / f"admin-{picture}-{name}.png", full_page=True)
+        assert fits(page), path
+    page.goto(LIST + "add/")
+    page.screenshot(path=ARTIFACTS / f"admin-add-{name}.png", full_page=True)
+    assert fits(page)

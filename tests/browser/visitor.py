@@ -1,0 +1,34 @@
+"""Somebody who visits pages in a browser, and everything that goes wrong in them."""
+
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+ARTIFACTS = Path(__file__).resolve().parent.parent / "artifacts"
+
+DESKTOP = {"width": 1280, "height": 900}
+MOBILE = {"width": 390, "height": 844}
+
+
+class Visitor:
+    """A browser context of its own, and everything that went wrong in its pages."""
+
+    def __init__(self, chromium, base_url: str, **options) -> None:
+        self.base_url = base_url
+        self.complaints: list[str] = []
+        self.foreign_requests: list[str] = []
+        self.context = chromium.new_context(
+            base_url=base_url, **{"viewport": DESKTOP, "permissions": ["clipboard-write"], **options}
+        )
+        self.context.on("page", self._watch)
+        self.page = self.context.new_page()
+
+    def _watch(self, page: Page) -> None:
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
+        page.on("request", self._judge)
+
+    def _judge(self, request) -> None:
+        if not request.url.startswith(self.base_url):
+            self.foreign_requests.append(request.url)
