@@ -28,7 +28,7 @@ MAX_PAGE = 1_000_000
 COLUMNS = (
     "path",
     "content_type",
-    "tail",
+    "tail_position",
     "closed",
     "deadline",
     "deleted_at",

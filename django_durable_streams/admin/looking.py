@@ -84,7 +84,7 @@ class Looking(StreamPages):
             original=stream,
             state=state,
             kind=Kind.of(stream.content_type),
-            own_bytes=stream.tail - (stream.fork_position or 0),
+            own_bytes=stream.tail_position - (stream.fork_position or 0),
             fork_offset=None if stream.fork_position is None else offsets.encode(stream.fork_position),
             chunks=Chunk.objects.using(self.alias).filter(stream=stream).values("pk")[:MAX_COUNTED].count(),
             max_counted=MAX_COUNTED,

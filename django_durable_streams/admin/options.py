@@ -117,10 +117,12 @@ class StreamAdmin(Writing, Tail, Deletion):
         """Return the content type."""
         return format_html('<span class="ds-type">{}</span>', stream.content_type)
 
-    @admin.display(description=gettext_lazy("size"), ordering="tail")
+    @admin.display(description=gettext_lazy("size"), ordering="tail_position")
     def size(self, stream: Stream) -> SafeString:
         """Return how much data a stream has, that of its sources included."""
-        return format_html('<span class="ds-number" title="{}">{}</span>', stream.tail, filesizeformat(stream.tail))
+        return format_html(
+            '<span class="ds-number" title="{}">{}</span>', stream.tail_position, filesizeformat(stream.tail_position)
+        )
 
     @admin.display(description=gettext_lazy("chunks"))
     def chunks(self, stream: Stream) -> SafeString:

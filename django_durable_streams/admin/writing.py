@@ -38,7 +38,7 @@ class Writing(Looking):
             try:
                 with transaction.atomic(using=self.alias):
                     stream = calls.create(form.operation(), self.alias)
-                    self.log_addition(request, stream, _("Created, with %s.") % filesizeformat(stream.tail))
+                    self.log_addition(request, stream, _("Created, with %s.") % filesizeformat(stream.tail_position))
             except DurableStreamsError as error:
                 form.refuse(error)
             else:

@@ -102,7 +102,7 @@ def test_a_download_is_never_displayed(admin_client: Client) -> None:
 
 def test_what_is_no_message_is_not_found(admin_client: Client, log: Stream) -> None:
     for name in ("message", "download"):
-        for offset in (str(log.tail), "x", ""):
+        for offset in (str(log.tail_position), "x", ""):
             assert admin_client.get(url(name, log), {"from": offset}).status_code == 404
 
 

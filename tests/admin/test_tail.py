@@ -27,7 +27,7 @@ def log(db: None) -> Stream:
 
 def test_there_is_nothing_new(admin_client: Client, log: Stream) -> None:
     begin = time.monotonic()
-    assert tail(admin_client, log, log.tail).status_code == 204
+    assert tail(admin_client, log, log.tail_position).status_code == 204
     assert time.monotonic() - begin < 2  # under WSGI nobody waits
 
 
@@ -36,14 +36,14 @@ def test_what_is_new_comes_as_the_page_shows_it(admin_client: Client, log: Strea
     news = tail(admin_client, log, 7).json()
     assert "two &lt;2&gt;" in news["html"]
     assert "one" not in news["html"]
-    assert (news["count"], news["position"], news["more"], news["closed"]) == (1, log.tail, False, False)
+    assert (news["count"], news["position"], news["more"], news["closed"]) == (1, log.tail_position, False, False)
     assert (news["size"], news["offset"]) == ("14\xa0bytes", log.next_offset)
     assert "no-store" in tail(admin_client, log, 7)["Cache-Control"]
 
 
 def test_the_end_of_a_stream_is_said(admin_client: Client, log: Stream) -> None:
     log.close()
-    news = tail(admin_client, log, log.tail).json()
+    news = tail(admin_client, log, log.tail_position).json()
     assert (news["count"], news["closed"]) == (0, True)
     assert "Closed" in news["state"]
 
@@ -65,10 +65,10 @@ def test_only_get_is_answered(admin_client: Client, log: Stream) -> None:
 def test_who_is_far_behind_is_brought_to_the_end(admin_client: Client, log: Stream) -> None:
     for number in range(20):
         log.append(f"{number:03}" + "x" * 30_000)
-    assert log.tail > looking.PAGE_BYTES
+    assert log.tail_position > looking.PAGE_BYTES
     news = tail(admin_client, log, 7).json()
     assert news["skipped"]
-    assert (news["position"], news["more"]) == (log.tail, False)
+    assert (news["position"], news["more"]) == (log.tail_position, False)
     assert "019xxx" in news["html"]
     assert len(news["html"]) < 100_000
 
@@ -83,7 +83,7 @@ def test_many_small_messages_come_one_page_after_the_other(admin_client: Client,
 
 def test_following_keeps_a_stream_alive_as_other_readers_do(admin_client: Client, log: Stream) -> None:
     Stream.objects.filter(pk=log.pk).update(ttl=60, deadline=timezone.now() + timedelta(seconds=5))
-    tail(admin_client, log, log.tail)
+    tail(admin_client, log, log.tail_position)
     deadline = Stream.objects.get(pk=log.pk).deadline
     assert deadline is not None
     assert deadline > timezone.now() + timedelta(seconds=30)
@@ -110,7 +110,7 @@ async def ask(client: AsyncClient, stream: Stream, position: int) -> Any:
 async def test_news_comes_as_soon_as_it_is_committed(log_of_many_threads: Stream, admin_user: User) -> None:
     stream = log_of_many_threads
     client = await logged_in(admin_user)
-    waiting = asyncio.create_task(ask(client, stream, stream.tail))
+    waiting = asyncio.create_task(ask(client, stream, stream.tail_position))
     done, _ = await asyncio.wait([waiting], timeout=0.5)
     assert not done
     await stream.aappend("two")
@@ -118,24 +118,24 @@ async def test_news_comes_as_soon_as_it_is_committed(log_of_many_threads: Stream
     news = (await waiting).json()
     assert time.monotonic() - begin < 1
     assert "two" in news["html"]
-    assert news["position"] == stream.tail
+    assert news["position"] == stream.tail_position
 
 
 async def test_a_wait_ends_with_the_stream(log_of_many_threads: Stream, admin_user: User) -> None:
     stream = log_of_many_threads
     client = await logged_in(admin_user)
-    waiting = asyncio.create_task(ask(client, stream, stream.tail))
+    waiting = asyncio.create_task(ask(client, stream, stream.tail_position))
     await asyncio.wait([waiting], timeout=0.3)
     await stream.aclose()
     assert (await waiting).json()["closed"] is True
     # One that is closed is not waited for.
-    assert (await ask(client, stream, stream.tail)).json()["closed"] is True
+    assert (await ask(client, stream, stream.tail_position)).json()["closed"] is True
 
 
 async def test_a_wait_ends_when_the_stream_is_deleted(log_of_many_threads: Stream, admin_user: User) -> None:
     stream = log_of_many_threads
     client = await logged_in(admin_user)
-    waiting = asyncio.create_task(ask(client, stream, stream.tail))
+    waiting = asyncio.create_task(ask(client, stream, stream.tail_position))
     await asyncio.wait([waiting], timeout=0.3)
     await stream.adelete()
     assert (await waiting).status_code == 404

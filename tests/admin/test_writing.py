@@ -96,7 +96,7 @@ def test_more_than_the_largest_append_is_refused(admin_client: Client, log: Stre
     assert "At most 1000" in errors(response, "append_form")["file"][0]
     assert "At most" in errors(append(admin_client, log, text="é" * 501), "append_form")["text"][0]
     append(admin_client, log, file=SimpleUploadedFile("x", b"y" * 1000))
-    assert Stream.objects.get(pk=log.pk).tail == 1004
+    assert Stream.objects.get(pk=log.pk).tail_position == 1004
 
 
 def test_an_append_closes_in_the_same_step(admin_client: Client, log: Stream) -> None:
@@ -137,7 +137,7 @@ def test_a_stream_is_created_empty_with_an_expiry(admin_client: Client) -> None:
     moment = timezone.localtime(timezone.now() + timedelta(days=2)).replace(microsecond=0)
     create(admin_client, path="new", expires_at_0=moment.date(), expires_at_1=moment.time())
     stream = Stream.objects.get(path="new")
-    assert (stream.expires_at, stream.tail) == (moment, 0)
+    assert (stream.expires_at, stream.tail_position) == (moment, 0)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_nothing_is_changed_without_the_csrf_token(name: str, log: Stream) -> No
     client = client_of(staff("view", "add", "change", "delete"), enforce_csrf_checks=True)
     target = url(name) if name == "add" else url(name, log)
     assert client.post(target, {"path": "new", "text": "x", "post": "yes"}).status_code == 403
-    assert (Stream.objects.count(), Stream.objects.get().tail) == (1, 4)
+    assert (Stream.objects.count(), Stream.objects.get().tail_position) == (1, 4)
 
 
 def test_readers_are_told_of_what_the_admin_appends(
