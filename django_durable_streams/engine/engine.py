@@ -26,6 +26,7 @@ from ..store.turns import turn
 from .housekeeping import Housekeeper
 from .hub import Hub
 from .lane import call_in
+from .pulse import Pulse
 from .read_lane import Follow, Look, ReadLane, Survey, View
 from .receivers import ReceiverThread, send_signals
 from .wakeup import Wakeup, make_wakeup
@@ -49,14 +50,15 @@ class Engine:
         self.cache = SegmentCache(settings.cache_bytes)
         # SQLite has one writer at a time.
         lanes = 1 if connections[using].vendor == "sqlite" else max(settings.write_lanes, 1)
-        self._housekeeper = Housekeeper(using, self._expired, turn(using))
+        self.pulse = Pulse(using)
+        self._housekeeper = Housekeeper(self.pulse, self._expired, turn(using))
         self._writers = [
-            WriteLane(f"durable-streams-write-{number}", using, settings.queue_size, self._committed, turn(using))
+            WriteLane(f"durable-streams-write-{number}", self.pulse, settings.queue_size, self._committed, turn(using))
             for number in range(lanes)
         ]
         self._reader = ReadLane(
             "durable-streams-read",
-            using,
+            self.pulse,
             settings.queue_size,
             self.cache,
             lambda: config().page_bytes,
@@ -161,6 +163,7 @@ class Engine:
             lane.stop()
         self._reader.stop()
         self._receivers.stop()
+        self.pulse.stop()
         self.wakeup.stop()
 
 

@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager
 from threading import Event, Lock, Thread
 from typing import ParamSpec, TypeVar
 
-from django.db import Error, connections
+from django.db import Error
 
 from ..store import compaction, removal
 from ..store.operations import Commit
+from .pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +36,17 @@ class Housekeeper:
     """A thread that cleans up, a little at a time.
 
     Args:
-        using: alias of the database.
+        pulse: whether the database answers.
         publish: is told of streams that have expired.
         turn: held around each piece of work: whose turn it is to write, where only one can.
     """
 
     def __init__(
-        self, using: str, publish: Callable[[list[Commit]], None], turn: AbstractContextManager[object]
+        self, pulse: Pulse, publish: Callable[[list[Commit]], None], turn: AbstractContextManager[object]
     ) -> None:
-        self._using = using
+        self._pulse = pulse
+        self._line = pulse.line()
+        self._using = self._line.using
         self._publish = publish
         self._turn = turn
         self._due = Event()
@@ -94,14 +97,22 @@ class Housekeeper:
                 self._due.clear()
                 if self._stopping:
                     return
-                try:
-                    self._round()
-                except Error as error:  # the database is away, or busy: the next round is soon
-                    logger.debug("Cleaning up failed: %s", error)
-                # A connection for each process is too much for work that comes every few seconds.
-                connections[self._using].close()
+                if self._pulse.answers:
+                    self._clean_up()
         finally:
-            connections[self._using].close()
+            self._line.close()
+
+    def _clean_up(self) -> None:
+        try:
+            with self._line:
+                self._line.open()
+                self._round()
+        except Error as error:  # the database is away, or busy: the next round is soon
+            logger.debug("Cleaning up failed: %s", error)
+        except Exception:  # the thread must outlive every bug
+            logger.exception("Cleaning up failed.")
+        # A connection for each process is too much for work that comes every few seconds.
+        self._line.close()
 
     def _round(self) -> None:
         while commits := self._do(removal.expire, self._using):

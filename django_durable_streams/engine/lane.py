@@ -9,9 +9,8 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Generic, TypeVar
 
-from django.db import connections
-
 from ..protocol.errors import ServiceUnavailable
+from .line import Line
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class Lane(Generic[T]):
 
     Args:
         name: of the thread.
-        using: alias of the database.
+        line: the connection that its thread works with.
         work: is given the tasks that wait, and returns what became of each: a value, or an exception to raise.
         queue_size: tasks that may wait.
         batch_size: about how many tasks to do in one go.
@@ -50,12 +49,12 @@ class Lane(Generic[T]):
     def __init__(
         self,
         name: str,
-        using: str,
+        line: Line,
         work: Callable[[Sequence[T]], Sequence[object]],
         queue_size: int,
         batch_size: int,
     ) -> None:
-        self._using = using
+        self._line = line
         self._work = work
         self._queue_size = queue_size
         self._batch_size = batch_size
@@ -73,7 +72,7 @@ class Lane(Generic[T]):
             ServiceUnavailable: too much is waiting already.
         """
         if self._submitted - self._done >= self._queue_size:
-            raise ServiceUnavailable("Too many requests are waiting. Try again.", ((b"retry-after", b"1"),))
+            raise ServiceUnavailable("Too many requests are waiting. Try again.")
         self._submitted += 1
         loop = asyncio.get_running_loop()
         parcel = self._open.get(loop)
@@ -99,9 +98,9 @@ class Lane(Generic[T]):
                 if parcels:
                     self._do(parcels)
                 else:
-                    connections[self._using].close()
+                    self._line.close()
         finally:
-            connections[self._using].close()
+            self._line.close()
 
     def _take(self) -> list[Parcel[T]] | None:
         """Return all parcels that wait, up to a batch, waiting for the first. Empty: nothing came. None: stop."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from threading import Condition, Thread
 from typing import NamedTuple
 
-from django.db import connections
-
 from ..protocol.errors import ServiceUnavailable
+from ..store.batch import LOCKED
 from ..store.operations import Operation
+from .applier import Applier
+from .lane import IDLE_SECONDS, settle
 
 logger = logging.getLogger(__name__)
 
@@ -38,24 +39,15 @@ class Patience:
 
     Args:
         name: of the thread.
-        using: alias of the database.
-        attempt: applies operations on one stream, waiting a little for its row; None where that was in vain.
-        settle: hands values to futures.
+        applier: applies operations.
     """
 
-    def __init__(
-        self,
-        name: str,
-        using: str,
-        attempt: Callable[[Sequence[Operation]], Sequence[object] | None],
-        settle: Callable[[asyncio.AbstractEventLoop, Sequence[asyncio.Future[object]], Sequence[object]], None],
-    ) -> None:
+    def __init__(self, name: str, applier: Applier) -> None:
         self._name = name
-        self._using = using
-        self._attempt = attempt
-        self._settle = settle
+        self._applier = applier
         self._changed = Condition()
         self._waiting: dict[str, list[Waiting]] = {}
+        self._rounds = 0
         self._stopping = False
         self._thread: Thread | None = None
 
@@ -83,47 +75,62 @@ class Patience:
 
     def _run(self) -> None:
         try:
-            while True:
-                with self._changed:
-                    while not self._waiting and not self._stopping:
-                        if not self._changed.wait(timeout=60):
-                            connections[self._using].close()
-                    if self._stopping:
-                        break
-                    paths = list(self._waiting)
-                for path in paths:
-                    self._try(path)
+            while self._wait():
+                self._round()
         finally:
-            connections[self._using].close()
+            self._applier.line.close()
             for path in list(self._waiting):
-                self._answer(path, len(self._waiting[path]), None)
+                self._refuse(path, len(self._waiting[path]))
 
-    def _try(self, path: str) -> None:
-        group = list(self._waiting[path])
+    def _wait(self) -> bool:
+        """Wait until something waits here; return whether to go on."""
+        with self._changed:
+            while not self._waiting and not self._stopping:
+                if not self._changed.wait(timeout=IDLE_SECONDS):
+                    self._applier.line.close()
+            return not self._stopping
+
+    def _round(self) -> None:
+        """Do all that can be done at once, then wait a little for the row of one stream, another one each time."""
+        paths = list(self._waiting)
+        if len(paths) > 1:
+            self._try(paths)
+            paths = list(self._waiting)
+        if paths:
+            self._rounds += 1
+            self._try([paths[self._rounds % len(paths)]], wait=True)
+        limit = time.monotonic() - MAX_WAIT
+        for path in list(self._waiting):
+            # In the order in which they came, so the old ones are in front.
+            self._refuse(path, sum(one.since < limit for one in self._waiting[path]))
+
+    def _try(self, paths: Sequence[str], *, wait: bool = False) -> None:
+        groups = [(path, list(self._waiting[path])) for path in paths]
+        operations = [one.operation for _, group in groups for one in group]
         try:
-            values = self._attempt([one.operation for one in group])
+            values = self._applier.apply(operations, wait=wait)
         except Exception:  # the thread must outlive every bug
-            logger.exception("Waiting for %s failed.", path)
-            values = [ServiceUnavailable("The server could not do this. Try again.")] * len(group)
-        if values is not None:
-            self._answer(path, len(group), values)
-            return
-        # In the order in which they came, so the old ones are in front.
-        oldest = time.monotonic() - MAX_WAIT
-        self._answer(path, sum(one.since < oldest for one in group), None)
+            logger.exception("Waiting for %s failed.", ", ".join(paths))
+            values = [ServiceUnavailable("The server could not do this. Try again.")] * len(operations)
+        first = 0
+        for path, group in groups:
+            self._answer(path, values[first : first + len(group)])
+            first += len(group)
 
-    def _answer(self, path: str, count: int, values: Sequence[object] | None) -> None:
-        if not count:
+    def _refuse(self, path: str, count: int) -> None:
+        self._answer(path, [ServiceUnavailable("Another transaction holds this stream. Try again.")] * count)
+
+    def _answer(self, path: str, values: Sequence[object]) -> None:
+        """Answer the operations on a stream that have waited longest; those that are LOCKED stay."""
+        if not values or all(value is LOCKED for value in values):
             return
         with self._changed:
             group = self._waiting[path]
-            done, rest = group[:count], group[count:]
+            done = [(one, value) for one, value in zip(group, values, strict=False) if value is not LOCKED]
+            rest = [one for one, value in zip(group, values, strict=False) if value is LOCKED] + group[len(values) :]
             if rest:
                 self._waiting[path] = rest
             else:
                 del self._waiting[path]
-        if values is None:
-            refusal = ServiceUnavailable("Another transaction holds this stream. Try again.", ((b"retry-after", b"1"),))
-            values = [refusal] * count
-        for one, value in zip(done, values, strict=True):
-            self._settle(one.loop, [one.future], [value])
+        for one, value in done:
+            settle(one.loop, [one.future], [value])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from django.db import Error, connections
+from django.db import Error
 
 from ..protocol.errors import DurableStreamsError, ServiceUnavailable, StreamGone, StreamNotFound
 from ..protocol.offsets import Sentinel
@@ -17,6 +17,7 @@ from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
 from ..store.reading import PageRequest
 from .lane import Lane
+from .pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class ReadLane(Lane[Task]):
     """A lane that answers looks with views.
 
     Args:
+        pulse: whether the database answers.
         page_bytes: returns about how many bytes a page may have.
         crowded: is called with the ids of streams that have too many chunks.
     """
@@ -91,7 +93,7 @@ class ReadLane(Lane[Task]):
     def __init__(
         self,
         name: str,
-        using: str,
+        pulse: Pulse,
         queue_size: int,
         cache: SegmentCache,
         page_bytes: Callable[[], int],
@@ -100,20 +102,36 @@ class ReadLane(Lane[Task]):
         self._crowded = crowded
         self._cache = cache
         self._page_bytes = page_bytes
-        super().__init__(name, using, self._look_or_refuse, queue_size, BATCH_SIZE)
+        self._pulse = pulse
+        line = pulse.line()
+        self._using = line.using
+        super().__init__(name, line, self._look_or_refuse, queue_size, BATCH_SIZE)
 
     def _look_or_refuse(self, tasks: Sequence[Task]) -> Sequence[object]:
+        if self._pulse.answers:
+            with self._line:
+                # The second time because it may only have been the connection.
+                if (views := self._try(tasks)) is not None or (views := self._try(tasks)) is not None:
+                    return views
+        return [ServiceUnavailable("The database does not answer. Try again.")] * len(tasks)
+
+    def _try(self, tasks: Sequence[Task]) -> Sequence[object] | None:
+        if not self._pulse.answers:
+            return None
+        try:
+            is_new = self._line.open()
+        except Error as error:
+            self._pulse.suspect(error)
+            return None
         try:
             return self._look(tasks)
-        except Error:
-            connections[self._using].close()
-        try:  # once more, as it may only have been the connection
-            return self._look(tasks)
         except Error as error:
-            logger.error("The database does not answer: %s", error)
-            connections[self._using].close()
-            refusal = ServiceUnavailable("The database does not answer. Try again.", ((b"retry-after", b"1"),))
-            return [refusal] * len(tasks)
+            if is_new:
+                logger.error("A look at the database failed: %s", error)
+            self._line.close()
+            # It may come back without the last that it had, after a crash or on another machine.
+            self._cache.clear()
+            return None
 
     def _look(self, tasks: Sequence[Task]) -> Sequence[object]:
         paths = [task.path for task in tasks if type(task) is Look]

@@ -225,3 +225,6 @@ class ServiceUnavailable(DurableStreamsError):
 
     status = 503
     title = "Service unavailable"
+
+    def __init__(self, detail: str = "", headers: tuple[Header, ...] = ((b"retry-after", b"1"),)) -> None:
+        super().__init__(detail, headers)

@@ -60,6 +60,12 @@ class SegmentCache:
             for key in [key for key in self._segments if key[0] == stream_id]:
                 self._size -= _cost(self._segments.pop(key))
 
+    def clear(self) -> None:
+        """Drop everything."""
+        with self._lock:
+            self._segments.clear()
+            self._size = 0
+
 
 def _cost(segment: Segment) -> int:
     # Twice the data: a segment may keep an encoded form beside it. Eight bytes or more for each append's end.

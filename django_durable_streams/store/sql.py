@@ -81,6 +81,8 @@ _BYTES_PER_STATEMENT = 4 * 1024 * 1024
 class Statements:
     """SQL for one database connection's vendor."""
 
+    _lock_clause = " FOR UPDATE"
+
     def __init__(self, using: str) -> None:
         connection = connections[using]
         self._using = using
@@ -120,7 +122,7 @@ class Statements:
         self._select_streams = f"SELECT {columns} FROM {stream} WHERE "
         self.can_skip_locked = connection.features.has_select_for_update_skip_locked
         ordered = f" ORDER BY {name('id')}"
-        waiting = " FOR UPDATE" if connection.features.has_select_for_update else ""
+        waiting = self._lock_clause if connection.features.has_select_for_update else ""
         self._locks = {
             "no": "",
             "wait": ordered + waiting,
@@ -129,7 +131,12 @@ class Statements:
         self._select_producers = (
             f"SELECT {name('stream_id')}, {name('producer_id')}, {name('epoch')}, {name('seq')} FROM {producer} WHERE "
         )
+        # Where a transaction reads from a snapshot that is older than its lock on the stream: this reads what is there.
+        self._producers_lock = " FOR UPDATE" if connection.vendor == "mysql" else ""
         self._naive_zone = connection.timezone
+
+    def limit_waits(self, milliseconds: int) -> None:
+        """Let the statements of this transaction wait for a lock no longer, if the database can be told so."""
 
     def select_streams(
         self,
@@ -153,7 +160,9 @@ class Statements:
         """Return (stream id, producer id, epoch, seq) of some producers on some streams."""
         streams, first = self._among("stream_id", stream_ids)
         producers, second = self._among("producer_id", names)
-        rows = self._execute(cursor, f"{self._select_producers}{streams} AND {producers}", [*first, *second])
+        rows = self._execute(
+            cursor, f"{self._select_producers}{streams} AND {producers}{self._producers_lock}", [*first, *second]
+        )
         found: list[Any] = rows.fetchall()
         return found
 
@@ -256,6 +265,14 @@ class PostgreSQLStatements(Statements):
     Django's own cursors write parameters into the statement, as text: a megabyte becomes two, and a statement with
     a thousand parameters takes longer to take apart than to execute.
     """
+
+    # Rows of a project's own tables may refer to streams: that alone must not keep up appends.
+    _lock_clause = " FOR NO KEY UPDATE"
+
+    def limit_waits(self, milliseconds: int) -> None:
+        # For the transaction, and not for the session, which may be others' behind a pooler.
+        with connections[self._using].cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = {milliseconds}")
 
     def _execute(self, cursor: Any, sql: str, parameters: Sequence[object]) -> Any:
         from psycopg import Cursor

@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from django.db import Error, connections, transaction
 
 from .batch import Batch, Outcome
-from .operations import Commit, Operation
+from .operations import Append, Commit, Operation
+from .sql import statements
 
 
 class CommitUncertain(Exception):
@@ -15,7 +16,12 @@ class CommitUncertain(Exception):
 
 
 def apply(
-    operations: Sequence[Operation], using: str, *, wait: bool = True, held: Collection[str] = ()
+    operations: Sequence[Operation],
+    using: str,
+    *,
+    wait: bool = True,
+    held: Collection[str] = (),
+    lock_ms: int | None = None,
 ) -> tuple[list[Outcome], list[Commit]]:
     """Apply operations in one transaction and return what became of each, and what changed.
 
@@ -27,6 +33,8 @@ def apply(
         wait: whether to wait for rows that another transaction holds. Without, the outcome of operations on such a
             stream is LOCKED, and they have changed nothing.
         held: paths whose operations are LOCKED whether or not their row is free.
+        lock_ms: how long to wait for a lock, in milliseconds, where the database can be told so for a transaction
+            (PostgreSQL). None: as long as the connection is told to.
 
     Raises:
         CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
@@ -35,6 +43,9 @@ def apply(
     saved = False
     try:
         with transaction.atomic(using=using):
+            if lock_ms is not None and (wait or not all(type(operation) is Append for operation in operations)):
+                # A create may meet another one's of the same path, which no SKIP LOCKED tells of.
+                statements(using).limit_waits(lock_ms)
             batch = Batch(using)
             batch.load(operations, wait=wait, held=held)
             outcomes = [batch.apply(operation) for operation in operations]

@@ -61,6 +61,7 @@ class Load:
         ]
         self.statuses: Counter[int] = Counter()
         self.wrong: list[str] = []
+        self.slowest_refusal = 0.0
         self._stopping = False
         self._client = Client()
         self._tasks: list[asyncio.Task[None]] = []
@@ -115,6 +116,7 @@ class Load:
         if writer.producer:
             seq = len(writer.attempts) - 1
             headers |= {"producer-id": writer.name, "producer-epoch": "0", "producer-seq": str(seq)}
+        began = time.monotonic()
         try:
             response = await self._client.request("POST", f"{url}/{writer.stream}", headers, payload.encode())
         except Unreachable:
@@ -128,8 +130,10 @@ class Load:
             return True
         if response.status != 503:
             self.wrong.append(f"{writer.name} got {response.status}: {response.text}")
-        elif "retry-after" not in response.headers:
-            self.wrong.append(f"{writer.name} got 503 without Retry-After: {response.text}")
+        else:
+            self.slowest_refusal = max(self.slowest_refusal, time.monotonic() - began)
+            if "retry-after" not in response.headers:
+                self.wrong.append(f"{writer.name} got 503 without Retry-After: {response.text}")
         return False
 
     async def check(self) -> None:

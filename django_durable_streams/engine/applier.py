@@ -1,0 +1,154 @@
+"""Applying operations over one line: together and, where that fails, so that none fails for another's sake."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
+
+from django.db import Error, IntegrityError, connections
+
+from ..protocol.errors import BadRequest, ServiceUnavailable
+from ..store import writing
+from ..store.batch import LOCKED, Outcome
+from ..store.operations import Commit, Operation
+from .database import Trouble, diagnose
+from .line import Line
+from .pulse import Pulse
+
+logger = logging.getLogger(__name__)
+
+MOST_LOST = 3
+"""Connections that one batch may lose before the rest of it is refused: some operation may be what kills them."""
+
+TRIES = 3
+"""How often an operation is tried that finds a row where there was none: somebody else has made it meanwhile."""
+
+
+def nothing_held(paths: Iterable[str]) -> Collection[str]:
+    """Say of no path that its operations wait elsewhere."""
+    return ()
+
+
+class Applier:
+    """Applies operations, and says of each what became of it: a result, an error, or LOCKED.
+
+    Args:
+        line: the connection of the thread that does it.
+        pulse: whether the database answers.
+        turn: held around each transaction: whose turn it is to write, where only one can.
+        committed: is called with what a transaction changed, once that is committed.
+        lock_ms: how long to wait for locks, in milliseconds.
+        held: returns those of some paths whose operations are LOCKED in any case.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        pulse: Pulse,
+        turn: AbstractContextManager[object],
+        committed: Callable[[list[Commit]], None],
+        lock_ms: int,
+        held: Callable[[Iterable[str]], Collection[str]] = nothing_held,
+    ) -> None:
+        self.line = line
+        self._pulse = pulse
+        self._turn = turn
+        self._committed = committed
+        self._lock_ms = lock_ms
+        self._held = held
+
+    def apply(self, operations: Sequence[Operation], *, wait: bool = False) -> Sequence[object]:
+        """Apply operations and return their outcomes.
+
+        Args:
+            wait: whether to wait for rows that another transaction holds.
+        """
+        if not self._pulse.answers:
+            return _away(len(operations))
+        with self.line:
+            outcomes = self._try(operations, wait)
+            if isinstance(outcomes, Exception) and diagnose(outcomes) is Trouble.AWAY:
+                # The connection may have been dead for long. Nothing was changed, so once more with another one.
+                if not self._reconnect():
+                    return _away(len(operations))
+                outcomes = self._try(operations, wait)
+            if not isinstance(outcomes, Exception):
+                return outcomes
+            if diagnose(outcomes) is Trouble.BUSY and not connections[self.line.using].features.has_select_for_update:
+                return [LOCKED] * len(operations)  # all of SQLite is, for each of them
+            return self._apart(operations, wait)
+
+    def _try(self, operations: Sequence[Operation], wait: bool) -> Sequence[object] | Exception:
+        """Apply operations together; return the error where that changed nothing."""
+        try:
+            with self._turn:
+                self.line.open()
+                held = self._held(operation.path for operation in operations)
+                outcomes, commits = writing.apply(
+                    operations, self.line.using, wait=wait, held=held, lock_ms=self._lock_ms
+                )
+        except writing.CommitUncertain as error:
+            if isinstance(error.__cause__, Error) and diagnose(error.__cause__) is not Trouble.AWAY:
+                return error.__cause__  # it said no
+            logger.error("The connection was lost during a commit of %d operations.", len(operations))
+            self.line.close()
+            return [ServiceUnavailable("The database did not confirm this. Try again.")] * len(operations)
+        except (Error, ValueError) as error:
+            if diagnose(error) is Trouble.AWAY:
+                self.line.close()
+            return error
+        if commits:
+            self._committed(commits)
+        return outcomes
+
+    def _apart(self, operations: Sequence[Operation], wait: bool) -> Sequence[object]:
+        """Apply operations one by one."""
+        outcomes: list[object] = []
+        locked: set[str] = set()
+        lost = 0
+        for operation in operations:
+            # Behind one that waits: a stream's requests keep their order.
+            outcome = LOCKED if operation.path in locked else self._one(operation, wait)
+            if outcome is LOCKED:
+                locked.add(operation.path)
+            outcomes.append(outcome)
+            if isinstance(outcome, ServiceUnavailable):
+                lost += 1
+                if lost == MOST_LOST or not self._reconnect():
+                    return [*outcomes, *_away(len(operations) - len(outcomes))]
+        return outcomes
+
+    def _one(self, operation: Operation, wait: bool) -> object:
+        tries = 1
+        while isinstance(outcomes := self._try([operation], wait), IntegrityError) and tries < TRIES:
+            tries += 1
+        return _meaning(outcomes) if isinstance(outcomes, Exception) else outcomes[0]
+
+    def _reconnect(self) -> bool:
+        """Connect, if there is no connection; return whether there is one."""
+        try:
+            if self._pulse.answers:
+                self.line.open()
+                return True
+        except Error as error:
+            self.line.close()
+            self._pulse.suspect(error)
+        return False
+
+
+def _meaning(error: Exception) -> Outcome:
+    """Return what an error is for the one operation that met it."""
+    match diagnose(error):
+        case Trouble.BUSY:
+            return LOCKED
+        case Trouble.AWAY:
+            logger.error("The database could not do this: %s", error)
+            return ServiceUnavailable("The database could not do this. Try again.")
+        case Trouble.REFUSED:
+            logger.warning("The database does not take this: %s", error)
+            return BadRequest("The request has something that cannot be stored.")
+
+
+def _away(count: int) -> list[object]:
+    return [ServiceUnavailable("The database does not answer. Try again.")] * count

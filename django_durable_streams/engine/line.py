@@ -1,0 +1,156 @@
+"""A thread's own database connection: opened within a bounded time, and cut off from outside where nothing comes back.
+
+Knows nothing of streams. `pulse` decides when a line is cut.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from threading import Lock
+from types import TracebackType
+from typing import Any
+
+from django.db import OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+CONNECT_SECONDS = 2
+"""How long connecting may take. It is the least that PostgreSQL's client library can do."""
+
+_SOCKET_OPTIONS = {
+    "SO_KEEPALIVE": (socket.SOL_SOCKET, 1),
+    "TCP_KEEPIDLE": (socket.IPPROTO_TCP, 5),
+    "TCP_KEEPINTVL": (socket.IPPROTO_TCP, 2),
+    "TCP_KEEPCNT": (socket.IPPROTO_TCP, 3),
+    "TCP_USER_TIMEOUT": (socket.IPPROTO_TCP, 10_000),
+}
+"""A machine that has vanished sends nothing at all: without these, a thread would wait for it for a quarter hour."""
+
+
+class Line:
+    """The connection that a thread has to a database. A context in which it works.
+
+    It takes none from the project's pool: threads that live as long as the process would only keep it.
+
+    Args:
+        using: alias of the database.
+        lock_seconds: how long statements may wait for a lock, where that is set for a connection: MySQL's row locks,
+            and SQLite's one lock. PostgreSQL is told in each transaction (`store.writing`), as poolers hand its
+            connections on.
+    """
+
+    def __init__(self, using: str, lock_seconds: int | None = None) -> None:
+        self.using = using
+        self.since: float | None = None
+        """Since when the thread has been at its present work, in monotonic seconds; None where it has none."""
+        self._lock_seconds = lock_seconds
+        self._wrapper: BaseDatabaseWrapper | None = None
+        self._opened: object = None
+        self._connect: Callable[[], None]
+        self._lock = Lock()
+        self._plug: socket.socket | None = None
+
+    def __enter__(self) -> None:
+        self.since = time.monotonic()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.since = None
+
+    def open(self) -> bool:
+        """Connect if there is no connection, and return whether there was none. For the line's thread.
+
+        Raises:
+            django.db.Error: there is none to be had.
+        """
+        connection = connections[self.using]
+        if connection.connection is not None and connection.connection is self._opened:
+            return False
+        self.close()
+        if connection is not self._wrapper:
+            self._take_over(connection)
+        self._connect()
+        if self._lock_seconds is not None:
+            _limit_waits(connection, self._lock_seconds)
+        self._plug_in(connection)
+        self._opened = connection.connection
+        return True
+
+    def close(self) -> None:
+        """Close the connection. For the line's thread."""
+        self._opened = None
+        self._unplug()
+        connections[self.using].close()
+
+    def cut(self) -> None:
+        """Make whatever the thread waits for from the database fail at once. Safe to call from any thread."""
+        with self._lock:
+            if self._plug is not None:
+                try:
+                    self._plug.shutdown(socket.SHUT_RDWR)
+                except OSError:  # it had ended already
+                    pass
+
+    def _take_over(self, connection: BaseDatabaseWrapper) -> None:
+        connection.settings_dict = _own_settings(connection)
+        self._connect = connection.connect
+        self._wrapper = connection
+
+        def refuse() -> None:
+            raise OperationalError("The connection to the database was lost.")
+
+        # Django connects anew at the end of a transaction whose connection was lost. That may take as long as the
+        # first time, and the answers to those who wait with it.
+        connection.connect = refuse  # type: ignore[method-assign]
+
+    def _plug_in(self, connection: BaseDatabaseWrapper) -> None:
+        """Keep a hold of the connection's socket. Not its number, which may be another socket's a moment later."""
+        self._unplug()
+        if connection.vendor == "sqlite":
+            return
+        try:
+            plug = socket.socket(fileno=os.dup(connection.connection.fileno()))
+        except (OSError, AttributeError):  # a driver, or a system, that does not show it
+            return
+        for name, (level, value) in _SOCKET_OPTIONS.items():
+            try:
+                plug.setsockopt(level, getattr(socket, name), value)
+            except (OSError, AttributeError):  # not TCP, or not on this system
+                pass
+        with self._lock:
+            self._plug = plug
+
+    def _unplug(self) -> None:
+        with self._lock:
+            plug, self._plug = self._plug, None
+        if plug is not None:
+            plug.close()
+
+
+def _own_settings(connection: BaseDatabaseWrapper) -> dict[str, Any]:
+    """Return a connection's settings as a line wants them; those of other threads stay as they are."""
+    options: dict[str, Any] = {**connection.settings_dict["OPTIONS"]}
+    options.pop("pool", None)
+    if connection.vendor in ("postgresql", "mysql"):
+        options["connect_timeout"] = min(CONNECT_SECONDS, _seconds(options) or CONNECT_SECONDS)
+    return {**connection.settings_dict, "OPTIONS": options}
+
+
+def _seconds(options: Mapping[str, Any]) -> int:
+    try:
+        return int(options.get("connect_timeout", 0))
+    except (TypeError, ValueError):
+        return 0
+
+
+def _limit_waits(connection: BaseDatabaseWrapper, seconds: int) -> None:
+    statements = {
+        "mysql": f"SET SESSION innodb_lock_wait_timeout = {seconds}",
+        "sqlite": f"PRAGMA busy_timeout = {seconds * 1000}",
+    }
+    if connection.vendor in statements:
+        with connection.cursor() as cursor:
+            cursor.execute(statements[connection.vendor])

@@ -1,0 +1,80 @@
+"""A database that is killed or freezes under load: 503 while it is away, then all goes on without a new worker."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.cluster.cluster import Cluster, scaled
+from tests.cluster.http import Client
+from tests.cluster.load import TEXT, Load
+from tests.services import Database, MariaDB, PostgreSQL, Redis
+
+ROUNDS = scaled(1, 10)
+AWAY_SECONDS = 3.0
+REFUSED_WITHIN = 2.0
+BUSY = 1.0
+"""How much later an answer may be seen on a machine that has other things to do."""
+BACK_WITHIN = 5.0
+
+
+@pytest.fixture(params=[PostgreSQL, MariaDB], ids=["postgresql", "mariadb"])
+def fragile(request: pytest.FixtureRequest) -> type[Database]:
+    """A kind of database server, one of which the test may break."""
+    kind: type[Database] = request.param
+    return kind
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_requests_are_refused_and_then_all_goes_on(fragile: type[Database], how: str, redis: Redis) -> None:
+    with fragile() as database, Cluster(2, database, redis) as cluster:
+        begin, end = (database.kill, database.start) if how == "killed" else (database.freeze, database.thaw)
+        asyncio.run(asyncio.wait_for(take_away(cluster, begin, end), 60 + 20 * ROUNDS))
+
+
+async def take_away(cluster: Cluster, begin: Callable[[], object], end: Callable[[], object]) -> None:
+    pids = [server.pid for server in cluster.servers]
+    async with Load(cluster.urls, streams=8, producers=32, plain=32) as load, Client() as client:
+        for _ in range(ROUNDS):
+            await load.progress(2)
+            refused = load.statuses[503]
+            await asyncio.to_thread(begin)
+            went = time.monotonic()
+            await all_refused(client, cluster.urls)
+            await asyncio.sleep(went + AWAY_SECONDS - time.monotonic())
+            assert load.statuses[503] > refused
+            await asyncio.to_thread(end)
+            came = time.monotonic()
+            await load.progress(2)
+            assert time.monotonic() - came < BACK_WITHIN
+    await load.check()
+    assert load.statuses[0] == 0, "a worker did not answer while the database was away"
+    assert load.slowest_refusal < REFUSED_WITHIN + BUSY
+    assert [server.pid for server in cluster.servers] == pids
+
+
+REQUESTS = (
+    ("PUT", "away", b""),
+    ("POST", "load/0", b"line\n"),
+    ("GET", "load/0?offset=-1", b""),
+    ("GET", "load/0?offset=now&live=long-poll", b""),
+    ("GET", "load/0?offset=now&live=sse", b""),
+    ("HEAD", "load/0", b""),
+    ("DELETE", "load/none", b""),
+)
+
+
+async def all_refused(client: Client, urls: list[str]) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for url in urls:
+            for request in REQUESTS:
+                tasks.create_task(is_refused(client, url, *request))
+
+
+async def is_refused(client: Client, url: str, method: str, target: str, content: bytes) -> None:
+    began = time.monotonic()
+    response = await client.request(method, f"{url}/{target}", TEXT if method in ("PUT", "POST") else {}, content)
+    assert response.status == 503, f"{method} {target}: {response.status}"
+    assert "retry-after" in response.headers
+    assert time.monotonic() - began < REFUSED_WITHIN + BUSY, f"{method} {target}"
