@@ -13,6 +13,7 @@ import itertools
 import shutil
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.servers import HOST
@@ -137,14 +138,45 @@ class MariaDB(Database):
 
 
 class Redis(Service):
+    """Redis.
+
+    password: what clients have to say.
+    certificate: a file with the server's key and certificate, which is the authority too: then it speaks TLS only.
+    follows: another one, whose replica it is.
+    """
+
     requirement = "redis-server"
+
+    def __init__(
+        self, *, password: str | None = None, certificate: Path | None = None, follows: "Redis | None" = None
+    ) -> None:
+        super().__init__()
+        self._password = password
+        self._certificate = certificate
+        self._follows = follows
+        if certificate is not None:
+            self._certificate = self.directory / "certificate.pem"
+            shutil.copyfile(certificate, self._certificate)
 
     @property
     def url(self) -> str:
-        return f"redis://{HOST}:{self.port}/0"
+        scheme = "redis" if self._certificate is None else "rediss"
+        user = f":{self._password}@" if self._password else ""
+        trust = f"?ssl_ca_certs={self._certificate}" if self._certificate is not None else ""
+        return f"{scheme}://{user}{HOST}:{self.port}/0{trust}"
 
     def _command(self) -> Sequence[str]:
-        options = ["--bind", HOST, "--port", str(self.port), "--save", "", "--appendonly", "no"]
+        options = ["--bind", HOST, "--save", "", "--appendonly", "no"]
+        if self._certificate is None:
+            options += ["--port", str(self.port)]
+        else:
+            file = str(self._certificate)
+            options += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+            options += ["--tls-cert-file", file, "--tls-key-file", file, "--tls-ca-cert-file", file]
+        if self._password:
+            options += ["--requirepass", self._password, "--masterauth", self._password]
+        if self._follows is not None:
+            options += ["--replicaof", HOST, str(self._follows.port), "--repl-diskless-sync-delay", "0"]
         return [str(self.program), *options]
 
     def _ping(self) -> None:
@@ -152,6 +184,52 @@ class Redis(Service):
 
         with redis.Redis.from_url(self.url, socket_timeout=CONNECT_SECONDS) as client:
             client.ping()
+
+
+class Sentinel(Service):
+    """A Redis Sentinel that makes a replica the master when the master has not answered for half a second."""
+
+    requirement = "redis-server"
+    service_name = "streams"
+
+    def __init__(self, master: Redis, password: str) -> None:
+        super().__init__()
+        self._master = master
+        self._password = password
+
+    @property
+    def url(self) -> str:
+        return f"redis://{self.service_name}/0"
+
+    def _set_up(self) -> None:
+        lines = [
+            f"bind {HOST}",
+            f"port {self.port}",
+            f"sentinel monitor {self.service_name} {HOST} {self._master.port} 1",
+            f"sentinel auth-pass {self.service_name} {self._password}",
+            f"sentinel down-after-milliseconds {self.service_name} 500",
+            f"sentinel failover-timeout {self.service_name} 2000",
+        ]
+        path = self.directory / "sentinel.conf"
+        path.write_text("\n".join([*lines, ""]))
+        if self.user is not None:  # it writes what it learns into this file
+            shutil.chown(path, self.user)
+
+    def _command(self) -> Sequence[str]:
+        return [str(self.program), str(self.directory / "sentinel.conf"), "--sentinel"]
+
+    def _ping(self) -> None:
+        import redis
+
+        with redis.Redis(host=HOST, port=self.port, socket_timeout=CONNECT_SECONDS) as client:
+            client.ping()
+
+    def replicas(self) -> int:
+        """How many replicas of the master it knows that it could make the master."""
+        import redis
+
+        with redis.Redis(host=HOST, port=self.port, decode_responses=True) as client:
+            return sum("disconnected" not in str(known["flags"]) for known in client.sentinel_slaves(self.service_name))
 
 
 S = TypeVar("S", bound=Service)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from django.utils import timezone
@@ -223,6 +223,8 @@ class Hub:
             await work
         except DurableStreamsError as error:
             logger.debug("A look at the watched streams failed: %s", error)
+        except Exception:  # whatever it is, the next look is soon
+            logger.exception("A look at the watched streams failed.")
 
     def stop(self) -> None:
         """Let every reader end its response: the process is about to."""
@@ -272,17 +274,18 @@ class Hub:
         # Those of now: one that comes while the look is under way is not in it, and yet is there.
         watches = list(self._watches.values())
         infos = await self._engine.survey(tuple(watch.info.id for watch in watches))
-        todo: list[Callable[[], Awaitable[object]]] = []
+        todo: list[Coroutine[Any, Any, None]] = []
         for watch in watches:
             info = infos.get(watch.info.id)
             if info is None:
                 watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
-            elif info.tail > watch.tail or info.closed != watch.closed:
-                await self._catch_up(watch)
-            if info is not None and watch.listeners and _is_running_out(info):
-                todo.append(lambda path=info.path: self._engine.touch(path))  # type: ignore[misc]
-        for act in todo:
-            await act()
+                continue
+            if info.tail > watch.tail or info.closed != watch.closed:
+                todo.append(self._catch_up(watch))
+            if watch.listeners and _is_running_out(info):
+                todo.append(self._engine.touch(info.path))
+        # All at once, so that the lanes do them in one go.
+        await asyncio.gather(*todo)
 
 
 def _is_running_out(info: StreamInfo) -> bool:

@@ -2,78 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, NamedTuple
 
 import redis
 import redis.asyncio
+import redis.asyncio.retry
 import redis.asyncio.sentinel
+import redis.backoff
+import redis.retry
+import redis.sentinel
 from django.core.exceptions import ImproperlyConfigured
 
 TIMEOUT = 1.0
-"""Seconds that a publisher waits for Redis. Readers look at the database every second anyway."""
-
-AsyncFactory = Callable[[], redis.asyncio.Redis]
+"""Seconds that anything may take. Readers look at the database every now and then anyway."""
 
 # What both kinds of connection understand. Parsers, retries and the like are made for one kind only.
 _SHARED = (
-    "host", "port", "db", "username", "password", "path", "protocol", "client_name",
-    "ssl_keyfile", "ssl_certfile", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_check_hostname",
-    "ssl_min_version", "ssl_ciphers",
+    "host", "port", "db", "username", "password", "credential_provider", "path", "protocol", "client_name",
+    "ssl_keyfile", "ssl_certfile", "ssl_password", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data",
+    "ssl_check_hostname", "ssl_min_version", "ssl_ciphers",
 )  # fmt: skip
 
 
-def from_url(url: str) -> tuple[redis.Redis, AsyncFactory]:
-    """Return a client, and a function that makes asynchronous ones, for a Redis URL."""
-    timeouts: dict[str, Any] = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
-    client = redis.Redis.from_url(url, **timeouts)
-    return client, lambda: redis.asyncio.Redis.from_url(url, socket_connect_timeout=TIMEOUT)
+Connect = Callable[[], AbstractAsyncContextManager[redis.asyncio.Redis]]
 
 
-def from_cache(alias: str) -> tuple[redis.Redis, AsyncFactory]:
+class Source(NamedTuple):
+    """Where connections come from.
+
+    client: publishes, from any thread.
+    connect: makes asynchronous clients, each of which is a context and ends with it.
+    scope: what sets this project apart from others on the same server, which pub/sub does not do by itself: it knows
+        no database numbers, and no prefixes of keys.
+    """
+
+    client: redis.Redis
+    connect: Connect
+    scope: str
+
+
+def from_url(url: str) -> Source:
+    """Return the connections for a Redis URL."""
+    client = redis.Redis.from_url(url, **_publishing())
+    scope = _scope(client.connection_pool.connection_kwargs, "")
+    return Source(client, lambda: redis.asyncio.Redis.from_url(url, **_listening()), scope)
+
+
+def from_cache(alias: str) -> Source:
     """The same for a cache alias whose backend is django-redis: its TLS, password, Sentinel and database are kept.
 
     Raises:
         ImproperlyConfigured: the alias is not django-redis's.
     """
     try:
+        from django.core.cache import caches
         from django_redis import get_redis_connection
 
         pool = get_redis_connection(alias, write=True).connection_pool
     except (ImportError, NotImplementedError, AttributeError) as error:
         raise ImproperlyConfigured(f"The cache {alias!r} is not one of django-redis: {error}") from error
     shared = {key: pool.connection_kwargs[key] for key in _SHARED if key in pool.connection_kwargs}
-    timeouts: dict[str, Any] = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
+    scope = _scope(shared, caches[alias].key_prefix)
     if hasattr(pool, "sentinel_manager"):
-        return _from_sentinel(pool, shared, timeouts)
-    client = redis.Redis(
-        connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, **shared, **timeouts)
+        return _from_sentinel(pool, shared, scope)
+    # Clients that close their pools with themselves.
+    client = redis.Redis.from_pool(
+        redis.ConnectionPool(connection_class=pool.connection_class, **shared, **_publishing())
     )
     asynchronous = getattr(redis.asyncio.connection, pool.connection_class.__name__)
 
-    def make() -> redis.asyncio.Redis:
-        return redis.asyncio.Redis(
-            connection_pool=redis.asyncio.ConnectionPool(
-                connection_class=asynchronous, socket_connect_timeout=TIMEOUT, **shared
-            )
+    def connect() -> redis.asyncio.Redis:
+        return redis.asyncio.Redis.from_pool(
+            redis.asyncio.ConnectionPool(connection_class=asynchronous, **shared, **_listening())
         )
 
-    return client, make
+    return Source(client, connect, scope)
 
 
-def _from_sentinel(pool: Any, shared: dict[str, Any], timeouts: dict[str, float]) -> tuple[redis.Redis, AsyncFactory]:
-    manager = pool.sentinel_manager
-    known = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
-    addresses = [(found["host"], found["port"]) for found in known]
-    own = {key: known[0][key] for key in _SHARED if key in known[0] and key not in ("host", "port")}
-    shared = {key: value for key, value in shared.items() if key not in ("host", "port")}
-    client: redis.Redis = manager.master_for(pool.service_name, **shared, **timeouts)
+def _from_sentinel(pool: Any, shared: dict[str, Any], scope: str) -> Source:
+    known = [sentinel.connection_pool for sentinel in pool.sentinel_manager.sentinels]
+    addresses = [(found.connection_kwargs["host"], found.connection_kwargs["port"]) for found in known]
+    own = _without_address({key: value for key, value in known[0].connection_kwargs.items() if key in _SHARED})
+    own |= _tls(known[0])
+    shared = _without_address(shared) | _tls(pool)
+    sentinels = redis.sentinel.Sentinel(addresses, sentinel_kwargs={**own, **_publishing()})  # type: ignore[no-untyped-call]
+    client: redis.Redis = sentinels.master_for(  # type: ignore[no-untyped-call]
+        pool.service_name, **shared, **_publishing()
+    )
 
-    def make() -> redis.asyncio.Redis:
-        sentinel = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
-            addresses, sentinel_kwargs={**own, "socket_connect_timeout": TIMEOUT}, **shared
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[redis.asyncio.Redis]:
+        sentinels = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+            addresses, sentinel_kwargs={**own, **_listening()}
         )
-        found: redis.asyncio.Redis = sentinel.master_for(pool.service_name)
-        return found
+        try:
+            async with sentinels.master_for(pool.service_name, **shared, **_listening()) as found:
+                yield found
+        finally:
+            for sentinel in sentinels.sentinels:
+                await sentinel.aclose()
 
-    return client, make
+    return Source(client, connect, scope)
+
+
+def _scope(options: dict[str, Any], key_prefix: str) -> str:
+    return f"{options.get('db') or 0}:{key_prefix}"
+
+
+def _without_address(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in ("host", "port")}
+
+
+def _tls(pool: Any) -> dict[str, bool]:
+    return {"ssl": True} if issubclass(pool.connection_class, redis.SSLConnection) else {}
+
+
+def _publishing() -> dict[str, Any]:
+    # Once more where a connection turns out to have ended while it was not used, and never after silence.
+    retry = redis.retry.Retry(redis.backoff.NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+    return {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": retry}
+
+
+def _listening() -> dict[str, Any]:
+    # Who listens has to know of every break, as news are lost in it.
+    retry = redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0)
+    return {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": retry}

@@ -1,25 +1,27 @@
 """Wake-ups through Redis pub/sub: one channel for each stream that somebody waits on.
 
 Nothing here is relied on. A message that is lost, or a Redis that is down or frozen, costs readers of other processes
-up to a second; appends never wait for it.
+the time until the next look at the database (`FALLBACK_INTERVAL`); appends never wait for it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterable
+import time
+from hashlib import sha256
 from queue import SimpleQueue
 from threading import Lock, Thread
 
 import msgspec
 import redis
-import redis.asyncio
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 
 from ...store.operations import Commit
-from .base import Audience, News, Subscriber, Wakeup
-from .connections import AsyncFactory, from_cache, from_url
+from .base import Audience, News, Wakeup
+from .connections import from_cache, from_url
+from .outage import Outage
+from .subscriber import RedisSubscriber
 
 logger = logging.getLogger(__name__)
 
@@ -27,16 +29,12 @@ MAX_PAYLOAD = 8 * 1024
 """Bytes of a commit that travel along. With more, the readers' process reads them once for all."""
 
 MAX_QUEUED = 1_000
-"""Batches of commits that may wait to be published; the oldest are dropped, as readers find them by themselves."""
+"""Batches of commits that may wait to be published; what comes on top is left for readers to find by themselves."""
 
-CONFIRM_SECONDS = 0.5
-"""How long a reader waits until its subscription is confirmed."""
-
-MIN_BACKOFF, MAX_BACKOFF = 0.1, 1.0
-"""Seconds between attempts to connect."""
+REST_SECONDS = 1.0
+"""How long nothing is published after Redis has not answered: callers in Python must not wait for it each time."""
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(News)
 
 
 class RedisWakeup(Wakeup):
@@ -46,7 +44,7 @@ class RedisWakeup(Wakeup):
         using: alias of the database.
         cache: alias in CACHES whose backend is django-redis, for its connection.
         url: of Redis, instead of a cache.
-        prefix: of the channels' names, for projects that share a Redis.
+        prefix: of the channels' names.
     """
 
     def __init__(
@@ -54,12 +52,19 @@ class RedisWakeup(Wakeup):
     ) -> None:
         if (cache is None) == (url is None):
             raise ImproperlyConfigured("RedisWakeup takes either CACHE, an alias in CACHES, or URL.")
-        self._client, self._connect = from_url(url) if url is not None else from_cache(cache or "")
-        self._prefix = f"{prefix}:{using}:"
+        self._client, self._connect, scope = from_url(url) if url is not None else from_cache(cache or "")
+        # Two projects on one Redis number their streams alike: the news of one must not reach the other's readers.
+        scope = f"{scope}:{using}:{connections[using].settings_dict['NAME']}"
+        self._prefix = f"{prefix}:{sha256(scope.encode()).hexdigest()[:12]}:"
         self._queue: SimpleQueue[list[Commit] | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._lock = Lock()
-        self._is_lost = False
+        self._rests_until = 0.0
+        self.outage = Outage(
+            logger,
+            "Redis does not answer (%s). Readers learn what other processes commit from the database until it does.",
+            "Redis answers again. Readers learn at once what other processes commit.",
+        )
 
     def publish(self, commits: list[Commit]) -> None:
         """Send news soon, from a thread of the backend."""
@@ -72,20 +77,23 @@ class RedisWakeup(Wakeup):
             self._queue.put(commits)
 
     def publish_now(self, commits: list[Commit]) -> None:
-        """Send news, waiting for Redis for a second at most."""
+        """Send news, waiting for Redis for a second or so, and not at all for a while after it has not answered."""
+        if time.monotonic() < self._rests_until:
+            return
         try:
             pipeline = self._client.pipeline(transaction=False)
             for commit in commits:
                 pipeline.publish(self.channel(commit.stream_id), encode(commit))
             pipeline.execute()
         except (redis.RedisError, OSError) as error:
-            self.lost(error)
+            self._rests_until = time.monotonic() + REST_SECONDS
+            self.outage.lost("publisher", error)
         else:
-            self.found()
+            self.outage.found("publisher")
 
-    def subscriber(self, audience: Audience) -> Subscriber:
+    def subscriber(self, audience: Audience) -> RedisSubscriber:
         """Return what listens for the running event loop."""
-        return RedisSubscriber(self, self._connect, audience)
+        return RedisSubscriber(self.channel, self._connect, self.outage, audience)
 
     def channel(self, stream_id: int) -> str:
         """Return the name of a stream's channel."""
@@ -99,7 +107,7 @@ class RedisWakeup(Wakeup):
             return False
 
     def stop(self) -> None:
-        """End the publishing thread."""
+        """End the publishing thread, after what is queued."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._queue.put(None)
@@ -107,26 +115,18 @@ class RedisWakeup(Wakeup):
         self._client.close()
 
     def _run(self) -> None:
-        while (commits := self._queue.get()) is not None:
+        commits = self._queue.get()
+        while commits is not None:
             batch = list(commits)
-            while not self._queue.empty():
+            more: list[Commit] | None = []
+            while more is not None and not self._queue.empty():
                 more = self._queue.get()
-                if more is None:
-                    return
-                batch += more
-            self.publish_now(batch)
-
-    def lost(self, error: Exception) -> None:
-        """Take note, and say once, that Redis does not answer."""
-        if not self._is_lost:
-            self._is_lost = True
-            logger.warning("Redis does not answer (%s). Readers of other processes get news within a second.", error)
-
-    def found(self) -> None:
-        """Take note, and say once, that it does again."""
-        if self._is_lost:
-            self._is_lost = False
-            logger.warning("Redis answers again. Readers of other processes get news at once.")
+                batch += more or ()
+            try:
+                self.publish_now(batch)
+            except Exception:  # the thread must outlive every bug
+                logger.exception("News of %d commits could not be sent.", len(batch))
+            commits = None if more is None else self._queue.get()
 
 
 def encode(commit: Commit) -> bytes:
@@ -142,91 +142,3 @@ def encode(commit: Commit) -> bytes:
             commit.ends if along else [],
         )
     )
-
-
-class RedisSubscriber(Subscriber):
-    """Listens to the channels of the streams that one event loop waits on."""
-
-    def __init__(self, wakeup: RedisWakeup, connect: AsyncFactory, audience: Audience) -> None:
-        self._wakeup = wakeup
-        self._connect = connect
-        self._audience = audience
-        self._streams: set[int] = set()
-        self._confirmations: dict[int, asyncio.Future[None]] = {}
-        self._pubsub: redis.asyncio.client.PubSub | None = None
-        self._answers = True
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._listening = asyncio.get_running_loop().create_task(self._listen())
-
-    async def subscribe(self, stream_id: int) -> None:
-        self._streams.add(stream_id)
-        confirmed = self._confirmations[stream_id] = asyncio.get_running_loop().create_future()
-        try:
-            await self._send("subscribe", [stream_id])
-            if self._answers:
-                await asyncio.wait_for(confirmed, CONFIRM_SECONDS)
-        except TimeoutError as error:
-            self._answers = False
-            self._wakeup.lost(error)
-        finally:
-            self._confirmations.pop(stream_id, None)
-
-    def unsubscribe(self, stream_id: int) -> None:
-        self._streams.discard(stream_id)
-        task = asyncio.get_running_loop().create_task(self._send("unsubscribe", [stream_id]))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def close(self) -> None:
-        self._listening.cancel()
-
-    async def _send(self, command: str, stream_ids: Iterable[int]) -> None:
-        """Subscribe or unsubscribe where there is a connection; a new one subscribes to everything by itself."""
-        pubsub = self._pubsub
-        channels = [self._wakeup.channel(stream_id) for stream_id in stream_ids]
-        if pubsub is None or not channels:
-            return
-        try:
-            await (pubsub.subscribe(*channels) if command == "subscribe" else pubsub.unsubscribe(*channels))
-        except (redis.RedisError, OSError) as error:
-            logger.debug("%s failed: %s", command, error)
-
-    async def _listen(self) -> None:
-        backoff = MIN_BACKOFF
-        while True:
-            client = self._connect()
-            try:
-                async with client, client.pubsub() as pubsub:
-                    # A channel of its own keeps the connection subscribed while nobody waits.
-                    await pubsub.subscribe(self._wakeup.channel(0))
-                    self._pubsub = pubsub
-                    await self._send("subscribe", list(self._streams))
-                    async for message in pubsub.listen():
-                        backoff = MIN_BACKOFF
-                        self._take(message)
-            except (redis.RedisError, OSError) as error:
-                self._wakeup.lost(error)
-            finally:
-                self._pubsub = None
-            await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, MAX_BACKOFF)
-
-    def _take(self, message: dict[str, object]) -> None:
-        channel = message["channel"]
-        assert isinstance(channel, bytes)
-        stream_id = int(channel.rpartition(b":")[2])
-        self._wakeup.found()
-        self._answers = True
-        if message["type"] == "message":
-            data = message["data"]
-            assert isinstance(data, bytes)
-            try:
-                self._audience.receive(stream_id, _decoder.decode(data))
-            except msgspec.DecodeError:
-                logger.warning("A message on %s is not one of ours.", channel)
-        elif message["type"] == "subscribe":
-            confirmed = self._confirmations.get(stream_id)
-            if confirmed is not None and not confirmed.done():
-                confirmed.set_result(None)
-            if stream_id == 0:
-                self._audience.look_again()  # whatever came while there was no connection

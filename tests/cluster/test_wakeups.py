@@ -1,0 +1,287 @@
+"""News travel through Redis however a project has configured it, and only to those whom they concern."""
+
+import asyncio
+import datetime
+import ipaddress
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+from django_durable_streams.engine.wakeup.base import News
+from django_durable_streams.engine.wakeup.redis import MAX_PAYLOAD, RedisWakeup
+from django_durable_streams.store.operations import Commit
+from tests.servers import HOST
+from tests.services import Redis, Sentinel, shared
+
+PASSWORD = "geheim"
+STREAM = 7
+SECONDS = 10.0
+
+
+class Listener:
+    """Takes in what a subscriber hears."""
+
+    def __init__(self) -> None:
+        self.news: asyncio.Queue[News] = asyncio.Queue()
+        self.looks: asyncio.Queue[None] = asyncio.Queue()
+
+    def receive(self, stream_id: int, news: News) -> None:
+        assert stream_id == STREAM
+        self.news.put_nowait(news)
+
+    def look_again(self) -> None:
+        self.looks.put_nowait(None)
+
+
+def commit(data: bytes = b"x", stream: int = STREAM) -> Commit:
+    return Commit(stream, "a", "text/plain", 0, len(data), False, data=data, ends=[len(data)])
+
+
+def cache(settings: Any, location: str, **options: Any) -> dict[str, str]:
+    """Configure a cache of django-redis, and return the options of a wake-up backend that uses it."""
+    prefix = options.pop("KEY_PREFIX", "")
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django_redis.cache.RedisCache",
+            "LOCATION": location,
+            "KEY_PREFIX": prefix,
+            "OPTIONS": options,
+        }
+    }
+    return {"cache": "default"}
+
+
+async def hears(publishes: RedisWakeup, listens: RedisWakeup) -> bool:
+    """Whether what one backend publishes arrives at another one."""
+    listener = Listener()
+    subscriber = listens.subscriber(listener)
+    try:
+        await subscriber.subscribe(STREAM)
+        publishes.publish([commit(stream=STREAM + 1), commit()])
+        try:
+            async with asyncio.timeout(0.5):
+                news = await listener.news.get()
+        except TimeoutError:
+            return False
+        assert news == News(0, 1, False, False, b"x", [1])
+        assert publishes.check()
+        return True
+    finally:
+        subscriber.close()
+        for backend in (publishes, listens):
+            await asyncio.to_thread(backend.stop)
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Redis]:
+    with Redis(password=PASSWORD) as redis:
+        yield redis
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for 127.0.0.1 that it has signed itself, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+async def test_with_a_password(guarded: Redis, settings: Any) -> None:
+    options = cache(settings, f"redis://{HOST}:{guarded.port}/0", PASSWORD=PASSWORD)
+    assert await hears(RedisWakeup("default", **options), RedisWakeup("default", **options))
+    assert await hears(RedisWakeup("default", url=guarded.url), RedisWakeup("default", url=guarded.url))
+
+
+async def test_without_the_password_nothing_is_heard(guarded: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    url = f"redis://{HOST}:{guarded.port}/0"
+    wakeup = RedisWakeup("default", url=url)
+    assert not wakeup.check()
+    assert not await hears(RedisWakeup("default", url=guarded.url), wakeup)
+    assert "Redis does not answer" in caplog.text
+
+
+async def test_over_tls(certificate: Path, settings: Any) -> None:
+    with Redis(password=PASSWORD, certificate=certificate) as redis:
+        plain = f"rediss://{HOST}:{redis.port}/0"
+        trust = {"CONNECTION_POOL_KWARGS": {"ssl_ca_certs": str(certificate)}, "PASSWORD": PASSWORD}
+        options = cache(settings, plain, **trust)
+        assert await hears(RedisWakeup("default", **options), RedisWakeup("default", url=redis.url))
+        # A server that nobody vouches for is not talked to.
+        options = cache(settings, f"{plain}?other=pool", PASSWORD=PASSWORD)
+        assert not RedisWakeup("default", **options).check()
+
+
+async def test_through_sentinel_over_a_change_of_masters(settings: Any) -> None:
+    with (
+        Redis(password=PASSWORD) as master,
+        Redis(password=PASSWORD, follows=master),
+        Sentinel(master, PASSWORD) as sentinel,
+    ):
+        settings.DJANGO_REDIS_CONNECTION_FACTORY = "django_redis.pool.SentinelConnectionFactory"
+        options = cache(
+            settings,
+            sentinel.url,
+            CLIENT_CLASS="django_redis.client.SentinelClient",
+            SENTINELS=[(HOST, sentinel.port)],
+            PASSWORD=PASSWORD,
+        )
+        wakeup = RedisWakeup("default", **options)
+        listener = Listener()
+        subscriber = wakeup.subscriber(listener)
+        try:
+            await subscriber.subscribe(STREAM)
+            wakeup.publish_now([commit(b"before")])
+            assert (await heard(listener)).data == b"before"
+            await until(lambda: sentinel.replicas() == 1)
+            await asyncio.to_thread(master.kill)
+            async with asyncio.timeout(SECONDS):
+                while (await next_heard(wakeup, listener, b"after")).data != b"after":
+                    pass
+        finally:
+            subscriber.close()
+            await asyncio.to_thread(wakeup.stop)
+
+
+async def next_heard(wakeup: RedisWakeup, listener: Listener, data: bytes) -> News:
+    """Publish until something is heard."""
+    while True:
+        await asyncio.to_thread(wakeup.publish_now, [commit(data)])
+        try:
+            async with asyncio.timeout(0.2):
+                return await listener.news.get()
+        except TimeoutError:
+            pass
+
+
+async def heard(listener: Listener) -> News:
+    async with asyncio.timeout(SECONDS):
+        return await listener.news.get()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not await asyncio.to_thread(holds):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def test_other_projects_on_the_same_redis_hear_nothing(settings: Any) -> None:
+    redis = shared(Redis)
+    other_number = redis.url.replace("/0", "/1")
+    assert await hears(RedisWakeup("default", url=redis.url), RedisWakeup("default", url=redis.url))
+    assert not await hears(RedisWakeup("default", url=redis.url), RedisWakeup("default", url=other_number))
+    assert not await hears(RedisWakeup("default", url=redis.url), RedisWakeup("default", url=redis.url, prefix="b"))
+    one = RedisWakeup("default", **cache(settings, redis.url, KEY_PREFIX="one"))
+    other = RedisWakeup("default", **cache(settings, redis.url, KEY_PREFIX="other"))
+    assert not await hears(one, other)
+
+
+async def test_projects_with_other_databases_hear_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = shared(Redis).url
+    one = RedisWakeup("default", url=url)
+    monkeypatch.setitem(connections["default"].settings_dict, "NAME", "another")
+    assert not await hears(one, RedisWakeup("default", url=url))
+
+
+async def test_much_data_stays_at_home() -> None:
+    wakeup = RedisWakeup("default", url=shared(Redis).url)
+    listener = Listener()
+    subscriber = wakeup.subscriber(listener)
+    await subscriber.subscribe(STREAM)
+    wakeup.publish([commit(b"x" * MAX_PAYLOAD), commit(b"x" * (MAX_PAYLOAD + 1))])
+    assert len((await heard(listener)).data or b"") == MAX_PAYLOAD
+    assert await heard(listener) == News(0, MAX_PAYLOAD + 1, False, False, None, [])
+    subscriber.close()
+    await asyncio.to_thread(wakeup.stop)
+
+
+async def test_after_a_break_everybody_looks_once_and_listens_again() -> None:
+    redis = shared(Redis)
+    wakeup = RedisWakeup("default", url=redis.url)
+    listener = Listener()
+    subscriber = wakeup.subscriber(listener)
+    await subscriber.subscribe(STREAM)
+    async with asyncio.timeout(SECONDS):
+        await listener.looks.get()
+        wakeup._client.execute_command("CLIENT KILL TYPE pubsub")  # type: ignore[no-untyped-call]
+        await listener.looks.get()
+    # What is looked at when the look comes is subscribed: from here on nothing is missed.
+    wakeup.publish_now([commit()])
+    assert (await heard(listener)).data == b"x"
+    assert listener.looks.empty()
+    subscriber.close()
+    await asyncio.to_thread(wakeup.stop)
+
+
+async def test_a_stream_left_and_joined_at_once_is_listened_to() -> None:
+    wakeup = RedisWakeup("default", url=shared(Redis).url)
+    listener = Listener()
+    subscriber = wakeup.subscriber(listener)
+    await subscriber.subscribe(STREAM)
+    for _ in range(50):
+        subscriber.unsubscribe(STREAM)
+        await subscriber.subscribe(STREAM)
+        wakeup.publish_now([commit()])
+        await heard(listener)
+    subscriber.unsubscribe(STREAM)
+    await until(lambda: wakeup._client.pubsub_numsub(wakeup.channel(STREAM))[0][1] == 0)
+    subscriber.close()
+    await asyncio.to_thread(wakeup.stop)
+
+
+async def test_silence_is_noticed_said_once_and_ends(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with Redis() as redis:
+        wakeup = RedisWakeup("default", url=redis.url)
+        listener = Listener()
+        subscriber = wakeup.subscriber(listener)
+        await subscriber.subscribe(STREAM)
+        await listener.looks.get()
+        redis.freeze()
+        # Nobody publishes, and nobody comes: only who listens can notice.
+        await until(lambda: "Redis does not answer" in caplog.text)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for _ in range(10):
+            await asyncio.to_thread(wakeup.publish_now, [commit()])
+        assert loop.time() - began < 2, "those who publish wait each time"
+        assert not await asyncio.to_thread(wakeup.check)
+        redis.thaw()
+        async with asyncio.timeout(SECONDS):
+            await listener.looks.get()
+        assert (await next_heard(wakeup, listener, b"x")).data == b"x"
+        subscriber.close()
+        await asyncio.to_thread(wakeup.stop)
+    said = [record.getMessage().partition(" (")[0] for record in caplog.records if "wakeup" in record.name]
+    assert said == ["Redis does not answer", "Redis answers again. Readers learn at once what other processes commit."]
+
+
+def test_a_cache_of_another_kind_is_refused(settings: Any) -> None:
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    with pytest.raises(ImproperlyConfigured, match="django-redis"):
+        RedisWakeup("default", cache="default")
+    with pytest.raises(ImproperlyConfigured, match="either"):
+        RedisWakeup("default")
