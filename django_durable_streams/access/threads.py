@@ -13,6 +13,7 @@ from django.db import connections, router
 from ..conf import config
 from ..engine.engine import at_stop
 from ..engine.lane import Lane
+from ..engine.line import Line
 from ..models import Stream
 
 T = TypeVar("T")
@@ -62,8 +63,8 @@ def _lane(name: str) -> Lane[tuple[Together, Any]]:
         with _lock:
             lane = _lanes.get(name)
             if lane is None:
-                using = router.db_for_read(Stream)
-                lane = Lane(f"durable-streams-access-{name}", using, _work, config().queue_size, BATCH_SIZE)
+                line = Line(router.db_for_read(Stream))
+                lane = Lane(f"durable-streams-access-{name}", line, _work, config().queue_size, BATCH_SIZE)
                 _lanes[name] = lane
     return lane
 
