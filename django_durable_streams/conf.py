@@ -96,6 +96,10 @@ class Config:
     content_types: tuple[str, ...] = ()
     """Content types that streams may be created with over HTTP. Empty: all."""
 
+    url_prefix: str = ""
+    """What the URLs of streams begin with in links: `/streams/` or `https://streams.example.com/v1/stream/`. Empty: the
+    place at which the URLs are included, or else `/v1/stream/`, where the ASGI application has them."""
+
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may use the streams: `https://app.example.com`, or `*` for every page."""
 

@@ -10,17 +10,15 @@ from urllib.parse import quote
 
 from django.core.signals import setting_changed
 from django.core.signing import BadSignature, Signer
-from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
 
+from ..links import stream_url
 from ..protocol import paths
 from .base import ACTIONS, Action, Permission, User
 from .request import AccessRequest
 
 PARAMETER = "token"
 """The query parameter that carries the signature."""
-
-DEFAULT_ROOT = "/v1/stream/"
 
 SALT = "django_durable_streams.signed_url"
 
@@ -58,18 +56,13 @@ def signed_url(path: str, *actions: str, expires: float | timedelta | datetime, 
     """Return a URL of a stream that whoever has it may use, until it expires; relative to the host.
 
     Takes the arguments of `sign` and:
-        root: URL of the root of the streams, with a slash at its end. By default where the project's URLs have them,
-            else `/v1/stream/`.
+        root: URL of the root of the streams, with a slash at its end. By default as in `links.stream_url`.
 
     Raises: as `sign`.
     """
-    if root is None:
-        try:
-            root = reverse("durable_streams:root")
-        except NoReverseMatch:
-            root = DEFAULT_ROOT
     token = sign(path, *actions, expires=expires)
-    return f"{root}{quote(path)}?{urlencode({PARAMETER: token})}"
+    url = stream_url(path) if root is None else root + quote(path)
+    return f"{url}?{urlencode({PARAMETER: token})}"
 
 
 class SignedURLs(Permission):

@@ -44,7 +44,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('producer_id', django_durable_streams.models.fields.ExactCharField(max_length=256, verbose_name='producer id')),
                 ('epoch', models.PositiveBigIntegerField(verbose_name='epoch')),
-                ('seq', models.PositiveBigIntegerField(verbose_name='sequence number')),
+                ('seq', models.BigIntegerField(help_text='The last one accepted; -1 before the first.', verbose_name='sequence number')),
                 ('updated_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='updated at')),
                 ('stream', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='producers', to='durable_streams.stream', verbose_name='stream')),
             ],

@@ -9,9 +9,9 @@ joined can only be asked in that thread. What is to share commits with other wri
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from asgiref.sync import sync_to_async
 from django.db import models, router
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..store.info import StreamInfo
     from ..store.operations import Append, Appended
     from ..tailing import Page
+    from ..writer import SyncWriter, Writer, WriterOptions
     from .stream import Stream
 
 
@@ -170,6 +171,21 @@ class StreamMethods(models.Model):
 
         return follow_in_thread(self.path, offset, self._alias(), timeout)
 
+    def writer(self, **options: Unpack[WriterOptions]) -> SyncWriter:
+        """Return a writer for what comes in small pieces, for use as a context manager: `writer.write(token)`.
+
+        What comes within an interval shares a commit. The writer commits by itself, and takes no part in a transaction.
+        For the options see `writer.WriterOptions`.
+
+        Raises:
+            StreamNotFound, StreamGone, ServiceUnavailable: on entering; for `write` see `Writer.write`.
+            RuntimeError: on entering, inside `transaction.atomic()`.
+        """
+        from ..writer import SyncWriter, Writer
+
+        using = self._alias()
+        return SyncWriter(Writer(self, using, **options), using)
+
     async def aappend(self, value: Data, **options: Any) -> Appended:
         """The same as `append`."""
         return await sync_to_async(self.append)(value, **options)
@@ -193,6 +209,25 @@ class StreamMethods(models.Model):
         from ..tailing import follow
 
         return follow(self.path, offset, self._alias(), timeout)
+
+    def awriter(self, **options: Unpack[WriterOptions]) -> Writer:
+        """The same as `writer`: `async with stream.awriter() as writer: await writer.write(token)`."""
+        from ..writer import Writer
+
+        return Writer(self, self._alias(), **options)
+
+    async def aappend_from(self, values: AsyncIterable[Data] | Iterable[Data], **options: Unpack[WriterOptions]) -> int:
+        """Append what an iterator yields, as it comes, through a writer, and return how many messages were written.
+
+        Unlike `append_many`, readers see them at once. With `producer`, an iterator that yields the same messages again
+        from its beginning goes on where an earlier run was stopped. The stream stays open, but for `close`.
+
+        Raises:
+            The errors of `writer` and of `Writer.write`, and those of the iterator.
+        """
+        options.setdefault("close", False)
+        async with self.awriter(**options) as writer:
+            return await writer.write_from(values)
 
     async def aclose(self) -> None:
         """The same as `close`."""

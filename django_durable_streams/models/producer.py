@@ -22,7 +22,7 @@ class Producer(models.Model):
     )
     producer_id = ExactCharField(_("producer id"), max_length=MAX_NAME_LENGTH)
     epoch = models.PositiveBigIntegerField(_("epoch"))
-    seq = models.PositiveBigIntegerField(_("sequence number"))
+    seq = models.BigIntegerField(_("sequence number"), help_text=_("The last one accepted; -1 before the first."))
     updated_at = models.DateTimeField(_("updated at"), default=timezone.now)
 
     class Meta:

@@ -19,7 +19,7 @@ from ..models import Stream
 from ..protocol.errors import DurableStreamsError, SourceGone, StreamExists, StreamGone, StreamNotFound
 from ..protocol.producers import ProducerState
 from . import forking, rows
-from .operations import Append, Commit, Create, Delete, Done, Fork, Operation, Result
+from .operations import Append, Commit, Create, Delete, Done, Fork, Operation, Result, TakeOver
 from .sql import Statements, statements
 from .state import StreamState
 
@@ -104,11 +104,18 @@ class Batch:
         named: dict[int, StreamState] = {}
         ids: set[str] = set()
         for operation in operations:
-            if type(operation) is Append and operation.producer is not None:
-                state = self._streams.get(operation.path)
-                if state is not None:
-                    named[state.id] = state
-                    ids.add(operation.producer.id)
+            if type(operation) is Append:
+                if operation.producer is None:
+                    continue
+                name = operation.producer.id
+            elif type(operation) is TakeOver:
+                name = operation.producer_id
+            else:
+                continue
+            state = self._streams.get(operation.path)
+            if state is not None:
+                named[state.id] = state
+                ids.add(name)
         if not named:
             return
         with connections[self._using].cursor() as cursor:
@@ -130,6 +137,8 @@ class Batch:
             if type(operation) is Delete:
                 del self._streams[state.path]
                 self._remove(state)
+            elif type(operation) is TakeOver:
+                return state.take_over(operation)
             else:
                 state.touch(self._now)
             return Done()

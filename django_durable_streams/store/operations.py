@@ -71,7 +71,19 @@ class Touch:
     path: str
 
 
-Operation = Create | Append | Delete | Touch
+@dataclass(slots=True)
+class TakeOver:
+    """Begin a producer's next epoch, so that whoever still writes with the last one is fenced (section 5.2.1).
+
+    Its sequence numbers go on, unlike those of an epoch that a client begins: they count what it has appended so far.
+    The first epoch begins at once too, before the first append, so that two who begin at the same time are told apart.
+    """
+
+    path: str
+    producer_id: str
+
+
+Operation = Create | Append | Delete | Touch | TakeOver
 
 
 @dataclass(slots=True)
@@ -96,11 +108,24 @@ class Appended:
 
 
 @dataclass(slots=True)
+class TakenOver:
+    """A producer's epoch has begun. `seq` is the last sequence number accepted, -1 for none.
+
+    A closed stream is left as it is: there is nothing to fence.
+    """
+
+    epoch: int
+    seq: int
+    tail: int
+    closed: bool
+
+
+@dataclass(slots=True)
 class Done:
     """A delete or touch has happened."""
 
 
-Result = Created | Appended | Done
+Result = Created | Appended | TakenOver | Done
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from ..protocol.errors import ContentTypeMismatch, SequenceConflict, StreamClose
 from ..protocol.producers import ProducerClaim, ProducerState, advance
 from . import forking, lifetime
 from .info import StreamInfo
-from .operations import Append, Appended, Commit, Create, Created
+from .operations import Append, Appended, Commit, Create, Created, TakenOver, TakeOver
 
 
 class StreamState:
@@ -194,8 +194,7 @@ class StreamState:
             self.last_seq = operation.seq
         if claim is not None:
             assert accepted is not None
-            (self.new_producers if known is None else self.touched_producers).add(claim.id)
-            self.producers[claim.id] = accepted
+            self._remember(claim.id, accepted)
         if operation.data:
             self._add(operation.data)
         if operation.close:
@@ -206,6 +205,20 @@ class StreamState:
         if claim is None:
             return Appended(self.tail, self.closed)
         return Appended(self.tail, self.closed, False, claim.epoch, claim.seq)
+
+    def take_over(self, operation: TakeOver) -> TakenOver:
+        """Begin a producer's next epoch. The first has no append behind it: its last sequence number is -1."""
+        known = self.producers.get(operation.producer_id)
+        state = ProducerState(0, -1) if known is None else ProducerState(known.epoch + 1, known.seq)
+        if not self.closed:
+            self._remember(operation.producer_id, state)
+            self.changed = True
+        return TakenOver(state.epoch, state.seq, self.tail, self.closed)
+
+    def _remember(self, producer_id: str, state: ProducerState) -> None:
+        is_new = producer_id not in self.producers
+        (self.new_producers if is_new else self.touched_producers).add(producer_id)
+        self.producers[producer_id] = state
 
     def touch(self, now: datetime) -> None:
         """Start the TTL anew."""

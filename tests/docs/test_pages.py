@@ -136,7 +136,7 @@ async def test_applications_serve_streams(block: Block) -> None:
 
 
 def test_there_are_applications_to_test() -> None:
-    assert len(APPLICATIONS) == 2
+    assert len(APPLICATIONS) == 3
 
 
 def test_the_url_door_with_a_login_turns_others_away(settings: Any) -> None:

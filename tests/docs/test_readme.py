@@ -1,15 +1,11 @@
 """What the README says is so: its tour, its tables, its commands, its Python."""
 
-import doctest
 import inspect
 import re
 
-import pytest
 from django.test import override_settings
 
 from django_durable_streams.conf import SETTING, Config, config, names
-from django_durable_streams.models import Stream
-from django_durable_streams.models.methods import StreamMethods
 from tests.docs import tour
 from tests.docs.pages import README, ROOT, blocks, code, section, table
 from tests.servers import HOST, Server
@@ -77,43 +73,14 @@ def test_the_example_for_redis_has_the_options_that_the_backend_takes() -> None:
     options = set(inspect.signature(RedisWakeup).parameters) - {"using"}
     assert {name for name in options if re.search(rf"[`\"]{name.upper()}[`\"]", text)} == options
     scope: dict[str, dict[str, dict[str, str]]] = {}
-    exec(blocks(README, "python")[-1].text, scope)
+    (block,) = [block for block in blocks(README, "python") if "RedisWakeup" in block.text]
+    exec(block.text, scope)
     with override_settings(DURABLE_STREAMS=scope[SETTING]):
         from django_durable_streams.engine.wakeup import make_wakeup
 
         wakeup = make_wakeup("default")
     assert isinstance(wakeup, RedisWakeup)
     wakeup.stop()
-
-
-@pytest.mark.django_db
-def test_the_python_session_goes_as_shown() -> None:
-    (session,) = blocks(README, "pycon")
-    found = doctest.DocTestParser().get_doctest(session.text, {}, "README", README.name, session.line)
-    report: list[str] = []
-    assert found.examples
-    assert doctest.DocTestRunner().run(found, out=report.append).failed == 0, "".join(report)
-
-
-def test_the_table_of_methods_has_all_of_them() -> None:
-    text = section(README, "In Python")
-    own = {name: method for name, method in vars(StreamMethods).items() if inspect.isfunction(method)}
-    public = {name for name in own if not name.startswith("_")} | {"create", "ensure", "acreate", "aensure"}
-    twins = {f"a{name}" for name in public if f"a{name}" in public}
-    table_names = {code(row[0]).partition("(")[0].rpartition(".")[2] for row in table(text)}
-    assert table_names == public - twins
-    assert {f"a{name}" for name in table_names} == twins
-    assert set(re.findall(r"`(\w+)`", text.partition("has a twin")[2].partition(".")[0])) == twins
-
-
-def test_the_methods_take_what_the_table_says() -> None:
-    from django_durable_streams.models import stream
-
-    for row in table(section(README, "In Python")):
-        name, arguments = re.fullmatch(r"(?:\w+\.)*(\w+)\((.*)\)", code(row[0])).groups()  # type: ignore[union-attr]
-        owner = stream._create_operation if name in ("create", "ensure") else getattr(Stream, name)
-        known = inspect.signature(owner).parameters
-        assert set(re.findall(r"(\w+)=", arguments)) <= set(known), name
 
 
 def test_the_two_commands_are_there() -> None:

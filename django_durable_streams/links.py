@@ -1,0 +1,35 @@
+"""Where streams are on the web, for pages that link to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from django.urls import NoReverseMatch, get_script_prefix, reverse
+
+from .conf import config
+
+if TYPE_CHECKING:
+    from .models import Stream
+
+DEFAULT_PREFIX = "v1/stream/"
+"""Where the ASGI application has the streams, unless it is told otherwise."""
+
+
+def stream_url(stream: Stream | str) -> str:
+    """Return the URL of a stream, or of the stream at a path, percent-encoded.
+
+    It begins with `URL_PREFIX` if that is set, else with the place at which the URLs are included, else with
+    `/v1/stream/`. It is relative to the host, unless the setting names one.
+    """
+    path = stream if isinstance(stream, str) else stream.path or ""
+    return _prefix() + quote(path)
+
+
+def _prefix() -> str:
+    if config().url_prefix:
+        return config().url_prefix
+    try:
+        return reverse("durable_streams:root")
+    except NoReverseMatch:
+        return get_script_prefix() + DEFAULT_PREFIX

@@ -1,0 +1,18 @@
+"""For the tests of projects that use streams: a client that reads them live, and engines that work inside a test.
+
+See docs/testing.md. The fixtures for pytest are in `testing.plugin`.
+"""
+
+from .cases import StreamsMixin
+from .client import EventReader, Exchange, Reply, StreamClient
+from .engines import inline_engines, stop_engines
+
+__all__ = [
+    "EventReader",
+    "Exchange",
+    "Reply",
+    "StreamClient",
+    "StreamsMixin",
+    "inline_engines",
+    "stop_engines",
+]

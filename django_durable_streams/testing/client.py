@@ -1,0 +1,304 @@
+"""A client that calls an ASGI application in its own event loop, without a server or a socket.
+
+Bodies go in in pieces, responses come out in the chunks in which they were sent, and clients can leave in the middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, unquote_to_bytes
+
+from asgiref.sync import sync_to_async
+
+from ..server.asgi import DurableStreams
+from .events import Event, EventParser
+
+Headers = Mapping[str, str | bytes] | Iterable[tuple[bytes, bytes]]
+Message = MutableMapping[str, Any]
+
+ROOT = "/v1/stream/"
+
+TIMEOUT = 10.0
+"""Seconds that a client waits for the next thing to happen, before it fails with TimeoutError."""
+
+
+class Reply:
+    """A response as a whole."""
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        self.status = status
+        self.header_list = headers
+        self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
+        self.body = body
+
+    def json(self) -> Any:
+        """Return the body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def offset(self) -> str:
+        """`Stream-Next-Offset`."""
+        return self.headers["stream-next-offset"]
+
+
+class Exchange:
+    """A request on its way, and its response as it comes. Use it as an asynchronous context manager.
+
+    Args:
+        pieces: the request's body.
+        timeout: seconds to wait for each piece of the response; None waits for ever.
+    """
+
+    def __init__(
+        self, application: Any, scope: dict[str, Any], pieces: Iterable[bytes], timeout: float | None = None
+    ) -> None:
+        self.receives = 0
+        """How many messages the application has taken from the client."""
+        self.status = 0
+        self.header_list: list[tuple[bytes, bytes]] = []
+        self._application = application
+        self._scope = scope
+        self._pieces = iter(pieces)
+        self._timeout = timeout
+        self._next: bytes | None = next(self._pieces, b"")
+        self._left = asyncio.Event()
+        self._sent: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.disconnect()
+        assert self._task is not None
+        if kind is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        else:
+            await self._task
+
+    def disconnect(self) -> None:
+        """Leave."""
+        self._left.set()
+
+    async def head(self) -> Self:
+        """Wait for status and headers."""
+        if not self.status:
+            message = await self._get()
+            assert message is not None, "the application ended without a response"
+            assert message["type"] == "http.response.start"
+            self.status = message["status"]
+            self.header_list = list(message.get("headers", []))
+            for name, value in self.header_list:
+                assert isinstance(name, bytes)
+                assert isinstance(value, bytes)
+                assert not set(b"\r\n\x00") & set(name + value)
+        return self
+
+    async def chunk(self) -> bytes | None:
+        """Return the next piece of the body that is not empty; None at the end of the response."""
+        await self.head()
+        while (message := await self._get()) is not None:
+            assert message["type"] == "http.response.body"
+            if message.get("body"):
+                found: bytes = message["body"]
+                return found
+            if not message.get("more_body", False):
+                return None
+        return None
+
+    async def reply(self) -> Reply:
+        """Wait for the whole response."""
+        parts = []
+        while (part := await self.chunk()) is not None:
+            parts.append(part)
+        return Reply(self.status, self.header_list, b"".join(parts))
+
+    def has_more(self) -> bool:
+        """Return whether something was sent that has not been looked at."""
+        return not self._sent.empty()
+
+    async def _get(self) -> Message | None:
+        async with asyncio.timeout(self._timeout):
+            return await self._sent.get()
+
+    async def _run(self) -> None:
+        try:
+            await self._application(self._scope, self._receive, self._send)
+        finally:
+            self._sent.put_nowait(None)
+
+    async def _receive(self) -> Message:
+        self.receives += 1
+        if self._next is not None:
+            piece, self._next = self._next, next(self._pieces, None)
+            return {"type": "http.request", "body": piece, "more_body": self._next is not None}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        self._sent.put_nowait(message)
+
+
+class EventReader:
+    """A live read by Server-Sent Events. Use it as an asynchronous context manager, and iterate over its events."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._parser = EventParser()
+
+    async def __aenter__(self) -> Self:
+        await self._exchange.__aenter__()
+        try:
+            await self._exchange.head()
+            assert self.status == 200, f"the stream is not to be read: {(await self._exchange.reply()).body!r}"
+        except BaseException as error:
+            await self._exchange.__aexit__(type(error), error, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._exchange.__aexit__(kind, error, traceback)
+
+    @property
+    def status(self) -> int:
+        """The response's status."""
+        return self._exchange.status
+
+    async def next(self) -> Event | None:
+        """Wait for the next event and return it; None at the end of the response."""
+        while (event := self._parser.next()) is None:
+            chunk = await self._exchange.chunk()
+            if chunk is None:
+                return None
+            self._parser.feed(chunk)
+        return event
+
+    async def next_data(self) -> Event | None:
+        """The same for the next `data` event, passing over `control` events."""
+        while (event := await self.next()) is not None and event.kind != "data":
+            pass
+        return event
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while (event := await self.next()) is not None:
+            yield event
+
+
+class StreamClient:
+    """Sends requests for streams to an ASGI application.
+
+    Args:
+        application: `DurableStreams()`, if none is given.
+        root: the path of the root of the streams.
+        headers: go with every request.
+        timeout: seconds to wait for each piece of a response; None waits for ever.
+        http_version: what the server that is not there says that the client speaks.
+    """
+
+    def __init__(
+        self,
+        application: Any = None,
+        *,
+        root: str = ROOT,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = TIMEOUT,
+        http_version: str = "1.1",
+    ) -> None:
+        self.application = application if application is not None else DurableStreams()
+        self.root = root
+        self.headers: dict[str, str] = {**(headers or {})}
+        self.timeout = timeout
+        self.http_version = http_version
+
+    def force_login(self, user: Any) -> None:
+        """Log a user in, as `django.test.Client.force_login` does."""
+        from django.test import Client
+
+        client = Client()
+        client.force_login(user)
+        self.headers["cookie"] = "; ".join(f"{name}={morsel.value}" for name, morsel in client.cookies.items())
+
+    async def aforce_login(self, user: Any) -> None:
+        """The same as `force_login`."""
+        await sync_to_async(self.force_login)(user)
+
+    async def put(self, path: str, body: bytes = b"", *, content_type: str, **headers: str) -> Reply:
+        """Create a stream. Keywords are headers, with underscores for hyphens: `stream_ttl="60"`."""
+        return await self.request("PUT", quote(path), {"content-type": content_type, **named(headers)}, body)
+
+    async def post(self, path: str, body: bytes, *, content_type: str, **headers: str) -> Reply:
+        """Append to a stream."""
+        return await self.request("POST", quote(path), {"content-type": content_type, **named(headers)}, body)
+
+    async def read(self, path: str, offset: str = "-1", **headers: str) -> Reply:
+        """Read what is there past an offset."""
+        return await self.request("GET", f"{quote(path)}?offset={offset}", named(headers))
+
+    async def long_poll(self, path: str, offset: str = "now", **headers: str) -> Reply:
+        """Wait for something past an offset."""
+        return await self.request("GET", f"{quote(path)}?offset={offset}&live=long-poll", named(headers))
+
+    async def delete(self, path: str, **headers: str) -> Reply:
+        """Delete a stream."""
+        return await self.request("DELETE", quote(path), named(headers))
+
+    def events(self, path: str, offset: str = "-1", **headers: str) -> EventReader:
+        """Return a live read by Server-Sent Events that has not begun: `async with client.events(path) as events:`."""
+        return EventReader(self.open("GET", f"{quote(path)}?offset={offset}&live=sse", named(headers)))
+
+    def open(
+        self, method: str, target: str | bytes, headers: Headers = (), body: bytes | Iterable[bytes] = b""
+    ) -> Exchange:
+        """Return an exchange that has not begun. `target` is relative to the root, percent-encoded, with its query."""
+        raw = target.encode() if isinstance(target, str) else target
+        path, _, query = raw.partition(b"?")
+        pairs = [*encoded(self.headers), *encoded(headers)]
+        if not any(name == b"host" for name, _ in pairs):
+            pairs.append((b"host", b"testserver"))
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": self.http_version,
+            "method": method,
+            "scheme": "http",
+            "path": self.root + unquote_to_bytes(path).decode("utf-8", errors="replace"),
+            "raw_path": self.root.encode() + path,
+            "query_string": query,
+            "root_path": "",
+            "headers": pairs,
+            "client": ("127.0.0.1", 50_000),
+            "server": ("testserver", 80),
+        }
+        return Exchange(self.application, scope, [body] if isinstance(body, bytes) else body, self.timeout)
+
+    async def request(
+        self, method: str, target: str | bytes, headers: Headers = (), body: bytes | Iterable[bytes] = b""
+    ) -> Reply:
+        """Send a request and return its whole response."""
+        async with self.open(method, target, headers, body) as exchange:
+            return await exchange.reply()
+
+
+def named(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers whose names are written with underscores."""
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return headers as ASGI has them."""
+    if not isinstance(headers, Mapping):
+        return list(headers)
+    return [
+        (name.lower().encode(), value if isinstance(value, bytes) else value.encode("latin-1"))
+        for name, value in headers.items()
+    ]

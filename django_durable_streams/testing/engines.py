@@ -1,0 +1,80 @@
+"""Engines in tests: inside the test's own transaction, or ended with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+
+from ..engine.engine import running_engines
+from ..engine.engine import stop_engines as _stop_engines
+from ..engine.lane import Lane
+from ..engine.line import Line
+
+
+def stop_engines() -> None:
+    """End the engines of this process, with all live reads, their threads and their database connections."""
+    for engine in running_engines():
+        engine.end_live_reads()
+    _stop_engines()
+
+
+@contextmanager
+def inline_engines() -> Iterator[None]:
+    """Let engines do their work in the test's thread, on its connection and so in its transaction.
+
+    An engine's threads have connections of their own, and see nothing of what a `TestCase` has not committed; nor can
+    they share a SQLite database in memory. While this lasts there are none: what a request would leave to them runs as
+    Django's asynchronous tests run synchronous code, by `sync_to_async`.
+    """
+    stop_engines()
+    with ExitStack() as patches:
+        for module in ("lane", "housekeeping", "pulse"):
+            patches.enter_context(patch(f"django_durable_streams.engine.{module}.Thread", _NoThread))
+        patches.enter_context(patch.object(Lane, "_hand_over", _work_here))
+        # The connection is the test's, not a thread's own.
+        patches.enter_context(patch.object(Line, "open", lambda line: False))
+        patches.enter_context(patch.object(Line, "close", lambda line: None))
+        try:
+            yield
+        finally:
+            stop_engines()
+
+
+def needs_inline_engines(in_transaction: bool) -> bool:
+    """Whether a test needs `inline_engines`: as it runs in a transaction, or on a SQLite database in memory."""
+    return in_transaction or any(
+        connection.vendor == "sqlite" and connection.is_in_memory_db()  # type: ignore[attr-defined]
+        for connection in connections.all()
+    )
+
+
+class _NoThread:
+    """Stands for a thread, and does nothing."""
+
+    def __init__(self, **options: Any) -> None:
+        pass
+
+    def start(self) -> None:
+        """Do not start."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """There is nothing to wait for."""
+
+
+_at_work: set[asyncio.Task[None]] = set()
+
+
+def _work_here(lane: Lane[Any], loop: asyncio.AbstractEventLoop) -> None:
+    task = loop.create_task(_work(lane, lane._open.pop(loop)))
+    _at_work.add(task)
+    task.add_done_callback(_at_work.discard)
+
+
+async def _work(lane: Lane[Any], parcel: Any) -> None:
+    await sync_to_async(lane._do)([parcel])

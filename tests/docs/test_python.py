@@ -1,0 +1,80 @@
+"""What docs/python.md and the README say of streams in Python is so."""
+
+import doctest
+import inspect
+import re
+
+import pytest
+from django.dispatch import Signal
+from django.test import override_settings
+
+from django_durable_streams import links, signals
+from django_durable_streams.engine import receivers
+from django_durable_streams.models import Stream
+from django_durable_streams.models.methods import StreamMethods
+from django_durable_streams.models.stream import _create_operation
+from django_durable_streams.writer import INTERVAL, MAX_BYTES, PATIENCE, WriterOptions
+from tests.docs.pages import README, ROOT, Block, blocks, code, section, table
+
+PAGE = ROOT / "docs" / "python.md"
+SESSIONS = [block for page in (README, PAGE) for block in blocks(page, "pycon")]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("session", SESSIONS, ids=str)
+def test_sessions_go_as_shown(session: Block) -> None:
+    found = doctest.DocTestParser().get_doctest(session.text, {}, str(session), session.page.name, session.line)
+    report: list[str] = []
+    assert found.examples
+    assert doctest.DocTestRunner().run(found, out=report.append).failed == 0, "".join(report)
+
+
+def test_the_table_of_methods_has_all_of_them() -> None:
+    text = section(PAGE, "Methods")
+    own = {name for name, method in vars(StreamMethods).items() if inspect.isfunction(method)}
+    public = {name for name in own if not name.startswith("_")} | {"create", "ensure", "acreate", "aensure"}
+    twins = {f"a{name}" for name in public if f"a{name}" in public}
+    shown = {code(row[0]).partition("(")[0].rpartition(".")[2] for row in table(text)}
+    assert {f"a{name}" for name in shown} == twins
+    assert public == shown | twins | {"aappend_from"}
+    assert set(re.findall(r"`(\w+)`", text.partition("has a twin")[2].partition(".")[0])) == twins
+    assert "`await stream.aappend_from(values)`" in text
+
+
+def test_the_methods_take_what_the_table_says() -> None:
+    for row in table(section(PAGE, "Methods")):
+        name, arguments = re.fullmatch(r"(?:\w+\.)*(\w+)\((.*)\)", code(row[0])).groups()  # type: ignore[union-attr]
+        shown = set(re.findall(r"(\w+)=", arguments))
+        if name == "writer":
+            assert shown == set(WriterOptions.__annotations__)
+            continue
+        owner = _create_operation if name in ("create", "ensure") else getattr(Stream, name)
+        assert shown <= set(inspect.signature(owner).parameters), name
+
+
+def test_the_signals_are_those_that_there_are() -> None:
+    text = section(PAGE, "Signals")
+    assert [code(row[0]) for row in table(text)] == [
+        name for name, signal in vars(signals).items() if isinstance(signal, Signal)
+    ]
+    assert f"If {receivers.MAX_QUEUED:,} of them wait" in " ".join(text.split())
+
+
+def test_the_numbers_of_a_writer_are_those_of_the_code() -> None:
+    text = " ".join(section(PAGE, "Writing token by token").split())
+    assert f"within {INTERVAL * 1000:.0f} ms, at most {MAX_BYTES // 1024} KiB" in text
+    assert f"commits them {1 / INTERVAL:.0f} times a second" in " ".join(README.read_text().split())
+    assert PATIENCE == 60
+    assert "up to a minute" in text
+
+
+def test_the_template_that_is_shown_renders() -> None:
+    from django.template import engines
+
+    (block,) = blocks(PAGE, "html+django")
+    stream = Stream(path="chat/7")
+    html = engines["django"].from_string(block.text).render({"stream": stream})
+    assert f'data-stream="{links.stream_url(stream)}"' in html
+    assert 'data-next="/v1/stream/chat/42"' in html
+    with override_settings(DURABLE_STREAMS={"URL_PREFIX": "/streams/"}):
+        assert links.stream_url(stream) == "/streams/chat/7"

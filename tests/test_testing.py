@@ -1,0 +1,132 @@
+"""The kit for users' tests."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+
+from django_durable_streams.engine.engine import running_engines
+from django_durable_streams.models import Stream
+from django_durable_streams.signals import stream_closed
+from django_durable_streams.testing import StreamClient, inline_engines, stop_engines
+from django_durable_streams.testing.events import Event, EventParser
+
+TEXT = "text/plain"
+
+
+@pytest.fixture
+def inline(db: None) -> Any:
+    with inline_engines():
+        yield
+
+
+class TestInsideATransaction:
+    """In a test that never commits, on its one connection."""
+
+    def test_requests_see_what_the_test_has_done_and_it_what_they_have(self, inline: None) -> None:
+        stream = Stream.objects.create(path="a", content_type=TEXT, data="one ")
+        before = {thread.name for thread in threading.enumerate()}
+
+        async def talk(client: StreamClient) -> None:
+            assert (await client.read("a")).body == b"one "
+            assert (await client.post("a", b"two", content_type=TEXT)).status == 204
+            assert (await client.put("b", b"", content_type=TEXT, stream_ttl="60")).status == 201
+            assert (await client.delete("b")).status == 204
+
+        async_to_sync(talk)(StreamClient())
+        assert list(stream.read()) == ["one ", "two"]
+        assert connection.in_atomic_block
+        assert {
+            name for name in {thread.name for thread in threading.enumerate()} - before if "durable" in name
+        } == set()
+
+    def test_live_readers_get_what_comes_by_http_and_from_python(self, inline: None) -> None:
+        stream = Stream.objects.create(path="a", content_type="application/json")
+
+        async def follow(client: StreamClient) -> list[Any]:
+            found = []
+            async with client.events("a") as events:
+                await client.post("a", b"1", content_type="application/json")
+                found.append(await events.next_data())
+                await stream.aappend(2)
+                found.append(await events.next_data())
+                await stream.aappend_from([3], close=True)
+                found += [event async for event in events if event.kind == "data" or "streamClosed" in event.data]
+            return [event and event.json() for event in found]
+
+        found = async_to_sync(follow)(StreamClient())
+        assert found[:3] == [[1], [2], [3]]
+        assert found[3]["streamClosed"] is True
+        assert len(found) == 4
+
+    def test_permissions_see_the_users_of_the_test(self, inline: None, settings: Any) -> None:
+        settings.DURABLE_STREAMS = {}
+        Stream.objects.create(path="a", content_type=TEXT)
+        user = User.objects.create_user("ann")
+        user.user_permissions.add(Permission.objects.get(codename="view_stream"))
+
+        async def read(client: StreamClient) -> int:
+            return (await client.read("a")).status
+
+        client = StreamClient()
+        assert async_to_sync(read)(client) in (401, 403)
+        client.force_login(user)
+        assert async_to_sync(read)(client) == 200
+
+    def test_signals_of_requests_are_sent(self, inline: None) -> None:
+        heard = []
+
+        def receive(path: str, **arguments: Any) -> None:
+            heard.append(path)
+
+        stream_closed.connect(receive)
+        try:
+            Stream.objects.create(path="a")
+            async_to_sync(StreamClient().request)("POST", "a", {"stream-closed": "true"})
+            stop_engines()  # with the thread that sends them
+        finally:
+            stream_closed.disconnect(receive)
+        assert heard == ["a"]
+
+    def test_nothing_is_left_behind(self, inline: None) -> None:
+        async_to_sync(StreamClient().read)("a")
+        assert running_engines()
+        with inline_engines():
+            assert not running_engines()
+        assert not running_engines()
+
+
+class TestTheClient:
+    async def test_it_does_not_wait_for_ever(self, engines: None) -> None:
+        await Stream.objects.acreate(path="a", content_type=TEXT)
+        client = StreamClient(timeout=0.05)
+        with pytest.raises(TimeoutError):
+            await client.long_poll("a")
+
+    async def test_a_stream_that_cannot_be_followed_is_a_failure(self, engines: None) -> None:
+        with pytest.raises(AssertionError, match="stream-not-found"):
+            await StreamClient().events("a").__aenter__()
+
+    async def test_engines_end_under_their_readers(self, engines: None) -> None:
+        await Stream.objects.acreate(path="a", content_type=TEXT, data="x")
+        async with StreamClient().events("a") as events:
+            assert (await events.next_data()) == Event("data", "x")
+            await events.next()
+            await asyncio.to_thread(stop_engines)
+            assert await events.next_data() is None
+
+
+def test_events_are_put_together_from_any_pieces() -> None:
+    raw = b'event: data\ndata:one\ndata:  two\n\n:\n\nevent: control\ndata:{"upToDate":true}\n\n'
+    parser = EventParser()
+    found = []
+    for number in range(len(raw)):
+        parser.feed(raw[number : number + 1])
+        while (event := parser.next()) is not None:
+            found.append(event)
+    assert found == [Event("data", "one\n two"), Event("control", '{"upToDate":true}')]
+    assert found[1].json() == {"upToDate": True}
