@@ -5,6 +5,7 @@ REDIS_URL           redis://host:port/db; default: none, readers of other proces
 LONG_POLL_TIMEOUT   seconds that a long-poll waits; default: 30
 EXAMPLE_DOOR        asgi (default): the protocol is served by the bare ASGI application, Django beside it
                     urls: the protocol is served by Django's views, behind the middleware list below
+PERMISSION          dotted paths of permission classes, comma-separated; default: everybody may do everything
 ALLOWED_HOSTS       comma-separated; default: localhost and 127.0.0.1
 SECRET_KEY, DEBUG   as usual
 """
@@ -85,7 +86,7 @@ DURABLE_STREAMS: dict[str, Any] = {
     "LONG_POLL_TIMEOUT": float(os.environ.get("LONG_POLL_TIMEOUT", "30")),
     # The demo is for whoever has started it, on their own machine. A real project leaves this line out, and has
     # Django's permissions decide, or names what it needs: see docs/access.md.
-    "PERMISSION": os.environ.get("PERMISSION", "django_durable_streams.permissions.AllowAll"),
+    "PERMISSION": os.environ.get("PERMISSION", "django_durable_streams.permissions.AllowAll").split(","),
     # The demo may be called from any page. A real project lists its own origins.
     "CORS_ORIGINS": ["*"],
 }
