@@ -41,7 +41,15 @@ GRACE_SECONDS = 3
 PORTS = range(20_000, 32_000)
 
 # What a server must not inherit from the test run: it would depend on who started the tests.
-OWN_VARIABLES = ("ALLOWED_HOSTS", "DATABASE_URL", "DEBUG", "EXAMPLE_DOOR", "LONG_POLL_TIMEOUT", "PERMISSION", "REDIS_URL")
+OWN_VARIABLES = (
+    "ALLOWED_HOSTS",
+    "DATABASE_URL",
+    "DEBUG",
+    "EXAMPLE_DOOR",
+    "LONG_POLL_TIMEOUT",
+    "PERMISSION",
+    "REDIS_URL",
+)
 
 
 class ServerFailed(Exception):

@@ -24,6 +24,9 @@ class Action(Enum):
     CLOSE = "close"
     DELETE = "delete"
 
+    # Members are one of a kind. Enum's own hash is written in Python, and felt at each request.
+    __hash__ = object.__hash__
+
     @property
     def method(self) -> str:
         """The name of the method that judges it."""

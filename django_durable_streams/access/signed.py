@@ -86,7 +86,7 @@ class SignedURLs(Permission):
         return _allows(Action.DELETE, path, request)
 
 
-_remembered: dict[tuple[str, bytes], tuple[frozenset[str], int]] = {}
+_remembered: dict[tuple[str, bytes], tuple[frozenset[Action], int]] = {}
 
 
 def _allows(action: Action, path: str, request: AccessRequest) -> bool:
@@ -106,13 +106,13 @@ def _allows(action: Action, path: str, request: AccessRequest) -> bool:
             _remembered.clear()
         _remembered[key] = known
     actions, until = known
-    if action.value not in actions or time.time() >= until:
+    if action not in actions or time.time() >= until:
         return False
     request.until(until)
     return True
 
 
-def _verify(path: str, token: bytes) -> tuple[frozenset[str], int] | None:
+def _verify(path: str, token: bytes) -> tuple[frozenset[Action], int] | None:
     """Return the actions that a token allows and its end, or None where it is not from here."""
     found = _TOKEN.fullmatch(token.decode("latin-1"))
     if found is None:
@@ -124,7 +124,7 @@ def _verify(path: str, token: bytes) -> tuple[frozenset[str], int] | None:
         signer.unsign(f"{_message(allowed, until, path)}{signer.sep}{signature}")
     except BadSignature:
         return None
-    return frozenset(allowed.split("-")), int(until)
+    return frozenset(map(Action, allowed.split("-"))), int(until)
 
 
 def _message(allowed: str, until: str, path: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from asgiref.sync import SyncToAsync
 from django.db import connections
 
@@ -17,5 +15,6 @@ async def release_thread() -> None:
     context = SyncToAsync.thread_sensitive_context.get(None)
     executor = SyncToAsync.context_to_thread_executor.pop(context, None) if context is not None else None
     if executor is not None:
-        await asyncio.get_running_loop().run_in_executor(executor, connections.close_all)
+        # Not awaited: behind middleware that is synchronous only, the thread itself waits for this request.
+        executor.submit(connections.close_all)
         executor.shutdown(wait=False)
