@@ -26,8 +26,12 @@ class Allowed:
         """Whether anything is restricted."""
         return bool(settings.path_patterns or settings.content_types)
 
-    def check(self, path: str, content_type: bytes | None) -> None:
+    def check(self, path: str, content_type: bytes | None, *, forks: bool) -> None:
         """See that a stream may be created.
+
+        Args:
+            content_type: as it was given.
+            forks: whether it is a fork, which has its source's content type where none is given.
 
         Raises:
             PermissionDenied: no stream is created at such a path (403).
@@ -35,6 +39,8 @@ class Allowed:
         """
         if self._patterns and not any(known.matches(path) for known in self._patterns):
             raise PermissionDenied("Streams are not created at such paths here.")
+        if forks and not content_type:
+            return
         given = content_type.decode("latin-1") if content_type else content.DEFAULT_CONTENT_TYPE
         if self._kinds and given.partition(";")[0].strip().lower() not in self._kinds:
             raise UnsupportedContentType(f"Streams here are of: {', '.join(sorted(self._kinds))}.")

@@ -88,7 +88,8 @@ class Guard:
         path = paths.validate(request.path)
         action = _ACTIONS[request.method]
         if self._allowed is not None and action is Action.CREATE:
-            self._allowed.check(path, request.headers.get(headers.CONTENT_TYPE))
+            forks = headers.STREAM_FORKED_FROM in request.headers
+            self._allowed.check(path, request.headers.get(headers.CONTENT_TYPE), forks=forks)
         if self._opens and self._rates is None:
             return
         view = AccessRequest(request)

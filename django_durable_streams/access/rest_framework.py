@@ -20,7 +20,7 @@ from .request import AccessRequest
 class RestFramework(Permission):
     """Finds out who somebody is by REST framework's authentication classes, and leaves the rest to another permission.
 
-    The classes are asked at each request, in a thread. Those that use the session check CSRF themselves.
+    The classes are asked at each request, in a thread.
 
     Args:
         authentication: classes or their dotted paths, such as `rest_framework.authentication.TokenAuthentication`.
@@ -48,34 +48,34 @@ class RestFramework(Permission):
         self.challenge = self._challenge()
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
-        return self._ask(Action.CREATE, path, request)
+        return self._ask(Action.CREATE, user, path, request)
 
     def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
-        return self._ask(Action.READ, path, request)
+        return self._ask(Action.READ, user, path, request)
 
     def can_append(self, user: User, path: str, request: AccessRequest) -> bool:
-        return self._ask(Action.APPEND, path, request)
+        return self._ask(Action.APPEND, user, path, request)
 
     def can_close(self, user: User, path: str, request: AccessRequest) -> bool:
-        return self._ask(Action.CLOSE, path, request)
+        return self._ask(Action.CLOSE, user, path, request)
 
     def can_delete(self, user: User, path: str, request: AccessRequest) -> bool:
-        return self._ask(Action.DELETE, path, request)
+        return self._ask(Action.DELETE, user, path, request)
 
-    def _ask(self, action: Action, path: str, request: AccessRequest) -> bool:
+    def _ask(self, action: Action, user: User, path: str, request: AccessRequest) -> bool:
         from rest_framework.exceptions import APIException
 
         try:
-            user = self._user(request)
+            user = self._user(user, request)
         except (APIException, PermissionDenied):
             return False
         self._permission.prepare(user)
         return bool(getattr(self._permission, action.method)(user, path, request))
 
-    def _user(self, request: AccessRequest) -> User:
+    def _user(self, user: User, request: AccessRequest) -> User:
         from rest_framework.request import Request
 
-        made = Request(_without_body(request.http_request), authenticators=[known() for known in self._classes])
+        made = Request(_probe(request.http_request, user), authenticators=[known() for known in self._classes])
         return made.user
 
     def _challenge(self) -> str | None:
@@ -86,8 +86,11 @@ class RestFramework(Permission):
         return None
 
 
-def _without_body(request: HttpRequest) -> HttpRequest:
-    """Return a request like this one for classes that look at forms: the body is the stream's, and is not read here."""
+def _probe(request: HttpRequest, user: User) -> HttpRequest:
+    """Return a request like this one, of a user, without its body: that is the stream's, and no form to be read here.
+
+    The session's user is in it only if the request has passed the CSRF check, so nobody has to make another one.
+    """
     made: HttpRequest
     if isinstance(request, ASGIRequest):
         made = ASGIRequest({**request.scope, "method": request.method}, BytesIO())
@@ -97,7 +100,8 @@ def _without_body(request: HttpRequest) -> HttpRequest:
     for name in ("CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
         made.META.pop(name, None)
     made.content_type = made.content_params = None
-    for name in ("user", "session", "_dont_enforce_csrf_checks"):
-        if hasattr(request, name):
-            setattr(made, name, getattr(request, name))
+    if hasattr(request, "session"):
+        made.session = request.session
+    made.user = user
+    made._dont_enforce_csrf_checks = True  # type: ignore[union-attr]
     return made

@@ -6,7 +6,7 @@ from asgiref.sync import SyncToAsync
 from django.db import connections
 
 
-async def release_thread() -> None:
+def release_thread() -> None:
     """Give back the thread, and its database connections, that Django and its middleware have used so far.
 
     Each request under ASGI has a thread of its own for synchronous code, until it ends; a waiting reader must not keep

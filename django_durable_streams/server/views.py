@@ -73,7 +73,7 @@ class StreamView(View):
             if guard is not None:
                 stream_request.caller = await sync_to_async(guard.callers.of_request)(request)
             if isinstance(request, ASGIRequest):
-                await release_thread()
+                release_thread()
             response = await respond(stream_request)
         except DurableStreamsError as error:
             response = refuse(error)
@@ -105,7 +105,7 @@ def _to_django(response: Response | EventStream) -> HttpResponseBase:
 
 
 async def _events(response: EventStream) -> AsyncIterator[bytes]:
-    await release_thread()  # the one that middleware has used on the way back
+    release_thread()  # the one that middleware has used on the way back
     async with aclosing(response.reader.chunks()) as chunks:
         async for chunk in chunks:
             yield chunk

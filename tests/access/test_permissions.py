@@ -1,0 +1,202 @@
+"""Classes of a project's own, and how several are combined."""
+
+import asyncio
+import logging
+import threading
+from typing import Any
+
+import pytest
+from django.core import exceptions
+from django.http import HttpRequest
+
+from django_durable_streams.models import Stream
+from django_durable_streams.permissions import AccessRequest, Permission, sign
+from tests.access.operations import OPERATIONS, TEXT, send
+from tests.asgi_client import AsgiClient
+from tests.overriding import override_streams
+
+HERE = "tests.access.test_permissions"
+PACKAGE = "django_durable_streams.permissions"
+
+
+@pytest.fixture(autouse=True)
+def streams(transactional_db: None) -> None:
+    Stream.objects.create(path="a", content_type="text/plain").append("abc")
+    Stream.objects.create(path="closed", content_type="text/plain", closed=True, data="abc")
+    Seen.calls.clear()
+
+
+class Seen(Permission):
+    """Allows everything and notes what it was asked."""
+
+    calls: list[tuple[str, Any, str, AccessRequest, threading.Thread]] = []
+
+    def _note(self, name: str, user: Any, path: str, request: AccessRequest) -> bool:
+        Seen.calls.append((name, user, path, request, threading.current_thread()))
+        return True
+
+    def can_create(self, user: Any, path: str, request: AccessRequest) -> bool:
+        return self._note("create", user, path, request)
+
+    def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
+        # Synchronous methods may use the database: this would fail in an event loop.
+        return Stream.objects.filter(path__contains="").exists() and self._note("read", user, path, request)
+
+    async def can_append(self, user: Any, path: str, request: AccessRequest) -> bool:
+        await asyncio.sleep(0)
+        return self._note("append", user, path, request)
+
+    def can_close(self, user: Any, path: str, request: AccessRequest) -> bool:
+        return self._note("close", user, path, request)
+
+    def can_delete(self, user: Any, path: str, request: AccessRequest) -> bool:
+        return self._note("delete", user, path, request)
+
+
+ASKED = {
+    "create": [("create", "made")],
+    "create-closed": [("create", "made")],
+    "fork": [("create", "made"), ("read", "a")],
+    "read": [("read", "a")],
+    "state": [("read", "a")],
+    "long-poll": [("read", "a")],
+    "sse": [("read", "closed")],
+    "append": [("append", "a")],
+    "close": [("close", "a"), ("append", "a")],
+    "append-and-close": [("close", "a"), ("append", "a")],
+    "delete": [("delete", "a")],
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@override_streams(PERMISSION=f"{HERE}.Seen")
+async def test_each_operation_asks_for_what_it_does(client: AsgiClient, operation: str) -> None:
+    assert (await send(client, operation)).status in (200, 201, 204)
+    assert [(call[0], call[2]) for call in Seen.calls] == ASKED[operation]
+
+
+@override_streams(PERMISSION=f"{HERE}.Seen")
+async def test_synchronous_methods_run_in_threads_and_asynchronous_ones_do_not(client: AsgiClient) -> None:
+    await send(client, "read")
+    await send(client, "append")
+    assert [call[4] is threading.main_thread() for call in Seen.calls] == [False, True]
+
+
+@override_streams(PERMISSION=f"{HERE}.Seen")
+async def test_a_permission_sees_the_request(client: AsgiClient) -> None:
+    await send(client, "read", "x=1&x=2&y=%C3%BC", {"x-thing": "value"})
+    (_, user, path, request, _) = Seen.calls[0]
+    assert (user.is_authenticated, path, request.method) == (False, "a", "GET")
+    assert request.headers["x-thing"] == "value"
+    assert (request.query.getlist("x"), request.query["y"]) == (["1", "2"], "ü")
+    assert request.address == "127.0.0.1"
+    assert isinstance(request.http_request, HttpRequest)
+    assert request.http_request.META["HTTP_X_THING"] == "value"
+    assert request.scope is not None
+    assert request.scope["type"] == "http"
+
+
+class OnlyClose(Permission):
+    in_memory = True
+
+    def can_close(self, user: Any, path: str, request: AccessRequest) -> bool:
+        return True
+
+
+@override_streams(PERMISSION=f"{HERE}.OnlyClose")
+async def test_whoever_may_only_close_brings_no_data_along(client: AsgiClient) -> None:
+    close = {"stream-closed": "TRUE"}
+    assert (await client.request("POST", "a", {**close, **TEXT}, b"x")).status == 403
+    assert (await client.request("POST", "a", {**close, **TEXT}, [b"", b"x"])).status == 403
+    # Its length is said to be nothing, and nothing is what is believed only when the body is there.
+    assert (await client.request("POST", "a", {**close, **TEXT, "content-length": "0"}, b"x")).status in (204, 403)
+    assert (await Stream.objects.aget(path="a")).tail_position == 3
+    assert (await client.request("POST", "a", close)).status == 204
+
+
+@pytest.mark.parametrize("value", ["false", "1", "yes", ""])
+@override_streams(PERMISSION=f"{HERE}.OnlyClose")
+async def test_a_header_that_does_not_close_is_an_append(client: AsgiClient, value: str) -> None:
+    assert (await client.request("POST", "a", {"stream-closed": value, **TEXT}, b"x")).status == 403
+
+
+class Raising(Permission):
+    in_memory = True
+
+    def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
+        raise exceptions.PermissionDenied("no")
+
+    async def can_append(self, user: Any, path: str, request: AccessRequest) -> bool:
+        raise RuntimeError("a bug")
+
+
+@override_streams(PERMISSION=[f"{HERE}.Raising", f"{PACKAGE}.SignedURLs"])
+async def test_djangos_permission_denied_is_a_no_and_another_error_lets_nobody_in(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await send(client, "read")).status == 403
+    assert (await send(client, "read", f"token={sign('a', 'read', expires=60)}")).status == 200
+    with caplog.at_level(logging.CRITICAL, "django_durable_streams.server.dispatch"):
+        assert (await send(client, "append")).status == 500
+    assert (await Stream.objects.aget(path="a")).tail_position == 3
+
+
+@override_streams(PERMISSION=[f"{PACKAGE}.ModelPermissions", f"{HERE}.OnlyClose", f"{PACKAGE}.SignedURLs"])
+async def test_of_several_it_is_enough_that_one_allows_it(client: AsgiClient) -> None:
+    assert (await send(client, "read")).status == 403
+    assert (await send(client, "read", f"token={sign('a', 'read', expires=60)}")).status == 200
+    # One of them allows the closing, another one the data.
+    assert (await send(client, "append-and-close", f"token={sign('a', 'append', expires=60)}")).status == 204
+
+
+class Challenging(Permission):
+    in_memory = True
+    challenge = 'Bearer realm="streams"'
+
+
+@override_streams(PERMISSION=[f"{PACKAGE}.ModelPermissions", f"{HERE}.Challenging"])
+async def test_where_a_token_would_help_it_is_asked_for(client: AsgiClient) -> None:
+    reply = await send(client, "append")
+    assert (reply.status, reply.headers["www-authenticate"]) == (401, 'Bearer realm="streams"')
+    assert reply.json()["type"] == "urn:durable-streams:error:not-authenticated"
+
+
+@override_streams(PERMISSION=[f"{PACKAGE}.ModelPermissions", f"{PACKAGE}.SignedURLs"])
+async def test_a_refusal_is_logged_once_and_without_what_must_stay_secret(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = sign("b", "read", expires=60)
+    headers = {"authorization": "Bearer hunter2", "cookie": "sessionid=hunter2hunter2"}
+    with caplog.at_level(logging.DEBUG):
+        assert (await send(client, "read", f"token={secret}", headers)).status == 403
+    (record,) = [found for found in caplog.records if found.name == "django_durable_streams.access"]
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == "read of a is refused to user anonymous at 127.0.0.1."
+    assert not any(secret in found.getMessage() or "hunter2" in found.getMessage() for found in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "no.such.Permission",
+        "os.path.join",
+        "django.http.HttpRequest",
+        5,
+        None,
+        [],
+        {},
+        {"OWNER": "x"},
+        {"CLASS": f"{PACKAGE}.Owner"},
+        {"CLASS": f"{PACKAGE}.AllowAll", "WHAT": 1},
+        [f"{PACKAGE}.AllowAll", "no.such.Permission"],
+    ],
+)
+async def test_a_setting_that_means_nothing_lets_nobody_in(
+    client: AsgiClient, given: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    with override_streams(PERMISSION=given), caplog.at_level(logging.CRITICAL):
+        try:
+            status = (await send(client, "read")).status
+        except exceptions.ImproperlyConfigured:
+            status = 500
+    assert status == 500
