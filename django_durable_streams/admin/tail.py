@@ -99,7 +99,7 @@ class Tail(Looking):
     async def _wait(self, stream_id: int, start: int) -> None:
         """Wait until a stream has something past a position, is closed, or has gone, or until time is up."""
         watch_signals()
-        await release_thread()
+        release_thread()
         engine = engine_for()
         try:
             view = await engine.follow(stream_id, start)
