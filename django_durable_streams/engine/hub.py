@@ -37,7 +37,7 @@ RING_BYTES = 256 * 1024
 STRIDE = 250
 """Listeners that are told in one turn of the event loop."""
 
-LINGER_SECONDS = 5.0
+LINGER_SECONDS = 3.0
 """How long a stream stays watched after its last reader: long-polls come back at once."""
 
 

@@ -42,12 +42,14 @@ async def take_away(cluster: Cluster, begin: Callable[[], object], end: Callable
             await asyncio.to_thread(begin)
             went = time.monotonic()
             await all_refused(client, cluster.urls)
-            await asyncio.sleep(went + AWAY_SECONDS - time.monotonic())
+            assert await readiness(client, cluster.urls) == {(200, 503)}
+            await asyncio.sleep(max(went + AWAY_SECONDS - time.monotonic(), 0))
             assert load.statuses[503] > refused
             await asyncio.to_thread(end)
             came = time.monotonic()
             await load.progress(2)
             assert time.monotonic() - came < BACK_WITHIN
+            assert await readiness(client, cluster.urls) == {(200, 200)}
     await load.check()
     assert load.statuses[0] == 0, "a worker did not answer while the database was away"
     assert load.slowest_refusal < REFUSED_WITHIN + BUSY
@@ -78,3 +80,15 @@ async def is_refused(client: Client, url: str, method: str, target: str, content
     assert response.status == 503, f"{method} {target}: {response.status}"
     assert "retry-after" in response.headers
     assert time.monotonic() - began < REFUSED_WITHIN + BUSY, f"{method} {target}"
+
+
+async def readiness(client: Client, urls: list[str]) -> set[tuple[int, int]]:
+    """What the servers' healthz and readyz say, which must not take long whatever happens."""
+    began = time.monotonic()
+    found = set()
+    for url in urls:
+        base = url.removesuffix("/v1/stream")
+        alive, ready = await client.request("GET", f"{base}/healthz"), await client.request("GET", f"{base}/readyz")
+        found.add((alive.status, ready.status))
+    assert time.monotonic() - began < (REFUSED_WITHIN + BUSY) * len(urls)
+    return found
