@@ -1,6 +1,6 @@
 """Make sure that programs from outside Python are there: `python3 tools/ensure_system.py node chromium`.
 
-With root and apt-get, missing ones are installed. Else each is named in one line, and the exit status is 1.
+With root and apt-get, missing ones are installed. Else one line names them all, and the exit status is 1.
 Uses the standard library only, since it runs before anything is installed.
 """
 
@@ -155,10 +155,11 @@ def main(names: list[str]) -> int:
         importlib.invalidate_caches()
         missing = [name for name in missing if locate(name) is None]
 
-    for name in missing:
-        requirement = REQUIREMENTS[name]
-        package = f" (Debian package: {' '.join(requirement.packages)})" if requirement.packages else ""
-        print(f"missing: {requirement.title}{package}", file=sys.stderr)
+    if missing:
+        titles = ", ".join(REQUIREMENTS[name].title for name in missing)
+        packages = [package for name in missing for package in REQUIREMENTS[name].packages]
+        install = f"; Debian: apt-get install {' '.join(packages)}" if packages else ""
+        print(f"missing: {titles}{install}", file=sys.stderr)
     return 1 if missing else 0
 
 

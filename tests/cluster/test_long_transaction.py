@@ -2,16 +2,20 @@
 
 import asyncio
 import contextlib
+import sqlite3
 import time
+from typing import Any
 
 from tests.cluster.cluster import Cluster, scaled
 from tests.cluster.http import Client, Response
 from tests.cluster.load import TEXT, read
-from tests.services import Database
+from tests.services import Database, PostgreSQL, shared
 
 STREAMS = 16
 """Enough that every lane of the server has some."""
 APPENDS = scaled(20, 500)
+HELD = 30
+FREE_WITHIN = 3.0
 WAIT_SECONDS = 20.0
 UNDISTURBED = 0.5
 """An append of a stream that nobody holds takes no longer, on a busy machine too."""
@@ -24,7 +28,80 @@ def test_other_streams_do_not_wait(database: Database) -> None:
             asyncio.run(asyncio.wait_for(append_beside(cluster, holder.cursor()), 60 + APPENDS))
 
 
-async def append_beside(cluster: Cluster, cursor: object) -> None:
+def test_many_held_streams_go_on_as_soon_as_they_are_free(database: Database) -> None:
+    with Cluster(1, database) as cluster:
+        holder = database.connect(cluster.database_url.rpartition("/")[2])
+        with contextlib.closing(holder):
+            asyncio.run(asyncio.wait_for(append_to_held(cluster, holder.cursor()), 60))
+
+
+def test_a_row_of_the_project_that_refers_to_a_stream_keeps_up_nothing() -> None:
+    """As far as the database can tell the two locks apart: PostgreSQL."""
+    database = shared(PostgreSQL)
+    with Cluster(1, database) as cluster:
+        holder = database.connect(cluster.database_url.rpartition("/")[2])
+        with contextlib.closing(holder):
+            asyncio.run(asyncio.wait_for(append_beside_a_reference(cluster, holder.cursor()), 60))
+
+
+def test_whoever_holds_all_of_sqlite_keeps_up_appends_and_no_reads() -> None:
+    with Cluster(2) as cluster:
+        holder = sqlite3.connect(cluster.database_url.removeprefix("sqlite:///"), isolation_level=None)
+        with contextlib.closing(holder):
+            asyncio.run(asyncio.wait_for(append_to_a_held_file(cluster, holder), 60))
+
+
+async def append_to_held(cluster: Cluster, cursor: Any) -> None:
+    (url,) = cluster.urls
+    async with Client() as client:
+        for number in range(HELD):
+            assert (await client.request("PUT", f"{url}/s{number}", TEXT)).status == 201
+        await asyncio.to_thread(hold, cursor, "s%")
+        waiting = [asyncio.create_task(insist(client, f"{url}/s{number}", number)) for number in range(HELD)]
+        # It has been through all of them at least once, and waits for each in turn.
+        done, _ = await asyncio.wait(waiting, timeout=4)
+        assert not done
+        await asyncio.to_thread(cursor.execute, "ROLLBACK")
+        began = time.monotonic()
+        assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
+        assert time.monotonic() - began < FREE_WITHIN
+
+
+async def append_beside_a_reference(cluster: Cluster, cursor: Any) -> None:
+    (url,) = cluster.urls
+    async with Client() as client:
+        assert (await client.request("PUT", f"{url}/s0", TEXT)).status == 201
+        cursor.execute("CREATE TABLE project (stream_id bigint REFERENCES durable_streams_stream (id))")
+        cursor.execute("BEGIN")
+        cursor.execute("INSERT INTO project SELECT id FROM durable_streams_stream")
+        for _ in range(10):
+            began = time.monotonic()
+            assert (await client.request("POST", f"{url}/s0", TEXT, b"line\n")).status == 204
+            assert time.monotonic() - began < UNDISTURBED
+        cursor.execute("ROLLBACK")
+
+
+async def append_to_a_held_file(cluster: Cluster, holder: sqlite3.Connection) -> None:
+    here, there = cluster.urls
+    async with Client() as client:
+        for number in range(HELD):
+            assert (await client.request("PUT", f"{here}/s{number}", TEXT)).status == 201
+        holder.execute("BEGIN IMMEDIATE")
+        waiting = [asyncio.create_task(insist(client, f"{here}/s{number}", number)) for number in range(HELD)]
+        waiting += [asyncio.create_task(insist(client, f"{there}/s{number}", -number)) for number in range(1, HELD)]
+        done, _ = await asyncio.wait(waiting, timeout=4)
+        assert not done
+        for url in cluster.urls:
+            began = time.monotonic()
+            assert await read(client, url, "s0") == b""
+            assert time.monotonic() - began < UNDISTURBED
+        holder.execute("ROLLBACK")
+        began = time.monotonic()
+        assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
+        assert time.monotonic() - began < FREE_WITHIN
+
+
+async def append_beside(cluster: Cluster, cursor: Any) -> None:
     (url,) = cluster.urls
     async with Client() as client:
         for number in range(STREAMS):
@@ -45,16 +122,16 @@ async def append_beside(cluster: Cluster, cursor: object) -> None:
         # What is not locked can be read, the held stream too.
         assert await read(client, url, "s0") == b""
 
-        await asyncio.to_thread(cursor.execute, "ROLLBACK")  # type: ignore[attr-defined]
+        await asyncio.to_thread(cursor.execute, "ROLLBACK")
         async with asyncio.timeout(WAIT_SECONDS):
             assert {answer.status for answer in await asyncio.gather(*held)} == {200}
         assert sorted((await read(client, url, "s0")).splitlines()) == [b"held 0", b"held 1", b"held 2", b"held 3"]
 
 
-def hold(cursor: object, path: str) -> None:
-    """Begin a transaction that locks a stream's row."""
-    cursor.execute("BEGIN")  # type: ignore[attr-defined]
-    cursor.execute("SELECT id FROM durable_streams_stream WHERE path = %s FOR UPDATE", [path])  # type: ignore[attr-defined]
+def hold(cursor: Any, paths: str) -> None:
+    """Begin a transaction that locks the rows of streams whose paths are like this."""
+    cursor.execute("BEGIN")
+    cursor.execute("SELECT id FROM durable_streams_stream WHERE path LIKE %s FOR UPDATE", [paths])
 
 
 async def insist(client: Client, url: str, writer: int) -> Response:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from django.db import DataError, Error, OperationalError
+from django.db import DataError, Error, IntegrityError, InternalError, OperationalError, connections
 
 from django_durable_streams.engine import Engine, engine_for
 from django_durable_streams.protocol.errors import DurableStreamsError
@@ -114,3 +114,62 @@ async def test_a_request_that_is_given_up_is_done_all_the_same(engine: Engine) -
     after = engine.write(Append("a", TEXT, b"y"))
     given_up.cancel()
     assert (await after).tail == 2  # type: ignore[union-attr]
+
+
+async def test_a_commit_that_the_database_refuses_is_no_uncertain_one(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await outcomes_of(engine, Create("good", TEXT), Create("poison", TEXT))
+
+    def apply(operations: Sequence[Operation], using: str, **options: Any) -> Any:
+        if any(operation.path == "poison" for operation in operations):
+            raise writing.CommitUncertain from IntegrityError("a constraint that is checked at the end")
+        return real_apply(operations, using, **options)
+
+    monkeypatch.setattr(writing, "apply", apply)
+    good, poison = await outcomes_of(engine, Append("good", TEXT, b"x"), Append("poison", TEXT, b"x"))
+    assert (good.tail, poison.status) == (1, 400)
+
+
+async def test_a_row_that_somebody_else_has_just_made_is_found_the_next_time(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = [IntegrityError("there is one"), IntegrityError("and another one")]
+
+    def apply(operations: Sequence[Operation], using: str, **options: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return real_apply(operations, using, **options)
+
+    monkeypatch.setattr(writing, "apply", apply)
+    assert (await engine.write(Create("a", TEXT))).created  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("error", [InternalError("read-only"), OperationalError("no space left")])
+async def test_a_state_of_the_database_is_not_held_against_the_request(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Error
+) -> None:
+    break_database(monkeypatch, error)
+    (found,) = await outcomes_of(engine, Create("a", TEXT))
+    assert found.status == 503
+    assert (b"retry-after", b"1") in found.headers
+
+
+async def test_what_is_tried_one_by_one_keeps_the_order_of_its_stream(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.write(Create("a", TEXT))
+    busy = OperationalError(1213, "deadlock")
+    errors = iter([busy, busy])
+
+    def apply(operations: Sequence[Operation], using: str, **options: Any) -> Any:
+        if (error := next(errors, None)) is not None:
+            raise error
+        return real_apply(operations, using, **options)
+
+    monkeypatch.setattr(writing, "apply", apply)
+    # As if the database had locks for rows: SQLite itself is locked as a whole.
+    monkeypatch.setattr(connections["default"].features.__class__, "has_select_for_update", True)
+    found = await outcomes_of(engine, *(Append("a", TEXT, b"%d" % number) for number in range(3)))
+    assert [outcome.tail for outcome in found] == [1, 2, 3]
+    assert await content_of(engine, "a") == b"012"
