@@ -100,6 +100,10 @@ class Config:
     """What the URLs of streams begin with in links: `/streams/` or `https://streams.example.com/v1/stream/`. Empty: the
     place at which the URLs are included, or else `/v1/stream/`, where the ASGI application has them."""
 
+    direct: bool = True
+    """Under uvicorn, answer plain stream requests on the connection itself, past the making of scopes and tasks, where
+    the `DurableStreams` application is all that the server serves."""
+
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may use the streams: `https://app.example.com`, or `*` for every page."""
 

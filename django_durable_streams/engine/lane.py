@@ -17,6 +17,20 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Future = asyncio.Future[object]
 
+
+class Reply(Future):
+    """The future of a task's value. `then`, where somebody has set it, is called as soon as the value is there.
+
+    A future's own callbacks are called one turn of the event loop later, each by an object of its own.
+    """
+
+    __slots__ = ("then",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.then: Callable[[Reply], object] | None = None
+
+
 IDLE_SECONDS = 60.0
 """A lane without work gives its database connection back after this time."""
 
@@ -29,7 +43,7 @@ class Parcel(Generic[T]):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.tasks: list[T] = []
-        self.futures: list[Future] = []
+        self.futures: list[Reply] = []
 
 
 class Lane(Generic[T]):
@@ -65,7 +79,7 @@ class Lane(Generic[T]):
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, task: T) -> Future:
+    def submit(self, task: T) -> Reply:
         """Queue a task and return the future of its value. To be called where an event loop runs.
 
         Raises:
@@ -79,7 +93,7 @@ class Lane(Generic[T]):
         if parcel is None:
             parcel = self._open[loop] = Parcel(loop)
             loop.call_soon(self._hand_over, loop)
-        future = loop.create_future()
+        future = Reply(loop)
         parcel.tasks.append(task)
         parcel.futures.append(future)
         return future
@@ -140,7 +154,7 @@ class Lane(Generic[T]):
         settle(parcel.loop, parcel.futures, values)
 
 
-def settle(loop: asyncio.AbstractEventLoop, futures: Sequence[Future], values: Sequence[object]) -> None:
+def settle(loop: asyncio.AbstractEventLoop, futures: Sequence[Reply], values: Sequence[object]) -> None:
     """Hand values to futures of an event loop, from another thread."""
     call_in(loop, _resolve, futures, values)
 
@@ -153,7 +167,7 @@ def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *a
         logger.debug("An event loop ended before its results came.")
 
 
-def _resolve(futures: Sequence[Future], values: Sequence[object]) -> None:
+def _resolve(futures: Sequence[Reply], values: Sequence[object]) -> None:
     for future, value in zip(futures, values, strict=True):
         if future.done():  # cancelled by its request
             continue
@@ -161,3 +175,5 @@ def _resolve(futures: Sequence[Future], values: Sequence[object]) -> None:
             future.set_exception(value)
         else:
             future.set_result(value)
+        if future.then is not None:
+            future.then(future)

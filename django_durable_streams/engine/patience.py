@@ -17,7 +17,7 @@ from ..protocol.errors import ServiceUnavailable
 from ..store.batch import LOCKED
 from ..store.operations import Operation
 from .applier import Applier
-from .lane import IDLE_SECONDS, settle
+from .lane import IDLE_SECONDS, Reply, settle
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Waiting(NamedTuple):
 
     operation: Operation
     loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[object]
+    future: Reply
     since: float
 
 

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from types import coroutine
 from typing import Any
 
 from ..conf import config
 from ..engine.engine import running_engines, stop_engines
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, PayloadTooLarge, StreamNotFound
+from .coroutines import start
 from .dispatch import refuse, respond
 from .hosts import absolute_url, check_host
 from .live import SseReader, Step
@@ -55,15 +55,19 @@ class DurableStreams:
             raise ValueError("The prefix has to begin and end with a slash.")
         self._prefix = prefix
         self._fallback = fallback
+        self._is_installed = prefix is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":
+            if not self._is_installed:
+                self._install(receive)
             path = self._stream_path(scope)
             if path is not None:
                 await _serve(path, scope, receive, send)
                 return
         elif kind == "lifespan":
+            self._install(receive)
             await _lifespan(receive, send)
             return
         if self._fallback is not None:
@@ -72,6 +76,15 @@ class DurableStreams:
             await _send(refuse(StreamNotFound("There are no streams at this path.")), send)
         else:
             raise ValueError(f"Streams are not served by {kind}.")
+
+    def _install(self, receive: Receive) -> None:
+        """Take the shortest way where the server has one."""
+        self._is_installed = True
+        server = getattr(receive, "__self__", None)
+        if self._prefix is not None and config().direct and type(server).__module__.startswith("uvicorn."):
+            from .direct import install
+
+            install(self, self._prefix, server)
 
     def _stream_path(self, scope: Scope) -> str | None:
         """Return the path of the stream that a request is for, or None where it is for none."""
@@ -150,7 +163,7 @@ class _AsgiRequest(Request):
             if self.unsent:
                 self.unsent.append(self._send(message))
             else:
-                rest = _start(self._send(message))
+                rest = start(self._send(message))
                 if rest is not None:
                     self.unsent.append(rest)
         return True
@@ -273,7 +286,7 @@ class _Pusher:
             if not chunk:
                 break
             try:
-                self._unsent = _start(self._send(_body(chunk)))
+                self._unsent = start(self._send(_body(chunk)))
             except OSError:
                 self._reader.abandon()
                 return
@@ -292,30 +305,6 @@ def _sends_at_once(send: Send) -> bool:
     uvicorn's may: it writes to the transport, and knows nothing of the task that calls it.
     """
     return type(getattr(send, "__self__", None)).__module__.startswith("uvicorn.")
-
-
-def _start(sending: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
-    """Run a coroutine up to where it has to wait, and return the rest of it, or None if it came to its end."""
-    try:
-        waits_for = sending.send(None)
-    except StopIteration:
-        return None
-    return _resume(sending, waits_for)
-
-
-@coroutine
-def _resume(started: Coroutine[Any, Any, None], waits_for: Any) -> Any:
-    """Await the rest of a coroutine that was started by hand and has stopped at `waits_for`."""
-    try:
-        while True:
-            try:
-                value = yield waits_for
-            except BaseException as error:
-                waits_for = started.throw(error)
-            else:
-                waits_for = started.send(value)
-    except StopIteration:
-        return
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
@@ -56,15 +56,19 @@ class Request(ABC):
         self.method = method
         self.path = path
         self.query = query
-        self.headers = dict(header_list)
+        found = dict(header_list)
+        if len(found) != len(header_list):
+            _refuse_doubled(header_list)
+            for name, separator in headers.LISTS.items():
+                if name in found:
+                    found[name] = separator.join(value for key, value in header_list if key == name)
+        self.headers: Mapping[bytes, bytes] = found
+        self._begin()
+
+    def _begin(self) -> None:
         self._parameters: dict[str, str] | None = None
         self.grant: Grant | None = None  # what a live read stands on, where that can end
         self.refuse_body: Callable[[], DurableStreamsError] | None = None  # where only an empty body is allowed
-        if len(self.headers) != len(header_list):
-            _refuse_doubled(header_list)
-            for name, separator in headers.LISTS.items():
-                if name in self.headers:
-                    self.headers[name] = separator.join(value for key, value in header_list if key == name)
 
     @property
     @abstractmethod

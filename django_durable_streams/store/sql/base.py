@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 from django.db import connections
 from django.db.models import Model
 
-from ..models import Chunk, Producer, Stream
-from .info import StreamInfo
+from ...models import Chunk, Producer, Stream
+from ..info import StreamInfo
 
 # Columns and their types, as PostgreSQL calls them; the others do not ask.
 _STREAM_COLUMNS = {
@@ -51,7 +51,7 @@ _PRODUCER_COLUMNS = {
     "seq": "bigint",
     "updated_at": "timestamptz",
 }
-_UPDATED = {
+UPDATED = {
     "tail": "bigint",
     "closed": "boolean",
     "closed_by": "text",
@@ -241,79 +241,6 @@ class Statements:
     def _insert(self, table: str, columns: Mapping[str, str]) -> Insert:
         names = ", ".join(self._quote(column) for column in columns)
         return Insert(f"INSERT INTO {table} ({names})", tuple(columns.values()))
-
-
-class SQLiteStatements(Statements):
-    """SQLite, which knows VALUES as a table."""
-
-    def _update_many(self, cursor: Any, rows: Sequence[Row]) -> None:
-        name, stream = self._quote, self._stream
-        assignments = [f"{name(column)} = v.column{number}" for number, column in enumerate([*_UPDATED][:5], 1)]
-        assignments.append(f"{name('appended_at')} = COALESCE(v.column6, {stream}.{name('appended_at')})")
-        values = f"({', '.join(['%s'] * 7)})"
-        self._execute(
-            cursor,
-            f"UPDATE {stream} SET {', '.join(assignments)} FROM (VALUES {', '.join([values] * len(rows))}) AS v "
-            f"WHERE {stream}.{name('id')} = v.column7",
-            [value for row in rows for value in row],
-        )
-
-
-class PostgreSQLStatements(Statements):
-    """PostgreSQL: rows travel as one array for each column, and bytes as they are.
-
-    Django's own cursors write parameters into the statement, as text: a megabyte becomes two, and a statement with
-    a thousand parameters takes longer to take apart than to execute.
-    """
-
-    # Rows of a project's own tables may refer to streams: that alone must not keep up appends.
-    _lock_clause = " FOR NO KEY UPDATE"
-
-    def limit_waits(self, milliseconds: int) -> None:
-        # For the transaction, and not for the session, which may be others' behind a pooler.
-        with connections[self._using].cursor() as cursor:
-            cursor.execute(f"SET LOCAL lock_timeout = {milliseconds}")
-
-    def _execute(self, cursor: Any, sql: str, parameters: Sequence[object]) -> Any:
-        from psycopg import Cursor
-
-        with connections[self._using].wrap_database_errors:
-            direct = Cursor(cursor.connection)
-            direct.execute(sql, parameters)
-        return direct
-
-    def _among(self, column: str, values: Collection[object]) -> tuple[str, list[object]]:
-        kind = "text" if column in ("path", "producer_id") else "bigint"
-        return f"{self._quote(column)} = ANY(%b::{kind}[])", [list(values)]
-
-    def _insert_rows(self, cursor: Any, into: Insert, rows: Sequence[Row], suffix: str = "") -> Any:
-        if len(rows) == 1:
-            return super()._insert_rows(cursor, into, rows, suffix)
-        arrays = ", ".join(f"%b::{kind}[]" for kind in into.types)
-        return self._execute(cursor, f"{into.head} SELECT * FROM unnest({arrays}){suffix}", _columns(rows))
-
-    def _update_many(self, cursor: Any, rows: Sequence[Row]) -> None:
-        name, stream = self._quote, self._stream
-        names = ", ".join(name(column) for column in _UPDATED)
-        assignments = [f"{name(column)} = v.{name(column)}" for column in [*_UPDATED][:5]]
-        appended_at = name("appended_at")
-        self._execute(
-            cursor,
-            f"UPDATE {stream} SET {', '.join(assignments)}, "
-            f"{appended_at} = COALESCE(v.{appended_at}, {stream}.{appended_at}) "
-            f"FROM unnest({', '.join(f'%b::{kind}[]' for kind in _UPDATED.values())}) AS v({names}) "
-            f"WHERE {stream}.{name('id')} = v.{name('id')}",
-            _columns(rows),
-        )
-
-    def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
-        self._execute(cursor, self._update_producers, _columns(rows))
-
-
-def _columns(rows: Sequence[Row]) -> list[list[object]]:
-    return [list(column) for column in zip(*rows, strict=True)]
-
-
 def _slices(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     for first in range(0, len(rows), _ROWS_PER_STATEMENT):
         yield rows[first : first + _ROWS_PER_STATEMENT]
@@ -329,12 +256,3 @@ def _portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
                 yield some[first:number]
                 first, size = number, len(row[3])
         yield some[first:]
-
-
-_KINDS = {"sqlite": SQLiteStatements, "postgresql": PostgreSQLStatements}
-
-
-@lru_cache(maxsize=8)
-def statements(using: str) -> Statements:
-    """Return the statements for a database alias."""
-    return _KINDS.get(connections[using].vendor, Statements)(using)

@@ -1,0 +1,31 @@
+"""Coroutines taken by hand, where a task for each would take longer than what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Coroutine
+from types import coroutine
+from typing import Any
+
+
+def start(sending: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
+    """Run a coroutine up to where it has to wait, and return the rest of it, or None if it came to its end."""
+    try:
+        waits_for = sending.send(None)
+    except StopIteration:
+        return None
+    return resume(sending, waits_for)
+
+
+@coroutine
+def resume(started: Coroutine[Any, Any, Any], waits_for: Any) -> Any:
+    """Await the rest of a coroutine that was started by hand and has stopped at `waits_for`."""
+    try:
+        while True:
+            try:
+                value = yield waits_for
+            except BaseException as error:
+                waits_for = started.throw(error)
+            else:
+                waits_for = started.send(value)
+    except StopIteration as done:
+        return done.value

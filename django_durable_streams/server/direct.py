@@ -1,0 +1,292 @@
+"""The shortest way in: stream requests answered on uvicorn's own connections, where this app is all that it serves.
+
+For each request uvicorn makes a scope, a task and some messages, which takes longer than to answer it. A connection of
+this kind looks at what comes in first: a plain request for a stream is handed to the handlers as it is, and answered
+with one write. Everything else, live reads among it, goes on to uvicorn, which sees it as if nothing had been before.
+
+What an application between the two would do must not be passed over, so this is only for servers whose application is
+the `DurableStreams` itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Coroutine
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
+
+from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from ..conf import config
+from ..engine.lane import Reply
+from ..protocol.errors import DurableStreamsError
+from . import heads
+from .coroutines import resume
+from .dispatch import refuse, respond
+from .hosts import absolute_url, check_host
+from .messages import EventStream, Header, Request, Response
+
+if TYPE_CHECKING:
+    from .asgi import DurableStreams
+
+_PLAIN_QUERY = re.compile(rb"offset=[0-9a-z_-]+")
+"""Reads that do not stay. Whatever else a query says is for the other doors."""
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+def install(application: DurableStreams, prefix: str, server: object) -> None:
+    """Have uvicorn make connections of this kind from now on, if nothing stands between it and the application.
+
+    Args:
+        prefix: path below which the application has its streams.
+        server: the part of uvicorn that has called the application for its lifespan or for a request.
+    """
+    settings = _settings_of(server)
+    if settings is None or settings.http_protocol_class is not HttpToolsProtocol:
+        return
+    loaded: object = settings.loaded_app
+    if isinstance(loaded, ProxyHeadersMiddleware):  # heads that it would look at are left to uvicorn
+        loaded = loaded.app
+    if loaded is application and settings.limit_concurrency is None and not settings.root_path:
+        settings.http_protocol_class = cast("type[asyncio.Protocol]", partial(DirectProtocol, prefix=prefix))
+
+
+def _settings_of(server: object) -> Config | None:
+    if isinstance(server, RequestResponseCycle):  # without a lifespan, the first request has to do
+        server = server.transport.get_protocol()
+    found = getattr(server, "config", None)
+    return found if isinstance(found, Config) else None
+
+
+class _DirectRequest(Request):
+    """A request that has come whole."""
+
+    __slots__ = ("_body", "_scheme", "_whole_path")
+
+    def __init__(self, head: heads.Head, prefix: str, body: bytes, scheme: str) -> None:
+        self.method = head.method
+        self.path = head.path[len(prefix) :]
+        self.query = head.query
+        self.headers = head.headers
+        self._parameters = None
+        self._whole_path = head.path
+        self._body = body
+        self._scheme = scheme
+
+    def url(self) -> bytes:
+        return absolute_url(self._scheme, self._whole_path, self.headers)
+
+    def root(self) -> str:
+        return self._whole_path.removesuffix(self.path)
+
+    async def read_body(self) -> bytes:
+        return self._body
+
+
+Work = Coroutine[Any, Any, Response | EventStream]
+
+
+class DirectProtocol(HttpToolsProtocol):
+    """A connection of uvicorn's that answers plain requests for streams by itself.
+
+    Args:
+        prefix: path below which the streams are.
+        options: uvicorn's.
+    """
+
+    def __init__(self, *, prefix: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._prefix = prefix
+        self._is_parsing = False
+        self._is_answering = False
+        self._is_ending = False
+        self._last_used = 0.0
+        # A body that has come in part: its head, its parts, and the bytes that are still to come.
+        self._head: heads.Head | None = None
+        self._parts: list[bytes] = []
+        self._missing = 0
+        # What came before it could be looked at: the next requests of a client that does not wait for answers.
+        self._waiting: list[bytes] = []
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes: of a request that is answered here, or for uvicorn."""
+        if self._missing:
+            self._take_body(data)
+        elif self._is_answering or self._waiting or self.flow.write_paused:
+            self._keep(data)
+        elif self._is_parsing or self.pipeline or not (self.cycle is None or self.cycle.response_complete):
+            super().data_received(data)
+        else:
+            self._take_request(data)
+
+    def _take_request(self, data: bytes) -> None:
+        end = data.find(heads.END, 0, heads.MAX_BYTES)
+        head = heads.read(data[:end]) if end > 0 else None
+        if head is None or not self._is_ours(head):
+            super().data_received(data)
+            return
+        begin = end + len(heads.END)
+        if not head.content_length and begin == len(data):
+            self._answer(head, b"")
+            return
+        self._head = head
+        self._missing = head.content_length
+        self._take_body(data[begin:])
+
+    def _is_ours(self, head: heads.Head) -> bool:
+        return (
+            head.path.startswith(self._prefix)
+            and (not head.query or _PLAIN_QUERY.fullmatch(head.query) is not None)
+            and head.content_length <= config().max_append_bytes
+        )
+
+    def _take_body(self, data: bytes) -> None:
+        missing = self._missing - len(data)
+        if missing > 0:
+            self._missing = missing
+            self._parts.append(data)
+            return
+        if missing < 0:
+            self._keep(data[missing:])
+            data = data[:missing]
+        if self._parts:
+            self._parts.append(data)
+            data = b"".join(self._parts)
+            self._parts = []
+        head, self._head, self._missing = self._head, None, 0
+        assert head is not None
+        self._answer(head, data)
+
+    def _keep(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self.flow.pause_reading()
+
+    def _go_on(self) -> None:
+        """Look at what was kept."""
+        if not self._waiting or self._is_answering or self.flow.write_paused or self.transport.is_closing():
+            return
+        data = b"".join(self._waiting)
+        self._waiting = []
+        self.flow.resume_reading()
+        self.data_received(data)
+
+    def _answer(self, head: heads.Head, body: bytes) -> None:
+        self._is_answering = True
+        request = _DirectRequest(head, self._prefix, body, self.scheme or "http")
+        try:
+            check_host(request.headers)
+        except DurableStreamsError as error:
+            self._write(request, refuse(error))
+        else:
+            self._step(request, respond(request))
+
+    def _step(self, request: _DirectRequest, work: Work, reply: Reply | None = None) -> None:
+        """Go on with a request until it has to wait, or to its end."""
+        try:
+            awaited = work.send(None)
+        except StopIteration as done:
+            self._write(request, done.value)
+            return
+        if type(awaited) is Reply:
+            awaited.then = partial(self._step, request, work)
+        else:
+            task = self.loop.create_task(self._finish(request, resume(work, awaited)))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def _finish(self, request: _DirectRequest, rest: Awaitable[Response | EventStream]) -> None:
+        response = await rest
+        assert isinstance(response, Response)  # no head that asks for events is taken
+        self._write(request, response)
+
+    def _write(self, request: _DirectRequest, response: Response) -> None:
+        self._is_answering = False
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.access_log:
+            self._log(request, response.status)
+        lines = [_STATUS_LINES[response.status], _default_lines(self.server_state.default_headers)]
+        for name, value in response.headers:
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(b"connection: close\r\n\r\n" if self._is_ending else b"\r\n")
+        if request.method != "HEAD":
+            lines.append(response.body)
+        self.transport.write(b"".join(lines))
+        if self._is_ending:
+            self.transport.close()
+            return
+        self._last_used = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_in(self.timeout_keep_alive)
+        if self._waiting:
+            self.loop.call_soon(self._go_on)  # not from here: there may be a thousand requests in line
+
+    def _log(self, request: _DirectRequest, status: int) -> None:
+        client = f"{self.client[0]}:{self.client[1]}" if self.client else ""
+        target = quote(request.root() + request.path)
+        if request.query:
+            target += "?" + request.query.decode("ascii")
+        self.access_logger.info('%s - "%s %s HTTP/%s" %d', client, request.method, target, "1.1", status)
+
+    def _look_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it has not been used for long enough.
+
+        One timer looks in now and then; to set one for each request takes longer than the request's head.
+        """
+        self.timeout_keep_alive_task = None
+        left = self._last_used + self.timeout_keep_alive - self.loop.time()
+        if self._is_answering or self._missing or self._waiting:
+            self._look_in(self.timeout_keep_alive)
+        elif left > 0:
+            self._look_in(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def resume_writing(self) -> None:
+        """The client has taken what it was sent."""
+        super().resume_writing()
+        self._go_on()
+
+    def shutdown(self) -> None:
+        """The server is about to end: so does the connection, after the answer that is under way."""
+        if self._is_answering or self._missing:
+            self._is_ending = True
+        else:
+            super().shutdown()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has left."""
+        super().connection_lost(exc)
+        self._parts = []
+        self._waiting = []
+
+    def on_message_begin(self) -> None:
+        """Uvicorn has begun to read a request."""
+        self._is_parsing = True
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """Uvicorn has read a request to its end."""
+        self._is_parsing = False
+        super().on_message_complete()
+
+
+_default: tuple[list[Header], bytes] = [], b""
+
+
+def _default_lines(found: list[Header]) -> bytes:
+    """Return the headers that uvicorn adds to every response. It makes a new list of them every second."""
+    global _default
+    if _default[0] is not found:
+        _default = found, b"".join(b"%b: %b\r\n" % header for header in found)
+    return _default[1]

@@ -1,0 +1,84 @@
+"""The head of an HTTP/1.1 request, read from its bytes: only what is plain, everything else is left to the server.
+
+Clients repeat themselves: the same request line, the same headers. What was read once is not read again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from ..protocol import headers
+
+MAX_BYTES = 8 * 1024
+"""Longer ones are not looked at here."""
+
+END = b"\r\n\r\n"
+
+_REQUEST_LINE = re.compile(
+    rb"(GET|POST|PUT|DELETE|HEAD) (/[A-Za-z0-9._~!$&'()*+,;=:@/%-]*)(?:\?([A-Za-z0-9._~!$&'()*+,;=:@/?%-]*))? HTTP/1\.1"
+)
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
+
+# What asks for more than to read one request and to answer it, or says who is behind a proxy.
+_LEFT_ALONE = frozenset(
+    {
+        b"transfer-encoding",
+        b"upgrade",
+        b"expect",
+        b"te",
+        b"trailer",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+    }
+)
+
+
+class Head(NamedTuple):
+    """A request line and the headers after it; `path` is percent-decoded."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    content_length: int
+
+
+@lru_cache(maxsize=1024)
+def read(head: bytes) -> Head | None:
+    """Return what a request's head says, without the empty line at its end; None where it is for the server to read.
+
+    None is what is malformed, what comes twice, what closes or upgrades the connection, and bodies without a length.
+    """
+    line, *lines = head.split(b"\r\n")
+    request = _REQUEST_LINE.fullmatch(line)
+    if request is None:
+        return None
+    found: dict[bytes, bytes] = {}
+    for each in lines:
+        header = _read_header(each)
+        if header is None:
+            return None
+        found[header[0]] = header[1]
+    if len(found) != len(lines) or b"host" not in found:
+        return None
+    length = found.get(headers.CONTENT_LENGTH, b"0")
+    if not length.isdigit() or len(length) > 15:
+        return None
+    if found.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+        return None
+    method, path, query = request.groups()
+    text = path.decode("ascii")
+    return Head(method.decode("ascii"), unquote(text) if "%" in text else text, query or b"", found, int(length))
+
+
+@lru_cache(maxsize=4096)
+def _read_header(line: bytes) -> tuple[bytes, bytes] | None:
+    header = _HEADER.fullmatch(line)
+    if header is None:
+        return None
+    name = header[1].lower()
+    return None if name in _LEFT_ALONE else (name, header[2].strip(b" \t"))
