@@ -68,6 +68,8 @@ class Guard:
         self._judges = {action: [_judge(known, action) for known in self.permissions] for action in Action}
         self._rates = RateLimits(settings.rate_limits, settings.rate_limit_cache) if settings.rate_limits else None
         self._allowed = Allowed(settings) if Allowed.is_needed(settings) else None
+        # What a project has written may ask for the task that it runs in, as asyncio.timeout does.
+        self.needs_task = any(judge.mode is Mode.AWAIT for judges in self._judges.values() for judge in judges)
         self.is_idle = self._opens and self._rates is None and self._allowed is None
 
     def prepare(self, user: User) -> None:

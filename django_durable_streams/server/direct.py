@@ -11,7 +11,6 @@ the `DurableStreams` itself.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Coroutine
 from functools import partial
 from http import HTTPStatus
@@ -22,6 +21,8 @@ from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from ..access.callers import Source
+from ..access.guard import current_guard
 from ..conf import config
 from ..engine.lane import Reply
 from ..protocol.errors import DurableStreamsError
@@ -33,9 +34,6 @@ from .messages import EventStream, Header, Request, Response
 
 if TYPE_CHECKING:
     from .asgi import DurableStreams
-
-_PLAIN_QUERY = re.compile(rb"offset=[0-9a-z_-]+")
-"""Reads that do not stay. Whatever else a query says is for the other doors."""
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -67,23 +65,30 @@ def _settings_of(server: object) -> Config | None:
 class _DirectRequest(Request):
     """A request that has come whole."""
 
-    __slots__ = ("_body", "_scheme", "_whole_path")
+    __slots__ = ("_body", "_connection", "_head", "_source")
 
-    def __init__(self, head: heads.Head, prefix: str, body: bytes, scheme: str) -> None:
+    def __init__(self, head: heads.Head, body: bytes, connection: DirectProtocol) -> None:
         self.method = head.method
-        self.path = head.path[len(prefix) :]
+        self.path = head.path[len(connection.prefix) :]
         self.query = head.query
         self.headers = head.headers
-        self._parameters = None
-        self._whole_path = head.path
+        self._begin()
+        self._head = head
         self._body = body
-        self._scheme = scheme
+        self._connection = connection
+        self._source: Source | None = None
+
+    @property
+    def source(self) -> Source:
+        if self._source is None:
+            self._source = self._connection.scope_of(self._head)
+        return self._source
 
     def url(self) -> bytes:
-        return absolute_url(self._scheme, self._whole_path, self.headers)
+        return absolute_url(self._connection.scheme or "http", self._head.path, self.headers)
 
     def root(self) -> str:
-        return self._whole_path.removesuffix(self.path)
+        return self._connection.prefix
 
     async def read_body(self) -> bytes:
         return self._body
@@ -102,7 +107,7 @@ class DirectProtocol(HttpToolsProtocol):
 
     def __init__(self, *, prefix: str, **options: Any) -> None:
         super().__init__(**options)
-        self._prefix = prefix
+        self.prefix = prefix
         self._is_parsing = False
         self._is_answering = False
         self._is_ending = False
@@ -140,11 +145,7 @@ class DirectProtocol(HttpToolsProtocol):
         self._take_body(data[begin:])
 
     def _is_ours(self, head: heads.Head) -> bool:
-        return (
-            head.path.startswith(self._prefix)
-            and (not head.query or _PLAIN_QUERY.fullmatch(head.query) is not None)
-            and head.content_length <= config().max_append_bytes
-        )
+        return head.path.startswith(self.prefix) and not head.stays and head.content_length <= config().max_append_bytes
 
     def _take_body(self, data: bytes) -> None:
         missing = self._missing - len(data)
@@ -178,13 +179,17 @@ class DirectProtocol(HttpToolsProtocol):
 
     def _answer(self, head: heads.Head, body: bytes) -> None:
         self._is_answering = True
-        request = _DirectRequest(head, self._prefix, body, self.scheme or "http")
+        request = _DirectRequest(head, body, self)
         try:
             check_host(request.headers)
         except DurableStreamsError as error:
             self._write(request, refuse(error))
         else:
-            self._step(request, respond(request))
+            guard = current_guard()
+            if guard is not None and guard.needs_task:
+                self._spawn(request, respond(request))
+            else:
+                self._step(request, respond(request))
 
     def _step(self, request: _DirectRequest, work: Work, reply: Reply | None = None) -> None:
         """Go on with a request until it has to wait, or to its end."""
@@ -196,9 +201,12 @@ class DirectProtocol(HttpToolsProtocol):
         if type(awaited) is Reply:
             awaited.then = partial(self._step, request, work)
         else:
-            task = self.loop.create_task(self._finish(request, resume(work, awaited)))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            self._spawn(request, resume(work, awaited))
+
+    def _spawn(self, request: _DirectRequest, rest: Awaitable[Response | EventStream]) -> None:
+        task = self.loop.create_task(self._finish(request, rest))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def _finish(self, request: _DirectRequest, rest: Awaitable[Response | EventStream]) -> None:
         response = await rest
@@ -227,6 +235,24 @@ class DirectProtocol(HttpToolsProtocol):
             self._look_in(self.timeout_keep_alive)
         if self._waiting:
             self.loop.call_soon(self._go_on)  # not from here: there may be a thousand requests in line
+
+    def scope_of(self, head: heads.Head) -> dict[str, Any]:
+        """Return the ASGI scope of a request, for those who ask for it."""
+        return {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": head.method,
+            "root_path": "",
+            "path": head.path,
+            "raw_path": quote(head.path).encode("ascii"),
+            "query_string": head.query,
+            "headers": list(head.headers.items()),
+            "state": self.app_state.copy(),
+        }
 
     def _log(self, request: _DirectRequest, status: int) -> None:
         client = f"{self.client[0]}:{self.client[1]}" if self.client else ""

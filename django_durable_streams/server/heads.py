@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 from ..protocol import headers
 
@@ -38,13 +38,14 @@ _LEFT_ALONE = frozenset(
 
 
 class Head(NamedTuple):
-    """A request line and the headers after it; `path` is percent-decoded."""
+    """A request line and the headers after it; `path` is percent-decoded. `stays`: it may ask for a live read."""
 
     method: str
     path: str
     query: bytes
     headers: Mapping[bytes, bytes]
     content_length: int
+    stays: bool
 
 
 @lru_cache(maxsize=1024)
@@ -70,9 +71,16 @@ def read(head: bytes) -> Head | None:
         return None
     if found.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None
-    method, path, query = request.groups()
-    text = path.decode("ascii")
-    return Head(method.decode("ascii"), unquote(text) if "%" in text else text, query or b"", found, int(length))
+    method, raw_path, query = request.groups(default=b"")
+    path = raw_path.decode("ascii")
+    return Head(
+        method.decode("ascii"),
+        unquote(path) if "%" in path else path,
+        query,
+        found,
+        int(length),
+        b"live" in (unquote_to_bytes(query) if b"%" in query else query),
+    )
 
 
 @lru_cache(maxsize=4096)

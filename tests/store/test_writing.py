@@ -16,6 +16,7 @@ from django_durable_streams.store import reading, rows, writing
 from django_durable_streams.store.batch import Outcome
 from django_durable_streams.store.cache import SegmentCache
 from django_durable_streams.store.operations import Append, Appended, Commit, Create, Created, Delete, Fork, Operation
+from django_durable_streams.store.sql import statements
 from tests.store.model import Model
 
 pytestmark = pytest.mark.django_db
@@ -229,7 +230,7 @@ def test_a_batch_that_fails_in_the_database_changes_nothing(monkeypatch: pytest.
     def broken(*arguments: object) -> None:
         raise RuntimeError("no chunks today")
 
-    monkeypatch.setattr("django_durable_streams.store.sql.Statements.insert_chunks", broken)
+    monkeypatch.setattr(type(statements("default")), "insert_chunks", broken)
     with pytest.raises(RuntimeError):
         apply(Append(path, TEXT, b"x", seq="5", producer=ProducerClaim("p", 0, 0)))
     monkeypatch.undo()

@@ -1,15 +1,10 @@
-"""The statements of the hot path, and what each database needs otherwise.
-
-The ORM compiles a query anew each time and builds an object for each row; a batch cannot pay for that per append.
-Names come from the models, and the tests hold every statement against every database.
-"""
+"""The statements as every database understands them: all of MySQL's and MariaDB's, and what the others begin with."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from django.db import connections
@@ -19,7 +14,7 @@ from ...models import Chunk, Producer, Stream
 from ..info import StreamInfo
 
 # Columns and their types, as PostgreSQL calls them; the others do not ask.
-_STREAM_COLUMNS = {
+STREAM_COLUMNS = {
     "path": "text",
     "content_type": "text",
     "tail": "bigint",
@@ -36,7 +31,7 @@ _STREAM_COLUMNS = {
     "created_at": "timestamptz",
     "appended_at": "timestamptz",
 }
-_CHUNK_COLUMNS = {
+CHUNK_COLUMNS = {
     "stream_id": "bigint",
     "start": "bigint",
     "end": "bigint",
@@ -44,7 +39,7 @@ _CHUNK_COLUMNS = {
     "ends": "bytea",
     "created_at": "timestamptz",
 }
-_PRODUCER_COLUMNS = {
+PRODUCER_COLUMNS = {
     "stream_id": "bigint",
     "producer_id": "text",
     "epoch": "bigint",
@@ -101,13 +96,13 @@ class Statements:
             f"{name('deleted_at')}=%s WHERE {name('id')}=%s"
         )
         self.soft_delete_stream = f"UPDATE {stream} SET {name('deleted_at')}=%s WHERE {name('id')}=%s"
-        self._insert_chunk = self._insert(chunk, _CHUNK_COLUMNS)
-        self._insert_producer = self._insert(producer, _PRODUCER_COLUMNS)
+        self._insert_chunk = self._insert(chunk, CHUNK_COLUMNS)
+        self._insert_producer = self._insert(producer, PRODUCER_COLUMNS)
         self._update_producer = (
             f"UPDATE {producer} SET {name('epoch')}=%s, {name('seq')}=%s, {name('updated_at')}=%s "
             f"WHERE {name('stream_id')}=%s AND {name('producer_id')}=%s"
         )
-        self._insert_stream = self._insert(stream, _STREAM_COLUMNS)
+        self._insert_stream = self._insert(stream, STREAM_COLUMNS)
         self._update_producers = (
             f"UPDATE {producer} SET {name('epoch')}=v.{name('epoch')}, {name('seq')}=v.{name('seq')}, "
             f"{name('updated_at')}=v.{name('updated_at')} "
@@ -166,7 +161,7 @@ class Statements:
         found: list[Any] = rows.fetchall()
         return found
 
-    def _info(self, row: tuple[Any, ...]) -> StreamInfo:
+    def _info(self, row: Sequence[Any]) -> StreamInfo:
         info = StreamInfo._make(row)
         # Most streams have neither an end nor a source, and come as they are from every database but MySQL.
         if info.deadline is None and info.lineage is None and info.deleted_at is None and type(info.closed) is bool:
@@ -185,7 +180,7 @@ class Statements:
         return moment.replace(tzinfo=self._naive_zone)
 
     def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
-        """Insert streams, in the order of `_STREAM_COLUMNS`, and yield the id and path of each."""
+        """Insert streams, in the order of `STREAM_COLUMNS`, and yield the id and path of each."""
         for some in _slices(rows):
             if self._returning:
                 found = self._insert_rows(cursor, self._insert_stream, some, self._returning_ids)
@@ -197,7 +192,7 @@ class Statements:
 
     def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Insert chunks: stream_id, start, end, data, ends, created_at."""
-        for some in _portions(rows):
+        for some in portions(rows):
             self._insert_rows(cursor, self._insert_chunk, some)
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
@@ -246,7 +241,7 @@ def _slices(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         yield rows[first : first + _ROWS_PER_STATEMENT]
 
 
-def _portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     """Yield slices of chunks whose data is not too much for one statement, where it is not one chunk's alone."""
     for some in _slices(rows):
         first = size = 0

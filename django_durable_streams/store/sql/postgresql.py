@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from django.db import connections
+
 from .base import UPDATED, Insert, Row, Statements
 
 
