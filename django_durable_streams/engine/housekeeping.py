@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from threading import Event, Lock, Thread
@@ -25,8 +26,17 @@ INTERVAL = 2.0
 PAUSE = 0.01
 """Seconds between two deletions, so that appends come through."""
 
-COMPACT_AFTER = 64
-"""Commits of a process to a stream after which its chunks are merged."""
+COMPACT_AFTER = 256
+"""Commits of a process to a stream after which its chunks are merged, however busy it is."""
+
+COMPACT_QUIET = 16
+"""Commits after which they are merged once nothing comes any more."""
+
+QUIET_SECONDS = 2.0
+"""How long nothing has come to a quiet stream."""
+
+REST = 4
+"""How many times as long as it merges this thread then rests, so that what people wait for goes on."""
 
 MAX_COUNTED = 10_000
 """Streams whose commits are counted at a time."""
@@ -52,7 +62,8 @@ class Housekeeper:
         self._due = Event()
         self._stopping = False
         self._lock = Lock()
-        self._commits: dict[int, int] = {}
+        # By stream: how many there were since its chunks were merged, and when the last one was.
+        self._commits: dict[int, tuple[int, float]] = {}
         self._crowded: set[int] = set()
         self._thread = Thread(target=self._run, name="durable-streams-housekeeping", daemon=True)
         self._thread.start()
@@ -63,20 +74,31 @@ class Housekeeper:
 
     def count(self, commits: list[Commit]) -> None:
         """Take note of commits: each is a chunk, and many chunks of a stream are to be merged."""
+        now = time.monotonic()
         with self._lock:
             for commit in commits:
                 if commit.removed:
                     self._commits.pop(commit.stream_id, None)
                 elif commit.ends:
-                    count = self._commits.get(commit.stream_id, 0) + 1
-                    if count >= COMPACT_AFTER or (commit.closed and count > 1):
-                        del self._commits[commit.stream_id]
+                    count = self._commits.get(commit.stream_id, (0, now))[0] + 1
+                    if count >= COMPACT_AFTER or (commit.closed and count >= COMPACT_QUIET):
+                        self._commits.pop(commit.stream_id, None)
                         self._crowded.add(commit.stream_id)
                         self._due.set()
                     else:
-                        self._commits[commit.stream_id] = count
+                        self._commits[commit.stream_id] = count, now
             while len(self._commits) > MAX_COUNTED:
                 self._commits.pop(next(iter(self._commits)))
+
+    def _count_quiet(self) -> None:
+        """Add the streams to which nothing has come lately to those whose chunks are to be merged."""
+        quiet_since = time.monotonic() - QUIET_SECONDS
+        with self._lock:
+            for stream_id, (count, last) in list(self._commits.items()):
+                if last <= quiet_since:
+                    del self._commits[stream_id]
+                    if count >= COMPACT_QUIET:
+                        self._crowded.add(stream_id)
 
     def crowded(self, stream_ids: set[int]) -> None:
         """Take note of streams that a read has found to have many chunks."""
@@ -119,12 +141,21 @@ class Housekeeper:
             self._publish(commits)
         while self._do(removal.collect, self._using):
             pass
+        self._count_quiet()
         with self._lock:
             crowded, self._crowded = self._crowded, set()
         for stream_id in crowded:
-            self._do(compaction.compact, self._using, stream_id)
+            self._compact(stream_id)
         while self._do(removal.purge, self._using) and not self._stopping:
             Event().wait(PAUSE)
+
+    def _compact(self, stream_id: int) -> None:
+        for portion in compaction.portions(self._using, stream_id):
+            if self._stopping:
+                return
+            began = time.monotonic()
+            self._do(compaction.merge, self._using, stream_id, portion)
+            time.sleep(REST * (time.monotonic() - began))
 
     def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._turn:

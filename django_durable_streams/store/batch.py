@@ -102,7 +102,7 @@ class Batch:
 
     def _load_producers(self, operations: Sequence[Operation]) -> None:
         named: dict[int, StreamState] = {}
-        ids: set[str] = set()
+        wanted: set[tuple[int, str]] = set()
         for operation in operations:
             if type(operation) is Append:
                 if operation.producer is None:
@@ -115,11 +115,11 @@ class Batch:
             state = self._streams.get(operation.path)
             if state is not None:
                 named[state.id] = state
-                ids.add(name)
+                wanted.add((state.id, name))
         if not named:
             return
         with connections[self._using].cursor() as cursor:
-            found = self._sql.select_producers(cursor, named.keys(), ids)
+            found = self._sql.select_producers(cursor, wanted)
         for stream_id, producer_id, epoch, seq in found:
             named[stream_id].producers[producer_id] = ProducerState(epoch, seq)
 

@@ -151,14 +151,17 @@ class Statements:
         rows = self._execute(cursor, f"{self._select_streams}{condition}{self._locks[lock]}", parameters)
         return [self._info(row) for row in rows.fetchall()]
 
-    def select_producers(self, cursor: Any, stream_ids: Collection[int], names: Collection[str]) -> list[Any]:
-        """Return (stream id, producer id, epoch, seq) of some producers on some streams."""
-        streams, first = self._among("stream_id", stream_ids)
-        producers, second = self._among("producer_id", names)
+    def select_producers(self, cursor: Any, wanted: Collection[tuple[int, str]]) -> list[Sequence[Any]]:
+        """Return (stream id, producer id, epoch, seq) of some producers, wanted by stream and producer id.
+
+        There may be others among them, of the same streams.
+        """
+        streams, first = self._among("stream_id", {stream_id for stream_id, _ in wanted})
+        producers, second = self._among("producer_id", {producer_id for _, producer_id in wanted})
         rows = self._execute(
             cursor, f"{self._select_producers}{streams} AND {producers}{self._producers_lock}", [*first, *second]
         )
-        found: list[Any] = rows.fetchall()
+        found: list[Sequence[Any]] = rows.fetchall()
         return found
 
     def _info(self, row: Sequence[Any]) -> StreamInfo:

@@ -33,22 +33,22 @@ class SQLiteStatements(Statements):
         super().__init__(using)
         name = self._quote
         stream, chunk, producer = (self._table(model) for model in (Stream, Chunk, Producer))
-        columns = ", ".join(name(column) for column in StreamInfo._fields)
+        columns = ", ".join(f"s.{name(column)}" for column in StreamInfo._fields)
+        # CROSS JOIN keeps the order: from what is wanted into the index.
         self._select_as_json = {
-            column: f"SELECT json_group_array(json_array({columns})) FROM (SELECT {columns} FROM {stream} "
-            f"WHERE {name(column)} IN (SELECT value FROM json_each(%s)) ORDER BY {name('id')})"
+            column: f"SELECT json_group_array(json_array({columns})) "
+            f"FROM json_each(%s) AS v CROSS JOIN {stream} AS s ON s.{name(column)} = v.value"
             for column in ("path", "id")
         }
-        known = ", ".join(name(column) for column in ("stream_id", "producer_id", "epoch", "seq"))
+        known = ", ".join(f"p.{name(column)}" for column in ("stream_id", "producer_id", "epoch", "seq"))
         self._select_producers_as_json = (
-            f"SELECT json_group_array(json_array({known})) FROM {producer} "
-            f"WHERE {name('stream_id')} IN (SELECT value FROM json_each(%s)) "
-            f"AND {name('producer_id')} IN (SELECT value FROM json_each(%s))"
+            f"SELECT json_group_array(json_array({known})) FROM json_each(%s) AS v CROSS JOIN {producer} AS p "
+            f"ON p.{name('stream_id')} = {_field(0)} AND p.{name('producer_id')} = {_field(1)}"
         )
         self._insert_streams_from_json = _insert(name, stream, [*STREAM_COLUMNS], _fields(len(STREAM_COLUMNS)))
         self._select_ids_as_json = (
-            f"SELECT json_group_array(json_array({name('id')}, {name('path')})) FROM {stream} "
-            f"WHERE {name('path')} IN (SELECT value FROM json_each(%s))"
+            f"SELECT json_group_array(json_array(s.{name('id')}, s.{name('path')})) "
+            f"FROM json_each(%s) AS v CROSS JOIN {stream} AS s ON s.{name('path')} = v.value"
         )
         # Blobs cannot be in JSON: they come as one, and the array says where each of them is.
         self._insert_chunks_from_json = _insert(
@@ -90,9 +90,8 @@ class SQLiteStatements(Statements):
                     row[place] = datetime.fromisoformat(row[place])
         return [self._info(row) for row in found]
 
-    def select_producers(self, cursor: Any, stream_ids: Collection[int], names: Collection[str]) -> list[Any]:
-        parameters = [_encode(list(stream_ids)).decode(), _encode(list(names)).decode()]
-        return self._fetch(cursor, self._select_producers_as_json, parameters)
+    def select_producers(self, cursor: Any, wanted: Collection[tuple[int, str]]) -> list[Sequence[Any]]:
+        return [*self._fetch(cursor, self._select_producers_as_json, [_encode(list(wanted)).decode()])]
 
     def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
         self._execute(cursor, self._insert_streams_from_json, [_encode(rows).decode()])
