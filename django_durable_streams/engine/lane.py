@@ -24,11 +24,7 @@ class Reply(Future):
     A future's own callbacks are called one turn of the event loop later, each by an object of its own.
     """
 
-    __slots__ = ("then",)
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        self.then: Callable[[Reply], object] | None = None
+    then: Callable[[Reply], object] | None = None
 
 
 IDLE_SECONDS = 60.0
@@ -93,7 +89,7 @@ class Lane(Generic[T]):
         if parcel is None:
             parcel = self._open[loop] = Parcel(loop)
             loop.call_soon(self._hand_over, loop)
-        future = Reply(loop)
+        future = Reply(loop=loop)
         parcel.tasks.append(task)
         parcel.futures.append(future)
         return future

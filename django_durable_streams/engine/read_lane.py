@@ -62,8 +62,8 @@ class View:
     segment: Segment | None
     tail: int
     closed: bool
-    answers: dict[int, Any] | None = None
-    """What a door has made of the view for all who share it, by their cursor."""
+    answers: dict[Any, Any] | None = None
+    """What a door has made of the view for all who share it."""
 
     @property
     def end(self) -> int:
@@ -141,35 +141,48 @@ class ReadLane(Lane[Task]):
                 ids.update(task.stream_ids)
         by_path = reading.find(paths, self._using) if paths else {}
         by_id = reading.find_ids(ids, self._using) if ids else {}
-        views: list[object] = []
-        requests = []
-        limit = self._page_bytes()
+        # Those who ask for the same get the same view, and what a door makes of it is made once.
+        views: dict[Key, View | DurableStreamsError] = {}
         for task in tasks:
-            if isinstance(task, Survey):
-                views.append({key: by_id[key] for key in task.stream_ids if key in by_id})
+            if isinstance(task, Survey) or (key := _key(task)) in views:
                 continue
-            view = _view(by_path[task.path] if isinstance(task, Look) else by_id.get(task.stream_id), task.position)
-            views.append(view)
-            if type(view) is View and task.position is not None and view.position < view.info.tail:
-                requests.append(PageRequest(view.info, view.position, limit))
-        if requests:
-            crowded: set[int] = set()
-            segments = reading.pages(requests, self._cache, self._using, crowded)
-            if crowded:
-                self._crowded(crowded)
-            views = [self._with_page(task, view, segments) for task, view in zip(tasks, views, strict=True)]
-        return views
+            views[key] = _view(
+                by_path[task.path] if isinstance(task, Look) else by_id.get(task.stream_id), task.position
+            )
+        self._fetch_pages(views)
+        return [
+            {stream_id: by_id[stream_id] for stream_id in task.stream_ids if stream_id in by_id}
+            if isinstance(task, Survey)
+            else views[_key(task)]
+            for task in tasks
+        ]
 
-    @staticmethod
-    def _with_page(task: Task, view: object, segments: dict[tuple[int, int], Segment | None]) -> object:
-        if isinstance(task, Survey) or type(view) is not View:
-            return view
-        if task.position is None or view.position >= view.info.tail:
-            return view
-        segment = segments[view.info.id, view.position]
-        if segment is None:  # its rows went between the two queries
-            return StreamNotFound("The stream was deleted.")
-        return View(view.info, view.position, segment, view.tail, view.closed)
+    def _fetch_pages(self, views: dict[Key, View | DurableStreamsError]) -> None:
+        """Add the pages that are asked for, where there is anything past the position."""
+        wanted = {
+            key: view
+            for key, view in views.items()
+            if isinstance(view, View) and key[1] is not None and view.position < view.info.tail
+        }
+        if not wanted:
+            return
+        crowded: set[int] = set()
+        limit = self._page_bytes()
+        requests = [PageRequest(view.info, view.position, limit) for view in wanted.values()]
+        segments = reading.pages(requests, self._cache, self._using, crowded)
+        if crowded:
+            self._crowded(crowded)
+        for key, view in wanted.items():
+            view.segment = segments[view.info.id, view.position]
+            if view.segment is None:  # its rows went between the two queries
+                views[key] = StreamNotFound("The stream was deleted.")
+
+
+Key = tuple[str | int, int | Sentinel | None]
+
+
+def _key(task: Look | Follow) -> Key:
+    return (task.path if isinstance(task, Look) else task.stream_id), task.position
 
 
 def _view(info: StreamInfo | DurableStreamsError | None, position: int | Sentinel | None) -> View | DurableStreamsError:

@@ -57,9 +57,8 @@ def etag(identity: int, start: int, end: int, closed: bool) -> bytes:
 
 def matches(if_none_match: str, tag: bytes) -> bool:
     """Whether an `If-None-Match` value names `tag`: a star, or a list of tags, weak ones too (RFC 9110, 13.1.2)."""
-    if if_none_match.strip() == "*":
-        return True
-    return tag.decode("latin-1") in _ENTITY_TAG.findall(if_none_match)
+    wanted = tag.decode("latin-1")
+    return if_none_match == wanted or if_none_match.strip() == "*" or wanted in _ENTITY_TAG.findall(if_none_match)
 
 
 @lru_cache(maxsize=4)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from enum import Enum
+from functools import partial
 
 from django.utils import timezone
 
@@ -35,7 +37,7 @@ _NO_STORE: Header = (headers.CACHE_CONTROL, caching.NO_STORE)
 _NO_CACHE: Header = (headers.CACHE_CONTROL, caching.NO_CACHE)
 
 MAX_SHARED_ANSWERS = 16
-"""Answers kept for those who wait at one place: clients choose their cursors, and quiet streams last for ever."""
+"""Answers kept with a view: clients choose their cursors, and quiet streams last for ever."""
 
 BIG_BODY = 64 * 1024
 """Bytes from which preparing a body is left to a thread, so that other requests do not wait for it."""
@@ -161,20 +163,46 @@ async def read(request: Request, engine: Engine) -> Response | EventStream:
     return _page(request, view, is_now=position is offsets.Sentinel.NOW)
 
 
+class _Answer(Enum):
+    """What a read that does not stay may be answered with."""
+
+    PAGE = "data, or that there is none yet"
+    NOW = "where the stream ends now"
+    NOT_MODIFIED = "what the client has is still right"
+
+
 def _page(request: Request, view: View, *, is_now: bool) -> Response:
     """Answer a catch-up read (section 5.6)."""
-    tag = caching.etag(view.info.id, view.position, view.end, view.at_end)
+    kind = _Answer.NOW if is_now else _Answer.PAGE
+    if_none_match = request.header(headers.IF_NONE_MATCH)
+    if if_none_match is not None and not is_now and caching.matches(if_none_match, _etag(view)):
+        kind = _Answer.NOT_MODIFIED
+    return _shared(view, kind, partial(_page_answer, view, kind))
+
+
+def _page_answer(view: View, kind: _Answer) -> Response:
     found = _position_headers(view)
-    if is_now:
+    if kind is _Answer.NOW:
         found.append(_NO_STORE)
     else:
         # What is empty today may have data in a second: caches have to ask. What has data keeps it.
         found.append((headers.CACHE_CONTROL, _cacheable()) if view.segment is not None else _NO_CACHE)
-        found.append((headers.ETAG, tag))
-        if_none_match = request.header(headers.IF_NONE_MATCH)
-        if if_none_match is not None and caching.matches(if_none_match, tag):
-            return Response(304, found)
-    return _with_body(found, view)
+        found.append((headers.ETAG, _etag(view)))
+    return Response(304, found) if kind is _Answer.NOT_MODIFIED else _with_body(found, view)
+
+
+def _etag(view: View) -> bytes:
+    return caching.etag(view.info.id, view.position, view.end, view.at_end)
+
+
+def _shared(view: View, key: _Answer | int, make: Callable[[], Response]) -> Response:
+    """Return an answer that all get who ask for the same at the same time, made once."""
+    if view.answers is None or len(view.answers) >= MAX_SHARED_ANSWERS:
+        view.answers = {}
+    answer = view.answers.get(key)
+    if answer is None:
+        answer = view.answers[key] = make()
+    return Response(answer.status, [*answer.headers], answer.body)
 
 
 async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
@@ -207,17 +235,11 @@ def _deliver(request: Request, view: View) -> bool:
 
 
 def _long_poll_answer(request: Request, view: View) -> Response:
-    # Hundreds may wait at the same place, and most of them get the same cursor: their answer is made once.
     cursor = caching.cursor_floor(request.parameter("cursor"), time.time())
-    if view.answers is None or len(view.answers) >= MAX_SHARED_ANSWERS:
-        view.answers = {}
-    answer = view.answers.get(cursor)
-    if answer is None:
-        answer = view.answers[cursor] = _shared_answer(view, cursor)
-    return Response(answer.status, [*answer.headers], answer.body)
+    return _shared(view, cursor, partial(_poll_answer, view, cursor))
 
 
-def _shared_answer(view: View, cursor: int) -> Response:
+def _poll_answer(view: View, cursor: int) -> Response:
     found = _position_headers(view)
     if not view.at_end:
         found.append((headers.STREAM_CURSOR, b"%d" % cursor))
@@ -225,7 +247,7 @@ def _shared_answer(view: View, cursor: int) -> Response:
         found.append(_NO_STORE)
         return Response(204, found)
     found.append((headers.CACHE_CONTROL, _cacheable()))
-    found.append((headers.ETAG, caching.etag(view.info.id, view.position, view.end, view.at_end)))
+    found.append((headers.ETAG, _etag(view)))
     return _with_body(found, view)
 
 
