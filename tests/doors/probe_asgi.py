@@ -1,18 +1,22 @@
 """The example project with a window: `/_probe` tells what the serving process holds.
 
-Only tests serve this. The window is in front of the application, which knows nothing of it.
+Only tests serve this. The window is behind the streams, so that these are served as they are to everybody.
 """
 
 import asyncio
+import gc
 import json
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
-from config.asgi import application as example_application
+from config.asgi import django_application
+from django.conf import settings
 
 from django_durable_streams.engine.engine import running_engines
+from django_durable_streams.server.asgi import DurableStreams
+from django_durable_streams.server.direct import DirectProtocol
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -30,10 +34,10 @@ LINGERING = {
 }
 
 
-async def application(scope: Scope, receive: Receive, send: Send) -> None:
+async def window(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer the probe; hand everything else on."""
     if scope["type"] != "http" or scope["path"] != PROBE_PATH:
-        await example_application(scope, receive, send)
+        await django_application(scope, receive, send)
         return
     body = json.dumps(findings()).encode()
     await send(
@@ -44,6 +48,9 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         }
     )
     await send({"type": "http.response.body", "body": body})
+
+
+application = DurableStreams(prefix="/v1/stream/" if settings.EXAMPLE_DOOR == "asgi" else None, fallback=window)
 
 
 def findings() -> dict[str, int]:
@@ -59,6 +66,7 @@ def findings() -> dict[str, int]:
             for hub in list(engine._hubs.values())
             for watch in list(hub._watches.values())
         ),
+        "direct": sum(isinstance(found, DirectProtocol) for found in gc.get_objects()),
         "files": sum(not target.startswith("socket:") for target in descriptors),
         "databases": sum(target.endswith(".sqlite3") for target in descriptors),
     }

@@ -41,12 +41,17 @@ CONFIGURATIONS = (
 
 @dataclass(frozen=True)
 class Probe:
-    """What a serving process held at a moment; `files` are descriptors other than sockets."""
+    """What a serving process held at a moment.
+
+    `direct` are connections that streams are served on without an ASGI server's steps; `files` are descriptors other
+    than sockets.
+    """
 
     pid: int
     tasks: int
     threads: int
     listeners: int
+    direct: int
     files: int
     databases: int
 

@@ -239,6 +239,8 @@ class Statements:
     def _insert(self, table: str, columns: Mapping[str, str]) -> Insert:
         names = ", ".join(self._quote(column) for column in columns)
         return Insert(f"INSERT INTO {table} ({names})", tuple(columns.values()))
+
+
 def _slices(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     for first in range(0, len(rows), _ROWS_PER_STATEMENT):
         yield rows[first : first + _ROWS_PER_STATEMENT]
