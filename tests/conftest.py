@@ -2,9 +2,12 @@
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.db import connections
 from hypothesis import HealthCheck, settings
 
 from django_durable_streams.engine.engine import stop_engines
@@ -22,8 +25,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**arguments), TEST_SECONDS))
+    asyncio.run(_bounded(pyfuncitem.obj(**arguments)))
     return True
+
+
+async def _bounded(test: Coroutine[Any, Any, None]) -> None:
+    try:
+        await asyncio.wait_for(test, TEST_SECONDS)
+    finally:
+        # Those of the thread in which synchronous code runs: a database with open connections cannot be dropped.
+        await sync_to_async(connections.close_all)()
 
 
 @pytest.fixture

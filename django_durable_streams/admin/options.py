@@ -66,6 +66,10 @@ class StreamAdmin(Writing, Tail, Deletion):
             *super().get_urls(),
         ]
 
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Show the list, under the name of what it lists."""
+        return super().changelist_view(request, {"title": _("Streams"), **(extra_context or {})})
+
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[changelist.StreamChangeList]:
         return changelist.StreamChangeList
 

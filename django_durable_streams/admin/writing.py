@@ -113,9 +113,10 @@ class Writing(Looking):
 
     def _append(self, request: HttpRequest, stream: Stream, form: AppendForm) -> Appended:
         with transaction.atomic(using=self.alias):
-            result = calls.apply(form.operation(stream), self.alias)
+            operation = form.operation(stream)
+            result = calls.apply(operation, self.alias)
             assert isinstance(result, Appended)
-            facts = {"size": filesizeformat(len(form.body())), "offset": offsets.encode(result.tail)}
+            facts = {"size": filesizeformat(len(operation.data)), "offset": offsets.encode(result.tail)}
             text = _("Appended %(size)s and closed at %(offset)s.") if result.closed else _("Appended %(size)s.")
             self.log_change(request, stream, text % facts)
         return result

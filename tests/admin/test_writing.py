@@ -83,6 +83,7 @@ def test_a_file_is_appended_byte_by_byte(admin_client: Client) -> None:
     data = bytes(range(256)) + b"\r\n"
     append(admin_client, stream, file=SimpleUploadedFile("x.png", data))
     assert list(stream.read()) == [data]
+    assert history() == [(CHANGE, "binary", "Appended 258\xa0bytes.")]
 
 
 def test_text_and_file_together_are_refused(admin_client: Client, log: Stream) -> None:

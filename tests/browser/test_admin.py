@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.visitor import ARTIFACTS, DESKTOP, MOBILE, Visitor
-from tests.servers import EXAMPLE, Server
+from tests.servers import EXAMPLE, ROOT, Server
 
 pytestmark = pytest.mark.browser
 
@@ -26,19 +26,31 @@ viewer.user_permissions.add(Permission.objects.get(codename="view_stream"))
 """
 
 
+def prepare(server: Server, script: str) -> None:
+    """Run a script in the server's project."""
+    command = [sys.executable, str(EXAMPLE / "manage.py"), "shell", "--verbosity", "0", "-c", script]
+    subprocess.run(command, env=server.env, check=True, capture_output=True, timeout=60)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with Server("uvicorn", door="asgi") as server:
-        command = [sys.executable, str(EXAMPLE / "manage.py"), "shell", "--verbosity", "0", "-c", USERS]
-        subprocess.run(command, env=server.env, check=True, capture_output=True, timeout=60)
+        prepare(server, USERS)
         yield server
+
+
+class WsgiServer(Server):
+    """The example project under WSGI."""
+
+    def _command(self) -> list[str]:
+        return [sys.executable, str(ROOT / "tests" / "doors" / "wsgi_server.py"), str(self.port)]
 
 
 @pytest.fixture
 def visit(chromium, server) -> Iterator[Callable[..., Visitor]]:
     visitors: list[Visitor] = []
 
-    def begin(user: str = "ada", **options) -> Visitor:
+    def begin(user: str = "ada", *, server: Server = server, **options) -> Visitor:
         visitor = Visitor(chromium, server.base_url, **options)
         visitors.append(visitor)
         # The example has no icon for the admin, which Chromium would complain of once.
@@ -56,23 +68,26 @@ def visit(chromium, server) -> Iterator[Callable[..., Visitor]]:
         assert visitor.foreign_requests == []
 
 
+def create(server: Server, path: str, content_type: str, *messages: str, **headers: str) -> Callable[..., None]:
+    """Creates a stream over HTTP, and returns what sends requests to it."""
+
+    def send(method: str, body: str = "", **headers: str) -> None:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        url = f"{server.base_url}/v1/stream/{path}"
+        request = urllib.request.Request(url, body.encode(), {"Content-Type": content_type, **named}, method=method)
+        urllib.request.urlopen(request, timeout=10).close()
+
+    send("PUT", **headers)
+    for message in messages:
+        send("POST", message)
+    return send
+
+
 @pytest.fixture
 def stream(server) -> Callable[..., Callable[..., None]]:
-    """Creates a stream over HTTP, and returns what appends to it over HTTP."""
-
-    def create(path: str, content_type: str = "text/plain", *messages: str, **headers: str) -> Callable[..., None]:
-        def send(method: str, body: str = "", **headers: str) -> None:
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            url = f"{server.base_url}/v1/stream/{path}"
-            request = urllib.request.Request(url, body.encode(), {"Content-Type": content_type, **named}, method=method)
-            urllib.request.urlopen(request, timeout=10).close()
-
-        send("PUT", **headers)
-        for message in messages:
-            send("POST", message)
-        return send
-
-    return create
+    return lambda path, content_type="text/plain", *messages, **headers: create(
+        server, path, content_type, *messages, **headers
+    )
 
 
 def open_stream(page: Page, path: str) -> None:
@@ -123,6 +138,20 @@ def test_what_is_appended_elsewhere_appears_in_the_page(visit, stream):
     expect(page.locator("#ds-live-text")).to_contain_text("The stream was closed")
     expect(page.locator("#ds-state")).to_have_text("Closed")
     expect(page.locator("#ds-live-button")).to_be_hidden()
+
+
+def test_under_wsgi_the_page_asks_again_and_again(visit):
+    with WsgiServer(door="urls") as server:
+        prepare(server, USERS)
+        send = create(server, "live/wsgi", "text/plain", "one")
+        page = visit(server=server).page
+        open_stream(page, "live/wsgi")
+        expect(page.locator("#ds-live-text")).to_contain_text("Live")
+        send("POST", "two")
+        expect(page.locator("#ds-messages .ds-body")).to_have_text(["one", "two"], timeout=5_000)
+        send("POST", "three", Stream_Closed="true")
+        expect(page.locator("#ds-live-text")).to_contain_text("The stream was closed", timeout=5_000)
+        expect(page.locator("#ds-messages .ds-body")).to_have_count(3)
 
 
 def test_a_lost_connection_is_said_and_mended(visit, stream, server):
@@ -223,7 +252,7 @@ def test_several_streams_are_closed_at_once(visit, stream):
     page.goto(LIST + "?q=many/")
     page.locator("#action-toggle").check()
     page.locator("select[name=action]").select_option("close_selected")
-    page.get_by_role("button", name="Go").click()
+    page.locator("button[name=index]").click()  # "Go", or "Run" from Django 6 on
     page.get_by_role("button", name="Yes, close").click()
     expect(page.locator(".messagelist")).to_contain_text("2 streams were closed")
     expect(page.locator("#result_list .ds-badge-closed")).to_have_count(2)
@@ -278,8 +307,7 @@ for number, text in enumerate(["Saturn’s are the best known, ", "but Jupiter, 
 answer.append({"role": "user", "text": "And which one has the most moons?", "id": 2})
 answer.fork("chat/42-again")
 """
-    command = [sys.executable, str(EXAMPLE / "manage.py"), "shell", "--verbosity", "0", "-c", script]
-    subprocess.run(command, env=server.env, check=True, capture_output=True, timeout=60)
+    prepare(server, script)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

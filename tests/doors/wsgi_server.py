@@ -1,4 +1,4 @@
-"""The example project under WSGI, a thread for each request, with nothing but the standard library.
+"""The example project under WSGI, its static files included, a thread for each request, with the standard library.
 
 python wsgi_server.py PORT
 """
@@ -8,6 +8,7 @@ from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from config.wsgi import application
+from django.contrib.staticfiles.handlers import StaticFilesHandler
 
 
 class ThreadingWSGIServer(ThreadingMixIn, WSGIServer):
@@ -21,4 +22,5 @@ class QuietHandler(WSGIRequestHandler):
 
 if __name__ == "__main__":
     port = int(sys.argv[1])
-    make_server("127.0.0.1", port, application, ThreadingWSGIServer, QuietHandler).serve_forever()
+    served = StaticFilesHandler(application)
+    make_server("127.0.0.1", port, served, ThreadingWSGIServer, QuietHandler).serve_forever()
