@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from django_durable_streams import conf
+from django_durable_streams import conf, health
+from django_durable_streams.engine import line, patience, pulse
+from django_durable_streams.engine.wakeup import redis
 from django_durable_streams.protocol import headers, paths
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.store import lifetime
@@ -17,6 +19,7 @@ from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, code, links, s
 
 PROTOCOL = ROOT / "docs" / "protocol.md"
 DEPLOYMENT = ROOT / "docs" / "deployment.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
 
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
 APPLICATIONS = [block for block in PYTHON if re.search(r"^application = ", block.text, re.MULTILINE)]
@@ -147,3 +150,21 @@ def test_the_url_door_with_a_login_turns_others_away(settings: Any) -> None:
     for method in ("get", "put", "post", "delete"):
         response = getattr(Client(), method)("/v1/stream/chat")
         assert (response.status_code, response["Location"].partition("?")[0]) == (302, "/accounts/login/")
+
+
+def test_the_log_says_what_the_page_says_that_it_says() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "django_durable_streams").rglob("*.py"))
+    rows = table(section(OPERATIONS, "What the log says"))
+    assert len(rows) > 5
+    for level, message, _ in rows:
+        assert f'"{code(message)}' in source, message
+        assert level in ("error", "warning")
+
+
+def test_the_times_of_operations_are_those_of_the_code() -> None:
+    text = " ".join(OPERATIONS.read_text().split())
+    assert (pulse.PATIENCE, pulse.PROBE_SECONDS, pulse.INTERVAL) == (0.75, 1.0, 0.25)
+    assert "after 0.75 s without an answer" in text
+    assert line.CONNECT_SECONDS == health.CHECK_SECONDS == 2
+    assert f"{patience.MAX_WAIT:.0f} seconds at most" in text
+    assert f"Commits up to {redis.MAX_PAYLOAD // 1024} KiB travel along" in text
