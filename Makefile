@@ -14,6 +14,9 @@ INSTALLED := $(VENV)/.installed-dev
 INSTALLED_MYSQL := $(VENV)/.installed-mysql
 INSTALLED_SUITE := $(SUITE)/node_modules/.installed
 
+# Tests of streams in Python, on every database too.
+IN_PYTHON := $(addprefix tests/test_,python_api.py tailing.py writer.py signals.py testing.py)
+
 # Later stages take minutes; they also share the processor with the servers they start.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -44,7 +47,7 @@ unit: $(INSTALLED) ## the tests that need nothing but Python
 
 .PHONY: databases
 databases: $(INSTALLED_MYSQL) services ## the tests of the store on PostgreSQL and MariaDB
-	$(BIN)/python tools/databases.py tests/store
+	$(BIN)/python tools/databases.py tests/store $(IN_PYTHON)
 
 .PHONY: cluster
 cluster: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## several workers, databases and Redis: killed, frozen, restarted

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
@@ -293,21 +293,36 @@ class Writer:
     async def _persist(self, operations: Sequence[Operation]) -> list[Result]:
         """Apply operations, in one commit as a rule, and return their results.
 
-        With a producer they can be tried again: what has come through is recognised.
+        What did not even get into the lane's queue is tried again. What did can be tried again with a producer: what
+        has come through is recognised.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + PATIENCE
+        results: list[Result] = []
         while True:
-            results = await asyncio.gather(*map(self._submit, operations), return_exceptions=True)
-            error = next((result for result in results if isinstance(result, BaseException)), None)
+            futures, error = self._submit(operations[len(results) :])
+            may_repeat = True
+            for outcome in await asyncio.gather(*futures, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    error = outcome
+                    may_repeat = self._producer is not None
+                    break
+                results.append(outcome)
             if error is None:
-                return [result for result in results if not isinstance(result, BaseException)]
-            if self._producer is None or not isinstance(error, ServiceUnavailable) or clock() > deadline:
+                return results
+            if not (may_repeat and isinstance(error, ServiceUnavailable) and clock() < deadline):
                 raise error
             await asyncio.sleep(PAUSE)
 
-    async def _submit(self, operation: Operation) -> Result:
-        return await self._engine.write(operation)
+    def _submit(self, operations: Sequence[Operation]) -> tuple[list[Awaitable[Result]], BaseException | None]:
+        """Hand operations to their lane, and return what is to be awaited, and the error if the lane is full."""
+        futures: list[Awaitable[Result]] = []
+        try:
+            for operation in operations:
+                futures.append(self._engine.write(operation))
+        except ServiceUnavailable as error:
+            return futures, error
+        return futures, None
 
 
 async def _asynchronous(values: AsyncIterable[Data] | Iterable[Data]) -> AsyncIterable[Data]:

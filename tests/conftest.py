@@ -10,8 +10,6 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 from hypothesis import HealthCheck, settings
 
-from django_durable_streams.engine.engine import stop_engines
-
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
@@ -40,5 +38,7 @@ async def _bounded(test: Coroutine[Any, Any, None]) -> None:
 @pytest.fixture
 def engines(transactional_db: None) -> Iterator[None]:
     """A database that the engine's threads see too, and no thread of theirs after the test."""
+    from django_durable_streams.testing import stop_engines
+
     yield
     stop_engines()

@@ -21,6 +21,7 @@ from django_durable_streams.protocol.errors import (
 from django_durable_streams.signals import stream_appended
 from django_durable_streams.store import calls, writing
 from django_durable_streams.store.operations import TakenOver, TakeOver
+from django_durable_streams.testing import stop_engines
 from django_durable_streams.writer import MAX_MESSAGES, Writer
 from tests.server.waiting import until
 
@@ -289,6 +290,16 @@ class TestProducers:
         with pytest.raises(ServiceUnavailable):
             await writer.__aexit__(None, None, None)
         assert await messages(answer) == [1]
+
+    @pytest.mark.parametrize("producer", ["job", None])
+    async def test_a_full_lane_is_waited_for(self, answer: Stream, settings: Any, producer: str | None) -> None:
+        settings.DURABLE_STREAMS = {"QUEUE_SIZE": 3}
+        stop_engines()
+        text = await Stream.objects.acreate(path="text", content_type="text/plain")
+        async with text.awriter(producer=producer) as writer:
+            for number in range(8):
+                await writer.write(f"{number}")
+        assert await messages(text) == [f"{number}" for number in range(8)]
 
 
 class TestAppendingFrom:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import logging
 import os
@@ -162,8 +163,12 @@ class Engine:
         for lane in self._writers:
             lane.stop()
         self._reader.stop()
-        self._receivers.stop()
         self.pulse.stop()
+        self.tell_the_rest()
+
+    def tell_the_rest(self) -> None:
+        """Send the news and the signals that wait, within seconds, and end the threads that do it."""
+        self._receivers.stop()
         self.wakeup.stop()
 
 
@@ -234,6 +239,13 @@ def stop_engines() -> None:
         engine.stop()
     for stop in _also_to_stop:
         stop()
+
+
+@atexit.register
+def _tell_the_rest() -> None:
+    """A command that ends right after it has written would take its last news with it."""
+    for engine in running_engines():
+        engine.tell_the_rest()
 
 
 def at_stop(stop: Callable[[], None]) -> Callable[[], None]:

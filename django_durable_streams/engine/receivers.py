@@ -40,7 +40,8 @@ def send_signals(commits: list[Commit], using: str) -> None:
 
 
 def _somebody_listens() -> bool:
-    return any(signal.has_listeners(Stream) for signal in _ALL)
+    # Asked once for each batch of commits; the list spares `has_listeners`, with its lock, where it is empty.
+    return any(signal.receivers and signal.has_listeners(Stream) for signal in _ALL)
 
 
 def _events(commits: list[Commit], using: str) -> Iterator[Event]:

@@ -187,7 +187,10 @@ class StreamMethods(models.Model):
         return SyncWriter(Writer(self, using, **options), using)
 
     async def aappend(self, value: Data, **options: Any) -> Appended:
-        """The same as `append`."""
+        """The same as `append`: it joins the transaction of the thread that `sync_to_async` uses, if that is in one.
+
+        So it commits by itself only where there is none, and does not wait for other requests' commits.
+        """
         return await sync_to_async(self.append)(value, **options)
 
     async def aappend_many(self, values: Iterable[Data], **options: Any) -> int:

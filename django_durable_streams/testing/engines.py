@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from threading import current_thread
 from typing import Any
 from unittest.mock import patch
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import SyncToAsync, sync_to_async
 from django.db import connections
 
 from ..engine.engine import running_engines
@@ -18,10 +19,17 @@ from ..engine.line import Line
 
 
 def stop_engines() -> None:
-    """End the engines of this process, with all live reads, their threads and their database connections."""
+    """End the engines of this process, with all live reads, their threads and their database connections.
+
+    The thread in which coroutines of pytest-asyncio, anyio and `asyncio.run` have their synchronous code run is told to
+    close its connections too: a test database with open connections cannot be removed.
+    """
     for engine in running_engines():
         engine.end_live_reads()
     _stop_engines()
+    executor = SyncToAsync.single_thread_executor
+    if executor._threads and current_thread() not in executor._threads:
+        executor.submit(connections.close_all).result()
 
 
 @contextmanager

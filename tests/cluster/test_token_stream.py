@@ -1,6 +1,7 @@
 """A job writes a token stream and is killed in the middle; a reader of another process follows it all the while."""
 
 import asyncio
+import random
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,14 @@ from tests.services import PostgreSQL, Redis, shared
 
 TOKENS = scaled(1_200, 10_000)
 PER_SECOND = 200
+KILLS = scaled(4, 40)
 
 COMMITS_PER_SECOND = 25
 WITHIN = 0.150
-"""Seconds, of 99 tokens in 100."""
+"""Seconds from when a token is written to when a reader has it."""
+
+MOST = scaled(95, 99)
+"""Of a hundred tokens. In a short run on a busy machine, a single pause of a process is more than one in a hundred."""
 
 
 def test_a_job_that_is_killed_and_started_again_writes_every_token_once(tmp_path: Path) -> None:
@@ -27,9 +32,11 @@ def test_a_job_that_is_killed_and_started_again_writes_every_token_once(tmp_path
         follower = asyncio.run(asyncio.wait_for(work, 60 + 2 * TOKENS / PER_SECOND))
     assert numbers(follower.data) == list(range(TOKENS))
     slow = sorted(latencies(follower))
-    late = slow[len(slow) * 99 // 100]
+    late = slow[len(slow) * MOST // 100]
     rate = most_in_a_second([float(line) for line in commits.read_text().split()])
-    print(f"{TOKENS} tokens: p50 {slow[len(slow) // 2]:.3f} s, p99 {late:.3f} s, at most {rate} commits in a second")
+    print(
+        f"{TOKENS} tokens: p50 {slow[len(slow) // 2]:.3f} s, p{MOST} {late:.3f} s, at most {rate} commits in a second"
+    )
     assert late < WITHIN
     assert rate <= COMMITS_PER_SECOND
 
@@ -55,8 +62,41 @@ async def kill_and_restart(cluster: Cluster, commits: Path) -> Follower:
     return follower
 
 
-async def start_job(env: Mapping[str, str], commits: Path) -> asyncio.subprocess.Process:
-    command = [sys.executable, "-m", "tests.cluster.token_job", "answer", str(TOKENS), str(PER_SECOND), str(commits)]
+def test_wherever_a_job_is_killed_every_token_is_there_once(tmp_path: Path) -> None:
+    with Cluster(1, shared(PostgreSQL)) as cluster:
+        asyncio.run(asyncio.wait_for(kill_often(cluster, tmp_path / "commits"), 60 + 10 * KILLS))
+
+
+async def kill_often(cluster: Cluster, commits: Path) -> None:
+    url = f"{cluster.urls[0]}/answer"
+    async with Client() as client:
+        assert (await client.request("PUT", url, TEXT)).status == 201
+        count = 0
+        for _ in range(KILLS):
+            # Somewhere between its first look at the stream and a few commits later; now and then two run at once.
+            jobs = [await start_job(cluster.servers[0].env, commits, count=10**6, per_second=2_000)]
+            if random.random() < 0.3:
+                jobs.append(await start_job(cluster.servers[0].env, commits, count=10**6, per_second=2_000))
+            while len(numbers(await read(client, cluster.urls[0], "answer"))) <= count:
+                assert any(job.returncode is None for job in jobs), "the jobs have ended early"
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(random.random() * 0.3)
+            for job in jobs:
+                if job.returncode is None:
+                    job.kill()
+                await job.wait()
+            found = numbers(await read(client, cluster.urls[0], "answer"))
+            assert found == list(range(len(found)))
+            count = len(found)
+        job = await start_job(cluster.servers[0].env, commits, count=count + 500, per_second=2_000)
+        assert await job.wait() == 0
+        assert numbers(await read(client, cluster.urls[0], "answer")) == list(range(count + 500))
+
+
+async def start_job(
+    env: Mapping[str, str], commits: Path, *, count: int = TOKENS, per_second: int = PER_SECOND
+) -> asyncio.subprocess.Process:
+    command = [sys.executable, "-m", "tests.cluster.token_job", "answer", str(count), str(per_second), str(commits)]
     return await asyncio.create_subprocess_exec(*command, env=env, stdin=subprocess.DEVNULL)
 
 
