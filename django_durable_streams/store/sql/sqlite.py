@@ -17,6 +17,8 @@ from .base import PRODUCER_COLUMNS, STREAM_COLUMNS, UPDATED, Row, Statements, po
 _CLOSED = StreamInfo._fields.index("closed")
 _MOMENTS = [StreamInfo._fields.index(name) for name in ("expires_at", "deadline", "deleted_at")]
 
+_DEADLINE = [*UPDATED].index("deadline")
+
 _encode = msgspec.json.Encoder().encode
 _decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 
@@ -45,7 +47,6 @@ class SQLiteStatements(Statements):
             f"SELECT json_group_array(json_array({known})) FROM json_each(%s) AS v CROSS JOIN {producer} AS p "
             f"ON p.{name('stream_id')} = {_field(0)} AND p.{name('producer_id')} = {_field(1)}"
         )
-        self._insert_streams_from_json = _insert(name, stream, [*STREAM_COLUMNS], _fields(len(STREAM_COLUMNS)))
         self._select_ids_as_json = (
             f"SELECT json_group_array(json_array(s.{name('id')}, s.{name('path')})) "
             f"FROM json_each(%s) AS v CROSS JOIN {stream} AS s ON s.{name('path')} = v.value"
@@ -59,13 +60,7 @@ class SQLiteStatements(Statements):
             source="(SELECT %s AS data) AS b CROSS JOIN json_each(%s) AS v",
         )
         self._insert_producers_from_json = _insert(name, producer, [*PRODUCER_COLUMNS], _fields(len(PRODUCER_COLUMNS)))
-        names = [*UPDATED]
-        assignments = [f"{name(column)} = {_field(number)}" for number, column in enumerate(names[:5])]
-        assignments.append(f"{name('appended_at')} = COALESCE({_field(5)}, {stream}.{name('appended_at')})")
-        self._update_streams_from_json = (
-            f"UPDATE {stream} SET {', '.join(assignments)} FROM json_each(%s) AS v "
-            f"WHERE {stream}.{name('id')} = {_field(6)}"
-        )
+        self._updates = {has_deadline: self._update_from_json(has_deadline) for has_deadline in (True, False)}
         self._update_producers_from_json = (
             f"UPDATE {producer} SET {name('epoch')} = {_field(0)}, {name('seq')} = {_field(1)}, "
             f"{name('updated_at')} = {_field(2)} FROM json_each(%s) AS v "
@@ -94,9 +89,19 @@ class SQLiteStatements(Statements):
         return [*self._fetch(cursor, self._select_producers_as_json, [_encode(list(wanted)).decode()])]
 
     def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
-        self._execute(cursor, self._insert_streams_from_json, [_encode(rows).decode()])
+        # Most streams have neither an end nor a source: what is null everywhere need not be written.
+        used = tuple(
+            number for number, values in enumerate(zip(*rows, strict=True)) if any(v is not None for v in values)
+        )
+        self._execute(cursor, self._insert_streams_from_json(used), [_encode(rows).decode()])
         found = self._fetch(cursor, self._select_ids_as_json, [_encode([row[0] for row in rows]).decode()])
         return iter(found)  # type: ignore[arg-type]
+
+    def _insert_streams_from_json(self, used: tuple[int, ...]) -> str:
+        columns = [*STREAM_COLUMNS]
+        return _insert(
+            self._quote, self._stream, [columns[number] for number in used], [_field(number) for number in used]
+        )
 
     def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
         for some in portions(rows):
@@ -117,10 +122,23 @@ class SQLiteStatements(Statements):
         self._execute(cursor, self._insert_producers_from_json, [_encode(rows).decode()])
 
     def update_streams(self, cursor: Any, rows: Sequence[Row]) -> None:
-        if len(rows) == 1:
-            self._execute(cursor, self._update_stream, rows[0])
-        else:
-            self._execute(cursor, self._update_streams_from_json, [_encode(rows).decode()])
+        has_deadline = any(row[_DEADLINE] is not None for row in rows)
+        self._execute(cursor, self._updates[has_deadline], [_encode(rows).decode()])
+
+    def _update_from_json(self, has_deadline: bool) -> str:
+        # To set an indexed column is to write its index anew, also where the value stays. Streams without a deadline
+        # never get one.
+        name, stream = self._quote, self._stream
+        assignments = [
+            f"{name(column)} = {_field(number)}"
+            for number, column in enumerate([*UPDATED][:5])
+            if has_deadline or number != _DEADLINE
+        ]
+        assignments.append(f"{name('appended_at')} = COALESCE({_field(5)}, {stream}.{name('appended_at')})")
+        return (
+            f"UPDATE {stream} SET {', '.join(assignments)} FROM json_each(%s) AS v "
+            f"WHERE {stream}.{name('id')} = {_field(6)}"
+        )
 
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         self._execute(cursor, self._update_producers_from_json, [_encode(rows).decode()])
