@@ -26,6 +26,17 @@ class Reply(Future):
 
     then: Callable[[Reply], object] | None = None
 
+    def resolve(self, value: object) -> None:
+        """Set the value, or the exception that it is, unless whoever waited has given up."""
+        if self.done():
+            return
+        if isinstance(value, BaseException):
+            self.set_exception(value)
+        else:
+            self.set_result(value)
+        if self.then is not None:
+            self.then(self)
+
 
 IDLE_SECONDS = 60.0
 """A lane without work gives its database connection back after this time."""
@@ -165,11 +176,4 @@ def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *a
 
 def _resolve(futures: Sequence[Reply], values: Sequence[object]) -> None:
     for future, value in zip(futures, values, strict=True):
-        if future.done():  # cancelled by its request
-            continue
-        if isinstance(value, BaseException):
-            future.set_exception(value)
-        else:
-            future.set_result(value)
-        if future.then is not None:
-            future.then(future)
+        future.resolve(value)

@@ -24,8 +24,8 @@ from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, PayloadTooLarge, StreamNotFound
 from .coroutines import start
 from .dispatch import refuse, respond
+from .events import Outlet, send_events
 from .hosts import absolute_url, check_host
-from .live import SseReader, Step
 from .messages import ClientDisconnected, EventStream, Request, Response, check_length, too_large
 
 Scope = MutableMapping[str, Any]
@@ -233,70 +233,29 @@ async def _send_and_hang_up(response: Response, receive: Receive, send: Send) ->
 
 
 async def _send_events(response: EventStream, receive: Receive, send: Send) -> None:
-    """Send events until the response is over or the client has left."""
-    reader = response.reader
     disconnected = asyncio.ensure_future(_until_disconnect(receive))
-    disconnected.add_done_callback(lambda _: reader.abandon())
     try:
-        async with reader:
-            # An event belongs with the headers: a client should not learn of the stream in two steps.
-            await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
-            pusher = _Pusher(reader, send)
-            while not reader.finished:
-                await pusher.step()
-            if not disconnected.done():
-                await send({"type": "http.response.body", "body": b""})
-    except OSError:
-        pass  # how some servers say that the client has left
+        await send_events(response, _AsgiOutlet(send), disconnected)
     finally:
         disconnected.cancel()
 
 
-class _Pusher:
-    """Sends a reader's chunks; while it waits, the hub itself sends them where the server allows.
+class _AsgiOutlet(Outlet):
+    """Sends an event stream by ASGI messages."""
 
-    To wake a thousand tasks so that each sends the same bytes takes longer than to send them a thousand times. A send
-    that does not have to wait can be made from where the news arrives. One that does, as its client is slow, is left
-    to the reader's own task.
-    """
-
-    def __init__(self, reader: SseReader, send: Send) -> None:
-        self._reader = reader
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._unsent: Awaitable[None] | None = None
-        if _sends_at_once(send):
-            reader.on_news = self._push
+        self.is_immediate = _sends_at_once(send)
 
-    async def step(self) -> None:
-        """Send the next chunk, or wait for one."""
-        if self._unsent is not None:
-            unsent, self._unsent = self._unsent, None
-            await unsent
-        chunk = await self._reader.next_chunk()
-        if chunk:
-            await self._send(_body(chunk))
+    async def begin(self, response: EventStream) -> None:
+        await self._send({"type": "http.response.start", "status": response.status, "headers": response.headers})
 
-    def _push(self) -> None:
-        while self._unsent is None:
-            chunk = self._reader.take()
-            if isinstance(chunk, Step):
-                if chunk is Step.FETCH:
-                    break
-                return
-            if not chunk:
-                break
-            try:
-                self._unsent = start(self._send(_body(chunk)))
-            except OSError:
-                self._reader.abandon()
-                return
-            if self._reader.finished:
-                break
-        self._reader.wake()
+    def push(self, chunk: bytes) -> Awaitable[None] | None:
+        sending = self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        return start(sending) if self.is_immediate else sending
 
-
-def _body(chunk: bytes) -> Message:
-    return {"type": "http.response.body", "body": chunk, "more_body": True}
+    async def end(self) -> None:
+        await self._send({"type": "http.response.body", "body": b""})
 
 
 def _sends_at_once(send: Send) -> bool:

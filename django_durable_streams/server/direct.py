@@ -2,7 +2,7 @@
 
 For each request uvicorn makes a scope, a task and some messages, which takes longer than to answer it. A connection of
 this kind looks at what comes in first: a plain request for a stream is handed to the handlers as it is, and answered
-with one write. Everything else, live reads among it, goes on to uvicorn, which sees it as if nothing had been before.
+with one write. Everything else goes on to uvicorn, which sees it as if nothing had been before.
 
 What an application between the two would do must not be passed over, so this is only for servers whose application is
 the `DurableStreams` itself.
@@ -29,6 +29,7 @@ from ..protocol.errors import DurableStreamsError
 from . import heads
 from .coroutines import resume
 from .dispatch import refuse, respond
+from .events import Outlet, send_events
 from .hosts import absolute_url, check_host
 from .messages import EventStream, Header, Request, Response
 
@@ -93,6 +94,13 @@ class _DirectRequest(Request):
     async def read_body(self) -> bytes:
         return self._body
 
+    def disconnected(self) -> Awaitable[None]:
+        return self._connection.left()
+
+    def send_now(self, response: Response) -> bool:
+        self._connection.write(self, response)
+        return True
+
 
 Work = Coroutine[Any, Any, Response | EventStream]
 
@@ -118,6 +126,7 @@ class DirectProtocol(HttpToolsProtocol):
         self._missing = 0
         # What came before it could be looked at: the next requests of a client that does not wait for answers.
         self._waiting: list[bytes] = []
+        self._left: asyncio.Future[None] | None = None
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes: of a request that is answered here, or for uvicorn."""
@@ -145,7 +154,7 @@ class DirectProtocol(HttpToolsProtocol):
         self._take_body(data[begin:])
 
     def _is_ours(self, head: heads.Head) -> bool:
-        return head.path.startswith(self.prefix) and not head.stays and head.content_length <= config().max_append_bytes
+        return head.path.startswith(self.prefix) and head.content_length <= config().max_append_bytes
 
     def _take_body(self, data: bytes) -> None:
         missing = self._missing - len(data)
@@ -183,11 +192,11 @@ class DirectProtocol(HttpToolsProtocol):
         try:
             check_host(request.headers)
         except DurableStreamsError as error:
-            self._write(request, refuse(error))
+            self.write(request, refuse(error))
         else:
             guard = current_guard()
             if guard is not None and guard.needs_task:
-                self._spawn(request, respond(request))
+                self._start_task(self._finish(request, respond(request)))
             else:
                 self._step(request, respond(request))
 
@@ -196,37 +205,61 @@ class DirectProtocol(HttpToolsProtocol):
         try:
             awaited = work.send(None)
         except StopIteration as done:
-            self._write(request, done.value)
+            self._send(request, done.value)
             return
         if type(awaited) is Reply:
             awaited.then = partial(self._step, request, work)
         else:
-            self._spawn(request, resume(work, awaited))
+            self._start_task(self._finish(request, resume(work, awaited)))
 
-    def _spawn(self, request: _DirectRequest, rest: Awaitable[Response | EventStream]) -> None:
-        task = self.loop.create_task(self._finish(request, rest))
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
     async def _finish(self, request: _DirectRequest, rest: Awaitable[Response | EventStream]) -> None:
-        response = await rest
-        assert isinstance(response, Response)  # no head that asks for events is taken
-        self._write(request, response)
+        self._send(request, await rest)
 
-    def _write(self, request: _DirectRequest, response: Response) -> None:
-        self._is_answering = False
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
+    def _send(self, request: _DirectRequest, response: Response | EventStream) -> None:
+        if isinstance(response, EventStream):
+            self._start_task(self._send_events(request, response))
+        elif not response.sent:
+            self.write(request, response)
+
+    def write(self, request: _DirectRequest, response: Response) -> None:
+        """Answer the request that is under way."""
+        lines = self.head_lines(request, response)
+        if request.method != "HEAD":
+            lines.append(response.body)
+        if not self.transport.is_closing():
+            self.transport.write(b"".join(lines))
+        self._end_answer()
+
+    async def _send_events(self, request: _DirectRequest, response: EventStream) -> None:
+        left = self.left()
+        try:
+            await send_events(response, _DirectOutlet(self, request), left)
+        finally:
+            left.cancel()
+            self._end_answer()
+
+    def head_lines(self, request: _DirectRequest, response: Response | EventStream) -> list[bytes]:
+        """Return the status and the headers of a response, and write the access log."""
         if self.access_log:
             self._log(request, response.status)
         lines = [_STATUS_LINES[response.status], _default_lines(self.server_state.default_headers)]
         for name, value in response.headers:
             lines += (name, b": ", value, b"\r\n")
+        if isinstance(response, EventStream):
+            lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"connection: close\r\n\r\n" if self._is_ending else b"\r\n")
-        if request.method != "HEAD":
-            lines.append(response.body)
-        self.transport.write(b"".join(lines))
+        return lines
+
+    def _end_answer(self) -> None:
+        self._is_answering = False
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
         if self._is_ending:
             self.transport.close()
             return
@@ -235,6 +268,11 @@ class DirectProtocol(HttpToolsProtocol):
             self._look_in(self.timeout_keep_alive)
         if self._waiting:
             self.loop.call_soon(self._go_on)  # not from here: there may be a thousand requests in line
+
+    def left(self) -> asyncio.Future[None]:
+        """Return what is done when the client has left, for the request that is under way."""
+        self._left = self.loop.create_future()
+        return self._left
 
     def scope_of(self, head: heads.Head) -> dict[str, Any]:
         """Return the ASGI scope of a request, for those who ask for it."""
@@ -295,6 +333,8 @@ class DirectProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._parts = []
         self._waiting = []
+        if self._left is not None and not self._left.done():
+            self._left.set_result(None)
 
     def on_message_begin(self) -> None:
         """Uvicorn has begun to read a request."""
@@ -305,6 +345,29 @@ class DirectProtocol(HttpToolsProtocol):
         """Uvicorn has read a request to its end."""
         self._is_parsing = False
         super().on_message_complete()
+
+
+class _DirectOutlet(Outlet):
+    """Sends an event stream over a connection, each chunk in one of HTTP's own (RFC 9112, section 7.1)."""
+
+    is_immediate = True
+
+    def __init__(self, connection: DirectProtocol, request: _DirectRequest) -> None:
+        self._connection = connection
+        self._request = request
+        self._transport = connection.transport
+
+    async def begin(self, response: EventStream) -> None:
+        self._transport.write(b"".join(self._connection.head_lines(self._request, response)))
+
+    def push(self, chunk: bytes) -> Awaitable[None] | None:
+        if not self._transport.is_closing():
+            self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        flow = self._connection.flow
+        return flow.drain() if flow.write_paused else None
+
+    async def end(self) -> None:
+        self._transport.write(b"0\r\n\r\n")
 
 
 _default: tuple[list[Header], bytes] = [], b""

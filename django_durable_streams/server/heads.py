@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import unquote
 
 from ..protocol import headers
 
@@ -38,14 +38,13 @@ _LEFT_ALONE = frozenset(
 
 
 class Head(NamedTuple):
-    """A request line and the headers after it; `path` is percent-decoded. `stays`: it may ask for a live read."""
+    """A request line and the headers after it; `path` is percent-decoded."""
 
     method: str
     path: str
     query: bytes
     headers: Mapping[bytes, bytes]
     content_length: int
-    stays: bool
 
 
 @lru_cache(maxsize=1024)
@@ -79,7 +78,6 @@ def read(head: bytes) -> Head | None:
         query,
         found,
         int(length),
-        b"live" in (unquote_to_bytes(query) if b"%" in query else query),
     )
 
 

@@ -15,6 +15,7 @@ from ..access.grants import Grant
 from ..conf import config
 from ..engine import Engine
 from ..engine.hub import Hub, Watch
+from ..engine.lane import Reply
 from ..engine.read_lane import View
 from ..protocol import caching, sse
 from ..protocol.errors import DurableStreamsError
@@ -46,7 +47,7 @@ class LongPoll:
         self._grant = grant
         self._watch: Watch | None = None
         self._hub = engine.hub(lasting=lasting)
-        self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._woken = Reply(loop=asyncio.get_running_loop())
 
     def notify(self) -> None:
         """The stream has changed: answer from here, or wake the one who waits."""
@@ -62,8 +63,7 @@ class LongPoll:
 
     def wake(self) -> None:
         """End the wait."""
-        if not self._woken.done():
-            self._woken.set_result(None)
+        self._woken.resolve(None)
 
     def tick(self, now: float) -> None:
         """Time passes; the wait has a timeout of its own, but what it stands on may end."""
@@ -73,7 +73,7 @@ class LongPoll:
     def _may_go_on(self, now: float) -> bool:
         return self._grant is None or self._grant.holds(now)
 
-    async def wait(self, disconnected: asyncio.Task[None] | None) -> View:
+    async def wait(self, disconnected: asyncio.Future[None] | None) -> View:
         """Return the stream and what has come past the position; where nothing came, the time is up.
 
         Args:

@@ -38,7 +38,6 @@ def test_a_plain_head_is_read() -> None:
     assert (found.method, found.path, found.query) == ("POST", "/v1/stream/a b", b"offset=-1")
     assert found.headers == {b"host": b"example.com", b"content-type": b"text/plain", b"content-length": b"12"}
     assert found.content_length == 12
-    assert not found.stays
 
 
 @pytest.mark.parametrize(
@@ -78,13 +77,6 @@ def test_a_plain_head_is_read() -> None:
 )
 def test_what_is_not_plain_is_left_to_the_server(data: bytes) -> None:
     assert heads.read(data) is None
-
-
-@pytest.mark.parametrize("query", [b"live=sse", b"offset=now&live=long-poll", b"%6cive=sse", b"l%69%76e=sse"])
-def test_what_may_be_a_live_read_is_marked(query: bytes) -> None:
-    found = heads.read(head(request=b"GET /a?" + query + b" HTTP/1.1"))
-    assert found is not None
-    assert found.stays
 
 
 token = st.text("abcXYZ-_!#09", min_size=1, max_size=8).map(str.encode)
