@@ -44,6 +44,17 @@ class Wire:
         content, self._received = self._received[:length], self._received[length:]
         return int(line.split()[1]), headers, content
 
+    def chunk(self) -> bytes:
+        """The next chunk of a response; empty at its end."""
+        while (end := self._received.find(b"\r\n")) < 0:
+            self._more()
+        size = int(self._received[:end], 16)
+        while len(self._received) < end + 2 + size + 2:
+            self._more()
+        chunk = self._received[end + 2 : end + 2 + size]
+        self._received = self._received[end + 2 + size + 2 :]
+        return chunk
+
     def is_closed(self) -> bool:
         """Whether the server has closed the connection, waiting for it."""
         return self.socket.recv(1) == b""
@@ -189,6 +200,32 @@ def test_a_reader_that_does_not_read_is_not_read_from(server: ProbedServer, wire
     assert server.memory_peak() - before < 64 * 1024 * 1024
     wire.socket.settimeout(10)
     assert wire.response()[2] == b"x" * 900_000
+
+
+def test_a_long_poll_is_answered_and_the_connection_goes_on(server: ProbedServer, wires: Wires) -> None:
+    path = server.create(b"x")
+    wire = wires(server)
+    wire.send(request("GET", f"{path}?offset=now&live=long-poll"), request("GET", path))
+    server.append(path, b"news")
+    assert wire.response()[2] == b"news"
+    assert wire.response()[2] == b"xnews"
+
+
+def test_events_come_in_chunks_and_the_connection_goes_on(server: ProbedServer, wires: Wires) -> None:
+    path = server.create(b"old")
+    wire = wires(server)
+    wire.send(request("GET", f"{path}?offset=-1&live=sse"), request("GET", path))
+    status, headers, _ = wire.response()
+    assert (status, headers["transfer-encoding"]) == (200, "chunked")
+    assert b"data:old\n" in wire.chunk()
+    server.append(path, b"new")
+    assert b"data:new\n" in wire.chunk()
+    server.append(path, b"last", Stream_Closed="true")
+    last = wire.chunk()
+    assert b"data:last\n" in last
+    assert b'"streamClosed":true' in last
+    assert wire.chunk() == b""
+    assert wire.response()[2] == b"oldnewlast"
 
 
 def test_the_access_log_is_written() -> None:
