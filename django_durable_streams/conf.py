@@ -116,7 +116,7 @@ def _read() -> Config:
     known = {known.name.upper(): known.name for known in fields(Config)}
     values = {known[key]: value for key, value in given.items() if key in known}
     for name in ("trusted_proxies", "path_patterns", "content_types", "cors_origins"):
-        if name in values:
+        if isinstance(values.get(name), list):
             values[name] = tuple(values[name])
     return Config(**values)
 

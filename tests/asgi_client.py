@@ -8,13 +8,13 @@ __all__ = ["ROOT", "AsgiClient", "Exchange", "Headers", "Message", "Reply", "enc
 
 
 class AsgiClient(StreamClient):
-    """Sends requests for streams to an application. Tests have a time limit of their own.
+    """Sends requests for streams to an application. Tests have a time limit of their own, and nothing is made easy.
 
     http_version: what the server that is not there says that the client speaks.
     """
 
     def __init__(self, application: Any, *, root: str = ROOT, http_version: str = "1.1") -> None:
-        super().__init__(application, root=root, timeout=None, http_version=http_version)
+        super().__init__(application, root=root, timeout=None, http_version=http_version, enforce_csrf_checks=True)
 
     async def create(self, path: str, body: bytes = b"", kind: str = "text/plain", **headers: str) -> Reply:
         """Create a stream. Keywords are headers, with underscores for hyphens."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from django.http import HttpRequest
@@ -33,17 +33,26 @@ def client_address(source: Mapping[str, Any] | HttpRequest, forwarded: bytes | N
     return _behind(peer, forwarded.decode("latin-1"), proxies)
 
 
+def networks(proxies: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
+    """Return the networks that a setting names.
+
+    Raises:
+        ValueError: one is neither a network nor an address.
+    """
+    return [ip_network(proxy, strict=False) for proxy in proxies]
+
+
 @lru_cache(maxsize=1024)
 def _behind(peer: str, forwarded: str, proxies: tuple[str, ...]) -> str:
     """Return the nearest address that is no proxy of ours. Each proxy writes down, on the right, whom it heard from."""
-    networks = [ip_network(proxy, strict=False) for proxy in proxies]
+    known = networks(proxies)
 
     def trusted(address: str) -> bool:
         try:
             found = ip_address(address)
         except ValueError:
             return False
-        return any(found.version == network.version and found in network for network in networks)
+        return any(found.version == network.version and found in network for network in known)
 
     # A peer without an address is at the other end of a Unix socket: a proxy on this machine.
     nearest = peer

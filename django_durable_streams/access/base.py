@@ -49,6 +49,9 @@ class Permission:
     in_memory: ClassVar[bool] = False
     """Whether the methods ask nothing but memory. They are then called in the event loop, which must never wait."""
 
+    needs_user: ClassVar[bool] = True
+    """Whether the methods look at the user. Where no permission does, nobody is looked up."""
+
     challenge: str | None = None
     """`WWW-Authenticate` for those who came without credentials, where a token would help them."""
 

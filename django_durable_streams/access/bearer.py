@@ -44,6 +44,7 @@ class BearerTokens(Permission):
     """
 
     in_memory = True
+    needs_user = False
     challenge = "Bearer"
 
     def __init__(

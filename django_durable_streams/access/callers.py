@@ -10,12 +10,10 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
-from django.db import Error
 from django.http import HttpRequest, parse_cookie
 from django.middleware.csrf import CSRF_SESSION_KEY
 
 from ..conf import config
-from ..protocol.errors import ServiceUnavailable
 from . import sessions, threads
 from .base import User
 
@@ -100,9 +98,8 @@ class Callers:
         user = getattr(request, "user", None)
         if user is None:
             user = sessions.anonymous()
-        enforced = not getattr(request, "_dont_enforce_csrf_checks", False)
-        ambient = bool(user.is_authenticated) and enforced
         self._prepare(user)
+        ambient = bool(user.is_authenticated)
         return Caller(user, ambient=ambient, csrf_secret=_csrf_secret(getattr(request, "session", None)))
 
     def again(self, source: Source, cookies: bytes | None, caller: Caller) -> Caller | Awaitable[Caller]:
@@ -143,11 +140,7 @@ class Callers:
         """Look callers up by the keys of their sessions, all at once. For the thread."""
         forgotten = self._forgotten
         wanted = set(keys)
-        try:
-            found = self._look_up(wanted)
-        except Error:
-            refusal = ServiceUnavailable("It cannot be found out who is asking. Try again.", ((b"retry-after", b"1"),))
-            return [refusal] * len(keys)
+        found = self._look_up(wanted)
         with self._lock:
             if forgotten == self._forgotten:  # else what was read may be what was to be forgotten
                 self._remember(found)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
 from django.core.signals import setting_changed
 from django.http import HttpRequest, parse_cookie
 from django.middleware.csrf import CSRF_SESSION_KEY, CsrfViewMiddleware
@@ -17,6 +18,10 @@ MAX_REMEMBERED = 1024
 
 MAX_REMEMBERED_BYTES = 4096
 """Size of the headers up to which an answer is remembered."""
+
+EXEMPT = "_dont_enforce_csrf_checks"
+"""What Django's test client sets on requests, so that they pass; and middleware that does not rely on cookies. Here it
+may be a key of the scope as well."""
 
 _HEADERS = {
     b"cookie": "HTTP_COOKIE",
@@ -37,6 +42,8 @@ def refusal(caller: Caller, source: Source, headers: Mapping[bytes, bytes]) -> s
         source: the ASGI scope, or Django's request.
         headers: of the request, by their names in lower case.
     """
+    if _is_exempt(source):
+        return None
     scheme = source.scheme if isinstance(source, HttpRequest) else source.get("scheme", "http")
     key = (scheme, caller.csrf_secret, *[headers.get(name) for name in _names()])
     try:
@@ -48,6 +55,12 @@ def refusal(caller: Caller, source: Source, headers: Mapping[bytes, bytes]) -> s
             _remembered.clear()
         _remembered[key] = found
     return found
+
+
+def _is_exempt(source: Source) -> bool:
+    if not isinstance(source, HttpRequest):
+        return bool(source.get(EXEMPT))
+    return bool(getattr(source, EXEMPT, False) or (isinstance(source, ASGIRequest) and source.scope.get(EXEMPT)))
 
 
 _remembered: dict[tuple[str | bytes | None, ...], str | None] = {}

@@ -12,6 +12,7 @@ from django.core import exceptions
 from django.core.signals import setting_changed
 
 from ..conf import Config, config
+from ..engine.engine import at_stop
 from ..protocol import headers, paths
 from ..protocol.errors import DurableStreamsError, NotAuthenticated, PermissionDenied
 from . import csrf, threads
@@ -23,6 +24,7 @@ from .making import is_asynchronous, make_permissions
 from .models import AllowAll
 from .rates import RateLimits
 from .request import AccessRequest
+from .sessions import anonymous
 
 if TYPE_CHECKING:
     from ..server.messages import Request
@@ -66,6 +68,8 @@ class Guard:
         # Whatever else would be asked: one who allows everything allows it.
         self._opens = any(type(permission) is AllowAll for permission in self.permissions)
         self._judges = {action: [_judge(known, action) for known in self.permissions] for action in Action}
+        self._needs_caller = bool(settings.rate_limits) or any(known.needs_user for known in self.permissions)
+        self._nobody = Caller(anonymous())
         self._rates = RateLimits(settings.rate_limits, settings.rate_limit_cache) if settings.rate_limits else None
         self._allowed = Allowed(settings) if Allowed.is_needed(settings) else None
         # What a project has written may ask for the task that it runs in, as asyncio.timeout does.
@@ -95,8 +99,10 @@ class Guard:
         if self._opens and self._rates is None:
             return
         view = AccessRequest(request)
-        found = request.caller or self.callers.of_source(request.source, request.headers.get(b"cookie"))
-        caller = found if isinstance(found, Caller) else await found
+        caller = request.caller or self._nobody
+        if request.caller is None and self._needs_caller:
+            found = self.callers.of_source(request.source, request.headers.get(b"cookie"))
+            caller = found if isinstance(found, Caller) else await found
         if self._rates is not None:
             await self._rates.count(action, caller, view)
         if not self._opens:
@@ -209,3 +215,4 @@ def _forget(**kwargs: Any) -> None:
 
 
 setting_changed.connect(_forget, dispatch_uid="durable_streams.guard")
+at_stop(_forget)

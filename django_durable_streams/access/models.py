@@ -57,6 +57,7 @@ class AllowAll(Permission):
     """Everybody may do everything. For development, and where something in front decides."""
 
     in_memory = True
+    needs_user = False
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
         return True

@@ -69,6 +69,7 @@ class SignedURLs(Permission):
     """Whoever comes with a signature for this stream and action, unexpired, may do it, logged in or not."""
 
     in_memory = True
+    needs_user = False
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
         return _allows(Action.CREATE, path, request)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from threading import Lock
 from typing import Any, TypeVar, cast
 
-from django.db import connections, router
+from django.db import Error, connections
 
 from ..conf import config
-from ..engine.engine import at_stop
+from ..engine.engine import at_stop, engine_for
 from ..engine.lane import Lane
 from ..engine.line import Line
-from ..models import Stream
+from ..engine.pulse import Pulse
+from ..protocol.errors import ServiceUnavailable
+
+logger = logging.getLogger("django_durable_streams.access")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,7 +31,7 @@ JUDGES = 4
 
 BATCH_SIZE = 500
 
-_lanes: dict[str, Lane[tuple[Together, Any]]] = {}
+_lanes: dict[str, _Lane] = {}
 _turn = itertools.count()
 _lock = Lock()
 
@@ -39,7 +43,7 @@ def look_up(work: Callable[[Sequence[T]], Sequence[R | Exception]], item: T) -> 
 
 def count(work: Callable[[Sequence[T]], Sequence[R | Exception]], item: T) -> Awaitable[R]:
     """The same in the thread that talks to the cache."""
-    return cast("Awaitable[R]", _lane("limits").submit((work, item)))
+    return cast("Awaitable[R]", _lane("limits", asks_database=False).submit((work, item)))
 
 
 def call(function: Callable[[], T]) -> Awaitable[T]:
@@ -57,35 +61,68 @@ def _call_all(functions: Sequence[Callable[[], object]]) -> Sequence[object]:
     return found
 
 
-def _lane(name: str) -> Lane[tuple[Together, Any]]:
+class _Lane(Lane[tuple[Together, Any]]):
+    """A lane that does what waits grouped by what is to be done.
+
+    Args:
+        pulse: whether the database answers. None: what is done here does not ask it.
+    """
+
+    def __init__(self, name: str, using: str, pulse: Pulse | None) -> None:
+        self._pulse = pulse
+        line = pulse.line() if pulse is not None else Line(using)
+        super().__init__(f"durable-streams-access-{name}", line, self._do_or_refuse, config().queue_size, BATCH_SIZE)
+
+    def _do_or_refuse(self, tasks: Sequence[tuple[Together, Any]]) -> Sequence[object]:
+        if self._pulse is None:
+            return self._do_all(tasks)
+        if self._pulse.answers:
+            with self._line:
+                try:
+                    self._line.open()
+                except Error as error:
+                    self._pulse.suspect(error)
+                else:
+                    return self._do_all(tasks)
+        return [ServiceUnavailable("The database does not answer. Try again.")] * len(tasks)
+
+    def _do_all(self, tasks: Sequence[tuple[Together, Any]]) -> Sequence[object]:
+        groups: dict[Together, list[int]] = {}
+        for index, (work, _) in enumerate(tasks):
+            groups.setdefault(work, []).append(index)
+        found: list[object] = [None] * len(tasks)
+        for work, indices in groups.items():
+            values = self._do_once_or_twice(work, [tasks[index][1] for index in indices])
+            for index, value in zip(indices, values, strict=True):
+                found[index] = value
+        if any(connection.errors_occurred for connection in connections.all(initialized_only=True)):
+            self._line.close()
+        return found
+
+    def _do_once_or_twice(self, work: Together, items: Sequence[Any]) -> Sequence[object]:
+        try:
+            try:
+                return work(items)
+            except Error:  # it may only have been the connection
+                self._line.close()
+                self._line.open()
+                return work(items)
+        except Error as error:
+            logger.error("It cannot be found out who is asking: %s", error)
+            return [ServiceUnavailable("It cannot be found out who is asking. Try again.")] * len(items)
+        except Exception as error:
+            return [error] * len(items)
+
+
+def _lane(name: str, *, asks_database: bool = True) -> _Lane:
     lane = _lanes.get(name)
     if lane is None:
+        engine = engine_for()
         with _lock:
             lane = _lanes.get(name)
             if lane is None:
-                line = Line(router.db_for_read(Stream))
-                lane = Lane(f"durable-streams-access-{name}", line, _work, config().queue_size, BATCH_SIZE)
-                _lanes[name] = lane
+                lane = _lanes[name] = _Lane(name, engine.using, engine.pulse if asks_database else None)
     return lane
-
-
-def _work(tasks: Sequence[tuple[Together, Any]]) -> Sequence[object]:
-    """Do what waits, grouped by what is to be done."""
-    groups: dict[Together, list[int]] = {}
-    for index, (work, _) in enumerate(tasks):
-        groups.setdefault(work, []).append(index)
-    found: list[object] = [None] * len(tasks)
-    for work, indices in groups.items():
-        try:
-            values = work([tasks[index][1] for index in indices])
-        except Exception as error:
-            values = [error] * len(indices)
-        for index, value in zip(indices, values, strict=True):
-            found[index] = value
-    for connection in connections.all(initialized_only=True):
-        if connection.errors_occurred:
-            connection.close_if_unusable_or_obsolete()
-    return found
 
 
 @at_stop

@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from asgiref.sync import sync_to_async
 
+from ..access.csrf import EXEMPT as CSRF_EXEMPT
 from ..server.asgi import DurableStreams
 from .events import Event, EventParser
 
@@ -203,6 +204,7 @@ class StreamClient:
         headers: go with every request.
         timeout: seconds to wait for each piece of a response; None waits for ever.
         http_version: what the server that is not there says that the client speaks.
+        enforce_csrf_checks: whether requests of somebody who is logged in need the token, as in `django.test.Client`.
     """
 
     def __init__(
@@ -213,12 +215,14 @@ class StreamClient:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = TIMEOUT,
         http_version: str = "1.1",
+        enforce_csrf_checks: bool = False,
     ) -> None:
         self.application = application if application is not None else DurableStreams()
         self.root = root
         self.headers: dict[str, str] = {**(headers or {})}
         self.timeout = timeout
         self.http_version = http_version
+        self.enforce_csrf_checks = enforce_csrf_checks
 
     def force_login(self, user: Any) -> None:
         """Log a user in, as `django.test.Client.force_login` does."""
@@ -278,6 +282,7 @@ class StreamClient:
             "headers": pairs,
             "client": ("127.0.0.1", 50_000),
             "server": ("testserver", 80),
+            CSRF_EXEMPT: not self.enforce_csrf_checks,
         }
         return Exchange(self.application, scope, [body] if isinstance(body, bytes) else body, self.timeout)
 

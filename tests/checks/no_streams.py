@@ -1,0 +1,3 @@
+"""URLs without streams."""
+
+urlpatterns: list[object] = []

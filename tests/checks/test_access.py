@@ -1,0 +1,105 @@
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.checks import run_checks
+from django.test import override_settings
+
+from django_durable_streams.checks.access import check_open, check_permission
+from django_durable_streams.permissions import AccessRequest, Permission
+from tests.overriding import override_streams
+
+HERE = "tests.checks.test_access"
+PACKAGE = "django_durable_streams.permissions"
+JWT = {"CLASS": f"{PACKAGE}.BearerTokens", "KEY": "x" * 32, "ALGORITHMS": ["HS256"]}
+OWNER = {"CLASS": f"{PACKAGE}.Owner", "OWNER": "users/{user.pk}/**"}
+
+
+def ids(permission: Any) -> list[str | None]:
+    with override_streams(PERMISSION=permission):
+        return [message.id for message in check_permission(None)]
+
+
+@pytest.mark.parametrize(
+    "permission",
+    [
+        f"{PACKAGE}.ModelPermissions",
+        f"{PACKAGE}.ReadOnly",
+        f"{PACKAGE}.AllowAll",
+        JWT,
+        OWNER,
+        {"CLASS": f"{PACKAGE}.RestFramework"},
+        [f"{PACKAGE}.SignedURLs", OWNER],
+    ],
+    ids=str,
+)
+def test_what_is_shipped_is_fine(permission: Any) -> None:
+    assert ids(permission) == []
+
+
+@pytest.mark.parametrize(
+    "permission",
+    ["no.such.Class", "os.path.join", 5, {"CLASS": f"{PACKAGE}.Owner"}, {**JWT, "ALGORITHMS": ["none"]}, []],
+    ids=str,
+)
+def test_a_permission_that_cannot_be_made_is_an_error(permission: Any) -> None:
+    assert ids(permission) == ["durable_streams.E005"]
+
+
+class WrongArguments(Permission):
+    def can_read(self, user: Any) -> bool:  # type: ignore[override]
+        return True
+
+
+class Misspelt(Permission):
+    def can_raed(self, user: Any, path: str, request: AccessRequest) -> bool:
+        return True
+
+
+def test_methods_that_cannot_be_called_or_never_are() -> None:
+    assert ids(f"{HERE}.WrongArguments") == ["durable_streams.E006"]
+    with override_streams(PERMISSION=f"{HERE}.Misspelt"):
+        (message,) = check_permission(None)
+    assert (message.id, message.hint) == ("durable_streams.W001", "Did you mean can_read?")
+
+
+def without(*apps: str) -> override_settings:
+    return override_settings(INSTALLED_APPS=[app for app in settings.INSTALLED_APPS if app not in apps])
+
+
+def test_users_have_to_be_there_where_they_are_asked_about() -> None:
+    with without("django.contrib.auth", "django.contrib.admin"):
+        assert ids(OWNER) == ["durable_streams.E007"]
+        assert ids([f"{PACKAGE}.SignedURLs", JWT]) == []
+    with without("django.contrib.sessions"):
+        assert ids(OWNER) == ["durable_streams.W003"]
+        assert ids(JWT) == []
+
+
+class OwnMiddleware:
+    pass
+
+
+@pytest.mark.parametrize("middleware", [[], [f"{HERE}.OwnMiddleware"], ["no.such.Middleware"]], ids=str)
+def test_users_have_to_be_logged_in_at_the_urls_too(middleware: list[str]) -> None:
+    with override_settings(MIDDLEWARE=middleware):
+        assert ids(OWNER) == ["durable_streams.W004"]
+        assert ids(f"{PACKAGE}.SignedURLs") == []
+        with override_settings(ROOT_URLCONF="tests.checks.no_streams"):
+            assert ids(OWNER) == []
+
+
+def test_shared_caches_are_for_what_everybody_may_read() -> None:
+    for permission, expected in ((OWNER, ["durable_streams.W005"]), (f"{PACKAGE}.ReadOnly", [])):
+        with override_streams(CACHE_SCOPE="public", PERMISSION=permission):
+            assert [message.id for message in check_permission(None)] == expected
+
+
+@pytest.mark.django_db
+def test_what_is_open_is_a_warning_before_it_is_deployed() -> None:
+    for permission, expected in ((f"{PACKAGE}.AllowAll", 1), ([OWNER, f"{PACKAGE}.AllowAll"], 1), (OWNER, 0), ("x", 0)):
+        with override_streams(PERMISSION=permission):
+            assert [message.id for message in check_open(None)] == ["durable_streams.W002"] * expected
+    for deploy in (True, False):
+        found = {message.id for message in run_checks(include_deployment_checks=deploy)}
+        assert ("durable_streams.W002" in found) is deploy

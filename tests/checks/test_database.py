@@ -1,0 +1,73 @@
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.test import override_settings
+
+from django_durable_streams.checks.database import check_database
+
+IMMEDIATE = {"transaction_mode": "IMMEDIATE"}
+WAL = {"init_command": "PRAGMA journal_mode=WAL;"}
+
+
+@contextmanager
+def database(vendor: str = "sqlite", **given: Any) -> Iterator[None]:
+    """Other settings of the default database, which is not used meanwhile."""
+    connection = connections["default"]
+    before, kind = connection.settings_dict, type(connection).vendor
+    connection.settings_dict = {**before, **given}
+    connection.vendor = vendor
+    try:
+        yield
+    finally:
+        connection.settings_dict = before
+        connection.vendor = kind
+
+
+def ids(vendor: str = "sqlite", **given: Any) -> list[str | None]:
+    with database(vendor, **given):
+        return [message.id for message in check_database(None)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({**IMMEDIATE, **WAL}, []),
+        ({"transaction_mode": "immediate", "init_command": "pragma JOURNAL_MODE = 'wal'"}, []),
+        ({"transaction_mode": "EXCLUSIVE", **WAL}, []),
+        (WAL, ["durable_streams.W006"]),
+        ({**WAL, "transaction_mode": "DEFERRED"}, ["durable_streams.W006"]),
+        (IMMEDIATE, ["durable_streams.W007"]),
+        ({**IMMEDIATE, "init_command": "PRAGMA journal_mode=DELETE"}, ["durable_streams.W007"]),
+        ({}, ["durable_streams.W006", "durable_streams.W007"]),
+    ],
+)
+def test_sqlite(options: dict[str, str], expected: list[str], tmp_path: Path) -> None:
+    assert ids(NAME=tmp_path / "none.sqlite3", OPTIONS=options) == expected
+
+
+def test_a_file_of_sqlite_says_itself_that_it_is_in_wal_mode(tmp_path: Path) -> None:
+    for mode, expected in (("WAL", []), ("DELETE", ["durable_streams.W007"])):
+        path = tmp_path / f"{mode}.sqlite3"
+        connection = sqlite3.connect(path)
+        connection.execute(f"PRAGMA journal_mode={mode}")
+        connection.execute("CREATE TABLE t (x)")
+        connection.close()
+        assert ids(NAME=path, OPTIONS=IMMEDIATE) == expected
+
+
+@pytest.mark.parametrize("name", [":memory:", "file:x?mode=memory&cache=shared"])
+def test_in_memory_there_is_no_wal(name: str) -> None:
+    assert ids(NAME=name, OPTIONS=IMMEDIATE) == []
+
+
+def test_connections_that_are_kept_are_left_behind_under_asgi() -> None:
+    with override_settings(ASGI_APPLICATION="config.asgi.application"):
+        assert ids("postgresql", CONN_MAX_AGE=60) == ["durable_streams.W008"]
+        assert ids("postgresql", CONN_MAX_AGE=None) == ["durable_streams.W008"]
+        assert ids("postgresql", CONN_MAX_AGE=0) == []
+    assert ids("postgresql", CONN_MAX_AGE=60) == []
