@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import admin, messages
@@ -10,6 +11,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.urls import URLPattern, path
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
@@ -145,7 +148,7 @@ class StreamAdmin(Writing, Tail, Deletion):
             return None
         if stream.deadline is None:
             return _("never")
-        return _moment(stream.deadline, _("in %s") % timeuntil(stream.deadline, depth=1))
+        return _moment(stream.deadline, _("in %s") % timeuntil(stream.deadline, depth=1), _("in under a minute"))
 
     @admin.display(description=gettext_lazy("forked from"))
     def forked_from(self, stream: Stream) -> SafeString | None:
@@ -159,10 +162,11 @@ class StreamAdmin(Writing, Tail, Deletion):
         """Return when something was appended last."""
         if stream.appended_at is None:
             return None
-        return _moment(stream.appended_at, _("%s ago") % timesince(stream.appended_at, depth=1))
+        return _moment(stream.appended_at, _("%s ago") % timesince(stream.appended_at, depth=1), _("just now"))
 
 
-def _moment(moment: Any, text: str) -> SafeString:
-    return format_html(
-        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), moment.isoformat(" ", "seconds"), text
-    )
+def _moment(moment: datetime, distance: str, close: str) -> SafeString:
+    """Return a moment by how far away it is, or the word for one that is close."""
+    text = close if abs(moment - timezone.now()) < timedelta(minutes=1) else distance
+    shown = date_format(timezone.localtime(moment), "DATETIME_FORMAT")
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), shown, text)

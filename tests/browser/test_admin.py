@@ -59,6 +59,7 @@ def visit(chromium, server) -> Iterator[Callable[..., Visitor]]:
         visitor.page.locator("#id_username").fill(user)
         visitor.page.locator("#id_password").fill(PASSWORD)
         visitor.page.get_by_role("button", name="Log in").click()
+        visitor.page.wait_for_url("**" + LIST)
         return visitor
 
     yield begin

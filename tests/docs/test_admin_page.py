@@ -1,0 +1,58 @@
+"""What the page about the admin says is so."""
+
+import re
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Permission
+from django.template.defaultfilters import filesizeformat
+
+from django_durable_streams.admin import StreamAdmin, changelist, looking, options, rendering
+from django_durable_streams.admin.states import State
+from django_durable_streams.models import Stream
+from tests.docs.pages import ROOT, blocks, code, section, table
+
+ADMIN = ROOT / "docs" / "admin.md"
+
+
+def words() -> str:
+    return " ".join(ADMIN.read_text().split())
+
+
+def size(count: int) -> str:
+    return filesizeformat(count).replace("\xa0", " ").replace(".0", "").replace("KB", "KiB")
+
+
+def test_the_numbers_are_those_of_the_code() -> None:
+    text = words()
+    assert f"at most {options.MAX_ACTED_ON:,} streams at once" in text
+    assert f"Up to {changelist.COUNT_LIMIT:,} streams are counted" in text
+    assert f"up to {looking.PAGE_MESSAGES}, and about {size(looking.PAGE_BYTES)}" in text
+    assert f"by more than {size(looking.PAGE_BYTES)}, is brought to the end" in text
+    assert f"{size(rendering.IN_LIST.text)} of text or {size(rendering.IN_LIST.binary)}, with" in text
+    assert f"({size(rendering.ALONE.text)} of text, {size(rendering.ALONE.binary)} in hexadecimal)" in text
+    assert looking.POLL_SECONDS == 2
+    script = (ROOT / "django_durable_streams" / "static" / "durable_streams" / "tail.js").read_text()
+    assert re.findall(r"const (\w+) = (\d+);", script) == [("MOST_MESSAGES", "500"), ("LONGEST_WAIT", "30")]
+    assert "keeps the last 500 messages" in text
+
+
+def test_the_states_are_all_there() -> None:
+    assert [row[0] for row in table(section(ADMIN, "The list"))] == [str(label) for label in State.labels]
+
+
+@pytest.mark.django_db
+def test_the_permissions_are_djangos() -> None:
+    shown = {code(row[0]) for row in table(section(ADMIN, "Who may do what"))}
+    found = Permission.objects.filter(content_type__model="stream").values_list("codename", flat=True)
+    assert shown == {f"durable_streams.{name}" for name in found}
+
+
+def test_a_subclass_can_be_registered_as_shown() -> None:
+    (block,) = blocks(ADMIN, "python")
+    try:
+        exec(block.text, {"__name__": "ours"})
+        assert type(admin.site.get_model_admin(Stream)).__name__ == "OurStreamAdmin"
+    finally:
+        admin.site.unregister(Stream)
+        admin.site.register(Stream, StreamAdmin)
