@@ -8,6 +8,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Permission, User
 from django.db import connection
+from django.test import AsyncClient, Client
 
 from django_durable_streams.engine.engine import running_engines
 from django_durable_streams.models import Stream
@@ -62,6 +63,21 @@ class TestInsideATransaction:
         assert found[:3] == [[1], [2], [3]]
         assert found[3]["streamClosed"] is True
         assert len(found) == 4
+
+    def test_djangos_own_clients_see_it_through_the_urls(self, inline: None) -> None:
+        stream = Stream.objects.create(path="a", content_type=TEXT, data="one ")
+        assert Client().get("/v1/stream/a").content == b"one "
+        assert Client().post("/v1/stream/a", b"two ", content_type=TEXT).status_code == 204
+
+        async def talk() -> None:
+            client = AsyncClient()
+            assert (await client.post("/v1/stream/a", b"three", content_type=TEXT)).status_code == 204
+            response = await client.get("/v1/stream/a", {"offset": "-1", "live": "long-poll"})
+            assert response.content == b"one two three"
+
+        async_to_sync(talk)()
+        assert list(stream.read()) == ["one ", "two ", "three"]
+        assert connection.in_atomic_block
 
     def test_permissions_see_the_users_of_the_test(self, inline: None, settings: Any) -> None:
         settings.DURABLE_STREAMS = {}

@@ -32,7 +32,7 @@ class _DjangoRequest(Request):
     def __init__(self, request: HttpRequest, path: str) -> None:
         self.can_stream = isinstance(request, ASGIRequest)
         if isinstance(request, ASGIRequest):
-            found, query = _asgi_headers(request), request.scope["query_string"]
+            found, query = _asgi_headers(request), _asgi_query(request)
         else:
             found, query = _wsgi_headers(request), request.META.get("QUERY_STRING", "").encode("latin-1")
         super().__init__(request.method or "", path, query, found)
@@ -113,6 +113,11 @@ async def _events(response: EventStream) -> AsyncIterator[bytes]:
 
 def _asgi_headers(request: ASGIRequest) -> list[Header]:
     return [(name.lower(), value) for name, value in request.scope["headers"]]
+
+
+def _asgi_query(request: ASGIRequest) -> bytes:
+    query: bytes | str = request.scope["query_string"]
+    return query if isinstance(query, bytes) else query.encode()  # as Django's AsyncClient has it
 
 
 def _wsgi_headers(request: HttpRequest) -> list[Header]:
