@@ -18,6 +18,7 @@ from django_durable_streams.protocol.errors import (
     InvalidHeader,
     InvalidJSON,
     InvalidPath,
+    ProducerFenced,
     ProducerSequenceGap,
     SequenceConflict,
     StreamClosed,
@@ -25,7 +26,7 @@ from django_durable_streams.protocol.errors import (
     StreamGone,
     StreamNotFound,
 )
-from django_durable_streams.store import calls
+from django_durable_streams.store import calls, writing
 from django_durable_streams.store.operations import Append, Create
 
 JSON = "application/json"
@@ -245,6 +246,32 @@ class TestManyMessages:
         text = Stream.objects.create(path="t", content_type="text/plain")
         assert text.append_many(["one", "two", "three"], batch_bytes=5) == 3
         assert list(text.read()) == ["one", "two", "three"]
+
+    @pytest.mark.parametrize("content_type", [JSON, "text/plain"])
+    def test_a_producers_can_be_repeated(self, content_type):
+        stream = Stream.objects.create(path="p", content_type=content_type)
+        values = [f"{number}" for number in range(100)]
+        assert stream.append_many(values[:60], producer=("import", 0, 0), batch_bytes=50) == 60
+        assert stream.append_many(values, producer=("import", 0, 0), batch_bytes=70) == 100
+        assert list(stream.read()) == values
+        with pytest.raises(ProducerSequenceGap):
+            stream.append_many(values, producer=("import", 0, 101))
+        stream.append("x", producer=("import", 1, 0))
+        with pytest.raises(ProducerFenced):
+            stream.append_many(values, producer=("import", 0, 100))
+
+    def test_many_small_ones_are_written_some_at_a_time(self, monkeypatch):
+        sizes = []
+
+        def apply(operations, using, **options):
+            sizes.append(len(operations))
+            return real_apply(operations, using, **options)
+
+        real_apply = writing.apply
+        stream = Stream.objects.create(path="p", content_type="text/plain")
+        monkeypatch.setattr(writing, "apply", apply)
+        assert stream.append_many("x" for _ in range(25_000)) == 25_000
+        assert sizes == [10_000, 10_000, 5_000]
 
     def test_none_is_none(self, chat):
         assert chat.append_many([]) == 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from datetime import datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any, Unpack
 
 from asgiref.sync import sync_to_async
@@ -65,29 +66,41 @@ class StreamMethods(models.Model):
         """
         return self._append(encode(self.content_type, value), close=close, seq=seq, producer=producer)
 
-    def append_many(self, values: Iterable[Data], *, batch_bytes: int | None = None) -> int:
-        """Append many messages, and return how many: in one transaction, about `batch_bytes` of them at a time.
+    def append_many(
+        self,
+        values: Iterable[Data],
+        *,
+        batch_bytes: int | None = None,
+        producer: ProducerClaim | tuple[str, int, int] | None = None,
+    ) -> int:
+        """Append many messages in one transaction, and return how many they are.
 
         Memory stays bounded however many there are; readers see them when the transaction commits.
+
+        Args:
+            batch_bytes: about how many bytes are written at a time, a page's if it is left out.
+            producer: id, epoch, and the sequence number of the first message; each takes one. So the call can be
+                repeated: what is there already is passed over.
 
         Raises:
             The errors of `append`; then none of the messages is there.
         """
         from ..store import calls
 
-        count = 0
+        total = 0
 
         def encoded() -> Iterator[bytes]:
-            nonlocal count
+            nonlocal total
             for value in values:
+                total += 1
                 yield encode(self.content_type, value)
-                count += 1
 
+        claims = _claims(ProducerClaim(*producer)) if producer is not None else None
         portions = _portions(encoded(), batch_bytes or config().page_bytes)
-        result = calls.append_all((self._appends(portion) for portion in portions), self._alias())
+        result = calls.append_all((self._appends(portion, claims) for portion in portions), self._alias())
         if result is not None:
             self._has_become(result)
-        return count
+        return total
 
     def close(self) -> None:
         """Close the stream: nothing can be appended any more, and readers learn that they have it all (5.3)."""
@@ -257,12 +270,14 @@ class StreamMethods(models.Model):
         start = 0 if isinstance(position, offsets.Sentinel) else position
         return calls.segments(self.path, start, self._alias(), config().page_bytes)
 
-    def _appends(self, encoded: list[bytes]) -> list[Append]:
+    def _appends(self, encoded: list[bytes], claims: Iterator[ProducerClaim] | None) -> list[Append]:
         """Return the appends for some messages: one for all in JSON mode, where they stay apart, else one each."""
         from ..store.operations import Append
 
         if not all(encoded):
             raise EmptyAppend("There is nothing to append.")
+        if claims is not None:
+            return [Append(self.path, self.content_type, part, producer=next(claims)) for part in encoded]
         parts = [b"".join(encoded)] if content.is_json(self.content_type) else encoded
         return [Append(self.path, self.content_type, part) for part in parts]
 
@@ -290,6 +305,15 @@ class StreamMethods(models.Model):
         self.closed = result.closed
 
 
+MAX_PORTION = 10_000
+"""Messages that are written at a time at the most, however small they are."""
+
+
+def _claims(first: ProducerClaim) -> Iterator[ProducerClaim]:
+    """Yield a producer's claims from one on."""
+    return (first._replace(seq=seq) for seq in count(first.seq))
+
+
 def _portions(parts: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
     """Yield parts in lists of about a size in bytes."""
     portion: list[bytes] = []
@@ -297,7 +321,7 @@ def _portions(parts: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
     for part in parts:
         portion.append(part)
         collected += len(part)
-        if collected >= size:
+        if collected >= size or len(portion) >= MAX_PORTION:
             yield portion
             portion, collected = [], 0
     if portion:
