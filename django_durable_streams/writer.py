@@ -220,7 +220,7 @@ class Writer:
         clock = asyncio.get_running_loop().time
         due = clock()
         try:
-            while await self._something(due - clock()):
+            while await self._something(due):
                 due = clock() + self._interval
                 batch, self._buffer, self._size = self._buffer, [], 0
                 self._in_flight = True
@@ -235,18 +235,17 @@ class Writer:
             async with self._changed:
                 self._changed.notify_all()
 
-    async def _something(self, delay: float) -> bool:
+    async def _something(self, due: float) -> bool:
         """Wait until there is something to commit and it is time for it. False: that was all."""
         async with self._changed:
             while not self._buffer and not self._ending:
                 await self._changed.wait()
-        if delay > 0:
-            try:
-                async with asyncio.timeout(delay), self._changed:
-                    while not (self._ending or self._hurried or self._is_full()):
-                        await self._changed.wait()
-            except TimeoutError:
-                pass
+        try:
+            async with asyncio.timeout_at(due), self._changed:
+                while not (self._ending or self._hurried or self._is_full()):
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
         self._hurried = False
         return bool(self._buffer)
 
