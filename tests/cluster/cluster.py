@@ -25,6 +25,7 @@ class Cluster:
 
     database: whose; None for a SQLite file.
     redis: what wakes readers on other servers; None for nothing.
+    options: for the end of the database's URL, such as `?pool=true`.
     """
 
     def __init__(
@@ -34,11 +35,12 @@ class Cluster:
         redis: Redis | None = None,
         *,
         long_poll_timeout: float = 2.0,
+        options: str = "",
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="durable-streams-cluster-")
         file = Path(self._folder.name) / "db.sqlite3"
-        self.database_url = database.new_database() if database is not None else f"sqlite:///{file}"
+        self.database_url = (database.new_database() if database is not None else f"sqlite:///{file}") + options
         migrate(example_environment({"DATABASE_URL": self.database_url}))
         variables = {**({"REDIS_URL": redis.url} if redis is not None else {}), **(env or {})}
         self.servers = [
