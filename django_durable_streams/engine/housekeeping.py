@@ -126,9 +126,8 @@ class Housekeeper:
 
     def _clean_up(self) -> None:
         try:
-            with self._line:
-                self._line.open()
-                self._round()
+            self._line.open()
+            self._round()
         except Error as error:  # the database is away, or busy: the next round is soon
             logger.debug("Cleaning up failed: %s", error)
         except Exception:  # the thread must outlive every bug
@@ -158,5 +157,5 @@ class Housekeeper:
             time.sleep(REST * (time.monotonic() - began))
 
     def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._turn:
+        with self._turn, self._line:
             return work(*args, **kwargs)
