@@ -176,4 +176,7 @@ def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *a
 
 def _resolve(futures: Sequence[Reply], values: Sequence[object]) -> None:
     for future, value in zip(futures, values, strict=True):
-        future.resolve(value)
+        try:
+            future.resolve(value)
+        except Exception:  # what follows one answer must not keep up the others
+            logger.exception("What an answer was to set off has failed.")

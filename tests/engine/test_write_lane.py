@@ -8,6 +8,7 @@ import pytest
 from django.db import DataError, Error, IntegrityError, InternalError, OperationalError, connections
 
 from django_durable_streams.engine import Engine, engine_for
+from django_durable_streams.engine.lane import Reply
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.store import writing
@@ -173,3 +174,16 @@ async def test_what_is_tried_one_by_one_keeps_the_order_of_its_stream(
     found = await outcomes_of(engine, *(Append("a", TEXT, b"%d" % number) for number in range(3)))
     assert [outcome.tail for outcome in found] == [1, 2, 3]
     assert await content_of(engine, "a") == b"012"
+
+
+async def test_what_an_answer_sets_off_may_fail_and_the_others_have_theirs(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(reply: Reply) -> None:
+        raise RuntimeError("a bug")
+
+    first, second = engine.write(Create("a", TEXT)), engine.write(Create("b", TEXT))
+    assert isinstance(first, Reply)
+    first.then = fail
+    assert (await second).created  # type: ignore[union-attr]
+    assert "a bug" in caplog.text
