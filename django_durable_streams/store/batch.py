@@ -216,19 +216,20 @@ class Batch:
                 cursor.executemany(sql.remove_stream, [(now, state.id) for state in removed])
             if self._softly:
                 cursor.executemany(sql.soft_delete_stream, [(now, state.id) for state in self._softly])
-            if created:
-                _insert_streams(cursor, sql, created, now, moment)
-            if changed:
-                sql.update_streams(cursor, [_update(state, now, moment) for state in changed])
             chunks = [
-                (state.id, *chunk, now)
+                (state, chunk)
                 for state in written
                 if state.ends
                 for chunk in rows.chunks(state.start, state.data, state.ends)
             ]
-            if chunks:
-                sql.insert_chunks(cursor, chunks)
-            _save_producers(cursor, sql, written, now)
+            with sql.together():
+                if created:
+                    _insert_streams(cursor, sql, created, now, moment)
+                if changed:
+                    sql.update_streams(cursor, [_update(state, now, moment) for state in changed])
+                if chunks:
+                    sql.insert_chunks(cursor, [(state.id, *chunk, now) for state, chunk in chunks])
+                _save_producers(cursor, sql, written, now)
         self._commits += [state.commit() for state in changed]
         self._commits += [state.commit(created=True) for state in created]
         self._commits += [state.removal() for state in (*removed, *self._softly)]

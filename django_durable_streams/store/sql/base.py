@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -129,6 +130,10 @@ class Statements:
         # Where a transaction reads from a snapshot that is older than its lock on the stream: this reads what is there.
         self._producers_lock = " FOR UPDATE" if connection.vendor == "mysql" else ""
         self._naive_zone = connection.timezone
+
+    def together(self) -> AbstractContextManager[object]:
+        """Return what to hold around statements whose results nobody waits for one by one. Errors come at its end."""
+        return nullcontext()
 
     def limit_waits(self, milliseconds: int) -> None:
         """Let the statements of this transaction wait for a lock no longer, if the database can be told so."""

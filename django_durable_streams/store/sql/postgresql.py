@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import connections
@@ -19,6 +20,13 @@ class PostgreSQLStatements(Statements):
 
     # Rows of a project's own tables may refer to streams: that alone must not keep up appends.
     _lock_clause = " FOR NO KEY UPDATE"
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        # One way to the server and back for all of them.
+        connection = connections[self._using]
+        with connection.wrap_database_errors, connection.connection.pipeline():
+            yield
 
     def limit_waits(self, milliseconds: int) -> None:
         # For the transaction, and not for the session, which may be others' behind a pooler.
