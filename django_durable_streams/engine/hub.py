@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 RING_BYTES = 256 * 1024
 """Recent data that is kept for a watched stream, beyond the newest segment."""
 
-STRIDE = 250
+STRIDE = 1000
 """Listeners that are told in one turn of the event loop."""
 
 LINGER_SECONDS = 3.0

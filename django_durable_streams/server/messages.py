@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
@@ -66,7 +66,7 @@ class Request(ABC):
         self._begin()
 
     def _begin(self) -> None:
-        self._parameters: dict[str, str] | None = None
+        self._parameters: Mapping[str, str] | None = None
         self.grant: Grant | None = None  # what a live read stands on, where that can end
         self.refuse_body: Callable[[], DurableStreamsError] | None = None  # where only an empty body is allowed
 
@@ -144,14 +144,10 @@ def _refuse_doubled(header_list: list[Header]) -> None:
 
 
 _PARAMETERS = frozenset({"offset", "live", "cursor"})
-# What clients send, with nothing in it that would have to be decoded.
-_ONLY_OFFSET = re.compile(rb"offset=([0-9a-z_-]+)")
 
 
-def _parse_query(query: bytes) -> dict[str, str]:
-    plain = _ONLY_OFFSET.fullmatch(query)
-    if plain is not None:
-        return {"offset": plain[1].decode("ascii")}
+@lru_cache(maxsize=512)
+def _parse_query(query: bytes) -> Mapping[str, str]:
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
     except ValueError as error:

@@ -19,6 +19,9 @@ _MOMENTS = [StreamInfo._fields.index(name) for name in ("expires_at", "deadline"
 
 _DEADLINE = [*UPDATED].index("deadline")
 
+_LARGE_BYTES = 32 * 1024
+"""Data of a row from which to copy it once more takes longer than a statement of its own."""
+
 _encode = msgspec.json.Encoder().encode
 _decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 
@@ -104,19 +107,23 @@ class SQLiteStatements(Statements):
         )
 
     def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
-        for some in portions(rows):
-            if len(some) == 1:
-                self._insert_rows(cursor, self._insert_chunk, some)
-                continue
-            places = []
-            blobs: list[bytes] = []
-            position = 1
-            for stream_id, start, end, data, ends, created_at in some:
-                after = position + len(data)
-                places.append((stream_id, start, end, created_at, position, len(data), after, len(ends)))
-                position = after + len(ends)
-                blobs += (data, ends)
-            self._execute(cursor, self._insert_chunks_from_json, [b"".join(blobs), _encode(places).decode()])
+        small = [row for row in rows if len(row[3]) < _LARGE_BYTES]
+        if len(small) > 1:
+            for some in portions(small):
+                self._insert_small_chunks(cursor, some)
+        for row in rows if len(small) <= 1 else [row for row in rows if len(row[3]) >= _LARGE_BYTES]:
+            self._insert_rows(cursor, self._insert_chunk, [row])
+
+    def _insert_small_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
+        places = []
+        blobs: list[bytes] = []
+        position = 1
+        for stream_id, start, end, data, ends, created_at in rows:
+            after = position + len(data)
+            places.append((stream_id, start, end, created_at, position, len(data), after, len(ends)))
+            position = after + len(ends)
+            blobs += (data, ends)
+        self._execute(cursor, self._insert_chunks_from_json, [b"".join(blobs), _encode(places).decode()])
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         self._execute(cursor, self._insert_producers_from_json, [_encode(rows).decode()])
