@@ -30,7 +30,7 @@ run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python tools/run_example.py --port $(PORT)
 
 .PHONY: test
-test: lint types unit databases conformance browser ## every check, in this order
+test: lint types unit databases conformance cluster browser ## every check, in this order
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and format
