@@ -27,8 +27,8 @@ from .states import State
 from .tail import Tail
 from .writing import Writing
 
-MAX_ACTED_ON = 1000
-"""Streams that one action changes: a request has to end."""
+MAX_ACTED_ON = 500
+"""Streams that one action changes: a request has to end, and Django takes no form of more than a thousand fields."""
 
 
 @admin.register(Stream)

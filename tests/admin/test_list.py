@@ -258,6 +258,18 @@ def test_actions_take_a_bounded_number_at_once(
     assert Stream.objects.alive().count() == 2
 
 
+def test_as_many_as_an_action_takes_fit_into_its_confirmation(admin_client: Client) -> None:
+    many(options.MAX_ACTED_ON)
+    chosen = {"action": "close_selected", "select_across": "1", "_selected_action": [Stream.objects.first().pk]}  # type: ignore[union-attr]
+    asked = admin_client.post(url("changelist"), chosen).content.decode()
+    ids = re.findall(r'name="_selected_action" value="(\d+)"', asked)
+    assert len(ids) == options.MAX_ACTED_ON
+    confirmed = {"action": "close_selected", "_selected_action": ids, "post": "yes"}
+    done = admin_client.post(url("changelist"), confirmed, follow=True).content.decode()
+    assert f"{options.MAX_ACTED_ON} streams were closed." in done
+    assert Stream.objects.filter(closed=True).count() == options.MAX_ACTED_ON
+
+
 def test_who_may_only_view_has_no_actions(two: list[Stream]) -> None:
     client = client_of(staff("view"))
     assert "close_selected" not in client.get(url("changelist")).content.decode()

@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.visitor import ARTIFACTS, DESKTOP, MOBILE, Visitor
 from tests.servers import EXAMPLE, ROOT, Server
@@ -39,6 +39,15 @@ def server() -> Iterator[Server]:
         yield server
 
 
+def strictly(route: Route) -> None:
+    """Lets a page have only what comes from its own server, and nothing inline: Chromium complains of the rest."""
+    if route.request.resource_type != "document" or route.request.method != "GET":
+        route.continue_()
+        return
+    answer = route.fetch(max_redirects=0)
+    route.fulfill(response=answer, headers={**answer.headers, "content-security-policy": "default-src 'self'"})
+
+
 class WsgiServer(Server):
     """The example project under WSGI."""
 
@@ -55,6 +64,7 @@ def visit(chromium, server) -> Iterator[Callable[..., Visitor]]:
         visitors.append(visitor)
         # The example has no icon for the admin, which Chromium would complain of once.
         visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+        visitor.context.route(visitor.base_url + LIST + "**", strictly)
         visitor.page.goto("/admin/login/?next=" + LIST)
         visitor.page.locator("#id_username").fill(user)
         visitor.page.locator("#id_password").fill(PASSWORD)
@@ -307,6 +317,7 @@ for number, text in enumerate(["Saturn’s are the best known, ", "but Jupiter, 
     answer.append({"role": "assistant", "delta": text, "usage": usage}, producer=("worker-7", 0, number))
 answer.append({"role": "user", "text": "And which one has the most moons?", "id": 2})
 answer.fork("chat/42-again")
+Stream.objects.create(path="long/" + "x" * 500, content_type="text/plain", data="y" * 9000)
 """
     prepare(server, script)
 
@@ -323,6 +334,7 @@ def test_it_fits_the_window_in_both_schemes(visit, gallery, device, viewport, sc
         ("uploads/scan-0117", "binary"),
         ("presence/lobby", "empty"),
         ("documents/7/changes", "deleted"),
+        ("long/" + "x" * 500, "long"),
     ]:
         open_stream(page, path)
         if picture == "stream":
