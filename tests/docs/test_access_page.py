@@ -1,0 +1,85 @@
+"""docs/access.md says what is there."""
+
+import inspect
+import json
+import re
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from django_durable_streams import permissions
+from django_durable_streams.access import guard, models, signed
+from django_durable_streams.access.base import ACTIONS, Permission
+from django_durable_streams.access.making import make_permissions
+from django_durable_streams.access.rates import parse_rate
+from django_durable_streams.checks.access import check_permission
+from django_durable_streams.checks.settings import check_settings
+from django_durable_streams.conf import Config
+from tests.docs.pages import README, ROOT, Block, blocks, code, section, table
+
+PAGE = ROOT / "docs" / "access.md"
+TEXT = PAGE.read_text()
+SETTINGS = [
+    block
+    for page in (PAGE, README)
+    for block in blocks(page, "python")
+    if "PERMISSION" in block.text or "RATE_LIMITS" in block.text
+]
+
+KINDS: dict[str, Any] = {
+    name: value
+    for name, value in vars(permissions).items()
+    if inspect.isclass(value) and issubclass(value, Permission) and value is not Permission
+}
+
+
+def test_every_class_is_in_the_table() -> None:
+    assert {code(row[0]) for row in table(section(PAGE, "Permissions"))} == set(KINDS)
+
+
+def test_every_option_is_in_the_table() -> None:
+    for name, _, options in table(section(PAGE, "Permissions")):
+        shown = {option.lower() for option in re.findall(r"`([A-Z]+)`", options)}
+        assert shown == set(inspect.signature(KINDS[code(name)]).parameters), name
+
+
+@pytest.mark.parametrize("block", SETTINGS, ids=str)
+def test_the_settings_that_are_shown_can_be_used(block: Block) -> None:
+    scope: dict[str, Any] = {}
+    exec(block.text, scope)
+    with override_settings(DURABLE_STREAMS=scope["DURABLE_STREAMS"]):
+        assert check_settings(None) == []
+        assert check_permission(None) == []
+        assert guard.current_guard() is not None
+
+
+def test_there_are_settings_to_test() -> None:
+    assert len(SETTINGS) == 5
+
+
+def test_the_class_that_is_shown_works() -> None:
+    (block,) = [block for block in blocks(PAGE, "python") if "class Participants" in block.text]
+    scope: dict[str, Any] = {}
+    exec(block.text, scope)
+    kind = scope["Participants"]
+    assert issubclass(kind, Permission)
+    assert inspect.iscoroutinefunction(kind.can_append)
+    assert kind.can_delete is Permission.can_delete
+
+
+def test_the_claim_that_is_shown_can_be_read() -> None:
+    from django_durable_streams.access.bearer import _grants
+
+    (block,) = blocks(PAGE, "json")
+    assert set(_grants(json.loads(block.text)["streams"])) == {"read", "append"}
+
+
+def test_the_names_that_are_shown_are_the_codes() -> None:
+    assert f"query parameter `{signed.PARAMETER}`" in " ".join(TEXT.split())
+    assert f"logger `{guard.logger.name}`" in " ".join(TEXT.split())
+    assert all(f"`can_{action}`" in TEXT for action in ACTIONS)
+    assert parse_rate("2000/10m") == (2000, 600)
+    assert make_permissions(Config().permission)[0].__class__ is models.ModelPermissions
+    seconds = Config().live_check_interval + Config().remember_seconds
+    assert f"within {seconds:.0f} seconds by default" in " ".join(TEXT.split())
