@@ -84,6 +84,10 @@ class Callers:
             ambient = bool(user.is_authenticated) and cookies is not None
             secret = _csrf_secret(scope.get("session")) if ambient else None
             return threads.look_up(self._prepare_all, Caller(user, ambient=ambient, csrf_secret=secret))
+        return self.of_cookies(cookies)
+
+    def of_cookies(self, cookies: bytes | None) -> Caller | Awaitable[Caller]:
+        """Return the session's user."""
         return self.of_key(session_key(cookies) if cookies is not None and self._has_sessions else NOBODY)
 
     def of_key(self, key: str) -> Caller | Awaitable[Caller]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
@@ -12,6 +12,9 @@ from django.http import HttpRequest, parse_cookie
 from django.middleware.csrf import CSRF_SESSION_KEY, CsrfViewMiddleware
 
 from .callers import Caller, Source
+
+if TYPE_CHECKING:
+    from ..server.messages import Request
 
 MAX_REMEMBERED = 1024
 """Answers that a process remembers: those who append do it with the same headers again and again."""
@@ -33,23 +36,19 @@ _HEADERS = {
 }
 
 
-def refusal(caller: Caller, source: Source, headers: Mapping[bytes, bytes]) -> str | None:
+def refusal(caller: Caller, request: Request) -> str | None:
     """Return why a request may have been made by another site; None where it cannot have been.
 
     The token is taken from its header only: the body is the stream's.
-
-    Args:
-        source: the ASGI scope, or Django's request.
-        headers: of the request, by their names in lower case.
     """
-    if _is_exempt(source):
+    if not request.is_bare and _is_exempt(request.source):
         return None
-    scheme = source.scheme if isinstance(source, HttpRequest) else source.get("scheme", "http")
+    headers, scheme = request.headers, request.scheme
     key = (scheme, caller.csrf_secret, *[headers.get(name) for name in _names()])
     try:
         return _remembered[key]
     except KeyError:
-        found = _check(caller, source, headers, scheme or "http")
+        found = _check(caller, request.source, headers, scheme)
     if sum(len(part) for part in key if part is not None) <= MAX_REMEMBERED_BYTES:
         if len(_remembered) >= MAX_REMEMBERED:
             _remembered.clear()

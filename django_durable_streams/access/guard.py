@@ -101,7 +101,9 @@ class Guard:
         view = AccessRequest(request)
         caller = request.caller or self._nobody
         if request.caller is None and self._needs_caller:
-            found = self.callers.of_source(request.source, request.headers.get(b"cookie"))
+            cookies = request.headers.get(b"cookie")
+            bare = request.is_bare
+            found = self.callers.of_cookies(cookies) if bare else self.callers.of_source(request.source, cookies)
             caller = found if isinstance(found, Caller) else await found
         if self._rates is not None:
             await self._rates.count(action, caller, view)
@@ -111,7 +113,7 @@ class Guard:
     async def _judge(self, request: Request, action: Action, path: str, caller: Caller, view: AccessRequest) -> None:
         forged = None
         if caller.ambient and action is not Action.READ:
-            forged = csrf.refusal(caller, request.source, request.headers)
+            forged = csrf.refusal(caller, request)
             if forged is not None:
                 # Then it does not count that a user is logged in. What is allowed nevertheless does not depend on it.
                 nobody = self.callers.of_key("")

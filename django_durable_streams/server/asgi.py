@@ -114,6 +114,10 @@ class _AsgiRequest(Request):
         self.body_ended = False
 
     @property
+    def scheme(self) -> str:
+        return str(self._scope.get("scheme", "http"))
+
+    @property
     def source(self) -> Scope:
         return self._scope
 

@@ -79,6 +79,12 @@ class _DirectRequest(Request):
         self._connection = connection
         self._source: Source | None = None
 
+    is_bare = True
+
+    @property
+    def scheme(self) -> str:
+        return self._connection.scheme or "http"
+
     @property
     def source(self) -> Source:
         if self._source is None:

@@ -49,6 +49,9 @@ class Request(ABC):
     can_stream = True
     """Whether this deployment can hold a response open."""
 
+    is_bare = False
+    """Whether nothing stands between the server and this app, so that nobody else can have said who sent it."""
+
     caller: Caller | None = None
     """Who sent it, where the door knows."""
 
@@ -69,6 +72,11 @@ class Request(ABC):
         self._parameters: Mapping[str, str] | None = None
         self.grant: Grant | None = None  # what a live read stands on, where that can end
         self.refuse_body: Callable[[], DurableStreamsError] | None = None  # where only an empty body is allowed
+
+    @property
+    @abstractmethod
+    def scheme(self) -> str:
+        """`http` or `https`, as the server has it."""
 
     @property
     @abstractmethod

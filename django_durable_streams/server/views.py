@@ -40,6 +40,10 @@ class _DjangoRequest(Request):
         self.caller: Caller | None = None
 
     @property
+    def scheme(self) -> str:
+        return self._request.scheme or "http"
+
+    @property
     def source(self) -> HttpRequest:
         return self._request
 
