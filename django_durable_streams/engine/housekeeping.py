@@ -35,8 +35,8 @@ COMPACT_QUIET = 16
 QUIET_SECONDS = 2.0
 """How long nothing has come to a quiet stream."""
 
-REST = 4
-"""How many times as long as it merges this thread then rests, so that what people wait for goes on."""
+REST = 12
+"""How many times as long as it merges this thread then rests: what people wait for, reads too, comes first."""
 
 MAX_COUNTED = 10_000
 """Streams whose commits are counted at a time."""
