@@ -45,7 +45,8 @@ METHOD = """\
   reader asks again at once.
 - Memory: growth of the resident memory of a fresh server process (and its children) between no readers and
   1,000 idle SSE readers, after a warm-up, divided by 1,000. PostgreSQL's own processes are not counted.
-- Share of the ceiling: of the same round.
+- Share of the ceiling: of the same round. It may be more than all of it, as this server answers on uvicorn's
+  connections themselves, without what ASGI costs.
 """
 
 DURABILITY = """\
