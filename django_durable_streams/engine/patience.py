@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Sequence
 from threading import Condition, Thread
 from typing import NamedTuple
 
+from django.db import connections
+
 from ..protocol.errors import ServiceUnavailable
 from ..store.batch import LOCKED
 from ..store.operations import Operation
@@ -20,6 +22,9 @@ from .applier import Applier
 from .lane import IDLE_SECONDS, Reply, settle
 
 logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.02
+"""How long it waits before it looks again, where it cannot wait a little for a row."""
 
 MAX_WAIT = 30.0
 """Seconds after which an operation is refused with 503."""
@@ -48,6 +53,8 @@ class Patience:
         self._changed = Condition()
         self._waiting: dict[str, list[Waiting]] = {}
         self._rounds = 0
+        # MySQL waits for a lock for a second at least, and what another stream waits for may be free long before.
+        self._polls = connections[applier.line.using].vendor == "mysql"
         self._stopping = False
         self._thread: Thread | None = None
 
@@ -93,10 +100,13 @@ class Patience:
     def _round(self) -> None:
         """Do all that can be done at once, then wait a little for the row of one stream, another one each time."""
         paths = list(self._waiting)
-        if len(paths) > 1:
+        if len(paths) > 1 or self._polls:
             self._try(paths)
             paths = list(self._waiting)
-        if paths:
+        if paths and self._polls:
+            with self._changed:
+                self._changed.wait(POLL_SECONDS)
+        elif paths:
             self._rounds += 1
             self._try([paths[self._rounds % len(paths)]], wait=True)
         limit = time.monotonic() - MAX_WAIT
