@@ -278,6 +278,8 @@ class DirectProtocol(HttpToolsProtocol):
     def left(self) -> asyncio.Future[None]:
         """Return what is done when the client has left, for the request that is under way."""
         self._left = self.loop.create_future()
+        if self.transport.is_closing():  # it left while its stream was looked up
+            self._left.set_result(None)
         return self._left
 
     def scope_of(self, head: heads.Head) -> dict[str, Any]:
