@@ -32,9 +32,14 @@ def cursor_floor(client_cursor: str | None, now: float) -> int:
     """Return the smallest cursor that may answer a client who sent `client_cursor`.
 
     It is strictly greater than the client's once that has reached the current interval, by a random amount, so that
-    no cache can hand a client the same URL twice for ever.
+    no cache can hand a client the same URL twice for ever. The amount is drawn once in an interval for all who send the
+    same: they stay together, and what answers one of them can be shared by all.
     """
-    current = interval(now)
+    return _floor(client_cursor, interval(now))
+
+
+@lru_cache(maxsize=1024)
+def _floor(client_cursor: str | None, current: int) -> int:
     if client_cursor is None or _CURSOR.fullmatch(client_cursor) is None:
         return current
     sent = int(client_cursor)

@@ -209,7 +209,8 @@ async def _send(response: Response, send: Send) -> None:
 
 def _messages(response: Response) -> tuple[Message, Message]:
     return (
-        {"type": "http.response.start", "status": response.status, "headers": response.headers},
+        # A list of its own: whatever stands between here and the server may add to it.
+        {"type": "http.response.start", "status": response.status, "headers": [*response.headers]},
         {"type": "http.response.body", "body": response.body},
     )
 

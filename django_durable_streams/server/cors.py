@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..conf import Config, config
-from .messages import EventStream, Header, Request, Response
+from .messages import Header, Request, Response
 
 METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS"
 
@@ -69,9 +69,9 @@ class CorsPolicy:
         return Response(204, found)
 
 
-def complete(request: Request, response: Response | EventStream) -> None:
-    """Add the headers that every response to a request carries."""
-    response.headers += policy().headers(request.method, request.headers.get(b"origin"))
+def common_headers(request: Request) -> list[Header]:
+    """Return the headers that every response to a request carries."""
+    return policy().headers(request.method, request.headers.get(b"origin"))
 
 
 _current: tuple[Config, CorsPolicy] | None = None

@@ -36,6 +36,9 @@ from .messages import EventStream, Header, Request, Response
 if TYPE_CHECKING:
     from .asgi import DurableStreams
 
+MAX_KEPT_BYTES = 256 * 1024
+"""Bytes of a shared response up to which it is kept as it is sent."""
+
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -234,25 +237,34 @@ class DirectProtocol(HttpToolsProtocol):
 
     def write(self, request: _DirectRequest, response: Response) -> None:
         """Answer the request that is under way."""
-        lines = self.head_lines(request, response)
-        if request.method != "HEAD":
-            lines.append(response.body)
+        if self.access_log:
+            self._log(request, response.status)
+        defaults = self.server_state.default_headers
+        if response.wire is not None and response.wire[0] is defaults and not self._is_ending:
+            data = response.wire[1]
+        else:
+            lines = self.head_lines(response)
+            if request.method != "HEAD":
+                lines.append(response.body)
+            data = b"".join(lines)
+            if response.is_shared and not self._is_ending and len(data) <= MAX_KEPT_BYTES:
+                response.wire = defaults, data
         if not self.transport.is_closing():
-            self.transport.write(b"".join(lines))
+            self.transport.write(data)
         self._end_answer()
 
     async def _send_events(self, request: _DirectRequest, response: EventStream) -> None:
+        if self.access_log:
+            self._log(request, response.status)
         left = self.left()
         try:
-            await send_events(response, _DirectOutlet(self, request), left)
+            await send_events(response, _DirectOutlet(self), left)
         finally:
             left.cancel()
             self._end_answer()
 
-    def head_lines(self, request: _DirectRequest, response: Response | EventStream) -> list[bytes]:
-        """Return the status and the headers of a response, and write the access log."""
-        if self.access_log:
-            self._log(request, response.status)
+    def head_lines(self, response: Response | EventStream) -> list[bytes]:
+        """Return the status and the headers of a response."""
         lines = [_STATUS_LINES[response.status], _default_lines(self.server_state.default_headers)]
         for name, value in response.headers:
             lines += (name, b": ", value, b"\r\n")
@@ -360,13 +372,12 @@ class _DirectOutlet(Outlet):
 
     is_immediate = True
 
-    def __init__(self, connection: DirectProtocol, request: _DirectRequest) -> None:
+    def __init__(self, connection: DirectProtocol) -> None:
         self._connection = connection
-        self._request = request
         self._transport = connection.transport
 
     async def begin(self, response: EventStream) -> None:
-        self._transport.write(b"".join(self._connection.head_lines(self._request, response)))
+        self._transport.write(b"".join(self._connection.head_lines(response)))
 
     def push(self, chunk: bytes) -> Awaitable[None] | None:
         if not self._transport.is_closing():

@@ -7,7 +7,7 @@ import logging
 from ..access.guard import current_guard
 from ..engine import engine_for
 from ..protocol.errors import DurableStreamsError
-from .cors import complete, policy
+from .cors import common_headers, policy
 from .handlers import handler_for
 from .messages import ClientDisconnected, EventStream, Request, Response, error_response
 
@@ -38,7 +38,7 @@ async def respond(request: Request) -> Response | EventStream:
         logger.exception("%s %s failed.", request.method, request.path)
         response = error_response(DurableStreamsError("Something went wrong here; the log of the server says what."))
     if isinstance(response, EventStream) or not response.sent:
-        complete(request, response)
+        return response.with_headers(common_headers(request))
     return response
 
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from functools import partial
+from typing import TypeVar
 
 from django.utils import timezone
 
@@ -26,7 +26,7 @@ from ..protocol.errors import (
 from ..protocol.producers import ProducerClaim
 from ..store import lifetime
 from ..store.operations import Append, Appended, Create, Created, Delete, Fork
-from .cors import METHODS, complete
+from .cors import METHODS, common_headers
 from .live import LongPoll, SseReader
 from .messages import EventStream, Header, Request, Response
 from .shutdown import watch_signals
@@ -38,6 +38,9 @@ _NO_CACHE: Header = (headers.CACHE_CONTROL, caching.NO_CACHE)
 
 MAX_SHARED_ANSWERS = 16
 """Answers kept with a view: clients choose their cursors, and quiet streams last for ever."""
+
+MAX_SHARED_TAGS = 128
+"""Bytes of an `If-None-Match` up to which it is compared once for all who send it."""
 
 BIG_BODY = 64 * 1024
 """Bytes from which preparing a body is left to a thread, so that other requests do not wait for it."""
@@ -163,6 +166,9 @@ async def read(request: Request, engine: Engine) -> Response | EventStream:
     return _page(request, view, is_now=position is offsets.Sentinel.NOW)
 
 
+Key = TypeVar("Key")
+
+
 class _Answer(Enum):
     """What a read that does not stay may be answered with."""
 
@@ -173,11 +179,17 @@ class _Answer(Enum):
 
 def _page(request: Request, view: View, *, is_now: bool) -> Response:
     """Answer a catch-up read (section 5.6)."""
-    kind = _Answer.NOW if is_now else _Answer.PAGE
-    if_none_match = request.header(headers.IF_NONE_MATCH)
-    if if_none_match is not None and not is_now and caching.matches(if_none_match, _etag(view)):
-        kind = _Answer.NOT_MODIFIED
-    return _shared(view, kind, partial(_page_answer, view, kind))
+    if is_now:
+        return _shared(view, _Answer.NOW, _page_answer)
+    tags = request.headers.get(headers.IF_NONE_MATCH)
+    if tags is None or len(tags) > MAX_SHARED_TAGS:
+        return _page_unless_known(view, tags)
+    return _shared(view, tags, _page_unless_known)
+
+
+def _page_unless_known(view: View, tags: bytes | None) -> Response:
+    is_known = tags is not None and caching.matches(tags.decode("latin-1"), _etag(view))
+    return _shared(view, _Answer.NOT_MODIFIED if is_known else _Answer.PAGE, _page_answer)
 
 
 def _page_answer(view: View, kind: _Answer) -> Response:
@@ -195,14 +207,17 @@ def _etag(view: View) -> bytes:
     return caching.etag(view.info.id, view.position, view.end, view.at_end)
 
 
-def _shared(view: View, key: _Answer | int, make: Callable[[], Response]) -> Response:
+def _shared(view: View, key: Key, make: Callable[[View, Key], Response]) -> Response:
     """Return an answer that all get who ask for the same at the same time, made once."""
-    if view.answers is None or len(view.answers) >= MAX_SHARED_ANSWERS:
-        view.answers = {}
-    answer = view.answers.get(key)
+    answers: dict[Key, Response] | None = view.answers
+    answer = None if answers is None else answers.get(key)
     if answer is None:
-        answer = view.answers[key] = make()
-    return Response(answer.status, [*answer.headers], answer.body)
+        answer = make(view, key)
+        answer.is_shared = True
+        if view.answers is None or len(view.answers) >= MAX_SHARED_ANSWERS:
+            view.answers = {}
+        view.answers[key] = answer
+    return answer
 
 
 async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
@@ -229,14 +244,12 @@ _SENT.sent = True
 
 
 def _deliver(request: Request, view: View) -> bool:
-    response = _long_poll_answer(request, view)
-    complete(request, response)
-    return request.send_now(response)
+    return request.send_now(_long_poll_answer(request, view).with_headers(common_headers(request)))
 
 
 def _long_poll_answer(request: Request, view: View) -> Response:
     cursor = caching.cursor_floor(request.parameter("cursor"), time.time())
-    return _shared(view, cursor, partial(_poll_answer, view, cursor))
+    return _shared(view, cursor, _poll_answer)
 
 
 def _poll_answer(view: View, cursor: int) -> Response:

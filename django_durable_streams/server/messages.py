@@ -170,15 +170,35 @@ def _parse_query(query: bytes) -> Mapping[str, str]:
 
 
 class Response:
-    """An HTTP response that is ready as a whole. `sent`: it has been sent already, by `Request.send_now`."""
+    """An HTTP response that is ready as a whole.
 
-    __slots__ = ("body", "headers", "sent", "status")
+    Args:
+        is_shared: many requests get it, so nothing in it may be changed; what is made of it can be kept.
 
-    def __init__(self, status: int, header_list: list[Header], body: bytes = b"") -> None:
+    `sent`: it has been sent already, by `Request.send_now`. `wire`: where a door keeps a shared one as it is sent.
+    """
+
+    __slots__ = ("_completed", "body", "headers", "is_shared", "sent", "status", "wire")
+
+    def __init__(self, status: int, header_list: list[Header], body: bytes = b"", *, is_shared: bool = False) -> None:
         self.status = status
         self.headers = header_list
         self.body = body
+        self.is_shared = is_shared
         self.sent = False
+        self.wire: tuple[object, bytes] | None = None
+        self._completed: tuple[list[Header], Response] | None = None
+
+    def with_headers(self, added: list[Header]) -> Response:
+        """Return the response with some more headers. One that is shared stays as it is, and gives the same again."""
+        if not self.is_shared:
+            self.headers += added
+            return self
+        known = self._completed
+        if known is None or known[0] is not added:
+            whole = Response(self.status, [*self.headers, *added], self.body, is_shared=True)
+            known = self._completed = added, whole
+        return known[1]
 
 
 class EventStream:
@@ -190,6 +210,11 @@ class EventStream:
         self.status = 200
         self.headers = header_list
         self.reader = reader
+
+    def with_headers(self, added: list[Header]) -> EventStream:
+        """Return the response with some more headers."""
+        self.headers += added
+        return self
 
 
 def error_response(error: DurableStreamsError) -> Response:

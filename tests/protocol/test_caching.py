@@ -26,7 +26,13 @@ def test_a_cursor_that_has_reached_the_present_gets_a_strictly_greater_one(curso
 
 
 def test_the_jitter_is_random() -> None:
-    assert len({caching.cursor_floor("1000", NOW) for _ in range(50)}) > 5
+    assert len({caching.cursor_floor(str(10**6 + n), NOW) - n for n in range(50)}) > 5
+
+
+def test_those_who_send_the_same_cursor_stay_together_for_an_interval() -> None:
+    together = {caching.cursor_floor("2000", NOW + moment) for moment in (0, 3, 12.9)}
+    assert len(together) == 1
+    assert caching.cursor_floor("1000", NOW + 20) == 1001
 
 
 tags = st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.booleans())
