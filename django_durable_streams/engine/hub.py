@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from django.utils import timezone
@@ -60,6 +60,8 @@ class Watch:
         self.closed = info.closed
         self.removed = False
         self.listeners: set[Listener] = set()
+        self.afterwards: list[Callable[[], object]] = []
+        """What is left to do for listeners that were told, once all are: those who wait come before it."""
         self.ready: asyncio.Future[None] | None = None
         self.idle_since: float | None = None
         self._frames: dict[tuple[int, int], tuple[bytes, int, bool]] = {}
@@ -99,6 +101,10 @@ class Watch:
             listener.notify()
         if len(listeners) > STRIDE:
             asyncio.get_running_loop().call_soon(self._notify, listeners[STRIDE:])
+            return
+        afterwards, self.afterwards = self.afterwards, []
+        for each in afterwards:
+            each()
 
     def after(self, position: int) -> Segment | None:
         """Return what was committed past a position, if it is still at hand and joins on exactly."""

@@ -52,11 +52,14 @@ class LongPoll:
     def notify(self) -> None:
         """The stream has changed: answer from here, or wake the one who waits."""
         watch = self._watch
-        if watch is None or self._woken.done():
+        if watch is None or self.delivered or self._woken.done():
             return  # before it waits it looks by itself
         view = None if watch.removed or not self._may_go_on(time.monotonic()) else watch.view(self._view.position)
         if view is not None and view.segment is not None:
             self.delivered = self._deliver(view)
+            if self.delivered:
+                watch.afterwards.append(self.wake)
+                return
         elif view is not None and not view.closed and not self._hub.stopping:
             return  # the hub has only now heard of what this reader knows already
         self.wake()
