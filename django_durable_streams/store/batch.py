@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connections
 from django.utils import timezone
@@ -40,10 +40,12 @@ class Batch:
 
     Args:
         using: alias of the database.
+        cursor: the transaction's (see `sql.Statements.transaction`).
     """
 
-    def __init__(self, using: str) -> None:
+    def __init__(self, using: str, cursor: Any) -> None:
         self._using = using
+        self._cursor = cursor
         self._now = timezone.now()
         self._sql = statements(using)
         self._streams: dict[str, StreamState] = {}
@@ -54,6 +56,7 @@ class Batch:
         # How many streams were forked from those that may be removed here.
         self._forks: dict[int, int] = {}
         self._commits: list[Commit] = []
+        self._saved: list[_Saved] = []
         self._locked: set[str] = set()
 
     def load(self, operations: Sequence[Operation], *, wait: bool = True, held: Collection[str] = ()) -> None:
@@ -69,15 +72,18 @@ class Batch:
             paths.difference_update(held)
             if not paths:
                 return
+        found = self._sql.lock_streams(
+            self._cursor,
+            paths,
+            {(path, name) for path, name in map(_producer, operations) if name is not None and path in paths},
+            wait=wait,
+            absent=any(type(operation) is Create for operation in operations),
+        )
+        self._locked.update(found.locked)
         expired = []
-        with connections[self._using].cursor() as cursor:
-            found = self._sql.select_streams(cursor, "path", paths, lock="wait" if wait else "skip")
-            if not wait and self._sql.can_skip_locked and len(found) < len(paths):
-                missing = paths.difference(info.path for info in found)
-                # What is not there at all, or what somebody else holds?
-                self._locked.update(info.path for info in self._sql.select_streams(cursor, "path", missing))
-        for info in found:
-            state = StreamState(info)
+        states = {}
+        for info in found.streams:
+            state = states[info.id] = StreamState(info)
             if info.deleted_at is not None:
                 self._gone[state.path] = state
             elif info.deadline is not None and info.deadline <= self._now:
@@ -89,7 +95,9 @@ class Batch:
         for state in expired:
             state.expired = True
             self._remove(state)
-        self._load_producers(operations)
+        for stream_id, producer_id, epoch, seq in found.producers:
+            if stream_id in states:  # and not another one's
+                states[stream_id].producers[producer_id] = ProducerState(epoch, seq)
 
     def _count_forks(self, states: Sequence[StreamState]) -> None:
         if not states:
@@ -99,29 +107,6 @@ class Batch:
         for source_id in query.values_list("source_id", flat=True):
             if source_id is not None:
                 self._forks[source_id] += 1
-
-    def _load_producers(self, operations: Sequence[Operation]) -> None:
-        named: dict[int, StreamState] = {}
-        wanted: set[tuple[int, str]] = set()
-        for operation in operations:
-            if type(operation) is Append:
-                if operation.producer is None:
-                    continue
-                name = operation.producer.id
-            elif type(operation) is TakeOver:
-                name = operation.producer_id
-            else:
-                continue
-            state = self._streams.get(operation.path)
-            if state is not None:
-                named[state.id] = state
-                wanted.add((state.id, name))
-        if not named:
-            return
-        with connections[self._using].cursor() as cursor:
-            found = self._sql.select_producers(cursor, wanted)
-        for stream_id, producer_id, epoch, seq in found:
-            named[stream_id].producers[producer_id] = ProducerState(epoch, seq)
 
     def apply(self, operation: Operation) -> Outcome:
         """Apply one operation to the working copies and return its result, or the error that it gets."""
@@ -175,7 +160,10 @@ class Batch:
         source = self._streams.get(fork.source)
         origin = source or self._gone.get(fork.source)
         if origin is not None and (origin.changed or not origin.id):
-            self.save()  # a fork refers to what is in the database
+            # A fork refers to what is in the database.
+            self.save()
+            self._sql.flush(self._cursor)
+            self._settle()
         if state is not None:
             cut = None
             if origin is not None and fork.position is not None:
@@ -202,42 +190,78 @@ class Batch:
         if state.source_id in self._forks:
             self._forks[state.source_id] -= 1
 
-    def save(self) -> list[Commit]:
-        """Write what has changed and return all of it since the beginning. May be called again after more changes."""
-        sql = self._sql
+    def save(self) -> None:
+        """Write what has changed. May be called again after more changes."""
+        sql, cursor = self._sql, self._cursor
+        self._settle()
         moment = connections[self._using].ops.adapt_datetimefield_value
         now = moment(self._now)
         removed = [state for state in self._removed if state.id]
         changed = [state for state in self._streams.values() if state.changed and state.id]
         created = [state for state in self._streams.values() if not state.id]
+        numbers: Iterable[tuple[int, str]] = ()
+        if removed:
+            sql.remove_streams(cursor, now, [state.id for state in removed])
+        if self._softly:
+            sql.soft_delete_streams(cursor, now, [state.id for state in self._softly])
+        if created:
+            numbers = sql.insert_streams(cursor, [_insert(state, now, moment) for state in created])
+            if any(state.ends or state.new_producers for state in created):
+                _number(created, numbers)  # their rows refer to them
+        if changed:
+            sql.update_streams(cursor, [_update(state, now, moment) for state in changed])
         written = [*changed, *created]
-        with connections[self._using].cursor() as cursor:
-            if removed:
-                cursor.executemany(sql.remove_stream, [(now, state.id) for state in removed])
-            if self._softly:
-                cursor.executemany(sql.soft_delete_stream, [(now, state.id) for state in self._softly])
-            chunks = [
-                (state, chunk)
-                for state in written
-                if state.ends
-                for chunk in rows.chunks(state.start, state.data, state.ends)
-            ]
-            with sql.together():
-                if created:
-                    _insert_streams(cursor, sql, created, now, moment)
-                if changed:
-                    sql.update_streams(cursor, [_update(state, now, moment) for state in changed])
-                if chunks:
-                    sql.insert_chunks(cursor, [(state.id, *chunk, now) for state, chunk in chunks])
-                _save_producers(cursor, sql, written, now)
-        self._commits += [state.commit() for state in changed]
-        self._commits += [state.commit(created=True) for state in created]
-        self._commits += [state.removal() for state in (*removed, *self._softly)]
-        for state in written:
-            state.saved()
+        chunks = [
+            (state.id, *chunk, now)
+            for state in written
+            if state.ends
+            for chunk in rows.chunks(state.start, state.data, state.ends)
+        ]
+        if chunks:
+            sql.insert_chunks(cursor, chunks)
+        _save_producers(cursor, sql, written, now)
+        self._saved.append(_Saved(changed, created, numbers, [*removed, *self._softly]))
         self._removed.clear()
         self._softly.clear()
+
+    def commits(self) -> list[Commit]:
+        """Return what has changed since the beginning, once all of it is saved and executed."""
+        self._settle()
         return self._commits
+
+    def _settle(self) -> None:
+        """Take note of what the database has now."""
+        for changed, created, numbers, ended in self._saved:
+            _number(created, numbers)
+            self._commits += [state.commit() for state in changed]
+            self._commits += [state.commit(created=True) for state in created]
+            self._commits += [state.removal() for state in ended]
+            for state in (*changed, *created):
+                state.saved()
+        self._saved.clear()
+
+
+class _Saved(NamedTuple):
+    """What was saved at one time, and the ids and paths of the streams that were created."""
+
+    changed: list[StreamState]
+    created: list[StreamState]
+    numbers: Iterable[tuple[int, str]]
+    ended: list[StreamState]
+
+
+def _number(created: list[StreamState], numbers: Iterable[tuple[int, str]]) -> None:
+    if created and not created[0].id:
+        by_path = {state.path: state for state in created}
+        for stream_id, path in numbers:
+            by_path[path].id = stream_id
+
+
+def _producer(operation: Operation) -> tuple[str, str | None]:
+    """Return an operation's path, and the id of the producer that it names."""
+    if type(operation) is Append and operation.producer is not None:
+        return operation.path, operation.producer.id
+    return operation.path, operation.producer_id if type(operation) is TakeOver else None
 
 
 def _update(state: StreamState, now: Any, moment: Any) -> tuple[Any, ...]:
@@ -245,30 +269,24 @@ def _update(state: StreamState, now: Any, moment: Any) -> tuple[Any, ...]:
     return state.tail, state.closed, state.closed_by, state.last_seq, moment(state.deadline), appended_at, state.id
 
 
-def _insert_streams(cursor: Any, sql: Statements, created: list[StreamState], now: Any, moment: Any) -> None:
-    by_path = {state.path: state for state in created}
-    values = [
-        (
-            state.path,
-            state.content_type,
-            state.tail,
-            0,
-            state.closed,
-            state.closed_by,
-            state.last_seq,
-            state.ttl,
-            moment(state.expires_at),
-            moment(state.deadline),
-            state.source_id,
-            state.fork_position,
-            None if state.lineage is None else json.dumps(state.lineage),
-            now,
-            now if state.ends else None,
-        )
-        for state in created
-    ]
-    for stream_id, path in sql.insert_streams(cursor, values):
-        by_path[path].id = stream_id
+def _insert(state: StreamState, now: Any, moment: Any) -> tuple[Any, ...]:
+    return (
+        state.path,
+        state.content_type,
+        state.tail,
+        0,
+        state.closed,
+        state.closed_by,
+        state.last_seq,
+        state.ttl,
+        moment(state.expires_at),
+        moment(state.deadline),
+        state.source_id,
+        state.fork_position,
+        None if state.lineage is None else json.dumps(state.lineage),
+        now,
+        now if state.ends else None,
+    )
 
 
 def _save_producers(cursor: Any, sql: Statements, states: Iterable[StreamState], now: Any) -> None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from django.db import Error, connections, transaction
-
 from .batch import Batch, Outcome
 from .operations import Append, Commit, Operation
-from .sql import statements
+from .sql import CommitUncertain, statements
 
-
-class CommitUncertain(Exception):
-    """The answer to a commit never came, so trying again could append twice."""
+__all__ = ["CommitUncertain", "apply"]
 
 
 def apply(
@@ -40,19 +36,11 @@ def apply(
         CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
         django.db.Error: nothing was changed.
     """
-    saved = False
-    try:
-        with transaction.atomic(using=using):
-            if lock_ms is not None and (wait or not all(type(operation) is Append for operation in operations)):
-                # A create may meet another one's of the same path, which no SKIP LOCKED tells of.
-                statements(using).limit_waits(lock_ms)
-            batch = Batch(using)
-            batch.load(operations, wait=wait, held=held)
-            outcomes = [batch.apply(operation) for operation in operations]
-            commits = batch.save()
-            saved = True
-    except Error as error:
-        if saved and connections[using].vendor != "sqlite":
-            raise CommitUncertain from error
-        raise
-    return outcomes, commits
+    # A create may meet another one's of the same path, which no SKIP LOCKED tells of.
+    may_wait = wait or not all(type(operation) is Append for operation in operations)
+    with statements(using).transaction(lock_ms if may_wait else None) as cursor:
+        batch = Batch(using, cursor)
+        batch.load(operations, wait=wait, held=held)
+        outcomes = [batch.apply(operation) for operation in operations]
+        batch.save()
+    return outcomes, batch.commits()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from django.db import connections
+from django.db import Error, connections, transaction
 from django.db.models import Model
 
 from ...models import Chunk, Producer, Stream
@@ -57,7 +57,28 @@ UPDATED = {
     "id": "bigint",
 }
 
+UPDATED_PRODUCER = {
+    "epoch": "bigint",
+    "seq": "bigint",
+    "updated_at": "timestamptz",
+    "stream_id": "bigint",
+    "producer_id": "text",
+}
+
 Row = tuple[Any, ...]
+
+
+class CommitUncertain(Exception):
+    """The answer to a commit never came, so trying again could append twice."""
+
+
+class Found(NamedTuple):
+    """Streams that a transaction has locked, (stream id, producer id, epoch, seq) of their producers, and the paths of
+    those that others hold."""
+
+    streams: list[StreamInfo]
+    producers: list[Sequence[Any]]
+    locked: Collection[str]
 
 
 class Insert(NamedTuple):
@@ -86,17 +107,17 @@ class Statements:
         self._returning = connection.features.can_return_rows_from_bulk_insert
         stream, chunk, producer = (self._table(model) for model in (Stream, Chunk, Producer))
         name = self._quote
-        self._stream = stream
+        self._stream, self._producer = stream, producer
         self._update_stream = (
             f"UPDATE {stream} SET {name('tail')}=%s, {name('closed')}=%s, {name('closed_by')}=%s, "
             f"{name('last_seq')}=%s, {name('deadline')}=%s, "
             f"{name('appended_at')}=COALESCE(%s, {name('appended_at')}) WHERE {name('id')}=%s"
         )
-        self.remove_stream = (
+        self._remove_stream = (
             f"UPDATE {stream} SET {name('path')}=NULL, {name('source_id')}=NULL, {name('lineage')}=NULL, "
             f"{name('deleted_at')}=%s WHERE {name('id')}=%s"
         )
-        self.soft_delete_stream = f"UPDATE {stream} SET {name('deleted_at')}=%s WHERE {name('id')}=%s"
+        self._soft_delete_stream = f"UPDATE {stream} SET {name('deleted_at')}=%s WHERE {name('id')}=%s"
         self._insert_chunk = self._insert(chunk, CHUNK_COLUMNS)
         self._insert_producer = self._insert(producer, PRODUCER_COLUMNS)
         self._update_producer = (
@@ -104,14 +125,6 @@ class Statements:
             f"WHERE {name('stream_id')}=%s AND {name('producer_id')}=%s"
         )
         self._insert_stream = self._insert(stream, STREAM_COLUMNS)
-        self._update_producers = (
-            f"UPDATE {producer} SET {name('epoch')}=v.{name('epoch')}, {name('seq')}=v.{name('seq')}, "
-            f"{name('updated_at')}=v.{name('updated_at')} "
-            "FROM unnest(%b::bigint[], %b::bigint[], %b::timestamptz[], %b::bigint[], %b::text[]) "
-            f"AS v({name('epoch')}, {name('seq')}, {name('updated_at')}, {name('stream_id')}, {name('producer_id')}) "
-            f"WHERE {producer}.{name('stream_id')}=v.{name('stream_id')} "
-            f"AND {producer}.{name('producer_id')}=v.{name('producer_id')}"
-        )
         self._select_ids = f"SELECT {name('id')}, {name('path')} FROM {stream} WHERE "
         self._returning_ids = f" RETURNING {name('id')}, {name('path')}"
         columns = ", ".join(name(column) for column in StreamInfo._fields)
@@ -131,12 +144,51 @@ class Statements:
         self._producers_lock = " FOR UPDATE" if connection.vendor == "mysql" else ""
         self._naive_zone = connection.timezone
 
-    def together(self) -> AbstractContextManager[object]:
-        """Return what to hold around statements whose results nobody waits for one by one. Errors come at its end."""
-        return nullcontext()
+    @contextmanager
+    def transaction(self, lock_ms: int | None = None) -> Iterator[Any]:
+        """Yield the cursor to work with in a transaction of its own or, inside the caller's, up to a savepoint.
 
-    def limit_waits(self, milliseconds: int) -> None:
-        """Let the statements of this transaction wait for a lock no longer, if the database can be told so."""
+        Args:
+            lock_ms: how long the statements of a transaction of its own wait for a lock, in milliseconds, where the
+                database can be told so for a transaction (PostgreSQL). None: as long as the connection is told to.
+
+        Raises:
+            CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
+            django.db.Error: nothing was changed.
+        """
+        done = False
+        try:
+            with transaction.atomic(using=self._using):
+                with connections[self._using].cursor() as cursor:
+                    yield cursor
+                done = True
+        except Error as error:
+            if done and connections[self._using].vendor != "sqlite":
+                raise CommitUncertain from error
+            raise
+
+    def flush(self, cursor: Any) -> None:
+        """See that all statements so far were executed, for others that do not go by this cursor."""
+
+    def lock_streams(
+        self, cursor: Any, paths: Collection[str], producers: Collection[tuple[str, str]], *, wait: bool, absent: bool
+    ) -> Found:
+        """Take the rows of streams for this transaction, in the order of their ids, and read these and producers.
+
+        Args:
+            producers: those wanted, by path and producer id. There may be others of the same streams among those found.
+            wait: whether to wait for rows that others hold, or to leave those out.
+            absent: whether some of the streams are likely not to be there.
+        """
+        found = self.select_streams(cursor, "path", paths, lock="wait" if wait else "skip")
+        ids = {info.path: info.id for info in found}
+        locked: list[str] = []
+        if not wait and self.can_skip_locked and len(found) < len(paths):
+            # What is not there at all, or what somebody else holds?
+            missing = [path for path in paths if path not in ids]
+            locked = [info.path for info in self.select_streams(cursor, "path", missing)]
+        wanted = {(ids[path], name) for path, name in producers if path in ids}
+        return Found(found, self.select_producers(cursor, wanted) if wanted else [], locked)
 
     def select_streams(
         self,
@@ -187,8 +239,12 @@ class Statements:
             return moment
         return moment.replace(tzinfo=self._naive_zone)
 
-    def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
-        """Insert streams, in the order of `STREAM_COLUMNS`, and yield the id and path of each."""
+    def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
+        """Insert streams, in the order of `STREAM_COLUMNS`, and return the id and path of each.
+
+        Where statements travel together, to look at these is to wait for all so far.
+        """
+        numbers: list[tuple[int, str]] = []
         for some in _slices(rows):
             if self._returning:
                 found = self._insert_rows(cursor, self._insert_stream, some, self._returning_ids)
@@ -196,7 +252,16 @@ class Statements:
                 self._insert_rows(cursor, self._insert_stream, some)
                 condition, parameters = self._among("path", [row[0] for row in some])
                 found = self._execute(cursor, f"{self._select_ids}{condition}", parameters)
-            yield from found.fetchall()
+            numbers += found.fetchall()
+        return numbers
+
+    def remove_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
+        """Give back the paths of streams, and let go of their sources."""
+        cursor.executemany(self._remove_stream, [(moment, stream_id) for stream_id in ids])
+
+    def soft_delete_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
+        """Close streams to the world that have forks."""
+        cursor.executemany(self._soft_delete_stream, [(moment, stream_id) for stream_id in ids])
 
     def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Insert chunks: stream_id, start, end, data, ends, created_at."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
-from django.db import connections
+from django.db import connections, transaction
 
-from .base import UPDATED, Insert, Row, Statements
+from ..info import StreamInfo
+from .base import UPDATED, UPDATED_PRODUCER, Found, Insert, Row, Statements
+from .binary import Parameter, many, one
+from .pipeline import Pipeline, Rows, Transaction
 
 
 class PostgreSQLStatements(Statements):
-    """PostgreSQL: rows travel as one array for each column, and bytes as they are.
+    """PostgreSQL: statements travel together, and rows as one array for each column in which they differ.
 
     Django's own cursors write parameters into the statement, as text: a megabyte becomes two, and a statement with
     a thousand parameters takes longer to take apart than to execute.
@@ -21,53 +25,172 @@ class PostgreSQLStatements(Statements):
     # Rows of a project's own tables may refer to streams: that alone must not keep up appends.
     _lock_clause = " FOR NO KEY UPDATE"
 
+    def __init__(self, using: str) -> None:
+        super().__init__(using)
+        name = self._quote
+        self._select_paths = f"SELECT {name('path')} FROM {self._stream} WHERE {name('path')} = ANY(%s)"
+        self._select_by = {
+            (column, lock): f"{self._select_streams}{name(column)} = ANY(%s){clause}"
+            for column in ("path", "id")
+            for lock, clause in self._locks.items()
+        }
+        self._remove_streams = self._of_any(self._remove_stream)
+        self._soft_delete_streams = self._of_any(self._soft_delete_stream)
+        self._select_producers_by_path = (
+            f"SELECT p.{name('stream_id')}, p.{name('producer_id')}, p.{name('epoch')}, p.{name('seq')} "
+            f"FROM {self._stream} AS s JOIN {self._producer} AS p ON p.{name('stream_id')} = s.{name('id')} "
+            f"WHERE s.{name('path')} = ANY(%s) AND p.{name('producer_id')} = ANY(%s)"
+        )
+
+    def _of_any(self, statement: str) -> str:
+        """Return a statement on one id as one on any of an array."""
+        condition = f"{self._quote('id')}="
+        return statement.replace(f"{condition}%s", f"{condition}ANY(%s)")
+
     @contextmanager
-    def together(self) -> Iterator[None]:
-        # One way to the server and back for all of them.
+    def transaction(self, lock_ms: int | None = None) -> Iterator[Any]:
         connection = connections[self._using]
-        with connection.wrap_database_errors, connection.connection.pipeline():
-            yield
+        if connection.in_atomic_block or not connection.get_autocommit():
+            with transaction.atomic(using=self._using):
+                pipeline = Pipeline(connection)
+                yield pipeline
+                pipeline.flush()
+            return
+        own = Transaction(connection, lock_ms)
+        try:
+            yield own
+            own.commit()
+        except BaseException:
+            own.rollback()
+            raise
 
-    def limit_waits(self, milliseconds: int) -> None:
-        # For the transaction, and not for the session, which may be others' behind a pooler.
-        with connections[self._using].cursor() as cursor:
-            cursor.execute(f"SET LOCAL lock_timeout = {milliseconds}")
+    def flush(self, cursor: Any) -> None:
+        cursor.flush()
 
-    def _execute(self, cursor: Any, sql: str, parameters: Sequence[object]) -> Any:
-        from psycopg import Cursor
+    def lock_streams(
+        self, cursor: Any, paths: Collection[str], producers: Collection[tuple[str, str]], *, wait: bool, absent: bool
+    ) -> Found:
+        # All in one way there and back. What comes after the lock sees what was committed before it.
+        wanted = many("text", [*paths])
+        streams = cursor.execute(self._select_by["path", "wait" if wait else "skip"], [wanted])
+        if producers:
+            names = many("text", [*{name for _, name in producers}])
+            known = cursor.execute(
+                self._select_producers_by_path, [many("text", [*{path for path, _ in producers}]), names]
+            )
+        if absent and not wait:
+            there = cursor.execute(self._select_paths, [wanted])
+        found = [self._info(row) for row in streams.fetchall()]
+        locked: set[str] = set()
+        if not wait and len(found) < len(paths):
+            if not absent:
+                there = cursor.execute(self._select_paths, [wanted])
+            locked.update(path for (path,) in there.fetchall())
+            locked.difference_update(info.path for info in found)
+        return Found(found, known.fetchall() if producers else [], locked)
 
-        with connections[self._using].wrap_database_errors:
-            direct = Cursor(cursor.connection)
-            direct.execute(sql, parameters)
-        return direct
+    def select_streams(
+        self,
+        cursor: Any,
+        column: Literal["path", "id"],
+        values: Collection[object],
+        *,
+        lock: Literal["no", "wait", "skip"] = "no",
+    ) -> list[StreamInfo]:
+        wanted = many("text" if column == "path" else "bigint", [*values])
+        return [self._info(row) for row in self._send(cursor, self._select_by[column, lock], [wanted]).fetchall()]
 
-    def _among(self, column: str, values: Collection[object]) -> tuple[str, list[object]]:
-        kind = "text" if column in ("path", "producer_id") else "bigint"
-        return f"{self._quote(column)} = ANY(%b::{kind}[])", [list(values)]
+    def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
+        return self._insert_rows(cursor, self._insert_stream, rows, self._returning_ids)
 
-    def _insert_rows(self, cursor: Any, into: Insert, rows: Sequence[Row], suffix: str = "") -> Any:
+    def remove_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
+        self._send(cursor, self._remove_streams, [one("timestamptz", moment), many("bigint", ids)])
+
+    def soft_delete_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
+        self._send(cursor, self._soft_delete_streams, [one("timestamptz", moment), many("bigint", ids)])
+
+    def update_streams(self, cursor: Any, rows: Sequence[Row]) -> None:
+        kinds = tuple(UPDATED.values())
         if len(rows) == 1:
-            return super()._insert_rows(cursor, into, rows, suffix)
-        arrays = ", ".join(f"%b::{kind}[]" for kind in into.types)
-        return self._execute(cursor, f"{into.head} SELECT * FROM unnest({arrays}){suffix}", _columns(rows))
-
-    def _update_many(self, cursor: Any, rows: Sequence[Row]) -> None:
+            self._send(cursor, self._update_stream, [one(*pair) for pair in zip(kinds, rows[0], strict=True)])
+            return
+        sent = _Sent(kinds, rows)
+        *values, appended_at, stream_id = sent.expressions
         name, stream = self._quote, self._stream
-        names = ", ".join(name(column) for column in UPDATED)
-        assignments = [f"{name(column)} = v.{name(column)}" for column in [*UPDATED][:5]]
-        appended_at = name("appended_at")
-        self._execute(
+        changes = [f"{name(column)} = {value}" for column, value in zip(UPDATED, values, strict=False)]
+        changes.append(f"{name('appended_at')} = COALESCE({appended_at}, {stream}.{name('appended_at')})")
+        self._send(
             cursor,
-            f"UPDATE {stream} SET {', '.join(assignments)}, "
-            f"{appended_at} = COALESCE(v.{appended_at}, {stream}.{appended_at}) "
-            f"FROM unnest({', '.join(f'%b::{kind}[]' for kind in UPDATED.values())}) AS v({names}) "
-            f"WHERE {stream}.{name('id')} = v.{name('id')}",
-            _columns(rows),
+            f"UPDATE {stream} SET {', '.join(changes)} FROM {sent.source} WHERE {stream}.{name('id')} = {stream_id}",
+            sent.parameters,
         )
 
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
-        self._execute(cursor, self._update_producers, _columns(rows))
+        sent = _Sent(tuple(UPDATED_PRODUCER.values()), rows)
+        *values, stream_id, producer_id = sent.expressions
+        name, producer = self._quote, self._producer
+        changes = [f"{name(column)} = {value}" for column, value in zip(UPDATED_PRODUCER, values, strict=False)]
+        self._send(
+            cursor,
+            f"UPDATE {producer} SET {', '.join(changes)} FROM {sent.source} "
+            f"WHERE {producer}.{name('stream_id')} = {stream_id} AND {producer}.{name('producer_id')} = {producer_id}",
+            sent.parameters,
+        )
+
+    def _insert_rows(self, cursor: Any, into: Insert, rows: Sequence[Row], suffix: str = "") -> Rows:
+        if len(rows) == 1:
+            values = ", ".join(["%s"] * len(into.types))
+            parameters = [one(*pair) for pair in zip(into.types, rows[0], strict=True)]
+            return self._send(cursor, f"{into.head} VALUES ({values}){suffix}", parameters)
+        sent = _Sent(into.types, rows)
+        return self._send(
+            cursor, f"{into.head} SELECT {', '.join(sent.expressions)} FROM {sent.source}{suffix}", sent.parameters
+        )
+
+    def _send(self, cursor: Any, sql: str, parameters: Sequence[Parameter]) -> Rows:
+        if isinstance(cursor, Pipeline):
+            return cursor.execute(sql, parameters)
+        # A cursor of Django's: what comes next may go past this.
+        pipeline = Pipeline(connections[self._using])
+        rows = pipeline.execute(sql, parameters)
+        pipeline.flush()
+        return rows
 
 
-def _columns(rows: Sequence[Row]) -> list[list[object]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+class _Sent:
+    """How rows are sent: a column that is the same in all of them as one value, the others as arrays.
+
+    Args:
+        kinds: types of the columns.
+        rows: one or more.
+    """
+
+    def __init__(self, kinds: tuple[str, ...], rows: Sequence[Row]) -> None:
+        columns = list(zip(*rows, strict=True))
+        same = [_is_one(kind, values) for kind, values in zip(kinds, columns, strict=True)]
+        same[-1] = same[-1] and not all(same)  # there must be an array to make rows from
+        self.expressions, self.source = _layout(kinds, tuple(same))
+        self.parameters = [
+            one(kind, values[0]) if is_one else many(kind, values)
+            for is_one, kind, values in zip(same, kinds, columns, strict=True)
+        ]
+
+
+def _is_one(kind: str, values: Sequence[Any]) -> bool:
+    # Nobody compares data: it may be megabytes.
+    return not any(values) if kind == "bytea" else values.count(values[0]) == len(values)
+
+
+@lru_cache(maxsize=256)
+def _layout(kinds: tuple[str, ...], same: tuple[bool, ...]) -> tuple[tuple[str, ...], str]:
+    """Return an expression for each column, and the source that yields a row for each of the arrays' elements.
+
+    The columns' parameters are the statement's first, in their order.
+    """
+    expressions = tuple(
+        f"${number}::{kind}" if is_one else f"v.c{number}"
+        for number, (kind, is_one) in enumerate(zip(kinds, same, strict=True), 1)
+    )
+    arrays = [number for number, is_one in enumerate(same, 1) if not is_one]
+    elements = ", ".join(f"${number}::{kinds[number - 1]}[]" for number in arrays)
+    return expressions, f"unnest({elements}) AS v({', '.join(f'c{number}' for number in arrays)})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from sqlite3 import Cursor
 from typing import Any, Literal
@@ -91,14 +91,14 @@ class SQLiteStatements(Statements):
     def select_producers(self, cursor: Any, wanted: Collection[tuple[int, str]]) -> list[Sequence[Any]]:
         return [*self._fetch(cursor, self._select_producers_as_json, [_encode(list(wanted)).decode()])]
 
-    def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
+    def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
         # Most streams have neither an end nor a source: what is null everywhere need not be written.
         used = tuple(
             number for number, values in enumerate(zip(*rows, strict=True)) if any(v is not None for v in values)
         )
         self._execute(cursor, self._insert_streams_from_json(used), [_encode(rows).decode()])
         found = self._fetch(cursor, self._select_ids_as_json, [_encode([row[0] for row in rows]).decode()])
-        return iter(found)  # type: ignore[arg-type]
+        return [(stream_id, path) for stream_id, path in found]
 
     def _insert_streams_from_json(self, used: tuple[int, ...]) -> str:
         columns = [*STREAM_COLUMNS]
