@@ -1,0 +1,102 @@
+"""Group commit when a real database refuses one operation of a batch, or goes away in the middle."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from django_durable_streams.engine import Engine, engine_for
+from django_durable_streams.models import Chunk
+from django_durable_streams.protocol.offsets import Sentinel
+from django_durable_streams.protocol.producers import ProducerClaim
+from django_durable_streams.store.operations import Append, Create, Operation
+
+TEXT = "text/plain"
+
+on_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="needs a trigger that ends connections")
+
+
+@pytest.fixture
+def engine(engines: None) -> Engine:
+    return engine_for()
+
+
+async def outcomes_of(engine: Engine, *operations: Operation) -> list[Any]:
+    return await asyncio.gather(*(engine.write(operation) for operation in operations), return_exceptions=True)
+
+
+async def content_of(engine: Engine, path: str) -> bytes:
+    view = await engine.look(path, Sentinel.START)
+    return view.segment.data if view.segment is not None else b""
+
+
+@pytest.mark.parametrize("poison", ["\ud800", pytest.param("\x00", marks=on_postgresql)])
+async def test_one_that_cannot_be_stored_fails_alone(engine: Engine, poison: str) -> None:
+    await outcomes_of(engine, Create("a", TEXT), Create("b", TEXT))
+    bad = [Append("a", TEXT, b"x", seq=poison), Append("b", TEXT, b"x", producer=ProducerClaim(poison, 0, 0))]
+    first, *refused, last, other = await outcomes_of(
+        engine, Append("a", TEXT, b"1"), *bad, Append("a", TEXT, b"2"), Append("b", TEXT, b"3")
+    )
+    assert [outcome.status for outcome in refused] == [400, 400]
+    assert [first.tail, last.tail, other.tail] == [1, 2, 1]
+    assert (await content_of(engine, "a"), await content_of(engine, "b")) == (b"12", b"3")
+
+
+@pytest.fixture
+def deadly(transactional_db: None) -> Iterator[None]:
+    """A database in which the commit of a chunk `die` ends the connection. Sequences keep what is rolled back."""
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SEQUENCE deaths")
+        cursor.execute(
+            "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "PERFORM nextval('deaths'); PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$"
+        )
+        cursor.execute(
+            f"CREATE CONSTRAINT TRIGGER die AFTER INSERT ON {Chunk._meta.db_table} DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW WHEN (NEW.data = 'die') EXECUTE FUNCTION die()"
+        )
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP TRIGGER die ON {Chunk._meta.db_table}")
+        cursor.execute("DROP FUNCTION die")
+        cursor.execute("DROP SEQUENCE deaths")
+
+
+@on_postgresql
+async def test_a_commit_during_which_the_connection_is_lost_is_not_tried_again(deadly: None, engine: Engine) -> None:
+    await engine.write(Create("a", TEXT))
+    (lost,) = await outcomes_of(engine, Append("a", TEXT, b"die"))
+    assert lost.status == 503
+    assert "confirm" in str(lost)
+    assert (await engine.write(Append("a", TEXT, b"alive"))).tail == 5  # type: ignore[union-attr]
+    assert await content_of(engine, "a") == b"alive"
+    assert await asyncio.to_thread(deaths) == 1
+
+
+def deaths() -> int:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM deaths")
+            return int(cursor.fetchone()[0])
+    finally:
+        connection.close()
+
+
+@on_postgresql
+async def test_connections_that_were_lost_meanwhile_are_replaced(engine: Engine) -> None:
+    await engine.write(Create("a", TEXT))
+    await asyncio.to_thread(end_all_others)
+    assert (await engine.write(Append("a", TEXT, b"x"))).tail == 1  # type: ignore[union-attr]
+
+
+def end_all_others() -> None:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'idle'"
+            )
+    finally:
+        connection.close()

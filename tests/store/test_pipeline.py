@@ -1,0 +1,214 @@
+"""PostgreSQL's transactions that need no way of their own, and what an error in the middle of one leaves behind."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.db import DataError, Error, InternalError, connection, transaction
+
+from django_durable_streams.models import Chunk, Stream
+from django_durable_streams.protocol.producers import ProducerClaim
+from django_durable_streams.store import calls, writing
+from django_durable_streams.store.operations import Append, Create, Delete, Operation
+from django_durable_streams.store.sql import binary, pipeline, statements
+from django_durable_streams.store.sql.pipeline import Pipeline, Transaction
+
+TEXT = "text/plain"
+POISON = "\x00"
+"""A text that PostgreSQL does not take, and that nobody looks at before."""
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(connection.vendor != "postgresql", reason="how PostgreSQL's statements travel"),
+]
+
+
+def apply(*operations: Operation) -> list[Any]:
+    return writing.apply(operations, "default")[0]
+
+
+def tails() -> dict[str | None, int]:
+    return dict(Stream.objects.values_list("path", "tail_position"))
+
+
+@pytest.fixture
+def travels(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Get the first words of the statements that travel together, for each time that some do."""
+    seen: list[list[str]] = []
+    real: Callable[..., Any] = pipeline._exchange
+
+    def exchange(driver: Any, sent: Sequence[pipeline.Statement]) -> Any:
+        seen.append([statement.sql.split()[0].decode() for statement in sent])
+        return real(driver, sent)
+
+    monkeypatch.setattr(pipeline, "_exchange", exchange)
+    return seen
+
+
+def test_a_batch_is_two_ways_to_the_server_and_back(travels: list[list[str]]) -> None:
+    apply(*(Create(path, TEXT) for path in "abc"))
+    begin, select, insert, update, commit = "BEGIN", "SELECT", "INSERT", "UPDATE", "COMMIT"
+    assert travels == [[begin, select], [insert, commit]]
+    for sequence in range(2):
+        travels.clear()
+        claim = ProducerClaim("p", 0, sequence)
+        apply(Append("a", TEXT, b"1"), Append("b", TEXT, b"2", producer=claim))
+        assert travels == [[begin, select, select], [update, insert, insert if sequence == 0 else update, commit]]
+    travels.clear()
+    writing.apply([Create("a", TEXT), Create("new", TEXT)], "default", wait=False, lock_ms=1000)
+    assert travels == [[begin, "SET", select, select], [insert, commit]]
+    travels.clear()
+    apply(Create("full", TEXT, data=b"x"), Delete("a"))
+    # The chunk names its stream's id, which the database gives.
+    assert travels[-2:] == [[update, insert], [insert, commit]]
+    assert tails() == {None: 2, "b": 2, "c": 0, "new": 0, "full": 1}
+
+
+def test_a_batch_that_changes_nothing_commits_nothing(travels: list[list[str]]) -> None:
+    apply(Append("nowhere", TEXT, b"x"))
+    assert travels == [["BEGIN", "SELECT"], ["COMMIT"]]
+    travels.clear()
+    writing.apply([Append("held", TEXT, b"x")], "default", wait=False, held={"held"})
+    assert travels == []
+
+
+@pytest.mark.parametrize("poison", [POISON, "\ud800"])
+def test_an_error_in_the_middle_leaves_nothing_behind(poison: str) -> None:
+    apply(Create("a", TEXT), Create("b", TEXT))
+    for operation in (
+        Append("b", TEXT, b"x", seq=poison),
+        Append("b", TEXT, b"x", producer=ProducerClaim(poison, 0, 0)),
+        Create(f"c{poison}", TEXT, data=b"x"),
+        Append("b", TEXT, b"x", producer=ProducerClaim("p", 2**63, 0)),
+    ):
+        with pytest.raises((DataError, ValueError)):
+            apply(Append("a", TEXT, b"x"), operation, Append("a", TEXT, b"y"))
+        assert connection.connection.info.transaction_status == 0  # idle
+        assert tails() == {"a": 0, "b": 0}
+    apply(Append("a", TEXT, b"x"))
+    assert tails() == {"a": 1, "b": 0}
+
+
+def test_the_callers_transaction_goes_on_after_an_error() -> None:
+    apply(Create("a", TEXT))
+    told: list[str] = []
+    with transaction.atomic():
+        transaction.on_commit(lambda: told.append("before"))
+        calls.apply(Append("a", TEXT, b"1"), "default")
+        with pytest.raises(DataError):
+            calls.apply(Append("a", TEXT, b"2", seq=POISON), "default")
+        calls.apply(Append("a", TEXT, b"3"), "default")
+        transaction.on_commit(lambda: told.append("after"))
+        assert told == []
+    assert told == ["before", "after"]
+    assert b"".join(bytes(chunk.data) for chunk in Chunk.objects.order_by("end")) == b"13"
+
+
+def test_the_first_statement_of_a_callers_transaction_is_part_of_it() -> None:
+    apply(Create("a", TEXT))
+    number = Stream.objects.get().pk
+    with transaction.atomic(), connection.cursor() as cursor:
+        statements("default").update_streams(cursor, [(7, False, "", None, None, None, number)])
+        transaction.set_rollback(True)
+    assert tails() == {"a": 0}
+
+
+def test_without_autocommit_the_caller_commits() -> None:
+    apply(Create("a", TEXT))
+    transaction.set_autocommit(False)
+    try:
+        apply(Append("a", TEXT, b"1"))
+        transaction.rollback()
+        apply(Append("a", TEXT, b"22"))
+        transaction.commit()
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+    assert tails() == {"a": 2}
+
+
+def test_a_connection_that_was_lost_before_has_changed_nothing() -> None:
+    apply(Create("a", TEXT))
+    with connection.cursor() as cursor, pytest.raises(Error):
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    with pytest.raises(Error):
+        apply(Append("a", TEXT, b"x"))
+    connection.close()
+    assert tails() == {"a": 0}
+
+
+def test_a_commit_of_what_has_failed_is_an_error() -> None:
+    failed = Transaction(connection)
+    with pytest.raises(DataError):
+        failed.execute("SELECT 1/0").fetchall()
+    failed.execute("SELECT 1")
+    with pytest.raises(Error):
+        failed.commit()
+    failed.rollback()
+    swallowed = Transaction(connection)
+    with pytest.raises(DataError):
+        swallowed.execute("SELECT 1/0").fetchall()
+    with pytest.raises(InternalError):
+        swallowed.commit()
+    swallowed.rollback()
+    assert apply(Create("a", TEXT))[0].created
+
+
+def test_the_session_is_left_as_it_was() -> None:
+    """It may be somebody else's next, behind a pooler."""
+    writing.apply([Create("a", TEXT)], "default", wait=False, lock_ms=1234)
+    own = Transaction(connection, lock_ms=1234)
+    assert own.execute("SELECT current_setting('lock_timeout')").fetchall() == [("1234ms",)]
+    own.commit()
+    found = Pipeline(connection).execute("SELECT current_setting('lock_timeout')").fetchall()
+    assert found == [("0",)]
+    assert Pipeline(connection).execute("SELECT name FROM pg_prepared_statements").fetchall() == []
+
+
+def test_the_isolation_level_of_the_settings_is_the_transactions() -> None:
+    from psycopg import IsolationLevel
+
+    connection.ensure_connection()
+    connection.connection.isolation_level = IsolationLevel.REPEATABLE_READ
+    try:
+        own = Transaction(connection)
+        assert own.execute("SHOW transaction_isolation").fetchall() == [("repeatable read",)]
+        own.rollback()
+    finally:
+        connection.close()
+
+
+MOMENT = datetime(2026, 11, 25, 1, 2, 3, 456789, tzinfo=UTC)
+VALUES: dict[str, list[Any]] = {
+    "bigint": [0, -1, 2**63 - 1, -(2**63)],
+    "text": ["", "a,b{}\"'\\", "é 😀", "NULL"],
+    "boolean": [True, False],
+    "bytea": [b"", bytes(range(256))],
+    "timestamptz": [MOMENT, MOMENT.replace(year=1), MOMENT.replace(year=9999)],
+    "jsonb": ["[[1, 0, 5]]"],
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_values_arrive_as_they_are(kind: str) -> None:
+    values = [*VALUES[kind], None]
+    (row,) = (
+        Pipeline(connection)
+        .execute(f"SELECT {', '.join(['%s'] * len(values))}", [binary.one(kind, value) for value in values])
+        .fetchall()
+    )
+    assert list(row) == values
+    for some in (values, values[:-1], values[:1], [None], []):
+        found = Pipeline(connection).execute("SELECT * FROM unnest(%s)", [binary.many(kind, some)]).fetchall()
+        assert [value for (value,) in found] == some
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1])
+def test_a_number_that_is_too_large_is_an_error_of_the_data(number: int) -> None:
+    with pytest.raises(DataError):
+        binary.one("bigint", number)
+    with pytest.raises(DataError):
+        binary.many("bigint", [1, number])
+    with pytest.raises(DataError):
+        binary.many("bigint", [None, number])
