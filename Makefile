@@ -46,8 +46,8 @@ unit: $(INSTALLED) ## the tests that need nothing but Python
 	$(BIN)/pytest tests -m "not conformance and not browser and not cluster"
 
 .PHONY: databases
-databases: $(INSTALLED_MYSQL) services ## the tests of the store on PostgreSQL and MariaDB
-	$(BIN)/python tools/databases.py tests/store $(IN_PYTHON)
+databases: $(INSTALLED_MYSQL) services ## the tests of the store and the engine on PostgreSQL and MariaDB
+	$(BIN)/python tools/databases.py tests/store tests/engine $(IN_PYTHON)
 
 .PHONY: cluster
 cluster: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## several workers, databases and Redis: killed, frozen, restarted
