@@ -73,6 +73,8 @@ class Line:
         if connection is not self._wrapper:
             self._take_over(connection)
         self._connect()
+        if connection.vendor == "sqlite":
+            _keep_in_memory(connection)
         if self._lock_seconds is not None:
             _limit_waits(connection, self._lock_seconds)
         self._plug_in(connection)
@@ -154,3 +156,13 @@ def _limit_waits(connection: BaseDatabaseWrapper, seconds: int) -> None:
     if connection.vendor in statements:
         with connection.cursor() as cursor:
             cursor.execute(statements[connection.vendor])
+
+
+def _keep_in_memory(connection: BaseDatabaseWrapper) -> None:
+    """Have SQLite keep in memory what a statement needs on the side.
+
+    A statement over many rows notes what it would have to undo: in a file, from some pages on, and most of the time
+    of a batch over many streams went into that.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA temp_store = MEMORY")
