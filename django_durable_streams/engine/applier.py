@@ -11,6 +11,7 @@ from django.db import Error, IntegrityError, connections
 from ..protocol.errors import BadRequest, ServiceUnavailable
 from ..store import writing
 from ..store.batch import LOCKED, Outcome
+from ..store.known import KnownStreams
 from ..store.operations import Commit, Operation
 from .database import Trouble, diagnose
 from .line import Line
@@ -57,6 +58,7 @@ class Applier:
         self._committed = committed
         self._lock_ms = lock_ms
         self._held = held
+        self._known = KnownStreams()
 
     def apply(self, operations: Sequence[Operation], *, wait: bool = False) -> Sequence[object]:
         """Apply operations and return their outcomes.
@@ -86,7 +88,7 @@ class Applier:
                 self.line.open()
                 held = self._held(operation.path for operation in operations)
                 outcomes, commits = writing.apply(
-                    operations, self.line.using, wait=wait, held=held, lock_ms=self._lock_ms
+                    operations, self.line.using, wait=wait, held=held, lock_ms=self._lock_ms, known=self._known
                 )
         except writing.CommitUncertain as error:
             if isinstance(error.__cause__, Error) and diagnose(error.__cause__) is not Trouble.AWAY:

@@ -8,7 +8,7 @@ the number of operations.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from ..models import Stream
 from ..protocol.errors import DurableStreamsError, SourceGone, StreamExists, StreamGone, StreamNotFound
 from ..protocol.producers import ProducerState
 from . import forking, rows
+from .known import KnownStreams
 from .operations import Append, Commit, Create, Delete, Done, Fork, Operation, Result, TakeOver
 from .sql import Statements, statements
 from .state import StreamState
@@ -41,11 +42,13 @@ class Batch:
     Args:
         using: alias of the database.
         cursor: the transaction's (see `sql.Statements.transaction`).
+        known: what the connection knows of streams already.
     """
 
-    def __init__(self, using: str, cursor: Any) -> None:
+    def __init__(self, using: str, cursor: Any, known: KnownStreams | None = None) -> None:
         self._using = using
         self._cursor = cursor
+        self._known = known
         self._now = timezone.now()
         self._sql = statements(using)
         self._streams: dict[str, StreamState] = {}
@@ -72,21 +75,26 @@ class Batch:
             paths.difference_update(held)
             if not paths:
                 return
-        found = self._sql.lock_streams(
-            self._cursor,
-            paths,
-            {(path, name) for path, name in map(_producer, operations) if name is not None and path in paths},
-            wait=wait,
-            absent=any(type(operation) is Create for operation in operations),
-        )
-        self._locked.update(found.locked)
+        producers = {(path, name) for path, name in map(_producer, operations) if name is not None and path in paths}
+        states = self._recall(paths, producers)
+        paths.difference_update(states)
+        if paths:
+            found = self._sql.lock_streams(
+                self._cursor,
+                paths,
+                {(path, name) for path, name in producers if path in paths},
+                wait=wait,
+                absent=any(type(operation) is Create for operation in operations),
+            )
+            self._locked.update(found.locked)
+            selected = {info.id: StreamState(info) for info in found.streams}
+            _add_producers(selected, found.producers)
+            states.update((state.path, state) for state in selected.values())
         expired = []
-        states = {}
-        for info in found.streams:
-            state = states[info.id] = StreamState(info)
-            if info.deleted_at is not None:
+        for state in states.values():
+            if state.deleted_at is not None:
                 self._gone[state.path] = state
-            elif info.deadline is not None and info.deadline <= self._now:
+            elif state.deadline is not None and state.deadline <= self._now:
                 expired.append(state)
             else:
                 self._streams[state.path] = state
@@ -95,9 +103,22 @@ class Batch:
         for state in expired:
             state.expired = True
             self._remove(state)
-        for stream_id, producer_id, epoch, seq in found.producers:
-            if stream_id in states:  # and not another one's
-                states[stream_id].producers[producer_id] = ProducerState(epoch, seq)
+
+    def _recall(self, paths: Iterable[str], producers: Iterable[tuple[str, str]]) -> dict[str, StreamState]:
+        """Return those of the streams that the connection knows, with the producers that are asked for."""
+        if self._known is None:
+            return {}
+        self._known.check(self._cursor, self._sql)
+        states = {state.path: state for state in map(self._known.take, paths) if state is not None}
+        missing = {
+            (state.id, name)
+            for path, name in producers
+            if (state := states.get(path)) is not None and name not in state.producers
+        }
+        if missing:
+            by_id = {state.id: state for state in states.values()}
+            _add_producers(by_id, self._sql.select_producers(self._cursor, missing))
+        return states
 
     def _count_forks(self, states: Sequence[StreamState]) -> None:
         if not states:
@@ -225,8 +246,11 @@ class Batch:
         self._softly.clear()
 
     def commits(self) -> list[Commit]:
-        """Return what has changed since the beginning, once all of it is saved and executed."""
+        """Return what has changed since the beginning, once all of it is saved and committed."""
         self._settle()
+        if self._known is not None:
+            for state in self._streams.values():
+                self._known.keep(state)
         return self._commits
 
     def _settle(self) -> None:
@@ -239,6 +263,12 @@ class Batch:
             for state in (*changed, *created):
                 state.saved()
         self._saved.clear()
+
+
+def _add_producers(states: Mapping[int, StreamState], rows: Iterable[Sequence[Any]]) -> None:
+    for stream_id, producer_id, epoch, seq in rows:
+        if stream_id in states:  # and not another one's
+            states[stream_id].producers[producer_id] = ProducerState(epoch, seq)
 
 
 class _Saved(NamedTuple):

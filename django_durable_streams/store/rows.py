@@ -17,6 +17,9 @@ def chunks(start: int, appends: Sequence[bytes], ends: Sequence[int]) -> Iterato
         start: position of the first byte.
         ends: position after each append.
     """
+    if len(ends) == 1:
+        yield start, ends[0], appends[0], b""
+        return
     first = 0
     for last, end in enumerate(ends):
         if last > first and end - start > MAX_CHUNK_BYTES:

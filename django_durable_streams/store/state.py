@@ -25,6 +25,7 @@ class StreamState:
         "content_type",
         "data",
         "deadline",
+        "deleted_at",
         "ends",
         "expired",
         "expires_at",
@@ -57,6 +58,7 @@ class StreamState:
         self.source_id = info.source_id
         self.fork_position = info.fork_position
         self.lineage = info.lineage
+        self.deleted_at = info.deleted_at
         self.changed = False
         self.expired = False
         self.data: list[bytes] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from .batch import Batch, Outcome
+from .known import KnownStreams
 from .operations import Append, Commit, Operation
 from .sql import CommitUncertain, statements
 
@@ -18,6 +19,7 @@ def apply(
     wait: bool = True,
     held: Collection[str] = (),
     lock_ms: int | None = None,
+    known: KnownStreams | None = None,
 ) -> tuple[list[Outcome], list[Commit]]:
     """Apply operations in one transaction and return what became of each, and what changed.
 
@@ -31,6 +33,7 @@ def apply(
         held: paths whose operations are LOCKED whether or not their row is free.
         lock_ms: how long to wait for a lock, in milliseconds, where the database can be told so for a transaction
             (PostgreSQL). None: as long as the connection is told to.
+        known: what the connection knows of streams from its last batches. Only for transactions of their own.
 
     Raises:
         CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
@@ -39,7 +42,7 @@ def apply(
     # A create may meet another one's of the same path, which no SKIP LOCKED tells of.
     may_wait = wait or not all(type(operation) is Append for operation in operations)
     with statements(using).transaction(lock_ms if may_wait else None) as cursor:
-        batch = Batch(using, cursor)
+        batch = Batch(using, cursor, known)
         batch.load(operations, wait=wait, held=held)
         outcomes = [batch.apply(operation) for operation in operations]
         batch.save()

@@ -167,6 +167,10 @@ class Statements:
                 raise CommitUncertain from error
             raise
 
+    def version(self, cursor: Any) -> int | None:
+        """Return a number that changes when another connection commits; None where the database has none."""
+        return None
+
     def flush(self, cursor: Any) -> None:
         """See that all statements so far were executed, for others that do not go by this cursor."""
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from sqlite3 import Cursor
 from typing import Any, Literal
 
 import msgspec
 from django.db import connections
 
-from ...models import Chunk, Producer, Stream
+from ...models import Producer
 from ..info import StreamInfo
-from .base import PRODUCER_COLUMNS, STREAM_COLUMNS, UPDATED, Row, Statements, portions
+from .base import STREAM_COLUMNS, UPDATED, Insert, Row, Statements, portions
 
 _CLOSED = StreamInfo._fields.index("closed")
 _MOMENTS = [StreamInfo._fields.index(name) for name in ("expires_at", "deadline", "deleted_at")]
@@ -22,22 +23,24 @@ _DEADLINE = [*UPDATED].index("deadline")
 _LARGE_BYTES = 32 * 1024
 """Data of a row from which to copy it once more takes longer than a statement of its own."""
 
+_MOST_ROWS = 512
+"""Rows that one statement takes at the most: fewer than SQLite has places for, and all that a batch has, about."""
+
 _encode = msgspec.json.Encoder().encode
 _decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 
 
 class SQLiteStatements(Statements):
-    """SQLite: many rows travel as one JSON array, in both directions.
+    """SQLite: many rows are one statement, and come back as one JSON array.
 
-    For every row that a statement yields Python's driver lets go of the interpreter and has to get it back, which
-    takes longer than the row where other threads are busy. And a statement that is the same for any number of rows is
-    not taken apart anew each time.
+    For every row that a statement yields, and for every statement, Python's driver lets go of the interpreter and has
+    to get it back, which takes longer than the row where other threads are busy.
     """
 
     def __init__(self, using: str) -> None:
         super().__init__(using)
         name = self._quote
-        stream, chunk, producer = (self._table(model) for model in (Stream, Chunk, Producer))
+        stream, producer = self._stream, self._table(Producer)
         columns = ", ".join(f"s.{name(column)}" for column in StreamInfo._fields)
         # CROSS JOIN keeps the order: from what is wanted into the index.
         self._select_as_json = {
@@ -54,21 +57,16 @@ class SQLiteStatements(Statements):
             f"SELECT json_group_array(json_array(s.{name('id')}, s.{name('path')})) "
             f"FROM json_each(%s) AS v CROSS JOIN {stream} AS s ON s.{name('path')} = v.value"
         )
-        # Blobs cannot be in JSON: they come as one, and the array says where each of them is.
-        self._insert_chunks_from_json = _insert(
-            name,
-            chunk,
-            ["stream_id", "start", "end", "created_at", "data", "ends"],
-            [*_fields(4), f"substr(b.data, {_field(4)}, {_field(5)})", f"substr(b.data, {_field(6)}, {_field(7)})"],
-            source="(SELECT %s AS data) AS b CROSS JOIN json_each(%s) AS v",
+        self._updates = {has_deadline: self._update_of(has_deadline) for has_deadline in (True, False)}
+        self._update_producers_of = (
+            f"UPDATE {producer} SET {name('epoch')} = v.column1, {name('seq')} = v.column2, "
+            f"{name('updated_at')} = v.column3 FROM ({{rows}}) AS v "
+            f"WHERE {producer}.{name('stream_id')} = v.column4 AND {producer}.{name('producer_id')} = v.column5"
         )
-        self._insert_producers_from_json = _insert(name, producer, [*PRODUCER_COLUMNS], _fields(len(PRODUCER_COLUMNS)))
-        self._updates = {has_deadline: self._update_from_json(has_deadline) for has_deadline in (True, False)}
-        self._update_producers_from_json = (
-            f"UPDATE {producer} SET {name('epoch')} = {_field(0)}, {name('seq')} = {_field(1)}, "
-            f"{name('updated_at')} = {_field(2)} FROM json_each(%s) AS v "
-            f"WHERE {producer}.{name('stream_id')} = {_field(3)} AND {producer}.{name('producer_id')} = {_field(4)}"
-        )
+
+    def version(self, cursor: Any) -> int | None:
+        (version,) = self._execute(cursor, "PRAGMA data_version", ()).fetchone()
+        return int(version)
 
     def select_streams(
         self,
@@ -96,59 +94,61 @@ class SQLiteStatements(Statements):
         used = tuple(
             number for number, values in enumerate(zip(*rows, strict=True)) if any(v is not None for v in values)
         )
-        self._execute(cursor, self._insert_streams_from_json(used), [_encode(rows).decode()])
+        columns = {column: kind for number, (column, kind) in enumerate(STREAM_COLUMNS.items()) if number in used}
+        self._insert_all(
+            cursor, self._insert(self._stream, columns), [tuple([row[number] for number in used]) for row in rows]
+        )
         found = self._fetch(cursor, self._select_ids_as_json, [_encode([row[0] for row in rows]).decode()])
         return [(stream_id, path) for stream_id, path in found]
 
-    def _insert_streams_from_json(self, used: tuple[int, ...]) -> str:
-        columns = [*STREAM_COLUMNS]
-        return _insert(
-            self._quote, self._stream, [columns[number] for number in used], [_field(number) for number in used]
-        )
-
     def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
         small = [row for row in rows if len(row[3]) < _LARGE_BYTES]
-        if len(small) > 1:
-            for some in portions(small):
-                self._insert_small_chunks(cursor, some)
-        for row in rows if len(small) <= 1 else [row for row in rows if len(row[3]) >= _LARGE_BYTES]:
-            self._insert_rows(cursor, self._insert_chunk, [row])
-
-    def _insert_small_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
-        places = []
-        blobs: list[bytes] = []
-        position = 1
-        for stream_id, start, end, data, ends, created_at in rows:
-            after = position + len(data)
-            places.append((stream_id, start, end, created_at, position, len(data), after, len(ends)))
-            position = after + len(ends)
-            blobs += (data, ends)
-        self._execute(cursor, self._insert_chunks_from_json, [b"".join(blobs), _encode(places).decode()])
+        for some in portions(small):
+            self._insert_all(cursor, self._insert_chunk, some)
+        if len(small) < len(rows):
+            for row in rows:
+                if len(row[3]) >= _LARGE_BYTES:
+                    self._insert_rows(cursor, self._insert_chunk, [row])
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
-        self._execute(cursor, self._insert_producers_from_json, [_encode(rows).decode()])
+        self._insert_all(cursor, self._insert_producer, rows)
 
     def update_streams(self, cursor: Any, rows: Sequence[Row]) -> None:
         has_deadline = any(row[_DEADLINE] is not None for row in rows)
-        self._execute(cursor, self._updates[has_deadline], [_encode(rows).decode()])
+        self._all(cursor, self._updates[has_deadline], rows)
 
-    def _update_from_json(self, has_deadline: bool) -> str:
+    def _update_of(self, has_deadline: bool) -> str:
         # To set an indexed column is to write its index anew, also where the value stays. Streams without a deadline
         # never get one.
         name, stream = self._quote, self._stream
         assignments = [
-            f"{name(column)} = {_field(number)}"
+            f"{name(column)} = v.column{number + 1}"
             for number, column in enumerate([*UPDATED][:5])
             if has_deadline or number != _DEADLINE
         ]
-        assignments.append(f"{name('appended_at')} = COALESCE({_field(5)}, {stream}.{name('appended_at')})")
+        assignments.append(f"{name('appended_at')} = COALESCE(v.column6, {stream}.{name('appended_at')})")
         return (
-            f"UPDATE {stream} SET {', '.join(assignments)} FROM json_each(%s) AS v "
-            f"WHERE {stream}.{name('id')} = {_field(6)}"
+            f"UPDATE {stream} SET {', '.join(assignments)} FROM ({{rows}}) AS v WHERE {stream}.{name('id')} = v.column7"
         )
 
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
-        self._execute(cursor, self._update_producers_from_json, [_encode(rows).decode()])
+        self._all(cursor, self._update_producers_of, rows)
+
+    def _insert_all(self, cursor: Any, into: Insert, rows: Sequence[Row]) -> None:
+        if len(rows) == 1:
+            self._insert_rows(cursor, into, rows)
+        else:
+            self._all(cursor, f"{into.head} SELECT * FROM ({{rows}}) WHERE column1 IS NOT NULL", rows)
+
+    def _all(self, cursor: Any, sql: str, rows: Sequence[Row]) -> None:
+        """Execute a statement over many rows, as few times as that can be done."""
+        for first in range(0, len(rows), _MOST_ROWS):
+            some = rows[first : first + _MOST_ROWS]
+            # Rows of nulls, which no statement minds, make a round number: the driver keeps statements prepared.
+            missing = -len(some) % (8 if len(some) <= 64 else 64)
+            values = [value for row in some for value in row]
+            values += [None] * (missing * len(rows[0]))
+            self._execute(cursor, _with_rows(sql, len(some) + missing, len(rows[0])), values)
 
     def _fetch(self, cursor: Any, sql: str, parameters: Sequence[object]) -> list[list[Any]]:
         (found,) = self._execute(cursor, sql, parameters).fetchone()
@@ -160,23 +160,19 @@ class SQLiteStatements(Statements):
             return super()._execute(cursor, sql, parameters)
         with connection.wrap_database_errors:
             # Past Django's cursor, which writes every statement anew for SQLite's kind of placeholders.
-            return Cursor.execute(cursor.cursor, sql.replace("%s", "?"), parameters)
+            return Cursor.execute(cursor.cursor, _native(sql), parameters)
 
 
 def _field(number: int) -> str:
     return f"json_extract(v.value, '$[{number}]')"
 
 
-def _fields(count: int) -> list[str]:
-    return [_field(number) for number in range(count)]
+@lru_cache(maxsize=512)
+def _native(sql: str) -> str:
+    return sql.replace("%s", "?")
 
 
-def _insert(
-    name: Callable[[str], str],
-    table: str,
-    columns: Sequence[str],
-    values: Sequence[str],
-    source: str = "json_each(%s) AS v",
-) -> str:
-    names = ", ".join(name(column) for column in columns)
-    return f"INSERT INTO {table} ({names}) SELECT {', '.join(values)} FROM {source}"
+@lru_cache(maxsize=512)
+def _with_rows(sql: str, rows: int, columns: int) -> str:
+    row = f"({', '.join(['%s'] * columns)})"
+    return sql.replace("{rows}", f"VALUES {', '.join([row] * rows)}")
