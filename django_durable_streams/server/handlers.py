@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from enum import Enum
 from typing import TypeVar
 
@@ -49,21 +50,19 @@ BIG_BODY = 64 * 1024
 async def create(request: Request, engine: Engine) -> Response:
     """PUT: make a stream, or confirm that it is there (section 5.1)."""
     path = paths.validate(request.path)
-    fork = _fork(request)
+    closed, seconds, moment, fork = False, None, None, None
+    if not _CREATE_HEADERS.isdisjoint(request.headers):
+        fork = _fork(request)
+        seconds, moment = _lifetime(request)
+        closed = _wants_closed(request)
     given = request.header(headers.CONTENT_TYPE)
     content_type = content.validate(given) if given else None
-    ttl = request.header(headers.STREAM_TTL)
-    expires_at = request.header(headers.STREAM_EXPIRES_AT)
-    if ttl is not None and expires_at is not None:
-        raise InvalidHeader("Give Stream-TTL or Stream-Expires-At, not both.")
-    seconds = headers.ttl(ttl) if ttl is not None else None
-    moment = headers.expires_at(expires_at, timezone.now()) if expires_at is not None else None
     data, defect = await request.read_body(), None
     if fork is None:
         content_type = content_type or content.DEFAULT_CONTENT_TYPE
     if content_type is not None:
         data, defect = await _pack(content.pack_initial, content_type, data)
-    operation = Create(path, content_type, seconds, moment, _wants_closed(request), data, defect, fork)
+    operation = Create(path, content_type, seconds, moment, closed, data, defect, fork)
     result = await engine.write(operation)
     assert isinstance(result, Created)
     found: list[Header] = [
@@ -297,6 +296,29 @@ def _with_body(found: list[Header], view: View) -> Response:
 
 def _cacheable() -> bytes:
     return caching.cache_control(config().cache_scope)
+
+
+_CREATE_HEADERS = frozenset(
+    {
+        headers.STREAM_CLOSED,
+        headers.STREAM_TTL,
+        headers.STREAM_EXPIRES_AT,
+        headers.STREAM_FORKED_FROM,
+        headers.STREAM_FORK_OFFSET,
+        headers.STREAM_FORK_SUB_OFFSET,
+    }
+)
+
+
+def _lifetime(request: Request) -> tuple[int | None, datetime | None]:
+    """Return the TTL in seconds, or the end, that a create asks for (section 5.1)."""
+    ttl = request.header(headers.STREAM_TTL)
+    expires_at = request.header(headers.STREAM_EXPIRES_AT)
+    if ttl is not None and expires_at is not None:
+        raise InvalidHeader("Give Stream-TTL or Stream-Expires-At, not both.")
+    if expires_at is not None:
+        return None, headers.expires_at(expires_at, timezone.now())
+    return None if ttl is None else headers.ttl(ttl), None
 
 
 def _fork(request: Request) -> Fork | None:

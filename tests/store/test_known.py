@@ -123,4 +123,4 @@ def test_only_so_much_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
         if connection.vendor == "sqlite"
         else dict.fromkeys(("s0", "s1", "s2"), False)
     )
-    assert Stream.objects.get(path="s1").tail_position == 6
+    assert Stream.objects.get(path="s1").tail_position == 4
