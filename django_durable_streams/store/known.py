@@ -30,8 +30,10 @@ class KnownStreams:
     def check(self, cursor: Any, sql: Statements) -> None:
         """Forget everything if somebody else has written. To be called inside a transaction that nobody can pass."""
         version = sql.version(cursor)
+        if version is None:  # nothing was remembered
+            return
         connection = cursor.connection
-        if version is None or version != self._version or connection is not self._connection:
+        if version != self._version or connection is not self._connection:
             self._states.clear()
             self._connection = connection
             self._version = version
