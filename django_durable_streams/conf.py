@@ -56,8 +56,9 @@ class Config:
     """How readers of other processes are woken: the dotted path of a BACKEND, and its options. Without Redis they
     find out by themselves, within `FALLBACK_INTERVAL`."""
 
-    write_lanes: int = 2
-    """Threads of a process that commit appends, each with a database connection. SQLite always has one."""
+    write_lanes: int = 1
+    """Threads of a process that commit appends, each with a database connection. SQLite always has one. With more of
+    them fewer requests share a commit, which is slower unless the database has processors to spare and is far away."""
 
     queue_size: int = 10_000
     """Operations that may wait in one lane. More are refused with 503."""

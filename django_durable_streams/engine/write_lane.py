@@ -16,7 +16,7 @@ from .pulse import Pulse
 BATCH_SIZE = 512
 """Most operations in one transaction, about."""
 
-LANE_LOCK_MS = 1000
+LANE_LOCK_MS = 100
 """How long a lane waits for a lock, in milliseconds: for the path of a stream that somebody else is creating."""
 
 PATIENT_LOCK_MS = 100
