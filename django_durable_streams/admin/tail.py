@@ -104,6 +104,6 @@ class Tail(Looking):
         try:
             view = await engine.follow(stream_id, start)
             if view.segment is None and not view.closed:
-                await LongPoll(engine, view, lambda _: False).wait(None)
+                await LongPoll(engine, view, lambda *_: False).wait()
         except DurableStreamsError:
             pass  # the look that follows says what it is

@@ -24,6 +24,7 @@ from ..store import lifetime
 from ..store.info import StreamInfo
 from ..store.operations import Commit
 from .read_lane import View
+from .timeouts import Timeouts
 from .wakeup.base import News, Subscriber
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Watch:
         self.closed = info.closed
         self.removed = False
         self.listeners: set[Listener] = set()
+        self.told: dict[Any, Any] = {}
+        """What listeners that are told of the same news have in common. Empty again once all are told."""
         self.afterwards: list[Callable[[], object]] = []
         """What is left to do for listeners that were told, once all are: those who wait come before it."""
         self.ready: asyncio.Future[None] | None = None
@@ -93,18 +96,26 @@ class Watch:
         self._frames.clear()
         self._joined.clear()
         self._views.clear()
+        self.told.clear()
         self._notify(list(self.listeners))
 
     def _notify(self, listeners: list[Listener]) -> None:
         """Tell listeners, some at a time: a loop may hold back what was written until its turn is over."""
         for listener in listeners[:STRIDE]:
-            listener.notify()
+            try:
+                listener.notify()
+            except Exception:  # one must not keep up the others
+                logger.exception("A reader could not be told of news.")
         if len(listeners) > STRIDE:
             asyncio.get_running_loop().call_soon(self._notify, listeners[STRIDE:])
             return
+        self.told.clear()
         afterwards, self.afterwards = self.afterwards, []
         for each in afterwards:
-            each()
+            try:
+                each()
+            except Exception:
+                logger.exception("What follows news has failed.")
 
     def after(self, position: int) -> Segment | None:
         """Return what was committed past a position, if it is still at hand and joins on exactly."""
@@ -159,6 +170,7 @@ class Hub:
         self.readers = 0
         self.subscriber: Subscriber | None = None
         self.loop = asyncio.get_running_loop()
+        self.timeouts = Timeouts(self.loop)
         self._engine = engine
         self._watches: dict[int, Watch] = {}
         self._ticker: asyncio.Task[None] | None = None

@@ -103,13 +103,14 @@ class DurableStreams:
 class _AsgiRequest(Request):
     """A request as an ASGI server passes it."""
 
-    __slots__ = ("_receive", "_scope", "_send", "body_ended", "unsent")
+    __slots__ = ("_leaving", "_receive", "_scope", "_send", "body_ended", "unsent")
 
     def __init__(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope["method"], path, scope["query_string"], scope["headers"])
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._leaving: asyncio.Future[None] | None = None
         self.unsent: list[Awaitable[None]] = []
         self.body_ended = False
 
@@ -157,8 +158,13 @@ class _AsgiRequest(Request):
             message = await self._receive()
         raise ClientDisconnected
 
-    def disconnected(self) -> Awaitable[None]:
-        return _until_disconnect(self._receive)
+    def when_left(self, tell: Callable[[], object]) -> None:
+        self._leaving = asyncio.ensure_future(_until_disconnect(self._receive))
+        self._leaving.add_done_callback(lambda _: tell())
+
+    def let_leave(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
 
     def send_now(self, response: Response) -> bool:
         if not _sends_at_once(self._send):

@@ -11,7 +11,7 @@ the `DurableStreams` itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -103,8 +103,8 @@ class _DirectRequest(Request):
     async def read_body(self) -> bytes:
         return self._body
 
-    def disconnected(self) -> Awaitable[None]:
-        return self._connection.left()
+    def when_left(self, tell: Callable[[], object]) -> None:
+        self._connection.when_left(tell)
 
     def send_now(self, response: Response) -> bool:
         self._connection.write(self, response)
@@ -135,7 +135,7 @@ class DirectProtocol(HttpToolsProtocol):
         self._missing = 0
         # What came before it could be looked at: the next requests of a client that does not wait for answers.
         self._waiting: list[bytes] = []
-        self._left: asyncio.Future[None] | None = None
+        self._tell_left: Callable[[], object] | None = None
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes: of a request that is answered here, or for uvicorn."""
@@ -256,11 +256,11 @@ class DirectProtocol(HttpToolsProtocol):
     async def _send_events(self, request: _DirectRequest, response: EventStream) -> None:
         if self.access_log:
             self._log(request, response.status)
-        left = self.left()
+        left = self.loop.create_future()
+        self.when_left(partial(_set, left))
         try:
             await send_events(response, _DirectOutlet(self), left)
         finally:
-            left.cancel()
             self._end_answer()
 
     def head_lines(self, response: Response | EventStream) -> list[bytes]:
@@ -275,6 +275,7 @@ class DirectProtocol(HttpToolsProtocol):
 
     def _end_answer(self) -> None:
         self._is_answering = False
+        self._tell_left = None
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -287,12 +288,12 @@ class DirectProtocol(HttpToolsProtocol):
         if self._waiting:
             self.loop.call_soon(self._go_on)  # not from here: there may be a thousand requests in line
 
-    def left(self) -> asyncio.Future[None]:
-        """Return what is done when the client has left, for the request that is under way."""
-        self._left = self.loop.create_future()
+    def when_left(self, tell: Callable[[], object]) -> None:
+        """Have a function called when the client leaves before the request that is under way is answered."""
         if self.transport.is_closing():  # it left while its stream was looked up
-            self._left.set_result(None)
-        return self._left
+            tell()
+        else:
+            self._tell_left = tell
 
     def scope_of(self, head: heads.Head) -> dict[str, Any]:
         """Return the ASGI scope of a request, for those who ask for it."""
@@ -353,8 +354,9 @@ class DirectProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._parts = []
         self._waiting = []
-        if self._left is not None and not self._left.done():
-            self._left.set_result(None)
+        tell, self._tell_left = self._tell_left, None
+        if tell is not None:
+            tell()
 
     def on_message_begin(self) -> None:
         """Uvicorn has begun to read a request."""
@@ -365,6 +367,11 @@ class DirectProtocol(HttpToolsProtocol):
         """Uvicorn has read a request to its end."""
         self._is_parsing = False
         super().on_message_complete()
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class _DirectOutlet(Outlet):
@@ -380,8 +387,11 @@ class _DirectOutlet(Outlet):
         self._transport.write(b"".join(self._connection.head_lines(response)))
 
     def push(self, chunk: bytes) -> Awaitable[None] | None:
+        global _last_chunk
+        if _last_chunk[0] is not chunk:
+            _last_chunk = chunk, b"%x\r\n%b\r\n" % (len(chunk), chunk)
         if not self._transport.is_closing():
-            self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            self._transport.write(_last_chunk[1])
         flow = self._connection.flow
         return flow.drain() if flow.write_paused else None
 
@@ -389,6 +399,8 @@ class _DirectOutlet(Outlet):
         self._transport.write(b"0\r\n\r\n")
 
 
+# The event that was sent last, and as it was sent: hundreds get the same one.
+_last_chunk: tuple[bytes, bytes] = b"", b""
 _default: tuple[list[Header], bytes] = [], b""
 
 

@@ -92,6 +92,10 @@ class _Pusher:
             except OSError:
                 self._reader.abandon()
                 return
+            if self._reader.is_current:
+                if self._unsent is None:
+                    return
+                break
             if self._reader.finished:
                 break
         self._reader.wake()

@@ -7,7 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from enum import Enum
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from django.utils import timezone
 
@@ -223,14 +224,12 @@ async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
     """Answer a long-poll (section 5.7)."""
     if view.segment is None and not view.closed:
         engine.check_room()
-        leaving = request.disconnected()
-        disconnected = asyncio.ensure_future(leaving) if leaving is not None else None
-        poll = LongPoll(engine, view, lambda news: _deliver(request, news), request.grant, lasting=request.can_stream)
+        poll = LongPoll(engine, view, partial(_deliver, request), request.grant, lasting=request.can_stream)
+        request.when_left(poll.wake)
         try:
-            view = await poll.wait(disconnected)
+            view = await poll.wait()
         finally:
-            if disconnected is not None:
-                disconnected.cancel()
+            request.let_leave()
         if poll.delivered:
             return _SENT
         if request.grant is not None:
@@ -242,8 +241,13 @@ _SENT = Response(200, [])
 _SENT.sent = True
 
 
-def _deliver(request: Request, view: View) -> bool:
-    return request.send_now(_long_poll_answer(request, view).with_headers(common_headers(request)))
+def _deliver(request: Request, view: View, told: dict[Any, Any]) -> bool:
+    # Everything that an answer depends on; hundreds may be told at once.
+    alike = view.position, request.query, request.headers.get(b"origin")
+    answer: Response | None = told.get(alike)
+    if answer is None:
+        answer = told[alike] = _long_poll_answer(request, view).with_headers(common_headers(request))
+    return request.send_now(answer)
 
 
 def _long_poll_answer(request: Request, view: View) -> Response:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from enum import Enum
+from typing import Any
 
 from ..access.grants import Grant
 from ..conf import config
@@ -26,16 +27,19 @@ class LongPoll:
 
     Args:
         view: the stream as it was seen, with nothing past its position.
-        deliver: sends the answer that a view is, if that can be done at once, and returns whether it was.
+        deliver: sends the answer that a view is, if that can be done at once, and returns whether it was. It is given
+            the view and what those have in common who are told of the same news.
         grant: what the read stands on, where that can end. Then the wait ends too.
         lasting: whether the event loop goes on after the request.
     """
+
+    __slots__ = ("_deliver", "_engine", "_grant", "_hub", "_position", "_view", "_watch", "_woken", "delivered")
 
     def __init__(
         self,
         engine: Engine,
         view: View,
-        deliver: Callable[[View], bool],
+        deliver: Callable[[View, dict[Any, Any]], bool],
         grant: Grant | None = None,
         *,
         lasting: bool = True,
@@ -43,20 +47,22 @@ class LongPoll:
         self.delivered = False
         self._engine = engine
         self._view = view
+        self._position = view.position
         self._deliver = deliver
         self._grant = grant
         self._watch: Watch | None = None
         self._hub = engine.hub(lasting=lasting)
-        self._woken = Reply(loop=asyncio.get_running_loop())
+        self._woken = Reply(loop=self._hub.loop)
 
     def notify(self) -> None:
         """The stream has changed: answer from here, or wake the one who waits."""
         watch = self._watch
         if watch is None or self.delivered or self._woken.done():
             return  # before it waits it looks by itself
-        view = None if watch.removed or not self._may_go_on(time.monotonic()) else watch.view(self._view.position)
+        may_go_on = not watch.removed and (self._grant is None or self._grant.holds(time.monotonic()))
+        view = watch.view(self._position) if may_go_on else None
         if view is not None and view.segment is not None:
-            self.delivered = self._deliver(view)
+            self.delivered = self._deliver(view, watch.told)
             if self.delivered:
                 watch.afterwards.append(self.wake)
                 return
@@ -70,39 +76,30 @@ class LongPoll:
 
     def tick(self, now: float) -> None:
         """Time passes; the wait has a timeout of its own, but what it stands on may end."""
-        if not self._may_go_on(now):
+        if self._grant is not None and not self._grant.holds(now):
             self.wake()
 
-    def _may_go_on(self, now: float) -> bool:
-        return self._grant is None or self._grant.holds(now)
-
-    async def wait(self, disconnected: asyncio.Future[None] | None) -> View:
+    async def wait(self) -> View:
         """Return the stream and what has come past the position; where nothing came, the time is up.
-
-        Args:
-            disconnected: is done when the client has left.
 
         Raises:
             StreamNotFound: the stream was deleted or has expired meanwhile.
         """
         hub = self._hub
-        info, position = self._view.info, self._view.position
-        if disconnected is not None:
-            disconnected.add_done_callback(lambda _: self.wake())
+        info, position = self._view.info, self._position
         watch = await hub.join(info, self)
         try:
             if not (watch.tail > position or watch.closed or watch.removed or hub.stopping):
-                # Not asyncio.wait_for, whose bookkeeping is felt when hundreds wake at once.
                 seconds = config().long_poll_timeout
                 if self._grant is not None:
                     seconds = min(seconds, self._grant.seconds_left)
-                timer = hub.loop.call_later(seconds, self.wake)
+                hub.timeouts.add(self, seconds)
                 self._watch = watch
                 try:
                     await self._woken
                 finally:
                     self._watch = None
-                    timer.cancel()
+                    hub.timeouts.remove(self, seconds)
             if not watch.removed:
                 view = watch.view(position)
                 if view is not None:
@@ -185,22 +182,31 @@ class SseReader:
             return self._from_view(view)
         if self.finished or self._abandoned or watch.removed:
             return self._finish()
-        over = self._bytes_left <= 0 or self._hub.stopping or self._is_due(time.monotonic())
+        now = time.monotonic()
+        over = self._bytes_left <= 0 or self._hub.stopping or self._is_due(now)
         if self._position < watch.tail and not over:
             frame = watch.frame(self._position, self._cursor())
             if frame is None:
                 return Step.FETCH
             event, self._position, self.finished = frame
-            return self._count(event)
+            self._bytes_left -= len(event)
+            self._last_chunk = now
+            return event
         if watch.closed and self._position >= watch.tail:
             self.finished = True
             return self._control(up_to_date=True, closed=True)
         if over:
             self.finished = True
             return self._control(up_to_date=self._position >= watch.tail, closed=False)
-        if time.monotonic() - self._last_chunk >= self._keep_alive:
+        if now - self._last_chunk >= self._keep_alive:
             return self._count(sse.KEEP_ALIVE)
         return Step.WAIT
+
+    @property
+    def is_current(self) -> bool:
+        """Whether there is nothing to take before something happens, right after a chunk was taken."""
+        watch = self._watch
+        return self._position >= watch.tail and self._bytes_left > 0 and not (watch.closed or self.finished)
 
     async def _news(self) -> None:
         """Wait until there may be a chunk to take."""

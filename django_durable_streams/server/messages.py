@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
@@ -100,9 +100,14 @@ class Request(ABC):
             ClientDisconnected: it did not come to its end.
         """
 
-    def disconnected(self) -> Awaitable[None] | None:
-        """Return what is done when the client has left; None where the door itself ends the request then."""
-        return None
+    def when_left(self, tell: Callable[[], object]) -> None:  # noqa: B027 - a door need not do anything
+        """Have a function called when the client leaves before it is answered.
+
+        It is not called where the door itself ends the request then.
+        """
+
+    def let_leave(self) -> None:  # noqa: B027
+        """Have it called no longer."""
 
     def send_now(self, response: Response) -> bool:
         """Send a response from where the news of it arrives, without waking the request's own task.

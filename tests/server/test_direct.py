@@ -9,14 +9,16 @@ from uvicorn.server import ServerState
 from django_durable_streams.server.direct import DirectProtocol
 
 
-class Closed(asyncio.Transport):
-    """A connection that has ended."""
+class Connection(asyncio.Transport):
+    """A connection that may have ended."""
+
+    is_closed = False
 
     def is_closing(self) -> bool:
-        return True
+        return self.is_closed
 
     def close(self) -> None:
-        """It is."""
+        self.is_closed = True
 
 
 @pytest.mark.parametrize("lost_first", [True, False])
@@ -29,13 +31,19 @@ def test_a_live_read_learns_that_its_client_has_left(lost_first: bool) -> None:
             app_state={},
             _loop=asyncio.get_running_loop(),
         )
-        protocol.connection_made(Closed())
+        connection = Connection()
+        protocol.connection_made(connection)
+        told: list[str] = []
         if lost_first:
+            connection.close()
             protocol.connection_lost(None)
-            left = protocol.left()
+            assert told == []
+            protocol.when_left(lambda: told.append("left"))
         else:
-            left = protocol.left()
+            protocol.when_left(lambda: told.append("left"))
+            assert told == []
+            connection.close()
             protocol.connection_lost(None)
-        assert left.done()
+        assert told == ["left"]
 
     asyncio.run(leave())
