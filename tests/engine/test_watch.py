@@ -1,7 +1,9 @@
 """What a watch tells its readers, when news are lost, doubled, late, or come without their data."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,6 +93,55 @@ def test_listeners_hear_of_news_once_and_not_of_what_they_know() -> None:
     assert (listener.heard, watch.closed) == (2, True)
     watch.feed(3, None, 3, closed=True, removed=True)
     assert (listener.heard, watch.removed) == (3, True)
+
+
+class Answered(Counter):
+    """A listener that leaves something to be done after all have heard."""
+
+    def __init__(self, watch: Watch, done: list[int], all_heard: Callable[[], int]) -> None:
+        super().__init__()
+        self._watch, self._done, self._all_heard = watch, done, all_heard
+
+    def notify(self) -> None:
+        super().notify()
+        self._watch.afterwards.append(lambda: self._done.append(self._all_heard()))
+
+
+def test_what_is_left_to_do_is_done_when_all_have_heard() -> None:
+    watch = Watch(StreamInfo(1, "a", "text/plain"))
+    done: list[int] = []
+    listeners: list[Answered] = []
+    for _ in range(3):
+        listeners.append(Answered(watch, done, lambda: sum(each.heard for each in listeners)))
+    watch.listeners.update(listeners)
+    watch.feed(0, news(b"abc", 0, 3), 3, closed=False)
+    assert done == [3, 3, 3]
+    assert not watch.afterwards
+
+
+class Broken(Counter):
+    """A listener that fails, then and afterwards."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def notify(self) -> None:
+        self._watch.afterwards.append(self.fail)
+        self.fail()
+
+    def fail(self) -> None:
+        raise RuntimeError("broken")
+
+
+def test_a_listener_that_fails_does_not_keep_news_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    watch = Watch(StreamInfo(1, "a", "text/plain"))
+    others = [Counter() for _ in range(5)]
+    watch.listeners.update(others, [Broken(watch)])
+    for end in (1, 2):
+        watch.feed(end - 1, news(b"abc", end - 1, end), end, closed=False)
+    assert [each.heard for each in others] == [2] * 5
+    assert [record.exc_info is not None for record in caplog.records] == [True] * 4
 
 
 def test_old_news_do_not_open_a_closed_stream() -> None:

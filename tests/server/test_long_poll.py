@@ -1,9 +1,11 @@
 import asyncio
+from typing import Any
 
 import pytest
 
 from django_durable_streams.engine import hub as hubs
 from django_durable_streams.engine.engine import running_engines
+from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.store.operations import Append, Delete
 from tests.asgi_client import AsgiClient, Exchange
 from tests.overriding import override_streams
@@ -41,6 +43,46 @@ async def test_an_append_wakes_those_who_wait(client: AsgiClient, offset: str) -
         for reply in (await one.reply(), await other.reply()):
             assert (reply.status, reply.body, reply.offset) == (200, b"def", token(6))
             assert "stream-closed" not in reply.headers
+
+
+@override_streams(FALLBACK_INTERVAL=3600, LONG_POLL_TIMEOUT=3600, CORS_ORIGINS=["https://a.example"])
+async def test_those_who_are_woken_together_get_each_what_is_theirs(client: AsgiClient) -> None:
+    await client.create("a", b"abc")
+    first = (await client.get("a?offset=-1&live=long-poll")).headers["stream-cursor"]
+    plain, ahead = poll(client), poll(client, extra=f"&cursor={int(first) + 1000}")
+    page = client.open("GET", "a?offset=now&live=long-poll", {"origin": "https://a.example"})
+    behind = poll(client, "now", "&cursor=1")
+    async with plain, ahead, page, behind:
+        await until(lambda: watched() == 4)
+        await client.append("a", b"def")
+        replies = [await each.reply() for each in (plain, ahead, page, behind)]
+    assert {reply.body for reply in replies} == {b"def"}
+    cursors = [int(reply.headers["stream-cursor"]) for reply in replies]
+    assert cursors[1] > int(first) + 1000 > max(cursors[0], cursors[2], cursors[3])
+    origins = [reply.headers.get("access-control-allow-origin") for reply in replies]
+    assert origins == [None, None, "https://a.example", None]
+
+
+@LOOKS_NEVER
+async def test_what_is_shared_is_not_changed_by_what_stands_before_the_server(direct: AsgiClient) -> None:
+    """Plain ASGI middleware adds its headers to the list in the message."""
+    application = DurableStreams()
+
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
+        async def add(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"x-added", b"1"))
+            await send(message)
+
+        await application(scope, receive, add)
+
+    client = AsgiClient(middleware)
+    await client.create("a", b"abc")
+    async with poll(client) as one, poll(client) as other:
+        await until(lambda: watched() == 2)
+        await client.append("a", b"def")
+        for reply in (await one.reply(), await other.reply()):
+            assert [name for name, _ in reply.header_list].count(b"x-added") == 1
 
 
 @LOOKS_NEVER
