@@ -152,7 +152,7 @@ class TestTransactions:
             stream = Stream.objects.create(path="outbox", content_type="text/plain")
             stream.append("x")
             assert told == []
-        assert [(commit.path, commit.data) for commit in told] == [("outbox", b""), ("outbox", b"x")]
+        assert [(commit.path, commit.data()) for commit in told] == [("outbox", b""), ("outbox", b"x")]
 
     def test_nothing_is_left_of_what_is_rolled_back(self, told):
         stream = Stream.objects.create(path="outbox", content_type="text/plain")

@@ -212,7 +212,7 @@ class Hub:
         for commit in commits:
             watch = self._watches.get(commit.stream_id)
             if watch is not None:
-                segment = Segment(commit.start, commit.data, commit.ends) if commit.data else None
+                segment = Segment(commit.start, commit.data(), commit.ends) if commit.appends else None
                 watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
 
     def receive(self, stream_id: int, news: News) -> None:

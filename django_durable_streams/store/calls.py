@@ -61,7 +61,7 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
                 result = _result(outcome)
             for commit in commits:
                 # Without the data, which would be held until the whole is committed. Readers fetch it page by page.
-                whole = commit if whole is None else replace(commit, start=whole.start, data=b"", ends=[])
+                whole = commit if whole is None else replace(commit, start=whole.start, appends=(), ends=[])
         if whole is not None:
             _tell_on_commit([whole], using)
     assert result is None or isinstance(result, Appended)

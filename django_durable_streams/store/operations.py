@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -132,8 +133,8 @@ Result = Created | Appended | TakenOver | Done
 class Commit:
     """What a batch changed in one stream, for those who wait on it.
 
-    `data` are the bytes from `start` to `tail`; `ends` the positions at which its appends end. Both are empty where the
-    data is too much to be handed around. `closed` is how the stream is now, `closes` whether it came to that here.
+    `appends` are the bytes from `start` to `tail`; `ends` the positions at which its appends end. Both are empty where
+    the data is too much to be handed around. `closed` is how the stream is now, `closes` whether it came to that here.
     """
 
     stream_id: int
@@ -143,8 +144,12 @@ class Commit:
     tail: int
     closed: bool
     removed: bool = False
-    data: bytes = b""
+    appends: Sequence[bytes] = ()
     ends: list[int] = field(default_factory=list)
     created: bool = False
     closes: bool = False
     expired: bool = False
+
+    def data(self) -> bytes:
+        """Return the appends as one. That is left to those who need it: most streams have nobody who waits."""
+        return b"".join(self.appends)

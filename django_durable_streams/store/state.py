@@ -242,7 +242,6 @@ class StreamState:
 
     def commit(self, *, created: bool = False) -> Commit:
         """Return what has changed since the last time the stream was saved."""
-        data = b"".join(self.data)
         closes = self.closed and (created or not self.was_closed)
         return Commit(
             self.id,
@@ -251,7 +250,7 @@ class StreamState:
             self.start,
             self.tail,
             self.closed,
-            data=data,
+            appends=self.data,
             ends=self.ends,
             created=created,
             closes=closes,

@@ -43,7 +43,7 @@ class Listener:
 
 
 def commit(data: bytes = b"x", stream: int = STREAM) -> Commit:
-    return Commit(stream, "a", "text/plain", 0, len(data), False, data=data, ends=[len(data)])
+    return Commit(stream, "a", "text/plain", 0, len(data), False, appends=[data], ends=[len(data)])
 
 
 def cache(settings: Any, location: str, **options: Any) -> dict[str, str]:

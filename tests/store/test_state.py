@@ -135,7 +135,7 @@ def test_an_append_and_close_is_one_step() -> None:
     state = stream()
     assert append(state, b"end", close=True) == Appended(3, True)
     assert state.commit().closed
-    assert state.commit().data == b"end"
+    assert state.commit().data() == b"end"
 
 
 def test_only_the_request_that_closed_a_stream_is_its_duplicate() -> None:

@@ -111,9 +111,9 @@ def test_commits_tell_readers_exactly_what_was_added(given_batches: list[list[Op
                 seen.pop(commit.stream_id, None)
                 continue
             assert commit.start == len(data)
-            assert not closed or not commit.data
-            assert commit.tail == commit.start + len(commit.data)
-            seen[commit.stream_id] = data + commit.data, ends + list(commit.ends), commit.closed
+            assert not closed or not commit.data()
+            assert commit.tail == commit.start + len(commit.data())
+            seen[commit.stream_id] = data + commit.data(), ends + list(commit.ends), commit.closed
     streams = {stream.pk: stream for stream in Stream.objects.filter(path__startswith=f"{prefix}-")}
     assert {key: data for key, (data, _, _) in seen.items() if data} == {
         key: content_of(stream.path) for key, stream in streams.items() if stream.tail_position

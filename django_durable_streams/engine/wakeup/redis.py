@@ -131,14 +131,14 @@ class RedisWakeup(Wakeup):
 
 def encode(commit: Commit) -> bytes:
     """Return a commit as a message."""
-    along = len(commit.data) <= MAX_PAYLOAD
+    along = commit.tail - commit.start <= MAX_PAYLOAD
     return _encoder.encode(
         News(
             commit.start,
             commit.tail,
             commit.closed,
             commit.removed,
-            commit.data if along else None,
+            commit.data() if along else None,
             commit.ends if along else [],
         )
     )
