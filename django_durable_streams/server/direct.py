@@ -27,9 +27,10 @@ from ..conf import config
 from ..engine.lane import Reply
 from ..protocol.errors import DurableStreamsError
 from . import heads
+from .chunked import ChunkedOutlet
 from .coroutines import resume
 from .dispatch import refuse, respond
-from .events import Outlet, send_events
+from .events import send_events
 from .hosts import absolute_url, check_host
 from .messages import EventStream, Header, Request, Response
 
@@ -243,10 +244,9 @@ class DirectProtocol(HttpToolsProtocol):
         if response.wire is not None and response.wire[0] is defaults and not self._is_ending:
             data = response.wire[1]
         else:
-            lines = self.head_lines(response)
+            data = self.head(response)
             if request.method != "HEAD":
-                lines.append(response.body)
-            data = b"".join(lines)
+                data += response.body
             if response.is_shared and not self._is_ending and len(data) <= MAX_KEPT_BYTES:
                 response.wire = defaults, data
         if not self.transport.is_closing():
@@ -259,11 +259,11 @@ class DirectProtocol(HttpToolsProtocol):
         left = self.loop.create_future()
         self.when_left(partial(_set, left))
         try:
-            await send_events(response, _DirectOutlet(self), left)
+            await send_events(response, ChunkedOutlet(self.transport, self.flow, self.head), left)
         finally:
             self._end_answer()
 
-    def head_lines(self, response: Response | EventStream) -> list[bytes]:
+    def head(self, response: Response | EventStream) -> bytes:
         """Return the status and the headers of a response."""
         lines = [_STATUS_LINES[response.status], _default_lines(self.server_state.default_headers)]
         for name, value in response.headers:
@@ -271,7 +271,7 @@ class DirectProtocol(HttpToolsProtocol):
         if isinstance(response, EventStream):
             lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"connection: close\r\n\r\n" if self._is_ending else b"\r\n")
-        return lines
+        return b"".join(lines)
 
     def _end_answer(self) -> None:
         self._is_answering = False
@@ -374,33 +374,6 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-class _DirectOutlet(Outlet):
-    """Sends an event stream over a connection, each chunk in one of HTTP's own (RFC 9112, section 7.1)."""
-
-    is_immediate = True
-
-    def __init__(self, connection: DirectProtocol) -> None:
-        self._connection = connection
-        self._transport = connection.transport
-
-    async def begin(self, response: EventStream) -> None:
-        self._transport.write(b"".join(self._connection.head_lines(response)))
-
-    def push(self, chunk: bytes) -> Awaitable[None] | None:
-        global _last_chunk
-        if _last_chunk[0] is not chunk:
-            _last_chunk = chunk, b"%x\r\n%b\r\n" % (len(chunk), chunk)
-        if not self._transport.is_closing():
-            self._transport.write(_last_chunk[1])
-        flow = self._connection.flow
-        return flow.drain() if flow.write_paused else None
-
-    async def end(self) -> None:
-        self._transport.write(b"0\r\n\r\n")
-
-
-# The event that was sent last, and as it was sent: hundreds get the same one.
-_last_chunk: tuple[bytes, bytes] = b"", b""
 _default: tuple[list[Header], bytes] = [], b""
 
 
