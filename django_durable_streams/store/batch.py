@@ -43,12 +43,14 @@ class Batch:
         using: alias of the database.
         cursor: the transaction's (see `sql.Statements.transaction`).
         known: what the connection knows of streams already.
+        unseen: whether streams are made without having been looked for (see `is_made`).
     """
 
-    def __init__(self, using: str, cursor: Any, known: KnownStreams | None = None) -> None:
+    def __init__(self, using: str, cursor: Any, known: KnownStreams | None = None, *, unseen: bool = False) -> None:
         self._using = using
         self._cursor = cursor
         self._known = known
+        self._unseen = unseen
         self._now = timezone.now()
         self._sql = statements(using)
         self._streams: dict[str, StreamState] = {}
@@ -226,7 +228,7 @@ class Batch:
         if self._softly:
             sql.soft_delete_streams(cursor, now, [state.id for state in self._softly])
         if created:
-            numbers = sql.insert_streams(cursor, [_insert(state, now, moment) for state in created])
+            numbers = sql.insert_streams(cursor, [_insert(state, now, moment) for state in created], self._unseen)
             if any(state.ends or state.new_producers for state in created):
                 _number(created, numbers)  # their rows refer to them
         if changed:
@@ -244,6 +246,10 @@ class Batch:
         self._saved.append(_Saved(changed, created, numbers, [*removed, *self._softly]))
         self._removed.clear()
         self._softly.clear()
+
+    def is_made(self) -> bool:
+        """Whether none of the unseen streams was there. Otherwise none was made."""
+        return all(len(list(saved.numbers)) == len(saved.created) for saved in self._saved)
 
     def commits(self) -> list[Commit]:
         """Return what has changed since the beginning, once all of it is saved and committed."""

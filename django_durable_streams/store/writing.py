@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from .batch import Batch, Outcome
 from .known import KnownStreams
-from .operations import Append, Commit, Operation
+from .operations import Append, Commit, Create, Operation
 from .sql import CommitUncertain, statements
 
 __all__ = ["CommitUncertain", "apply"]
@@ -39,6 +39,10 @@ def apply(
         CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
         django.db.Error: nothing was changed.
     """
+    if not wait and not held and statements(using).creates_unseen and all(map(_is_plain_create, operations)):
+        made = _create_unseen(operations, using, lock_ms)
+        if made is not None:
+            return made
     # A create may meet another one's of the same path, which no SKIP LOCKED tells of.
     may_wait = wait or not all(type(operation) is Append for operation in operations)
     with statements(using).transaction(lock_ms if may_wait else None) as cursor:
@@ -47,3 +51,19 @@ def apply(
         outcomes = [batch.apply(operation) for operation in operations]
         batch.save()
     return outcomes, batch.commits()
+
+
+def _is_plain_create(operation: Operation) -> bool:
+    """Whether an operation is to make a stream with nothing in it."""
+    return type(operation) is Create and not operation.data and operation.fork is None and operation.defect is None
+
+
+def _create_unseen(
+    operations: Sequence[Operation], using: str, lock_ms: int | None
+) -> tuple[list[Outcome], list[Commit]] | None:
+    """Make streams without looking first whether they are there. None: some are, and nothing was changed."""
+    with statements(using).transaction(lock_ms) as cursor:
+        batch = Batch(using, cursor, unseen=True)
+        outcomes = [batch.apply(operation) for operation in operations]
+        batch.save()
+    return (outcomes, batch.commits()) if batch.is_made() else None

@@ -8,6 +8,7 @@ import pytest
 from django.db import DataError, Error, InternalError, connection, transaction
 
 from django_durable_streams.models import Chunk, Stream
+from django_durable_streams.protocol.errors import StreamExists
 from django_durable_streams.protocol.producers import ProducerClaim
 from django_durable_streams.store import calls, writing
 from django_durable_streams.store.operations import Append, Create, Delete, Operation
@@ -56,13 +57,41 @@ def test_a_batch_is_two_ways_to_the_server_and_back(travels: list[list[str]]) ->
         apply(Append("a", TEXT, b"1"), Append("b", TEXT, b"2", producer=claim))
         assert travels == [[begin, select, select], [update, insert, insert if sequence == 0 else update, commit]]
     travels.clear()
+    writing.apply([Create("e", TEXT), Create("f", TEXT)], "default", wait=False, lock_ms=1000)
+    assert travels == [[begin, "SET", insert, commit]]
+    travels.clear()
     writing.apply([Create("a", TEXT), Create("new", TEXT)], "default", wait=False, lock_ms=1000)
-    assert travels == [[begin, "SET", select, select], [insert, commit]]
+    assert travels == [[begin, "SET", insert, commit], [begin, "SET", select, select], [insert, commit]]
     travels.clear()
     apply(Create("full", TEXT, data=b"x"), Delete("a"))
     # The chunk names its stream's id, which the database gives.
     assert travels[-2:] == [[update, insert], [insert, commit]]
-    assert tails() == {None: 2, "b": 2, "c": 0, "new": 0, "full": 1}
+    assert tails() == {None: 2, "b": 2, "c": 0, "e": 0, "f": 0, "new": 0, "full": 1}
+
+
+def test_streams_that_are_made_unseen_are_all_made_or_none() -> None:
+    def make(*operations: Operation) -> tuple[list[Any], list[str]]:
+        outcomes, commits = writing.apply(operations, "default", wait=False, lock_ms=1000)
+        return outcomes, [commit.path for commit in commits if commit.created]
+
+    outcomes, made = make(Create("a", TEXT), Create("b", TEXT, ttl=60), Create("a", TEXT), Create("b", TEXT))
+    assert [getattr(outcome, "created", None) for outcome in outcomes] == [True, True, False, None]
+    assert isinstance(outcomes[3], StreamExists)
+    assert made == ["a", "b"]
+    outcomes, made = make(Create("c", TEXT), Create("b", TEXT, ttl=60), Create("a", "other/type"))
+    assert [getattr(outcome, "created", None) for outcome in outcomes] == [True, False, None]
+    assert isinstance(outcomes[2], StreamExists)
+    assert made == ["c"]
+    outcomes, made = make(Create("d", TEXT))
+    assert (outcomes[0].created, made) == (True, ["d"])
+    outcomes, made = make(Create("d", TEXT))
+    assert (outcomes[0].created, made) == (False, [])
+    # The path of one that has expired is free, though its row is there.
+    Stream.objects.filter(path="b").update(deadline=MOMENT.replace(year=2000))
+    outcomes, made = make(Create("b", TEXT), Create("e", TEXT))
+    assert [outcome.created for outcome in outcomes] == [True, True]
+    assert sorted(made) == ["b", "e"]
+    assert sorted(path for path in tails() if path is not None) == ["a", "b", "c", "d", "e"]
 
 
 def test_a_batch_that_changes_nothing_commits_nothing(travels: list[list[str]]) -> None:

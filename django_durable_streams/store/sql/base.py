@@ -100,6 +100,9 @@ class Statements:
 
     _lock_clause = " FOR UPDATE"
 
+    creates_unseen = False
+    """Whether `insert_streams` can be left to find out which paths are taken."""
+
     def __init__(self, using: str) -> None:
         connection = connections[using]
         self._using = using
@@ -243,8 +246,10 @@ class Statements:
             return moment
         return moment.replace(tzinfo=self._naive_zone)
 
-    def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
+    def insert_streams(self, cursor: Any, rows: Sequence[Row], unseen: bool = False) -> Iterable[tuple[int, str]]:
         """Insert streams, in the order of `STREAM_COLUMNS`, and return the id and path of each.
+
+        With `unseen`, where that can be (`creates_unseen`), none is inserted if one of the paths is taken.
 
         Where statements travel together, to look at these is to wait for all so far.
         """

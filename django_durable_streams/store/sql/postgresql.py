@@ -25,6 +25,8 @@ class PostgreSQLStatements(Statements):
     # Rows of a project's own tables may refer to streams: that alone must not keep up appends.
     _lock_clause = " FOR NO KEY UPDATE"
 
+    creates_unseen = True
+
     def __init__(self, using: str) -> None:
         super().__init__(using)
         name = self._quote
@@ -100,8 +102,19 @@ class PostgreSQLStatements(Statements):
         wanted = many("text" if column == "path" else "bigint", [*values])
         return [self._info(row) for row in self._send(cursor, self._select_by[column, lock], [wanted]).fetchall()]
 
-    def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
-        return self._insert_rows(cursor, self._insert_stream, rows, self._returning_ids)
+    def insert_streams(self, cursor: Any, rows: Sequence[Row], unseen: bool = False) -> Iterable[tuple[int, str]]:
+        into = self._insert_stream
+        if not unseen:
+            return self._insert_rows(cursor, into, rows, self._returning_ids)
+        sent = _Sent(into.types, rows)
+        paths = many("text", [row[0] for row in rows])
+        taken = self._select_paths.replace("%s", f"${len(sent.parameters) + 1}")
+        return self._send(
+            cursor,
+            f"{into.head} SELECT {', '.join(sent.expressions)} FROM {sent.source} "
+            f"WHERE NOT EXISTS ({taken}){self._returning_ids}",
+            [*sent.parameters, paths],
+        )
 
     def remove_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
         self._send(cursor, self._remove_streams, [one("timestamptz", moment), many("bigint", ids)])

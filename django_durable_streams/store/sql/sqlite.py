@@ -89,7 +89,7 @@ class SQLiteStatements(Statements):
     def select_producers(self, cursor: Any, wanted: Collection[tuple[int, str]]) -> list[Sequence[Any]]:
         return [*self._fetch(cursor, self._select_producers_as_json, [_encode(list(wanted)).decode()])]
 
-    def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
+    def insert_streams(self, cursor: Any, rows: Sequence[Row], unseen: bool = False) -> Iterable[tuple[int, str]]:
         # Most streams have neither an end nor a source: what is null everywhere need not be written.
         used = tuple(
             number for number, values in enumerate(zip(*rows, strict=True)) if any(v is not None for v in values)
