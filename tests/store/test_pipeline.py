@@ -49,19 +49,26 @@ def travels(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def test_a_batch_is_two_ways_to_the_server_and_back(travels: list[list[str]]) -> None:
     apply(*(Create(path, TEXT) for path in "abc"))
-    begin, select, insert, update, commit = "BEGIN", "SELECT", "INSERT", "UPDATE", "COMMIT"
-    assert travels == [[begin, select], [insert, commit]]
+    begin, settings, select, insert, update, commit = "BEGIN", "SET", "SELECT", "INSERT", "UPDATE", "COMMIT"
+    assert travels == [[begin, settings, select], [insert, commit]]
     for sequence in range(2):
         travels.clear()
         claim = ProducerClaim("p", 0, sequence)
         apply(Append("a", TEXT, b"1"), Append("b", TEXT, b"2", producer=claim))
-        assert travels == [[begin, select, select], [update, insert, insert if sequence == 0 else update, commit]]
+        assert travels == [
+            [begin, settings, select, select],
+            [update, insert, insert if sequence == 0 else update, commit],
+        ]
     travels.clear()
     writing.apply([Create("e", TEXT), Create("f", TEXT)], "default", wait=False, lock_ms=1000)
-    assert travels == [[begin, "SET", insert, commit]]
+    assert travels == [[begin, settings, settings, insert, commit]]
     travels.clear()
     writing.apply([Create("a", TEXT), Create("new", TEXT)], "default", wait=False, lock_ms=1000)
-    assert travels == [[begin, "SET", insert, commit], [begin, "SET", select, select], [insert, commit]]
+    assert travels == [
+        [begin, settings, settings, insert, commit],
+        [begin, settings, settings, select, select],
+        [insert, commit],
+    ]
     travels.clear()
     apply(Create("full", TEXT, data=b"x"), Delete("a"))
     # The chunk names its stream's id, which the database gives.
@@ -96,7 +103,7 @@ def test_streams_that_are_made_unseen_are_all_made_or_none() -> None:
 
 def test_a_batch_that_changes_nothing_commits_nothing(travels: list[list[str]]) -> None:
     apply(Append("nowhere", TEXT, b"x"))
-    assert travels == [["BEGIN", "SELECT"], ["COMMIT"]]
+    assert travels == [["BEGIN", "SET", "SELECT"], ["COMMIT"]]
     travels.clear()
     writing.apply([Append("held", TEXT, b"x")], "default", wait=False, held={"held"})
     assert travels == []
@@ -190,8 +197,12 @@ def test_the_session_is_left_as_it_was() -> None:
     own = Transaction(connection, lock_ms=1234)
     assert own.execute("SELECT current_setting('lock_timeout')").fetchall() == [("1234ms",)]
     own.commit()
-    found = Pipeline(connection).execute("SELECT current_setting('lock_timeout')").fetchall()
-    assert found == [("0",)]
+    found = (
+        Pipeline(connection)
+        .execute("SELECT current_setting('lock_timeout'), current_setting('enable_seqscan')")
+        .fetchall()
+    )
+    assert found == [("0", "on")]
     assert Pipeline(connection).execute("SELECT name FROM pg_prepared_statements").fetchall() == []
 
 
