@@ -266,11 +266,13 @@ class Statements:
 
     def remove_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
         """Give back the paths of streams, and let go of their sources."""
-        cursor.executemany(self._remove_stream, [(moment, stream_id) for stream_id in ids])
+        for stream_id in ids:
+            self._execute(cursor, self._remove_stream, (moment, stream_id))
 
     def soft_delete_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
         """Close streams to the world that have forks."""
-        cursor.executemany(self._soft_delete_stream, [(moment, stream_id) for stream_id in ids])
+        for stream_id in ids:
+            self._execute(cursor, self._soft_delete_stream, (moment, stream_id))
 
     def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Insert chunks: stream_id, start, end, data, ends, created_at."""
