@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
                 ('deleted_at', models.DateTimeField(blank=True, null=True, verbose_name='deleted at')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created at')),
                 ('appended_at', models.DateTimeField(blank=True, null=True, verbose_name='last append at')),
-                ('source', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='forks', to='durable_streams.stream', verbose_name='forked from')),
+                ('source', models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='forks', to='durable_streams.stream', verbose_name='forked from')),
             ],
             options={
                 'verbose_name': 'stream',
@@ -71,11 +71,15 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='stream',
-            index=models.Index(fields=['deadline'], name='stream_deadline'),
+            index=models.Index(condition=models.Q(('deadline__isnull', False)), fields=['deadline'], name='stream_deadline'),
         ),
         migrations.AddIndex(
             model_name='stream',
-            index=models.Index(fields=['deleted_at'], name='stream_deleted_at'),
+            index=models.Index(condition=models.Q(('deleted_at__isnull', False)), fields=['deleted_at'], name='stream_deleted_at'),
+        ),
+        migrations.AddIndex(
+            model_name='stream',
+            index=models.Index(condition=models.Q(('source__isnull', False)), fields=['source'], name='stream_source'),
         ),
         migrations.AddConstraint(
             model_name='producer',

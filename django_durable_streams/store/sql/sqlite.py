@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
+from operator import itemgetter
 from sqlite3 import Cursor
 from typing import Any, Literal
 
@@ -114,13 +115,9 @@ class SQLiteStatements(Statements):
 
     def insert_streams(self, cursor: Any, rows: Sequence[Row], unseen: bool = False) -> Iterable[tuple[int, str]]:
         # Most streams have neither an end nor a source: what is null everywhere need not be written.
-        used = tuple(
-            number for number, values in enumerate(zip(*rows, strict=True)) if any(v is not None for v in values)
-        )
+        used = tuple(number for number, values in enumerate(zip(*rows, strict=True)) if values.count(None) < len(rows))
         columns = {column: kind for number, (column, kind) in enumerate(STREAM_COLUMNS.items()) if number in used}
-        self._insert_all(
-            cursor, self._insert(self._stream, columns), [tuple([row[number] for number in used]) for row in rows]
-        )
+        self._insert_all(cursor, self._insert(self._stream, columns), [*map(itemgetter(*used), rows)])
         found = self._fetch(cursor, self._select_ids_as_json, [_encode([row[0] for row in rows]).decode()])
         return [(stream_id, path) for stream_id, path in found]
 
