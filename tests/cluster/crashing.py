@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import django
@@ -77,7 +77,7 @@ def state(at: str) -> dict[str, Any]:
     return found
 
 
-def connection_is_psycopg() -> bool:
+def connection_is_postgresql() -> bool:
     return connections["default"].vendor == "postgresql"
 
 
@@ -95,29 +95,34 @@ class Trap:
             self._step("after a commit")
 
         BaseDatabaseWrapper._commit = trapped  # type: ignore[method-assign]
-        if connection_is_psycopg():
-            self._trap_psycopg()
+        if connection_is_postgresql():
+            self._trap_pipelines()
 
-    def _trap_psycopg(self) -> None:
-        """The hot path's statements pass by Django's cursors there."""
-        import psycopg
+    def _trap_pipelines(self) -> None:
+        """The hot path's statements pass by Django's cursors there, and travel together. Here they go one by one."""
+        from django_durable_streams.store.sql import pipeline
 
-        execute = psycopg.Cursor.execute
+        exchange = pipeline._exchange
 
-        def trapped(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
-            if type(cursor) is not psycopg.Cursor:
-                return execute(cursor, query, *args, **kwargs)
-            return self._execute(lambda *_: execute(cursor, query, *args, **kwargs), query, None, False, None)
+        def trapped(connection: Any, sent: Sequence[pipeline.Statement]) -> list[Any]:
+            results = []
+            for statement in sent:
+                (result,) = self._execute(
+                    lambda *_, one=statement: exchange(connection, [one]), statement.sql.decode(), None, False, None
+                )
+                results.append(result)
+            return results
 
-        psycopg.Cursor.execute = trapped  # type: ignore[method-assign]
+        pipeline._exchange = trapped
 
     def _watch(self, connection: BaseDatabaseWrapper, **kwargs: object) -> None:
         connection.execute_wrappers.append(self._execute)
 
     def _execute(self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
-        self._step(f"before {sql[:60]}")
+        place = "a commit" if sql == "COMMIT" else sql[:60]
+        self._step(f"before {place}")
         result = execute(sql, params, many, context)
-        self._step(f"after {sql[:60]}")
+        self._step(f"after {place}")
         return result
 
     def _step(self, name: str) -> None:
