@@ -122,12 +122,7 @@ class Engine:
             ServiceUnavailable: there are MAX_LIVE_READERS already (503, carries `Retry-After`).
         """
         limit = config().max_live_readers
-        if not limit:
-            return
-        readers = 0
-        for hub in list(self._hubs.values()):
-            readers += hub.readers
-        if readers >= limit:
+        if limit and sum(hub.readers for hub in list(self._hubs.values())) >= limit:
             raise ServiceUnavailable("Too many live readers are here. Try again.", ((b"retry-after", b"5"),))
 
     def _committed(self, commits: list[Commit]) -> None:

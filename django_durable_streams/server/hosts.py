@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -54,12 +53,4 @@ def absolute_url(scheme: str, path: str, headers: Mapping[bytes, bytes]) -> byte
         value = headers.get(name.removeprefix("HTTP_").replace("_", "-").lower().encode())
         if value is not None:
             scheme = "https" if value.decode("latin-1").split(",")[0].strip() == secure else "http"
-    return f"{scheme}://".encode("ascii") + host + _quoted(path).encode("ascii")
-
-
-_AS_IT_IS = re.compile(r"[A-Za-z0-9/._~-]*")
-
-
-def _quoted(path: str) -> str:
-    """Return a path percent-encoded. Most are as they are."""
-    return path if _AS_IT_IS.fullmatch(path) is not None else quote(path)
+    return f"{scheme}://".encode("ascii") + host + quote(path).encode("ascii")

@@ -59,8 +59,7 @@ class LongPoll:
         watch = self._watch
         if watch is None or self.delivered or self._woken.done():
             return  # before it waits it looks by itself
-        may_go_on = not watch.removed and (self._grant is None or self._grant.holds(time.monotonic()))
-        view = watch.view(self._position) if may_go_on else None
+        view = None if watch.removed or not self._may_go_on(time.monotonic()) else watch.view(self._position)
         if view is not None and view.segment is not None:
             self.delivered = self._deliver(view, watch.told)
             if self.delivered:
@@ -76,8 +75,11 @@ class LongPoll:
 
     def tick(self, now: float) -> None:
         """Time passes; the wait has a timeout of its own, but what it stands on may end."""
-        if self._grant is not None and not self._grant.holds(now):
+        if not self._may_go_on(now):
             self.wake()
+
+    def _may_go_on(self, now: float) -> bool:
+        return self._grant is None or self._grant.holds(now)
 
     async def wait(self) -> View:
         """Return the stream and what has come past the position; where nothing came, the time is up.
@@ -189,9 +191,7 @@ class SseReader:
             if frame is None:
                 return Step.FETCH
             event, self._position, self.finished = frame
-            self._bytes_left -= len(event)
-            self._last_chunk = now
-            return event
+            return self._count(event)
         if watch.closed and self._position >= watch.tail:
             self.finished = True
             return self._control(up_to_date=True, closed=True)

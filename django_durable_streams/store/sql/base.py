@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from django.db import Error, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
 from ...models import Chunk, Producer, Stream
@@ -79,6 +80,11 @@ class Found(NamedTuple):
     streams: list[StreamInfo]
     producers: list[Sequence[Any]]
     locked: Collection[str]
+
+
+def in_callers_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """Whether somebody has begun a transaction already, by `atomic` or with autocommit switched off."""
+    return connection.in_atomic_block or not connection.get_autocommit()
 
 
 class Insert(NamedTuple):

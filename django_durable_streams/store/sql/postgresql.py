@@ -10,7 +10,7 @@ from typing import Any, Literal
 from django.db import connections, transaction
 
 from ..info import StreamInfo
-from .base import UPDATED, UPDATED_PRODUCER, Found, Insert, Row, Statements
+from .base import UPDATED, UPDATED_PRODUCER, Found, Insert, Row, Statements, in_callers_transaction
 from .binary import Parameter, many, one
 from .pipeline import Pipeline, Rows, Transaction
 
@@ -52,7 +52,7 @@ class PostgreSQLStatements(Statements):
     @contextmanager
     def transaction(self, lock_ms: int | None = None) -> Iterator[Any]:
         connection = connections[self._using]
-        if connection.in_atomic_block or not connection.get_autocommit():
+        if in_callers_transaction(connection):
             with transaction.atomic(using=self._using):
                 pipeline = Pipeline(connection)
                 yield pipeline
@@ -109,12 +109,7 @@ class PostgreSQLStatements(Statements):
         sent = _Sent(into.types, rows)
         paths = many("text", [row[0] for row in rows])
         taken = self._select_paths.replace("%s", f"${len(sent.parameters) + 1}")
-        return self._send(
-            cursor,
-            f"{into.head} SELECT {', '.join(sent.expressions)} FROM {sent.source} "
-            f"WHERE NOT EXISTS ({taken}){self._returning_ids}",
-            [*sent.parameters, paths],
-        )
+        return self._insert_sent(cursor, into, sent, f" WHERE NOT EXISTS ({taken}){self._returning_ids}", paths)
 
     def remove_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
         self._send(cursor, self._remove_streams, [one("timestamptz", moment), many("bigint", ids)])
@@ -155,10 +150,11 @@ class PostgreSQLStatements(Statements):
             values = ", ".join(["%s"] * len(into.types))
             parameters = [one(*pair) for pair in zip(into.types, rows[0], strict=True)]
             return self._send(cursor, f"{into.head} VALUES ({values}){suffix}", parameters)
-        sent = _Sent(into.types, rows)
-        return self._send(
-            cursor, f"{into.head} SELECT {', '.join(sent.expressions)} FROM {sent.source}{suffix}", sent.parameters
-        )
+        return self._insert_sent(cursor, into, _Sent(into.types, rows), suffix)
+
+    def _insert_sent(self, cursor: Any, into: Insert, sent: _Sent, suffix: str, *parameters: Parameter) -> Rows:
+        sql = f"{into.head} SELECT {', '.join(sent.expressions)} FROM {sent.source}{suffix}"
+        return self._send(cursor, sql, [*sent.parameters, *parameters])
 
     def _send(self, cursor: Any, sql: str, parameters: Sequence[Parameter]) -> Rows:
         if isinstance(cursor, Pipeline):

@@ -14,9 +14,8 @@ import msgspec
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ...models import Producer
 from ..info import StreamInfo
-from .base import STREAM_COLUMNS, UPDATED, Insert, Row, Statements, portions
+from .base import STREAM_COLUMNS, UPDATED, Insert, Row, Statements, in_callers_transaction, portions
 
 _CLOSED = StreamInfo._fields.index("closed")
 _MOMENTS = [StreamInfo._fields.index(name) for name in ("expires_at", "deadline", "deleted_at")]
@@ -43,7 +42,7 @@ class SQLiteStatements(Statements):
     def __init__(self, using: str) -> None:
         super().__init__(using)
         name = self._quote
-        stream, producer = self._stream, self._table(Producer)
+        stream, producer = self._stream, self._producer
         columns = ", ".join(f"s.{name(column)}" for column in StreamInfo._fields)
         # CROSS JOIN keeps the order: from what is wanted into the index.
         self._select_as_json = {
@@ -70,7 +69,7 @@ class SQLiteStatements(Statements):
     @contextmanager
     def transaction(self, lock_ms: int | None = None) -> Iterator[Any]:
         connection = connections[self._using]
-        if connection.in_atomic_block or not connection.get_autocommit():
+        if in_callers_transaction(connection):
             with super().transaction(lock_ms) as cursor:
                 yield cursor
             return
@@ -125,10 +124,9 @@ class SQLiteStatements(Statements):
         small = [row for row in rows if len(row[3]) < _LARGE_BYTES]
         for some in portions(small):
             self._insert_all(cursor, self._insert_chunk, some)
-        if len(small) < len(rows):
-            for row in rows:
-                if len(row[3]) >= _LARGE_BYTES:
-                    self._insert_rows(cursor, self._insert_chunk, [row])
+        for row in rows:
+            if len(row[3]) >= _LARGE_BYTES:
+                self._insert_rows(cursor, self._insert_chunk, [row])
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         self._insert_all(cursor, self._insert_producer, rows)
