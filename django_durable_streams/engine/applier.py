@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
 
 from django.db import Error, IntegrityError, connections
 
@@ -13,6 +12,7 @@ from ..store import writing
 from ..store.batch import LOCKED, Outcome
 from ..store.known import KnownStreams
 from ..store.operations import Commit, Operation
+from ..store.turns import Turn
 from .database import Trouble, diagnose
 from .line import Line
 from .pulse import Pulse
@@ -31,6 +31,10 @@ def nothing_held(paths: Iterable[str]) -> Collection[str]:
     return ()
 
 
+def nobody_cares() -> None:
+    """Do nothing."""
+
+
 class Applier:
     """Applies operations, and says of each what became of it: a result, an error, or LOCKED.
 
@@ -41,16 +45,18 @@ class Applier:
         committed: is called with what a transaction changed, once that is committed.
         lock_ms: how long to wait for locks, in milliseconds.
         held: returns those of some paths whose operations are LOCKED in any case.
+        waits: is called before it waits for anybody or anything, the commit at the latest.
     """
 
     def __init__(
         self,
         line: Line,
         pulse: Pulse,
-        turn: AbstractContextManager[object],
+        turn: Turn,
         committed: Callable[[list[Commit]], None],
         lock_ms: int,
         held: Callable[[Iterable[str]], Collection[str]] = nothing_held,
+        waits: Callable[[], None] = nobody_cares,
     ) -> None:
         self.line = line
         self._pulse = pulse
@@ -58,6 +64,7 @@ class Applier:
         self._committed = committed
         self._lock_ms = lock_ms
         self._held = held
+        self._waits = waits
         self._known = KnownStreams()
 
     def apply(self, operations: Sequence[Operation], *, wait: bool = False) -> Sequence[object]:
@@ -84,11 +91,19 @@ class Applier:
     def _try(self, operations: Sequence[Operation], wait: bool) -> Sequence[object] | Exception:
         """Apply operations together; return the error where that changed nothing."""
         try:
-            with self._turn:
+            if not self._known.is_alone:
+                self._waits()
+            with self._turn.taken(self._waits):
                 self.line.open()
                 held = self._held(operation.path for operation in operations)
                 outcomes, commits = writing.apply(
-                    operations, self.line.using, wait=wait, held=held, lock_ms=self._lock_ms, known=self._known
+                    operations,
+                    self.line.using,
+                    wait=wait,
+                    held=held,
+                    lock_ms=self._lock_ms,
+                    known=self._known,
+                    waits=self._waits,
                 )
         except writing.CommitUncertain as error:
             if isinstance(error.__cause__, Error) and diagnose(error.__cause__) is not Trouble.AWAY:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from threading import Event, Lock, Thread
 from typing import ParamSpec, TypeVar
 
@@ -13,6 +12,7 @@ from django.db import Error
 
 from ..store import compaction, removal
 from ..store.operations import Commit
+from ..store.turns import Turn
 from .pulse import Pulse
 
 logger = logging.getLogger(__name__)
@@ -51,9 +51,7 @@ class Housekeeper:
         turn: held around each piece of work: whose turn it is to write, where only one can.
     """
 
-    def __init__(
-        self, pulse: Pulse, publish: Callable[[list[Commit]], None], turn: AbstractContextManager[object]
-    ) -> None:
+    def __init__(self, pulse: Pulse, publish: Callable[[list[Commit]], None], turn: Turn) -> None:
         self._pulse = pulse
         self._line = pulse.line()
         self._using = self._line.using
@@ -157,5 +155,5 @@ class Housekeeper:
             time.sleep(REST * (time.monotonic() - began))
 
     def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._turn, self._line:
+        with self._turn.taken(), self._line:
             return work(*args, **kwargs)

@@ -67,6 +67,11 @@ class Lane(Generic[T]):
         batch_size: about how many tasks to do in one go.
     """
 
+    holds_answers = False
+    """Whether the answers to a batch are held back while more waits, until the work on that calls `tell`: once it is
+    about to wait. An event loop that is woken sooner only takes the interpreter from the thread, and has nothing to do
+    when that could be shared."""
+
     def __init__(
         self,
         name: str,
@@ -83,6 +88,7 @@ class Lane(Generic[T]):
         self._queue: SimpleQueue[Parcel[T] | None] = SimpleQueue()
         self._submitted = 0
         self._done = 0
+        self._held: tuple[list[Parcel[T]], Sequence[object]] | None = None
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -121,6 +127,7 @@ class Lane(Generic[T]):
                 else:
                     self._line.close()
         finally:
+            self.tell()
             self._line.close()
 
     def _take(self) -> list[Parcel[T]] | None:
@@ -151,6 +158,16 @@ class Lane(Generic[T]):
             logger.exception("A batch of %d failed.", len(tasks))
             values = [ServiceUnavailable("The server could not do this. Try again.")] * len(tasks)
         self._done += len(tasks)
+        self.tell()
+        self._held = parcels, values
+        if not self.holds_answers or self._queue.empty():
+            self.tell()
+
+    def tell(self) -> None:
+        """Hand over the answers that are held back."""
+        if self._held is None:
+            return
+        (parcels, values), self._held = self._held, None
         first = 0
         for parcel in parcels:
             last = first + len(parcel.tasks)

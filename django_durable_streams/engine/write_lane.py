@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 
 from ..store.batch import LOCKED
 from ..store.operations import Commit, Operation
+from ..store.turns import Turn
 from .applier import Applier
 from .lane import Lane, Parcel, settle
 from .patience import Patience, Waiting
@@ -35,18 +35,20 @@ class WriteLane(Lane[Operation]):
         turn: held around each transaction: whose turn it is to write, where only one can.
     """
 
+    holds_answers = True
+
     def __init__(
         self,
         name: str,
         pulse: Pulse,
         queue_size: int,
         committed: Callable[[list[Commit]], None],
-        turn: AbstractContextManager[object],
+        turn: Turn,
     ) -> None:
         patient = Applier(pulse.line(LOCK_SECONDS), pulse, turn, committed, PATIENT_LOCK_MS)
         self._patience = Patience(f"{name}-patient", patient)
         line = pulse.line(LOCK_SECONDS)
-        applier = Applier(line, pulse, turn, committed, LANE_LOCK_MS, self._patience.held)
+        applier = Applier(line, pulse, turn, committed, LANE_LOCK_MS, self._patience.held, self.tell)
         super().__init__(name, line, applier.apply, queue_size, BATCH_SIZE)
 
     def stop(self) -> None:

@@ -18,6 +18,7 @@ MAX_BYTES = 8 * 1024
 
 END = b"\r\n\r\n"
 
+_METHODS = {b"GET": "GET", b"POST": "POST", b"PUT": "PUT", b"DELETE": "DELETE", b"HEAD": "HEAD"}
 _REQUEST_LINE = re.compile(
     rb"(GET|POST|PUT|DELETE|HEAD) (/[A-Za-z0-9._~!$&'()*+,;=:@/%-]*)(?:\?([A-Za-z0-9._~!$&'()*+,;=:@/?%-]*))? HTTP/1\.1"
 )
@@ -53,32 +54,35 @@ def read(head: bytes) -> Head | None:
 
     None is what is malformed, what comes twice, what closes or upgrades the connection, and bodies without a length.
     """
-    line, *lines = head.split(b"\r\n")
+    line, _, lines = head.partition(b"\r\n")
     request = _REQUEST_LINE.fullmatch(line)
-    if request is None:
+    fields = _read_headers(lines)
+    if request is None or fields is None:
         return None
+    method, raw_path, query = request.groups(default=b"")
+    path = raw_path.decode("ascii")
+    return Head(_METHODS[method], unquote(path) if "%" in path else path, query, *fields)
+
+
+@lru_cache(maxsize=1024)
+def _read_headers(lines: bytes) -> tuple[Mapping[bytes, bytes], int] | None:
+    """Return the headers and the length of the body. Whoever goes from stream to stream sends the same ones again."""
     found: dict[bytes, bytes] = {}
-    for each in lines:
-        header = _read_header(each)
+    count = 0
+    for line in lines.split(b"\r\n"):
+        header = _read_header(line)
         if header is None:
             return None
         found[header[0]] = header[1]
-    if len(found) != len(lines) or b"host" not in found:
+        count += 1
+    if len(found) != count or b"host" not in found:
         return None
     length = found.get(headers.CONTENT_LENGTH, b"0")
     if not length.isdigit() or len(length) > 15:
         return None
     if found.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None
-    method, raw_path, query = request.groups(default=b"")
-    path = raw_path.decode("ascii")
-    return Head(
-        method.decode("ascii"),
-        unquote(path) if "%" in path else path,
-        query,
-        found,
-        int(length),
-    )
+    return found, int(length)
 
 
 @lru_cache(maxsize=4096)

@@ -77,7 +77,7 @@ def _result(outcome: Outcome) -> Result:
 
 def _turn(using: str) -> AbstractContextManager[object]:
     """Return what to hold around an operation. Inside a transaction, the caller's turn has begun with that."""
-    return nullcontext() if connections[using].in_atomic_block else turn(using)
+    return nullcontext() if connections[using].in_atomic_block else turn(using).taken()
 
 
 def _tell_on_commit(commits: list[Commit], using: str) -> None:

@@ -26,6 +26,8 @@ class KnownStreams:
         self._states: OrderedDict[str, StreamState] = OrderedDict()
         self._connection: object = None
         self._version: int | None = None
+        self.is_alone = True
+        """Whether nobody else had written since the last time, as far as the database can tell."""
 
     def check(self, cursor: Any, sql: Statements) -> None:
         """Forget everything if somebody else has written. To be called inside a transaction that nobody can pass."""
@@ -33,7 +35,8 @@ class KnownStreams:
         if version is None:  # nothing was remembered
             return
         connection = cursor.connection
-        if version != self._version or connection is not self._connection:
+        self.is_alone = version == self._version and connection is self._connection
+        if not self.is_alone:
             self._states.clear()
             self._connection = connection
             self._version = version

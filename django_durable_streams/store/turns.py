@@ -7,19 +7,47 @@ between two who come all the time. A lock of the process wakes the next one at o
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Lock
 
 from django.db import connections
 
-_turns: dict[str, AbstractContextManager[object]] = {}
+
+class Turn:
+    """What to hold around a transaction that writes, and that nobody has begun yet.
+
+    Args:
+        is_one: whether only one can write at a time. Otherwise it is always everybody's turn.
+    """
+
+    def __init__(self, *, is_one: bool) -> None:
+        self._lock = Lock() if is_one else None
+
+    @contextmanager
+    def taken(self, waits: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold it. `waits` is called before waiting for somebody else who does."""
+        if self._lock is None:
+            yield
+            return
+        if not self._lock.acquire(blocking=False):
+            if waits is not None:
+                waits()
+            self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
 
-def turn(using: str) -> AbstractContextManager[object]:
-    """Return what to hold around a transaction that writes, and that nobody has begun yet."""
+_turns: dict[str, Turn] = {}
+
+
+def turn(using: str) -> Turn:
+    """Return the turn of a database's writers in this process."""
     found = _turns.get(using)
     if found is None:
-        found = _turns.setdefault(using, Lock() if connections[using].vendor == "sqlite" else nullcontext())
+        found = _turns.setdefault(using, Turn(is_one=connections[using].vendor == "sqlite"))
     return found
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+
+from django.db import IntegrityError
 
 from .batch import Batch, Outcome
 from .known import KnownStreams
@@ -20,6 +22,7 @@ def apply(
     held: Collection[str] = (),
     lock_ms: int | None = None,
     known: KnownStreams | None = None,
+    waits: Callable[[], None] | None = None,
 ) -> tuple[list[Outcome], list[Commit]]:
     """Apply operations in one transaction and return what became of each, and what changed.
 
@@ -34,18 +37,19 @@ def apply(
         lock_ms: how long to wait for a lock, in milliseconds, where the database can be told so for a transaction
             (PostgreSQL). None: as long as the connection is told to.
         known: what the connection knows of streams from its last batches. Only for transactions of their own.
+        waits: is called before the transaction waits for the database, and for its commit at the latest.
 
     Raises:
         CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
         django.db.Error: nothing was changed.
     """
     if not wait and not held and statements(using).creates_unseen and all(map(_is_plain_create, operations)):
-        made = _create_unseen(operations, using, lock_ms)
+        made = _create_unseen(operations, using, lock_ms, known, waits)
         if made is not None:
             return made
     # A create may meet another one's of the same path, which no SKIP LOCKED tells of.
     may_wait = wait or not all(type(operation) is Append for operation in operations)
-    with statements(using).transaction(lock_ms if may_wait else None) as cursor:
+    with statements(using).transaction(lock_ms if may_wait else None, waits) as cursor:
         batch = Batch(using, cursor, known)
         batch.load(operations, wait=wait, held=held)
         outcomes = [batch.apply(operation) for operation in operations]
@@ -59,11 +63,21 @@ def _is_plain_create(operation: Operation) -> bool:
 
 
 def _create_unseen(
-    operations: Sequence[Operation], using: str, lock_ms: int | None
+    operations: Sequence[Operation],
+    using: str,
+    lock_ms: int | None,
+    known: KnownStreams | None,
+    waits: Callable[[], None] | None,
 ) -> tuple[list[Outcome], list[Commit]] | None:
     """Make streams without looking first whether they are there. None: some are, and nothing was changed."""
-    with statements(using).transaction(lock_ms) as cursor:
-        batch = Batch(using, cursor, unseen=True)
-        outcomes = [batch.apply(operation) for operation in operations]
-        batch.save()
+    sql = statements(using)
+    try:
+        with sql.transaction(lock_ms, waits) as cursor:
+            if known is not None:
+                known.check(cursor, sql)
+            batch = Batch(using, cursor, known, unseen=True)
+            outcomes = [batch.apply(operation) for operation in operations]
+            batch.save()
+    except IntegrityError:
+        return None
     return (outcomes, batch.commits()) if batch.is_made() else None

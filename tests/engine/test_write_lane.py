@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from django_durable_streams.engine.lane import Reply
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.store import writing
-from django_durable_streams.store.operations import Append, Create, Operation
+from django_durable_streams.store.operations import Append, Appended, Create, Operation
+from django_durable_streams.store.turns import Turn
 
 TEXT = "text/plain"
 real_apply = writing.apply
@@ -52,6 +54,46 @@ async def test_what_waits_is_committed_together(engine: Engine, monkeypatch: pyt
     await outcomes_of(engine, *(Append("a", TEXT, b"%d," % number) for number in range(200)))
     assert sizes == [200]
     assert await content_of(engine, "a") == b"".join(b"%d," % number for number in range(200))
+
+
+async def test_an_answer_does_not_wait_for_what_the_next_batch_waits_for(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await outcomes_of(engine, Create("a", TEXT), Create("b", TEXT))
+    begun, queued, may_go_on = Event(), Event(), Event()
+
+    def apply(operations: Sequence[Operation], using: str, **options: Any) -> Any:
+        if operations[0].path == "a":
+            begun.set()
+            assert queued.wait(30)
+        else:
+            options["waits"]()
+            assert may_go_on.wait(30)
+        return real_apply(operations, using, **options)
+
+    monkeypatch.setattr(writing, "apply", apply)
+    first = asyncio.ensure_future(engine.write(Append("a", TEXT, b"x")))
+    await asyncio.to_thread(begun.wait, 30)
+    second = asyncio.ensure_future(engine.write(Append("b", TEXT, b"x")))
+    await asyncio.sleep(0)  # until it is handed over
+    await asyncio.sleep(0)
+    queued.set()
+    assert (await asyncio.wait_for(first, 30)) == Appended(1, False)
+    assert not second.done()
+    may_go_on.set()
+    assert (await asyncio.wait_for(second, 30)) == Appended(1, False)
+
+
+def test_who_waits_for_a_turn_is_told_before() -> None:
+    turn, told = Turn(is_one=True), Event()
+    with turn.taken(told.set):
+        assert not told.is_set()
+        waiting = Thread(target=lambda: turn.taken(told.set).__enter__())
+        waiting.start()
+        assert told.wait(30)
+        assert waiting.is_alive()
+    waiting.join(30)
+    assert not waiting.is_alive()
 
 
 async def test_a_poisoned_operation_fails_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ import pytest
 from django.db import DataError, Error, InternalError, connection, transaction
 
 from django_durable_streams.models import Chunk, Stream
-from django_durable_streams.protocol.errors import StreamExists
 from django_durable_streams.protocol.producers import ProducerClaim
 from django_durable_streams.store import calls, writing
 from django_durable_streams.store.operations import Append, Create, Delete, Operation
@@ -74,31 +73,6 @@ def test_a_batch_is_two_ways_to_the_server_and_back(travels: list[list[str]]) ->
     # The chunk names its stream's id, which the database gives.
     assert travels[-2:] == [[update, insert], [insert, commit]]
     assert tails() == {None: 2, "b": 2, "c": 0, "e": 0, "f": 0, "new": 0, "full": 1}
-
-
-def test_streams_that_are_made_unseen_are_all_made_or_none() -> None:
-    def make(*operations: Operation) -> tuple[list[Any], list[str]]:
-        outcomes, commits = writing.apply(operations, "default", wait=False, lock_ms=1000)
-        return outcomes, [commit.path for commit in commits if commit.created]
-
-    outcomes, made = make(Create("a", TEXT), Create("b", TEXT, ttl=60), Create("a", TEXT), Create("b", TEXT))
-    assert [getattr(outcome, "created", None) for outcome in outcomes] == [True, True, False, None]
-    assert isinstance(outcomes[3], StreamExists)
-    assert made == ["a", "b"]
-    outcomes, made = make(Create("c", TEXT), Create("b", TEXT, ttl=60), Create("a", "other/type"))
-    assert [getattr(outcome, "created", None) for outcome in outcomes] == [True, False, None]
-    assert isinstance(outcomes[2], StreamExists)
-    assert made == ["c"]
-    outcomes, made = make(Create("d", TEXT))
-    assert (outcomes[0].created, made) == (True, ["d"])
-    outcomes, made = make(Create("d", TEXT))
-    assert (outcomes[0].created, made) == (False, [])
-    # The path of one that has expired is free, though its row is there.
-    Stream.objects.filter(path="b").update(deadline=MOMENT.replace(year=2000))
-    outcomes, made = make(Create("b", TEXT), Create("e", TEXT))
-    assert [outcome.created for outcome in outcomes] == [True, True]
-    assert sorted(made) == ["b", "e"]
-    assert sorted(path for path in tails() if path is not None) == ["a", "b", "c", "d", "e"]
 
 
 def test_a_batch_that_changes_nothing_commits_nothing(travels: list[list[str]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -154,17 +154,20 @@ class Statements:
         self._naive_zone = connection.timezone
 
     @contextmanager
-    def transaction(self, lock_ms: int | None = None) -> Iterator[Any]:
+    def transaction(self, lock_ms: int | None = None, waits: Callable[[], None] | None = None) -> Iterator[Any]:
         """Yield the cursor to work with in a transaction of its own or, inside the caller's, up to a savepoint.
 
         Args:
             lock_ms: how long the statements of a transaction of its own wait for a lock, in milliseconds, where the
                 database can be told so for a transaction (PostgreSQL). None: as long as the connection is told to.
+            waits: is called before a transaction of its own waits for the server, or for its turn or the disk.
 
         Raises:
             CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
             django.db.Error: nothing was changed.
         """
+        if waits is not None:
+            waits()
         done = False
         try:
             with transaction.atomic(using=self._using):
@@ -255,7 +258,8 @@ class Statements:
     def insert_streams(self, cursor: Any, rows: Sequence[Row], unseen: bool = False) -> Iterable[tuple[int, str]]:
         """Insert streams, in the order of `STREAM_COLUMNS`, and return the id and path of each.
 
-        With `unseen`, where that can be (`creates_unseen`), none is inserted if one of the paths is taken.
+        With `unseen`, where that can be (`creates_unseen`), none is inserted if one of the paths is taken, or there is
+        an IntegrityError.
 
         Where statements travel together, to look at these is to wait for all so far.
         """

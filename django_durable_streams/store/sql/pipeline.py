@@ -8,7 +8,7 @@ the first of them, and COMMIT with the last. Knows nothing of streams.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -121,16 +121,23 @@ class Transaction(Pipeline):
 
     Args:
         lock_ms: how long its statements wait for a lock, in milliseconds; None: as long as the connection is told to.
+        waits: is called before it waits for the server.
     """
 
     # Rows are found by their keys. The planner reckons with disks, and would look through all of a table of thousands
     # of streams for a dozen, which takes longer than all else in the batch.
     _settings = (Statement(b"SET LOCAL enable_seqscan = off"),)
 
-    def __init__(self, connection: BaseDatabaseWrapper, lock_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        connection: BaseDatabaseWrapper,
+        lock_ms: int | None = None,
+        waits: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(connection)
         self._begun = False
         self._lock_ms = lock_ms
+        self._waits = waits
 
     def commit(self) -> None:
         """Have all that is queued executed, and commit. With nothing done at all, there is nothing to commit.
@@ -168,6 +175,8 @@ class Transaction(Pipeline):
     def _opening(self) -> list[Statement]:
         if self._begun:
             return []
+        if self._waits is not None:
+            self._waits()
         self._django.ensure_connection()
         self._begun = True
         # For the transaction, and not for the session, which may be others' behind a pooler.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
@@ -50,7 +50,7 @@ class PostgreSQLStatements(Statements):
         return statement.replace(f"{condition}%s", f"{condition}ANY(%s)")
 
     @contextmanager
-    def transaction(self, lock_ms: int | None = None) -> Iterator[Any]:
+    def transaction(self, lock_ms: int | None = None, waits: Callable[[], None] | None = None) -> Iterator[Any]:
         connection = connections[self._using]
         if in_callers_transaction(connection):
             with transaction.atomic(using=self._using):
@@ -58,7 +58,7 @@ class PostgreSQLStatements(Statements):
                 yield pipeline
                 pipeline.flush()
             return
-        own = Transaction(connection, lock_ms)
+        own = Transaction(connection, lock_ms, waits)
         try:
             yield own
             own.commit()

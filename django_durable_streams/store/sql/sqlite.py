@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
@@ -14,6 +14,7 @@ import msgspec
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ...models import Stream
 from ..info import StreamInfo
 from .base import STREAM_COLUMNS, UPDATED, Insert, Row, Statements, in_callers_transaction, portions
 
@@ -39,6 +40,8 @@ class SQLiteStatements(Statements):
     to get it back, which takes longer than the row where other threads are busy.
     """
 
+    creates_unseen = True
+
     def __init__(self, using: str) -> None:
         super().__init__(using)
         name = self._quote
@@ -55,10 +58,7 @@ class SQLiteStatements(Statements):
             f"SELECT json_group_array(json_array({known})) FROM json_each(%s) AS v CROSS JOIN {producer} AS p "
             f"ON p.{name('stream_id')} = {_field(0)} AND p.{name('producer_id')} = {_field(1)}"
         )
-        self._select_ids_as_json = (
-            f"SELECT json_group_array(json_array(s.{name('id')}, s.{name('path')})) "
-            f"FROM json_each(%s) AS v CROSS JOIN {stream} AS s ON s.{name('path')} = v.value"
-        )
+        self._select_last_id = f"SELECT seq FROM sqlite_sequence WHERE name = '{Stream._meta.db_table}'"
         self._updates = {has_deadline: self._update_of(has_deadline) for has_deadline in (True, False)}
         self._update_producers_of = (
             f"UPDATE {producer} SET {name('epoch')} = v.column1, {name('seq')} = v.column2, "
@@ -67,7 +67,7 @@ class SQLiteStatements(Statements):
         )
 
     @contextmanager
-    def transaction(self, lock_ms: int | None = None) -> Iterator[Any]:
+    def transaction(self, lock_ms: int | None = None, waits: Callable[[], None] | None = None) -> Iterator[Any]:
         connection = connections[self._using]
         if in_callers_transaction(connection):
             with super().transaction(lock_ms) as cursor:
@@ -79,6 +79,8 @@ class SQLiteStatements(Statements):
             # It will write, so it takes its turn now, and does not fail half-way when somebody else has written.
             self._execute(own, "BEGIN IMMEDIATE", ())
             yield own
+            if waits is not None:
+                waits()  # until here there was nothing to wait for, and to the disk it is far
             self._execute(own, "COMMIT", ())
         except BaseException:
             if own.connection.in_transaction:
@@ -113,12 +115,21 @@ class SQLiteStatements(Statements):
         return [*self._fetch(cursor, self._select_producers_as_json, [_encode(list(wanted)).decode()])]
 
     def insert_streams(self, cursor: Any, rows: Sequence[Row], unseen: bool = False) -> Iterable[tuple[int, str]]:
+        # Nobody else can be given an id meanwhile, so they need not be looked up afterwards.
+        last = self._execute(cursor, self._select_last_id, ()).fetchone()
+        numbers = [*enumerate((row[0] for row in rows), 1 if last is None else last[0] + 1)]
         # Most streams have neither an end nor a source: what is null everywhere need not be written.
         used = tuple(number for number, values in enumerate(zip(*rows, strict=True)) if values.count(None) < len(rows))
-        columns = {column: kind for number, (column, kind) in enumerate(STREAM_COLUMNS.items()) if number in used}
-        self._insert_all(cursor, self._insert(self._stream, columns), [*map(itemgetter(*used), rows)])
-        found = self._fetch(cursor, self._select_ids_as_json, [_encode([row[0] for row in rows]).decode()])
-        return [(stream_id, path) for stream_id, path in found]
+        columns = {"id": "bigint"} | {
+            column: kind for number, (column, kind) in enumerate(STREAM_COLUMNS.items()) if number in used
+        }
+        chosen = itemgetter(*used)
+        self._insert_all(
+            cursor,
+            self._insert(self._stream, columns),
+            [(number, *chosen(row)) for (number, _), row in zip(numbers, rows, strict=True)],
+        )
+        return numbers
 
     def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
         small = [row for row in rows if len(row[3]) < _LARGE_BYTES]
