@@ -31,10 +31,6 @@ def nothing_held(paths: Iterable[str]) -> Collection[str]:
     return ()
 
 
-def nobody_cares() -> None:
-    """Do nothing."""
-
-
 class Applier:
     """Applies operations, and says of each what became of it: a result, an error, or LOCKED.
 
@@ -56,7 +52,7 @@ class Applier:
         committed: Callable[[list[Commit]], None],
         lock_ms: int,
         held: Callable[[Iterable[str]], Collection[str]] = nothing_held,
-        waits: Callable[[], None] = nobody_cares,
+        waits: Callable[[], None] | None = None,
     ) -> None:
         self.line = line
         self._pulse = pulse
@@ -91,7 +87,7 @@ class Applier:
     def _try(self, operations: Sequence[Operation], wait: bool) -> Sequence[object] | Exception:
         """Apply operations together; return the error where that changed nothing."""
         try:
-            if not self._known.is_alone:
+            if self._waits is not None and not self._known.is_alone:
                 self._waits()
             with self._turn.taken(self._waits):
                 self.line.open()

@@ -18,7 +18,6 @@ MAX_BYTES = 8 * 1024
 
 END = b"\r\n\r\n"
 
-_METHODS = {b"GET": "GET", b"POST": "POST", b"PUT": "PUT", b"DELETE": "DELETE", b"HEAD": "HEAD"}
 _REQUEST_LINE = re.compile(
     rb"(GET|POST|PUT|DELETE|HEAD) (/[A-Za-z0-9._~!$&'()*+,;=:@/%-]*)(?:\?([A-Za-z0-9._~!$&'()*+,;=:@/?%-]*))? HTTP/1\.1"
 )
@@ -54,28 +53,27 @@ def read(head: bytes) -> Head | None:
 
     None is what is malformed, what comes twice, what closes or upgrades the connection, and bodies without a length.
     """
-    line, _, lines = head.partition(b"\r\n")
+    line, _, rest = head.partition(b"\r\n")
     request = _REQUEST_LINE.fullmatch(line)
-    fields = _read_headers(lines)
+    fields = _read_headers(rest)
     if request is None or fields is None:
         return None
     method, raw_path, query = request.groups(default=b"")
     path = raw_path.decode("ascii")
-    return Head(_METHODS[method], unquote(path) if "%" in path else path, query, *fields)
+    return Head(method.decode("ascii"), unquote(path) if "%" in path else path, query, *fields)
 
 
 @lru_cache(maxsize=1024)
-def _read_headers(lines: bytes) -> tuple[Mapping[bytes, bytes], int] | None:
+def _read_headers(block: bytes) -> tuple[Mapping[bytes, bytes], int] | None:
     """Return the headers and the length of the body. Whoever goes from stream to stream sends the same ones again."""
+    lines = block.split(b"\r\n")
     found: dict[bytes, bytes] = {}
-    count = 0
-    for line in lines.split(b"\r\n"):
+    for line in lines:
         header = _read_header(line)
         if header is None:
             return None
         found[header[0]] = header[1]
-        count += 1
-    if len(found) != count or b"host" not in found:
+    if len(found) != len(lines) or b"host" not in found:
         return None
     length = found.get(headers.CONTENT_LENGTH, b"0")
     if not length.isdigit() or len(length) > 15:

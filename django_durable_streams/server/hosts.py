@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -44,11 +43,7 @@ def absolute_url(scheme: str, path: str, headers: Mapping[bytes, bytes]) -> byte
     if proxy is not None and proxy[0] in headers:
         secure = headers[proxy[0]].decode("latin-1").split(",")[0].strip() == proxy[1]
     origin = _origin(scheme, secure, headers.get(b"host"), headers.get(b"x-forwarded-host"))
-    return origin + (path if _AS_IT_IS.fullmatch(path) else quote(path)).encode("ascii")
-
-
-# What `quote` would leave alone, and takes longer to do so.
-_AS_IT_IS = re.compile("[A-Za-z0-9_.~/-]*")
+    return origin + quote(path).encode("ascii")
 
 
 @lru_cache(maxsize=1)

@@ -86,9 +86,14 @@ async def test_an_answer_does_not_wait_for_what_the_next_batch_waits_for(
 
 def test_who_waits_for_a_turn_is_told_before() -> None:
     turn, told = Turn(is_one=True), Event()
+
+    def take() -> None:
+        with turn.taken(told.set):
+            pass
+
     with turn.taken(told.set):
         assert not told.is_set()
-        waiting = Thread(target=lambda: turn.taken(told.set).__enter__())
+        waiting = Thread(target=take)
         waiting.start()
         assert told.wait(30)
         assert waiting.is_alive()
