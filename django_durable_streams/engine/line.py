@@ -74,7 +74,7 @@ class Line:
             self._take_over(connection)
         self._connect()
         if connection.vendor == "sqlite":
-            _keep_in_memory(connection)
+            _spare_disk(connection)
         if self._lock_seconds is not None:
             _limit_waits(connection, self._lock_seconds)
         self._plug_in(connection)
@@ -158,11 +158,13 @@ def _limit_waits(connection: BaseDatabaseWrapper, seconds: int) -> None:
             cursor.execute(statements[connection.vendor])
 
 
-def _keep_in_memory(connection: BaseDatabaseWrapper) -> None:
-    """Have SQLite keep in memory what a statement needs on the side.
+def _spare_disk(connection: BaseDatabaseWrapper) -> None:
+    """Have SQLite write less often what it need not.
 
     A statement over many rows notes what it would have to undo: in a file, from some pages on, and most of the time
-    of a batch over many streams went into that.
+    of a batch over many streams went into that. And a write-ahead log of twice the usual size, 8 MB, is copied
+    into the database half as often, with each page only once: a lane waits for that.
     """
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA temp_store = MEMORY")
+        cursor.execute("PRAGMA wal_autocheckpoint = 2000")

@@ -29,8 +29,16 @@ class KnownStreams:
         self.is_alone = True
         """Whether nobody else had written since the last time, as far as the database can tell."""
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has seen how things are: what others write from then on is found by the next `check`."""
+        return self._version is not None
+
     def check(self, cursor: Any, sql: Statements) -> None:
-        """Forget everything if somebody else has written. To be called inside a transaction that nobody can pass."""
+        """Forget everything if somebody else has written.
+
+        To be called inside a transaction that nobody can pass, before anything is taken.
+        """
         version = sql.version(cursor)
         if version is None:  # nothing was remembered
             return

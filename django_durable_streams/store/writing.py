@@ -72,8 +72,8 @@ def _create_unseen(
     """Make streams without looking first whether they are there. None: some are, and nothing was changed."""
     sql = statements(using)
     try:
-        with sql.transaction(lock_ms, waits) as cursor:
-            if known is not None:
+        with sql.insertion(len(operations), lock_ms, waits) as cursor:
+            if known is not None and not known.has_begun:
                 known.check(cursor, sql)
             batch = Batch(using, cursor, known, unseen=True)
             outcomes = [batch.apply(operation) for operation in operations]

@@ -179,6 +179,18 @@ class Statements:
                 raise CommitUncertain from error
             raise
 
+    @contextmanager
+    def insertion(
+        self, rows: int, lock_ms: int | None = None, waits: Callable[[], None] | None = None
+    ) -> Iterator[Any]:
+        """The same for a transaction that writes nothing but some streams, by one `insert_streams`.
+
+        Args:
+            rows: how many streams, at the most.
+        """
+        with self.transaction(lock_ms, waits) as cursor:
+            yield cursor
+
     def version(self, cursor: Any) -> int | None:
         """Return a number that changes when another connection commits; None where the database has none."""
         return None

@@ -58,7 +58,8 @@ class SQLiteStatements(Statements):
             f"SELECT json_group_array(json_array({known})) FROM json_each(%s) AS v CROSS JOIN {producer} AS p "
             f"ON p.{name('stream_id')} = {_field(0)} AND p.{name('producer_id')} = {_field(1)}"
         )
-        self._select_last_id = f"SELECT seq FROM sqlite_sequence WHERE name = '{Stream._meta.db_table}'"
+        # Numbered from the last id that was ever given: nobody else can be given one meanwhile.
+        self._last_id = f"COALESCE((SELECT seq FROM sqlite_sequence WHERE name = '{Stream._meta.db_table}'), 0)"
         self._updates = {has_deadline: self._update_of(has_deadline) for has_deadline in (True, False)}
         self._update_producers_of = (
             f"UPDATE {producer} SET {name('epoch')} = v.column1, {name('seq')} = v.column2, "
@@ -89,6 +90,23 @@ class SQLiteStatements(Statements):
         finally:
             own.close()
 
+    @contextmanager
+    def insertion(
+        self, rows: int, lock_ms: int | None = None, waits: Callable[[], None] | None = None
+    ) -> Iterator[Any]:
+        connection = connections[self._using]
+        if in_callers_transaction(connection) or _is_watched(connection) or rows > _MOST_ROWS:
+            with super().insertion(rows, lock_ms, waits) as cursor:
+                yield cursor
+            return
+        # A statement outside a transaction is one by itself: it begins, writes and commits without the interpreter.
+        own = _cursor(connection)
+        own.waits = waits
+        try:
+            yield own
+        finally:
+            own.close()
+
     def version(self, cursor: Any) -> int | None:
         (version,) = self._execute(cursor, "PRAGMA data_version", ()).fetchone()
         return int(version)
@@ -115,20 +133,18 @@ class SQLiteStatements(Statements):
         return [*self._fetch(cursor, self._select_producers_as_json, [_encode(list(wanted)).decode()])]
 
     def insert_streams(self, cursor: Any, rows: Sequence[Row], unseen: bool = False) -> Iterable[tuple[int, str]]:
-        # Nobody else can be given an id meanwhile, so they need not be looked up afterwards.
-        last = self._execute(cursor, self._select_last_id, ()).fetchone()
-        numbers = [*enumerate((row[0] for row in rows), 1 if last is None else last[0] + 1)]
         # Most streams have neither an end nor a source: what is null everywhere need not be written.
-        used = tuple(number for number, values in enumerate(zip(*rows, strict=True)) if values.count(None) < len(rows))
-        columns = {"id": "bigint"} | {
-            column: kind for number, (column, kind) in enumerate(STREAM_COLUMNS.items()) if number in used
-        }
+        used = [number for number, values in enumerate(zip(*rows, strict=True)) if values.count(None) < len(rows)]
+        kinds = [*STREAM_COLUMNS.items()]
+        into = self._insert(self._stream, {"id": "bigint"} | dict(kinds[number] for number in used))
+        columns = ", ".join(f"column{number}" for number in range(2, len(used) + 2))
+        sql = f"{into.head} SELECT {self._last_id} + column1, {columns} FROM ({{rows}}) WHERE column1 IS NOT NULL"
         chosen = itemgetter(*used)
-        self._insert_all(
-            cursor,
-            self._insert(self._stream, columns),
-            [(number, *chosen(row)) for (number, _), row in zip(numbers, rows, strict=True)],
-        )
+        numbers: list[tuple[int, str]] = []
+        for first in range(0, len(rows), _MOST_ROWS):
+            some = rows[first : first + _MOST_ROWS]
+            self._all(cursor, sql, [(number, *chosen(row)) for number, row in enumerate(some, 1)])
+            numbers += enumerate((row[0] for row in some), cursor.lastrowid - len(some) + 1)
         return numbers
 
     def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
@@ -186,6 +202,8 @@ class SQLiteStatements(Statements):
 
     def _execute(self, cursor: Any, sql: str, parameters: Sequence[object]) -> Any:
         if type(cursor) is _Cursor:
+            if cursor.waits is not None:
+                cursor.waits()
             with cursor.errors:
                 return cursor.execute(_native(sql), parameters)
         connection = connections[self._using]
@@ -197,9 +215,10 @@ class SQLiteStatements(Statements):
 
 
 class _Cursor(Cursor):
-    """The driver's cursor; `errors` turns its errors into Django's."""
+    """The driver's cursor; `errors` turns its errors into Django's, `waits` is called before each statement."""
 
     errors: Any
+    waits: Callable[[], None] | None = None
 
 
 def _cursor(connection: BaseDatabaseWrapper) -> _Cursor:
