@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from django.db import connections
@@ -62,6 +63,10 @@ class Batch:
         self._forks: dict[int, int] = {}
         self._commits: list[Commit] = []
         self._saved: list[_Saved] = []
+        # What was written, and what will tell the version that its rows have then.
+        self._written: list[StreamState] = []
+        self._version: Iterable[Sequence[Any]] | None = None
+        self._found: Iterable[Sequence[Any]] = ()
         self._locked: set[str] = set()
 
     def load(self, operations: Sequence[Operation], *, wait: bool = True, held: Collection[str] = ()) -> None:
@@ -106,11 +111,22 @@ class Batch:
             state.expired = True
             self._remove(state)
 
-    def _recall(self, paths: Iterable[str], producers: Iterable[tuple[str, str]]) -> dict[str, StreamState]:
+    def recall(self, operations: Sequence[Operation]) -> bool:
+        """Work on streams as the connection remembers them, in place of `load`; to be saved by `save_remembered`.
+
+        Returns False where it does not know all that the operations need.
+        """
+        assert self._known is not None
+        self._streams = self._known.recall(operations, connections[self._using].connection, self._now)
+        return bool(self._streams)
+
+    def _recall(self, paths: Collection[str], producers: Iterable[tuple[str, str]]) -> dict[str, StreamState]:
         """Return those of the streams that the connection knows, with the producers that are asked for."""
         if self._known is None:
             return {}
-        self._known.check(self._cursor, self._sql)
+        if not self._known.check(self._cursor, self._sql):
+            self._known.forget(paths)
+            return {}
         states = {state.path: state for state in map(self._known.take, paths) if state is not None}
         missing = {
             (state.id, name)
@@ -234,18 +250,43 @@ class Batch:
         if changed:
             sql.update_streams(cursor, [_update(state, now, moment) for state in changed])
         written = [*changed, *created]
-        chunks = [
-            (state.id, *chunk, now)
-            for state in written
-            if state.ends
-            for chunk in rows.chunks(state.start, state.data, state.ends)
-        ]
+        chunks = _chunks(written, now)
         if chunks:
             sql.insert_chunks(cursor, chunks)
         _save_producers(cursor, sql, written, now)
+        if changed and self._known is not None and self._version is None:
+            self._version = sql.version_written(cursor)
+        self._written += written
         self._saved.append(_Saved(changed, created, numbers, [*removed, *self._softly]))
         self._removed.clear()
         self._softly.clear()
+
+    def save_remembered(self) -> bool:
+        """Write what has changed, but to those streams only that are as they were remembered (see `rights`).
+
+        Returns False where one has not changed: what was made of it must not be told without a look at it either.
+        """
+        moment = connections[self._using].ops.adapt_datetimefield_value
+        now = moment(self._now)
+        states = sorted(self._streams.values(), key=attrgetter("id"))
+        if not all(state.changed for state in states):
+            return False
+        self._found = self._sql.update_remembered(
+            self._cursor,
+            [(*_update(state, now, moment), state.version, state.start) for state in states],
+            _chunks(states, now),
+            [(*state.producers[name], now, state.id, name) for state in states for name in state.touched_producers],
+        )
+        return True
+
+    def rights(self) -> Collection[str]:
+        """Return the paths of the streams that were as they were remembered. To the others nothing was written."""
+        versions = {stream_id: int(version) for stream_id, version in self._found}
+        self._streams = {path: state for path, state in self._streams.items() if state.id in versions}
+        for state in self._streams.values():
+            state.version = versions[state.id]
+        self._saved.append(_Saved([*self._streams.values()], [], (), []))
+        return self._streams.keys()
 
     def is_made(self) -> bool:
         """Whether none of the unseen streams was there. Otherwise none was made."""
@@ -255,9 +296,18 @@ class Batch:
         """Return what has changed since the beginning, once all of it is saved and committed."""
         self._settle()
         if self._known is not None:
+            version = self._version_now()
+            for state in self._written:
+                state.version = version
             for state in self._streams.values():
                 self._known.keep(state)
         return self._commits
+
+    def _version_now(self) -> int | None:
+        if self._version is None:
+            return None
+        ((version,),) = self._version
+        return None if version is None else int(version)
 
     def _settle(self) -> None:
         """Take note of what the database has now."""
@@ -298,6 +348,15 @@ def _producer(operation: Operation) -> tuple[str, str | None]:
     if type(operation) is Append and operation.producer is not None:
         return operation.path, operation.producer.id
     return operation.path, operation.producer_id if type(operation) is TakeOver else None
+
+
+def _chunks(states: Iterable[StreamState], now: Any) -> list[tuple[Any, ...]]:
+    return [
+        (state.id, *chunk, now)
+        for state in states
+        if state.ends
+        for chunk in rows.chunks(state.start, state.data, state.ends)
+    ]
 
 
 def _update(state: StreamState, now: Any, moment: Any) -> tuple[Any, ...]:

@@ -41,6 +41,7 @@ class StreamState:
         "tail",
         "touched_producers",
         "ttl",
+        "version",
         "was_closed",
     )
 
@@ -59,6 +60,7 @@ class StreamState:
         self.fork_position = info.fork_position
         self.lineage = info.lineage
         self.deleted_at = info.deleted_at
+        self.version: int | None = None  # of its row, where the database has them and this connection wrote it
         self.changed = False
         self.expired = False
         self.data: list[bytes] = []

@@ -6,12 +6,15 @@ from collections.abc import Callable, Collection, Sequence
 
 from django.db import IntegrityError
 
-from .batch import Batch, Outcome
+from .batch import LOCKED, Batch, Outcome
 from .known import KnownStreams
 from .operations import Append, Commit, Create, Operation
 from .sql import CommitUncertain, statements
 
 __all__ = ["CommitUncertain", "apply"]
+
+REMEMBERED_LOCK_MS = 5
+"""How long appends wait for a row that somebody else holds, in milliseconds, if they have not looked at it before."""
 
 
 def apply(
@@ -32,7 +35,7 @@ def apply(
         operations: what to do, in order.
         using: alias of the database.
         wait: whether to wait for rows that another transaction holds. Without, the outcome of operations on such a
-            stream is LOCKED, and they have changed nothing.
+            stream is LOCKED, and they have changed nothing. So it is where `known` was wrong of a stream.
         held: paths whose operations are LOCKED whether or not their row is free.
         lock_ms: how long to wait for a lock, in milliseconds, where the database can be told so for a transaction
             (PostgreSQL). None: as long as the connection is told to.
@@ -43,10 +46,11 @@ def apply(
         CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
         django.db.Error: nothing was changed.
     """
-    if not wait and not held and statements(using).creates_unseen and all(map(_is_plain_create, operations)):
-        made = _create_unseen(operations, using, lock_ms, known, waits)
-        if made is not None:
-            return made
+    if not wait and not held:
+        done = _append_remembered(operations, using, known, waits) if known is not None else None
+        done = done or _create_unseen(operations, using, lock_ms, known, waits)
+        if done is not None:
+            return done
     # A create may meet another one's of the same path, which no SKIP LOCKED tells of.
     may_wait = wait or not all(type(operation) is Append for operation in operations)
     with statements(using).transaction(lock_ms if may_wait else None, waits) as cursor:
@@ -62,6 +66,35 @@ def _is_plain_create(operation: Operation) -> bool:
     return type(operation) is Create and not operation.data and operation.fork is None and operation.defect is None
 
 
+def _append_remembered(
+    operations: Sequence[Operation],
+    using: str,
+    known: KnownStreams,
+    waits: Callable[[], None] | None,
+) -> tuple[list[Outcome], list[Commit]] | None:
+    """Append to streams without looking first how they are. None: that cannot be done, and nothing was changed.
+
+    Where a stream is not as the connection has left it, the outcome of its operations is LOCKED (`known.was_wrong`).
+    """
+    sql = statements(using)
+    if not sql.versions_rows:
+        return None
+    with sql.transaction(REMEMBERED_LOCK_MS, waits) as cursor:
+        batch = Batch(using, cursor, known)
+        if not batch.recall(operations):
+            return None
+        outcomes = [batch.apply(operation) for operation in operations]
+        if not batch.save_remembered():
+            return None
+    right = batch.rights()
+    # What is not must not be tried again here: if that failed, all would be, and the others are written.
+    outcomes = [
+        outcome if operation.path in right else LOCKED for operation, outcome in zip(operations, outcomes, strict=True)
+    ]
+    known.judge(was_wrong=LOCKED in outcomes)
+    return outcomes, batch.commits()
+
+
 def _create_unseen(
     operations: Sequence[Operation],
     using: str,
@@ -69,8 +102,10 @@ def _create_unseen(
     known: KnownStreams | None,
     waits: Callable[[], None] | None,
 ) -> tuple[list[Outcome], list[Commit]] | None:
-    """Make streams without looking first whether they are there. None: some are, and nothing was changed."""
+    """Make streams without looking first whether they are there. None: that cannot be done, and nothing was changed."""
     sql = statements(using)
+    if not sql.creates_unseen or not all(map(_is_plain_create, operations)):
+        return None
     try:
         with sql.insertion(len(operations), lock_ms, waits) as cursor:
             if known is not None and not known.has_begun:

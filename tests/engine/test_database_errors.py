@@ -86,9 +86,12 @@ def deaths() -> int:
 
 @on_postgresql
 async def test_connections_that_were_lost_meanwhile_are_replaced(engine: Engine) -> None:
-    await engine.write(Create("a", TEXT))
-    await asyncio.to_thread(end_all_others)
-    assert (await engine.write(Append("a", TEXT, b"x"))).tail == 1  # type: ignore[union-attr]
+    for sequence in range(3):
+        await engine.write(Create(f"s{sequence}", TEXT))
+        await asyncio.to_thread(end_all_others)
+        for size in (1, 2):
+            assert (await engine.write(Append(f"s{sequence}", TEXT, b"x"))).tail == size  # type: ignore[union-attr]
+            await asyncio.to_thread(end_all_others)
 
 
 def end_all_others() -> None:

@@ -12,7 +12,7 @@ from django_durable_streams.engine import Engine, engine_for
 from django_durable_streams.engine.lane import Reply
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.protocol.offsets import Sentinel
-from django_durable_streams.store import writing
+from django_durable_streams.store import calls, writing
 from django_durable_streams.store.operations import Append, Appended, Create, Operation
 from django_durable_streams.store.turns import Turn
 
@@ -99,6 +99,27 @@ def test_who_waits_for_a_turn_is_told_before() -> None:
         assert waiting.is_alive()
     waiting.join(30)
     assert not waiting.is_alive()
+
+
+async def test_others_may_write_to_the_same_streams(engine: Engine) -> None:
+    def write_elsewhere(path: str, data: bytes) -> None:
+        calls.apply(Append(path, TEXT, data), "default")
+        connections["default"].close()
+
+    await outcomes_of(engine, Create("a", TEXT), Create("b", TEXT))
+    expected = {"a": b"", "b": b""}
+    for number in range(30):
+        data = b"%d," % number
+        if number % 3 == 2:
+            await asyncio.to_thread(write_elsewhere, "a", data)
+            expected["a"] += data
+        written = await outcomes_of(engine, *(Append(path, TEXT, data) for path in "aba"))
+        assert all(isinstance(outcome, Appended) for outcome in written), written
+        expected["a"] += 2 * data
+        expected["b"] += data
+    assert {path: await content_of(engine, path) for path in expected} == expected
+    # The lane itself has done them all: the patient thread is for rows that somebody holds.
+    assert engine._writers[0]._patience._thread is None
 
 
 async def test_a_poisoned_operation_fails_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

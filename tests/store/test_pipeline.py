@@ -10,7 +10,8 @@ from django.db import DataError, Error, InternalError, connection, transaction
 from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.protocol.producers import ProducerClaim
 from django_durable_streams.store import calls, writing
-from django_durable_streams.store.operations import Append, Create, Delete, Operation
+from django_durable_streams.store.known import KnownStreams
+from django_durable_streams.store.operations import Append, Appended, Create, Created, Delete, Operation
 from django_durable_streams.store.sql import binary, pipeline, statements
 from django_durable_streams.store.sql.pipeline import Pipeline, Transaction
 
@@ -44,6 +45,29 @@ def travels(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     monkeypatch.setattr(pipeline, "_exchange", exchange)
     return seen
+
+
+def test_a_batch_is_one_way_where_the_connection_knows_its_streams(travels: list[list[str]]) -> None:
+    known = KnownStreams()
+
+    def apply_in_lane(*operations: Operation) -> list[list[str]]:
+        travels.clear()
+        outcomes, _ = writing.apply(operations, "default", wait=False, known=known)
+        assert all(isinstance(outcome, Created | Appended) for outcome in outcomes), outcomes
+        return list(travels)
+
+    apply_in_lane(*(Create(path, TEXT) for path in "abc"))
+    begin, insert, update, commit = ["BEGIN", "SET", "SET"], "INSERT", "UPDATE", "COMMIT"
+    assert len(apply_in_lane(*(Append(path, TEXT, b"0") for path in "abc"))) == 2
+    one_way = [[*begin, update, insert, commit]]
+    assert apply_in_lane(Append("a", TEXT, b"1"), Append("b", TEXT, b"22"), Append("a", TEXT, b"333")) == one_way
+    # A producer has to be met first.
+    assert len(apply_in_lane(Append("c", TEXT, b"4", producer=ProducerClaim("p", 0, 0)))) == 2
+    assert apply_in_lane(Append("c", TEXT, b"5", producer=ProducerClaim("p", 0, 1)), Append("a", TEXT, b"6")) == [
+        [*begin, update, insert, update, commit]
+    ]
+    assert apply_in_lane(Append("b", TEXT, b"", close=True)) == [[*begin, update, commit]]
+    assert tails() == {"a": 6, "b": 3, "c": 3}
 
 
 def test_a_batch_is_two_ways_to_the_server_and_back(travels: list[list[str]]) -> None:

@@ -109,6 +109,9 @@ class Statements:
     creates_unseen = False
     """Whether `insert_streams` can be left to find out which paths are taken."""
 
+    versions_rows = False
+    """Whether each row tells which transaction wrote it, so that `update_remembered` can see that it is as it was."""
+
     def __init__(self, using: str) -> None:
         connection = connections[using]
         self._using = using
@@ -194,6 +197,27 @@ class Statements:
     def version(self, cursor: Any) -> int | None:
         """Return a number that changes when another connection commits; None where the database has none."""
         return None
+
+    def version_written(self, cursor: Any) -> Iterable[Sequence[Any]] | None:
+        """Return what will tell, once that is committed, the version of the rows that this transaction writes.
+
+        It is a row of one number. None where rows have no versions.
+        """
+        return None
+
+    def update_remembered(
+        self, cursor: Any, streams: Sequence[Row], chunks: Sequence[Row], producers: Sequence[Row]
+    ) -> Iterable[Sequence[Any]]:
+        """Write to streams without a look at them before, but to those only that are as they were (`versions_rows`).
+
+        Args:
+            streams: as `update_streams` takes them, each with the version that its row has to have, and the tail.
+            chunks, producers: as `insert_chunks` and `update_producers` take them.
+
+        Returns:
+            The ids of the streams that were written to, and the versions that their rows have then.
+        """
+        raise NotImplementedError
 
     def flush(self, cursor: Any) -> None:
         """See that all statements so far were executed, for others that do not go by this cursor."""

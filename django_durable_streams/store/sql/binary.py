@@ -27,6 +27,7 @@ class Parameter(NamedTuple):
 # The numbers of a type and of its arrays. They are the same in every PostgreSQL.
 _OIDS = {
     "bigint": (20, 1016),
+    "xid": (28, 1011),
     "text": (25, 1009),
     "boolean": (16, 1000),
     "bytea": (17, 1001),
@@ -48,6 +49,7 @@ def _bigint(value: int) -> bytes:
 
 _WRITERS: dict[str, Callable[[Any], bytes]] = {
     "bigint": _bigint,
+    "xid": Struct(">I").pack,
     "text": str.encode,
     "boolean": lambda value: b"\x01" if value else b"\x00",
     "bytea": bytes,

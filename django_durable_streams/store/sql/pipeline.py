@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
+from select import POLLIN, poll
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import Error, InternalError
@@ -148,6 +149,10 @@ class Transaction(Pipeline):
         """
         if not self._begun and not self._waiting:
             return
+        if not self._begun and self._connection is not None and _has_news(self._connection):
+            # The server says something though it was not asked, most likely that it is gone. Nothing is lost if that
+            # comes out before the commit is on its way too.
+            self.flush()
         opening = self._opening()
         try:
             *_, result = self._travel(before=opening, after=[Statement(b"COMMIT")])
@@ -196,6 +201,17 @@ def _in_transaction(connection: Connection[Any]) -> bool:
     from psycopg.pq import TransactionStatus
 
     return connection.pgconn.transaction_status != TransactionStatus.IDLE
+
+
+def _has_news(connection: Connection[Any]) -> bool:
+    """Whether anything has come from the server, or its end of the connection, that nobody has looked at."""
+    from psycopg.pq import ConnStatus
+
+    if connection.pgconn.status != ConnStatus.OK:
+        return True
+    waiting = poll()
+    waiting.register(connection.pgconn.socket, POLLIN)
+    return bool(waiting.poll(0))
 
 
 def _begin(connection: Connection[Any]) -> Statement:

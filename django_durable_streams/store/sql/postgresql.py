@@ -14,6 +14,9 @@ from .base import UPDATED, UPDATED_PRODUCER, Found, Insert, Row, Statements, in_
 from .binary import Parameter, many, one
 from .pipeline import Pipeline, Rows, Transaction
 
+_OWN_XID = "pg_current_xact_id()::xid::text::bigint"
+"""What `xmin` is in the rows that this transaction writes."""
+
 
 class PostgreSQLStatements(Statements):
     """PostgreSQL: statements travel together, and rows as one array for each column in which they differ.
@@ -26,6 +29,7 @@ class PostgreSQLStatements(Statements):
     _lock_clause = " FOR NO KEY UPDATE"
 
     creates_unseen = True
+    versions_rows = True
 
     def __init__(self, using: str) -> None:
         super().__init__(using)
@@ -43,6 +47,8 @@ class PostgreSQLStatements(Statements):
             f"FROM {self._stream} AS s JOIN {self._producer} AS p ON p.{name('stream_id')} = s.{name('id')} "
             f"WHERE s.{name('path')} = ANY(%s) AND p.{name('producer_id')} = ANY(%s)"
         )
+
+        self._written = f"{self._stream} AS s WHERE s.{name('id')} = {{}} AND s.xmin = pg_current_xact_id()::xid"
 
     def _of_any(self, statement: str) -> str:
         """Return a statement on one id as one on any of an array."""
@@ -65,6 +71,51 @@ class PostgreSQLStatements(Statements):
         except BaseException:
             own.rollback()
             raise
+
+    def version_written(self, cursor: Any) -> Rows:
+        return self._send(cursor, f"SELECT {_OWN_XID}", [])
+
+    def update_remembered(
+        self, cursor: Any, streams: Sequence[Row], chunks: Sequence[Row], producers: Sequence[Row]
+    ) -> Rows:
+        found = self._update_where_remembered(cursor, streams)
+        # The rest of it for those only that this transaction has written to just now.
+        if chunks:
+            self._insert_where_written(cursor, self._insert_chunk, chunks)
+        if producers:
+            sent = _Sent(tuple(UPDATED_PRODUCER.values()), producers)
+            update = self._update_producers(sent.expressions, sent.source)
+            self._send(
+                cursor,
+                f"{update} AND EXISTS (SELECT FROM {self._written.format(sent.expressions[-2])})",
+                sent.parameters,
+            )
+        return found
+
+    def _update_where_remembered(self, cursor: Any, rows: Sequence[Row]) -> Rows:
+        kinds = (*UPDATED.values(), "xid", "bigint")
+        name, stream = self._quote, self._stream
+        if len(rows) == 1:
+            update = f"{self._update_stream} AND xmin=%s AND {name('tail')}=%s"
+            parameters = [one(*pair) for pair in zip(kinds, rows[0], strict=True)]
+        else:
+            sent = _Sent(kinds, rows)
+            *values, version, tail = sent.expressions
+            update = self._update_streams(values, sent.source)
+            update += f" AND {stream}.xmin = {version} AND {stream}.{name('tail')} = {tail}"
+            parameters = sent.parameters
+        return self._send(cursor, f"{update} RETURNING {stream}.{name('id')}, {_OWN_XID}", parameters)
+
+    def _insert_where_written(self, cursor: Any, into: Insert, rows: Sequence[Row]) -> None:
+        if len(rows) == 1:
+            parameters = [one(*pair) for pair in zip(into.types, rows[0], strict=True)]
+            values = ", ".join(f"${number}" for number in range(1, len(parameters) + 1))
+            self._send(cursor, f"{into.head} SELECT {values} FROM {self._written.format('$1')}", parameters)
+        else:
+            sent = _Sent(into.types, rows)
+            # Each row of `v` has one that it finds, or none.
+            written = f", LATERAL (SELECT FROM {self._written.format(sent.expressions[0])}) AS w"
+            self._insert_sent(cursor, into, sent, written)
 
     def flush(self, cursor: Any) -> None:
         cursor.flush()
@@ -123,26 +174,26 @@ class PostgreSQLStatements(Statements):
             self._send(cursor, self._update_stream, [one(*pair) for pair in zip(kinds, rows[0], strict=True)])
             return
         sent = _Sent(kinds, rows)
-        *values, appended_at, stream_id = sent.expressions
-        name, stream = self._quote, self._stream
-        changes = [f"{name(column)} = {value}" for column, value in zip(UPDATED, values, strict=False)]
-        changes.append(f"{name('appended_at')} = COALESCE({appended_at}, {stream}.{name('appended_at')})")
-        self._send(
-            cursor,
-            f"UPDATE {stream} SET {', '.join(changes)} FROM {sent.source} WHERE {stream}.{name('id')} = {stream_id}",
-            sent.parameters,
-        )
+        self._send(cursor, self._update_streams(sent.expressions, sent.source), sent.parameters)
 
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         sent = _Sent(tuple(UPDATED_PRODUCER.values()), rows)
-        *values, stream_id, producer_id = sent.expressions
+        self._send(cursor, self._update_producers(sent.expressions, sent.source), sent.parameters)
+
+    def _update_streams(self, expressions: Sequence[str], source: str) -> str:
+        *values, appended_at, stream_id = expressions
+        name, stream = self._quote, self._stream
+        changes = [f"{name(column)} = {value}" for column, value in zip(UPDATED, values, strict=False)]
+        changes.append(f"{name('appended_at')} = COALESCE({appended_at}, {stream}.{name('appended_at')})")
+        return f"UPDATE {stream} SET {', '.join(changes)} FROM {source} WHERE {stream}.{name('id')} = {stream_id}"
+
+    def _update_producers(self, expressions: Sequence[str], source: str) -> str:
+        *values, stream_id, producer_id = expressions
         name, producer = self._quote, self._producer
         changes = [f"{name(column)} = {value}" for column, value in zip(UPDATED_PRODUCER, values, strict=False)]
-        self._send(
-            cursor,
-            f"UPDATE {producer} SET {', '.join(changes)} FROM {sent.source} "
-            f"WHERE {producer}.{name('stream_id')} = {stream_id} AND {producer}.{name('producer_id')} = {producer_id}",
-            sent.parameters,
+        return (
+            f"UPDATE {producer} SET {', '.join(changes)} FROM {source} "
+            f"WHERE {producer}.{name('stream_id')} = {stream_id} AND {producer}.{name('producer_id')} = {producer_id}"
         )
 
     def _insert_rows(self, cursor: Any, into: Insert, rows: Sequence[Row], suffix: str = "") -> Rows:
