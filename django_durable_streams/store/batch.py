@@ -307,7 +307,7 @@ class Batch:
         if self._version is None:
             return None
         ((version,),) = self._version
-        return None if version is None else int(version)
+        return int(version)
 
     def _settle(self) -> None:
         """Take note of what the database has now."""
