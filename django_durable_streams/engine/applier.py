@@ -79,20 +79,10 @@ class Applier:
                     return _away(len(operations))
                 outcomes = self._try(operations, wait)
             if not isinstance(outcomes, Exception):
-                return self._again(operations, outcomes, wait) if self._known.was_wrong else outcomes
+                return outcomes
             if diagnose(outcomes) is Trouble.BUSY and not connections[self.line.using].features.has_select_for_update:
                 return [LOCKED] * len(operations)  # all of SQLite is, for each of them
             return self._apart(operations, wait)
-
-    def _again(self, operations: Sequence[Operation], outcomes: Sequence[object], wait: bool) -> Sequence[object]:
-        """Apply those operations with a look at their streams that were LOCKED because they had not had one."""
-        redone = self._try(
-            [operation for operation, outcome in zip(operations, outcomes, strict=True) if outcome is LOCKED], wait
-        )
-        if isinstance(redone, Exception):
-            return outcomes
-        found = iter(redone)
-        return [next(found) if outcome is LOCKED else outcome for outcome in outcomes]
 
     def _try(self, operations: Sequence[Operation], wait: bool) -> Sequence[object] | Exception:
         """Apply operations together; return the error where that changed nothing."""
@@ -123,7 +113,18 @@ class Applier:
             return error
         if commits:
             self._committed(commits)
-        return outcomes
+        return self._again(operations, outcomes, wait) if self._known.was_wrong else outcomes
+
+    def _again(self, operations: Sequence[Operation], outcomes: Sequence[object], wait: bool) -> Sequence[object]:
+        """Apply those operations with a look at their streams that were LOCKED because they had not had one."""
+        self._known.was_wrong = False
+        redone = self._try(
+            [operation for operation, outcome in zip(operations, outcomes, strict=True) if outcome is LOCKED], wait
+        )
+        if isinstance(redone, Exception):
+            return outcomes
+        found = iter(redone)
+        return [next(found) if outcome is LOCKED else outcome for outcome in outcomes]
 
     def _apart(self, operations: Sequence[Operation], wait: bool) -> Sequence[object]:
         """Apply operations one by one."""

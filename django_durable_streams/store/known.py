@@ -38,7 +38,7 @@ class KnownStreams:
         self.is_alone = True
         """Whether nobody else had written since the last time, as far as the database can tell."""
         self.was_wrong = False
-        """Whether some of what was recalled last was not so any more."""
+        """Whether some of what was recalled last was not so any more, until somebody has made up for it."""
 
     @property
     def has_begun(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from django.db import IntegrityError
+from django.db import Error, IntegrityError
 
 from .batch import LOCKED, Batch, Outcome
 from .known import KnownStreams
@@ -79,13 +79,16 @@ def _append_remembered(
     sql = statements(using)
     if not sql.versions_rows:
         return None
-    with sql.transaction(REMEMBERED_LOCK_MS, waits) as cursor:
-        batch = Batch(using, cursor, known)
-        if not batch.recall(operations):
-            return None
-        outcomes = [batch.apply(operation) for operation in operations]
-        if not batch.save_remembered():
-            return None
+    try:
+        with sql.transaction(REMEMBERED_LOCK_MS, waits) as cursor:
+            batch = Batch(using, cursor, known)
+            if not batch.recall(operations):
+                return None
+            outcomes = [batch.apply(operation) for operation in operations]
+            if not batch.save_remembered():
+                return None
+    except Error:  # somebody holds a row, most likely: with a look, that is no reason to do the others one by one
+        return None
     right = batch.rights()
     # What is not must not be tried again here: if that failed, all would be, and the others are written.
     outcomes = [

@@ -47,7 +47,6 @@ class PostgreSQLStatements(Statements):
             f"FROM {self._stream} AS s JOIN {self._producer} AS p ON p.{name('stream_id')} = s.{name('id')} "
             f"WHERE s.{name('path')} = ANY(%s) AND p.{name('producer_id')} = ANY(%s)"
         )
-
         self._written = f"{self._stream} AS s WHERE s.{name('id')} = {{}} AND s.xmin = pg_current_xact_id()::xid"
 
     def _of_any(self, statement: str) -> str:
@@ -97,7 +96,7 @@ class PostgreSQLStatements(Statements):
         name, stream = self._quote, self._stream
         if len(rows) == 1:
             update = f"{self._update_stream} AND xmin=%s AND {name('tail')}=%s"
-            parameters = [one(*pair) for pair in zip(kinds, rows[0], strict=True)]
+            parameters = _row(kinds, rows[0])
         else:
             sent = _Sent(kinds, rows)
             *values, version, tail = sent.expressions
@@ -108,7 +107,7 @@ class PostgreSQLStatements(Statements):
 
     def _insert_where_written(self, cursor: Any, into: Insert, rows: Sequence[Row]) -> None:
         if len(rows) == 1:
-            parameters = [one(*pair) for pair in zip(into.types, rows[0], strict=True)]
+            parameters = _row(into.types, rows[0])
             values = ", ".join(f"${number}" for number in range(1, len(parameters) + 1))
             self._send(cursor, f"{into.head} SELECT {values} FROM {self._written.format('$1')}", parameters)
         else:
@@ -171,7 +170,7 @@ class PostgreSQLStatements(Statements):
     def update_streams(self, cursor: Any, rows: Sequence[Row]) -> None:
         kinds = tuple(UPDATED.values())
         if len(rows) == 1:
-            self._send(cursor, self._update_stream, [one(*pair) for pair in zip(kinds, rows[0], strict=True)])
+            self._send(cursor, self._update_stream, _row(kinds, rows[0]))
             return
         sent = _Sent(kinds, rows)
         self._send(cursor, self._update_streams(sent.expressions, sent.source), sent.parameters)
@@ -199,7 +198,7 @@ class PostgreSQLStatements(Statements):
     def _insert_rows(self, cursor: Any, into: Insert, rows: Sequence[Row], suffix: str = "") -> Rows:
         if len(rows) == 1:
             values = ", ".join(["%s"] * len(into.types))
-            parameters = [one(*pair) for pair in zip(into.types, rows[0], strict=True)]
+            parameters = _row(into.types, rows[0])
             return self._send(cursor, f"{into.head} VALUES ({values}){suffix}", parameters)
         return self._insert_sent(cursor, into, _Sent(into.types, rows), suffix)
 
@@ -215,6 +214,10 @@ class PostgreSQLStatements(Statements):
         rows = pipeline.execute(sql, parameters)
         pipeline.flush()
         return rows
+
+
+def _row(kinds: Sequence[str], row: Row) -> list[Parameter]:
+    return [one(kind, value) for kind, value in zip(kinds, row, strict=True)]
 
 
 class _Sent:
