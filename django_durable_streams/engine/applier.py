@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeVar
 
 from django.db import Error, IntegrityError, connections
 
@@ -18,6 +19,8 @@ from .line import Line
 from .pulse import Pulse
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MOST_LOST = 3
 """Connections that one batch may lose before the rest of it is refused: some operation may be what kills them."""
@@ -83,6 +86,16 @@ class Applier:
             if diagnose(outcomes) is Trouble.BUSY and not connections[self.line.using].features.has_select_for_update:
                 return [LOCKED] * len(operations)  # all of SQLite is, for each of them
             return self._apart(operations, wait)
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Have something else written over the line.
+
+        Raises:
+            django.db.Error: there is no connection to be had.
+        """
+        with self.line, self._turn.taken():
+            self.line.open()
+            return work()
 
     def _try(self, operations: Sequence[Operation], wait: bool) -> Sequence[object] | Exception:
         """Apply operations together; return the error where that changed nothing."""

@@ -23,7 +23,9 @@ from ..store import calls
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
 from ..store.operations import Commit, Operation, Result, Touch
+from ..store.sql import statements
 from ..store.turns import turn
+from .growth import GrowthLog
 from .housekeeping import Housekeeper
 from .hub import Hub
 from .lane import call_in
@@ -50,13 +52,17 @@ class Engine:
         self.using = using
         self.cache = SegmentCache(settings.cache_bytes)
         # SQLite has one writer at a time.
-        lanes = 1 if connections[using].vendor == "sqlite" else max(settings.write_lanes, 1)
+        is_one = connections[using].vendor == "sqlite"
+        lanes = 1 if is_one else max(settings.write_lanes, 1)
         self.pulse = Pulse(using)
-        self._housekeeper = Housekeeper(self.pulse, self._expired, turn(using))
         self._writers = [
             WriteLane(f"durable-streams-write-{number}", self.pulse, settings.queue_size, self._committed, turn(using))
             for number in range(lanes)
         ]
+        # What its connection remembers is gone when another one has written.
+        write = self._writers[0].write if is_one else None
+        growth = GrowthLog(remembers=statements(using).deletes_ranges)
+        self._housekeeper = Housekeeper(self.pulse, self._expired, turn(using), growth, write)
         self._reader = ReadLane(
             "durable-streams-read",
             self.pulse,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from threading import Event, Lock, Thread
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from threading import Event, Thread
 from typing import ParamSpec, TypeVar
 
 from django.db import Error
@@ -13,6 +15,7 @@ from django.db import Error
 from ..store import compaction, removal
 from ..store.operations import Commit
 from ..store.turns import Turn
+from .growth import GrowthLog
 from .pulse import Pulse
 
 logger = logging.getLogger(__name__)
@@ -26,20 +29,11 @@ INTERVAL = 2.0
 PAUSE = 0.01
 """Seconds between two deletions, so that appends come through."""
 
-COMPACT_AFTER = 256
-"""Commits of a process to a stream after which its chunks are merged, however busy it is."""
-
-COMPACT_QUIET = 16
-"""Commits after which they are merged once nothing comes any more."""
-
-QUIET_SECONDS = 2.0
-"""How long nothing has come to a quiet stream."""
-
-REST = 12
+REST = 30
 """How many times as long as it merges this thread then rests: what people wait for, reads too, comes first."""
 
-MAX_COUNTED = 10_000
-"""Streams whose commits are counted at a time."""
+BUSY_REST = 6
+"""The same for what a busy process puts together, which must not fall behind."""
 
 
 class Housekeeper:
@@ -49,20 +43,27 @@ class Housekeeper:
         pulse: whether the database answers.
         publish: is told of streams that have expired.
         turn: held around each piece of work: whose turn it is to write, where only one can.
+        growth: knows whose chunks are to be merged.
+        write: has a piece of work done where it disturbs least, and waits for it; None: by this thread.
     """
 
-    def __init__(self, pulse: Pulse, publish: Callable[[list[Commit]], None], turn: Turn) -> None:
+    def __init__(
+        self,
+        pulse: Pulse,
+        publish: Callable[[list[Commit]], None],
+        turn: Turn,
+        growth: GrowthLog,
+        write: Callable[[Callable[[], object]], object] | None,
+    ) -> None:
         self._pulse = pulse
         self._line = pulse.line()
         self._using = self._line.using
         self._publish = publish
         self._turn = turn
+        self._growth = growth
+        self._write = write or self._do
         self._due = Event()
         self._stopping = False
-        self._lock = Lock()
-        # By stream: how many there were since its chunks were merged, and when the last one was.
-        self._commits: dict[int, tuple[int, float]] = {}
-        self._crowded: set[int] = set()
         self._thread = Thread(target=self._run, name="durable-streams-housekeeping", daemon=True)
         self._thread.start()
 
@@ -72,36 +73,12 @@ class Housekeeper:
 
     def count(self, commits: list[Commit]) -> None:
         """Take note of commits: each is a chunk, and many chunks of a stream are to be merged."""
-        now = time.monotonic()
-        with self._lock:
-            for commit in commits:
-                if commit.removed:
-                    self._commits.pop(commit.stream_id, None)
-                elif commit.ends:
-                    count = self._commits.get(commit.stream_id, (0, now))[0] + 1
-                    if count >= COMPACT_AFTER or (commit.closed and count >= COMPACT_QUIET):
-                        self._commits.pop(commit.stream_id, None)
-                        self._crowded.add(commit.stream_id)
-                        self._due.set()
-                    else:
-                        self._commits[commit.stream_id] = count, now
-            while len(self._commits) > MAX_COUNTED:
-                self._commits.pop(next(iter(self._commits)))
-
-    def _count_quiet(self) -> None:
-        """Add the streams to which nothing has come lately to those whose chunks are to be merged."""
-        quiet_since = time.monotonic() - QUIET_SECONDS
-        with self._lock:
-            for stream_id, (count, last) in list(self._commits.items()):
-                if last <= quiet_since:
-                    del self._commits[stream_id]
-                    if count >= COMPACT_QUIET:
-                        self._crowded.add(stream_id)
+        if self._growth.count(commits):
+            self._due.set()
 
     def crowded(self, stream_ids: set[int]) -> None:
         """Take note of streams that a read has found to have many chunks."""
-        with self._lock:
-            self._crowded |= stream_ids
+        self._growth.note(stream_ids)
         self._due.set()
 
     def stop(self) -> None:
@@ -138,22 +115,39 @@ class Housekeeper:
             self._publish(commits)
         while self._do(removal.collect, self._using):
             pass
-        self._count_quiet()
-        with self._lock:
-            crowded, self._crowded = self._crowded, set()
-        for stream_id in crowded:
-            self._compact(stream_id)
+        self._put_together()
+        self._compact()
         while self._do(removal.purge, self._using) and not self._stopping:
             Event().wait(PAUSE)
 
-    def _compact(self, stream_id: int) -> None:
-        for portion in compaction.portions(self._using, stream_id):
+    def _put_together(self) -> None:
+        for runs in compaction.together(self._growth.take_runs()):
             if self._stopping:
                 return
-            began = time.monotonic()
-            self._do(compaction.merge, self._using, stream_id, portion)
-            time.sleep(REST * (time.monotonic() - began))
+            with _resting(BUSY_REST):
+                if self._write(partial(compaction.replace, self._using, runs)):
+                    self._growth.put_together(runs)
+                else:
+                    self._growth.note({run.stream_id for run in runs})
+
+    def _compact(self) -> None:
+        for spans in compaction.portions(self._using, self._growth.take_crowded()):
+            if self._stopping:
+                return
+            with _resting(REST):
+                with self._line:
+                    mergers = compaction.read(self._using, spans)
+                self._write(partial(compaction.merge, self._using, mergers))
+            self._put_together()  # meanwhile there may be more
 
     def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._turn.taken(), self._line:
             return work(*args, **kwargs)
+
+
+@contextmanager
+def _resting(times: float) -> Iterator[None]:
+    """Rest after something, so many times as long as it has taken."""
+    began = time.monotonic()
+    yield
+    time.sleep(times * (time.monotonic() - began))

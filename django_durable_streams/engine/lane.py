@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future as ThreadFuture
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from ..protocol.errors import ServiceUnavailable
 from .line import Line
@@ -15,6 +16,7 @@ from .line import Line
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+U = TypeVar("U")
 Future = asyncio.Future[object]
 
 
@@ -53,6 +55,25 @@ class Parcel(Generic[T]):
         self.futures: list[Reply] = []
 
 
+class Errand:
+    """Work of another kind that a lane's thread does between two batches, for a thread that waits for it."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work = work
+        self._outcome: ThreadFuture[Any] = ThreadFuture()
+
+    def run(self) -> None:
+        """Do it."""
+        try:
+            self._outcome.set_result(self._work())
+        except BaseException as error:
+            self._outcome.set_exception(error)
+
+    def result(self) -> Any:
+        """Wait for what it returns, or raises."""
+        return self._outcome.result()
+
+
 class Lane(Generic[T]):
     """A thread with one database connection and a queue.
 
@@ -85,7 +106,8 @@ class Lane(Generic[T]):
         self._queue_size = queue_size
         self._batch_size = batch_size
         self._open: dict[asyncio.AbstractEventLoop, Parcel[T]] = {}
-        self._queue: SimpleQueue[Parcel[T] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Parcel[T] | Errand | None] = SimpleQueue()
+        self._errand: Errand | None = None
         self._submitted = 0
         self._done = 0
         self._held: tuple[list[Parcel[T]], Sequence[object]] | None = None
@@ -111,6 +133,12 @@ class Lane(Generic[T]):
         parcel.futures.append(future)
         return future
 
+    def between(self, work: Callable[[], U]) -> U:
+        """Have the thread do something else between two batches, and wait for it. Not for an event loop's thread."""
+        errand = Errand(work)
+        self._queue.put(errand)
+        return cast("U", errand.result())
+
     def stop(self) -> None:
         """Let the thread end after what is queued, and wait for it."""
         self._queue.put(None)
@@ -121,29 +149,41 @@ class Lane(Generic[T]):
 
     def _run(self) -> None:
         try:
-            while (parcels := self._take()) is not None:
-                if parcels:
-                    self._do(parcels)
+            while (found := self._take()) is not None:
+                if isinstance(found, Errand):
+                    self.tell()
+                    found.run()
+                elif found:
+                    self._do(found)
                 else:
                     self._line.close()
         finally:
             self.tell()
             self._line.close()
 
-    def _take(self) -> list[Parcel[T]] | None:
-        """Return all parcels that wait, up to a batch, waiting for the first. Empty: nothing came. None: stop."""
+    def _take(self) -> list[Parcel[T]] | Errand | None:
+        """Return all parcels that wait, up to a batch, waiting for the first; or an errand.
+
+        Empty: nothing came. None: stop.
+        """
+        if self._errand is not None:
+            errand, self._errand = self._errand, None
+            return errand
         try:
             first = self._queue.get(timeout=IDLE_SECONDS)
         except Empty:
             return []
-        if first is None:
-            return None
+        if first is None or isinstance(first, Errand):
+            return first
         parcels = [first]
         count = len(first.tasks)
         while count < self._batch_size and not self._queue.empty():
             parcel = self._queue.get()
             if parcel is None:
                 self._queue.put(None)
+                break
+            if isinstance(parcel, Errand):
+                self._errand = parcel
                 break
             parcels.append(parcel)
             count += len(parcel.tasks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ..store.batch import LOCKED
 from ..store.operations import Commit, Operation
@@ -48,8 +49,12 @@ class WriteLane(Lane[Operation]):
         patient = Applier(pulse.line(LOCK_SECONDS), pulse, turn, committed, PATIENT_LOCK_MS)
         self._patience = Patience(f"{name}-patient", patient)
         line = pulse.line(LOCK_SECONDS)
-        applier = Applier(line, pulse, turn, committed, LANE_LOCK_MS, self._patience.held, self.tell)
-        super().__init__(name, line, applier.apply, queue_size, BATCH_SIZE)
+        self._applier = Applier(line, pulse, turn, committed, LANE_LOCK_MS, self._patience.held, self.tell)
+        super().__init__(name, line, self._applier.apply, queue_size, BATCH_SIZE)
+
+    def write(self, work: Callable[[], object]) -> object:
+        """Have something else written over the lane's connection, and wait for it."""
+        return self.between(partial(self._applier.run, work))
 
     def stop(self) -> None:
         super().stop()

@@ -2,104 +2,200 @@
 
 Chunks are merged until each is more than twice as large as the next one. A stream then has a number of chunks that
 grows with the logarithm of its size, and a byte is written again as often as that at most. Positions stay as they are.
+
+The chunks of streams that grow at the same time lie side by side in the table: merged together, they cost little more
+than one of them alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
-from django.db import connections, transaction
+from django.db import connections
 from django.utils import timezone
 
-from ..models import Chunk
 from .rows import MAX_CHUNK_BYTES, pack_ends, unpack_ends
 from .sql import Row, statements
 
+T = TypeVar("T")
 
-class Span(NamedTuple):
-    """Neighbouring chunks that are to be one: their ids, and the positions around them."""
 
-    ids: tuple[int, ...]
+@dataclass(slots=True)
+class Run:
+    """Chunks that this process has appended to a stream one after the other, as it remembers them."""
+
+    stream_id: int
     start: int
     end: int
+    chunks: int
+    appends: list[bytes]
+    ends: list[int]
 
-    @property
-    def size(self) -> int:
-        return self.end - self.start
+
+class Span(NamedTuple):
+    """Neighbouring chunks of a stream that are to be one: their ids, where the first starts and where each ends."""
+
+    stream_id: int
+    ids: tuple[int, ...]
+    start: int
+    ends: tuple[int, ...]
+
+
+class Merger(NamedTuple):
+    """A span, and the data and packed ends of the chunk that is to take its place."""
+
+    span: Span
+    data: bytes
+    ends: bytes
 
 
 MERGE_BYTES = 2 * 1024 * 1024
-MERGE_ROWS = 2000
+MERGE_ROWS = 1000
 """What one transaction merges at the most: appends must not wait for it."""
 
 
-def compact(using: str, stream_id: int) -> int:
-    """Merge small chunks of a stream, and return how many chunks went into the larger ones."""
-    return sum(merge(using, stream_id, spans) for spans in portions(using, stream_id))
+def together(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """Yield runs, as many at a time as one transaction should replace."""
+    return _limited(runs, lambda run: run.chunks, lambda run: run.end - run.start)
 
 
-def portions(using: str, stream_id: int) -> Iterator[list[Span]]:
-    """Yield what is to be merged in a stream, as much at a time as one transaction should."""
-    rows = Chunk.objects.using(using).filter(stream_id=stream_id).order_by("end").values_list("id", "start", "end")
-    portion: list[Span] = []
-    size = count = 0
-    for span in plan(Span((id,), start, end) for id, start, end in rows):
-        if portion and (size + span.size > MERGE_BYTES or count + len(span.ids) > MERGE_ROWS):
+class _Changed(Exception):
+    """The chunks of a run are not what they were."""
+
+
+def replace(using: str, runs: Sequence[Run]) -> bool:
+    """Merge each run into one chunk, in one transaction, without reading what is in it.
+
+    Returns False, with nothing changed, where somebody else has merged or deleted some of the chunks meanwhile. Only
+    for databases that can do so (`Statements.deletes_ranges`).
+    """
+    sql = statements(using)
+    now = _now(using)
+    try:
+        with sql.transaction() as cursor:
+            deleted = sql.delete_ranges(cursor, [(run.stream_id, run.start, run.end) for run in runs])
+            if deleted != sum(run.chunks for run in runs):
+                raise _Changed
+            rows: list[Row] = [
+                (run.stream_id, run.start, run.end, b"".join(run.appends), pack_ends(run.start, run.ends), now)
+                for run in runs
+            ]
+            sql.insert_chunks(cursor, rows)
+    except _Changed:
+        return False
+    return True
+
+
+def compact(using: str, stream_ids: Collection[int]) -> int:
+    """Merge small chunks of streams, and return how many chunks went into the larger ones."""
+    return sum(merge(using, read(using, spans)) for spans in portions(using, stream_ids))
+
+
+def portions(using: str, stream_ids: Collection[int]) -> Iterator[list[Span]]:
+    """Yield what is to be merged in streams, as much at a time as one transaction should."""
+    with connections[using].cursor() as cursor:
+        rows = statements(using).select_spans(cursor, sorted(stream_ids))
+    planned = (span for _, chunks in groupby(rows, itemgetter(0)) for span in plan([*chunks]))
+    return _limited(planned, lambda span: len(span.ids), lambda span: span.ends[-1] - span.start)
+
+
+def _limited(items: Iterable[T], rows: Callable[[T], int], size: Callable[[T], int]) -> Iterator[list[T]]:
+    portion: list[T] = []
+    total = count = 0
+    for item in items:
+        if portion and (total + size(item) > MERGE_BYTES or count + rows(item) > MERGE_ROWS):
             yield portion
-            portion, size, count = [], 0, 0
-        portion.append(span)
-        size += span.size
-        count += len(span.ids)
+            portion, total, count = [], 0, 0
+        portion.append(item)
+        total += size(item)
+        count += rows(item)
     if portion:
         yield portion
 
 
-def plan(chunks: Iterable[Span]) -> Iterator[Span]:
-    """Yield the spans to merge, of chunks in the order of their positions."""
-    stack: list[Span] = []
-    for chunk in chunks:
-        if stack and stack[-1].end != chunk.start:  # a gap, where data is not retained: nothing goes across
-            yield from _several(stack)
-            stack = []
-        stack.append(chunk)
-        while len(stack) > 1 and stack[-2].size < 2 * stack[-1].size:
-            last, before = stack[-1], stack[-2]
-            if before.size + last.size > MAX_CHUNK_BYTES:
-                break
-            stack[-2:] = [Span(before.ids + last.ids, before.start, last.end)]
-    yield from _several(stack)
+def plan(chunks: Sequence[Sequence[int]]) -> Iterator[Span]:
+    """Yield the spans to merge.
 
-
-def _several(spans: Iterable[Span]) -> Iterator[Span]:
-    return (span for span in spans if len(span.ids) > 1)
-
-
-def merge(using: str, stream_id: int, spans: Sequence[Span]) -> int:
-    """Merge the chunks of each span in one transaction, and return how many there were.
-
-    A span of which somebody else has merged or deleted a chunk meanwhile is left alone.
+    Args:
+        chunks: (stream id, chunk id, start, end) of a stream's chunks, in the order of their positions.
     """
-    ids = [chunk_id for span in spans for chunk_id in span.ids]
-    with transaction.atomic(using=using):
-        query = Chunk.objects.using(using).filter(id__in=ids)
-        if connections[using].features.has_select_for_update_skip_locked:
-            query = query.select_for_update(skip_locked=True)
-        found = {row[0]: row[1:] for row in query.values_list("id", "start", "end", "data", "ends")}
-        whole = [span for span in spans if all(chunk_id in found for chunk_id in span.ids)]
-        merged = [chunk_id for span in whole for chunk_id in span.ids]
-        if not merged:
-            return 0
-        Chunk.objects.using(using).filter(id__in=merged).delete()
-        now = connections[using].ops.adapt_datetimefield_value(timezone.now())
-        with connections[using].cursor() as cursor:
-            statements(using).insert_chunks(
-                cursor, [_row(stream_id, span, [found[chunk_id] for chunk_id in span.ids], now) for span in whole]
-            )
-    return len(merged)
+    spans: list[tuple[int, int]] = []
+    """The number of the first chunk in each, and its start."""
+    position = None
+    for number, (_, _, start, end) in enumerate(chunks):
+        if start != position:  # a gap, where data is not retained: nothing goes across
+            yield from _several(chunks[:number], spans)
+            spans = []
+        position = end
+        first = number
+        while spans:
+            _, start_before = spans[-1]
+            if start - start_before >= 2 * (end - start) or end - start_before > MAX_CHUNK_BYTES:
+                break
+            first, start = spans.pop()
+        spans.append((first, start))
+    yield from _several(chunks, spans)
 
 
-def _row(stream_id: int, span: Span, chunks: Sequence[tuple[int, int, Any, Any]], now: Any) -> Row:
-    ends = [position for start, end, _, packed in chunks for position in unpack_ends(start, end, bytes(packed))]
-    data = b"".join([bytes(data) for _, _, data, _ in chunks])
-    return stream_id, span.start, span.end, data, pack_ends(span.start, ends), now
+def _several(chunks: Sequence[Sequence[int]], spans: Iterable[tuple[int, int]]) -> Iterator[Span]:
+    for (first, start), (last, _) in pairwise([*spans, (len(chunks), 0)]):
+        if last - first > 1:
+            some = chunks[first:last]
+            yield Span(some[0][0], tuple([chunk[1] for chunk in some]), start, tuple([chunk[3] for chunk in some]))
+
+
+def read(using: str, spans: Sequence[Span]) -> list[Merger]:
+    """Read the chunks of spans and return what is to take their place.
+
+    Chunks never change: that need not be done while others wait for a transaction. A span of which somebody else has
+    merged or deleted a chunk meanwhile is left out.
+    """
+    with connections[using].cursor() as cursor:
+        ids, data, packed = statements(using).read_chunks(cursor, _ids(spans))
+    mergers = []
+    place = position = 0
+    for span in spans:
+        first, start, missing = position, span.start, False
+        ends: list[int] = []
+        for chunk_id, end in zip(span.ids, span.ends, strict=True):
+            if place < len(ids) and ids[place] == chunk_id:
+                ends += unpack_ends(start, end, packed[place]) if packed[place] else (end,)
+                place, position = place + 1, position + end - start
+            else:
+                missing = True
+            start = end
+        if not missing:
+            mergers.append(Merger(span, data[first:position], pack_ends(span.start, ends)))
+    return mergers
+
+
+def merge(using: str, mergers: Sequence[Merger]) -> int:
+    """Put chunks in the place of spans, in one transaction, and return how many chunks there were.
+
+    A span of which somebody else has merged or deleted a chunk meanwhile, or holds one, is left alone.
+    """
+    sql = statements(using)
+    now = _now(using)
+    with sql.transaction() as cursor:
+        ours = sql.lock_chunks(cursor, _ids(merger.span for merger in mergers))
+        whole = [merger for merger in mergers if ours.issuperset(merger.span.ids)]
+        ids = _ids(merger.span for merger in whole)
+        if ids:
+            sql.delete_chunks(cursor, ids)
+            rows: list[Row] = [
+                (span.stream_id, span.start, span.ends[-1], data, ends, now) for span, data, ends in whole
+            ]
+            sql.insert_chunks(cursor, rows)
+    return len(ids)
+
+
+def _ids(spans: Iterable[Span]) -> list[int]:
+    return [chunk_id for span in spans for chunk_id in span.ids]
+
+
+def _now(using: str) -> Any:
+    return connections[using].ops.adapt_datetimefield_value(timezone.now())

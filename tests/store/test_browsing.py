@@ -108,7 +108,7 @@ def test_what_is_read_does_not_grow_with_the_stream(compacted: bool, django_asse
     for _ in range(40):
         stream.append(b"x" * 100 * KIB)
     if compacted:
-        assert compaction.compact("default", stream.pk)
+        assert compaction.compact("default", [stream.pk])
     read: list[int] = []
 
     def measured(rows: list[tuple[int, bytes, bytes]]) -> list[Segment]:
@@ -131,6 +131,6 @@ def test_what_is_read_does_not_grow_with_the_stream(compacted: bool, django_asse
 def test_nothing_is_left_out_or_doubled(sizes: list[int], limit: int, count: int) -> None:
     Stream.objects.all().delete()
     stream = text("log", *(f"{number:02}".ljust(size + 2, ".") for number, size in enumerate(sizes)))
-    compaction.compact("default", stream.pk)
+    compaction.compact("default", [stream.pk])
     expected = [message.encode() for message in stream.read()]
     assert forwards(stream, limit, count) == backwards(stream, limit, count) == expected

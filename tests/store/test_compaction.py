@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_durable_streams.models import Chunk, Stream
-from django_durable_streams.store import compaction, reading, writing
+from django_durable_streams.store import compaction, reading, removal, writing
 from django_durable_streams.store.cache import SegmentCache
-from django_durable_streams.store.compaction import Span
+from django_durable_streams.store.compaction import Run, Span
 from django_durable_streams.store.operations import Append, Create
 from django_durable_streams.store.rows import MAX_CHUNK_BYTES
+from django_durable_streams.store.sql import statements
 
 
 def appended(path: str, parts: list[bytes]) -> Stream:
@@ -32,7 +33,7 @@ def everything(path: str, position: int = 0) -> tuple[bytes, list[int]]:
 def test_merging_changes_no_byte_and_no_offset():
     stream = appended("tokens", [b"%d " % number for number in range(300)])
     before = everything("tokens")
-    assert compaction.compact("default", stream.pk) > 290
+    assert compaction.compact("default", [stream.pk]) > 290
     assert everything("tokens") == before
     assert Chunk.objects.filter(stream=stream).count() < 10
     for position in before[1][:-1:17]:
@@ -42,50 +43,127 @@ def test_merging_changes_no_byte_and_no_offset():
 @pytest.mark.django_db
 def test_a_merged_stream_goes_on():
     stream = appended("tokens", [b"a"] * 50)
-    compaction.compact("default", stream.pk)
+    compaction.compact("default", [stream.pk])
     writing.apply([Append("tokens", "text/plain", b"b")], "default")
     assert everything("tokens")[0] == b"a" * 50 + b"b"
-    assert compaction.compact("default", stream.pk) >= 0
+    assert compaction.compact("default", [stream.pk]) >= 0
     assert everything("tokens")[0] == b"a" * 50 + b"b"
 
 
 @pytest.mark.django_db
-def test_what_others_have_taken_away_is_left_alone():
+def test_streams_that_grew_side_by_side_are_merged_together(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compaction, "MERGE_ROWS", 40)
+    paths = [f"tokens/{number}" for number in range(7)]
+    writing.apply([Create(path, "text/plain") for path in paths], "default")
+    for number in range(16):
+        # Some with several appends in one chunk, and bytes that are no text.
+        parts = [b"%d\0\xff" % number] * (1 + number % 3)
+        writing.apply([Append(path, "text/plain", part) for path in paths for part in parts], "default")
+    before = {path: everything(path) for path in paths}
+    ids = list(Stream.objects.values_list("id", flat=True))
+    portions = list(compaction.portions("default", ids))
+    assert len(portions) > 2
+    assert all(sum(len(span.ids) for span in portion) <= 40 for portion in portions)
+    assert compaction.compact("default", ids) > 7 * 10
+    assert {path: everything(path) for path in paths} == before
+
+
+def spans_of(stream: Stream) -> list[Span]:
+    chunks = Chunk.objects.filter(stream=stream).order_by("end")
+    return list(compaction.plan(chunks.values_list("stream_id", "id", "start", "end")))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("when", ["before it is read", "after it was read"])
+def test_what_others_have_taken_away_is_left_alone(when: str):
     stream = appended("tokens", [b"a"] * 10)
-    spans = list(
-        compaction.plan(
-            Span((pk,), start, end)
-            for pk, start, end in Chunk.objects.filter(stream=stream).order_by("end").values_list("id", "start", "end")
-        )
-    )
+    spans = spans_of(stream)
     taken = Chunk.objects.filter(stream=stream).earliest("end")
     torn = next(span for span in spans if taken.pk in span.ids)
-    taken.delete()
-    assert compaction.merge("default", stream.pk, spans) == sum(len(span.ids) for span in spans if span is not torn)
+    if when == "before it is read":
+        taken.delete()
+    mergers = compaction.read("default", spans)
+    if when == "after it was read":
+        taken.delete()
+    assert compaction.merge("default", mergers) == sum(len(span.ids) for span in spans if span is not torn)
     assert Chunk.objects.filter(pk__in=torn.ids).count() == len(torn.ids) - 1
+
+
+def run_of(stream: Stream, parts: list[bytes], start: int = 0) -> Run:
+    ends = [start + sum(map(len, parts[: number + 1])) for number in range(len(parts))]
+    return Run(stream.pk, start, ends[-1], len(parts), parts, ends)
+
+
+@pytest.fixture
+def by_range() -> None:
+    if not statements("default").deletes_ranges:
+        pytest.skip("this database merges what it reads")
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("by_range")
+def test_what_is_remembered_is_put_together_without_being_read(django_assert_num_queries):
+    parts = [b"%d " % number for number in range(20)]
+    streams = [appended(path, parts) for path in ("one", "other", "third")]
+    before = everything("one")
+    runs = [run_of(streams[0], parts[5:], len(b"".join(parts[:5]))), run_of(streams[1], parts)]
+    with django_assert_num_queries(4):  # a savepoint and its end among them
+        assert compaction.replace("default", runs)
+    assert everything("one") == everything("other") == before
+    assert [Chunk.objects.filter(stream=stream).count() for stream in streams] == [6, 1, 20]
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("by_range")
+@pytest.mark.parametrize("other", ["merged it", "merged its first with the one before", "removed it"])
+def test_what_is_remembered_changes_nothing_where_somebody_was_faster(other: str):
+    parts = [b"%d " % number for number in range(20)]
+    stream, untouched = appended("tokens", parts), appended("other", parts)
+    before = everything("tokens")
+    first = len(b"".join(parts[:8]))
+    match other:
+        case "merged it":
+            compaction.compact("default", [stream.pk])
+        case "merged its first with the one before":
+            chunks = Chunk.objects.filter(stream=stream).order_by("end").values_list("stream_id", "id", "start", "end")
+            span = Span(stream.pk, (chunks[7][1], chunks[8][1]), chunks[7][2], (chunks[7][3], chunks[8][3]))
+            assert compaction.merge("default", compaction.read("default", [span])) == 2
+        case "removed it":
+            stream.delete()
+            removal.purge("default")
+            assert not Chunk.objects.filter(stream_id=stream.pk).exists()
+    there = list(Chunk.objects.order_by("id").values_list("id", "end"))
+    assert not compaction.replace("default", [run_of(untouched, parts), run_of(stream, parts[8:], first)])
+    assert list(Chunk.objects.order_by("id").values_list("id", "end")) == there
+    if other != "removed it":
+        assert everything("tokens") == before
 
 
 @given(st.lists(st.integers(1, 3 * MAX_CHUNK_BYTES // 2), max_size=60))
 def test_a_plan_leaves_each_chunk_larger_than_what_follows_or_large_enough(sizes):
     chunks, position = [], 0
     for number, size in enumerate(sizes):
-        chunks.append(Span((number,), position, position + size))
+        chunks.append((7, number, position, position + size))
         position += size
     planned = {span.ids[0]: span for span in compaction.plan(chunks)}
     after = []
     skip: set[int] = set()
     for chunk in chunks:
-        if chunk.ids[0] in planned:
-            after.append(planned[chunk.ids[0]])
-            skip.update(planned[chunk.ids[0]].ids)
-        elif chunk.ids[0] not in skip:
-            after.append(chunk)
-    assert [span.start for span in after[1:]] == [span.end for span in after[:-1]]
-    assert sum(span.size for span in after) == position
-    for one, following in pairwise(after):
-        assert one.size >= 2 * following.size or one.size + following.size > MAX_CHUNK_BYTES
-    assert all(span.size <= MAX_CHUNK_BYTES for span in planned.values())
+        if chunk[1] in planned:
+            span = planned[chunk[1]]
+            assert span.stream_id == 7
+            assert list(span.ends) == [chunks[number][3] for number in span.ids]
+            after.append((span.start, span.ends[-1]))
+            skip.update(span.ids)
+        elif chunk[1] not in skip:
+            after.append(chunk[2:])
+    assert [start for start, _ in after[1:]] == [end for _, end in after[:-1]]
+    assert sum(end - start for start, end in after) == position
+    for (one, middle), (_, end) in pairwise(after):
+        assert middle - one >= 2 * (end - middle) or end - one > MAX_CHUNK_BYTES
+    assert all(span.ends[-1] - span.start <= MAX_CHUNK_BYTES for span in planned.values())
 
 
 def test_a_plan_does_not_reach_across_a_gap():
-    assert list(compaction.plan([Span((1,), 0, 5), Span((2,), 9, 12)])) == []
+    chunks = [(7, number, start, start + 2) for number, start in enumerate([0, 2, 8, 10, 20])]
+    assert [span.ids for span in compaction.plan(chunks)] == [(0, 1), (2, 3)]

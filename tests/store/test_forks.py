@@ -173,8 +173,7 @@ class World:
 
     def tidy(self, path: str, extra: int, payload: int) -> None:
         clean_up()
-        for stream_id in Stream.objects.values_list("id", flat=True):
-            compaction.compact("default", stream_id)
+        compaction.compact("default", Stream.objects.values_list("id", flat=True))
 
     def check(self, page: int) -> None:
         for path in self.living():

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -67,6 +67,7 @@ UPDATED_PRODUCER = {
 }
 
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 
 class CommitUncertain(Exception):
@@ -112,6 +113,9 @@ class Statements:
     versions_rows = False
     """Whether each row tells which transaction wrote it, so that `update_remembered` can see that it is as it was."""
 
+    deletes_ranges = False
+    """Whether there is `delete_ranges`: where it spares a process that shares the processor with its database work."""
+
     def __init__(self, using: str) -> None:
         connection = connections[using]
         self._using = using
@@ -154,6 +158,14 @@ class Statements:
         )
         # Where a transaction reads from a snapshot that is older than its lock on the stream: this reads what is there.
         self._producers_lock = " FOR UPDATE" if connection.vendor == "mysql" else ""
+        self._chunk = chunk
+        self._select_spans = (
+            f"SELECT {name('stream_id')}, {name('id')}, {name('start')}, {name('end')} FROM {chunk} WHERE "
+        )
+        self._read_chunks = f"SELECT {name('id')}, {name('data')}, {name('ends')} FROM {chunk} WHERE "
+        self._lock_chunks = f"SELECT {name('id')} FROM {chunk} WHERE "
+        self._delete_chunks = f"DELETE FROM {chunk} WHERE "
+        self._chunks_lock = " FOR UPDATE SKIP LOCKED" if self.can_skip_locked else ""
         self._naive_zone = connection.timezone
 
     @contextmanager
@@ -325,6 +337,48 @@ class Statements:
         for some in portions(rows):
             self._insert_rows(cursor, self._insert_chunk, some)
 
+    def select_spans(self, cursor: Any, stream_ids: Sequence[int]) -> Iterable[Sequence[int]]:
+        """Return (stream id, chunk id, start, end) of all chunks of streams, each stream's together and in order."""
+        found: list[Sequence[int]] = []
+        for some in _slices(stream_ids):
+            condition, parameters = self._among("stream_id", some)
+            order = f" ORDER BY {self._quote('stream_id')}, {self._quote('end')}"
+            found += self._execute(cursor, f"{self._select_spans}{condition}{order}", parameters).fetchall()
+        return found
+
+    def read_chunks(self, cursor: Any, ids: Sequence[int]) -> tuple[Sequence[int], bytes, Sequence[bytes]]:
+        """Return the ids of those chunks that are there, in this order, the data of all and the `ends` of each."""
+        found: dict[int, tuple[bytes, bytes]] = {}
+        for some in _slices(ids):
+            condition, parameters = self._among("id", some)
+            for chunk_id, data, ends in self._execute(cursor, f"{self._read_chunks}{condition}", parameters).fetchall():
+                found[chunk_id] = bytes(data), bytes(ends)
+        there = [chunk_id for chunk_id in ids if chunk_id in found]
+        return there, b"".join([found[chunk_id][0] for chunk_id in there]), [found[chunk_id][1] for chunk_id in there]
+
+    def lock_chunks(self, cursor: Any, ids: Sequence[int]) -> set[int]:
+        """Take the rows of chunks for this transaction and return the ids of those that are there and nobody holds."""
+        found: set[int] = set()
+        for some in _slices(ids):
+            condition, parameters = self._among("id", some)
+            rows = self._execute(cursor, f"{self._lock_chunks}{condition}{self._chunks_lock}", parameters)
+            found.update(chunk_id for (chunk_id,) in rows.fetchall())
+        return found
+
+    def delete_chunks(self, cursor: Any, ids: Sequence[int]) -> None:
+        """Delete chunks."""
+        for some in _slices(ids):
+            condition, parameters = self._among("id", some)
+            self._execute(cursor, f"{self._delete_chunks}{condition}", parameters)
+
+    def delete_ranges(self, cursor: Any, ranges: Sequence[tuple[int, int, int]]) -> int:
+        """Delete the chunks between two positions of streams, and return how many there were.
+
+        Args:
+            ranges: stream_id, start, end. A chunk that begins before its range is left.
+        """
+        raise NotImplementedError
+
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Insert producers: stream_id, producer_id, epoch, seq, updated_at."""
         for some in _slices(rows):
@@ -368,7 +422,7 @@ class Statements:
         return Insert(f"INSERT INTO {table} ({names})", tuple(columns.values()))
 
 
-def _slices(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def _slices(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     for first in range(0, len(rows), _ROWS_PER_STATEMENT):
         yield rows[first : first + _ROWS_PER_STATEMENT]
 

@@ -40,6 +40,7 @@ class PostgreSQLStatements(Statements):
             for column in ("path", "id")
             for lock, clause in self._locks.items()
         }
+        self._any_id = f"{name('id')} = ANY(%s)"
         self._remove_streams = self._of_any(self._remove_stream)
         self._soft_delete_streams = self._of_any(self._soft_delete_stream)
         self._select_producers_by_path = (
@@ -166,6 +167,13 @@ class PostgreSQLStatements(Statements):
 
     def soft_delete_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
         self._send(cursor, self._soft_delete_streams, [one("timestamptz", moment), many("bigint", ids)])
+
+    def lock_chunks(self, cursor: Any, ids: Sequence[int]) -> set[int]:
+        found = self._send(cursor, f"{self._lock_chunks}{self._any_id}{self._chunks_lock}", [many("bigint", ids)])
+        return {chunk_id for (chunk_id,) in found.fetchall()}
+
+    def delete_chunks(self, cursor: Any, ids: Sequence[int]) -> None:
+        self._send(cursor, f"{self._delete_chunks}{self._any_id}", [many("bigint", ids)])
 
     def update_streams(self, cursor: Any, rows: Sequence[Row]) -> None:
         kinds = tuple(UPDATED.values())

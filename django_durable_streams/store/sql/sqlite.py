@@ -30,6 +30,7 @@ _MOST_ROWS = 512
 """Rows that one statement takes at the most: fewer than SQLite has places for, and all that a batch has, about."""
 
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.decode
 _decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 
 
@@ -41,6 +42,7 @@ class SQLiteStatements(Statements):
     """
 
     creates_unseen = True
+    deletes_ranges = True
 
     def __init__(self, using: str) -> None:
         super().__init__(using)
@@ -57,6 +59,27 @@ class SQLiteStatements(Statements):
         self._select_producers_as_json = (
             f"SELECT json_group_array(json_array({known})) FROM json_each(%s) AS v CROSS JOIN {producer} AS p "
             f"ON p.{name('stream_id')} = {_field(0)} AND p.{name('producer_id')} = {_field(1)}"
+        )
+        chunk, chunk_id = self._chunk, name("id")
+        span = ", ".join(name(column) for column in ("stream_id", "id", "start", "end"))
+        self._select_spans_as_json = (
+            f"SELECT json_group_array(json_array({span})) FROM (SELECT {span} FROM {chunk} "
+            f"WHERE {name('stream_id')} IN (SELECT value FROM json_each(%s)) "
+            f"ORDER BY {name('stream_id')}, {name('end')})"
+        )
+        # The data as text, as there is nothing else that puts the bytes of many rows together.
+        self._read_chunks_as_json = (
+            f"SELECT json_group_array(c.{chunk_id}), group_concat(hex(c.{name('data')}), ''), "
+            f"json_group_array(hex(c.{name('ends')})) "
+            f"FROM json_each(%s) AS v CROSS JOIN {chunk} AS c ON c.{chunk_id} = v.value"
+        )
+        among = f"{chunk_id} IN (SELECT value FROM json_each(%s))"
+        self._lock_chunks_as_json = f"SELECT json_group_array({chunk_id}) FROM {chunk} WHERE {among}"
+        self._delete_chunks_at_once = f"DELETE FROM {chunk} WHERE {among}"
+        self._delete_ranges = (
+            f"DELETE FROM {chunk} WHERE {chunk_id} IN (SELECT c.{chunk_id} "
+            f"FROM ({{rows}}) AS v CROSS JOIN {chunk} AS c ON c.{name('stream_id')} = v.column1 "
+            f"AND c.{name('end')} > v.column2 AND c.{name('end')} <= v.column3 WHERE c.{name('start')} >= v.column2)"
         )
         # Numbered from the last id that was ever given: nobody else can be given one meanwhile.
         self._last_id = f"COALESCE((SELECT seq FROM sqlite_sequence WHERE name = '{Stream._meta.db_table}'), 0)"
@@ -121,7 +144,7 @@ class SQLiteStatements(Statements):
     ) -> list[StreamInfo]:
         if len(values) == 1:
             return super().select_streams(cursor, column, values, lock=lock)
-        found = self._fetch(cursor, self._select_as_json[column], [_encode(list(values)).decode()])
+        found = self._fetch(cursor, self._select_as_json[column], [_json(values)])
         for row in found:
             row[_CLOSED] = bool(row[_CLOSED])
             for place in _MOMENTS:
@@ -130,7 +153,7 @@ class SQLiteStatements(Statements):
         return [self._info(row) for row in found]
 
     def select_producers(self, cursor: Any, wanted: Collection[tuple[int, str]]) -> list[Sequence[Any]]:
-        return [*self._fetch(cursor, self._select_producers_as_json, [_encode(list(wanted)).decode()])]
+        return [*self._fetch(cursor, self._select_producers_as_json, [_json(wanted)])]
 
     def insert_streams(self, cursor: Any, rows: Sequence[Row], unseen: bool = False) -> Iterable[tuple[int, str]]:
         # Most streams have neither an end nor a source: what is null everywhere need not be written.
@@ -154,6 +177,24 @@ class SQLiteStatements(Statements):
         for row in rows:
             if len(row[3]) >= _LARGE_BYTES:
                 self._insert_rows(cursor, self._insert_chunk, [row])
+
+    def select_spans(self, cursor: Any, stream_ids: Sequence[int]) -> Iterable[Sequence[int]]:
+        return self._fetch(cursor, self._select_spans_as_json, [_json(stream_ids)])
+
+    def read_chunks(self, cursor: Any, ids: Sequence[int]) -> tuple[Sequence[int], bytes, Sequence[bytes]]:
+        there, data, ends = self._execute(cursor, self._read_chunks_as_json, [_json(ids)]).fetchone()
+        return _decode(there), bytes.fromhex(data or ""), [bytes.fromhex(packed) for packed in _decode(ends)]
+
+    def lock_chunks(self, cursor: Any, ids: Sequence[int]) -> set[int]:
+        # The transaction holds all there is.
+        (there,) = self._execute(cursor, self._lock_chunks_as_json, [_json(ids)]).fetchone()
+        return set(_decode(there))
+
+    def delete_chunks(self, cursor: Any, ids: Sequence[int]) -> None:
+        self._execute(cursor, self._delete_chunks_at_once, [_json(ids)])
+
+    def delete_ranges(self, cursor: Any, ranges: Sequence[tuple[int, int, int]]) -> int:
+        return self._all(cursor, self._delete_ranges, ranges)
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         self._insert_all(cursor, self._insert_producer, rows)
@@ -185,8 +226,9 @@ class SQLiteStatements(Statements):
         else:
             self._all(cursor, f"{into.head} SELECT * FROM ({{rows}}) WHERE column1 IS NOT NULL", rows)
 
-    def _all(self, cursor: Any, sql: str, rows: Sequence[Row]) -> None:
-        """Execute a statement over many rows, as few times as that can be done."""
+    def _all(self, cursor: Any, sql: str, rows: Sequence[Row]) -> int:
+        """Execute a statement over many rows, as few times as that can be done; return how many it has changed."""
+        changed = 0
         for first in range(0, len(rows), _MOST_ROWS):
             some = rows[first : first + _MOST_ROWS]
             # Rows of nulls, which no statement minds, make a round number: the driver keeps statements prepared.
@@ -194,7 +236,8 @@ class SQLiteStatements(Statements):
             missing = -len(some) % step
             values = [value for row in some for value in row]
             values += [None] * (missing * len(rows[0]))
-            self._execute(cursor, _with_rows(sql, len(some) + missing, len(rows[0])), values)
+            changed += self._execute(cursor, _with_rows(sql, len(some) + missing, len(rows[0])), values).rowcount
+        return changed
 
     def _fetch(self, cursor: Any, sql: str, parameters: Sequence[object]) -> list[list[Any]]:
         (found,) = self._execute(cursor, sql, parameters).fetchone()
@@ -230,6 +273,10 @@ def _cursor(connection: BaseDatabaseWrapper) -> _Cursor:
 def _is_watched(connection: BaseDatabaseWrapper) -> bool:
     """Whether somebody wants to see each statement."""
     return bool(connection.queries_logged or connection.execute_wrappers)
+
+
+def _json(values: Iterable[object]) -> str:
+    return _encode(list(values)).decode()
 
 
 def _field(number: int) -> str:
