@@ -23,7 +23,6 @@ from ..store import calls
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
 from ..store.operations import Commit, Operation, Result, Touch
-from ..store.sql import statements
 from ..store.turns import turn
 from .growth import GrowthLog
 from .housekeeping import Housekeeper
@@ -59,9 +58,9 @@ class Engine:
             WriteLane(f"durable-streams-write-{number}", self.pulse, settings.queue_size, self._committed, turn(using))
             for number in range(lanes)
         ]
-        # What its connection remembers is gone when another one has written.
+        # What its connection remembers is gone when another one has written; and it works on this process's own time.
         write = self._writers[0].write if is_one else None
-        growth = GrowthLog(remembers=statements(using).deletes_ranges)
+        growth = GrowthLog(remembers=is_one)
         self._housekeeper = Housekeeper(self.pulse, self._expired, turn(using), growth, write)
         self._reader = ReadLane(
             "durable-streams-read",

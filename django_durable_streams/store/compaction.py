@@ -57,6 +57,9 @@ MERGE_BYTES = 2 * 1024 * 1024
 MERGE_ROWS = 1000
 """What one transaction merges at the most: appends must not wait for it."""
 
+PLAN_STREAMS = 64
+"""Streams whose chunks are looked at together. Thousands may be due, with hundreds of chunks each."""
+
 
 def together(runs: Sequence[Run]) -> Iterator[list[Run]]:
     """Yield runs, as many at a time as one transaction should replace."""
@@ -71,7 +74,7 @@ def replace(using: str, runs: Sequence[Run]) -> bool:
     """Merge each run into one chunk, in one transaction, without reading what is in it.
 
     Returns False, with nothing changed, where somebody else has merged or deleted some of the chunks meanwhile. Only
-    for databases that can do so (`Statements.deletes_ranges`).
+    for SQLite (see `engine.growth`).
     """
     sql = statements(using)
     now = _now(using)
@@ -97,10 +100,16 @@ def compact(using: str, stream_ids: Collection[int]) -> int:
 
 def portions(using: str, stream_ids: Collection[int]) -> Iterator[list[Span]]:
     """Yield what is to be merged in streams, as much at a time as one transaction should."""
-    with connections[using].cursor() as cursor:
-        rows = statements(using).select_spans(cursor, sorted(stream_ids))
-    planned = (span for _, chunks in groupby(rows, itemgetter(0)) for span in plan([*chunks]))
-    return _limited(planned, lambda span: len(span.ids), lambda span: span.ends[-1] - span.start)
+    return _limited(_planned(using, stream_ids), lambda span: len(span.ids), lambda span: span.ends[-1] - span.start)
+
+
+def _planned(using: str, stream_ids: Collection[int]) -> Iterator[Span]:
+    ordered = sorted(stream_ids)
+    for first in range(0, len(ordered), PLAN_STREAMS):
+        with connections[using].cursor() as cursor:
+            rows = statements(using).select_spans(cursor, ordered[first : first + PLAN_STREAMS])
+        for _, chunks in groupby(rows, itemgetter(0)):
+            yield from plan([*chunks])
 
 
 def _limited(items: Iterable[T], rows: Callable[[T], int], size: Callable[[T], int]) -> Iterator[list[T]]:

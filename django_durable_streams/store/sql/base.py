@@ -113,9 +113,6 @@ class Statements:
     versions_rows = False
     """Whether each row tells which transaction wrote it, so that `update_remembered` can see that it is as it was."""
 
-    deletes_ranges = False
-    """Whether there is `delete_ranges`: where it spares a process that shares the processor with its database work."""
-
     def __init__(self, using: str) -> None:
         connection = connections[using]
         self._using = using
@@ -372,7 +369,7 @@ class Statements:
             self._execute(cursor, f"{self._delete_chunks}{condition}", parameters)
 
     def delete_ranges(self, cursor: Any, ranges: Sequence[tuple[int, int, int]]) -> int:
-        """Delete the chunks between two positions of streams, and return how many there were.
+        """Delete the chunks between two positions of streams, and return how many there were. SQLite's only.
 
         Args:
             ranges: stream_id, start, end. A chunk that begins before its range is left.

@@ -42,7 +42,6 @@ class SQLiteStatements(Statements):
     """
 
     creates_unseen = True
-    deletes_ranges = True
 
     def __init__(self, using: str) -> None:
         super().__init__(using)

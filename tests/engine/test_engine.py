@@ -1,0 +1,16 @@
+"""How an engine comes to be."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from django_durable_streams.engine import Engine
+
+
+async def make() -> Engine:
+    return Engine("default")
+
+
+def test_an_event_loop_makes_an_engine_without_asking_the_database(engines: None) -> None:
+    with ThreadPoolExecutor() as pool:  # whose connection knows nothing of the server yet
+        engine = pool.submit(asyncio.run, make()).result()
+    engine.stop()
