@@ -1,15 +1,15 @@
 """How streams have grown lately: which of them have so many chunks that these are to be merged, and what is in them.
 
 The index of the chunks grows until they are merged, and the larger it is, the more of it each commit writes anew. To
-merge them is to read them first, and takes longer than a busy database has. Where it works on this process's own time
-(SQLite), what is appended is therefore remembered from then on: its chunks are put together without being read, those
-of all streams at once.
+merge them is to read them first, which a busy process has no time for where the database works on the process's own
+(SQLite). So one that has fallen behind remembers what it appends, and puts the chunks of that together without reading
+them, those of all streams at once.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from threading import Lock
 
 from ..store.compaction import Run
@@ -168,20 +168,17 @@ class GrowthLog:
             run = None
         if self._bytes > MAX_BYTES:
             self._drop(growth)
-        elif run is None:
-            growth.run = Run(commit.stream_id, commit.start, commit.tail, 1, [*commit.appends], [*commit.ends])
-            self._bytes += _memory(growth.run)
-        else:
-            self._bytes -= _memory(run)
-            run.end = commit.tail
-            run.chunks += 1
-            run.appends += commit.appends
-            run.ends += commit.ends
-            self._bytes += _memory(run)
+            return
+        if run is None:
+            run = growth.run = Run(commit.stream_id, commit.start, 0, [], [])
+        run.chunks += 1
+        run.appends += commit.appends
+        run.ends += commit.ends
+        self._bytes += _memory(commit.start, commit.ends)
 
     def _drop(self, growth: _Growth) -> None:
         if growth.run is not None:
-            self._bytes -= _memory(growth.run)
+            self._bytes -= _memory(growth.run.start, growth.run.ends)
             growth.run = None
 
     def _drop_all(self) -> None:
@@ -196,5 +193,6 @@ class GrowthLog:
             self._drop(growth)
 
 
-def _memory(run: Run) -> int:
-    return run.end - run.start + APPEND_BYTES * len(run.ends)
+def _memory(start: int, ends: Sequence[int]) -> int:
+    """Return how much memory appends take from a position on, about."""
+    return ends[-1] - start + APPEND_BYTES * len(ends)

@@ -30,10 +30,14 @@ class Run:
 
     stream_id: int
     start: int
-    end: int
     chunks: int
     appends: list[bytes]
     ends: list[int]
+
+    @property
+    def end(self) -> int:
+        """Position after the last of them."""
+        return self.ends[-1]
 
 
 class Span(NamedTuple):

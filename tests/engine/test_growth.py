@@ -101,7 +101,7 @@ def test_many_streams_at_once_do_not_fill_the_memory(log: GrowthLog, monkeypatch
     monkeypatch.setattr(growth, "MAX_COUNTED", 10)
     log.count([commit(number, 0, b"x") for number in range(50)])
     assert sorted(log._streams) == list(range(40, 50))
-    assert log._bytes == sum(growth._memory(one.run) for one in log._streams.values() if one.run)
+    assert log._bytes == sum(growth._memory(one.run.start, one.run.ends) for one in log._streams.values() if one.run)
 
 
 def test_what_many_streams_get_is_put_together_from_memory(remembering: GrowthLog) -> None:
@@ -173,7 +173,7 @@ def test_runs_are_what_was_committed(batches: list[list[tuple[int, int, bool]]])
                 assert b"".join(run.appends) == committed[run.stream_id][run.start : run.end]
                 assert run.ends[-1] == run.end
                 assert len(run.ends) == len(run.appends) == run.chunks >= growth.FEW
-    assert log._bytes == sum(growth._memory(one.run) for one in log._streams.values() if one.run)
+    assert log._bytes == sum(growth._memory(one.run.start, one.run.ends) for one in log._streams.values() if one.run)
 
 
 @pytest.fixture

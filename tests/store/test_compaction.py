@@ -93,7 +93,7 @@ def test_what_others_have_taken_away_is_left_alone(when: str):
 
 def run_of(stream: Stream, parts: list[bytes], start: int = 0) -> Run:
     ends = [start + sum(map(len, parts[: number + 1])) for number in range(len(parts))]
-    return Run(stream.pk, start, ends[-1], len(parts), parts, ends)
+    return Run(stream.pk, start, len(parts), parts, ends)
 
 
 @pytest.fixture

@@ -14,57 +14,7 @@ from django.db.models import Model
 
 from ...models import Chunk, Producer, Stream
 from ..info import StreamInfo
-
-# Columns and their types, as PostgreSQL calls them; the others do not ask.
-STREAM_COLUMNS = {
-    "path": "text",
-    "content_type": "text",
-    "tail": "bigint",
-    "first_position": "bigint",
-    "closed": "boolean",
-    "closed_by": "text",
-    "last_seq": "text",
-    "ttl": "bigint",
-    "expires_at": "timestamptz",
-    "deadline": "timestamptz",
-    "source_id": "bigint",
-    "fork_position": "bigint",
-    "lineage": "jsonb",
-    "created_at": "timestamptz",
-    "appended_at": "timestamptz",
-}
-CHUNK_COLUMNS = {
-    "stream_id": "bigint",
-    "start": "bigint",
-    "end": "bigint",
-    "data": "bytea",
-    "ends": "bytea",
-    "created_at": "timestamptz",
-}
-PRODUCER_COLUMNS = {
-    "stream_id": "bigint",
-    "producer_id": "text",
-    "epoch": "bigint",
-    "seq": "bigint",
-    "updated_at": "timestamptz",
-}
-UPDATED = {
-    "tail": "bigint",
-    "closed": "boolean",
-    "closed_by": "text",
-    "last_seq": "text",
-    "deadline": "timestamptz",
-    "appended_at": "timestamptz",
-    "id": "bigint",
-}
-
-UPDATED_PRODUCER = {
-    "epoch": "bigint",
-    "seq": "bigint",
-    "updated_at": "timestamptz",
-    "stream_id": "bigint",
-    "producer_id": "text",
-}
+from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, STREAM_COLUMNS
 
 Row = tuple[Any, ...]
 T = TypeVar("T")

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from django.db import connections, transaction
 
 from ..info import StreamInfo
-from .base import UPDATED, UPDATED_PRODUCER, Found, Insert, Row, Statements, in_callers_transaction
+from .base import Found, Insert, Row, Statements, in_callers_transaction
 from .binary import Parameter, many, one
+from .columns import UPDATED, UPDATED_PRODUCER
 from .pipeline import Pipeline, Rows, Transaction
 
 _OWN_XID = "pg_current_xact_id()::xid::text::bigint"

@@ -16,7 +16,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...models import Stream
 from ..info import StreamInfo
-from .base import STREAM_COLUMNS, UPDATED, Insert, Row, Statements, in_callers_transaction, portions
+from .base import Insert, Row, Statements, in_callers_transaction, portions
+from .columns import STREAM_COLUMNS, UPDATED
 
 _CLOSED = StreamInfo._fields.index("closed")
 _MOMENTS = [StreamInfo._fields.index(name) for name in ("expires_at", "deadline", "deleted_at")]

@@ -1,0 +1,54 @@
+"""The columns of the tables, in the order in which statements write them, and their types as PostgreSQL calls them.
+
+The others do not ask for the types.
+"""
+
+STREAM_COLUMNS = {
+    "path": "text",
+    "content_type": "text",
+    "tail": "bigint",
+    "first_position": "bigint",
+    "closed": "boolean",
+    "closed_by": "text",
+    "last_seq": "text",
+    "ttl": "bigint",
+    "expires_at": "timestamptz",
+    "deadline": "timestamptz",
+    "source_id": "bigint",
+    "fork_position": "bigint",
+    "lineage": "jsonb",
+    "created_at": "timestamptz",
+    "appended_at": "timestamptz",
+}
+CHUNK_COLUMNS = {
+    "stream_id": "bigint",
+    "start": "bigint",
+    "end": "bigint",
+    "data": "bytea",
+    "ends": "bytea",
+    "created_at": "timestamptz",
+}
+PRODUCER_COLUMNS = {
+    "stream_id": "bigint",
+    "producer_id": "text",
+    "epoch": "bigint",
+    "seq": "bigint",
+    "updated_at": "timestamptz",
+}
+UPDATED = {
+    "tail": "bigint",
+    "closed": "boolean",
+    "closed_by": "text",
+    "last_seq": "text",
+    "deadline": "timestamptz",
+    "appended_at": "timestamptz",
+    "id": "bigint",
+}
+
+UPDATED_PRODUCER = {
+    "epoch": "bigint",
+    "seq": "bigint",
+    "updated_at": "timestamptz",
+    "stream_id": "bigint",
+    "producer_id": "text",
+}
