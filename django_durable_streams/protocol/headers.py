@@ -1,7 +1,7 @@
 """Names of the protocol's headers and the strict reading of their values (specification, sections 5 and 13.2).
 
 Names are lower-case bytes, as ASGI passes them. A reader takes the value as text and returns what it means, or raises
-the error that the client should get.
+the error that the client should get. What comes with every append is read from the bytes.
 """
 
 from __future__ import annotations
@@ -70,7 +70,6 @@ MAX_NAME_LENGTH = 256
 """Characters in a Producer-Id and a Stream-Seq."""
 
 _INTEGER = re.compile(r"0|[1-9][0-9]*")
-_DIGITS = re.compile(r"[0-9]+")
 _RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
@@ -138,13 +137,19 @@ def sub_offset(value: str) -> int:
     return int(value)
 
 
-def producer_number(name: str, value: str) -> int:
+def text(value: bytes) -> str:
+    """Return a header's value as text, without the white space around it."""
+    return value.decode("latin-1").strip(" \t")  # no-break spaces are text
+
+
+def producer_number(name: str, value: bytes) -> int:
     """Return a `Producer-Epoch` or `Producer-Seq` (section 5.2.1). `name` is the header's, for the message.
 
     Raises:
         InvalidHeader: not decimal digits, or over 2^53-1.
     """
-    number = int(value) if len(value) <= 32 and _DIGITS.fullmatch(value) is not None else -1
+    digits = value.strip(b" \t")
+    number = int(digits) if digits.isdigit() and len(digits) <= 32 else -1
     if not 0 <= number <= MAX_SAFE_INTEGER:
         raise InvalidHeader(f"{name} must be a whole number from 0 to 2^53-1 in decimal digits.")
     return number

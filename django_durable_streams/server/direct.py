@@ -70,16 +70,16 @@ def _settings_of(server: object) -> Config | None:
 class _DirectRequest(Request):
     """A request that has come whole."""
 
-    __slots__ = ("_body", "_connection", "_head", "_source")
+    __slots__ = ("_connection", "_head", "_source", "body")
+
+    body: bytes
 
     def __init__(self, head: heads.Head, body: bytes, connection: DirectProtocol) -> None:
-        self.method = head.method
-        self.path = head.path[len(connection.prefix) :]
-        self.query = head.query
-        self.headers = head.headers
+        self.method, path, self.query, self.headers, _ = head
+        self.path = path[len(connection.prefix) :]
         self._begin()
         self._head = head
-        self._body = body
+        self.body = body
         self._connection = connection
         self._source: Source | None = None
 
@@ -102,7 +102,7 @@ class _DirectRequest(Request):
         return self._connection.prefix
 
     async def read_body(self) -> bytes:
-        return self._body
+        return self.body
 
     def when_left(self, tell: Callable[[], object]) -> None:
         self._connection.when_left(tell)

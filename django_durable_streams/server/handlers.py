@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from django.utils import timezone
@@ -56,12 +56,11 @@ async def create(request: Request, engine: Engine) -> Response:
         fork = _fork(request)
         seconds, moment = _lifetime(request)
         closed = _wants_closed(request)
-    given = request.header(headers.CONTENT_TYPE)
-    content_type = content.validate(given) if given else None
-    data, defect = await request.read_body(), None
+    content_type = _content_type(request.headers.get(headers.CONTENT_TYPE))
+    data, defect = request.body if request.body is not None else await request.read_body(), None
     if fork is None:
         content_type = content_type or content.DEFAULT_CONTENT_TYPE
-    if content_type is not None:
+    if data and content_type is not None:
         data, defect = await _pack(content.pack_initial, content_type, data)
     operation = Create(path, content_type, seconds, moment, closed, data, defect, fork)
     result = await engine.write(operation)
@@ -87,16 +86,15 @@ async def append(request: Request, engine: Engine) -> Response:
         producer = _producer(request)
         given = request.header(headers.STREAM_SEQ)
         seq = headers.opaque("Stream-Seq", given) if given is not None else None
-    body = await request.read_body()
+    body = request.body if request.body is not None else await request.read_body()
     if body and request.refuse_body is not None:
         raise request.refuse_body()
     content_type = None
     data, defect = body, None
     if body:
-        given = request.header(headers.CONTENT_TYPE)
-        if not given:
+        content_type = _content_type(request.headers.get(headers.CONTENT_TYPE))
+        if content_type is None:
             raise InvalidHeader("Content-Type is missing. It must be the stream's.")
-        content_type = content.validate(given)
         if content.is_json(content_type):
             data, defect = await _pack(content.pack, content_type, body)
     elif not close:
@@ -349,23 +347,32 @@ def _wants_closed(request: Request) -> bool:
 _APPEND_HEADERS = frozenset(
     {headers.STREAM_CLOSED, headers.STREAM_SEQ, headers.PRODUCER_ID, headers.PRODUCER_EPOCH, headers.PRODUCER_SEQ}
 )
-_PRODUCER_HEADERS = frozenset({headers.PRODUCER_ID, headers.PRODUCER_EPOCH, headers.PRODUCER_SEQ})
 
 
 def _producer(request: Request) -> ProducerClaim | None:
     """Return what a request says of its producer: all three headers, or none (section 5.2.1)."""
-    if _PRODUCER_HEADERS.isdisjoint(request.headers):
-        return None
-    name = request.header(headers.PRODUCER_ID)
-    epoch = request.header(headers.PRODUCER_EPOCH)
-    seq = request.header(headers.PRODUCER_SEQ)
+    given = request.headers.get
+    name, epoch, seq = given(headers.PRODUCER_ID), given(headers.PRODUCER_EPOCH), given(headers.PRODUCER_SEQ)
     if name is None or epoch is None or seq is None:
+        if name is epoch is seq:
+            return None
         raise InvalidHeader("Producer-Id, Producer-Epoch and Producer-Seq come together or not at all.")
     return ProducerClaim(
-        headers.opaque("Producer-Id", name),
+        _producer_id(name),
         headers.producer_number("Producer-Epoch", epoch),
         headers.producer_number("Producer-Seq", seq),
     )
+
+
+@lru_cache(maxsize=1024)
+def _producer_id(value: bytes) -> str:
+    return headers.opaque("Producer-Id", headers.text(value))
+
+
+@lru_cache(maxsize=1024)
+def _content_type(value: bytes | None) -> str | None:
+    text = headers.text(value) if value is not None else ""
+    return content.validate(text) if text else None
 
 
 async def _pack(

@@ -55,6 +55,9 @@ class Request(ABC):
     caller: Caller | None = None
     """Who sent it, where the door knows."""
 
+    body: bytes | None = None
+    """The whole body, where it has come already."""
+
     def __init__(self, method: str, path: str, query: bytes, header_list: list[Header]) -> None:
         self.method = method
         self.path = path
@@ -133,7 +136,7 @@ class Request(ABC):
     def header(self, name: bytes) -> str | None:
         """Return a header's value as text, or None where it did not come."""
         value = self.headers.get(name)
-        return None if value is None else value.decode("latin-1").strip(" \t")  # no-break spaces are text
+        return None if value is None else headers.text(value)
 
     def parameter(self, name: str) -> str | None:
         """Return a query parameter, or None where it did not come.

@@ -245,7 +245,7 @@ class Batch:
             sql.soft_delete_streams(cursor, now, [state.id for state in self._softly])
         if created:
             numbers = sql.insert_streams(cursor, [_insert(state, now, moment) for state in created], self._unseen)
-            if any(state.ends or state.new_producers for state in created):
+            if any(state.ends or state.changed_producers for state in created):
                 _number(created, numbers)  # their rows refer to them
         if changed:
             sql.update_streams(cursor, [_update(state, now, moment) for state in changed])
@@ -275,7 +275,7 @@ class Batch:
             self._cursor,
             [(*_update(state, now, moment), state.version, state.start) for state in states],
             _chunks(states, now),
-            [(*state.producers[name], now, state.id, name) for state in states for name in state.touched_producers],
+            [(*state.producers[name], now, state.id, name) for state in states for name in state.changed_producers],
         )
         return True
 
@@ -388,10 +388,11 @@ def _save_producers(cursor: Any, sql: Statements, states: Iterable[StreamState],
     new = []
     known = []
     for state in states:
-        for name in state.new_producers:
-            new.append((state.id, name, *state.producers[name], now))
-        for name in state.touched_producers - state.new_producers:
-            known.append((*state.producers[name], now, state.id, name))
+        for name, is_new in state.changed_producers.items():
+            if is_new:
+                new.append((state.id, name, *state.producers[name], now))
+            else:
+                known.append((*state.producers[name], now, state.id, name))
     if new:
         sql.insert_producers(cursor, new)
     if known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from ..protocol.errors import DurableStreamsError
@@ -145,7 +145,7 @@ class Commit:
     closed: bool
     removed: bool = False
     appends: Sequence[bytes] = ()
-    ends: list[int] = field(default_factory=list)
+    ends: Sequence[int] = ()
     created: bool = False
     closes: bool = False
     expired: bool = False

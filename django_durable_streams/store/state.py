@@ -20,6 +20,7 @@ class StreamState:
 
     __slots__ = (
         "changed",
+        "changed_producers",
         "closed",
         "closed_by",
         "content_type",
@@ -33,41 +34,43 @@ class StreamState:
         "id",
         "last_seq",
         "lineage",
-        "new_producers",
         "path",
         "producers",
         "source_id",
         "start",
         "tail",
-        "touched_producers",
         "ttl",
         "version",
         "was_closed",
     )
 
     def __init__(self, info: StreamInfo) -> None:
-        self.id = info.id  # 0 until the row is there
-        self.path = info.path
-        self.content_type = info.content_type
-        self.tail = self.start = info.tail
-        self.closed = self.was_closed = info.closed
-        self.closed_by = info.closed_by
-        self.last_seq = info.last_seq
-        self.ttl = info.ttl
-        self.expires_at = info.expires_at
-        self.deadline = info.deadline
-        self.source_id = info.source_id
-        self.fork_position = info.fork_position
-        self.lineage = info.lineage
-        self.deleted_at = info.deleted_at
+        (
+            self.id,  # 0 until the row is there
+            self.path,
+            self.content_type,
+            self.tail,
+            self.closed,
+            self.closed_by,
+            self.last_seq,
+            self.ttl,
+            self.expires_at,
+            self.deadline,
+            _,
+            self.source_id,
+            self.fork_position,
+            self.lineage,
+            self.deleted_at,
+        ) = info
+        self.start = self.tail
+        self.was_closed = self.closed
         self.version: int | None = None  # of its row, where the database has them and this connection wrote it
         self.changed = False
         self.expired = False
         self.data: list[bytes] = []
         self.ends: list[int] = []
         self.producers: dict[str, ProducerState] = {}
-        self.new_producers: set[str] = set()
-        self.touched_producers: set[str] = set()
+        self.changed_producers: dict[str, bool] = {}  # and whether each is new
 
     @classmethod
     def make(cls, operation: Create, now: datetime) -> StreamState:
@@ -220,8 +223,8 @@ class StreamState:
         return TakenOver(state.epoch, state.seq, self.tail, self.closed)
 
     def _remember(self, producer_id: str, state: ProducerState) -> None:
-        is_new = producer_id not in self.producers
-        (self.new_producers if is_new else self.touched_producers).add(producer_id)
+        if producer_id not in self.changed_producers:
+            self.changed_producers[producer_id] = producer_id not in self.producers
         self.producers[producer_id] = state
 
     def touch(self, now: datetime) -> None:
@@ -252,8 +255,8 @@ class StreamState:
             self.start,
             self.tail,
             self.closed,
-            appends=self.data,
-            ends=self.ends,
+            appends=self.data if self.ends else (),
+            ends=self.ends if self.ends else (),
             created=created,
             closes=closes,
         )
@@ -275,11 +278,12 @@ class StreamState:
         """Take note that the database has it all."""
         self.start = self.tail
         self.was_closed = self.closed
-        self.data = []
-        self.ends = []
         self.changed = False
-        self.new_producers.clear()
-        self.touched_producers.clear()
+        if self.ends:  # the commit has these
+            self.data = []
+            self.ends = []
+        if self.changed_producers:
+            self.changed_producers.clear()
 
     def _append_closed(self, operation: Append, claim: ProducerClaim | None) -> Appended:
         """Answer an append to a closed stream: only what closed it, or closes it again, succeeds."""
