@@ -27,7 +27,7 @@ from ..store.turns import turn
 from .growth import GrowthLog
 from .housekeeping import Housekeeper
 from .hub import Hub
-from .lane import call_in
+from .lane import Receiver, call_in
 from .pulse import Pulse
 from .read_lane import Follow, Look, ReadLane, Survey, View
 from .receivers import ReceiverThread, send_signals
@@ -35,6 +35,9 @@ from .wakeup import Wakeup, make_wakeup
 from .write_lane import WriteLane
 
 logger = logging.getLogger(__name__)
+
+
+Task = Operation | Look
 
 
 class Engine:
@@ -75,16 +78,29 @@ class Engine:
         self._stopping = False
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
+    def post(self, task: Task, receiver: Receiver) -> None:
+        """Apply an operation, or look at a stream, for somebody who is given what becomes of it: a value or an error.
+
+        Raises:
+            ServiceUnavailable: too much is waiting already.
+        """
+        if isinstance(task, Look):
+            self._reader.post(task, receiver)
+        else:
+            self._writer(task).post(task, receiver)
+
     def write(self, operation: Operation) -> Awaitable[Result]:
         """Apply an operation; the result comes once that is committed.
 
         Raises:
             DurableStreamsError: the operation was refused, or could not be done.
         """
+        return cast("Awaitable[Result]", self._writer(operation).submit(operation))
+
+    def _writer(self, operation: Operation) -> WriteLane:
         lanes = self._writers
         # A stream always has the same lane, so that its requests keep their order.
-        lane = lanes[0] if len(lanes) == 1 else lanes[crc32(operation.path.encode()) % len(lanes)]
-        return cast("Awaitable[Result]", lane.submit(operation))
+        return lanes[0] if len(lanes) == 1 else lanes[crc32(operation.path.encode()) % len(lanes)]
 
     def look(self, path: str, position: int | Sentinel | None = None) -> Awaitable[View]:
         """See a stream as it is now and, where a position is given, the page from there.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future as ThreadFuture
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from ..protocol.errors import ServiceUnavailable
 from .line import Line
@@ -18,6 +18,13 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 U = TypeVar("U")
 Future = asyncio.Future[object]
+
+
+class Receiver(Protocol):
+    """Somebody who is given what becomes of a task, in the event loop in which it was asked for."""
+
+    def resolve(self, value: object) -> object:
+        """Take the value, or the exception that it is."""
 
 
 class Reply(Future):
@@ -45,14 +52,14 @@ IDLE_SECONDS = 60.0
 
 
 class Parcel(Generic[T]):
-    """What one event loop has asked of a lane within one turn of the loop, and the futures that wait for it."""
+    """What one event loop has asked of a lane within one turn of the loop, and who is given what becomes of it."""
 
-    __slots__ = ("futures", "loop", "tasks")
+    __slots__ = ("loop", "receivers", "tasks")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.tasks: list[T] = []
-        self.futures: list[Reply] = []
+        self.receivers: list[Receiver] = []
 
 
 class Errand:
@@ -120,6 +127,16 @@ class Lane(Generic[T]):
         Raises:
             ServiceUnavailable: too much is waiting already.
         """
+        reply = Reply(loop=asyncio.get_running_loop())
+        self.post(task, reply)
+        return reply
+
+    def post(self, task: T, receiver: Receiver) -> None:
+        """Queue a task for somebody who is given its value in the event loop that runs here.
+
+        Raises:
+            ServiceUnavailable: too much is waiting already.
+        """
         if self._submitted - self._done >= self._queue_size:
             raise ServiceUnavailable("Too many requests are waiting. Try again.")
         self._submitted += 1
@@ -128,10 +145,8 @@ class Lane(Generic[T]):
         if parcel is None:
             parcel = self._open[loop] = Parcel(loop)
             loop.call_soon(self._hand_over, loop)
-        future = Reply(loop=loop)
         parcel.tasks.append(task)
-        parcel.futures.append(future)
-        return future
+        parcel.receivers.append(receiver)
 
     def between(self, work: Callable[[], U]) -> U:
         """Have the thread do something else between two batches, and wait for it. Not for an event loop's thread."""
@@ -215,12 +230,12 @@ class Lane(Generic[T]):
             first = last
 
     def _answer(self, parcel: Parcel[T], values: Sequence[object]) -> None:
-        settle(parcel.loop, parcel.futures, values)
+        settle(parcel.loop, parcel.receivers, values)
 
 
-def settle(loop: asyncio.AbstractEventLoop, futures: Sequence[Reply], values: Sequence[object]) -> None:
-    """Hand values to futures of an event loop, from another thread."""
-    call_in(loop, _resolve, futures, values)
+def settle(loop: asyncio.AbstractEventLoop, receivers: Sequence[Receiver], values: Sequence[object]) -> None:
+    """Hand values to receivers in an event loop, from another thread."""
+    call_in(loop, _resolve, receivers, values)
 
 
 def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object) -> None:
@@ -231,9 +246,9 @@ def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *a
         logger.debug("An event loop ended before its results came.")
 
 
-def _resolve(futures: Sequence[Reply], values: Sequence[object]) -> None:
-    for future, value in zip(futures, values, strict=True):
+def _resolve(receivers: Sequence[Receiver], values: Sequence[object]) -> None:
+    for receiver, value in zip(receivers, values, strict=True):
         try:
-            future.resolve(value)
+            receiver.resolve(value)
         except Exception:  # what follows one answer must not keep up the others
             logger.exception("What an answer was to set off has failed.")

@@ -19,7 +19,7 @@ from ..protocol.errors import ServiceUnavailable
 from ..store.batch import LOCKED
 from ..store.operations import Operation
 from .applier import Applier
-from .lane import IDLE_SECONDS, Reply, settle
+from .lane import IDLE_SECONDS, Receiver, settle
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +31,11 @@ MAX_WAIT = 30.0
 
 
 class Waiting(NamedTuple):
-    """An operation that waits for its stream's row, and its future."""
+    """An operation that waits for its stream's row, and who is to know what becomes of it."""
 
     operation: Operation
     loop: asyncio.AbstractEventLoop
-    future: Reply
+    receiver: Receiver
     since: float
 
 
@@ -143,4 +143,4 @@ class Patience:
             else:
                 del self._waiting[path]
         for one, value in done:
-            settle(one.loop, [one.future], [value])
+            settle(one.loop, [one.receiver], [value])

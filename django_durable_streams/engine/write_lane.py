@@ -67,12 +67,12 @@ class WriteLane(Lane[Operation]):
         now = time.monotonic()
         answered = []
         waiting = []
-        for operation, future, value in zip(parcel.tasks, parcel.futures, values, strict=True):
+        for operation, receiver, value in zip(parcel.tasks, parcel.receivers, values, strict=True):
             if value is LOCKED:
-                waiting.append(Waiting(operation, parcel.loop, future, now))
+                waiting.append(Waiting(operation, parcel.loop, receiver, now))
             else:
-                answered.append((future, value))
+                answered.append((receiver, value))
         self._patience.add(waiting)
         if answered:
-            futures, done = zip(*answered, strict=True)
-            settle(parcel.loop, futures, done)
+            receivers, done = zip(*answered, strict=True)
+            settle(parcel.loop, receivers, done)

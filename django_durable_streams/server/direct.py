@@ -22,17 +22,16 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ..access.callers import Source
-from ..access.guard import current_guard
 from ..conf import config
 from ..engine.lane import Reply
 from ..protocol.errors import DurableStreamsError
 from . import heads
 from .chunked import ChunkedOutlet
 from .coroutines import resume
-from .dispatch import refuse, respond
+from .dispatch import begin, conclude, needs_task, refuse
 from .events import send_events
 from .hosts import absolute_url, check_host
-from .messages import EventStream, Header, Request, Response
+from .messages import EventStream, Header, Request, Response, Work
 
 if TYPE_CHECKING:
     from .asgi import DurableStreams
@@ -70,16 +69,13 @@ def _settings_of(server: object) -> Config | None:
 class _DirectRequest(Request):
     """A request that has come whole."""
 
-    __slots__ = ("_connection", "_head", "_source", "body")
-
-    body: bytes
+    __slots__ = ("_connection", "_head", "_source")
 
     def __init__(self, head: heads.Head, body: bytes, connection: DirectProtocol) -> None:
         self.method, path, self.query, self.headers, _ = head
         self.path = path[len(connection.prefix) :]
-        self._begin()
+        self._begin(body)
         self._head = head
-        self.body = body
         self._connection = connection
         self._source: Source | None = None
 
@@ -102,7 +98,11 @@ class _DirectRequest(Request):
         return self._connection.prefix
 
     async def read_body(self) -> bytes:
-        return self.body
+        return self.body or b""
+
+    def resolve(self, value: object) -> None:
+        """Take what the engine has made of the request."""
+        self._connection.go_on(self, conclude(self, value))
 
     def when_left(self, tell: Callable[[], object]) -> None:
         self._connection.when_left(tell)
@@ -110,9 +110,6 @@ class _DirectRequest(Request):
     def send_now(self, response: Response) -> bool:
         self._connection.write(self, response)
         return True
-
-
-Work = Coroutine[Any, Any, Response | EventStream]
 
 
 class DirectProtocol(HttpToolsProtocol):
@@ -203,19 +200,29 @@ class DirectProtocol(HttpToolsProtocol):
             check_host(request.headers)
         except DurableStreamsError as error:
             self.write(request, refuse(error))
+            return
+        begun = begin(request, request)
+        if begun is not None:
+            self.go_on(request, begun)
+
+    def go_on(self, request: _DirectRequest, outcome: Response | EventStream | Work) -> None:
+        """Send the response to a request, or do what leads to it."""
+        if isinstance(outcome, Response):
+            if not outcome.sent:
+                self.write(request, outcome)
+        elif isinstance(outcome, EventStream):
+            self._start_task(self._send_events(request, outcome))
+        elif needs_task():
+            self._start_task(self._finish(request, outcome))
         else:
-            guard = current_guard()
-            if guard is not None and guard.needs_task:
-                self._start_task(self._finish(request, respond(request)))
-            else:
-                self._step(request, respond(request))
+            self._step(request, outcome)
 
     def _step(self, request: _DirectRequest, work: Work, reply: Reply | None = None) -> None:
         """Go on with a request until it has to wait, or to its end."""
         try:
             awaited = work.send(None)
         except StopIteration as done:
-            self._send(request, done.value)
+            self.go_on(request, done.value)
             return
         if type(awaited) is Reply:
             awaited.then = partial(self._step, request, work)
@@ -228,13 +235,7 @@ class DirectProtocol(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
 
     async def _finish(self, request: _DirectRequest, rest: Awaitable[Response | EventStream]) -> None:
-        self._send(request, await rest)
-
-    def _send(self, request: _DirectRequest, response: Response | EventStream) -> None:
-        if isinstance(response, EventStream):
-            self._start_task(self._send_events(request, response))
-        elif not response.sent:
-            self.write(request, response)
+        self.go_on(request, await rest)
 
     def write(self, request: _DirectRequest, response: Response) -> None:
         """Answer the request that is under way."""

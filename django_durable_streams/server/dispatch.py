@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Awaitable
 
 from ..access.guard import current_guard
 from ..engine import engine_for
+from ..engine.lane import Receiver
+from ..engine.read_lane import Look
+from ..protocol import content, headers
 from ..protocol.errors import DurableStreamsError
+from .coroutines import start
 from .cors import common_headers, policy
-from .handlers import handler_for
-from .messages import ClientDisconnected, EventStream, Request, Response, error_response
+from .handlers import Handler, handler_for
+from .messages import ClientDisconnected, EventStream, Request, Response, Work, error_response
 
 logger = logging.getLogger(__name__)
+
+BIG_BODY = 64 * 1024
+"""Bytes of JSON from which preparing a body is left to a thread, so that other requests do not wait for it."""
 
 
 async def respond(request: Request) -> Response | EventStream:
@@ -20,26 +29,54 @@ async def respond(request: Request) -> Response | EventStream:
     Raises:
         ClientDisconnected: nobody is left to respond to.
     """
-    response: Response | EventStream
+    return await _whatever_happens(request, _admit_and_handle(request))
+
+
+def begin(request: Request, receiver: Receiver) -> Response | EventStream | Work | None:
+    """Begin a request whose body is there, without a task if that can be.
+
+    Returns the response, or the work that leads to it, or None: the receiver will be given what `conclude` is to make
+    a response of.
+    """
+    body = request.body
+    assert body is not None
     try:
-        if request.method == "OPTIONS":
-            response = policy().preflight(request)
-        else:
-            handler = handler_for(request.method)
-            guard = current_guard()
-            if guard is not None:
-                await guard.admit(request)
-            response = await handler(request, engine_for())
-    except DurableStreamsError as error:
-        response = error_response(error)
-    except ClientDisconnected:
-        raise
-    except Exception:
-        logger.exception("%s %s failed.", request.method, request.path)
-        response = error_response(DurableStreamsError("Something went wrong here; the log of the server says what."))
-    if isinstance(response, EventStream) or not response.sent:
-        return response.with_headers(common_headers(request))
-    return response
+        handler = handler_for(request.method)
+        guard = current_guard()
+        if guard is not None:
+            if guard.needs_task:
+                return respond(request)
+            admission = start(guard.admit(request))
+            if admission is not None:
+                return _whatever_happens(request, _handle_then(admission, request, handler))
+        if len(body) >= BIG_BODY and _is_json(request):
+            return _whatever_happens(request, _handle(request, handler))
+        task = handler.ask(request)
+        if handler.fill is not None:
+            handler.fill(request, task, body)
+        engine_for().post(task, receiver)
+    except Exception as error:
+        return _failed(request, error)
+    return None
+
+
+def conclude(request: Request, value: object) -> Response | EventStream | Work:
+    """Return the response that follows from what the engine has made of a request, or the work that leads to it."""
+    if isinstance(value, Exception):
+        return _failed(request, value)
+    try:
+        outcome = handler_for(request.method).answer(request, engine_for(), value)
+    except Exception as error:
+        return _failed(request, error)
+    if isinstance(outcome, Response | EventStream):
+        return _completed(request, outcome)
+    return _whatever_happens(request, outcome)
+
+
+def needs_task() -> bool:
+    """Whether work is to be done in a task: what a project has written may ask for it, as asyncio.timeout does."""
+    guard = current_guard()
+    return guard is not None and guard.needs_task
 
 
 def refuse(error: DurableStreamsError) -> Response:
@@ -47,3 +84,59 @@ def refuse(error: DurableStreamsError) -> Response:
     response = error_response(error)
     response.headers += policy().headers("", None)
     return response
+
+
+async def _admit_and_handle(request: Request) -> Response | EventStream:
+    if request.method == "OPTIONS":
+        return policy().preflight(request)
+    handler = handler_for(request.method)
+    guard = current_guard()
+    if guard is not None:
+        await guard.admit(request)
+    return await _handle(request, handler)
+
+
+async def _handle_then(admission: Awaitable[None], request: Request, handler: Handler) -> Response | EventStream:
+    await admission
+    return await _handle(request, handler)
+
+
+async def _handle(request: Request, handler: Handler) -> Response | EventStream:
+    engine = engine_for()
+    task = handler.ask(request)
+    if handler.fill is not None:
+        if request.body is None:
+            request.body = await request.read_body()
+        if len(request.body) >= BIG_BODY and _is_json(request):
+            await asyncio.to_thread(handler.fill, request, task, request.body)
+        else:
+            handler.fill(request, task, request.body)
+    value = await (engine.look(task.path, task.position) if isinstance(task, Look) else engine.write(task))
+    outcome = handler.answer(request, engine, value)
+    return outcome if isinstance(outcome, Response | EventStream) else await outcome
+
+
+def _is_json(request: Request) -> bool:
+    return content.is_json(request.headers.get(headers.CONTENT_TYPE, b"").decode("latin-1"))
+
+
+async def _whatever_happens(request: Request, work: Work) -> Response | EventStream:
+    try:
+        return _completed(request, await work)
+    except ClientDisconnected:
+        raise
+    except Exception as error:
+        return _failed(request, error)
+
+
+def _failed(request: Request, error: Exception) -> Response | EventStream:
+    if not isinstance(error, DurableStreamsError):
+        logger.error("%s %s failed.", request.method, request.path, exc_info=error)
+        error = DurableStreamsError("Something went wrong here; the log of the server says what.")
+    return _completed(request, error_response(error))
+
+
+def _completed(request: Request, response: Response | EventStream) -> Response | EventStream:
+    if isinstance(response, Response) and response.sent:
+        return response
+    return response.with_headers(common_headers(request))

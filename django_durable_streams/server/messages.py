@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from ..conf import config
@@ -44,7 +44,7 @@ class Request(ABC):
         InvalidHeader: a header that means something here came twice.
     """
 
-    __slots__ = ("_parameters", "grant", "headers", "method", "path", "query", "refuse_body")
+    __slots__ = ("_parameters", "body", "grant", "headers", "method", "path", "query", "refuse_body")
 
     can_stream = True
     """Whether this deployment can hold a response open."""
@@ -54,9 +54,6 @@ class Request(ABC):
 
     caller: Caller | None = None
     """Who sent it, where the door knows."""
-
-    body: bytes | None = None
-    """The whole body, where it has come already."""
 
     def __init__(self, method: str, path: str, query: bytes, header_list: list[Header]) -> None:
         self.method = method
@@ -71,7 +68,8 @@ class Request(ABC):
         self.headers: Mapping[bytes, bytes] = found
         self._begin()
 
-    def _begin(self) -> None:
+    def _begin(self, body: bytes | None = None) -> None:
+        self.body = body  # the whole of it, once it is there
         self._parameters: Mapping[str, str] | None = None
         self.grant: Grant | None = None  # what a live read stands on, where that can end
         self.refuse_body: Callable[[], DurableStreamsError] | None = None  # where only an empty body is allowed
@@ -223,6 +221,10 @@ class EventStream:
         """Return the response with some more headers."""
         self.headers += added
         return self
+
+
+Work = Coroutine[Any, Any, Response | EventStream]
+"""What leads to a response, where that has to wait for something."""
 
 
 def error_response(error: DurableStreamsError) -> Response:

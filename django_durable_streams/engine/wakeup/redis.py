@@ -139,6 +139,6 @@ def encode(commit: Commit) -> bytes:
             commit.closed,
             commit.removed,
             commit.data() if along else None,
-            commit.ends if along else [],
+            [*commit.ends] if along else [],
         )
     )

@@ -1,0 +1,232 @@
+"""GET and HEAD: what a stream has, and what comes (specification, sections 5.5 to 5.8)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from typing import Any, TypeVar
+
+from django.utils import timezone
+
+from ..conf import config
+from ..engine import Engine
+from ..engine.read_lane import Look, View
+from ..protocol import caching, content, headers, offsets, paths
+from ..protocol.errors import InvalidOffset, InvalidParameter, LiveModeUnsupported
+from ..store import lifetime
+from .cors import common_headers
+from .live import LongPoll, SseReader
+from .messages import EventStream, Header, Request, Response, Work
+from .shutdown import watch_signals
+
+_CLOSED: Header = (headers.STREAM_CLOSED, b"true")
+_UP_TO_DATE: Header = (headers.STREAM_UP_TO_DATE, b"true")
+_NO_STORE: Header = (headers.CACHE_CONTROL, caching.NO_STORE)
+_NO_CACHE: Header = (headers.CACHE_CONTROL, caching.NO_CACHE)
+
+MAX_SHARED_ANSWERS = 16
+"""Answers kept with a view: clients choose their cursors, and quiet streams last for ever."""
+
+MAX_SHARED_TAGS = 128
+"""Bytes of an `If-None-Match` up to which it is compared once for all who send it."""
+
+
+def ask_head(request: Request) -> Look:
+    """HEAD asks what a stream is like; it is the only read that does not renew its TTL (section 5.5)."""
+    return Look(paths.validate(request.path))
+
+
+def answer_head(request: Request, engine: Engine, view: View) -> Response:
+    """Answer a HEAD."""
+    info = view.info
+    found: list[Header] = [
+        (headers.CONTENT_TYPE, info.content_type.encode("latin-1")),
+        (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(info.tail)),
+        _NO_STORE,
+    ]
+    if info.closed:
+        found.append(_CLOSED)
+    if info.ttl is not None:
+        found.append((headers.STREAM_TTL, b"%d" % info.ttl))
+    if info.expires_at is not None:
+        found.append((headers.STREAM_EXPIRES_AT, headers.format_time(info.expires_at).encode("ascii")))
+    return Response(200, found)
+
+
+def ask_read(request: Request) -> Look:
+    """GET asks for what is there from an offset on, and may stay for what comes (sections 5.6 to 5.8)."""
+    path = paths.validate(request.path)
+    live = request.parameter("live")
+    token = request.parameter("offset")
+    if live is not None and live not in ("long-poll", "sse"):
+        raise InvalidParameter("The parameter live is long-poll or sse.")
+    if live is not None and token is None:
+        raise InvalidOffset(f"live={live} needs an offset. Use -1 to begin at the start, or now.")
+    if live == "sse" and not request.can_stream:
+        raise LiveModeUnsupported(
+            "This server runs under WSGI and cannot hold an event stream open. "
+            "Use live=long-poll, or deploy under ASGI."
+        )
+    return Look(path, offsets.Sentinel.START if token is None else offsets.decode(token))
+
+
+def answer_read(request: Request, engine: Engine, view: View) -> Response | EventStream | Work:
+    """Answer a GET, or return what is still to be done for that."""
+    info = view.info
+    if info.ttl is not None and lifetime.needs_touch(info.ttl, info.deadline, timezone.now()):
+        return _touch_and_answer(request, engine, view)
+    return _answer_read(request, engine, view)
+
+
+async def _touch_and_answer(request: Request, engine: Engine, view: View) -> Response | EventStream:
+    await engine.touch(view.info.path)
+    answer = _answer_read(request, engine, view)
+    return answer if isinstance(answer, Response | EventStream) else await answer
+
+
+def _answer_read(request: Request, engine: Engine, view: View) -> Response | EventStream | Work:
+    if not request.query:
+        return _page(request, view, is_now=False)
+    live = request.parameter("live")
+    if live is None:
+        return _page(request, view, is_now=request.parameter("offset") == offsets.Sentinel.NOW.value)
+    watch_signals()
+    return _events(request, view, engine) if live == "sse" else _long_poll(request, view, engine)
+
+
+Key = TypeVar("Key")
+
+
+class _Answer(Enum):
+    """What a read that does not stay may be answered with."""
+
+    PAGE = "data, or that there is none yet"
+    NOW = "where the stream ends now"
+    NOT_MODIFIED = "what the client has is still right"
+
+
+def _page(request: Request, view: View, *, is_now: bool) -> Response:
+    """Answer a catch-up read (section 5.6)."""
+    if is_now:
+        return _shared(view, _Answer.NOW, _page_answer)
+    tags = request.headers.get(headers.IF_NONE_MATCH)
+    if tags is None or len(tags) > MAX_SHARED_TAGS:
+        return _page_unless_known(view, tags)
+    return _shared(view, tags, _page_unless_known)
+
+
+def _page_unless_known(view: View, tags: bytes | None) -> Response:
+    is_known = tags is not None and caching.matches(tags.decode("latin-1"), _etag(view))
+    return _shared(view, _Answer.NOT_MODIFIED if is_known else _Answer.PAGE, _page_answer)
+
+
+def _page_answer(view: View, kind: _Answer) -> Response:
+    found = _position_headers(view)
+    if kind is _Answer.NOW:
+        found.append(_NO_STORE)
+    else:
+        # What is empty today may have data in a second: caches have to ask. What has data keeps it.
+        found.append((headers.CACHE_CONTROL, _cacheable()) if view.segment is not None else _NO_CACHE)
+        found.append((headers.ETAG, _etag(view)))
+    return Response(304, found) if kind is _Answer.NOT_MODIFIED else _with_body(found, view)
+
+
+def _etag(view: View) -> bytes:
+    return caching.etag(view.info.id, view.position, view.end, view.at_end)
+
+
+def _shared(view: View, key: Key, make: Callable[[View, Key], Response]) -> Response:
+    """Return an answer that all get who ask for the same at the same time, made once."""
+    answers: dict[Key, Response] | None = view.answers
+    answer = None if answers is None else answers.get(key)
+    if answer is None:
+        answer = make(view, key)
+        answer.is_shared = True
+        if view.answers is None or len(view.answers) >= MAX_SHARED_ANSWERS:
+            view.answers = {}
+        view.answers[key] = answer
+    return answer
+
+
+async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
+    """Answer a long-poll (section 5.7)."""
+    if view.segment is None and not view.closed:
+        engine.check_room()
+        poll = LongPoll(engine, view, partial(_deliver, request), request.grant, lasting=request.can_stream)
+        request.when_left(poll.wake)
+        try:
+            view = await poll.wait()
+        finally:
+            request.let_leave()
+        if poll.delivered:
+            return _SENT
+        if request.grant is not None:
+            request.grant.check()
+    return _long_poll_answer(request, view)
+
+
+_SENT = Response(200, [])
+_SENT.sent = True
+
+
+def _deliver(request: Request, view: View, told: dict[Any, Any]) -> bool:
+    # Everything that an answer depends on; hundreds may be told at once.
+    alike = view.position, request.query, request.headers.get(b"origin")
+    answer: Response | None = told.get(alike)
+    if answer is None:
+        answer = told[alike] = _long_poll_answer(request, view).with_headers(common_headers(request))
+    return request.send_now(answer)
+
+
+def _long_poll_answer(request: Request, view: View) -> Response:
+    cursor = caching.cursor_floor(request.parameter("cursor"), time.time())
+    return _shared(view, cursor, _poll_answer)
+
+
+def _poll_answer(view: View, cursor: int) -> Response:
+    found = _position_headers(view)
+    if not view.at_end:
+        found.append((headers.STREAM_CURSOR, b"%d" % cursor))
+    if view.segment is None:
+        found.append(_NO_STORE)
+        return Response(204, found)
+    found.append((headers.CACHE_CONTROL, _cacheable()))
+    found.append((headers.ETAG, _etag(view)))
+    return _with_body(found, view)
+
+
+def _events(request: Request, view: View, engine: Engine) -> EventStream:
+    """Answer an SSE read (section 5.8)."""
+    engine.check_room()
+    found: list[Header] = [
+        (headers.CONTENT_TYPE, b"text/event-stream"),
+        _NO_CACHE,
+        # nginx would collect an event stream, and hand it on when its buffer is full.
+        (b"x-accel-buffering", b"no"),
+    ]
+    if not content.is_text(view.info.content_type):
+        found.append((headers.STREAM_SSE_DATA_ENCODING, b"base64"))
+    return EventStream(found, SseReader(engine, view, request.parameter("cursor"), request.grant))
+
+
+def _position_headers(view: View) -> list[Header]:
+    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(view.end))]
+    if view.up_to_date:
+        found.append(_UP_TO_DATE)
+        if view.closed:
+            found.append(_CLOSED)
+    return found
+
+
+def _with_body(found: list[Header], view: View) -> Response:
+    kind = view.info.content_type
+    body = view.segment.body(kind) if view.segment is not None else content.unpack(kind, b"")
+    found.append((headers.CONTENT_TYPE, kind.encode("latin-1")))
+    found.append((headers.CONTENT_LENGTH, b"%d" % len(body)))
+    return Response(200, found, body)
+
+
+def _cacheable() -> bytes:
+    return caching.cache_control(config().cache_scope)

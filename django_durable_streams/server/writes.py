@@ -1,0 +1,193 @@
+"""PUT, POST and DELETE: what changes streams (specification, sections 5.1 to 5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import lru_cache
+
+from django.utils import timezone
+
+from ..engine import Engine
+from ..protocol import content, headers, offsets, paths
+from ..protocol.errors import DurableStreamsError, EmptyAppend, InvalidHeader, InvalidOffset
+from ..protocol.producers import ProducerClaim
+from ..store.operations import Append, Appended, Create, Created, Delete, Done, Fork
+from .messages import Header, Request, Response
+
+_CLOSED: Header = (headers.STREAM_CLOSED, b"true")
+_EMPTY: Header = (headers.CONTENT_LENGTH, b"0")
+
+
+def ask_create(request: Request) -> Create:
+    """PUT asks for a stream, made or confirmed (section 5.1)."""
+    path = paths.validate(request.path)
+    closed, seconds, moment, fork = False, None, None, None
+    if not _CREATE_HEADERS.isdisjoint(request.headers):
+        fork = _fork(request)
+        seconds, moment = _lifetime(request)
+        closed = _wants_closed(request)
+    content_type = _content_type(request.headers.get(headers.CONTENT_TYPE))
+    if content_type is None and fork is None:
+        content_type = content.DEFAULT_CONTENT_TYPE
+    return Create(path, content_type, seconds, moment, closed, b"", None, fork)
+
+
+def fill_create(request: Request, operation: Create, body: bytes) -> None:
+    """Put the initial content into it, or what is wrong with that."""
+    if not body or operation.content_type is None:
+        operation.data = body
+    else:
+        operation.data, operation.defect = _packed(content.pack_initial, operation.content_type, body)
+
+
+def answer_create(request: Request, engine: Engine, result: Created) -> Response:
+    """Answer a PUT."""
+    found: list[Header] = [
+        (headers.CONTENT_TYPE, result.content_type.encode("latin-1")),
+        (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.tail)),
+        _EMPTY,
+    ]
+    if result.closed:
+        found.append(_CLOSED)
+    if result.created:
+        found.append((headers.LOCATION, request.url()))
+    return Response(201 if result.created else 200, found)
+
+
+def ask_append(request: Request) -> Append:
+    """POST asks to append, to close, or for both at once (sections 5.2 and 5.3)."""
+    path = paths.validate(request.path)
+    close, producer, seq = False, None, None
+    if not _APPEND_HEADERS.isdisjoint(request.headers):
+        close = _wants_closed(request)
+        producer = _producer(request)
+        given = request.header(headers.STREAM_SEQ)
+        seq = headers.opaque("Stream-Seq", given) if given is not None else None
+    return Append(path, None, b"", close, seq, producer)
+
+
+def fill_append(request: Request, operation: Append, body: bytes) -> None:
+    """Put the body into it, or what is wrong with that."""
+    if not body:
+        if not operation.close:
+            raise EmptyAppend("The body is empty. To close the stream without data, send Stream-Closed: true.")
+        return
+    if request.refuse_body is not None:
+        raise request.refuse_body()
+    content_type = operation.content_type = _content_type(request.headers.get(headers.CONTENT_TYPE))
+    if content_type is None:
+        raise InvalidHeader("Content-Type is missing. It must be the stream's.")
+    operation.data = body
+    if content.is_json(content_type):
+        operation.data, operation.defect = _packed(content.pack, content_type, body)
+
+
+def answer_append(request: Request, engine: Engine, result: Appended) -> Response:
+    """Answer a POST."""
+    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.tail))]
+    if result.closed:
+        found.append(_CLOSED)
+    if result.producer_epoch is None:
+        return Response(204, found)
+    found.append((headers.PRODUCER_EPOCH, b"%d" % result.producer_epoch))
+    found.append((headers.PRODUCER_SEQ, b"%d" % (result.producer_seq or 0)))
+    if result.duplicate or not request.body:
+        return Response(204, found)
+    found.append(_EMPTY)
+    return Response(200, found)
+
+
+def ask_delete(request: Request) -> Delete:
+    """DELETE asks to remove a stream (section 5.4)."""
+    return Delete(paths.validate(request.path))
+
+
+def answer_delete(request: Request, engine: Engine, result: Done) -> Response:
+    """Answer a DELETE."""
+    return Response(204, [])
+
+
+def _packed(
+    pack: Callable[[str, bytes], bytes], content_type: str, body: bytes
+) -> tuple[bytes, DurableStreamsError | None]:
+    """Return a body as it is stored, or what is wrong with it, to be judged after the stream's own state."""
+    try:
+        return pack(content_type, body), None
+    except DurableStreamsError as error:
+        return b"", error
+
+
+@lru_cache(maxsize=1024)
+def _content_type(value: bytes | None) -> str | None:
+    text = headers.text(value) if value is not None else ""
+    return content.validate(text) if text else None
+
+
+_CREATE_HEADERS = frozenset(
+    {
+        headers.STREAM_CLOSED,
+        headers.STREAM_TTL,
+        headers.STREAM_EXPIRES_AT,
+        headers.STREAM_FORKED_FROM,
+        headers.STREAM_FORK_OFFSET,
+        headers.STREAM_FORK_SUB_OFFSET,
+    }
+)
+
+
+def _lifetime(request: Request) -> tuple[int | None, datetime | None]:
+    """Return the TTL in seconds, or the end, that a create asks for (section 5.1)."""
+    ttl = request.header(headers.STREAM_TTL)
+    expires_at = request.header(headers.STREAM_EXPIRES_AT)
+    if ttl is not None and expires_at is not None:
+        raise InvalidHeader("Give Stream-TTL or Stream-Expires-At, not both.")
+    if expires_at is not None:
+        return None, headers.expires_at(expires_at, timezone.now())
+    return None if ttl is None else headers.ttl(ttl), None
+
+
+def _fork(request: Request) -> Fork | None:
+    """Return what a create wants to fork, or None (section 4.2)."""
+    source = request.fork_source()
+    token = request.header(headers.STREAM_FORK_OFFSET)
+    count = request.header(headers.STREAM_FORK_SUB_OFFSET)
+    if source is None:
+        if token is not None or count is not None:
+            raise InvalidHeader("Stream-Fork-Offset and Stream-Fork-Sub-Offset need a Stream-Forked-From.")
+        return None
+    position = offsets.decode(token) if token is not None else None
+    if isinstance(position, offsets.Sentinel):
+        raise InvalidOffset("Stream-Fork-Offset is an offset that the server returned; leave it out for the tail.")
+    sub_offset = headers.sub_offset(count) if count is not None else 0
+    return Fork(source, position, sub_offset)
+
+
+def _wants_closed(request: Request) -> bool:
+    value = request.header(headers.STREAM_CLOSED)
+    return value is not None and headers.is_true(value)
+
+
+_APPEND_HEADERS = frozenset(
+    {headers.STREAM_CLOSED, headers.STREAM_SEQ, headers.PRODUCER_ID, headers.PRODUCER_EPOCH, headers.PRODUCER_SEQ}
+)
+
+
+def _producer(request: Request) -> ProducerClaim | None:
+    """Return what a request says of its producer: all three headers, or none (section 5.2.1)."""
+    given = request.headers.get
+    name, epoch, seq = given(headers.PRODUCER_ID), given(headers.PRODUCER_EPOCH), given(headers.PRODUCER_SEQ)
+    if name is None or epoch is None or seq is None:
+        if name is epoch is seq:
+            return None
+        raise InvalidHeader("Producer-Id, Producer-Epoch and Producer-Seq come together or not at all.")
+    return ProducerClaim(
+        _producer_id(name),
+        headers.producer_number("Producer-Epoch", epoch),
+        headers.producer_number("Producer-Seq", seq),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _producer_id(value: bytes) -> str:
+    return headers.opaque("Producer-Id", headers.text(value))
