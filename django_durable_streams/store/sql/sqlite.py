@@ -17,7 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ...models import Stream
 from ..info import StreamInfo
 from .base import Insert, Row, Statements, in_callers_transaction, portions
-from .columns import STREAM_COLUMNS, UPDATED
+from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, STREAM_COLUMNS, UPDATED
 
 _CLOSED = StreamInfo._fields.index("closed")
 _MOMENTS = [StreamInfo._fields.index(name) for name in ("expires_at", "deadline", "deleted_at")]
@@ -33,6 +33,29 @@ _MOST_ROWS = 512
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
 _decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
+
+
+class _Many:
+    """A statement over many rows: {0} and so on stand for their columns, {rows} for all of them.
+
+    The columns in `alike`, two at least, mostly have the same in every row. Then that is passed once, before the rows:
+    to hand over a value takes longer than to write it.
+    """
+
+    def __init__(self, sql: str, width: int, alike: Collection[int] = ()) -> None:
+        self.sql = sql
+        self.width = width
+        self.alike = alike
+        self._chosen = itemgetter(*alike) if alike else None
+        self._others = itemgetter(*(number for number in range(width) if number not in alike))
+
+    def part(self, rows: Sequence[Row]) -> tuple[Row, list[Any]]:
+        """Return what is passed once, if anything is, and what is passed for each row."""
+        if self._chosen is not None and len(rows) > 1:
+            once: Row = self._chosen(rows[0])
+            if all(map(once.__eq__, map(self._chosen, rows))):
+                return once, [value for row in map(self._others, rows) for value in row]
+        return (), [value for row in rows for value in row]
 
 
 class SQLiteStatements(Statements):
@@ -76,18 +99,25 @@ class SQLiteStatements(Statements):
         among = f"{chunk_id} IN (SELECT value FROM json_each(%s))"
         self._lock_chunks_as_json = f"SELECT json_group_array({chunk_id}) FROM {chunk} WHERE {among}"
         self._delete_chunks_at_once = f"DELETE FROM {chunk} WHERE {among}"
-        self._delete_ranges = (
+        self._delete_ranges = _Many(
             f"DELETE FROM {chunk} WHERE {chunk_id} IN (SELECT c.{chunk_id} "
-            f"FROM ({{rows}}) AS v CROSS JOIN {chunk} AS c ON c.{name('stream_id')} = v.column1 "
-            f"AND c.{name('end')} > v.column2 AND c.{name('end')} <= v.column3 WHERE c.{name('start')} >= v.column2)"
+            f"FROM {{rows}} CROSS JOIN {chunk} AS c ON c.{name('stream_id')} = {{0}} "
+            f"AND c.{name('end')} > {{1}} AND c.{name('end')} <= {{2}} WHERE c.{name('start')} >= {{1}})",
+            3,
         )
+        self._inserts: dict[tuple[int, ...], tuple[_Many, Callable[[Row], Row]]] = {}
         # Numbered from the last id that was ever given: nobody else can be given one meanwhile.
         self._last_id = f"COALESCE((SELECT seq FROM sqlite_sequence WHERE name = '{Stream._meta.db_table}'), 0)"
+        self._insert_chunks = self._insert_many(self._insert_chunk, ("ends", "created_at"), CHUNK_COLUMNS)
+        self._insert_producers = self._insert_many(
+            self._insert_producer, ("epoch", "seq", "updated_at"), PRODUCER_COLUMNS
+        )
         self._updates = {has_deadline: self._update_of(has_deadline) for has_deadline in (True, False)}
-        self._update_producers_of = (
-            f"UPDATE {producer} SET {name('epoch')} = v.column1, {name('seq')} = v.column2, "
-            f"{name('updated_at')} = v.column3 FROM ({{rows}}) AS v "
-            f"WHERE {producer}.{name('stream_id')} = v.column4 AND {producer}.{name('producer_id')} = v.column5"
+        self._update_producers_of = _Many(
+            f"UPDATE {producer} SET {name('epoch')} = {{0}}, {name('seq')} = {{1}}, {name('updated_at')} = {{2}} "
+            f"FROM {{rows}} WHERE {producer}.{name('stream_id')} = {{3}} AND {producer}.{name('producer_id')} = {{4}}",
+            5,
+            (0, 2),
         )
 
     @contextmanager
@@ -157,23 +187,29 @@ class SQLiteStatements(Statements):
 
     def insert_streams(self, cursor: Any, rows: Sequence[Row], unseen: bool = False) -> Iterable[tuple[int, str]]:
         # Most streams have neither an end nor a source: what is null everywhere need not be written.
-        used = [number for number, values in enumerate(zip(*rows, strict=True)) if values.count(None) < len(rows)]
-        kinds = [*STREAM_COLUMNS.items()]
-        into = self._insert(self._stream, {"id": "bigint"} | dict(kinds[number] for number in used))
-        columns = ", ".join(f"column{number}" for number in range(2, len(used) + 2))
-        sql = f"{into.head} SELECT {self._last_id} + column1, {columns} FROM ({{rows}}) WHERE column1 IS NOT NULL"
-        chosen = itemgetter(*used)
+        used = tuple(number for number, values in enumerate(zip(*rows, strict=True)) if values.count(None) < len(rows))
+        insert, chosen = self._insert_used(used)
         numbers: list[tuple[int, str]] = []
         for first in range(0, len(rows), _MOST_ROWS):
             some = rows[first : first + _MOST_ROWS]
-            self._all(cursor, sql, [(number, *chosen(row)) for number, row in enumerate(some, 1)])
+            self._all(cursor, insert, [(number, *chosen(row)) for number, row in enumerate(some, 1)])
             numbers += enumerate((row[0] for row in some), cursor.lastrowid - len(some) + 1)
         return numbers
+
+    def _insert_used(self, used: tuple[int, ...]) -> tuple[_Many, Callable[[Row], Row]]:
+        found = self._inserts.get(used)
+        if found is None:
+            kinds = [*STREAM_COLUMNS.items()]
+            into = self._insert(self._stream, {"id": "bigint"} | dict(kinds[number] for number in used))
+            columns = ", ".join(f"{{{number}}}" for number in range(1, len(used) + 1))
+            sql = f"{into.head} SELECT {self._last_id} + {{0}}, {columns} FROM {{rows}} WHERE {{0}} IS NOT NULL"
+            found = self._inserts[used] = _Many(sql, len(used) + 1, range(2, len(used) + 1)), itemgetter(*used)
+        return found
 
     def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
         small = [row for row in rows if len(row[3]) < _LARGE_BYTES]
         for some in portions(small):
-            self._insert_all(cursor, self._insert_chunk, some)
+            self._insert_all(cursor, self._insert_chunk, self._insert_chunks, some)
         for row in rows:
             if len(row[3]) >= _LARGE_BYTES:
                 self._insert_rows(cursor, self._insert_chunk, [row])
@@ -197,46 +233,57 @@ class SQLiteStatements(Statements):
         return self._all(cursor, self._delete_ranges, ranges)
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
-        self._insert_all(cursor, self._insert_producer, rows)
+        self._insert_all(cursor, self._insert_producer, self._insert_producers, rows)
 
     def update_streams(self, cursor: Any, rows: Sequence[Row]) -> None:
         has_deadline = any(row[_DEADLINE] is not None for row in rows)
         self._all(cursor, self._updates[has_deadline], rows)
 
-    def _update_of(self, has_deadline: bool) -> str:
+    def _update_of(self, has_deadline: bool) -> _Many:
         # To set an indexed column is to write its index anew, also where the value stays. Streams without a deadline
         # never get one.
         name, stream = self._quote, self._stream
         assignments = [
-            f"{name(column)} = v.column{number + 1}"
+            f"{name(column)} = {{{number}}}"
             for number, column in enumerate([*UPDATED][:5])
             if has_deadline or number != _DEADLINE
         ]
-        assignments.append(f"{name('appended_at')} = COALESCE(v.column6, {stream}.{name('appended_at')})")
-        return (
-            f"UPDATE {stream} SET {', '.join(assignments)} FROM ({{rows}}) AS v WHERE {stream}.{name('id')} = v.column7"
+        assignments.append(f"{name('appended_at')} = COALESCE({{5}}, {stream}.{name('appended_at')})")
+        return _Many(
+            f"UPDATE {stream} SET {', '.join(assignments)} FROM {{rows}} WHERE {stream}.{name('id')} = {{6}}",
+            7,
+            (1, 2, 3, 5),
         )
 
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         self._all(cursor, self._update_producers_of, rows)
 
-    def _insert_all(self, cursor: Any, into: Insert, rows: Sequence[Row]) -> None:
+    def _insert_many(self, into: Insert, alike: Collection[str], columns: Collection[str]) -> _Many:
+        places = ", ".join(f"{{{number}}}" for number in range(len(columns)))
+        return _Many(
+            f"{into.head} SELECT {places} FROM {{rows}} WHERE {{0}} IS NOT NULL",
+            len(columns),
+            [number for number, column in enumerate(columns) if column in alike],
+        )
+
+    def _insert_all(self, cursor: Any, into: Insert, many: _Many, rows: Sequence[Row]) -> None:
         if len(rows) == 1:
             self._insert_rows(cursor, into, rows)
         else:
-            self._all(cursor, f"{into.head} SELECT * FROM ({{rows}}) WHERE column1 IS NOT NULL", rows)
+            self._all(cursor, many, rows)
 
-    def _all(self, cursor: Any, sql: str, rows: Sequence[Row]) -> int:
+    def _all(self, cursor: Any, many: _Many, rows: Sequence[Row]) -> int:
         """Execute a statement over many rows, as few times as that can be done; return how many it has changed."""
         changed = 0
         for first in range(0, len(rows), _MOST_ROWS):
             some = rows[first : first + _MOST_ROWS]
+            once, values = many.part(some)
             # Rows of nulls, which no statement minds, make a round number: the driver keeps statements prepared.
             step = 1 if len(some) == 1 else 8 if len(some) <= 64 else 64
             missing = -len(some) % step
-            values = [value for row in some for value in row]
-            values += [None] * (missing * len(rows[0]))
-            changed += self._execute(cursor, _with_rows(sql, len(some) + missing, len(rows[0])), values).rowcount
+            values += [None] * (missing * (many.width - len(once)))
+            sql = _with_rows(many, len(some) + missing, bool(once))
+            changed += self._execute(cursor, sql, [*once, *values]).rowcount
         return changed
 
     def _fetch(self, cursor: Any, sql: str, parameters: Sequence[object]) -> list[list[Any]]:
@@ -289,6 +336,10 @@ def _native(sql: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def _with_rows(sql: str, rows: int, columns: int) -> str:
-    row = f"({', '.join(['%s'] * columns)})"
-    return sql.replace("{rows}", f"VALUES {', '.join([row] * rows)}")
+def _with_rows(many: _Many, rows: int, once: bool) -> str:
+    """Return a statement over a number of rows."""
+    passed = many.alike if once else ()
+    numbers = iter(range(1, many.width + 1))
+    places = ["%s" if number in passed else f"v.column{next(numbers)}" for number in range(many.width)]
+    row = f"({', '.join(['%s'] * (many.width - len(passed)))})"
+    return many.sql.format(*places, rows=f"(VALUES {', '.join([row] * rows)}) AS v")
