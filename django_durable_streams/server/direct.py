@@ -153,8 +153,8 @@ class DirectProtocol(HttpToolsProtocol):
             super().data_received(data)
             return
         begin = end + len(heads.END)
-        if not head.content_length and begin == len(data):
-            self._answer(head, b"")
+        if len(data) - begin == head.content_length:
+            self._answer(head, data[begin:])
             return
         self._head = head
         self._missing = head.content_length
