@@ -75,14 +75,13 @@ class Batch:
         Args:
             wait: whether to wait for rows that others hold; `held` are paths to leave alone in any case.
         """
-        paths = {operation.path for operation in operations}
-        paths.update(op.fork.source for op in operations if type(op) is Create and op.fork is not None)
+        paths, producers = _wanted(operations)
         if held:
             self._locked.update(held)
             paths.difference_update(held)
             if not paths:
                 return
-        producers = {(path, name) for path, name in map(_producer, operations) if name is not None and path in paths}
+            producers = {(path, name) for path, name in producers if path in paths}
         states = self._recall(paths, producers)
         paths.difference_update(states)
         if paths:
@@ -343,25 +342,38 @@ def _number(created: list[StreamState], numbers: Iterable[tuple[int, str]]) -> N
             by_path[path].id = stream_id
 
 
-def _producer(operation: Operation) -> tuple[str, str | None]:
-    """Return an operation's path, and the id of the producer that it names."""
-    if type(operation) is Append and operation.producer is not None:
-        return operation.path, operation.producer.id
-    return operation.path, operation.producer_id if type(operation) is TakeOver else None
+def _wanted(operations: Iterable[Operation]) -> tuple[set[str], set[tuple[str, str]]]:
+    """Return the paths of all streams that operations name, and the paths and ids of producers."""
+    paths: set[str] = set()
+    producers: set[tuple[str, str]] = set()
+    for operation in operations:
+        paths.add(operation.path)
+        if type(operation) is Append:
+            if operation.producer is not None:
+                producers.add((operation.path, operation.producer.id))
+        elif type(operation) is Create:
+            if operation.fork is not None:
+                paths.add(operation.fork.source)
+        elif type(operation) is TakeOver:
+            producers.add((operation.path, operation.producer_id))
+    return paths, producers
 
 
 def _chunks(states: Iterable[StreamState], now: Any) -> list[tuple[Any, ...]]:
-    return [
-        (state.id, *chunk, now)
-        for state in states
-        if state.ends
-        for chunk in rows.chunks(state.start, state.data, state.ends)
-    ]
+    found: list[tuple[Any, ...]] = []
+    for state in states:
+        ends = state.ends
+        if len(ends) == 1:
+            found.append((state.id, state.start, ends[0], state.data[0], b"", now))
+        elif ends:
+            found += [(state.id, *chunk, now) for chunk in rows.chunks(state.start, state.data, ends)]
+    return found
 
 
 def _update(state: StreamState, now: Any, moment: Any) -> tuple[Any, ...]:
+    deadline = moment(state.deadline) if state.deadline is not None else None
     appended_at = now if state.ends else None
-    return state.tail, state.closed, state.closed_by, state.last_seq, moment(state.deadline), appended_at, state.id
+    return state.tail, state.closed, state.closed_by, state.last_seq, deadline, appended_at, state.id
 
 
 def _insert(state: StreamState, now: Any, moment: Any) -> tuple[Any, ...]:
@@ -374,8 +386,8 @@ def _insert(state: StreamState, now: Any, moment: Any) -> tuple[Any, ...]:
         state.closed_by,
         state.last_seq,
         state.ttl,
-        moment(state.expires_at),
-        moment(state.deadline),
+        moment(state.expires_at) if state.expires_at is not None else None,
+        moment(state.deadline) if state.deadline is not None else None,
         state.source_id,
         state.fork_position,
         None if state.lineage is None else json.dumps(state.lineage),

@@ -11,15 +11,12 @@ MAX_CHUNK_BYTES = 1024 * 1024
 
 
 def chunks(start: int, appends: Sequence[bytes], ends: Sequence[int]) -> Iterator[tuple[int, int, bytes, bytes]]:
-    """Yield (start, end, data, ends) of the chunks for some appends: one, or several where it is much.
+    """Yield (start, end, data, ends) of the chunks for several appends: one, or more where it is much.
 
     Args:
         start: position of the first byte.
         ends: position after each append.
     """
-    if len(ends) == 1:
-        yield start, ends[0], appends[0], b""
-        return
     first = 0
     for last, end in enumerate(ends):
         if last > first and end - start > MAX_CHUNK_BYTES:

@@ -207,7 +207,8 @@ class StreamState:
         if operation.close:
             self.closed = True
             self.closed_by = _signature(claim) if claim is not None else ""
-        self.deadline = lifetime.deadline(self.ttl, self.expires_at, now)
+        if self.ttl is not None:
+            self.deadline = lifetime.deadline(self.ttl, self.expires_at, now)
         self.changed = True
         if claim is None:
             return Appended(self.tail, self.closed)
