@@ -23,6 +23,9 @@ _REQUEST_LINE = re.compile(
 )
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
 
+# What is another one each time, in heads that are the same but for it.
+_COUNTED = re.compile(rb"\r\n(producer-seq):[\t ]*([0-9]+)[\t ]*(?=\r\n|\Z)", re.IGNORECASE)
+
 # What asks for more than to read one request and to answer it, or says who is behind a proxy.
 _LEFT_ALONE = frozenset(
     {
@@ -53,6 +56,9 @@ def read(head: bytes) -> Head | None:
 
     None is what is malformed, what comes twice, what closes or upgrades the connection, and bodies without a length.
     """
+    counted = _COUNTED.search(head) if head.startswith(b"POST") else None
+    if counted is not None:
+        return _with_count(read(head[: counted.start()] + head[counted.end() :]), counted[1].lower(), counted[2])
     line, _, rest = head.partition(b"\r\n")
     request = _REQUEST_LINE.fullmatch(line)
     fields = _read_headers(rest)
@@ -61,6 +67,13 @@ def read(head: bytes) -> Head | None:
     method, raw_path, query = request.groups(default=b"")
     path = raw_path.decode("ascii")
     return Head(method.decode("ascii"), unquote(path) if "%" in path else path, query, *fields)
+
+
+def _with_count(head: Head | None, name: bytes, value: bytes) -> Head | None:
+    if head is None or name in head.headers:
+        return None
+    method, path, query, fields, length = head
+    return Head(method, path, query, {**fields, name: value}, length)
 
 
 @lru_cache(maxsize=1024)
