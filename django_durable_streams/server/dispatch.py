@@ -15,7 +15,7 @@ from ..protocol.errors import DurableStreamsError
 from .coroutines import start
 from .cors import common_headers, policy
 from .handlers import Handler, handler_for
-from .messages import ClientDisconnected, EventStream, Request, Response, Work, error_response
+from .messages import ANSWERS, ClientDisconnected, EventStream, Request, Response, Work, error_response
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +68,7 @@ def conclude(request: Request, value: object) -> Response | EventStream | Work:
         outcome = handler_for(request.method).answer(request, engine_for(), value)
     except Exception as error:
         return _failed(request, error)
-    if isinstance(outcome, Response | EventStream):
-        return _completed(request, outcome)
-    return _whatever_happens(request, outcome)
+    return _completed(request, outcome) if isinstance(outcome, ANSWERS) else _whatever_happens(request, outcome)
 
 
 def needs_task() -> bool:
@@ -113,7 +111,7 @@ async def _handle(request: Request, handler: Handler) -> Response | EventStream:
             handler.fill(request, task, request.body)
     value = await (engine.look(task.path, task.position) if isinstance(task, Look) else engine.write(task))
     outcome = handler.answer(request, engine, value)
-    return outcome if isinstance(outcome, Response | EventStream) else await outcome
+    return outcome if isinstance(outcome, ANSWERS) else await outcome
 
 
 def _is_json(request: Request) -> bool:
@@ -137,6 +135,6 @@ def _failed(request: Request, error: Exception) -> Response | EventStream:
 
 
 def _completed(request: Request, response: Response | EventStream) -> Response | EventStream:
-    if isinstance(response, Response) and response.sent:
+    if response.sent:
         return response
     return response.with_headers(common_headers(request))

@@ -212,6 +212,8 @@ class EventStream:
 
     __slots__ = ("headers", "reader", "status")
 
+    sent = False
+
     def __init__(self, header_list: list[Header], reader: SseReader) -> None:
         self.status = 200
         self.headers = header_list
@@ -222,6 +224,8 @@ class EventStream:
         self.headers += added
         return self
 
+
+ANSWERS = (Response, EventStream)
 
 Work = Coroutine[Any, Any, Response | EventStream]
 """What leads to a response, where that has to wait for something."""

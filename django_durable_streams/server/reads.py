@@ -18,7 +18,7 @@ from ..protocol.errors import InvalidOffset, InvalidParameter, LiveModeUnsupport
 from ..store import lifetime
 from .cors import common_headers
 from .live import LongPoll, SseReader
-from .messages import EventStream, Header, Request, Response, Work
+from .messages import ANSWERS, EventStream, Header, Request, Response, Work
 from .shutdown import watch_signals
 
 _CLOSED: Header = (headers.STREAM_CLOSED, b"true")
@@ -83,7 +83,7 @@ def answer_read(request: Request, engine: Engine, view: View) -> Response | Even
 async def _touch_and_answer(request: Request, engine: Engine, view: View) -> Response | EventStream:
     await engine.touch(view.info.path)
     answer = _answer_read(request, engine, view)
-    return answer if isinstance(answer, Response | EventStream) else await answer
+    return answer if isinstance(answer, ANSWERS) else await answer
 
 
 def _answer_read(request: Request, engine: Engine, view: View) -> Response | EventStream | Work:
