@@ -51,8 +51,15 @@ IDLE_SECONDS = 60.0
 """A lane without work gives its database connection back after this time."""
 
 
+SEVERAL = 4
+"""A turn of an event loop that brings so many tasks lets those wait for the next turn's."""
+
+MORE_TURNS = 2
+"""How often that is done, at the most."""
+
+
 class Parcel(Generic[T]):
-    """What one event loop has asked of a lane within one turn of the loop, and who is given what becomes of it."""
+    """What one event loop asks of a lane together, and who is given what becomes of it."""
 
     __slots__ = ("loop", "receivers", "tasks")
 
@@ -84,8 +91,10 @@ class Errand:
 class Lane(Generic[T]):
     """A thread with one database connection and a queue.
 
-    An event loop hands over what its requests want in parcels, one for each turn of the loop: the thread is woken once
-    for all of them, and answers them with one call into the loop.
+    An event loop hands over what its requests want in parcels: the thread is woken once for all of them, and answers
+    them with one call into the loop. A parcel has what one turn of the loop has brought or, where that is several
+    tasks, what the next two bring as well. Clients that were answered together come back one after the other, and a
+    batch for the first few of them would have all the others wait for it.
 
     Args:
         name: of the thread.
@@ -159,8 +168,12 @@ class Lane(Generic[T]):
         self._queue.put(None)
         self._thread.join()
 
-    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._queue.put(self._open.pop(loop))
+    def _hand_over(self, loop: asyncio.AbstractEventLoop, before: int = 0, turns: int = 0) -> None:
+        count = len(self._open[loop].tasks)
+        if count - before >= SEVERAL and turns < MORE_TURNS:
+            loop.call_soon(self._hand_over, loop, count, turns + 1)
+        else:
+            self._queue.put(self._open.pop(loop))
 
     def _run(self) -> None:
         try:

@@ -1,0 +1,59 @@
+"""What an event loop hands over to a lane together."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from django_durable_streams.engine import engine_for
+from django_durable_streams.engine.lane import MORE_TURNS, SEVERAL, Lane
+
+
+class Recorded(Lane[int]):
+    """A lane that doubles numbers, one parcel in a batch, and notes how many there were in each."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        super().__init__("test", engine_for().pulse.line(), self._double, queue_size=1000, batch_size=1)
+
+    def _double(self, numbers: Sequence[int]) -> Sequence[int]:
+        self.sizes.append(len(numbers))
+        return [2 * number for number in numbers]
+
+
+@pytest.fixture
+def lane(engines: None) -> Iterator[Recorded]:
+    lane = Recorded()
+    yield lane
+    lane.stop()
+
+
+async def sizes_of(lane: Recorded, *turns: int) -> list[int]:
+    """Submit so many tasks in each turn of the loop, and return how many were in each parcel."""
+    replies = []
+    for count in turns:
+        replies += [lane.submit(number) for number in range(count)]
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*replies) == [2 * number for count in turns for number in range(count)]
+    return lane.sizes
+
+
+async def test_what_comes_in_one_turn_goes_together(lane: Recorded) -> None:
+    assert await sizes_of(lane, 10 * SEVERAL) == [10 * SEVERAL]
+
+
+async def test_those_who_come_right_behind_several_go_with_them(lane: Recorded) -> None:
+    assert await sizes_of(lane, SEVERAL, SEVERAL, 1) == [2 * SEVERAL + 1]
+
+
+async def test_few_wait_for_nobody(lane: Recorded) -> None:
+    assert await sizes_of(lane, 1, SEVERAL - 1, SEVERAL - 1) == [1, SEVERAL - 1, SEVERAL - 1]
+
+
+async def test_nobody_waits_for_more_than_some_turns(lane: Recorded) -> None:
+    whole = (MORE_TURNS + 1) * SEVERAL
+    assert await sizes_of(lane, *[SEVERAL] * 2 * (MORE_TURNS + 1)) == [whole, whole]
+
+
+async def test_a_parcel_that_several_are_in_goes_when_nobody_follows(lane: Recorded) -> None:
+    assert await sizes_of(lane, SEVERAL, 0, 0, 0, 1) == [SEVERAL, 1]
