@@ -152,13 +152,13 @@ class DirectProtocol(HttpToolsProtocol):
         if head is None or not self._is_ours(head):
             super().data_received(data)
             return
-        begin = end + len(heads.END)
-        if len(data) - begin == head.content_length:
-            self._answer(head, data[begin:])
+        body = data[end + len(heads.END) :]
+        if len(body) == head.content_length:
+            self._answer(head, body)
             return
         self._head = head
         self._missing = head.content_length
-        self._take_body(data[begin:])
+        self._take_body(body)
 
     def _is_ours(self, head: heads.Head) -> bool:
         return head.path.startswith(self.prefix) and head.content_length <= config().max_append_bytes

@@ -49,7 +49,7 @@ def begin(request: Request, receiver: Receiver) -> Response | EventStream | Work
             admission = start(guard.admit(request))
             if admission is not None:
                 return _whatever_happens(request, _handle_then(admission, request, handler))
-        if len(body) >= BIG_BODY and _is_json(request):
+        if _takes_long(request, body):
             return _whatever_happens(request, _handle(request, handler))
         task = handler.ask(request)
         if handler.fill is not None:
@@ -105,7 +105,7 @@ async def _handle(request: Request, handler: Handler) -> Response | EventStream:
     if handler.fill is not None:
         if request.body is None:
             request.body = await request.read_body()
-        if len(request.body) >= BIG_BODY and _is_json(request):
+        if _takes_long(request, request.body):
             await asyncio.to_thread(handler.fill, request, task, request.body)
         else:
             handler.fill(request, task, request.body)
@@ -114,8 +114,9 @@ async def _handle(request: Request, handler: Handler) -> Response | EventStream:
     return outcome if isinstance(outcome, ANSWERS) else await outcome
 
 
-def _is_json(request: Request) -> bool:
-    return content.is_json(request.headers.get(headers.CONTENT_TYPE, b"").decode("latin-1"))
+def _takes_long(request: Request, body: bytes) -> bool:
+    """Whether a body takes long to prepare."""
+    return len(body) >= BIG_BODY and content.is_json(headers.text(request.headers.get(headers.CONTENT_TYPE, b"")))
 
 
 async def _whatever_happens(request: Request, work: Work) -> Response | EventStream:

@@ -24,7 +24,7 @@ _REQUEST_LINE = re.compile(
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
 
 # What is another one each time, in heads that are the same but for it.
-_COUNTED = re.compile(rb"\r\n(producer-seq):[\t ]*([0-9]+)[\t ]*(?=\r\n|\Z)", re.IGNORECASE)
+_COUNTED = re.compile(rb"\r\nproducer-seq:[\t ]*([0-9]+)[\t ]*(?=\r\n|\Z)", re.IGNORECASE)
 
 # What asks for more than to read one request and to answer it, or says who is behind a proxy.
 _LEFT_ALONE = frozenset(
@@ -57,8 +57,16 @@ def read(head: bytes) -> Head | None:
     None is what is malformed, what comes twice, what closes or upgrades the connection, and bodies without a length.
     """
     counted = _COUNTED.search(head) if head.startswith(b"POST") else None
-    if counted is not None:
-        return _with_count(read(head[: counted.start()] + head[counted.end() :]), counted[1].lower(), counted[2])
+    if counted is None:
+        return _read(head)
+    rest = _read_again(head[: counted.start()] + head[counted.end() :])
+    if rest is None or headers.PRODUCER_SEQ in rest.headers:
+        return None
+    method, path, query, fields, length = rest
+    return Head(method, path, query, {**fields, headers.PRODUCER_SEQ: counted[1]}, length)
+
+
+def _read(head: bytes) -> Head | None:
     line, _, rest = head.partition(b"\r\n")
     request = _REQUEST_LINE.fullmatch(line)
     fields = _read_headers(rest)
@@ -69,11 +77,7 @@ def read(head: bytes) -> Head | None:
     return Head(method.decode("ascii"), unquote(path) if "%" in path else path, query, *fields)
 
 
-def _with_count(head: Head | None, name: bytes, value: bytes) -> Head | None:
-    if head is None or name in head.headers:
-        return None
-    method, path, query, fields, length = head
-    return Head(method, path, query, {**fields, name: value}, length)
+_read_again = lru_cache(maxsize=1024)(_read)
 
 
 @lru_cache(maxsize=1024)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from ..conf import config
-from ..protocol import headers, paths
+from ..protocol import headers, offsets, paths
 from ..protocol.errors import (
     DurableStreamsError,
     InvalidHeader,
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .live import SseReader
 
 Header = tuple[bytes, bytes]
+
+CLOSED: Header = (headers.STREAM_CLOSED, b"true")
 
 
 class ClientDisconnected(Exception):
@@ -229,6 +231,17 @@ ANSWERS = (Response, EventStream)
 
 Work = Coroutine[Any, Any, Response | EventStream]
 """What leads to a response, where that has to wait for something."""
+
+
+def stream_headers(content_type: str, tail: int, *, closed: bool) -> list[Header]:
+    """Return the headers that say what a stream is like."""
+    found = [
+        (headers.CONTENT_TYPE, content_type.encode("latin-1")),
+        (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(tail)),
+    ]
+    if closed:
+        found.append(CLOSED)
+    return found
 
 
 def error_response(error: DurableStreamsError) -> Response:

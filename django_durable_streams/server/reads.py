@@ -18,10 +18,9 @@ from ..protocol.errors import InvalidOffset, InvalidParameter, LiveModeUnsupport
 from ..store import lifetime
 from .cors import common_headers
 from .live import LongPoll, SseReader
-from .messages import ANSWERS, EventStream, Header, Request, Response, Work
+from .messages import ANSWERS, CLOSED, EventStream, Header, Request, Response, Work, stream_headers
 from .shutdown import watch_signals
 
-_CLOSED: Header = (headers.STREAM_CLOSED, b"true")
 _UP_TO_DATE: Header = (headers.STREAM_UP_TO_DATE, b"true")
 _NO_STORE: Header = (headers.CACHE_CONTROL, caching.NO_STORE)
 _NO_CACHE: Header = (headers.CACHE_CONTROL, caching.NO_CACHE)
@@ -41,13 +40,7 @@ def ask_head(request: Request) -> Look:
 def answer_head(request: Request, engine: Engine, view: View) -> Response:
     """Answer a HEAD."""
     info = view.info
-    found: list[Header] = [
-        (headers.CONTENT_TYPE, info.content_type.encode("latin-1")),
-        (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(info.tail)),
-        _NO_STORE,
-    ]
-    if info.closed:
-        found.append(_CLOSED)
+    found = [*stream_headers(info.content_type, info.tail, closed=info.closed), _NO_STORE]
     if info.ttl is not None:
         found.append((headers.STREAM_TTL, b"%d" % info.ttl))
     if info.expires_at is not None:
@@ -216,7 +209,7 @@ def _position_headers(view: View) -> list[Header]:
     if view.up_to_date:
         found.append(_UP_TO_DATE)
         if view.closed:
-            found.append(_CLOSED)
+            found.append(CLOSED)
     return found
 
 

@@ -13,9 +13,8 @@ from ..protocol import content, headers, offsets, paths
 from ..protocol.errors import DurableStreamsError, EmptyAppend, InvalidHeader, InvalidOffset
 from ..protocol.producers import ProducerClaim
 from ..store.operations import Append, Appended, Create, Created, Delete, Done, Fork
-from .messages import Header, Request, Response
+from .messages import CLOSED, Header, Request, Response, stream_headers
 
-_CLOSED: Header = (headers.STREAM_CLOSED, b"true")
 _EMPTY: Header = (headers.CONTENT_LENGTH, b"0")
 
 
@@ -43,13 +42,7 @@ def fill_create(request: Request, operation: Create, body: bytes) -> None:
 
 def answer_create(request: Request, engine: Engine, result: Created) -> Response:
     """Answer a PUT."""
-    found: list[Header] = [
-        (headers.CONTENT_TYPE, result.content_type.encode("latin-1")),
-        (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.tail)),
-        _EMPTY,
-    ]
-    if result.closed:
-        found.append(_CLOSED)
+    found = [*stream_headers(result.content_type, result.tail, closed=result.closed), _EMPTY]
     if result.created:
         found.append((headers.LOCATION, request.url()))
     return Response(201 if result.created else 200, found)
@@ -87,7 +80,7 @@ def answer_append(request: Request, engine: Engine, result: Appended) -> Respons
     """Answer a POST."""
     found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.tail))]
     if result.closed:
-        found.append(_CLOSED)
+        found.append(CLOSED)
     if result.producer_epoch is None:
         return Response(204, found)
     found.append((headers.PRODUCER_EPOCH, b"%d" % result.producer_epoch))

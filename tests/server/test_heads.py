@@ -49,6 +49,12 @@ def test_what_counts_up_is_read_anew_and_the_rest_is_remembered() -> None:
         assert (found.path, found.headers[b"a"], found.content_length) == ("/a", b"b", 1)
 
 
+def test_a_head_is_remembered_once_however_often_it_counts() -> None:
+    heads.read.cache_clear()
+    assert heads.read(head(*[b"Producer-Seq: 1"] * 400, request=b"POST /a HTTP/1.1")) is None
+    assert heads.read.cache_info().currsize == 1
+
+
 @pytest.mark.parametrize(
     "data",
     [
