@@ -7,7 +7,6 @@ the number of operations.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from operator import attrgetter
@@ -19,10 +18,10 @@ from django.utils import timezone
 from ..models import Stream
 from ..protocol.errors import DurableStreamsError, SourceGone, StreamExists, StreamGone, StreamNotFound
 from ..protocol.producers import ProducerState
-from . import forking, rows
+from . import forking, saving
 from .known import KnownStreams
 from .operations import Append, Commit, Create, Delete, Done, Fork, Operation, Result, TakeOver
-from .sql import Statements, statements
+from .sql import statements
 from .state import StreamState
 
 
@@ -243,16 +242,21 @@ class Batch:
         if self._softly:
             sql.soft_delete_streams(cursor, now, [state.id for state in self._softly])
         if created:
-            numbers = sql.insert_streams(cursor, [_insert(state, now, moment) for state in created], self._unseen)
+            inserts = [saving.stream_insert(state, now, moment) for state in created]
+            numbers = sql.insert_streams(cursor, inserts, self._unseen)
             if any(state.ends or state.changed_producers for state in created):
                 _number(created, numbers)  # their rows refer to them
         if changed:
-            sql.update_streams(cursor, [_update(state, now, moment) for state in changed])
+            sql.update_streams(cursor, [saving.stream_update(state, now, moment) for state in changed])
         written = [*changed, *created]
-        chunks = _chunks(written, now)
+        chunks = saving.chunks(written, now)
         if chunks:
             sql.insert_chunks(cursor, chunks)
-        _save_producers(cursor, sql, written, now)
+        new, known = saving.producers(written, now)
+        if new:
+            sql.insert_producers(cursor, new)
+        if known:
+            sql.update_producers(cursor, known)
         if changed and self._known is not None and self._version is None:
             self._version = sql.version_written(cursor)
         self._written += written
@@ -270,11 +274,12 @@ class Batch:
         states = sorted(self._streams.values(), key=attrgetter("id"))
         if not all(state.changed for state in states):
             return False
+        _, producers = saving.producers(states, now)  # none is new: all were remembered
         self._found = self._sql.update_remembered(
             self._cursor,
-            [(*_update(state, now, moment), state.version, state.start) for state in states],
-            _chunks(states, now),
-            [(*state.producers[name], now, state.id, name) for state in states for name in state.changed_producers],
+            [(*saving.stream_update(state, now, moment), state.version, state.start) for state in states],
+            saving.chunks(states, now),
+            producers,
         )
         return True
 
@@ -357,55 +362,3 @@ def _wanted(operations: Iterable[Operation]) -> tuple[set[str], set[tuple[str, s
         elif type(operation) is TakeOver:
             producers.add((operation.path, operation.producer_id))
     return paths, producers
-
-
-def _chunks(states: Iterable[StreamState], now: Any) -> list[tuple[Any, ...]]:
-    found: list[tuple[Any, ...]] = []
-    for state in states:
-        ends = state.ends
-        if len(ends) == 1:
-            found.append((state.id, state.start, ends[0], state.data[0], b"", now))
-        elif ends:
-            found += [(state.id, *chunk, now) for chunk in rows.chunks(state.start, state.data, ends)]
-    return found
-
-
-def _update(state: StreamState, now: Any, moment: Any) -> tuple[Any, ...]:
-    deadline = moment(state.deadline) if state.deadline is not None else None
-    appended_at = now if state.ends else None
-    return state.tail, state.closed, state.closed_by, state.last_seq, deadline, appended_at, state.id
-
-
-def _insert(state: StreamState, now: Any, moment: Any) -> tuple[Any, ...]:
-    return (
-        state.path,
-        state.content_type,
-        state.tail,
-        0,
-        state.closed,
-        state.closed_by,
-        state.last_seq,
-        state.ttl,
-        moment(state.expires_at) if state.expires_at is not None else None,
-        moment(state.deadline) if state.deadline is not None else None,
-        state.source_id,
-        state.fork_position,
-        None if state.lineage is None else json.dumps(state.lineage),
-        now,
-        now if state.ends else None,
-    )
-
-
-def _save_producers(cursor: Any, sql: Statements, states: Iterable[StreamState], now: Any) -> None:
-    new = []
-    known = []
-    for state in states:
-        for name, is_new in state.changed_producers.items():
-            if is_new:
-                new.append((state.id, name, *state.producers[name], now))
-            else:
-                known.append((*state.producers[name], now, state.id, name))
-    if new:
-        sql.insert_producers(cursor, new)
-    if known:
-        sql.update_producers(cursor, known)
