@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Permission, User
-from django.db import connection
+from django.db import connection, transaction
 from django.test import AsyncClient, Client
 
 from django_durable_streams.engine.engine import running_engines
@@ -44,6 +44,22 @@ class TestInsideATransaction:
         assert {
             name for name in {thread.name for thread in threading.enumerate()} - before if "durable" in name
         } == set()
+
+    def test_requests_see_what_python_has_done_since_the_last_one(self, inline: None) -> None:
+        streams = [Stream.objects.create(path=path, content_type=TEXT) for path in ("a", "b", "c")]
+
+        async def post(path: str) -> int:
+            return (await StreamClient().post(path, b"x", content_type=TEXT)).status
+
+        assert [async_to_sync(post)(stream.path) for stream in streams] == [204, 204, 204]
+        streams[0].close()
+        streams[1].delete()
+        with transaction.atomic():
+            streams[2].append("y")
+            assert async_to_sync(post)("c") == 204
+            transaction.set_rollback(True)
+        assert [async_to_sync(post)(path) for path in ("a", "b", "c")] == [409, 404, 204]
+        assert list(streams[2].read()) == ["x", "x"]
 
     def test_live_readers_get_what_comes_by_http_and_from_python(self, inline: None) -> None:
         stream = Stream.objects.create(path="a", content_type="application/json")
