@@ -13,6 +13,7 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 
 from ..models import Chunk, Stream
+from ..store import recent
 
 if TYPE_CHECKING:
     _Paginator = Paginator[Stream]
@@ -75,10 +76,15 @@ class StreamChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         ids = list(self.result_list.values_list("pk", flat=True))
-        chunks = Chunk.objects.filter(stream_id=OuterRef("pk")).order_by().values("stream_id")
-        count = Subquery(chunks.annotate(count=Count("pk")).values("count"), output_field=IntegerField())
-        page = self.queryset.filter(pk__in=ids).annotate(chunk_count=Coalesce(count, 0))
-        self.result_list = list(page)
+        page = self.queryset.filter(pk__in=ids)
+        self.result_list = list(page.annotate(chunk_count=_count(Chunk.objects.all()) + _count(recent.chunks(page.db))))
+
+
+def _count(chunks: QuerySet[Any]) -> Coalesce:
+    """Return how many of some chunks a stream has, for a query of streams."""
+    of_stream = chunks.filter(stream_id=OuterRef("pk")).order_by().values("stream_id")
+    count = Subquery(of_stream.annotate(count=Count("pk")).values("count"), output_field=IntegerField())
+    return Coalesce(count, 0)
 
 
 def beginning_with(queryset: QuerySet[Stream], prefix: str) -> QuerySet[Stream]:

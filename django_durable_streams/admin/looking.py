@@ -14,7 +14,7 @@ from ..models import Chunk, Producer, Stream
 from ..protocol import content, offsets
 from ..protocol.errors import InvalidOffset
 from ..protocol.segments import Message
-from ..store import browsing, reading
+from ..store import browsing, reading, recent
 from ..store.info import StreamInfo
 from .base import StreamPages, of_stream
 from .forms import AppendForm
@@ -86,7 +86,7 @@ class Looking(StreamPages):
             kind=Kind.of(stream.content_type),
             own_bytes=stream.tail_position - (stream.fork_position or 0),
             fork_offset=None if stream.fork_position is None else offsets.encode(stream.fork_position),
-            chunks=Chunk.objects.using(self.alias).filter(stream=stream).values("pk")[:MAX_COUNTED].count(),
+            chunks=self._count_chunks(stream),
             max_counted=MAX_COUNTED,
             page=page,
             page_messages=PAGE_MESSAGES,
@@ -101,6 +101,11 @@ class Looking(StreamPages):
             may_fork=state.is_alive and self.may(request, "add", stream),
             may_delete=state is not State.KEPT and self.may(request, "delete", stream),
         )
+
+    def _count_chunks(self, stream: Stream) -> int:
+        """Return how many chunks a stream has: MAX_COUNTED, if there are more."""
+        tables = (Chunk.objects.using(self.alias), recent.chunks(self.alias))
+        return min(sum(found.filter(stream=stream).values("pk")[:MAX_COUNTED].count() for found in tables), MAX_COUNTED)
 
     def _append_form(self, form: AppendForm) -> Any:
         return self.admin_form(form, [(_("Append"), {"fields": ["text", "file", "close"]})])

@@ -45,6 +45,7 @@ class Applier:
         lock_ms: how long to wait for locks, in milliseconds.
         held: returns those of some paths whose operations are LOCKED in any case.
         waits: is called before it waits for anybody or anything, the commit at the latest.
+        is_busy: returns whether so much is appended that small chunks should wait to be gathered.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Applier:
         lock_ms: int,
         held: Callable[[Iterable[str]], Collection[str]] = nothing_held,
         waits: Callable[[], None] | None = None,
+        is_busy: Callable[[], bool] = bool,
     ) -> None:
         self.line = line
         self._pulse = pulse
@@ -64,6 +66,7 @@ class Applier:
         self._lock_ms = lock_ms
         self._held = held
         self._waits = waits
+        self._is_busy = is_busy
         self._known = KnownStreams()
 
     def apply(self, operations: Sequence[Operation], *, wait: bool = False) -> Sequence[object]:
@@ -112,6 +115,7 @@ class Applier:
                     held=held,
                     lock_ms=self._lock_ms,
                     known=self._known,
+                    recent=self._is_busy(),
                     waits=self._waits,
                 )
         except writing.CommitUncertain as error:

@@ -57,13 +57,20 @@ class Engine:
         is_one = connections[using].vendor == "sqlite"
         lanes = 1 if is_one else max(settings.write_lanes, 1)
         self.pulse = Pulse(using)
+        growth = GrowthLog(gathers=is_one)
         self._writers = [
-            WriteLane(f"durable-streams-write-{number}", self.pulse, settings.queue_size, self._committed, turn(using))
+            WriteLane(
+                f"durable-streams-write-{number}",
+                self.pulse,
+                settings.queue_size,
+                self._committed,
+                turn(using),
+                growth.is_busy,
+            )
             for number in range(lanes)
         ]
         # What its connection remembers is gone when another one has written; and it works on this process's own time.
         write = self._writers[0].write if is_one else None
-        growth = GrowthLog(remembers=is_one)
         self._housekeeper = Housekeeper(self.pulse, self._expired, turn(using), growth, write)
         self._reader = ReadLane(
             "durable-streams-read",

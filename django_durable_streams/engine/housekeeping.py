@@ -1,4 +1,4 @@
-"""Work that nobody waits for: ending expired streams, deleting the rows of removed ones, merging small chunks."""
+"""Work that nobody waits for: ending expired streams, deleting removed ones' rows, gathering and merging chunks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 from django.db import Error
 
-from ..store import compaction, removal
+from ..store import compaction, recent, removal
 from ..store.operations import Commit
 from ..store.turns import Turn
 from .growth import GrowthLog
@@ -33,7 +33,7 @@ REST = 30
 """How many times as long as it merges this thread then rests: what people wait for, reads too, comes first."""
 
 BUSY_REST = 6
-"""The same for what a busy process puts together, which must not fall behind."""
+"""The same for what busy processes leave to be gathered, which must not fall behind."""
 
 
 class Housekeeper:
@@ -115,20 +115,23 @@ class Housekeeper:
             self._publish(commits)
         while self._do(removal.collect, self._using):
             pass
-        self._put_together()
+        self._gather()
         self._compact()
         while self._do(removal.purge, self._using) and not self._stopping:
             Event().wait(PAUSE)
 
-    def _put_together(self) -> None:
-        for runs in compaction.together(self._growth.take_runs()):
+    def _gather(self) -> None:
+        with self._line:
+            due = recent.due(self._using)
+        for number in due:
             if self._stopping:
                 return
-            with _resting(BUSY_REST):
-                if self._write(partial(compaction.replace, self._using, runs)):
-                    self._growth.put_together(runs)
-                else:
-                    self._growth.note({run.stream_id for run in runs})
+            with self._line:
+                portions = list(recent.portions(self._using, number))
+            for portion in portions:
+                with _resting(BUSY_REST):
+                    if self._write(partial(recent.gather, self._using, portion)):
+                        self._growth.gathered(portion.stream_ids)
 
     def _compact(self) -> None:
         for spans in compaction.portions(self._using, self._growth.take_crowded()):
@@ -138,7 +141,7 @@ class Housekeeper:
                 with self._line:
                     mergers = compaction.read(self._using, spans)
                 self._write(partial(compaction.merge, self._using, mergers))
-            self._put_together()  # meanwhile there may be more
+            self._gather()  # meanwhile there may be more
 
     def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._turn.taken(), self._line:

@@ -34,6 +34,7 @@ class WriteLane(Lane[Operation]):
         pulse: whether the database answers.
         committed: is called in the lane's thread with what a transaction changed, once that is committed.
         turn: held around each transaction: whose turn it is to write, where only one can.
+        is_busy: returns whether so much is appended that small chunks should wait to be gathered.
     """
 
     holds_answers = True
@@ -45,11 +46,12 @@ class WriteLane(Lane[Operation]):
         queue_size: int,
         committed: Callable[[list[Commit]], None],
         turn: Turn,
+        is_busy: Callable[[], bool],
     ) -> None:
         patient = Applier(pulse.line(LOCK_SECONDS), pulse, turn, committed, PATIENT_LOCK_MS)
         self._patience = Patience(f"{name}-patient", patient)
         line = pulse.line(LOCK_SECONDS)
-        self._applier = Applier(line, pulse, turn, committed, LANE_LOCK_MS, self._patience.held, self.tell)
+        self._applier = Applier(line, pulse, turn, committed, LANE_LOCK_MS, self._patience.held, self.tell, is_busy)
         super().__init__(name, line, self._applier.apply, queue_size, BATCH_SIZE)
 
     def write(self, work: Callable[[], object]) -> object:

@@ -39,6 +39,23 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='RecentChunk',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('start', models.PositiveBigIntegerField(verbose_name='start')),
+                ('end', models.PositiveBigIntegerField(verbose_name='end')),
+                ('data', models.BinaryField(verbose_name='data')),
+                ('ends', models.BinaryField(default=b'', help_text="Where each append ends, from the chunk's start: 32-bit little-endian. Empty: one append.", verbose_name='ends')),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created at')),
+                ('block', models.BigIntegerField(verbose_name='block')),
+                ('stream', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='recent_chunks', to='durable_streams.stream', verbose_name='stream')),
+            ],
+            options={
+                'verbose_name': 'recent chunk',
+                'verbose_name_plural': 'recent chunks',
+            },
+        ),
+        migrations.CreateModel(
             name='Producer',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -80,6 +97,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='stream',
             index=models.Index(condition=models.Q(('source__isnull', False)), fields=['source'], name='stream_source'),
+        ),
+        migrations.AddConstraint(
+            model_name='recentchunk',
+            constraint=models.UniqueConstraint(fields=('block', 'stream', 'end'), name='recent_block_stream_end'),
         ),
         migrations.AddConstraint(
             model_name='producer',

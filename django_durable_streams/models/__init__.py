@@ -1,7 +1,7 @@
 """The tables. `store` is the only code that writes them."""
 
-from .chunk import Chunk
+from .chunk import Chunk, RecentChunk
 from .producer import Producer
 from .stream import Stream, StreamQuerySet
 
-__all__ = ["Chunk", "Producer", "Stream", "StreamQuerySet"]
+__all__ = ["Chunk", "Producer", "RecentChunk", "Stream", "StreamQuerySet"]

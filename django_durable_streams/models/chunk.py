@@ -9,16 +9,9 @@ from django.utils.translation import gettext_lazy as _
 from .stream import Stream
 
 
-class Chunk(models.Model):
+class AbstractChunk(models.Model):
     """A range of a stream's bytes, stored as they go on the wire, and where the appends inside it end."""
 
-    stream = models.ForeignKey(
-        Stream,
-        verbose_name=_("stream"),
-        on_delete=models.CASCADE,
-        related_name="chunks",
-        db_index=False,  # the unique constraint below begins with it
-    )
     start = models.PositiveBigIntegerField(_("start"))
     end = models.PositiveBigIntegerField(_("end"))
     data = models.BinaryField(_("data"))
@@ -30,10 +23,57 @@ class Chunk(models.Model):
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
 
     class Meta:
+        abstract = True
+
+
+class Chunk(AbstractChunk):
+    """A chunk where it stays, until it is merged with others."""
+
+    stream = models.ForeignKey(
+        Stream,
+        verbose_name=_("stream"),
+        on_delete=models.CASCADE,
+        related_name="chunks",
+        db_index=False,  # the unique constraint below begins with it
+    )
+
+    class Meta:
         verbose_name = _("chunk")
         verbose_name_plural = _("chunks")
         # By its end: the first chunk that a reader at an offset needs is the first whose end lies past it.
         constraints = [models.UniqueConstraint(fields=["stream", "end"], name="chunk_stream_end")]
+
+    def __str__(self) -> str:
+        return f"{self.stream_id}: {self.start}-{self.end}"
+
+
+class RecentChunk(AbstractChunk):
+    """A chunk that a busy process has appended, until it is gathered with those of its block (`store.recent`).
+
+    Only on SQLite, where what a commit costs is the pages that it changes. The index of all chunks has a page for each
+    stream that has many; that of a block has few for all streams together.
+    """
+
+    BLOCK_BITS = 12
+    """A block is 4,096 ids in a row."""
+
+    MAX_BYTES = 512
+    """Data of a recent chunk. What a larger one takes is much beside its index."""
+
+    block = models.BigIntegerField(_("block"))
+    stream = models.ForeignKey(
+        Stream,
+        verbose_name=_("stream"),
+        on_delete=models.DO_NOTHING,  # `store.removal` sees to it
+        related_name="recent_chunks",
+        db_constraint=False,  # to look for them without a block would be to read them all
+        db_index=False,
+    )
+
+    class Meta:
+        verbose_name = _("recent chunk")
+        verbose_name_plural = _("recent chunks")
+        constraints = [models.UniqueConstraint(fields=["block", "stream", "end"], name="recent_block_stream_end")]
 
     def __str__(self) -> str:
         return f"{self.stream_id}: {self.start}-{self.end}"

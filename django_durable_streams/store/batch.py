@@ -44,13 +44,17 @@ class Batch:
         cursor: the transaction's (see `sql.Statements.transaction`).
         known: what the connection knows of streams already.
         unseen: whether streams are made without having been looked for (see `is_made`).
+        recent: whether what is appended may wait to be gathered (see `recent`).
     """
 
-    def __init__(self, using: str, cursor: Any, known: KnownStreams | None = None, *, unseen: bool = False) -> None:
+    def __init__(
+        self, using: str, cursor: Any, known: KnownStreams | None = None, *, unseen: bool = False, recent: bool = False
+    ) -> None:
         self._using = using
         self._cursor = cursor
         self._known = known
         self._unseen = unseen
+        self._recent = recent
         self._now = timezone.now()
         self._sql = statements(using)
         self._streams: dict[str, StreamState] = {}
@@ -251,7 +255,7 @@ class Batch:
         written = [*changed, *created]
         chunks = saving.chunks(written, now)
         if chunks:
-            sql.insert_chunks(cursor, chunks)
+            sql.insert_chunks(cursor, chunks, self._recent)
         new, known = saving.producers(written, now)
         if new:
             sql.insert_producers(cursor, new)

@@ -6,10 +6,11 @@ What is read is bounded: a page, or a single append where that is larger, with t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 
 from ..models import Chunk
 from ..protocol.segments import Message, Segment
-from . import reading
+from . import reading, recent
 from .cache import SegmentCache
 from .info import StreamInfo
 
@@ -66,14 +67,20 @@ def _reach(info: StreamInfo, position: int, limit: int, using: str) -> tuple[int
 
 def _spans(info: StreamInfo, position: int, using: str) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of the chunks before a position, the nearest first, without their data."""
+    tables = (recent.chunks(using), Chunk.objects.using(using))
     pieces = [piece for piece in info.pieces() if piece.start < min(piece.end, position)]
     for piece in pieces[: -MAX_PIECES - 1 : -1]:
         top = min(piece.end, position)
-        chunks = Chunk.objects.using(using).filter(stream_id=piece.owner).values_list("start", "end")
-        # In two steps, so that the index leads to both, however much lies behind.
-        nearest = chunks.filter(end__gte=top).order_by("end")[:1]
-        others = chunks.filter(end__lt=top, end__gt=piece.start).order_by("-end")[:MAX_CHUNKS]
-        for first, last in [*nearest, *others]:
+        nearest: list[tuple[int, int]] = []
+        others: list[tuple[int, int]] = []
+        # The recent ones first, as they go to the others meanwhile. In two steps each, so that the index leads to both,
+        # however much lies behind.
+        for table in tables:
+            spans = table.filter(stream_id=piece.owner).values_list("start", "end")
+            nearest += spans.filter(end__gte=top).order_by("end")[:1]
+            others += spans.filter(end__lt=top, end__gt=piece.start).order_by("-end")[:MAX_CHUNKS]
+        others.sort(key=itemgetter(1), reverse=True)
+        for first, last in [*sorted(nearest, key=itemgetter(1))[:1], *others[:MAX_CHUNKS]]:
             first, last = max(first, piece.start, info.first_position), min(last, piece.end)
             if first < min(last, top):
                 yield first, last

@@ -10,7 +10,6 @@ than one of them alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
@@ -22,22 +21,6 @@ from .rows import MAX_CHUNK_BYTES, pack_ends, unpack_ends
 from .sql import Row, statements
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Run:
-    """Chunks that this process has appended to a stream one after the other, as it remembers them."""
-
-    stream_id: int
-    start: int
-    chunks: int
-    appends: list[bytes]
-    ends: list[int]
-
-    @property
-    def end(self) -> int:
-        """Position after the last of them."""
-        return self.ends[-1]
 
 
 class Span(NamedTuple):
@@ -65,38 +48,6 @@ PLAN_STREAMS = 64
 """Streams whose chunks are looked at together. Thousands may be due, with hundreds of chunks each."""
 
 
-def together(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    """Yield runs, as many at a time as one transaction should replace."""
-    return _limited(runs, lambda run: run.chunks, lambda run: run.end - run.start)
-
-
-class _Changed(Exception):
-    """The chunks of a run are not what they were."""
-
-
-def replace(using: str, runs: Sequence[Run]) -> bool:
-    """Merge each run into one chunk, in one transaction, without reading what is in it.
-
-    Returns False, with nothing changed, where somebody else has merged or deleted some of the chunks meanwhile. Only
-    for SQLite (see `engine.growth`).
-    """
-    sql = statements(using)
-    now = _now(using)
-    try:
-        with sql.transaction() as cursor:
-            deleted = sql.delete_ranges(cursor, [(run.stream_id, run.start, run.end) for run in runs])
-            if deleted != sum(run.chunks for run in runs):
-                raise _Changed
-            rows: list[Row] = [
-                (run.stream_id, run.start, run.end, b"".join(run.appends), pack_ends(run.start, run.ends), now)
-                for run in runs
-            ]
-            sql.insert_chunks(cursor, rows)
-    except _Changed:
-        return False
-    return True
-
-
 def compact(using: str, stream_ids: Collection[int]) -> int:
     """Merge small chunks of streams, and return how many chunks went into the larger ones."""
     return sum(merge(using, read(using, spans)) for spans in portions(using, stream_ids))
@@ -104,7 +55,7 @@ def compact(using: str, stream_ids: Collection[int]) -> int:
 
 def portions(using: str, stream_ids: Collection[int]) -> Iterator[list[Span]]:
     """Yield what is to be merged in streams, as much at a time as one transaction should."""
-    return _limited(_planned(using, stream_ids), lambda span: len(span.ids), lambda span: span.ends[-1] - span.start)
+    return limited(_planned(using, stream_ids), lambda span: len(span.ids), lambda span: span.ends[-1] - span.start)
 
 
 def _planned(using: str, stream_ids: Collection[int]) -> Iterator[Span]:
@@ -116,7 +67,13 @@ def _planned(using: str, stream_ids: Collection[int]) -> Iterator[Span]:
             yield from plan([*chunks])
 
 
-def _limited(items: Iterable[T], rows: Callable[[T], int], size: Callable[[T], int]) -> Iterator[list[T]]:
+def limited(items: Iterable[T], rows: Callable[[T], int], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Yield items, as many at a time as one transaction should take.
+
+    Args:
+        rows: returns how many chunks an item is.
+        size: returns how much data it is, in bytes.
+    """
     portion: list[T] = []
     total = count = 0
     for item in items:

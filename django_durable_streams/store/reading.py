@@ -6,14 +6,13 @@ from one query.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from django.db import connections
-from django.db.models import Q
 from django.utils import timezone
 
-from ..models import Chunk, Stream
+from ..models import Stream
 from ..protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
 from ..protocol.segments import Segment
 from .cache import SegmentCache
@@ -139,13 +138,12 @@ def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
 
 def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None) -> dict[_Gap, Segment]:
     """Return the data for gaps, in one query. What is not there, or not in one run, is left out."""
-    wanted = Q()
-    for gap in set(gaps):
-        wanted |= Q(stream_id=gap.owner, end__gt=gap.position, start__lt=gap.limit)
-    rows: dict[int, list[tuple[int, bytes, Any]]] = {}
-    query = Chunk.objects.using(using).filter(wanted).order_by("stream_id", "end")
-    for owner, start, data, ends in query.values_list("stream_id", "start", "data", "ends"):
-        rows.setdefault(owner, []).append((start, bytes(data), ends))
+    ranges = {(gap.owner, gap.position, gap.limit) for gap in gaps}
+    with connections[using].cursor() as cursor:
+        chunks = statements(using).select_chunks(cursor, ranges)
+    rows: dict[int, dict[int, tuple[bytes, bytes]]] = {}
+    for owner, start, _, data, ends in chunks:  # where ranges overlap, the same one may come twice
+        rows.setdefault(owner, {})[start] = bytes(data), bytes(ends)
     if crowded is not None:
         crowded.update(owner for owner, found in rows.items() if len(found) > CROWD)
     segments = {owner: _runs(found) for owner, found in rows.items()}
@@ -154,11 +152,11 @@ def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None) -> dict[_
     }
 
 
-def _runs(rows: list[tuple[int, bytes, Any]]) -> list[Segment]:
-    """Return a stream's chunks, in order, as segments; neighbours become one."""
+def _runs(rows: Mapping[int, tuple[bytes, bytes]]) -> list[Segment]:
+    """Return a stream's chunks, by their starts and in order, as segments; neighbours become one."""
     runs: list[list[Segment]] = []
-    for start, data, ends in rows:
-        segment = Segment(start, data, unpack_ends(start, start + len(data), bytes(ends)))
+    for start, (data, ends) in rows.items():
+        segment = Segment(start, data, unpack_ends(start, start + len(data), ends))
         if runs and runs[-1][-1].end == start:
             runs[-1].append(segment)
         else:

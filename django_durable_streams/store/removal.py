@@ -11,7 +11,8 @@ from django.db import connections, transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
-from ..models import Chunk, Producer, Stream, StreamQuerySet
+from ..models import Chunk, Producer, RecentChunk, Stream, StreamQuerySet
+from . import recent
 from .operations import Commit
 
 
@@ -60,6 +61,10 @@ def purge(using: str) -> bool:
     with transaction.atomic(using=using):
         chunks = Chunk.objects.using(using).filter(stream_id=stream_id)
         producers = Producer.objects.using(using).filter(stream_id=stream_id)
+        waiting = list(recent.chunks(using).filter(stream_id=stream_id).values_list("pk", flat=True)[:PURGE_ROWS])
+        if waiting:
+            RecentChunk.objects.using(using).filter(pk__in=waiting).delete()
+            return True
         found = list(chunks.order_by("end").values_list("pk", "start", "end")[:PURGE_ROWS])
         if found:
             limit = found[0][1] + PURGE_BYTES

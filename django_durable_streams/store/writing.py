@@ -25,6 +25,7 @@ def apply(
     held: Collection[str] = (),
     lock_ms: int | None = None,
     known: KnownStreams | None = None,
+    recent: bool = False,
     waits: Callable[[], None] | None = None,
 ) -> tuple[list[Outcome], list[Commit]]:
     """Apply operations in one transaction and return what became of each, and what changed.
@@ -40,6 +41,7 @@ def apply(
         lock_ms: how long to wait for a lock, in milliseconds, where the database can be told so for a transaction
             (PostgreSQL). None: as long as the connection is told to.
         known: what the connection knows of streams from its last batches. Only for transactions of their own.
+        recent: whether there is so much to append that small chunks should wait to be gathered (see `recent`).
         waits: is called before the transaction waits for the database, and for its commit at the latest.
 
     Raises:
@@ -54,7 +56,7 @@ def apply(
     # A create may meet another one's of the same path, which no SKIP LOCKED tells of.
     may_wait = wait or not all(type(operation) is Append for operation in operations)
     with statements(using).transaction(lock_ms if may_wait else None, waits) as cursor:
-        batch = Batch(using, cursor, known)
+        batch = Batch(using, cursor, known, recent=recent)
         batch.load(operations, wait=wait, held=held)
         outcomes = [batch.apply(operation) for operation in operations]
         batch.save()

@@ -115,8 +115,8 @@ def test_a_page_of_a_large_stream_reads_and_shows_a_bounded_part(
     read: list[int] = []
     original = reading._runs
 
-    def measured(rows: list[Any]) -> Any:
-        read.append(sum(len(data) for _, data, _ in rows))
+    def measured(rows: dict[int, tuple[bytes, bytes]]) -> Any:
+        read.append(sum(len(data) for data, _ in rows.values()))
         return original(rows)
 
     with mock.patch.object(reading, "_runs", measured), django_assert_max_num_queries(20):

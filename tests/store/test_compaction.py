@@ -3,14 +3,13 @@
 from itertools import pairwise
 
 import pytest
-from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
 from django_durable_streams.models import Chunk, Stream
-from django_durable_streams.store import compaction, reading, removal, writing
+from django_durable_streams.store import compaction, reading, writing
 from django_durable_streams.store.cache import SegmentCache
-from django_durable_streams.store.compaction import Run, Span
+from django_durable_streams.store.compaction import Span
 from django_durable_streams.store.operations import Append, Create
 from django_durable_streams.store.rows import MAX_CHUNK_BYTES
 
@@ -89,56 +88,6 @@ def test_what_others_have_taken_away_is_left_alone(when: str):
         taken.delete()
     assert compaction.merge("default", mergers) == sum(len(span.ids) for span in spans if span is not torn)
     assert Chunk.objects.filter(pk__in=torn.ids).count() == len(torn.ids) - 1
-
-
-def run_of(stream: Stream, parts: list[bytes], start: int = 0) -> Run:
-    ends = [start + sum(map(len, parts[: number + 1])) for number in range(len(parts))]
-    return Run(stream.pk, start, len(parts), parts, ends)
-
-
-@pytest.fixture
-def by_range() -> None:
-    if connection.vendor != "sqlite":
-        pytest.skip("this database merges what it reads")
-
-
-@pytest.mark.django_db
-@pytest.mark.usefixtures("by_range")
-def test_what_is_remembered_is_put_together_without_being_read(django_assert_num_queries):
-    parts = [b"%d " % number for number in range(20)]
-    streams = [appended(path, parts) for path in ("one", "other", "third")]
-    before = everything("one")
-    runs = [run_of(streams[0], parts[5:], len(b"".join(parts[:5]))), run_of(streams[1], parts)]
-    with django_assert_num_queries(4):  # a savepoint and its end among them
-        assert compaction.replace("default", runs)
-    assert everything("one") == everything("other") == before
-    assert [Chunk.objects.filter(stream=stream).count() for stream in streams] == [6, 1, 20]
-
-
-@pytest.mark.django_db
-@pytest.mark.usefixtures("by_range")
-@pytest.mark.parametrize("other", ["merged it", "merged its first with the one before", "removed it"])
-def test_what_is_remembered_changes_nothing_where_somebody_was_faster(other: str):
-    parts = [b"%d " % number for number in range(20)]
-    stream, untouched = appended("tokens", parts), appended("other", parts)
-    before = everything("tokens")
-    first = len(b"".join(parts[:8]))
-    match other:
-        case "merged it":
-            compaction.compact("default", [stream.pk])
-        case "merged its first with the one before":
-            chunks = Chunk.objects.filter(stream=stream).order_by("end").values_list("stream_id", "id", "start", "end")
-            span = Span(stream.pk, (chunks[7][1], chunks[8][1]), chunks[7][2], (chunks[7][3], chunks[8][3]))
-            assert compaction.merge("default", compaction.read("default", [span])) == 2
-        case "removed it":
-            stream.delete()
-            removal.purge("default")
-            assert not Chunk.objects.filter(stream_id=stream.pk).exists()
-    there = list(Chunk.objects.order_by("id").values_list("id", "end"))
-    assert not compaction.replace("default", [run_of(untouched, parts), run_of(stream, parts[8:], first)])
-    assert list(Chunk.objects.order_by("id").values_list("id", "end")) == there
-    if other != "removed it":
-        assert everything("tokens") == before
 
 
 @given(st.lists(st.integers(1, 3 * MAX_CHUNK_BYTES // 2), max_size=60))

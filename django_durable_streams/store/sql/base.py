@@ -14,7 +14,7 @@ from django.db.models import Model
 
 from ...models import Chunk, Producer, Stream
 from ..info import StreamInfo
-from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, STREAM_COLUMNS
+from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -31,6 +31,17 @@ class Found(NamedTuple):
     streams: list[StreamInfo]
     producers: list[Sequence[Any]]
     locked: Collection[str]
+
+
+class RecentSpan(NamedTuple):
+    """Where a recent chunk of a stream starts and ends, and its packed ends."""
+
+    stream_id: int
+    is_there: bool
+    """Whether the stream still is."""
+    start: int
+    end: int
+    ends: bytes
 
 
 def in_callers_transaction(connection: BaseDatabaseWrapper) -> bool:
@@ -109,6 +120,8 @@ class Statements:
         self._select_spans = (
             f"SELECT {name('stream_id')}, {name('id')}, {name('start')}, {name('end')} FROM {chunk} WHERE "
         )
+        self._select_chunks = f"SELECT {', '.join(name(column) for column in READ_COLUMNS)} FROM {chunk} WHERE "
+        self._in_order = f" ORDER BY {name('stream_id')}, {name('end')}"
         self._read_chunks = f"SELECT {name('id')}, {name('data')}, {name('ends')} FROM {chunk} WHERE "
         self._lock_chunks = f"SELECT {name('id')} FROM {chunk} WHERE "
         self._delete_chunks = f"DELETE FROM {chunk} WHERE "
@@ -279,18 +292,48 @@ class Statements:
         for stream_id in ids:
             self._execute(cursor, self._soft_delete_stream, (moment, stream_id))
 
-    def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
-        """Insert chunks: stream_id, start, end, data, ends, created_at."""
+    def insert_chunks(self, cursor: Any, rows: Sequence[Row], recent: bool = False) -> None:
+        """Insert chunks: stream_id, start, end, data, ends, created_at.
+
+        Args:
+            recent: whether small ones may wait to be gathered (see `store.recent`), where that is faster.
+        """
         for some in portions(rows):
             self._insert_rows(cursor, self._insert_chunk, some)
+
+    def select_chunks(self, cursor: Any, ranges: Collection[tuple[int, int, int]]) -> Iterable[Sequence[Any]]:
+        """Return (stream id, start, end, data, ends) of the chunks in ranges, each stream's together and in order.
+
+        Args:
+            ranges: stream id, the position after which a chunk must end, the position before which it must start.
+        """
+        name = self._quote
+        one = f"({name('stream_id')} = %s AND {name('end')} > %s AND {name('start')} < %s)"
+        condition = " OR ".join([one] * len(ranges))
+        rows = self._execute(
+            cursor, f"{self._select_chunks}{condition}{self._in_order}", [value for some in ranges for value in some]
+        )
+        found: list[Sequence[Any]] = rows.fetchall()
+        return found
+
+    def recent_blocks(self, cursor: Any) -> list[int]:
+        """Return the blocks in which there are recent chunks, the oldest first."""
+        return []
+
+    def read_block(self, cursor: Any, block: int) -> tuple[list[RecentSpan], bytes]:
+        """Return the chunks of a block, each stream's together and in order, and the data of all. SQLite's only."""
+        raise NotImplementedError
+
+    def delete_recent(self, cursor: Any, block: int, first: int, last: int) -> int:
+        """Delete what a range of streams has in a block, and return how many chunks these were. SQLite's only."""
+        raise NotImplementedError
 
     def select_spans(self, cursor: Any, stream_ids: Sequence[int]) -> Iterable[Sequence[int]]:
         """Return (stream id, chunk id, start, end) of all chunks of streams, each stream's together and in order."""
         found: list[Sequence[int]] = []
         for some in _slices(stream_ids):
             condition, parameters = self._among("stream_id", some)
-            order = f" ORDER BY {self._quote('stream_id')}, {self._quote('end')}"
-            found += self._execute(cursor, f"{self._select_spans}{condition}{order}", parameters).fetchall()
+            found += self._execute(cursor, f"{self._select_spans}{condition}{self._in_order}", parameters).fetchall()
         return found
 
     def read_chunks(self, cursor: Any, ids: Sequence[int]) -> tuple[Sequence[int], bytes, Sequence[bytes]]:
@@ -317,14 +360,6 @@ class Statements:
         for some in _slices(ids):
             condition, parameters = self._among("id", some)
             self._execute(cursor, f"{self._delete_chunks}{condition}", parameters)
-
-    def delete_ranges(self, cursor: Any, ranges: Sequence[tuple[int, int, int]]) -> int:
-        """Delete the chunks between two positions of streams, and return how many there were. SQLite's only.
-
-        Args:
-            ranges: stream_id, start, end. A chunk that begins before its range is left.
-        """
-        raise NotImplementedError
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Insert producers: stream_id, producer_id, epoch, seq, updated_at."""

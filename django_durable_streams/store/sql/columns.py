@@ -28,6 +28,7 @@ CHUNK_COLUMNS = {
     "ends": "bytea",
     "created_at": "timestamptz",
 }
+READ_COLUMNS = [*CHUNK_COLUMNS][:5]
 PRODUCER_COLUMNS = {
     "stream_id": "bigint",
     "producer_id": "text",

@@ -14,10 +14,10 @@ import msgspec
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ...models import Stream
+from ...models import RecentChunk, Stream
 from ..info import StreamInfo
-from .base import Insert, Row, Statements, in_callers_transaction, portions
-from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, STREAM_COLUMNS, UPDATED
+from .base import Insert, RecentSpan, Row, Statements, in_callers_transaction, portions
+from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS, UPDATED
 
 _CLOSED = StreamInfo._fields.index("closed")
 _MOMENTS = [StreamInfo._fields.index(name) for name in ("expires_at", "deadline", "deleted_at")]
@@ -30,6 +30,7 @@ _LARGE_BYTES = 32 * 1024
 _MOST_ROWS = 512
 """Rows that one statement takes at the most: fewer than SQLite has places for, and all that a batch has, about."""
 
+_in_order = itemgetter(READ_COLUMNS.index("stream_id"), READ_COLUMNS.index("end"))
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
 _decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
@@ -99,12 +100,6 @@ class SQLiteStatements(Statements):
         among = f"{chunk_id} IN (SELECT value FROM json_each(%s))"
         self._lock_chunks_as_json = f"SELECT json_group_array({chunk_id}) FROM {chunk} WHERE {among}"
         self._delete_chunks_at_once = f"DELETE FROM {chunk} WHERE {among}"
-        self._delete_ranges = _Many(
-            f"DELETE FROM {chunk} WHERE {chunk_id} IN (SELECT c.{chunk_id} "
-            f"FROM {{rows}} CROSS JOIN {chunk} AS c ON c.{name('stream_id')} = {{0}} "
-            f"AND c.{name('end')} > {{1}} AND c.{name('end')} <= {{2}} WHERE c.{name('start')} >= {{1}})",
-            3,
-        )
         self._inserts: dict[tuple[int, ...], tuple[_Many, Callable[[Row], Row]]] = {}
         # Numbered from the last id that was ever given: nobody else can be given one meanwhile.
         self._last_id = f"COALESCE((SELECT seq FROM sqlite_sequence WHERE name = '{Stream._meta.db_table}'), 0)"
@@ -112,6 +107,7 @@ class SQLiteStatements(Statements):
         self._insert_producers = self._insert_many(
             self._insert_producer, ("epoch", "seq", "updated_at"), PRODUCER_COLUMNS
         )
+        self._prepare_recent()
         self._updates = {has_deadline: self._update_of(has_deadline) for has_deadline in (True, False)}
         self._update_producers_of = _Many(
             f"UPDATE {producer} SET {name('epoch')} = {{0}}, {name('seq')} = {{1}}, {name('updated_at')} = {{2}} "
@@ -206,13 +202,76 @@ class SQLiteStatements(Statements):
             found = self._inserts[used] = _Many(sql, len(used) + 1, range(2, len(used) + 1)), itemgetter(*used)
         return found
 
-    def insert_chunks(self, cursor: Any, rows: Sequence[Row]) -> None:
+    def _prepare_recent(self) -> None:
+        name, chunk, table = self._quote, self._chunk, RecentChunk._meta.db_table
+        recent, block = name(table), name("block")
+        into = self._insert(recent, {"block": "bigint"} | CHUNK_COLUMNS)
+        # The last id decides, so that all processes fill the same block.
+        now = f"COALESCE((SELECT seq >> {RecentChunk.BLOCK_BITS} FROM sqlite_sequence WHERE name = '{table}'), 0)"
+        self._insert_recent = self._insert_many(into, ("ends", "created_at"), CHUNK_COLUMNS, f"{now}, ")
+        # From one to the next by the index, past all that is in between.
+        blocks = (
+            f"WITH RECURSIVE blocks(block) AS (SELECT MIN({block}) FROM {recent} UNION ALL "
+            f"SELECT (SELECT MIN(r.{block}) FROM {recent} AS r WHERE r.{block} > blocks.block) "
+            f"FROM blocks WHERE blocks.block IS NOT NULL) "
+        )
+        self._recent_blocks = f"{blocks}SELECT block FROM blocks WHERE block IS NOT NULL"
+
+        def select(source: str) -> str:
+            columns = ", ".join(f"c.{name(column)}" for column in READ_COLUMNS)
+            return (
+                f"SELECT {columns} FROM json_each(%s) AS v CROSS JOIN {source} AND c.{name('stream_id')} = {_field(0)} "
+                f"AND c.{name('end')} > {_field(1)} WHERE c.{name('start')} < {_field(2)}"
+            )
+
+        # Together, as chunks go from one table into the other.
+        self._select_chunks_and_recent = (
+            f"{blocks}{select(f'{chunk} AS c ON TRUE')} UNION ALL "
+            f"{select(f'blocks CROSS JOIN {recent} AS c ON c.{block} = blocks.block')}"
+        )
+        stream_id, start, end, data, ends = (f"c.{name(column)}" for column in READ_COLUMNS)
+        self._read_block = (
+            f"SELECT json_group_array(json_array({stream_id}, is_there, {start}, {end}, hex({ends}))), "
+            f"group_concat(hex({data}), '') FROM (SELECT c.*, s.{name('id')} IS NOT NULL AS is_there "
+            f"FROM {recent} AS c LEFT JOIN {self._stream} AS s ON s.{name('id')} = {stream_id} "
+            f"WHERE c.{block} = %s ORDER BY {stream_id}, {end}) AS c"
+        )
+        self._delete_recent = f"DELETE FROM {recent} WHERE {block} = %s AND {name('stream_id')} BETWEEN %s AND %s"
+
+    def insert_chunks(self, cursor: Any, rows: Sequence[Row], recent: bool = False) -> None:
+        if recent:
+            small = [row for row in rows if len(row[3]) <= RecentChunk.MAX_BYTES]
+            self._all(cursor, self._insert_recent, small)
+            if len(small) == len(rows):
+                return
+            rows = [row for row in rows if len(row[3]) > RecentChunk.MAX_BYTES]
         small = [row for row in rows if len(row[3]) < _LARGE_BYTES]
         for some in portions(small):
             self._insert_all(cursor, self._insert_chunk, self._insert_chunks, some)
         for row in rows:
             if len(row[3]) >= _LARGE_BYTES:
                 self._insert_rows(cursor, self._insert_chunk, [row])
+
+    def select_chunks(self, cursor: Any, ranges: Collection[tuple[int, int, int]]) -> Iterable[Sequence[Any]]:
+        wanted = _json(ranges)
+        found: list[Sequence[Any]] = self._execute(cursor, self._select_chunks_and_recent, [wanted, wanted]).fetchall()
+        found.sort(key=_in_order)  # SQLite would copy the data for that
+        return found
+
+    def recent_blocks(self, cursor: Any) -> list[int]:
+        return [block for (block,) in self._execute(cursor, self._recent_blocks, ()).fetchall()]
+
+    def read_block(self, cursor: Any, block: int) -> tuple[list[RecentSpan], bytes]:
+        spans, data = self._execute(cursor, self._read_block, [block]).fetchone()
+        found = [
+            RecentSpan(stream_id, bool(is_there), start, end, bytes.fromhex(ends))
+            for stream_id, is_there, start, end, ends in _decode(spans)
+        ]
+        return found, bytes.fromhex(data or "")
+
+    def delete_recent(self, cursor: Any, block: int, first: int, last: int) -> int:
+        deleted: int = self._execute(cursor, self._delete_recent, [block, first, last]).rowcount
+        return deleted
 
     def select_spans(self, cursor: Any, stream_ids: Sequence[int]) -> Iterable[Sequence[int]]:
         return self._fetch(cursor, self._select_spans_as_json, [_json(stream_ids)])
@@ -228,9 +287,6 @@ class SQLiteStatements(Statements):
 
     def delete_chunks(self, cursor: Any, ids: Sequence[int]) -> None:
         self._execute(cursor, self._delete_chunks_at_once, [_json(ids)])
-
-    def delete_ranges(self, cursor: Any, ranges: Sequence[tuple[int, int, int]]) -> int:
-        return self._all(cursor, self._delete_ranges, ranges)
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         self._insert_all(cursor, self._insert_producer, self._insert_producers, rows)
@@ -258,10 +314,10 @@ class SQLiteStatements(Statements):
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         self._all(cursor, self._update_producers_of, rows)
 
-    def _insert_many(self, into: Insert, alike: Collection[str], columns: Collection[str]) -> _Many:
+    def _insert_many(self, into: Insert, alike: Collection[str], columns: Collection[str], first: str = "") -> _Many:
         places = ", ".join(f"{{{number}}}" for number in range(len(columns)))
         return _Many(
-            f"{into.head} SELECT {places} FROM {{rows}} WHERE {{0}} IS NOT NULL",
+            f"{into.head} SELECT {first}{places} FROM {{rows}} WHERE {{0}} IS NOT NULL",
             len(columns),
             [number for number, column in enumerate(columns) if column in alike],
         )

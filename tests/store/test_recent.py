@@ -1,0 +1,280 @@
+"""Recent chunks: read like all others, wherever they lie, and gathered without a change to any byte or offset."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.django import TransactionTestCase
+
+from django_durable_streams.models import Chunk, RecentChunk, Stream
+from django_durable_streams.store import browsing, compaction, reading, recent, removal, writing
+from django_durable_streams.store.cache import SegmentCache
+from django_durable_streams.store.operations import Append, Create, Delete, Fork
+from django_durable_streams.store.sql import statements
+
+pytestmark = pytest.mark.skipif(connection.vendor != "sqlite", reason="recent chunks are SQLite's only")
+
+TEXT = "text/plain"
+
+
+def small_blocks() -> Iterator[None]:
+    """Blocks of eight ids."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecentChunk, "BLOCK_BITS", 3)
+        statements.cache_clear()
+        yield
+    statements.cache_clear()
+
+
+blocks_of_eight = pytest.fixture(small_blocks)
+
+
+def append(path: str, *parts: bytes, is_recent: bool = True) -> None:
+    writing.apply([Append(path, TEXT, part) for part in parts], "default", recent=is_recent)
+
+
+def create(*paths: str) -> list[Stream]:
+    writing.apply([Create(path, TEXT) for path in paths], "default")
+    return [Stream.objects.get(path=path) for path in paths]
+
+
+def read(path: str, position: int = 0, limit: int = 1 << 30) -> tuple[bytes, list[int]]:
+    info = reading.find([path], "default")[path]
+    request = reading.PageRequest(info, position, limit)
+    segment = reading.pages([request], SegmentCache(0), "default")[info.id, position]
+    return (b"", []) if segment is None else (segment.data, list(segment.ends))
+
+
+def gather(number: int) -> None:
+    for portion in recent.portions("default", number):
+        assert recent.gather("default", portion)
+
+
+def gather_all() -> None:
+    for number in recent.blocks("default"):
+        gather(number)
+
+
+def where(stream: Stream) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return the chunks of a stream, and its recent ones."""
+    chunks = Chunk.objects.filter(stream=stream).order_by("end").values_list("start", "end")
+    waiting = recent.chunks("default").filter(stream=stream).order_by("end").values_list("start", "end")
+    return list(chunks), list(waiting)
+
+
+@pytest.mark.django_db
+def test_what_is_recent_is_read_like_the_rest() -> None:
+    (stream,) = create("s")
+    append("s", b"one ", is_recent=False)
+    append("s", b"two ", b"three ")
+    append("s", b"four ", is_recent=False)
+    append("s", b"five")
+    assert where(stream) == ([(0, 4), (14, 19)], [(4, 14), (19, 23)])
+    assert read("s") == (b"one two three four five", [4, 8, 14, 19, 23])
+    assert read("s", 8, 2) == (b"three ", [14])
+    assert read("s", 23) == (b"", [])
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("blocks_of_eight")
+def test_a_block_becomes_a_chunk_for_each_of_its_streams() -> None:
+    streams = create("a", "b", "c")
+    for number in range(10):
+        for path in "abc":
+            append(path, b"%s%d;" % (path.encode(), number))
+    before = {path: read(path) for path in "abc"}
+    numbers = recent.blocks("default")
+    assert len(numbers) >= 4
+    gather(numbers[1])
+    assert {path: read(path) for path in "abc"} == before
+    assert recent.blocks("default") == [numbers[0], *numbers[2:]]
+    gather_all()
+    assert not RecentChunk.objects.exists()
+    assert {path: read(path) for path in "abc"} == before
+    assert all(len(where(stream)[0]) <= len(numbers) for stream in streams)
+    assert read("b", 3 * 7) == (before["b"][0][21:], before["b"][1][7:])
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_block_of_many_streams_is_gathered_in_portions(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "MERGE_ROWS", rows)
+    paths = [f"s/{number}" for number in range(6)]
+    streams = create(*paths)
+    for number in range(3):
+        for path in paths:
+            append(path, b"%d" % number)
+    before = {path: read(path) for path in paths}
+    (number,) = recent.blocks("default")
+    portions = list(recent.portions("default", number))
+    assert [portion.size for portion in portions] == ([3] * 6 if rows == 1 else [6] * 3)
+    assert set().union(*(portion.stream_ids for portion in portions)) == {stream.pk for stream in streams}
+    for portion in reversed(portions):
+        assert {path: read(path) for path in paths} == before
+        assert recent.gather("default", portion)
+    assert {path: read(path) for path in paths} == before
+    assert not RecentChunk.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_chunk_does_not_reach_across_what_others_appended_in_between() -> None:
+    (stream,) = create("s")
+    append("s", b"aa", b"a")
+    append("s", b"b")
+    append("s", b"other", is_recent=False)
+    append("s", b"c")
+    before = read("s")
+    gather_all()
+    assert where(stream) == ([(0, 4), (4, 9), (9, 10)], [])
+    assert read("s") == before
+
+
+@pytest.mark.django_db
+def test_what_is_large_does_not_wait() -> None:
+    (stream,) = create("s")
+    append("s", b"x" * RecentChunk.MAX_BYTES)
+    append("s", b"y" * (RecentChunk.MAX_BYTES + 1))
+    chunks, waiting = where(stream)
+    assert (len(chunks), len(waiting)) == (1, 1)
+    assert read("s")[1] == [512, 1025]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("other", ["gathered it", "removed a stream", "appended"])
+def test_a_block_that_is_not_as_it_was_is_left_alone(other: str) -> None:
+    one, _ = create("one", "two")
+    append("one", b"1")
+    append("two", b"2")
+    (number,) = recent.blocks("default")
+    (portion,) = recent.portions("default", number)
+    match other:
+        case "gathered it":
+            gather_all()
+        case "removed a stream":
+            writing.apply([Delete("one")], "default")
+            assert removal.purge("default")
+            assert not recent.chunks("default").filter(stream=one)
+        case "appended":
+            append("two", b"3")
+    there = [*Chunk.objects.values_list(), *RecentChunk.objects.values_list()]
+    assert not recent.gather("default", portion)
+    assert [*Chunk.objects.values_list(), *RecentChunk.objects.values_list()] == there
+
+
+@pytest.mark.django_db
+def test_a_removed_stream_takes_its_recent_chunks_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removal, "PURGE_ROWS", 2)
+    create("s", "other")
+    for _ in range(5):
+        append("s", b"x")
+    append("s", b"x", is_recent=False)
+    append("other", b"y")
+    writing.apply([Delete("s")], "default")
+    while removal.purge("default"):
+        pass
+    assert RecentChunk.objects.count() == 1
+    assert not Chunk.objects.exists()
+    assert Stream.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_rows_of_a_stream_that_somebody_has_deleted_by_hand_hold_nothing_up() -> None:
+    gone, _ = create("gone", "there")
+    append("gone", b"\xff\0 bytes")
+    append("there", b"12", b"3")
+    append("gone", b"more")
+    append("there", b"4")
+    Stream._base_manager.filter(pk=gone.pk).delete()
+    gather_all()
+    assert not RecentChunk.objects.exists()
+    assert list(Chunk.objects.values_list("data", flat=True)) == [b"1234"]
+    assert read("there") == (b"1234", [2, 3, 4])
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("blocks_of_eight")
+def test_blocks_are_due_when_they_are_many_or_nothing_comes_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert recent.due("default") == []
+    create("s")
+    for _ in range(40):
+        append("s", b"x")
+    numbers = recent.blocks("default")
+    assert recent.due("default") == []
+    monkeypatch.setattr(recent, "MAX_BLOCKS", 2)
+    assert recent.due("default") == numbers[:-2]
+    assert recent.due("default", timezone.now() + timedelta(seconds=10)) == numbers
+
+
+@pytest.mark.django_db
+def test_a_fork_reads_what_is_recent_in_its_source() -> None:
+    (source,) = create("source")
+    for number in range(6):
+        append("source", b"%d" % number)
+    writing.apply([Create("fork", TEXT, fork=Fork("source", 4))], "default")
+    append("fork", b"!")
+    append("source", b"?")
+    assert read("fork")[0] == b"0123!"
+    gather_all()
+    assert read("fork") == (b"0123!", [1, 2, 3, 4, 5])
+    compaction.compact("default", [source.pk])
+    assert read("fork")[0] == b"0123!"
+
+
+@pytest.mark.django_db
+def test_people_see_what_is_recent() -> None:
+    create("s")
+    for number in range(30):
+        append("s", b"%02d" % number, is_recent=number % 7 != 3)
+    info = reading.find_ids([Stream.objects.get().pk], "default").popitem()[1]
+    for _ in range(2):
+        found = browsing.before(info, 41, limit=100, count=5, using="default")
+        assert [message.data for message in found] == [b"15", b"16", b"17", b"18", b"19"]
+        gather_all()
+
+
+class ReadsTest(TransactionTestCase):
+    """However chunks are written, gathered and merged, and whatever is read, the bytes are those that were appended."""
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["recent", "recent", "recent", "direct", "gather", "compact", "delete"]),
+                st.integers(0, 3),
+                st.lists(st.binary(min_size=1, max_size=3) | st.just(b"x" * 600), min_size=1, max_size=3),
+            ),
+            max_size=40,
+        )
+    )
+    def test_reads(self, steps: list[tuple[str, int, list[bytes]]]) -> None:
+        for _ in small_blocks():
+            paths = [f"s/{number}" for number in range(4)]
+            create(*paths)
+            expected: dict[str, list[bytes]] = {path: [] for path in paths}
+            for step, number, parts in steps:
+                path = paths[number]
+                match step:
+                    case "gather":
+                        for block in recent.blocks("default")[: number + 1]:
+                            gather(block)
+                    case "compact":
+                        compaction.compact("default", [Stream.objects.get(path=path).pk])
+                    case "delete":
+                        writing.apply([Delete(path), Create(path, TEXT)], "default")
+                        expected[path] = []
+                        while number and removal.purge("default"):
+                            pass
+                    case _:
+                        append(path, *parts, is_recent=step == "recent")
+                        expected[path] += parts
+                for path, appended in expected.items():
+                    ends = [len(b"".join(appended[: count + 1])) for count in range(len(appended))]
+                    assert read(path) == (b"".join(appended), ends)
+                    for position, end in pairwise(ends):
+                        assert read(path, position, 1) == (b"".join(appended)[position:end], [end])
+            Stream._base_manager.all().delete()
+            RecentChunk.objects.all().delete()
