@@ -46,6 +46,7 @@ class Applier:
         held: returns those of some paths whose operations are LOCKED in any case.
         waits: is called before it waits for anybody or anything, the commit at the latest.
         is_busy: returns whether so much is appended that small chunks should wait to be gathered.
+        announce: is given the outcomes of a transaction before that is committed.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Applier:
         held: Callable[[Iterable[str]], Collection[str]] = nothing_held,
         waits: Callable[[], None] | None = None,
         is_busy: Callable[[], bool] = bool,
+        announce: Callable[[Sequence[object]], None] | None = None,
     ) -> None:
         self.line = line
         self._pulse = pulse
@@ -67,6 +69,7 @@ class Applier:
         self._held = held
         self._waits = waits
         self._is_busy = is_busy
+        self._announce = announce
         self._known = KnownStreams()
 
     def apply(self, operations: Sequence[Operation], *, wait: bool = False) -> Sequence[object]:
@@ -117,6 +120,7 @@ class Applier:
                     known=self._known,
                     recent=self._is_busy(),
                     waits=self._waits,
+                    announce=self._announce,
                 )
         except writing.CommitUncertain as error:
             if isinstance(error.__cause__, Error) and diagnose(error.__cause__) is not Trouble.AWAY:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future as ThreadFuture
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -23,6 +23,9 @@ Future = asyncio.Future[object]
 class Receiver(Protocol):
     """Somebody who is given what becomes of a task, in the event loop in which it was asked for."""
 
+    def prepare(self, value: object) -> object:
+        """Make ready for a value that may follow, unless another one does. Nobody may hear of it yet."""
+
     def resolve(self, value: object) -> object:
         """Take the value, or the exception that it is."""
 
@@ -34,6 +37,9 @@ class Reply(Future):
     """
 
     then: Callable[[Reply], object] | None = None
+
+    def prepare(self, value: object) -> None:
+        """There is nothing to make ready."""
 
     def resolve(self, value: object) -> None:
         """Set the value, or the exception that it is, unless whoever waited has given up."""
@@ -56,6 +62,9 @@ SEVERAL = 4
 
 MORE_TURNS = 2
 """How often that is done, at the most."""
+
+WORTH_PREPARING = 8
+"""Tasks in a batch from which to call into an event loop once more takes less than the loop saves by it."""
 
 
 class Parcel(Generic[T]):
@@ -126,6 +135,7 @@ class Lane(Generic[T]):
         self._errand: Errand | None = None
         self._submitted = 0
         self._done = 0
+        self._at_work: list[Parcel[T]] = []
         self._held: tuple[list[Parcel[T]], Sequence[object]] | None = None
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -220,6 +230,7 @@ class Lane(Generic[T]):
     def _do(self, parcels: list[Parcel[T]]) -> None:
         # What was queued is done, also for a request that was given up meanwhile: its client may have sent it and gone.
         tasks = parcels[0].tasks if len(parcels) == 1 else [task for parcel in parcels for task in parcel.tasks]
+        self._at_work = parcels
         try:
             values = self._work(tasks)
         except Exception:  # the lane must outlive every bug
@@ -236,14 +247,29 @@ class Lane(Generic[T]):
         if self._held is None:
             return
         (parcels, values), self._held = self._held, None
-        first = 0
-        for parcel in parcels:
-            last = first + len(parcel.tasks)
-            self._answer(parcel, values[first:last])
-            first = last
+        for parcel, some in _by_parcel(parcels, values):
+            self._answer(parcel, some)
+
+    def announce(self, values: Sequence[object]) -> None:
+        """Have it prepared what will become of the tasks at work if nothing fails, while this thread waits for that.
+
+        The values that follow are these themselves, or others. Where they are not of all those tasks, nothing is done.
+        """
+        count = sum(len(parcel.tasks) for parcel in self._at_work)
+        if len(values) == count >= WORTH_PREPARING:
+            for parcel, some in _by_parcel(self._at_work, values):
+                call_in(parcel.loop, _prepare, parcel.receivers, some)
 
     def _answer(self, parcel: Parcel[T], values: Sequence[object]) -> None:
         settle(parcel.loop, parcel.receivers, values)
+
+
+def _by_parcel(parcels: Iterable[Parcel[T]], values: Sequence[object]) -> Iterator[tuple[Parcel[T], Sequence[object]]]:
+    first = 0
+    for parcel in parcels:
+        last = first + len(parcel.tasks)
+        yield parcel, values[first:last]
+        first = last
 
 
 def settle(loop: asyncio.AbstractEventLoop, receivers: Sequence[Receiver], values: Sequence[object]) -> None:
@@ -257,6 +283,11 @@ def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *a
         loop.call_soon_threadsafe(function, *args)
     except RuntimeError:  # the loop was closed: nobody is left to tell
         logger.debug("An event loop ended before its results came.")
+
+
+def _prepare(receivers: Sequence[Receiver], values: Sequence[object]) -> None:
+    for receiver, value in zip(receivers, values, strict=True):
+        receiver.prepare(value)
 
 
 def _resolve(receivers: Sequence[Receiver], values: Sequence[object]) -> None:

@@ -51,7 +51,9 @@ class WriteLane(Lane[Operation]):
         patient = Applier(pulse.line(LOCK_SECONDS), pulse, turn, committed, PATIENT_LOCK_MS)
         self._patience = Patience(f"{name}-patient", patient)
         line = pulse.line(LOCK_SECONDS)
-        self._applier = Applier(line, pulse, turn, committed, LANE_LOCK_MS, self._patience.held, self.tell, is_busy)
+        self._applier = Applier(
+            line, pulse, turn, committed, LANE_LOCK_MS, self._patience.held, self.tell, is_busy, self.announce
+        )
         super().__init__(name, line, self._applier.apply, queue_size, BATCH_SIZE)
 
     def write(self, work: Callable[[], object]) -> object:

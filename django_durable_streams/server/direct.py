@@ -28,7 +28,7 @@ from ..protocol.errors import DurableStreamsError
 from . import heads
 from .chunked import ChunkedOutlet
 from .coroutines import resume
-from .dispatch import begin, conclude, needs_task, refuse
+from .dispatch import begin, conclude, foresee, needs_task, refuse
 from .events import send_events
 from .hosts import absolute_url, check_host
 from .messages import EventStream, Header, Request, Response, Work
@@ -69,7 +69,7 @@ def _settings_of(server: object) -> Config | None:
 class _DirectRequest(Request):
     """A request that has come whole."""
 
-    __slots__ = ("_connection", "_head", "_source")
+    __slots__ = ("_connection", "_foreseen", "_head", "_source")
 
     def __init__(self, head: heads.Head, body: bytes, connection: DirectProtocol) -> None:
         self.method, path, self.query, self.headers, _ = head
@@ -78,6 +78,7 @@ class _DirectRequest(Request):
         self._head = head
         self._connection = connection
         self._source: Source | None = None
+        self._foreseen: tuple[object, Response] | None = None
 
     is_bare = True
 
@@ -100,9 +101,19 @@ class _DirectRequest(Request):
     async def read_body(self) -> bytes:
         return self.body or b""
 
+    def prepare(self, value: object) -> None:
+        """Make the response to what the engine is about to commit."""
+        response = foresee(self, value)
+        if response is not None:
+            self._connection.prepare(self, response)
+            self._foreseen = value, response
+
     def resolve(self, value: object) -> None:
         """Take what the engine has made of the request."""
-        self._connection.go_on(self, conclude(self, value))
+        if self._foreseen is not None and self._foreseen[0] is value:
+            self._connection.write(self, self._foreseen[1])
+        else:
+            self._connection.go_on(self, conclude(self, value))
 
     def when_left(self, tell: Callable[[], object]) -> None:
         self._connection.when_left(tell)
@@ -245,14 +256,20 @@ class DirectProtocol(HttpToolsProtocol):
         if response.wire is not None and response.wire[0] is defaults and not self._is_ending:
             data = response.wire[1]
         else:
-            data = self.head(response)
-            if request.method != "HEAD":
-                data += response.body
+            data = self._data(request, response)
             if response.is_shared and not self._is_ending and len(data) <= MAX_KEPT_BYTES:
                 response.wire = defaults, data
         if not self.transport.is_closing():
             self.transport.write(data)
         self._end_answer()
+
+    def prepare(self, request: _DirectRequest, response: Response) -> None:
+        """Have a response ready as it is sent."""
+        response.wire = self.server_state.default_headers, self._data(request, response)
+
+    def _data(self, request: _DirectRequest, response: Response) -> bytes:
+        head = self.head(response)
+        return head if request.method == "HEAD" else head + response.body
 
     async def _send_events(self, request: _DirectRequest, response: EventStream) -> None:
         if self.access_log:

@@ -12,6 +12,7 @@ from ..engine.lane import Receiver
 from ..engine.read_lane import Look
 from ..protocol import content, headers
 from ..protocol.errors import DurableStreamsError
+from ..store.operations import Appended, Created
 from .coroutines import start
 from .cors import common_headers, policy
 from .handlers import Handler, handler_for
@@ -69,6 +70,17 @@ def conclude(request: Request, value: object) -> Response | EventStream | Work:
     except Exception as error:
         return _failed(request, error)
     return _completed(request, outcome) if isinstance(outcome, ANSWERS) else _whatever_happens(request, outcome)
+
+
+def foresee(request: Request, value: object) -> Response | None:
+    """Return the response that will follow from what the engine is about to commit, or None where that is to be seen.
+
+    It must not be sent before that value is what the engine has made of the request.
+    """
+    if not isinstance(value, (Appended, Created)):
+        return None
+    response = conclude(request, value)
+    return response if isinstance(response, Response) else None
 
 
 def needs_task() -> bool:

@@ -27,6 +27,7 @@ def apply(
     known: KnownStreams | None = None,
     recent: bool = False,
     waits: Callable[[], None] | None = None,
+    announce: Callable[[Sequence[Outcome]], None] | None = None,
 ) -> tuple[list[Outcome], list[Commit]]:
     """Apply operations in one transaction and return what became of each, and what changed.
 
@@ -43,6 +44,8 @@ def apply(
         known: what the connection knows of streams from its last batches. Only for transactions of their own.
         recent: whether there is so much to append that small chunks should wait to be gathered (see `recent`).
         waits: is called before the transaction waits for the database, and for its commit at the latest.
+        announce: is given the outcomes before the commit, so that somebody may prepare for them meanwhile. They hold
+            only if they are returned too: the very same objects, each in its place.
 
     Raises:
         CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
@@ -50,7 +53,7 @@ def apply(
     """
     if not wait and not held:
         done = _append_remembered(operations, using, known, waits) if known is not None else None
-        done = done or _create_unseen(operations, using, lock_ms, known, waits)
+        done = done or _create_unseen(operations, using, lock_ms, known, waits, announce)
         if done is not None:
             return done
     # A create may meet another one's of the same path, which no SKIP LOCKED tells of.
@@ -60,6 +63,8 @@ def apply(
         batch.load(operations, wait=wait, held=held)
         outcomes = [batch.apply(operation) for operation in operations]
         batch.save()
+        if announce is not None:
+            announce(outcomes)
     return outcomes, batch.commits()
 
 
@@ -106,6 +111,7 @@ def _create_unseen(
     lock_ms: int | None,
     known: KnownStreams | None,
     waits: Callable[[], None] | None,
+    announce: Callable[[Sequence[Outcome]], None] | None,
 ) -> tuple[list[Outcome], list[Commit]] | None:
     """Make streams without looking first whether they are there. None: that cannot be done, and nothing was changed."""
     sql = statements(using)
@@ -117,6 +123,8 @@ def _create_unseen(
                 known.check(cursor, sql)
             batch = Batch(using, cursor, known, unseen=True)
             outcomes = [batch.apply(operation) for operation in operations]
+            if announce is not None:
+                announce(outcomes)
             batch.save()
     except IntegrityError:
         return None

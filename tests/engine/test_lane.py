@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from django_durable_streams.engine import engine_for
-from django_durable_streams.engine.lane import MORE_TURNS, SEVERAL, Lane
+from django_durable_streams.engine.lane import MORE_TURNS, SEVERAL, WORTH_PREPARING, Lane, Reply
 
 
 class Recorded(Lane[int]):
@@ -53,6 +53,31 @@ async def test_few_wait_for_nobody(lane: Recorded) -> None:
 async def test_nobody_waits_for_more_than_some_turns(lane: Recorded) -> None:
     whole = (MORE_TURNS + 1) * SEVERAL
     assert await sizes_of(lane, *[SEVERAL] * 2 * (MORE_TURNS + 1)) == [whole, whole]
+
+
+async def test_what_may_follow_is_prepared_for_all_at_work_or_for_nobody(lane: Recorded) -> None:
+    prepared: list[tuple[int, object]] = []
+
+    class Noting(Reply):
+        number = 0
+
+        def prepare(self, value: object) -> None:
+            prepared.append((self.number, value))
+
+    def announcing(numbers: Sequence[int]) -> Sequence[int]:
+        doubled = [2 * number for number in numbers]
+        lane.announce(doubled[1:])
+        lane.announce(doubled)
+        return doubled
+
+    lane._work = announcing
+    for count in (WORTH_PREPARING - 1, WORTH_PREPARING):
+        replies = [Noting() for _ in range(count)]
+        for number, reply in enumerate(replies):
+            reply.number = number
+            lane.post(number, reply)
+        assert await asyncio.gather(*replies) == [2 * number for number in range(count)]
+    assert prepared == [(number, 2 * number) for number in range(WORTH_PREPARING)]
 
 
 async def test_a_parcel_that_several_are_in_goes_when_nobody_follows(lane: Recorded) -> None:

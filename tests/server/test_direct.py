@@ -2,15 +2,23 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
+from threading import Event
 from typing import Any
 
 import pytest
+from django.db import DataError
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from django_durable_streams.access.base import Permission
+from django_durable_streams.engine import engine_for
+from django_durable_streams.server import direct, dispatch
 from django_durable_streams.server.direct import DirectProtocol
 from django_durable_streams.server.handlers import HANDLERS
+from django_durable_streams.server.messages import Response
+from django_durable_streams.store import writing
+from django_durable_streams.store.operations import Create
 from tests.overriding import override_streams
 
 
@@ -71,6 +79,68 @@ async def test_a_plain_request_takes_no_task() -> None:
         send(protocol, method, target, body)
         assert asyncio.all_tasks() == before
         assert await status(connection) == expected
+
+
+def before_each_commit(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Have something done between what a lane announces and the commit of that."""
+    real = writing.apply
+
+    def apply(*args: Any, announce: Callable[[Any], None], **options: Any) -> Any:
+        def then(outcomes: Any) -> None:
+            announce(outcomes)
+            do()
+
+        return real(*args, announce=then, **options)
+
+    monkeypatch.setattr(writing, "apply", apply)
+
+
+@pytest.mark.usefixtures("engines")
+@pytest.mark.parametrize(("method", "expected"), [("PUT", 201), ("POST", 204)])
+async def test_answers_are_made_before_the_commit_and_sent_after_it(
+    method: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = [connected() for _ in range(20)]
+    if method == "POST":
+        await engine_for().write(Create("0", "text/plain"))
+    go_on, made = Event(), asyncio.Event()
+    found = []
+
+    def foresee(request: Any, value: object) -> Response | None:
+        found.append(dispatch.foresee(request, value))
+        if len(found) == len(clients):
+            made.set()
+        return found[-1]
+
+    monkeypatch.setattr(direct, "foresee", foresee)
+    before_each_commit(monkeypatch, lambda: go_on.wait(30))
+    for number, (protocol, _) in enumerate(clients):
+        send(protocol, method, str(number) if method == "PUT" else "0", b"x" if method == "POST" else b"")
+    async with asyncio.timeout(30):
+        await made.wait()
+    assert all(connection.sent.empty() for _, connection in clients)
+    monkeypatch.setattr(direct, "conclude", None)  # it is not needed any more
+    go_on.set()
+    assert [await status(connection) for _, connection in clients] == [expected] * len(clients)
+    assert all(connection.sent.empty() for _, connection in clients)
+    assert [response.wire is not None for response in found if response is not None] == [True] * len(clients)
+
+
+@pytest.mark.usefixtures("engines")
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+async def test_an_answer_to_what_was_not_committed_is_not_sent(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = [connected() for _ in range(20)]
+    if method == "POST":
+        await engine_for().write(Create("0", "text/plain"))
+
+    def fail() -> None:
+        raise DataError("This is not what it should be.")
+
+    before_each_commit(monkeypatch, fail)
+    for number, (protocol, _) in enumerate(clients):
+        send(protocol, method, str(number) if method == "PUT" else "0", b"x" if method == "POST" else b"")
+    assert [await status(connection) for _, connection in clients] == [400] * len(clients)
+    assert all(connection.sent.empty() for _, connection in clients)
 
 
 class InMemory(Permission):
