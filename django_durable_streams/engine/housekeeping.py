@@ -121,17 +121,18 @@ class Housekeeper:
             Event().wait(PAUSE)
 
     def _gather(self) -> None:
-        with self._line:
-            due = recent.due(self._using)
-        for number in due:
-            if self._stopping:
-                return
+        while not self._stopping and (due := self._due_block()) is not None:
             with self._line:
-                portions = list(recent.portions(self._using, number))
+                portions = list(recent.portions(self._using, due.block))
             for portion in portions:
-                with _resting(BUSY_REST):
-                    if self._write(partial(recent.gather, self._using, portion)):
-                        self._growth.gathered(portion.stream_ids)
+                with _resting(BUSY_REST if due.is_urgent else REST):
+                    if not self._write(partial(recent.gather, self._using, portion)):
+                        return  # somebody else is at it
+                    self._growth.gathered(portion.stream_ids)
+
+    def _due_block(self) -> recent.Due | None:
+        with self._line:
+            return recent.due(self._using)
 
     def _compact(self) -> None:
         for spans in compaction.portions(self._using, self._growth.take_crowded()):

@@ -23,7 +23,7 @@ from . import rows
 from .compaction import limited
 from .sql import RecentSpan, Row, statements
 
-MAX_BLOCKS = 32
+MAX_BLOCKS = 64
 """Blocks that may wait while more is appended. A read looks into each."""
 
 QUIET = timedelta(seconds=2)
@@ -57,14 +57,23 @@ def chunks(using: str) -> QuerySet[RecentChunk]:
     return RecentChunk.objects.using(using).filter(block__in=blocks(using))
 
 
-def due(using: str, now: datetime | None = None) -> list[int]:
-    """Return the numbers of the blocks to gather now."""
+class Due(NamedTuple):
+    """A block to gather, and whether that is urgent: as more come than should wait."""
+
+    block: int
+    is_urgent: bool
+
+
+def due(using: str, now: datetime | None = None) -> Due | None:
+    """Return the block to gather next, if there is one."""
     found = blocks(using)
-    if found:
-        newest = RecentChunk.objects.using(using).order_by("-pk").values_list("created_at", flat=True).first()
-        if newest is None or newest > (now or timezone.now()) - QUIET:
-            return found[:-MAX_BLOCKS]
-    return found
+    if not found:
+        return None
+    if len(found) > MAX_BLOCKS:
+        return Due(found[0], True)
+    newest = RecentChunk.objects.using(using).order_by("-pk").values_list("created_at", flat=True).first()
+    is_quiet = newest is not None and newest <= (now or timezone.now()) - QUIET
+    return Due(found[0], False) if is_quiet else None
 
 
 def portions(using: str, block: int) -> Iterator[Portion]:

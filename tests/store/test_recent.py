@@ -199,15 +199,22 @@ def test_rows_of_a_stream_that_somebody_has_deleted_by_hand_hold_nothing_up() ->
 @pytest.mark.django_db
 @pytest.mark.usefixtures("blocks_of_eight")
 def test_blocks_are_due_when_they_are_many_or_nothing_comes_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert recent.due("default") == []
+    assert recent.due("default") is None
     create("s")
     for _ in range(40):
         append("s", b"x")
-    numbers = recent.blocks("default")
-    assert recent.due("default") == []
-    monkeypatch.setattr(recent, "MAX_BLOCKS", 2)
-    assert recent.due("default") == numbers[:-2]
-    assert recent.due("default", timezone.now() + timedelta(seconds=10)) == numbers
+    oldest, *others = recent.blocks("default")
+    assert recent.due("default") is None
+    assert recent.due("default", timezone.now() + timedelta(seconds=10)) == (oldest, False)
+    monkeypatch.setattr(recent, "MAX_BLOCKS", len(others))
+    assert recent.due("default") == (oldest, True)
+    gather(oldest)
+    assert recent.due("default") is None
+    for _ in others:
+        found = recent.due("default", timezone.now() + timedelta(seconds=10))
+        assert found is not None
+        gather(found.block)
+    assert recent.due("default", timezone.now() + timedelta(seconds=10)) is None
 
 
 @pytest.mark.django_db
