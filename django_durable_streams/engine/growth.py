@@ -24,9 +24,6 @@ MAX_COUNTED = 10_000
 BUSY = 2000
 """Chunks that a process appends in a second from which on it leaves them to be gathered (`store.recent`)."""
 
-BLOCK = 1 << RecentChunk.BLOCK_BITS
-"""Recent chunks after which some may be due."""
-
 
 class _Growth:
     """A stream's chunks since they were merged last."""
@@ -55,15 +52,13 @@ class GrowthLog:
         """When the second began that is being counted."""
         self._chunks = 0
         """Chunks in it."""
-        self._recent = 0
-        """Recent chunks since some were due."""
 
     def is_busy(self) -> bool:
         """Return whether so much is appended that small chunks should wait to be gathered."""
         return self._busy
 
     def count(self, commits: Iterable[Commit]) -> bool:
-        """Take note of commits, each of them a chunk; return whether something is to be merged or gathered now."""
+        """Take note of commits, each of them a chunk; return whether something is to be merged now."""
         now = time.monotonic()
         due = False
         with self._lock:
@@ -74,7 +69,6 @@ class GrowthLog:
                 elif commit.ends:
                     self._chunks += 1
                     if self._busy and commit.tail - commit.start <= RecentChunk.MAX_BYTES:
-                        self._recent += 1
                         growth = self._streams.get(commit.stream_id)
                     else:
                         growth = self._add(commit.stream_id, now)
@@ -82,9 +76,6 @@ class GrowthLog:
                         self._crowded.add(commit.stream_id)
                         due = True
             self._busy |= self._gathers and self._chunks >= BUSY
-            if self._recent >= BLOCK:
-                self._recent = 0
-                due = True
         return due
 
     def gathered(self, stream_ids: Iterable[int]) -> None:

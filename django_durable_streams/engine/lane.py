@@ -236,6 +236,7 @@ class Lane(Generic[T]):
         except Exception:  # the lane must outlive every bug
             logger.exception("A batch of %d failed.", len(tasks))
             values = [ServiceUnavailable("The server could not do this. Try again.")] * len(tasks)
+        self._at_work = []
         self._done += len(tasks)
         self.tell()
         self._held = parcels, values

@@ -21,9 +21,13 @@ class AbstractChunk(models.Model):
         help_text=_("Where each append ends, from the chunk's start: 32-bit little-endian. Empty: one append."),
     )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+    stream_id: int
 
     class Meta:
         abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.stream_id}: {self.start}-{self.end}"
 
 
 class Chunk(AbstractChunk):
@@ -42,9 +46,6 @@ class Chunk(AbstractChunk):
         verbose_name_plural = _("chunks")
         # By its end: the first chunk that a reader at an offset needs is the first whose end lies past it.
         constraints = [models.UniqueConstraint(fields=["stream", "end"], name="chunk_stream_end")]
-
-    def __str__(self) -> str:
-        return f"{self.stream_id}: {self.start}-{self.end}"
 
 
 class RecentChunk(AbstractChunk):
@@ -74,6 +75,3 @@ class RecentChunk(AbstractChunk):
         verbose_name = _("recent chunk")
         verbose_name_plural = _("recent chunks")
         constraints = [models.UniqueConstraint(fields=["block", "stream", "end"], name="recent_block_stream_end")]
-
-    def __str__(self) -> str:
-        return f"{self.stream_id}: {self.start}-{self.end}"
