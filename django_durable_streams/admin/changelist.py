@@ -93,7 +93,7 @@ def beginning_with(queryset: QuerySet[Stream], prefix: str) -> QuerySet[Stream]:
     Everything in the prefix stands for itself, `%` and `_` too.
     """
     if connections[queryset.db].vendor not in ("sqlite", "mysql"):
-        return queryset.filter(path__startswith=prefix)  # PostgreSQL has an index for patterns
+        return queryset.filter(path__startswith=prefix)  # PostgreSQL's index leads to it
     # LIKE does without the index there, and with SQLite without case. Both compare code point by code point.
     queryset = queryset.filter(path__gte=prefix)
     end = _successor(prefix)
