@@ -122,13 +122,20 @@ class Housekeeper:
 
     def _gather(self) -> None:
         while not self._stopping and (due := self._due_block()) is not None:
-            with self._line:
-                portions = list(recent.portions(self._using, due.block))
-            for portion in portions:
-                with _resting(BUSY_REST if due.is_urgent else REST):
-                    if not self._write(partial(recent.gather, self._using, portion)):
-                        return  # somebody else is at it
-                    self._growth.gathered(portion.stream_ids)
+            if not self._gather_block(due):
+                return  # somebody else is at it
+
+    def _gather_block(self, due: recent.Due) -> bool:
+        portions = recent.portions(self._using, due.block)
+        while True:
+            with _resting(BUSY_REST if due.is_urgent else REST):
+                with self._line:
+                    portion = next(portions, None)
+                if portion is None:
+                    return True
+                if not self._write(partial(recent.gather, self._using, portion)):
+                    return False
+                self._growth.gathered(portion.stream_ids)
 
     def _due_block(self) -> recent.Due | None:
         with self._line:

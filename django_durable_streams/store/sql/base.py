@@ -320,7 +320,7 @@ class Statements:
         """Return the blocks in which there are recent chunks, the oldest first."""
         return []
 
-    def read_block(self, cursor: Any, block: int) -> tuple[list[RecentSpan], bytes]:
+    def read_block(self, cursor: Any, block: int) -> tuple[Iterator[RecentSpan], bytes]:
         """Return the chunks of a block, each stream's together and in order, and the data of all. SQLite's only."""
         raise NotImplementedError
 

@@ -261,12 +261,12 @@ class SQLiteStatements(Statements):
     def recent_blocks(self, cursor: Any) -> list[int]:
         return [block for (block,) in self._execute(cursor, self._recent_blocks, ()).fetchall()]
 
-    def read_block(self, cursor: Any, block: int) -> tuple[list[RecentSpan], bytes]:
+    def read_block(self, cursor: Any, block: int) -> tuple[Iterator[RecentSpan], bytes]:
         spans, data = self._execute(cursor, self._read_block, [block]).fetchone()
-        found = [
+        found = (
             RecentSpan(stream_id, bool(is_there), start, end, bytes.fromhex(ends))
             for stream_id, is_there, start, end, ends in _decode(spans)
-        ]
+        )
         return found, bytes.fromhex(data or "")
 
     def delete_recent(self, cursor: Any, block: int, first: int, last: int) -> int:
