@@ -63,7 +63,7 @@ class Housekeeper:
         self._growth = growth
         self._write = write or self._do
         self._due = Event()
-        self._stopping = False
+        self._stopped = Event()
         self._thread = Thread(target=self._run, name="durable-streams-housekeeping", daemon=True)
         self._thread.start()
 
@@ -83,7 +83,7 @@ class Housekeeper:
 
     def stop(self) -> None:
         """End the thread and wait for it."""
-        self._stopping = True
+        self._stopped.set()
         self._due.set()
         self._thread.join()
 
@@ -92,7 +92,7 @@ class Housekeeper:
             while True:
                 self._due.wait(INTERVAL)
                 self._due.clear()
-                if self._stopping:
+                if self._stopped.is_set():
                     return
                 if self._pulse.answers:
                     self._clean_up()
@@ -117,18 +117,19 @@ class Housekeeper:
             pass
         self._gather()
         self._compact()
-        while self._do(removal.purge, self._using) and not self._stopping:
-            Event().wait(PAUSE)
+        while self._do(removal.purge, self._using) and not self._stopped.wait(PAUSE):
+            pass
 
     def _gather(self) -> None:
-        while not self._stopping and (due := self._due_block()) is not None:
+        while (due := self._due_block()) is not None:
             if not self._gather_block(due):
-                return  # somebody else is at it
+                return
 
     def _gather_block(self, due: recent.Due) -> bool:
+        """Gather a block, and return whether to go on: not if somebody else is at it too, or at the end."""
         portions = recent.portions(self._using, due.block)
-        while True:
-            with _resting(BUSY_REST if due.is_urgent else REST):
+        while not self._stopped.is_set():
+            with self._resting(BUSY_REST if due.is_urgent else REST):
                 with self._line:
                     portion = next(portions, None)
                 if portion is None:
@@ -136,6 +137,7 @@ class Housekeeper:
                 if not self._write(partial(recent.gather, self._using, portion)):
                     return False
                 self._growth.gathered(portion.stream_ids)
+        return False
 
     def _due_block(self) -> recent.Due | None:
         with self._line:
@@ -143,9 +145,9 @@ class Housekeeper:
 
     def _compact(self) -> None:
         for spans in compaction.portions(self._using, self._growth.take_crowded()):
-            if self._stopping:
+            if self._stopped.is_set():
                 return
-            with _resting(REST):
+            with self._resting(REST):
                 with self._line:
                     mergers = compaction.read(self._using, spans)
                 self._write(partial(compaction.merge, self._using, mergers))
@@ -155,10 +157,9 @@ class Housekeeper:
         with self._turn.taken(), self._line:
             return work(*args, **kwargs)
 
-
-@contextmanager
-def _resting(times: float) -> Iterator[None]:
-    """Rest after something, so many times as long as it has taken."""
-    began = time.monotonic()
-    yield
-    time.sleep(times * (time.monotonic() - began))
+    @contextmanager
+    def _resting(self, times: float) -> Iterator[None]:
+        """Rest after something, so many times as long as it has taken, unless this is the end."""
+        began = time.monotonic()
+        yield
+        self._stopped.wait(times * (time.monotonic() - began))

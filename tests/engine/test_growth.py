@@ -8,7 +8,8 @@ from threading import Event, current_thread
 import pytest
 from django.db import OperationalError, connection
 
-from django_durable_streams.engine import Engine, engine_for, growth
+from django_durable_streams.engine import Engine, engine_for, growth, housekeeping
+from django_durable_streams.engine.engine import stop_engines
 from django_durable_streams.engine.growth import GrowthLog
 from django_durable_streams.engine.lane import Errand
 from django_durable_streams.models import Chunk, RecentChunk, Stream
@@ -193,6 +194,16 @@ async def test_a_busy_stream_alone_is_few_chunks_soon(engine: Engine, tidied: Ev
     view = await engine.look("busy", Sentinel.START)
     assert view.segment is not None
     assert list(view.segment.ends) == list(range(10, 1310, 10))
+
+
+async def test_the_end_does_not_wait_for_a_rest(engine: Engine, tidied: Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "REST", 20_000)  # half a minute and more
+    await engine.write(Create("busy", TEXT))
+    for _ in range(61):
+        await engine.write(Append("busy", TEXT, b"x"))
+    assert await asyncio.to_thread(tidied.wait, 30)
+    async with asyncio.timeout(10):
+        await asyncio.to_thread(stop_engines)
 
 
 async def test_merging_and_removing_do_not_meet(
