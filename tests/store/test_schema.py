@@ -1,19 +1,39 @@
-"""What the tables are like in the database."""
+"""The tables, as each database has them."""
 
 import pytest
 from django.db import connection
 
-from django_durable_streams.models import Stream
+from django_durable_streams.models import Chunk, Producer, RecentChunk, Stream
+
+pytestmark = pytest.mark.django_db
 
 
-@pytest.mark.django_db
+@pytest.mark.parametrize("model", [Stream, Chunk, RecentChunk, Producer])
+def test_no_database_has_a_reason_to_complain_of_a_model(model: type[Stream | Chunk | RecentChunk | Producer]) -> None:
+    assert model.check(databases=["default"]) == []
+
+
+@pytest.mark.skipif(connection.vendor == "mysql", reason="its indexes have all rows")
+def test_streams_that_live_for_ever_and_are_no_forks_stand_in_no_index_but_their_paths() -> None:
+    for index in Stream._meta.indexes:
+        (field,) = index.fields
+        assert str(index.condition) == f"(AND: ('{field}__isnull', False))"
+
+
+def test_what_is_looked_for_by_deadline_or_source_is_found_in_an_index() -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("a planner that knows how small the tables are reads them whole")
+    assert "stream_deadline" in Stream.objects.expired().explain()
+    assert "stream_source" in Stream.objects.filter(source_id__in=[1, 2], path__isnull=False).explain()
+    assert "stream_deleted_at" in Stream.objects.filter(deleted_at__isnull=False, path__isnull=False).explain()
+
+
 def test_a_path_stands_in_one_index() -> None:
     with connection.cursor() as cursor:
         found = connection.introspection.get_constraints(cursor, Stream._meta.db_table).values()
     assert [constraint["unique"] for constraint in found if constraint["columns"] == ["path"]] == [True]
 
 
-@pytest.mark.django_db
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="how PostgreSQL explains a query")
 def test_the_index_of_paths_leads_to_those_that_begin_with_a_prefix() -> None:
     query = Stream.objects.filter(path__startswith="some/where")
