@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_durable_streams.models import Chunk, Stream
-from django_durable_streams.store import compaction, reading, writing
-from django_durable_streams.store.cache import SegmentCache
+from django_durable_streams.store import compaction, writing
 from django_durable_streams.store.compaction import Span
 from django_durable_streams.store.operations import Append, Create
 from django_durable_streams.store.rows import MAX_CHUNK_BYTES
+from tests.store.contents import read
 
 
 def appended(path: str, parts: list[bytes]) -> Stream:
@@ -21,22 +21,15 @@ def appended(path: str, parts: list[bytes]) -> Stream:
     return Stream.objects.get(path=path)
 
 
-def everything(path: str, position: int = 0) -> tuple[bytes, list[int]]:
-    info = reading.find([path], "default")[path]
-    request = reading.PageRequest(info, position, 1 << 30)
-    segment = reading.pages([request], SegmentCache(0), "default")[info.id, position]
-    return segment.data, list(segment.ends)
-
-
 @pytest.mark.django_db
 def test_merging_changes_no_byte_and_no_offset():
     stream = appended("tokens", [b"%d " % number for number in range(300)])
-    before = everything("tokens")
+    before = read("tokens")
     assert compaction.compact("default", [stream.pk]) > 290
-    assert everything("tokens") == before
+    assert read("tokens") == before
     assert Chunk.objects.filter(stream=stream).count() < 10
     for position in before[1][:-1:17]:
-        assert everything("tokens", position)[0] == before[0][position:]
+        assert read("tokens", position)[0] == before[0][position:]
 
 
 @pytest.mark.django_db
@@ -44,9 +37,9 @@ def test_a_merged_stream_goes_on():
     stream = appended("tokens", [b"a"] * 50)
     compaction.compact("default", [stream.pk])
     writing.apply([Append("tokens", "text/plain", b"b")], "default")
-    assert everything("tokens")[0] == b"a" * 50 + b"b"
+    assert read("tokens")[0] == b"a" * 50 + b"b"
     assert compaction.compact("default", [stream.pk]) >= 0
-    assert everything("tokens")[0] == b"a" * 50 + b"b"
+    assert read("tokens")[0] == b"a" * 50 + b"b"
 
 
 @pytest.mark.django_db
@@ -58,7 +51,7 @@ def test_streams_that_grew_side_by_side_are_merged_together(monkeypatch: pytest.
         # Some with several appends in one chunk, and bytes that are no text.
         parts = [b"%d\0\xff" % number] * (1 + number % 3)
         writing.apply([Append(path, "text/plain", part) for path in paths for part in parts], "default")
-    before = {path: everything(path) for path in paths}
+    before = {path: read(path) for path in paths}
     ids = list(Stream.objects.values_list("id", flat=True))
     monkeypatch.setattr(compaction, "PLAN_STREAMS", 3)
     portions = list(compaction.portions("default", ids))
@@ -66,7 +59,7 @@ def test_streams_that_grew_side_by_side_are_merged_together(monkeypatch: pytest.
     assert len(portions) > 2
     assert all(sum(len(span.ids) for span in portion) <= 40 for portion in portions)
     assert compaction.compact("default", ids) > 7 * 10
-    assert {path: everything(path) for path in paths} == before
+    assert {path: read(path) for path in paths} == before
 
 
 def spans_of(stream: Stream) -> list[Span]:

@@ -13,9 +13,9 @@ from hypothesis.extra.django import TransactionTestCase
 
 from django_durable_streams.models import Chunk, RecentChunk, Stream
 from django_durable_streams.store import browsing, compaction, reading, recent, removal, writing
-from django_durable_streams.store.cache import SegmentCache
 from django_durable_streams.store.operations import Append, Create, Delete, Fork
 from django_durable_streams.store.sql import statements
+from tests.store.contents import read
 
 pytestmark = pytest.mark.skipif(connection.vendor != "sqlite", reason="recent chunks are SQLite's only")
 
@@ -41,13 +41,6 @@ def append(path: str, *parts: bytes, is_recent: bool = True) -> None:
 def create(*paths: str) -> list[Stream]:
     writing.apply([Create(path, TEXT) for path in paths], "default")
     return [Stream.objects.get(path=path) for path in paths]
-
-
-def read(path: str, position: int = 0, limit: int = 1 << 30) -> tuple[bytes, list[int]]:
-    info = reading.find([path], "default")[path]
-    request = reading.PageRequest(info, position, limit)
-    segment = reading.pages([request], SegmentCache(0), "default")[info.id, position]
-    return (b"", []) if segment is None else (segment.data, list(segment.ends))
 
 
 def gather(number: int) -> None:
