@@ -24,6 +24,7 @@ from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
 from ..store.operations import Commit, Operation, Result, Touch
 from ..store.turns import turn
+from .checkpoints import Checkpointer
 from .growth import GrowthLog
 from .housekeeping import Housekeeper
 from .hub import Hub
@@ -71,6 +72,7 @@ class Engine:
         ]
         # What its connection remembers is gone when another one has written; and it works on this process's own time.
         write = self._writers[0].write if is_one else None
+        self._checkpointer = Checkpointer(self.pulse.line()) if is_one else None
         self._housekeeper = Housekeeper(self.pulse, self._expired, turn(using), growth, write)
         self._reader = ReadLane(
             "durable-streams-read",
@@ -155,6 +157,8 @@ class Engine:
 
     def _committed(self, commits: list[Commit]) -> None:
         self._housekeeper.count(commits)
+        if self._checkpointer is not None:
+            self._checkpointer.count(commits)
         if any(commit.removed for commit in commits):
             self._housekeeper.wake()
         self.publish(commits)
@@ -190,6 +194,8 @@ class Engine:
         self._housekeeper.stop()
         for lane in self._writers:
             lane.stop()
+        if self._checkpointer is not None:
+            self._checkpointer.stop()
         self._reader.stop()
         self.pulse.stop()
         self.tell_the_rest()

@@ -1,0 +1,72 @@
+"""SQLite's write-ahead log is copied into the database while others go on writing."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from django_durable_streams.engine import Engine, engine_for
+from django_durable_streams.engine.checkpoints import STEP_BYTES
+from django_durable_streams.engine.line import LOG_PAGES
+from django_durable_streams.protocol.offsets import Sentinel
+from django_durable_streams.store.operations import Append, Create
+from tests.server.waiting import until
+
+BINARY = "application/octet-stream"
+PAGE = 4096
+MEGABYTE = bytes(range(256)) * 4096
+
+pytestmark = pytest.mark.skipif(connection.vendor != "sqlite", reason="the others look after their logs themselves")
+
+
+@pytest.fixture
+def engine(engines: None) -> Engine:
+    return engine_for()
+
+
+def files() -> tuple[Path, Path]:
+    """Return the database and its log."""
+    database = Path(connection.settings_dict["NAME"])
+    return database, database.with_name(f"{database.name}-wal")
+
+
+def thread_names() -> list[str]:
+    return [thread.name for thread in threading.enumerate()]
+
+
+async def test_much_data_is_in_the_database_before_the_log_is_long(engine: Engine) -> None:
+    await engine.write(Create("a", BINARY))
+    before = files()[0].stat().st_size
+    for _ in range(6):
+        await engine.write(Append("a", BINARY, MEGABYTE))
+    # Nobody who writes would have copied it yet.
+    assert 6 * len(MEGABYTE) < LOG_PAGES * PAGE
+    await until(lambda: files()[0].stat().st_size >= before + STEP_BYTES)
+
+
+async def test_the_log_begins_anew_under_load(engine: Engine) -> None:
+    await engine.write(Create("a", BINARY))
+    written = 0
+    while written < 24 * STEP_BYTES:
+        await asyncio.gather(*(engine.write(Append("a", BINARY, MEGABYTE)) for _ in range(2)))
+        written += 2 * len(MEGABYTE)
+    assert files()[1].stat().st_size < written / 2
+    view = await engine.look("a", Sentinel.START)
+    assert view.info.tail == written
+
+
+async def test_little_data_is_left_to_those_who_write(engine: Engine) -> None:
+    await engine.write(Create("a", BINARY))
+    await engine.write(Append("a", BINARY, MEGABYTE))
+    assert "durable-streams-checkpoints" not in thread_names()
+
+
+async def test_the_thread_ends_with_the_engine(engine: Engine) -> None:
+    await engine.write(Create("a", BINARY))
+    for _ in range(5):
+        await engine.write(Append("a", BINARY, MEGABYTE))
+    assert "durable-streams-checkpoints" in thread_names()
+    await asyncio.to_thread(engine.stop)
+    assert "durable-streams-checkpoints" not in thread_names()
