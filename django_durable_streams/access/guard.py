@@ -91,7 +91,7 @@ class Guard:
             UnsupportedContentType: streams of this kind are not created here (415).
             ServiceUnavailable: it cannot be found out who is asking.
         """
-        path = paths.validate(request.path)
+        path = paths.validate_again(request.path)
         action = _ACTIONS[request.method]
         if self._allowed is not None and action is Action.CREATE:
             forks = headers.STREAM_FORKED_FROM in request.headers

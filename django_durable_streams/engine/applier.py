@@ -47,6 +47,7 @@ class Applier:
         waits: is called before it waits for anybody or anything, the commit at the latest.
         is_busy: returns whether so much is appended that small chunks should wait to be gathered.
         announce: is given the outcomes of a transaction before that is committed.
+        is_heard: returns whether somebody wants to know of streams that are made with nothing in them.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Applier:
         waits: Callable[[], None] | None = None,
         is_busy: Callable[[], bool] = bool,
         announce: Callable[[Sequence[object]], None] | None = None,
+        is_heard: Callable[[], bool] = lambda: True,
     ) -> None:
         self.line = line
         self._pulse = pulse
@@ -70,6 +72,7 @@ class Applier:
         self._waits = waits
         self._is_busy = is_busy
         self._announce = announce
+        self._is_heard = is_heard
         self._known = KnownStreams()
 
     def apply(self, operations: Sequence[Operation], *, wait: bool = False) -> Sequence[object]:
@@ -121,6 +124,7 @@ class Applier:
                     recent=self._is_busy(),
                     waits=self._waits,
                     announce=self._announce,
+                    is_heard=self._is_heard,
                 )
         except writing.CommitUncertain as error:
             if isinstance(error.__cause__, Error) and diagnose(error.__cause__) is not Trouble.AWAY:

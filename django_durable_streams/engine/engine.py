@@ -31,7 +31,7 @@ from .hub import Hub
 from .lane import Receiver, call_in
 from .pulse import Pulse
 from .read_lane import Follow, Look, ReadLane, Survey, View
-from .receivers import ReceiverThread, send_signals
+from .receivers import ReceiverThread, hears_of_new_streams, send_signals
 from .wakeup import Wakeup, make_wakeup
 from .write_lane import WriteLane
 
@@ -67,6 +67,7 @@ class Engine:
                 self._committed,
                 turn(using),
                 growth.is_busy,
+                hears_of_new_streams,
             )
             for number in range(lanes)
         ]

@@ -39,9 +39,19 @@ def send_signals(commits: list[Commit], using: str) -> None:
             signal.send_robust(Stream, **arguments)
 
 
+def hears_of_new_streams() -> bool:
+    """Whether somebody is told of streams that are made."""
+    return _has_listeners(stream_created)
+
+
 def _somebody_listens() -> bool:
-    # Asked once for each batch of commits; the list spares `has_listeners`, with its lock, where it is empty.
-    return any(signal.receivers and signal.has_listeners(Stream) for signal in _ALL)
+    # Asked once for each batch of commits.
+    return any(map(_has_listeners, _ALL))
+
+
+def _has_listeners(signal: Signal) -> bool:
+    # The list spares `has_listeners`, with its lock, where it is empty.
+    return bool(signal.receivers) and signal.has_listeners(Stream)
 
 
 def _events(commits: list[Commit], using: str) -> Iterator[Event]:

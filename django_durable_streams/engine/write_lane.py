@@ -35,6 +35,7 @@ class WriteLane(Lane[Operation]):
         committed: is called in the lane's thread with what a transaction changed, once that is committed.
         turn: held around each transaction: whose turn it is to write, where only one can.
         is_busy: returns whether so much is appended that small chunks should wait to be gathered.
+        is_heard: returns whether somebody wants to know of streams that are made with nothing in them.
     """
 
     holds_answers = True
@@ -47,12 +48,22 @@ class WriteLane(Lane[Operation]):
         committed: Callable[[list[Commit]], None],
         turn: Turn,
         is_busy: Callable[[], bool],
+        is_heard: Callable[[], bool],
     ) -> None:
         patient = Applier(pulse.line(LOCK_SECONDS), pulse, turn, committed, PATIENT_LOCK_MS)
         self._patience = Patience(f"{name}-patient", patient)
         line = pulse.line(LOCK_SECONDS)
         self._applier = Applier(
-            line, pulse, turn, committed, LANE_LOCK_MS, self._patience.held, self.tell, is_busy, self.announce
+            line,
+            pulse,
+            turn,
+            committed,
+            LANE_LOCK_MS,
+            self._patience.held,
+            self.tell,
+            is_busy,
+            self.announce,
+            is_heard,
         )
         super().__init__(name, line, self._applier.apply, queue_size, BATCH_SIZE)
 

@@ -18,9 +18,10 @@ CONTROL_SEGMENT = "__ds"
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f\\\\\ufffd\ud800-\udfff]")
 # A first, middle or last segment that is empty or made of dots only up to "..".
 _TRAVERSAL = re.compile(r"(?:^|/)(?:\.{1,2})?(?:/|$)")
+# What has none of these at a glance, as most paths: segments that begin with a letter or a digit.
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@=+-]*(?:/[A-Za-z0-9][A-Za-z0-9._~:@=+-]*)*")
 
 
-@lru_cache(maxsize=4096)
 def validate(path: str) -> str:
     """Return a stream-root-relative path, percent-decoded, if a stream can have it.
 
@@ -30,6 +31,8 @@ def validate(path: str) -> str:
     """
     if not path or len(path) > MAX_PATH_LENGTH:
         raise InvalidPath(f"A stream path has 1 to {MAX_PATH_LENGTH} characters.")
+    if _PLAIN.fullmatch(path) is not None:
+        return path
     if _FORBIDDEN.search(path) is not None:
         raise InvalidPath("A stream path has no control characters and no backslash, and is UTF-8.")
     if _TRAVERSAL.search(path) is not None:
@@ -37,3 +40,7 @@ def validate(path: str) -> str:
     if path == CONTROL_SEGMENT or path.startswith(CONTROL_SEGMENT + "/"):
         raise StreamNotFound(f"Paths below {CONTROL_SEGMENT}/ are reserved for control APIs.")
     return path
+
+
+validate_again = lru_cache(maxsize=4096)(validate)
+"""The same for paths that come again and again: those of streams that are there."""

@@ -159,7 +159,8 @@ class DirectProtocol(HttpToolsProtocol):
 
     def _take_request(self, data: bytes) -> None:
         end = data.find(heads.END, 0, heads.MAX_BYTES)
-        head = heads.read(data[:end]) if end > 0 else None
+        read = heads.read_once if data.startswith(b"PUT ") else heads.read
+        head = read(data[:end]) if end > 0 else None
         if head is None or not self._is_ours(head):
             super().data_received(data)
             return

@@ -58,7 +58,7 @@ def read(head: bytes) -> Head | None:
     """
     counted = _COUNTED.search(head) if head.startswith(b"POST") else None
     if counted is None:
-        return _read(head)
+        return read_once(head)
     rest = _read_again(head[: counted.start()] + head[counted.end() :])
     if rest is None or headers.PRODUCER_SEQ in rest.headers:
         return None
@@ -66,7 +66,8 @@ def read(head: bytes) -> Head | None:
     return Head(method, path, query, {**fields, headers.PRODUCER_SEQ: counted[1]}, length)
 
 
-def _read(head: bytes) -> Head | None:
+def read_once(head: bytes) -> Head | None:
+    """The same for a head that will not come again, such as one that makes a stream."""
     line, _, rest = head.partition(b"\r\n")
     request = _REQUEST_LINE.fullmatch(line)
     fields = _read_headers(rest)
@@ -77,7 +78,7 @@ def _read(head: bytes) -> Head | None:
     return Head(method.decode("ascii"), unquote(path) if "%" in path else path, query, *fields)
 
 
-_read_again = lru_cache(maxsize=1024)(_read)
+_read_again = lru_cache(maxsize=1024)(read_once)
 
 
 @lru_cache(maxsize=1024)

@@ -34,7 +34,7 @@ MAX_SHARED_TAGS = 128
 
 def ask_head(request: Request) -> Look:
     """HEAD asks what a stream is like; it is the only read that does not renew its TTL (section 5.5)."""
-    return Look(paths.validate(request.path))
+    return Look(paths.validate_again(request.path))
 
 
 def answer_head(request: Request, engine: Engine, view: View) -> Response:
@@ -50,7 +50,7 @@ def answer_head(request: Request, engine: Engine, view: View) -> Response:
 
 def ask_read(request: Request) -> Look:
     """GET asks for what is there from an offset on, and may stay for what comes (sections 5.6 to 5.8)."""
-    path = paths.validate(request.path)
+    path = paths.validate_again(request.path)
     live = request.parameter("live")
     token = request.parameter("offset")
     if live is not None and live not in ("long-poll", "sse"):

@@ -50,7 +50,7 @@ def answer_create(request: Request, engine: Engine, result: Created) -> Response
 
 def ask_append(request: Request) -> Append:
     """POST asks to append, to close, or for both at once (sections 5.2 and 5.3)."""
-    path = paths.validate(request.path)
+    path = paths.validate_again(request.path)
     close, producer, seq = False, None, None
     if not _APPEND_HEADERS.isdisjoint(request.headers):
         close = _wants_closed(request)
@@ -93,7 +93,7 @@ def answer_append(request: Request, engine: Engine, result: Appended) -> Respons
 
 def ask_delete(request: Request) -> Delete:
     """DELETE asks to remove a stream (section 5.4)."""
-    return Delete(paths.validate(request.path))
+    return Delete(paths.validate_again(request.path))
 
 
 def answer_delete(request: Request, engine: Engine, result: Done) -> Response:

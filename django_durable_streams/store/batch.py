@@ -43,17 +43,13 @@ class Batch:
         using: alias of the database.
         cursor: the transaction's (see `sql.Statements.transaction`).
         known: what the connection knows of streams already.
-        unseen: whether streams are made without having been looked for (see `is_made`).
         recent: whether what is appended may wait to be gathered (see `recent`).
     """
 
-    def __init__(
-        self, using: str, cursor: Any, known: KnownStreams | None = None, *, unseen: bool = False, recent: bool = False
-    ) -> None:
+    def __init__(self, using: str, cursor: Any, known: KnownStreams | None = None, *, recent: bool = False) -> None:
         self._using = using
         self._cursor = cursor
         self._known = known
-        self._unseen = unseen
         self._recent = recent
         self._now = timezone.now()
         self._sql = statements(using)
@@ -247,7 +243,7 @@ class Batch:
             sql.soft_delete_streams(cursor, now, [state.id for state in self._softly])
         if created:
             inserts = [saving.stream_insert(state, now, moment) for state in created]
-            numbers = sql.insert_streams(cursor, inserts, self._unseen)
+            numbers = sql.insert_streams(cursor, inserts)
             if any(state.ends or state.changed_producers for state in created):
                 _number(created, numbers)  # their rows refer to them
         if changed:
@@ -295,10 +291,6 @@ class Batch:
             state.version = versions[state.id]
         self._saved.append(_Saved([*self._streams.values()], [], (), []))
         return self._streams.keys()
-
-    def is_made(self) -> bool:
-        """Whether none of the unseen streams was there. Otherwise none was made."""
-        return all(len(list(saved.numbers)) == len(saved.created) for saved in self._saved)
 
     def commits(self) -> list[Commit]:
         """Return what has changed since the beginning, once all of it is saved and committed."""

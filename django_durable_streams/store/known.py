@@ -30,7 +30,8 @@ class KnownStreams:
     """Streams as this connection has left them."""
 
     def __init__(self) -> None:
-        self._states: OrderedDict[str, StreamState] = OrderedDict()
+        # As they were left or, of new ones with nothing in them, the id and one that is alike.
+        self._states: OrderedDict[str, StreamState | tuple[int, StreamState]] = OrderedDict()
         self._connection: object = None
         self._version: int | None = None
         self._pause = 0
@@ -76,7 +77,7 @@ class KnownStreams:
         found = {}
         for operation in operations:
             state = self._states.get(operation.path)
-            if type(operation) is not Append or state is None:
+            if type(operation) is not Append or not isinstance(state, StreamState):
                 return {}
             if state.deadline is not None and state.deadline <= now:
                 return {}
@@ -100,7 +101,11 @@ class KnownStreams:
 
     def take(self, path: str) -> StreamState | None:
         """Return what is known of the stream at a path, and forget it: a batch that fails leaves nothing behind."""
-        return self._states.pop(path, None)
+        found = self._states.pop(path, None)
+        if found is None or isinstance(found, StreamState):
+            return found
+        stream_id, like = found
+        return like.twin(stream_id, path)
 
     def forget(self, paths: Iterable[str]) -> None:
         """Forget the streams at some paths."""
@@ -112,6 +117,13 @@ class KnownStreams:
         if (self.has_begun or state.version is not None) and len(state.producers) <= MAX_PRODUCERS:
             self._states[state.path] = state
             if len(self._states) > MAX_KNOWN:
+                self._states.popitem(last=False)
+
+    def keep_new(self, like: StreamState, numbers: Iterable[tuple[int, str]]) -> None:
+        """The same for new streams with nothing in them that differ in their ids and paths only."""
+        if self.has_begun:
+            self._states.update([(path, (stream_id, like)) for stream_id, path in numbers])
+            while len(self._states) > MAX_KNOWN:
                 self._states.popitem(last=False)
 
     def _meet(self, connection: object) -> None:

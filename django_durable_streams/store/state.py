@@ -234,6 +234,20 @@ class StreamState:
             self.deadline = lifetime.deadline(self.ttl, self.expires_at, now)
             self.changed = True
 
+    def twin(self, stream_id: int, path: str) -> StreamState:
+        """Return another new stream, with nothing in it, that differs in its id and path only."""
+        return StreamState(
+            StreamInfo(
+                stream_id,
+                path,
+                self.content_type,
+                closed=self.closed,
+                ttl=self.ttl,
+                expires_at=self.expires_at,
+                deadline=self.deadline,
+            )
+        )
+
     def info(self) -> StreamInfo:
         """Return the stream as readers of its data see it."""
         return StreamInfo(

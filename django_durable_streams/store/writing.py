@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from django.db import Error, IntegrityError
+from django.db import Error
 
 from .batch import LOCKED, Batch, Outcome
+from .creating import create_alike
 from .known import KnownStreams
-from .operations import Append, Commit, Create, Operation
+from .operations import Append, Commit, Operation
 from .sql import CommitUncertain, statements
 
 __all__ = ["CommitUncertain", "apply"]
@@ -28,6 +29,7 @@ def apply(
     recent: bool = False,
     waits: Callable[[], None] | None = None,
     announce: Callable[[Sequence[Outcome]], None] | None = None,
+    is_heard: Callable[[], bool] = lambda: True,
 ) -> tuple[list[Outcome], list[Commit]]:
     """Apply operations in one transaction and return what became of each, and what changed.
 
@@ -46,6 +48,8 @@ def apply(
         waits: is called before the transaction waits for the database, and for its commit at the latest.
         announce: is given the outcomes before the commit, so that somebody may prepare for them meanwhile. They hold
             only if they are returned too: the very same objects, each in its place.
+        is_heard: returns whether somebody wants to know of streams that are made with nothing in them. Otherwise what
+            has changed may be without these.
 
     Raises:
         CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
@@ -53,7 +57,9 @@ def apply(
     """
     if not wait and not held:
         done = _append_remembered(operations, using, known, waits) if known is not None else None
-        done = done or _create_unseen(operations, using, lock_ms, known, waits, announce)
+        done = done or create_alike(
+            operations, using, lock_ms=lock_ms, known=known, waits=waits, announce=announce, is_heard=is_heard
+        )
         if done is not None:
             return done
     # A create may meet another one's of the same path, which no SKIP LOCKED tells of.
@@ -66,11 +72,6 @@ def apply(
         if announce is not None:
             announce(outcomes)
     return outcomes, batch.commits()
-
-
-def _is_plain_create(operation: Operation) -> bool:
-    """Whether an operation is to make a stream with nothing in it."""
-    return type(operation) is Create and not operation.data and operation.fork is None and operation.defect is None
 
 
 def _append_remembered(
@@ -103,29 +104,3 @@ def _append_remembered(
     ]
     known.judge(was_wrong=LOCKED in outcomes)
     return outcomes, batch.commits()
-
-
-def _create_unseen(
-    operations: Sequence[Operation],
-    using: str,
-    lock_ms: int | None,
-    known: KnownStreams | None,
-    waits: Callable[[], None] | None,
-    announce: Callable[[Sequence[Outcome]], None] | None,
-) -> tuple[list[Outcome], list[Commit]] | None:
-    """Make streams without looking first whether they are there. None: that cannot be done, and nothing was changed."""
-    sql = statements(using)
-    if not sql.creates_unseen or not all(map(_is_plain_create, operations)):
-        return None
-    try:
-        with sql.insertion(len(operations), lock_ms, waits) as cursor:
-            if known is not None and not known.has_begun:
-                known.check(cursor, sql)
-            batch = Batch(using, cursor, known, unseen=True)
-            outcomes = [batch.apply(operation) for operation in operations]
-            if announce is not None:
-                announce(outcomes)
-            batch.save()
-    except IntegrityError:
-        return None
-    return (outcomes, batch.commits()) if batch.is_made() else None

@@ -69,7 +69,7 @@ class Statements:
     _lock_clause = " FOR UPDATE"
 
     creates_unseen = False
-    """Whether `insert_streams` can be left to find out which paths are taken."""
+    """Whether streams can be made without a look at what is there (`insert_like`)."""
 
     versions_rows = False
     """Whether each row tells which transaction wrote it, so that `update_remembered` can see that it is as it was."""
@@ -158,7 +158,7 @@ class Statements:
     def insertion(
         self, rows: int, lock_ms: int | None = None, waits: Callable[[], None] | None = None
     ) -> Iterator[Any]:
-        """The same for a transaction that writes nothing but some streams, by one `insert_streams`.
+        """The same for a transaction that writes nothing but some streams, by one `insert_like`.
 
         Args:
             rows: how many streams, at the most.
@@ -263,11 +263,8 @@ class Statements:
             return moment
         return moment.replace(tzinfo=self._naive_zone)
 
-    def insert_streams(self, cursor: Any, rows: Sequence[Row], unseen: bool = False) -> Iterable[tuple[int, str]]:
+    def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
         """Insert streams, in the order of `STREAM_COLUMNS`, and return the id and path of each.
-
-        With `unseen`, where that can be (`creates_unseen`), none is inserted if one of the paths is taken, or there is
-        an IntegrityError.
 
         Where statements travel together, to look at these is to wait for all so far.
         """
@@ -281,6 +278,14 @@ class Statements:
                 found = self._execute(cursor, f"{self._select_ids}{condition}", parameters)
             numbers += found.fetchall()
         return numbers
+
+    def insert_like(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
+        """Insert streams that are as a row says but for their paths, and return the id and path of each.
+
+        None is inserted if one of the paths is taken, or there is an IntegrityError. Only where streams can be made
+        like that (`creates_unseen`).
+        """
+        raise NotImplementedError
 
     def remove_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
         """Give back the paths of streams, and let go of their sources."""

@@ -49,6 +49,12 @@ class PostgreSQLStatements(Statements):
             f"FROM {self._stream} AS s JOIN {self._producer} AS p ON p.{name('stream_id')} = s.{name('id')} "
             f"WHERE s.{name('path')} = ANY(%s) AND p.{name('producer_id')} = ANY(%s)"
         )
+        into = self._insert_stream
+        expressions, source = _layout(into.types, tuple(number > 0 for number in range(len(into.types))))
+        taken = self._select_paths.replace("%s", "$1")
+        self._insert_like = (
+            f"{into.head} SELECT {', '.join(expressions)} FROM {source} WHERE NOT EXISTS ({taken}){self._returning_ids}"
+        )
         self._written = f"{self._stream} AS s WHERE s.{name('id')} = {{}} AND s.xmin = pg_current_xact_id()::xid"
 
     def _of_any(self, statement: str) -> str:
@@ -154,14 +160,12 @@ class PostgreSQLStatements(Statements):
         wanted = many("text" if column == "path" else "bigint", [*values])
         return [self._info(row) for row in self._send(cursor, self._select_by[column, lock], [wanted]).fetchall()]
 
-    def insert_streams(self, cursor: Any, rows: Sequence[Row], unseen: bool = False) -> Iterable[tuple[int, str]]:
-        into = self._insert_stream
-        if not unseen:
-            return self._insert_rows(cursor, into, rows, self._returning_ids)
-        sent = _Sent(into.types, rows)
-        paths = many("text", [row[0] for row in rows])
-        taken = self._select_paths.replace("%s", f"${len(sent.parameters) + 1}")
-        return self._insert_sent(cursor, into, sent, f" WHERE NOT EXISTS ({taken}){self._returning_ids}", paths)
+    def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
+        return self._insert_rows(cursor, self._insert_stream, rows, self._returning_ids)
+
+    def insert_like(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
+        _, *others = _row(self._insert_stream.types, row)
+        return self._send(cursor, self._insert_like, [many("text", paths), *others])
 
     def remove_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
         self._send(cursor, self._remove_streams, [one("timestamptz", moment), many("bigint", ids)])
@@ -211,9 +215,9 @@ class PostgreSQLStatements(Statements):
             return self._send(cursor, f"{into.head} VALUES ({values}){suffix}", parameters)
         return self._insert_sent(cursor, into, _Sent(into.types, rows), suffix)
 
-    def _insert_sent(self, cursor: Any, into: Insert, sent: _Sent, suffix: str, *parameters: Parameter) -> Rows:
+    def _insert_sent(self, cursor: Any, into: Insert, sent: _Sent, suffix: str) -> Rows:
         sql = f"{into.head} SELECT {', '.join(sent.expressions)} FROM {sent.source}{suffix}"
-        return self._send(cursor, sql, [*sent.parameters, *parameters])
+        return self._send(cursor, sql, sent.parameters)
 
     def _send(self, cursor: Any, sql: str, parameters: Sequence[Parameter]) -> Rows:
         if isinstance(cursor, Pipeline):

@@ -181,7 +181,7 @@ class SQLiteStatements(Statements):
     def select_producers(self, cursor: Any, wanted: Collection[tuple[int, str]]) -> list[Sequence[Any]]:
         return [*self._fetch(cursor, self._select_producers_as_json, [_json(wanted)])]
 
-    def insert_streams(self, cursor: Any, rows: Sequence[Row], unseen: bool = False) -> Iterable[tuple[int, str]]:
+    def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
         # Most streams have neither an end nor a source: what is null everywhere need not be written.
         used = tuple(number for number, values in enumerate(zip(*rows, strict=True)) if values.count(None) < len(rows))
         insert, chosen = self._insert_used(used)
@@ -190,6 +190,17 @@ class SQLiteStatements(Statements):
             some = rows[first : first + _MOST_ROWS]
             self._all(cursor, insert, [(number, *chosen(row)) for number, row in enumerate(some, 1)])
             numbers += enumerate((row[0] for row in some), cursor.lastrowid - len(some) + 1)
+        return numbers
+
+    def insert_like(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
+        insert, chosen = self._insert_used(tuple(number for number, value in enumerate(row) if value is not None))
+        _, *alike = chosen(row)
+        numbers: list[tuple[int, str]] = []
+        for first in range(0, len(paths), _MOST_ROWS):
+            some = [*enumerate(paths[first : first + _MOST_ROWS], 1)]
+            self._pass(cursor, insert, len(some), alike, [value for pair in some for value in pair])
+            before = cursor.lastrowid - len(some)
+            numbers += [(before + number, path) for number, path in some]
         return numbers
 
     def _insert_used(self, used: tuple[int, ...]) -> tuple[_Many, Callable[[Row], Row]]:
@@ -333,13 +344,16 @@ class SQLiteStatements(Statements):
         changed = 0
         for first in range(0, len(rows), _MOST_ROWS):
             some = rows[first : first + _MOST_ROWS]
-            once, values = many.part(some)
-            # Rows of nulls, which no statement minds, make a round number: the driver keeps statements prepared.
-            step = 1 if len(some) == 1 else 8 if len(some) <= 64 else 64
-            missing = -len(some) % step
-            values += [None] * (missing * (many.width - len(once)))
-            sql = _with_rows(many, len(some) + missing, bool(once))
-            changed += self._execute(cursor, sql, [*once, *values]).rowcount
+            changed += self._pass(cursor, many, len(some), *many.part(some))
+        return changed
+
+    def _pass(self, cursor: Any, many: _Many, count: int, once: Sequence[Any], values: list[Any]) -> int:
+        """Execute a statement over a number of rows, parted as `_Many.part` does; return how many it has changed."""
+        # Rows of nulls, which no statement minds, make a round number: the driver keeps statements prepared.
+        step = 1 if count == 1 else 8 if count <= 64 else 64
+        missing = -count % step
+        values += [None] * (missing * (many.width - len(once)))
+        changed: int = self._execute(cursor, _with_rows(many, count + missing, bool(once)), [*once, *values]).rowcount
         return changed
 
     def _fetch(self, cursor: Any, sql: str, parameters: Sequence[object]) -> list[list[Any]]:

@@ -1,0 +1,78 @@
+"""Making many new and empty streams at once, without looking first whether they are there.
+
+Nothing is done for each of them that can be done for all: that is what clients wait for who make streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+
+from django.db import IntegrityError, connections
+from django.utils import timezone
+
+from . import saving
+from .batch import Outcome
+from .known import KnownStreams
+from .operations import Commit, Create, Operation
+from .sql import statements
+from .state import StreamState
+
+_path = attrgetter("path")
+_kind = attrgetter("content_type", "ttl", "expires_at", "closed", "data", "defect", "fork")
+_NOTHING = (b"", None, None)
+"""What `_kind` ends with where a stream is to have nothing in it."""
+
+
+def create_alike(
+    operations: Sequence[Operation],
+    using: str,
+    *,
+    lock_ms: int | None,
+    known: KnownStreams | None,
+    waits: Callable[[], None] | None,
+    announce: Callable[[Sequence[Outcome]], None] | None,
+    is_heard: Callable[[], bool],
+) -> tuple[list[Outcome], list[Commit]] | None:
+    """Make new streams that have nothing in them and differ in their paths only.
+
+    The arguments are those of `writing.apply`, and so is what is returned. None: it is something else that is asked
+    for, or one of the streams is there; then nothing was changed.
+    """
+    sql = statements(using)
+    paths = _alike(operations) if sql.creates_unseen else None
+    if paths is None:
+        return None
+    first = operations[0]
+    assert isinstance(first, Create)
+    moment = connections[using].ops.adapt_datetimefield_value
+    now = timezone.now()
+    like = StreamState.make(first, now)
+    outcomes: list[Outcome] = [like.describe(created=True)] * len(paths)
+    try:
+        with sql.insertion(len(paths), lock_ms, waits) as cursor:
+            if known is not None and not known.has_begun:
+                known.check(cursor, sql)
+            if announce is not None:
+                announce(outcomes)
+            numbers = sql.insert_like(cursor, saving.stream_insert(like, moment(now), moment), paths)
+    except IntegrityError:
+        return None
+    made = list(numbers)
+    if len(made) < len(paths):
+        return None
+    if known is not None:
+        known.keep_new(like, made)
+    commits = [like.twin(*one).commit(created=True) for one in made] if is_heard() else []
+    return outcomes, commits
+
+
+def _alike(operations: Sequence[Operation]) -> list[str] | None:
+    """Return the paths of the streams that operations make, if these are all that they differ in."""
+    if set(map(type, operations)) != {Create}:
+        return None
+    kinds = [*map(_kind, operations)]
+    paths = [*map(_path, operations)]
+    if kinds[0][4:] != _NOTHING or kinds.count(kinds[0]) < len(kinds) or len(set(paths)) < len(paths):
+        return None
+    return paths
