@@ -37,6 +37,9 @@ class TestInsideATransaction:
             assert (await client.post("a", b"two", content_type=TEXT)).status == 204
             assert (await client.put("b", b"", content_type=TEXT, stream_ttl="60")).status == 201
             assert (await client.delete("b")).status == 204
+            assert (await client.put("large", b"", content_type=TEXT)).status == 201
+            for _ in range(5):
+                assert (await client.post("large", b"x" * 1024 * 1024, content_type=TEXT)).status == 204
 
         async_to_sync(talk)(StreamClient())
         assert list(stream.read()) == ["one ", "two"]
@@ -60,6 +63,13 @@ class TestInsideATransaction:
             transaction.set_rollback(True)
         assert [async_to_sync(post)(path) for path in ("a", "b", "c")] == [409, 404, 204]
         assert list(streams[2].read()) == ["x", "x"]
+
+        async def put(path: str) -> int:
+            return (await StreamClient().put(path, content_type=TEXT)).status
+
+        assert async_to_sync(put)("d") == 201
+        Stream.objects.get(path="d").delete()
+        assert async_to_sync(post)("d") == 404
 
     def test_live_readers_get_what_comes_by_http_and_from_python(self, inline: None) -> None:
         stream = Stream.objects.create(path="a", content_type="application/json")

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future as ThreadFuture
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Thread, get_ident
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from ..protocol.errors import ServiceUnavailable
@@ -70,10 +70,11 @@ WORTH_PREPARING = 8
 class Parcel(Generic[T]):
     """What one event loop asks of a lane together, and who is given what becomes of it."""
 
-    __slots__ = ("loop", "receivers", "tasks")
+    __slots__ = ("loop", "receivers", "tasks", "thread")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         self.loop = loop
+        self.thread = thread
         self.tasks: list[T] = []
         self.receivers: list[Receiver] = []
 
@@ -130,7 +131,8 @@ class Lane(Generic[T]):
         self._work = work
         self._queue_size = queue_size
         self._batch_size = batch_size
-        self._open: dict[asyncio.AbstractEventLoop, Parcel[T]] = {}
+        # By thread, which is quicker to tell than its event loop.
+        self._open: dict[int, Parcel[T]] = {}
         self._queue: SimpleQueue[Parcel[T] | Errand | None] = SimpleQueue()
         self._errand: Errand | None = None
         self._submitted = 0
@@ -159,11 +161,11 @@ class Lane(Generic[T]):
         if self._submitted - self._done >= self._queue_size:
             raise ServiceUnavailable("Too many requests are waiting. Try again.")
         self._submitted += 1
-        loop = asyncio.get_running_loop()
-        parcel = self._open.get(loop)
-        if parcel is None:
-            parcel = self._open[loop] = Parcel(loop)
-            loop.call_soon(self._hand_over, loop)
+        thread = get_ident()
+        parcel = self._open.get(thread)
+        if parcel is None or not parcel.loop.is_running():
+            parcel = self._open[thread] = Parcel(asyncio.get_running_loop(), thread)
+            parcel.loop.call_soon(self._hand_over, parcel)
         parcel.tasks.append(task)
         parcel.receivers.append(receiver)
 
@@ -178,12 +180,14 @@ class Lane(Generic[T]):
         self._queue.put(None)
         self._thread.join()
 
-    def _hand_over(self, loop: asyncio.AbstractEventLoop, before: int = 0, turns: int = 0) -> None:
-        count = len(self._open[loop].tasks)
+    def _hand_over(self, parcel: Parcel[T], before: int = 0, turns: int = 0) -> None:
+        count = len(parcel.tasks)
         if count - before >= SEVERAL and turns < MORE_TURNS:
-            loop.call_soon(self._hand_over, loop, count, turns + 1)
-        else:
-            self._queue.put(self._open.pop(loop))
+            parcel.loop.call_soon(self._hand_over, parcel, count, turns + 1)
+            return
+        if self._open.get(parcel.thread) is parcel:
+            del self._open[parcel.thread]
+        self._queue.put(parcel)
 
     def _run(self) -> None:
         try:

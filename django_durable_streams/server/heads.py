@@ -19,7 +19,8 @@ MAX_BYTES = 8 * 1024
 END = b"\r\n\r\n"
 
 _REQUEST_LINE = re.compile(
-    rb"(GET|POST|PUT|DELETE|HEAD) (/[A-Za-z0-9._~!$&'()*+,;=:@/%-]*)(?:\?([A-Za-z0-9._~!$&'()*+,;=:@/?%-]*))? HTTP/1\.1"
+    rb"(GET|POST|PUT|DELETE|HEAD) (/[A-Za-z0-9._~!$&'()*+,;=:@/%-]*)(?:\?([A-Za-z0-9._~!$&'()*+,;=:@/?%-]*))?"
+    rb" HTTP/1\.1\r\n"
 )
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
 
@@ -68,14 +69,14 @@ def read(head: bytes) -> Head | None:
 
 def read_once(head: bytes) -> Head | None:
     """The same for a head that will not come again, such as one that makes a stream."""
-    line, _, rest = head.partition(b"\r\n")
-    request = _REQUEST_LINE.fullmatch(line)
-    fields = _read_headers(rest)
+    request = _REQUEST_LINE.match(head)
+    fields = _read_headers(head[request.end() :]) if request is not None else None
     if request is None or fields is None:
         return None
     method, raw_path, query = request.groups(default=b"")
     path = raw_path.decode("ascii")
-    return Head(method.decode("ascii"), unquote(path) if "%" in path else path, query, *fields)
+    found, length = fields
+    return Head(method.decode("ascii"), unquote(path) if "%" in path else path, query, found, length)
 
 
 _read_again = lru_cache(maxsize=1024)(read_once)

@@ -7,7 +7,7 @@ out at once, on the condition that the rows are as they were left (`writing`).
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,9 @@ from .state import StreamState
 
 MAX_KNOWN = 4096
 """Streams that are remembered: those that were used last."""
+
+MAX_NEW = 32
+"""Batches of new streams that are remembered: the last ones."""
 
 MAX_PRODUCERS = 256
 """A stream with more producers is looked up again: most of them will not come back soon."""
@@ -30,8 +33,9 @@ class KnownStreams:
     """Streams as this connection has left them."""
 
     def __init__(self) -> None:
-        # As they were left or, of new ones with nothing in them, the id and one that is alike.
-        self._states: OrderedDict[str, StreamState | tuple[int, StreamState]] = OrderedDict()
+        self._states: OrderedDict[str, StreamState] = OrderedDict()
+        # New ones with nothing in them: one that all of a batch are like, and their ids by path.
+        self._new: deque[tuple[StreamState, dict[str, int]]] = deque(maxlen=MAX_NEW)
         self._connection: object = None
         self._version: int | None = None
         self._pause = 0
@@ -57,7 +61,7 @@ class KnownStreams:
         self._meet(cursor.connection)
         self.is_alone = version == self._version
         if not self.is_alone:
-            self._states.clear()
+            self._forget_all()
             self._version = version
         return True
 
@@ -77,7 +81,7 @@ class KnownStreams:
         found = {}
         for operation in operations:
             state = self._states.get(operation.path)
-            if type(operation) is not Append or not isinstance(state, StreamState):
+            if type(operation) is not Append or state is None:
                 return {}
             if state.deadline is not None and state.deadline <= now:
                 return {}
@@ -101,16 +105,22 @@ class KnownStreams:
 
     def take(self, path: str) -> StreamState | None:
         """Return what is known of the stream at a path, and forget it: a batch that fails leaves nothing behind."""
-        found = self._states.pop(path, None)
-        if found is None or isinstance(found, StreamState):
-            return found
-        stream_id, like = found
-        return like.twin(stream_id, path)
+        state = self._states.pop(path, None)
+        return state if state is not None else self._take_new(path)
+
+    def _take_new(self, path: str) -> StreamState | None:
+        for like, ids in self._new:
+            stream_id = ids.pop(path, None)
+            if stream_id is not None:
+                return like.twin(stream_id, path)
+        return None
 
     def forget(self, paths: Iterable[str]) -> None:
         """Forget the streams at some paths."""
         for path in paths:
             self._states.pop(path, None)
+            for _, ids in self._new:
+                ids.pop(path, None)
 
     def keep(self, state: StreamState) -> None:
         """Remember a stream as it was committed, where it can be seen later whether it is still so."""
@@ -120,15 +130,20 @@ class KnownStreams:
                 self._states.popitem(last=False)
 
     def keep_new(self, like: StreamState, numbers: Iterable[tuple[int, str]]) -> None:
-        """The same for new streams with nothing in them that differ in their ids and paths only."""
+        """The same for new streams with nothing in them that differ in their ids and paths only.
+
+        Somebody waits for them to be made, so what can be done once one of them is used is not done here.
+        """
         if self.has_begun:
-            self._states.update([(path, (stream_id, like)) for stream_id, path in numbers])
-            while len(self._states) > MAX_KNOWN:
-                self._states.popitem(last=False)
+            self._new.append((like, {path: stream_id for stream_id, path in numbers}))
 
     def _meet(self, connection: object) -> None:
         """Forget everything on another connection: its database may have come back without the last that it had."""
         if connection is not self._connection:
             self._connection = connection
             self._version = None
-            self._states.clear()
+            self._forget_all()
+
+    def _forget_all(self) -> None:
+        self._states.clear()
+        self._new.clear()

@@ -14,7 +14,7 @@ from django.db import connections
 
 from ..engine.engine import running_engines
 from ..engine.engine import stop_engines as _stop_engines
-from ..engine.lane import Lane
+from ..engine.lane import Lane, Parcel
 from ..engine.line import Line
 from ..store.known import KnownStreams
 
@@ -43,7 +43,7 @@ def inline_engines() -> Iterator[None]:
     """
     stop_engines()
     with ExitStack() as patches:
-        for module in ("lane", "housekeeping", "pulse"):
+        for module in ("lane", "housekeeping", "checkpoints", "pulse"):
             patches.enter_context(patch(f"django_durable_streams.engine.{module}.Thread", _NoThread))
         patches.enter_context(patch.object(Lane, "_hand_over", _work_here))
         # The connection is the test's, not a thread's own.
@@ -51,6 +51,7 @@ def inline_engines() -> Iterator[None]:
         patches.enter_context(patch.object(Line, "close", lambda line: None))
         # What the test itself writes over it, or rolls back, would not be noticed.
         patches.enter_context(patch.object(KnownStreams, "keep", lambda known, state: None))
+        patches.enter_context(patch.object(KnownStreams, "keep_new", lambda known, like, numbers: None))
         try:
             yield
         finally:
@@ -81,11 +82,12 @@ class _NoThread:
 _at_work: set[asyncio.Task[None]] = set()
 
 
-def _work_here(lane: Lane[Any], loop: asyncio.AbstractEventLoop) -> None:
-    task = loop.create_task(_work(lane, lane._open.pop(loop)))
+def _work_here(lane: Lane[Any], parcel: Parcel[Any]) -> None:
+    del lane._open[parcel.thread]
+    task = parcel.loop.create_task(_work(lane, parcel))
     _at_work.add(task)
     task.add_done_callback(_at_work.discard)
 
 
-async def _work(lane: Lane[Any], parcel: Any) -> None:
+async def _work(lane: Lane[Any], parcel: Parcel[Any]) -> None:
     await sync_to_async(lane._do)([parcel])

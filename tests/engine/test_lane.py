@@ -80,5 +80,27 @@ async def test_what_may_follow_is_prepared_for_all_at_work_or_for_nobody(lane: R
     assert prepared == [(number, 2 * number) for number in range(WORTH_PREPARING)]
 
 
+def test_a_parcel_of_a_loop_that_has_stopped_is_not_that_of_the_next_in_its_thread(lane: Recorded) -> None:
+    async def submit(count: int) -> list[Reply]:
+        return [lane.submit(number) for number in range(count)]
+
+    async def outcomes_of(replies: list[Reply]) -> list[object]:
+        return [await reply for reply in replies]
+
+    async def submit_and_wait(count: int) -> list[object]:
+        return await outcomes_of(await submit(count))
+
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    try:
+        open_still = first.run_until_complete(submit(SEVERAL))
+        assert not lane.sizes
+        assert second.run_until_complete(asyncio.wait_for(submit_and_wait(2), 10)) == [0, 2]
+        assert first.run_until_complete(asyncio.wait_for(outcomes_of(open_still), 10)) == [0, 2, 4, 6]
+    finally:
+        first.close()
+        second.close()
+    assert lane.sizes == [2, SEVERAL]
+
+
 async def test_a_parcel_that_several_are_in_goes_when_nobody_follows(lane: Recorded) -> None:
     assert await sizes_of(lane, SEVERAL, 0, 0, 0, 1) == [SEVERAL, 1]

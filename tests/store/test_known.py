@@ -78,6 +78,19 @@ def test_what_one_batch_has_left_the_next_one_need_not_look_up() -> None:
     assert Producer.objects.get().seq == 1
 
 
+@pytest.mark.skipif(connection.vendor == "postgresql", reason="its statements go past Django's cursors")
+def test_streams_that_were_made_together_need_not_be_looked_up() -> None:
+    lane = Connection()
+    lane.apply(*(Create(f"s{number}", TEXT, ttl=60) for number in range(3)))
+    again = lane.selects(append("s1", seq=0), append("s2", b"22", close=True))
+    # Nobody knows of a stream's producers but the stream's first batch.
+    assert len(again) == 1 and "producer" in again[0] if connection.vendor == "sqlite" else again
+    found = [(info.tail, info.closed, info.ttl) for info in (calls.find(f"s{n}", "default") for n in range(3))]
+    assert found == [(0, False, 60), (1, False, 60), (2, True, 60)]
+    elsewhere(lambda: calls.apply(Delete("s0"), "default"))
+    assert isinstance(lane.apply(append("s0"))[0], StreamNotFound)
+
+
 def test_what_others_have_written_meanwhile_is_seen() -> None:
     lane = Connection()
     lane.apply(Create("a", TEXT), append(seq=0))

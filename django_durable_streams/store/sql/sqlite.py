@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
+from itertools import count
 from operator import itemgetter
 from sqlite3 import Cursor
 from typing import Any, Literal
@@ -197,10 +198,9 @@ class SQLiteStatements(Statements):
         _, *alike = chosen(row)
         numbers: list[tuple[int, str]] = []
         for first in range(0, len(paths), _MOST_ROWS):
-            some = [*enumerate(paths[first : first + _MOST_ROWS], 1)]
-            self._pass(cursor, insert, len(some), alike, [value for pair in some for value in pair])
-            before = cursor.lastrowid - len(some)
-            numbers += [(before + number, path) for number, path in some]
+            some = paths[first : first + _MOST_ROWS]
+            self._pass(cursor, insert, len(some), alike, [value for pair in enumerate(some, 1) for value in pair])
+            numbers += zip(count(cursor.lastrowid - len(some) + 1), some, strict=False)
         return numbers
 
     def _insert_used(self, used: tuple[int, ...]) -> tuple[_Many, Callable[[Row], Row]]:
@@ -347,13 +347,13 @@ class SQLiteStatements(Statements):
             changed += self._pass(cursor, many, len(some), *many.part(some))
         return changed
 
-    def _pass(self, cursor: Any, many: _Many, count: int, once: Sequence[Any], values: list[Any]) -> int:
+    def _pass(self, cursor: Any, many: _Many, rows: int, once: Sequence[Any], values: list[Any]) -> int:
         """Execute a statement over a number of rows, parted as `_Many.part` does; return how many it has changed."""
         # Rows of nulls, which no statement minds, make a round number: the driver keeps statements prepared.
-        step = 1 if count == 1 else 8 if count <= 64 else 64
-        missing = -count % step
+        step = 1 if rows == 1 else 8 if rows <= 64 else 64
+        missing = -rows % step
         values += [None] * (missing * (many.width - len(once)))
-        changed: int = self._execute(cursor, _with_rows(many, count + missing, bool(once)), [*once, *values]).rowcount
+        changed: int = self._execute(cursor, _with_rows(many, rows + missing, bool(once)), [*once, *values]).rowcount
         return changed
 
     def _fetch(self, cursor: Any, sql: str, parameters: Sequence[object]) -> list[list[Any]]:
