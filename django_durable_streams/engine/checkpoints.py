@@ -7,21 +7,28 @@ whoever committed last do the second. Where much data comes, that takes as long 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from threading import Event, Lock, Thread
 
 from django.db import Error, connections
 
 from ..store.operations import Commit
-from .line import LOG_PAGES, Line
+from .line import Line, limit_log
 
 logger = logging.getLogger(__name__)
 
 STEP_BYTES = 4 * 1024 * 1024
 """Data after which the log is copied. Small appends write the same pages over and over: these are best copied late."""
 
+LONG = 8000
+"""Pages of the log, 32 MB, from which on it should begin anew."""
+
+TOO_LONG = 4 * LONG
+"""Pages of the log from which on the lane copies it after all."""
+
 IDLE_SECONDS = 2.0
-"""Without any work for so long, the thread gives its connection back."""
+"""Without so much data for so long, the log is the lane's again."""
 
 
 class Checkpointer:
@@ -29,10 +36,12 @@ class Checkpointer:
 
     Args:
         line: its connection.
+        write: has a piece of work done over the lane's connection between two batches, and waits for it.
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, write: Callable[[Callable[[], object]], object]) -> None:
         self._line = line
+        self._write = write
         self._bytes = 0
         self._due = Event()
         self._stopped = False
@@ -47,41 +56,56 @@ class Checkpointer:
         self._bytes = 0
         self._due.set()
         with self._lock:
-            if self._thread is None:
+            if self._thread is None and not self._stopped:
                 self._thread = Thread(target=self._run, name="durable-streams-checkpoints", daemon=True)
                 self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and wait for it."""
-        self._stopped = True
+        """End the thread and wait for it, while the lane still runs."""
+        with self._lock:
+            self._stopped = True
         self._due.set()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
-        is_long = False
+        while self._is_due():
+            try:
+                self._take_over()
+            except Error as error:  # whoever writes copies the log in the end
+                logger.debug("The write-ahead log was not copied: %s", error)
+            except Exception:  # the thread must outlive every bug
+                logger.exception("The write-ahead log was not copied.")
+
+    def _is_due(self, seconds: float | None = None) -> bool:
+        """Wait for much data, or so long; return whether it came and this is not the end."""
+        came = self._due.wait(seconds)
+        if self._stopped:
+            return False
+        self._due.clear()
+        return came
+
+    def _take_over(self) -> None:
+        """Copy the log in place of the lane, for as long as much data comes."""
+        using = self._line.using
+        self._write(partial(limit_log, using, TOO_LONG))
         try:
-            while not self._stopped:
-                if not self._due.wait(IDLE_SECONDS):
-                    self._line.close()
-                    self._due.wait()
-                self._due.clear()
-                # A log begins anew once all of it is copied and nobody has written meanwhile. That is for the writer
-                # to see to, and only one can copy at a time.
-                is_long = not is_long and not self._stopped and self._copy() >= LOG_PAGES
+            self._line.open()
+            is_due = True
+            while is_due:
+                with self._line:
+                    pages = _copy(using)
+                if pages >= LONG:
+                    # It begins anew once all of it is copied and nobody has written meanwhile.
+                    self._write(partial(_copy, using))
+                is_due = self._is_due(IDLE_SECONDS)
         finally:
             self._line.close()
+            self._write(partial(limit_log, using))
 
-    def _copy(self) -> int:
-        """Copy what is in the log, and return how many pages that has; 0 where that cannot be told."""
-        try:
-            with self._line:
-                self._line.open()
-                with connections[self._line.using].cursor() as cursor:
-                    _, pages, _ = cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            return int(pages)
-        except Error as error:  # whoever writes copies it in the end
-            logger.debug("The write-ahead log was not copied: %s", error)
-        except Exception:  # the thread must outlive every bug
-            logger.exception("The write-ahead log was not copied.")
-        return 0
+
+def _copy(using: str) -> int:
+    """Copy what is in the log, and return how many pages that has."""
+    with connections[using].cursor() as cursor:
+        _, pages, _ = cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return int(pages)

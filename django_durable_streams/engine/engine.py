@@ -73,7 +73,7 @@ class Engine:
         ]
         # What its connection remembers is gone when another one has written; and it works on this process's own time.
         write = self._writers[0].write if is_one else None
-        self._checkpointer = Checkpointer(self.pulse.line()) if is_one else None
+        self._checkpointer = Checkpointer(self.pulse.line(), write) if write is not None else None
         self._housekeeper = Housekeeper(self.pulse, self._expired, turn(using), growth, write)
         self._reader = ReadLane(
             "durable-streams-read",
@@ -193,10 +193,10 @@ class Engine:
     def stop(self) -> None:
         """End the threads, after what is queued."""
         self._housekeeper.stop()
-        for lane in self._writers:
-            lane.stop()
         if self._checkpointer is not None:
             self._checkpointer.stop()
+        for lane in self._writers:
+            lane.stop()
         self._reader.stop()
         self.pulse.stop()
         self.tell_the_rest()

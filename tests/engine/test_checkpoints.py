@@ -5,9 +5,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 
-from django_durable_streams.engine import Engine, engine_for
+from django_durable_streams.engine import Engine, checkpoints, engine_for
 from django_durable_streams.engine.checkpoints import STEP_BYTES
 from django_durable_streams.engine.line import LOG_PAGES
 from django_durable_streams.protocol.offsets import Sentinel
@@ -51,12 +51,28 @@ async def test_much_data_is_in_the_database_before_the_log_is_long(engine: Engin
 async def test_the_log_begins_anew_under_load(engine: Engine) -> None:
     await engine.write(Create("a", BINARY))
     written = 0
-    while written < 24 * STEP_BYTES:
+    while written < 48 * STEP_BYTES:
         await asyncio.gather(*(engine.write(Append("a", BINARY, MEGABYTE)) for _ in range(2)))
         written += 2 * len(MEGABYTE)
     assert files()[1].stat().st_size < written / 2
     view = await engine.look("a", Sentinel.START)
     assert view.info.tail == written
+
+
+async def test_the_log_is_the_lanes_again_once_no_more_comes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def limit() -> object:
+        with connections["default"].cursor() as cursor:
+            return cursor.execute("PRAGMA wal_autocheckpoint").fetchone()[0]
+
+    monkeypatch.setattr(checkpoints, "IDLE_SECONDS", 0.1)
+    await engine.write(Create("a", BINARY))
+    lane = engine._writers[0]
+    assert await asyncio.to_thread(lane.write, limit) == LOG_PAGES
+    while await asyncio.to_thread(lane.write, limit) == LOG_PAGES:
+        await engine.write(Append("a", BINARY, MEGABYTE))
+    assert await asyncio.to_thread(lane.write, limit) == checkpoints.TOO_LONG
+    while await asyncio.to_thread(lane.write, limit) != LOG_PAGES:  # noqa: ASYNC110  there is no event for it
+        await asyncio.sleep(0)
 
 
 async def test_little_data_is_left_to_those_who_write(engine: Engine) -> None:
