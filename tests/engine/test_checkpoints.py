@@ -64,7 +64,7 @@ async def test_the_log_is_the_lanes_again_once_no_more_comes(engine: Engine, mon
         with connections["default"].cursor() as cursor:
             return cursor.execute("PRAGMA wal_autocheckpoint").fetchone()[0]
 
-    monkeypatch.setattr(checkpoints, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(checkpoints, "IDLE_SECONDS", 0.5)
     await engine.write(Create("a", BINARY))
     lane = engine._writers[0]
     assert await asyncio.to_thread(lane.write, limit) == LOG_PAGES
