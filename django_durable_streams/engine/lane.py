@@ -199,6 +199,8 @@ class Lane(Generic[T]):
                     self._do(found)
                 else:
                     self._line.close()
+                # What was done need not be there until something comes: it may be large, and takes time to get rid of.
+                found = None
         finally:
             self.tell()
             self._line.close()
