@@ -40,9 +40,9 @@ class Line:
 
     Args:
         using: alias of the database.
-        lock_seconds: how long statements may wait for a lock, where that is set for a connection: MySQL's row locks,
-            and SQLite's one lock. PostgreSQL is told in each transaction (`store.writing`), as poolers hand its
-            connections on.
+        lock_seconds: how long statements may wait for a lock, where that is set for a connection: MySQL's row locks.
+            PostgreSQL is told in each transaction (`store.writing`), as poolers hand its connections on. SQLite's
+            connection does not wait then: whoever begins a transaction asks again by itself (`store.sql.locked`).
     """
 
     def __init__(self, using: str, lock_seconds: int | None = None) -> None:
@@ -155,7 +155,7 @@ def _seconds(options: Mapping[str, Any]) -> int:
 def _limit_waits(connection: BaseDatabaseWrapper, seconds: int) -> None:
     statements = {
         "mysql": f"SET SESSION innodb_lock_wait_timeout = {seconds}",
-        "sqlite": f"PRAGMA busy_timeout = {seconds * 1000}",
+        "sqlite": "PRAGMA busy_timeout = 0",
     }
     if connection.vendor in statements:
         with connection.cursor() as cursor:

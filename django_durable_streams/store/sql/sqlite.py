@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from operator import itemgetter
 from sqlite3 import Cursor
@@ -19,6 +19,7 @@ from ...models import RecentChunk, Stream
 from ..info import StreamInfo
 from .base import Insert, RecentSpan, Row, Statements, in_callers_transaction, portions
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS, UPDATED
+from .locked import patiently
 
 _CLOSED = StreamInfo._fields.index("closed")
 _MOMENTS = [StreamInfo._fields.index(name) for name in ("expires_at", "deadline", "deleted_at")]
@@ -128,7 +129,7 @@ class SQLiteStatements(Statements):
         own: Any = connection.cursor() if _is_watched(connection) else _cursor(connection)
         try:
             # It will write, so it takes its turn now, and does not fail half-way when somebody else has written.
-            self._execute(own, "BEGIN IMMEDIATE", ())
+            patiently(partial(self._execute, own, "BEGIN IMMEDIATE", ()))
             yield own
             if waits is not None:
                 waits()  # until here there was nothing to wait for, and to the disk it is far
@@ -199,7 +200,9 @@ class SQLiteStatements(Statements):
         numbers: list[tuple[int, str]] = []
         for first in range(0, len(paths), _MOST_ROWS):
             some = paths[first : first + _MOST_ROWS]
-            self._pass(cursor, insert, len(some), alike, [value for pair in enumerate(some, 1) for value in pair])
+            values = [value for pair in enumerate(some, 1) for value in pair]
+            # It may be a transaction by itself (see `insertion`).
+            patiently(partial(self._pass, cursor, insert, len(some), alike, values))
             numbers += zip(count(cursor.lastrowid - len(some) + 1), some, strict=False)
         return numbers
 
@@ -347,13 +350,14 @@ class SQLiteStatements(Statements):
             changed += self._pass(cursor, many, len(some), *many.part(some))
         return changed
 
-    def _pass(self, cursor: Any, many: _Many, rows: int, once: Sequence[Any], values: list[Any]) -> int:
+    def _pass(self, cursor: Any, many: _Many, rows: int, once: Sequence[Any], values: Sequence[Any]) -> int:
         """Execute a statement over a number of rows, parted as `_Many.part` does; return how many it has changed."""
         # Rows of nulls, which no statement minds, make a round number: the driver keeps statements prepared.
         step = 1 if rows == 1 else 8 if rows <= 64 else 64
         missing = -rows % step
-        values += [None] * (missing * (many.width - len(once)))
-        changed: int = self._execute(cursor, _with_rows(many, rows + missing, bool(once)), [*once, *values]).rowcount
+        nulls = [None] * (missing * (many.width - len(once)))
+        sql = _with_rows(many, rows + missing, bool(once))
+        changed: int = self._execute(cursor, sql, [*once, *values, *nulls]).rowcount
         return changed
 
     def _fetch(self, cursor: Any, sql: str, parameters: Sequence[object]) -> list[list[Any]]:
