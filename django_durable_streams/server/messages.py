@@ -131,7 +131,7 @@ class Request(ABC):
         path, root = unquote(source), self.root()
         if not path.startswith(root):
             raise StreamNotFound(f"Stream-Forked-From is the path of a stream on this server, below {root}.")
-        return paths.validate(path[len(root) :])
+        return paths.validate_again(path[len(root) :])
 
     def header(self, name: bytes) -> str | None:
         """Return a header's value as text, or None where it did not come."""

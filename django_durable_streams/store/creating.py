@@ -16,7 +16,7 @@ from .batch import Outcome
 from .known import KnownStreams
 from .operations import Commit, Create, Operation
 from .sql import statements
-from .state import StreamState
+from .state import StreamState, new_info
 
 _path = attrgetter("path")
 _kind = attrgetter("content_type", "ttl", "expires_at", "closed", "data", "defect", "fork")
@@ -47,15 +47,16 @@ def create_alike(
     assert isinstance(first, Create)
     moment = connections[using].ops.adapt_datetimefield_value
     now = timezone.now()
-    like = StreamState.make(first, now)
-    outcomes: list[Outcome] = [like.describe(created=True)] * len(paths)
+    like = new_info(first, now)
+    state = StreamState(like)
+    outcomes: list[Outcome] = [state.describe(created=True)] * len(paths)
     try:
         with sql.insertion(len(paths), lock_ms, waits) as cursor:
             if known is not None and not known.has_begun:
                 known.check(cursor, sql)
             if announce is not None:
                 announce(outcomes)
-            numbers = sql.insert_like(cursor, saving.stream_insert(like, moment(now), moment), paths)
+            numbers = sql.insert_like(cursor, saving.stream_insert(state, moment(now), moment), paths)
     except IntegrityError:
         return None
     made = list(numbers)
@@ -63,8 +64,10 @@ def create_alike(
         return None
     if known is not None:
         known.keep_new(like, made)
-    commits = [like.twin(*one).commit(created=True) for one in made] if is_heard() else []
-    return outcomes, commits
+    if not is_heard():
+        return outcomes, []
+    states = [StreamState(like._replace(id=stream_id, path=path)) for stream_id, path in made]
+    return outcomes, [state.commit(created=True) for state in states]
 
 
 def _alike(operations: Sequence[Operation]) -> list[str] | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from .info import StreamInfo
 from .operations import Append, Operation
 from .sql import Statements
 from .state import StreamState
@@ -35,7 +36,7 @@ class KnownStreams:
     def __init__(self) -> None:
         self._states: OrderedDict[str, StreamState] = OrderedDict()
         # New ones with nothing in them: one that all of a batch are like, and their ids by path.
-        self._new: deque[tuple[StreamState, dict[str, int]]] = deque(maxlen=MAX_NEW)
+        self._new: deque[tuple[StreamInfo, dict[str, int]]] = deque(maxlen=MAX_NEW)
         self._connection: object = None
         self._version: int | None = None
         self._pause = 0
@@ -112,15 +113,13 @@ class KnownStreams:
         for like, ids in self._new:
             stream_id = ids.pop(path, None)
             if stream_id is not None:
-                return like.twin(stream_id, path)
+                return StreamState(like._replace(id=stream_id, path=path))
         return None
 
     def forget(self, paths: Iterable[str]) -> None:
         """Forget the streams at some paths."""
         for path in paths:
-            self._states.pop(path, None)
-            for _, ids in self._new:
-                ids.pop(path, None)
+            self.take(path)
 
     def keep(self, state: StreamState) -> None:
         """Remember a stream as it was committed, where it can be seen later whether it is still so."""
@@ -129,7 +128,7 @@ class KnownStreams:
             if len(self._states) > MAX_KNOWN:
                 self._states.popitem(last=False)
 
-    def keep_new(self, like: StreamState, numbers: Iterable[tuple[int, str]]) -> None:
+    def keep_new(self, like: StreamInfo, numbers: Iterable[tuple[int, str]]) -> None:
         """The same for new streams with nothing in them that differ in their ids and paths only.
 
         Somebody waits for them to be made, so what can be done once one of them is used is not done here.

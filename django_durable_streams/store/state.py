@@ -75,17 +75,7 @@ class StreamState:
     @classmethod
     def make(cls, operation: Create, now: datetime) -> StreamState:
         """Return a new stream as a create asks for it, its initial content included."""
-        state = cls(
-            StreamInfo(
-                0,
-                operation.path,
-                operation.content_type or content.DEFAULT_CONTENT_TYPE,
-                closed=operation.closed,
-                ttl=operation.ttl,
-                expires_at=operation.expires_at,
-                deadline=lifetime.deadline(operation.ttl, operation.expires_at, now),
-            )
-        )
+        state = cls(new_info(operation, now))
         state._begin(operation)
         return state
 
@@ -234,20 +224,6 @@ class StreamState:
             self.deadline = lifetime.deadline(self.ttl, self.expires_at, now)
             self.changed = True
 
-    def twin(self, stream_id: int, path: str) -> StreamState:
-        """Return another new stream, with nothing in it, that differs in its id and path only."""
-        return StreamState(
-            StreamInfo(
-                stream_id,
-                path,
-                self.content_type,
-                closed=self.closed,
-                ttl=self.ttl,
-                expires_at=self.expires_at,
-                deadline=self.deadline,
-            )
-        )
-
     def info(self) -> StreamInfo:
         """Return the stream as readers of its data see it."""
         return StreamInfo(
@@ -324,6 +300,19 @@ class StreamState:
         self.data.append(data)
         self.tail += len(data)
         self.ends.append(self.tail)
+
+
+def new_info(operation: Create, now: datetime) -> StreamInfo:
+    """Return a new stream as a create asks for it, still without an id and with nothing in it."""
+    return StreamInfo(
+        0,
+        operation.path,
+        operation.content_type or content.DEFAULT_CONTENT_TYPE,
+        closed=operation.closed,
+        ttl=operation.ttl,
+        expires_at=operation.expires_at,
+        deadline=lifetime.deadline(operation.ttl, operation.expires_at, now),
+    )
 
 
 def _signature(claim: ProducerClaim) -> str:

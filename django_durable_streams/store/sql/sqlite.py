@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache, partial
-from itertools import count
 from operator import itemgetter
 from sqlite3 import Cursor
 from typing import Any, Literal
@@ -203,7 +202,7 @@ class SQLiteStatements(Statements):
             values = [value for pair in enumerate(some, 1) for value in pair]
             # It may be a transaction by itself (see `insertion`).
             patiently(partial(self._pass, cursor, insert, len(some), alike, values))
-            numbers += zip(count(cursor.lastrowid - len(some) + 1), some, strict=False)
+            numbers += enumerate(some, cursor.lastrowid - len(some) + 1)
         return numbers
 
     def _insert_used(self, used: tuple[int, ...]) -> tuple[_Many, Callable[[Row], Row]]:
