@@ -1,0 +1,388 @@
+"""One run: a seed's processes, clients and faults, and whether all that must hold does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import shutil
+import warnings
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+import django_durable_streams.models as models
+from django.conf import settings
+from django.db import Error
+from django.utils import timezone
+
+from django_durable_streams.conf import config
+
+from . import broker, primitives, sqlite
+from .checks import Final, check
+from .clients import Maker, Producer, Writer
+from .faults import Faults
+from .history import DONE, History, Write, tokens
+from .images import Images, Process
+from .loops import SimulatedLoop
+from .network import Lost, Network, Refused, Server
+from .program import Path, Program
+from .programs import Tail, Transactions
+from .readers import LONG_POLL_SECONDS, SSE_SECONDS, Reader
+from .scheduler import Scheduler
+from .tuning import tune
+
+WORK_SECONDS = 900.0
+"""Virtual seconds in which all that clients want has to be done."""
+
+TOLD_SECONDS = 4.0
+"""Virtual seconds after which a live reader has to have been told of what is there, when nothing goes wrong any more."""
+
+READ_SECONDS = 60.0
+"""Virtual seconds in which readers have to have read all."""
+
+
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    program: Program
+    faults: list[str]
+    lines: list[str]
+    steps: int
+    digest: int
+    seconds: float
+    """Virtual ones."""
+
+
+class World:
+    """A run.
+
+    Args:
+        database: a file, of a database with all tables.
+    """
+
+    def __init__(self, program: Program, images: Images, database: File) -> None:
+        self.program = program
+        self.models = models
+        self.servers: list[Server] = []
+        self.final: dict[str, str | None] | None = None
+        """The offset at which each stream ends, once nobody writes any more; None for one that is not there."""
+        self.offsets: dict[str, list[str]] = {}
+        """Offsets that clients were given."""
+        seed = program.seed
+        self.scheduler = Scheduler(random.Random(f"{seed}/schedule"), program.switching)
+        self.history = History(lambda: self.scheduler.now)
+        self.faults = Faults(
+            self.scheduler,
+            random.Random(f"{seed}/faults"),
+            program.rates,
+            lambda what: self.history.note("database", f"{self.scheduler.current!r}: {what}"),
+        )
+        self.faults.active = False
+        self.network: Network
+        self._images = images
+        self._database = database
+        self._rng = random.Random(f"{seed}/world")
+        self._broker = broker.Broker(self.faults)
+        self._programs: list[Transactions] = []
+        self._tails: list[Tail] = []
+        self._process = Process(self.scheduler, "clients", images.new())
+
+    def run(self) -> Outcome:
+        """Run it."""
+        primitives.use(self.scheduler)
+        sqlite.use(self.faults)
+        broker.use(self._broker)
+        random.seed(self.program.seed)
+        _settings(self.program, self._database)
+        log = _Log(self.history)
+        now, timezone.now = timezone.now, self._time
+        with self._images, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                self.scheduler.run(self._process, self._run)
+            finally:
+                timezone.now = now
+                log.remove()
+        return Outcome(
+            self.program,
+            [*self.history.faults, *self.scheduler.failures],
+            self.history.lines,
+            self.scheduler.steps,
+            self.scheduler.digest,
+            self.scheduler.now - 1000,
+        )
+
+    def size(self, rng: random.Random) -> int:
+        """Return about how many bytes a message has."""
+        return rng.choice((8, 8, 8, 200, 3000))
+
+    def offset_seen(self, path: str, offset: str, write: Write) -> None:
+        """A client was told an offset."""
+        self.offsets.setdefault(path, []).append(offset)
+
+    def may_be_refused(self, path: Path, status: int) -> bool:
+        """Whether an append may be answered with a status, in view of what others do."""
+        return status in (404, 410) if not path.lasting else path.closes and status == 409
+
+    def _time(self) -> Any:
+        return timezone.datetime.fromtimestamp(  # type: ignore[attr-defined]
+            self.scheduler.now + self.scheduler.skew, tz=timezone.get_default_timezone()
+        )
+
+    def _run(self) -> None:
+        loop = SimulatedLoop(self.scheduler)
+        self.network = Network(self.scheduler, self.faults, loop)
+        try:
+            loop.run_until_complete(self._main())
+        finally:
+            if not loop.is_running():
+                loop.close()
+
+    async def _main(self) -> None:
+        self.servers = [self._start(f"p{number}") for number in range(self.program.processes)]
+        await self._until_up()
+        for path in self.program.paths:
+            if path.lasting:
+                answer = await self.network.open(
+                    "world", self.servers[0], "PUT", path.name, {"content-type": path.content_type}, b""
+                ).answer()
+                assert answer.status == 201, answer
+        self.faults.active = True
+        self.scheduler.stalls = self.program.rates.stall
+        readers = [Reader(self, f"reader{number}") for number in range(self.program.readers)]
+        reading = [self._task(reader.run()) for reader in readers]
+        try:
+            async with asyncio.timeout(WORK_SECONDS):
+                await self._work()
+        except TimeoutError:
+            self.history.fault(f"what clients wanted was not done in {WORK_SECONDS:.0f} s")
+        await self._heal()
+        found = await self._look()
+        for fault in check(self.history, self.program.paths, found):
+            self.history.fault(fault)
+        await self._finish_reading(readers, reading, found)
+        for fault in set(check(self.history, self.program.paths, found)) - set(self.history.faults):
+            self.history.fault(fault)
+        await self._stop()
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(work)
+
+    async def _work(self) -> None:
+        """Have clients do what they want, while things go wrong."""
+        program = self.program
+        clients = [
+            *[Writer(self, f"writer{number}") for number in range(program.writers)],
+            *[Producer(self, f"producer{number}") for number in range(program.producers)],
+            *[Maker(self, f"maker{number}") for number in range(program.makers)],
+        ]
+        self._programs = [Transactions(self, f"program{number}") for number in range(program.transactions)]
+        self._tails = [Tail(self, f"tail{number}") for number in range(program.tails)]
+        for number, server in enumerate(self.servers):
+            self._start_programs(number, server)
+        nemesis = self._task(self._go_wrong())
+        try:
+            await asyncio.gather(*[self._task(client.run()) for client in clients])
+            while any(one.left for one in self._programs):
+                await asyncio.sleep(0.5)
+        finally:
+            nemesis.cancel()
+
+    def _start(self, name: str) -> Server:
+        self.history.note("world", f"{name} starts")
+        process = Process(self.scheduler, name, self._images.new())
+        return Server(process, self.scheduler, lambda: tune(process, small=self.program.small))
+
+    def _start_programs(self, number: int, server: Server) -> None:
+        """Have the programs work that belong to a process."""
+        for place, program in enumerate(self._programs):
+            if place % len(self.servers) == number and program.left:
+                program.was_killed()
+                server.process.spawn(program.run, program.name)
+        for place, tail in enumerate(self._tails):
+            if place % len(self.servers) == number and not tail.is_done:
+                server.process.spawn(lambda tail=tail: tail.run(server), tail.name)
+
+    async def _until_up(self) -> None:
+        while not all(server.is_up or server.process.is_dead for server in self.servers):
+            await asyncio.sleep(0.01)
+
+    async def _go_wrong(self) -> None:
+        """What happens to whole processes, to Redis and to the clock."""
+        rates, rng = self.program.rates, self._rng
+        while True:
+            await asyncio.sleep(1.0 * rng.random())
+            if self.faults.happens(rates.killed_process):
+                number = rng.randrange(len(self.servers))
+                await self._replace(number, gently=rng.random() < 0.3)
+            if self.faults.happens(rates.redis_down):
+                self.history.note("world", "Redis goes down")
+                self._broker.go_down()
+                await asyncio.sleep(2.0 * rng.random())
+                self._broker.come_back()
+                self.history.note("world", "Redis comes back")
+            if self.faults.happens(rates.clock_jump):
+                jump = rng.choice((-1, 1)) * rng.choice((0.1, 3.0)) * rng.random()
+                self.history.note("world", f"the clock jumps by {jump:.3f} s")
+                self.scheduler.skew += jump
+
+    async def _replace(self, number: int, *, gently: bool) -> None:
+        """End a process, and start another one in its place."""
+        server = self.servers[number]
+        if gently:
+            self.history.note("world", f"{server.process} is asked to end")
+            await self._end(server)
+        self.history.note("world", f"{server.process} is killed")
+        server.process.kill()
+        await asyncio.sleep(1.0 * self._rng.random())
+        server = self.servers[number] = self._start(f"{server.process.name.split('.')[0]}.{self.history.moment()}")
+        while not server.is_up:
+            await asyncio.sleep(0.01)
+        self._start_programs(number, server)
+
+    async def _end(self, server: Server) -> None:
+        """Have a process end as after SIGTERM."""
+        server.stop()
+        try:
+            async with asyncio.timeout(WORK_SECONDS):
+                while not server.has_ended:
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            self.history.fault(f"{server.process} did not end when it was asked to\n{self.scheduler.stacks()}")
+
+    async def _heal(self) -> None:
+        """Let nothing go wrong any more, and wait until what is under way is over."""
+        self.history.note("world", "nothing goes wrong any more")
+        self.faults.active = False
+        self.scheduler.stalls = 0.0
+        self._broker.come_back()
+        for number, server in enumerate(self.servers):
+            if server.process.is_dead:
+                self.servers[number] = self._start(f"{server.process.name.split('.')[0]}.{self.history.moment()}")
+        await self._until_up()
+        await asyncio.sleep(6.0)
+
+    async def _look(self) -> dict[str, Final | None]:
+        """Return how all streams are in the end: every process has to see the same."""
+        fresh = self._start("fresh")
+        while not fresh.is_up:
+            await asyncio.sleep(0.01)
+        found: dict[str, Final | None] = {}
+        for path in self.program.paths:
+            found[path.name] = await self._read(fresh, path)
+            for server in self.servers:
+                seen = await self._read(server, path)
+                if seen != found[path.name]:
+                    self.history.fault(f"{server.process} sees {path.name} as {seen}, others as {found[path.name]}")
+        fresh.process.kill()
+        for name, final in found.items():
+            self.history.note("world", f"in the end {name} is {final}")
+        return found
+
+    async def _read(self, server: Server, path: Path) -> Final | None:
+        """Read a stream from its beginning."""
+        got: list[int] = []
+        offset = "-1"
+        while True:
+            exchange = self.network.open("world", server, "GET", f"{path.name}?offset={offset}", {}, b"")
+            try:
+                async with asyncio.timeout(READ_SECONDS):
+                    answer = await exchange.answer()
+            except (TimeoutError, Lost, Refused):
+                self.history.fault(f"{server.process} does not answer a read of {path.name}")
+                return None
+            if answer.status != 200:
+                if answer.status not in (404, 410):
+                    self.history.fault(f"{server.process} answers a read of {path.name} with {answer}")
+                return None
+            try:
+                got += tokens(path.content_type, answer.body)
+            except ValueError as error:
+                self.history.fault(f"{path.name} is torn past {offset}: {error}")
+                return None
+            offset = answer.headers["stream-next-offset"]
+            if answer.headers.get("stream-up-to-date") == "true":
+                return Final(got, offset, answer.headers.get("stream-closed") == "true")
+
+    async def _finish_reading(
+        self, readers: list[Reader], reading: list[asyncio.Task[None]], found: dict[str, Final | None]
+    ) -> None:
+        """Wait until all readers have read all. Live ones have to be told at once."""
+        self.final = {name: final.offset if final is not None else None for name, final in found.items()}
+        await asyncio.sleep(TOLD_SECONDS)
+        for reader in readers:
+            if reader.is_behind:
+                self.history.fault(
+                    f"{reader.name} waits for news of {reader.path.name} past {reader.session.offset}, "
+                    f"and is not told that it goes up to {self.final[reader.path.name]}"
+                )
+        done, late = await asyncio.wait(reading, timeout=READ_SECONDS)
+        for task in done:
+            if task.exception() is not None:
+                raise task.exception()  # type: ignore[misc]
+        for reader, task in zip(readers, reading, strict=True):
+            if task in late:
+                self.history.fault(
+                    f"{reader.name} did not come to the end of {reader.path.name}, {self.final[reader.path.name]}: "
+                    f"it is at {reader.session.offset}"
+                )
+                task.cancel()
+        for tail in self._tails:
+            if not tail.is_done:
+                self.history.fault(f"{tail.name} did not come to the end: it is at {tail.session.offset}")
+
+    async def _stop(self) -> None:
+        """End all processes as they should be ended."""
+        await asyncio.sleep(5.0)
+        for server in self.servers:
+            await self._end(server)
+
+
+class _Log(logging.Handler):
+    """Hears of what the package itself takes for a fault: exceptions that it did not expect."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__(logging.INFO)
+        self._history = history
+        self._logger = logging.getLogger("django_durable_streams")
+        self._logger.setLevel(logging.WARNING)
+        self._logger.propagate = False
+        self._logger.addHandler(self)
+
+    def remove(self) -> None:
+        self._logger.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self._history.note("log", f"{record.levelname}: {record.getMessage()}")
+        if error is not None and not isinstance(error, Error | SystemExit):
+            self._history.fault(f"logged: {record.getMessage()} {logging.Formatter().formatException(record.exc_info)}")
+
+
+def _settings(program: Program, database: File) -> None:
+    """Put the database and the settings of a run in their places."""
+    file = database.with_name("run.sqlite3")
+    for suffix in ("", "-wal", "-shm"):
+        file.with_name(file.name + suffix).unlink(missing_ok=True)
+    shutil.copyfile(database, file)
+    settings.DATABASES["default"]["NAME"] = str(file)
+    rng = random.Random(f"{program.seed}/settings")
+    settings.DURABLE_STREAMS = {
+        "PERMISSION": "django_durable_streams.permissions.AllowAll",
+        "LONG_POLL_TIMEOUT": LONG_POLL_SECONDS,
+        "SSE_DURATION": SSE_SECONDS,
+        "GC_THRESHOLD": 0,
+        "PAGE_BYTES": rng.choice((64, 1024)) if program.small else 1024 * 1024,
+        "CACHE_BYTES": rng.choice((0, 2048)) if program.small else 1024 * 1024,
+        "QUEUE_SIZE": rng.choice((10_000, 10_000, 4)),
+        "WAKEUP": rng.choice(
+            (
+                {"BACKEND": "django_durable_streams.engine.wakeup.redis.RedisWakeup", "URL": "redis://nowhere"},
+                {"BACKEND": "django_durable_streams.engine.wakeup.base.InProcessWakeup"},
+            )
+        ),
+    }
+    config.cache_clear()
