@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--mutation", help="a fault to put back")
     parser.add_argument("--trace", action="store_true", help="print the history in any case")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first seed that fails")
+    parser.add_argument("--verbose", action="store_true", help="say how long each seed takes")
     options = parser.parse_args(arguments)
     if os.environ.get("PYTHONHASHSEED") != "0":
         # The order of a set of strings would be another one each time.
@@ -40,6 +41,8 @@ def main(arguments: list[str]) -> int:
         for seed in seeds:
             outcome = run(seed)
             steps += outcome.steps
+            if options.verbose:
+                print(f"{seed}: {outcome.steps} steps, {outcome.seconds:.0f} s, at {time.monotonic() - began:.1f} s", flush=True)
             if options.trace or outcome.faults:
                 _print(outcome, options.mutation)
             if outcome.faults:

@@ -39,26 +39,29 @@ class Rates:
     """The clock on the wall is set, for each second."""
     held_lock: float = 0.0
     """A Python transaction takes its time."""
+    held_database: float = 0.0
+    """A program that nobody sees writes for a second or two, for each second."""
 
     @classmethod
     def some(cls, rng: random.Random) -> Rates:
         """Return rates of which some are zero."""
         usual = {
             "slow_statement": 0.05,
-            "failed_statement": 0.01,
+            "failed_statement": 0.02,
             "failed_commit": 0.03,
-            "busy": 0.03,
+            "busy": 0.05,
             "lost_message": 0.3,
             "late_message": 0.5,
             "doubled_message": 0.3,
-            "redis_down": 0.05,
+            "redis_down": 0.2,
             "slow_network": 0.3,
             "disconnect": 0.05,
             "lost_answer": 0.05,
-            "killed_process": 0.04,
-            "stall": 0.001,
-            "clock_jump": 0.05,
+            "killed_process": 0.2,
+            "stall": 0.002,
+            "clock_jump": 0.1,
             "held_lock": 0.5,
+            "held_database": 0.2,
         }
         if rng.random() < 0.1:
             return cls()
@@ -109,6 +112,8 @@ class Faults:
         rates = self.rates
         if self.happens(rates.slow_statement):
             scheduler.sleep(self._rng.choice((0.002, 0.05, 0.5)) * self._rng.random())
+        if sql.startswith("ROLLBACK"):
+            return
         is_commit = sql.startswith("COMMIT")
         if not is_commit and not connection.in_transaction and self.happens(rates.busy):
             self._note(f"locked: {sql[:40]}")

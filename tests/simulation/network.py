@@ -54,6 +54,9 @@ class Server:
         process.at_kill.append(self._dies)
         process.spawn(self._run, "loop")
 
+    def __repr__(self) -> str:
+        return self.process.name
+
     def _run(self) -> None:
         application = self.process.module("server.asgi").DurableStreams()
         self._tune()
@@ -86,26 +89,30 @@ class Server:
 
         async def stop() -> None:
             for exchange in list(self.exchanges):
-                exchange.wire.protocol.shutdown()
+                if exchange.wire is not None:
+                    exchange.wire.protocol.shutdown()
             await self._lifespan.shutdown()
-            for exchange in list(self.exchanges):
-                exchange.wire.abort()
+            self._break_all()
             self.loop.stop()
 
         self.loop.call_soon_threadsafe(lambda: self.loop.create_task(stop()))
 
     def _dies(self) -> None:
         self.is_up = False
-        for exchange in list(self.exchanges):
-            exchange.breaks()
-        self.exchanges.clear()
+        self._break_all()
         if hasattr(self, "loop"):
             self.loop.close()
 
+    def _break_all(self) -> None:
+        for exchange in list(self.exchanges):
+            exchange.breaks()
+        self.exchanges.clear()
+
     def accept(self, exchange: Exchange) -> None:
         """Take a new connection, and the request on it. Called in the event loop."""
+        if exchange not in self.exchanges:
+            return  # the client has left meanwhile
         exchange.arrival = next(self.arrivals)
-        self.exchanges[exchange] = None
         protocol: Any = self._config.http_protocol_class(  # type: ignore[call-arg, operator]
             config=self._config, server_state=self._state, app_state={}, _loop=self.loop
         )
@@ -203,6 +210,7 @@ class Network:
             if not server.is_up:
                 exchange.breaks()
             else:
+                server.exchanges[exchange] = None
                 server.loop.call_soon_threadsafe(server.accept, exchange)
 
         self.loop.call_at(self.moment((client, server)), arrive)
@@ -229,7 +237,7 @@ class Exchange:
         self.arrival: int | None = None
         """The place of the request among those that this server was sent."""
         self.parts: list[bytes] = []
-        self.wire: Wire
+        self.wire: Wire | None = None
         self._network = network
         self._connection = h11.Connection(h11.CLIENT)
         self._news = asyncio.Event()
@@ -254,7 +262,7 @@ class Exchange:
         network = self._network
         if data and network.faults.happens(network.faults.rates.lost_answer):
             self.breaks()
-            self.wire.left()
+            self._leave()
             return
         moment = network.moment(self)
         network.loop.call_soon_threadsafe(network.loop.call_at, moment, self._take, data)
@@ -274,7 +282,8 @@ class Exchange:
                 pass  # the server has ended
 
     def _leave(self) -> None:
-        if self in self.server.exchanges:
+        self.server.exchanges.pop(self, None)
+        if self.wire is not None:
             self.wire.left()
 
     def _lose(self) -> None:

@@ -63,14 +63,14 @@ class Program:
             processes=rng.choice((1, 2, 2, 3)),
             switching=rng.choice((0.02, 0.1, 0.3, 0.7)),
             paths=lasting + (others if makers else []),
-            writers=rng.choice((0, 1, 2, 3)),
+            writers=rng.choice((1, 2, 3)),
             producers=rng.choice((1, 1, 2)),
             readers=rng.choice((1, 2, 3)),
             tails=rng.choice((0, 0, 1)),
-            transactions=rng.choice((0, 0, 1, 2)),
+            transactions=rng.choice((0, 1, 2)),
             makers=makers,
-            operations=rng.choice((6, 10, 16)),
-            pace=rng.choice((0.0, 0.02, 0.3, 1.0)),
+            operations=rng.choice((8, 15, 25)),
+            pace=rng.choice((0.02, 0.3, 1.0)),
             small=rng.random() < 0.5,
         )
 

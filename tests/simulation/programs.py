@@ -112,8 +112,7 @@ class Tail:
     @property
     def is_done(self) -> bool:
         """Whether there is nothing more to read, nor will be."""
-        final = self._world.final
-        return final is not None and final.get(self._path.name) in (None, self.session.offset)
+        return self._world.is_end(self._path.name, self.session.offset)
 
     def run(self, server: Server) -> None:
         """Read until the world says that there is no more, and everything was read."""

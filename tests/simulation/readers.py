@@ -40,8 +40,11 @@ class Reader(Client):
         """Read until the world says that there is no more, and everything was read."""
         self.session = self.history.session(self.path.name, self.name, await self._start())
         while not self.is_done:
+            before = self.session.offset
             try:
                 await self._read(self.rng.choice(self._modes))
+                if self.session.offset == before:
+                    await asyncio.sleep(0.3)
             except (Lost, Refused):
                 await asyncio.sleep(0.1)
             except Gone:
@@ -55,14 +58,12 @@ class Reader(Client):
     @property
     def is_done(self) -> bool:
         """Whether there is nothing more to read, nor will be."""
-        final = self.world.final
-        return final is not None and final.get(self.path.name) in (None, self.session.offset)
+        return self.world.is_end(self.path.name, self.session.offset)
 
     @property
     def is_behind(self) -> bool:
         """Whether it waits though there is something for it, as the world knows it now."""
-        final = self.world.final
-        return self.is_waiting and final is not None and final.get(self.path.name, "") != self.session.offset
+        return self.is_waiting and self.world.final is not None and not self.is_done
 
     async def _start(self) -> str:
         """Return the offset from which to read: the start mostly, and else one that somebody was given."""

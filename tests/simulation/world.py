@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import shutil
+import sqlite3
 import warnings
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -67,8 +68,8 @@ class World:
         self.program = program
         self.models = models
         self.servers: list[Server] = []
-        self.final: dict[str, str | None] | None = None
-        """The offset at which each stream ends, once nobody writes any more; None for one that is not there."""
+        self.final: dict[str, Final | None] | None = None
+        """How each stream is in the end, once nobody writes any more; None for one that is not there."""
         self.offsets: dict[str, list[str]] = {}
         """Offsets that clients were given."""
         seed = program.seed
@@ -122,6 +123,13 @@ class World:
     def offset_seen(self, path: str, offset: str, write: Write) -> None:
         """A client was told an offset."""
         self.offsets.setdefault(path, []).append(offset)
+
+    def is_end(self, path: str, offset: str) -> bool:
+        """Whether there is nothing past an offset, nor will be."""
+        if self.final is None:
+            return False
+        final = self.final.get(path)
+        return final is None or final.offset == offset or (offset == "-1" and not final.tokens)
 
     def may_be_refused(self, path: Path, status: int) -> bool:
         """Whether an append may be answered with a status, in view of what others do."""
@@ -224,10 +232,27 @@ class World:
                 await asyncio.sleep(2.0 * rng.random())
                 self._broker.come_back()
                 self.history.note("world", "Redis comes back")
+            if self.faults.happens(rates.held_database):
+                await self._hold_database(2.5 * rng.random())
             if self.faults.happens(rates.clock_jump):
                 jump = rng.choice((-1, 1)) * rng.choice((0.1, 3.0)) * rng.random()
                 self.history.note("world", f"the clock jumps by {jump:.3f} s")
                 self.scheduler.skew += jump
+
+    async def _hold_database(self, seconds: float) -> None:
+        """Hold SQLite's lock, as a backup does, or a command that loads data."""
+        connection = sqlite3.connect(settings.DATABASES["default"]["NAME"], timeout=0.0, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:  # somebody writes
+            return
+        else:
+            self.history.note("world", f"somebody holds the database for {seconds:.3f} s")
+            await asyncio.sleep(seconds)
+            connection.execute("ROLLBACK")
+            self.history.note("world", "nobody holds the database any more")
+        finally:
+            connection.close()
 
     async def _replace(self, number: int, *, gently: bool) -> None:
         """End a process, and start another one in its place."""
@@ -311,13 +336,13 @@ class World:
         self, readers: list[Reader], reading: list[asyncio.Task[None]], found: dict[str, Final | None]
     ) -> None:
         """Wait until all readers have read all. Live ones have to be told at once."""
-        self.final = {name: final.offset if final is not None else None for name, final in found.items()}
+        self.final = found
         await asyncio.sleep(TOLD_SECONDS)
         for reader in readers:
             if reader.is_behind:
                 self.history.fault(
                     f"{reader.name} waits for news of {reader.path.name} past {reader.session.offset}, "
-                    f"and is not told that it goes up to {self.final[reader.path.name]}"
+                    f"and is not told of {self.final[reader.path.name]}"
                 )
         done, late = await asyncio.wait(reading, timeout=READ_SECONDS)
         for task in done:
