@@ -18,6 +18,10 @@ LIVELOCK_STEPS = 300_000
 """Switches without a moment passing after which nothing will ever pass."""
 
 
+MOST_SECONDS = 5_000.0
+"""Virtual seconds after which a run is taken for one that never ends."""
+
+
 class Killed(SystemExit):
     """The process of this thread is no more. A SystemExit, which event loops let through."""
 
@@ -230,6 +234,8 @@ class Scheduler:
         while not self._ready:
             if not self._timers:
                 return self._give_up("Nobody can go on, and nothing will happen.")
+            if self.now > 1000.0 + MOST_SECONDS:
+                return self._give_up("The run does not come to its end.")
             self._pass_time()
         self.steps += 1
         self._since_tick += 1

@@ -34,11 +34,14 @@ from .readers import LONG_POLL_SECONDS, SSE_SECONDS, Reader
 from .scheduler import Scheduler
 from .tuning import tune
 
-WORK_SECONDS = 900.0
+WORK_SECONDS = 600.0
 """Virtual seconds in which all that clients want has to be done."""
 
 TOLD_SECONDS = 4.0
 """Virtual seconds after which a live reader has to have been told of what is there, when nothing goes wrong any more."""
+
+END_SECONDS = 60.0
+"""Virtual seconds in which a process has to end that was asked to: programs in it may hold the database for seconds."""
 
 READ_SECONDS = 60.0
 """Virtual seconds in which readers have to have read all."""
@@ -197,7 +200,8 @@ class World:
             while any(one.left for one in self._programs):
                 await asyncio.sleep(0.5)
         finally:
-            nemesis.cancel()
+            self.faults.active = False
+            await nemesis
 
     def _start(self, name: str) -> Server:
         self.history.note("world", f"{name} starts")
@@ -221,7 +225,7 @@ class World:
     async def _go_wrong(self) -> None:
         """What happens to whole processes, to Redis and to the clock."""
         rates, rng = self.program.rates, self._rng
-        while True:
+        while self.faults.active:
             await asyncio.sleep(1.0 * rng.random())
             if self.faults.happens(rates.killed_process):
                 number = rng.randrange(len(self.servers))
@@ -272,7 +276,7 @@ class World:
         """Have a process end as after SIGTERM."""
         server.stop()
         try:
-            async with asyncio.timeout(WORK_SECONDS):
+            async with asyncio.timeout(END_SECONDS):
                 while not server.has_ended:
                     await asyncio.sleep(0.05)
         except TimeoutError:
