@@ -168,6 +168,9 @@ class Process:
     def kill(self) -> None:
         """End it at once: nothing more is done by any of its threads, and its transactions are rolled back."""
         self.is_dead = True
+        for connection in self.connections:
+            # First of all: what its threads leave on their way out may commit, as Django's driver does by itself.
+            connection.undo()
         self._scheduler.kill(self.tasks.values())
         for connection in list(self.connections):
             connection.end()

@@ -55,6 +55,10 @@ class SimulatedConnection(sqlite3.Connection):
             return  # by whoever ends the process
         self.end()
 
+    def undo(self) -> None:
+        """Roll back, whoever's it is."""
+        super().rollback()
+
     def end(self) -> None:
         """Close it, whoever's it was."""
         if self._process is not None:
