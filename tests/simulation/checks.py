@@ -29,6 +29,7 @@ def check(history: History, paths: list[Path], final: dict[str, Final | None]) -
         writes = [write for write in history.writes if write.path == path.name]
         changes = [change for change in history.changes if change.path == path.name]
         sessions = [session for session in history.sessions if session.path == path.name]
+        yield from _by_instances(path.name, writes, changes)
         found = final.get(path.name)
         if found is None:
             if path.lasting:
@@ -81,6 +82,21 @@ def _there(path: Path, place: dict[int, int], writes: list[Write], changes: list
             change.kind == "delete" and change.outcome == DONE and change.began > write.ended for change in changes
         ):
             yield f"{path.name} has the append {write.tokens} that was deleted"
+
+
+def _by_instances(name: str, writes: list[Write], changes: list[Change]) -> Iterator[str]:
+    """What is sent by an instance goes to the stream that this is, and not to another one at the same path."""
+    for write in writes:
+        for change in changes:
+            if (
+                write.loaded is not None
+                and write.outcome == DONE
+                and change.kind == "delete"
+                and change.outcome == DONE
+                and change.began > write.loaded
+                and (change.ended or 0) < write.began
+            ):
+                yield f"{write.tokens} went into another {name} than the one of the instance that it was sent by"
 
 
 def _in_order(name: str, place: dict[int, int], writes: list[Write]) -> Iterator[str]:

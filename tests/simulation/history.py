@@ -69,6 +69,8 @@ class Write:
     """Which server it came to, and its place among all requests there."""
     closes: bool = False
     note: str = ""
+    loaded: int | None = None
+    """When the instance was loaded that it was sent by: it belongs to the stream that was there then."""
     is_unsure: bool = False
     """A request for it was not answered: it may have happened whatever the next one is told."""
 

@@ -33,4 +33,37 @@ class Mutation(NamedTuple):
         return text.replace(self.old, self.new)
 
 
-MUTATIONS: dict[str, Mutation] = {}
+_ALL = (
+    Mutation(
+        "news-that-do-not-join",
+        "engine/hub.py",
+        "            if start != self.tail or segment is None:\n",
+        "            if segment is None:\n",
+        "News are believed without a look at whether they join on to what is known: a reader skips what was lost.",
+    ),
+    Mutation(
+        "stale-row-cache",
+        "store/known.py",
+        "        self.is_alone = version == self._version\n",
+        "        self.is_alone = self._version is not None\n",
+        "What a connection remembers of streams is believed though others have written: their appends are overwritten.",
+    ),
+    Mutation(
+        "told-before-commit",
+        "store/sql/sqlite.py",
+        """            if waits is not None:
+                waits()  # until here there was nothing to wait for, and to the disk it is far
+            self._execute(own, "COMMIT", ())
+""",
+        """            if waits is not None:
+                waits()
+            try:
+                self._execute(own, "COMMIT", ())
+            except Exception:
+                pass
+""",
+        "A commit that fails is taken for one that does not: acknowledged appends are lost.",
+    ),
+)
+
+MUTATIONS = {mutation.name: mutation for mutation in _ALL}

@@ -44,6 +44,10 @@ class Program:
     """Of each client."""
     pace: float
     """Seconds between two operations of a client, at the most."""
+    instances: bool
+    """Programs append by instances that they have kept for a while."""
+    saves: bool
+    """Programs save instances that they have kept for a while."""
     small: bool
     """Small pages, and what usually takes thousands of chunks happens with a few."""
 
@@ -71,6 +75,8 @@ class Program:
             makers=makers,
             operations=rng.choice((8, 15, 25)),
             pace=rng.choice((0.02, 0.3, 1.0)),
+            instances=rng.random() < 0.4,
+            saves=rng.random() < 0.1,
             small=rng.random() < 0.5,
         )
 
@@ -80,5 +86,5 @@ class Program:
             f"seed {self.seed}: {self.processes} processes, {self.writers} writers, {self.producers} producers, "
             f"{self.readers} readers, {self.tails} tails, {self.transactions} transactions, {self.makers} makers, "
             f"{self.operations} operations each, pace {self.pace}, switching {self.switching}, "
-            f"{'small, ' * self.small}paths: {paths}\n  faults: {self.rates}"
+            f"{'small, ' * self.small}{'instances, ' * self.instances}{'saves, ' * self.saves}paths: {paths}\n  faults: {self.rates}"
         )

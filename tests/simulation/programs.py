@@ -38,7 +38,8 @@ class Transactions:
         while self.left > 0:
             primitives.sleep(self._world.program.pace * self._rng.random())
             self.left -= 1
-            self._transaction()
+            others = [self._instance] * self._world.program.instances + [self._save] * self._world.program.saves
+            self._rng.choice([self._transaction, self._transaction, *others])()
             connections.close_all()
 
     def was_killed(self) -> None:
@@ -50,8 +51,6 @@ class Transactions:
 
     def _transaction(self) -> None:
         """Append some in one transaction."""
-        from django_durable_streams.protocol.errors import DurableStreamsError
-
         history = self._world.history
         done: list[Write] = []
         undone: list[Write] = []
@@ -73,7 +72,7 @@ class Transactions:
                 if self._rng.random() < 0.2:
                     raise Undo
             outcome = DONE
-        except (Undo, DurableStreamsError, self._world.models.Stream.DoesNotExist) as error:
+        except (Undo, self._world.refusal, self._world.models.Stream.DoesNotExist) as error:
             why = repr(error)
         except Error as error:
             why = repr(error)
@@ -83,6 +82,40 @@ class Transactions:
             history.wrote(write, outcome, why)
         for write in undone:
             history.wrote(write, NEVER, "rolled back to its savepoint")
+
+    def _instance(self) -> None:
+        """Keep an instance for a while and append with it: there may be another stream at its path by then."""
+        path, history = self._rng.choice(self._world.program.paths), self._world.history
+        self._writes = []
+        try:
+            loaded = history.moment()
+            stream = self._world.models.Stream.objects.get(path=path.name)
+            primitives.sleep(self._rng.random())
+            write = history.write(path.name, self.name, note="by an instance")
+            write.loaded = loaded
+            self._writes.append(write)
+            stream.append(f"<{write.tokens[0]}:>")
+            history.wrote(write, DONE)
+        except Error as error:
+            self._give_up(MAYBE, error)
+        except (self._world.models.Stream.DoesNotExist, self._world.refusal) as error:
+            self._give_up(NEVER, error)
+
+    def _save(self) -> None:
+        """Save an instance that was loaded a while ago: the protocol's part of its row is not the program's to write."""
+        path = self._rng.choice(self._world.program.paths)
+        self._world.history.note(self.name, f"save {path.name}")
+        try:
+            stream = self._world.models.Stream.objects.get(path=path.name)
+            primitives.sleep(self._rng.random())
+            stream.save()
+        except Exception as error:  # how it is refused is for others to say
+            self._world.history.note(self.name, f"save {path.name}: {error!r}")
+
+    def _give_up(self, outcome: str, error: Exception) -> None:
+        for write in self._writes:
+            self._world.history.wrote(write, outcome, repr(error))
+        self._writes = []
 
     def _append(self, writes: list[Write]) -> None:
         path: Path = self._rng.choice(self._world.program.paths)

@@ -19,6 +19,7 @@ from django.db import Error
 from django.utils import timezone
 
 from django_durable_streams.conf import config
+from django_durable_streams.protocol.errors import DurableStreamsError
 
 from . import broker, primitives, sqlite
 from .checks import Final, check
@@ -70,6 +71,7 @@ class World:
     def __init__(self, program: Program, images: Images, database: File) -> None:
         self.program = program
         self.models = models
+        self.refusal = DurableStreamsError
         self.servers: list[Server] = []
         self.final: dict[str, Final | None] | None = None
         """How each stream is in the end, once nobody writes any more; None for one that is not there."""
@@ -414,4 +416,5 @@ def _settings(program: Program, database: File) -> None:
             )
         ),
     }
+    models.RecentChunk.BLOCK_BITS = 3 if program.small else 12
     config.cache_clear()
