@@ -68,9 +68,11 @@ def _prepare(directory: Path, mutation: str | None):  # noqa: ANN202
     from django.core.management import call_command
 
     django.setup()
-    database = directory / "empty.sqlite3"
-    settings.DATABASES["default"]["NAME"] = str(database)
-    from . import primitives
+    database = None
+    if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+        database = directory / "empty.sqlite3"
+        settings.DATABASES["default"]["NAME"] = str(database)
+    from . import primitives, remote
     from .scheduler import Scheduler
 
     import random
@@ -80,6 +82,7 @@ def _prepare(directory: Path, mutation: str | None):  # noqa: ANN202
     from django.db import connections
 
     connections.close_all()
+    remote.install()
     from .images import Images
     from .mutations import MUTATIONS
     from .program import Program

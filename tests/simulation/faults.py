@@ -128,6 +128,17 @@ class Faults:
             self._note(f"{message}: {sql[:40]}")
             raise _error(message, code)
 
+    def before_travel(self) -> str:
+        """Let others go on before statements go to a server; return when the connection is lost, if it is."""
+        self._scheduler.pause()
+        if self.happens(self.rates.slow_statement):
+            self._scheduler.sleep(self._rng.choice((0.002, 0.05, 0.5)) * self._rng.random())
+        if self.happens(self.rates.failed_statement):
+            when = self._rng.choice(("before", "after"))
+            self._note(f"connection lost {when} a statement")
+            return when
+        return ""
+
     def after_statement(self, connection: Any, sql: str) -> None:
         """Let others go on once something is committed, and nobody has been told."""
         if sql.startswith("COMMIT"):

@@ -11,7 +11,8 @@ import random
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 LIVELOCK_STEPS = 300_000
@@ -20,6 +21,13 @@ LIVELOCK_STEPS = 300_000
 
 MOST_SECONDS = 5_000.0
 """Virtual seconds after which a run is taken for one that never ends."""
+
+
+OUTSIDE = 0.02
+"""Real seconds after which virtual time passes while all others wait outside."""
+
+MOST_OUTSIDE = 60.0
+"""Real seconds after which nobody will come back."""
 
 
 class Killed(SystemExit):
@@ -109,6 +117,10 @@ class Scheduler:
         self._tasks: dict[int, Task] = {}
         self._first: Task | None = None
         self._is_closing = False
+        self._is_over = False
+        self._outside = 0
+        self._returned: list[Task] = []
+        self._return = threading.Condition()
         self._main_gate = threading.Lock()
         self._main_gate.acquire()
 
@@ -124,7 +136,13 @@ class Scheduler:
         self._ready.remove(first)
         self._enter(first)
         first.gate.release()
-        self._main_gate.acquire()
+        while True:
+            self._main_gate.acquire()
+            after = None if self._is_over else self._wait_outside()
+            if after is None:
+                break
+            self._enter(after)
+            after.gate.release()
         self._is_closing = True
         for task in list(self._tasks.values()):
             self._end(task, None)
@@ -199,12 +217,27 @@ class Scheduler:
             self._enter(task.reaper)
             task.reaper.gate.release()
         elif self._is_closing or task is self._first:
+            self._is_over = True
             self._main_gate.release()
         else:
-            after = self._take()
-            if after is not None:
-                self._enter(after)
-                after.gate.release()
+            self._let_go(self._take())
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Wait for something that the scheduler does not know, such as a database server: others go on meanwhile."""
+        task = self.current
+        assert task is not None, "only tasks wait"
+        self._outside += 1
+        self._let_go(self._take())
+        try:
+            yield
+        finally:
+            with self._return:
+                self._returned.append(task)
+                self._return.notify()
+            task.gate.acquire()
+            if task.process.is_dead:
+                raise Killed
 
     def stacks(self) -> str:
         """Return where every task is."""
@@ -231,12 +264,18 @@ class Scheduler:
 
     def _take(self) -> Task | None:
         """Return the next task to go on, letting time pass if there is none; None if there will not be one."""
+        self._welcome()
         while not self._ready:
+            if self._outside:
+                return None  # the main thread waits for them
             if not self._timers:
                 return self._give_up("Nobody can go on, and nothing will happen.")
             if self.now > 1000.0 + MOST_SECONDS:
                 return self._give_up("The run does not come to its end.")
             self._pass_time()
+        return self._choose()
+
+    def _choose(self) -> Task | None:
         self.steps += 1
         self._since_tick += 1
         if self._since_tick > LIVELOCK_STEPS:
@@ -248,6 +287,27 @@ class Scheduler:
         ready.pop()
         self.digest = (self.digest * 1_000_003 + task.number * 8191 + place) & 0xFFFF_FFFF_FFFF
         return task
+
+    def _welcome(self) -> None:
+        """Take back those who were outside."""
+        if self._outside:
+            with self._return:
+                returned, self._returned = self._returned, []
+            self._outside -= len(returned)
+            self._ready += [task for task in returned if not task.is_over and not task.process.is_dead]
+
+    def _wait_outside(self) -> Task | None:
+        """Return the next task when all others wait outside, or for a time: it passes while nobody comes back."""
+        for _ in range(int(MOST_OUTSIDE / OUTSIDE)):
+            with self._return:
+                if not self._returned:
+                    self._return.wait(OUTSIDE)
+            self._welcome()
+            if not self._ready and self._timers:
+                self._pass_time()
+            if self._ready:
+                return self._choose()
+        return self._give_up("Nobody comes back from outside.")
 
     def _pass_time(self) -> None:
         moment = self._timers[0][0]
@@ -267,17 +327,22 @@ class Scheduler:
     def _give_up(self, why: str) -> None:
         """End the run: it is a failure."""
         self.fail(f"{why}\n{self.stacks()}")
-        self._main_gate.release()
+        self._is_over = True
 
     def _hand_over(self, task: Task, after: Task | None) -> None:
         if after is task:
             return
-        if after is not None:
-            self._enter(after)
-            after.gate.release()
+        self._let_go(after)
         task.gate.acquire()
         if task.process.is_dead:
             raise Killed
+
+    def _let_go(self, after: Task | None) -> None:
+        if after is not None:
+            self._enter(after)
+            after.gate.release()
+        else:
+            self._main_gate.release()
 
     def _enter(self, task: Task) -> None:
         before, self.current = self.current, task

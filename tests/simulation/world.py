@@ -15,7 +15,7 @@ from typing import Any
 
 import django_durable_streams.models as models
 from django.conf import settings
-from django.db import Error
+from django.db import Error, connections
 from django.utils import timezone
 
 from django_durable_streams.conf import config
@@ -65,10 +65,10 @@ class World:
     """A run.
 
     Args:
-        database: a file, of a database with all tables.
+        database: a file, of a SQLite database with all tables; None for a server's, which is emptied.
     """
 
-    def __init__(self, program: Program, images: Images, database: File) -> None:
+    def __init__(self, program: Program, images: Images, database: File | None) -> None:
         self.program = program
         self.models = models
         self.refusal = DurableStreamsError
@@ -238,7 +238,7 @@ class World:
                 await asyncio.sleep(2.0 * rng.random())
                 self._broker.come_back()
                 self.history.note("world", "Redis comes back")
-            if self.faults.happens(rates.held_database):
+            if self._database is not None and self.faults.happens(rates.held_database):
                 await self._hold_database(2.5 * rng.random())
             if self.faults.happens(rates.clock_jump):
                 jump = rng.choice((-1, 1)) * rng.choice((0.1, 3.0)) * rng.random()
@@ -393,13 +393,19 @@ class _Log(logging.Handler):
             self._history.fault(f"logged: {record.getMessage()} {logging.Formatter().formatException(record.exc_info)}")
 
 
-def _settings(program: Program, database: File) -> None:
+def _settings(program: Program, database: File | None) -> None:
     """Put the database and the settings of a run in their places."""
-    file = database.with_name("run.sqlite3")
-    for suffix in ("", "-wal", "-shm"):
-        file.with_name(file.name + suffix).unlink(missing_ok=True)
-    shutil.copyfile(database, file)
-    settings.DATABASES["default"]["NAME"] = str(file)
+    if database is not None:
+        file = database.with_name("run.sqlite3")
+        for suffix in ("", "-wal", "-shm"):
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
+        shutil.copyfile(database, file)
+        settings.DATABASES["default"]["NAME"] = str(file)
+    else:
+        with connections["default"].cursor() as cursor:
+            for model in (models.Chunk, models.RecentChunk, models.Producer, models.Stream):
+                cursor.execute(f"DELETE FROM {connections['default'].ops.quote_name(model._meta.db_table)}")
+        connections.close_all()
     rng = random.Random(f"{program.seed}/settings")
     settings.DURABLE_STREAMS = {
         "PERMISSION": "django_durable_streams.permissions.AllowAll",
