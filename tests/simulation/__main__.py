@@ -45,7 +45,10 @@ def main(arguments: list[str]) -> int:
             steps += outcome.steps
             outcome.faults = [fault for fault in outcome.faults if not re.search(options.ignore, fault)]
             if options.verbose:
-                print(f"{seed}: {outcome.steps} steps, {outcome.seconds:.0f} s, at {time.monotonic() - began:.1f} s", flush=True)
+                print(
+                    f"{seed}: {outcome.steps} steps, {outcome.seconds:.0f} s, at {time.monotonic() - began:.1f} s",
+                    flush=True,
+                )
             if options.trace or outcome.faults:
                 _print(outcome, options.mutation)
             if outcome.faults:

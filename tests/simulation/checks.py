@@ -169,7 +169,9 @@ def _session_in(
         first = 0
     expected = found.tokens[first : first + len(got)]
     if got != expected:
-        wrong = next(number for number, pair in enumerate(zip(got, [*expected, None], strict=False)) if len(set(pair)) > 1)
+        wrong = next(
+            number for number, pair in enumerate(zip(got, [*expected, None], strict=False)) if len(set(pair)) > 1
+        )
         yield (
             f"{session.who}, who reads {path.name} from {session.start}, was given {got[max(0, wrong - 2) : wrong + 3]} "
             f"where the stream has {expected[max(0, wrong - 2) : wrong + 3]}"

@@ -51,9 +51,7 @@ class Images:
             "__import__": importer(self._environment, builtins.__import__),
         }
         self._shared = {
-            name: module
-            for name, module in sys.modules.items()
-            if name.startswith(f"{PACKAGE}.") and is_shared(name)
+            name: module for name, module in sys.modules.items() if name.startswith(f"{PACKAGE}.") and is_shared(name)
         }
 
     def new(self) -> dict[str, ModuleType]:

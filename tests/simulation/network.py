@@ -174,6 +174,12 @@ class Wire(asyncio.Transport):
             self._server.loop.call_soon(self.protocol.connection_lost, None)
 
 
+class Way:
+    """A direction in which things are sent, and when the last of them comes."""
+
+    last = 0.0
+
+
 class Network:
     """All connections of a run.
 
@@ -185,13 +191,12 @@ class Network:
         self.loop = loop
         self.faults = faults
         self._scheduler = scheduler
-        self._last: dict[object, float] = {}
+        self._ways: dict[object, Way] = {}
 
-    def moment(self, way: object) -> float:
+    def moment(self, way: Way) -> float:
         """When something comes that is sent now: behind what was sent the same way."""
-        moment = max(self._scheduler.now + self.faults.latency(), self._last.get(way, 0.0) + 1e-6)
-        self._last[way] = moment
-        return moment
+        way.last = max(self._scheduler.now + self.faults.latency(), way.last + 1e-6)
+        return way.last
 
     def open(
         self, client: object, server: Server, method: str, target: str, headers: Mapping[str, str], body: bytes
@@ -213,7 +218,8 @@ class Network:
                 server.exchanges[exchange] = None
                 server.loop.call_soon_threadsafe(server.accept, exchange)
 
-        self.loop.call_at(self.moment((client, server)), arrive)
+        way = self._ways.setdefault((client, server), Way())
+        self.loop.call_at(self.moment(way), arrive)
         return exchange
 
 
@@ -239,6 +245,7 @@ class Exchange:
         self.parts: list[bytes] = []
         self.wire: Wire | None = None
         self._network = network
+        self._way = Way()
         self._connection = h11.Connection(h11.CLIENT)
         self._news = asyncio.Event()
         self._response: h11.Response | None = None
@@ -264,7 +271,7 @@ class Exchange:
             self.breaks()
             self._leave()
             return
-        moment = network.moment(self)
+        moment = network.moment(self._way)
         network.loop.call_soon_threadsafe(network.loop.call_at, moment, self._take, data)
 
     def breaks(self) -> None:

@@ -36,8 +36,13 @@ class Remote:
         return [self._connection.simulated_process]
 
 
-def run(connection: Any, execute: Callable[[], Any], lost: Exception) -> Any:
-    """Have a server do something, as the run has it."""
+def run(connection: Any, execute: Callable[[], Any], lost: Exception, drain: Callable[[], object] | None = None) -> Any:
+    """Have a server do something, as the run has it.
+
+    Args:
+        lost: raised where the answer does not arrive.
+        drain: takes the answer from the driver, which would mind to have it still.
+    """
     scheduler = primitives.scheduler
     task = scheduler.current
     if task is None:
@@ -53,6 +58,8 @@ def run(connection: Any, execute: Callable[[], Any], lost: Exception) -> Any:
     with scheduler.outside():
         result = execute()
     if fails == "after":
+        if drain is not None:
+            drain()
         remote.undo()
         raise lost
     return result
@@ -87,7 +94,7 @@ def _install_mysqlclient() -> None:
 
         def simulated(self: Any, *args: Any) -> Any:
             lost = OperationalError(2013, "Lost connection to server during query")
-            return run(self, lambda: real(self, *args), lost)
+            return run(self, lambda: real(self, *args), lost, self.store_result if name == "query" else None)
 
         return simulated
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import shutil
 import sqlite3
 import warnings
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -27,6 +29,7 @@ from .clients import Maker, Producer, Writer
 from .faults import Faults
 from .history import DONE, History, Write, tokens
 from .images import Images, Process
+from .memory import left_over, objects
 from .loops import SimulatedLoop
 from .network import Lost, Network, Refused, Server
 from .program import Path, Program
@@ -40,6 +43,9 @@ WORK_SECONDS = 600.0
 
 TOLD_SECONDS = 4.0
 """Virtual seconds after which a live reader has to have been told of what is there, when nothing goes wrong any more."""
+
+IDLE_SECONDS = 12.0
+"""Virtual seconds after which a process that nobody uses is at rest."""
 
 END_SECONDS = 60.0
 """Virtual seconds in which a process has to end that was asked to: programs in it may hold the database for seconds."""
@@ -88,6 +94,7 @@ class World:
         )
         self.faults.active = False
         self.network: Network
+        self._unused: Counter[str] = Counter()
         self._images = images
         self._database = database
         self._rng = random.Random(f"{seed}/world")
@@ -308,6 +315,7 @@ class World:
                 seen = await self._read(server, path)
                 if seen != found[path.name]:
                     self.history.fault(f"{server.process} sees {path.name} as {seen}, others as {found[path.name]}")
+        self._unused = objects(fresh.process)
         fresh.process.kill()
         for name, final in found.items():
             self.history.note("world", f"in the end {name} is {final}")
@@ -367,8 +375,11 @@ class World:
 
     async def _stop(self) -> None:
         """End all processes as they should be ended."""
-        await asyncio.sleep(5.0)
+        await asyncio.sleep(IDLE_SECONDS)
+        gc.collect()
         for server in self.servers:
+            for fault in left_over(server.process, self._unused):
+                self.history.fault(fault)
             await self._end(server)
 
 
