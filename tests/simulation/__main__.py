@@ -64,7 +64,7 @@ def _memory() -> str | None:
     return "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
-def _prepare(directory: Path, mutation: str | None):  # noqa: ANN202
+def _prepare(directory: Path, mutation: str | None):
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.simulation.settings"
     import django
     from django.conf import settings
@@ -75,10 +75,10 @@ def _prepare(directory: Path, mutation: str | None):  # noqa: ANN202
     if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         database = directory / "empty.sqlite3"
         settings.DATABASES["default"]["NAME"] = str(database)
+    import random
+
     from . import primitives, remote
     from .scheduler import Scheduler
-
-    import random
 
     primitives.use(Scheduler(random.Random(0), 0.0))
     call_command("migrate", verbosity=0)
@@ -96,7 +96,7 @@ def _prepare(directory: Path, mutation: str | None):  # noqa: ANN202
     gc.freeze()
     gc.disable()
 
-    def run(seed: int) -> "Outcome":
+    def run(seed: int) -> Outcome:
         outcome = World(Program.of(seed), images, database).run()
         gc.collect()
         return outcome
@@ -104,7 +104,7 @@ def _prepare(directory: Path, mutation: str | None):  # noqa: ANN202
     return run
 
 
-def _print(outcome: "Outcome", mutation: str | None) -> None:
+def _print(outcome: Outcome, mutation: str | None) -> None:
     print("=" * 100)
     print(outcome.program)
     print(*outcome.lines, sep="\n")

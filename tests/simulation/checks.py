@@ -172,7 +172,8 @@ def _session_in(
         wrong = next(
             number for number, pair in enumerate(zip(got, [*expected, None], strict=False)) if len(set(pair)) > 1
         )
+        around = slice(max(0, wrong - 2), wrong + 3)
         yield (
-            f"{session.who}, who reads {path.name} from {session.start}, was given {got[max(0, wrong - 2) : wrong + 3]} "
-            f"where the stream has {expected[max(0, wrong - 2) : wrong + 3]}"
+            f"{session.who}, who reads {path.name} from {session.start}, was given {got[around]} "
+            f"where the stream has {expected[around]}"
         )

@@ -12,7 +12,7 @@ from .scheduler import Scheduler
 
 @dataclass
 class Rates:
-    """How likely each fault is, each time that it could happen. A seed has some of them only: others would hide them."""
+    """How likely each fault is, each time that it could happen. A seed has some of them: all would hide each other."""
 
     slow_statement: float = 0.0
     """A statement takes up to half a second."""

@@ -81,12 +81,13 @@ class Images:
 
     def exec_module(self, module: ModuleType) -> None:
         """Execute a module (see `importlib.abc.Loader`)."""
-        assert module.__spec__ is not None and module.__spec__.origin is not None
-        module.__file__ = module.__spec__.origin
+        assert module.__spec__ is not None
+        origin = module.__file__ = module.__spec__.origin
+        assert origin is not None
         module.__dict__["__builtins__"] = self._builtins
         assert Process.running is not None
         Process.running.modules[module.__name__] = module
-        exec(self._compiled(module.__spec__.origin), module.__dict__)
+        exec(self._compiled(origin), module.__dict__)
 
     def _compiled(self, origin: str) -> CodeType:
         code = self._code.get(origin)

@@ -86,5 +86,6 @@ class Program:
             f"seed {self.seed}: {self.processes} processes, {self.writers} writers, {self.producers} producers, "
             f"{self.readers} readers, {self.tails} tails, {self.transactions} transactions, {self.makers} makers, "
             f"{self.operations} operations each, pace {self.pace}, switching {self.switching}, "
-            f"{'small, ' * self.small}{'instances, ' * self.instances}{'saves, ' * self.saves}paths: {paths}\n  faults: {self.rates}"
+            f"{'small, ' * self.small}{'instances, ' * self.instances}{'saves, ' * self.saves}"
+            f"paths: {paths}\n  faults: {self.rates}"
         )

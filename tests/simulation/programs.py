@@ -102,7 +102,7 @@ class Transactions:
             self._give_up(NEVER, error)
 
     def _save(self) -> None:
-        """Save an instance that was loaded a while ago: the protocol's part of its row is not the program's to write."""
+        """Save an instance that was loaded a while ago: most of its row is not the program's to write."""
         path = self._rng.choice(self._world.program.paths)
         self._world.history.note(self.name, f"save {path.name}")
         try:

@@ -118,7 +118,7 @@ class Reader(Client):
         """Read events until the response ends."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                status, headers = await exchange.head()
+                status, _ = await exchange.head()
             if status != 200:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     self._check(await exchange.answer(), target)

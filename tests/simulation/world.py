@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import random
-import shutil
-import sqlite3
 import warnings
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
-import django_durable_streams.models as models
-from django.conf import settings
-from django.db import Error, connections
 from django.utils import timezone
 
-from django_durable_streams.conf import config
+from django_durable_streams import models
 from django_durable_streams.protocol.errors import DurableStreamsError
 
 from . import broker, primitives, sqlite
 from .checks import Final, check
 from .clients import Maker, Producer, Writer
 from .faults import Faults
-from .history import DONE, History, Write, tokens
+from .history import History, Write, tokens
 from .images import Images, Process
-from .memory import left_over, objects
 from .loops import SimulatedLoop
+from .memory import left_over, objects
+from .nemesis import Nemesis
 from .network import Lost, Network, Refused, Server
+from .preparing import Log, prepare
 from .program import Path, Program
 from .programs import Tail, Transactions
-from .readers import LONG_POLL_SECONDS, SSE_SECONDS, Reader
+from .readers import Reader
 from .scheduler import Scheduler
 from .tuning import tune
 
@@ -42,7 +38,7 @@ WORK_SECONDS = 600.0
 """Virtual seconds in which all that clients want has to be done."""
 
 TOLD_SECONDS = 4.0
-"""Virtual seconds after which a live reader has to have been told of what is there, when nothing goes wrong any more."""
+"""Virtual seconds after which a live reader has been told of what is there, once nothing goes wrong any more."""
 
 IDLE_SECONDS = 12.0
 """Virtual seconds after which a process that nobody uses is at rest."""
@@ -52,6 +48,12 @@ END_SECONDS = 60.0
 
 READ_SECONDS = 60.0
 """Virtual seconds in which readers have to have read all."""
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so. It is other threads that make it so, and virtual time costs nothing."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -97,8 +99,7 @@ class World:
         self._unused: Counter[str] = Counter()
         self._images = images
         self._database = database
-        self._rng = random.Random(f"{seed}/world")
-        self._broker = broker.Broker(self.faults)
+        self.broker = broker.Broker(self.faults)
         self._programs: list[Transactions] = []
         self._tails: list[Tail] = []
         self._process = Process(self.scheduler, "clients", images.new())
@@ -107,10 +108,10 @@ class World:
         """Run it."""
         primitives.use(self.scheduler)
         sqlite.use(self.faults)
-        broker.use(self._broker)
+        broker.use(self.broker)
         random.seed(self.program.seed)
-        _settings(self.program, self._database)
-        log = _Log(self.history)
+        prepare(self.program, self._database)
+        log = Log(self.history)
         now, timezone.now = timezone.now, self._time
         with self._images, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -162,7 +163,7 @@ class World:
                 loop.close()
 
     async def _main(self) -> None:
-        self.servers = [self._start(f"p{number}") for number in range(self.program.processes)]
+        self.servers = [self.start(f"p{number}") for number in range(self.program.processes)]
         await self._until_up()
         for path in self.program.paths:
             if path.lasting:
@@ -202,22 +203,27 @@ class World:
         self._programs = [Transactions(self, f"program{number}") for number in range(program.transactions)]
         self._tails = [Tail(self, f"tail{number}") for number in range(program.tails)]
         for number, server in enumerate(self.servers):
-            self._start_programs(number, server)
-        nemesis = self._task(self._go_wrong())
+            self.start_programs(number, server)
+        nemesis = self._task(Nemesis(self, self.broker, self._database is not None).run())
         try:
             await asyncio.gather(*[self._task(client.run()) for client in clients])
-            while any(one.left for one in self._programs):
-                await asyncio.sleep(0.5)
+            await until(lambda: not any(one.left for one in self._programs))
         finally:
             self.faults.active = False
             await nemesis
 
-    def _start(self, name: str) -> Server:
+    def start(self, name: str) -> Server:
         self.history.note("world", f"{name} starts")
         process = Process(self.scheduler, name, self._images.new())
         return Server(process, self.scheduler, lambda: tune(process, small=self.program.small))
 
-    def _start_programs(self, number: int, server: Server) -> None:
+    def start_again(self, number: int) -> Server:
+        """Start a process in the place of one that has ended."""
+        name = self.servers[number].process.name.partition(".")[0]
+        server = self.servers[number] = self.start(f"{name}.{self.history.moment()}")
+        return server
+
+    def start_programs(self, number: int, server: Server) -> None:
         """Have the programs work that belong to a process."""
         for place, program in enumerate(self._programs):
             if place % len(self.servers) == number and program.left:
@@ -228,66 +234,14 @@ class World:
                 server.process.spawn(lambda tail=tail: tail.run(server), tail.name)
 
     async def _until_up(self) -> None:
-        while not all(server.is_up or server.process.is_dead for server in self.servers):
-            await asyncio.sleep(0.01)
+        await until(lambda: all(server.is_up or server.process.is_dead for server in self.servers))
 
-    async def _go_wrong(self) -> None:
-        """What happens to whole processes, to Redis and to the clock."""
-        rates, rng = self.program.rates, self._rng
-        while self.faults.active:
-            await asyncio.sleep(1.0 * rng.random())
-            if self.faults.happens(rates.killed_process):
-                number = rng.randrange(len(self.servers))
-                await self._replace(number, gently=rng.random() < 0.3)
-            if self.faults.happens(rates.redis_down):
-                self.history.note("world", "Redis goes down")
-                self._broker.go_down()
-                await asyncio.sleep(2.0 * rng.random())
-                self._broker.come_back()
-                self.history.note("world", "Redis comes back")
-            if self._database is not None and self.faults.happens(rates.held_database):
-                await self._hold_database(2.5 * rng.random())
-            if self.faults.happens(rates.clock_jump):
-                jump = rng.choice((-1, 1)) * rng.choice((0.1, 3.0)) * rng.random()
-                self.history.note("world", f"the clock jumps by {jump:.3f} s")
-                self.scheduler.skew += jump
-
-    async def _hold_database(self, seconds: float) -> None:
-        """Hold SQLite's lock, as a backup does, or a command that loads data."""
-        connection = sqlite3.connect(settings.DATABASES["default"]["NAME"], timeout=0.0, isolation_level=None)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:  # somebody writes
-            return
-        else:
-            self.history.note("world", f"somebody holds the database for {seconds:.3f} s")
-            await asyncio.sleep(seconds)
-            connection.execute("ROLLBACK")
-            self.history.note("world", "nobody holds the database any more")
-        finally:
-            connection.close()
-
-    async def _replace(self, number: int, *, gently: bool) -> None:
-        """End a process, and start another one in its place."""
-        server = self.servers[number]
-        if gently:
-            self.history.note("world", f"{server.process} is asked to end")
-            await self._end(server)
-        self.history.note("world", f"{server.process} is killed")
-        server.process.kill()
-        await asyncio.sleep(1.0 * self._rng.random())
-        server = self.servers[number] = self._start(f"{server.process.name.split('.')[0]}.{self.history.moment()}")
-        while not server.is_up:
-            await asyncio.sleep(0.01)
-        self._start_programs(number, server)
-
-    async def _end(self, server: Server) -> None:
+    async def end(self, server: Server) -> None:
         """Have a process end as after SIGTERM."""
         server.stop()
         try:
             async with asyncio.timeout(END_SECONDS):
-                while not server.has_ended:
-                    await asyncio.sleep(0.05)
+                await until(lambda: server.has_ended)
         except TimeoutError:
             self.history.fault(f"{server.process} did not end when it was asked to\n{self.scheduler.stacks()}")
 
@@ -296,18 +250,17 @@ class World:
         self.history.note("world", "nothing goes wrong any more")
         self.faults.active = False
         self.scheduler.stalls = 0.0
-        self._broker.come_back()
+        self.broker.come_back()
         for number, server in enumerate(self.servers):
             if server.process.is_dead:
-                self.servers[number] = self._start(f"{server.process.name.split('.')[0]}.{self.history.moment()}")
+                self.start_again(number)
         await self._until_up()
         await asyncio.sleep(6.0)
 
     async def _look(self) -> dict[str, Final | None]:
         """Return how all streams are in the end: every process has to see the same."""
-        fresh = self._start("fresh")
-        while not fresh.is_up:
-            await asyncio.sleep(0.01)
+        fresh = self.start("fresh")
+        await until(lambda: fresh.is_up)
         found: dict[str, Final | None] = {}
         for path in self.program.paths:
             found[path.name] = await self._read(fresh, path)
@@ -380,58 +333,4 @@ class World:
         for server in self.servers:
             for fault in left_over(server.process, self._unused):
                 self.history.fault(fault)
-            await self._end(server)
-
-
-class _Log(logging.Handler):
-    """Hears of what the package itself takes for a fault: exceptions that it did not expect."""
-
-    def __init__(self, history: History) -> None:
-        super().__init__(logging.INFO)
-        self._history = history
-        self._logger = logging.getLogger("django_durable_streams")
-        self._logger.setLevel(logging.WARNING)
-        self._logger.propagate = False
-        self._logger.addHandler(self)
-
-    def remove(self) -> None:
-        self._logger.removeHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        self._history.note("log", f"{record.levelname}: {record.getMessage()}")
-        if error is not None and not isinstance(error, Error | SystemExit):
-            self._history.fault(f"logged: {record.getMessage()} {logging.Formatter().formatException(record.exc_info)}")
-
-
-def _settings(program: Program, database: File | None) -> None:
-    """Put the database and the settings of a run in their places."""
-    if database is not None:
-        file = database.with_name("run.sqlite3")
-        for suffix in ("", "-wal", "-shm"):
-            file.with_name(file.name + suffix).unlink(missing_ok=True)
-        shutil.copyfile(database, file)
-        settings.DATABASES["default"]["NAME"] = str(file)
-    else:
-        with connections["default"].cursor() as cursor:
-            for model in (models.Chunk, models.RecentChunk, models.Producer, models.Stream):
-                cursor.execute(f"DELETE FROM {connections['default'].ops.quote_name(model._meta.db_table)}")
-        connections.close_all()
-    rng = random.Random(f"{program.seed}/settings")
-    settings.DURABLE_STREAMS = {
-        "PERMISSION": "django_durable_streams.permissions.AllowAll",
-        "LONG_POLL_TIMEOUT": LONG_POLL_SECONDS,
-        "SSE_DURATION": SSE_SECONDS,
-        "GC_THRESHOLD": 0,
-        "PAGE_BYTES": rng.choice((64, 1024)) if program.small else 1024 * 1024,
-        "CACHE_BYTES": rng.choice((0, 2048)) if program.small else 1024 * 1024,
-        "QUEUE_SIZE": rng.choice((10_000, 10_000, 4)),
-        "WAKEUP": rng.choice(
-            (
-                {"BACKEND": "django_durable_streams.engine.wakeup.redis.RedisWakeup", "URL": "redis://nowhere"},
-                {"BACKEND": "django_durable_streams.engine.wakeup.base.InProcessWakeup"},
-            )
-        ),
-    }
-    models.RecentChunk.BLOCK_BITS = 3 if program.small else 12
-    config.cache_clear()
+            await self.end(server)
