@@ -63,6 +63,9 @@ class Config:
     queue_size: int = 10_000
     """Operations that may wait in one lane. More are refused with 503."""
 
+    queue_bytes: int = 128 * MIB
+    """Data that may wait with them. More is refused with 503."""
+
     gc_threshold: int = 10_000
     """Objects that a process which serves streams may make between two runs of Python's garbage collector; 0 leaves
     the collector alone. With Python's own 700, every batch of requests runs it, over everything that waits."""

@@ -10,8 +10,6 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from django.utils import timezone
-
 from .conf import config
 from .engine import Engine, background, engine_for
 from .engine.hub import Hub, Watch
@@ -20,7 +18,7 @@ from .protocol import offsets, values
 from .protocol.errors import StreamNotFound
 from .protocol.values import Data
 from .server.shutdown import watch_signals
-from .store import calls, lifetime
+from .store import calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +51,7 @@ async def follow(path: str, offset: str, using: str, timeout: float | None) -> A
     """
     engine = engine_for(using)
     view = await engine.look(path, offsets.decode(offset))
-    if lifetime.needs_touch(view.info.ttl, view.info.deadline, timezone.now()):
-        await engine.touch(path)
+    engine.renew(view.info)
     async with aclosing(_pages(engine, view, timeout)) as pages:
         async for page in pages:
             yield page

@@ -22,8 +22,9 @@ from ..protocol.offsets import Sentinel
 from ..store import calls
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
-from ..store.operations import Commit, Operation, Result, Touch
+from ..store.operations import Commit, Operation, Result
 from ..store.turns import turn
+from .backlog import Backlog
 from .checkpoints import Checkpointer
 from .growth import GrowthLog
 from .housekeeping import Housekeeper
@@ -32,6 +33,7 @@ from .lane import Receiver, call_in
 from .pulse import Pulse
 from .read_lane import Follow, Look, ReadLane, Survey, View
 from .receivers import ReceiverThread, hears_of_new_streams, send_signals
+from .renewals import Renewals
 from .wakeup import Wakeup, make_wakeup
 from .write_lane import WriteLane
 
@@ -63,7 +65,7 @@ class Engine:
             WriteLane(
                 f"durable-streams-write-{number}",
                 self.pulse,
-                settings.queue_size,
+                Backlog(settings.queue_size, settings.queue_bytes),
                 self._committed,
                 turn(using),
                 growth.is_busy,
@@ -78,11 +80,12 @@ class Engine:
         self._reader = ReadLane(
             "durable-streams-read",
             self.pulse,
-            settings.queue_size,
+            Backlog(settings.queue_size, settings.queue_bytes),
             self.cache,
             lambda: config().page_bytes,
             self._housekeeper.crowded,
         )
+        self._renewals = Renewals(lambda touch, receiver: self._writer(touch).put(touch, receiver))
         self.wakeup = make_wakeup(using)
         self._receivers = ReceiverThread()
         self._stopping = False
@@ -128,9 +131,9 @@ class Engine:
         """See which of some streams are still there, in one query."""
         return cast("Awaitable[dict[int, StreamInfo]]", self._reader.submit(Survey(stream_ids)))
 
-    async def touch(self, path: str) -> None:
-        """Start a stream's TTL anew."""
-        await self.write(Touch(path))
+    def renew(self, info: StreamInfo) -> None:
+        """Start a stream's TTL anew where a read has to. Nobody waits for it. Safe to call from any thread."""
+        self._renewals.renew(info)
 
     def hub(self, *, lasting: bool = True) -> Hub:
         """Return the hub of the running event loop. One that does not last beyond a request is not connected."""

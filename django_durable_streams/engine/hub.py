@@ -20,7 +20,6 @@ from ..conf import config
 from ..protocol import sse
 from ..protocol.errors import DurableStreamsError
 from ..protocol.segments import Segment
-from ..store import lifetime
 from ..store.info import StreamInfo
 from ..store.operations import Commit
 from .read_lane import View
@@ -301,7 +300,7 @@ class Hub:
             if info.tail > watch.tail or info.closed != watch.closed:
                 todo.append(self._catch_up(watch))
             if watch.listeners and _is_running_out(info):
-                todo.append(self._engine.touch(info.path))
+                self._engine.renew(info)
         # All at once, so that the lanes do them in one go.
         await asyncio.gather(*todo)
 
@@ -312,4 +311,4 @@ def _is_running_out(info: StreamInfo) -> bool:
         return False
     margin = max(info.ttl / 2, 3 * config().fallback_interval)
     remaining = (info.deadline - timezone.now()).total_seconds()
-    return remaining < margin and lifetime.needs_touch(info.ttl, info.deadline, timezone.now())
+    return remaining < margin

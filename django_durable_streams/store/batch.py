@@ -20,7 +20,7 @@ from ..protocol.errors import DurableStreamsError, SourceGone, StreamExists, Str
 from ..protocol.producers import ProducerState
 from . import forking, saving
 from .known import KnownStreams
-from .operations import Append, Commit, Create, Delete, Done, Fork, Operation, Result, TakeOver
+from .operations import Append, Commit, Create, Delete, Done, Fork, Operation, Result, TakeOver, Touch
 from .sql import statements
 from .state import StreamState
 
@@ -99,7 +99,7 @@ class Batch:
         for state in states.values():
             if state.deleted_at is not None:
                 self._gone[state.path] = state
-            elif state.deadline is not None and state.deadline <= self._now:
+            elif state.deadline is not None and state.deadline <= self._now and not self._was_read(state, operations):
                 expired.append(state)
             else:
                 self._streams[state.path] = state
@@ -108,6 +108,14 @@ class Batch:
         for state in expired:
             state.expired = True
             self._remove(state)
+
+    def _was_read(self, state: StreamState, operations: Iterable[Operation]) -> bool:
+        """Start the TTL anew of a stream that was read before it ended; return whether it is alive then."""
+        assert state.deadline is not None
+        for operation in operations:
+            if isinstance(operation, Touch) and operation.path == state.path and operation.moment < state.deadline:
+                state.touch(operation.moment)
+        return state.deadline > self._now
 
     def recall(self, operations: Sequence[Operation]) -> bool:
         """Work on streams as the connection remembers them, in place of `load`; to be saved by `save_remembered`.
@@ -141,6 +149,10 @@ class Batch:
             return
         self._forks = dict.fromkeys((state.id for state in states), 0)
         query = Stream.objects.using(self._using).filter(source_id__in=self._forks, path__isnull=False)
+        if self._sql.reads_old_snapshot():
+            # In an older snapshot, forks may be missing. On PostgreSQL the lock of the source's row has failed by then:
+            # to make a fork is to write that row.
+            query = query.select_for_update()
         for source_id in query.values_list("source_id", flat=True):
             if source_id is not None:
                 self._forks[source_id] += 1
@@ -148,6 +160,7 @@ class Batch:
     def apply(self, operation: Operation) -> Outcome:
         """Apply one operation to the working copies and return its result, or the error that it gets."""
         if self._locked and self._is_locked(operation):
+            self._locked.add(operation.path)  # what follows on this stream waits behind it
             return LOCKED
         try:
             state = self._streams.get(operation.path)
@@ -161,8 +174,8 @@ class Batch:
                 self._remove(state)
             elif type(operation) is TakeOver:
                 return state.take_over(operation)
-            else:
-                state.touch(self._now)
+            elif isinstance(operation, Touch):
+                state.touch(operation.moment)
             return Done()
         except DurableStreamsError as error:
             return error
@@ -196,7 +209,7 @@ class Batch:
         """Create a fork, or confirm that it is there (section 4.2)."""
         source = self._streams.get(fork.source)
         origin = source or self._gone.get(fork.source)
-        if origin is not None and (origin.changed or not origin.id):
+        if origin is not None and (origin.ends or not origin.id):
             # A fork refers to what is in the database.
             self.save()
             self._sql.flush(self._cursor)
@@ -213,6 +226,8 @@ class Batch:
         outcome = self._add(
             operation, StreamState.make_fork(operation, source, forking.resolve(source, fork, self._using), self._now)
         )
+        # Its row is written, as it is, so that a transaction whose snapshot is older than the fork cannot remove it.
+        source.changed = True
         # A stream that was made in this batch has no forks but those made here.
         self._forks[source.id] = self._forks.get(source.id, 0) + 1
         return outcome

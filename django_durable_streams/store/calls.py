@@ -6,11 +6,13 @@ rolled back.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.utils import timezone
 
 from ..models import Stream
@@ -22,6 +24,8 @@ from .cache import SegmentCache
 from .info import StreamInfo
 from .operations import Append, Appended, Commit, Create, Created, Operation, Result, Touch
 from .turns import turn
+
+logger = logging.getLogger(__name__)
 
 Listener = Callable[[list[Commit], str], None]
 
@@ -121,6 +125,29 @@ def find(path: str, using: str) -> StreamInfo:
     return found
 
 
+def renew(info: StreamInfo, using: str) -> None:
+    """Start a stream's TTL anew where a read has to, once the caller's transaction has ended.
+
+    A read waits for nobody and keeps nobody waiting: inside the transaction, the row would be held up to its end. Where
+    somebody else holds it, the next read does this.
+    """
+    now = timezone.now()
+    if not lifetime.needs_touch(info.ttl, info.deadline, now):
+        return
+    connection = connections[using]
+    if connection.in_atomic_block or connection.get_autocommit():
+        transaction.on_commit(partial(_renew, Touch(info.path, now), using), using=using, robust=True)
+
+
+def _renew(touch: Touch, using: str) -> None:
+    with turn(using).taken_at_once() as is_ours:
+        if is_ours:
+            try:
+                writing.apply([touch], using, wait=False, lock_ms=0)
+            except DatabaseError as error:
+                logger.debug("The TTL of %s did not start anew: %s", touch.path, error)
+
+
 def segments(path: str, position: int, using: str, page_bytes: int) -> Iterator[tuple[StreamInfo, Segment]]:
     """Yield what a stream has past a position, page by page, each with the stream as it was then. Renews its TTL.
 
@@ -128,10 +155,8 @@ def segments(path: str, position: int, using: str, page_bytes: int) -> Iterator[
         StreamNotFound, StreamGone: also in the middle, if the stream is deleted meanwhile.
     """
     cache = SegmentCache(0)
-    first = find(path, using)
-    if lifetime.needs_touch(first.ttl, first.deadline, timezone.now()):
-        apply(Touch(path), using)
-    info = first
+    first = info = find(path, using)
+    renew(first, using)
     while position < info.tail:
         key = (info.id, position)
         segment = reading.pages([reading.PageRequest(info, position, page_bytes)], cache, using)[key]

@@ -67,9 +67,10 @@ class Delete:
 
 @dataclass(slots=True)
 class Touch:
-    """Start a stream's TTL anew, as a read does (section 5.1, `Stream-TTL`)."""
+    """Start a stream's TTL anew at the moment of a read, which does not wait for this (section 5.1, `Stream-TTL`)."""
 
     path: str
+    moment: datetime
 
 
 @dataclass(slots=True)

@@ -78,7 +78,12 @@ class PageRequest(NamedTuple):
 
 
 def pages(
-    requests: Sequence[PageRequest], cache: SegmentCache, using: str, crowded: set[int] | None = None
+    requests: Sequence[PageRequest],
+    cache: SegmentCache,
+    using: str,
+    crowded: set[int] | None = None,
+    *,
+    latest: bool = False,
 ) -> dict[PageRequestKey, Segment | None]:
     """Return the pages for some requests, by (stream id, position): None where there is nothing past the position.
 
@@ -87,6 +92,7 @@ def pages(
     Args:
         cache: what was read before.
         crowded: gets the ids of streams with so many chunks in a page that they should be merged.
+        latest: whether the caller's transaction, in which the streams' rows are locked, may have an older snapshot.
     """
     found: dict[PageRequestKey, Segment | None] = {}
     waiting = []
@@ -99,7 +105,7 @@ def pages(
     for first in range(0, len(waiting), MAX_PAGES_PER_QUERY):
         some = waiting[first : first + MAX_PAGES_PER_QUERY]
         gaps = [gap for request in some for gap in _gaps(request, cache)]
-        fetched = _fetch(gaps, using, crowded) if gaps else {}
+        fetched = _fetch(gaps, using, crowded, latest) if gaps else {}
         for request in some:
             found[request.info.id, request.position] = _assemble(request, cache, fetched)
     return found
@@ -136,11 +142,11 @@ def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
             yield _Gap(piece.owner, position, known.end, limit)
 
 
-def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None) -> dict[_Gap, Segment]:
+def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None, latest: bool) -> dict[_Gap, Segment]:
     """Return the data for gaps, in one query. What is not there, or not in one run, is left out."""
     ranges = {(gap.owner, gap.position, gap.limit) for gap in gaps}
     with connections[using].cursor() as cursor:
-        chunks = statements(using).select_chunks(cursor, ranges)
+        chunks = statements(using).select_chunks(cursor, ranges, latest=latest)
     rows: dict[int, dict[int, tuple[bytes, bytes]]] = {}
     for owner, start, _, data, ends in chunks:  # where ranges overlap, the same one may come twice
         rows.setdefault(owner, {})[start] = bytes(data), bytes(ends)

@@ -218,10 +218,10 @@ class StreamState:
             self.changed_producers[producer_id] = producer_id not in self.producers
         self.producers[producer_id] = state
 
-    def touch(self, now: datetime) -> None:
-        """Start the TTL anew."""
-        if lifetime.needs_touch(self.ttl, self.deadline, now):
-            self.deadline = lifetime.deadline(self.ttl, self.expires_at, now)
+    def touch(self, moment: datetime) -> None:
+        """Start the TTL anew at the moment of a read."""
+        if lifetime.needs_touch(self.ttl, self.deadline, moment):
+            self.deadline = lifetime.deadline(self.ttl, self.expires_at, moment)
             self.changed = True
 
     def info(self) -> StreamInfo:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from django_durable_streams.engine import engine_for
+from django_durable_streams.engine.backlog import Backlog
 from django_durable_streams.engine.lane import MORE_TURNS, SEVERAL, WORTH_PREPARING, Lane, Reply
 
 
@@ -14,7 +15,7 @@ class Recorded(Lane[int]):
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
-        super().__init__("test", engine_for().pulse.line(), self._double, queue_size=1000, batch_size=1)
+        super().__init__("test", engine_for().pulse.line(), self._double, Backlog(1000, 1000), batch_size=1)
 
     def _double(self, numbers: Sequence[int]) -> Sequence[int]:
         self.sizes.append(len(numbers))

@@ -115,7 +115,8 @@ class Statements:
             f"SELECT {name('stream_id')}, {name('producer_id')}, {name('epoch')}, {name('seq')} FROM {producer} WHERE "
         )
         # Where a transaction reads from a snapshot that is older than its lock on the stream: this reads what is there.
-        self._producers_lock = " FOR UPDATE" if connection.vendor == "mysql" else ""
+        self._is_mysql = connection.vendor == "mysql"
+        self._producers_lock = " FOR UPDATE" if self._is_mysql else ""
         self._chunk = chunk
         self._select_spans = (
             f"SELECT {name('stream_id')}, {name('id')}, {name('start')}, {name('end')} FROM {chunk} WHERE "
@@ -134,7 +135,8 @@ class Statements:
 
         Args:
             lock_ms: how long the statements of a transaction of its own wait for a lock, in milliseconds, where the
-                database can be told so for a transaction (PostgreSQL). None: as long as the connection is told to.
+                database can be told so for a transaction (PostgreSQL). None: as long as the connection is told to. 0 on
+                SQLite: not at all.
             waits: is called before a transaction of its own waits for the server, or for its turn or the disk.
 
         Raises:
@@ -190,6 +192,20 @@ class Statements:
             The ids of the streams that were written to, and the versions that their rows have then.
         """
         raise NotImplementedError
+
+    def wait_for_stream(self, cursor: Any, path: str, lock_ms: int) -> None:
+        """Take the row of a stream for this transaction, if there is one, waiting for whoever holds it.
+
+        Args:
+            lock_ms: how long to wait, in milliseconds.
+        """
+        if self._is_mysql:
+            self._execute(cursor, f"SET SESSION innodb_lock_wait_timeout = {max(round(lock_ms / 1000), 1)}", ())
+        self.select_streams(cursor, "path", [path], lock="wait")
+
+    def reads_old_snapshot(self) -> bool:
+        """Whether a plain read in the present transaction may not see what was committed before its locks."""
+        return self._is_mysql and in_callers_transaction(connections[self._using])
 
     def flush(self, cursor: Any) -> None:
         """See that all statements so far were executed, for others that do not go by this cursor."""
@@ -306,17 +322,24 @@ class Statements:
         for some in portions(rows):
             self._insert_rows(cursor, self._insert_chunk, some)
 
-    def select_chunks(self, cursor: Any, ranges: Collection[tuple[int, int, int]]) -> Iterable[Sequence[Any]]:
+    def select_chunks(
+        self, cursor: Any, ranges: Collection[tuple[int, int, int]], *, latest: bool = False
+    ) -> Iterable[Sequence[Any]]:
         """Return (stream id, start, end, data, ends) of the chunks in ranges, each stream's together and in order.
 
         Args:
             ranges: stream id, the position after which a chunk must end, the position before which it must start.
+            latest: whether to see what was committed since the caller's transaction has its snapshot. On other
+                databases than MySQL that is so, or the lock of the stream's row has failed.
         """
         name = self._quote
         one = f"({name('stream_id')} = %s AND {name('end')} > %s AND {name('start')} < %s)"
         condition = " OR ".join([one] * len(ranges))
+        lock = " LOCK IN SHARE MODE" if latest and self.reads_old_snapshot() else ""
         rows = self._execute(
-            cursor, f"{self._select_chunks}{condition}{self._in_order}", [value for some in ranges for value in some]
+            cursor,
+            f"{self._select_chunks}{condition}{self._in_order}{lock}",
+            [value for some in ranges for value in some],
         )
         found: list[Sequence[Any]] = rows.fetchall()
         return found

@@ -128,7 +128,11 @@ class SQLiteStatements(Statements):
         own: Any = connection.cursor() if _is_watched(connection) else _cursor(connection)
         try:
             # It will write, so it takes its turn now, and does not fail half-way when somebody else has written.
-            patiently(partial(self._execute, own, "BEGIN IMMEDIATE", ()))
+            begin = partial(self._execute, own, "BEGIN IMMEDIATE", ())
+            if lock_ms == 0:
+                self._without_waiting(own, begin)
+            else:
+                patiently(begin, waits)
             yield own
             if waits is not None:
                 waits()  # until here there was nothing to wait for, and to the disk it is far
@@ -139,6 +143,14 @@ class SQLiteStatements(Statements):
             raise
         finally:
             own.close()
+
+    def _without_waiting(self, cursor: Any, work: Callable[[], object]) -> None:
+        ((milliseconds,),) = self._execute(cursor, "PRAGMA busy_timeout", ()).fetchall()
+        self._execute(cursor, "PRAGMA busy_timeout = 0", ())
+        try:
+            work()
+        finally:
+            self._execute(cursor, f"PRAGMA busy_timeout = {milliseconds}", ())
 
     @contextmanager
     def insertion(
@@ -265,7 +277,9 @@ class SQLiteStatements(Statements):
             if len(row[3]) >= _LARGE_BYTES:
                 self._insert_rows(cursor, self._insert_chunk, [row])
 
-    def select_chunks(self, cursor: Any, ranges: Collection[tuple[int, int, int]]) -> Iterable[Sequence[Any]]:
+    def select_chunks(
+        self, cursor: Any, ranges: Collection[tuple[int, int, int]], *, latest: bool = False
+    ) -> Iterable[Sequence[Any]]:
         wanted = _json(ranges)
         found: list[Sequence[Any]] = self._execute(cursor, self._select_chunks_and_recent, [wanted, wanted]).fetchall()
         found.sort(key=_in_order)  # SQLite would copy the data for that
