@@ -92,7 +92,7 @@ class Tail(Looking):
         """Start the stream's TTL anew: who follows it is a reader like any other."""
         if lifetime.needs_touch(info.ttl, info.deadline, timezone.now()):
             try:
-                calls.apply(Touch(info.path), self.alias)
+                calls.apply(Touch(info.path, info.id), self.alias)
             except DurableStreamsError:
                 pass  # it has ended meanwhile, as the next look finds
 

@@ -128,9 +128,9 @@ class Engine:
         """See which of some streams are still there, in one query."""
         return cast("Awaitable[dict[int, StreamInfo]]", self._reader.submit(Survey(stream_ids)))
 
-    async def touch(self, path: str) -> None:
+    async def touch(self, info: StreamInfo) -> None:
         """Start a stream's TTL anew."""
-        await self.write(Touch(path))
+        await self.write(Touch(info.path, info.id))
 
     def hub(self, *, lasting: bool = True) -> Hub:
         """Return the hub of the running event loop. One that does not last beyond a request is not connected."""

@@ -6,10 +6,11 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from .guard import GuardedModel, GuardedQuerySet
 from .stream import Stream
 
 
-class AbstractChunk(models.Model):
+class AbstractChunk(GuardedModel):
     """A range of a stream's bytes, stored as they go on the wire, and where the appends inside it end."""
 
     start = models.PositiveBigIntegerField(_("start"))
@@ -22,6 +23,12 @@ class AbstractChunk(models.Model):
     )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     stream_id: int
+
+    objects = GuardedQuerySet.as_manager()
+
+    instead = dict.fromkeys(("add", "change"), "Data is added by Stream.append().") | {
+        "delete": "Data goes with its stream: call Stream.delete()."
+    }
 
     class Meta:
         abstract = True
@@ -42,6 +49,7 @@ class Chunk(AbstractChunk):
     )
 
     class Meta:
+        base_manager_name = "objects"
         verbose_name = _("chunk")
         verbose_name_plural = _("chunks")
         # By its end: the first chunk that a reader at an offset needs is the first whose end lies past it.
@@ -72,6 +80,7 @@ class RecentChunk(AbstractChunk):
     )
 
     class Meta:
+        base_manager_name = "objects"
         verbose_name = _("recent chunk")
         verbose_name_plural = _("recent chunks")
         constraints = [models.UniqueConstraint(fields=["block", "stream", "end"], name="recent_block_stream_end")]

@@ -74,7 +74,7 @@ def answer_read(request: Request, engine: Engine, view: View) -> Response | Even
 
 
 async def _touch_and_answer(request: Request, engine: Engine, view: View) -> Response | EventStream:
-    await engine.touch(view.info.path)
+    await engine.touch(view.info)
     answer = _answer_read(request, engine, view)
     return answer if isinstance(answer, ANSWERS) else await answer
 

@@ -6,21 +6,24 @@ rolled back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import NamedTuple
 
 from django.db import connections, transaction
 from django.utils import timezone
 
 from ..models import Stream
-from ..protocol.errors import DurableStreamsError, StreamExists, StreamNotFound
+from ..models.methods import StreamMethods
+from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, StreamNotFound
 from ..protocol.segments import Segment
-from . import lifetime, reading, writing
-from .batch import Locked, Outcome
+from ..protocol.values import Data, MessageReader
+from . import lifetime, reading, references, writing
+from .batch import Locked, Outcome, expect
 from .cache import SegmentCache
 from .info import StreamInfo
-from .operations import Append, Appended, Commit, Create, Created, Operation, Result, Touch
+from .operations import Append, Appended, Commit, Create, Created, Delete, Operation, Result, Touch
 from .turns import turn
 
 Listener = Callable[[list[Commit], str], None]
@@ -68,6 +71,29 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
     return result
 
 
+def delete(streams: Sequence[StreamMethods], using: str, *, all_there: bool = False) -> tuple[int, dict[str, int]]:
+    """Delete streams in one transaction, and return how many, and how many rows of other models by label.
+
+    Args:
+        all_there: whether one that is gone already is an error, rather than passed over.
+
+    Raises:
+        StreamNotFound, StreamGone: `all_there`, and one is not.
+        ProtectedError, RestrictedError: a row of the project's forbids it.
+    """
+    if not streams:
+        return 0, {}
+    operations = [Delete(stream.path, stream.pk) for stream in streams]
+    with _turn(using), transaction.atomic(using=using):
+        others = references.follow(streams, using)
+        outcomes, commits = writing.apply(operations, using)
+        done = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
+        for outcome in outcomes if all_there else done:
+            _result(outcome)
+        _tell_on_commit(commits, using)
+    return len(done), others
+
+
 def _result(outcome: Outcome) -> Result:
     if isinstance(outcome, DurableStreamsError):
         raise outcome
@@ -109,36 +135,59 @@ def create(operation: Create, using: str) -> Stream:
     return stream
 
 
-def find(path: str, using: str) -> StreamInfo:
+def find(path: str, using: str, stream_id: int | None = None) -> StreamInfo:
     """Return a stream as it is now.
 
+    Args:
+        stream_id: of the stream that is meant; None for whichever is at the path.
+
     Raises:
-        StreamNotFound, StreamGone.
+        StreamNotFound, StreamGone: also if it is another one that is at the path now.
     """
     found = reading.find([path], using)[path]
     if isinstance(found, DurableStreamsError):
         raise found
+    if stream_id is not None:
+        expect(stream_id, found.id, path)
     return found
 
 
-def segments(path: str, position: int, using: str, page_bytes: int) -> Iterator[tuple[StreamInfo, Segment]]:
-    """Yield what a stream has past a position, page by page, each with the stream as it was then. Renews its TTL.
+class Page(NamedTuple):
+    """Messages of a stream that follow one another, and the stream as it was then."""
+
+    info: StreamInfo
+    messages: list[Data]
+    end: int
+    """The position behind what was read."""
+    reader: MessageReader
+    """Has what was read and is held back."""
+
+
+def pages(path: str, stream_id: int, position: int, using: str, page_bytes: int) -> Iterator[Page]:
+    """Yield what a stream has past a position, page by page. Renews its TTL.
 
     Raises:
         StreamNotFound, StreamGone: also in the middle, if the stream is deleted meanwhile.
     """
-    cache = SegmentCache(0)
-    first = find(path, using)
-    if lifetime.needs_touch(first.ttl, first.deadline, timezone.now()):
-        apply(Touch(path), using)
-    info = first
+    info = find(path, using, stream_id)
+    if lifetime.needs_touch(info.ttl, info.deadline, timezone.now()):
+        apply(Touch(path, stream_id), using)
+    reader: MessageReader | None = None
     while position < info.tail:
-        key = (info.id, position)
-        segment = reading.pages([reading.PageRequest(info, position, page_bytes)], cache, using)[key]
-        if segment is None:
-            raise StreamNotFound("The stream was deleted.")
-        yield info, segment
+        segment = _page(info, position, page_bytes, using)
+        if reader is None:
+            reader = MessageReader(info.content_type, reading.before_cut(info, position, segment.data, using))
         position = segment.end
-        info = find(path, using)
-        if info.id != first.id:
-            raise StreamNotFound("The stream was deleted, and there is another one now at its path.")
+        messages = list(reader.messages(segment, final=info.closed and position >= info.tail))
+        yield Page(info, messages, position, reader)
+        info = find(path, using, stream_id)
+    if reader is not None and reader.held and info.closed:
+        yield Page(info, list(reader.rest()), position, reader)
+
+
+def _page(info: StreamInfo, position: int, page_bytes: int, using: str) -> Segment:
+    request = reading.PageRequest(info, position, page_bytes)
+    segment = reading.pages([request], SegmentCache(0), using)[info.id, position]
+    if segment is None:
+        raise StreamNotFound("The stream was deleted.")
+    return segment
