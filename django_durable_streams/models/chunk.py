@@ -26,8 +26,8 @@ class AbstractChunk(GuardedModel):
 
     objects = GuardedQuerySet.as_manager()
 
-    instead = dict.fromkeys(("add", "change"), "Data is added by Stream.append().") | {
-        "delete": "Data goes with its stream: call Stream.delete()."
+    instead = dict.fromkeys(("add", "change"), "Call Stream.append() to add data; what is there never changes.") | {
+        "delete": "Call Stream.delete(): data goes with its stream."
     }
 
     class Meta:

@@ -29,7 +29,7 @@ class Producer(GuardedModel):
     objects = GuardedQuerySet.as_manager()
 
     instead = dict.fromkeys(
-        ("add", "change", "delete"), "A producer's state comes with its appends: call Stream.append(producer=...)."
+        ("add", "change", "delete"), "Call Stream.append(producer=...): a producer's state comes with its appends."
     )
 
     class Meta:

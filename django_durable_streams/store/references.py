@@ -47,4 +47,5 @@ class _Others(Collector):
 
     def related_objects(self, related_model: type[Model], *args: Any) -> QuerySet[Model]:
         found: QuerySet[Model] = super().related_objects(related_model, *args)
-        return found.none() if _is_own(related_model) else found
+        # Plain ones, as the collector deletes also where there is nothing.
+        return QuerySet(related_model).none() if _is_own(related_model) else found
