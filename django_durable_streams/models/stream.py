@@ -217,6 +217,11 @@ class Stream(AsyncStreamMethods):
         return self.path if self.path is not None else f"({self.pk}, removed)"
 
     @property
+    def closing_request(self) -> str:
+        """`closed_by`, with the producer's id as those who use it know it."""
+        return self.closed_by.replace(producers.SERVER_MARK, "", 1)
+
+    @property
     def next_offset(self) -> str:
         """The offset after the last byte (`Stream-Next-Offset`)."""
         return offsets.encode(self.tail_position)

@@ -11,8 +11,8 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from threading import Thread
 from typing import Any
 
 import msgspec
@@ -43,7 +43,7 @@ def encode(content_type: str, value: Data, encoder: json.JSONEncoder) -> bytes:
     """
     is_bytes = isinstance(value, bytes | bytearray | memoryview)
     if content.is_json(content_type):
-        return _one_line(bytes(value)) if is_bytes else _one_line(_json(value, encoder))
+        return _one_line(bytes(value)) if is_bytes else _json(value, encoder)
     if isinstance(value, str):
         try:
             return value.encode()
@@ -76,9 +76,13 @@ def _json(value: Any, encoder: json.JSONEncoder) -> bytes:
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidJSON(f"The message cannot be JSON: {_reason(value, encoder, error)}") from error
     try:
-        return found.encode()
+        data = found.encode()
     except UnicodeEncodeError:  # only strings can have them, and there JSON has a way to write them
-        return _HALF_PAIR.sub(lambda half: f"\\u{ord(half[0]):04x}", found).encode()
+        data = _HALF_PAIR.sub(lambda half: f"\\u{ord(half[0]):04x}", found).encode()
+    kind = type(encoder)
+    if kind.encode is not json.JSONEncoder.encode or kind.iterencode is not json.JSONEncoder.iterencode:
+        return _one_line(data)  # it writes in a way of its own
+    return data + b"\n"
 
 
 def _reason(value: Any, encoder: json.JSONEncoder, error: Exception) -> str:
@@ -98,6 +102,8 @@ def _find(value: Any, encoder: json.JSONEncoder, name: str) -> str | None:
         for key, item in value.items():
             if not (key is None or isinstance(key, str | int | float)):
                 return f"{name} has the key {key!r}, a {type(key).__name__}; the keys of JSON are text."
+            if isinstance(key, float) and not math.isfinite(key):
+                return f"{name} has the key {key}, which JSON does not have."
             if (found := _find(item, encoder, f"{name}[{key!r}]")) is not None:
                 return found
         return None
@@ -123,24 +129,22 @@ def decode(content_type: str, stored: bytes) -> Data:
 
 def _value(stored: bytes) -> Any:
     try:
-        return msgspec.json.decode(stored)
+        return _parsed(stored)
     except RecursionError:
-        return _with_an_empty_stack(stored)
+        # It was accepted where there was less on the stack, and a new thread has an empty one.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(_parsed, stored).result()
+
+
+def _parsed(stored: bytes) -> Any:
+    try:
+        return msgspec.json.decode(stored)
     except (msgspec.DecodeError, ValueError):  # half of a surrogate pair, or a number that is large
         return json.loads(stored, parse_int=_integer)
 
 
 def _integer(digits: str) -> int | Decimal:
     return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else Decimal(digits)
-
-
-def _with_an_empty_stack(stored: bytes) -> Any:
-    """Return a value that is nested about as deeply as Python can read: it was accepted where less was on the stack."""
-    found: list[Any] = []
-    thread = Thread(target=lambda: found.append(json.loads(stored, parse_int=_integer)))
-    thread.start()
-    thread.join()
-    return found[0]
 
 
 class MessageReader:

@@ -83,7 +83,9 @@ def delete(streams: Sequence[StreamMethods], using: str, *, all_there: bool = Fa
     """
     if not streams:
         return 0, {}
-    operations = [Delete(stream.path, stream.pk) for stream in streams]
+    # Forks, which are younger, before what they were forked from: that need not be kept for them then.
+    youngest_first = sorted(streams, key=lambda stream: -int(stream.pk))
+    operations = [Delete(stream.path, stream.pk) for stream in youngest_first]
     with _turn(using), transaction.atomic(using=using):
         others = references.follow(streams, using)
         outcomes, commits = writing.apply(operations, using)
