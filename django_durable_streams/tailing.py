@@ -98,7 +98,7 @@ async def _pages(
     try:
         while True:
             if view.segment is not None and messages is None:
-                messages = MessageReader(info.content_type, await _before_cut(engine, view))
+                messages = MessageReader(info.content_type, await _held_before(engine, view))
             found = _messages(view, messages)
             if found or view.at_end:
                 yield _page(view, found, messages)
@@ -117,14 +117,14 @@ async def _pages(
         reader.leave()
 
 
-async def _before_cut(engine: Engine, view: View) -> bytes:
-    """Return the bytes before a view that begin a character, if the view begins with the rest of that."""
-    info, segment = view.info, view.segment
-    if segment is None or not (content.holds_text(info.content_type) and text.is_cut(segment.data)):
+async def _held_before(engine: Engine, view: View) -> bytes:
+    """Return the bytes before a view that begin a character, which who has read up to there has not got."""
+    info = view.info
+    if not content.holds_text(info.content_type) or view.position <= info.first_position:
         return b""
     start = max(view.position - text.MAX_HELD, info.first_position)
     before = (await engine.follow(info.id, start)).segment
-    return b"" if before is None else text.split(before.data[: view.position - start])[1]
+    return b"" if before is None else before.held_before(view.position)
 
 
 def _messages(view: View, reader: MessageReader | None) -> list[Data]:

@@ -68,7 +68,7 @@ SAID: list[Any] = [
     (1, (2,)),
     {},
     {"a": {"b": [1]}},
-    {1: "a", None: "b", True: "c", 1.5: "d"},
+    {1: "a", None: "b", False: "c", 1.5: "d"},
     Number.ONE,
     Word.ONE,
     SafeString("safe"),

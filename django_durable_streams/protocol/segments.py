@@ -60,7 +60,7 @@ class Segment:
             return self._event
         data, rest = held + self.data, b""
         if content.holds_text(content_type):
-            data, rest = text.split(data, final=final)
+            data, rest = sse.split(data, final=final)
         event = sse.data_event(content_type, data) if data else b"", rest
         if not held:
             self._event = event
@@ -96,6 +96,10 @@ class Segment:
         if not ends or ends[-1] < end:
             ends.append(end)
         return Segment(self.start, self.data[: end - self.start], ends)
+
+    def held_before(self, position: int) -> bytes:
+        """Return the bytes before a position that begin a character, if the segment has them all."""
+        return text.split(self.data[: position - self.start])[1] if self.end >= position else b""
 
     def beginning(self, position: int) -> Segment:
         """Return what lies behind a position inside, also where that is inside an append."""

@@ -14,6 +14,18 @@ KEEP_ALIVE = b":\n\n"
 _LINE_BREAK = re.compile(rb"(?:\r\n|\r|\n)( ?)")
 
 
+def split(data: bytes, *, final: bool = False) -> tuple[bytes, bytes]:
+    """Return what of a text an event can hand out, and what it holds back.
+
+    That is a character which is incomplete (see `text`), or a carriage return, which may be half of a line break: cut
+    in two, it would arrive as two.
+    """
+    data, held = text.split(data, final=final)
+    if data.endswith(b"\r") and not (held or final):
+        return data[:-1], b"\r"
+    return data, held
+
+
 def data_event(content_type: str, stored: bytes) -> bytes:
     """Return the `data` event for stored bytes: text as it is, messages as an array, everything else in base64.
 

@@ -275,7 +275,7 @@ class SseReader:
         """Return the bytes before a position that begin a character."""
         start = max(position - text.MAX_HELD, self._info.first_position)
         segment = (await self._engine.follow(self._info.id, start)).segment
-        return b"" if segment is None else text.split(segment.data[: position - start])[1]
+        return b"" if segment is None else segment.held_before(position)
 
     def _from_view(self, view: View, *, opens: bool) -> bytes:
         self._position = view.end

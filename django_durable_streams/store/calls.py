@@ -178,7 +178,7 @@ def pages(path: str, stream_id: int, position: int, using: str, page_bytes: int)
     while position < info.tail:
         segment = _page(info, position, page_bytes, using)
         if reader is None:
-            reader = MessageReader(info.content_type, reading.before_cut(info, position, segment.data, using))
+            reader = MessageReader(info.content_type, reading.held_before(info, position, using))
         position = segment.end
         messages = list(reader.messages(segment, final=info.closed and position >= info.tail))
         yield Page(info, messages, position, reader)

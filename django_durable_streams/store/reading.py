@@ -70,13 +70,13 @@ def find_ids(ids: Iterable[int], using: str) -> dict[int, StreamInfo]:
     }
 
 
-def before_cut(info: StreamInfo, position: int, data: bytes, using: str) -> bytes:
-    """Return the bytes before a position that begin a character, if what lies behind it is the rest of that."""
-    if not (content.holds_text(info.content_type) and text.is_cut(data) and position > info.first_position):
+def held_before(info: StreamInfo, position: int, using: str) -> bytes:
+    """Return the bytes before a position that begin a character, which who has read up to there has not got."""
+    if not content.holds_text(info.content_type) or position <= info.first_position:
         return b""
     start = max(position - text.MAX_HELD, info.first_position)
-    segment = pages([PageRequest(info, start, 1)], SegmentCache(0), using)[info.id, start]
-    return b"" if segment is None else text.split(segment.data[: position - start])[1]
+    segment = pages([PageRequest(info, start, position - start)], SegmentCache(0), using)[info.id, start]
+    return b"" if segment is None else segment.held_before(position)
 
 
 class PageRequest(NamedTuple):
