@@ -6,7 +6,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from .guard import GuardedModel, GuardedQuerySet
+from .guard import GuardedManager, GuardedModel
 from .stream import Stream
 
 
@@ -24,7 +24,7 @@ class AbstractChunk(GuardedModel):
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     stream_id: int
 
-    objects = GuardedQuerySet.as_manager()
+    objects = GuardedManager()
 
     instead = dict.fromkeys(("add", "change"), "Call Stream.append() to add data; what is there never changes.") | {
         "delete": "Call Stream.delete(): data goes with its stream."

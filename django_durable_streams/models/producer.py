@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..protocol import producers
 from .fields import ExactCharField
-from .guard import GuardedModel, GuardedQuerySet
+from .guard import GuardedManager, GuardedModel
 from .stream import Stream
 
 
@@ -26,7 +26,7 @@ class Producer(GuardedModel):
     seq = models.BigIntegerField(_("sequence number"), help_text=_("The last one accepted; -1 before the first."))
     updated_at = models.DateTimeField(_("updated at"), default=timezone.now)
 
-    objects = GuardedQuerySet.as_manager()
+    objects = GuardedManager()
 
     instead = dict.fromkeys(
         ("add", "change", "delete"), "Call Stream.append(producer=...): a producer's state comes with its appends."
