@@ -43,6 +43,9 @@ def json_encoder(path: str) -> JSONEncoder:
 
     Raises:
         ImportError: there is none.
+        TypeError: it is none.
     """
-    encoder: JSONEncoder = import_string(path)(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    encoder = import_string(path)(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    if not isinstance(encoder, JSONEncoder):
+        raise TypeError(f"{path} is no json.JSONEncoder.")
     return encoder

@@ -118,9 +118,9 @@ async def _pages(
 
 
 async def _held_before(engine: Engine, view: View) -> bytes:
-    """Return the bytes before a view that begin a character, which who has read up to there has not got."""
-    info = view.info
-    if not content.holds_text(info.content_type) or view.position <= info.first_position:
+    """Return the bytes before a view that begin the character with whose rest it begins, if it does."""
+    info, segment = view.info, view.segment
+    if segment is None or not (content.holds_text(info.content_type) and text.is_cut(segment.data)):
         return b""
     start = max(view.position - text.MAX_HELD, info.first_position)
     before = (await engine.follow(info.id, start)).segment

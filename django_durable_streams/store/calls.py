@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from ..models import Stream
 from ..models.methods import StreamMethods
+from ..protocol import text
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, StreamNotFound
 from ..protocol.segments import Segment
 from ..protocol.values import Data, MessageReader
@@ -86,13 +87,14 @@ def delete(streams: Sequence[StreamMethods], using: str, *, all_there: bool = Fa
     # Forks, which are younger, before what they were forked from: that need not be kept for them then.
     youngest_first = sorted(streams, key=lambda stream: -int(stream.pk))
     operations = [Delete(stream.path, stream.pk) for stream in youngest_first]
-    with _turn(using), transaction.atomic(using=using):
+    # Several steps only where there are others' rows: a transaction that begins by reading may not get to write.
+    with _turn(using), transaction.atomic(using=using) if references.are_there() else nullcontext():
         others = references.follow(streams, using)
         outcomes, commits = writing.apply(operations, using)
         done = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
         for outcome in outcomes if all_there else done:
             _result(outcome)
-        _tell_on_commit(commits, using)
+    _tell_on_commit(commits, using)
     return len(done), others
 
 
@@ -120,9 +122,17 @@ def _tell(commits: list[Commit], using: str) -> None:
 
 def ensure(operation: Create, using: str) -> tuple[Stream, bool]:
     """Return the stream that a create asks for, and whether it was made now."""
-    result = apply(operation, using)
+    with _turn(using):
+        outcomes, commits = writing.apply([operation], using)
+    result = _result(outcomes[0])
     assert isinstance(result, Created)
-    return Stream.objects.using(using).get(path=operation.path), result.created
+    _tell_on_commit(commits, using)
+    # The one that was made, by its id: somebody may have deleted it since, and made another one.
+    made = [commit.stream_id for commit in commits if commit.created and commit.path == operation.path]
+    found = Stream.objects.using(using).filter(**({"pk": made[0]} if made else {"path": operation.path})).first()
+    if found is None:
+        raise StreamNotFound("The stream was deleted.")
+    return found, result.created
 
 
 def create(operation: Create, using: str) -> Stream:
@@ -178,7 +188,9 @@ def pages(path: str, stream_id: int, position: int, using: str, page_bytes: int)
     while position < info.tail:
         segment = _page(info, position, page_bytes, using)
         if reader is None:
-            reader = MessageReader(info.content_type, reading.held_before(info, position, using))
+            # What is known to be no character was read before: only what becomes one now was not.
+            held = reading.held_before(info, position, using) if text.is_cut(segment.data) else b""
+            reader = MessageReader(info.content_type, held)
         position = segment.end
         messages = list(reader.messages(segment, final=info.closed and position >= info.tail))
         yield Page(info, messages, position, reader)

@@ -23,7 +23,7 @@ def follow(streams: Sequence[Model], using: str) -> dict[str, int]:
     Raises:
         ProtectedError, RestrictedError: there is a row that forbids it.
     """
-    if not _are_referred_to():
+    if not are_there():
         return {}
     collector = _Others(using=using)
     collector.collect(streams)
@@ -34,7 +34,8 @@ def follow(streams: Sequence[Model], using: str) -> dict[str, int]:
     return counts
 
 
-def _are_referred_to() -> bool:
+def are_there() -> bool:
+    """Whether the project has a model that refers to streams."""
     return any(not _is_own(relation.related_model) for relation in get_candidate_relations_to_delete(Stream._meta))  # type: ignore[arg-type]
 
 

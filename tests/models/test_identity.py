@@ -13,6 +13,7 @@ from django.db import transaction
 
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import StreamGone, StreamNotFound
+from django_durable_streams.store import calls
 
 TEXT = "text/plain"
 
@@ -200,3 +201,22 @@ class TestBesideTheCallersTransaction:
         with pytest.raises(StreamNotFound):
             await work()
         await sync_to_async(untouched)(await Stream.objects.aget(path="a"))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_is_created_is_what_is_returned(monkeypatch: Any, replaced: bool) -> None:
+    """Somebody else is faster with a delete, or with a delete and another stream, than the look at what was made."""
+
+    def meanwhile(*args: Any) -> None:
+        monkeypatch.undo()
+        Stream.objects.get(path="a").delete()
+        if replaced:
+            Stream.objects.create(path="a", content_type=TEXT, data="new")
+
+    monkeypatch.setattr(calls, "_tell_on_commit", meanwhile)
+    made = Stream.objects.create(path="a", content_type=TEXT, data="old")
+    with pytest.raises(StreamNotFound):
+        made.append("x")
+    if replaced:
+        untouched(Stream.objects.get(path="a"))

@@ -29,11 +29,11 @@ def test_reading_gives_whole_characters(stream: Stream) -> None:
 
 def test_reading_on_loses_and_doubles_nothing(stream: Stream) -> None:
     seen, offset = "", "-1"
-    for piece in (b"ab" + EURO[:1], EURO[1:2], EURO[2:], b"\xff", EURO[:2], b"x", "ü".encode()):
+    for piece in (b"ab" + EURO[:1], EURO[1:2], EURO[2:], b"\xff", "ü".encode()[:1], "ü".encode()[1:]):
         stream.append(piece)
         seen += "".join(stream.read(offset))
         offset = stream.next_offset
-    assert seen == "ab€\ufffd\ufffdxü"
+    assert seen == "ab€\ufffdü"
 
 
 @pytest.mark.parametrize("in_one", [False, True])

@@ -239,6 +239,8 @@ def test_bytes_of_every_kind(engines: None) -> None:
         @example("text/plain", [b" a", b" ", b"\n ", b"  b"], True)
         @example("text/event-stream", [b"event: control\ndata: {}\n\n", b"data: x\r\r"], True)
         @example("text/plain", ["😀".encode()[:3]], False)
+        @example("text/plain", [b"\xf0\xf0"], False)
+        @example("text/plain", [b"\xf0", b"\xf0", b"\xf0"], False)
         @example("text/plain", ["😀".encode()[:1], "😀".encode()[1:2], "😀".encode()[2:]], True)
         def check(kind: str, bodies: list[bytes], is_closed: bool) -> None:
             runner.run(agree(client, kind, bodies, is_closed=is_closed))
