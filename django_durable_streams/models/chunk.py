@@ -6,7 +6,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from .guard import GuardedManager, GuardedModel
+from .guard import GuardedModel, GuardedQuerySet
 from .stream import Stream
 
 
@@ -24,8 +24,6 @@ class AbstractChunk(GuardedModel):
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     stream_id: int
 
-    objects = GuardedManager()
-
     instead = dict.fromkeys(("add", "change"), "Call Stream.append() to add data; what is there never changes.") | {
         "delete": "Call Stream.delete(): data goes with its stream."
     }
@@ -35,6 +33,14 @@ class AbstractChunk(GuardedModel):
 
     def __str__(self) -> str:
         return f"{self.stream_id}: {self.start}-{self.end}"
+
+
+class ChunkQuerySet(GuardedQuerySet["Chunk"]):
+    """Chunks, to be read."""
+
+
+class RecentChunkQuerySet(GuardedQuerySet["RecentChunk"]):
+    """Recent chunks, to be read."""
 
 
 class Chunk(AbstractChunk):
@@ -47,6 +53,8 @@ class Chunk(AbstractChunk):
         related_name="chunks",
         db_index=False,  # the unique constraint below begins with it
     )
+
+    objects = ChunkQuerySet.as_manager()
 
     class Meta:
         base_manager_name = "objects"
@@ -78,6 +86,8 @@ class RecentChunk(AbstractChunk):
         db_constraint=False,  # to look for them without a block would be to read them all
         db_index=False,
     )
+
+    objects = RecentChunkQuerySet.as_manager()
 
     class Meta:
         base_manager_name = "objects"

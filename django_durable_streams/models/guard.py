@@ -67,10 +67,6 @@ class GuardedQuerySet(models.QuerySet[Row]):
     _update.queryset_only = False  # type: ignore[attr-defined]
 
 
-GuardedManager = models.Manager.from_queryset(GuardedQuerySet, "GuardedManager")
-"""A manager whose querysets read."""
-
-
 class GuardedModel(models.Model):
     """A model whose rows only the protocol writes. Its Meta names a guarded manager as the `base_manager_name`."""
 

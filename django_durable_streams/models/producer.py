@@ -8,8 +8,12 @@ from django.utils.translation import gettext_lazy as _
 
 from ..protocol import producers
 from .fields import ExactCharField
-from .guard import GuardedManager, GuardedModel
+from .guard import GuardedModel, GuardedQuerySet
 from .stream import Stream
+
+
+class ProducerQuerySet(GuardedQuerySet["Producer"]):
+    """Producers, to be read."""
 
 
 class Producer(GuardedModel):
@@ -26,7 +30,7 @@ class Producer(GuardedModel):
     seq = models.BigIntegerField(_("sequence number"), help_text=_("The last one accepted; -1 before the first."))
     updated_at = models.DateTimeField(_("updated at"), default=timezone.now)
 
-    objects = GuardedManager()
+    objects = ProducerQuerySet.as_manager()
 
     instead = dict.fromkeys(
         ("add", "change", "delete"), "Call Stream.append(producer=...): a producer's state comes with its appends."
