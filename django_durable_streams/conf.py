@@ -60,6 +60,10 @@ class Config:
     """Threads of a process that commit appends, each with a database connection. SQLite always has one. With more of
     them fewer requests share a commit, which is slower unless the database has processors to spare and is far away."""
 
+    json_encoder: str = "django.core.serializers.json.DjangoJSONEncoder"
+    """What says in JSON what Python appends to JSON streams and JSON has no words for, such as a date: the dotted path
+    of a `json.JSONEncoder`. What it does not know is refused."""
+
     queue_size: int = 10_000
     """Operations that may wait in one lane. More are refused with 503."""
 

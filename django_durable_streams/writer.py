@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Literal, Self, TypedDict
 
 from django.db import connections
 
+from .encoding import encode
 from .engine import background, engine_for
-from .protocol import content, headers, offsets
+from .protocol import content, offsets
 from .protocol.errors import DurableStreamsError, ServiceUnavailable, StreamClosed
-from .protocol.producers import ProducerClaim
-from .protocol.values import Data, encode
+from .protocol.producers import ProducerClaim, server_producer
+from .protocol.values import Data
+from .store.batch import expect
 from .store.operations import Append, Appended, Operation, Result, TakenOver, TakeOver
 
 if TYPE_CHECKING:
@@ -98,7 +100,8 @@ class Writer:
         self._using = using
         self._path: str = stream.path
         self._kind: str = stream.content_type
-        self._producer = headers.opaque("Producer-Id", producer) if producer is not None else None
+        self._stream_id: int = stream.pk
+        self._producer = server_producer(producer) if producer is not None else None
         self._epoch = 0
         self._close_at_end = close
         self._on_error = on_error
@@ -122,13 +125,14 @@ class Writer:
     async def __aenter__(self) -> Self:
         self._engine = engine_for(self._using)
         if self._producer is not None:
-            (taken,) = await self._persist([TakeOver(self._path, self._producer)])
+            (taken,) = await self._persist([TakeOver(self._path, self._producer, self._stream_id)])
             assert isinstance(taken, TakenOver)
             self._epoch, self.written, self.closed = taken.epoch, taken.seq + 1, taken.closed
             self.resumed = self.written > 0
             tail = taken.tail
         else:
             view = await self._engine.look(self._path)
+            expect(self._stream_id, view.info.id, self._path)
             self.closed, tail = view.closed, view.tail
         self._stream.tail_position, self._stream.closed = tail, self.closed
         self._task = asyncio.create_task(self._run())
@@ -259,16 +263,16 @@ class Writer:
 
     async def _commit(self, batch: list[bytes]) -> None:
         if self._producer is None and content.is_json(self._kind):
-            appends = [Append(self._path, self._kind, b"".join(batch))]
+            appends = [self._append(b"".join(batch))]
         else:
-            appends = [Append(self._path, self._kind, data, producer=self._claim(n)) for n, data in enumerate(batch)]
+            appends = [self._append(data, number) for number, data in enumerate(batch)]
         last = (await self._persist(appends))[-1]
         assert isinstance(last, Appended)
         self.written += len(batch)
         self._stream.tail_position = last.tail
 
     async def _close(self) -> None:
-        await self._persist([Append(self._path, None, b"", close=True, producer=self._claim(0))])
+        await self._persist([self._append(b"", 0, close=True)])
         self.closed = self._stream.closed = True
 
     async def _mark(self, error: BaseException) -> None:
@@ -280,14 +284,17 @@ class Writer:
             return
         if self._producer is not None:
             # The last message once more: no news for the stream, unless somebody else has taken over.
-            await self._persist([Append(self._path, self._kind, b"", producer=self._claim(-1))])
+            await self._persist([self._append(b"", -1)])
         # Without the producer, as it is none of the messages that another run would skip.
-        await self._persist([Append(self._path, self._kind, data, close=close)])
+        await self._persist([self._append(data, close=close)])
         self.closed = self._stream.closed = close
 
-    def _claim(self, number: int) -> ProducerClaim | None:
-        """Return the producer's claim for a message, counted from the next one."""
-        return ProducerClaim(self._producer, self._epoch, self.written + number) if self._producer is not None else None
+    def _append(self, data: bytes, number: int | None = None, *, close: bool = False) -> Append:
+        """Return an append to the writer's own stream. `number` counts the producer's messages from the next one on."""
+        claim = None
+        if number is not None and self._producer is not None:
+            claim = ProducerClaim(self._producer, self._epoch, self.written + number)
+        return Append(self._path, self._kind, data, close, producer=claim, stream_id=self._stream_id)
 
     async def _persist(self, operations: Sequence[Operation]) -> list[Result]:
         """Apply operations, in one commit as a rule, and return their results.

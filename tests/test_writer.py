@@ -18,6 +18,7 @@ from django_durable_streams.protocol.errors import (
     StreamClosed,
     StreamNotFound,
 )
+from django_durable_streams.protocol.producers import server_producer
 from django_durable_streams.signals import stream_appended
 from django_durable_streams.store import calls, writing
 from django_durable_streams.store.operations import TakenOver, TakeOver
@@ -364,7 +365,7 @@ class TestTakingOver:
             stream.append(2, producer=("job", 0, 1))
         stream.append(2, producer=("job", 1, 1))
         known = Producer.objects.get()
-        assert (known.producer_id, known.epoch, known.seq) == ("job", 1, 1)
+        assert (known.name, known.epoch, known.seq) == ("job", 1, 1)
 
     def test_a_closed_stream_is_left_as_it_is(self) -> None:
         Stream.objects.create(path="a", closed=True)
@@ -373,4 +374,4 @@ class TestTakingOver:
 
 
 def take_over(path: str) -> Any:
-    return calls.apply(TakeOver(path, "job"), "default")
+    return calls.apply(TakeOver(path, server_producer("job")), "default")

@@ -139,7 +139,7 @@ class AppendForm(PayloadForm):
         if not body:
             raise EmptyAppend(_("There is nothing to append: write something, or choose a file that is not empty."))
         data = content.pack(stream.content_type, body)
-        return Append(stream.path, stream.content_type, data, close=self.cleaned_data["close"])
+        return Append(stream.path, stream.content_type, data, self.cleaned_data["close"], stream_id=stream.pk)
 
 
 class LifetimeForm(StreamForm):
@@ -257,5 +257,5 @@ class ForkForm(LifetimeForm):
     def operation(self, source: Stream) -> Create:
         """Return what the form asks for."""
         cleaned = self.cleaned_data
-        fork = Fork(source.path, cleaned["offset"])
+        fork = Fork(source.path, cleaned["offset"], source_id=source.pk)
         return Create(cleaned["path"], source.content_type, cleaned["ttl"], cleaned["expires_at"], fork=fork)

@@ -16,6 +16,7 @@ from .. import conf
 from ..access.addresses import networks
 from ..access.allowed import Allowed
 from ..access.rates import RateLimits
+from ..encoding import json_encoder
 from ..engine.wakeup import make_wakeup
 
 MAY_BE_ZERO = frozenset({"GC_THRESHOLD", "MAX_LIVE_READERS", "REMEMBER_SECONDS", "CACHE_BYTES"})
@@ -95,6 +96,10 @@ def _impossible(given: dict[str, Any]) -> list[CheckMessage]:
             caches[config.rate_limit_cache]
         except InvalidCacheBackendError as error:
             found.append(_error(f"RATE_LIMIT_CACHE: {error}"))
+    try:
+        json_encoder(config.json_encoder)
+    except (ImportError, TypeError) as error:
+        found.append(_error(f"JSON_ENCODER: {error}"))
     try:
         networks(config.trusted_proxies)
     except ValueError as error:

@@ -12,12 +12,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from django.utils import timezone
 
 from ..conf import config
-from ..protocol import sse
+from ..protocol import content, sse, text
 from ..protocol.errors import DurableStreamsError
 from ..protocol.segments import Segment
 from ..store.info import StreamInfo
@@ -51,6 +51,19 @@ class Listener(Protocol):
         """Called every second or so with the monotonic time."""
 
 
+class Frame(NamedTuple):
+    """What readers at a position get by SSE."""
+
+    chunk: bytes
+    """Empty where all that is new begins a character (see `protocol.text`)."""
+    end: int
+    """The position behind what was looked at, of which `held` was held back."""
+    held: bytes
+    closed: bool
+    is_cut: bool
+    """Whether it begins with the rest of a character, for those who have not seen its beginning."""
+
+
 class Watch:
     """A stream that is waited on: how far it goes, as this process knows, and its newest segments."""
 
@@ -66,7 +79,7 @@ class Watch:
         """What is left to do for listeners that were told, once all are: those who wait come before it."""
         self.ready: asyncio.Future[None] | None = None
         self.idle_since: float | None = None
-        self._frames: dict[tuple[int, int], tuple[bytes, int, bool]] = {}
+        self._frames: dict[tuple[int, int, bytes], Frame] = {}
         self._ring: deque[Segment] = deque()
         self._ring_bytes = 0
         self._joined: dict[int, Segment] = {}
@@ -145,19 +158,23 @@ class Watch:
             self._views[position] = known
         return known
 
-    def frame(self, position: int, cursor: int) -> tuple[bytes, int, bool] | None:
-        """Return what readers at a position get by SSE, where that leads, and whether it is the stream's end.
+    def frame(self, position: int, cursor: int, held: bytes = b"") -> Frame | None:
+        """Return what readers get by SSE who have looked up to a position, and have held some bytes back.
 
         It is encoded once for all of them. None where the data is not at hand.
         """
-        known = self._frames.get((position, cursor))
+        known = self._frames.get((position, cursor, held))
         if known is None:
             segment = self.after(position)
             if segment is None:
                 return None
-            control = sse.control_event(segment.end, cursor=cursor, up_to_date=True, closed=self.closed)
-            event = segment.data_event(self.info.content_type)
-            known = self._frames[position, cursor] = event + control, segment.end, self.closed
+            kind = self.info.content_type
+            event, rest = segment.data_event(kind, held, final=self.closed)
+            is_cut = text.is_cut(segment.data) and content.holds_text(kind)
+            if event:
+                end = segment.end - len(rest)
+                event += sse.control_event(end, cursor=cursor, up_to_date=True, closed=self.closed)
+            known = self._frames[position, cursor, held] = Frame(event, segment.end, rest, self.closed, is_cut)
         return known
 
 

@@ -34,7 +34,7 @@ class Renewals:
             return
         self._paths.add(info.path)
         try:
-            self._queue(Touch(info.path, now), _Renewal(self._paths, info.path))
+            self._queue(Touch(info.path, now, info.id), _Renewal(self._paths, info.path))
         except DurableStreamsError as error:  # the next read tries again
             self._paths.discard(info.path)
             logger.debug("The TTL of %s did not start anew: %s", info.path, error)

@@ -34,6 +34,7 @@ class Migration(migrations.Migration):
                 ('source', models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='forks', to='durable_streams.stream', verbose_name='forked from')),
             ],
             options={
+                'base_manager_name': 'objects',
                 'verbose_name': 'stream',
                 'verbose_name_plural': 'streams',
             },
@@ -51,6 +52,7 @@ class Migration(migrations.Migration):
                 ('stream', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='recent_chunks', to='durable_streams.stream', verbose_name='stream')),
             ],
             options={
+                'base_manager_name': 'objects',
                 'verbose_name': 'recent chunk',
                 'verbose_name_plural': 'recent chunks',
             },
@@ -59,13 +61,14 @@ class Migration(migrations.Migration):
             name='Producer',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('producer_id', django_durable_streams.models.fields.ExactCharField(max_length=256, verbose_name='producer id')),
+                ('producer_id', django_durable_streams.models.fields.ExactCharField(max_length=257, verbose_name='producer id')),
                 ('epoch', models.PositiveBigIntegerField(verbose_name='epoch')),
                 ('seq', models.BigIntegerField(help_text='The last one accepted; -1 before the first.', verbose_name='sequence number')),
                 ('updated_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='updated at')),
                 ('stream', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='producers', to='durable_streams.stream', verbose_name='stream')),
             ],
             options={
+                'base_manager_name': 'objects',
                 'verbose_name': 'producer',
                 'verbose_name_plural': 'producers',
             },
@@ -82,6 +85,7 @@ class Migration(migrations.Migration):
                 ('stream', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='chunks', to='durable_streams.stream', verbose_name='stream')),
             ],
             options={
+                'base_manager_name': 'objects',
                 'verbose_name': 'chunk',
                 'verbose_name_plural': 'chunks',
             },

@@ -20,7 +20,7 @@ from ..protocol.errors import DurableStreamsError, SourceGone, StreamExists, Str
 from ..protocol.producers import ProducerState
 from . import forking, saving
 from .known import KnownStreams
-from .operations import Append, Commit, Create, Delete, Done, Fork, Operation, Result, TakeOver, Touch
+from .operations import Append, Commit, Create, Delete, Done, Fork, Operation, Result, SetLifetime, TakeOver, Touch
 from .sql import statements
 from .state import StreamState
 
@@ -34,6 +34,8 @@ class Locked(Enum):
 LOCKED = Locked.LOCKED
 
 Outcome = Result | DurableStreamsError | Locked
+
+Existing = Append | Delete | Touch | SetLifetime | TakeOver
 
 
 class Batch:
@@ -113,7 +115,12 @@ class Batch:
         """Start the TTL anew of a stream that was read before it ended; return whether it is alive then."""
         assert state.deadline is not None
         for operation in operations:
-            if isinstance(operation, Touch) and operation.path == state.path and operation.moment < state.deadline:
+            if (
+                isinstance(operation, Touch)
+                and operation.path == state.path
+                and operation.stream_id in (None, state.id)
+                and operation.moment < state.deadline
+            ):
                 state.touch(operation.moment)
         return state.deadline > self._now
 
@@ -174,6 +181,8 @@ class Batch:
                 self._remove(state)
             elif type(operation) is TakeOver:
                 return state.take_over(operation)
+            elif type(operation) is SetLifetime:
+                state.set_lifetime(operation.ttl, operation.expires_at, self._now)
             elif isinstance(operation, Touch):
                 state.touch(operation.moment)
             return Done()
@@ -185,8 +194,10 @@ class Batch:
             return True
         return type(operation) is Create and operation.fork is not None and operation.fork.source in self._locked
 
-    def _existing(self, operation: Operation, state: StreamState | None) -> StreamState:
+    def _existing(self, operation: Existing, state: StreamState | None) -> StreamState:
         if state is not None:
+            if operation.stream_id is not None:
+                expect(operation.stream_id, state.id, operation.path)
             return state
         if operation.path in self._gone:
             raise StreamGone("The stream was deleted; forks still read its data.")
@@ -223,6 +234,8 @@ class Batch:
             if origin is not None:
                 raise SourceGone(f"The stream {fork.source} was deleted; it cannot be forked any more.")
             raise StreamNotFound(f"There is no stream {fork.source} to fork.")
+        if fork.source_id is not None:
+            expect(fork.source_id, source.id, fork.source)
         outcome = self._add(
             operation, StreamState.make_fork(operation, source, forking.resolve(source, fork, self._using), self._now)
         )
@@ -264,6 +277,9 @@ class Batch:
         if changed:
             sql.update_streams(cursor, [saving.stream_update(state, now, moment) for state in changed])
         written = [*changed, *created]
+        lifetimes = saving.lifetimes(changed, moment)
+        if lifetimes:
+            sql.update_lifetimes(cursor, lifetimes)
         chunks = saving.chunks(written, now)
         if chunks:
             sql.insert_chunks(cursor, chunks, self._recent)
@@ -334,6 +350,19 @@ class Batch:
             for state in (*changed, *created):
                 state.saved()
         self._saved.clear()
+
+
+def expect(stream_id: int, found: int, path: str | None) -> None:
+    """See that the stream at a path is the one that is meant.
+
+    Raises:
+        StreamNotFound: it is another one.
+    """
+    if found != stream_id:
+        raise StreamNotFound(
+            f"The stream that was at {path} was deleted, and there is another one now at its path. "
+            "Load that one, if it is what you want."
+        )
 
 
 def _add_producers(states: Mapping[int, StreamState], rows: Iterable[Sequence[Any]]) -> None:

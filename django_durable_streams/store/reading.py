@@ -13,6 +13,7 @@ from django.db import connections
 from django.utils import timezone
 
 from ..models import Stream
+from ..protocol import content, text
 from ..protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
 from ..protocol.segments import Segment
 from .cache import SegmentCache
@@ -67,6 +68,15 @@ def find_ids(ids: Iterable[int], using: str) -> dict[int, StreamInfo]:
         for info in rows
         if info.path is not None and info.deleted_at is None and (info.deadline is None or info.deadline > now)
     }
+
+
+def held_before(info: StreamInfo, position: int, using: str) -> bytes:
+    """Return the bytes before a position that begin a character, which who has read up to there has not got."""
+    if not content.holds_text(info.content_type) or position <= info.first_position:
+        return b""
+    start = max(position - text.MAX_HELD, info.first_position)
+    segment = pages([PageRequest(info, start, position - start)], SegmentCache(0), using)[info.id, start]
+    return b"" if segment is None else segment.held_before(position)
 
 
 class PageRequest(NamedTuple):
@@ -197,4 +207,10 @@ def _assemble(request: PageRequest, cache: SegmentCache, fetched: dict[_Gap, Seg
         parts.append(segment)
         if segment.end < piece.end:
             break
-    return Segment.join(parts) if parts else None
+    if not parts:
+        return None
+    page = Segment.join(parts)
+    if page.start < request.position and content.holds_text(request.info.content_type):
+        # Where a reader was told to go on, as what lies behind was no whole character then (see `protocol.text`).
+        return page.beginning(request.position)
+    return page

@@ -45,6 +45,15 @@ def stream_update(state: StreamState, now: Any, moment: Moment) -> Row:
     return state.tail, state.closed, state.closed_by, state.last_seq, deadline, appended_at, state.id
 
 
+def lifetimes(states: Iterable[StreamState], moment: Moment) -> list[Row]:
+    """Return the lifetimes of the streams that were given another one. Hardly any is, so it is no part of the rest."""
+    return [
+        (state.ttl, moment(state.expires_at), moment(state.deadline), state.id)
+        for state in states
+        if state.lifetime_changed
+    ]
+
+
 def chunks(states: Iterable[StreamState], now: Any) -> list[Row]:
     """Return the chunks for what was appended to streams."""
     found: list[Row] = []

@@ -12,7 +12,7 @@ from django.test import Client
 from django_durable_streams import conf, health
 from django_durable_streams.engine import line, lock_waits, pulse
 from django_durable_streams.engine.wakeup import redis
-from django_durable_streams.protocol import headers, paths
+from django_durable_streams.protocol import arguments, headers, paths
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.store import lifetime
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, code, links, section, table
@@ -49,7 +49,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
     text = " ".join(PROTOCOL.read_text().split())
     assert f"1 to {headers.MAX_TTL_SECONDS:,} seconds" in text
     assert f"1 to {paths.MAX_PATH_LENGTH} characters" in text
-    assert text.count(f"1 to {headers.MAX_NAME_LENGTH} characters") == 2
+    assert text.count(f"1 to {arguments.MAX_NAME_LENGTH} characters") == 2
     assert (lifetime.MIN_GRACE, lifetime.MAX_GRACE) == (0.5, 60)
     assert "late by 0.5 s, or by 1 % of the TTL where that is more, up to 60 s" in text
 

@@ -29,9 +29,18 @@ async def test_a_read_at_the_tail_or_past_it_is_empty(client: AsgiClient) -> Non
 
 
 async def test_an_offset_inside_an_append_reads_that_append_whole(client: AsgiClient) -> None:
+    kind = "application/octet-stream"
+    await client.create("a", b"abc", kind)
+    await client.append("a", b"def", kind)
+    assert (await client.get(f"a?offset={token(4)}")).body == b"def"
+
+
+async def test_an_offset_inside_an_append_of_text_reads_on_from_there(client: AsgiClient) -> None:
     await client.create("a", b"abc")
     await client.append("a", b"def")
-    assert (await client.get(f"a?offset={token(4)}")).body == b"def"
+    await client.append("a", b"ghi")
+    reply = await client.get(f"a?offset={token(4)}")
+    assert (reply.body, reply.offset) == (b"efghi", token(9))
 
 
 async def test_an_empty_json_stream_reads_as_an_empty_array(client: AsgiClient) -> None:

@@ -87,6 +87,10 @@ class Statements:
             f"{name('last_seq')}=%s, {name('deadline')}=%s, "
             f"{name('appended_at')}=COALESCE(%s, {name('appended_at')}) WHERE {name('id')}=%s"
         )
+        self._update_lifetime = (
+            f"UPDATE {stream} SET {name('ttl')}=%s, {name('expires_at')}=%s, {name('deadline')}=%s "
+            f"WHERE {name('id')}=%s"
+        )
         self._remove_stream = (
             f"UPDATE {stream} SET {name('path')}=NULL, {name('source_id')}=NULL, {name('lineage')}=NULL, "
             f"{name('deleted_at')}=%s WHERE {name('id')}=%s"
@@ -401,6 +405,11 @@ class Statements:
         else:
             for some in _slices(rows):
                 self._update_many(cursor, some)
+
+    def update_lifetimes(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Update streams: ttl, expires_at, deadline, id."""
+        for row in rows:
+            self._execute(cursor, self._update_lifetime, row)
 
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Update producers: epoch, seq, updated_at, stream_id, producer_id."""

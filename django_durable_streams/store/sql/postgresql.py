@@ -188,6 +188,10 @@ class PostgreSQLStatements(Statements):
         sent = _Sent(kinds, rows)
         self._send(cursor, self._update_streams(sent.expressions, sent.source), sent.parameters)
 
+    def update_lifetimes(self, cursor: Any, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._send(cursor, self._update_lifetime, _row(("bigint", "timestamptz", "timestamptz", "bigint"), row))
+
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         sent = _Sent(tuple(UPDATED_PRODUCER.values()), rows)
         self._send(cursor, self._update_producers(sent.expressions, sent.source), sent.parameters)

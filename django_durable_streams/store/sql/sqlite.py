@@ -324,7 +324,7 @@ class SQLiteStatements(Statements):
 
     def _update_of(self, has_deadline: bool) -> _Many:
         # To set an indexed column is to write its index anew, also where the value stays. Streams without a deadline
-        # never get one.
+        # get one by `update_lifetimes` only.
         name, stream = self._quote, self._stream
         assignments = [
             f"{name(column)} = {{{number}}}"
