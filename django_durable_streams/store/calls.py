@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from django.db import connections, transaction
+from django.db import connections
 from django.utils import timezone
 
 from ..models import Stream
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamNotFound
 from ..protocol.segments import Segment
-from . import lifetime, reading, writing
+from . import joining, lifetime, reading, writing
 from .batch import Locked, Outcome
 from .cache import SegmentCache
 from .info import StreamInfo
@@ -54,7 +54,7 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
     """
     result: Result | None = None
     whole: Commit | None = None
-    with transaction.atomic(using=using):
+    with joining.atomic(using):
         for operations in portions:
             outcomes, commits = writing.apply(operations, using)
             for outcome in outcomes:
@@ -77,12 +77,12 @@ def _result(outcome: Outcome) -> Result:
 
 def _turn(using: str) -> AbstractContextManager[object]:
     """Return what to hold around an operation. Inside a transaction, the caller's turn has begun with that."""
-    return nullcontext() if connections[using].in_atomic_block else turn(using).taken()
+    return nullcontext() if joining.in_callers_transaction(connections[using]) else turn(using).taken()
 
 
 def _tell_on_commit(commits: list[Commit], using: str) -> None:
     if commits:
-        transaction.on_commit(lambda: _tell(commits, using), using=using)
+        joining.on_commit(lambda: _tell(commits, using), using)
 
 
 def _tell(commits: list[Commit], using: str) -> None:

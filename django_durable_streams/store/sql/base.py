@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from django.db import Error, connections, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import Error, connections
 from django.db.models import Model
 
 from ...models import Chunk, Producer, Stream
 from ..info import StreamInfo
+from ..joining import atomic
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS
 
 Row = tuple[Any, ...]
@@ -42,11 +42,6 @@ class RecentSpan(NamedTuple):
     start: int
     end: int
     ends: bytes
-
-
-def in_callers_transaction(connection: BaseDatabaseWrapper) -> bool:
-    """Whether somebody has begun a transaction already, by `atomic` or with autocommit switched off."""
-    return connection.in_atomic_block or not connection.get_autocommit()
 
 
 class Insert(NamedTuple):
@@ -145,7 +140,7 @@ class Statements:
             waits()
         done = False
         try:
-            with transaction.atomic(using=self._using):
+            with atomic(self._using):
                 with connections[self._using].cursor() as cursor:
                     yield cursor
                 done = True

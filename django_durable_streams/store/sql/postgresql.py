@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
 
-from django.db import connections, transaction
+from django.db import connections
 
 from ..info import StreamInfo
-from .base import Found, Insert, Row, Statements, in_callers_transaction
+from ..joining import atomic, in_callers_transaction
+from .base import Found, Insert, Row, Statements
 from .binary import Parameter, many, one
 from .columns import UPDATED, UPDATED_PRODUCER
 from .pipeline import Pipeline, Rows, Transaction
@@ -66,7 +67,7 @@ class PostgreSQLStatements(Statements):
     def transaction(self, lock_ms: int | None = None, waits: Callable[[], None] | None = None) -> Iterator[Any]:
         connection = connections[self._using]
         if in_callers_transaction(connection):
-            with transaction.atomic(using=self._using):
+            with atomic(self._using):
                 pipeline = Pipeline(connection)
                 yield pipeline
                 pipeline.flush()

@@ -16,7 +16,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...models import RecentChunk, Stream
 from ..info import StreamInfo
-from .base import Insert, RecentSpan, Row, Statements, in_callers_transaction, portions
+from ..joining import in_callers_transaction
+from .base import Insert, RecentSpan, Row, Statements, portions
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS, UPDATED
 from .locked import patiently
 
