@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -39,7 +40,8 @@ def on_commit(callback: Callable[[], object], using: str) -> None:
         connection.commit = _Commit(connection).commit  # type: ignore[method-assign]
     # Where Django keeps its own: whatever is rolled back, by a savepoint too, or ends with its connection, is taken
     # out there.
-    connection.run_on_commit.append((set(connection.savepoint_ids), _Callback(callback), False))
+    hooks: list[Any] = connection.run_on_commit
+    hooks.append((set(connection.savepoint_ids), _Callback(callback), False))
 
 
 class _Callback:
@@ -62,9 +64,9 @@ class _Commit:
     def commit(self) -> None:
         """Commit, and call what was registered since the last time."""
         self._commit()
-        waiting = self._connection.run_on_commit
-        self._connection.run_on_commit = [entry for entry in waiting if not isinstance(entry[1], _Callback)]
-        for _, callback, _ in waiting:
+        hooks: list[Any] = self._connection.run_on_commit
+        self._connection.run_on_commit = [hook for hook in hooks if not isinstance(hook[1], _Callback)]
+        for _, callback, _ in hooks:
             if isinstance(callback, _Callback):
                 callback()
 

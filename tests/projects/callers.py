@@ -48,10 +48,7 @@ def urls() -> Call:
         given: dict[str, Any] = {name.replace("_", "-"): value for name, value in headers.items()}
         kind = given.pop("content-type", "")
         found: Any = await client.generic(method, root() + target, body, content_type=kind, headers=given)
-        if found.streaming:
-            data = b"".join([part async for part in found.streaming_content])
-        else:
-            data = found.content
+        data = b"".join([part async for part in found.streaming_content]) if found.streaming else found.content
         return Answer(found.status_code, {name.lower(): value for name, value in found.headers.items()}, data)
 
     def call(method: str, target: str, body: bytes = b"", **headers: str) -> Answer:

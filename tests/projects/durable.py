@@ -13,14 +13,22 @@ def main(entry_points: list[str]) -> dict[str, object]:
     from django_durable_streams.testing import stop_engines
     from tests.projects.callers import ENTRY_POINTS
 
+    claim = {"producer_id": "p", "producer_epoch": "0", "producer_seq": "0"}
     statuses = {}
     for name in entry_points:
         call = ENTRY_POINTS[name]()
         statuses[name] = [
             call("PUT", name, b"first", content_type="text/plain").status,
             call("POST", name, b" second", content_type="text/plain").status,
-            call("POST", name, b" third", content_type="text/plain", producer_id="p", producer_epoch="0", producer_seq="0")
-            .status,
+            call(
+                "POST",
+                name,
+                b" third",
+                content_type="text/plain",
+                producer_id="p",
+                producer_epoch="0",
+                producer_seq="0",
+            ).status,
             call("PUT", f"{name}-fork", stream_forked_from=f"/v1/stream/{name}").status,
             call("POST", f"{name}-fork", b" own", content_type="text/plain", stream_closed="true").status,
             call("PUT", f"{name}-gone", content_type="text/plain").status,
@@ -34,9 +42,7 @@ def main(entry_points: list[str]) -> dict[str, object]:
         transaction.commit(using=alias)
     connections.close_all()
     # Whatever was not committed is gone with its connection.
-    there = {
-        stream.path: "".join(map(str, stream.read())) for stream in Stream.objects.order_by("path") if stream.path
-    }
+    there = {stream.path: "".join(map(str, stream.read())) for stream in Stream.objects.order_by("path") if stream.path}
     return {"statuses": statuses, "there": there}
 
 
