@@ -20,15 +20,7 @@ def main(entry_points: list[str]) -> dict[str, object]:
         statuses[name] = [
             call("PUT", name, b"first", content_type="text/plain").status,
             call("POST", name, b" second", content_type="text/plain").status,
-            call(
-                "POST",
-                name,
-                b" third",
-                content_type="text/plain",
-                producer_id="p",
-                producer_epoch="0",
-                producer_seq="0",
-            ).status,
+            call("POST", name, b" third", content_type="text/plain", **claim).status,
             call("PUT", f"{name}-fork", stream_forked_from=f"/v1/stream/{name}").status,
             call("POST", f"{name}-fork", b" own", content_type="text/plain", stream_closed="true").status,
             call("PUT", f"{name}-gone", content_type="text/plain").status,
