@@ -10,8 +10,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from django.utils import timezone
-
+from . import clock
 from .conf import config
 from .engine import Engine, background, engine_for
 from .engine.hub import Hub, Watch
@@ -53,7 +52,7 @@ async def follow(path: str, offset: str, using: str, timeout: float | None) -> A
     """
     engine = engine_for(using)
     view = await engine.look(path, offsets.decode(offset))
-    if lifetime.needs_touch(view.info.ttl, view.info.deadline, timezone.now()):
+    if lifetime.needs_touch(view.info.ttl, view.info.deadline, clock.now()):
         await engine.touch(path)
     async with aclosing(_pages(engine, view, timeout)) as pages:
         async for page in pages:

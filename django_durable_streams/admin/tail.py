@@ -15,8 +15,8 @@ from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
-from django.utils import timezone
 
+from .. import clock
 from ..engine import engine_for
 from ..models import Stream
 from ..protocol import offsets
@@ -90,7 +90,7 @@ class Tail(Looking):
 
     def _touch(self, info: StreamInfo) -> None:
         """Start the stream's TTL anew: who follows it is a reader like any other."""
-        if lifetime.needs_touch(info.ttl, info.deadline, timezone.now()):
+        if lifetime.needs_touch(info.ttl, info.deadline, clock.now()):
             try:
                 calls.apply(Touch(info.path), self.alias)
             except DurableStreamsError:

@@ -14,8 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
-from django.utils import timezone
-
+from .. import clock
 from ..conf import config
 from ..protocol import sse
 from ..protocol.errors import DurableStreamsError
@@ -311,5 +310,5 @@ def _is_running_out(info: StreamInfo) -> bool:
     if info.ttl is None or info.deadline is None:
         return False
     margin = max(info.ttl / 2, 3 * config().fallback_interval)
-    remaining = (info.deadline - timezone.now()).total_seconds()
-    return remaining < margin and lifetime.needs_touch(info.ttl, info.deadline, timezone.now())
+    remaining = (info.deadline - clock.now()).total_seconds()
+    return remaining < margin and lifetime.needs_touch(info.ttl, info.deadline, clock.now())

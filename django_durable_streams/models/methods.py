@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from asgiref.sync import sync_to_async
 from django.db import models, router
 
+from .. import clock
 from ..conf import config
 from ..protocol import content, offsets, paths
 from ..protocol.errors import EmptyAppend, InvalidOffset
@@ -147,7 +148,7 @@ class StreamMethods(models.Model):
                 paths.validate(path),
                 self.content_type,
                 ttl,
-                expires_at,
+                clock.from_project(expires_at) if expires_at is not None else None,
                 data=b"" if data is None else encode(self.content_type, data),
                 fork=Fork(self.path, position, sub_offset),
             ),

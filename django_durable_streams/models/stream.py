@@ -12,10 +12,11 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from .. import clock
 from ..protocol import content, headers, offsets, paths
 from ..protocol.errors import InvalidHeader
 from ..protocol.values import encode
-from .fields import ExactCharField
+from .fields import ExactCharField, InstantField
 from .methods import StreamMethods
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ class StreamQuerySet(models.QuerySet["Stream"]):
 
     def alive(self, now: datetime | None = None) -> StreamQuerySet:
         """Streams that can be read: not deleted, not expired."""
-        return self.filter(path__isnull=False, deleted_at__isnull=True).exclude(deadline__lte=now or timezone.now())
+        return self.filter(path__isnull=False, deleted_at__isnull=True).exclude(deadline__lte=now or clock.now())
 
     def expired(self, now: datetime | None = None) -> StreamQuerySet:
         """Streams whose life is over and whose rows are still here."""
-        return self.filter(deleted_at__isnull=True, deadline__lte=now or timezone.now())
+        return self.filter(deleted_at__isnull=True, deadline__lte=now or clock.now())
 
     def purgeable(self) -> StreamQuerySet:
         """Streams that nobody can reach any more: their path is given back, only their rows are left."""
@@ -112,6 +113,8 @@ def _create_operation(
         raise InvalidHeader("Give ttl or expires_at, not both.")
     if ttl is not None:
         ttl = headers.ttl(str(ttl))
+    if expires_at is not None:
+        expires_at = clock.from_project(expires_at)
     stored = b"" if data is None else encode(content_type, data)
     return Create(paths.validate(path), content.validate(content_type), ttl, expires_at, closed, stored)
 
@@ -144,8 +147,8 @@ class Stream(StreamMethods):
     )
     last_seq = ExactCharField(_("last Stream-Seq"), max_length=headers.MAX_NAME_LENGTH, null=True, blank=True)
     ttl = models.PositiveBigIntegerField(_("TTL"), null=True, blank=True, help_text=_("Seconds of idle life."))
-    expires_at = models.DateTimeField(_("expires at"), null=True, blank=True, help_text=_("As the creator asked."))
-    deadline = models.DateTimeField(
+    expires_at = InstantField(_("expires at"), null=True, blank=True, help_text=_("As the creator asked."))
+    deadline = InstantField(
         _("deadline"), null=True, blank=True, help_text=_("When the stream ends, from its TTL or its expiry.")
     )
     source = models.ForeignKey(
@@ -165,7 +168,7 @@ class Stream(StreamMethods):
         editable=False,
         help_text=_("The ranges of other streams that a fork begins with: [stream id, start, end], in order."),
     )
-    deleted_at = models.DateTimeField(_("deleted at"), null=True, blank=True)
+    deleted_at = InstantField(_("deleted at"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     appended_at = models.DateTimeField(_("last append at"), null=True, blank=True)
 

@@ -8,8 +8,7 @@ from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
-from django.utils import timezone
-
+from .. import clock
 from ..conf import config
 from ..engine import Engine
 from ..engine.read_lane import Look, View
@@ -68,7 +67,7 @@ def ask_read(request: Request) -> Look:
 def answer_read(request: Request, engine: Engine, view: View) -> Response | EventStream | Work:
     """Answer a GET, or return what is still to be done for that."""
     info = view.info
-    if info.ttl is not None and lifetime.needs_touch(info.ttl, info.deadline, timezone.now()):
+    if info.ttl is not None and lifetime.needs_touch(info.ttl, info.deadline, clock.now()):
         return _touch_and_answer(request, engine, view)
     return _answer_read(request, engine, view)
 

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from django.db import connections
-from django.utils import timezone
 
+from .. import clock
 from ..models import Stream
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamNotFound
 from ..protocol.segments import Segment
@@ -129,7 +129,7 @@ def segments(path: str, position: int, using: str, page_bytes: int) -> Iterator[
     """
     cache = SegmentCache(0)
     first = find(path, using)
-    if lifetime.needs_touch(first.ttl, first.deadline, timezone.now()):
+    if lifetime.needs_touch(first.ttl, first.deadline, clock.now()):
         apply(Touch(path), using)
     info = first
     while position < info.tail:

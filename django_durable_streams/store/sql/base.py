@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from django.db import Error, connections
 from django.db.models import Model
 
+from ...clock import from_microseconds
 from ...models import Chunk, Producer, Stream
 from ..info import StreamInfo
 from ..joining import atomic
@@ -121,7 +122,6 @@ class Statements:
         self._lock_chunks = f"SELECT {name('id')} FROM {chunk} WHERE "
         self._delete_chunks = f"DELETE FROM {chunk} WHERE "
         self._chunks_lock = " FOR UPDATE SKIP LOCKED" if self.can_skip_locked else ""
-        self._naive_zone = connection.timezone
 
     @contextmanager
     def transaction(self, lock_ms: int | None = None, waits: Callable[[], None] | None = None) -> Iterator[Any]:
@@ -247,16 +247,11 @@ class Statements:
             return info
         return info._replace(
             closed=bool(info.closed),
-            expires_at=self._aware(info.expires_at),
-            deadline=self._aware(info.deadline),
-            deleted_at=self._aware(info.deleted_at),
+            expires_at=_moment(info.expires_at),
+            deadline=_moment(info.deadline),
+            deleted_at=_moment(info.deleted_at),
             lineage=json.loads(info.lineage) if isinstance(info.lineage, str) else info.lineage,
         )
-
-    def _aware(self, moment: datetime | None) -> datetime | None:
-        if moment is None or moment.tzinfo is not None:
-            return moment
-        return moment.replace(tzinfo=self._naive_zone)
 
     def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
         """Insert streams, in the order of `STREAM_COLUMNS`, and return the id and path of each.
@@ -282,12 +277,12 @@ class Statements:
         """
         raise NotImplementedError
 
-    def remove_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
+    def remove_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
         """Give back the paths of streams, and let go of their sources."""
         for stream_id in ids:
             self._execute(cursor, self._remove_stream, (moment, stream_id))
 
-    def soft_delete_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
+    def soft_delete_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
         """Close streams to the world that have forks."""
         for stream_id in ids:
             self._execute(cursor, self._soft_delete_stream, (moment, stream_id))
@@ -402,6 +397,10 @@ class Statements:
     def _insert(self, table: str, columns: Mapping[str, str]) -> Insert:
         names = ", ".join(self._quote(column) for column in columns)
         return Insert(f"INSERT INTO {table} ({names})", tuple(columns.values()))
+
+
+def _moment(value: Any) -> datetime | None:
+    return None if value is None else from_microseconds(value)
 
 
 def _slices(rows: Sequence[T]) -> Iterator[Sequence[T]]:

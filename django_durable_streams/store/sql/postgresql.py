@@ -168,11 +168,11 @@ class PostgreSQLStatements(Statements):
         _, *others = _row(self._insert_stream.types, row)
         return self._send(cursor, self._insert_like, [many("text", paths), *others])
 
-    def remove_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
-        self._send(cursor, self._remove_streams, [one("timestamptz", moment), many("bigint", ids)])
+    def remove_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
+        self._send(cursor, self._remove_streams, [one("bigint", moment), many("bigint", ids)])
 
-    def soft_delete_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
-        self._send(cursor, self._soft_delete_streams, [one("timestamptz", moment), many("bigint", ids)])
+    def soft_delete_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
+        self._send(cursor, self._soft_delete_streams, [one("bigint", moment), many("bigint", ids)])
 
     def lock_chunks(self, cursor: Any, ids: Sequence[int]) -> set[int]:
         found = self._send(cursor, f"{self._lock_chunks}{self._any_id}{self._chunks_lock}", [many("bigint", ids)])
