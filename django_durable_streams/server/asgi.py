@@ -25,7 +25,7 @@ from ..protocol.errors import DurableStreamsError, PayloadTooLarge, StreamNotFou
 from .coroutines import start
 from .dispatch import refuse, respond
 from .events import Outlet, send_events
-from .hosts import absolute_url, check_host
+from .hosts import absolute_url, below, check_host, script_name
 from .messages import ClientDisconnected, EventStream, Request, Response, check_length, too_large
 
 Scope = MutableMapping[str, Any]
@@ -81,7 +81,9 @@ class DurableStreams:
         """Take the shortest way where the server has one."""
         self._is_installed = True
         server = getattr(receive, "__self__", None)
-        if self._prefix is not None and config().direct and type(server).__module__.startswith("uvicorn."):
+        if self._prefix is None or script_name(None) or not config().direct:
+            return
+        if type(server).__module__.startswith("uvicorn."):
             from .direct import install
 
             install(self, self._prefix, server)
@@ -91,10 +93,7 @@ class DurableStreams:
         route = scope.get("url_route")
         if route is not None and STREAM_PATH in route["kwargs"]:
             return str(route["kwargs"][STREAM_PATH])
-        path: str = scope["path"]
-        root = scope.get("root_path")
-        if root and path.startswith(root):
-            path = path[len(root) :]
+        path = below(script_name(scope.get("root_path")), scope["path"])
         if self._prefix is not None and path.startswith(self._prefix):
             return path[len(self._prefix) :]
         return None
@@ -123,11 +122,15 @@ class _AsgiRequest(Request):
         return self._scope
 
     def url(self) -> bytes:
-        return absolute_url(self._scope.get("scheme", "http"), self._scope["path"], self.headers)
+        return absolute_url(self._scope.get("scheme", "http"), self._outer_path(), self.headers)
 
     def root(self) -> str:
-        whole: str = self._scope["path"]
-        return whole.removesuffix(self.path)
+        return self._outer_path().removesuffix(self.path)
+
+    def _outer_path(self) -> str:
+        """Return the path as clients have it. Not every server, and no proxy that takes it off, leaves it whole."""
+        name = script_name(self._scope.get("root_path"))
+        return name + below(name, self._scope["path"])
 
     async def read_body(self) -> bytes:
         length = self.headers.get(headers.CONTENT_LENGTH)

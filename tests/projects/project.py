@@ -58,6 +58,13 @@ class Person(AbstractUser):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
 """
 
+_FIELDS = """
+import uuid
+from django.db import models
+class KeyField(models.BigAutoField):
+    \"\"\"A project's own kind of primary key.\"\"\"
+"""
+
 _ROUTERS = """
 class Router:
     def db_for_read(self, model, **hints):
@@ -96,6 +103,7 @@ class Project:
         (folder / "people").mkdir()
         (folder / "people" / "__init__.py").touch()
         (folder / "people" / "models.py").write_text(_PEOPLE)
+        (folder / "people" / "fields.py").write_text(_FIELDS)
 
     def start(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a module as a process of the project, and return what it has said, whatever became of it."""
