@@ -18,6 +18,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
 
+from django.apps import apps
+
 from ..conf import config
 from ..engine.engine import running_engines, stop_engines
 from ..protocol import headers
@@ -27,6 +29,7 @@ from .dispatch import refuse, respond
 from .events import Outlet, send_events
 from .hosts import absolute_url, below, check_host, script_name
 from .messages import ClientDisconnected, EventStream, Request, Response, check_length, too_large
+from .validation import check_configuration
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -48,11 +51,16 @@ class DurableStreams:
         prefix: path below which the streams are, beginning and ending with a slash. None serves none of them here,
             as when Django's URLs do. A `stream_path` matched by Channels' URLRouter goes before it.
         fallback: the application for every other request and protocol, Django's as a rule.
+
+    Raises:
+        ImproperlyConfigured: streams cannot be served with the project's settings; says why.
     """
 
     def __init__(self, *, prefix: str | None = "/v1/stream/", fallback: Application | None = None) -> None:
         if prefix is not None and not (prefix.startswith("/") and prefix.endswith("/")):
             raise ValueError("The prefix has to begin and end with a slash.")
+        if apps.ready:  # otherwise Django says the same when it is set up
+            check_configuration()
         self._prefix = prefix
         self._fallback = fallback
         self._is_installed = prefix is None
