@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib.admin import widgets
 from django.template.defaultfilters import filesizeformat
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from .. import clock
 from ..conf import config
 from ..models import Stream
 from ..protocol import content, headers, offsets, paths
@@ -178,8 +178,10 @@ class LifetimeForm(StreamForm):
             raise forms.ValidationError(error.detail.replace("Stream-TTL", _("The TTL"))) from error
 
     def clean_expires_at(self) -> Any:
-        moment = self.cleaned_data["expires_at"]
-        if moment is not None and moment <= timezone.now():
+        if self.cleaned_data["expires_at"] is None:
+            return None
+        moment = clock.from_project(self.cleaned_data["expires_at"])
+        if moment <= clock.now():
             raise forms.ValidationError(_("This is in the past."))
         return moment
 

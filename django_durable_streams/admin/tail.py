@@ -11,7 +11,6 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
-from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
@@ -20,6 +19,7 @@ from ..engine import engine_for
 from ..models import Stream
 from ..protocol import offsets
 from ..protocol.errors import DurableStreamsError
+from ..server.atomic import never_atomic
 from ..server.live import LongPoll
 from ..server.shutdown import watch_signals
 from ..server.threads import release_thread
@@ -40,7 +40,7 @@ class Tail(Looking):
         # The admin's own wrapper, which checks who is there and sends others to log in, takes synchronous views only.
         look = sync_to_async(self.admin_site.admin_view(self._news))
 
-        @transaction.non_atomic_requests
+        @never_atomic
         async def tail(request: HttpRequest, object_id: str) -> HttpResponse:
             response: HttpResponse = await look(request, object_id)
             if response.status_code == NOTHING_NEW and isinstance(request, ASGIRequest):

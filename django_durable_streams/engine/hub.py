@@ -14,8 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from django.utils import timezone
-
+from .. import clock
 from ..conf import config
 from ..protocol import content, sse, text
 from ..protocol.errors import DurableStreamsError
@@ -327,5 +326,5 @@ def _is_running_out(info: StreamInfo) -> bool:
     if info.ttl is None or info.deadline is None:
         return False
     margin = max(info.ttl / 2, 3 * config().fallback_interval)
-    remaining = (info.deadline - timezone.now()).total_seconds()
+    remaining = (info.deadline - clock.now()).total_seconds()
     return remaining < margin

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from django.utils import timezone
-
+from .. import clock
 from ..protocol.errors import DurableStreamsError
 from ..store import lifetime
 from ..store.info import StreamInfo
@@ -29,7 +28,7 @@ class Renewals:
 
     def renew(self, info: StreamInfo) -> None:
         """Start a stream's TTL anew where a read has to. Safe to call from any thread."""
-        now = timezone.now()
+        now = clock.now()
         if not lifetime.needs_touch(info.ttl, info.deadline, now) or info.path in self._paths:
             return
         self._paths.add(info.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -13,10 +13,11 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from .. import clock
 from ..encoding import encode_initial
 from ..protocol import arguments, content, offsets, paths, producers
 from .asynchronous import AsyncStreamMethods
-from .fields import ExactCharField
+from .fields import ExactCharField, InstantField
 from .guard import GuardedQuerySet, refuse
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
 
     def alive(self, now: datetime | None = None) -> StreamQuerySet:
         """Streams that can be read: not deleted, not expired."""
-        return self.filter(path__isnull=False, deleted_at__isnull=True).exclude(deadline__lte=now or timezone.now())
+        return self.filter(path__isnull=False, deleted_at__isnull=True).exclude(deadline__lte=now or clock.now())
 
     def expired(self, now: datetime | None = None) -> StreamQuerySet:
         """Streams whose life is over and whose rows are still here."""
-        return self.filter(deleted_at__isnull=True, deadline__lte=now or timezone.now())
+        return self.filter(deleted_at__isnull=True, deadline__lte=now or clock.now())
 
     def purgeable(self) -> StreamQuerySet:
         """Streams that nobody can reach any more: their path is given back, only their rows are left."""
@@ -130,9 +131,9 @@ def lifetime_of(ttl: int | None, expires_at: datetime | None) -> tuple[int | Non
     Raises:
         InvalidHeader: it is none (see `protocol.arguments`).
     """
-    if isinstance(expires_at, datetime) and not settings.USE_TZ and timezone.is_naive(expires_at):
-        expires_at = timezone.make_aware(expires_at, timezone.get_default_timezone())
-    return arguments.lifetime(ttl, expires_at, datetime.now(UTC))
+    if isinstance(expires_at, datetime) and not settings.USE_TZ:
+        expires_at = clock.from_project(expires_at)
+    return arguments.lifetime(ttl, expires_at, clock.now())
 
 
 class Stream(AsyncStreamMethods):
@@ -163,8 +164,8 @@ class Stream(AsyncStreamMethods):
     )
     last_seq = ExactCharField(_("last Stream-Seq"), max_length=arguments.MAX_NAME_LENGTH, null=True, blank=True)
     ttl = models.PositiveBigIntegerField(_("TTL"), null=True, blank=True, help_text=_("Seconds of idle life."))
-    expires_at = models.DateTimeField(_("expires at"), null=True, blank=True, help_text=_("As the creator asked."))
-    deadline = models.DateTimeField(
+    expires_at = InstantField(_("expires at"), null=True, blank=True, help_text=_("As the creator asked."))
+    deadline = InstantField(
         _("deadline"), null=True, blank=True, help_text=_("When the stream ends, from its TTL or its expiry.")
     )
     source = models.ForeignKey(
@@ -184,7 +185,7 @@ class Stream(AsyncStreamMethods):
         editable=False,
         help_text=_("The ranges of other streams that a fork begins with: [stream id, start, end], in order."),
     )
-    deleted_at = models.DateTimeField(_("deleted at"), null=True, blank=True)
+    deleted_at = InstantField(_("deleted at"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     appended_at = models.DateTimeField(_("last append at"), null=True, blank=True)
 

@@ -13,8 +13,8 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from django.db import connections
-from django.utils import timezone
 
+from .. import clock
 from ..models import Stream
 from ..protocol.errors import DurableStreamsError, SourceGone, StreamExists, StreamGone, StreamNotFound
 from ..protocol.producers import ProducerState
@@ -53,7 +53,7 @@ class Batch:
         self._cursor = cursor
         self._known = known
         self._recent = recent
-        self._now = timezone.now()
+        self._now = clock.now()
         self._sql = statements(using)
         self._streams: dict[str, StreamState] = {}
         # Soft-deleted: their paths are taken, and their data belongs to their forks.
@@ -259,25 +259,25 @@ class Batch:
         """Write what has changed. May be called again after more changes."""
         sql, cursor = self._sql, self._cursor
         self._settle()
-        moment = connections[self._using].ops.adapt_datetimefield_value
-        now = moment(self._now)
+        now = saving.stamp(self._using)
+        ended_at = clock.to_microseconds(self._now)
         removed = [state for state in self._removed if state.id]
         changed = [state for state in self._streams.values() if state.changed and state.id]
         created = [state for state in self._streams.values() if not state.id]
         numbers: Iterable[tuple[int, str]] = ()
         if removed:
-            sql.remove_streams(cursor, now, [state.id for state in removed])
+            sql.remove_streams(cursor, ended_at, [state.id for state in removed])
         if self._softly:
-            sql.soft_delete_streams(cursor, now, [state.id for state in self._softly])
+            sql.soft_delete_streams(cursor, ended_at, [state.id for state in self._softly])
         if created:
-            inserts = [saving.stream_insert(state, now, moment) for state in created]
+            inserts = [saving.stream_insert(state, now) for state in created]
             numbers = sql.insert_streams(cursor, inserts)
             if any(state.ends or state.changed_producers for state in created):
                 _number(created, numbers)  # their rows refer to them
         if changed:
-            sql.update_streams(cursor, [saving.stream_update(state, now, moment) for state in changed])
+            sql.update_streams(cursor, [saving.stream_update(state, now) for state in changed])
         written = [*changed, *created]
-        lifetimes = saving.lifetimes(changed, moment)
+        lifetimes = saving.lifetimes(changed)
         if lifetimes:
             sql.update_lifetimes(cursor, lifetimes)
         chunks = saving.chunks(written, now)
@@ -300,15 +300,14 @@ class Batch:
 
         Returns False where one has not changed: what was made of it must not be told without a look at it either.
         """
-        moment = connections[self._using].ops.adapt_datetimefield_value
-        now = moment(self._now)
+        now = saving.stamp(self._using)
         states = sorted(self._streams.values(), key=attrgetter("id"))
         if not all(state.changed for state in states):
             return False
         _, producers = saving.producers(states, now)  # none is new: all were remembered
         self._found = self._sql.update_remembered(
             self._cursor,
-            [(*saving.stream_update(state, now, moment), state.version, state.start) for state in states],
+            [(*saving.stream_update(state, now), state.version, state.start) for state in states],
             saving.chunks(states, now),
             producers,
         )

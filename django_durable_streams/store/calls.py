@@ -13,16 +13,16 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from django.db import DatabaseError, connections, transaction
-from django.utils import timezone
+from django.db import DatabaseError, connections
 
+from .. import clock
 from ..models import Stream
 from ..models.methods import StreamMethods
 from ..protocol import text
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, StreamNotFound
 from ..protocol.segments import Segment
 from ..protocol.values import Data, MessageReader
-from . import lifetime, reading, references, writing
+from . import joining, lifetime, reading, references, writing
 from .batch import Locked, Outcome, expect
 from .cache import SegmentCache
 from .info import StreamInfo
@@ -62,7 +62,7 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
     """
     result: Result | None = None
     whole: Commit | None = None
-    with transaction.atomic(using=using):
+    with joining.atomic(using):
         for operations in portions:
             outcomes, commits = writing.apply(operations, using)
             for outcome in outcomes:
@@ -92,7 +92,7 @@ def delete(streams: Sequence[StreamMethods], using: str, *, all_there: bool = Fa
     youngest_first = sorted(streams, key=lambda stream: -int(stream.pk))
     operations = [Delete(stream.path, stream.pk) for stream in youngest_first]
     # Several steps only where there are others' rows: a transaction that begins by reading may not get to write.
-    with _turn(using), transaction.atomic(using=using) if references.are_there() else nullcontext():
+    with _turn(using), joining.atomic(using) if references.are_there() else nullcontext():
         others = references.follow(streams, using)
         outcomes, commits = writing.apply(operations, using)
         done = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
@@ -111,12 +111,12 @@ def _result(outcome: Outcome) -> Result:
 
 def _turn(using: str) -> AbstractContextManager[object]:
     """Return what to hold around an operation. Inside a transaction, the caller's turn has begun with that."""
-    return nullcontext() if connections[using].in_atomic_block else turn(using).taken()
+    return nullcontext() if joining.in_callers_transaction(connections[using]) else turn(using).taken()
 
 
 def _tell_on_commit(commits: list[Commit], using: str) -> None:
     if commits:
-        transaction.on_commit(lambda: _tell(commits, using), using=using)
+        joining.on_commit(lambda: _tell(commits, using), using)
 
 
 def _tell(commits: list[Commit], using: str) -> None:
@@ -174,12 +174,9 @@ def renew(info: StreamInfo, using: str) -> None:
     A read waits for nobody and keeps nobody waiting: inside the transaction, the row would be held up to its end. Where
     somebody else holds it, the next read does this.
     """
-    now = timezone.now()
-    if not lifetime.needs_touch(info.ttl, info.deadline, now):
-        return
-    connection = connections[using]
-    if connection.in_atomic_block or connection.get_autocommit():
-        transaction.on_commit(partial(_renew, Touch(info.path, now, info.id), using), using=using, robust=True)
+    now = clock.now()
+    if lifetime.needs_touch(info.ttl, info.deadline, now):
+        joining.on_commit(partial(_renew, Touch(info.path, now, info.id), using), using)
 
 
 def _renew(touch: Touch, using: str) -> None:

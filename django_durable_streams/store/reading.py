@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from django.db import connections
-from django.utils import timezone
 
+from .. import clock
 from ..models import Stream
 from ..protocol import content, text
 from ..protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
@@ -31,7 +31,7 @@ CROWD = 128
 
 def find(paths: Iterable[str], using: str) -> dict[str, StreamInfo | DurableStreamsError]:
     """Return what the streams at some paths are like now, or why they cannot be read, in one query."""
-    now = timezone.now()
+    now = clock.now()
     wanted = set(paths)
     found: dict[str, StreamInfo | DurableStreamsError] = {}
     expired: dict[int, str] = {}
@@ -60,7 +60,7 @@ def _gone() -> StreamGone:
 
 def find_ids(ids: Iterable[int], using: str) -> dict[int, StreamInfo]:
     """Return those of some streams that are still alive, by their ids, in one query."""
-    now = timezone.now()
+    now = clock.now()
     with connections[using].cursor() as cursor:
         rows = statements(using).select_streams(cursor, "id", set(ids))
     return {

@@ -9,8 +9,8 @@ from datetime import datetime
 
 from django.db import connections, transaction
 from django.db.models import Exists, OuterRef
-from django.utils import timezone
 
+from .. import clock
 from ..models import Chunk, Producer, RecentChunk, Stream, StreamQuerySet
 from . import recent, references
 from .operations import Commit
@@ -18,7 +18,7 @@ from .operations import Commit
 
 def expire(using: str, now: datetime | None = None, limit: int = 500) -> list[Commit]:
     """Remove up to `limit` streams whose deadline has passed, or soft-delete those with forks; return what changed."""
-    moment = now or timezone.now()
+    moment = now or clock.now()
     query = Stream.objects.using(using).expired(moment)
     if not query.exists():
         return []  # without a transaction, which would be a writer's turn on SQLite
@@ -44,7 +44,7 @@ def collect(using: str, limit: int = 500) -> bool:
         return False
     with transaction.atomic(using=using):
         ids = list(_locked(query.filter(id__in=list(free[:limit])), using).values_list("id", flat=True))
-        _remove(Stream.objects.using(using).filter(id__in=ids), timezone.now())
+        _remove(Stream.objects.using(using).filter(id__in=ids), clock.now())
     return bool(ids)
 
 

@@ -10,7 +10,7 @@ import pytest
 from django.test import Client
 
 from django_durable_streams import conf, health
-from django_durable_streams.engine import line, lock_waits, pulse
+from django_durable_streams.engine import lock_waits, own_settings, pulse
 from django_durable_streams.engine.wakeup import redis
 from django_durable_streams.protocol import arguments, headers, paths
 from django_durable_streams.protocol.errors import DurableStreamsError
@@ -165,6 +165,6 @@ def test_the_times_of_operations_are_those_of_the_code() -> None:
     text = " ".join(OPERATIONS.read_text().split())
     assert (pulse.PATIENCE, pulse.PROBE_SECONDS, pulse.INTERVAL) == (0.75, 1.0, 0.25)
     assert "after 0.75 s without an answer" in text
-    assert line.CONNECT_SECONDS == health.CHECK_SECONDS == 2
+    assert own_settings.CONNECT_SECONDS == health.CHECK_SECONDS == 2
     assert f"{lock_waits.MAX_WAIT:.0f} seconds at most" in text
     assert f"Commits up to {redis.MAX_PAYLOAD // 1024} KiB travel along" in text

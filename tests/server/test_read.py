@@ -210,7 +210,7 @@ async def test_a_read_shows_what_another_process_has_just_written(client: AsgiCl
 
 
 class Clock:
-    """Stands in for `timezone.now`."""
+    """Stands in for `clock.now`."""
 
     def __init__(self) -> None:
         self.moment = timezone.now()
@@ -225,7 +225,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr("django.utils.timezone.now", found)
+    monkeypatch.setattr("django_durable_streams.clock.now", found)
     return found
 
 

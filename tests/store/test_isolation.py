@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from threading import Thread
 
 import pytest
@@ -21,6 +22,8 @@ pytestmark = [
     pytest.mark.skipif(connection.vendor == "sqlite", reason="one writer at a time"),
 ]
 
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 LEVELS = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
@@ -111,7 +114,7 @@ def test_an_expired_source_with_a_younger_fork_is_kept(level: str) -> None:
         with isolated(level), transaction.atomic():
             list(Producer.objects.all())
             elsewhere(lambda: calls.apply(Create("fork", None, ttl=1000, fork=Fork("source")), "default"))
-            elsewhere(lambda: Stream.objects.filter(path="source").unguarded().update(deadline="2000-01-01T00:00:00Z"))
+            elsewhere(lambda: Stream.objects.filter(path="source").unguarded().update(deadline=LONG_AGO))
             with pytest.raises(DurableStreamsError):
                 calls.apply(Create("source", TEXT, data=b"new"), "default")
     except OperationalError:

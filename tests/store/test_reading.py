@@ -11,6 +11,7 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_durable_streams import clock
 from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.protocol.errors import StreamGone, StreamNotFound
 from django_durable_streams.protocol.segments import Segment
@@ -252,7 +253,7 @@ def test_the_clock_alone_ends_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     writing.apply([Create(path, BYTES, expires_at=now + timedelta(hours=1))], "default")
 
     def read_at(moment: timedelta) -> Any:
-        monkeypatch.setattr(timezone, "now", lambda: now + moment)
+        monkeypatch.setattr(clock, "now", lambda: now + moment)
         return reading.find([path], "default")[path]
 
     assert isinstance(read_at(timedelta(minutes=59)), StreamInfo)

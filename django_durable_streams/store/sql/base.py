@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from django.db import Error, connections, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import Error, connections
 from django.db.models import Model
 
+from ...clock import from_microseconds
 from ...models import Chunk, Producer, Stream
 from ..info import StreamInfo
+from ..joining import atomic, in_callers_transaction
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS
 
 Row = tuple[Any, ...]
@@ -42,11 +43,6 @@ class RecentSpan(NamedTuple):
     start: int
     end: int
     ends: bytes
-
-
-def in_callers_transaction(connection: BaseDatabaseWrapper) -> bool:
-    """Whether somebody has begun a transaction already, by `atomic` or with autocommit switched off."""
-    return connection.in_atomic_block or not connection.get_autocommit()
 
 
 class Insert(NamedTuple):
@@ -131,7 +127,6 @@ class Statements:
         self._lock_chunks = f"SELECT {name('id')} FROM {chunk} WHERE "
         self._delete_chunks = f"DELETE FROM {chunk} WHERE "
         self._chunks_lock = " FOR UPDATE SKIP LOCKED" if self.can_skip_locked else ""
-        self._naive_zone = connection.timezone
 
     @contextmanager
     def transaction(self, lock_ms: int | None = None, waits: Callable[[], None] | None = None) -> Iterator[Any]:
@@ -151,7 +146,7 @@ class Statements:
             waits()
         done = False
         try:
-            with transaction.atomic(using=self._using):
+            with atomic(self._using):
                 with connections[self._using].cursor() as cursor:
                     yield cursor
                 done = True
@@ -272,16 +267,11 @@ class Statements:
             return info
         return info._replace(
             closed=bool(info.closed),
-            expires_at=self._aware(info.expires_at),
-            deadline=self._aware(info.deadline),
-            deleted_at=self._aware(info.deleted_at),
+            expires_at=_moment(info.expires_at),
+            deadline=_moment(info.deadline),
+            deleted_at=_moment(info.deleted_at),
             lineage=json.loads(info.lineage) if isinstance(info.lineage, str) else info.lineage,
         )
-
-    def _aware(self, moment: datetime | None) -> datetime | None:
-        if moment is None or moment.tzinfo is not None:
-            return moment
-        return moment.replace(tzinfo=self._naive_zone)
 
     def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
         """Insert streams, in the order of `STREAM_COLUMNS`, and return the id and path of each.
@@ -307,12 +297,12 @@ class Statements:
         """
         raise NotImplementedError
 
-    def remove_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
+    def remove_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
         """Give back the paths of streams, and let go of their sources."""
         for stream_id in ids:
             self._execute(cursor, self._remove_stream, (moment, stream_id))
 
-    def soft_delete_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
+    def soft_delete_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
         """Close streams to the world that have forks."""
         for stream_id in ids:
             self._execute(cursor, self._soft_delete_stream, (moment, stream_id))
@@ -439,6 +429,10 @@ class Statements:
     def _insert(self, table: str, columns: Mapping[str, str]) -> Insert:
         names = ", ".join(self._quote(column) for column in columns)
         return Insert(f"INSERT INTO {table} ({names})", tuple(columns.values()))
+
+
+def _moment(value: Any) -> datetime | None:
+    return None if value is None else from_microseconds(value)
 
 
 def _slices(rows: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from functools import lru_cache, partial
 from operator import itemgetter
 from sqlite3 import Cursor
@@ -16,12 +15,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...models import RecentChunk, Stream
 from ..info import StreamInfo
-from .base import Insert, RecentSpan, Row, Statements, in_callers_transaction, portions
+from ..joining import in_callers_transaction
+from .base import Insert, RecentSpan, Row, Statements, portions
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS, UPDATED
 from .locked import patiently
 
 _CLOSED = StreamInfo._fields.index("closed")
-_MOMENTS = [StreamInfo._fields.index(name) for name in ("expires_at", "deadline", "deleted_at")]
 
 _DEADLINE = [*UPDATED].index("deadline")
 
@@ -186,9 +185,6 @@ class SQLiteStatements(Statements):
         found = self._fetch(cursor, self._select_as_json[column], [_json(values)])
         for row in found:
             row[_CLOSED] = bool(row[_CLOSED])
-            for place in _MOMENTS:
-                if row[place] is not None:
-                    row[place] = datetime.fromisoformat(row[place])
         return [self._info(row) for row in found]
 
     def select_producers(self, cursor: Any, wanted: Collection[tuple[int, str]]) -> list[Sequence[Any]]:
