@@ -20,3 +20,6 @@ class DurableStreamsConfig(AppConfig):
             checks,  # noqa: F401  registers the system checks
             engine,  # noqa: F401  tells readers of what is committed
         )
+        from .engine.startup import warn_of_threads
+
+        warn_of_threads()

@@ -32,6 +32,7 @@ from .lane import Receiver, call_in
 from .pulse import Pulse
 from .read_lane import Follow, Look, ReadLane, Survey, View
 from .receivers import ReceiverThread, hears_of_new_streams, send_signals
+from .startup import check_threads
 from .wakeup import Wakeup, make_wakeup
 from .write_lane import WriteLane
 
@@ -49,6 +50,9 @@ class Engine:
     """
 
     def __init__(self, using: str) -> None:
+        check_threads()
+        # Before anything runs: this raises where the settings are wrong.
+        self.wakeup = make_wakeup(using)
         settings = config()
         if settings.gc_threshold:
             _tune_garbage_collector(settings.gc_threshold)
@@ -83,9 +87,7 @@ class Engine:
             lambda: config().page_bytes,
             self._housekeeper.crowded,
         )
-        self.wakeup = make_wakeup(using)
         self._receivers = ReceiverThread()
-        self._stopping = False
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
     def post(self, task: Task, receiver: Receiver) -> None:
@@ -141,7 +143,6 @@ class Engine:
             for ended in [known for known in list(self._hubs) if known.is_closed()]:
                 self._hubs.pop(ended, None)
             hub = self._hubs[loop] = Hub(self)
-            hub.stopping = self._stopping
             if lasting:
                 hub.subscriber = self.wakeup.subscriber(hub)
         return hub
@@ -185,8 +186,7 @@ class Engine:
                 call_in(hub.loop, hub.feed, news)
 
     def end_live_reads(self) -> None:
-        """Let all live responses of this process end. Safe to call from any thread, and from a signal handler."""
-        self._stopping = True
+        """Let all who read live now end, and nobody who comes later. Safe to call from any thread."""
         for hub in list(self._hubs.values()):
             call_in(hub.loop, hub.stop)
 

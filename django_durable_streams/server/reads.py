@@ -19,7 +19,6 @@ from ..store import lifetime
 from .cors import common_headers
 from .live import LongPoll, SseReader
 from .messages import ANSWERS, CLOSED, EventStream, Header, Request, Response, Work, stream_headers
-from .shutdown import watch_signals
 
 _UP_TO_DATE: Header = (headers.STREAM_UP_TO_DATE, b"true")
 _NO_STORE: Header = (headers.CACHE_CONTROL, caching.NO_STORE)
@@ -85,7 +84,6 @@ def _answer_read(request: Request, engine: Engine, view: View) -> Response | Eve
     live = request.parameter("live")
     if live is None:
         return _page(request, view, is_now=request.parameter("offset") == offsets.Sentinel.NOW.value)
-    watch_signals()
     return _events(request, view, engine) if live == "sse" else _long_poll(request, view, engine)
 
 
