@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from threading import Lock, Thread, current_thread
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ T = TypeVar("T")
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: Thread | None = None
 _lock = Lock()
-_closing: set[asyncio.Task[None]] = set()
+_kept: set[asyncio.Task[None]] = set()
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -27,15 +28,53 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     Raises:
         RuntimeError: the one who calls is a thread that the coroutine needs, or that cannot wait any more.
     """
-    if current_thread() is _thread or sys.is_finalizing():
+    try:
+        _check_may_wait()
+        future = asyncio.run_coroutine_threadsafe(work, loop())
+    except RuntimeError:
         work.close()
-        raise RuntimeError("Nothing can be waited for here: in the thread of the background loop, or as Python ends.")
-    future = asyncio.run_coroutine_threadsafe(work, loop())
+        raise
     try:
         return future.result()
     except BaseException:  # such as a KeyboardInterrupt of the one who waits
         future.cancel()
         raise
+
+
+def wait(future: Future[T]) -> T:
+    """Wait for what the loop resolves.
+
+    Raises:
+        RuntimeError: as `run` does.
+    """
+    _check_may_wait()
+    return future.result()
+
+
+async def arrival(future: Future[T]) -> T:
+    """Await what the loop resolves, in another event loop, which may be closed before."""
+    waits_in = asyncio.get_running_loop()
+    arrived = waits_in.create_future()
+
+    def tell(_: object) -> None:
+        try:
+            waits_in.call_soon_threadsafe(_set, arrived)
+        except RuntimeError:  # nobody waits any more
+            pass
+
+    future.add_done_callback(tell)
+    await arrived
+    return future.result()
+
+
+def _set(arrived: asyncio.Future[None]) -> None:
+    if not arrived.done():
+        arrived.set_result(None)
+
+
+def _check_may_wait() -> None:
+    if current_thread() is _thread or sys.is_finalizing():
+        raise RuntimeError("Nothing can be waited for here: in the thread of the background loop, or as Python ends.")
 
 
 def iterate(values: AsyncGenerator[T, None]) -> Iterator[T]:
@@ -84,18 +123,20 @@ def loop() -> asyncio.AbstractEventLoop:
         return _loop
 
 
+def keep(work: Coroutine[Any, Any, None]) -> None:
+    """Have a coroutine run in the event loop that runs here, to its end."""
+    task = asyncio.get_running_loop().create_task(work)
+    _kept.add(task)
+    task.add_done_callback(_kept.discard)
+
+
 def _post(used: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Have a coroutine run in the loop at some time, if that still runs. Takes no lock, and waits for nothing."""
-
-    def begin() -> None:
-        task = used.create_task(make())
-        _closing.add(task)
-        task.add_done_callback(_closing.discard)
 
     if used is not _loop or sys.is_finalizing():  # another process's, by a fork; or the thread runs no more
         return
     try:
-        used.call_soon_threadsafe(begin)
+        used.call_soon_threadsafe(lambda: keep(make()))
     except RuntimeError:  # it was closed
         pass
 
@@ -104,7 +145,7 @@ def _forget() -> None:
     global _loop, _thread, _lock
     _loop = _thread = None
     _lock = Lock()
-    _closing.clear()
+    _kept.clear()
 
 
 # Threads do not survive a fork, so a child makes a loop of its own.
