@@ -20,6 +20,7 @@ from ..models import Stream
 from ..protocol.errors import ServiceUnavailable
 from ..protocol.offsets import Sentinel
 from ..store import calls
+from ..store.after_commit import follow_up
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
 from ..store.operations import Commit, Operation, Result, Touch
@@ -40,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 
 Task = Operation | Look
+
+NO_WAKE_UP = "Readers of other processes find the news by themselves, within FALLBACK_INTERVAL: see WAKEUP."
+NO_SIGNALS = "Receivers of signals were not called."
 
 
 class Engine:
@@ -158,22 +162,24 @@ class Engine:
             raise ServiceUnavailable("Too many live readers are here. Try again.", ((b"retry-after", b"5"),))
 
     def _committed(self, commits: list[Commit]) -> None:
+        follow_up("Chunks are merged later.", self._count, commits)
+        self._expired(commits)
+
+    def _count(self, commits: list[Commit]) -> None:
         self._housekeeper.count(commits)
         if self._checkpointer is not None:
             self._checkpointer.count(commits)
         if any(commit.removed for commit in commits):
             self._housekeeper.wake()
-        self.publish(commits)
-        self._receivers.tell(commits, self.using)
 
     def _expired(self, commits: list[Commit]) -> None:
         self.publish(commits)
-        self._receivers.tell(commits, self.using)
+        follow_up(NO_SIGNALS, self._receivers.tell, commits, self.using)
 
     def publish(self, commits: list[Commit]) -> None:
         """Tell all readers what was committed, of this process and of others. Safe to call from any thread."""
-        self.feed(commits)
-        self.wakeup.publish(commits)
+        follow_up("Readers of this process find the news by themselves, within FALLBACK_INTERVAL.", self.feed, commits)
+        follow_up(NO_WAKE_UP, self.wakeup.publish, commits)
 
     def feed(self, commits: list[Commit]) -> None:
         """Tell the readers of this process what was committed. Safe to call from any thread."""
@@ -225,8 +231,8 @@ def announce(commits: list[Commit], using: str) -> None:
         engine.publish(commits)
     else:
         # No readers in this process, and it may be about to end, as management commands are.
-        wakeup_for(using).publish_now(commits)
-    send_signals(commits, using)
+        follow_up(NO_WAKE_UP, lambda: wakeup_for(using).publish_now(commits))
+    follow_up(NO_SIGNALS, send_signals, commits, using)
 
 
 def wakeup_for(using: str) -> Wakeup:

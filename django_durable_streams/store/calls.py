@@ -17,6 +17,7 @@ from ..models import Stream
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamNotFound
 from ..protocol.segments import Segment
 from . import lifetime, reading, writing
+from .after_commit import follow_up
 from .batch import Locked, Outcome
 from .cache import SegmentCache
 from .info import StreamInfo
@@ -87,7 +88,7 @@ def _tell_on_commit(commits: list[Commit], using: str) -> None:
 
 def _tell(commits: list[Commit], using: str) -> None:
     for listener in _listeners:
-        listener(commits, using)
+        follow_up("Somebody who listens to commits was not told.", listener, commits, using)
 
 
 def ensure(operation: Create, using: str) -> tuple[Stream, bool]:
