@@ -12,17 +12,15 @@ import atexit
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from .engine import background, engine_for
-from .protocol import content
-from .protocol.errors import DurableStreamsError, ProducerFenced, ServiceUnavailable, StreamClosed, StreamNotFound
-from .protocol.producers import ProducerClaim
+from .appending import StreamAppender
+from .engine import background
+from .protocol.errors import ProducerFenced, StreamClosed, StreamNotFound
 from .protocol.values import Data, encode
-from .store.operations import Append, Appended, Operation, Result, TakenOver, TakeOver
 
 if TYPE_CHECKING:
     from .models.methods import StreamMethods
@@ -31,12 +29,6 @@ logger = logging.getLogger(__name__)
 
 MAX_MESSAGES = 500
 """Messages that are collected at the most. With that many it commits at once, and `put` waits until it has begun."""
-
-PATIENCE = 60.0
-"""Seconds for which a writer that can tell what has come through tries again while the database does not answer."""
-
-PAUSE = 0.25
-"""Seconds between two attempts."""
 
 EXIT_SECONDS = 5.0
 """How long the end of the process waits for writers that have not ended."""
@@ -61,7 +53,7 @@ class StreamCommitter:
 
     Attributes:
         is_entered: the writer's block has begun.
-        written, resumed, closed: see `Writer`.
+        appender: what the writer knows of its stream.
     """
 
     def __init__(
@@ -77,15 +69,7 @@ class StreamCommitter:
         max_bytes: int,
     ) -> None:
         self.is_entered = False
-        self.written = 0
-        self.resumed = False
-        self.closed = False
-        self.stream = stream
-        self.path: str = stream.path
-        self.kind: str = stream.content_type
-        self._using = using
-        self._producer = producer
-        self._epoch = 0
+        self.appender = StreamAppender(stream, using, producer)
         self._close_at_end = close
         self._on_error = on_error
         self._error_message = error_message
@@ -120,16 +104,7 @@ class StreamCommitter:
         Raises:
             DurableStreamsError: the stream is not there, or the database is not.
         """
-        if self._producer is not None:
-            (taken,) = await self._persist([TakeOver(self.path, self._producer)])
-            assert isinstance(taken, TakenOver)
-            self._epoch, self.written, self.closed = taken.epoch, taken.seq + 1, taken.closed
-            self.resumed = self.written > 0
-            tail = taken.tail
-        else:
-            view = await engine_for(self._using).look(self.path)
-            self.closed, tail = view.closed, view.tail
-        self.stream.tail_position, self.stream.closed = tail, self.closed
+        await self.appender.begin()
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run())
         _open.add(self)
@@ -187,11 +162,13 @@ class StreamCommitter:
             return Ending(error)
         try:
             made = self._error_message(error) if callable(self._error_message) else self._error_message
-            return Ending(error, b"" if made is None else encode(self.kind, made))
+            return Ending(error, b"" if made is None else encode(self.appender.kind, made))
         except Exception:
-            logger.exception("The error_message of a writer of %s cannot be used. Another one is written.", self.path)
+            logger.exception(
+                "The error_message of a writer of %s cannot be used. Another one is written.", self.appender.path
+            )
         try:
-            return Ending(error, encode(self.kind, GENERIC_MESSAGE))
+            return Ending(error, encode(self.appender.kind, GENERIC_MESSAGE))
         except Exception:  # the stream takes no text
             return Ending(error)
 
@@ -200,7 +177,7 @@ class StreamCommitter:
         try:
             self._loop.call_soon_threadsafe(what)
         except RuntimeError:  # the loop has ended: in tests only, as the background loop never does
-            logger.error("A writer of %s has outlived its event loop.", self.path)
+            logger.error("A writer of %s has outlived its event loop.", self.appender.path)
             _resolve(self._ended, RuntimeError("The event loop has ended."))
 
     def _check_process(self) -> None:
@@ -210,7 +187,7 @@ class StreamCommitter:
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
-        if self.closed:
+        if self.appender.closed:
             raise StreamClosed("The stream has ended; nothing can be appended to it.")
 
     def _is_full(self) -> bool:
@@ -245,7 +222,7 @@ class StreamCommitter:
             while await self._collect(due):
                 due = clock() + self._interval
                 batch = self._take()
-                await self._commit(batch)
+                await self.appender.append(batch)
                 self._settle(len(batch))
         except BaseException as error:
             self._fail(error)
@@ -301,10 +278,10 @@ class StreamCommitter:
         assert ending is not None
         failure = self._failure
         if ending.error is None and failure is None:
-            if not self._close_at_end or self.closed or not self.is_entered:
+            if not self._close_at_end or self.appender.closed or not self.is_entered:
                 return None
             try:
-                await self._close()
+                await self.appender.close()
             except Exception as error:
                 failure = error
             else:
@@ -313,89 +290,20 @@ class StreamCommitter:
             ending = await asyncio.to_thread(self.ending_for, failure)
         else:
             failure = None
-        if not self.closed:
-            await self._mark_surely(ending.message)
+        close = self._on_error == "close"
+        if (ending.message or close) and not self.appender.closed:
+            await self._mark_failure(ending.message, close=close)
         return failure
 
-    async def _mark_surely(self, message: bytes) -> None:
+    async def _mark_failure(self, message: bytes, *, close: bool) -> None:
         try:
-            await self._mark(message)
+            await self.appender.mark_failure(message, close=close)
         except (StreamClosed, StreamNotFound, ProducerFenced) as error:
-            logger.info("A writer of %s has failed, and its stream is not its own any more: %s", self.path, error)
+            logger.info(
+                "A writer of %s has failed, and its stream is not its own any more: %s", self.appender.path, error
+            )
         except Exception as error:
-            logger.warning("A writer of %s has failed, which could not be marked there: %s", self.path, error)
-
-    async def _commit(self, batch: list[bytes]) -> None:
-        if self._producer is None and content.is_json(self.kind):
-            appends = [Append(self.path, self.kind, b"".join(batch))]
-        else:
-            appends = [Append(self.path, self.kind, data, producer=self._claim(n)) for n, data in enumerate(batch)]
-        last = (await self._persist(appends))[-1]
-        assert isinstance(last, Appended)
-        self.written += len(batch)
-        self.stream.tail_position = last.tail
-
-    async def _close(self) -> None:
-        await self._persist([Append(self.path, None, b"", close=True, producer=self._claim(0))])
-        self.closed = self.stream.closed = True
-
-    async def _mark(self, message: bytes) -> None:
-        """Say in the stream that whoever wrote it has failed, as the arguments have it."""
-        close = self._on_error == "close"
-        if not message and not close:
-            return
-        if self._producer is not None:
-            # The last message once more: no news for the stream, unless somebody else has taken over.
-            await self._persist([Append(self.path, self.kind, b"", producer=self._claim(-1))])
-        # Without the producer, as it is none of the messages that another run would skip.
-        try:
-            await self._persist([Append(self.path, self.kind, message, close=close)])
-        except DurableStreamsError as error:
-            if not (close and message) or error.status >= 500 or isinstance(error, StreamClosed | StreamNotFound):
-                raise
-            logger.warning("%s does not take the error_message of its writer: %s", self.path, error)
-            await self._persist([Append(self.path, None, b"", close=True)])
-        self.closed = self.stream.closed = close
-
-    def _claim(self, number: int) -> ProducerClaim | None:
-        """Return the producer's claim for a message, counted from the next one."""
-        return ProducerClaim(self._producer, self._epoch, self.written + number) if self._producer is not None else None
-
-    async def _persist(self, operations: Sequence[Operation]) -> list[Result]:
-        """Apply operations, in one commit as a rule, and return their results.
-
-        What did not even get into the lane's queue is tried again. What did can be tried again with a producer: what
-        has come through is recognised.
-        """
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + PATIENCE
-        results: list[Result] = []
-        while True:
-            futures, error = self._submit(operations[len(results) :])
-            may_repeat = True
-            for outcome in await asyncio.gather(*futures, return_exceptions=True):
-                if isinstance(outcome, BaseException):
-                    error = outcome
-                    may_repeat = self._producer is not None
-                    break
-                results.append(outcome)
-            if error is None:
-                return results
-            if not (may_repeat and isinstance(error, ServiceUnavailable) and clock() < deadline):
-                raise error
-            await asyncio.sleep(PAUSE)
-
-    def _submit(self, operations: Sequence[Operation]) -> tuple[list[Awaitable[Result]], BaseException | None]:
-        """Hand operations to their lane, and return what is to be awaited, and the error if the lane is full."""
-        # Asked each time: a server that ends stops its engines, and the next use makes new ones.
-        engine = engine_for(self._using)
-        futures: list[Awaitable[Result]] = []
-        try:
-            for operation in operations:
-                futures.append(engine.write(operation))
-        except ServiceUnavailable as error:
-            return futures, error
-        return futures, None
+            logger.warning("A writer of %s has failed, which could not be marked there: %s", self.appender.path, error)
 
 
 def _future() -> Future[None]:

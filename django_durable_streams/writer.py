@@ -105,22 +105,22 @@ class Writer:
     @property
     def written(self) -> int:
         """Messages in the stream that come from this writer, and from earlier ones of its name."""
-        return self.core.written
+        return self.core.appender.written
 
     @property
     def resumed(self) -> bool:
         """Whether some of them were there already."""
-        return self.core.resumed
+        return self.core.appender.resumed
 
     @property
     def closed(self) -> bool:
         """Whether the stream is closed."""
-        return self.core.closed
+        return self.core.appender.closed
 
     @property
     def next_offset(self) -> str:
         """The offset behind what the writer has committed."""
-        return offsets.encode(self.core.stream.tail_position)
+        return offsets.encode(self.core.appender.stream.tail_position)
 
     async def __aenter__(self) -> Self:
         opening = run_coroutine_threadsafe(self.core.open(), background.loop())
@@ -201,7 +201,7 @@ class Writer:
             InvalidJSON, TypeError: it cannot have it.
             RuntimeError: the writer is not in use.
         """
-        data = encode(self.core.kind, value)
+        data = encode(self.core.appender.kind, value)
         if data:
             self.check_open()
         return data

@@ -18,7 +18,7 @@ import pytest
 from django.db import OperationalError, connection
 
 from django_durable_streams import committing
-from django_durable_streams.engine import background, engine_for
+from django_durable_streams.engine import background, engine, engine_for
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import ProducerFenced
 from django_durable_streams.store import writing
@@ -614,3 +614,14 @@ def test_one_that_was_never_entered_ends_nothing(answer: Stream) -> None:
     gc.collect()
     answer.refresh_from_db()
     assert not answer.closed
+
+
+def test_a_server_that_stops_its_engines_stops_no_writer(answer: Stream) -> None:
+    with answer.writer() as writer:
+        writer.write("first")
+        engine.stop_engines()
+        writer.write("second")
+        writer.flush()
+        writer.write("third")
+        engine.stop_engines()
+    assert ended(answer) == ["first", "second", "third"]

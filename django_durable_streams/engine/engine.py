@@ -197,7 +197,8 @@ class Engine:
             call_in(hub.loop, hub.stop)
 
     def stop(self) -> None:
-        """End the threads, after what is queued."""
+        """End the threads, after what is queued, and the readers whom nobody would tell any more."""
+        self.end_live_reads()
         self._housekeeper.stop()
         if self._checkpointer is not None:
             self._checkpointer.stop()

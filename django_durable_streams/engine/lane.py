@@ -93,6 +93,10 @@ class Errand:
         except BaseException as error:
             self._outcome.set_exception(error)
 
+    def refuse(self, error: Exception) -> None:
+        """Leave it undone."""
+        self._outcome.set_exception(error)
+
     def result(self) -> Any:
         """Wait for what it returns, or raises."""
         return self._outcome.result()
@@ -139,6 +143,7 @@ class Lane(Generic[T]):
         self._done = 0
         self._at_work: list[Parcel[T]] = []
         self._held: tuple[list[Parcel[T]], Sequence[object]] | None = None
+        self._has_ended = False
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -173,6 +178,8 @@ class Lane(Generic[T]):
         """Have the thread do something else between two batches, and wait for it. Not for an event loop's thread."""
         errand = Errand(work)
         self._queue.put(errand)
+        if self._has_ended:
+            self._refuse_rest()
         return cast("U", errand.result())
 
     def stop(self) -> None:
@@ -188,6 +195,8 @@ class Lane(Generic[T]):
         if self._open.get(parcel.thread) is parcel:
             del self._open[parcel.thread]
         self._queue.put(parcel)
+        if self._has_ended:
+            self._refuse_rest()
 
     def _run(self) -> None:
         try:
@@ -204,6 +213,21 @@ class Lane(Generic[T]):
         finally:
             self.tell()
             self._line.close()
+            self._has_ended = True
+            self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        """Answer what has come too late. Whoever puts something into the queue after the end calls this, too."""
+        error = ServiceUnavailable("The server is about to end. Try again.")
+        while True:
+            try:
+                found = self._queue.get_nowait()
+            except Empty:
+                return
+            if isinstance(found, Errand):
+                found.refuse(error)
+            elif found is not None:
+                settle(found.loop, found.receivers, [error] * len(found.receivers))
 
     def _take(self) -> list[Parcel[T]] | Errand | None:
         """Return all parcels that wait, up to a batch, waiting for the first; or an errand.

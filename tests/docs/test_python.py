@@ -9,7 +9,7 @@ from django.dispatch import Signal
 from django.test import override_settings
 
 from django_durable_streams import links, signals
-from django_durable_streams.committing import PATIENCE
+from django_durable_streams.appending import PATIENCE
 from django_durable_streams.engine import receivers
 from django_durable_streams.models import Stream
 from django_durable_streams.models.methods import StreamMethods

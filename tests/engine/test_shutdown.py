@@ -25,6 +25,13 @@ def chat(engines: None) -> Stream:
     return Stream.objects.create(path="chat", content_type=JSON)
 
 
+@pytest.fixture(autouse=True)
+def without_leftovers() -> None:
+    """Readers of other tests may have been collected in a thread that cannot take handlers away."""
+    shutdown.hold_signals()
+    shutdown.release_signals()
+
+
 @pytest.fixture
 def handled() -> Iterator[list[int]]:
     """Handlers of the program's own, as a server or a shell has them: they end nothing."""
