@@ -23,8 +23,10 @@ class DurableStreamsConfig(AppConfig):
             checks,  # noqa: F401  registers the system checks
             engine,  # noqa: F401  tells readers of what is committed
         )
+        from .engine.startup import warn_of_threads
         from .server.validation import check_configuration
 
+        warn_of_threads()
         if not _is_command():
             check_configuration()
 

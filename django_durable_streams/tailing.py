@@ -6,7 +6,7 @@ A reader who waits is an object in the engine's hub, as the readers by HTTP are:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -14,10 +14,11 @@ from .conf import config
 from .engine import Engine, background, engine_for
 from .engine.hub import Hub, Watch
 from .engine.read_lane import View
+from .engine.servers import RunningServer, servers_around
+from .engine.shutdown import signals_held
 from .protocol import content, offsets, text
 from .protocol.errors import StreamNotFound
 from .protocol.values import Data, MessageReader
-from .server.shutdown import watch_signals
 from .store import calls
 from .store.batch import expect
 
@@ -63,7 +64,10 @@ async def follow(
 
 
 def follow_in_thread(path: str, stream_id: int, offset: str, using: str, timeout: float | None) -> Iterator[Page]:
-    """The same for synchronous code. What is there is read in the caller's transaction, and only then is waited."""
+    """The same for synchronous code. What is there is read in the caller's transaction, and only then is waited.
+
+    What waits is in the background loop, which no server knows, nor any signal: what ends it is found out here.
+    """
     position = offsets.decode(offset)
     info = calls.find(path, using, stream_id)
     if position is offsets.Sentinel.NOW:
@@ -83,15 +87,19 @@ def follow_in_thread(path: str, stream_id: int, offset: str, using: str, timeout
         return
     # Whatever has come meanwhile is found by the first look of the one who waits.
     seen = View(view.info, view.end, None, view.end, False)
-    yield from background.iterate(_pages(engine_for(using), seen, timeout, messages))
+    with signals_held():
+        yield from background.iterate(_pages(engine_for(using), seen, timeout, servers_around(), messages))
 
 
 async def _pages(
-    engine: Engine, view: View, timeout: float | None, messages: MessageReader | None = None
+    engine: Engine,
+    view: View,
+    timeout: float | None,
+    servers: Sequence[RunningServer] = (),
+    messages: MessageReader | None = None,
 ) -> AsyncGenerator[Page, None]:
     info = view.info
-    reader = _Reader(engine.hub())
-    watch_signals()
+    reader = _Reader(engine.hub(), servers)
     try:
         while True:
             if view.segment is not None and messages is None:
@@ -139,8 +147,10 @@ def _page(view: View, messages: list[Data], reader: MessageReader | None) -> Pag
 class _Reader:
     """A listener in the hub, from the first wait on."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, servers: Sequence[RunningServer]) -> None:
         self._hub = hub
+        self._servers = servers
+        self._stopped = False
         self._watch: Watch | None = None
         self._woken = asyncio.Event()
 
@@ -151,16 +161,21 @@ class _Reader:
     def tick(self, now: float) -> None:
         """Time passes; the wait has a timeout of its own."""
 
+    def stop(self) -> None:
+        """The process, or the server that this is a part of, is about to end."""
+        self._stopped = True
+        self._woken.set()
+
     async def wait(self, view: View, timeout: float | None) -> Watch | None:
-        """Wait for news past a view and return the watch that has them; None if the stream or the time is over."""
+        """Wait for news past a view, and return the watch that has them. None: the stream or the time is over."""
         if timeout is not None and timeout <= 0:
             return None
         if self._watch is None:
-            self._watch = await self._hub.join(view.info, self)
+            self._watch = await self._hub.join(view.info, self, self._servers)
         watch = self._watch
         try:
             async with asyncio.timeout(timeout):
-                while not (watch.removed or self._hub.stopping):
+                while not (watch.removed or self._stopped):
                     if watch.tail > view.end or watch.closed:
                         return watch
                     self._woken.clear()

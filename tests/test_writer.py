@@ -10,6 +10,7 @@ import pytest
 from django.db import OperationalError, connection, transaction
 from django.db.models import Model
 
+from django_durable_streams.committing import MAX_MESSAGES
 from django_durable_streams.models import Producer, Stream
 from django_durable_streams.protocol.errors import (
     InvalidJSON,
@@ -23,7 +24,7 @@ from django_durable_streams.signals import stream_appended
 from django_durable_streams.store import calls, writing
 from django_durable_streams.store.operations import TakenOver, TakeOver
 from django_durable_streams.testing import stop_engines
-from django_durable_streams.writer import MAX_MESSAGES, Writer
+from django_durable_streams.writer import Writer
 from tests.server.waiting import until
 
 JSON = "application/json"

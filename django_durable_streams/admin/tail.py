@@ -21,7 +21,6 @@ from ..protocol import offsets
 from ..protocol.errors import DurableStreamsError
 from ..server.atomic import never_atomic
 from ..server.live import LongPoll
-from ..server.shutdown import watch_signals
 from ..server.threads import release_thread
 from ..store import calls
 from ..store.info import StreamInfo
@@ -88,7 +87,6 @@ class Tail(Looking):
 
     async def _wait(self, stream_id: int, start: int) -> None:
         """Wait until a stream has something past a position, is closed, or has gone, or until time is up."""
-        watch_signals()
         release_thread()
         engine = engine_for()
         try:

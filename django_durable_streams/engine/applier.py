@@ -11,6 +11,7 @@ from django.db import Error, IntegrityError, connections
 
 from ..protocol.errors import BadRequest, ServiceUnavailable
 from ..store import writing
+from ..store.after_commit import follow_up
 from ..store.batch import LOCKED, Outcome
 from ..store.known import KnownStreams
 from ..store.operations import Commit, Operation
@@ -184,14 +185,8 @@ class Applier:
                 self.line.close()
             return error
         if commits:
-            self._tell_committed(commits)
+            follow_up("Nobody was told of it.", self._committed, commits)
         return outcomes
-
-    def _tell_committed(self, commits: list[Commit]) -> None:
-        try:
-            self._committed(commits)
-        except Exception:  # it is committed, and must be answered as such
-            logger.exception("What follows a commit has failed.")
 
     def _transact(self, operations: Sequence[Operation], lock_ms: int | None = None) -> Applied:
         """Apply operations in a transaction.

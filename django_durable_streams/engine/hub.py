@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .. import clock
@@ -22,6 +22,8 @@ from ..protocol.segments import Segment
 from ..store.info import StreamInfo
 from ..store.operations import Commit
 from .read_lane import View
+from .servers import RunningServer
+from .shutdown import add_reader, remove_reader
 from .timeouts import Timeouts
 from .wakeup.base import News, Subscriber
 
@@ -48,6 +50,9 @@ class Listener(Protocol):
 
     def tick(self, now: float) -> None:
         """Called every second or so with the monotonic time."""
+
+    def stop(self) -> None:
+        """End soon: what serves this listener is about to. Must not block. May be called again."""
 
 
 class Frame(NamedTuple):
@@ -181,7 +186,6 @@ class Hub:
     """All watches of one event loop."""
 
     def __init__(self, engine: Engine) -> None:
-        self.stopping = False
         self.readers = 0
         self.subscriber: Subscriber | None = None
         self.loop = asyncio.get_running_loop()
@@ -195,8 +199,12 @@ class Hub:
         """Whether a stream is waited on here. Safe to ask from any thread."""
         return stream_id in self._watches
 
-    async def join(self, info: StreamInfo, listener: Listener) -> Watch:
-        """Register a listener on a stream; when this returns, the watch is at least as new as the call."""
+    async def join(self, info: StreamInfo, listener: Listener, servers: Iterable[RunningServer] = ()) -> Watch:
+        """Register a listener on a stream; when this returns, the watch is at least as new as the call.
+
+        Args:
+            servers: which servers it depends on, beyond those of the event loop. It is stopped when one of them ends.
+        """
         watch = self._watches.get(info.id)
         if watch is None:
             watch = self._watches[info.id] = Watch(info)
@@ -205,6 +213,7 @@ class Hub:
                 self._ticker = self.loop.create_task(self._tick())
         watch.listeners.add(listener)
         self.readers += 1
+        add_reader(listener, servers)
         watch.idle_since = None
         if watch.ready is not None:
             try:
@@ -219,6 +228,7 @@ class Hub:
         if listener in watch.listeners:
             watch.listeners.remove(listener)
             self.readers -= 1
+            remove_reader(self.loop, listener)
         if not watch.listeners:
             watch.idle_since = time.monotonic()
 
@@ -260,11 +270,10 @@ class Hub:
             logger.exception("A look at the watched streams failed.")
 
     def stop(self) -> None:
-        """Let every reader end its response: the process is about to."""
-        self.stopping = True
+        """Let every reader that is here now end."""
         for watch in list(self._watches.values()):
             for listener in list(watch.listeners):
-                listener.notify()
+                listener.stop()
 
     async def _start(self, watch: Watch) -> None:
         """Look once more, now that the watch is registered."""

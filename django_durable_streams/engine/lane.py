@@ -108,6 +108,10 @@ class Errand:
         except BaseException as error:
             self._outcome.set_exception(error)
 
+    def refuse(self, error: Exception) -> None:
+        """Leave it undone."""
+        self._outcome.set_exception(error)
+
     def result(self) -> Any:
         """Wait for what it returns, or raises."""
         return self._outcome.result()
@@ -152,6 +156,7 @@ class Lane(Generic[T]):
         self._errand: Errand | None = None
         self._at_work: list[Parcel[T]] = []
         self._held: tuple[list[Parcel[T]], Sequence[object]] | None = None
+        self._has_ended = False
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -207,6 +212,8 @@ class Lane(Generic[T]):
         """Have the thread do something else between two batches, and wait for it. Not for an event loop's thread."""
         errand = Errand(work)
         self._queue.put(errand)
+        if self._has_ended:
+            self._refuse_rest()
         return cast("U", errand.result())
 
     def stop(self) -> None:
@@ -223,6 +230,8 @@ class Lane(Generic[T]):
             del self._open[parcel.thread]
         self._backlog.add(count, parcel.size)
         self._queue.put(parcel)
+        if self._has_ended:
+            self._refuse_rest()
 
     def _run(self) -> None:
         try:
@@ -239,6 +248,21 @@ class Lane(Generic[T]):
         finally:
             self.tell()
             self._line.close()
+            self._has_ended = True
+            self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        """Answer what has come too late. Whoever puts something into the queue after the end calls this, too."""
+        error = ServiceUnavailable("The server is about to end. Try again.")
+        while True:
+            try:
+                found = self._queue.get_nowait()
+            except Empty:
+                return
+            if isinstance(found, Errand):
+                found.refuse(error)
+            elif found is not None:
+                settle(found.loop, found.receivers, [error] * len(found.receivers))
 
     def _take(self) -> list[Parcel[T]] | Errand | None:
         """Return all parcels that wait, up to a batch, waiting for the first; or an errand.

@@ -15,27 +15,22 @@ It stands by itself, in front of Django, or inside Channels' routing:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from django.apps import apps
 
 from ..conf import config
-from ..engine.engine import running_engines, stop_engines
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, PayloadTooLarge, StreamNotFound
 from .coroutines import start
 from .dispatch import refuse, respond
 from .events import Outlet, send_events
 from .hosts import absolute_url, below, check_host, script_name
+from .lifespan import Application, Message, Receive, Scope, Send, serve_lifespan
 from .messages import ClientDisconnected, EventStream, Request, Response, check_length, too_large
 from .validation import check_configuration
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Coroutine[Any, Any, None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["Application", "DurableStreams", "Message", "Receive", "Scope", "Send"]
 
 STREAM_PATH = "stream_path"
 """Name of the part of a URL pattern that is the stream's path, in Channels' routing and in Django's URLs."""
@@ -50,7 +45,7 @@ class DurableStreams:
     Args:
         prefix: path below which the streams are, beginning and ending with a slash. None serves none of them here,
             as when Django's URLs do. A `stream_path` matched by Channels' URLRouter goes before it.
-        fallback: the application for every other request and protocol, Django's as a rule.
+        fallback: the application for every other request and protocol, Django's as a rule. It has its lifespan too.
 
     Raises:
         ImproperlyConfigured: streams cannot be served with the project's settings; says why.
@@ -76,7 +71,7 @@ class DurableStreams:
                 return
         elif kind == "lifespan":
             self._install(receive)
-            await _lifespan(receive, send)
+            await serve_lifespan(self._fallback, scope, receive, send)
             return
         if self._fallback is not None:
             await self._fallback(scope, receive, send)
@@ -92,8 +87,10 @@ class DurableStreams:
         if self._prefix is None or script_name(None) or not config().direct:
             return
         if type(server).__module__.startswith("uvicorn."):
-            from .direct import install
-
+            try:
+                from .direct import install
+            except ImportError:  # without httptools, uvicorn reads requests with h11
+                return
             install(self, self._prefix, server)
 
     def _stream_path(self, scope: Scope) -> str | None:
@@ -286,16 +283,3 @@ def _sends_at_once(send: Send) -> bool:
     uvicorn's may: it writes to the transport, and knows nothing of the task that calls it.
     """
     return type(getattr(send, "__self__", None)).__module__.startswith("uvicorn.")
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            for engine in running_engines():
-                engine.end_live_reads()
-            await asyncio.to_thread(stop_engines)
-            await send({"type": "lifespan.shutdown.complete"})
-            return

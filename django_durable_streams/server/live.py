@@ -12,12 +12,15 @@ from collections.abc import AsyncGenerator, Callable
 from enum import Enum
 from typing import Any
 
+from asgiref.sync import sync_to_async
+
 from ..access.grants import Grant
 from ..conf import config
 from ..engine import Engine
 from ..engine.hub import Hub, Watch
 from ..engine.lane import Reply
 from ..engine.read_lane import View
+from ..engine.servers import servers_of_thread
 from ..protocol import caching, content, sse, text
 from ..protocol.errors import DurableStreamsError
 
@@ -33,7 +36,19 @@ class LongPoll:
         lasting: whether the event loop goes on after the request.
     """
 
-    __slots__ = ("_deliver", "_engine", "_grant", "_hub", "_position", "_view", "_watch", "_woken", "delivered")
+    __slots__ = (
+        "_deliver",
+        "_engine",
+        "_grant",
+        "_hub",
+        "_lasting",
+        "_position",
+        "_stopped",
+        "_view",
+        "_watch",
+        "_woken",
+        "delivered",
+    )
 
     def __init__(
         self,
@@ -50,6 +65,8 @@ class LongPoll:
         self._position = view.position
         self._deliver = deliver
         self._grant = grant
+        self._stopped = False
+        self._lasting = lasting
         self._watch: Watch | None = None
         self._hub = engine.hub(lasting=lasting)
         self._woken = Reply(loop=self._hub.loop)
@@ -65,7 +82,7 @@ class LongPoll:
             if self.delivered:
                 watch.afterwards.append(self.wake)
                 return
-        elif view is not None and not view.closed and not self._hub.stopping:
+        elif view is not None and not view.closed:
             return  # the hub has only now heard of what this reader knows already
         self.wake()
 
@@ -78,6 +95,11 @@ class LongPoll:
         if not self._may_go_on(now):
             self.wake()
 
+    def stop(self) -> None:
+        """The server is about to end: answer with what there is."""
+        self._stopped = True
+        self.wake()
+
     def _may_go_on(self, now: float) -> bool:
         return self._grant is None or self._grant.holds(now)
 
@@ -89,9 +111,11 @@ class LongPoll:
         """
         hub = self._hub
         info, position = self._view.info, self._position
-        watch = await hub.join(info, self)
+        # Under WSGI the server is none of the event loop's: it waits further up, in the thread of the request.
+        servers = () if self._lasting else await sync_to_async(servers_of_thread)()
+        watch = await hub.join(info, self, servers)
         try:
-            if not (watch.tail > position or watch.closed or watch.removed or hub.stopping):
+            if not (watch.tail > position or watch.closed or watch.removed or self._stopped):
                 seconds = config().long_poll_timeout
                 if self._grant is not None:
                     seconds = min(seconds, self._grant.seconds_left)
@@ -148,6 +172,7 @@ class SseReader:
         self._last_chunk = time.monotonic()
         self._deadline = self._last_chunk + settings.sse_duration
         self._abandoned = False
+        self._stopped = False
         self._woken: asyncio.Future[None] | None = None
         self._hub: Hub
         self._watch: Watch
@@ -189,7 +214,7 @@ class SseReader:
         if self.finished or self._abandoned or watch.removed:
             return self._finish()
         now = time.monotonic()
-        over = self._bytes_left <= 0 or self._hub.stopping or self._is_due(now)
+        over = self._bytes_left <= 0 or self._stopped or self._is_due(now)
         if self._position < watch.tail and not over:
             frame = watch.frame(self._position, self._cursor(), self._held)
             if frame is None or (frame.is_cut and not self._has_begun):
@@ -238,6 +263,11 @@ class SseReader:
         """The stream has changed."""
         if self._woken is not None:
             self.on_news()
+
+    def stop(self) -> None:
+        """The server is about to end, and so does the response, with a last control event."""
+        self._stopped = True
+        self.notify()
 
     def tick(self, now: float) -> None:
         """Time passes: the response may be over, or a proxy in need of traffic."""

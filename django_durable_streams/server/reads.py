@@ -16,7 +16,6 @@ from ..protocol.errors import InvalidOffset, InvalidParameter, LiveModeUnsupport
 from .cors import common_headers
 from .live import LongPoll, SseReader
 from .messages import CLOSED, EventStream, Header, Request, Response, Work, stream_headers
-from .shutdown import watch_signals
 
 _UP_TO_DATE: Header = (headers.STREAM_UP_TO_DATE, b"true")
 _NO_STORE: Header = (headers.CACHE_CONTROL, caching.NO_STORE)
@@ -71,7 +70,6 @@ def answer_read(request: Request, engine: Engine, view: View) -> Response | Even
     live = request.parameter("live")
     if live is None:
         return _page(request, view, is_now=request.parameter("offset") == offsets.Sentinel.NOW.value)
-    watch_signals()
     return _events(request, view, engine) if live == "sse" else _long_poll(request, view, engine)
 
 

@@ -23,6 +23,7 @@ from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, Str
 from ..protocol.segments import Segment
 from ..protocol.values import Data, MessageReader
 from . import joining, lifetime, reading, references, writing
+from .after_commit import follow_up
 from .batch import Locked, Outcome, expect
 from .cache import SegmentCache
 from .info import StreamInfo
@@ -121,7 +122,7 @@ def _tell_on_commit(commits: list[Commit], using: str) -> None:
 
 def _tell(commits: list[Commit], using: str) -> None:
     for listener in _listeners:
-        listener(commits, using)
+        follow_up("Somebody who listens to commits was not told.", listener, commits, using)
 
 
 def ensure(operation: Create, using: str) -> tuple[Stream, bool]:
@@ -176,7 +177,8 @@ def renew(info: StreamInfo, using: str) -> None:
     """
     now = clock.now()
     if lifetime.needs_touch(info.ttl, info.deadline, now):
-        joining.on_commit(partial(_renew, Touch(info.path, now, info.id), using), using)
+        touch = Touch(info.path, now, info.id)
+        joining.on_commit(partial(follow_up, "The TTL of a stream did not start anew.", _renew, touch, using), using)
 
 
 def _renew(touch: Touch, using: str) -> None:

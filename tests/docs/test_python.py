@@ -9,12 +9,13 @@ from django.dispatch import Signal
 from django.test import override_settings
 
 from django_durable_streams import links, signals
+from django_durable_streams.appending import PATIENCE
 from django_durable_streams.engine import receivers
 from django_durable_streams.models import Stream
 from django_durable_streams.models.asynchronous import AsyncStreamMethods
 from django_durable_streams.models.methods import StreamMethods
 from django_durable_streams.models.stream import _create_operation
-from django_durable_streams.writer import INTERVAL, MAX_BYTES, PATIENCE, WriterOptions
+from django_durable_streams.writer import INTERVAL, MAX_BYTES, WriterOptions
 from tests.docs.pages import README, ROOT, Block, blocks, code, section, table
 
 PAGE = ROOT / "docs" / "python.md"
