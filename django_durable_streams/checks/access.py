@@ -18,12 +18,14 @@ from ..access.making import make_permissions
 from ..access.models import AllowAll, ReadOnly
 from ..access.rest_framework import RestFramework
 from ..conf import config
+from .requiring import needs_settings
 from .urls import has_url_door
 
 _METHODS = [action.method for action in Action]
 
 
 @register(Tags.security)
+@needs_settings
 def check_permission(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """E005: there is no such permission. E006: its methods cannot be called. W001: one is misspelt."""
     try:
@@ -43,6 +45,7 @@ def check_permission(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
 
 
 @register(Tags.security, deploy=True)
+@needs_settings
 def check_open(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """W002: everybody may do everything."""
     try:
