@@ -81,6 +81,10 @@ class Client:
     def from_url(cls, url: str, **options: Any) -> Client:
         return cls()
 
+    @classmethod
+    def from_pool(cls, pool: object) -> Client:
+        return cls()
+
     def pipeline(self, transaction: bool = True) -> Client:
         return Client()
 
@@ -106,6 +110,10 @@ class AsyncClient:
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> AsyncClient:
+        return cls()
+
+    @classmethod
+    def from_pool(cls, pool: object) -> AsyncClient:
         return cls()
 
     async def __aenter__(self) -> AsyncClient:

@@ -131,6 +131,9 @@ def _wall() -> float:
 class _NoMainThread:
     """No thread of a simulated process is the one that may handle signals."""
 
+    name = "MainThread"
+    ident = None
+
 
 class _CurrentThread:
     """What a thread is told of itself."""
