@@ -30,13 +30,13 @@ class Broker:
         if self.is_down:
             raise redis.ConnectionError("Connection refused")
 
-    def publish(self, channel: str, data: bytes) -> None:
+    def publish(self, channel: bytes, data: bytes) -> None:
         """Send a message to all who listen."""
         scheduler = primitives.scheduler
         for listener in list(self._listeners):
             if channel in listener.channels:
                 for delay in self.faults.deliveries():
-                    message = {"type": "message", "channel": channel.encode(), "data": data, "pattern": None}
+                    message = {"type": "message", "channel": channel, "data": data, "pattern": None}
                     scheduler.call_at(scheduler.now + delay, lambda to=listener, what=message: to.receive(what))
 
     def add(self, listener: PubSub) -> None:
@@ -70,12 +70,17 @@ class _Pool:
     connection_kwargs: dict[str, Any] = {"db": 0}
 
 
+def _bytes(channel: str | bytes) -> bytes:
+    """Return a channel's name as it goes on the wire."""
+    return channel.encode() if isinstance(channel, str) else channel
+
+
 class Client:
     """redis.Redis, as far as it publishes."""
 
     def __init__(self) -> None:
         self.connection_pool = _Pool()
-        self._waiting: list[tuple[str, bytes]] = []
+        self._waiting: list[tuple[bytes, bytes]] = []
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Client:
@@ -88,8 +93,8 @@ class Client:
     def pipeline(self, transaction: bool = True) -> Client:
         return Client()
 
-    def publish(self, channel: str, data: bytes) -> None:
-        self._waiting.append((channel, data))
+    def publish(self, channel: str | bytes, data: bytes) -> None:
+        self._waiting.append((_bytes(channel), data))
 
     def execute(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -133,7 +138,7 @@ class PubSub:
     """redis.asyncio's PubSub."""
 
     def __init__(self) -> None:
-        self.channels: dict[str, None] = {}
+        self.channels: dict[bytes, None] = {}
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[dict[str, Any]] = deque()
         self._news = asyncio.Event()
@@ -157,10 +162,10 @@ class PubSub:
         broker.check()
         broker.add(self)
 
-    async def subscribe(self, *channels: str) -> None:
+    async def subscribe(self, *channels: str | bytes) -> None:
         await self._tell("subscribe", channels)
 
-    async def unsubscribe(self, *channels: str) -> None:
+    async def unsubscribe(self, *channels: str | bytes) -> None:
         await self._tell("unsubscribe", channels)
 
     async def ping(self) -> None:
@@ -183,12 +188,12 @@ class PubSub:
         await asyncio.sleep(broker.faults.latency())
         if self._is_broken:
             return
-        for channel in channels:
+        for channel in map(_bytes, channels):
             if kind == "subscribe":
                 self.channels[channel] = None
             elif kind == "unsubscribe":
                 self.channels.pop(channel, None)
-            self._inbox.append({"type": kind, "channel": channel.encode(), "data": 1, "pattern": None})
+            self._inbox.append({"type": kind, "channel": channel, "data": 1, "pattern": None})
         self._news.set()
 
     def receive(self, message: dict[str, Any]) -> None:
