@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .world import Outcome
@@ -64,6 +64,12 @@ def _memory() -> str | None:
     return "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
+def _ignore_remains(unraisable: Any) -> None:
+    """Say nothing of coroutines of dead processes, which cannot finish."""
+    if not isinstance(unraisable.exc_value, RuntimeError | SystemExit):
+        sys.__unraisablehook__(unraisable)
+
+
 def _prepare(directory: Path, mutation: str | None):
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.simulation.settings"
     import django
@@ -86,6 +92,7 @@ def _prepare(directory: Path, mutation: str | None):
 
     connections.close_all()
     remote.install()
+    sys.unraisablehook = _ignore_remains
     from .images import Images
     from .mutations import MUTATIONS
     from .program import Program

@@ -21,6 +21,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._scheduler = scheduler
         self._selector = self
+        self._process = scheduler.current.process if scheduler.current is not None else None
         self._was_woken = False
         self._waiters = Waiters()
 
@@ -63,6 +64,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         assert current is not None
         current.process.spawn(work, "executor")
         return future
+
+    def call_exception_handler(self, context: Any) -> None:
+        """Say what went wrong, unless the process is no more: what it leaves behind says that it was not finished."""
+        if self._process is None or not self._process.is_dead:
+            super().call_exception_handler(context)
 
     def _write_to_self(self) -> None:
         self._was_woken = True
