@@ -65,7 +65,8 @@ class Transactions:
                                 self._append(undone)
                                 raise Undo
                         except Undo:
-                            pass
+                            if transaction.get_rollback():
+                                raise  # the way back to the savepoint was lost: Django will undo all, and not say so
                     else:
                         self._append(done)
                     self._hold()
