@@ -22,7 +22,7 @@ from .errors import InvalidJSON
 PIECE_BYTES = 64 * 1024
 """About how much of an array is taken apart by one call of the parser."""
 
-TRIES = 4
+TRIES = 6
 """Commas that are tried in one piece before a larger one is taken."""
 
 UTF8_BYTES = 1024 * 1024

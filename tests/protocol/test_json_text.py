@@ -31,6 +31,7 @@ def test_a_large_body_is_taken_apart_in_pieces(nasty: Nasty, monkeypatch: pytest
             return found
 
     monkeypatch.setattr(json_text, "_array", Recorder())
+    monkeypatch.setattr(json_text, "random", random.Random(1))
     if nasty.messages is None:
         with pytest.raises(InvalidJSON):
             json_text.to_lines(nasty.body)
