@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 from ..conf import config
 from ..engine.engine import running_engines, stop_engines
-from ..protocol import headers
-from ..protocol.errors import DurableStreamsError, PayloadTooLarge, StreamNotFound
-from .coroutines import start
+from ..protocol.errors import DurableStreamsError, IncompleteBody, StreamNotFound
+from .bodies import LINGER_SECONDS, ArrivingBody, check_whole, has_large_rest, too_slow
+from .coroutines import start, within
 from .dispatch import refuse, respond
 from .events import Outlet, send_events
 from .hosts import absolute_url, check_host
-from .messages import ClientDisconnected, EventStream, Request, Response, check_length, too_large
+from .messages import ClientDisconnected, EventStream, Request, Response
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -36,9 +38,6 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 STREAM_PATH = "stream_path"
 """Name of the part of a URL pattern that is the stream's path, in Channels' routing and in Django's URLs."""
-
-LINGER_SECONDS = 2.0
-"""How long the rest of a refused body is taken, at most as much again as the limit."""
 
 
 class DurableStreams:
@@ -55,7 +54,7 @@ class DurableStreams:
             raise ValueError("The prefix has to begin and end with a slash.")
         self._prefix = prefix
         self._fallback = fallback
-        self._is_installed = prefix is None
+        self._is_installed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -81,7 +80,7 @@ class DurableStreams:
         """Take the shortest way where the server has one."""
         self._is_installed = True
         server = getattr(receive, "__self__", None)
-        if self._prefix is not None and config().direct and type(server).__module__.startswith("uvicorn."):
+        if config().direct and type(server).__module__.startswith("uvicorn."):
             from .direct import install
 
             install(self, self._prefix, server)
@@ -103,7 +102,7 @@ class DurableStreams:
 class _AsgiRequest(Request):
     """A request as an ASGI server passes it."""
 
-    __slots__ = ("_leaving", "_receive", "_scope", "_send", "body_ended", "unsent")
+    __slots__ = ("_leaving", "_receive", "_scope", "_send", "is_unfinished", "unsent")
 
     def __init__(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope["method"], path, scope["query_string"], scope["headers"])
@@ -112,7 +111,7 @@ class _AsgiRequest(Request):
         self._send = send
         self._leaving: asyncio.Future[None] | None = None
         self.unsent: list[Awaitable[None]] = []
-        self.body_ended = False
+        self.is_unfinished = False
 
     @property
     def scheme(self) -> str:
@@ -130,33 +129,36 @@ class _AsgiRequest(Request):
         return whole.removesuffix(self.path)
 
     async def read_body(self) -> bytes:
-        length = self.headers.get(headers.CONTENT_LENGTH)
-        if length is not None:
-            check_length(length)
-        message = await self._receive()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False) and message["type"] == "http.request":
-            self.body_ended = True
-            if len(body) > config().max_append_bytes:
-                raise too_large()
-            return body
-        return await self._read_parts(message)
+        self.is_unfinished = True
+        arriving = ArrivingBody(self.headers)
+        deadline = asyncio.get_running_loop().time() + config().receive_timeout
+        try:
+            message = await within(config().receive_timeout, self._receive())
+            if message.get("more_body", False) or message["type"] != "http.request":
+                self.arriving = arriving
+                async with asyncio.timeout_at(deadline):
+                    return await self._read_parts(message, arriving)
+        except TimeoutError:
+            raise too_slow() from None
+        body = check_whole(self.headers, message.get("body", b""))
+        self.is_unfinished = False
+        return body
 
-    async def _read_parts(self, message: Message) -> bytes:
-        limit = config().max_append_bytes
-        parts = []
-        size = 0
+    async def _read_parts(self, message: Message, arriving: ArrivingBody) -> bytes:
         while message["type"] != "http.disconnect":
-            part = message.get("body", b"")
-            size += len(part)
-            self.body_ended = not message.get("more_body", False)
-            if size > limit:
-                raise too_large()
-            parts.append(part)
-            if self.body_ended:
-                return b"".join(parts)
+            arriving.add(message.get("body", b""))
+            if not message.get("more_body", False):
+                body = arriving.whole()
+                self.is_unfinished = False
+                return body
             message = await self._receive()
         raise ClientDisconnected
+
+    def must_hang_up(self) -> bool:
+        """Whether the connection is of no use after a refusal: who knows what is still to come of the body."""
+        if not str(self._scope["http_version"]).startswith("1") or self.body is not None:
+            return False
+        return self.is_unfinished or has_large_rest(self.headers)
 
     def when_left(self, tell: Callable[[], object]) -> None:
         self._leaving = asyncio.ensure_future(_until_disconnect(self._receive))
@@ -180,23 +182,28 @@ class _AsgiRequest(Request):
 
 
 async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    request = None
     try:
         request = _AsgiRequest(path, scope, receive, send)
         check_host(request.headers)
         response = await respond(request)
         if isinstance(response, Response) and response.sent:
             for rest in request.unsent:
-                await rest
+                await within(config().send_timeout, rest)
             return
     except DurableStreamsError as error:
         response = refuse(error)
     except ClientDisconnected:
+        # There may be somebody still: a client that has closed its half only, which some servers tell alike.
+        with suppress(OSError):
+            await _send(refuse(IncompleteBody("The body did not come to its end.")), send)
         return
-    if scope["method"] == "HEAD" and isinstance(response, Response):
-        response.body = b""  # not every server leaves it out by itself
     if isinstance(response, EventStream):
         await _send_events(response, receive, send)
-    elif response.status == PayloadTooLarge.status and not request.body_ended and scope["http_version"].startswith("1"):
+        return
+    if scope["method"] == "HEAD":
+        response.body = b""  # not every server leaves it out by itself
+    if response.status >= HTTPStatus.BAD_REQUEST and request is not None and request.must_hang_up():
         await _send_and_hang_up(response, receive, send)
     else:
         await _send(response, send)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from urllib.parse import quote
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
+from django.core.handlers.wsgi import WSGIRequest
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.decorators import method_decorator
@@ -18,10 +20,14 @@ from ..access.callers import Caller
 from ..access.guard import current_guard
 from ..conf import config
 from ..protocol import headers
-from ..protocol.errors import DurableStreamsError
+from ..protocol.errors import DurableStreamsError, IncompleteBody, LengthRequired
+from .bodies import ArrivingBody, too_slow
 from .dispatch import refuse, respond
-from .messages import EventStream, Header, Request, Response, check_length, too_large
+from .messages import EventStream, Header, Request, Response
 from .threads import release_thread
+
+PIECE_BYTES = 64 * 1024
+"""How much of a body is read at a time."""
 
 
 class _DjangoRequest(Request):
@@ -54,13 +60,35 @@ class _DjangoRequest(Request):
         return self._request.path.removesuffix(self.path)
 
     async def read_body(self) -> bytes:
-        # Not `request.body`: that has a limit of its own, of 2.5 MB, and raises an error that Django answers.
-        check_length(self.headers.get(headers.CONTENT_LENGTH, b""))
-        limit = config().max_append_bytes
-        body = self._request.read(limit + 1)
-        if len(body) > limit:
-            raise too_large()
-        return body
+        arriving = self.arriving = ArrivingBody(self.headers)
+        read = self._reader()
+        # Servers have deadlines of their own for a read that waits; what they have none for is one byte after another.
+        deadline = time.monotonic() + config().receive_timeout
+        try:
+            while part := read(PIECE_BYTES):
+                arriving.add(part)
+                if time.monotonic() > deadline:
+                    raise too_slow()
+        except OSError as error:
+            raise IncompleteBody("The connection broke off in the middle of the body.") from error
+        return arriving.whole()
+
+    def _reader(self) -> Callable[[int], bytes]:
+        """Return what reads the body.
+
+        It is not `request.body`: that has a limit of its own, of 2.5 MB, and raises an error that Django answers.
+
+        Raises:
+            LengthRequired: the server does not tell the end of a body in chunks.
+        """
+        request = self._request
+        if isinstance(request, WSGIRequest) and headers.TRANSFER_ENCODING in self.headers:
+            # Without a length, Django takes the body for empty.
+            if not request.environ.get("wsgi.input_terminated"):
+                raise LengthRequired("This server cannot read a body in chunks. Send it with a Content-Length.")
+            read: Callable[[int], bytes] = request.environ["wsgi.input"].read
+            return read
+        return request.read
 
 
 @method_decorator(csrf_exempt, name="dispatch")
