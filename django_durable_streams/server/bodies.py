@@ -139,11 +139,14 @@ def check_complete(found: Mapping[bytes, bytes], size: int) -> None:
         InvalidHeader: its length is no number.
     """
     announced = announced_length(found)
-    if announced is not None:
-        if size < announced:
-            raise IncompleteBody(f"The body has {size} of {announced} announced bytes. Send the request again.")
-    elif size == 0 and headers.TRANSFER_ENCODING in found and headers.UPGRADE in found:
-        raise IncompleteBody("The server has not passed on the body. Send the request without an Upgrade header.")
+    is_lost = announced if announced is not None else headers.TRANSFER_ENCODING in found
+    if size == 0 and is_lost and headers.UPGRADE in found:
+        raise IncompleteBody(
+            "The server has taken the Upgrade header for the end of the request, and has lost the body. "
+            "Send the request without that header, or start uvicorn with --http h11."
+        )
+    if announced is not None and size < announced:
+        raise IncompleteBody(f"The body has {size} of {announced} announced bytes. Send the request again.")
 
 
 def check_whole(found: Mapping[bytes, bytes], body: bytes) -> bytes:

@@ -33,7 +33,7 @@ PIECE_BYTES = 64 * 1024
 class _DjangoRequest(Request):
     """A request that has come through Django's handler and middleware."""
 
-    __slots__ = ("_request", "caller", "can_stream")
+    __slots__ = ("_request", "caller", "can_stream", "is_unfinished")
 
     def __init__(self, request: HttpRequest, path: str) -> None:
         self.can_stream = isinstance(request, ASGIRequest)
@@ -44,6 +44,8 @@ class _DjangoRequest(Request):
         super().__init__(request.method or "", path, query, found)
         self._request = request
         self.caller: Caller | None = None
+        self.is_unfinished = False
+        """Whether more of the body may come, which must not be taken for the next request."""
 
     @property
     def scheme(self) -> str:
@@ -71,7 +73,10 @@ class _DjangoRequest(Request):
                     raise too_slow()
         except OSError as error:
             raise IncompleteBody("The connection broke off in the middle of the body.") from error
-        return arriving.whole()
+        self.is_unfinished = True
+        body = arriving.whole()
+        self.is_unfinished = False
+        return body
 
     def _reader(self) -> Callable[[int], bytes]:
         """Return what reads the body.
@@ -99,6 +104,7 @@ class StreamView(View):
     async def dispatch(self, request: HttpRequest, stream_path: str = "") -> HttpResponseBase:  # type: ignore[override]
         """Answer any method; which of them streams know is for the handlers to say."""
         request.get_host()  # raises what Django answers with 400; CommonMiddleware may not be there to ask
+        stream_request = None
         try:
             stream_request = _DjangoRequest(request, stream_path)
             guard = current_guard()
@@ -116,7 +122,15 @@ class StreamView(View):
         request.META.pop("HTTP_IF_NONE_MATCH", None)
         # UpdateCacheMiddleware would answer later reads by itself, without what has been appended since.
         request._cache_update_cache = False  # type: ignore[attr-defined]
-        return _to_django(response)
+        answer = _to_django(response)
+        if stream_request is not None and stream_request.is_unfinished and _may_close(request):
+            answer["Connection"] = "close"
+        return answer
+
+
+def _may_close(request: HttpRequest) -> bool:
+    """Whether a view may say that the connection is closed: not under WSGI, and not in HTTP/2."""
+    return isinstance(request, ASGIRequest) and str(request.scope.get("http_version", "")).startswith("1")
 
 
 stream_view = StreamView.as_view()

@@ -95,8 +95,8 @@ def test_a_body_is_never_taken_for_a_request(entry_point: EntryPoint) -> None:
             pieces = jdk(entry_point.port, "POST", path, body, framing=framing)
             with Wire(entry_point.port) as wire:
                 for piece in [b"".join(pieces)] if together else pieces:
-                    wire.send(piece)
-                wire.answer()
+                    wire.send_what_is_taken(piece, 1)
+                    wire.pause(0.2)
                 wire.is_closed(0.5)
     assert content(entry_point, victim) == (b"", False)
 

@@ -108,6 +108,13 @@ class Wire:
                 return True
         return False
 
+    def pause(self, seconds: float) -> None:
+        """Let the server take what it was sent, until it answers or some time is over."""
+        self.socket.settimeout(seconds)
+        with suppress(OSError):
+            self.received += self.socket.recv(65536)
+        self.socket.settimeout(SECONDS)
+
     def reset(self) -> None:
         """Leave with a TCP reset, as when a client's process or network dies."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
