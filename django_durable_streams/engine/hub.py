@@ -167,7 +167,6 @@ class Hub:
 
     def __init__(self, engine: Engine) -> None:
         self.stopping = False
-        self.readers = 0
         self.subscriber: Subscriber | None = None
         self.loop = asyncio.get_running_loop()
         self.timeouts = Timeouts(self.loop)
@@ -189,7 +188,6 @@ class Hub:
             if self._ticker is None or self._ticker.done():
                 self._ticker = self.loop.create_task(self._tick())
         watch.listeners.add(listener)
-        self.readers += 1
         watch.idle_since = None
         if watch.ready is not None:
             try:
@@ -203,7 +201,6 @@ class Hub:
         """Take a listener away."""
         if listener in watch.listeners:
             watch.listeners.remove(listener)
-            self.readers -= 1
         if not watch.listeners:
             watch.idle_since = time.monotonic()
 

@@ -15,7 +15,7 @@ It stands by itself, in front of Django, or inside Channels' routing:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -26,14 +26,13 @@ from ..protocol.errors import DurableStreamsError, IncompleteBody, StreamNotFoun
 from .bodies import LINGER_SECONDS, ArrivingBody, check_whole, has_large_rest, too_slow
 from .coroutines import start, within
 from .dispatch import refuse, respond
-from .events import Outlet, send_events
+from .events import send_events
 from .hosts import absolute_url, check_host
 from .messages import ClientDisconnected, EventStream, Request, Response
+from .sending import AsgiOutlet, Message, Send, Sender, messages_of, send_response, sends_at_once
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Coroutine[Any, Any, None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 STREAM_PATH = "stream_path"
@@ -72,7 +71,7 @@ class DurableStreams:
         if self._fallback is not None:
             await self._fallback(scope, receive, send)
         elif kind == "http":
-            await _send(refuse(StreamNotFound("There are no streams at this path.")), send)
+            await send_response(send, refuse(StreamNotFound("There are no streams at this path.")))
         else:
             raise ValueError(f"Streams are not served by {kind}.")
 
@@ -102,7 +101,7 @@ class DurableStreams:
 class _AsgiRequest(Request):
     """A request as an ASGI server passes it."""
 
-    __slots__ = ("_leaving", "_receive", "_scope", "_send", "is_unfinished", "unsent")
+    __slots__ = ("_leaving", "_receive", "_scope", "_send", "_sending", "_unsent", "is_unfinished")
 
     def __init__(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope["method"], path, scope["query_string"], scope["headers"])
@@ -110,7 +109,8 @@ class _AsgiRequest(Request):
         self._receive = receive
         self._send = send
         self._leaving: asyncio.Future[None] | None = None
-        self.unsent: list[Awaitable[None]] = []
+        self._sending: Awaitable[None] | None = None
+        self._unsent: list[Message] = []
         self.is_unfinished = False
 
     @property
@@ -169,16 +169,25 @@ class _AsgiRequest(Request):
             self._leaving.cancel()
 
     def send_now(self, response: Response) -> bool:
-        if not _sends_at_once(self._send):
+        if not sends_at_once(self._send):
             return False
-        for message in _messages(response):
-            if self.unsent:
-                self.unsent.append(self._send(message))
+        for message in messages_of(response):
+            if self._sending is not None:
+                self._unsent.append(message)
             else:
-                rest = start(self._send(message))
-                if rest is not None:
-                    self.unsent.append(rest)
+                self._sending = start(self._send(message))
         return True
+
+    async def finish_sending(self) -> None:
+        """Send what `send_now` could not send at once.
+
+        Raises:
+            OSError: the client takes nothing, or has left.
+        """
+        if self._sending is not None:
+            await Sender(self._send).finish(self._sending)
+            for message in self._unsent:
+                await Sender(self._send).send(message)
 
 
 async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -187,45 +196,30 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         request = _AsgiRequest(path, scope, receive, send)
         check_host(request.headers)
         response = await respond(request)
-        if isinstance(response, Response) and response.sent:
-            for rest in request.unsent:
-                await within(config().send_timeout, rest)
-            return
     except DurableStreamsError as error:
         response = refuse(error)
     except ClientDisconnected:
         # There may be somebody still: a client that has closed its half only, which some servers tell alike.
-        with suppress(OSError):
-            await _send(refuse(IncompleteBody("The body did not come to its end.")), send)
-        return
-    if isinstance(response, EventStream):
-        await _send_events(response, receive, send)
-        return
-    if scope["method"] == "HEAD":
-        response.body = b""  # not every server leaves it out by itself
-    if response.status >= HTTPStatus.BAD_REQUEST and request is not None and request.must_hang_up():
-        await _send_and_hang_up(response, receive, send)
-    else:
-        await _send(response, send)
+        response = refuse(IncompleteBody("The body did not come to its end."))
+        request = None
+    with suppress(OSError):  # how some servers say that the client has left
+        if isinstance(response, EventStream):
+            await _send_events(response, receive, send)
+        elif response.sent:
+            assert request is not None
+            await request.finish_sending()
+        else:
+            if scope["method"] == "HEAD":
+                response.body = b""  # not every server leaves it out by itself
+            if response.status >= HTTPStatus.BAD_REQUEST and request is not None and request.must_hang_up():
+                await _send_and_hang_up(response, receive, send)
+            else:
+                await send_response(send, response)
 
 
 async def _until_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _send(response: Response, send: Send) -> None:
-    start, body = _messages(response)
-    await send(start)
-    await send(body)
-
-
-def _messages(response: Response) -> tuple[Message, Message]:
-    return (
-        # A list of its own: whatever stands between here and the server may add to it.
-        {"type": "http.response.start", "status": response.status, "headers": [*response.headers]},
-        {"type": "http.response.body", "body": response.body},
-    )
 
 
 async def _send_and_hang_up(response: Response, receive: Receive, send: Send) -> None:
@@ -234,9 +228,11 @@ async def _send_and_hang_up(response: Response, receive: Receive, send: Send) ->
     Servers would take the rest of the body, however long that is. But a connection that is closed with data unread is
     reset, and the response may be lost with it: so a little more is taken, and dropped.
     """
-    found = [*response.headers, (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": response.status, "headers": found})
-    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    closing = Response(response.status, [*response.headers, (b"connection", b"close")], response.body)
+    start, body = messages_of(closing)
+    sender = Sender(send)
+    await sender.send(start)
+    await sender.send({**body, "more_body": True})
     left = config().max_append_bytes
     try:
         async with asyncio.timeout(LINGER_SECONDS):
@@ -247,41 +243,15 @@ async def _send_and_hang_up(response: Response, receive: Receive, send: Send) ->
                 left -= len(message.get("body", b""))
     except TimeoutError:
         pass
-    await send({"type": "http.response.body", "body": b""})
+    await sender.send({"type": "http.response.body", "body": b""})
 
 
 async def _send_events(response: EventStream, receive: Receive, send: Send) -> None:
     disconnected = asyncio.ensure_future(_until_disconnect(receive))
     try:
-        await send_events(response, _AsgiOutlet(send), disconnected)
+        await send_events(response, AsgiOutlet(send), disconnected)
     finally:
         disconnected.cancel()
-
-
-class _AsgiOutlet(Outlet):
-    """Sends an event stream by ASGI messages."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.is_immediate = _sends_at_once(send)
-
-    async def begin(self, response: EventStream) -> None:
-        await self._send({"type": "http.response.start", "status": response.status, "headers": response.headers})
-
-    def push(self, chunk: bytes) -> Awaitable[None] | None:
-        sending = self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-        return start(sending) if self.is_immediate else sending
-
-    async def end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b""})
-
-
-def _sends_at_once(send: Send) -> bool:
-    """Whether a send may be started outside the task of its request.
-
-    uvicorn's may: it writes to the transport, and knows nothing of the task that calls it.
-    """
-    return type(getattr(send, "__self__", None)).__module__.startswith("uvicorn.")
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

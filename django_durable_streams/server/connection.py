@@ -12,12 +12,10 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..conf import config
+from .messages import ENDING_SECONDS
 
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes that a request's line and headers may have before they are complete."""
-
-ENDING_SECONDS = 1.0
-"""How long a client may take nothing of what is left for it once the server is about to end."""
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"

@@ -19,6 +19,11 @@ def start(sending: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
     return resume(sending, waits_for)
 
 
+def begun(waiting: Awaitable[None]) -> Awaitable[None] | None:
+    """Begin to await something, and return the rest of it, or None if it did not have to wait."""
+    return start(waiting) if isinstance(waiting, CoroutineType) else waiting
+
+
 async def within(seconds: float, waiting: Awaitable[T]) -> T:
     """Await something for so many seconds. What need not wait takes no timer.
 

@@ -27,12 +27,12 @@ from ..protocol.errors import DurableStreamsError, RequestTimeout, ServiceUnavai
 from . import heads
 from .bodies import LINGER_SECONDS, SMALL_BYTES
 from .chunked import ChunkedOutlet
-from .connection import ENDING_SECONDS, Connection
+from .connection import Connection
 from .coroutines import resume
 from .dispatch import begin, needs_task, refuse, respond
 from .events import send_events
 from .hosts import check_host
-from .messages import ClientDisconnected, EventStream, Header, Response, Work
+from .messages import ENDING_SECONDS, ClientDisconnected, EventStream, Header, Response, Work
 from .uploads import DirectRequest, Upload
 
 if TYPE_CHECKING:

@@ -17,9 +17,14 @@ from ..conf import config
 from ..engine import Engine
 from ..engine.hub import Hub, Watch
 from ..engine.lane import Reply
+from ..engine.places import Place
 from ..engine.read_lane import View
 from ..protocol import caching, sse
 from ..protocol.errors import DurableStreamsError
+
+LARGE_BYTES = 1024 * 1024
+"""Data from which an event is made in a thread, so that other requests do not wait for it. A page is smaller, unless
+it is a single append."""
 
 
 class LongPoll:
@@ -127,16 +132,22 @@ class SseReader:
     Args:
         view: the stream as the request found it, with the first page.
         client_cursor: the `cursor` parameter.
+        place: the reader's, given back when it leaves.
         grant: what the read stands on, where that can end. Then the response ends as it does after its time.
     """
 
-    def __init__(self, engine: Engine, view: View, client_cursor: str | None, grant: Grant | None = None) -> None:
+    def __init__(
+        self, engine: Engine, view: View, client_cursor: str | None, place: Place, grant: Grant | None = None
+    ) -> None:
         settings = config()
         self.finished = False
         self.on_news: Callable[[], None] = self.wake
         """Called when there may be a chunk to take. A door may put its own function here while it waits."""
+        self.on_stopping: Callable[[], None] = _do_nothing
+        """Called when the process is about to end, whether or not the reader waits for a chunk."""
         self._engine = engine
         self._grant = grant
+        self._place = place
         self._info = view.info
         self._position = view.position
         self._first: View | None = view
@@ -152,10 +163,15 @@ class SseReader:
 
     async def __aenter__(self) -> SseReader:
         self._hub = self._engine.hub()
-        self._watch = await self._hub.join(self._info, self)
+        try:
+            self._watch = await self._hub.join(self._info, self)
+        except BaseException:
+            self._place.release()
+            raise
         return self
 
     async def __aexit__(self, *args: object) -> None:
+        self._place.release()
         self._hub.leave(self._watch, self)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -180,6 +196,8 @@ class SseReader:
         """Return the next chunk if it is at hand, or what it takes to have it."""
         watch = self._watch
         if self._first is not None:
+            if _is_large(self._first):
+                return Step.FETCH
             view, self._first = self._first, None
             return self._from_view(view)
         if self.finished or self._abandoned or watch.removed:
@@ -187,7 +205,8 @@ class SseReader:
         now = time.monotonic()
         over = self._bytes_left <= 0 or self._hub.stopping or self._is_due(now)
         if self._position < watch.tail and not over:
-            frame = watch.frame(self._position, self._cursor())
+            is_large = watch.tail - self._position > LARGE_BYTES
+            frame = None if is_large else watch.frame(self._position, self._cursor())
             if frame is None:
                 return Step.FETCH
             event, self._position, self.finished = frame
@@ -227,7 +246,9 @@ class SseReader:
         self.wake()
 
     def notify(self) -> None:
-        """The stream has changed."""
+        """The stream has changed, or the process is about to end."""
+        if self._hub.stopping:
+            self.on_stopping()
         if self._woken is not None:
             self.on_news()
 
@@ -241,10 +262,14 @@ class SseReader:
         return now >= self._deadline or (self._grant is not None and not self._grant.holds(now))
 
     async def _fetch(self) -> bytes:
+        view, self._first = self._first, None
         try:
-            view = await self._engine.follow(self._info.id, self._position)
+            if view is None:
+                view = await self._engine.follow(self._info.id, self._position)
         except DurableStreamsError:
             return self._finish()  # the client reconnects, and is told why
+        if view.segment is not None and _is_large(view):
+            await asyncio.to_thread(view.segment.data_event, self._info.content_type)
         return b"" if view.segment is None else self._from_view(view)
 
     def _from_view(self, view: View) -> bytes:
@@ -270,3 +295,11 @@ class SseReader:
     def _finish(self) -> bytes:
         self.finished = True
         return b""
+
+
+def _is_large(view: View) -> bool:
+    return view.segment is not None and len(view.segment.data) > LARGE_BYTES
+
+
+def _do_nothing() -> None:
+    pass

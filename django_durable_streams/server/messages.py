@@ -28,6 +28,10 @@ Header = tuple[bytes, bytes]
 CLOSED: Header = (headers.STREAM_CLOSED, b"true")
 
 
+ENDING_SECONDS = 1.0
+"""How long a client may send or take nothing more once the server is about to end."""
+
+
 class ClientDisconnected(Exception):
     """The client left before its request was complete."""
 

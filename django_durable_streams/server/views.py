@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -23,7 +24,7 @@ from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, IncompleteBody, LengthRequired
 from .bodies import ArrivingBody, too_slow
 from .dispatch import refuse, respond
-from .messages import EventStream, Header, Request, Response
+from .messages import ENDING_SECONDS, EventStream, Header, Request, Response
 from .threads import release_thread
 
 PIECE_BYTES = 64 * 1024
@@ -152,9 +153,46 @@ def _to_django(response: Response | EventStream) -> HttpResponseBase:
 
 async def _events(response: EventStream) -> AsyncIterator[bytes]:
     release_thread()  # the one that middleware has used on the way back
+    watchdog = _Watchdog()
+    response.reader.on_stopping = watchdog.hurry
     async with aclosing(response.reader.chunks()) as chunks:
         async for chunk in chunks:
-            yield chunk
+            watchdog.start()
+            try:
+                yield chunk
+            finally:
+                watchdog.stop()
+
+
+class _Watchdog:
+    """Ends the task of a response whose client takes nothing: Django asks for no other chunk before one is sent."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._seconds = config().send_timeout
+        self._timer: asyncio.TimerHandle | None = None
+        self._task = asyncio.current_task()
+
+    def start(self) -> None:
+        """A chunk is about to be sent."""
+        self._timer = self._loop.call_later(self._seconds, self._give_up)
+
+    def stop(self) -> None:
+        """It has been sent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def hurry(self) -> None:
+        """The server is about to end: nobody waits long for a client that takes nothing."""
+        self._seconds = min(self._seconds, ENDING_SECONDS)
+        if self._timer is not None:
+            self.stop()
+            self.start()
+
+    def _give_up(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
 
 def _asgi_headers(request: ASGIRequest) -> list[Header]:
