@@ -1,8 +1,9 @@
 """Every entry point on every server that has one, by name."""
 
+import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.doors.probed import ProbedServer
 from tests.servers import Kind
@@ -27,16 +28,17 @@ OWN = ("uvicorn-direct", "uvicorn-h11", "uvicorn-routed", "daphne", "granian", "
 
 WSGI_SERVER = Path(__file__).resolve().parent.parent / "doors" / "wsgi_server.py"
 
-APPLICATIONS = {"routed": "tests.doors.mounts:routed", "django": "config.asgi:django_application"}
+APPLICATIONS = {"routed": "tests.hostile.applications:routed", "django": "tests.hostile.applications:django"}
 
 
 class EntryPoint(ProbedServer):
     """A server by the name of its entry point.
 
-    env: further environment variables; `STREAMS` is JSON of settings.
+    patient: waits for open responses as long as they take once it is told to end.
+    streams: settings of streams.
     """
 
-    def __init__(self, name: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, name: str, *, patient: bool = False, **streams: Any) -> None:
         kind, _, way = name.partition("-")
         self.name = name
         self.is_own = name in OWN
@@ -45,7 +47,8 @@ class EntryPoint(ProbedServer):
             served,
             door="urls" if way in ("urls", "django") or kind == "wsgi" else "asgi",
             long_poll_timeout=1,
-            env=env,
+            env={"DJANGO_SETTINGS_MODULE": "tests.hostile.settings", "STREAMS": json.dumps(streams)},
+            patient=patient,
             options=["--http", "h11"] if way == "h11" else [],
             **({"application": APPLICATIONS[way]} if way in APPLICATIONS else {}),  # type: ignore[arg-type]
         )
