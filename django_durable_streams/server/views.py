@@ -171,28 +171,32 @@ class _Watchdog:
         self._loop = asyncio.get_running_loop()
         self._seconds = config().send_timeout
         self._timer: asyncio.TimerHandle | None = None
-        self._task = asyncio.current_task()
+        self._task: asyncio.Task[object] | None = None
 
     def start(self) -> None:
-        """A chunk is about to be sent."""
+        """A chunk is about to be sent, by the task that asked for it."""
+        self._task = asyncio.current_task()
         self._timer = self._loop.call_later(self._seconds, self._give_up)
 
     def stop(self) -> None:
         """It has been sent."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        # What the task returns has the response, and so all of this: it must not be kept.
+        self._timer = self._task = None
 
     def hurry(self) -> None:
         """The server is about to end: nobody waits long for a client that takes nothing."""
         self._seconds = min(self._seconds, ENDING_SECONDS)
         if self._timer is not None:
-            self.stop()
-            self.start()
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._seconds, self._give_up)
 
     def _give_up(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        task = self._task
+        self.stop()
+        if task is not None:
+            task.cancel()
 
 
 def _asgi_headers(request: ASGIRequest) -> list[Header]:

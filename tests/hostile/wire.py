@@ -3,7 +3,7 @@
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -174,29 +174,3 @@ def jdk(port: int, method: str, path: str, body: bytes, *, framing: str) -> list
     elif body:
         pieces.append(body)
     return pieces
-
-
-def gap_to_others(port: int, path: str, work: Callable[[], object]) -> Sequence[float]:
-    """Do something, and return how long another client has waited for each of its reads meanwhile, in seconds."""
-    import threading
-
-    done = threading.Event()
-    waits: list[float] = []
-
-    def read() -> None:
-        with Wire(port) as wire:
-            while not done.is_set():
-                began = time.monotonic()
-                wire.send(head("GET", f"{path}?offset=-1"))
-                assert wire.answer().status == 200
-                waits.append(time.monotonic() - began)
-                time.sleep(0.002)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        work()
-    finally:
-        done.set()
-        reader.join(SECONDS)
-    return waits
