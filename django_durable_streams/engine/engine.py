@@ -17,7 +17,6 @@ from django.db import connections, router
 
 from ..conf import config
 from ..models import Stream
-from ..protocol.errors import ServiceUnavailable
 from ..protocol.offsets import Sentinel
 from ..store import calls
 from ..store.after_commit import follow_up
@@ -31,6 +30,7 @@ from .growth import GrowthLog
 from .housekeeping import Housekeeper
 from .hub import Hub
 from .lane import Receiver, call_in
+from .places import Places
 from .pulse import Pulse
 from .read_lane import Follow, Look, ReadLane, Survey, View
 from .receivers import ReceiverThread, hears_of_new_streams, send_signals
@@ -94,6 +94,7 @@ class Engine:
             self._housekeeper.crowded,
         )
         self._renewals = Renewals(lambda touch, receiver: self._writer(touch).put(touch, receiver))
+        self.places = Places()
         self._receivers = ReceiverThread()
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
@@ -153,16 +154,6 @@ class Engine:
             if lasting:
                 hub.subscriber = self.wakeup.subscriber(hub)
         return hub
-
-    def check_room(self) -> None:
-        """See that there may be one more live reader.
-
-        Raises:
-            ServiceUnavailable: there are MAX_LIVE_READERS already (503, carries `Retry-After`).
-        """
-        limit = config().max_live_readers
-        if limit and sum(hub.readers for hub in list(self._hubs.values())) >= limit:
-            raise ServiceUnavailable("Too many live readers are here. Try again.", ((b"retry-after", b"5"),))
 
     def _committed(self, commits: list[Commit]) -> None:
         follow_up("Chunks are merged later.", self._count, commits)

@@ -186,7 +186,6 @@ class Hub:
     """All watches of one event loop."""
 
     def __init__(self, engine: Engine) -> None:
-        self.readers = 0
         self.subscriber: Subscriber | None = None
         self.loop = asyncio.get_running_loop()
         self.timeouts = Timeouts(self.loop)
@@ -212,7 +211,6 @@ class Hub:
             if self._ticker is None or self._ticker.done():
                 self._ticker = self.loop.create_task(self._tick())
         watch.listeners.add(listener)
-        self.readers += 1
         add_reader(listener, servers)
         watch.idle_since = None
         if watch.ready is not None:
@@ -227,7 +225,6 @@ class Hub:
         """Take a listener away."""
         if listener in watch.listeners:
             watch.listeners.remove(listener)
-            self.readers -= 1
             remove_reader(self.loop, listener)
         if not watch.listeners:
             watch.idle_since = time.monotonic()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
+from collections.abc import Iterator
 
 from . import content, offsets, text
 
 KEEP_ALIVE = b":\n\n"
 """A comment, which clients pass over: traffic for proxies that cut idle connections."""
 
-# With the space that the next line may begin with.
-_LINE_BREAK = re.compile(rb"(?:\r\n|\r|\n)( ?)")
+PIECE_BYTES = 256 * 1024
+"""How much of a text is broken into lines by one call, so that other threads get their turn in between."""
+
+_TOGETHER = (b"\r\n", b"\r ", b"\n ")
 
 
 def split(data: bytes, *, final: bool = False) -> tuple[bytes, bytes]:
@@ -41,7 +43,27 @@ def data_event(content_type: str, stored: bytes) -> bytes:
         return b"event: data\ndata:" + b64encode(stored) + b"\n\n"
     stored = text.valid(stored)
     first = b"event: data\ndata: " if stored.startswith(b" ") else b"event: data\ndata:"
-    return first + _LINE_BREAK.sub(rb"\ndata:\1\1", stored) + b"\n\n"
+    if len(stored) <= PIECE_BYTES:
+        return first + _data_lines(stored) + b"\n\n"
+    return first + b"".join(_data_lines(piece) for piece in _pieces(stored)) + b"\n\n"
+
+
+def _data_lines(text: bytes) -> bytes:
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    # After the first step every line feed is followed by "data:", and by what the line begins with.
+    return text.replace(b"\n", b"\ndata:").replace(b"\ndata: ", b"\ndata:  ")
+
+
+def _pieces(text: bytes) -> Iterator[bytes]:
+    """Yield a text in pieces, none of which ends between a line break and what decides how it is written."""
+    start = 0
+    while start < len(text):
+        end = start + PIECE_BYTES
+        while text[end - 1 : end + 1] in _TOGETHER:
+            end += 1
+        yield text[start:end]
+        start = end
 
 
 def control_event(position: int, *, cursor: int | None, up_to_date: bool, closed: bool) -> bytes:

@@ -19,10 +19,15 @@ from ..conf import config
 from ..engine import Engine
 from ..engine.hub import Hub, Watch
 from ..engine.lane import Reply
+from ..engine.places import Place
 from ..engine.read_lane import View
 from ..engine.servers import servers_of_thread
 from ..protocol import caching, content, sse, text
 from ..protocol.errors import DurableStreamsError
+
+LARGE_BYTES = 1024 * 1024
+"""Data from which an event is made in a thread, so that other requests do not wait for it. A page is smaller, unless
+it is a single append."""
 
 
 class LongPoll:
@@ -151,20 +156,28 @@ class SseReader:
     Args:
         view: the stream as the request found it, with the first page.
         client_cursor: the `cursor` parameter.
+        place: the reader's, given back when it leaves.
         grant: what the read stands on, where that can end. Then the response ends as it does after its time.
     """
 
-    def __init__(self, engine: Engine, view: View, client_cursor: str | None, grant: Grant | None = None) -> None:
+    def __init__(
+        self, engine: Engine, view: View, client_cursor: str | None, place: Place, grant: Grant | None = None
+    ) -> None:
         settings = config()
         self.finished = False
         self.on_news: Callable[[], None] = self.wake
         """Called when there may be a chunk to take. A door may put its own function here while it waits."""
+        self.on_stopping: Callable[[], None] = _do_nothing
+        """Called when the server is about to end, whether or not the reader waits for a chunk."""
         self._engine = engine
         self._grant = grant
+        self._place = place
         self._info = view.info
         self._position = view.position
         self._held = b""
         self._has_begun = False
+        self._is_behind = False
+        """Whether the last control event did not say that the reader is up to date."""
         self._first: View | None = view
         self._cursor_floor = caching.cursor_floor(client_cursor, time.time())
         self._bytes_left = settings.sse_max_bytes
@@ -179,10 +192,15 @@ class SseReader:
 
     async def __aenter__(self) -> SseReader:
         self._hub = self._engine.hub()
-        self._watch = await self._hub.join(self._info, self)
+        try:
+            self._watch = await self._hub.join(self._info, self)
+        except BaseException:
+            self._place.release()
+            raise
         return self
 
     async def __aexit__(self, *args: object) -> None:
+        self._place.release()
         self._hub.leave(self._watch, self)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -207,7 +225,7 @@ class SseReader:
         """Return the next chunk if it is at hand, or what it takes to have it."""
         watch = self._watch
         if self._first is not None:
-            if self._is_cut(self._first):
+            if self._is_cut(self._first) or _is_large(self._first):
                 return Step.FETCH
             view, self._first = self._first, None
             return self._from_view(view, opens=True)
@@ -216,13 +234,17 @@ class SseReader:
         now = time.monotonic()
         over = self._bytes_left <= 0 or self._stopped or self._is_due(now)
         if self._position < watch.tail and not over:
-            frame = watch.frame(self._position, self._cursor(), self._held)
+            is_large = watch.tail - self._position > LARGE_BYTES
+            frame = None if is_large else watch.frame(self._position, self._cursor(), self._held)
             if frame is None or (frame.is_cut and not self._has_begun):
                 return Step.FETCH
             chunk, self._position, self._held, self.finished, _ = frame
             self._has_begun = True
             if chunk:
+                self._is_behind = False
                 return self._count(chunk)
+            if self._is_behind:  # all that is left begins a character
+                return self._chunk(b"", up_to_date=True, closed=False)
         if watch.closed and self._position >= watch.tail:
             self.finished = True
             rest, self._held = self._held, b""
@@ -267,6 +289,7 @@ class SseReader:
     def stop(self) -> None:
         """The server is about to end, and so does the response, with a last control event."""
         self._stopped = True
+        self.on_stopping()
         self.notify()
 
     def tick(self, now: float) -> None:
@@ -279,8 +302,8 @@ class SseReader:
         return now >= self._deadline or (self._grant is not None and not self._grant.holds(now))
 
     async def _fetch(self) -> bytes:
+        view, self._first = self._first, None
         try:
-            view, self._first = self._first, None
             opens = view is not None
             if view is None:
                 view = await self._engine.follow(self._info.id, self._position)
@@ -288,7 +311,11 @@ class SseReader:
                 self._held = await self._before(view.position)
         except DurableStreamsError:
             return self._finish()  # the client reconnects, and is told why
-        return b"" if view.segment is None else self._from_view(view, opens=opens)
+        if view.segment is None:
+            return b""
+        if not _is_large(view):
+            return self._from_view(view, opens=opens)
+        return await asyncio.to_thread(self._from_view, view, opens=opens)
 
     def _is_cut(self, view: View) -> bool:
         """Whether the first data is the rest of a character, of which the beginning lies before the reader's offset."""
@@ -314,12 +341,13 @@ class SseReader:
         if view.segment is not None:
             self._has_begun = True
             event, self._held = view.segment.data_event(self._info.content_type, self._held, final=view.at_end)
-            if not (event or opens or view.at_end):
+            if not (event or opens or view.at_end or (self._is_behind and view.up_to_date)):
                 return b""  # nothing that can be handed out yet
         return self._chunk(event, up_to_date=view.up_to_date, closed=view.at_end)
 
     def _chunk(self, event: bytes, *, up_to_date: bool, closed: bool) -> bytes:
         """Return a data event with its control event, or that alone. The offset is the one before what is held back."""
+        self._is_behind = not up_to_date
         end = self._position - len(self._held)
         control = sse.control_event(end, cursor=self._cursor(), up_to_date=up_to_date, closed=closed)
         return self._count(event + control)
@@ -335,3 +363,11 @@ class SseReader:
     def _finish(self) -> bytes:
         self.finished = True
         return b""
+
+
+def _is_large(view: View) -> bool:
+    return view.segment is not None and len(view.segment.data) > LARGE_BYTES
+
+
+def _do_nothing() -> None:
+    pass

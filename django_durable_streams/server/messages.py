@@ -8,25 +8,28 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
-from ..conf import config
 from ..protocol import headers, offsets, paths
 from ..protocol.errors import (
     DurableStreamsError,
     InvalidHeader,
     InvalidOffset,
     InvalidParameter,
-    PayloadTooLarge,
     StreamNotFound,
 )
 
 if TYPE_CHECKING:
     from ..access.callers import Caller, Source
     from ..access.grants import Grant
+    from .bodies import ArrivingBody
     from .live import SseReader
 
 Header = tuple[bytes, bytes]
 
 CLOSED: Header = (headers.STREAM_CLOSED, b"true")
+
+
+ENDING_SECONDS = 1.0
+"""How long a client may send or take nothing more once the server is about to end."""
 
 
 class ClientDisconnected(Exception):
@@ -46,7 +49,7 @@ class Request(ABC):
         InvalidHeader: a header that means something here came twice.
     """
 
-    __slots__ = ("_parameters", "body", "grant", "headers", "method", "path", "query", "refuse_body")
+    __slots__ = ("_parameters", "arriving", "body", "grant", "headers", "method", "path", "query", "refuse_body")
 
     can_stream = True
     """Whether this deployment can hold a response open."""
@@ -72,6 +75,7 @@ class Request(ABC):
 
     def _begin(self, body: bytes | None = None) -> None:
         self.body = body  # the whole of it, once it is there
+        self.arriving: ArrivingBody | None = None  # what has come of it, where it comes in parts
         self._parameters: Mapping[str, str] | None = None
         self.grant: Grant | None = None  # what a live read stands on, where that can end
         self.refuse_body: Callable[[], DurableStreamsError] | None = None  # where only an empty body is allowed
@@ -98,8 +102,13 @@ class Request(ABC):
     async def read_body(self) -> bytes:
         """Return the whole body.
 
+        It is asked for once the request is allowed. What holds the parts is left in `arriving`, to be released.
+
         Raises:
             PayloadTooLarge: it is over the limit, and was read no further.
+            IncompleteBody: it is less than was announced.
+            RequestTimeout: it did not come in time.
+            ServiceUnavailable: too much of other bodies is there already.
             ClientDisconnected: it did not come to its end.
         """
 
@@ -257,18 +266,3 @@ def error_response(error: DurableStreamsError) -> Response:
         ],
         body,
     )
-
-
-def check_length(length: bytes) -> None:
-    """Refuse a body by its `Content-Length`, before any of it is read.
-
-    Raises:
-        PayloadTooLarge: it is over the limit.
-    """
-    if length.isdigit() and (len(length) > 18 or int(length) > config().max_append_bytes):
-        raise too_large()
-
-
-def too_large() -> DurableStreamsError:
-    """Return the error for a body over the limit."""
-    return PayloadTooLarge(f"The body is larger than {config().max_append_bytes} bytes. Split it into several appends.")

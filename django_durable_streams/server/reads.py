@@ -130,12 +130,13 @@ def _shared(view: View, key: Key, make: Callable[[View, Key], Response]) -> Resp
 async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
     """Answer a long-poll (section 5.7)."""
     if view.segment is None and not view.closed:
-        engine.check_room()
-        poll = LongPoll(engine, view, partial(_deliver, request), request.grant, lasting=request.can_stream)
-        request.when_left(poll.wake)
+        place = engine.places.take()
         try:
+            poll = LongPoll(engine, view, partial(_deliver, request), request.grant, lasting=request.can_stream)
+            request.when_left(poll.wake)
             view = await poll.wait()
         finally:
+            place.release()
             request.let_leave()
         if poll.delivered:
             return _SENT
@@ -176,7 +177,7 @@ def _poll_answer(view: View, cursor: int) -> Response:
 
 def _events(request: Request, view: View, engine: Engine) -> EventStream:
     """Answer an SSE read (section 5.8)."""
-    engine.check_room()
+    place = engine.places.take()
     found: list[Header] = [
         (headers.CONTENT_TYPE, b"text/event-stream"),
         _NO_CACHE,
@@ -185,7 +186,7 @@ def _events(request: Request, view: View, engine: Engine) -> EventStream:
     ]
     if not content.is_text(view.info.content_type):
         found.append((headers.STREAM_SSE_DATA_ENCODING, b"base64"))
-    return EventStream(found, SseReader(engine, view, request.parameter("cursor"), request.grant))
+    return EventStream(found, SseReader(engine, view, request.parameter("cursor"), place, request.grant))
 
 
 def _position_headers(view: View) -> list[Header]:

@@ -283,3 +283,21 @@ async def test_two_who_take_turns_at_holding_a_stream_leave_a_turn_to_appends(st
     # Fair is a turn after each of the two; on a busy machine it may be some more.
     assert statistics.median(took) < 4 * held_seconds
     assert max(took) < 20 * held_seconds
+
+
+@in_rows
+async def test_where_no_thread_can_wait_operations_are_refused(
+    engine: Engine, other: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    await outcomes_of(engine, Create("a", TEXT), Create("b", TEXT))
+    other.hold("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(Thread, "start", refuse)
+        outcomes = await asyncio.wait_for(outcomes_of(engine, numbered(0), Append("b", TEXT, b"x")), 10)
+    assert isinstance(outcomes[0], ServiceUnavailable)
+    assert outcomes[1] == Appended(1, False)
+    other.release()
+    assert (await asyncio.wait_for(engine.write(numbered(0)), 10)) == Appended(1, False, False, 0, 0)
