@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .. import clock
@@ -198,7 +198,7 @@ class Hub:
         """Whether a stream is waited on here. Safe to ask from any thread."""
         return stream_id in self._watches
 
-    async def join(self, info: StreamInfo, listener: Listener, servers: Iterable[RunningServer] = ()) -> Watch:
+    async def join(self, info: StreamInfo, listener: Listener, servers: Sequence[RunningServer] = ()) -> Watch:
         """Register a listener on a stream; when this returns, the watch is at least as new as the call.
 
         Args:
