@@ -108,15 +108,19 @@ class Config:
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may use the streams: `https://app.example.com`, or `*` for every page."""
 
+    cors_allow_headers: tuple[str, ...] = ()
+    """Request headers that pages of other origins may send besides the protocol's, the CSRF token's and tracing's."""
+
     cache_scope: str = "private"
-    """`public` lets shared caches keep reads; `private` only the reader's own."""
+    """`public` lets caches, shared ones too, keep data that everybody may read, for a minute without asking. `private`
+    has every cache ask each time. What not everybody may read is always private."""
 
 
 def _read() -> Config:
     given: dict[str, Any] = getattr(settings, SETTING, {})
     known = {known.name.upper(): known.name for known in fields(Config)}
     values = {known[key]: value for key, value in given.items() if key in known}
-    for name in ("trusted_proxies", "path_patterns", "content_types", "cors_origins"):
+    for name in ("trusted_proxies", "path_patterns", "content_types", "cors_origins", "cors_allow_headers"):
         if isinstance(values.get(name), list):
             values[name] = tuple(values[name])
     return Config(**values)

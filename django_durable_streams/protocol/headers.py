@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
-from .errors import InvalidHeader
+from .errors import Header, InvalidHeader
 
 STREAM_NEXT_OFFSET = b"stream-next-offset"
 STREAM_UP_TO_DATE = b"stream-up-to-date"
@@ -38,27 +38,55 @@ RETRY_AFTER = b"retry-after"
 AUTHORIZATION = b"authorization"
 ALLOW = b"allow"
 
-SINGLE = frozenset(
-    {
-        AUTHORIZATION,
-        CONTENT_TYPE,
-        CONTENT_LENGTH,
-        STREAM_CLOSED,
-        STREAM_SEQ,
-        STREAM_TTL,
-        STREAM_EXPIRES_AT,
-        STREAM_FORKED_FROM,
-        STREAM_FORK_OFFSET,
-        STREAM_FORK_SUB_OFFSET,
-        PRODUCER_ID,
-        PRODUCER_EPOCH,
-        PRODUCER_SEQ,
-    }
-)
-"""Request headers that mean nothing when they come twice; a doubled one is refused."""
+HOST = b"host"
+ORIGIN = b"origin"
+COOKIE = b"cookie"
+FORWARDED_FOR = b"x-forwarded-for"
+VARY = b"vary"
+CONTENT_DISPOSITION = b"content-disposition"
 
-LISTS = {IF_NONE_MATCH: b", ", b"cookie": b"; ", b"x-forwarded-for": b", "}
-"""Request headers that may come in several lines, and what joins them."""
+_SINGLE = frozenset({HOST, AUTHORIZATION, CONTENT_TYPE, CONTENT_LENGTH, ORIGIN})
+_SINGLE_PREFIXES = (b"stream-", b"producer-")
+
+
+def is_single(name: bytes) -> bool:
+    """Whether a request header has one value, and does not list several."""
+    return name in _SINGLE or name.startswith(_SINGLE_PREFIXES)
+
+
+def merge_repeated(pairs: list[Header]) -> dict[bytes, bytes]:
+    """Return request headers by name, where some came in several lines.
+
+    A header with one value may come again with the same value. Any other header is a list, and its lines are joined as
+    if it had come in one line (RFC 9110, section 5.3; RFC 6265, section 5.4, for cookies). So no part of the server can
+    take one value where another part takes the other.
+
+    Raises:
+        InvalidHeader: a header with one value came with different ones.
+    """
+    found: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        earlier = found.get(name)
+        if earlier is None:
+            found[name] = value
+        elif not is_single(name):
+            found[name] = earlier + (b"; " if name == COOKIE else b", ") + value
+        elif earlier.strip(b" \t") != value.strip(b" \t"):
+            raise InvalidHeader(f"{name.decode('latin-1').title()} came several times with different values.")
+    return found
+
+
+def without_repetition(name: bytes, value: bytes) -> bytes:
+    """Return the value of a header that a server without header lines, as under WSGI, has joined with itself.
+
+    Only headers whose values have no commas are looked at.
+    """
+    if name in _SINGLE and b"," in value:
+        parts = {part.strip(b" \t") for part in value.split(b",")}
+        if len(parts) == 1:
+            return parts.pop()
+    return value
+
 
 MAX_SAFE_INTEGER = 2**53 - 1
 """The largest producer epoch and sequence number: what JavaScript counts exactly (section 5.2.1)."""
