@@ -13,7 +13,7 @@ from django.utils import timezone
 from ..engine import Engine
 from ..engine.read_lane import Look, View
 from ..protocol import caching, content, headers, offsets, paths
-from ..protocol.browsers import disposition
+from ..protocol.browsers import check_destination, disposition
 from ..protocol.caching import Caching
 from ..protocol.errors import InvalidOffset, InvalidParameter, LiveModeUnsupported
 from ..store import lifetime
@@ -50,6 +50,7 @@ def answer_head(request: Request, engine: Engine, view: View) -> Response:
 def ask_read(request: Request) -> Look:
     """GET asks for what is there from an offset on, and may stay for what comes (sections 5.6 to 5.8)."""
     path = paths.validate_again(request.path)
+    check_destination(request.headers)
     live = request.parameter("live")
     token = request.parameter("offset")
     request.parameter("cursor")

@@ -8,6 +8,7 @@ import pytest
 from tests.asgi_client import AsgiClient, Reply
 from tests.http_cache import HttpCache
 from tests.overriding import override_streams
+from tests.server.waiting import until, watched
 
 ZERO = "0000000000000000_0000000000000000"
 PUBLIC = override_streams(CACHE_SCOPE="public", LONG_POLL_TIMEOUT=0.05, FALLBACK_INTERVAL=0.02)
@@ -62,23 +63,12 @@ async def test_from_now_on_is_another_place_each_time(client: AsgiClient, shared
         url = target(offset, "long-poll", cursor)
         for message in (b"first", b"second"):
             waiting = asyncio.create_task(cache.get(url))
-            await asyncio.sleep(0)
-            await until_it_waits(client)
+            await until(lambda: watched() == 1 or waiting.done())  # noqa: B023
             assert not waiting.done(), "it was answered with an old message"
             await client.append("a", message)
             reply = await waiting
             assert (reply.status, reply.body, reply.headers["cache-control"]) == (200, message, "no-store")
             assert "etag" not in reply.headers
-
-
-async def until_it_waits(client: AsgiClient) -> None:
-    """Wait until a reader is in the hub: a message that is appended before is not for it."""
-    from django_durable_streams.engine import engine_for
-
-    engine = engine_for()
-    async with asyncio.timeout(10):
-        while not any(watch.readers for hub in engine._hubs.values() for watch in hub._watches.values()):
-            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("offset", NOW)
