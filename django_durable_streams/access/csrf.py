@@ -62,6 +62,15 @@ def _is_exempt(source: Source) -> bool:
     return bool(getattr(source, EXEMPT, False) or (isinstance(source, ASGIRequest) and source.scope.get(EXEMPT)))
 
 
+def header_name() -> str:
+    """Return the name of the header that carries the token, in lower case."""
+    return _as_header(settings.CSRF_HEADER_NAME)
+
+
+def _as_header(key: str) -> str:
+    return key.removeprefix("HTTP_").replace("_", "-").lower()
+
+
 _remembered: dict[tuple[str | bytes | None, ...], str | None] = {}
 _names_now: dict[bytes, str] = {}
 
@@ -72,7 +81,7 @@ def _names() -> dict[bytes, str]:
         more = [settings.CSRF_HEADER_NAME]
         if settings.SECURE_PROXY_SSL_HEADER:
             more.append(settings.SECURE_PROXY_SSL_HEADER[0])
-        named = {name.removeprefix("HTTP_").replace("_", "-").lower().encode(): name for name in more}
+        named = {_as_header(name).encode(): name for name in more}
         _names_now.update({**_HEADERS, **named})
     return _names_now
 

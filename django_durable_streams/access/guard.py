@@ -15,7 +15,7 @@ from ..conf import Config, config
 from ..engine.engine import at_stop
 from ..protocol import headers, paths
 from ..protocol.errors import DurableStreamsError, NotAuthenticated, PermissionDenied
-from . import threads
+from . import csrf, threads
 from .allowed import Allowed
 from .base import Action, Permission, User, is_for_everybody
 from .callers import Caller, Callers
@@ -177,7 +177,7 @@ class Guard:
             found = ((b"www-authenticate", challenge.encode("latin-1")),)
             return NotAuthenticated("This needs credentials, or others.", found)
         if lacks_token:
-            return PermissionDenied("The CSRF check failed. Send the token of the CSRF cookie in X-CSRFToken.")
+            return PermissionDenied(f"The CSRF check failed. Send the CSRF token in the header {csrf.header_name()}.")
         return PermissionDenied("You may not do this, whether or not there is such a stream.")
 
 

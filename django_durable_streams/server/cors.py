@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from django.conf import settings
-
+from ..access import csrf
 from ..conf import Config
 from ..protocol import headers
 from .messages import Header, Request, Response
@@ -50,7 +49,7 @@ class CorsPolicy:
     def __init__(self, config: Config) -> None:
         self._any = "*" in config.cors_origins
         self._origins = frozenset(origin.encode() for origin in config.cors_origins)
-        allowed = dict.fromkeys([*_ALLOW_HEADERS, csrf_header(), *map(str.lower, config.cors_allow_headers)])
+        allowed = dict.fromkeys([*_ALLOW_HEADERS, csrf.header_name(), *map(str.lower, config.cors_allow_headers)])
         self._preflight: list[Header] = [
             (b"access-control-allow-methods", METHODS),
             (b"access-control-allow-headers", ", ".join(allowed).encode("latin-1")),
@@ -91,8 +90,3 @@ class CorsPolicy:
         if self._any or request.headers.get(headers.ORIGIN) in self._origins:
             found += self._preflight
         return Response(204, found)
-
-
-def csrf_header() -> str:
-    """Return the name of the header that carries the CSRF token."""
-    return settings.CSRF_HEADER_NAME.removeprefix("HTTP_").replace("_", "-").lower()
