@@ -47,6 +47,7 @@ CONTENT_DISPOSITION = b"content-disposition"
 
 _SINGLE = frozenset({HOST, AUTHORIZATION, CONTENT_TYPE, CONTENT_LENGTH, ORIGIN})
 _SINGLE_PREFIXES = (b"stream-", b"producer-")
+_OPAQUE = frozenset({PRODUCER_ID, STREAM_SEQ, STREAM_FORKED_FROM})
 
 
 def is_single(name: bytes) -> bool:
@@ -72,20 +73,30 @@ def merge_repeated(pairs: list[Header]) -> dict[bytes, bytes]:
         elif not is_single(name):
             found[name] = earlier + (b"; " if name == COOKIE else b", ") + value
         elif earlier.strip(b" \t") != value.strip(b" \t"):
-            raise InvalidHeader(f"{name.decode('latin-1').title()} came several times with different values.")
+            raise _differing(name)
     return found
 
 
-def without_repetition(name: bytes, value: bytes) -> bytes:
-    """Return the value of a header that a server without header lines, as under WSGI, has joined with itself.
+def split_repeated(name: bytes, value: bytes) -> bytes:
+    """Return the one value of a header whose lines the server has joined by commas, as under WSGI.
 
-    Only headers whose values have no commas are looked at.
+    Values that may have commas themselves are left as they are.
+
+    Raises:
+        InvalidHeader: a header with one value came with different ones.
     """
-    if name in _SINGLE and b"," in value:
-        parts = {part.strip(b" \t") for part in value.split(b",")}
-        if len(parts) == 1:
-            return parts.pop()
-    return value
+    if b"," not in value or not is_single(name) or name in _OPAQUE:
+        return value
+    parts = {part.strip(b" \t") for part in value.split(b",")}
+    if len(parts) == 1:
+        return parts.pop()
+    if name == AUTHORIZATION:  # some schemes have parameters
+        return value
+    raise _differing(name)
+
+
+def _differing(name: bytes) -> InvalidHeader:
+    return InvalidHeader(f"{name.decode('latin-1').title()} came several times with different values.")
 
 
 MAX_SAFE_INTEGER = 2**53 - 1

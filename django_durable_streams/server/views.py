@@ -134,4 +134,4 @@ def _wsgi_headers(request: HttpRequest) -> list[Header]:
         value = request.META.get(key)
         if value:
             found.append((name, value.encode("latin-1")))
-    return [(name, headers.without_repetition(name, value)) for name, value in found]
+    return [(name, headers.split_repeated(name, value)) for name, value in found]

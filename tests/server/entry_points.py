@@ -93,6 +93,18 @@ class _Connection(asyncio.Transport):
         self.data = b""
         self.is_closed = False
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
     def is_closing(self) -> bool:
         return self.is_closed
 
@@ -112,6 +124,7 @@ async def _ask_direct(method: str, target: str, lines: list[tuple[bytes, bytes]]
         prefix=ROOT, config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop()
     )
     connection = _Connection()
+    connection.set_protocol(protocol)
     protocol.connection_made(connection)
     head = [f"{method} {ROOT}{target} HTTP/1.1".encode(), *(name + b": " + value for name, value in lines)]
     protocol.data_received(b"\r\n".join(head) + b"\r\n\r\n" + body)
