@@ -143,17 +143,17 @@ class Request(ABC):
         """
         if not self.query:
             return None
-        found = self.parsed_query()
-        if name in found.repeated:
-            kind = InvalidOffset if name == "offset" else InvalidParameter
-            raise kind(f"The parameter {name} came twice.")
+        found = self._parameters or self.parsed_query()
+        if found.repeated and name in found.repeated:
+            raise _repeated(name)
         return found.values.get(name)
 
     def parsed_query(self) -> Query:
         """Return all query parameters.
 
         Raises:
-            InvalidParameter: the query is not UTF-8, or has too many parameters.
+            InvalidOffset, InvalidParameter: the query is not UTF-8, has too many parameters, or one of the protocol's
+                came twice.
         """
         if self._parameters is None:
             self._parameters = _parse_query(self.query)
@@ -171,6 +171,8 @@ class Query(NamedTuple):
 MAX_PARAMETERS = 100
 """Query parameters of one request."""
 
+_PARAMETERS = ("offset", "live", "cursor")
+
 
 @lru_cache(maxsize=512)
 def _parse_query(query: bytes) -> Query:
@@ -183,7 +185,15 @@ def _parse_query(query: bytes) -> Query:
     if len(values) != len(pairs):
         names = [name for name, _ in pairs]
         repeated = frozenset(name for name in values if names.count(name) > 1)
+        for name in _PARAMETERS:
+            if name in repeated:
+                raise _repeated(name)
     return Query(tuple(pairs), values, repeated)
+
+
+def _repeated(name: str) -> DurableStreamsError:
+    kind = InvalidOffset if name == "offset" else InvalidParameter
+    return kind(f"The parameter {name} came twice.")
 
 
 class Response:

@@ -24,6 +24,8 @@ from .shutdown import watch_signals
 
 _UP_TO_DATE: Header = (headers.STREAM_UP_TO_DATE, b"true")
 
+_NOW = offsets.Sentinel.NOW.value
+
 MAX_SHARED_ANSWERS = 16
 """Answers kept with a view: clients choose their cursors, and quiet streams last for ever."""
 
@@ -50,10 +52,11 @@ def answer_head(request: Request, engine: Engine, view: View) -> Response:
 def ask_read(request: Request) -> Look:
     """GET asks for what is there from an offset on, and may stay for what comes (sections 5.6 to 5.8)."""
     path = paths.validate_again(request.path)
-    check_destination(request.headers)
+    given = request.headers.get
+    if given(b"sec-fetch-dest") is not None or given(b"service-worker") is not None:
+        check_destination(request.headers)
     live = request.parameter("live")
     token = request.parameter("offset")
-    request.parameter("cursor")
     if live is not None and live not in ("long-poll", "sse"):
         raise InvalidParameter("The parameter live is long-poll or sse.")
     if live is not None and token is None:
@@ -203,7 +206,7 @@ def _kept(view: View) -> Caching:
 
 def _is_now(request: Request) -> bool:
     """Whether a read begins wherever the stream ends when it is asked for (section 5.6)."""
-    return request.parameter("offset") == offsets.Sentinel.NOW.value
+    return request.parameter("offset") == _NOW
 
 
 def _events(request: Request, view: View, engine: Engine) -> EventStream:
