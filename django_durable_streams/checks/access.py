@@ -20,6 +20,7 @@ from ..access.base import Action, Permission, is_for_everybody
 from ..access.making import make_permissions
 from ..access.rest_framework import RestFramework
 from ..conf import config
+from .requiring import needs_settings
 from .urls import has_url_door
 
 _METHODS = [action.method for action in Action]
@@ -27,6 +28,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @register(Tags.security)
+@needs_settings
 def check_permission(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """E005: there is no such permission. E006: its methods cannot be called. W001: one is misspelt."""
     try:
@@ -46,6 +48,7 @@ def check_permission(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
 
 
 @register(Tags.security)
+@needs_settings
 def check_cross_origin(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """E004: CORS_ALLOW_HEADERS has what is no header. W021: pages may read with a session, and not write."""
     found: list[CheckMessage] = [
@@ -68,6 +71,7 @@ def check_cross_origin(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -
 
 
 @register(Tags.security, deploy=True)
+@needs_settings
 def check_addresses(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """W022: behind a proxy, all clients are counted as one. W023: clients choose the address by which they count."""
     proxies = config().trusted_proxies
@@ -98,6 +102,7 @@ def check_addresses(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
 
 
 @register(Tags.security, deploy=True)
+@needs_settings
 def check_open(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """W002: everybody may do everything."""
     if not _opens():

@@ -11,19 +11,19 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from django.utils import timezone
-
+from .. import clock
 from ..conf import config
-from ..protocol import sse
+from ..protocol import content, sse, text
 from ..protocol.errors import DurableStreamsError
 from ..protocol.segments import Segment
-from ..store import lifetime
 from ..store.info import StreamInfo
 from ..store.operations import Commit
 from .read_lane import View
+from .servers import RunningServer
+from .shutdown import add_reader, remove_reader
 from .timeouts import Timeouts
 from .wakeup.base import News, Subscriber
 
@@ -51,6 +51,22 @@ class Listener(Protocol):
     def tick(self, now: float) -> None:
         """Called every second or so with the monotonic time."""
 
+    def stop(self) -> None:
+        """End soon: what serves this listener is about to. Must not block. May be called again."""
+
+
+class Frame(NamedTuple):
+    """What readers at a position get by SSE."""
+
+    chunk: bytes
+    """Empty where all that is new begins a character (see `protocol.text`)."""
+    end: int
+    """The position behind what was looked at, of which `held` was held back."""
+    held: bytes
+    closed: bool
+    is_cut: bool
+    """Whether it begins with the rest of a character, for those who have not seen its beginning."""
+
 
 class Watch:
     """A stream that is waited on: how far it goes, as this process knows, and its newest segments."""
@@ -67,7 +83,7 @@ class Watch:
         """What is left to do for listeners that were told, once all are: those who wait come before it."""
         self.ready: asyncio.Future[None] | None = None
         self.idle_since: float | None = None
-        self._frames: dict[tuple[int, int], tuple[bytes, int, bool]] = {}
+        self._frames: dict[tuple[int, int, bytes], Frame] = {}
         self._ring: deque[Segment] = deque()
         self._ring_bytes = 0
         self._joined: dict[int, Segment] = {}
@@ -146,19 +162,23 @@ class Watch:
             self._views[position] = known
         return known
 
-    def frame(self, position: int, cursor: int) -> tuple[bytes, int, bool] | None:
-        """Return what readers at a position get by SSE, where that leads, and whether it is the stream's end.
+    def frame(self, position: int, cursor: int, held: bytes = b"") -> Frame | None:
+        """Return what readers get by SSE who have looked up to a position, and have held some bytes back.
 
         It is encoded once for all of them. None where the data is not at hand.
         """
-        known = self._frames.get((position, cursor))
+        known = self._frames.get((position, cursor, held))
         if known is None:
             segment = self.after(position)
             if segment is None:
                 return None
-            control = sse.control_event(segment.end, cursor=cursor, up_to_date=True, closed=self.closed)
-            event = segment.data_event(self.info.content_type)
-            known = self._frames[position, cursor] = event + control, segment.end, self.closed
+            kind = self.info.content_type
+            event, rest = segment.data_event(kind, held, final=self.closed)
+            is_cut = text.is_cut(segment.data) and content.holds_text(kind)
+            if event:
+                end = segment.end - len(rest)
+                event += sse.control_event(end, cursor=cursor, up_to_date=True, closed=self.closed)
+            known = self._frames[position, cursor, held] = Frame(event, segment.end, rest, self.closed, is_cut)
         return known
 
 
@@ -166,7 +186,6 @@ class Hub:
     """All watches of one event loop."""
 
     def __init__(self, engine: Engine) -> None:
-        self.stopping = False
         self.readers = 0
         self.subscriber: Subscriber | None = None
         self.loop = asyncio.get_running_loop()
@@ -180,8 +199,12 @@ class Hub:
         """Whether a stream is waited on here. Safe to ask from any thread."""
         return stream_id in self._watches
 
-    async def join(self, info: StreamInfo, listener: Listener) -> Watch:
-        """Register a listener on a stream; when this returns, the watch is at least as new as the call."""
+    async def join(self, info: StreamInfo, listener: Listener, servers: Iterable[RunningServer] = ()) -> Watch:
+        """Register a listener on a stream; when this returns, the watch is at least as new as the call.
+
+        Args:
+            servers: which servers it depends on, beyond those of the event loop. It is stopped when one of them ends.
+        """
         watch = self._watches.get(info.id)
         if watch is None:
             watch = self._watches[info.id] = Watch(info)
@@ -190,6 +213,7 @@ class Hub:
                 self._ticker = self.loop.create_task(self._tick())
         watch.listeners.add(listener)
         self.readers += 1
+        add_reader(listener, servers)
         watch.idle_since = None
         if watch.ready is not None:
             try:
@@ -204,6 +228,7 @@ class Hub:
         if listener in watch.listeners:
             watch.listeners.remove(listener)
             self.readers -= 1
+            remove_reader(self.loop, listener)
         if not watch.listeners:
             watch.idle_since = time.monotonic()
 
@@ -245,11 +270,10 @@ class Hub:
             logger.exception("A look at the watched streams failed.")
 
     def stop(self) -> None:
-        """Let every reader end its response: the process is about to."""
-        self.stopping = True
+        """Let every reader that is here now end."""
         for watch in list(self._watches.values()):
             for listener in list(watch.listeners):
-                listener.notify()
+                listener.stop()
 
     async def _start(self, watch: Watch) -> None:
         """Look once more, now that the watch is registered."""
@@ -301,7 +325,7 @@ class Hub:
             if info.tail > watch.tail or info.closed != watch.closed:
                 todo.append(self._catch_up(watch))
             if watch.listeners and _is_running_out(info):
-                todo.append(self._engine.touch(info.path))
+                self._engine.renew(info)
         # All at once, so that the lanes do them in one go.
         await asyncio.gather(*todo)
 
@@ -311,5 +335,5 @@ def _is_running_out(info: StreamInfo) -> bool:
     if info.ttl is None or info.deadline is None:
         return False
     margin = max(info.ttl / 2, 3 * config().fallback_interval)
-    remaining = (info.deadline - timezone.now()).total_seconds()
-    return remaining < margin and lifetime.needs_touch(info.ttl, info.deadline, timezone.now())
+    remaining = (info.deadline - clock.now()).total_seconds()
+    return remaining < margin

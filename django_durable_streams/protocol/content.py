@@ -53,6 +53,11 @@ def is_text(content_type: str) -> bool:
     return kind.startswith("text/") or kind == JSON_CONTENT_TYPE
 
 
+def holds_text(content_type: str) -> bool:
+    """Whether streams of this type are one text, whose characters appends may cut: `text/*`."""
+    return essence(content_type).startswith("text/")
+
+
 def same_type(one: str, other: str) -> bool:
     """Whether two content types are the same stream type: equal but for case and parameters."""
     return one == other or essence(one) == essence(other)

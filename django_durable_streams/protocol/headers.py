@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
+from . import arguments
+from .arguments import MAX_SAFE_INTEGER, MAX_TTL_SECONDS
 from .errors import Header, InvalidHeader
 
 STREAM_NEXT_OFFSET = b"stream-next-offset"
@@ -99,21 +101,11 @@ def _differing(name: bytes) -> InvalidHeader:
     return InvalidHeader(f"{name.decode('latin-1').title()} came several times with different values.")
 
 
-MAX_SAFE_INTEGER = 2**53 - 1
-"""The largest producer epoch and sequence number: what JavaScript counts exactly (section 5.2.1)."""
-
-MAX_TTL_SECONDS = 100 * 366 * 24 * 3600
-"""A century. Longer lives are better said by leaving the TTL out."""
-
-MAX_NAME_LENGTH = 256
-"""Characters in a Producer-Id and a Stream-Seq."""
-
 _INTEGER = re.compile(r"0|[1-9][0-9]*")
 _RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def is_true(value: str) -> bool:
@@ -130,10 +122,7 @@ def ttl(value: str) -> int:
     if _INTEGER.fullmatch(value) is None:
         raise InvalidHeader("Stream-TTL must be a whole number of seconds in decimal digits, such as 3600.")
     # The length first: turning a million digits into a number takes seconds.
-    seconds = int(value) if len(value) <= 12 else MAX_TTL_SECONDS + 1
-    if not 0 < seconds <= MAX_TTL_SECONDS:
-        raise InvalidHeader(f"Stream-TTL must be from 1 to {MAX_TTL_SECONDS} seconds.")
-    return seconds
+    return arguments.ttl(int(value) if len(value) <= 12 else MAX_TTL_SECONDS + 1, "Stream-TTL")
 
 
 def expires_at(value: str, now: datetime) -> datetime:
@@ -152,12 +141,10 @@ def expires_at(value: str, now: datetime) -> datetime:
     offset = timedelta(hours=int(match[9] or 0), minutes=int(match[10] or 0))
     try:
         zone = timezone(-offset if match[8] == "-" else offset)
-        moment = datetime(year, month, day, hour, minute, second, microsecond, zone).astimezone(UTC)
+        moment = datetime(year, month, day, hour, minute, second, microsecond, zone)
     except (ValueError, OverflowError) as error:
         raise InvalidHeader("Stream-Expires-At is not a date of the calendar.") from error
-    if moment <= now:
-        raise InvalidHeader("Stream-Expires-At is in the past.")
-    return moment
+    return arguments.expiry(moment, now, "Stream-Expires-At")
 
 
 def format_time(moment: datetime) -> str:
@@ -194,12 +181,5 @@ def producer_number(name: str, value: bytes) -> int:
     return number
 
 
-def opaque(name: str, value: str) -> str:
-    """Return an opaque name such as a `Producer-Id` or `Stream-Seq` as it came.
-
-    Raises:
-        InvalidHeader: empty, over 256 characters, or with control characters.
-    """
-    if not value or len(value) > MAX_NAME_LENGTH or _CONTROL.search(value) is not None:
-        raise InvalidHeader(f"{name} must have 1 to {MAX_NAME_LENGTH} characters, none of them control characters.")
-    return value
+opaque = arguments.opaque
+"""Return an opaque name such as a `Producer-Id` or `Stream-Seq` as it came."""

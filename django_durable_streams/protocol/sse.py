@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 
-from . import content, offsets
+from . import content, offsets, text
 
 KEEP_ALIVE = b":\n\n"
 """A comment, which clients pass over: traffic for proxies that cut idle connections."""
@@ -14,18 +14,32 @@ KEEP_ALIVE = b":\n\n"
 _LINE_BREAK = re.compile(rb"(?:\r\n|\r|\n)( ?)")
 
 
+def split(data: bytes, *, final: bool = False) -> tuple[bytes, bytes]:
+    """Return what of a text an event can hand out, and what it holds back.
+
+    That is a character which is incomplete (see `text`), or a carriage return, which may be half of a line break: cut
+    in two, it would arrive as two.
+    """
+    data, held = text.split(data, final=final)
+    if data.endswith(b"\r") and not (held or final):
+        return data[:-1], b"\r"
+    return data, held
+
+
 def data_event(content_type: str, stored: bytes) -> bytes:
     """Return the `data` event for stored bytes: text as it is, messages as an array, everything else in base64.
 
     A line break of the payload, whichever of the three it is, starts a new `data:` line, so that no payload can end
     the event or forge another. Clients strip one space after the colon, so a line that begins with a space, as tokens
-    of language models do, gets another one to lose; other lines get none.
+    of language models do, gets another one to lose; other lines get none. An event stream is UTF-8, so bytes of a text
+    that are none are replaced (U+FFFD).
     """
     if content.is_json(content_type):
         # Line feeds are message ends here and become commas; a carriage return cannot occur (see `content`).
         return b"event: data\ndata:" + content.unpack(content_type, stored) + b"\n\n"
     if not content.is_text(content_type):
         return b"event: data\ndata:" + b64encode(stored) + b"\n\n"
+    stored = text.valid(stored)
     first = b"event: data\ndata: " if stored.startswith(b" ") else b"event: data\ndata:"
     return first + _LINE_BREAK.sub(rb"\ndata:\1\1", stored) + b"\n\n"
 

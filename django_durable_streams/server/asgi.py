@@ -15,24 +15,22 @@ It stands by itself, in front of Django, or inside Channels' routing:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
+
+from django.apps import apps
 
 from ..conf import config
-from ..engine.engine import running_engines, stop_engines
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, PayloadTooLarge, StreamNotFound
 from .coroutines import start
 from .dispatch import refuse, respond
 from .events import Outlet, send_events
-from .hosts import absolute_url, check_host
+from .hosts import absolute_url, below, check_host, script_name
+from .lifespan import Application, Message, Receive, Scope, Send, serve_lifespan
 from .messages import ClientDisconnected, EventStream, Request, Response, check_length, too_large
+from .validation import check_configuration
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Coroutine[Any, Any, None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["Application", "DurableStreams", "Message", "Receive", "Scope", "Send"]
 
 STREAM_PATH = "stream_path"
 """Name of the part of a URL pattern that is the stream's path, in Channels' routing and in Django's URLs."""
@@ -47,12 +45,17 @@ class DurableStreams:
     Args:
         prefix: path below which the streams are, beginning and ending with a slash. None serves none of them here,
             as when Django's URLs do. A `stream_path` matched by Channels' URLRouter goes before it.
-        fallback: the application for every other request and protocol, Django's as a rule.
+        fallback: the application for every other request and protocol, Django's as a rule. It has its lifespan too.
+
+    Raises:
+        ImproperlyConfigured: streams cannot be served with the project's settings; says why.
     """
 
     def __init__(self, *, prefix: str | None = "/v1/stream/", fallback: Application | None = None) -> None:
         if prefix is not None and not (prefix.startswith("/") and prefix.endswith("/")):
             raise ValueError("The prefix has to begin and end with a slash.")
+        if apps.ready:  # otherwise Django says the same when it is set up
+            check_configuration()
         self._prefix = prefix
         self._fallback = fallback
         self._is_installed = prefix is None
@@ -68,7 +71,7 @@ class DurableStreams:
                 return
         elif kind == "lifespan":
             self._install(receive)
-            await _lifespan(receive, send)
+            await serve_lifespan(self._fallback, scope, receive, send)
             return
         if self._fallback is not None:
             await self._fallback(scope, receive, send)
@@ -81,9 +84,13 @@ class DurableStreams:
         """Take the shortest way where the server has one."""
         self._is_installed = True
         server = getattr(receive, "__self__", None)
-        if self._prefix is not None and config().direct and type(server).__module__.startswith("uvicorn."):
-            from .direct import install
-
+        if self._prefix is None or script_name(None) or not config().direct:
+            return
+        if type(server).__module__.startswith("uvicorn."):
+            try:
+                from .direct import install
+            except ImportError:  # without httptools, uvicorn reads requests with h11
+                return
             install(self, self._prefix, server)
 
     def _stream_path(self, scope: Scope) -> str | None:
@@ -91,10 +98,7 @@ class DurableStreams:
         route = scope.get("url_route")
         if route is not None and STREAM_PATH in route["kwargs"]:
             return str(route["kwargs"][STREAM_PATH])
-        path: str = scope["path"]
-        root = scope.get("root_path")
-        if root and path.startswith(root):
-            path = path[len(root) :]
+        path = below(script_name(scope.get("root_path")), scope["path"])
         if self._prefix is not None and path.startswith(self._prefix):
             return path[len(self._prefix) :]
         return None
@@ -123,11 +127,15 @@ class _AsgiRequest(Request):
         return self._scope
 
     def url(self) -> bytes:
-        return absolute_url(self._scope.get("scheme", "http"), self._scope["path"], self.headers)
+        return absolute_url(self._scope.get("scheme", "http"), self._outer_path(), self.headers)
 
     def root(self) -> str:
-        whole: str = self._scope["path"]
-        return whole.removesuffix(self.path)
+        return self._outer_path().removesuffix(self.path)
+
+    def _outer_path(self) -> str:
+        """Return the path as clients have it. Not every server, and no proxy that takes it off, leaves it whole."""
+        name = script_name(self._scope.get("root_path"))
+        return name + below(name, self._scope["path"])
 
     async def read_body(self) -> bytes:
         length = self.headers.get(headers.CONTENT_LENGTH)
@@ -275,16 +283,3 @@ def _sends_at_once(send: Send) -> bool:
     uvicorn's may: it writes to the transport, and knows nothing of the task that calls it.
     """
     return type(getattr(send, "__self__", None)).__module__.startswith("uvicorn.")
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            for engine in running_engines():
-                engine.end_live_reads()
-            await asyncio.to_thread(stop_engines)
-            await send({"type": "lifespan.shutdown.complete"})
-            return

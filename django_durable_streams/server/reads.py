@@ -8,19 +8,15 @@ from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
-from django.utils import timezone
-
 from ..engine import Engine
 from ..engine.read_lane import Look, View
 from ..protocol import caching, content, headers, offsets, paths
 from ..protocol.browsers import check_destination, disposition
 from ..protocol.caching import Caching
 from ..protocol.errors import InvalidOffset, InvalidParameter, LiveModeUnsupported
-from ..store import lifetime
 from .live import LongPoll, SseReader
-from .messages import ANSWERS, CLOSED, EventStream, Header, Request, Response, Work, stream_headers
+from .messages import CLOSED, EventStream, Header, Request, Response, Work, stream_headers
 from .policy import common_headers
-from .shutdown import watch_signals
 
 _UP_TO_DATE: Header = (headers.STREAM_UP_TO_DATE, b"true")
 
@@ -71,25 +67,13 @@ def ask_read(request: Request) -> Look:
 
 def answer_read(request: Request, engine: Engine, view: View) -> Response | EventStream | Work:
     """Answer a GET, or return what is still to be done for that."""
-    info = view.info
-    if info.ttl is not None and lifetime.needs_touch(info.ttl, info.deadline, timezone.now()):
-        return _touch_and_answer(request, engine, view)
-    return _answer_read(request, engine, view)
-
-
-async def _touch_and_answer(request: Request, engine: Engine, view: View) -> Response | EventStream:
-    await engine.touch(view.info.path)
-    answer = _answer_read(request, engine, view)
-    return answer if isinstance(answer, ANSWERS) else await answer
-
-
-def _answer_read(request: Request, engine: Engine, view: View) -> Response | EventStream | Work:
+    if view.info.ttl is not None:
+        engine.renew(view.info)
     if not request.query:
         return _page(request, view, is_now=False)
     live = request.parameter("live")
     if live is None:
         return _page(request, view, is_now=_is_now(request))
-    watch_signals()
     return _events(request, view, engine) if live == "sse" else _long_poll(request, view, engine)
 
 

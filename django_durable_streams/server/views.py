@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -19,7 +18,9 @@ from ..access.guard import current_guard
 from ..conf import config
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError
+from .atomic import never_atomic
 from .dispatch import refuse, respond
+from .hosts import script_name
 from .messages import EventStream, Header, Request, Response, check_length, too_large
 from .threads import release_thread
 
@@ -48,10 +49,14 @@ class _DjangoRequest(Request):
         return self._request
 
     def url(self) -> bytes:
-        return self._request.build_absolute_uri(quote(self._request.path)).encode("ascii")
+        return self._request.build_absolute_uri(quote(self._outer_path())).encode("ascii")
 
     def root(self) -> str:
-        return self._request.path.removesuffix(self.path)
+        return self._outer_path().removesuffix(self.path)
+
+    def _outer_path(self) -> str:
+        """Return the path as clients have it. Under ASGI, `request.path` lacks what a proxy has taken off."""
+        return script_name(self._request.META.get("SCRIPT_NAME")) + self._request.path_info
 
     async def read_body(self) -> bytes:
         # Not `request.body`: that has a limit of its own, of 2.5 MB, and raises an error that Django answers.
@@ -64,7 +69,7 @@ class _DjangoRequest(Request):
 
 
 @method_decorator(csrf_exempt, name="dispatch")
-@method_decorator(transaction.non_atomic_requests, name="dispatch")
+@method_decorator(never_atomic, name="dispatch")
 class StreamView(View):
     """Serves the stream at `stream_path`, the same under ASGI and, but for SSE, under WSGI."""
 

@@ -9,16 +9,16 @@ from datetime import datetime
 
 from django.db import connections, transaction
 from django.db.models import Exists, OuterRef
-from django.utils import timezone
 
+from .. import clock
 from ..models import Chunk, Producer, RecentChunk, Stream, StreamQuerySet
-from . import recent
+from . import recent, references
 from .operations import Commit
 
 
 def expire(using: str, now: datetime | None = None, limit: int = 500) -> list[Commit]:
     """Remove up to `limit` streams whose deadline has passed, or soft-delete those with forks; return what changed."""
-    moment = now or timezone.now()
+    moment = now or clock.now()
     query = Stream.objects.using(using).expired(moment)
     if not query.exists():
         return []  # without a transaction, which would be a writer's turn on SQLite
@@ -27,7 +27,7 @@ def expire(using: str, now: datetime | None = None, limit: int = 500) -> list[Co
         ids = [stream.pk for stream in found]
         streams = Stream.objects.using(using).filter(id__in=ids)
         kept = set(_has_forks(streams).values_list("id", flat=True))
-        streams.filter(id__in=kept).update(deleted_at=moment)
+        streams.filter(id__in=kept).unguarded().update(deleted_at=moment)
         _remove(streams.exclude(id__in=kept), moment)
     return [_removal(stream) for stream in found]
 
@@ -44,7 +44,7 @@ def collect(using: str, limit: int = 500) -> bool:
         return False
     with transaction.atomic(using=using):
         ids = list(_locked(query.filter(id__in=list(free[:limit])), using).values_list("id", flat=True))
-        _remove(Stream.objects.using(using).filter(id__in=ids), timezone.now())
+        _remove(Stream.objects.using(using).filter(id__in=ids), clock.now())
     return bool(ids)
 
 
@@ -63,18 +63,20 @@ def purge(using: str) -> bool:
         producers = Producer.objects.using(using).filter(stream_id=stream_id)
         waiting = list(recent.chunks(using).filter(stream_id=stream_id).values_list("pk", flat=True)[:PURGE_ROWS])
         if waiting:
-            RecentChunk.objects.using(using).filter(pk__in=waiting).delete()
+            RecentChunk.objects.using(using).filter(pk__in=waiting).unguarded().delete()
             return True
         found = list(chunks.order_by("end").values_list("pk", "start", "end")[:PURGE_ROWS])
         if found:
             limit = found[0][1] + PURGE_BYTES
-            chunks.filter(pk__in=[pk for pk, start, _ in found if start < limit]).delete()
+            chunks.filter(pk__in=[pk for pk, start, _ in found if start < limit]).unguarded().delete()
             return True
         names = list(producers.values_list("pk", flat=True)[:PURGE_ROWS])
         if names:
-            producers.filter(pk__in=names).delete()
+            producers.filter(pk__in=names).unguarded().delete()
             return True
-        Stream._base_manager.using(using).filter(id=stream_id, path__isnull=True).delete()
+        over = Stream.objects.using(using).filter(id=stream_id, path__isnull=True)
+        references.follow(list(over), using)
+        over.unguarded()._raw_delete(using)
     return True
 
 
@@ -91,7 +93,7 @@ def _locked(query: StreamQuerySet, using: str) -> StreamQuerySet:
 
 def _remove(query: StreamQuerySet, moment: datetime) -> None:
     """Give back the paths of streams, and let go of their sources."""
-    query.update(path=None, source=None, lineage=None, deleted_at=moment)
+    query.unguarded().update(path=None, source=None, lineage=None, deleted_at=moment)
 
 
 def _removal(stream: Stream) -> Commit:

@@ -182,7 +182,7 @@ def test_rows_of_a_stream_that_somebody_has_deleted_by_hand_hold_nothing_up() ->
     append("there", b"12", b"3")
     append("gone", b"more")
     append("there", b"4")
-    Stream._base_manager.filter(pk=gone.pk).delete()
+    Stream.objects.filter(pk=gone.pk).unguarded()._raw_delete("default")
     gather_all()
     assert not RecentChunk.objects.exists()
     assert list(Chunk.objects.values_list("data", flat=True)) == [b"1234"]
@@ -276,5 +276,6 @@ class ReadsTest(TransactionTestCase):
                     assert read(path) == (b"".join(appended), ends)
                     for position, end in pairwise(ends):
                         assert read(path, position, 1) == (b"".join(appended)[position:end], [end])
-            Stream._base_manager.all().delete()
-            RecentChunk.objects.all().delete()
+            Chunk.objects.unguarded().delete()
+            Stream.objects.unguarded()._raw_delete("default")
+            RecentChunk.objects.unguarded().delete()

@@ -54,6 +54,7 @@ class RedisSubscriber(Subscriber):
         self._confirmations: dict[int, asyncio.Future[None]] = {}
         self._pubsub: redis.asyncio.client.PubSub | None = None
         self._answers = True
+        self._failure = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening = asyncio.get_running_loop().create_task(self._listen())
 
@@ -109,8 +110,11 @@ class RedisSubscriber(Subscriber):
             except (redis.RedisError, OSError) as error:
                 self._answers = False
                 self._outage.lost(self, error)
-            except Exception:  # it must outlive every bug
-                logger.exception("Listening to Redis failed.")
+            except Exception as error:  # it must outlive every bug
+                self._answers = False
+                if repr(error) != self._failure:  # the same one comes again with every attempt
+                    self._failure = repr(error)
+                    logger.exception("Listening to Redis failed. Readers learn from the database what others commit.")
             finally:
                 self._pubsub = None
             await asyncio.sleep(backoff)
