@@ -130,8 +130,12 @@ class Config:
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may use the streams: `https://app.example.com`, or `*` for every page."""
 
+    cors_allow_headers: tuple[str, ...] = ()
+    """Request headers that pages of other origins may send besides the protocol's, the CSRF token's and tracing's."""
+
     cache_scope: str = "private"
-    """`public` lets shared caches keep reads; `private` only the reader's own."""
+    """`public` lets caches, shared ones too, keep data that everybody may read, for a minute without asking. `private`
+    has every cache ask each time. What not everybody may read is always private."""
 
 
 class Range(NamedTuple):

@@ -187,9 +187,12 @@ class ContentTypeMismatch(Conflict):
 
 
 class SequenceConflict(Conflict):
-    """A `Stream-Seq` is not greater than the last one."""
+    """A `Stream-Seq` is not greater than the last one.
 
-    title = "Stream-Seq is not greater than the last"
+    Clients tell it from other conflicts by these words, as no header does.
+    """
+
+    title = "Sequence conflict"
 
 
 class ProducerSequenceGap(Conflict):

@@ -14,9 +14,9 @@ from ..protocol import content, headers
 from ..protocol.errors import DurableStreamsError
 from ..store.operations import Appended, Created
 from .coroutines import start
-from .cors import common_headers, policy
 from .handlers import Handler, handler_for
 from .messages import ANSWERS, ClientDisconnected, EventStream, Request, Response, Work, error_response
+from .policy import common_headers, complete_refusal, policy
 from .preparing import LONG_BYTES, prepare
 
 logger = logging.getLogger(__name__)
@@ -89,14 +89,12 @@ def needs_task() -> bool:
 
 def refuse(error: DurableStreamsError) -> Response:
     """Return the response for a request that could not even be read."""
-    response = error_response(error)
-    response.headers += policy().headers("", None)
-    return response
+    return complete_refusal(error_response(error))
 
 
 async def _admit_and_handle(request: Request) -> Response | EventStream:
     if request.method == "OPTIONS":
-        return policy().preflight(request)
+        return policy().cors.preflight(request)
     handler = handler_for(request.method)
     guard = current_guard()
     if guard is not None:
@@ -152,4 +150,4 @@ def _failed(request: Request, error: Exception) -> Response | EventStream:
 def _completed(request: Request, response: Response | EventStream) -> Response | EventStream:
     if response.sent:
         return response
-    return response.with_headers(common_headers(request))
+    return response.with_headers(common_headers(request, response))

@@ -223,4 +223,4 @@ def _wsgi_headers(request: HttpRequest) -> list[Header]:
         value = request.META.get(key)
         if value:
             found.append((name, value.encode("latin-1")))
-    return found
+    return [(name, headers.split_repeated(name, value)) for name, value in found]
