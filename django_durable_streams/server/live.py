@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from enum import Enum
 from typing import Any
 
@@ -23,8 +23,8 @@ from ..protocol import caching, sse
 from ..protocol.errors import DurableStreamsError
 
 LARGE_BYTES = 1024 * 1024
-"""Data from which an event is made in a thread, so that other requests do not wait for it. A page is smaller, unless
-it is a single append."""
+"""Data from which an event is made in pieces, so that other requests do not wait for it, and it never is in memory as a
+whole: it may have six times as many bytes. A page is smaller, unless it is a single append."""
 
 
 class LongPoll:
@@ -119,7 +119,7 @@ class LongPoll:
 class Step(Enum):
     """What a reader needs before it has its next chunk."""
 
-    FETCH = "data from the database"
+    FETCH = "data from the database, or the next piece of what it has"
     WAIT = "something to happen"
 
 
@@ -151,6 +151,7 @@ class SseReader:
         self._info = view.info
         self._position = view.position
         self._first: View | None = view
+        self._rest: Iterator[bytes] | None = None  # of a large event
         self._cursor_floor = caching.cursor_floor(client_cursor, time.time())
         self._bytes_left = settings.sse_max_bytes
         self._keep_alive = settings.sse_keep_alive
@@ -196,10 +197,10 @@ class SseReader:
         """Return the next chunk if it is at hand, or what it takes to have it."""
         watch = self._watch
         if self._first is not None:
-            if _is_large(self._first):
-                return Step.FETCH
             view, self._first = self._first, None
             return self._from_view(view)
+        if self._rest is not None and not self._abandoned:
+            return Step.FETCH
         if self.finished or self._abandoned or watch.removed:
             return self._finish()
         now = time.monotonic()
@@ -225,7 +226,8 @@ class SseReader:
     def is_current(self) -> bool:
         """Whether there is nothing to take before something happens, right after a chunk was taken."""
         watch = self._watch
-        return self._position >= watch.tail and self._bytes_left > 0 and not (watch.closed or self.finished)
+        is_at_end = self._position >= watch.tail and self._rest is None
+        return is_at_end and self._bytes_left > 0 and not (watch.closed or self.finished)
 
     async def _news(self) -> None:
         """Wait until there may be a chunk to take."""
@@ -262,23 +264,34 @@ class SseReader:
         return now >= self._deadline or (self._grant is not None and not self._grant.holds(now))
 
     async def _fetch(self) -> bytes:
-        view, self._first = self._first, None
+        if self._rest is not None:
+            await asyncio.sleep(0)  # others take their turn between two pieces
+            piece = next(self._rest, None)
+            if piece is None:
+                self._rest = None
+            return self._count(piece or b"")
         try:
-            if view is None:
-                view = await self._engine.follow(self._info.id, self._position)
+            view = await self._engine.follow(self._info.id, self._position)
         except DurableStreamsError:
             return self._finish()  # the client reconnects, and is told why
-        if view.segment is not None and _is_large(view):
-            await asyncio.to_thread(view.segment.data_event, self._info.content_type)
         return b"" if view.segment is None else self._from_view(view)
 
     def _from_view(self, view: View) -> bytes:
         self._position = view.end
+        if view.segment is not None and len(view.segment.data) > LARGE_BYTES:
+            self._rest = self._pieces(view, view.segment.data)
+            return self._count(next(self._rest))
         self.finished = view.at_end
         control = self._control(up_to_date=view.up_to_date, closed=view.at_end)
         if view.segment is None:
             return control
         return self._count(view.segment.data_event(self._info.content_type) + control)
+
+    def _pieces(self, view: View, data: bytes) -> Iterator[bytes]:
+        """Yield a data event and its control event in pieces."""
+        yield from sse.event_pieces(self._info.content_type, data)
+        self.finished = view.at_end
+        yield sse.control_event(view.end, cursor=self._cursor(), up_to_date=view.up_to_date, closed=view.at_end)
 
     def _control(self, *, up_to_date: bool, closed: bool) -> bytes:
         cursor = self._cursor()
@@ -295,10 +308,6 @@ class SseReader:
     def _finish(self) -> bytes:
         self.finished = True
         return b""
-
-
-def _is_large(view: View) -> bool:
-    return view.segment is not None and len(view.segment.data) > LARGE_BYTES
 
 
 def _do_nothing() -> None:
