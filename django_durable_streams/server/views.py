@@ -22,7 +22,7 @@ from ..access.guard import current_guard
 from ..conf import config
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, IncompleteBody, LengthRequired
-from .bodies import ArrivingBody, too_slow
+from .bodies import ArrivingBody, admitted_length, too_slow
 from .dispatch import refuse, respond
 from .messages import ENDING_SECONDS, EventStream, Header, Request, Response
 from .threads import release_thread
@@ -63,7 +63,7 @@ class _DjangoRequest(Request):
         return self._request.path.removesuffix(self.path)
 
     async def read_body(self) -> bytes:
-        arriving = self.arriving = ArrivingBody(self.headers)
+        arriving = self.arriving = ArrivingBody(self.headers, admitted_length(self.headers))
         read = self._reader()
         # Servers have deadlines of their own for a read that waits; what they have none for is one byte after another.
         deadline = time.monotonic() + config().receive_timeout
