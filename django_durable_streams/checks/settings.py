@@ -84,6 +84,8 @@ def _impossible(given: dict[str, Any]) -> list[CheckMessage]:
         if isinstance(value, int | float) and key in conf.names() and value <= 0 and not _is_zero(key, value)
     ]
     config = conf.config()
+    if config.max_body_memory < config.max_append_bytes:
+        found.append(_error("MAX_BODY_MEMORY is below MAX_APPEND_BYTES: the largest bodies would never be taken."))
     if config.cache_scope not in CACHE_SCOPES:
         found.append(_error("CACHE_SCOPE is 'private' or 'public'."))
     try:
