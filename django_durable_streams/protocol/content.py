@@ -92,6 +92,9 @@ def unpack(content_type: str, stored: bytes) -> bytes:
     """Return the response body for stored bytes: an array of messages in JSON mode, else the bytes themselves."""
     if essence(content_type) != JSON_CONTENT_TYPE:
         return stored
-    messages = stored[:-1]
-    messages = messages.translate(_COMMAS) if len(stored) > LARGE_BYTES else messages.replace(b"\n", b",")
-    return b"[%b]" % messages
+    return b"[%b]" % messages_with_commas(stored[:-1])
+
+
+def messages_with_commas(stored: bytes) -> bytes:
+    """Return stored JSON messages, or a part of them, as they are inside an array."""
+    return stored.translate(_COMMAS) if len(stored) > LARGE_BYTES else stored.replace(b"\n", b",")

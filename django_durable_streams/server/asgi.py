@@ -23,7 +23,7 @@ from django.apps import apps
 
 from ..conf import config
 from ..protocol.errors import DurableStreamsError, IncompleteBody, StreamNotFound
-from .bodies import LINGER_SECONDS, ArrivingBody, check_whole, has_large_rest, too_slow
+from .bodies import LINGER_SECONDS, ArrivingBody, admitted_length, check_whole, has_large_rest, too_slow
 from .coroutines import start, within
 from .dispatch import refuse, respond
 from .events import send_events
@@ -139,17 +139,17 @@ class _AsgiRequest(Request):
 
     async def read_body(self) -> bytes:
         self.is_unfinished = True
-        arriving = ArrivingBody(self.headers)
+        announced = admitted_length(self.headers)
         deadline = asyncio.get_running_loop().time() + config().receive_timeout
         try:
             message = await within(config().receive_timeout, self._receive())
             if message.get("more_body", False) or message["type"] != "http.request":
-                self.arriving = arriving
+                self.arriving = ArrivingBody(self.headers, announced)
                 async with asyncio.timeout_at(deadline):
-                    return await self._read_parts(message, arriving)
+                    return await self._read_parts(message, self.arriving)
         except TimeoutError:
             raise too_slow() from None
-        body = check_whole(self.headers, message.get("body", b""))
+        body = check_whole(self.headers, announced, message.get("body", b""))
         self.is_unfinished = False
         return body
 

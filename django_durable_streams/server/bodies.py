@@ -62,23 +62,18 @@ class ArrivingBody:
 
     Args:
         found: the request's headers.
-
-    Raises:
-        PayloadTooLarge: its announced length is over the limit.
-        InvalidHeader: its length is no number.
+        announced: its length, from `admitted_length`.
     """
 
     __slots__ = ("_announced", "_found", "_held", "_limit", "_parts", "size")
 
-    def __init__(self, found: Mapping[bytes, bytes]) -> None:
-        self._announced = announced_length(found)
+    def __init__(self, found: Mapping[bytes, bytes], announced: int | None) -> None:
+        self._announced = announced
         self._limit = config().max_append_bytes
         self._found = found
         self._parts: list[bytes] = []
         self._held = 0
         self.size = 0
-        if self._announced is not None and self._announced > self._limit:
-            raise too_large()
 
     def add(self, part: bytes) -> None:
         """Take a part.
@@ -100,7 +95,7 @@ class ArrivingBody:
         Raises:
             IncompleteBody: it is less than was announced.
         """
-        check_complete(self._found, self.size)
+        check_complete(self._found, self._announced, self.size)
         body = b"".join(self._parts)
         self._parts = []
         return body
@@ -128,7 +123,20 @@ def announced_length(found: Mapping[bytes, bytes]) -> int | None:
     return int(length) if len(length) <= 18 else 10**18
 
 
-def check_complete(found: Mapping[bytes, bytes], size: int) -> None:
+def admitted_length(found: Mapping[bytes, bytes]) -> int | None:
+    """Return the same for a body that is about to be read.
+
+    Raises:
+        PayloadTooLarge: it is over the limit.
+        InvalidHeader: it is no number.
+    """
+    announced = announced_length(found)
+    if announced is not None and announced > config().max_append_bytes:
+        raise too_large()
+    return announced
+
+
+def check_complete(found: Mapping[bytes, bytes], announced: int | None, size: int) -> None:
     """See that a body is what the request has announced, as far as that can be known.
 
     Some servers take an offer to upgrade the connection for the end of the request, and pass on an empty body: of
@@ -136,9 +144,9 @@ def check_complete(found: Mapping[bytes, bytes], size: int) -> None:
 
     Raises:
         IncompleteBody: there is less of it.
-        InvalidHeader: its length is no number.
     """
-    announced = announced_length(found)
+    if size and (announced is None or size >= announced):
+        return
     is_lost = announced if announced is not None else headers.TRANSFER_ENCODING in found
     if size == 0 and is_lost and headers.UPGRADE in found:
         raise IncompleteBody(
@@ -149,7 +157,7 @@ def check_complete(found: Mapping[bytes, bytes], size: int) -> None:
         raise IncompleteBody(f"The body has {size} of {announced} announced bytes. Send the request again.")
 
 
-def check_whole(found: Mapping[bytes, bytes], body: bytes) -> bytes:
+def check_whole(found: Mapping[bytes, bytes], announced: int | None, body: bytes) -> bytes:
     """Return a body that has come at once.
 
     Raises:
@@ -158,7 +166,7 @@ def check_whole(found: Mapping[bytes, bytes], body: bytes) -> bytes:
     """
     if len(body) > config().max_append_bytes:
         raise too_large()
-    check_complete(found, len(body))
+    check_complete(found, announced, len(body))
     return body
 
 

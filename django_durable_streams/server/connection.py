@@ -77,15 +77,14 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request has begun."""
-        self._is_parsing = True
-        self._is_in_head = True
-        self._head_bytes = 0
-        super().on_message_begin()
+        self._is_parsing = self._is_in_head = True
+        HttpToolsProtocol.on_message_begin(self)  # quicker than super(), and felt at each request
 
     def on_headers_complete(self) -> None:
         """The head of a request is there."""
         self._is_in_head = False
-        super().on_headers_complete()
+        self._head_bytes = 0
+        HttpToolsProtocol.on_headers_complete(self)
         if self.parser.should_upgrade() and not self._should_upgrade():
             self._ignores_upgrade = True
 
@@ -99,7 +98,7 @@ class Connection(HttpToolsProtocol):
         if self._ignores_upgrade:
             return
         self._is_parsing = False
-        super().on_message_complete()
+        HttpToolsProtocol.on_message_complete(self)
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """Read on behind a head that has offered to upgrade, as if it had not.
@@ -158,7 +157,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """A response has been written."""
-        super().on_response_complete()
+        HttpToolsProtocol.on_response_complete(self)
         if self.transport.is_closing():
             self._watch_sending()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from enum import Enum
 from typing import Any
 
@@ -26,8 +26,8 @@ from ..protocol import caching, content, sse, text
 from ..protocol.errors import DurableStreamsError
 
 LARGE_BYTES = 1024 * 1024
-"""Data from which an event is made in a thread, so that other requests do not wait for it. A page is smaller, unless
-it is a single append."""
+"""Data from which an event is made in pieces, so that other requests do not wait for it, and it never is in memory as a
+whole: it may have six times as many bytes. A page is smaller, unless it is a single append."""
 
 
 class LongPoll:
@@ -143,7 +143,7 @@ class LongPoll:
 class Step(Enum):
     """What a reader needs before it has its next chunk."""
 
-    FETCH = "data from the database"
+    FETCH = "data from the database, or the next piece of what it has"
     WAIT = "something to happen"
 
 
@@ -179,6 +179,7 @@ class SseReader:
         self._is_behind = False
         """Whether the last control event did not say that the reader is up to date."""
         self._first: View | None = view
+        self._rest: Iterator[bytes] | None = None  # of a large event
         self._cursor_floor = caching.cursor_floor(client_cursor, time.time())
         self._bytes_left = settings.sse_max_bytes
         self._keep_alive = settings.sse_keep_alive
@@ -225,10 +226,12 @@ class SseReader:
         """Return the next chunk if it is at hand, or what it takes to have it."""
         watch = self._watch
         if self._first is not None:
-            if self._is_cut(self._first) or _is_large(self._first):
+            if self._is_cut(self._first):
                 return Step.FETCH
             view, self._first = self._first, None
             return self._from_view(view, opens=True)
+        if self._rest is not None and not self._abandoned:
+            return Step.FETCH
         if self.finished or self._abandoned or watch.removed:
             return self._finish()
         now = time.monotonic()
@@ -261,7 +264,8 @@ class SseReader:
     def is_current(self) -> bool:
         """Whether there is nothing to take before something happens, right after a chunk was taken."""
         watch = self._watch
-        return self._position >= watch.tail and self._bytes_left > 0 and not (watch.closed or self.finished)
+        is_at_end = self._position >= watch.tail and self._rest is None
+        return is_at_end and self._bytes_left > 0 and not (watch.closed or self.finished)
 
     async def _news(self) -> None:
         """Wait until there may be a chunk to take."""
@@ -302,8 +306,14 @@ class SseReader:
         return now >= self._deadline or (self._grant is not None and not self._grant.holds(now))
 
     async def _fetch(self) -> bytes:
-        view, self._first = self._first, None
+        if self._rest is not None:
+            await asyncio.sleep(0)  # others take their turn between two pieces
+            piece = next(self._rest, None)
+            if piece is None:
+                self._rest = None
+            return self._count(piece or b"")
         try:
+            view, self._first = self._first, None
             opens = view is not None
             if view is None:
                 view = await self._engine.follow(self._info.id, self._position)
@@ -311,11 +321,7 @@ class SseReader:
                 self._held = await self._before(view.position)
         except DurableStreamsError:
             return self._finish()  # the client reconnects, and is told why
-        if view.segment is None:
-            return b""
-        if not _is_large(view):
-            return self._from_view(view, opens=opens)
-        return await asyncio.to_thread(self._from_view, view, opens=opens)
+        return b"" if view.segment is None else self._from_view(view, opens=opens)
 
     def _is_cut(self, view: View) -> bool:
         """Whether the first data is the rest of a character, of which the beginning lies before the reader's offset."""
@@ -336,6 +342,10 @@ class SseReader:
 
     def _from_view(self, view: View, *, opens: bool) -> bytes:
         self._position = view.end
+        if view.segment is not None and len(view.segment.data) > LARGE_BYTES:
+            self._has_begun = True
+            self._rest = self._pieces(view, view.segment.data)
+            return self._count(next(self._rest))
         self.finished = view.at_end
         event = b""
         if view.segment is not None:
@@ -345,12 +355,23 @@ class SseReader:
                 return b""  # nothing that can be handed out yet
         return self._chunk(event, up_to_date=view.up_to_date, closed=view.at_end)
 
+    def _pieces(self, view: View, data: bytes) -> Iterator[bytes]:
+        """Yield a data event and its control event in pieces."""
+        if content.holds_text(self._info.content_type):
+            data, self._held = sse.split(self._held + data, final=view.at_end)
+        yield from sse.event_pieces(self._info.content_type, data)
+        self.finished = view.at_end
+        yield self._control(up_to_date=view.up_to_date, closed=view.at_end)
+
     def _chunk(self, event: bytes, *, up_to_date: bool, closed: bool) -> bytes:
-        """Return a data event with its control event, or that alone. The offset is the one before what is held back."""
+        """Return a data event with its control event, or that alone."""
+        return self._count(event + self._control(up_to_date=up_to_date, closed=closed))
+
+    def _control(self, *, up_to_date: bool, closed: bool) -> bytes:
+        """Return a control event. Its offset is the one before what is held back."""
         self._is_behind = not up_to_date
         end = self._position - len(self._held)
-        control = sse.control_event(end, cursor=self._cursor(), up_to_date=up_to_date, closed=closed)
-        return self._count(event + control)
+        return sse.control_event(end, cursor=self._cursor(), up_to_date=up_to_date, closed=closed)
 
     def _cursor(self) -> int:
         return max(self._cursor_floor, caching.interval(time.time()))
@@ -363,10 +384,6 @@ class SseReader:
     def _finish(self) -> bytes:
         self.finished = True
         return b""
-
-
-def _is_large(view: View) -> bool:
-    return view.segment is not None and len(view.segment.data) > LARGE_BYTES
 
 
 def _do_nothing() -> None:

@@ -38,13 +38,16 @@ async def send_response(send: Send, response: Response) -> None:
     Raises:
         OSError: the client takes nothing, or has left.
     """
-    sender = Sender(send)
     start, body = messages_of(response)
-    await sender.send(start)
+    rest = begun(send(start))
+    if rest is not None:
+        await Sender(send).finish(rest)
     if len(response.body) > PIECE_BYTES:
-        await sender.send_body(response.body, more_body=False)
-    else:
-        await sender.send(body)
+        await Sender(send).send_body(response.body, more_body=False)
+        return
+    rest = begun(send(body))
+    if rest is not None:
+        await Sender(send).finish(rest)
 
 
 class Sender:

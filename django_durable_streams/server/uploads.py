@@ -25,14 +25,11 @@ class Upload:
 
     Args:
         found: the request's headers.
-        length: of the body.
-
-    Raises:
-        PayloadTooLarge: that is over the limit.
+        length: of the body, which is not over the limit.
     """
 
     def __init__(self, found: Mapping[bytes, bytes], length: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.body = ArrivingBody(found)
+        self.body = ArrivingBody(found, length)
         self.reply = Reply(loop=loop)
         """The whole body, or why there is none."""
         self._length = length

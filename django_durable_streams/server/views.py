@@ -22,7 +22,7 @@ from ..conf import config
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, IncompleteBody, LengthRequired
 from .atomic import never_atomic
-from .bodies import ArrivingBody, too_slow
+from .bodies import ArrivingBody, admitted_length, too_slow
 from .dispatch import refuse, respond
 from .hosts import script_name
 from .messages import ENDING_SECONDS, EventStream, Header, Request, Response
@@ -68,7 +68,7 @@ class _DjangoRequest(Request):
         return script_name(self._request.META.get("SCRIPT_NAME")) + self._request.path_info
 
     async def read_body(self) -> bytes:
-        arriving = self.arriving = ArrivingBody(self.headers)
+        arriving = self.arriving = ArrivingBody(self.headers, admitted_length(self.headers))
         read = self._reader()
         # Servers have deadlines of their own for a read that waits; what they have none for is one byte after another.
         deadline = time.monotonic() + config().receive_timeout

@@ -1,4 +1,4 @@
-"""Large texts as events: in pieces, and the same as at once."""
+"""Large data as events: in pieces, and the same as at once."""
 
 import pytest
 from hypothesis import example, given
@@ -7,23 +7,28 @@ from hypothesis import strategies as st
 from django_durable_streams.protocol import sse
 from tests.nasty import MIB, texts
 
-lines = st.lists(st.sampled_from(["\n", "\r", "\r\n", " ", "x", "data: ", "é"]), max_size=12).map("".join)
+parts = st.sampled_from(
+    [b"\n", b"\r", b"\r\n", b" ", b"x", b"data: ", "é€😀".encode(), b"\xff", b"\xe2\x82", b"\xf0\x9f"]
+)
+lines = st.lists(parts, max_size=12).map(b"".join)
 
 
-@given(lines, st.integers(1, 4))
-@example("\r\n ", 1)
-@example("\n ", 1)
-@example("\r ", 1)
-@example(" ", 1)
-def test_an_event_is_the_same_however_it_is_taken_apart(text: str, size: int) -> None:
-    whole = sse.data_event("text/plain", text.encode())
+@given(st.sampled_from(["text/plain", "application/json", "application/octet-stream"]), lines, st.integers(2, 5))
+@example("text/plain", b"\r\n ", 2)
+@example("text/plain", b"\n ", 2)
+@example("text/plain", b"\r ", 2)
+@example("text/plain", b" ", 2)
+@example("application/json", b"", 2)
+def test_an_event_is_the_same_however_it_is_taken_apart(kind: str, stored: bytes, size: int) -> None:
+    if kind == "application/json":
+        stored = stored.replace(b"\r", b"") + b"\n"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sse, "PIECE_BYTES", size)
-        assert sse.data_event("text/plain", text.encode()) == whole
+        patch.setattr(sse, "PIECE_BYTES", 3 * size)
+        assert b"".join(sse.event_pieces(kind, stored)) == sse.data_event(kind, stored)
 
 
 @pytest.mark.parametrize(("name", "body"), list(texts(MIB)))
 def test_a_piece_is_no_larger_for_what_is_in_it(name: str, body: bytes) -> None:
-    pieces = list(sse._pieces(body))
-    assert b"".join(pieces) == body
-    assert max(map(len, pieces)) <= sse.PIECE_BYTES + 2
+    pieces = list(sse.event_pieces("text/plain", body))
+    assert b"".join(pieces) == sse.data_event("text/plain", body)
+    assert max(map(len, pieces)) <= 7 * sse.PIECE_BYTES
