@@ -82,16 +82,19 @@ class Applier:
             wait: whether to wait for rows that another transaction holds.
         """
         if not self._pulse.answers:
-            return _away(len(operations))
+            return self._away(len(operations))
         with self.line:
             outcomes = self._try(operations, wait)
             if isinstance(outcomes, Exception) and diagnose(outcomes) is Trouble.AWAY:
                 # The connection may have been dead for long. Nothing was changed, so once more with another one.
                 if not self._reconnect():
-                    return _away(len(operations))
+                    return self._away(len(operations))
                 outcomes = self._try(operations, wait)
             if not isinstance(outcomes, Exception):
                 return outcomes
+            refusal = self._pulse.adviser.refusal(outcomes)
+            if refusal is not None:
+                return [refusal] * len(operations)
             if diagnose(outcomes) is Trouble.BUSY and not connections[self.line.using].features.has_select_for_update:
                 return [LOCKED] * len(operations)  # all of SQLite is, for each of them
             return self._apart(operations, wait)
@@ -133,7 +136,7 @@ class Applier:
             self.line.close()
             return [ServiceUnavailable("The database did not confirm this. Try again.")] * len(operations)
         except (Error, ValueError) as error:
-            if diagnose(error) is Trouble.AWAY:
+            if diagnose(error) in (Trouble.AWAY, Trouble.SETUP):  # another connection may lead to where it is right
                 self.line.close()
             return error
         if commits:
@@ -165,7 +168,7 @@ class Applier:
             if isinstance(outcome, ServiceUnavailable):
                 lost += 1
                 if lost == MOST_LOST or not self._reconnect():
-                    return [*outcomes, *_away(len(operations) - len(outcomes))]
+                    return [*outcomes, *self._away(len(operations) - len(outcomes))]
         return outcomes
 
     def _one(self, operation: Operation, wait: bool) -> object:
@@ -173,6 +176,9 @@ class Applier:
         while isinstance(outcomes := self._try([operation], wait), IntegrityError) and tries < TRIES:
             tries += 1
         return _meaning(outcomes) if isinstance(outcomes, Exception) else outcomes[0]
+
+    def _away(self, count: int) -> list[object]:
+        return [self._pulse.refusal()] * count
 
     def _reconnect(self) -> bool:
         """Connect, if there is no connection; return whether there is one."""
@@ -191,13 +197,9 @@ def _meaning(error: Exception) -> Outcome:
     match diagnose(error):
         case Trouble.BUSY:
             return LOCKED
-        case Trouble.AWAY:
+        case Trouble.AWAY | Trouble.SETUP:
             logger.error("The database could not do this: %s", error)
             return ServiceUnavailable("The database could not do this. Try again.")
         case Trouble.REFUSED:
             logger.warning("The database does not take this: %s", error)
             return BadRequest("The request has something that cannot be stored.")
-
-
-def _away(count: int) -> list[object]:
-    return [ServiceUnavailable("The database does not answer. Try again.")] * count

@@ -32,6 +32,7 @@ from .lane import Receiver, call_in
 from .pulse import Pulse
 from .read_lane import Follow, Look, ReadLane, Survey, View
 from .receivers import ReceiverThread, hears_of_new_streams, send_signals
+from .setup import check_setup
 from .wakeup import Wakeup, make_wakeup
 from .write_lane import WriteLane
 
@@ -183,6 +184,10 @@ class Engine:
             news = [commit for commit in commits if hub.watches(commit.stream_id)]
             if news:
                 call_in(hub.loop, hub.feed, news)
+
+    def check_setup(self) -> None:
+        """Log what has to be set right in the database before streams can be served from it. Asks the database."""
+        check_setup(self.using, self.pulse.adviser)
 
     def end_live_reads(self) -> None:
         """Let all live responses of this process end. Safe to call from any thread, and from a signal handler."""

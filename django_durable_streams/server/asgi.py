@@ -21,7 +21,7 @@ from typing import Any
 from django.apps import apps
 
 from ..conf import config
-from ..engine.engine import running_engines, stop_engines
+from ..engine.engine import engine_for, running_engines, stop_engines
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, PayloadTooLarge, StreamNotFound
 from .coroutines import start
@@ -292,6 +292,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            await asyncio.to_thread(engine_for().check_setup)
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             for engine in running_engines():
