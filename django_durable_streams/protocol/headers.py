@@ -30,6 +30,8 @@ PRODUCER_RECEIVED_SEQ = b"producer-received-seq"
 
 CONTENT_TYPE = b"content-type"
 CONTENT_LENGTH = b"content-length"
+CONTENT_ENCODING = b"content-encoding"
+ACCEPT_ENCODING = b"accept-encoding"
 CACHE_CONTROL = b"cache-control"
 ETAG = b"etag"
 IF_NONE_MATCH = b"if-none-match"
@@ -57,7 +59,7 @@ SINGLE = frozenset(
 )
 """Request headers that mean nothing when they come twice; a doubled one is refused."""
 
-LISTS = {IF_NONE_MATCH: b", ", b"cookie": b"; ", b"x-forwarded-for": b", "}
+LISTS = {IF_NONE_MATCH: b", ", CONTENT_ENCODING: b", ", b"cookie": b"; ", b"x-forwarded-for": b", "}
 """Request headers that may come in several lines, and what joins them."""
 
 MAX_SAFE_INTEGER = 2**53 - 1
@@ -75,6 +77,11 @@ _RFC3339 = re.compile(
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def is_coded(value: str) -> bool:
+    """Whether a `Content-Encoding` says that a body has to be decoded before it is what was meant."""
+    return any(coding.strip(" \t").lower() not in ("", "identity") for coding in value.split(","))
 
 
 def is_true(value: str) -> bool:
