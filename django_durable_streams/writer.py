@@ -20,6 +20,7 @@ from .protocol.errors import DurableStreamsError, ServiceUnavailable, StreamClos
 from .protocol.producers import ProducerClaim
 from .protocol.values import Data, encode
 from .store.operations import Append, Appended, Operation, Result, TakenOver, TakeOver
+from .store.under_test import check_engine
 
 if TYPE_CHECKING:
     from .models.methods import StreamMethods
@@ -341,6 +342,7 @@ class SyncWriter:
         self._using = using
 
     def __enter__(self) -> Self:
+        check_engine(self._using)
         if connections[self._using].in_atomic_block:
             raise RuntimeError("A writer commits by itself: it cannot be used inside transaction.atomic().")
         background.run(self._writer.__aenter__())

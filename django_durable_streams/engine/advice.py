@@ -146,7 +146,9 @@ class Adviser:
         if advice is None:
             return None
         if self._is_news(advice):
-            logger.error("The database cannot be used. %s %s (%s: %s)", advice.answer, advice.action, self._using, error)
+            logger.error(
+                "The database cannot be used. %s %s (%s: %s)", advice.answer, advice.action, self._using, error
+            )
         return ServiceUnavailable(f"{advice.answer} The server's log says what to do.")
 
     def _is_news(self, advice: Advice) -> bool:

@@ -19,7 +19,7 @@ from ..conf import config
 from ..models import Stream
 from ..protocol.errors import ServiceUnavailable
 from ..protocol.offsets import Sentinel
-from ..store import calls
+from ..store import calls, under_test
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
 from ..store.operations import Commit, Operation, Result, Touch
@@ -252,16 +252,21 @@ _also_to_stop: list[Callable[[], None]] = []
 
 
 def engine_for(using: str | None = None) -> Engine:
-    """Return this process's engine for a database: the one that the router has for streams, if none is named."""
+    """Return this process's engine for a database: the one that the router has for streams, if none is named.
+
+    Raises:
+        InvisibleTransaction: a TestCase is running whose transaction it could not see.
+    """
     global _default
     if using is None and _default is not None:
         return _default
     alias = using or router.db_for_write(Stream)
+    under_test.check_engine(alias)
     with _lock:
         engine = _engines.get(alias)
         if engine is None:
             engine = _engines[alias] = Engine(alias)
-        if using is None:
+        if using is None and not under_test.is_under_test():
             _default = engine
     return engine
 

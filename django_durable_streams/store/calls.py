@@ -16,7 +16,7 @@ from .. import clock
 from ..models import Stream
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamNotFound
 from ..protocol.segments import Segment
-from . import joining, lifetime, reading, writing
+from . import joining, lifetime, reading, under_test, writing
 from .batch import Locked, Outcome
 from .cache import SegmentCache
 from .info import StreamInfo
@@ -40,6 +40,7 @@ def apply(operation: Operation, using: str) -> Result:
     Raises:
         DurableStreamsError: the operation was refused; nothing was changed.
     """
+    under_test.check_thread(using)
     with _turn(using):
         outcomes, commits = writing.apply([operation], using)
     _tell_on_commit(commits, using)
@@ -52,6 +53,7 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
     Raises:
         DurableStreamsError: one was refused; nothing was changed.
     """
+    under_test.check_thread(using)
     result: Result | None = None
     whole: Commit | None = None
     with joining.atomic(using):
@@ -115,6 +117,7 @@ def find(path: str, using: str) -> StreamInfo:
     Raises:
         StreamNotFound, StreamGone.
     """
+    under_test.check_thread(using)
     found = reading.find([path], using)[path]
     if isinstance(found, DurableStreamsError):
         raise found
