@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ..protocol import offsets
 from ..protocol.errors import DurableStreamsError
 from ..protocol.producers import ProducerClaim
 
@@ -106,6 +107,11 @@ class Appended:
     duplicate: bool = False
     producer_epoch: int | None = None
     producer_seq: int | None = None
+
+    @property
+    def offset(self) -> str:
+        """The offset after the last byte (`Stream-Next-Offset`)."""
+        return offsets.encode(self.tail)
 
 
 @dataclass(slots=True)
