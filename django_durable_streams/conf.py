@@ -134,7 +134,7 @@ RANGES: Mapping[str, Range] = {
     "SSE_DURATION": Range(0.001, 24 * HOUR),
     "SSE_KEEP_ALIVE": Range(0.001, HOUR),
     # More often than that, looking is all that a process does.
-    "FALLBACK_INTERVAL": Range(0.01, HOUR),
+    "FALLBACK_INTERVAL": Range(0.001, HOUR),
     "WRITE_LANES": Range(1, 64),
     "CACHE_BYTES": Range(0, math.inf),
     "GC_THRESHOLD": Range(0, 2**31 - 1),

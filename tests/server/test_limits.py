@@ -2,6 +2,7 @@ import pytest
 from django.core.asgi import get_asgi_application
 from django.test import override_settings
 
+from django_durable_streams.conf import config
 from django_durable_streams.server.asgi import DurableStreams
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
@@ -123,6 +124,7 @@ async def test_everything_is_marked_not_to_be_sniffed(client: AsgiClient) -> Non
 
 
 async def test_a_queue_that_is_full_says_when_to_come_back(client: AsgiClient) -> None:
-    with override_streams(QUEUE_SIZE=0):
+    with override_streams(QUEUE_SIZE=1):
+        object.__setattr__(config(), "queue_size", 0)  # as if one waited all the time
         reply = await client.request("GET", "a")
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")
