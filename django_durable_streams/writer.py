@@ -25,6 +25,7 @@ from .engine import background
 from .protocol import offsets
 from .protocol.producers import server_producer
 from .protocol.values import Data
+from .store.under_test import check_engine
 
 if TYPE_CHECKING:
     from .models.methods import StreamMethods
@@ -256,6 +257,7 @@ class SyncWriter:
         self._using = using
 
     def __enter__(self) -> Self:
+        check_engine(self._using)
         if connections[self._using].in_atomic_block:
             raise RuntimeError("A writer commits by itself: it cannot be used inside transaction.atomic().")
         background.run(self._writer.core.open())

@@ -18,7 +18,7 @@ from django.db import connections, router
 from ..conf import config
 from ..models import Stream
 from ..protocol.offsets import Sentinel
-from ..store import calls
+from ..store import calls, under_test
 from ..store.after_commit import follow_up
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
@@ -35,6 +35,7 @@ from .pulse import Pulse
 from .read_lane import Follow, Look, ReadLane, Survey, View
 from .receivers import ReceiverThread, hears_of_new_streams, send_signals
 from .renewals import Renewals
+from .setup import check_setup
 from .startup import check_threads
 from .wakeup import Wakeup, make_wakeup
 from .write_lane import WriteLane
@@ -185,6 +186,10 @@ class Engine:
             if news:
                 call_in(hub.loop, hub.feed, news)
 
+    def check_setup(self) -> None:
+        """Log what has to be set right in the database before streams can be served from it. Asks the database."""
+        check_setup(self.using, self.pulse.adviser)
+
     def end_live_reads(self) -> None:
         """Let all who read live now end, and nobody who comes later. Safe to call from any thread."""
         for hub in list(self._hubs.values()):
@@ -248,16 +253,21 @@ _also_to_stop: list[Callable[[], None]] = []
 
 
 def engine_for(using: str | None = None) -> Engine:
-    """Return this process's engine for a database: the one that the router has for streams, if none is named."""
+    """Return this process's engine for a database: the one that the router has for streams, if none is named.
+
+    Raises:
+        InvisibleTransaction: a TestCase is running whose transaction it could not see.
+    """
     global _default
     if using is None and _default is not None:
         return _default
     alias = using or router.db_for_write(Stream)
+    under_test.check_engine(alias)
     with _lock:
         engine = _engines.get(alias)
         if engine is None:
             engine = _engines[alias] = Engine(alias)
-        if using is None:
+        if using is None and not under_test.is_under_test():
             _default = engine
     return engine
 

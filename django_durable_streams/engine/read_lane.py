@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from django.db import Error
 
-from ..protocol.errors import DurableStreamsError, ServiceUnavailable, StreamGone, StreamNotFound
+from ..protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
 from ..protocol.offsets import Sentinel
 from ..protocol.segments import Segment
 from ..store import reading
@@ -115,7 +115,7 @@ class ReadLane(Lane[Task]):
                 # The second time because it may only have been the connection.
                 if (views := self._try(tasks)) is not None or (views := self._try(tasks)) is not None:
                     return views
-        return [ServiceUnavailable("The database does not answer. Try again.")] * len(tasks)
+        return [self._pulse.refusal()] * len(tasks)
 
     def _try(self, tasks: Sequence[Task]) -> Sequence[object] | None:
         if not self._pulse.answers:
@@ -128,9 +128,12 @@ class ReadLane(Lane[Task]):
         try:
             return self._look(tasks)
         except Error as error:
+            self._line.close()
+            refusal = self._pulse.adviser.refusal(error)
+            if refusal is not None:
+                return [refusal] * len(tasks)
             if is_new:
                 logger.error("A look at the database failed: %s", error)
-            self._line.close()
             # It may come back without the last that it had, after a crash or on another machine.
             self._cache.clear()
             return None

@@ -229,6 +229,13 @@ class UnsupportedContentType(DurableStreamsError):
     title = "Content type not supported"
 
 
+class UnsupportedContentEncoding(DurableStreamsError):
+    """The body is compressed, and streams keep bodies as they are sent."""
+
+    status = 415
+    title = "Content coding not supported"
+
+
 class TooManyRequests(DurableStreamsError):
     """The caller has done this too often for now."""
 

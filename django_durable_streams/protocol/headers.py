@@ -35,6 +35,8 @@ CONTENT_LENGTH = b"content-length"
 TRANSFER_ENCODING = b"transfer-encoding"
 UPGRADE = b"upgrade"
 CONNECTION = b"connection"
+CONTENT_ENCODING = b"content-encoding"
+ACCEPT_ENCODING = b"accept-encoding"
 CACHE_CONTROL = b"cache-control"
 ETAG = b"etag"
 IF_NONE_MATCH = b"if-none-match"
@@ -109,6 +111,11 @@ _RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
+
+
+def is_coded(value: str) -> bool:
+    """Whether a `Content-Encoding` says that a body has to be decoded before it is what was meant."""
+    return any(coding.strip(" \t").lower() not in ("", "identity") for coding in value.split(","))
 
 
 def is_true(value: str) -> bool:

@@ -13,6 +13,7 @@ from ..engine.read_lane import Look
 from ..protocol import content, headers
 from ..protocol.errors import DurableStreamsError
 from ..store.operations import Appended, Created
+from ..store.under_test import InvisibleTransaction
 from .coroutines import start
 from .handlers import Handler, handler_for
 from .messages import ANSWERS, ClientDisconnected, EventStream, Request, Response, Work, error_response
@@ -27,6 +28,7 @@ async def respond(request: Request) -> Response | EventStream:
 
     Raises:
         ClientDisconnected: nobody is left to respond to.
+        InvisibleTransaction: a test has asked that should have added StreamsMixin.
     """
     return await _whatever_happens(request, _admit_and_handle(request))
 
@@ -134,7 +136,7 @@ def _takes_long(request: Request, body: bytes) -> bool:
 async def _whatever_happens(request: Request, work: Work) -> Response | EventStream:
     try:
         return _completed(request, await work)
-    except ClientDisconnected:
+    except (ClientDisconnected, InvisibleTransaction):
         raise
     except Exception as error:
         return _failed(request, error)

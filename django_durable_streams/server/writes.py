@@ -9,7 +9,13 @@ from functools import lru_cache
 from .. import clock
 from ..engine import Engine
 from ..protocol import content, headers, offsets, paths
-from ..protocol.errors import DurableStreamsError, EmptyAppend, InvalidHeader, InvalidOffset
+from ..protocol.errors import (
+    DurableStreamsError,
+    EmptyAppend,
+    InvalidHeader,
+    InvalidOffset,
+    UnsupportedContentEncoding,
+)
 from ..protocol.producers import ProducerClaim
 from ..store.operations import Append, Appended, Create, Created, Delete, Done, Fork
 from .messages import CLOSED, Header, Request, Response, stream_headers
@@ -33,6 +39,8 @@ def ask_create(request: Request) -> Create:
 
 def fill_create(request: Request, operation: Create, body: bytes) -> None:
     """Put the initial content into it, or what is wrong with that."""
+    if body:
+        _check_coding(request)
     if not body or operation.content_type is None:
         operation.data = body
     else:
@@ -67,12 +75,30 @@ def fill_append(request: Request, operation: Append, body: bytes) -> None:
         return
     if request.refuse_body is not None:
         raise request.refuse_body()
+    _check_coding(request)
     content_type = operation.content_type = _content_type(request.headers.get(headers.CONTENT_TYPE))
     if content_type is None:
         raise InvalidHeader("Content-Type is missing. It must be the stream's.")
     operation.data = body
     if content.is_json(content_type):
         operation.data, operation.defect = _packed(content.pack, content_type, body)
+
+
+def _check_coding(request: Request) -> None:
+    """See that a body is what it says, and not a compressed one: it would be read as it was sent, by everybody.
+
+    Raises:
+        UnsupportedContentEncoding: it is compressed (415).
+    """
+    if headers.CONTENT_ENCODING not in request.headers:
+        return
+    coding = headers.text(request.headers[headers.CONTENT_ENCODING])
+    if headers.is_coded(coding):
+        raise UnsupportedContentEncoding(
+            f"Content-Encoding is {coding}. Send the body as it is, without a coding, or give the stream the content "
+            "type of compressed data and leave out Content-Encoding.",
+            ((headers.ACCEPT_ENCODING, b"identity"),),
+        )
 
 
 def answer_append(request: Request, engine: Engine, result: Appended) -> Response:

@@ -22,7 +22,7 @@ from ..protocol import text
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, StreamNotFound
 from ..protocol.segments import Segment
 from ..protocol.values import Data, MessageReader
-from . import joining, lifetime, reading, references, writing
+from . import joining, lifetime, reading, references, under_test, writing
 from .after_commit import follow_up
 from .batch import Locked, Outcome, expect
 from .cache import SegmentCache
@@ -49,6 +49,7 @@ def apply(operation: Operation, using: str) -> Result:
     Raises:
         DurableStreamsError: the operation was refused; nothing was changed.
     """
+    under_test.check_thread(using)
     with _turn(using):
         outcomes, commits = writing.apply([operation], using)
     _tell_on_commit(commits, using)
@@ -61,6 +62,7 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
     Raises:
         DurableStreamsError: one was refused; nothing was changed.
     """
+    under_test.check_thread(using)
     result: Result | None = None
     whole: Commit | None = None
     with joining.atomic(using):
@@ -161,6 +163,7 @@ def find(path: str, using: str, stream_id: int | None = None) -> StreamInfo:
     Raises:
         StreamNotFound, StreamGone: also if it is another one that is at the path now.
     """
+    under_test.check_thread(using)
     found = reading.find([path], using)[path]
     if isinstance(found, DurableStreamsError):
         raise found

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import final
 
+from ..protocol import offsets
 from ..protocol.errors import DurableStreamsError
 from ..protocol.producers import ProducerClaim
 
@@ -128,6 +129,11 @@ class Appended:
     duplicate: bool = False
     producer_epoch: int | None = None
     producer_seq: int | None = None
+
+    @property
+    def offset(self) -> str:
+        """The offset after the last byte (`Stream-Next-Offset`)."""
+        return offsets.encode(self.tail)
 
 
 @dataclass(slots=True)
