@@ -49,7 +49,7 @@ async def follow(path: str, offset: str, using: str, timeout: float | None) -> A
         timeout: seconds to wait for the next page before giving up; None waits for ever, 0 not at all.
 
     Raises:
-        InvalidOffset, StreamNotFound, StreamGone, ServiceUnavailable.
+        InvalidOffset, OffsetGone, StreamNotFound, StreamGone, ServiceUnavailable.
     """
     engine = engine_for(using)
     view = await engine.look(path, offsets.decode(offset))
@@ -62,14 +62,10 @@ async def follow(path: str, offset: str, using: str, timeout: float | None) -> A
 
 def follow_in_thread(path: str, offset: str, using: str, timeout: float | None) -> Iterator[Page]:
     """The same for synchronous code. What is there is read in the caller's transaction, and only then is waited."""
-    position = offsets.decode(offset)
-    info = calls.find(path, using)
-    if position is offsets.Sentinel.NOW:
-        start = info.tail
-    else:
-        start = 0 if isinstance(position, offsets.Sentinel) else min(position, info.tail)
-    view = View(info, start, None, info.tail, info.closed)
-    for info, segment in calls.segments(path, start, using, config().page_bytes):
+    found = calls.find(path, using)
+    start = found.locate(offsets.decode(offset))
+    view = View(found, start, None, found.tail, found.closed)
+    for info, segment in calls.segments(path, found.offset(start), using, config().page_bytes):
         view = View(info, view.end, segment, info.tail, info.closed)
         yield _page(view)
     if view.segment is None and view.at_end:
@@ -92,12 +88,12 @@ async def _pages(engine: Engine, view: View, timeout: float | None) -> AsyncGene
             if view.at_end:
                 return
             if not view.up_to_date:
-                view = await engine.follow(info.id, view.end)
+                view = await engine.follow(info, view.end)
                 continue
             watch = await reader.wait(view, timeout)
             if watch is None:
                 return
-            view = watch.view(view.end) or await engine.follow(info.id, view.end)
+            view = watch.view(view.end) or await engine.follow(info, view.end)
     except StreamNotFound:
         return  # deleted meanwhile, or expired
     finally:
@@ -107,7 +103,7 @@ async def _pages(engine: Engine, view: View, timeout: float | None) -> AsyncGene
 def _page(view: View) -> Page:
     kind = view.info.content_type
     messages = list(values.messages(kind, view.segment)) if view.segment is not None else []
-    return Page(messages, offsets.encode(view.end), view.up_to_date, view.at_end)
+    return Page(messages, view.info.token(view.end), view.up_to_date, view.at_end)
 
 
 class _Reader:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypedDict
 from django.db import connections
 
 from .engine import background, engine_for
-from .protocol import content, headers, offsets
+from .protocol import content, headers
 from .protocol.errors import DurableStreamsError, ServiceUnavailable, StreamClosed
 from .protocol.producers import ProducerClaim
 from .protocol.values import Data, encode
@@ -117,7 +117,7 @@ class Writer:
     @property
     def next_offset(self) -> str:
         """The offset behind what the writer has committed."""
-        return offsets.encode(self._stream.tail_position)
+        return self._stream.next_offset
 
     async def __aenter__(self) -> Self:
         self._engine = engine_for(self._using)

@@ -18,7 +18,7 @@ from django.db import connections, router
 from ..conf import config
 from ..models import Stream
 from ..protocol.errors import ServiceUnavailable
-from ..protocol.offsets import Sentinel
+from ..protocol.offsets import Offset, Sentinel
 from ..store import calls
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
@@ -112,17 +112,17 @@ class Engine:
         # A stream always has the same lane, so that its requests keep their order.
         return lanes[0] if len(lanes) == 1 else lanes[crc32(operation.path.encode()) % len(lanes)]
 
-    def look(self, path: str, position: int | Sentinel | None = None) -> Awaitable[View]:
-        """See a stream as it is now and, where a position is given, the page from there.
+    def look(self, path: str, offset: Offset | Sentinel | None = None) -> Awaitable[View]:
+        """See a stream as it is now and, where an offset is given, the page from there.
 
         Raises:
-            StreamNotFound, StreamGone, ServiceUnavailable.
+            OffsetGone, StreamNotFound, StreamGone, ServiceUnavailable.
         """
-        return cast("Awaitable[View]", self._reader.submit(Look(path, position)))
+        return cast("Awaitable[View]", self._reader.submit(Look(path, offset)))
 
-    def follow(self, stream_id: int, position: int | None = None) -> Awaitable[View]:
-        """The same for a stream that is known already, by its id."""
-        return cast("Awaitable[View]", self._reader.submit(Follow(stream_id, position)))
+    def follow(self, info: StreamInfo, position: int) -> Awaitable[View]:
+        """The same for a position of a stream that is known already."""
+        return cast("Awaitable[View]", self._reader.submit(Follow(info.id, info.offset(position))))
 
     def survey(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
         """See which of some streams are still there, in one query."""

@@ -156,7 +156,9 @@ class Watch:
             segment = self.after(position)
             if segment is None:
                 return None
-            control = sse.control_event(segment.end, cursor=cursor, up_to_date=True, closed=self.closed)
+            control = sse.control_event(
+                self.info.token(segment.end), cursor=cursor, up_to_date=True, closed=self.closed
+            )
             event = segment.data_event(self.info.content_type)
             known = self._frames[position, cursor] = event + control, segment.end, self.closed
         return known
@@ -260,7 +262,7 @@ class Hub:
 
     async def _catch_up(self, watch: Watch) -> None:
         try:
-            view = await self._engine.follow(watch.info.id, watch.tail)
+            view = await self._engine.follow(watch.info, watch.tail)
         except DurableStreamsError as error:
             if error.status < 500:
                 watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)

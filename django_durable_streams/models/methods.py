@@ -44,6 +44,9 @@ class StreamMethods(models.Model):
         tail_position: Any
         closed: Any
 
+        @property
+        def next_offset(self) -> str: ...
+
     def append(
         self,
         value: Data,
@@ -139,8 +142,8 @@ class StreamMethods(models.Model):
         from ..store import calls
         from ..store.operations import Create, Fork
 
-        position = offsets.decode(offset) if offset is not None else None
-        if isinstance(position, offsets.Sentinel):
+        cut = offsets.decode(offset) if offset is not None else None
+        if isinstance(cut, offsets.Sentinel):
             raise InvalidOffset("The offset of a fork is one that a stream has returned; leave it out for the tail.")
         return calls.create(
             Create(
@@ -149,7 +152,7 @@ class StreamMethods(models.Model):
                 ttl,
                 expires_at,
                 data=b"" if data is None else encode(self.content_type, data),
-                fork=Fork(self.path, position, sub_offset),
+                fork=Fork(self.path, cut, sub_offset),
             ),
             self._alias(),
         )
@@ -264,10 +267,9 @@ class StreamMethods(models.Model):
     def _segments(self, offset: str) -> Iterator[tuple[StreamInfo, Segment]]:
         from ..store import calls
 
-        position = offsets.decode(offset)
-        if position is offsets.Sentinel.NOW:
+        start = offsets.decode(offset)
+        if start is offsets.Sentinel.NOW:
             return iter(())
-        start = 0 if isinstance(position, offsets.Sentinel) else position
         return calls.segments(self.path, start, self._alias(), config().page_bytes)
 
     def _appends(self, encoded: list[bytes], claims: Iterator[ProducerClaim] | None) -> list[Append]:

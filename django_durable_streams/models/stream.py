@@ -12,7 +12,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ..protocol import content, headers, offsets, paths
+from ..protocol import content, headers, paths
 from ..protocol.errors import InvalidHeader
 from ..protocol.values import encode
 from .fields import ExactCharField
@@ -128,6 +128,9 @@ class Stream(StreamMethods):
     content_type = models.CharField(
         _("content type"), max_length=content.MAX_CONTENT_TYPE_LENGTH, default=content.DEFAULT_CONTENT_TYPE
     )
+    generation = models.PositiveBigIntegerField(
+        _("generation"), default=0, editable=False, help_text=_("What its offsets begin with. See `protocol.offsets`.")
+    )
     tail_position = models.PositiveBigIntegerField(
         _("tail"), db_column="tail", default=0, help_text=_("Position after the last byte, as the data is stored.")
     )
@@ -163,7 +166,9 @@ class Stream(StreamMethods):
         null=True,
         blank=True,
         editable=False,
-        help_text=_("The ranges of other streams that a fork begins with: [stream id, start, end], in order."),
+        help_text=_(
+            "The ranges of other streams that a fork begins with: [stream id, start, end, generation], in order."
+        ),
     )
     deleted_at = models.DateTimeField(_("deleted at"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
@@ -192,4 +197,11 @@ class Stream(StreamMethods):
     @property
     def next_offset(self) -> str:
         """The offset after the last byte (`Stream-Next-Offset`)."""
-        return offsets.encode(self.tail_position)
+        return self.offset_at(self.tail_position)
+
+    def offset_at(self, position: int) -> str:
+        """Return the offset of a position in bytes."""
+        from ..store.info import StreamInfo
+
+        known = {name: getattr(self, name) for name in ("id", "path", "content_type", "generation")}
+        return StreamInfo(**known, fork_position=self.fork_position, lineage=self.lineage).token(position)

@@ -192,6 +192,12 @@ class StreamGone(DurableStreamsError):
     title = "Stream is gone"
 
 
+class OffsetGone(StreamGone):
+    """An offset was handed out for data that is not there: of another stream at this path, or lost with it."""
+
+    title = "Offset is gone"
+
+
 class PayloadTooLarge(DurableStreamsError):
     """The body is over the limit."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 
-from . import content, offsets
+from . import content
 
 KEEP_ALIVE = b":\n\n"
 """A comment, which clients pass over: traffic for proxies that cut idle connections."""
@@ -30,16 +30,16 @@ def data_event(content_type: str, stored: bytes) -> bytes:
     return first + _LINE_BREAK.sub(rb"\ndata:\1\1", stored) + b"\n\n"
 
 
-def control_event(position: int, *, cursor: int | None, up_to_date: bool, closed: bool) -> bytes:
+def control_event(offset: str, *, cursor: int | None, up_to_date: bool, closed: bool) -> bytes:
     """Return the `control` event that follows every `data` event.
 
     Args:
-        position: where the reader goes on, in bytes.
+        offset: where the reader goes on.
         cursor: the cursor of section 10.1; left out once closed, as nobody reconnects.
         up_to_date: nothing more was in the stream.
         closed: nothing more will ever be.
     """
-    fields = f'{{"streamNextOffset":"{offsets.encode(position)}"'
+    fields = f'{{"streamNextOffset":"{offset}"'
     if closed:
         fields += ',"streamClosed":true'
     elif cursor is not None:

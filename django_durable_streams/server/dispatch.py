@@ -121,7 +121,7 @@ async def _handle(request: Request, handler: Handler) -> Response | EventStream:
             await asyncio.to_thread(handler.fill, request, task, request.body)
         else:
             handler.fill(request, task, request.body)
-    value = await (engine.look(task.path, task.position) if isinstance(task, Look) else engine.write(task))
+    value = await (engine.look(task.path, task.offset) if isinstance(task, Look) else engine.write(task))
     outcome = handler.answer(request, engine, value)
     return outcome if isinstance(outcome, ANSWERS) else await outcome
 

@@ -108,7 +108,7 @@ class LongPoll:
                     return view
         finally:
             hub.leave(watch, self)
-        return await self._engine.follow(info.id, position)
+        return await self._engine.follow(info, position)
 
 
 class Step(Enum):
@@ -242,7 +242,7 @@ class SseReader:
 
     async def _fetch(self) -> bytes:
         try:
-            view = await self._engine.follow(self._info.id, self._position)
+            view = await self._engine.follow(self._info, self._position)
         except DurableStreamsError:
             return self._finish()  # the client reconnects, and is told why
         return b"" if view.segment is None else self._from_view(view)
@@ -256,8 +256,8 @@ class SseReader:
         return self._count(view.segment.data_event(self._info.content_type) + control)
 
     def _control(self, *, up_to_date: bool, closed: bool) -> bytes:
-        cursor = self._cursor()
-        return self._count(sse.control_event(self._position, cursor=cursor, up_to_date=up_to_date, closed=closed))
+        cursor, offset = self._cursor(), self._info.token(self._position)
+        return self._count(sse.control_event(offset, cursor=cursor, up_to_date=up_to_date, closed=closed))
 
     def _cursor(self) -> int:
         return max(self._cursor_floor, caching.interval(time.time()))

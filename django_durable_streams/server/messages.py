@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from ..conf import config
-from ..protocol import headers, offsets, paths
+from ..protocol import headers, paths
 from ..protocol.errors import (
     DurableStreamsError,
     InvalidHeader,
@@ -233,11 +233,11 @@ Work = Coroutine[Any, Any, Response | EventStream]
 """What leads to a response, where that has to wait for something."""
 
 
-def stream_headers(content_type: str, tail: int, *, closed: bool) -> list[Header]:
+def stream_headers(content_type: str, next_offset: bytes, *, closed: bool) -> list[Header]:
     """Return the headers that say what a stream is like."""
     found = [
         (headers.CONTENT_TYPE, content_type.encode("latin-1")),
-        (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(tail)),
+        (headers.STREAM_NEXT_OFFSET, next_offset),
     ]
     if closed:
         found.append(CLOSED)

@@ -42,7 +42,8 @@ def fill_create(request: Request, operation: Create, body: bytes) -> None:
 
 def answer_create(request: Request, engine: Engine, result: Created) -> Response:
     """Answer a PUT."""
-    found = [*stream_headers(result.content_type, result.tail, closed=result.closed), _EMPTY]
+    next_offset = offsets.encode_bytes(result.generation, result.tail)
+    found = [*stream_headers(result.content_type, next_offset, closed=result.closed), _EMPTY]
     if result.created:
         found.append((headers.LOCATION, request.url()))
     return Response(201 if result.created else 200, found)
@@ -78,7 +79,7 @@ def fill_append(request: Request, operation: Append, body: bytes) -> None:
 
 def answer_append(request: Request, engine: Engine, result: Appended) -> Response:
     """Answer a POST."""
-    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.tail))]
+    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.generation, result.tail))]
     if result.closed:
         found.append(CLOSED)
     if result.producer_epoch is None:
@@ -149,11 +150,11 @@ def _fork(request: Request) -> Fork | None:
         if token is not None or count is not None:
             raise InvalidHeader("Stream-Fork-Offset and Stream-Fork-Sub-Offset need a Stream-Forked-From.")
         return None
-    position = offsets.decode(token) if token is not None else None
-    if isinstance(position, offsets.Sentinel):
+    cut = offsets.decode(token) if token is not None else None
+    if isinstance(cut, offsets.Sentinel):
         raise InvalidOffset("Stream-Fork-Offset is an offset that the server returned; leave it out for the tail.")
     sub_offset = headers.sub_offset(count) if count is not None else 0
-    return Fork(source, position, sub_offset)
+    return Fork(source, cut, sub_offset)
 
 
 def _wants_closed(request: Request) -> bool:

@@ -58,6 +58,8 @@ class Batch:
         self._gone: dict[str, StreamState] = {}
         self._removed: list[StreamState] = []
         self._softly: list[StreamState] = []
+        # The generations of those whose paths have become free here.
+        self._ended: dict[str, int] = {}
         # How many streams were forked from those that may be removed here.
         self._forks: dict[int, int] = {}
         self._commits: list[Commit] = []
@@ -184,7 +186,7 @@ class Batch:
             return self._fork(operation, operation.fork, state)
         if state is not None:
             return state.confirm(operation)
-        return self._add(operation, StreamState.make(operation, self._now))
+        return self._add(operation, StreamState.make(operation, self._now, self._ended.get(operation.path, 0)))
 
     def _add(self, operation: Create, state: StreamState) -> Outcome:
         if operation.path in self._gone:
@@ -203,16 +205,16 @@ class Batch:
             self._settle()
         if state is not None:
             cut = None
-            if origin is not None and fork.position is not None:
+            if origin is not None and fork.offset is not None:
                 cut = forking.resolve(origin, fork, self._using)
             return state.confirm_fork(operation, origin, cut)
         if source is None:
             if origin is not None:
                 raise SourceGone(f"The stream {fork.source} was deleted; it cannot be forked any more.")
             raise StreamNotFound(f"There is no stream {fork.source} to fork.")
-        outcome = self._add(
-            operation, StreamState.make_fork(operation, source, forking.resolve(source, fork, self._using), self._now)
-        )
+        cut = forking.resolve(source, fork, self._using)
+        after = self._ended.get(operation.path, 0)
+        outcome = self._add(operation, StreamState.make_fork(operation, source, cut, self._now, after))
         # A stream that was made in this batch has no forks but those made here.
         self._forks[source.id] = self._forks.get(source.id, 0) + 1
         return outcome
@@ -224,6 +226,7 @@ class Batch:
             self._softly.append(state)
             return
         self._removed.append(state)
+        self._ended[state.path] = state.generation
         if state.source_id in self._forks:
             self._forks[state.source_id] -= 1
 

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from ..models import Stream
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamNotFound
+from ..protocol.offsets import Offset, Sentinel
 from ..protocol.segments import Segment
 from . import lifetime, reading, writing
 from .batch import Locked, Outcome
@@ -61,11 +62,16 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
                 result = _result(outcome)
             for commit in commits:
                 # Without the data, which would be held until the whole is committed. Readers fetch it page by page.
-                whole = commit if whole is None else replace(commit, start=whole.start, appends=(), ends=[])
+                whole = commit if whole is None else _joined(whole, commit)
         if whole is not None:
             _tell_on_commit([whole], using)
     assert result is None or isinstance(result, Appended)
     return result
+
+
+def _joined(whole: Commit, commit: Commit) -> Commit:
+    before = whole.generation_before
+    return replace(commit, start=whole.start, generation_before=before, appends=(), ends=[])
 
 
 def _result(outcome: Outcome) -> Result:
@@ -121,14 +127,15 @@ def find(path: str, using: str) -> StreamInfo:
     return found
 
 
-def segments(path: str, position: int, using: str, page_bytes: int) -> Iterator[tuple[StreamInfo, Segment]]:
-    """Yield what a stream has past a position, page by page, each with the stream as it was then. Renews its TTL.
+def segments(path: str, offset: Offset | Sentinel, using: str, page_bytes: int) -> Iterator[tuple[StreamInfo, Segment]]:
+    """Yield what a stream has past an offset, page by page, each with the stream as it was then. Renews its TTL.
 
     Raises:
-        StreamNotFound, StreamGone: also in the middle, if the stream is deleted meanwhile.
+        OffsetGone, StreamNotFound, StreamGone: also in the middle, if the stream is deleted meanwhile.
     """
     cache = SegmentCache(0)
     first = find(path, using)
+    position = first.locate(offset)
     if lifetime.needs_touch(first.ttl, first.deadline, timezone.now()):
         apply(Touch(path), using)
     info = first

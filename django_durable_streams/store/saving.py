@@ -22,6 +22,7 @@ def stream_insert(state: StreamState, now: Any, moment: Moment) -> Row:
     return (
         state.path,
         state.content_type,
+        state.generation,
         state.tail,
         0,
         state.closed,
