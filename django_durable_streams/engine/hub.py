@@ -66,6 +66,8 @@ class Watch:
         self.afterwards: list[Callable[[], object]] = []
         """What is left to do for listeners that were told, once all are: those who wait come before it."""
         self.ready: asyncio.Future[None] | None = None
+        self.is_catching_up = False
+        self.is_behind = False
         self.idle_since: float | None = None
         self._frames: dict[tuple[int, int], tuple[bytes, int, bool]] = {}
         self._ring: deque[Segment] = deque()
@@ -222,11 +224,13 @@ class Hub:
         watch = self._watches.get(stream_id)
         if watch is None:
             return
-        segment = Segment(news.start, news.data, news.ends) if news.data else None
-        if segment is None and news.tail > watch.tail:
-            self._spawn(self._catch_up(watch))  # too much to come along: one read for all who wait
-        else:
-            watch.feed(news.start, segment, news.tail, closed=news.closed, removed=news.removed)
+        is_next = (news.generation, news.start) == (watch.info.generation, watch.tail) and not news.removed
+        if is_next and (news.data or news.start == news.tail):
+            segment = Segment(news.start, news.data, news.ends) if news.data else None
+            watch.feed(news.start, segment, news.tail, closed=news.closed)
+        elif news.tail > watch.tail or news.removed or (news.closed and not watch.closed):
+            # What does not join on to what the database has said is only a reason to ask it: once for all who wait.
+            self._catch_up_soon(watch)
 
     def look_again(self) -> None:
         """Look at all watched streams: news may have been lost."""
@@ -259,6 +263,21 @@ class Hub:
             await self.subscriber.subscribe(watch.info.id)
         await self._catch_up(watch)
         watch.ready = None
+
+    def _catch_up_soon(self, watch: Watch) -> None:
+        """Look at a stream, or once more after the look that is under way: however many news there are, one waits."""
+        watch.is_behind = True
+        if not watch.is_catching_up:
+            watch.is_catching_up = True
+            self._spawn(self._catch_up_while_behind(watch))
+
+    async def _catch_up_while_behind(self, watch: Watch) -> None:
+        try:
+            while watch.is_behind:
+                watch.is_behind = False
+                await self._catch_up(watch)
+        finally:
+            watch.is_catching_up = False
 
     async def _catch_up(self, watch: Watch) -> None:
         try:

@@ -1,6 +1,7 @@
 import django.db.models.deletion
 import django.utils.timezone
 import django_durable_streams.models.fields
+import django_durable_streams.models.identity
 from django.db import migrations, models
 
 
@@ -12,6 +13,18 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.CreateModel(
+            name='DatabaseIdentity',
+            fields=[
+                ('id', models.PositiveSmallIntegerField(default=1, editable=False, primary_key=True, serialize=False)),
+                ('value', models.CharField(default=django_durable_streams.models.identity.new_identity, editable=False, max_length=32, verbose_name='value')),
+            ],
+            options={
+                'verbose_name': 'database identity',
+                'verbose_name_plural': 'database identities',
+                'default_permissions': (),
+            },
+        ),
         migrations.CreateModel(
             name='Stream',
             fields=[
