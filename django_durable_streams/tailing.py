@@ -93,7 +93,8 @@ async def _pages(engine: Engine, view: View, timeout: float | None) -> AsyncGene
             watch = await reader.wait(view, timeout)
             if watch is None:
                 return
-            view = watch.view(view.end) or await engine.follow(info, view.end)
+            at_hand = None if watch.removed else watch.view(view.end)
+            view = at_hand or await reader.hub.fetch(watch, view.end)
     except StreamNotFound:
         return  # deleted meanwhile, or expired
     finally:
@@ -110,7 +111,7 @@ class _Reader:
     """A listener in the hub, from the first wait on."""
 
     def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+        self.hub = hub
         self._watch: Watch | None = None
         self._woken = asyncio.Event()
 
@@ -122,19 +123,25 @@ class _Reader:
         """Time passes; the wait has a timeout of its own."""
 
     async def wait(self, view: View, timeout: float | None) -> Watch | None:
-        """Wait for news past a view and return the watch that has them; None if the stream or the time is over."""
+        """Wait for news past a view and return the watch that has them; None if the time is over.
+
+        Where that is removed, the reader has left it: the stream is gone, or has to be looked at once more.
+        """
         if timeout is not None and timeout <= 0:
             return None
         if self._watch is None:
-            self._watch = await self._hub.join(view.info, self)
+            self._watch = await self.hub.join(view.info, self, seen_at=view.seen_at)
         watch = self._watch
         try:
             async with asyncio.timeout(timeout):
-                while not (watch.removed or self._hub.stopping):
+                while not (watch.removed or self.hub.stopping):
                     if watch.tail > view.end or watch.closed:
                         return watch
                     self._woken.clear()
                     await self._woken.wait()
+                if watch.removed:
+                    self.leave()
+                    return watch
         except TimeoutError:
             pass
         return None
@@ -142,4 +149,5 @@ class _Reader:
     def leave(self) -> None:
         """Wait no more."""
         if self._watch is not None:
-            self._hub.leave(self._watch, self)
+            self.hub.leave(self._watch, self)
+            self._watch = None

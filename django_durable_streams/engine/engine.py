@@ -7,6 +7,7 @@ import atexit
 import gc
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from threading import Lock
@@ -39,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 
 Task = Operation | Look
+
+WARNING_SECONDS = 60.0
+"""Time between two warnings that the database has lost commits: it will be so of many streams at a time."""
 
 
 class Engine:
@@ -86,6 +90,7 @@ class Engine:
         self.wakeup = make_wakeup(using)
         self._receivers = ReceiverThread()
         self._stopping = False
+        self._next_warning = 0.0
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
     def post(self, task: Task, receiver: Receiver) -> None:
@@ -183,6 +188,18 @@ class Engine:
             news = [commit for commit in commits if hub.watches(commit.stream_id)]
             if news:
                 call_in(hub.loop, hub.feed, news)
+
+    def went_back(self, info: StreamInfo) -> None:
+        """The database has less of a stream than it had: what was read of any may be lost. Safe to call anywhere."""
+        self.cache.clear()
+        now = time.monotonic()
+        if now >= self._next_warning:
+            self._next_warning = now + WARNING_SECONDS
+            logger.warning(
+                "The database has lost what it had committed to the stream %s, and maybe to others: a standby was "
+                "promoted without it, or a backup restored. Readers look again.",
+                info.path,
+            )
 
     def end_live_reads(self) -> None:
         """Let all live responses of this process end. Safe to call from any thread, and from a signal handler."""

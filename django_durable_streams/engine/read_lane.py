@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -67,6 +68,8 @@ class View:
     closed: bool
     answers: dict[Any, Any] | None = None
     """What a door has made of the view for all who share it."""
+    seen_at: float = 0.0
+    """When the look at the database began, in monotonic seconds."""
 
     @property
     def end(self) -> int:
@@ -137,6 +140,7 @@ class ReadLane(Lane[Task]):
             return None
 
     def _look(self, tasks: Sequence[Task]) -> Sequence[object]:
+        began = time.monotonic()
         paths = [task.path for task in tasks if type(task) is Look]
         ids = {task.stream_id for task in tasks if type(task) is Follow}
         for task in tasks:
@@ -150,9 +154,12 @@ class ReadLane(Lane[Task]):
             if isinstance(task, Survey) or (key := _key(task)) in views:
                 continue
             if isinstance(task, Look):
-                views[key] = _view(by_path[task.path], task.offset)
+                view = _view(by_path[task.path], task.offset)
             else:
-                views[key] = _view(by_id.get(task.stream_id), task.offset, is_known=True)
+                view = _view(by_id.get(task.stream_id), task.offset, is_known=True)
+            if isinstance(view, View):
+                view.seen_at = began
+            views[key] = view
         self._fetch_pages(views)
         return [
             {stream_id: by_id[stream_id] for stream_id in task.stream_ids if stream_id in by_id}

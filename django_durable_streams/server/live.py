@@ -86,10 +86,11 @@ class LongPoll:
 
         Raises:
             StreamNotFound: the stream was deleted or has expired meanwhile.
+            OffsetGone: the database has lost what was before the position.
         """
         hub = self._hub
         info, position = self._view.info, self._position
-        watch = await hub.join(info, self)
+        watch = await hub.join(info, self, seen_at=self._view.seen_at)
         try:
             if not (watch.tail > position or watch.closed or watch.removed or hub.stopping):
                 seconds = config().long_poll_timeout
@@ -108,7 +109,7 @@ class LongPoll:
                     return view
         finally:
             hub.leave(watch, self)
-        return await self._engine.follow(info, position)
+        return await hub.fetch(watch, position)
 
 
 class Step(Enum):
@@ -152,7 +153,8 @@ class SseReader:
 
     async def __aenter__(self) -> SseReader:
         self._hub = self._engine.hub()
-        self._watch = await self._hub.join(self._info, self)
+        seen_at = self._first.seen_at if self._first is not None else 0.0
+        self._watch = await self._hub.join(self._info, self, seen_at=seen_at)
         return self
 
     async def __aexit__(self, *args: object) -> None:
@@ -242,7 +244,7 @@ class SseReader:
 
     async def _fetch(self) -> bytes:
         try:
-            view = await self._engine.follow(self._info, self._position)
+            view = await self._hub.fetch(self._watch, self._position)
         except DurableStreamsError:
             return self._finish()  # the client reconnects, and is told why
         return b"" if view.segment is None else self._from_view(view)
