@@ -22,7 +22,6 @@ from django.db import connections
 from .committing import Ending, StreamCommitter
 from .encoding import encode
 from .engine import background
-from .protocol import offsets
 from .protocol.producers import server_producer
 from .protocol.values import Data
 from .store.under_test import check_engine
@@ -123,7 +122,7 @@ class Writer:
     @property
     def next_offset(self) -> str:
         """The offset behind what the writer has committed."""
-        return offsets.encode(self.core.appender.stream.tail_position)
+        return self.core.appender.stream.next_offset
 
     async def __aenter__(self) -> Self:
         opening = run_coroutine_threadsafe(self.core.open(), background.loop())

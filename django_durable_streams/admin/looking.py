@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from ..models import Chunk, Producer, Stream
 from ..protocol import content, offsets
-from ..protocol.errors import InvalidOffset
+from ..protocol.errors import InvalidOffset, OffsetGone
 from ..protocol.segments import Message
 from ..store import browsing, reading, recent
 from ..store.info import StreamInfo
@@ -85,7 +85,7 @@ class Looking(StreamPages):
             state=state,
             kind=Kind.of(stream.content_type),
             own_bytes=stream.tail_position - (stream.fork_position or 0),
-            fork_offset=None if stream.fork_position is None else offsets.encode(stream.fork_position),
+            fork_offset=None if stream.fork_position is None else stream.offset_at(stream.fork_position),
             chunks=self._count_chunks(stream),
             max_counted=MAX_COUNTED,
             page=page,
@@ -119,9 +119,9 @@ class Looking(StreamPages):
         given = request.GET
         found: list[Message] = []
         if given.get("from"):
-            found = self.messages_after(info, position(given["from"]))
+            found = self.messages_after(info, position(given["from"], info))
         elif given.get("to"):
-            found = self.messages_before(info, position(given["to"]))
+            found = self.messages_before(info, position(given["to"], info))
         return message_page(info, found or self.messages_before(info, info.tail))
 
     def messages_after(self, info: StreamInfo, start: int) -> list[Message]:
@@ -139,7 +139,7 @@ class Looking(StreamPages):
         """Show one message, as much of it as a browser should be given."""
         info, message = self._message(request, stream)
         (whole,) = browsing.whole(info, [message], self.alias)
-        shown = show(whole, stream.content_type, ALONE)
+        shown = show(whole, info, ALONE)
         return self.render(
             request, "message", str(stream), stream=stream, original=stream, message=shown, here=_("Message")
         )
@@ -161,11 +161,11 @@ class Looking(StreamPages):
 
     def _message(self, request: HttpRequest, stream: Stream) -> tuple[StreamInfo, Message]:
         info = self.info(stream)
-        start = position(request.GET.get("from", ""))
-        found = browsing.after(info, start, limit=1, count=1, using=self.alias) if info is not None else []
-        if info is None or not found:
-            raise Http404(_("There is no message at this offset."))
-        return info, found[0]
+        if info is not None:
+            start = position(request.GET.get("from", ""), info)
+            for message in browsing.after(info, start, limit=1, count=1, using=self.alias):
+                return info, message
+        raise Http404(_("There is no message at this offset."))
 
     @of_stream("view")
     def producers_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
@@ -195,24 +195,21 @@ _SUFFIXES = {Kind.JSON: "json", Kind.TEXT: "txt", Kind.BINARY: "bin"}
 
 def message_page(info: StreamInfo, found: Sequence[Message]) -> MessagePage:
     """Return messages as a page shows them."""
-    shown = [show(message, info.content_type, IN_LIST) for message in found]
+    shown = [show(message, info, IN_LIST) for message in found]
     start = found[0].start if found else info.first_position
     end = found[-1].end if found else info.tail
     return MessagePage(shown, start, end, info.tail, start <= info.first_position)
 
 
-def position(token: str) -> int:
-    """Return the position that an offset, or a plain number, stands for.
+def position(token: str, info: StreamInfo) -> int:
+    """Return the position in a stream that an offset, or a plain number, stands for.
 
     Raises:
-        Http404: it is neither.
+        Http404: it is neither, or an offset of another stream.
     """
     if token.isdecimal() and token.isascii() and len(token) <= 16:
         return int(token)
     try:
-        found = offsets.decode(token)
-    except InvalidOffset as error:
+        return info.locate(offsets.decode(token))
+    except (InvalidOffset, OffsetGone) as error:
         raise Http404(str(error)) from error
-    if isinstance(found, offsets.Sentinel):
-        return 0 if found is offsets.Sentinel.START else offsets.BEYOND
-    return found

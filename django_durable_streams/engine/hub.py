@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from .. import clock
 from ..conf import config
 from ..protocol import content, sse, text
-from ..protocol.errors import DurableStreamsError
+from ..protocol.errors import DurableStreamsError, OffsetGone
 from ..protocol.segments import Segment
 from ..store.info import StreamInfo
 from ..store.operations import Commit
@@ -76,12 +76,17 @@ class Watch:
         self.tail = info.tail
         self.closed = info.closed
         self.removed = False
+        """There will be no more news here: the stream is gone, or what was believed of it is not so. Look once more."""
+        self.moved_at = time.monotonic()
+        """When it was last learned that the stream goes further or is closed."""
         self.listeners: set[Listener] = set()
         self.told: dict[Any, Any] = {}
         """What listeners that are told of the same news have in common. Empty again once all are told."""
         self.afterwards: list[Callable[[], object]] = []
         """What is left to do for listeners that were told, once all are: those who wait come before it."""
         self.ready: asyncio.Future[None] | None = None
+        self.is_catching_up = False
+        self.is_behind = False
         self.idle_since: float | None = None
         self._frames: dict[tuple[int, int, bytes], Frame] = {}
         self._ring: deque[Segment] = deque()
@@ -107,6 +112,7 @@ class Watch:
             self.tail = tail
         elif not (closed and not self.closed) and not removed:
             return
+        self.moved_at = time.monotonic()
         self.closed = self.closed or closed
         self.removed = self.removed or removed
         self._frames.clear()
@@ -114,6 +120,28 @@ class Watch:
         self._views.clear()
         self.told.clear()
         self._notify(list(self.listeners))
+
+    def is_ahead_of(self, info: StreamInfo, seen_at: float) -> bool:
+        """Whether more is believed here than a look at the database has shown that began at a (monotonic) time.
+
+        What was known before it began had been committed by then. So the database has lost it since.
+        """
+        if info.generation != self.info.generation:
+            return True
+        return self.moved_at < seen_at and (info.tail < self.tail or (self.closed and not info.closed))
+
+    def agrees(self, start: int, segment: Segment | None, tail: int, *, closed: bool) -> bool | None:
+        """Whether a commit goes with what is believed here; None where that cannot be told from what is at hand."""
+        if start >= self.tail:
+            return True  # it is new
+        if tail > self.tail or (closed and tail < self.tail):
+            return False  # a commit is seen whole or not at all, and nothing comes after a close
+        if segment is None:
+            return True if start == tail else None
+        for known in reversed(self._ring):
+            if known.start <= start and tail <= known.end:
+                return known.data[start - known.start : tail - known.start] == segment.data
+        return None
 
     def _notify(self, listeners: list[Listener]) -> None:
         """Tell listeners, some at a time: a loop may hold back what was written until its turn is over."""
@@ -176,8 +204,8 @@ class Watch:
             event, rest = segment.data_event(kind, held, final=self.closed)
             is_cut = text.is_cut(segment.data) and content.holds_text(kind)
             if event:
-                end = segment.end - len(rest)
-                event += sse.control_event(end, cursor=cursor, up_to_date=True, closed=self.closed)
+                offset = self.info.token(segment.end - len(rest))
+                event += sse.control_event(offset, cursor=cursor, up_to_date=True, closed=self.closed)
             known = self._frames[position, cursor, held] = Frame(event, segment.end, rest, self.closed, is_cut)
         return known
 
@@ -198,13 +226,19 @@ class Hub:
         """Whether a stream is waited on here. Safe to ask from any thread."""
         return stream_id in self._watches
 
-    async def join(self, info: StreamInfo, listener: Listener, servers: Sequence[RunningServer] = ()) -> Watch:
+    async def join(
+        self, info: StreamInfo, listener: Listener, servers: Sequence[RunningServer] = (), *, seen_at: float = 0.0
+    ) -> Watch:
         """Register a listener on a stream; when this returns, the watch is at least as new as the call.
 
         Args:
             servers: which servers it depends on, beyond those of the event loop. It is stopped when one of them ends.
+            seen_at: when the look at the database began that has shown `info`, in monotonic seconds.
         """
         watch = self._watches.get(info.id)
+        if watch is not None and (watch.removed or watch.is_ahead_of(info, seen_at)):
+            self._take_back(watch)
+            watch = None
         if watch is None:
             watch = self._watches[info.id] = Watch(info)
             watch.ready = asyncio.ensure_future(self._start(watch))
@@ -235,7 +269,8 @@ class Hub:
             watch = self._watches.get(commit.stream_id)
             if watch is not None:
                 segment = Segment(commit.start, commit.data(), commit.ends) if commit.appends else None
-                watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
+                if commit.removed or self._check(watch, commit.start, segment, commit.tail, closed=commit.closed):
+                    watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
 
     def receive(self, stream_id: int, news: News) -> None:
         """Take in what another process, or this one, has committed."""
@@ -243,10 +278,56 @@ class Hub:
         if watch is None:
             return
         segment = Segment(news.start, news.data, news.ends) if news.data else None
-        if segment is None and news.tail > watch.tail:
-            self._spawn(self._catch_up(watch))  # too much to come along: one read for all who wait
-        else:
-            watch.feed(news.start, segment, news.tail, closed=news.closed, removed=news.removed)
+        if news.generation == watch.info.generation and not news.removed:
+            if news.start == watch.tail and (segment is not None or news.start == news.tail):
+                watch.feed(news.start, segment, news.tail, closed=news.closed)
+                return
+            if news.tail <= watch.tail and watch.closed >= news.closed:
+                self._check(watch, news.start, segment, news.tail, closed=news.closed)
+                return
+        # What does not join on to what the database has said is only a reason to ask it: once for all who wait.
+        self._catch_up_soon(watch)
+
+    def _check(self, watch: Watch, start: int, segment: Segment | None, tail: int, *, closed: bool) -> bool:
+        """Return whether a commit goes with what is believed of its stream. If not, that is taken back."""
+        agrees = watch.agrees(start, segment, tail, closed=closed)
+        if agrees is False:
+            self._take_back(watch)
+        elif agrees is None:
+            self._catch_up_soon(watch)  # it comes late, or the log has gone back
+        return agrees is not False
+
+    def _take_back(self, watch: Watch) -> None:
+        """End a watch that believes in what the database does not have, or not any more.
+
+        That happens where a standby without the last commits is promoted, or a backup restored. Whoever waits looks
+        once more, and is told if that has met the offset it is at. What comes next begins with what is there.
+        """
+        stream_id = watch.info.id
+        if self._watches.get(stream_id) is watch:
+            del self._watches[stream_id]
+            if self.subscriber is not None:
+                self.subscriber.unsubscribe(stream_id)
+        if not watch.removed:
+            self._engine.went_back(watch.info)
+            watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
+
+    async def fetch(self, watch: Watch, position: int) -> View:
+        """Return what lies past a position, for a reader for whom the watch has not got it at hand.
+
+        Raises:
+            OffsetGone: the database has lost what was before the position.
+            StreamNotFound, StreamGone, ServiceUnavailable.
+        """
+        began = time.monotonic()
+        try:
+            view = await self._engine.follow(watch.info, position)
+        except OffsetGone:
+            self._take_back(watch)
+            raise
+        if watch.is_ahead_of(view.info, began):
+            self._take_back(watch)
+        return view
 
     def look_again(self) -> None:
         """Look at all watched streams: news may have been lost."""
@@ -279,9 +360,26 @@ class Hub:
         await self._catch_up(watch)
         watch.ready = None
 
+    def _catch_up_soon(self, watch: Watch) -> None:
+        """Look at a stream, or once more after the look that is under way: however many news there are, one waits."""
+        watch.is_behind = True
+        if not watch.is_catching_up:
+            watch.is_catching_up = True
+            self._spawn(self._catch_up_while_behind(watch))
+
+    async def _catch_up_while_behind(self, watch: Watch) -> None:
+        try:
+            while watch.is_behind:
+                watch.is_behind = False
+                await self._catch_up(watch)
+        finally:
+            watch.is_catching_up = False
+
     async def _catch_up(self, watch: Watch) -> None:
         try:
-            view = await self._engine.follow(watch.info.id, watch.tail)
+            view = await self.fetch(watch, watch.tail)
+        except OffsetGone:
+            return
         except DurableStreamsError as error:
             if error.status < 500:
                 watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
@@ -312,6 +410,7 @@ class Hub:
     async def _survey(self) -> None:
         # Those of now: one that comes while the look is under way is not in it, and yet is there.
         watches = list(self._watches.values())
+        began = time.monotonic()
         infos = await self._engine.survey(tuple(watch.info.id for watch in watches))
         todo: list[Coroutine[Any, Any, None]] = []
         for watch in watches:
@@ -319,7 +418,10 @@ class Hub:
             if info is None:
                 watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
                 continue
-            if info.tail > watch.tail or info.closed != watch.closed:
+            if watch.is_ahead_of(info, began):
+                self._take_back(watch)
+                continue
+            if info.tail > watch.tail or (info.closed and not watch.closed):
                 todo.append(self._catch_up(watch))
             if watch.listeners and _is_running_out(info):
                 self._engine.renew(info)

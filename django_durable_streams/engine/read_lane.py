@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.db import Error
 
-from ..protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
-from ..protocol.offsets import Sentinel
+from ..protocol.errors import DurableStreamsError, OffsetGone, StreamGone, StreamNotFound
+from ..protocol.offsets import Offset, Sentinel
 from ..protocol.segments import Segment
 from ..store import reading
 from ..store.cache import SegmentCache
@@ -30,18 +31,21 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Look:
-    """See what a stream is like now. With `position`, also fetch a page from there."""
+    """See what a stream is like now. With `offset`, also fetch a page from there."""
 
     path: str
-    position: int | Sentinel | None = None
+    offset: Offset | Sentinel | None = None
 
 
 @dataclass(slots=True)
 class Follow:
-    """Fetch the page of a stream that is already known, by its id: for readers that stay with it."""
+    """Fetch a page of a stream that is already known, by its id: for readers that stay with it.
+
+    They have been at `offset`. Where that is none of the stream's any more, the database has lost something.
+    """
 
     stream_id: int
-    position: int | None = None
+    offset: Offset
 
 
 @dataclass(slots=True)
@@ -65,6 +69,8 @@ class View:
     closed: bool
     answers: dict[Any, Any] | None = None
     """What a door has made of the view for all who share it."""
+    seen_at: float = 0.0
+    """When the look at the database began, in monotonic seconds."""
 
     @property
     def end(self) -> int:
@@ -139,6 +145,7 @@ class ReadLane(Lane[Task]):
             return None
 
     def _look(self, tasks: Sequence[Task]) -> Sequence[object]:
+        began = time.monotonic()
         paths = [task.path for task in tasks if type(task) is Look]
         ids = {task.stream_id for task in tasks if type(task) is Follow}
         for task in tasks:
@@ -151,9 +158,13 @@ class ReadLane(Lane[Task]):
         for task in tasks:
             if isinstance(task, Survey) or (key := _key(task)) in views:
                 continue
-            views[key] = _view(
-                by_path[task.path] if isinstance(task, Look) else by_id.get(task.stream_id), task.position
-            )
+            if isinstance(task, Look):
+                view = _view(by_path[task.path], task.offset)
+            else:
+                view = _view(by_id.get(task.stream_id), task.offset, is_known=True)
+            if isinstance(view, View):
+                view.seen_at = began
+            views[key] = view
         self._fetch_pages(views)
         return [
             {stream_id: by_id[stream_id] for stream_id in task.stream_ids if stream_id in by_id}
@@ -183,24 +194,29 @@ class ReadLane(Lane[Task]):
                 views[key] = StreamNotFound("The stream was deleted.")
 
 
-Key = tuple[str | int, int | Sentinel | None]
+Key = tuple[str | int, Offset | Sentinel | None]
 
 
 def _key(task: Look | Follow) -> Key:
-    return (task.path if isinstance(task, Look) else task.stream_id), task.position
+    return (task.path if isinstance(task, Look) else task.stream_id), task.offset
 
 
-def _view(info: StreamInfo | DurableStreamsError | None, position: int | Sentinel | None) -> View | DurableStreamsError:
-    """Place a position in a stream. One past the tail is the tail: nothing that it stands for exists."""
+def _view(
+    info: StreamInfo | DurableStreamsError | None, offset: Offset | Sentinel | None, *, is_known: bool = False
+) -> View | DurableStreamsError:
+    """Place an offset in a stream. `is_known`: the reader has been there."""
     if info is None:
         return StreamNotFound("The stream was deleted or has expired.")
     if isinstance(info, DurableStreamsError):
         return info
-    if position is None or position is Sentinel.NOW:
+    if offset is None:
         return View(info, info.tail, None, info.tail, info.closed)
-    if position is Sentinel.START:
-        return View(info, info.first_position, None, info.tail, info.closed)
-    assert isinstance(position, int)
+    try:
+        position = info.locate(offset)
+    except OffsetGone as error:
+        return error
+    if is_known and info.offset(position) != offset:
+        return OffsetGone("The stream has lost its last data. Read from -1.")
     if position < info.first_position:
         return StreamGone("The data at this offset is not retained any more. Read from -1.")
-    return View(info, min(position, info.tail), None, info.tail, info.closed)
+    return View(info, position, None, info.tail, info.closed)

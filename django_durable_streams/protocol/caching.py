@@ -84,16 +84,16 @@ def _floor(client_cursor: str | None, current: int) -> int:
     return sent + max(1, -(-random.randint(1, MAX_JITTER) // CURSOR_INTERVAL))
 
 
-def etag(identity: int, start: int, end: int, closed: bool) -> bytes:
+def etag(generation: int, start: int, end: int, closed: bool) -> bytes:
     """Return the entity tag of a read.
 
     Args:
-        identity: the stream's number, never used again, so that a stream made anew at a path has tags of its own.
+        generation: the stream's, so that a stream made anew at a path has tags of its own.
         start: position that the read starts from, in bytes.
         end: position after what it returns.
         closed: the response says that the stream is closed (section 10.1, "ETag and Stream Closure").
     """
-    return b'"%x:%x:%x%s"' % (identity, start, end, b":c" if closed else b"")
+    return b'"%x:%x:%x%s"' % (generation, start, end, b":c" if closed else b"")
 
 
 def matches(if_none_match: str, tag: bytes) -> bool:

@@ -208,6 +208,12 @@ class StreamGone(DurableStreamsError):
     title = "Stream is gone"
 
 
+class OffsetGone(StreamGone):
+    """An offset was handed out for data that is not there: of another stream at this path, or lost with it."""
+
+    title = "Offset is gone"
+
+
 class LengthRequired(DurableStreamsError):
     """The body has no `Content-Length`, and this deployment cannot read it without one."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator
 
-from . import content, offsets, text
+from . import content, text
 
 KEEP_ALIVE = b":\n\n"
 """A comment, which clients pass over: traffic for proxies that cut idle connections."""
@@ -87,16 +87,16 @@ def _pieces(stored: bytes) -> Iterator[bytes]:
         start = end
 
 
-def control_event(position: int, *, cursor: int | None, up_to_date: bool, closed: bool) -> bytes:
+def control_event(offset: str, *, cursor: int | None, up_to_date: bool, closed: bool) -> bytes:
     """Return the `control` event that follows every `data` event.
 
     Args:
-        position: where the reader goes on, in bytes.
+        offset: where the reader goes on.
         cursor: the cursor of section 10.1; left out once closed, as nobody reconnects.
         up_to_date: nothing more was in the stream.
         closed: nothing more will ever be.
     """
-    fields = f'{{"streamNextOffset":"{offsets.encode(position)}"'
+    fields = f'{{"streamNextOffset":"{offset}"'
     if closed:
         fields += ',"streamClosed":true'
     elif cursor is not None:

@@ -123,7 +123,7 @@ async def _handle(request: Request, handler: Handler) -> Response | EventStream:
         finally:
             if request.arriving is not None:
                 request.arriving.release()
-    value = await (engine.look(task.path, task.position) if isinstance(task, Look) else engine.write(task))
+    value = await (engine.look(task.path, task.offset) if isinstance(task, Look) else engine.write(task))
     outcome = handler.answer(request, engine, value)
     return outcome if isinstance(outcome, ANSWERS) else await outcome
 

@@ -113,12 +113,13 @@ class LongPoll:
 
         Raises:
             StreamNotFound: the stream was deleted or has expired meanwhile.
+            OffsetGone: the database has lost what was before the position.
         """
         hub = self._hub
         info, position = self._view.info, self._position
         # Under WSGI the server is none of the event loop's: it waits further up, in the thread of the request.
         servers = () if self._lasting else await sync_to_async(servers_of_thread)()
-        watch = await hub.join(info, self, servers)
+        watch = await hub.join(info, self, servers, seen_at=self._view.seen_at)
         try:
             if not (watch.tail > position or watch.closed or watch.removed or self._stopped):
                 seconds = config().long_poll_timeout
@@ -137,7 +138,7 @@ class LongPoll:
                     return view
         finally:
             hub.leave(watch, self)
-        return await self._engine.follow(info.id, position)
+        return await hub.fetch(watch, position)
 
 
 class Step(Enum):
@@ -193,8 +194,9 @@ class SseReader:
 
     async def __aenter__(self) -> SseReader:
         self._hub = self._engine.hub()
+        seen_at = self._first.seen_at if self._first is not None else 0.0
         try:
-            self._watch = await self._hub.join(self._info, self)
+            self._watch = await self._hub.join(self._info, self, seen_at=seen_at)
         except BaseException:
             self._place.release()
             raise
@@ -316,7 +318,7 @@ class SseReader:
             view, self._first = self._first, None
             opens = view is not None
             if view is None:
-                view = await self._engine.follow(self._info.id, self._position)
+                view = await self._hub.fetch(self._watch, self._position)
             if self._is_cut(view):
                 self._held = await self._before(view.position)
         except DurableStreamsError:
@@ -337,7 +339,7 @@ class SseReader:
     async def _before(self, position: int) -> bytes:
         """Return the bytes before a position that begin a character."""
         start = max(position - text.MAX_HELD, self._info.first_position)
-        segment = (await self._engine.follow(self._info.id, start)).segment
+        segment = (await self._engine.follow(self._info, start)).segment
         return b"" if segment is None else segment.held_before(position)
 
     def _from_view(self, view: View, *, opens: bool) -> bytes:
@@ -370,8 +372,8 @@ class SseReader:
     def _control(self, *, up_to_date: bool, closed: bool) -> bytes:
         """Return a control event. Its offset is the one before what is held back."""
         self._is_behind = not up_to_date
-        end = self._position - len(self._held)
-        return sse.control_event(end, cursor=self._cursor(), up_to_date=up_to_date, closed=closed)
+        offset = self._info.token(self._position - len(self._held))
+        return sse.control_event(offset, cursor=self._cursor(), up_to_date=up_to_date, closed=closed)
 
     def _cursor(self) -> int:
         return max(self._cursor_floor, caching.interval(time.time()))

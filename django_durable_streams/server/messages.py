@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
-from ..protocol import headers, offsets, paths
+from ..protocol import headers, paths
 from ..protocol.caching import Caching
 from ..protocol.errors import (
     DurableStreamsError,
@@ -272,11 +272,11 @@ Work = Coroutine[Any, Any, Response | EventStream]
 """What leads to a response, where that has to wait for something."""
 
 
-def stream_headers(content_type: str, tail: int, *, closed: bool) -> list[Header]:
+def stream_headers(content_type: str, next_offset: bytes, *, closed: bool) -> list[Header]:
     """Return the headers that say what a stream is like."""
     found = [
         (headers.CONTENT_TYPE, content_type.encode("latin-1")),
-        (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(tail)),
+        (headers.STREAM_NEXT_OFFSET, next_offset),
     ]
     if closed:
         found.append(CLOSED)

@@ -37,7 +37,7 @@ def ask_head(request: Request) -> Look:
 def answer_head(request: Request, engine: Engine, view: View) -> Response:
     """Answer a HEAD."""
     info = view.info
-    found = stream_headers(info.content_type, info.tail, closed=info.closed)
+    found = stream_headers(info.content_type, info.header(info.tail), closed=info.closed)
     if info.ttl is not None:
         found.append((headers.STREAM_TTL, b"%d" % info.ttl))
     if info.expires_at is not None:
@@ -113,7 +113,7 @@ def _page_answer(view: View, kind: _Answer) -> Response:
 
 
 def _etag(view: View) -> bytes:
-    return caching.etag(view.info.id, view.position, view.end, view.at_end)
+    return caching.etag(view.info.generation, view.position, view.end, view.at_end)
 
 
 def _shared(view: View, key: Key, make: Callable[[View, Key], Response]) -> Response:
@@ -209,7 +209,7 @@ def _events(request: Request, view: View, engine: Engine) -> EventStream:
 
 
 def _position_headers(view: View) -> list[Header]:
-    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(view.end))]
+    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, view.info.header(view.end))]
     if view.up_to_date:
         found.append(_UP_TO_DATE)
         if view.closed:

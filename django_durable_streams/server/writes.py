@@ -8,12 +8,11 @@ from functools import lru_cache
 
 from .. import clock
 from ..engine import Engine
-from ..protocol import content, headers, offsets, paths
+from ..protocol import arguments, content, headers, offsets, paths
 from ..protocol.errors import (
     DurableStreamsError,
     EmptyAppend,
     InvalidHeader,
-    InvalidOffset,
     UnsupportedContentEncoding,
 )
 from ..protocol.producers import ProducerClaim
@@ -49,7 +48,8 @@ def fill_create(request: Request, operation: Create, body: bytes) -> None:
 
 def answer_create(request: Request, engine: Engine, result: Created) -> Response:
     """Answer a PUT."""
-    found = [*stream_headers(result.content_type, result.tail, closed=result.closed), _EMPTY]
+    next_offset = offsets.encode_bytes(result.generation, result.tail)
+    found = [*stream_headers(result.content_type, next_offset, closed=result.closed), _EMPTY]
     if result.created:
         found.append((headers.LOCATION, request.url()))
     return Response(201 if result.created else 200, found)
@@ -103,7 +103,7 @@ def _check_coding(request: Request) -> None:
 
 def answer_append(request: Request, engine: Engine, result: Appended) -> Response:
     """Answer a POST."""
-    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.tail))]
+    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.generation, result.tail))]
     if result.closed:
         found.append(CLOSED)
     if result.producer_epoch is None:
@@ -174,11 +174,9 @@ def _fork(request: Request) -> Fork | None:
         if token is not None or count is not None:
             raise InvalidHeader("Stream-Fork-Offset and Stream-Fork-Sub-Offset need a Stream-Forked-From.")
         return None
-    position = offsets.decode(token) if token is not None else None
-    if isinstance(position, offsets.Sentinel):
-        raise InvalidOffset("Stream-Fork-Offset is an offset that the server returned; leave it out for the tail.")
+    cut = arguments.fork_offset(token, "Stream-Fork-Offset")
     sub_offset = headers.sub_offset(count) if count is not None else 0
-    return Fork(source, position, sub_offset)
+    return Fork(source, cut, sub_offset)
 
 
 def _wants_closed(request: Request) -> bool:

@@ -20,6 +20,7 @@ from ..models import Stream
 from ..models.methods import StreamMethods
 from ..protocol import text
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, StreamNotFound
+from ..protocol.offsets import Offset, Sentinel
 from ..protocol.segments import Segment
 from ..protocol.values import Data, MessageReader
 from . import joining, lifetime, reading, references, under_test, writing
@@ -72,11 +73,16 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
                 result = _result(outcome)
             for commit in commits:
                 # Without the data, which would be held until the whole is committed. Readers fetch it page by page.
-                whole = commit if whole is None else replace(commit, start=whole.start, appends=(), ends=[])
+                whole = commit if whole is None else _joined(whole, commit)
         if whole is not None:
             _tell_on_commit([whole], using)
     assert result is None or isinstance(result, Appended)
     return result
+
+
+def _joined(whole: Commit, commit: Commit) -> Commit:
+    before = whole.generation_before
+    return replace(commit, start=whole.start, generation_before=before, appends=(), ends=[])
 
 
 def delete(streams: Sequence[StreamMethods], using: str, *, all_there: bool = False) -> tuple[int, dict[str, int]]:
@@ -204,13 +210,14 @@ class Page(NamedTuple):
     """Has what was read and is held back."""
 
 
-def pages(path: str, stream_id: int, position: int, using: str, page_bytes: int) -> Iterator[Page]:
-    """Yield what a stream has past a position, page by page. Renews its TTL.
+def pages(path: str, stream_id: int, offset: Offset | Sentinel, using: str, page_bytes: int) -> Iterator[Page]:
+    """Yield what a stream has past an offset, page by page. Renews its TTL.
 
     Raises:
-        StreamNotFound, StreamGone: also in the middle, if the stream is deleted meanwhile.
+        OffsetGone, StreamNotFound, StreamGone: also in the middle, if the stream is deleted meanwhile.
     """
     info = find(path, using, stream_id)
+    position = info.locate(offset)
     renew(info, using)
     reader: MessageReader | None = None
     while position < info.tail:

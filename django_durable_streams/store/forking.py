@@ -21,9 +21,9 @@ def resolve(source: StreamState, fork: Fork, using: str) -> int:
     Raises:
         OffsetOutOfRange: past the tail, inside a JSON message, or past the append that the sub-offset leads into.
     """
-    position = source.tail if fork.position is None else fork.position
-    if position > source.tail:
-        raise OffsetOutOfRange("Stream-Fork-Offset lies past the end of the source.")
+    position = source.tail if fork.offset is None else source.info().find(fork.offset)
+    if position is None:
+        raise OffsetOutOfRange("Stream-Fork-Offset lies past the end of the source, or is of another stream.")
     is_json = content.is_json(source.content_type)
     if not fork.sub_offset and (not is_json or position in (0, source.tail)):
         return position
@@ -58,7 +58,7 @@ def _append_at(source: StreamState, position: int, using: str) -> Segment | None
 def lineage(source: StreamState, cut: int) -> list[list[int]]:
     """Return the ranges that a fork begins with, flat, however long the chain of its sources is."""
     return [
-        [piece.owner, piece.start, min(piece.end, cut)]
+        [piece.owner, piece.start, min(piece.end, cut), piece.generation]
         for piece in source.info().pieces()
         if piece.start < min(piece.end, cut)
     ]

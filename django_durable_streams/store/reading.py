@@ -146,6 +146,10 @@ def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
     for piece, position in _overlapping(request):
         limit = position + request.limit
         known = cache.get(piece.owner, position)
+        if known is not None and known.end > piece.end and piece.owner == request.info.id:
+            # The stream ends before it: the log has gone back, and whatever else was read of it may be lost too.
+            cache.clear()
+            known = None
         if known is None:
             yield _Gap(piece.owner, position, position, limit)
         elif not known.full and known.end < min(piece.end, limit):

@@ -99,4 +99,14 @@ def _remove(query: StreamQuerySet, moment: datetime) -> None:
 def _removal(stream: Stream) -> Commit:
     path = stream.path or ""
     tail = stream.tail_position
-    return Commit(stream.pk, path, stream.content_type, tail, tail, stream.closed, removed=True, expired=True)
+    return Commit(
+        stream.pk,
+        path,
+        stream.content_type,
+        tail,
+        tail,
+        stream.closed,
+        removed=True,
+        expired=True,
+        generation=stream.generation,
+    )

@@ -109,9 +109,9 @@ def test_a_page_of_a_listed_origin_writes_and_reads_with_the_session(
     token = {"X-CSRFToken": ""}
     assert send(page, "PUT", url, **text, **token, **TRACING)[0] == 201
     status, offset, _ = send(page, "POST", url, "hello", **text, **token, **TRACING, **{"stream-seq": "1"})
-    assert (status, offset) == (204, "0000000000000000_0000000000000005")
+    assert (status, offset.partition("_")[2]) == (204, "0000000000000005")
     status, offset, body = send(page, "GET", url, **TRACING, **{"if-none-match": '"x"', "last-event-id": "1"})
-    assert (status, offset, body) == (200, "0000000000000000_0000000000000005", "hello")
+    assert (status, offset.partition("_")[2], body) == (200, "0000000000000005", "hello")
     event = page.evaluate(
         """url => new Promise(done => {
             const events = new EventSource(url + "?offset=-1&live=sse", {withCredentials: true});

@@ -5,10 +5,7 @@ from django.utils import timezone
 
 from tests.asgi_client import AsgiClient, Reply
 from tests.overriding import override_streams
-
-
-def token(position: int) -> str:
-    return f"0000000000000000_{position:016d}"
+from tests.tokens import token
 
 
 async def test_a_read_without_an_offset_begins_at_the_start(client: AsgiClient) -> None:
@@ -20,9 +17,9 @@ async def test_a_read_without_an_offset_begins_at_the_start(client: AsgiClient) 
         assert "stream-closed" not in reply.headers
 
 
-async def test_a_read_at_the_tail_or_past_it_is_empty(client: AsgiClient) -> None:
+async def test_a_read_at_the_tail_or_one_past_it_is_empty(client: AsgiClient) -> None:
     await client.create("a", b"abc")
-    for position in (3, 99, 9999999999999999):
+    for position in (3, 4):
         reply = await client.get(f"a?offset={token(position)}")
         assert (reply.status, reply.body, reply.offset) == (200, b"", token(3))
         assert reply.headers["stream-up-to-date"] == "true"

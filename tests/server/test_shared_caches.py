@@ -9,6 +9,7 @@ from tests.asgi_client import AsgiClient, Reply
 from tests.http_cache import HttpCache
 from tests.overriding import override_streams
 from tests.server.waiting import until, watched
+from tests.tokens import token
 
 ZERO = "0000000000000000_0000000000000000"
 PUBLIC = override_streams(CACHE_SCOPE="public", LONG_POLL_TIMEOUT=0.05, FALLBACK_INTERVAL=0.02)
@@ -83,7 +84,7 @@ async def test_nothing_from_now_on_is_stored(client: AsgiClient, offset: str, li
         assert "etag" not in headers
 
 
-@pytest.mark.parametrize("offset", ["-1", ZERO, "0000000000000000_0000000000000003"])
+@pytest.mark.parametrize("offset", ["-1", ZERO, token(3)])
 @PUBLIC
 async def test_event_streams_are_asked_for_each_time(client: AsgiClient, offset: str) -> None:
     await client.create("a", b"old")

@@ -16,6 +16,7 @@ from django_durable_streams.store import browsing, compaction, reading, recent, 
 from django_durable_streams.store.operations import Append, Create, Delete, Fork
 from django_durable_streams.store.sql import statements
 from tests.store.contents import read
+from tests.tokens import offset_in
 
 pytestmark = pytest.mark.skipif(connection.vendor != "sqlite", reason="recent chunks are SQLite's only")
 
@@ -215,7 +216,7 @@ def test_a_fork_reads_what_is_recent_in_its_source() -> None:
     (source,) = create("source")
     for number in range(6):
         append("source", b"%d" % number)
-    writing.apply([Create("fork", TEXT, fork=Fork("source", 4))], "default")
+    writing.apply([Create("fork", TEXT, fork=Fork("source", offset_in("source", 4)))], "default")
     append("fork", b"!")
     append("source", b"?")
     assert read("fork")[0] == b"0123!"
