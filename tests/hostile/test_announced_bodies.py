@@ -151,3 +151,22 @@ def test_a_length_that_is_none_is_refused(entry_point: EntryPoint, length: str) 
     # Some servers pass on one of two that are the same, and wsgiref the first one.
     assert status in REFUSED or (status == 204 and length[0] == "5")
     assert content(entry_point, path) == ((BODY, False) if status == 204 else (b"", False))
+
+
+@pytest.mark.parametrize("length", [1, 5, 10, 5000])
+def test_a_body_with_two_framings_is_taken_whole_or_refused(entry_point: EntryPoint, length: int) -> None:
+    path = entry_point.create()
+    for lines in (
+        (f"Content-Length: {length}", "Transfer-Encoding: chunked"),
+        ("Transfer-Encoding: chunked", f"Content-Length: {length}"),
+    ):
+        with Wire(entry_point.port) as wire:
+            wire.send(head("POST", path, *lines), chunked(BODY))
+            wire.pause(2)  # until it answers, unless it waits for what is missing
+            wire.socket.shutdown(socket.SHUT_WR)
+            status = wire.answer().status
+        assert status in (204, *REFUSED)
+        found = content(entry_point, path)
+        assert found is not None
+        assert found[0] == (BODY if status == 204 else b"")
+        path = entry_point.create()

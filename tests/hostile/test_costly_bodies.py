@@ -1,5 +1,6 @@
 """Bodies that are hard to take: what they cost others while they are appended, and while they are read."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -12,9 +13,8 @@ from tests.nasty import Nasty, json_bodies, texts
 
 SIZE = 15 * MIB
 P99_SECONDS = 0.1
-# The machine may be busy with something else: then others wait longer for what costs nothing, too.
 ATTEMPTS = 4
-TIMES_LONGER = 3
+
 GROWTH = 250 * MIB  # what a body of 15 MB is copied to, several times, and no object for each of its messages
 
 HARD = {
@@ -41,22 +41,22 @@ def server(request: pytest.FixtureRequest) -> Iterator[EntryPoint]:
         yield server
 
 
+def longest_wait() -> float:
+    """How long others may wait, in seconds: longer where the processors are shared with much else."""
+    return P99_SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def costs_others_little(server: EntryPoint, work: Callable[[], object]) -> None:
     """Do something several times, at most, until others are seen to be served in the meantime."""
     path = server.create(b"x")
-    plain = server.create(kind="application/octet-stream")
     found = []
     for _ in range(ATTEMPTS):
         with Bystander(server, path) as bystander:
             work()
-        if bystander.p99 < P99_SECONDS:
+        found.append(bystander.p99)
+        if found[-1] < longest_wait():
             return
-        with Bystander(server, path) as control:
-            server.append(plain, bytes(SIZE), kind="application/octet-stream")
-        if bystander.p99 < TIMES_LONGER * control.p99:
-            return
-        found.append((bystander.p99, control.p99))
-    raise AssertionError(f"others wait for so many seconds, and for what costs nothing: {found}")
+    raise AssertionError(f"others wait for {found} s")
 
 
 @pytest.mark.parametrize("nasty", NASTY, ids=str)
