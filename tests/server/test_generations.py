@@ -51,7 +51,7 @@ async def test_an_offset_of_what_the_database_has_lost_is_gone(client: AsgiClien
     await client.create("a", b"abc")
     lost = (await client.append("a", b"lost")).headers["stream-next-offset"]
     await Stream.objects.filter(path="a").unguarded().aupdate(tail_position=3)
-    await Chunk.objects.filter(end__gt=3).adelete()
+    await Chunk.objects.filter(end__gt=3).unguarded().adelete()
     for kind in KINDS:
         assert (await client.get(f"a?offset={lost}{kind}")).status == 410
     # One past the end is what some clients ask for who want what comes after it.
