@@ -34,14 +34,25 @@ class Found(NamedTuple):
 
 
 class RecentSpan(NamedTuple):
-    """Where a recent chunk of a stream starts and ends, and its packed ends."""
+    """Where a recent chunk of a stream starts and ends, its packed ends, and how many bytes of data it has."""
 
+    id: int
     stream_id: int
     is_there: bool
     """Whether the stream still is."""
     start: int
     end: int
     ends: bytes
+    size: int
+
+
+class ChunkContents(NamedTuple):
+    """What is in some chunks: their ids, the data of all, and the packed ends and the size of each's data."""
+
+    ids: Sequence[int]
+    data: bytes
+    ends: Sequence[bytes]
+    sizes: Sequence[int]
 
 
 def in_callers_transaction(connection: BaseDatabaseWrapper) -> bool:
@@ -122,6 +133,7 @@ class Statements:
         )
         self._select_chunks = f"SELECT {', '.join(name(column) for column in READ_COLUMNS)} FROM {chunk} WHERE "
         self._in_order = f" ORDER BY {name('stream_id')}, {name('end')}"
+        self._in_reverse = f" ORDER BY {name('stream_id')} DESC, {name('end')} DESC"
         self._read_chunks = f"SELECT {name('id')}, {name('data')}, {name('ends')} FROM {chunk} WHERE "
         self._lock_chunks = f"SELECT {name('id')} FROM {chunk} WHERE "
         self._delete_chunks = f"DELETE FROM {chunk} WHERE "
@@ -329,27 +341,32 @@ class Statements:
         """Return the chunks of a block, each stream's together and in order, and the data of all. SQLite's only."""
         raise NotImplementedError
 
-    def delete_recent(self, cursor: Any, block: int, first: int, last: int) -> int:
-        """Delete what a range of streams has in a block, and return how many chunks these were. SQLite's only."""
+    def delete_recent(self, cursor: Any, ids: Sequence[int]) -> int:
+        """Delete recent chunks, and return how many of them were there. SQLite's only."""
         raise NotImplementedError
 
-    def select_spans(self, cursor: Any, stream_ids: Sequence[int]) -> Iterable[Sequence[int]]:
-        """Return (stream id, chunk id, start, end) of all chunks of streams, each stream's together and in order."""
-        found: list[Sequence[int]] = []
-        for some in _slices(stream_ids):
-            condition, parameters = self._among("stream_id", some)
-            found += self._execute(cursor, f"{self._select_spans}{condition}{self._in_order}", parameters).fetchall()
+    def select_spans(self, cursor: Any, stream_ids: Sequence[int], limit: int) -> Sequence[Sequence[int]]:
+        """Return (stream id, chunk id, start, end) of the last chunks of streams, by stream id, both descending.
+
+        Args:
+            stream_ids: no more than one statement takes.
+            limit: most chunks.
+        """
+        condition, parameters = self._among("stream_id", stream_ids)
+        sql = f"{self._select_spans}{condition}{self._in_reverse} LIMIT {limit:d}"
+        found: list[Sequence[int]] = self._execute(cursor, sql, parameters).fetchall()
         return found
 
-    def read_chunks(self, cursor: Any, ids: Sequence[int]) -> tuple[Sequence[int], bytes, Sequence[bytes]]:
-        """Return the ids of those chunks that are there, in this order, the data of all and the `ends` of each."""
+    def read_chunks(self, cursor: Any, ids: Sequence[int]) -> ChunkContents:
+        """Return the contents of those chunks that are there, in the order of these ids."""
         found: dict[int, tuple[bytes, bytes]] = {}
         for some in _slices(ids):
             condition, parameters = self._among("id", some)
             for chunk_id, data, ends in self._execute(cursor, f"{self._read_chunks}{condition}", parameters).fetchall():
                 found[chunk_id] = bytes(data), bytes(ends)
         there = [chunk_id for chunk_id in ids if chunk_id in found]
-        return there, b"".join([found[chunk_id][0] for chunk_id in there]), [found[chunk_id][1] for chunk_id in there]
+        data = [found[chunk_id][0] for chunk_id in there]
+        return ChunkContents(there, b"".join(data), [found[chunk_id][1] for chunk_id in there], [*map(len, data)])
 
     def lock_chunks(self, cursor: Any, ids: Sequence[int]) -> set[int]:
         """Take the rows of chunks for this transaction and return the ids of those that are there and nobody holds."""
