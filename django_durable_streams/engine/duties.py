@@ -25,8 +25,11 @@ from .setbacks import Setbacks, passes
 P = ParamSpec("P")
 T = TypeVar("T")
 
-STEP_SECONDS = 0.02
+STEP_SECONDS = 0.05
 """About how long a step over streams takes: their number is made to fit."""
+
+SHORT_STEP_SECONDS = 0.015
+"""The same where only one can write, and all others wait for it."""
 
 FIRST_STREAMS, MAX_STREAMS = 32, 512
 """Streams of a step: at first, and at the most."""
@@ -37,7 +40,7 @@ REST = 30.0
 BUSY_REST = 6.0
 """The same for what busy processes leave to be gathered, which must not fall behind."""
 
-SWEEP_REST = 2.0
+SWEEP_REST = 1.0
 """The same for expiry, removal and purging, so that appends come through."""
 
 READ_REST = 1.0
@@ -56,6 +59,7 @@ class Place:
     def __init__(self, line: Line, turn: Turn, write: Callable[[Callable[[], object]], object] | None) -> None:
         self.line = line
         self.using = line.using
+        self.is_one = turn.is_one
         self._turn = turn
         self.write = write or self.do
 
@@ -113,8 +117,8 @@ class Sweep(Duty):
         """Return (where it stands, id) of the first streams of the state that stand behind a place. None: the first."""
 
     @abstractmethod
-    def _do(self, ids: Sequence[int]) -> bool:
-        """Do the work for some streams, and return whether all of it is done."""
+    def _do(self, ids: Sequence[int]) -> int | None:
+        """Do the work for some streams, but for those that others hold; return for how many. None: there is more."""
 
     def step(self) -> float | None:
         if not self._groups:
@@ -122,17 +126,18 @@ class Sweep(Duty):
         ids = self._groups.pop()
         began = time.monotonic()
         try:
-            is_done = self._do(ids)
+            done = self._do(ids)
         except Exception as error:
             if passes(error):
+                self._after, self._groups = None, []  # from the beginning, later
                 raise
             self._split(ids, error)
             return SWEEP_REST
-        self._has_done = True
         self._setbacks.clear(ids)
-        if not is_done:
+        if done is None:
             self._groups.append(ids)
         else:
+            self._has_done |= done > 0
             self._fit(len(ids), time.monotonic() - began)
         return SWEEP_REST
 
@@ -157,9 +162,10 @@ class Sweep(Duty):
             self._setbacks.add(ids[0], self.place.name(ids[0]), error)
 
     def _fit(self, count: int, seconds: float) -> None:
-        if seconds > 2 * STEP_SECONDS:
+        enough = SHORT_STEP_SECONDS if self.place.is_one else STEP_SECONDS
+        if seconds > 2 * enough:
             self._size = max(self._size // 2, 1)
-        elif seconds < STEP_SECONDS / 2 and count >= self._size:
+        elif seconds < enough and count >= self._size:
             self._size = min(2 * self._size, MAX_STREAMS)
 
 
@@ -179,9 +185,10 @@ class Expiry(Sweep):
     def _find(self, after: tuple[datetime, int] | None, limit: int) -> Sequence[tuple[Any, int]]:
         return [(found, found[1]) for found in removal.expired(self.using, after=after, limit=limit)]
 
-    def _do(self, ids: Sequence[int]) -> bool:
-        self._publish(self.place.do(removal.expire, self.using, ids=ids))
-        return True
+    def _do(self, ids: Sequence[int]) -> int:
+        commits = self.place.do(removal.expire, self.using, ids=ids)
+        self._publish(commits)
+        return len(commits)
 
 
 class Removal(Sweep):
@@ -192,9 +199,8 @@ class Removal(Sweep):
     def _find(self, after: int | None, limit: int) -> Sequence[tuple[Any, int]]:
         return [(found, found) for found in removal.unneeded(self.using, after=after or 0, limit=limit)]
 
-    def _do(self, ids: Sequence[int]) -> bool:
-        self.place.do(removal.collect, self.using, ids=ids)
-        return True
+    def _do(self, ids: Sequence[int]) -> int:
+        return self.place.do(removal.collect, self.using, ids=ids)
 
 
 class Purging(Sweep):
@@ -205,11 +211,10 @@ class Purging(Sweep):
     def _find(self, after: int | None, limit: int) -> Sequence[tuple[Any, int]]:
         return [(found, found) for found in removal.removed(self.using, after=after or 0, limit=limit)]
 
-    def _do(self, ids: Sequence[int]) -> bool:
+    def _do(self, ids: Sequence[int]) -> int | None:
         if self.place.do(removal.purge_data, self.using, ids):
-            return False
-        self.place.do(removal.purge_streams, self.using, ids)
-        return True
+            return None
+        return self.place.do(removal.purge_streams, self.using, ids)
 
 
 class Gathering(Duty):
@@ -240,6 +245,7 @@ class Gathering(Duty):
             is_gathered = self.place.write(partial(recent.gather, self.using, portion))
         except Exception as error:
             if passes(error):
+                self._portions, self._groups = iter(()), []
                 raise
             if len(portion.parts) > 1:
                 self._groups += portion.halves()
@@ -295,6 +301,7 @@ class Merging(Duty):
             self.place.write(partial(compaction.merge, self.using, mergers))
         except Exception as error:
             if passes(error):
+                self._groups.append(spans)
                 raise
             self._split(spans, error)
             return REST

@@ -99,7 +99,7 @@ class Setbacks:
         self._logged.append(now)
         last = " There were many of these: no more are logged for an hour." if len(self._logged) == MAX_LOGGED else ""
         logger.error(
-            "Housekeeping could not %s %s: %s %s All other streams go on. It is tried again in %d s, then less often.%s",
+            "Housekeeping could not %s %s: %s %s Everything else goes on. It is tried again in %d s, then less often.%s",
             self._work,
             name,
             _sentence(error),
@@ -112,7 +112,8 @@ class Setbacks:
 
 def _sentence(error: Exception) -> str:
     text = str(error.args[0]) if isinstance(error, ProtectedError | RestrictedError) else str(error)
-    return f"{type(error).__name__}: {text.strip().rstrip('.')}."
+    first, *_ = [*text.strip().splitlines(), ""]
+    return f"{type(error).__name__}: {first.rstrip('.')}."
 
 
 def _advice(error: Exception) -> str:

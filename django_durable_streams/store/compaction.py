@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from django.db import connections
 from django.utils import timezone
 
+from ..models import Chunk
 from .rows import MAX_CHUNK_BYTES, checked_ends, pack_ends
 from .sql import Row, statements
 
@@ -193,7 +194,7 @@ def merge(using: str, mergers: Sequence[Merger]) -> int:
         whole = [merger for merger in mergers if ours.issuperset(merger.span.ids)]
         ids = _ids(merger.span for merger in whole)
         if ids:
-            sql.delete_chunks(cursor, ids)
+            sql.delete_rows(cursor, Chunk, ids)
             rows: list[Row] = [
                 (span.stream_id, span.start, span.ends[-1], data, ends, now) for span, data, ends in whole
             ]

@@ -11,14 +11,18 @@ from typing import Any, TypeVar
 
 from django.db import connections, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models.signals import post_delete, pre_delete
 from django.utils import timezone
 
 from ..models import Chunk, Producer, RecentChunk, Stream, StreamQuerySet
 from . import recent
 from .operations import Commit
+from .sql import statements
 
 AnyQuery = TypeVar("AnyQuery", bound=QuerySet[Any])
 
+
+_OWN = {Stream, Chunk, RecentChunk, Producer}
 
 LIMIT = 500
 """Streams of one transaction where the caller does not say which."""
@@ -56,13 +60,16 @@ def expire(using: str, now: datetime | None = None, ids: Collection[int] | None 
         ids = [stream_id for _, stream_id in expired(using, moment)]
     if not ids:
         return []  # without a transaction, which would be a writer's turn on SQLite
-    with transaction.atomic(using=using):
+    with transaction.atomic(using=using), connections[using].cursor() as cursor:
         query = Stream.objects.using(using).expired(moment).filter(id__in=ids)
         found = list(_locked(query, using).order_by("id").defer("lineage"))
-        streams = _streams(using, [stream.pk for stream in found])
-        kept = set(streams.filter(Exists(_forks(using))).values_list("id", flat=True))
-        streams.filter(id__in=kept).update(deleted_at=moment)
-        _remove(streams.exclude(id__in=kept), moment)
+        ours = [stream.pk for stream in found]
+        kept = set(_streams(using, ours).filter(Exists(_forks(using))).values_list("id", flat=True))
+        sql, at = statements(using), _moment(using, moment)
+        if kept:
+            sql.soft_delete_streams(cursor, at, sorted(kept))
+        if len(kept) < len(ours):
+            sql.remove_streams(cursor, at, [stream_id for stream_id in ours if stream_id not in kept])
     return [_removal(stream) for stream in found]
 
 
@@ -71,8 +78,8 @@ def unneeded(using: str, after: int = 0, limit: int = LIMIT) -> list[int]:
     return list(_unneeded(using).filter(id__gt=after).order_by("id").values_list("id", flat=True)[:limit])
 
 
-def collect(using: str, ids: Collection[int] | None = None) -> bool:
-    """Remove soft-deleted streams whose last fork has gone, and return whether there were any.
+def collect(using: str, ids: Collection[int] | None = None) -> int:
+    """Remove soft-deleted streams whose last fork has gone, and return how many there were.
 
     Each round ends the links of chains that have come free by the round before, however long the chains are. That it
     looks for what has no forks, instead of counting them down, makes it right for forks that end at the same moment.
@@ -83,12 +90,13 @@ def collect(using: str, ids: Collection[int] | None = None) -> bool:
     if ids is None:
         ids = unneeded(using)
     if not ids:
-        return False
-    with transaction.atomic(using=using):
+        return 0
+    with transaction.atomic(using=using), connections[using].cursor() as cursor:
         query = _unneeded(using).filter(id__in=ids).order_by("id")
         found = list(_locked(query, using).values_list("id", flat=True))
-        _remove(_streams(using, found), timezone.now())
-    return bool(found)
+        if found:
+            statements(using).remove_streams(cursor, _moment(using, timezone.now()), found)
+    return len(found)
 
 
 def _unneeded(using: str) -> StreamQuerySet:
@@ -115,7 +123,7 @@ def purge_data(using: str, ids: Collection[int]) -> bool:
 
     Streams and chunks that another transaction holds are left alone: somebody else purges those, or merges them.
     """
-    with transaction.atomic(using=using):
+    with transaction.atomic(using=using), connections[using].cursor() as cursor:
         ours = _ours(using, ids)
         waiting = _some(recent.chunks(using).filter(stream_id__in=ours), "pk")
         found = _some(_locked(Chunk.objects.using(using).filter(stream_id__in=ours), using), "pk", "start", "end")
@@ -123,9 +131,7 @@ def purge_data(using: str, ids: Collection[int]) -> bool:
         producers = _some(Producer.objects.using(using).filter(stream_id__in=ours), "pk")
         for model, rows in ((RecentChunk, waiting), (Chunk, few), (Producer, producers)):
             if rows:
-                # By its number alone, without a signal for each: these are nobody's rows but this app's.
-                query = model._base_manager.using(using).filter(pk__in=[row[0] for row in rows])
-                query._raw_delete(using)
+                statements(using).delete_rows(cursor, model, [row[0] for row in rows])
     return len(few) < len(found) or PURGE_ROWS in (len(waiting), len(found), len(producers))
 
 
@@ -135,13 +141,24 @@ def purge_streams(using: str, ids: Collection[int]) -> int:
     Raises:
         ProtectedError, IntegrityError: something that refers to one of them does not let it go. None was deleted.
     """
-    with transaction.atomic(using=using):
+    with transaction.atomic(using=using), connections[using].cursor() as cursor:
         query = _streams(using, _ours(using, ids))
         # What somebody else is merging meanwhile is there still.
         for model in (Chunk, Producer):
             query = query.exclude(Exists(model._base_manager.using(using).filter(stream_id=OuterRef("id"))))
-        _, deleted = query.delete()
-    return deleted.get(Stream._meta.label, 0)
+        empty = list(query.values_list("id", flat=True))
+        if empty and _is_referred_to():
+            _streams(using, empty).delete()
+        elif empty:
+            statements(using).delete_rows(cursor, Stream, empty)
+    return len(empty)
+
+
+def _is_referred_to() -> bool:
+    """Whether a project's models refer to streams, or receivers of its want to know: then Django has to go by these."""
+    relations = [field for field in Stream._meta.get_fields(include_hidden=True) if field.auto_created]
+    others = {relation.related_model for relation in relations} - _OWN - {None}
+    return bool(others) or pre_delete.has_listeners(Stream) or post_delete.has_listeners(Stream)
 
 
 def _ours(using: str, ids: Collection[int]) -> list[int]:
@@ -180,9 +197,9 @@ def _locked(query: AnyQuery, using: str) -> AnyQuery:
     return query
 
 
-def _remove(query: QuerySet[Stream], moment: datetime) -> None:
-    """Give back the paths of streams, and let go of their sources."""
-    query.update(path=None, source=None, lineage=None, deleted_at=moment)
+def _moment(using: str, moment: datetime) -> Any:
+    """Return a moment as the database takes it."""
+    return connections[using].ops.adapt_datetimefield_value(moment)
 
 
 def _removal(stream: Stream) -> Commit:

@@ -65,6 +65,6 @@ def checked_ends(start: int, end: int, size: int, packed: bytes) -> list[int]:
         raise CorruptChunk(f"The chunk from {start} to {end} has {len(packed)} bytes in `ends`: {error}.") from error
     if end - start != size or ends[-1] != end or any(one >= other for one, other in pairwise((start, *ends))):
         raise CorruptChunk(
-            f"The chunk from {start} to {end} has {size} bytes of data, and its `ends` do not lead from one to the other."
+            f"The chunk from {start} to {end} has {size} bytes of data, and its `ends` do not fit these."
         )
     return ends

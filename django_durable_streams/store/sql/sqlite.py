@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
 
 from ...models import RecentChunk, Stream
 from ..info import StreamInfo
@@ -100,7 +101,6 @@ class SQLiteStatements(Statements):
         )
         among = f"{chunk_id} IN (SELECT value FROM json_each(%s))"
         self._lock_chunks_as_json = f"SELECT json_group_array({chunk_id}) FROM {chunk} WHERE {among}"
-        self._delete_chunks_at_once = f"DELETE FROM {chunk} WHERE {among}"
         self._inserts: dict[tuple[int, ...], tuple[_Many, Callable[[Row], Row]]] = {}
         # Numbered from the last id that was ever given: nobody else can be given one meanwhile.
         self._last_id = f"COALESCE((SELECT seq FROM sqlite_sequence WHERE name = '{Stream._meta.db_table}'), 0)"
@@ -299,8 +299,9 @@ class SQLiteStatements(Statements):
         (there,) = self._execute(cursor, self._lock_chunks_as_json, [_json(ids)]).fetchone()
         return set(_decode(there))
 
-    def delete_chunks(self, cursor: Any, ids: Sequence[int]) -> None:
-        self._execute(cursor, self._delete_chunks_at_once, [_json(ids)])
+    def delete_rows(self, cursor: Any, model: type[Model], ids: Sequence[int]) -> None:
+        among = f"{self._quote('id')} IN (SELECT value FROM json_each(%s))"
+        self._execute(cursor, f"DELETE FROM {self._table(model)} WHERE {among}", [_json(ids)])
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         self._insert_all(cursor, self._insert_producer, self._insert_producers, rows)
