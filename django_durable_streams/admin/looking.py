@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from django.core.handlers.asgi import ASGIRequest
@@ -27,6 +28,9 @@ PAGE_BYTES = 256 * 1024
 
 MAX_LISTED = 10
 """Forks and producers on a stream's page; there are links to all of them."""
+
+MAX_LOOKED_AT = 200
+"""Forks among which those are looked for that may be seen."""
 
 PRODUCERS_PER_PAGE = 100
 
@@ -74,7 +78,7 @@ class Looking(StreamPages):
         info = self.info(stream)
         page = None if info is None else self._message_page(request, info)
         may_append = state is State.OPEN and self.may(request, "change", stream)
-        forks = list(stream.forks.filter(path__isnull=False).order_by("-pk").only("path")[: MAX_LISTED + 1])
+        forks = self._visible_forks(request, stream)
         producers = list(stream.producers.order_by("producer_id")[: MAX_LISTED + 1])
         return self.render(
             request,
@@ -84,6 +88,7 @@ class Looking(StreamPages):
             original=stream,
             state=state,
             kind=Kind.of(stream.content_type),
+            source=self._visible_source(request, stream),
             own_bytes=stream.tail_position - (stream.fork_position or 0),
             fork_offset=None if stream.fork_position is None else offsets.encode(stream.fork_position),
             chunks=self._count_chunks(stream),
@@ -101,6 +106,18 @@ class Looking(StreamPages):
             may_fork=state.is_alive and self.may(request, "add", stream),
             may_delete=state is not State.KEPT and self.may(request, "delete", stream),
         )
+
+    def _visible_forks(self, request: HttpRequest, stream: Stream) -> list[Stream]:
+        """Return the latest forks of a stream that a user may see: one more than are listed, if there are so many."""
+        found = self.get_queryset(request).filter(source=stream).order_by("-pk").defer("lineage")[:MAX_LOOKED_AT]
+        visible = (fork for fork in found if self.may(request, "view", fork))
+        return [*islice(visible, MAX_LISTED + 1)]
+
+    def _visible_source(self, request: HttpRequest, stream: Stream) -> Stream | None:
+        """Return what a stream was forked from, if a user may see that."""
+        if stream.source_id is None:
+            return None
+        return self.visible(request, [stream.source_id]).get(stream.source_id)
 
     def _count_chunks(self, stream: Stream) -> int:
         """Return how many chunks a stream has: MAX_COUNTED, if there are more."""

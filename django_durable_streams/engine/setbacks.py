@@ -99,7 +99,7 @@ class Setbacks:
         self._logged.append(now)
         last = " There were many of these: no more are logged for an hour." if len(self._logged) == MAX_LOGGED else ""
         logger.error(
-            "Housekeeping could not %s %s: %s %s Everything else goes on. It is tried again in %d s, then less often.%s",
+            "Housekeeping could not %s %s: %s %s All else goes on. It is tried again in %d s, then less often.%s",
             self._work,
             name,
             _sentence(error),
