@@ -87,14 +87,14 @@ class StreamChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        pages: StreamPages = self.model_admin
+        pages: StreamPages = self.model_admin  # type: ignore[assignment]
         ids = [stream.pk for stream in self.result_list if pages.may(request, "view", stream)]
         page = self.queryset.filter(pk__in=ids)
         found = list(page.annotate(chunk_count=_count(Chunk.objects.all()) + _count(recent.chunks(page.db))))
         sources = {stream.source_id for stream in found if stream.source_id is not None}
         visible = pages.visible(request, sources) if sources else {}
         for stream in found:
-            stream.visible_source = visible.get(stream.source_id or 0)  # type: ignore[attr-defined]
+            stream.visible_source = visible.get(stream.source_id or 0)
         self.result_list = found
 
 
