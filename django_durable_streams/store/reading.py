@@ -7,6 +7,7 @@ from one query.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from django.db import connections
@@ -23,6 +24,9 @@ from .sql import statements
 MAX_PAGES_PER_QUERY = 8
 """Pages whose missing data one query fetches: it bounds the memory that a batch of reads takes."""
 
+
+MAX_PIECES = 64
+"""Pieces of a fork in one page. The next page goes on with the next ones."""
 
 CROWD = 128
 """Chunks in a page from which a stream's chunks should be merged: far more than those that merging leaves."""
@@ -115,30 +119,40 @@ class _Gap(NamedTuple):
     key: int
     position: int
     limit: int
+    end: int
+    """The position behind which nobody needs anything: where a fork was cut, or the limit."""
 
 
 def _overlapping(request: PageRequest) -> Iterator[tuple[Piece, int]]:
-    """Yield the pieces that a page may reach into, each with the position from which it is read."""
+    """Yield the pieces that a page may reach into, each with the position from which it is read.
+
+    No more than `MAX_PIECES`: each may bring a chunk of which it needs only a few bytes.
+    """
+    return islice(_all_overlapping(request), MAX_PIECES)
+
+
+def _all_overlapping(request: PageRequest) -> Iterator[tuple[Piece, int]]:
     limit = request.position + request.limit
     for piece in request.info.pieces():
         position = max(piece.start, request.position)
-        if position < piece.end and (piece.start < limit):
+        if position < piece.end and piece.start < limit:
             yield piece, position
 
 
 def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
     for piece, position in _overlapping(request):
         limit = position + request.limit
+        end = min(piece.end, limit)
         known = cache.get(piece.owner, position)
         if known is None:
-            yield _Gap(piece.owner, position, position, limit)
-        elif not known.full and known.end < min(piece.end, limit):
-            yield _Gap(piece.owner, position, known.end, limit)
+            yield _Gap(piece.owner, position, position, limit, end)
+        elif not known.full and known.end < end:
+            yield _Gap(piece.owner, position, known.end, limit, end)
 
 
 def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None) -> dict[_Gap, Segment]:
     """Return the data for gaps, in one query. What is not there, or not in one run, is left out."""
-    ranges = {(gap.owner, gap.position, gap.limit) for gap in gaps}
+    ranges = {(gap.owner, gap.position, gap.end) for gap in gaps}
     with connections[using].cursor() as cursor:
         chunks = statements(using).select_chunks(cursor, ranges)
     rows: dict[int, dict[int, tuple[bytes, bytes]]] = {}
@@ -153,9 +167,9 @@ def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None) -> dict[_
 
 
 def _runs(rows: Mapping[int, tuple[bytes, bytes]]) -> list[Segment]:
-    """Return a stream's chunks, by their starts and in order, as segments; neighbours become one."""
+    """Return a stream's chunks, by their starts, as segments; neighbours become one."""
     runs: list[list[Segment]] = []
-    for start, (data, ends) in rows.items():
+    for start, (data, ends) in sorted(rows.items()):
         segment = Segment(start, data, unpack_ends(start, start + len(data), ends))
         if runs and runs[-1][-1].end == start:
             runs[-1].append(segment)

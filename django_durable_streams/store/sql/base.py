@@ -70,6 +70,9 @@ class Insert(NamedTuple):
 _ROWS_PER_STATEMENT = 500
 """Times the columns, this stays below the number of parameters that a statement may have anywhere."""
 
+_RANGES_PER_STATEMENT = 64
+"""Ranges of chunks that one statement reads: each is a condition of its own."""
+
 _BYTES_PER_STATEMENT = 4 * 1024 * 1024
 """Data in a statement: MySQL takes 16 MiB as it is installed, and bytes may double on their way."""
 
@@ -318,18 +321,21 @@ class Statements:
             self._insert_rows(cursor, self._insert_chunk, some)
 
     def select_chunks(self, cursor: Any, ranges: Collection[tuple[int, int, int]]) -> Iterable[Sequence[Any]]:
-        """Return (stream id, start, end, data, ends) of the chunks in ranges, each stream's together and in order.
+        """Return (stream id, start, end, data, ends) of the chunks in ranges, in order; the same ones may come twice.
 
         Args:
             ranges: stream id, the position after which a chunk must end, the position before which it must start.
         """
         name = self._quote
-        one = f"({name('stream_id')} = %s AND {name('end')} > %s AND {name('start')} < %s)"
-        condition = " OR ".join([one] * len(ranges))
-        rows = self._execute(
-            cursor, f"{self._select_chunks}{condition}{self._in_order}", [value for some in ranges for value in some]
-        )
-        found: list[Sequence[Any]] = rows.fetchall()
+        # The first chunk that ends at a range's end, or past it, is the last one that is in the range. That it starts
+        # before is nothing that the index knows.
+        last = f"SELECT MIN({name('end')}) FROM {self._chunk} WHERE {name('stream_id')} = %s AND {name('end')} >= %s"
+        one = f"({name('stream_id')} = %s AND {name('end')} > %s AND {name('end')} <= COALESCE(({last}), %s))"
+        found: list[Sequence[Any]] = []
+        for some in _slices([*ranges], _RANGES_PER_STATEMENT):
+            condition = " OR ".join([one] * len(some))
+            values = [value for owner, after, before in some for value in (owner, after, owner, before, before)]
+            found += self._execute(cursor, f"{self._select_chunks}{condition}{self._in_order}", values).fetchall()
         return found
 
     def recent_blocks(self, cursor: Any) -> list[int]:
@@ -430,9 +436,9 @@ class Statements:
         return Insert(f"INSERT INTO {table} ({names})", tuple(columns.values()))
 
 
-def _slices(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    for first in range(0, len(rows), _ROWS_PER_STATEMENT):
-        yield rows[first : first + _ROWS_PER_STATEMENT]
+def _slices(rows: Sequence[T], length: int = _ROWS_PER_STATEMENT) -> Iterator[Sequence[T]]:
+    for first in range(0, len(rows), length):
+        yield rows[first : first + length]
 
 
 def portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

@@ -230,17 +230,24 @@ class SQLiteStatements(Statements):
         )
         self._recent_blocks = f"{blocks}SELECT block FROM blocks WHERE block IS NOT NULL"
 
-        def select(source: str) -> str:
+        def select(source: str, table: str, place: str) -> str:
             columns = ", ".join(f"c.{name(column)}" for column in READ_COLUMNS)
+            # The last one in the range, as in what this overrides.
+            last = (
+                f"SELECT MIN(l.{name('end')}) FROM {table} AS l WHERE {place}l.{name('stream_id')} = {_field(0)} "
+                f"AND l.{name('end')} >= {_field(2)}"
+            )
             return (
                 f"SELECT {columns} FROM json_each(%s) AS v CROSS JOIN {source} AND c.{name('stream_id')} = {_field(0)} "
-                f"AND c.{name('end')} > {_field(1)} WHERE c.{name('start')} < {_field(2)}"
+                f"AND c.{name('end')} > {_field(1)} AND c.{name('end')} <= COALESCE(({last}), {_field(2)}) "
+                f"WHERE c.{name('start')} < {_field(2)}"
             )
 
         # Together, as chunks go from one table into the other.
+        in_block = f"blocks CROSS JOIN {recent} AS c ON c.{block} = blocks.block"
         self._select_chunks_and_recent = (
-            f"{blocks}{select(f'{chunk} AS c ON TRUE')} UNION ALL "
-            f"{select(f'blocks CROSS JOIN {recent} AS c ON c.{block} = blocks.block')}"
+            f"{blocks}{select(f'{chunk} AS c ON TRUE', chunk, '')} UNION ALL "
+            f"{select(in_block, recent, f'l.{block} = blocks.block AND ')}"
         )
         stream_id, start, end, data, ends = (f"c.{name(column)}" for column in READ_COLUMNS)
         self._read_block = (
