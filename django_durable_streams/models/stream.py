@@ -163,7 +163,7 @@ class Stream(StreamMethods):
         null=True,
         blank=True,
         editable=False,
-        help_text=_("The ranges of other streams that a fork begins with: [stream id, start, end], in order."),
+        help_text=_("The ranges of other streams that a fork begins with, in order (see store.lineage)."),
     )
     deleted_at = models.DateTimeField(_("deleted at"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)

@@ -1,4 +1,4 @@
-"""Where a fork is cut from its source, and which ranges it begins with (specification, section 4.2)."""
+"""Where a fork is cut from its source (specification, section 4.2)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..protocol import content
 from ..protocol.errors import OffsetOutOfRange
 from ..protocol.segments import Segment
-from . import reading
+from . import lineage, reading
 from .cache import SegmentCache
 from .operations import Fork
 
@@ -22,6 +22,9 @@ def resolve(source: StreamState, fork: Fork, using: str) -> int:
         OffsetOutOfRange: past the tail, inside a JSON message, or past the append that the sub-offset leads into.
     """
     position = source.tail if fork.position is None else fork.position
+    if lineage.has_runs(source.lineage):
+        (info,) = lineage.look_up([(source.info(), position, position)], using)
+        source.lineage = info.lineage  # of the working copy: no row's lineage is written twice
     if position > source.tail:
         raise OffsetOutOfRange("Stream-Fork-Offset lies past the end of the source.")
     is_json = content.is_json(source.content_type)
@@ -53,12 +56,3 @@ def _append_at(source: StreamState, position: int, using: str) -> Segment | None
     """Return the one append that contains a position, or begins there."""
     request = reading.PageRequest(source.info(), position, 1)
     return reading.pages([request], SegmentCache(0), using)[source.id, position]
-
-
-def lineage(source: StreamState, cut: int) -> list[list[int]]:
-    """Return the ranges that a fork begins with, flat, however long the chain of its sources is."""
-    return [
-        [piece.owner, piece.start, min(piece.end, cut)]
-        for piece in source.info().pieces()
-        if piece.start < min(piece.end, cut)
-    ]

@@ -18,15 +18,13 @@ from ..protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
 from ..protocol.segments import Segment
 from .cache import SegmentCache
 from .info import Piece, StreamInfo
+from .lineage import MAX_PIECES, has_runs, look_up
 from .rows import unpack_ends
 from .sql import statements
 
 MAX_PAGES_PER_QUERY = 8
 """Pages whose missing data one query fetches: it bounds the memory that a batch of reads takes."""
 
-
-MAX_PIECES = 64
-"""Pieces of a fork in one page. The next page goes on with the next ones."""
 
 CROWD = 128
 """Chunks in a page from which a stream's chunks should be merged: far more than those that merging leaves."""
@@ -101,12 +99,20 @@ def pages(
             if request.position < request.info.tail:
                 waiting.append(request)
     for first in range(0, len(waiting), MAX_PAGES_PER_QUERY):
-        some = waiting[first : first + MAX_PAGES_PER_QUERY]
+        some = _looked_up(waiting[first : first + MAX_PAGES_PER_QUERY], using)
         gaps = [gap for request in some for gap in _gaps(request, cache)]
         fetched = _fetch(gaps, using, crowded) if gaps else {}
         for request in some:
             found[request.info.id, request.position] = _assemble(request, cache, fetched)
     return found
+
+
+def _looked_up(requests: Sequence[PageRequest], using: str) -> Sequence[PageRequest]:
+    if not any(has_runs(request.info.lineage) for request in requests):
+        return requests
+    wanted = [(request.info, request.position, request.position + request.limit) for request in requests]
+    infos = look_up(wanted, using)
+    return [request._replace(info=info) for request, info in zip(requests, infos, strict=True)]
 
 
 PageRequestKey = tuple[int, int]
@@ -128,7 +134,7 @@ def _overlapping(request: PageRequest) -> Iterator[tuple[Piece, int]]:
 
     No more than `MAX_PIECES`: each may bring a chunk of which it needs only a few bytes.
     """
-    return islice(_all_overlapping(request), MAX_PIECES)
+    return islice(_all_overlapping(request), MAX_PIECES)  # the next page goes on with the next ones
 
 
 def _all_overlapping(request: PageRequest) -> Iterator[tuple[Piece, int]]:
