@@ -176,6 +176,9 @@ class Engine:
 
     def feed(self, commits: list[Commit]) -> None:
         """Tell the readers of this process what was committed. Safe to call from any thread."""
+        for commit in commits:
+            if commit.removed:
+                self.cache.forget(commit.stream_id)
         for hub in list(self._hubs.values()):
             news = [commit for commit in commits if hub.watches(commit.stream_id)]
             if news:

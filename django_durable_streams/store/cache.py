@@ -12,20 +12,22 @@ from ..protocol.segments import Segment
 
 Key = tuple[int, int]
 
-_OVERHEAD = 480
-"""Bytes for a segment besides itself: its key, its place in the dict, and what counts it."""
+_OVERHEAD = 620
+"""Bytes for a segment besides itself: its key, its places in two dicts, and what counts it."""
 
 
 class _Kept:
-    """A segment that is kept, and how many bytes it was counted for."""
+    """A segment that is kept, how many bytes it was counted for, and its neighbours among those of its stream."""
 
-    __slots__ = ("_cache", "key", "segment", "size")
+    __slots__ = ("_cache", "key", "newer", "older", "segment", "size")
 
     def __init__(self, cache: SegmentCache, key: Key, segment: Segment, size: int) -> None:
         self._cache = cache
         self.key = key
         self.segment = segment
         self.size = size
+        self.older: _Kept | None = None
+        self.newer: _Kept | None = None
 
     def grow(self, size: int) -> None:
         """Take note that the segment takes so many bytes more: it has been encoded."""
@@ -35,9 +37,6 @@ class _Kept:
 class SegmentCache:
     """A least-recently-used cache, safe to use from several threads. What it counts is the memory that it takes.
 
-    Nobody tells it of streams that are removed: as their numbers are not used again, nobody reads what is kept of them,
-    and it makes room for what is read.
-
     Args:
         limit: most bytes to keep. A single segment of more than a quarter of it is not kept at all.
     """
@@ -46,6 +45,8 @@ class SegmentCache:
         self._limit = limit
         self._size = 0
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
+        self._newest: dict[int, _Kept] = {}
+        """Of each stream: the others hang on to it, so that a stream is forgotten without a look at all others."""
         self._lock = Lock()
 
     def get(self, stream_id: int, position: int) -> Segment | None:
@@ -72,12 +73,23 @@ class SegmentCache:
             self._drop(kept.key)
             self._kept[kept.key] = kept
             self._size += size
+            kept.older = self._newest.get(stream_id)
+            if kept.older is not None:
+                kept.older.newer = kept
+            self._newest[stream_id] = kept
             self._shrink()
+
+    def forget(self, stream_id: int) -> None:
+        """Drop what is kept of a stream that is no more."""
+        with self._lock:
+            while (kept := self._newest.get(stream_id)) is not None:
+                self._drop(kept.key)
 
     def clear(self) -> None:
         """Drop everything."""
         with self._lock:
             self._kept.clear()
+            self._newest.clear()
             self._size = 0
 
     def grow(self, kept: _Kept, size: int) -> None:
@@ -94,6 +106,16 @@ class SegmentCache:
 
     def _drop(self, key: Key) -> None:
         kept = self._kept.pop(key, None)
-        if kept is not None:
-            self._size -= kept.size
-            kept.segment.on_encoded = None
+        if kept is None:
+            return
+        self._size -= kept.size
+        kept.segment.on_encoded = None
+        if kept.older is not None:
+            kept.older.newer = kept.newer
+        if kept.newer is not None:
+            kept.newer.older = kept.older
+        elif kept.older is not None:
+            self._newest[key[0]] = kept.older
+        else:
+            del self._newest[key[0]]
+        kept.older = kept.newer = None

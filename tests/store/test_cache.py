@@ -51,6 +51,16 @@ def test_without_memory_nothing_is_kept() -> None:
     assert cache.get(1, 0) is None
 
 
+def test_a_stream_can_be_forgotten() -> None:
+    cache = SegmentCache(LIMIT)
+    for position in range(5):
+        cache.put(1, position, segment(1, position))
+    cache.put(2, 0, segment(1))
+    cache.forget(1)
+    assert [cache.get(1, position) for position in range(5)] == [None] * 5
+    assert cache.get(2, 0) is not None
+
+
 def test_what_is_read_often_stays() -> None:
     cache = SegmentCache(LIMIT)
     for number in range(50):
@@ -69,7 +79,7 @@ def test_many_small_segments_or_appends_are_bounded_too(appends: int) -> None:
 
 
 operations = st.lists(
-    st.tuples(st.sampled_from(["put", "get"]), st.integers(0, 4), st.integers(0, 3), st.integers(1, 4000)),
+    st.tuples(st.sampled_from(["put", "get", "forget"]), st.integers(0, 4), st.integers(0, 3), st.integers(1, 4000)),
     max_size=60,
 )
 
@@ -85,6 +95,10 @@ def test_what_was_used_longest_ago_goes_first(steps: list[tuple[str, int, int, i
             used.pop(key, None)
             used[key] = segment(size, position)
             cache.put(*key, used[key])
+        elif step == "forget":
+            cache.forget(stream_id)
+            for known in [known for known in used if known[0] == stream_id]:
+                del used[known]
         elif cache.get(*key) is not None:
             used.move_to_end(key)
         else:
@@ -96,6 +110,7 @@ def test_what_was_used_longest_ago_goes_first(steps: list[tuple[str, int, int, i
         kept.append(found is not None)
     assert kept == sorted(kept)
     assert sum(found.size for found in cache._kept.values()) == cache._size <= LIMIT
+    assert cache._newest.keys() == {key[0] for key in cache._kept}
 
 
 JSON = "application/json"
@@ -160,4 +175,5 @@ def test_the_end_of_a_stream_costs_nothing_for_what_is_kept_of_others(engines: N
     engine.cache._kept = Untouched()
     for number in range(100):
         engine.cache.put(number, 0, segment(1))
-    engine.feed([Commit(number, f"s/{number}", "text/plain", 0, 1, False, removed=True) for number in range(100)])
+    engine.feed([Commit(number, f"s/{number}", "text/plain", 0, 1, False, removed=True) for number in range(90)])
+    assert [number for number in range(100) if engine.cache.get(number, 0) is not None] == list(range(90, 100))
