@@ -47,7 +47,7 @@ unit: $(INSTALLED) ## the tests that need nothing but Python
 
 .PHONY: databases
 databases: $(INSTALLED_MYSQL) services ## the tests of the store and the engine on PostgreSQL and MariaDB
-	$(BIN)/python tools/databases.py tests/store tests/engine $(IN_PYTHON)
+	$(BIN)/python tools/databases.py tests/store tests/engine tests/models $(IN_PYTHON)
 
 .PHONY: cluster
 cluster: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## several workers, databases and Redis: killed, frozen, restarted

@@ -1,5 +1,8 @@
 """The Django application."""
 
+import sys
+from pathlib import Path
+
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
@@ -20,3 +23,15 @@ class DurableStreamsConfig(AppConfig):
             checks,  # noqa: F401  registers the system checks
             engine,  # noqa: F401  tells readers of what is committed
         )
+        from .engine.startup import warn_of_threads
+        from .server.validation import check_configuration
+
+        warn_of_threads()
+        if not _is_command():
+            check_configuration()
+
+
+def _is_command() -> bool:
+    """Whether this process runs a management command: those have the system checks, which say the same."""
+    program = Path(sys.argv[0])
+    return program.stem in ("manage", "django-admin") or program.parts[-2:] == ("django", "__main__.py")

@@ -3,17 +3,22 @@
     from django_durable_streams.conf import config
     config().page_bytes
 
-The object is made anew whenever Django's settings change, so `override_settings` works.
+The object is made anew whenever Django's settings change, so `override_settings` works. There is none where the setting
+has a key that is unknown or a value that cannot be: `findings` says what is wrong, for the system checks and for the
+exception that nothing which serves streams starts without.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 SETTING = "DURABLE_STREAMS"
@@ -28,6 +33,16 @@ class Config:
 
     max_append_bytes: int = 16 * MIB
     """Largest body of a POST or PUT. More is refused with 413."""
+
+    max_body_memory: int = 64 * MIB
+    """Bytes of request bodies that one process holds before they are complete, all requests together. Over it, bodies
+    that come in parts are refused with 503."""
+
+    receive_timeout: float = 60.0
+    """Seconds within which the whole body of a request has to arrive. After them it is refused with 408."""
+
+    send_timeout: float = 60.0
+    """Seconds for which a client may take nothing of what it is sent. After them its connection is closed."""
 
     page_bytes: int = 1 * MIB
     """A read returns whole appends up to this many bytes, and at least one."""
@@ -60,8 +75,15 @@ class Config:
     """Threads of a process that commit appends, each with a database connection. SQLite always has one. With more of
     them fewer requests share a commit, which is slower unless the database has processors to spare and is far away."""
 
+    json_encoder: str = "django.core.serializers.json.DjangoJSONEncoder"
+    """What says in JSON what Python appends to JSON streams and JSON has no words for, such as a date: the dotted path
+    of a `json.JSONEncoder`. What it does not know is refused."""
+
     queue_size: int = 10_000
     """Operations that may wait in one lane. More are refused with 503."""
+
+    queue_bytes: int = 128 * MIB
+    """Data that may wait with them. More is refused with 503."""
 
     gc_threshold: int = 10_000
     """Objects that a process which serves streams may make between two runs of Python's garbage collector; 0 leaves
@@ -108,22 +130,149 @@ class Config:
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may use the streams: `https://app.example.com`, or `*` for every page."""
 
+    cors_allow_headers: tuple[str, ...] = ()
+    """Request headers that pages of other origins may send besides the protocol's, the CSRF token's and tracing's."""
+
     cache_scope: str = "private"
-    """`public` lets shared caches keep reads; `private` only the reader's own."""
+    """`public` lets caches, shared ones too, keep data that everybody may read, for a minute without asking. `private`
+    has every cache ask each time. What not everybody may read is always private."""
+
+
+class Range(NamedTuple):
+    """The least and the most that a number may be."""
+
+    least: float
+    most: float
+
+
+HOUR = 3600.0
+
+RANGES: Mapping[str, Range] = {
+    # A database takes rows of a gigabyte at the most, and a driver may need twice as much on the way.
+    "MAX_APPEND_BYTES": Range(1, 512 * MIB),
+    "PAGE_BYTES": Range(1, 512 * MIB),
+    "LONG_POLL_TIMEOUT": Range(0.001, HOUR),
+    "SSE_DURATION": Range(0.001, 24 * HOUR),
+    "SSE_KEEP_ALIVE": Range(0.001, HOUR),
+    # More often than that, looking is all that a process does.
+    "FALLBACK_INTERVAL": Range(0.001, HOUR),
+    "WRITE_LANES": Range(1, 64),
+    "CACHE_BYTES": Range(0, math.inf),
+    "GC_THRESHOLD": Range(0, 2**31 - 1),
+    "MAX_LIVE_READERS": Range(0, math.inf),
+    "REMEMBER_SECONDS": Range(0, 24 * HOUR),
+}
+"""What numbers may be. One that is not here has to be greater than zero."""
+
+CHOICES: Mapping[str, tuple[str, ...]] = {"CACHE_SCOPE": ("private", "public")}
+"""What texts may be of which there are few."""
+
+_TYPES: dict[Any, tuple[Any, str]] = {
+    bool: (bool, "True or False"),
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+    str: (str, "a text"),
+    tuple: ((list, tuple), "a list"),
+    Mapping: (Mapping, "a dict"),
+}
+
+
+class Finding(NamedTuple):
+    """What is wrong with the setting: the id of the system check that says so, the message, and what to do."""
+
+    id: str
+    message: str
+    hint: str = ""
+
+
+def findings(given: Any) -> list[Finding]:
+    """Return what is wrong with a value of `DURABLE_STREAMS`, as far as that can be seen from the value itself.
+
+    E001: no dict. E002: an unknown key. E003: a value of the wrong type. E004: a value that cannot be.
+    """
+    if not isinstance(given, Mapping):
+        return [Finding("durable_streams.E001", f"{SETTING} must be a dict.", f"It is {given!r}.")]
+    known = names()
+    found = [
+        Finding("durable_streams.E002", f"{SETTING} has an unknown key: {key!r}.", _suggestion(str(key), known))
+        for key in given
+        if key not in known
+    ]
+    for name, kind in get_type_hints(Config).items():
+        key = name.upper()
+        if key in given:
+            problem = _mistyped(key, kind, given[key]) or _impossible(key, given[key])
+            found += [problem] if problem is not None else []
+    return found
+
+
+def _suggestion(key: str, known: list[str]) -> str:
+    near = get_close_matches(key.upper(), known, n=1)
+    return f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(known)}."
+
+
+def _mistyped(key: str, hint: Any, value: Any) -> Finding | None:
+    expected = _TYPES.get(get_origin(hint) or hint)
+    if expected is None:
+        return None
+    kind, words = expected
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        # Most of all, a single text where several are expected: each of its letters would be one.
+        shown = f"Write [{value!r}]." if isinstance(value, str) and words == "a list" else f"It is {value!r}."
+        return Finding("durable_streams.E003", f"{key} must be {words}.", shown)
+    if words == "a list" and not all(isinstance(item, str) for item in value):
+        return Finding("durable_streams.E003", f"{key} must be a list of texts.", f"It is {value!r}.")
+    return None
+
+
+def _impossible(key: str, value: Any) -> Finding | None:
+    shown = f"It is {value!r}."
+    if key in CHOICES and value not in CHOICES[key]:
+        return Finding("durable_streams.E004", f"{key} must be {' or '.join(map(repr, CHOICES[key]))}.", shown)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if key in RANGES:
+        least, most = RANGES[key]
+        fits = least <= value <= most and math.isfinite(value)
+        words = f"from {least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
+    else:
+        fits, words = 0 < value < math.inf, "greater than 0"
+    return None if fits else Finding("durable_streams.E004", f"{key} must be {words}.", shown)
+
+
+def refuse(found: list[Finding]) -> None:
+    """Raise what is wrong as one exception, if anything is.
+
+    Raises:
+        ImproperlyConfigured: says of each finding what it is and what to do.
+    """
+    if found:
+        lines = [f"{one.message} {one.hint} ({one.id})".replace("  ", " ") for one in found]
+        raise ImproperlyConfigured("\n".join([f"The setting {SETTING} cannot be used.", *lines]))
+
+
+def given() -> Any:
+    """Return the setting as the project has it."""
+    return getattr(settings, SETTING, {})
 
 
 def _read() -> Config:
-    given: dict[str, Any] = getattr(settings, SETTING, {})
-    known = {known.name.upper(): known.name for known in fields(Config)}
-    values = {known[key]: value for key, value in given.items() if key in known}
-    for name in ("trusted_proxies", "path_patterns", "content_types", "cors_origins"):
-        if isinstance(values.get(name), list):
-            values[name] = tuple(values[name])
+    value = given()
+    refuse(findings(value))
+    kinds = get_type_hints(Config)
+    values: dict[str, Any] = {}
+    for key, item in value.items():
+        name = key.lower()
+        values[name] = tuple(item) if get_origin(kinds[name]) is tuple else item
     return Config(**values)
 
 
 config = lru_cache(maxsize=1)(_read)
-"""Return the settings in force."""
+"""Return the settings in force.
+
+Raises:
+    ImproperlyConfigured: they cannot be used; says why.
+"""
 
 
 def names() -> list[str]:

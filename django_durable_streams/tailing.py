@@ -6,21 +6,21 @@ A reader who waits is an object in the engine's hub, as the readers by HTTP are:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-
-from django.utils import timezone
 
 from .conf import config
 from .engine import Engine, background, engine_for
 from .engine.hub import Hub, Watch
 from .engine.read_lane import View
-from .protocol import offsets, values
+from .engine.servers import RunningServer, servers_around
+from .engine.shutdown import signals_held
+from .protocol import content, offsets, text
 from .protocol.errors import StreamNotFound
-from .protocol.values import Data
-from .server.shutdown import watch_signals
-from .store import calls, lifetime
+from .protocol.values import Data, MessageReader
+from .store import calls
+from .store.batch import expect
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,13 @@ class Page:
         return len(self.messages)
 
 
-async def follow(path: str, offset: str, using: str, timeout: float | None) -> AsyncGenerator[Page, None]:
+async def follow(
+    path: str, stream_id: int, offset: str, using: str, timeout: float | None
+) -> AsyncGenerator[Page, None]:
     """Yield pages for as long as there are any, and then as they come.
 
     Args:
+        stream_id: of the stream that is meant to be at the path.
         timeout: seconds to wait for the next page before giving up; None waits for ever, 0 not at all.
 
     Raises:
@@ -53,42 +56,57 @@ async def follow(path: str, offset: str, using: str, timeout: float | None) -> A
     """
     engine = engine_for(using)
     view = await engine.look(path, offsets.decode(offset))
-    if lifetime.needs_touch(view.info.ttl, view.info.deadline, timezone.now()):
-        await engine.touch(path)
+    expect(stream_id, view.info.id, path)
+    engine.renew(view.info)
     async with aclosing(_pages(engine, view, timeout)) as pages:
         async for page in pages:
             yield page
 
 
-def follow_in_thread(path: str, offset: str, using: str, timeout: float | None) -> Iterator[Page]:
-    """The same for synchronous code. What is there is read in the caller's transaction, and only then is waited."""
+def follow_in_thread(path: str, stream_id: int, offset: str, using: str, timeout: float | None) -> Iterator[Page]:
+    """The same for synchronous code. What is there is read in the caller's transaction, and only then is waited.
+
+    What waits is in the background loop, which no server knows, nor any signal: what ends it is found out here.
+    """
     position = offsets.decode(offset)
-    info = calls.find(path, using)
+    info = calls.find(path, using, stream_id)
     if position is offsets.Sentinel.NOW:
         start = info.tail
     else:
         start = 0 if isinstance(position, offsets.Sentinel) else min(position, info.tail)
     view = View(info, start, None, info.tail, info.closed)
-    for info, segment in calls.segments(path, start, using, config().page_bytes):
-        view = View(info, view.end, segment, info.tail, info.closed)
-        yield _page(view)
-    if view.segment is None and view.at_end:
-        yield _page(view)
+    messages: MessageReader | None = None
+    for found in calls.pages(path, stream_id, start, using, config().page_bytes):
+        messages = found.reader
+        view = View(found.info, found.end, None, found.info.tail, found.info.closed)
+        if found.messages or view.at_end:
+            yield _page(view, found.messages, messages)
+    if messages is None and view.at_end:
+        yield _page(view, [], None)
     if view.at_end or (timeout is not None and timeout <= 0):
         return
     # Whatever has come meanwhile is found by the first look of the one who waits.
     seen = View(view.info, view.end, None, view.end, False)
-    yield from background.iterate(_pages(engine_for(using), seen, timeout))
+    with signals_held():
+        yield from background.iterate(_pages(engine_for(using), seen, timeout, servers_around(), messages))
 
 
-async def _pages(engine: Engine, view: View, timeout: float | None) -> AsyncGenerator[Page, None]:
+async def _pages(
+    engine: Engine,
+    view: View,
+    timeout: float | None,
+    servers: Sequence[RunningServer] = (),
+    messages: MessageReader | None = None,
+) -> AsyncGenerator[Page, None]:
     info = view.info
-    reader = _Reader(engine.hub())
-    watch_signals()
+    reader = _Reader(engine.hub(), servers)
     try:
         while True:
-            if view.segment is not None or view.at_end:
-                yield _page(view)
+            if view.segment is not None and messages is None:
+                messages = MessageReader(info.content_type, await _held_before(engine, view))
+            found = _messages(view, messages)
+            if found or view.at_end:
+                yield _page(view, found, messages)
             if view.at_end:
                 return
             if not view.up_to_date:
@@ -104,17 +122,35 @@ async def _pages(engine: Engine, view: View, timeout: float | None) -> AsyncGene
         reader.leave()
 
 
-def _page(view: View) -> Page:
-    kind = view.info.content_type
-    messages = list(values.messages(kind, view.segment)) if view.segment is not None else []
-    return Page(messages, offsets.encode(view.end), view.up_to_date, view.at_end)
+async def _held_before(engine: Engine, view: View) -> bytes:
+    """Return the bytes before a view that begin the character with whose rest it begins, if it does."""
+    info, segment = view.info, view.segment
+    if segment is None or not (content.holds_text(info.content_type) and text.is_cut(segment.data)):
+        return b""
+    start = max(view.position - text.MAX_HELD, info.first_position)
+    before = (await engine.follow(info.id, start)).segment
+    return b"" if before is None else before.held_before(view.position)
+
+
+def _messages(view: View, reader: MessageReader | None) -> list[Data]:
+    if reader is None:
+        return []
+    found = list(reader.messages(view.segment, final=view.at_end)) if view.segment is not None else []
+    return [*found, *reader.rest()] if view.at_end else found
+
+
+def _page(view: View, messages: list[Data], reader: MessageReader | None) -> Page:
+    held = len(reader.held) if reader is not None else 0
+    return Page(messages, offsets.encode(view.end - held), view.up_to_date, view.at_end)
 
 
 class _Reader:
     """A listener in the hub, from the first wait on."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, servers: Sequence[RunningServer]) -> None:
         self._hub = hub
+        self._servers = servers
+        self._stopped = False
         self._watch: Watch | None = None
         self._woken = asyncio.Event()
 
@@ -125,16 +161,21 @@ class _Reader:
     def tick(self, now: float) -> None:
         """Time passes; the wait has a timeout of its own."""
 
+    def stop(self) -> None:
+        """The process, or the server that this is a part of, is about to end."""
+        self._stopped = True
+        self._woken.set()
+
     async def wait(self, view: View, timeout: float | None) -> Watch | None:
-        """Wait for news past a view and return the watch that has them; None if the stream or the time is over."""
+        """Wait for news past a view, and return the watch that has them. None: the stream or the time is over."""
         if timeout is not None and timeout <= 0:
             return None
         if self._watch is None:
-            self._watch = await self._hub.join(view.info, self)
+            self._watch = await self._hub.join(view.info, self, self._servers)
         watch = self._watch
         try:
             async with asyncio.timeout(timeout):
-                while not (watch.removed or self._hub.stopping):
+                while not (watch.removed or self._stopped):
                     if watch.tail > view.end or watch.closed:
                         return watch
                     self._woken.clear()

@@ -2,24 +2,29 @@
 
 Pieces are collected for a moment, and what was collected shares a commit: of the writer's own, and with whatever else
 waits in the lane. With a producer's name it goes on after a crash where the last process was stopped, exactly once.
+
+What a writer has taken is committed, and its stream ended, by `committing`, in a thread that none of the ways ends in
+which a writer may end.
 """
 
 from __future__ import annotations
 
-import asyncio
+import inspect
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+import weakref
+from asyncio import run_coroutine_threadsafe
+from collections.abc import AsyncIterable, Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
 from django.db import connections
 
-from .engine import background, engine_for
-from .protocol import content, headers, offsets
-from .protocol.errors import DurableStreamsError, ServiceUnavailable, StreamClosed
-from .protocol.producers import ProducerClaim
-from .protocol.values import Data, encode
-from .store.operations import Append, Appended, Operation, Result, TakenOver, TakeOver
+from .committing import Ending, StreamCommitter
+from .encoding import encode
+from .engine import background
+from .protocol import offsets
+from .protocol.producers import server_producer
+from .protocol.values import Data
 
 if TYPE_CHECKING:
     from .models.methods import StreamMethods
@@ -30,14 +35,7 @@ INTERVAL = 0.05
 """Seconds between the commits of a writer: 20 in a second."""
 
 MAX_BYTES = 64 * 1024
-MAX_MESSAGES = 500
-"""What is collected at the most. With that much the writer commits at once, and `write` waits until it has begun."""
-
-PATIENCE = 60.0
-"""Seconds for which a writer that can tell what has come through tries again while the database does not answer."""
-
-PAUSE = 0.25
-"""Seconds between two attempts."""
+"""Bytes that are collected at the most. With that much it commits at once, and `write` waits until that begins."""
 
 
 class WriterOptions(TypedDict, total=False):
@@ -57,7 +55,8 @@ class WriterOptions(TypedDict, total=False):
     is started again, or `close` it. What was written before is committed in any case."""
 
     error_message: Data | Callable[[BaseException], Data]
-    """A last message in that case, or a function that makes it of the exception. It is not counted in `written`."""
+    """A last message in that case, or a function that makes it of the exception. It is not counted in `written`. Where
+    it cannot be made or encoded, that is logged, and "The writer failed." is written in its place."""
 
     interval: float
     """Seconds between two commits: 0.05, so 20 in a second."""
@@ -91,63 +90,57 @@ class Writer:
     ) -> None:
         if on_error not in ("leave", "close"):
             raise ValueError("on_error is 'leave' or 'close'.")
-        self.written = 0
-        self.resumed = False
-        self.closed = False
-        self._stream = stream
-        self._using = using
-        self._path: str = stream.path
-        self._kind: str = stream.content_type
-        self._producer = headers.opaque("Producer-Id", producer) if producer is not None else None
-        self._epoch = 0
-        self._close_at_end = close
-        self._on_error = on_error
-        self._error_message = error_message
-        self._interval = interval
-        self._max_bytes = max_bytes
-        self._buffer: list[bytes] = []
-        self._size = 0
-        self._in_flight = False
-        self._hurried = False
-        self._ending = False
-        self._failure: BaseException | None = None
-        self._changed = asyncio.Condition()
-        self._task: asyncio.Task[None] | None = None
+        self.core = StreamCommitter(
+            stream,
+            using,
+            producer=server_producer(producer) if producer is not None else None,
+            close=close,
+            on_error=on_error,
+            error_message=error_message,
+            interval=interval,
+            max_bytes=max_bytes,
+        )
+        self.is_open = False
+        # One that is forgotten inside its block has failed. It waits for nothing, so the collector may call it.
+        weakref.finalize(self, self.core.abandon).atexit = False
+
+    @property
+    def written(self) -> int:
+        """Messages in the stream that come from this writer, and from earlier ones of its name."""
+        return self.core.appender.written
+
+    @property
+    def resumed(self) -> bool:
+        """Whether some of them were there already."""
+        return self.core.appender.resumed
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream is closed."""
+        return self.core.appender.closed
 
     @property
     def next_offset(self) -> str:
         """The offset behind what the writer has committed."""
-        return offsets.encode(self._stream.tail_position)
+        return offsets.encode(self.core.appender.stream.tail_position)
 
     async def __aenter__(self) -> Self:
-        self._engine = engine_for(self._using)
-        if self._producer is not None:
-            (taken,) = await self._persist([TakeOver(self._path, self._producer)])
-            assert isinstance(taken, TakenOver)
-            self._epoch, self.written, self.closed = taken.epoch, taken.seq + 1, taken.closed
-            self.resumed = self.written > 0
-            tail = taken.tail
-        else:
-            view = await self._engine.look(self._path)
-            self.closed, tail = view.closed, view.tail
-        self._stream.tail_position, self._stream.closed = tail, self.closed
-        self._task = asyncio.create_task(self._run())
+        opening = run_coroutine_threadsafe(self.core.open(), background.loop())
+        try:
+            await background.arrival(opening)
+        except BaseException:
+            opening.cancel()
+            raise
+        self.is_open = self.core.is_entered = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._drain()
-        if error is None:
-            if self._failure is not None:
-                raise self._failure
-            if self._close_at_end and not self.closed:
-                await self._close()
-        elif self._failure is None and not self.closed:
-            try:
-                await self._mark(error)
-            except DurableStreamsError as other:
-                logger.warning("That writing to %s has failed could not be marked there: %s", self._path, other)
+        ended = self.begin_end(error)
+        # A coroutine or generator that is closed, perhaps by the garbage collector, may not wait.
+        if not isinstance(error, GeneratorExit):
+            await background.arrival(ended)
 
     async def write(self, value: Data) -> None:
         """Write one message. Returns when it is taken; it is committed within the interval.
@@ -159,17 +152,10 @@ class Writer:
             InvalidJSON, TypeError: the stream cannot have it.
             StreamClosed, StreamNotFound, ProducerFenced, ServiceUnavailable: what was written before it failed.
         """
-        data = encode(self._kind, value)
-        if not data:
-            return
-        async with self._changed:
-            while self._is_full() and self._failure is None:
-                await self._changed.wait()
-            self._check()
-            self._buffer.append(data)
-            self._size += len(data)
-            if len(self._buffer) == 1 or self._is_full():
-                self._changed.notify_all()
+        data = self.encode(value)
+        if data:
+            while (room := self.core.put(data)) is not None:
+                await background.arrival(room)
 
     async def flush(self) -> None:
         """Commit everything that was written, without waiting for the interval.
@@ -177,160 +163,89 @@ class Writer:
         Raises:
             The errors of `write`.
         """
-        async with self._changed:
-            self._hurried = True
-            self._changed.notify_all()
-            while (self._buffer or self._in_flight) and self._failure is None:
-                await self._changed.wait()
-            self._check()
+        self.check_open()
+        await background.arrival(self.core.flush())
 
     async def write_from(self, values: AsyncIterable[Data] | Iterable[Data]) -> int:
         """Write all that an iterator yields, without what earlier runs of the producer have written.
 
-        It has to yield the same messages again from its beginning; `written` of them are skipped.
+        It has to yield the same messages again from its beginning; `written` of them are skipped. A generator that is
+        not taken to its end, as the stream refuses something, is closed.
 
         Returns how many were written now. On a closed stream that is none.
         """
-        skip, count = self.written, 0
+        counter = _Counter(self)
         if self.closed:
             return 0
-        async for value in _asynchronous(values):
-            if not encode(self._kind, value):
-                continue
-            if skip:
-                skip -= 1
-                continue
-            await self.write(value)
-            count += 1
-        return count
-
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if self.closed:
-            raise StreamClosed("The stream has ended; nothing can be appended to it.")
-        if self._task is None or self._ending:
-            raise RuntimeError("A writer writes inside its `async with` only.")
-
-    def _is_full(self) -> bool:
-        return self._size >= self._max_bytes or len(self._buffer) >= MAX_MESSAGES
-
-    async def _run(self) -> None:
-        """Commit what is collected, until the end."""
-        clock = asyncio.get_running_loop().time
-        due = clock()
         try:
-            while await self._something(due):
-                due = clock() + self._interval
-                batch, self._buffer, self._size = self._buffer, [], 0
-                self._in_flight = True
-                async with self._changed:
-                    self._changed.notify_all()
-                await self._commit(batch)
-                self._in_flight = False
-                async with self._changed:
-                    self._changed.notify_all()
-        except BaseException as error:
-            self._failure = error
-            async with self._changed:
-                self._changed.notify_all()
+            if isinstance(values, AsyncIterable):
+                async for value in values:
+                    await counter.write(value)
+            else:
+                for value in values:
+                    await counter.write(value)
+        except GeneratorExit:  # nothing can be awaited any more
+            raise
+        except BaseException:
+            await _close_source(values)
+            raise
+        return counter.count
 
-    async def _something(self, due: float) -> bool:
-        """Wait until there is something to commit and it is time for it. False: that was all."""
-        async with self._changed:
-            while not self._buffer and not self._ending:
-                await self._changed.wait()
-        try:
-            async with asyncio.timeout_at(due), self._changed:
-                while not (self._ending or self._hurried or self._is_full()):
-                    await self._changed.wait()
-        except TimeoutError:
-            pass
-        self._hurried = False
-        return bool(self._buffer)
+    def begin_end(self, error: BaseException | None) -> Any:
+        """Have the stream ended as told, and return the future of that. Waits for nothing."""
+        self.is_open = False
+        return self.core.end(Ending(None) if error is None else self.core.ending_for(error))
 
-    async def _drain(self) -> None:
-        """Commit what is left, and end the task. Goes on by itself if the one who waits is cancelled."""
-        assert self._task is not None
-        async with self._changed:
-            self._ending = True
-            self._changed.notify_all()
-        await asyncio.shield(self._task)
+    def encode(self, value: Data) -> bytes:
+        """Return a message as the stream has it.
 
-    async def _commit(self, batch: list[bytes]) -> None:
-        if self._producer is None and content.is_json(self._kind):
-            appends = [Append(self._path, self._kind, b"".join(batch))]
-        else:
-            appends = [Append(self._path, self._kind, data, producer=self._claim(n)) for n, data in enumerate(batch)]
-        last = (await self._persist(appends))[-1]
-        assert isinstance(last, Appended)
-        self.written += len(batch)
-        self._stream.tail_position = last.tail
-
-    async def _close(self) -> None:
-        await self._persist([Append(self._path, None, b"", close=True, producer=self._claim(0))])
-        self.closed = self._stream.closed = True
-
-    async def _mark(self, error: BaseException) -> None:
-        """Say in the stream that whoever wrote it has failed, as the arguments have it."""
-        message = self._error_message(error) if callable(self._error_message) else self._error_message
-        data = encode(self._kind, message) if message is not None else b""
-        close = self._on_error == "close"
-        if not data and not close:
-            return
-        if self._producer is not None:
-            # The last message once more: no news for the stream, unless somebody else has taken over.
-            await self._persist([Append(self._path, self._kind, b"", producer=self._claim(-1))])
-        # Without the producer, as it is none of the messages that another run would skip.
-        await self._persist([Append(self._path, self._kind, data, close=close)])
-        self.closed = self._stream.closed = close
-
-    def _claim(self, number: int) -> ProducerClaim | None:
-        """Return the producer's claim for a message, counted from the next one."""
-        return ProducerClaim(self._producer, self._epoch, self.written + number) if self._producer is not None else None
-
-    async def _persist(self, operations: Sequence[Operation]) -> list[Result]:
-        """Apply operations, in one commit as a rule, and return their results.
-
-        What did not even get into the lane's queue is tried again. What did can be tried again with a producer: what
-        has come through is recognised.
+        Raises:
+            InvalidJSON, TypeError: it cannot have it.
+            RuntimeError: the writer is not in use.
         """
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + PATIENCE
-        results: list[Result] = []
-        while True:
-            futures, error = self._submit(operations[len(results) :])
-            may_repeat = True
-            for outcome in await asyncio.gather(*futures, return_exceptions=True):
-                if isinstance(outcome, BaseException):
-                    error = outcome
-                    may_repeat = self._producer is not None
-                    break
-                results.append(outcome)
-            if error is None:
-                return results
-            if not (may_repeat and isinstance(error, ServiceUnavailable) and clock() < deadline):
-                raise error
-            await asyncio.sleep(PAUSE)
+        data = encode(self.core.appender.kind, value)
+        if data:
+            self.check_open()
+        return data
 
-    def _submit(self, operations: Sequence[Operation]) -> tuple[list[Awaitable[Result]], BaseException | None]:
-        """Hand operations to their lane, and return what is to be awaited, and the error if the lane is full."""
-        futures: list[Awaitable[Result]] = []
-        try:
-            for operation in operations:
-                futures.append(self._engine.write(operation))
-        except ServiceUnavailable as error:
-            return futures, error
-        return futures, None
+    def check_open(self) -> None:
+        """See that the writer is inside its block.
+
+        Raises:
+            RuntimeError: it is not.
+        """
+        if not self.is_open:
+            raise RuntimeError("A writer writes inside its `with` or `async with` only.")
 
 
-async def _asynchronous(values: AsyncIterable[Data] | Iterable[Data]) -> AsyncIterable[Data]:
-    if isinstance(values, AsyncIterable):
-        async for value in values:
-            yield value
-    else:
-        for value in values:
-            yield value
+class _Counter:
+    """Writes what earlier runs have not written, and counts it."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.count = 0
+        self._writer = writer
+        self._skip = writer.written
+
+    async def write(self, value: Data) -> None:
+        """Write one message, skip it, or pass over it where it is empty."""
+        if not self._writer.encode(value):
+            return
+        if self._skip:
+            self._skip -= 1
+            return
+        await self._writer.write(value)
+        self.count += 1
+
+
+async def _close_source(values: object) -> None:
+    """Close a generator that nobody takes anything from any more. What it says of that is not the writer's matter."""
+    try:
+        if inspect.isasyncgen(values):
+            await values.aclose()
+        elif inspect.isgenerator(values):
+            values.close()
+    except Exception:
+        logger.exception("The generator whose messages a writer took could not be closed.")
 
 
 class SyncWriter:
@@ -343,13 +258,17 @@ class SyncWriter:
     def __enter__(self) -> Self:
         if connections[self._using].in_atomic_block:
             raise RuntimeError("A writer commits by itself: it cannot be used inside transaction.atomic().")
-        background.run(self._writer.__aenter__())
+        background.run(self._writer.core.open())
+        self._writer.is_open = self._writer.core.is_entered = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        background.run(self._writer.__aexit__(kind, error, traceback))
+        ended = self._writer.begin_end(error)
+        # A generator that is closed, perhaps by the garbage collector in any thread, may not wait.
+        if not isinstance(error, GeneratorExit):
+            background.wait(ended)
 
     @property
     def written(self) -> int:
@@ -373,8 +292,12 @@ class SyncWriter:
 
     def write(self, value: Data) -> None:
         """See `Writer`."""
-        background.run(self._writer.write(value))
+        data = self._writer.encode(value)
+        if data:
+            while (room := self._writer.core.put(data)) is not None:
+                background.wait(room)
 
     def flush(self) -> None:
         """See `Writer`."""
-        background.run(self._writer.flush())
+        self._writer.check_open()
+        background.wait(self._writer.core.flush())

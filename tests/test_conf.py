@@ -2,10 +2,14 @@ from dataclasses import fields
 
 import pytest
 from django.conf import settings
+from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.test import override_settings
 
 from django_durable_streams.conf import Config, config, names
+from django_durable_streams.engine import Engine
+from django_durable_streams.server.asgi import DurableStreams
 
 
 def test_settings_have_defaults_that_are_valid_together() -> None:
@@ -47,9 +51,63 @@ def test_settings_are_read_once_and_not_for_each_request() -> None:
     assert config() is config()
 
 
-def test_an_unknown_key_is_left_to_the_checks() -> None:
-    with override_settings(DURABLE_STREAMS={"PAGE_BYTE": 1}):
-        assert config() == Config()
+WRONG = [
+    ({"PAGE_BYTE": 1}, ["PAGE_BYTE", "Did you mean PAGE_BYTES?", "durable_streams.E002"]),
+    ({"MAX_APPEND_BYTES": "16MB"}, ["MAX_APPEND_BYTES must be a whole number.", "It is '16MB'.", "E003"]),
+    ({"MAX_APPEND_BYTES": 2**40}, ["MAX_APPEND_BYTES must be from 1 to", "E004"]),
+    ({"LONG_POLL_TIMEOUT": float("nan")}, ["LONG_POLL_TIMEOUT", "It is nan."]),
+    ({"LONG_POLL_TIMEOUT": None}, ["LONG_POLL_TIMEOUT must be a number."]),
+    ({"FALLBACK_INTERVAL": 0}, ["FALLBACK_INTERVAL must be from 0.001 to 3600."]),
+    ({"QUEUE_SIZE": float("inf")}, ["QUEUE_SIZE must be a whole number."]),
+    ({"WRITE_LANES": 10_000}, ["WRITE_LANES must be from 1 to 64."]),
+    ({"DIRECT": "no"}, ["DIRECT must be True or False."]),
+    ({"CACHE_SCOPE": "shared"}, ["CACHE_SCOPE must be 'private' or 'public'."]),
+    ({"CORS_ORIGINS": "*"}, ["CORS_ORIGINS must be a list.", "Write ['*']."]),
+    ({"WAKEUP": "redis"}, ["WAKEUP must be a dict."]),
+    ({"CACHE_SCOPE": 1, "PAGE_BYTES": -1, "ZZZ": 1}, ["CACHE_SCOPE", "PAGE_BYTES", "ZZZ"]),
+    ([("PAGE_BYTES", 1)], ["DURABLE_STREAMS must be a dict."]),
+]
+MEANINGLESS = [
+    ({"RATE_LIMITS": {"append": "100"}}, "RATE_LIMITS"),
+    ({"RATE_LIMITS": {"append": "1/s"}, "RATE_LIMIT_CACHE": "nowhere"}, "RATE_LIMIT_CACHE"),
+    ({"TRUSTED_PROXIES": ["proxy.internal"]}, "TRUSTED_PROXIES"),
+    ({"PATH_PATTERNS": ["a**"]}, "PATH_PATTERNS"),
+    ({"WAKEUP": {"BACKEND": "no.such.Backend"}}, "WAKEUP"),
+    ({"WAKEUP": {}}, "WAKEUP"),
+    ({"PERMISSION": "no.such.Permission"}, "no.such"),
+]
+
+
+@pytest.mark.parametrize(("given", "words"), WRONG, ids=str)
+def test_settings_that_cannot_be_used_are_refused_with_what_to_do(given: object, words: list[str]) -> None:
+    with override_settings(DURABLE_STREAMS=given), pytest.raises(ImproperlyConfigured) as raised:
+        config()
+    assert all(word in str(raised.value) for word in words), raised.value
+
+
+@pytest.mark.parametrize(("given", "words"), [*WRONG, *((given, [word]) for given, word in MEANINGLESS)], ids=str)
+def test_the_asgi_application_is_not_made_with_them(given: object, words: list[str]) -> None:
+    with override_settings(DURABLE_STREAMS=given), pytest.raises(ImproperlyConfigured) as raised:
+        DurableStreams()
+    assert all(word in str(raised.value) for word in words), raised.value
+
+
+@pytest.mark.parametrize(("given", "words"), WRONG, ids=str)
+def test_an_engine_is_not_made_with_them(given: object, words: list[str]) -> None:
+    with override_settings(DURABLE_STREAMS=given), pytest.raises(ImproperlyConfigured) as raised:
+        Engine("default")
+    assert words[0] in str(raised.value)
+
+
+@pytest.mark.parametrize(("given", "words"), WRONG, ids=str)
+def test_the_checks_say_the_same(given: object, words: list[str]) -> None:
+    with override_settings(DURABLE_STREAMS=given):
+        found = [message for message in run_checks() if (message.id or "").startswith("durable_streams.")]
+        with pytest.raises(ImproperlyConfigured) as raised:
+            config()
+    assert {message.id for message in found} <= {f"durable_streams.E00{number}" for number in (1, 2, 3, 4)}
+    assert found
+    assert all(message.msg in str(raised.value) and message.id in str(raised.value) for message in found)
 
 
 def test_origins_may_be_a_list() -> None:

@@ -10,6 +10,7 @@ import pytest
 from django.db import OperationalError, connection, transaction
 from django.db.models import Model
 
+from django_durable_streams.committing import MAX_MESSAGES
 from django_durable_streams.models import Producer, Stream
 from django_durable_streams.protocol.errors import (
     InvalidJSON,
@@ -18,11 +19,12 @@ from django_durable_streams.protocol.errors import (
     StreamClosed,
     StreamNotFound,
 )
+from django_durable_streams.protocol.producers import server_producer
 from django_durable_streams.signals import stream_appended
 from django_durable_streams.store import calls, writing
 from django_durable_streams.store.operations import TakenOver, TakeOver
 from django_durable_streams.testing import stop_engines
-from django_durable_streams.writer import MAX_MESSAGES, Writer
+from django_durable_streams.writer import Writer
 from tests.server.waiting import until
 
 JSON = "application/json"
@@ -364,7 +366,7 @@ class TestTakingOver:
             stream.append(2, producer=("job", 0, 1))
         stream.append(2, producer=("job", 1, 1))
         known = Producer.objects.get()
-        assert (known.producer_id, known.epoch, known.seq) == ("job", 1, 1)
+        assert (known.name, known.epoch, known.seq) == ("job", 1, 1)
 
     def test_a_closed_stream_is_left_as_it_is(self) -> None:
         Stream.objects.create(path="a", closed=True)
@@ -373,4 +375,4 @@ class TestTakingOver:
 
 
 def take_over(path: str) -> Any:
-    return calls.apply(TakeOver(path, "job"), "default")
+    return calls.apply(TakeOver(path, server_producer("job")), "default")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from django.db import Error, connections
 
 from ..conf import config
+from ..engine.backlog import Backlog
 from ..engine.engine import at_stop, engine_for
 from ..engine.lane import Lane
 from ..engine.line import Line
@@ -71,7 +72,8 @@ class _Lane(Lane[tuple[Together, Any]]):
     def __init__(self, name: str, using: str, pulse: Pulse | None) -> None:
         self._pulse = pulse
         line = pulse.line() if pulse is not None else Line(using)
-        super().__init__(f"durable-streams-access-{name}", line, self._do_or_refuse, config().queue_size, BATCH_SIZE)
+        backlog = Backlog(config().queue_size, config().queue_bytes)
+        super().__init__(f"durable-streams-access-{name}", line, self._do_or_refuse, backlog, BATCH_SIZE)
 
     def _do_or_refuse(self, tasks: Sequence[tuple[Together, Any]]) -> Sequence[object]:
         if self._pulse is None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from .. import clock
 from ..models import Stream
 from .states import Kind, State
 
@@ -88,7 +88,7 @@ class ExpiryFilter(admin.SimpleListFilter):
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Stream]) -> QuerySet[Stream]:
-        now = timezone.now()
+        now = clock.now()
         value = self.value()
         if value == "never":
             return queryset.filter(deadline__isnull=True)

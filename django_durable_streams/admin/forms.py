@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib.admin import widgets
 from django.template.defaultfilters import filesizeformat
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from .. import clock
 from ..conf import config
 from ..models import Stream
 from ..protocol import content, headers, offsets, paths
@@ -139,7 +139,7 @@ class AppendForm(PayloadForm):
         if not body:
             raise EmptyAppend(_("There is nothing to append: write something, or choose a file that is not empty."))
         data = content.pack(stream.content_type, body)
-        return Append(stream.path, stream.content_type, data, close=self.cleaned_data["close"])
+        return Append(stream.path, stream.content_type, data, self.cleaned_data["close"], stream_id=stream.pk)
 
 
 class LifetimeForm(StreamForm):
@@ -178,8 +178,10 @@ class LifetimeForm(StreamForm):
             raise forms.ValidationError(error.detail.replace("Stream-TTL", _("The TTL"))) from error
 
     def clean_expires_at(self) -> Any:
-        moment = self.cleaned_data["expires_at"]
-        if moment is not None and moment <= timezone.now():
+        if self.cleaned_data["expires_at"] is None:
+            return None
+        moment = clock.from_project(self.cleaned_data["expires_at"])
+        if moment <= clock.now():
             raise forms.ValidationError(_("This is in the past."))
         return moment
 
@@ -257,5 +259,5 @@ class ForkForm(LifetimeForm):
     def operation(self, source: Stream) -> Create:
         """Return what the form asks for."""
         cleaned = self.cleaned_data
-        fork = Fork(source.path, cleaned["offset"])
+        fork = Fork(source.path, cleaned["offset"], source_id=source.pk)
         return Create(cleaned["path"], source.content_type, cleaned["ttl"], cleaned["expires_at"], fork=fork)

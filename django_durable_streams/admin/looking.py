@@ -143,16 +143,20 @@ class Looking(StreamPages):
 
     def messages_after(self, info: StreamInfo, start: int) -> list[Message]:
         """Return about a page of messages from a position on."""
-        return browsing.after(info, start, limit=PAGE_BYTES, count=PAGE_MESSAGES, using=self.alias)
+        found = browsing.after(info, start, limit=PAGE_BYTES, count=PAGE_MESSAGES, using=self.alias)
+        return browsing.whole(info, found, self.alias)
 
     def messages_before(self, info: StreamInfo, end: int) -> list[Message]:
         """Return about a page of messages up to a position."""
-        return browsing.before(info, end, limit=PAGE_BYTES, count=PAGE_MESSAGES, using=self.alias)
+        found = browsing.before(info, end, limit=PAGE_BYTES, count=PAGE_MESSAGES, using=self.alias)
+        return browsing.whole(info, found, self.alias)
 
     @of_stream("view")
     def message_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         """Show one message, as much of it as a browser should be given."""
-        shown = show(self._message(request, stream), stream.content_type, ALONE)
+        info, message = self._message(request, stream)
+        (whole,) = browsing.whole(info, [message], self.alias)
+        shown = show(whole, stream.content_type, ALONE)
         return self.render(
             request, "message", str(stream), stream=stream, original=stream, message=shown, here=_("Message")
         )
@@ -160,7 +164,7 @@ class Looking(StreamPages):
     @of_stream("view")
     def download_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         """Send one message whole, as a file: never to be displayed, whatever its content type."""
-        message = self._message(request, stream)
+        _info, message = self._message(request, stream)
         name = f"stream-{stream.pk}-{message.end}.{_SUFFIXES[Kind.of(stream.content_type)]}"
         return HttpResponse(
             message.data,
@@ -172,13 +176,13 @@ class Looking(StreamPages):
             },
         )
 
-    def _message(self, request: HttpRequest, stream: Stream) -> Message:
+    def _message(self, request: HttpRequest, stream: Stream) -> tuple[StreamInfo, Message]:
         info = self.info(stream)
         start = position(request.GET.get("from", ""))
         found = browsing.after(info, start, limit=1, count=1, using=self.alias) if info is not None else []
-        if not found:
+        if info is None or not found:
             raise Http404(_("There is no message at this offset."))
-        return found[0]
+        return info, found[0]
 
     @of_stream("view")
     def producers_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:

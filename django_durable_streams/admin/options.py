@@ -19,6 +19,7 @@ from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from .. import clock
 from ..models import Stream
 from . import changelist
 from .deletion import Deletion
@@ -154,7 +155,11 @@ class StreamAdmin(Writing, Tail, Deletion):
             return None
         if stream.deadline is None:
             return _("never")
-        return _moment(stream.deadline, _("in %s") % timeuntil(stream.deadline, depth=1), _("in under a minute"))
+        return _moment(
+            stream.deadline,
+            _("in %s") % timeuntil(clock.from_project(stream.deadline), depth=1),
+            _("in under a minute"),
+        )
 
     @admin.display(description=gettext_lazy("forked from"))
     def forked_from(self, stream: Stream) -> SafeString | None:
@@ -174,6 +179,7 @@ class StreamAdmin(Writing, Tail, Deletion):
 
 def _moment(moment: datetime, distance: str, close: str) -> SafeString:
     """Return a moment by how far away it is, or the word for one that is close."""
-    text = close if abs(moment - timezone.now()) < timedelta(minutes=1) else distance
-    shown = date_format(timezone.localtime(moment), "DATETIME_FORMAT")
-    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), shown, text)
+    aware = clock.from_project(moment)
+    text = close if abs(aware - clock.now()) < timedelta(minutes=1) else distance
+    shown = date_format(timezone.localtime(moment) if timezone.is_aware(moment) else moment, "DATETIME_FORMAT")
+    return format_html('<time datetime="{}" title="{}">{}</time>', aware.isoformat(), shown, text)

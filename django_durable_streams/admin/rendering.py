@@ -72,7 +72,8 @@ def show(message: Message, content_type: str, room: Room) -> ShownMessage:
         laid_out = _lay_out(data, room.text) if kind is Kind.JSON else None
         is_cut = len(laid_out if laid_out is not None else data) > room.text
         text = _decode((laid_out if laid_out is not None else data)[: room.text], is_cut=is_cut)
-    return ShownMessage(message.start, message.end, len(data), kind, text, is_cut)
+    size = len(data) if kind is Kind.JSON else message.end - message.start
+    return ShownMessage(message.start, message.end, size, kind, text, is_cut)
 
 
 def _lay_out(data: bytes, room: int) -> bytes | None:

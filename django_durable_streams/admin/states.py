@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.db.models import Q, TextChoices
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from .. import clock
 from ..models import Stream
 from ..protocol import content
 
@@ -27,7 +27,7 @@ class State(TextChoices):
         """Return what a stream is now."""
         if stream.deleted_at is not None:
             return cls.KEPT
-        if stream.deadline is not None and stream.deadline <= (now or timezone.now()):
+        if stream.deadline is not None and clock.from_project(stream.deadline) <= (now or clock.now()):
             return cls.EXPIRED
         return cls.CLOSED if stream.closed else cls.OPEN
 
@@ -35,7 +35,7 @@ class State(TextChoices):
         """Return the condition that streams of this state meet."""
         if self is State.KEPT:
             return Q(deleted_at__isnull=False)
-        over = Q(deadline__lte=now or timezone.now())
+        over = Q(deadline__lte=now or clock.now())
         if self is State.EXPIRED:
             return Q(deleted_at__isnull=True) & over
         alive = Q(deleted_at__isnull=True) & (Q(deadline__isnull=True) | ~over)

@@ -11,22 +11,19 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
-from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
-from django.utils import timezone
 
 from ..engine import engine_for
 from ..models import Stream
 from ..protocol import offsets
 from ..protocol.errors import DurableStreamsError
+from ..server.atomic import never_atomic
 from ..server.live import LongPoll
-from ..server.shutdown import watch_signals
 from ..server.threads import release_thread
-from ..store import calls, lifetime
+from ..store import calls
 from ..store.info import StreamInfo
-from ..store.operations import Touch
 from .looking import PAGE_BYTES, Looking, message_page, position
 from .states import State
 
@@ -42,7 +39,7 @@ class Tail(Looking):
         # The admin's own wrapper, which checks who is there and sends others to log in, takes synchronous views only.
         look = sync_to_async(self.admin_site.admin_view(self._news))
 
-        @transaction.non_atomic_requests
+        @never_atomic
         async def tail(request: HttpRequest, object_id: str) -> HttpResponse:
             response: HttpResponse = await look(request, object_id)
             if response.status_code == NOTHING_NEW and isinstance(request, ASGIRequest):
@@ -62,7 +59,7 @@ class Tail(Looking):
         info = None if stream is None else self.info(stream)
         if stream is None or info is None:
             raise Http404
-        self._touch(info)
+        calls.renew(info, self.alias)  # who follows a stream is a reader like any other
         start = position(request.GET.get("from", ""))
         if start >= info.tail and not info.closed:
             return HttpResponse(status=NOTHING_NEW)
@@ -88,17 +85,8 @@ class Tail(Looking):
             "offset": offsets.encode(info.tail),
         }
 
-    def _touch(self, info: StreamInfo) -> None:
-        """Start the stream's TTL anew: who follows it is a reader like any other."""
-        if lifetime.needs_touch(info.ttl, info.deadline, timezone.now()):
-            try:
-                calls.apply(Touch(info.path), self.alias)
-            except DurableStreamsError:
-                pass  # it has ended meanwhile, as the next look finds
-
     async def _wait(self, stream_id: int, start: int) -> None:
         """Wait until a stream has something past a position, is closed, or has gone, or until time is up."""
-        watch_signals()
         release_thread()
         engine = engine_for()
         try:

@@ -149,7 +149,8 @@ class Writing(Looking):
                 if not self.may(request, "change", stream):
                     raise PermissionDenied
                 with transaction.atomic(using=self.alias):
-                    calls.apply(Append(stream.path, stream.content_type, b"", close=True), self.alias)
+                    closing = Append(stream.path, stream.content_type, b"", close=True, stream_id=stream.pk)
+                    calls.apply(closing, self.alias)
                     self.log_change(request, stream, _("Closed."))
                 closed += not stream.closed
             except DurableStreamsError as error:

@@ -19,12 +19,30 @@ _WAL = re.compile(r"journal_mode\s*=\s*['\"]?wal", re.IGNORECASE)
 
 @register()
 def check_database(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """W006: SQLite without IMMEDIATE. W007: SQLite without WAL. W008: CONN_MAX_AGE under ASGI."""
+    """W006: SQLite without IMMEDIATE. W007: SQLite without WAL. W008: CONN_MAX_AGE under ASGI. W011: dirty reads."""
     alias = router.db_for_write(Stream)
     connection = connections[alias]
     given = connection.settings_dict
     if connection.vendor == "sqlite":
         return _sqlite(alias, given)
+    return [*_connections(alias, given), *_isolation(alias, connection.vendor, given)]
+
+
+def _isolation(alias: str, vendor: str, given: Mapping[str, Any]) -> list[CheckMessage]:
+    level = str((given.get("OPTIONS") or {}).get("isolation_level") or "")
+    if vendor != "mysql" or level.lower() != "read uncommitted":
+        return []
+    return [
+        Warning(
+            f"Transactions of the database {alias!r} read what others have not committed.",
+            hint="A stream could be read, forked or continued from data that is rolled back. Set 'isolation_level' in "
+            "its OPTIONS to 'read committed' or 'repeatable read'.",
+            id="durable_streams.W011",
+        )
+    ]
+
+
+def _connections(alias: str, given: Mapping[str, Any]) -> list[CheckMessage]:
     if given.get("CONN_MAX_AGE") != 0 and getattr(settings, "ASGI_APPLICATION", None):
         return [
             Warning(

@@ -15,12 +15,14 @@ from django.utils.module_loading import import_string
 
 from ..conf import config
 from ..engine.wakeup.base import InProcessWakeup
+from .requiring import needs_settings
 
 WORKER_VARIABLES = ("WEB_CONCURRENCY", "GRANIAN_WORKERS")
 """What uvicorn, gunicorn and granian take their number of workers from. Options of commands are not seen here."""
 
 
 @register()
+@needs_settings
 def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """W009: several workers without wake-ups. W010: rates that every process counts for itself, or nobody does."""
     found: list[CheckMessage] = []

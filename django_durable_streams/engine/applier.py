@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from django.db import Error, IntegrityError, connections
 
 from ..protocol.errors import BadRequest, ServiceUnavailable
 from ..store import writing
+from ..store.after_commit import follow_up
 from ..store.batch import LOCKED, Outcome
 from ..store.known import KnownStreams
 from ..store.operations import Commit, Operation
@@ -22,8 +24,14 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+Applied = tuple[Sequence[object], list[Commit]]
+"""What became of the operations of a transaction, and what it has changed."""
+
 MOST_LOST = 3
 """Connections that one batch may lose before the rest of it is refused: some operation may be what kills them."""
+
+MAX_FILE_WAIT = 30.0
+"""Seconds for which a batch waits while another process holds all of a database, as it can with SQLite's."""
 
 TRIES = 3
 """How often an operation is tried that finds a row where there was none: somebody else has made it meanwhile."""
@@ -74,27 +82,48 @@ class Applier:
         self._announce = announce
         self._is_heard = is_heard
         self._known = KnownStreams()
+        self._has_row_locks = connections[line.using].features.has_select_for_update
+        self._stopping = False
 
-    def apply(self, operations: Sequence[Operation], *, wait: bool = False) -> Sequence[object]:
-        """Apply operations and return their outcomes.
+    def apply(self, operations: Sequence[Operation]) -> Sequence[object]:
+        """Apply operations and return their outcomes. Those of streams whose rows others hold are LOCKED.
+
+        Where a database has one lock for all of it, it is this that waits: what comes later waits behind.
+        """
+        until = time.monotonic() + MAX_FILE_WAIT
+        while (outcomes := self._apply(operations)) is None:
+            if self._stopping or time.monotonic() >= until:
+                return [ServiceUnavailable("Another process holds the database. Try again.")] * len(operations)
+        return outcomes
+
+    def apply_when_free(
+        self, path: str, operations: Callable[[], Sequence[Operation]], seconds: float
+    ) -> Sequence[object]:
+        """Wait for a stream's row, keeping a place among all who do, and apply its operations.
 
         Args:
-            wait: whether to wait for rows that another transaction holds.
+            operations: returns them. It is called when the row is there, so that one wait serves all that came by then.
+            seconds: how long to wait.
+
+        Returns:
+            The outcomes of the operations, of which the first is LOCKED where the row was not to be had.
         """
-        if not self._pulse.answers:
-            return _away(len(operations))
+        lock_ms = max(int(seconds * 1000), 1)
+
+        def transact() -> Applied:
+            return writing.apply_when_free(path, operations, self.line.using, lock_ms)
+
+        if self._stopping or not self._pulse.answers:
+            return _away(len(operations()))
         with self.line:
-            outcomes = self._try(operations, wait)
-            if isinstance(outcomes, Exception) and diagnose(outcomes) is Trouble.AWAY:
-                # The connection may have been dead for long. Nothing was changed, so once more with another one.
-                if not self._reconnect():
-                    return _away(len(operations))
-                outcomes = self._try(operations, wait)
+            outcomes = self._try_twice(transact, lambda: len(operations()))
             if not isinstance(outcomes, Exception):
                 return outcomes
-            if diagnose(outcomes) is Trouble.BUSY and not connections[self.line.using].features.has_select_for_update:
-                return [LOCKED] * len(operations)  # all of SQLite is, for each of them
-            return self._apart(operations, wait)
+            if self._stopping:
+                return _away(len(operations()))
+            if diagnose(outcomes) is Trouble.BUSY:
+                return [LOCKED]
+            return self._apart(operations(), lock_ms)
 
     def run(self, work: Callable[[], T]) -> T:
         """Have something else written over the line.
@@ -106,78 +135,123 @@ class Applier:
             self.line.open()
             return work()
 
-    def _try(self, operations: Sequence[Operation], wait: bool) -> Sequence[object] | Exception:
-        """Apply operations together; return the error where that changed nothing."""
+    def stop(self) -> None:
+        """Wait no more for what others hold. Safe to call from any thread."""
+        self._stopping = True
+        self.line.cut()
+
+    def _apply(self, operations: Sequence[Operation]) -> Sequence[object] | None:
+        """Apply operations; return None, with nothing changed, where somebody holds all of the database."""
+        if not self._pulse.answers:
+            return _away(len(operations))
+        with self.line:
+            outcomes = self._try_twice(lambda: self._transact(operations), lambda: len(operations))
+            if isinstance(outcomes, Exception):
+                if diagnose(outcomes) is Trouble.BUSY and not self._has_row_locks:
+                    return None
+                return self._apart(operations)
+            return self._again(operations, outcomes) if self._known.was_wrong else outcomes
+
+    def _try_twice(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Sequence[object] | Exception:
+        """The same as `_try`, and once more over another connection where the first was lost before the commit.
+
+        That connection may have been dead for long.
+        """
+        outcomes = self._try(transact, count)
+        if not isinstance(outcomes, Exception) or diagnose(outcomes) is not Trouble.AWAY:
+            return outcomes
+        return self._try(transact, count) if self._reconnect() else _away(count())
+
+    def _try(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Sequence[object] | Exception:
+        """Do a transaction and return its outcomes, or the error where that changed nothing.
+
+        Args:
+            count: returns how many operations are refused where nobody knows what became of the transaction.
+        """
         try:
             if self._waits is not None and not self._known.is_alone:
                 self._waits()
             with self._turn.taken(self._waits):
                 self.line.open()
-                held = self._held(operation.path for operation in operations)
-                outcomes, commits = writing.apply(
-                    operations,
-                    self.line.using,
-                    wait=wait,
-                    held=held,
-                    lock_ms=self._lock_ms,
-                    known=self._known,
-                    recent=self._is_busy(),
-                    waits=self._waits,
-                    announce=self._announce,
-                    is_heard=self._is_heard,
-                )
+                outcomes, commits = transact()
         except writing.CommitUncertain as error:
             if isinstance(error.__cause__, Error) and diagnose(error.__cause__) is not Trouble.AWAY:
                 return error.__cause__  # it said no
-            logger.error("The connection was lost during a commit of %d operations.", len(operations))
+            logger.error("The connection was lost during a commit of %d operations.", count())
             self.line.close()
-            return [ServiceUnavailable("The database did not confirm this. Try again.")] * len(operations)
+            return [ServiceUnavailable("The database did not confirm this. Try again.")] * count()
         except (Error, ValueError) as error:
             if diagnose(error) is Trouble.AWAY:
                 self.line.close()
             return error
         if commits:
-            self._committed(commits)
-        return self._again(operations, outcomes, wait) if self._known.was_wrong else outcomes
+            follow_up("Nobody was told of it.", self._committed, commits)
+        return outcomes
 
-    def _again(self, operations: Sequence[Operation], outcomes: Sequence[object], wait: bool) -> Sequence[object]:
+    def _transact(self, operations: Sequence[Operation], lock_ms: int | None = None) -> Applied:
+        """Apply operations in a transaction.
+
+        Args:
+            lock_ms: how long to wait for rows that others hold, in milliseconds. None: not at all.
+        """
+        return writing.apply(
+            operations,
+            self.line.using,
+            wait=lock_ms is not None,
+            held=self._held(operation.path for operation in operations),
+            lock_ms=self._lock_ms if lock_ms is None else lock_ms,
+            known=self._known,
+            recent=self._is_busy(),
+            waits=self._waits,
+            announce=self._announce,
+            is_heard=self._is_heard,
+        )
+
+    def _again(self, operations: Sequence[Operation], outcomes: Sequence[object]) -> Sequence[object]:
         """Apply those operations with a look at their streams that were LOCKED because they had not had one."""
         self._known.was_wrong = False
-        redone = self._try(
-            [operation for operation, outcome in zip(operations, outcomes, strict=True) if outcome is LOCKED], wait
-        )
+        rest = [operation for operation, outcome in zip(operations, outcomes, strict=True) if outcome is LOCKED]
+        redone = self._try(lambda: self._transact(rest), lambda: len(rest))
         if isinstance(redone, Exception):
             return outcomes
         found = iter(redone)
         return [next(found) if outcome is LOCKED else outcome for outcome in outcomes]
 
-    def _apart(self, operations: Sequence[Operation], wait: bool) -> Sequence[object]:
-        """Apply operations one by one."""
+    def _apart(self, operations: Sequence[Operation], lock_ms: int | None = None) -> Sequence[object]:
+        """Apply operations one by one. A stream's requests keep their order.
+
+        So behind one that waits, those that follow on its stream wait too; and behind one that could not be done, they
+        are not done either: its client sends it again, and would send it behind them.
+        """
         outcomes: list[object] = []
-        locked: set[str] = set()
+        stopped: dict[str, object] = {}
         lost = 0
         for operation in operations:
-            # Behind one that waits: a stream's requests keep their order.
-            outcome = LOCKED if operation.path in locked else self._one(operation, wait)
-            if outcome is LOCKED:
-                locked.add(operation.path)
+            outcome = stopped.get(operation.path)
+            if outcome is None:
+                outcome = self._one(operation, lock_ms)
+                if outcome is LOCKED or isinstance(outcome, ServiceUnavailable):
+                    stopped[operation.path] = outcome
+                if isinstance(outcome, ServiceUnavailable):
+                    lost += 1
+                    if lost == MOST_LOST or not self._reconnect():
+                        return [*outcomes, *_away(len(operations) - len(outcomes))]
             outcomes.append(outcome)
-            if isinstance(outcome, ServiceUnavailable):
-                lost += 1
-                if lost == MOST_LOST or not self._reconnect():
-                    return [*outcomes, *_away(len(operations) - len(outcomes))]
         return outcomes
 
-    def _one(self, operation: Operation, wait: bool) -> object:
+    def _one(self, operation: Operation, lock_ms: int | None) -> object:
+        def transact() -> Applied:
+            return self._transact([operation], lock_ms)
+
         tries = 1
-        while isinstance(outcomes := self._try([operation], wait), IntegrityError) and tries < TRIES:
+        while isinstance(outcomes := self._try(transact, lambda: 1), IntegrityError) and tries < TRIES:
             tries += 1
         return _meaning(outcomes) if isinstance(outcomes, Exception) else outcomes[0]
 
     def _reconnect(self) -> bool:
         """Connect, if there is no connection; return whether there is one."""
         try:
-            if self._pulse.answers:
+            if self._pulse.answers and not self._stopping:
                 self.line.open()
                 return True
         except Error as error:

@@ -57,8 +57,9 @@ class Checkpointer:
         self._due.set()
         with self._lock:
             if self._thread is None and not self._stopped:
-                self._thread = Thread(target=self._run, name="durable-streams-checkpoints", daemon=True)
-                self._thread.start()
+                thread = Thread(target=self._run, name="durable-streams-checkpoints", daemon=True)
+                thread.start()  # may fail, as at the end of Python
+                self._thread = thread
 
     def stop(self) -> None:
         """End the thread and wait for it, while the lane still runs."""

@@ -17,21 +17,25 @@ from django.db import connections, router
 
 from ..conf import config
 from ..models import Stream
-from ..protocol.errors import ServiceUnavailable
 from ..protocol.offsets import Sentinel
 from ..store import calls
+from ..store.after_commit import follow_up
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
-from ..store.operations import Commit, Operation, Result, Touch
+from ..store.operations import Commit, Operation, Result
 from ..store.turns import turn
+from .backlog import Backlog
 from .checkpoints import Checkpointer
 from .growth import GrowthLog
 from .housekeeping import Housekeeper
 from .hub import Hub
 from .lane import Receiver, call_in
+from .places import Places
 from .pulse import Pulse
 from .read_lane import Follow, Look, ReadLane, Survey, View
 from .receivers import ReceiverThread, hears_of_new_streams, send_signals
+from .renewals import Renewals
+from .startup import check_threads
 from .wakeup import Wakeup, make_wakeup
 from .write_lane import WriteLane
 
@@ -39,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 
 Task = Operation | Look
+
+NO_WAKE_UP = "Readers of other processes find the news by themselves, within FALLBACK_INTERVAL: see WAKEUP."
+NO_SIGNALS = "Receivers of signals were not called."
 
 
 class Engine:
@@ -49,6 +56,9 @@ class Engine:
     """
 
     def __init__(self, using: str) -> None:
+        check_threads()
+        # Before anything runs: this raises where the settings are wrong.
+        self.wakeup = make_wakeup(using)
         settings = config()
         if settings.gc_threshold:
             _tune_garbage_collector(settings.gc_threshold)
@@ -63,7 +73,7 @@ class Engine:
             WriteLane(
                 f"durable-streams-write-{number}",
                 self.pulse,
-                settings.queue_size,
+                Backlog(settings.queue_size, settings.queue_bytes),
                 self._committed,
                 turn(using),
                 growth.is_busy,
@@ -78,14 +88,14 @@ class Engine:
         self._reader = ReadLane(
             "durable-streams-read",
             self.pulse,
-            settings.queue_size,
+            Backlog(settings.queue_size, settings.queue_bytes),
             self.cache,
             lambda: config().page_bytes,
             self._housekeeper.crowded,
         )
-        self.wakeup = make_wakeup(using)
+        self._renewals = Renewals(lambda touch, receiver: self._writer(touch).put(touch, receiver))
+        self.places = Places()
         self._receivers = ReceiverThread()
-        self._stopping = False
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
     def post(self, task: Task, receiver: Receiver) -> None:
@@ -128,9 +138,9 @@ class Engine:
         """See which of some streams are still there, in one query."""
         return cast("Awaitable[dict[int, StreamInfo]]", self._reader.submit(Survey(stream_ids)))
 
-    async def touch(self, path: str) -> None:
-        """Start a stream's TTL anew."""
-        await self.write(Touch(path))
+    def renew(self, info: StreamInfo) -> None:
+        """Start a stream's TTL anew where a read has to. Nobody waits for it. Safe to call from any thread."""
+        self._renewals.renew(info)
 
     def hub(self, *, lasting: bool = True) -> Hub:
         """Return the hub of the running event loop. One that does not last beyond a request is not connected."""
@@ -141,38 +151,29 @@ class Engine:
             for ended in [known for known in list(self._hubs) if known.is_closed()]:
                 self._hubs.pop(ended, None)
             hub = self._hubs[loop] = Hub(self)
-            hub.stopping = self._stopping
             if lasting:
                 hub.subscriber = self.wakeup.subscriber(hub)
         return hub
 
-    def check_room(self) -> None:
-        """See that there may be one more live reader.
-
-        Raises:
-            ServiceUnavailable: there are MAX_LIVE_READERS already (503, carries `Retry-After`).
-        """
-        limit = config().max_live_readers
-        if limit and sum(hub.readers for hub in list(self._hubs.values())) >= limit:
-            raise ServiceUnavailable("Too many live readers are here. Try again.", ((b"retry-after", b"5"),))
-
     def _committed(self, commits: list[Commit]) -> None:
+        follow_up("Chunks are merged later.", self._count, commits)
+        self._expired(commits)
+
+    def _count(self, commits: list[Commit]) -> None:
         self._housekeeper.count(commits)
         if self._checkpointer is not None:
             self._checkpointer.count(commits)
         if any(commit.removed for commit in commits):
             self._housekeeper.wake()
-        self.publish(commits)
-        self._receivers.tell(commits, self.using)
 
     def _expired(self, commits: list[Commit]) -> None:
         self.publish(commits)
-        self._receivers.tell(commits, self.using)
+        follow_up(NO_SIGNALS, self._receivers.tell, commits, self.using)
 
     def publish(self, commits: list[Commit]) -> None:
         """Tell all readers what was committed, of this process and of others. Safe to call from any thread."""
-        self.feed(commits)
-        self.wakeup.publish(commits)
+        follow_up("Readers of this process find the news by themselves, within FALLBACK_INTERVAL.", self.feed, commits)
+        follow_up(NO_WAKE_UP, self.wakeup.publish, commits)
 
     def feed(self, commits: list[Commit]) -> None:
         """Tell the readers of this process what was committed. Safe to call from any thread."""
@@ -185,13 +186,13 @@ class Engine:
                 call_in(hub.loop, hub.feed, news)
 
     def end_live_reads(self) -> None:
-        """Let all live responses of this process end. Safe to call from any thread, and from a signal handler."""
-        self._stopping = True
+        """Let all who read live now end, and nobody who comes later. Safe to call from any thread."""
         for hub in list(self._hubs.values()):
             call_in(hub.loop, hub.stop)
 
     def stop(self) -> None:
-        """End the threads, after what is queued."""
+        """End the threads, after what is queued, and the readers whom nobody would tell any more."""
+        self.end_live_reads()
         self._housekeeper.stop()
         if self._checkpointer is not None:
             self._checkpointer.stop()
@@ -225,8 +226,8 @@ def announce(commits: list[Commit], using: str) -> None:
         engine.publish(commits)
     else:
         # No readers in this process, and it may be about to end, as management commands are.
-        wakeup_for(using).publish_now(commits)
-    send_signals(commits, using)
+        follow_up(NO_WAKE_UP, lambda: wakeup_for(using).publish_now(commits))
+    follow_up(NO_SIGNALS, send_signals, commits, using)
 
 
 def wakeup_for(using: str) -> Wakeup:

@@ -12,19 +12,19 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from django.utils import timezone
-
+from .. import clock
 from ..conf import config
-from ..protocol import sse
+from ..protocol import content, sse, text
 from ..protocol.errors import DurableStreamsError
 from ..protocol.segments import Segment
-from ..store import lifetime
 from ..store.info import StreamInfo
 from ..store.operations import Commit
 from .polling import PollSchedule
 from .read_lane import View
+from .servers import RunningServer
+from .shutdown import add_reader, remove_reader
 from .timeouts import Timeouts
 from .wakeup.base import News, Subscriber
 
@@ -58,6 +58,22 @@ class Listener(Protocol):
     def tick(self, now: float) -> None:
         """Called every second or so with the monotonic time."""
 
+    def stop(self) -> None:
+        """End soon: what serves this listener is about to. Must not block. May be called again."""
+
+
+class Frame(NamedTuple):
+    """What readers at a position get by SSE."""
+
+    chunk: bytes
+    """Empty where all that is new begins a character (see `protocol.text`)."""
+    end: int
+    """The position behind what was looked at, of which `held` was held back."""
+    held: bytes
+    closed: bool
+    is_cut: bool
+    """Whether it begins with the rest of a character, for those who have not seen its beginning."""
+
 
 class Watch:
     """A stream that is waited on: how far it goes, as this process knows, and its newest segments."""
@@ -74,7 +90,7 @@ class Watch:
         """What is left to do for listeners that were told, once all are: those who wait come before it."""
         self.ready: asyncio.Future[None] | None = None
         self.idle_since: float | None = None
-        self._frames: dict[tuple[int, int], tuple[bytes, int, bool]] = {}
+        self._frames: dict[tuple[int, int, bytes], Frame] = {}
         self._ring: deque[Segment] = deque()
         self._ring_bytes = 0
         self._joined: dict[int, Segment] = {}
@@ -153,19 +169,23 @@ class Watch:
             self._views[position] = known
         return known
 
-    def frame(self, position: int, cursor: int) -> tuple[bytes, int, bool] | None:
-        """Return what readers at a position get by SSE, where that leads, and whether it is the stream's end.
+    def frame(self, position: int, cursor: int, held: bytes = b"") -> Frame | None:
+        """Return what readers get by SSE who have looked up to a position, and have held some bytes back.
 
         It is encoded once for all of them. None where the data is not at hand.
         """
-        known = self._frames.get((position, cursor))
+        known = self._frames.get((position, cursor, held))
         if known is None:
             segment = self.after(position)
             if segment is None:
                 return None
-            control = sse.control_event(segment.end, cursor=cursor, up_to_date=True, closed=self.closed)
-            event = segment.data_event(self.info.content_type)
-            known = self._frames[position, cursor] = event + control, segment.end, self.closed
+            kind = self.info.content_type
+            event, rest = segment.data_event(kind, held, final=self.closed)
+            is_cut = text.is_cut(segment.data) and content.holds_text(kind)
+            if event:
+                end = segment.end - len(rest)
+                event += sse.control_event(end, cursor=cursor, up_to_date=True, closed=self.closed)
+            known = self._frames[position, cursor, held] = Frame(event, segment.end, rest, self.closed, is_cut)
         return known
 
 
@@ -173,8 +193,6 @@ class Hub:
     """All watches of one event loop."""
 
     def __init__(self, engine: Engine) -> None:
-        self.stopping = False
-        self.readers = 0
         self.subscriber: Subscriber | None = None
         self.loop = asyncio.get_running_loop()
         self.timeouts = Timeouts(self.loop)
@@ -188,8 +206,12 @@ class Hub:
         """Whether a stream is waited on here. Safe to ask from any thread."""
         return stream_id in self._watches
 
-    async def join(self, info: StreamInfo, listener: Listener) -> Watch:
-        """Register a listener on a stream; when this returns, the watch is at least as new as the call."""
+    async def join(self, info: StreamInfo, listener: Listener, servers: Sequence[RunningServer] = ()) -> Watch:
+        """Register a listener on a stream; when this returns, the watch is at least as new as the call.
+
+        Args:
+            servers: which servers it depends on, beyond those of the event loop. It is stopped when one of them ends.
+        """
         watch = self._watches.get(info.id)
         if watch is None:
             watch = self._watches[info.id] = Watch(info)
@@ -197,7 +219,7 @@ class Hub:
             if self._ticker is None or self._ticker.done():
                 self._ticker = self.loop.create_task(self._tick())
         watch.listeners.add(listener)
-        self.readers += 1
+        add_reader(listener, servers)
         watch.idle_since = None
         if watch.ready is not None:
             try:
@@ -211,7 +233,7 @@ class Hub:
         """Take a listener away."""
         if listener in watch.listeners:
             watch.listeners.remove(listener)
-            self.readers -= 1
+            remove_reader(self.loop, listener)
         if not watch.listeners:
             watch.idle_since = time.monotonic()
 
@@ -257,11 +279,10 @@ class Hub:
             logger.exception("A look at the watched streams failed.")
 
     def stop(self) -> None:
-        """Let every reader end its response: the process is about to."""
-        self.stopping = True
+        """Let every reader that is here now end."""
         for watch in list(self._watches.values()):
             for listener in list(watch.listeners):
-                listener.notify()
+                listener.stop()
 
     async def _start(self, watch: Watch) -> None:
         """Look once more, now that the watch is registered."""
@@ -315,7 +336,6 @@ class Hub:
         # Those of now: one that comes while the look is under way is not in it, and yet is there.
         watches = [self._watches[stream_id] for stream_id in stream_ids if stream_id in self._watches]
         infos = await self._engine.survey(tuple(watch.info.id for watch in watches))
-        todo: list[Coroutine[Any, Any, None]] = []
         behind: list[tuple[Watch, StreamInfo]] = []
         for watch in watches:
             info = infos.get(watch.info.id)
@@ -326,14 +346,14 @@ class Hub:
             if _is_behind(watch, info):
                 behind.append((watch, info))
             if watch.listeners and _is_running_out(info):
-                todo.append(self._engine.touch(info.path))
+                self._engine.renew(info)
         if behind and self._hears():
             await asyncio.sleep(NEWS_SECONDS)  # of what was committed just now, news are on their way
             behind = [(watch, info) for watch, info in behind if _is_behind(watch, info)]
             if behind:
                 self._polls.missed(time.monotonic())
-        todo += [self._catch_up(watch) for watch, _ in behind]
-        await asyncio.gather(*todo)  # all at once, so that the lanes do them in one go
+        # All at once, so that the lanes do them in one go.
+        await asyncio.gather(*(self._catch_up(watch) for watch, _ in behind))
 
 
 def _is_behind(watch: Watch, info: StreamInfo) -> bool:
@@ -346,5 +366,5 @@ def _is_running_out(info: StreamInfo) -> bool:
     if info.ttl is None or info.deadline is None:
         return False
     margin = max(info.ttl / 2, 3 * config().fallback_interval)
-    remaining = (info.deadline - timezone.now()).total_seconds()
-    return remaining < margin and lifetime.needs_touch(info.ttl, info.deadline, timezone.now())
+    remaining = (info.deadline - clock.now()).total_seconds()
+    return remaining < margin

@@ -11,6 +11,7 @@ from threading import Thread, get_ident
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from ..protocol.errors import ServiceUnavailable
+from .backlog import Backlog
 from .line import Line
 
 logger = logging.getLogger(__name__)
@@ -67,16 +68,30 @@ WORTH_PREPARING = 8
 """Tasks in a batch from which to call into an event loop once more takes less than the loop saves by it."""
 
 
+class _NoLoop:
+    """Stands for the event loop of a parcel that came from none: it is answered where its answers are made."""
+
+    @staticmethod
+    def call_soon_threadsafe(function: Callable[..., object], *args: object) -> None:
+        """Call a function now."""
+        function(*args)
+
+
+_NO_LOOP = cast("asyncio.AbstractEventLoop", _NoLoop)
+
+
 class Parcel(Generic[T]):
     """What one event loop asks of a lane together, and who is given what becomes of it."""
 
-    __slots__ = ("loop", "receivers", "tasks", "thread")
+    __slots__ = ("loop", "receivers", "size", "tasks", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         self.loop = loop
         self.thread = thread
         self.tasks: list[T] = []
         self.receivers: list[Receiver] = []
+        self.size = 0
+        """Bytes of data that the tasks carry."""
 
 
 class Errand:
@@ -92,6 +107,10 @@ class Errand:
             self._outcome.set_result(self._work())
         except BaseException as error:
             self._outcome.set_exception(error)
+
+    def refuse(self, error: Exception) -> None:
+        """Leave it undone."""
+        self._outcome.set_exception(error)
 
     def result(self) -> Any:
         """Wait for what it returns, or raises."""
@@ -110,7 +129,7 @@ class Lane(Generic[T]):
         name: of the thread.
         line: the connection that its thread works with.
         work: is given the tasks that wait, and returns what became of each: a value, or an exception to raise.
-        queue_size: tasks that may wait.
+        backlog: bounds what waits.
         batch_size: about how many tasks to do in one go.
     """
 
@@ -124,21 +143,20 @@ class Lane(Generic[T]):
         name: str,
         line: Line,
         work: Callable[[Sequence[T]], Sequence[object]],
-        queue_size: int,
+        backlog: Backlog,
         batch_size: int,
     ) -> None:
         self._line = line
         self._work = work
-        self._queue_size = queue_size
+        self._backlog = backlog
         self._batch_size = batch_size
         # By thread, which is quicker to tell than its event loop.
         self._open: dict[int, Parcel[T]] = {}
         self._queue: SimpleQueue[Parcel[T] | Errand | None] = SimpleQueue()
         self._errand: Errand | None = None
-        self._submitted = 0
-        self._done = 0
         self._at_work: list[Parcel[T]] = []
         self._held: tuple[list[Parcel[T]], Sequence[object]] | None = None
+        self._has_ended = False
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -158,21 +176,44 @@ class Lane(Generic[T]):
         Raises:
             ServiceUnavailable: too much is waiting already.
         """
-        if self._submitted - self._done >= self._queue_size:
-            raise ServiceUnavailable("Too many requests are waiting. Try again.")
-        self._submitted += 1
+        size = self._size_of(task)
         thread = get_ident()
         parcel = self._open.get(thread)
         if parcel is None or not parcel.loop.is_running():
+            self._backlog.check(0, 0, size)
             parcel = self._open[thread] = Parcel(asyncio.get_running_loop(), thread)
             parcel.loop.call_soon(self._hand_over, parcel)
+        else:
+            self._backlog.check(len(parcel.tasks), parcel.size, size)
         parcel.tasks.append(task)
         parcel.receivers.append(receiver)
+        parcel.size += size
+
+    def put(self, task: T, receiver: Receiver) -> None:
+        """Queue a task for somebody who is given its value in the lane's thread. Safe to call from any thread.
+
+        Raises:
+            ServiceUnavailable: too much is waiting already.
+        """
+        size = self._size_of(task)
+        self._backlog.check(0, 0, size)
+        parcel: Parcel[T] = Parcel(_NO_LOOP, 0)
+        parcel.tasks.append(task)
+        parcel.receivers.append(receiver)
+        parcel.size = size
+        self._backlog.add(1, size)
+        self._queue.put(parcel)
+
+    def _size_of(self, task: T) -> int:
+        """Return how many bytes of data a task carries."""
+        return 0
 
     def between(self, work: Callable[[], U]) -> U:
         """Have the thread do something else between two batches, and wait for it. Not for an event loop's thread."""
         errand = Errand(work)
         self._queue.put(errand)
+        if self._has_ended:
+            self._refuse_rest()
         return cast("U", errand.result())
 
     def stop(self) -> None:
@@ -187,7 +228,10 @@ class Lane(Generic[T]):
             return
         if self._open.get(parcel.thread) is parcel:
             del self._open[parcel.thread]
+        self._backlog.add(count, parcel.size)
         self._queue.put(parcel)
+        if self._has_ended:
+            self._refuse_rest()
 
     def _run(self) -> None:
         try:
@@ -204,6 +248,21 @@ class Lane(Generic[T]):
         finally:
             self.tell()
             self._line.close()
+            self._has_ended = True
+            self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        """Answer what has come too late. Whoever puts something into the queue after the end calls this, too."""
+        error = ServiceUnavailable("The server is about to end. Try again.")
+        while True:
+            try:
+                found = self._queue.get_nowait()
+            except Empty:
+                return
+            if isinstance(found, Errand):
+                found.refuse(error)
+            elif found is not None:
+                settle(found.loop, found.receivers, [error] * len(found.receivers))
 
     def _take(self) -> list[Parcel[T]] | Errand | None:
         """Return all parcels that wait, up to a batch, waiting for the first; or an errand.
@@ -243,19 +302,25 @@ class Lane(Generic[T]):
             logger.exception("A batch of %d failed.", len(tasks))
             values = [ServiceUnavailable("The server could not do this. Try again.")] * len(tasks)
         self._at_work = []
-        self._done += len(tasks)
         self.tell()
-        self._held = parcels, values
+        self._held = self._to_answer(parcels, values)
         if not self.holds_answers or self._queue.empty():
             self.tell()
+
+    def _to_answer(
+        self, parcels: list[Parcel[T]], values: Sequence[object]
+    ) -> tuple[list[Parcel[T]], Sequence[object]]:
+        """Return the tasks of a batch that are done, and their values."""
+        self._backlog.remove(len(values), sum([parcel.size for parcel in parcels]))
+        return parcels, values
 
     def tell(self) -> None:
         """Hand over the answers that are held back."""
         if self._held is None:
             return
         (parcels, values), self._held = self._held, None
-        for parcel, some in _by_parcel(parcels, values):
-            self._answer(parcel, some)
+        for parcel, some in by_parcel(parcels, values):
+            settle(parcel.loop, parcel.receivers, some)
 
     def announce(self, values: Sequence[object]) -> None:
         """Have it prepared what will become of the tasks at work if nothing fails, while this thread waits for that.
@@ -264,14 +329,12 @@ class Lane(Generic[T]):
         """
         count = sum(len(parcel.tasks) for parcel in self._at_work)
         if len(values) == count >= WORTH_PREPARING:
-            for parcel, some in _by_parcel(self._at_work, values):
+            for parcel, some in by_parcel(self._at_work, values):
                 call_in(parcel.loop, _prepare, parcel.receivers, some)
 
-    def _answer(self, parcel: Parcel[T], values: Sequence[object]) -> None:
-        settle(parcel.loop, parcel.receivers, values)
 
-
-def _by_parcel(parcels: Iterable[Parcel[T]], values: Sequence[object]) -> Iterator[tuple[Parcel[T], Sequence[object]]]:
+def by_parcel(parcels: Iterable[Parcel[T]], values: Sequence[object]) -> Iterator[tuple[Parcel[T], Sequence[object]]]:
+    """Yield each parcel with the values of its own tasks."""
     first = 0
     for parcel in parcels:
         last = first + len(parcel.tasks)

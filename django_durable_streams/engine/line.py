@@ -8,16 +8,15 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable
 from threading import Lock
 from types import TracebackType
-from typing import Any
 
-from django.db import OperationalError, connections
+from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-CONNECT_SECONDS = 2
-"""How long connecting may take. It is the least that PostgreSQL's client library can do."""
+from .own_settings import own_settings
 
 _SOCKET_OPTIONS = {
     "SO_KEEPALIVE": (socket.SOL_SOCKET, 1),
@@ -36,7 +35,8 @@ LOG_PAGES = 2000
 class Line:
     """The connection that a thread has to a database. A context in which it works.
 
-    It takes none from the project's pool: threads that live as long as the process would only keep it.
+    It is a dedicated connection with settings of its own (`own_settings`). In the line's thread it stands in for the
+    project's under the same alias, so whatever uses `connections[using]` there works with it.
 
     Args:
         using: alias of the database.
@@ -75,8 +75,15 @@ class Line:
             return False
         self.close()
         if connection is not self._wrapper:
-            self._take_over(connection)
-        self._connect()
+            connection = self._stand_in(connection)
+        try:
+            self._connect()
+            _begin_nothing(connection)
+        except Error:
+            raise
+        except Exception as error:
+            # A receiver of `connection_created` is the project's, and may not be made for threads without a request.
+            raise OperationalError(f"The connection could not be set up: {type(error).__name__}: {error}") from error
         if connection.vendor == "sqlite":
             _spare_disk(connection)
         if self._lock_seconds is not None:
@@ -100,8 +107,14 @@ class Line:
                 except OSError:  # it had ended already
                     pass
 
-    def _take_over(self, connection: BaseDatabaseWrapper) -> None:
-        connection.settings_dict = _own_settings(connection)
+    def _stand_in(self, projects: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
+        """Put a connection of its own in the place of the thread's, and return it."""
+        # Of the same class, whatever backend the project has chosen, but made and not copied: settings may hold what
+        # cannot be copied, such as an SSL context.
+        connection = type(projects)(own_settings(projects), self.using)
+        # With DEBUG, each statement is kept with its parameters until a request ends, and here none ever does.
+        connection.queries_log = deque(maxlen=0)
+        connections[self.using] = connection
         self._connect = connection.connect
         self._wrapper = connection
 
@@ -111,6 +124,7 @@ class Line:
         # Django connects anew at the end of a transaction whose connection was lost. That may take as long as the
         # first time, and the answers to those who wait with it.
         connection.connect = refuse  # type: ignore[method-assign]
+        return connection
 
     def _plug_in(self, connection: BaseDatabaseWrapper) -> None:
         """Keep a hold of the connection's socket. Not its number, which may be another socket's a moment later."""
@@ -136,20 +150,10 @@ class Line:
             plug.close()
 
 
-def _own_settings(connection: BaseDatabaseWrapper) -> dict[str, Any]:
-    """Return a connection's settings as a line wants them; those of other threads stay as they are."""
-    options: dict[str, Any] = {**connection.settings_dict["OPTIONS"]}
-    options.pop("pool", None)
-    if connection.vendor in ("postgresql", "mysql"):
-        options["connect_timeout"] = min(CONNECT_SECONDS, _seconds(options) or CONNECT_SECONDS)
-    return {**connection.settings_dict, "OPTIONS": options}
-
-
-def _seconds(options: Mapping[str, Any]) -> int:
-    try:
-        return int(options.get("connect_timeout", 0))
-    except (TypeError, ValueError):
-        return 0
+def _begin_nothing(connection: BaseDatabaseWrapper) -> None:
+    """See that the connection commits what it is not told to keep open: a receiver may have changed that."""
+    if not connection.get_autocommit():
+        connection.set_autocommit(True)
 
 
 def _limit_waits(connection: BaseDatabaseWrapper, seconds: int) -> None:

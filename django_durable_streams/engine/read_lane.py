@@ -16,6 +16,7 @@ from ..store import reading
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
 from ..store.reading import PageRequest
+from .backlog import Backlog
 from .lane import Lane
 from .pulse import Pulse
 
@@ -86,6 +87,7 @@ class ReadLane(Lane[Task]):
 
     Args:
         pulse: whether the database answers.
+        backlog: bounds what waits.
         page_bytes: returns about how many bytes a page may have.
         crowded: is called with the ids of streams that have too many chunks.
     """
@@ -94,7 +96,7 @@ class ReadLane(Lane[Task]):
         self,
         name: str,
         pulse: Pulse,
-        queue_size: int,
+        backlog: Backlog,
         cache: SegmentCache,
         page_bytes: Callable[[], int],
         crowded: Callable[[set[int]], None],
@@ -105,7 +107,7 @@ class ReadLane(Lane[Task]):
         self._pulse = pulse
         line = pulse.line()
         self._using = line.using
-        super().__init__(name, line, self._look_or_refuse, queue_size, BATCH_SIZE)
+        super().__init__(name, line, self._look_or_refuse, backlog, BATCH_SIZE)
 
     def _look_or_refuse(self, tasks: Sequence[Task]) -> Sequence[object]:
         if self._pulse.answers:

@@ -112,8 +112,9 @@ class ReceiverThread:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = Thread(target=self._run, name="durable-streams-signals", daemon=True)
-                    self._thread.start()
+                    thread = Thread(target=self._run, name="durable-streams-signals", daemon=True)
+                    thread.start()  # may fail, as at the end of Python; the next signal tries again
+                    self._thread = thread
         self._queue.put(event)
 
     def _run(self) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..store.batch import LOCKED
-from ..store.operations import Commit, Operation
+from ..store.operations import Append, Commit, Create, Operation
 from ..store.turns import Turn
 from .applier import Applier
-from .lane import Lane, Parcel, settle
-from .patience import Patience, Waiting
+from .backlog import Backlog
+from .lane import Lane, Parcel, by_parcel
+from .lock_waits import LockWaitQueue, PendingOperation
 from .pulse import Pulse
 
 BATCH_SIZE = 512
@@ -20,18 +21,20 @@ BATCH_SIZE = 512
 LANE_LOCK_MS = 100
 """How long a lane waits for a lock, in milliseconds: for the path of a stream that somebody else is creating."""
 
-PATIENT_LOCK_MS = 100
-"""How long the patient thread waits for one stream's row before it tries the others again."""
-
 LOCK_SECONDS = 1
-"""The same for both where the database counts in seconds."""
+"""The same where the database counts in seconds."""
 
 
 class WriteLane(Lane[Operation]):
     """A lane that applies operations in one transaction and tells of the commit.
 
+    A stream's operations are applied in the order in which they come, wherever they wait: in this lane's queue or,
+    while another transaction holds the stream's row, in the lock wait queue. They pass from the first to the second
+    before the lane takes up anything else, and never back.
+
     Args:
         pulse: whether the database answers.
+        backlog: bounds the operations that wait in either queue.
         committed: is called in the lane's thread with what a transaction changed, once that is committed.
         turn: held around each transaction: whose turn it is to write, where only one can.
         is_busy: returns whether so much is appended that small chunks should wait to be gathered.
@@ -44,50 +47,64 @@ class WriteLane(Lane[Operation]):
         self,
         name: str,
         pulse: Pulse,
-        queue_size: int,
+        backlog: Backlog,
         committed: Callable[[list[Commit]], None],
         turn: Turn,
         is_busy: Callable[[], bool],
         is_heard: Callable[[], bool],
     ) -> None:
-        patient = Applier(pulse.line(LOCK_SECONDS), pulse, turn, committed, PATIENT_LOCK_MS)
-        self._patience = Patience(f"{name}-patient", patient)
         line = pulse.line(LOCK_SECONDS)
+        self._lock_waits = LockWaitQueue(
+            f"{name}-lock-wait",
+            lambda: Applier(pulse.line(LOCK_SECONDS), pulse, turn, committed, LANE_LOCK_MS),
+            backlog,
+        )
         self._applier = Applier(
             line,
             pulse,
             turn,
             committed,
             LANE_LOCK_MS,
-            self._patience.held,
+            self._lock_waits.held,
             self.tell,
             is_busy,
             self.announce,
             is_heard,
         )
-        super().__init__(name, line, self._applier.apply, queue_size, BATCH_SIZE)
+        super().__init__(name, line, self._applier.apply, backlog, BATCH_SIZE)
 
     def write(self, work: Callable[[], object]) -> object:
         """Have something else written over the lane's connection, and wait for it."""
         return self.between(partial(self._applier.run, work))
 
     def stop(self) -> None:
+        self._applier.stop()
         super().stop()
-        self._patience.stop()
+        self._lock_waits.stop()
 
-    def _answer(self, parcel: Parcel[Operation], values: Sequence[object]) -> None:
+    def _size_of(self, task: Operation) -> int:
+        return len(task.data) if type(task) is Append or type(task) is Create else 0
+
+    def _to_answer(
+        self, parcels: list[Parcel[Operation]], values: Sequence[object]
+    ) -> tuple[list[Parcel[Operation]], Sequence[object]]:
         if not any(value is LOCKED for value in values):
-            super()._answer(parcel, values)
-            return
+            return super()._to_answer(parcels, values)
         now = time.monotonic()
-        answered = []
-        waiting = []
-        for operation, receiver, value in zip(parcel.tasks, parcel.receivers, values, strict=True):
-            if value is LOCKED:
-                waiting.append(Waiting(operation, parcel.loop, receiver, now))
-            else:
-                answered.append((receiver, value))
-        self._patience.add(waiting)
-        if answered:
-            receivers, done = zip(*answered, strict=True)
-            settle(parcel.loop, receivers, done)
+        waiting: list[PendingOperation] = []
+        done: list[Parcel[Operation]] = []
+        outcomes: list[object] = []
+        for parcel, some in by_parcel(parcels, values):
+            rest: Parcel[Operation] = Parcel(parcel.loop, parcel.thread)
+            for operation, receiver, value in zip(parcel.tasks, parcel.receivers, some, strict=True):
+                size = self._size_of(operation)
+                if value is LOCKED:
+                    waiting.append(PendingOperation(operation, parcel.loop, receiver, now, size))
+                else:
+                    rest.tasks.append(operation)
+                    rest.receivers.append(receiver)
+                    rest.size += size
+                    outcomes.append(value)
+            done.append(rest)
+        self._lock_waits.add(waiting)
+        return super()._to_answer(done, outcomes)

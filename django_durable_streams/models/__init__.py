@@ -1,7 +1,8 @@
 """The tables. `store` is the only code that writes them."""
 
 from .chunk import Chunk, RecentChunk
+from .guard import ReadOnlyModelError
 from .producer import Producer
 from .stream import Stream, StreamQuerySet
 
-__all__ = ["Chunk", "Producer", "RecentChunk", "Stream", "StreamQuerySet"]
+__all__ = ["Chunk", "Producer", "ReadOnlyModelError", "RecentChunk", "Stream", "StreamQuerySet"]

@@ -6,10 +6,11 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from .guard import GuardedModel, GuardedQuerySet
 from .stream import Stream
 
 
-class AbstractChunk(models.Model):
+class AbstractChunk(GuardedModel):
     """A range of a stream's bytes, stored as they go on the wire, and where the appends inside it end."""
 
     start = models.PositiveBigIntegerField(_("start"))
@@ -23,11 +24,23 @@ class AbstractChunk(models.Model):
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     stream_id: int
 
+    instead = dict.fromkeys(("add", "change"), "Call Stream.append() to add data; what is there never changes.") | {
+        "delete": "Call Stream.delete(): data goes with its stream."
+    }
+
     class Meta:
         abstract = True
 
     def __str__(self) -> str:
         return f"{self.stream_id}: {self.start}-{self.end}"
+
+
+class ChunkQuerySet(GuardedQuerySet["Chunk"]):
+    """Chunks, to be read."""
+
+
+class RecentChunkQuerySet(GuardedQuerySet["RecentChunk"]):
+    """Recent chunks, to be read."""
 
 
 class Chunk(AbstractChunk):
@@ -41,7 +54,10 @@ class Chunk(AbstractChunk):
         db_index=False,  # the unique constraint below begins with it
     )
 
+    objects = ChunkQuerySet.as_manager()
+
     class Meta:
+        base_manager_name = "objects"
         verbose_name = _("chunk")
         verbose_name_plural = _("chunks")
         # By its end: the first chunk that a reader at an offset needs is the first whose end lies past it.
@@ -71,7 +87,10 @@ class RecentChunk(AbstractChunk):
         db_index=False,
     )
 
+    objects = RecentChunkQuerySet.as_manager()
+
     class Meta:
+        base_manager_name = "objects"
         verbose_name = _("recent chunk")
         verbose_name_plural = _("recent chunks")
         constraints = [models.UniqueConstraint(fields=["block", "stream", "end"], name="recent_block_stream_end")]

@@ -1,17 +1,24 @@
-"""A text column that tells every two different values apart, on every database."""
+"""Columns that mean the same on every database and with all settings: exact text, and moments."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from django import forms
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.translation import gettext_lazy as _
+
+from .. import clock
 
 if TYPE_CHECKING:
     _CharField = models.CharField[Any, Any]
+    _Field = models.Field[Any, Any]
 else:
     _CharField = models.CharField
+    _Field = models.Field
 
 
 class ExactCharField(_CharField):
@@ -35,3 +42,45 @@ class ExactCharField(_CharField):
     def deconstruct(self) -> tuple[str, str, Sequence[Any], dict[str, Any]]:
         name, _, args, kwargs = super().deconstruct()
         return name, "django_durable_streams.models.fields.ExactCharField", args, kwargs
+
+
+class InstantField(_Field):
+    """A moment, stored as microseconds since 1970 in UTC, and a datetime of the project's kind in Python.
+
+    What Django's DateTimeField stores depends on `USE_TZ`, `TIME_ZONE` and the connection's time zone. A local time is
+    not a moment when clocks are set back, and streams would end an hour early or late. Queries compare it with
+    datetimes of either kind, and sort by it. For dates, as in `__date` or `TruncDay`, there are `created_at` and
+    `appended_at`.
+    """
+
+    description = _("Moment")
+
+    def get_internal_type(self) -> str:
+        return "BigIntegerField"
+
+    def from_db_value(self, value: int | None, expression: object, connection: BaseDatabaseWrapper) -> datetime | None:
+        """Return what the database has as the project has its datetimes."""
+        return None if value is None else clock.to_project(clock.from_microseconds(value))
+
+    def to_python(self, value: Any) -> datetime | None:
+        """Return a datetime for a value of a form or a fixture.
+
+        Raises:
+            ValidationError: there is no datetime in it.
+        """
+        found: datetime | None = models.DateTimeField().to_python(value)
+        return found
+
+    def get_prep_value(self, value: Any) -> Any:
+        """Return what a query compares with, or what is stored."""
+        moment = self.to_python(super().get_prep_value(value))
+        return None if moment is None else clock.to_microseconds(clock.from_project(moment))
+
+    def value_to_string(self, obj: models.Model) -> str:
+        """Return the value for a fixture."""
+        value: datetime | None = self.value_from_object(obj)
+        return "" if value is None else clock.from_project(value).isoformat()
+
+    def formfield(self, *args: Any, **kwargs: Any) -> forms.Field | None:
+        """Return a field for a datetime."""
+        return super().formfield(*args, **{"form_class": forms.DateTimeField, **kwargs})

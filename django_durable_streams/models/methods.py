@@ -1,39 +1,35 @@
 """What streams can do in Python: the wire's operations, with the wire's rules and errors.
 
 Every method but those that wait or write for long (`tail`, `writer`) joins the caller's transaction. Each has a twin
-with an `a` in front for asynchronous code. Those run their database work with Django's `sync_to_async`, in the thread
-whose transaction the caller may be in, be it a view's around `async_to_sync`, or one that a middleware has opened. That
-is why `aappend` does not hand its data to the lanes, which commit by themselves: whether there is a transaction to be
-joined can only be asked in that thread. What is to share commits with other writers goes through `awriter`.
+with an `a` in front for asynchronous code (`asynchronous`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any, Unpack
 
-from asgiref.sync import sync_to_async
-from django.db import models, router
+from django.db import router
 
 from ..conf import config
-from ..protocol import content, offsets, paths
-from ..protocol.errors import EmptyAppend, InvalidOffset
-from ..protocol.producers import ProducerClaim
-from ..protocol.segments import Segment
-from ..protocol.values import Data, encode, messages
+from ..encoding import encode, encode_initial
+from ..protocol import arguments, content, offsets, paths
+from ..protocol.errors import EmptyAppend, StreamNotFound
+from ..protocol.producers import ProducerClaim, server_claim
+from ..protocol.values import Data
+from .guard import GuardedModel
 
 if TYPE_CHECKING:
-    from ..store.info import StreamInfo
     from ..store.operations import Append, Appended
     from ..tailing import Page
-    from ..writer import SyncWriter, Writer, WriterOptions
+    from ..writer import SyncWriter, WriterOptions
     from .stream import Stream
 
 
-class StreamMethods(models.Model):
-    """The operations on a stream."""
+class StreamMethods(GuardedModel):
+    """The operations on a stream: the one that was loaded or created, and not another one that is at its path now."""
 
     class Meta:
         abstract = True
@@ -43,6 +39,8 @@ class StreamMethods(models.Model):
         content_type: Any
         tail_position: Any
         closed: Any
+        ttl: Any
+        expires_at: Any
 
     def append(
         self,
@@ -58,11 +56,12 @@ class StreamMethods(models.Model):
             value: bytes or str; for JSON streams any value, a list too being one message.
             close: close the stream in the same step.
             seq: `Stream-Seq`, greater than the last one.
-            producer: id, epoch and sequence number, for exactly-once appends (section 5.2.1).
+            producer: id, epoch and sequence number, for exactly-once appends (section 5.2.1). The ids that Python code
+                names are its own: a client that sends the same one is another producer.
 
         Raises:
             StreamClosed, StreamNotFound, StreamGone, SequenceConflict, ProducerFenced, ProducerSequenceGap,
-            InvalidJSON, EmptyAppend.
+            InvalidHeader, InvalidJSON, EmptyAppend, PayloadTooLarge.
         """
         return self._append(encode(self.content_type, value), close=close, seq=seq, producer=producer)
 
@@ -95,7 +94,7 @@ class StreamMethods(models.Model):
                 total += 1
                 yield encode(self.content_type, value)
 
-        claims = _claims(ProducerClaim(*producer)) if producer is not None else None
+        claims = _claims(server_claim(producer)) if producer is not None else None
         portions = _portions(encoded(), batch_bytes or config().page_bytes)
         result = calls.append_all((self._appends(portion, claims) for portion in portions), self._alias())
         if result is not None:
@@ -107,12 +106,35 @@ class StreamMethods(models.Model):
         self._append(b"", close=True)
 
     def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
-        """Delete the stream (5.4). With forks it is soft-deleted: its data is kept for them, its path stays taken."""
-        from ..store import calls
-        from ..store.operations import Delete
+        """Delete the stream (5.4). With forks it is soft-deleted: its data is kept for them, its path stays taken.
 
-        calls.apply(Delete(self.path), using or self._alias())
-        return 1, {self._meta.label: 1}
+        Rows of the project's own models that refer to it follow their `on_delete`.
+
+        Raises:
+            StreamNotFound, StreamGone; ProtectedError, RestrictedError, if one of these rows forbids it.
+        """
+        from ..store import calls
+
+        self._expected()
+        count, others = calls.delete([self], using or self._alias(), all_there=True)
+        return count + sum(others.values()), {self._meta.label: count, **others}
+
+    def set_lifetime(self, *, ttl: int | None = None, expires_at: datetime | None = None) -> None:
+        """Give the stream another lifetime, which begins now; without arguments it lives until it is deleted.
+
+        Args:
+            ttl: seconds of idle life; `expires_at`, an absolute end. A PUT that repeats the old ones is refused then.
+
+        Raises:
+            StreamNotFound, StreamGone, InvalidHeader.
+        """
+        from ..store import calls
+        from ..store.operations import SetLifetime
+        from .stream import lifetime_of
+
+        seconds, moment = lifetime_of(ttl, expires_at)
+        calls.apply(SetLifetime(self.path, seconds, moment, self._expected()), self._alias())
+        self.ttl, self.expires_at = seconds, moment
 
     def fork(
         self,
@@ -134,34 +156,31 @@ class StreamMethods(models.Model):
             data: a first message of the fork's own.
 
         Raises:
-            StreamExists, StreamNotFound, SourceGone, InvalidOffset, OffsetOutOfRange.
+            StreamExists, StreamNotFound, SourceGone, InvalidOffset, OffsetOutOfRange, InvalidPath, InvalidHeader.
         """
         from ..store import calls
         from ..store.operations import Create, Fork
+        from .stream import lifetime_of
 
-        position = offsets.decode(offset) if offset is not None else None
-        if isinstance(position, offsets.Sentinel):
-            raise InvalidOffset("The offset of a fork is one that a stream has returned; leave it out for the tail.")
+        cut, past = arguments.fork_position(offset), arguments.sub_offset(sub_offset)
+        fork = Fork(self.path, cut, past, self._expected())
+        seconds, moment = lifetime_of(ttl, expires_at)
+        initial = encode_initial(self.content_type, data)
         return calls.create(
-            Create(
-                paths.validate(path),
-                self.content_type,
-                ttl,
-                expires_at,
-                data=b"" if data is None else encode(self.content_type, data),
-                fork=Fork(self.path, position, sub_offset),
-            ),
-            self._alias(),
+            Create(paths.validate(path), self.content_type, seconds, moment, data=initial, fork=fork), self._alias()
         )
 
     def read(self, offset: str = "-1") -> Iterator[Data]:
         """Yield the messages past an offset, up to the tail: JSON values, text or bytes, one for each message.
 
+        A character that appends to a `text/*` stream have cut comes with the append that completes it. JSON numbers
+        of more digits than Python's `int` takes are `decimal.Decimal`.
+
         Raises:
             InvalidOffset, StreamNotFound, StreamGone.
         """
-        for info, segment in self._segments(offset):
-            yield from messages(info.content_type, segment)
+        for page in self._messages(offset):
+            yield from page
 
     def tail(self, offset: str = "-1", *, timeout: float | None = None) -> Iterator[Page]:
         """Yield what is there past an offset, and then what comes, as pages: lists of messages with their offset.
@@ -182,7 +201,7 @@ class StreamMethods(models.Model):
         """
         from ..tailing import follow_in_thread
 
-        return follow_in_thread(self.path, offset, self._alias(), timeout)
+        return follow_in_thread(self.path, self._expected(), offset, self._alias(), timeout)
 
     def writer(self, **options: Unpack[WriterOptions]) -> SyncWriter:
         """Return a writer for what comes in small pieces, for use as a context manager: `writer.write(token)`.
@@ -196,79 +215,41 @@ class StreamMethods(models.Model):
         """
         from ..writer import SyncWriter, Writer
 
+        self._expected()
         using = self._alias()
         return SyncWriter(Writer(self, using, **options), using)
-
-    async def aappend(self, value: Data, **options: Any) -> Appended:
-        """The same as `append`: it joins the transaction of the thread that `sync_to_async` uses, if that is in one.
-
-        So it commits by itself only where there is none, and does not wait for other requests' commits.
-        """
-        return await sync_to_async(self.append)(value, **options)
-
-    async def aappend_many(self, values: Iterable[Data], **options: Any) -> int:
-        """The same as `append_many`."""
-        return await sync_to_async(self.append_many)(values, **options)
-
-    async def aread(self, offset: str = "-1") -> AsyncIterator[Data]:
-        """The same as `read`."""
-        segments = self._segments(offset)
-        while (found := await sync_to_async(lambda: next(segments, None))()) is not None:
-            for message in messages(found[0].content_type, found[1]):
-                yield message
-
-    def atail(self, offset: str = "-1", *, timeout: float | None = None) -> AsyncIterator[Page]:
-        """The same as `tail`, but that it sees only what is committed. It holds neither thread nor connection.
-
-        Wrap it in `contextlib.aclosing` where it may be left in the middle of a longer-lived task.
-        """
-        from ..tailing import follow
-
-        return follow(self.path, offset, self._alias(), timeout)
-
-    def awriter(self, **options: Unpack[WriterOptions]) -> Writer:
-        """The same as `writer`: `async with stream.awriter() as writer: await writer.write(token)`."""
-        from ..writer import Writer
-
-        return Writer(self, self._alias(), **options)
-
-    async def aappend_from(self, values: AsyncIterable[Data] | Iterable[Data], **options: Unpack[WriterOptions]) -> int:
-        """Append what an iterator yields, as it comes, through a writer, and return how many messages were written.
-
-        Unlike `append_many`, readers see them at once. With `producer`, an iterator that yields the same messages again
-        from its beginning goes on where an earlier run was stopped. The stream stays open, but for `close`.
-
-        Raises:
-            The errors of `writer` and of `Writer.write`, and those of the iterator.
-        """
-        options.setdefault("close", False)
-        async with self.awriter(**options) as writer:
-            return await writer.write_from(values)
-
-    async def aclose(self) -> None:
-        """The same as `close`."""
-        await sync_to_async(self.close)()
-
-    async def adelete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
-        """The same as `delete`."""
-        return await sync_to_async(self.delete)(using=using, keep_parents=keep_parents)
-
-    async def afork(self, path: str, **options: Any) -> Stream:
-        """The same as `fork`."""
-        return await sync_to_async(self.fork)(path, **options)
 
     def _alias(self) -> str:
         # For reading too: a replica may not have what was acknowledged.
         return router.db_for_write(type(self), instance=self)
 
-    def _segments(self, offset: str) -> Iterator[tuple[StreamInfo, Segment]]:
+    def _expected(self) -> int:
+        """Return the id of the stream that the instance stands for, which has to be the one at its path still.
+
+        Raises:
+            ValueError: the instance was made, and not loaded, so that it stands for none.
+            StreamNotFound: the stream was removed before it was loaded.
+        """
+        if self.pk is None:
+            raise ValueError(
+                "This Stream was not loaded from the database, so it stands for no stream. "
+                "Load it with Stream.objects.get(path=...), or make it with Stream.objects.create() or ensure()."
+            )
+        if self.path is None:
+            raise StreamNotFound("The stream was deleted.")
+        return int(self.pk)
+
+    def _messages(self, offset: str) -> Iterator[list[Data]]:
         from ..store import calls
 
+        stream_id, using = self._expected(), self._alias()
         position = offsets.decode(offset)
         if position is offsets.Sentinel.NOW:
-            return iter(())
+            calls.find(self.path, using, stream_id)
+            return
         start = 0 if isinstance(position, offsets.Sentinel) else position
-        return calls.segments(self.path, start, self._alias(), config().page_bytes)
+        for page in calls.pages(self.path, stream_id, start, using, config().page_bytes):
+            yield page.messages
 
     def _appends(self, encoded: list[bytes], claims: Iterator[ProducerClaim] | None) -> list[Append]:
         """Return the appends for some messages: one for all in JSON mode, where they stay apart, else one each."""
@@ -276,10 +257,11 @@ class StreamMethods(models.Model):
 
         if not all(encoded):
             raise EmptyAppend("There is nothing to append.")
+        path, kind, stream_id = self.path, self.content_type, self._expected()
         if claims is not None:
-            return [Append(self.path, self.content_type, part, producer=next(claims)) for part in encoded]
-        parts = [b"".join(encoded)] if content.is_json(self.content_type) else encoded
-        return [Append(self.path, self.content_type, part) for part in parts]
+            return [Append(path, kind, part, producer=next(claims), stream_id=stream_id) for part in encoded]
+        parts = [b"".join(encoded)] if content.is_json(kind) else encoded
+        return [Append(path, kind, part, stream_id=stream_id) for part in parts]
 
     def _append(
         self,
@@ -294,8 +276,11 @@ class StreamMethods(models.Model):
 
         if not data and not close:
             raise EmptyAppend("There is nothing to append.")
-        claim = ProducerClaim(*producer) if producer is not None else None
-        result = calls.apply(Append(self.path, self.content_type, data, close, seq, claim), self._alias())
+        claim = server_claim(producer) if producer is not None else None
+        if seq is not None:
+            seq = arguments.opaque("seq", seq)
+        append = Append(self.path, self.content_type, data, bool(close), seq, claim, stream_id=self._expected())
+        result = calls.apply(append, self._alias())
         assert isinstance(result, Appended)
         self._has_become(result)
         return result

@@ -6,12 +6,17 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ..protocol.headers import MAX_NAME_LENGTH
+from ..protocol import producers
 from .fields import ExactCharField
+from .guard import GuardedModel, GuardedQuerySet
 from .stream import Stream
 
 
-class Producer(models.Model):
+class ProducerQuerySet(GuardedQuerySet["Producer"]):
+    """Producers, to be read."""
+
+
+class Producer(GuardedModel):
     """A producer's epoch and last sequence number on one stream (specification, section 5.2.1).
 
     Written in the transaction of the append that it belongs to, and kept as long as the stream.
@@ -20,15 +25,32 @@ class Producer(models.Model):
     stream = models.ForeignKey(
         Stream, verbose_name=_("stream"), on_delete=models.CASCADE, related_name="producers", db_index=False
     )
-    producer_id = ExactCharField(_("producer id"), max_length=MAX_NAME_LENGTH)
+    producer_id = ExactCharField(_("producer id"), max_length=producers.MAX_STORED_NAME_LENGTH)
     epoch = models.PositiveBigIntegerField(_("epoch"))
     seq = models.BigIntegerField(_("sequence number"), help_text=_("The last one accepted; -1 before the first."))
     updated_at = models.DateTimeField(_("updated at"), default=timezone.now)
 
+    objects = ProducerQuerySet.as_manager()
+
+    instead = dict.fromkeys(
+        ("add", "change", "delete"), "Call Stream.append(producer=...): a producer's state comes with its appends."
+    )
+
     class Meta:
+        base_manager_name = "objects"
         verbose_name = _("producer")
         verbose_name_plural = _("producers")
         constraints = [models.UniqueConstraint(fields=["stream", "producer_id"], name="producer_stream_id")]
 
+    @property
+    def name(self) -> str:
+        """The name by which those who write as this producer know it."""
+        return producers.producer_name(self.producer_id)
+
+    @property
+    def is_of_server(self) -> bool:
+        """Whether Python code has named it. Clients cannot take that name, and may have the same one among them."""
+        return producers.is_server_producer(self.producer_id)
+
     def __str__(self) -> str:
-        return f"{self.producer_id} ({self.epoch}, {self.seq})"
+        return f"{self.name} ({self.epoch}, {self.seq})"

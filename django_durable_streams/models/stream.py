@@ -6,17 +6,19 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.core.checks import CheckMessage
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ..protocol import content, headers, offsets, paths
-from ..protocol.errors import InvalidHeader
-from ..protocol.values import encode
-from .fields import ExactCharField
-from .methods import StreamMethods
+from .. import clock
+from ..encoding import encode_initial
+from ..protocol import arguments, content, offsets, paths, producers
+from .asynchronous import AsyncStreamMethods
+from .fields import ExactCharField, InstantField
+from .guard import GuardedQuerySet, refuse
 
 if TYPE_CHECKING:
     from ..store.operations import Create
@@ -30,16 +32,16 @@ _AS_IT_SHOULD_BE = frozenset(
 )
 
 
-class StreamQuerySet(models.QuerySet["Stream"]):
-    """Streams by their state."""
+class StreamQuerySet(GuardedQuerySet["Stream"]):
+    """Streams by their state. What it changes, it changes by the protocol's rules."""
 
     def alive(self, now: datetime | None = None) -> StreamQuerySet:
         """Streams that can be read: not deleted, not expired."""
-        return self.filter(path__isnull=False, deleted_at__isnull=True).exclude(deadline__lte=now or timezone.now())
+        return self.filter(path__isnull=False, deleted_at__isnull=True).exclude(deadline__lte=now or clock.now())
 
     def expired(self, now: datetime | None = None) -> StreamQuerySet:
         """Streams whose life is over and whose rows are still here."""
-        return self.filter(deleted_at__isnull=True, deadline__lte=now or timezone.now())
+        return self.filter(deleted_at__isnull=True, deadline__lte=now or clock.now())
 
     def purgeable(self) -> StreamQuerySet:
         """Streams that nobody can reach any more: their path is given back, only their rows are left."""
@@ -57,10 +59,12 @@ class StreamQuerySet(models.QuerySet["Stream"]):
 
         Raises:
             StreamExists: there is a stream at the path, of whatever configuration. See `ensure`.
-            InvalidPath, InvalidHeader, InvalidJSON.
+            InvalidPath, InvalidHeader, InvalidJSON, PayloadTooLarge.
         """
         from ..store import calls
 
+        if "source" in options:  # as `stream.forks.create()` has it
+            refuse(self.model, "create", "fork")
         return calls.create(_create_operation(**options), self._write_alias())
 
     def ensure(self, path: str, **options: Any) -> tuple[Stream, bool]:
@@ -82,11 +86,19 @@ class StreamQuerySet(models.QuerySet["Stream"]):
         return await sync_to_async(self.ensure)(path, **options)
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """Delete streams by the protocol's rules, one by one: their readers are told, and forks keep their data."""
-        streams = list(self.filter(path__isnull=False, deleted_at__isnull=True).using(self._write_alias()))
-        for stream in streams:
-            stream.delete()
-        return len(streams), {self.model._meta.label: len(streams)}
+        """Delete streams by the protocol's rules, all or none: readers are told, and forks keep their data.
+
+        Rows of the project's own models that refer to them follow their `on_delete`.
+
+        Raises:
+            ProtectedError, RestrictedError: one of these rows forbids it; nothing was deleted.
+        """
+        from ..store import calls
+
+        alias = self._write_alias()
+        streams = self.filter(path__isnull=False, deleted_at__isnull=True).using(alias)
+        count, others = calls.delete(list(streams), alias)
+        return count + sum(others.values()), {self.model._meta.label: count, **others}
 
     def _write_alias(self) -> str:
         """Return the database that `using` names, or else the one to which the router has streams written."""
@@ -108,15 +120,23 @@ def _create_operation(
 ) -> Create:
     from ..store.operations import Create
 
-    if ttl is not None and expires_at is not None:
-        raise InvalidHeader("Give ttl or expires_at, not both.")
-    if ttl is not None:
-        ttl = headers.ttl(str(ttl))
-    stored = b"" if data is None else encode(content_type, data)
-    return Create(paths.validate(path), content.validate(content_type), ttl, expires_at, closed, stored)
+    path, content_type = paths.validate(path), content.validate(content_type)
+    seconds, moment = lifetime_of(ttl, expires_at)
+    return Create(path, content_type, seconds, moment, bool(closed), encode_initial(content_type, data))
 
 
-class Stream(StreamMethods):
+def lifetime_of(ttl: int | None, expires_at: datetime | None) -> tuple[int | None, datetime | None]:
+    """Return what callers give as a stream's lifetime, seen through. Without USE_TZ times are those of TIME_ZONE.
+
+    Raises:
+        InvalidHeader: it is none (see `protocol.arguments`).
+    """
+    if isinstance(expires_at, datetime) and not settings.USE_TZ:
+        expires_at = clock.from_project(expires_at)
+    return arguments.lifetime(ttl, expires_at, clock.now())
+
+
+class Stream(AsyncStreamMethods):
     """An append-only stream at a path (specification, section 4).
 
     A stream that was deleted or has expired is one of two things. Without forks it is removed: its path is null, so
@@ -137,15 +157,15 @@ class Stream(StreamMethods):
     closed = models.BooleanField(_("closed"), default=False)
     closed_by = models.CharField(
         _("closed by"),
-        max_length=headers.MAX_NAME_LENGTH + 40,
+        max_length=producers.MAX_STORED_NAME_LENGTH + 39,
         default="",
         blank=True,
         help_text=_("Epoch, sequence number and id of the producer whose request closed the stream."),
     )
-    last_seq = ExactCharField(_("last Stream-Seq"), max_length=headers.MAX_NAME_LENGTH, null=True, blank=True)
+    last_seq = ExactCharField(_("last Stream-Seq"), max_length=arguments.MAX_NAME_LENGTH, null=True, blank=True)
     ttl = models.PositiveBigIntegerField(_("TTL"), null=True, blank=True, help_text=_("Seconds of idle life."))
-    expires_at = models.DateTimeField(_("expires at"), null=True, blank=True, help_text=_("As the creator asked."))
-    deadline = models.DateTimeField(
+    expires_at = InstantField(_("expires at"), null=True, blank=True, help_text=_("As the creator asked."))
+    deadline = InstantField(
         _("deadline"), null=True, blank=True, help_text=_("When the stream ends, from its TTL or its expiry.")
     )
     source = models.ForeignKey(
@@ -165,13 +185,21 @@ class Stream(StreamMethods):
         editable=False,
         help_text=_("The ranges of other streams that a fork begins with, in order (see store.lineage)."),
     )
-    deleted_at = models.DateTimeField(_("deleted at"), null=True, blank=True)
+    deleted_at = InstantField(_("deleted at"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     appended_at = models.DateTimeField(_("last append at"), null=True, blank=True)
 
     objects = StreamQuerySet.as_manager()
 
+    instead = {
+        "add": "Call Stream.objects.create() or ensure().",
+        "fork": "Call stream.fork().",
+        "change": "Call append(), close() or set_lifetime() of each stream; what else there is cannot be changed.",
+        "delete": "Call Stream.delete() or Stream.objects.filter(...).delete().",
+    }
+
     class Meta:
+        base_manager_name = "objects"
         verbose_name = _("stream")
         verbose_name_plural = _("streams")
         # Most streams have none of these, and are made faster for not standing in the indexes of those that have.
@@ -188,6 +216,11 @@ class Stream(StreamMethods):
 
     def __str__(self) -> str:
         return self.path if self.path is not None else f"({self.pk}, removed)"
+
+    @property
+    def closing_request(self) -> str:
+        """`closed_by`, with the producer's id as those who use it know it."""
+        return self.closed_by.replace(producers.SERVER_MARK, "", 1)
 
     @property
     def next_offset(self) -> str:

@@ -85,6 +85,12 @@ class InvalidHeader(BadRequest):
     title = "Invalid header"
 
 
+class IncompleteBody(BadRequest):
+    """Less of the body has come than the request has announced."""
+
+    title = "Incomplete body"
+
+
 class InvalidJSON(BadRequest):
     """The body of a JSON stream's append is not JSON."""
 
@@ -142,6 +148,13 @@ class MethodNotAllowed(DurableStreamsError):
     title = "Method not allowed"
 
 
+class RequestTimeout(DurableStreamsError):
+    """The body did not come in time."""
+
+    status = 408
+    title = "Request timeout"
+
+
 class Conflict(DurableStreamsError):
     """The stream's state does not allow this."""
 
@@ -174,9 +187,12 @@ class ContentTypeMismatch(Conflict):
 
 
 class SequenceConflict(Conflict):
-    """A `Stream-Seq` is not greater than the last one."""
+    """A `Stream-Seq` is not greater than the last one.
 
-    title = "Stream-Seq is not greater than the last"
+    Clients tell it from other conflicts by these words, as no header does.
+    """
+
+    title = "Sequence conflict"
 
 
 class ProducerSequenceGap(Conflict):
@@ -190,6 +206,13 @@ class StreamGone(DurableStreamsError):
 
     status = 410
     title = "Stream is gone"
+
+
+class LengthRequired(DurableStreamsError):
+    """The body has no `Content-Length`, and this deployment cannot read it without one."""
+
+    status = 411
+    title = "Length required"
 
 
 class PayloadTooLarge(DurableStreamsError):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
-from .errors import InvalidHeader
+from . import arguments
+from .arguments import MAX_SAFE_INTEGER, MAX_TTL_SECONDS
+from .errors import Header, InvalidHeader
 
 STREAM_NEXT_OFFSET = b"stream-next-offset"
 STREAM_UP_TO_DATE = b"stream-up-to-date"
@@ -30,6 +32,9 @@ PRODUCER_RECEIVED_SEQ = b"producer-received-seq"
 
 CONTENT_TYPE = b"content-type"
 CONTENT_LENGTH = b"content-length"
+TRANSFER_ENCODING = b"transfer-encoding"
+UPGRADE = b"upgrade"
+CONNECTION = b"connection"
 CACHE_CONTROL = b"cache-control"
 ETAG = b"etag"
 IF_NONE_MATCH = b"if-none-match"
@@ -38,43 +43,72 @@ RETRY_AFTER = b"retry-after"
 AUTHORIZATION = b"authorization"
 ALLOW = b"allow"
 
-SINGLE = frozenset(
-    {
-        AUTHORIZATION,
-        CONTENT_TYPE,
-        CONTENT_LENGTH,
-        STREAM_CLOSED,
-        STREAM_SEQ,
-        STREAM_TTL,
-        STREAM_EXPIRES_AT,
-        STREAM_FORKED_FROM,
-        STREAM_FORK_OFFSET,
-        STREAM_FORK_SUB_OFFSET,
-        PRODUCER_ID,
-        PRODUCER_EPOCH,
-        PRODUCER_SEQ,
-    }
-)
-"""Request headers that mean nothing when they come twice; a doubled one is refused."""
+HOST = b"host"
+ORIGIN = b"origin"
+COOKIE = b"cookie"
+FORWARDED_FOR = b"x-forwarded-for"
+VARY = b"vary"
+CONTENT_DISPOSITION = b"content-disposition"
 
-LISTS = {IF_NONE_MATCH: b", ", b"cookie": b"; ", b"x-forwarded-for": b", "}
-"""Request headers that may come in several lines, and what joins them."""
+_SINGLE = frozenset({HOST, AUTHORIZATION, CONTENT_TYPE, CONTENT_LENGTH, ORIGIN})
+_SINGLE_PREFIXES = (b"stream-", b"producer-")
+_OPAQUE = frozenset({PRODUCER_ID, STREAM_SEQ, STREAM_FORKED_FROM})
 
-MAX_SAFE_INTEGER = 2**53 - 1
-"""The largest producer epoch and sequence number: what JavaScript counts exactly (section 5.2.1)."""
 
-MAX_TTL_SECONDS = 100 * 366 * 24 * 3600
-"""A century. Longer lives are better said by leaving the TTL out."""
+def is_single(name: bytes) -> bool:
+    """Whether a request header has one value, and does not list several."""
+    return name in _SINGLE or name.startswith(_SINGLE_PREFIXES)
 
-MAX_NAME_LENGTH = 256
-"""Characters in a Producer-Id and a Stream-Seq."""
+
+def merge_repeated(pairs: list[Header]) -> dict[bytes, bytes]:
+    """Return request headers by name, where some came in several lines.
+
+    A header with one value may come again with the same value. Any other header is a list, and its lines are joined as
+    if it had come in one line (RFC 9110, section 5.3; RFC 6265, section 5.4, for cookies). So no part of the server can
+    take one value where another part takes the other.
+
+    Raises:
+        InvalidHeader: a header with one value came with different ones.
+    """
+    found: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        earlier = found.get(name)
+        if earlier is None:
+            found[name] = value
+        elif not is_single(name):
+            found[name] = earlier + (b"; " if name == COOKIE else b", ") + value
+        elif earlier.strip(b" \t") != value.strip(b" \t"):
+            raise _differing(name)
+    return found
+
+
+def split_repeated(name: bytes, value: bytes) -> bytes:
+    """Return the one value of a header whose lines the server has joined by commas, as under WSGI.
+
+    Values that may have commas themselves are left as they are.
+
+    Raises:
+        InvalidHeader: a header with one value came with different ones.
+    """
+    if b"," not in value or not is_single(name) or name in _OPAQUE:
+        return value
+    parts = {part.strip(b" \t") for part in value.split(b",")}
+    if len(parts) == 1:
+        return parts.pop()
+    if name == AUTHORIZATION:  # some schemes have parameters
+        return value
+    raise _differing(name)
+
+
+def _differing(name: bytes) -> InvalidHeader:
+    return InvalidHeader(f"{name.decode('latin-1').title()} came several times with different values.")
+
 
 _INTEGER = re.compile(r"0|[1-9][0-9]*")
 _RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def is_true(value: str) -> bool:
@@ -91,10 +125,7 @@ def ttl(value: str) -> int:
     if _INTEGER.fullmatch(value) is None:
         raise InvalidHeader("Stream-TTL must be a whole number of seconds in decimal digits, such as 3600.")
     # The length first: turning a million digits into a number takes seconds.
-    seconds = int(value) if len(value) <= 12 else MAX_TTL_SECONDS + 1
-    if not 0 < seconds <= MAX_TTL_SECONDS:
-        raise InvalidHeader(f"Stream-TTL must be from 1 to {MAX_TTL_SECONDS} seconds.")
-    return seconds
+    return arguments.ttl(int(value) if len(value) <= 12 else MAX_TTL_SECONDS + 1, "Stream-TTL")
 
 
 def expires_at(value: str, now: datetime) -> datetime:
@@ -113,12 +144,10 @@ def expires_at(value: str, now: datetime) -> datetime:
     offset = timedelta(hours=int(match[9] or 0), minutes=int(match[10] or 0))
     try:
         zone = timezone(-offset if match[8] == "-" else offset)
-        moment = datetime(year, month, day, hour, minute, second, microsecond, zone).astimezone(UTC)
+        moment = datetime(year, month, day, hour, minute, second, microsecond, zone)
     except (ValueError, OverflowError) as error:
         raise InvalidHeader("Stream-Expires-At is not a date of the calendar.") from error
-    if moment <= now:
-        raise InvalidHeader("Stream-Expires-At is in the past.")
-    return moment
+    return arguments.expiry(moment, now, "Stream-Expires-At")
 
 
 def format_time(moment: datetime) -> str:
@@ -155,12 +184,5 @@ def producer_number(name: str, value: bytes) -> int:
     return number
 
 
-def opaque(name: str, value: str) -> str:
-    """Return an opaque name such as a `Producer-Id` or `Stream-Seq` as it came.
-
-    Raises:
-        InvalidHeader: empty, over 256 characters, or with control characters.
-    """
-    if not value or len(value) > MAX_NAME_LENGTH or _CONTROL.search(value) is not None:
-        raise InvalidHeader(f"{name} must have 1 to {MAX_NAME_LENGTH} characters, none of them control characters.")
-    return value
+opaque = arguments.opaque
+"""Return an opaque name such as a `Producer-Id` or `Stream-Seq` as it came."""

@@ -1,11 +1,23 @@
-"""Idempotent producers: the rules of section 5.2.1 as a pure state transition."""
+"""Idempotent producers: the rules of section 5.2.1 as a pure state transition, and the names that there are.
+
+Producers that Python code names are kept apart from those of HTTP clients: a client that may append could otherwise
+send a job's name, and the job would pass over as many of its messages as the client has counted.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import headers
-from .errors import InvalidEpoch, ProducerFenced, ProducerSequenceGap
+from .arguments import MAX_NAME_LENGTH, MAX_SAFE_INTEGER, integer, opaque
+from .errors import InvalidEpoch, InvalidHeader, ProducerFenced, ProducerSequenceGap
+
+SERVER_MARK = "\x01"
+"""What the ids of producers that Python code has named begin with in the database. A `Producer-Id` of HTTP has no
+control characters, so no client can be taken for one of them, and take its sequence numbers."""
+
+MAX_STORED_NAME_LENGTH = len(SERVER_MARK) + MAX_NAME_LENGTH
+"""Characters in the stored id of a producer."""
 
 
 class ProducerState(NamedTuple):
@@ -58,3 +70,38 @@ def _gap(expected: int, received: int) -> ProducerSequenceGap:
             (headers.PRODUCER_RECEIVED_SEQ, b"%d" % received),
         ),
     )
+
+
+def server_claim(value: Any) -> ProducerClaim:
+    """Return the claim of a producer that Python code has named: (id, epoch, sequence number).
+
+    Raises:
+        InvalidHeader: it is not these three, or one of them cannot be.
+    """
+    if not isinstance(value, tuple | list) or len(value) != 3:
+        raise InvalidHeader("producer must be a tuple of the producer's id, its epoch and the sequence number.")
+    name, epoch, seq = value
+    return ProducerClaim(
+        server_producer(name),
+        integer("The producer's epoch", epoch, 0, MAX_SAFE_INTEGER, "2^53-1"),
+        integer("The producer's sequence number", seq, 0, MAX_SAFE_INTEGER, "2^53-1"),
+    )
+
+
+def server_producer(name: Any) -> str:
+    """Return the stored id of a producer that Python code names.
+
+    Raises:
+        InvalidHeader: the name cannot be one.
+    """
+    return SERVER_MARK + opaque("The producer's id", name)
+
+
+def producer_name(stored: str) -> str:
+    """Return the name by which those who use a producer know it."""
+    return stored.removeprefix(SERVER_MARK)
+
+
+def is_server_producer(stored: str) -> bool:
+    """Whether Python code has named a producer, rather than a client."""
+    return stored.startswith(SERVER_MARK)

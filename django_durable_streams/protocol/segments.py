@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from sys import getsizeof
 from typing import NamedTuple
 
-from . import content, sse
+from . import content, sse, text
 
 
 class Message(NamedTuple):
@@ -41,7 +41,7 @@ class Segment:
         self.end = start + len(data)
         self.full = full
         self._body: bytes | None = None
-        self._event: bytes | None = None
+        self._event: tuple[bytes, bytes] | None = None
         self.on_encoded: Callable[[int], None] | None = None
         """Is told how many bytes the segment takes more, whenever it is encoded."""
 
@@ -52,12 +52,25 @@ class Segment:
             self._keeps(self._body)
         return self._body
 
-    def data_event(self, content_type: str) -> bytes:
-        """Return the segment as an SSE `data` event, made once."""
-        if self._event is None:
-            self._event = sse.data_event(content_type, self.data)
-            self._keeps(self._event)
-        return self._event
+    def data_event(self, content_type: str, held: bytes = b"", *, final: bool = False) -> tuple[bytes, bytes]:
+        """Return the segment as an SSE `data` event, made once, and what is held back of it (see `text`).
+
+        The event is empty where that is all of it.
+
+        Args:
+            held: bytes before the segment that were held back.
+            final: nothing will ever come behind the segment.
+        """
+        if self._event is not None and not held and not (final and self._event[1]):
+            return self._event
+        data, rest = held + self.data, b""
+        if content.holds_text(content_type):
+            data, rest = sse.split(data, final=final)
+        event = sse.data_event(content_type, data) if data else b"", rest
+        if not held:
+            self._event = event
+            self._keeps(event[0])
+        return event
 
     def _keeps(self, encoded: bytes) -> None:
         on_encoded = self.on_encoded
@@ -71,7 +84,8 @@ class Segment:
 
     def size(self) -> int:
         """Return how many bytes of memory it takes, its encoded forms included."""
-        parts = {id(part): part for part in (self.data, self.ends, self._body, self._event) if part is not None}
+        event = None if self._event is None else self._event[0]
+        parts = {id(part): part for part in (self.data, self.ends, self._body, event) if part is not None}
         return getsizeof(self) + sum(map(getsizeof, parts.values()))
 
     def messages(self, content_type: str) -> Iterator[Message]:
@@ -104,6 +118,15 @@ class Segment:
         if not ends or ends[-1] < end:
             ends.append(end)
         return Segment(self.start, self.data[: end - self.start], ends)
+
+    def held_before(self, position: int) -> bytes:
+        """Return the bytes before a position that begin a character, if the segment has them all."""
+        return text.split(self.data[: position - self.start])[1] if self.end >= position else b""
+
+    def beginning(self, position: int) -> Segment:
+        """Return what lies behind a position inside, also where that is inside an append."""
+        first = bisect_right(self.ends, position)
+        return Segment(position, self.data[position - self.start :], self.ends[first:], full=self.full)
 
     def after(self, position: int) -> Segment | None:
         """Return the appends that end past `position`, from the first of them on, or None if there are none."""

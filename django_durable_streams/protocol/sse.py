@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
+from collections.abc import Iterator
 
-from . import content, offsets
+from . import content, offsets, text
 
 KEEP_ALIVE = b":\n\n"
 """A comment, which clients pass over: traffic for proxies that cut idle connections."""
 
-# With the space that the next line may begin with.
-_LINE_BREAK = re.compile(rb"(?:\r\n|\r|\n)( ?)")
+PIECE_BYTES = 192 * 1024
+"""Stored bytes in a piece of a large event. In base64 it has to be a multiple of three."""
+
+_TOGETHER = (b"\r\n", b"\r ", b"\n ")
+
+
+def split(data: bytes, *, final: bool = False) -> tuple[bytes, bytes]:
+    """Return what of a text an event can hand out, and what it holds back.
+
+    That is a character which is incomplete (see `text`), or a carriage return, which may be half of a line break: cut
+    in two, it would arrive as two.
+    """
+    data, held = text.split(data, final=final)
+    if data.endswith(b"\r") and not (held or final):
+        return data[:-1], b"\r"
+    return data, held
 
 
 def data_event(content_type: str, stored: bytes) -> bytes:
@@ -19,15 +33,58 @@ def data_event(content_type: str, stored: bytes) -> bytes:
 
     A line break of the payload, whichever of the three it is, starts a new `data:` line, so that no payload can end
     the event or forge another. Clients strip one space after the colon, so a line that begins with a space, as tokens
-    of language models do, gets another one to lose; other lines get none.
+    of language models do, gets another one to lose; other lines get none. An event stream is UTF-8, so bytes of a text
+    that are none are replaced (U+FFFD).
     """
     if content.is_json(content_type):
         # Line feeds are message ends here and become commas; a carriage return cannot occur (see `content`).
         return b"event: data\ndata:" + content.unpack(content_type, stored) + b"\n\n"
     if not content.is_text(content_type):
         return b"event: data\ndata:" + b64encode(stored) + b"\n\n"
+    stored = text.valid(stored)
     first = b"event: data\ndata: " if stored.startswith(b" ") else b"event: data\ndata:"
-    return first + _LINE_BREAK.sub(rb"\ndata:\1\1", stored) + b"\n\n"
+    return first + _data_lines(stored) + b"\n\n"
+
+
+def event_pieces(content_type: str, stored: bytes) -> Iterator[bytes]:
+    """Yield the same event in pieces, each of which takes a millisecond or two to make."""
+    if content.is_json(content_type):
+        yield b"event: data\ndata:["
+        for start in range(0, len(stored) - 1, PIECE_BYTES):
+            yield content.messages_with_commas(stored[start : min(start + PIECE_BYTES, len(stored) - 1)])
+        yield b"]\n\n"
+    elif not content.is_text(content_type):
+        yield b"event: data\ndata:"
+        for start in range(0, len(stored), PIECE_BYTES):
+            yield b64encode(stored[start : start + PIECE_BYTES])
+        yield b"\n\n"
+    else:
+        yield b"event: data\ndata: " if stored.startswith(b" ") else b"event: data\ndata:"
+        for piece in _pieces(stored):
+            yield _data_lines(text.valid(piece))
+        yield b"\n\n"
+
+
+def _data_lines(text: bytes) -> bytes:
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    # After the first step every line feed is followed by "data:", and by what the line begins with.
+    return text.replace(b"\n", b"\ndata:").replace(b"\ndata: ", b"\ndata:  ")
+
+
+def _pieces(stored: bytes) -> Iterator[bytes]:
+    """Yield a text in pieces, none of which ends inside a character, or between a line break and what decides how it is
+    written.
+    """
+    start = 0
+    while start < len(stored):
+        end = start + PIECE_BYTES
+        while stored[end - 1 : end + 1] in _TOGETHER:
+            end += 1
+        if end < len(stored):
+            end -= text.incomplete(stored[max(start, end - text.MAX_HELD) : end]) if end - start > text.MAX_HELD else 0
+        yield stored[start:end]
+        start = end
 
 
 def control_event(position: int, *, cursor: int | None, up_to_date: bool, closed: bool) -> bytes:

@@ -36,6 +36,19 @@ def _is_allowed(host: bytes | None, forwarded: bytes | None) -> bool:
     return bool(domain) and validate_host(domain, allowed)
 
 
+def script_name(root_path: str | None) -> str:
+    """Return what a site's URLs begin with before its own paths: `FORCE_SCRIPT_NAME`, or else what the server says.
+
+    Without a slash at its end.
+    """
+    return (settings.FORCE_SCRIPT_NAME or root_path or "").rstrip("/")
+
+
+def below(name: str, path: str) -> str:
+    """Return a path without the script name that it begins with, if it does: some servers leave it in."""
+    return path[len(name) :] if name and path.startswith(f"{name}/") else path
+
+
 def absolute_url(scheme: str, path: str, headers: Mapping[bytes, bytes]) -> bytes:
     """Return the absolute URL of a request's path, which is percent-decoded."""
     proxy = _scheme_header()

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 
-from django.utils import timezone
-
+from .. import clock
 from ..engine import Engine
 from ..protocol import content, headers, offsets, paths
 from ..protocol.errors import DurableStreamsError, EmptyAppend, InvalidHeader, InvalidOffset
@@ -136,7 +135,7 @@ def _lifetime(request: Request) -> tuple[int | None, datetime | None]:
     if ttl is not None and expires_at is not None:
         raise InvalidHeader("Give Stream-TTL or Stream-Expires-At, not both.")
     if expires_at is not None:
-        return None, headers.expires_at(expires_at, timezone.now())
+        return None, headers.expires_at(expires_at, clock.now())
     return None if ttl is None else headers.ttl(ttl), None
 
 

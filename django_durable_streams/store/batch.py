@@ -13,14 +13,14 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from django.db import connections
-from django.utils import timezone
 
+from .. import clock
 from ..models import Stream
 from ..protocol.errors import DurableStreamsError, SourceGone, StreamExists, StreamGone, StreamNotFound
 from ..protocol.producers import ProducerState
 from . import forking, saving
 from .known import KnownStreams
-from .operations import Append, Commit, Create, Delete, Done, Fork, Operation, Result, TakeOver
+from .operations import Append, Commit, Create, Delete, Done, Fork, Operation, Result, SetLifetime, TakeOver, Touch
 from .sql import statements
 from .state import StreamState
 
@@ -34,6 +34,8 @@ class Locked(Enum):
 LOCKED = Locked.LOCKED
 
 Outcome = Result | DurableStreamsError | Locked
+
+Existing = Append | Delete | Touch | SetLifetime | TakeOver
 
 
 class Batch:
@@ -51,7 +53,7 @@ class Batch:
         self._cursor = cursor
         self._known = known
         self._recent = recent
-        self._now = timezone.now()
+        self._now = clock.now()
         self._sql = statements(using)
         self._streams: dict[str, StreamState] = {}
         # Soft-deleted: their paths are taken, and their data belongs to their forks.
@@ -99,7 +101,7 @@ class Batch:
         for state in states.values():
             if state.deleted_at is not None:
                 self._gone[state.path] = state
-            elif state.deadline is not None and state.deadline <= self._now:
+            elif state.deadline is not None and state.deadline <= self._now and not self._was_read(state, operations):
                 expired.append(state)
             else:
                 self._streams[state.path] = state
@@ -108,6 +110,19 @@ class Batch:
         for state in expired:
             state.expired = True
             self._remove(state)
+
+    def _was_read(self, state: StreamState, operations: Iterable[Operation]) -> bool:
+        """Start the TTL anew of a stream that was read before it ended; return whether it is alive then."""
+        assert state.deadline is not None
+        for operation in operations:
+            if (
+                isinstance(operation, Touch)
+                and operation.path == state.path
+                and operation.stream_id in (None, state.id)
+                and operation.moment < state.deadline
+            ):
+                state.touch(operation.moment)
+        return state.deadline > self._now
 
     def recall(self, operations: Sequence[Operation]) -> bool:
         """Work on streams as the connection remembers them, in place of `load`; to be saved by `save_remembered`.
@@ -141,6 +156,10 @@ class Batch:
             return
         self._forks = dict.fromkeys((state.id for state in states), 0)
         query = Stream.objects.using(self._using).filter(source_id__in=self._forks, path__isnull=False)
+        if self._sql.reads_old_snapshot():
+            # In an older snapshot, forks may be missing. On PostgreSQL the lock of the source's row has failed by then:
+            # to make a fork is to write that row.
+            query = query.select_for_update()
         for source_id in query.values_list("source_id", flat=True):
             if source_id is not None:
                 self._forks[source_id] += 1
@@ -148,6 +167,7 @@ class Batch:
     def apply(self, operation: Operation) -> Outcome:
         """Apply one operation to the working copies and return its result, or the error that it gets."""
         if self._locked and self._is_locked(operation):
+            self._locked.add(operation.path)  # what follows on this stream waits behind it
             return LOCKED
         try:
             state = self._streams.get(operation.path)
@@ -161,8 +181,10 @@ class Batch:
                 self._remove(state)
             elif type(operation) is TakeOver:
                 return state.take_over(operation)
-            else:
-                state.touch(self._now)
+            elif type(operation) is SetLifetime:
+                state.set_lifetime(operation.ttl, operation.expires_at, self._now)
+            elif isinstance(operation, Touch):
+                state.touch(operation.moment)
             return Done()
         except DurableStreamsError as error:
             return error
@@ -172,8 +194,10 @@ class Batch:
             return True
         return type(operation) is Create and operation.fork is not None and operation.fork.source in self._locked
 
-    def _existing(self, operation: Operation, state: StreamState | None) -> StreamState:
+    def _existing(self, operation: Existing, state: StreamState | None) -> StreamState:
         if state is not None:
+            if operation.stream_id is not None:
+                expect(operation.stream_id, state.id, operation.path)
             return state
         if operation.path in self._gone:
             raise StreamGone("The stream was deleted; forks still read its data.")
@@ -196,7 +220,7 @@ class Batch:
         """Create a fork, or confirm that it is there (section 4.2)."""
         source = self._streams.get(fork.source)
         origin = source or self._gone.get(fork.source)
-        if origin is not None and (origin.changed or not origin.id):
+        if origin is not None and (origin.ends or not origin.id):
             # A fork refers to what is in the database.
             self.save()
             self._sql.flush(self._cursor)
@@ -210,9 +234,13 @@ class Batch:
             if origin is not None:
                 raise SourceGone(f"The stream {fork.source} was deleted; it cannot be forked any more.")
             raise StreamNotFound(f"There is no stream {fork.source} to fork.")
+        if fork.source_id is not None:
+            expect(fork.source_id, source.id, fork.source)
         outcome = self._add(
             operation, StreamState.make_fork(operation, source, forking.resolve(source, fork, self._using), self._now)
         )
+        # Its row is written, as it is, so that a transaction whose snapshot is older than the fork cannot remove it.
+        source.changed = True
         # A stream that was made in this batch has no forks but those made here.
         self._forks[source.id] = self._forks.get(source.id, 0) + 1
         return outcome
@@ -231,24 +259,27 @@ class Batch:
         """Write what has changed. May be called again after more changes."""
         sql, cursor = self._sql, self._cursor
         self._settle()
-        moment = connections[self._using].ops.adapt_datetimefield_value
-        now = moment(self._now)
+        now = saving.stamp(self._using)
+        ended_at = clock.to_microseconds(self._now)
         removed = [state for state in self._removed if state.id]
         changed = [state for state in self._streams.values() if state.changed and state.id]
         created = [state for state in self._streams.values() if not state.id]
         numbers: Iterable[tuple[int, str]] = ()
         if removed:
-            sql.remove_streams(cursor, now, [state.id for state in removed])
+            sql.remove_streams(cursor, ended_at, [state.id for state in removed])
         if self._softly:
-            sql.soft_delete_streams(cursor, now, [state.id for state in self._softly])
+            sql.soft_delete_streams(cursor, ended_at, [state.id for state in self._softly])
         if created:
-            inserts = [saving.stream_insert(state, now, moment) for state in created]
+            inserts = [saving.stream_insert(state, now) for state in created]
             numbers = sql.insert_streams(cursor, inserts)
             if any(state.ends or state.changed_producers for state in created):
                 _number(created, numbers)  # their rows refer to them
         if changed:
-            sql.update_streams(cursor, [saving.stream_update(state, now, moment) for state in changed])
+            sql.update_streams(cursor, [saving.stream_update(state, now) for state in changed])
         written = [*changed, *created]
+        lifetimes = saving.lifetimes(changed)
+        if lifetimes:
+            sql.update_lifetimes(cursor, lifetimes)
         chunks = saving.chunks(written, now)
         if chunks:
             sql.insert_chunks(cursor, chunks, self._recent)
@@ -269,15 +300,14 @@ class Batch:
 
         Returns False where one has not changed: what was made of it must not be told without a look at it either.
         """
-        moment = connections[self._using].ops.adapt_datetimefield_value
-        now = moment(self._now)
+        now = saving.stamp(self._using)
         states = sorted(self._streams.values(), key=attrgetter("id"))
         if not all(state.changed for state in states):
             return False
         _, producers = saving.producers(states, now)  # none is new: all were remembered
         self._found = self._sql.update_remembered(
             self._cursor,
-            [(*saving.stream_update(state, now, moment), state.version, state.start) for state in states],
+            [(*saving.stream_update(state, now), state.version, state.start) for state in states],
             saving.chunks(states, now),
             producers,
         )
@@ -319,6 +349,19 @@ class Batch:
             for state in (*changed, *created):
                 state.saved()
         self._saved.clear()
+
+
+def expect(stream_id: int, found: int, path: str | None) -> None:
+    """See that the stream at a path is the one that is meant.
+
+    Raises:
+        StreamNotFound: it is another one.
+    """
+    if found != stream_id:
+        raise StreamNotFound(
+            f"The stream that was at {path} was deleted, and there is another one now at its path. "
+            "Load that one, if it is what you want."
+        )
 
 
 def _add_producers(states: Mapping[int, StreamState], rows: Iterable[Sequence[Any]]) -> None:

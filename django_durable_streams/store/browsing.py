@@ -10,6 +10,7 @@ from itertools import takewhile
 from operator import itemgetter
 
 from ..models import Chunk
+from ..protocol import content, text
 from ..protocol.segments import Message, Segment
 from . import reading, recent
 from .cache import SegmentCache
@@ -48,6 +49,18 @@ def before(info: StreamInfo, position: int, *, limit: int, count: int, using: st
         return []
     found = [message for message in segment.messages(info.content_type) if message.end <= position]
     return found[-count:]
+
+
+def whole(info: StreamInfo, messages: list[Message], using: str) -> list[Message]:
+    """Return messages as people read them: a character that appends have cut is in the one that completes it."""
+    if not messages or not content.holds_text(info.content_type):
+        return messages
+    held = reading.held_before(info, messages[0].start, using)
+    found = []
+    for message in messages:
+        data, held = text.split(held + message.data, final=info.closed and message.end >= info.tail)
+        found.append(message._replace(data=data))
+    return found
 
 
 def _read(info: StreamInfo, position: int, limit: int, using: str) -> Segment | None:

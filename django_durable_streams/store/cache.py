@@ -12,7 +12,7 @@ from ..protocol.segments import Segment
 
 Key = tuple[int, int]
 
-_OVERHEAD = 480
+_OVERHEAD = 640
 """Bytes for a segment besides itself: its key, its places in two dicts, and what counts it."""
 
 

@@ -6,22 +6,31 @@ rolled back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
-from django.db import connections, transaction
-from django.utils import timezone
+from django.db import DatabaseError, connections
 
+from .. import clock
 from ..models import Stream
-from ..protocol.errors import DurableStreamsError, StreamExists, StreamNotFound
+from ..models.methods import StreamMethods
+from ..protocol import text
+from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, StreamNotFound
 from ..protocol.segments import Segment
-from . import lifetime, reading, writing
-from .batch import Locked, Outcome
+from ..protocol.values import Data, MessageReader
+from . import joining, lifetime, reading, references, writing
+from .after_commit import follow_up
+from .batch import Locked, Outcome, expect
 from .cache import SegmentCache
 from .info import StreamInfo
-from .operations import Append, Appended, Commit, Create, Created, Operation, Result, Touch
+from .operations import Append, Appended, Commit, Create, Created, Delete, Operation, Result, Touch
 from .turns import turn
+
+logger = logging.getLogger(__name__)
 
 Listener = Callable[[list[Commit], str], None]
 
@@ -54,7 +63,7 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
     """
     result: Result | None = None
     whole: Commit | None = None
-    with transaction.atomic(using=using):
+    with joining.atomic(using):
         for operations in portions:
             outcomes, commits = writing.apply(operations, using)
             for outcome in outcomes:
@@ -68,6 +77,32 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
     return result
 
 
+def delete(streams: Sequence[StreamMethods], using: str, *, all_there: bool = False) -> tuple[int, dict[str, int]]:
+    """Delete streams in one transaction, and return how many, and how many rows of other models by label.
+
+    Args:
+        all_there: whether one that is gone already is an error, rather than passed over.
+
+    Raises:
+        StreamNotFound, StreamGone: `all_there`, and one is not.
+        ProtectedError, RestrictedError: a row of the project's forbids it.
+    """
+    if not streams:
+        return 0, {}
+    # Forks, which are younger, before what they were forked from: that need not be kept for them then.
+    youngest_first = sorted(streams, key=lambda stream: -int(stream.pk))
+    operations = [Delete(stream.path, stream.pk) for stream in youngest_first]
+    # Several steps only where there are others' rows: a transaction that begins by reading may not get to write.
+    with _turn(using), joining.atomic(using) if references.are_there() else nullcontext():
+        others = references.follow(streams, using)
+        outcomes, commits = writing.apply(operations, using)
+        done = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
+        for outcome in outcomes if all_there else done:
+            _result(outcome)
+    _tell_on_commit(commits, using)
+    return len(done), others
+
+
 def _result(outcome: Outcome) -> Result:
     if isinstance(outcome, DurableStreamsError):
         raise outcome
@@ -77,24 +112,32 @@ def _result(outcome: Outcome) -> Result:
 
 def _turn(using: str) -> AbstractContextManager[object]:
     """Return what to hold around an operation. Inside a transaction, the caller's turn has begun with that."""
-    return nullcontext() if connections[using].in_atomic_block else turn(using).taken()
+    return nullcontext() if joining.in_callers_transaction(connections[using]) else turn(using).taken()
 
 
 def _tell_on_commit(commits: list[Commit], using: str) -> None:
     if commits:
-        transaction.on_commit(lambda: _tell(commits, using), using=using)
+        joining.on_commit(lambda: _tell(commits, using), using)
 
 
 def _tell(commits: list[Commit], using: str) -> None:
     for listener in _listeners:
-        listener(commits, using)
+        follow_up("Somebody who listens to commits was not told.", listener, commits, using)
 
 
 def ensure(operation: Create, using: str) -> tuple[Stream, bool]:
     """Return the stream that a create asks for, and whether it was made now."""
-    result = apply(operation, using)
+    with _turn(using):
+        outcomes, commits = writing.apply([operation], using)
+    result = _result(outcomes[0])
     assert isinstance(result, Created)
-    return Stream.objects.using(using).get(path=operation.path), result.created
+    _tell_on_commit(commits, using)
+    # The one that was made, by its id: somebody may have deleted it since, and made another one.
+    made = [commit.stream_id for commit in commits if commit.created and commit.path == operation.path]
+    found = Stream.objects.using(using).filter(**({"pk": made[0]} if made else {"path": operation.path})).first()
+    if found is None:
+        raise StreamNotFound("The stream was deleted.")
+    return found, result.created
 
 
 def create(operation: Create, using: str) -> Stream:
@@ -109,36 +152,81 @@ def create(operation: Create, using: str) -> Stream:
     return stream
 
 
-def find(path: str, using: str) -> StreamInfo:
+def find(path: str, using: str, stream_id: int | None = None) -> StreamInfo:
     """Return a stream as it is now.
 
+    Args:
+        stream_id: of the stream that is meant; None for whichever is at the path.
+
     Raises:
-        StreamNotFound, StreamGone.
+        StreamNotFound, StreamGone: also if it is another one that is at the path now.
     """
     found = reading.find([path], using)[path]
     if isinstance(found, DurableStreamsError):
         raise found
+    if stream_id is not None:
+        expect(stream_id, found.id, path)
     return found
 
 
-def segments(path: str, position: int, using: str, page_bytes: int) -> Iterator[tuple[StreamInfo, Segment]]:
-    """Yield what a stream has past a position, page by page, each with the stream as it was then. Renews its TTL.
+def renew(info: StreamInfo, using: str) -> None:
+    """Start a stream's TTL anew where a read has to, once the caller's transaction has ended.
+
+    A read waits for nobody and keeps nobody waiting: inside the transaction, the row would be held up to its end. Where
+    somebody else holds it, the next read does this.
+    """
+    now = clock.now()
+    if lifetime.needs_touch(info.ttl, info.deadline, now):
+        touch = Touch(info.path, now, info.id)
+        joining.on_commit(partial(follow_up, "The TTL of a stream did not start anew.", _renew, touch, using), using)
+
+
+def _renew(touch: Touch, using: str) -> None:
+    with turn(using).taken_at_once() as is_ours:
+        if is_ours:
+            try:
+                writing.apply([touch], using, wait=False, lock_ms=0)
+            except DatabaseError as error:
+                logger.debug("The TTL of %s did not start anew: %s", touch.path, error)
+
+
+class Page(NamedTuple):
+    """Messages of a stream that follow one another, and the stream as it was then."""
+
+    info: StreamInfo
+    messages: list[Data]
+    end: int
+    """The position behind what was read."""
+    reader: MessageReader
+    """Has what was read and is held back."""
+
+
+def pages(path: str, stream_id: int, position: int, using: str, page_bytes: int) -> Iterator[Page]:
+    """Yield what a stream has past a position, page by page. Renews its TTL.
 
     Raises:
         StreamNotFound, StreamGone: also in the middle, if the stream is deleted meanwhile.
     """
-    cache = SegmentCache(0)
-    first = find(path, using)
-    if lifetime.needs_touch(first.ttl, first.deadline, timezone.now()):
-        apply(Touch(path), using)
-    info = first
+    info = find(path, using, stream_id)
+    renew(info, using)
+    reader: MessageReader | None = None
     while position < info.tail:
-        key = (info.id, position)
-        segment = reading.pages([reading.PageRequest(info, position, page_bytes)], cache, using)[key]
-        if segment is None:
-            raise StreamNotFound("The stream was deleted.")
-        yield info, segment
+        segment = _page(info, position, page_bytes, using)
+        if reader is None:
+            # What is known to be no character was read before: only what becomes one now was not.
+            held = reading.held_before(info, position, using) if text.is_cut(segment.data) else b""
+            reader = MessageReader(info.content_type, held)
         position = segment.end
-        info = find(path, using)
-        if info.id != first.id:
-            raise StreamNotFound("The stream was deleted, and there is another one now at its path.")
+        messages = list(reader.messages(segment, final=info.closed and position >= info.tail))
+        yield Page(info, messages, position, reader)
+        info = find(path, using, stream_id)
+    if reader is not None and reader.held and info.closed:
+        yield Page(info, list(reader.rest()), position, reader)
+
+
+def _page(info: StreamInfo, position: int, page_bytes: int, using: str) -> Segment:
+    request = reading.PageRequest(info, position, page_bytes)
+    segment = reading.pages([request], SegmentCache(0), using)[info.id, position]
+    if segment is None:
+        raise StreamNotFound("The stream was deleted.")
+    return segment

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
-from django.db import IntegrityError, connections
-from django.utils import timezone
+from django.db import IntegrityError
 
+from .. import clock
 from . import saving
 from .batch import Outcome
 from .known import KnownStreams
@@ -45,9 +45,7 @@ def create_alike(
         return None
     first = operations[0]
     assert isinstance(first, Create)
-    moment = connections[using].ops.adapt_datetimefield_value
-    now = timezone.now()
-    like = new_info(first, now)
+    like = new_info(first, clock.now())
     state = StreamState(like)
     outcomes: list[Outcome] = [state.describe(created=True)] * len(paths)
     try:
@@ -56,7 +54,7 @@ def create_alike(
                 known.check(cursor, sql)
             if announce is not None:
                 announce(outcomes)
-            numbers = sql.insert_like(cursor, saving.stream_insert(state, moment(now), moment), paths)
+            numbers = sql.insert_like(cursor, saving.stream_insert(state, saving.stamp(using)), paths)
     except IntegrityError:
         return None
     made = list(numbers)

@@ -1,10 +1,15 @@
-"""What can be done to streams, as values: the operations that a batch applies and their results."""
+"""What can be done to streams, as values: the operations that a batch applies and their results.
+
+An operation names a path. Where it is meant for one stream, and not for whichever is there, `stream_id` says so: a
+stream that was deleted and made anew is another one (`batch.expect`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import final
 
 from ..protocol.errors import DurableStreamsError
 from ..protocol.producers import ProducerClaim
@@ -20,8 +25,10 @@ class Fork:
     source: str
     position: int | None = None
     sub_offset: int = 0
+    source_id: int | None = None
 
 
+@final
 @dataclass(slots=True)
 class Create:
     """Make a stream, or see that it is there with this configuration (specification, section 5.1).
@@ -56,6 +63,7 @@ class Append:
     seq: str | None = None
     producer: ProducerClaim | None = None
     defect: DurableStreamsError | None = None
+    stream_id: int | None = None
 
 
 @dataclass(slots=True)
@@ -63,13 +71,26 @@ class Delete:
     """Delete a stream (section 5.4)."""
 
     path: str
+    stream_id: int | None = None
 
 
 @dataclass(slots=True)
 class Touch:
-    """Start a stream's TTL anew, as a read does (section 5.1, `Stream-TTL`)."""
+    """Start a stream's TTL anew at the moment of a read, which does not wait for this (section 5.1, `Stream-TTL`)."""
 
     path: str
+    moment: datetime
+    stream_id: int | None = None
+
+
+@dataclass(slots=True)
+class SetLifetime:
+    """Give a stream another TTL, in seconds, or another expiry; without either it lives until it is deleted."""
+
+    path: str
+    ttl: int | None
+    expires_at: datetime | None
+    stream_id: int | None = None
 
 
 @dataclass(slots=True)
@@ -82,9 +103,10 @@ class TakeOver:
 
     path: str
     producer_id: str
+    stream_id: int | None = None
 
 
-Operation = Create | Append | Delete | Touch | TakeOver
+Operation = Create | Append | Delete | Touch | SetLifetime | TakeOver
 
 
 @dataclass(slots=True)
@@ -123,7 +145,7 @@ class TakenOver:
 
 @dataclass(slots=True)
 class Done:
-    """A delete or touch has happened."""
+    """A delete, a touch or a change of the lifetime has happened."""
 
 
 Result = Created | Appended | TakenOver | Done

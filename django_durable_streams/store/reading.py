@@ -11,9 +11,10 @@ from itertools import islice
 from typing import NamedTuple
 
 from django.db import connections
-from django.utils import timezone
 
+from .. import clock
 from ..models import Stream
+from ..protocol import content, text
 from ..protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
 from ..protocol.segments import Segment
 from .cache import SegmentCache
@@ -32,7 +33,7 @@ CROWD = 128
 
 def find(paths: Iterable[str], using: str) -> dict[str, StreamInfo | DurableStreamsError]:
     """Return what the streams at some paths are like now, or why they cannot be read, in one query."""
-    now = timezone.now()
+    now = clock.now()
     wanted = set(paths)
     found: dict[str, StreamInfo | DurableStreamsError] = {}
     expired: dict[int, str] = {}
@@ -61,7 +62,7 @@ def _gone() -> StreamGone:
 
 def find_ids(ids: Iterable[int], using: str) -> dict[int, StreamInfo]:
     """Return those of some streams that are still alive, by their ids, in one query."""
-    now = timezone.now()
+    now = clock.now()
     with connections[using].cursor() as cursor:
         rows = statements(using).select_streams(cursor, "id", set(ids))
     return {
@@ -69,6 +70,15 @@ def find_ids(ids: Iterable[int], using: str) -> dict[int, StreamInfo]:
         for info in rows
         if info.path is not None and info.deleted_at is None and (info.deadline is None or info.deadline > now)
     }
+
+
+def held_before(info: StreamInfo, position: int, using: str) -> bytes:
+    """Return the bytes before a position that begin a character, which who has read up to there has not got."""
+    if not content.holds_text(info.content_type) or position <= info.first_position:
+        return b""
+    start = max(position - text.MAX_HELD, info.first_position)
+    segment = pages([PageRequest(info, start, position - start)], SegmentCache(0), using)[info.id, start]
+    return b"" if segment is None else segment.held_before(position)
 
 
 class PageRequest(NamedTuple):
@@ -80,7 +90,12 @@ class PageRequest(NamedTuple):
 
 
 def pages(
-    requests: Sequence[PageRequest], cache: SegmentCache, using: str, crowded: set[int] | None = None
+    requests: Sequence[PageRequest],
+    cache: SegmentCache,
+    using: str,
+    crowded: set[int] | None = None,
+    *,
+    latest: bool = False,
 ) -> dict[PageRequestKey, Segment | None]:
     """Return the pages for some requests, by (stream id, position): None where there is nothing past the position.
 
@@ -89,6 +104,7 @@ def pages(
     Args:
         cache: what was read before.
         crowded: gets the ids of streams with so many chunks in a page that they should be merged.
+        latest: whether the caller's transaction, in which the streams' rows are locked, may have an older snapshot.
     """
     found: dict[PageRequestKey, Segment | None] = {}
     waiting = []
@@ -101,7 +117,7 @@ def pages(
     for first in range(0, len(waiting), MAX_PAGES_PER_QUERY):
         some = _looked_up(waiting[first : first + MAX_PAGES_PER_QUERY], using)
         gaps = [gap for request in some for gap in _gaps(request, cache)]
-        fetched = _fetch(gaps, using, crowded) if gaps else {}
+        fetched = _fetch(gaps, using, crowded, latest) if gaps else {}
         for request in some:
             found[request.info.id, request.position] = _assemble(request, cache, fetched)
     return found
@@ -156,11 +172,11 @@ def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
             yield _Gap(piece.owner, position, known.end, limit, end)
 
 
-def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None) -> dict[_Gap, Segment]:
+def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None, latest: bool) -> dict[_Gap, Segment]:
     """Return the data for gaps, in one query. What is not there, or not in one run, is left out."""
     ranges = {(gap.owner, gap.position, gap.end) for gap in gaps}
     with connections[using].cursor() as cursor:
-        chunks = statements(using).select_chunks(cursor, ranges)
+        chunks = statements(using).select_chunks(cursor, ranges, latest=latest)
     rows: dict[int, dict[int, tuple[bytes, bytes]]] = {}
     for owner, start, _, data, ends in chunks:  # where ranges overlap, the same one may come twice
         rows.setdefault(owner, {})[start] = bytes(data), bytes(ends)
@@ -211,4 +227,10 @@ def _assemble(request: PageRequest, cache: SegmentCache, fetched: dict[_Gap, Seg
         parts.append(segment)
         if segment.end < piece.end:
             break
-    return Segment.join(parts) if parts else None
+    if not parts:
+        return None
+    page = Segment.join(parts)
+    if page.start < request.position and content.holds_text(request.info.content_type):
+        # Where a reader was told to go on, as what lies behind was no whole character then (see `protocol.text`).
+        return page.beginning(request.position)
+    return page

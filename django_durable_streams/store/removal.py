@@ -11,18 +11,15 @@ from typing import Any, TypeVar
 
 from django.db import connections, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.db.models.signals import post_delete, pre_delete
-from django.utils import timezone
 
+from .. import clock
 from ..models import Chunk, Producer, RecentChunk, Stream, StreamQuerySet
-from . import recent
+from . import recent, references
 from .operations import Commit
 from .sql import statements
 
 AnyQuery = TypeVar("AnyQuery", bound=QuerySet[Any])
 
-
-_OWN = {Stream, Chunk, RecentChunk, Producer}
 
 LIMIT = 500
 """Streams of one transaction where the caller does not say which."""
@@ -55,7 +52,7 @@ def expire(using: str, now: datetime | None = None, ids: Collection[int] | None 
     Args:
         ids: of the streams, as `expired` has found them. None: the first ones.
     """
-    moment = now or timezone.now()
+    moment = now or clock.now()
     if ids is None:
         ids = [stream_id for _, stream_id in expired(using, moment)]
     if not ids:
@@ -65,7 +62,7 @@ def expire(using: str, now: datetime | None = None, ids: Collection[int] | None 
         found = list(_locked(query, using).order_by("id").defer("lineage"))
         ours = [stream.pk for stream in found]
         kept = set(_streams(using, ours).filter(Exists(_forks(using))).values_list("id", flat=True))
-        sql, at = statements(using), _moment(using, moment)
+        sql, at = statements(using), clock.to_microseconds(moment)
         if kept:
             sql.soft_delete_streams(cursor, at, sorted(kept))
         if len(kept) < len(ours):
@@ -95,7 +92,7 @@ def collect(using: str, ids: Collection[int] | None = None) -> int:
         query = _unneeded(using).filter(id__in=ids).order_by("id")
         found = list(_locked(query, using).values_list("id", flat=True))
         if found:
-            statements(using).remove_streams(cursor, _moment(using, timezone.now()), found)
+            statements(using).remove_streams(cursor, clock.to_microseconds(clock.now()), found)
     return len(found)
 
 
@@ -145,20 +142,13 @@ def purge_streams(using: str, ids: Collection[int]) -> int:
         query = _streams(using, _ours(using, ids))
         # What somebody else is merging meanwhile is there still.
         for model in (Chunk, Producer):
-            query = query.exclude(Exists(model._base_manager.using(using).filter(stream_id=OuterRef("id"))))
+            query = query.exclude(Exists(model._default_manager.using(using).filter(stream_id=OuterRef("id"))))
         empty = list(query.values_list("id", flat=True))
-        if empty and _is_referred_to():
-            _streams(using, empty).delete()
-        elif empty:
+        if empty:
+            if references.are_there():
+                references.follow(list(_streams(using, empty).defer("lineage")), using)
             statements(using).delete_rows(cursor, Stream, empty)
     return len(empty)
-
-
-def _is_referred_to() -> bool:
-    """Whether a project's models refer to streams, or receivers of its want to know: then Django has to go by these."""
-    relations = [field for field in Stream._meta.get_fields(include_hidden=True) if field.auto_created]
-    others = {relation.related_model for relation in relations} - _OWN - {None}
-    return bool(others) or pre_delete.has_listeners(Stream) or post_delete.has_listeners(Stream)
 
 
 def _ours(using: str, ids: Collection[int]) -> list[int]:
@@ -186,20 +176,14 @@ def _forks(using: str) -> StreamQuerySet:
     return Stream.objects.using(using).filter(source_id=OuterRef("id"), path__isnull=False)
 
 
-def _streams(using: str, ids: Collection[int]) -> QuerySet[Stream]:
-    """Return streams as rows, which may be changed and deleted like others."""
-    return Stream._base_manager.using(using).filter(id__in=ids)
+def _streams(using: str, ids: Collection[int]) -> StreamQuerySet:
+    return Stream.objects.using(using).filter(id__in=ids)
 
 
 def _locked(query: AnyQuery, using: str) -> AnyQuery:
     if connections[using].features.has_select_for_update_skip_locked:
         return query.select_for_update(skip_locked=True)
     return query
-
-
-def _moment(using: str, moment: datetime) -> Any:
-    """Return a moment as the database takes it."""
-    return connections[using].ops.adapt_datetimefield_value(moment)
 
 
 def _removal(stream: Stream) -> Commit:

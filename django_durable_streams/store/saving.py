@@ -1,23 +1,34 @@
 """What a batch has made of streams, as rows of the tables: in the order in which `sql` takes the columns.
 
-Times are `now` and what `moment` makes of others: as the database takes them.
+`now` is for people, as Django's DateTimeField stores it. What the protocol decides by is stored as microseconds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from django.db import connections
+from django.utils import timezone
+
+from ..clock import to_microseconds
 from . import rows
 from .sql import Row
 from .state import StreamState
 
-Moment = Callable[[datetime | None], Any]
+
+def stamp(using: str) -> Any:
+    """Return the time as the database takes it for a DateTimeField of Django's."""
+    return connections[using].ops.adapt_datetimefield_value(timezone.now())
 
 
-def stream_insert(state: StreamState, now: Any, moment: Moment) -> Row:
+def _instant(moment: datetime | None) -> int | None:
+    return None if moment is None else to_microseconds(moment)
+
+
+def stream_insert(state: StreamState, now: Any) -> Row:
     """Return a new stream's row."""
     return (
         state.path,
@@ -28,8 +39,8 @@ def stream_insert(state: StreamState, now: Any, moment: Moment) -> Row:
         state.closed_by,
         state.last_seq,
         state.ttl,
-        moment(state.expires_at) if state.expires_at is not None else None,
-        moment(state.deadline) if state.deadline is not None else None,
+        _instant(state.expires_at),
+        _instant(state.deadline),
         state.source_id,
         state.fork_position,
         None if state.lineage is None else json.dumps(state.lineage),
@@ -38,11 +49,20 @@ def stream_insert(state: StreamState, now: Any, moment: Moment) -> Row:
     )
 
 
-def stream_update(state: StreamState, now: Any, moment: Moment) -> Row:
+def stream_update(state: StreamState, now: Any) -> Row:
     """Return what has changed in a stream's row, or may have."""
-    deadline = moment(state.deadline) if state.deadline is not None else None
     appended_at = now if state.ends else None
+    deadline = _instant(state.deadline)
     return state.tail, state.closed, state.closed_by, state.last_seq, deadline, appended_at, state.id
+
+
+def lifetimes(states: Iterable[StreamState]) -> list[Row]:
+    """Return the lifetimes of the streams that were given another one. Hardly any is, so it is no part of the rest."""
+    return [
+        (state.ttl, _instant(state.expires_at), _instant(state.deadline), state.id)
+        for state in states
+        if state.lifetime_changed
+    ]
 
 
 def chunks(states: Iterable[StreamState], now: Any) -> list[Row]:

@@ -34,6 +34,7 @@ class StreamState:
         "fork_position",
         "id",
         "last_seq",
+        "lifetime_changed",
         "lineage",
         "path",
         "producers",
@@ -67,6 +68,7 @@ class StreamState:
         self.was_closed = self.closed
         self.version: int | None = None  # of its row, where the database has them and this connection wrote it
         self.changed = False
+        self.lifetime_changed = False
         self.expired = False
         self.data: list[bytes] = []
         self.ends: list[int] = []
@@ -219,11 +221,17 @@ class StreamState:
             self.changed_producers[producer_id] = producer_id not in self.producers
         self.producers[producer_id] = state
 
-    def touch(self, now: datetime) -> None:
-        """Start the TTL anew."""
-        if lifetime.needs_touch(self.ttl, self.deadline, now):
-            self.deadline = lifetime.deadline(self.ttl, self.expires_at, now)
+    def touch(self, moment: datetime) -> None:
+        """Start the TTL anew at the moment of a read."""
+        if lifetime.needs_touch(self.ttl, self.deadline, moment):
+            self.deadline = lifetime.deadline(self.ttl, self.expires_at, moment)
             self.changed = True
+
+    def set_lifetime(self, ttl: int | None, expires_at: datetime | None, now: datetime) -> None:
+        """Give it another lifetime, which begins now."""
+        self.ttl, self.expires_at = ttl, expires_at
+        self.deadline = lifetime.deadline(ttl, expires_at, now)
+        self.changed = self.lifetime_changed = True
 
     def info(self) -> StreamInfo:
         """Return the stream as readers of its data see it."""
@@ -270,7 +278,7 @@ class StreamState:
         """Take note that the database has it all."""
         self.start = self.tail
         self.was_closed = self.closed
-        self.changed = False
+        self.changed = self.lifetime_changed = False
         if self.ends:  # the commit has these
             self.data = []
             self.ends = []

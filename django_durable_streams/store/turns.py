@@ -40,6 +40,19 @@ class Turn:
         finally:
             self._lock.release()
 
+    @contextmanager
+    def taken_at_once(self) -> Iterator[bool]:
+        """Hold it if nobody else does; yields whether it is held."""
+        if self._lock is None:
+            yield True
+            return
+        is_held = self._lock.acquire(blocking=False)
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                self._lock.release()
+
 
 _turns: dict[str, Turn] = {}
 

@@ -12,7 +12,7 @@ from .known import KnownStreams
 from .operations import Append, Commit, Operation
 from .sql import CommitUncertain, statements
 
-__all__ = ["CommitUncertain", "apply"]
+__all__ = ["CommitUncertain", "apply", "apply_when_free"]
 
 REMEMBERED_LOCK_MS = 5
 """How long appends wait for a row that somebody else holds, in milliseconds, if they have not looked at it before."""
@@ -71,6 +71,30 @@ def apply(
         batch.save()
         if announce is not None:
             announce(outcomes)
+    return outcomes, batch.commits()
+
+
+def apply_when_free(
+    path: str, operations: Callable[[], Sequence[Operation]], using: str, lock_ms: int
+) -> tuple[list[Outcome], list[Commit]]:
+    """Wait for the row of a stream and apply operations on it in the same transaction.
+
+    Args:
+        operations: returns them. It is called when the row is there.
+        lock_ms: how long to wait for each lock, in milliseconds.
+
+    Raises:
+        CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
+        django.db.Error: nothing was changed.
+    """
+    sql = statements(using)
+    with sql.transaction(lock_ms) as cursor:
+        sql.wait_for_stream(cursor, path, lock_ms)
+        batch = Batch(using, cursor)
+        waiting = operations()
+        batch.load(waiting)
+        outcomes = [batch.apply(operation) for operation in waiting]
+        batch.save()
     return outcomes, batch.commits()
 
 

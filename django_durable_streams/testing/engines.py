@@ -12,6 +12,7 @@ from unittest.mock import patch
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.db import connections
 
+from ..engine import background
 from ..engine.engine import running_engines
 from ..engine.engine import stop_engines as _stop_engines
 from ..engine.lane import Lane, Parcel
@@ -49,6 +50,8 @@ def inline_engines() -> Iterator[None]:
         # The connection is the test's, not a thread's own.
         patches.enter_context(patch.object(Line, "open", lambda line: False))
         patches.enter_context(patch.object(Line, "close", lambda line: None))
+        # Writers commit in the background loop, whose thread would have a connection of its own.
+        patches.enter_context(patch.object(background, "loop", _loop_of_test))
         # What the test itself writes over it, or rolls back, would not be noticed.
         patches.enter_context(patch.object(KnownStreams, "keep", lambda known, state: None))
         patches.enter_context(patch.object(KnownStreams, "keep_new", lambda known, like, numbers: None))
@@ -56,6 +59,16 @@ def inline_engines() -> Iterator[None]:
             yield
         finally:
             stop_engines()
+
+
+_background_loop = background.loop
+
+
+def _loop_of_test() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:  # synchronous code, which would wait for itself
+        return _background_loop()
 
 
 def needs_inline_engines(in_transaction: bool) -> bool:

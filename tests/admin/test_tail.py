@@ -81,9 +81,12 @@ def test_many_small_messages_come_one_page_after_the_other(admin_client: Client,
     assert (second["count"], second["more"]) == (20, False)
 
 
-def test_following_keeps_a_stream_alive_as_other_readers_do(admin_client: Client, log: Stream) -> None:
-    Stream.objects.filter(pk=log.pk).update(ttl=60, deadline=timezone.now() + timedelta(seconds=5))
-    tail(admin_client, log, log.tail_position)
+def test_following_keeps_a_stream_alive_as_other_readers_do(
+    admin_client: Client, log: Stream, django_capture_on_commit_callbacks: Any
+) -> None:
+    Stream.objects.filter(pk=log.pk).unguarded().update(ttl=60, deadline=timezone.now() + timedelta(seconds=5))
+    with django_capture_on_commit_callbacks(execute=True):
+        tail(admin_client, log, log.tail_position)
     deadline = Stream.objects.get(pk=log.pk).deadline
     assert deadline is not None
     assert deadline > timezone.now() + timedelta(seconds=30)

@@ -309,7 +309,7 @@ kept.delete()
 Stream.objects.create(path="presence/lobby", content_type="application/json", ttl=30)
 gone = Stream.objects.create(path="sessions/a41f", content_type="text/plain", data="x")
 keeper = gone.fork("sessions/a41f-copy")
-Stream.objects.filter(pk=gone.pk).update(deadline=timezone.now() - timedelta(seconds=1))
+Stream.objects.filter(pk=gone.pk).unguarded().update(deadline=timezone.now() - timedelta(seconds=1))
 answer = Stream.objects.create(path="chat/42", content_type="application/json", ttl=86400 * 7)
 answer.append({"role": "user", "text": "Which planets have rings?", "id": 1})
 for number, text in enumerate(["Saturn’s are the best known, ", "but Jupiter, Uranus and Neptune ", "have rings too."]):

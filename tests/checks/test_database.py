@@ -71,3 +71,20 @@ def test_connections_that_are_kept_are_left_behind_under_asgi() -> None:
         assert ids("postgresql", CONN_MAX_AGE=None) == ["durable_streams.W008"]
         assert ids("postgresql", CONN_MAX_AGE=0) == []
     assert ids("postgresql", CONN_MAX_AGE=60) == []
+
+
+@pytest.mark.parametrize(
+    ("vendor", "level", "expected"),
+    [
+        ("mysql", "read uncommitted", ["durable_streams.W011"]),
+        ("mysql", "READ UNCOMMITTED", ["durable_streams.W011"]),
+        ("mysql", "read committed", []),
+        ("mysql", "repeatable read", []),
+        ("mysql", "serializable", []),
+        ("mysql", None, []),
+        # PostgreSQL has no such level, and takes this for READ COMMITTED.
+        ("postgresql", 1, []),
+    ],
+)
+def test_isolation(vendor: str, level: object, expected: list[str]) -> None:
+    assert ids(vendor, OPTIONS={"isolation_level": level}, CONN_MAX_AGE=0) == expected

@@ -70,9 +70,10 @@ def state(at: str) -> dict[str, Any]:
         except DurableStreamsError as error:
             found[name] = error.status
             continue
-        data = b"".join(segment.data for _, segment in calls.segments(path, 0, "default", 1 << 20))
+        pages = calls.pages(path, info.id, 0, "default", 1 << 20)
+        data = "".join(message for page in pages for message in page.messages)
         producers = Producer.objects.filter(stream_id=info.id).values_list("producer_id", "epoch", "seq")
-        found[name] = [info.tail, info.closed, data.decode(), list(producers)]
+        found[name] = [info.tail, info.closed, data, list(producers)]
     found["rows"] = Stream.objects.filter(path__startswith=f"{at}/").count()
     return found
 

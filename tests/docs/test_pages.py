@@ -10,9 +10,9 @@ import pytest
 from django.test import Client
 
 from django_durable_streams import conf, health
-from django_durable_streams.engine import line, patience, pulse
+from django_durable_streams.engine import lock_waits, own_settings, pulse
 from django_durable_streams.engine.wakeup import redis
-from django_durable_streams.protocol import headers, paths
+from django_durable_streams.protocol import arguments, headers, paths
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.store import lifetime
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, code, links, section, table
@@ -49,7 +49,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
     text = " ".join(PROTOCOL.read_text().split())
     assert f"1 to {headers.MAX_TTL_SECONDS:,} seconds" in text
     assert f"1 to {paths.MAX_PATH_LENGTH} characters" in text
-    assert text.count(f"1 to {headers.MAX_NAME_LENGTH} characters") == 2
+    assert text.count(f"1 to {arguments.MAX_NAME_LENGTH} characters") == 2
     assert (lifetime.MIN_GRACE, lifetime.MAX_GRACE) == (0.5, 60)
     assert "late by 0.5 s, or by 1 % of the TTL where that is more, up to 60 s" in text
 
@@ -165,6 +165,6 @@ def test_the_times_of_operations_are_those_of_the_code() -> None:
     text = " ".join(OPERATIONS.read_text().split())
     assert (pulse.PATIENCE, pulse.PROBE_SECONDS, pulse.INTERVAL) == (0.75, 1.0, 0.25)
     assert "after 0.75 s without an answer" in text
-    assert line.CONNECT_SECONDS == health.CHECK_SECONDS == 2
-    assert f"{patience.MAX_WAIT:.0f} seconds at most" in text
+    assert own_settings.CONNECT_SECONDS == health.CHECK_SECONDS == 2
+    assert f"{lock_waits.MAX_WAIT:.0f} seconds at most" in text
     assert f"Commits up to {redis.MAX_PAYLOAD // 1024} KiB travel along" in text

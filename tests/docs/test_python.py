@@ -9,11 +9,13 @@ from django.dispatch import Signal
 from django.test import override_settings
 
 from django_durable_streams import links, signals
+from django_durable_streams.appending import PATIENCE
 from django_durable_streams.engine import receivers
 from django_durable_streams.models import Stream
+from django_durable_streams.models.asynchronous import AsyncStreamMethods
 from django_durable_streams.models.methods import StreamMethods
 from django_durable_streams.models.stream import _create_operation
-from django_durable_streams.writer import INTERVAL, MAX_BYTES, PATIENCE, WriterOptions
+from django_durable_streams.writer import INTERVAL, MAX_BYTES, WriterOptions
 from tests.docs.pages import README, ROOT, Block, blocks, code, section, table
 
 PAGE = ROOT / "docs" / "python.md"
@@ -31,7 +33,8 @@ def test_sessions_go_as_shown(session: Block) -> None:
 
 def test_the_table_of_methods_has_all_of_them() -> None:
     text = section(PAGE, "Methods")
-    own = {name for name, method in vars(StreamMethods).items() if inspect.isfunction(method)}
+    methods = {**vars(StreamMethods), **vars(AsyncStreamMethods)}
+    own = {name for name, method in methods.items() if inspect.isfunction(method)}
     public = {name for name in own if not name.startswith("_")} | {"create", "ensure", "acreate", "aensure"}
     twins = {f"a{name}" for name in public if f"a{name}" in public}
     shown = {code(row[0]).partition("(")[0].rpartition(".")[2] for row in table(text)}

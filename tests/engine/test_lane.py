@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from django_durable_streams.engine import engine_for
+from django_durable_streams.engine.backlog import Backlog
 from django_durable_streams.engine.lane import MORE_TURNS, SEVERAL, WORTH_PREPARING, Lane, Reply
+from django_durable_streams.protocol.errors import ServiceUnavailable
 
 
 class Recorded(Lane[int]):
@@ -14,7 +16,7 @@ class Recorded(Lane[int]):
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
-        super().__init__("test", engine_for().pulse.line(), self._double, queue_size=1000, batch_size=1)
+        super().__init__("test", engine_for().pulse.line(), self._double, Backlog(1000, 1000), batch_size=1)
 
     def _double(self, numbers: Sequence[int]) -> Sequence[int]:
         self.sizes.append(len(numbers))
@@ -104,3 +106,28 @@ def test_a_parcel_of_a_loop_that_has_stopped_is_not_that_of_the_next_in_its_thre
 
 async def test_a_parcel_that_several_are_in_goes_when_nobody_follows(lane: Recorded) -> None:
     assert await sizes_of(lane, SEVERAL, 0, 0, 0, 1) == [SEVERAL, 1]
+
+
+async def test_what_comes_after_the_end_is_refused_and_waits_for_nobody(lane: Recorded) -> None:
+    await sizes_of(lane, 1)
+    early = [lane.submit(number) for number in range(SEVERAL)]  # not handed over yet
+    await asyncio.to_thread(lane.stop)
+    late = lane.submit(1)
+    for reply in (*early, late):
+        with pytest.raises(ServiceUnavailable, match="about to end"):
+            await reply
+    with pytest.raises(ServiceUnavailable, match="about to end"):
+        await asyncio.to_thread(lane.between, list)
+
+
+async def test_everybody_is_answered_whenever_the_end_comes(engines: None) -> None:
+    for _ in range(30):
+        lane = Recorded()
+        replies = []
+        stopping = asyncio.ensure_future(asyncio.to_thread(lane.stop))
+        while not stopping.done():
+            if len(replies) < 900:
+                replies += [lane.submit(7) for _ in range(SEVERAL)]
+            await asyncio.sleep(0)
+        answers = await asyncio.gather(*replies, return_exceptions=True)
+        assert all(answer == 14 or isinstance(answer, ServiceUnavailable) for answer in answers)

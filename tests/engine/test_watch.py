@@ -51,8 +51,9 @@ def test_whatever_news_arrive_readers_get_exact_bytes_up_to_the_tail_or_are_sent
             frame = watch.frame(position, 7)
             assert (frame is None) == (found is None)
             if frame is not None:
-                parsed = parse(frame[0])
-                assert (parsed.data, frame[1:]) == ([content[position:known].decode()], (known, False))
+                parsed = parse(frame.chunk)
+                assert (parsed.data, frame.end, frame.held) == ([content[position:known].decode()], known, b"")
+                assert not frame.closed
         assert watch.after(known) is None
 
 

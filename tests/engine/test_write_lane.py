@@ -118,8 +118,8 @@ async def test_others_may_write_to_the_same_streams(engine: Engine) -> None:
         expected["a"] += 2 * data
         expected["b"] += data
     assert {path: await content_of(engine, path) for path in expected} == expected
-    # The lane itself has done them all: the patient thread is for rows that somebody holds.
-    assert engine._writers[0]._patience._thread is None
+    # The lane itself has done them all: the lock wait queue is for rows that somebody holds.
+    assert not engine._writers[0]._lock_waits._threads
 
 
 async def test_a_poisoned_operation_fails_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ async def test_a_failing_database_is_asked_a_few_times_and_not_once_for_each(
 ) -> None:
     await engine.write(Create("a", TEXT))
     sizes = break_database(monkeypatch, OperationalError("gone"))
-    found = await outcomes_of(engine, *(Append("a", TEXT, b"x") for _ in range(100)))
+    found = await outcomes_of(engine, *(Append(f"a{number}", TEXT, b"x") for number in range(100)))
     assert {outcome.status for outcome in found} == {503}
     assert all((b"retry-after", b"1") in outcome.headers for outcome in found)
     assert sizes == [100, 100, 1, 1, 1]

@@ -16,7 +16,7 @@ from django_durable_streams.store.operations import Append, Create, Fork
 
 pytestmark = pytest.mark.django_db
 
-TEXT = "text/plain"
+TEXT = "application/octet-stream"
 MANY = 3000
 
 
@@ -29,8 +29,8 @@ def make(path: str, chunks: int, size: int = 10, model: type[Chunk] | type[Recen
         model(stream=stream, start=number * size, end=(number + 1) * size, data=b"x" * size, **extra)
         for number in range(chunks)
     ]
-    model.objects.bulk_create(rows, batch_size=500)
-    Stream._base_manager.filter(pk=stream.pk).update(tail_position=chunks * size)
+    model.objects.unguarded().bulk_create(rows, batch_size=500)
+    Stream.objects.filter(pk=stream.pk).unguarded().update(tail_position=chunks * size)
     return stream
 
 

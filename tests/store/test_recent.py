@@ -159,7 +159,7 @@ def test_a_block_that_is_not_as_it_was_is_left_alone(other: str) -> None:
             assert not recent.chunks("default").filter(stream=one)
         case _:  # as many chunks as before, and others
             writing.apply([Delete("one")], "default")
-            RecentChunk.objects.filter(stream=one).delete()
+            RecentChunk.objects.filter(stream=one).unguarded().delete()
             append("two", b"3")
     there = [*Chunk.objects.values_list(), *RecentChunk.objects.values_list()]
     assert not recent.gather("default", portion)
@@ -194,7 +194,7 @@ def test_a_chunk_that_contradicts_itself_stays_alone(damage: dict[str, object]) 
     streams = create("a", "torn", "z")
     for path in ("a", "torn", "z"):
         append(path, b"12", b"345")
-    RecentChunk.objects.filter(stream=streams[1]).update(**damage)
+    RecentChunk.objects.filter(stream=streams[1]).unguarded().update(**damage)
     (number,) = recent.blocks("default")
     found = []
     for portion in recent.portions("default", number, lambda *what: found.append(what)):
@@ -228,7 +228,7 @@ def test_rows_of_a_stream_that_somebody_has_deleted_by_hand_hold_nothing_up() ->
     append("there", b"12", b"3")
     append("gone", b"more")
     append("there", b"4")
-    Stream._base_manager.filter(pk=gone.pk).delete()
+    Stream.objects.filter(pk=gone.pk).unguarded()._raw_delete("default")
     gather_all()
     assert not RecentChunk.objects.exists()
     assert list(Chunk.objects.values_list("data", flat=True)) == [b"1234"]
@@ -322,5 +322,6 @@ class ReadsTest(TransactionTestCase):
                     assert read(path) == (b"".join(appended), ends)
                     for position, end in pairwise(ends):
                         assert read(path, position, 1) == (b"".join(appended)[position:end], [end])
-            Stream._base_manager.all().delete()
-            RecentChunk.objects.all().delete()
+            Chunk.objects.unguarded().delete()
+            Stream.objects.unguarded()._raw_delete("default")
+            RecentChunk.objects.unguarded().delete()

@@ -25,7 +25,10 @@ def make_wakeup(using: str) -> Wakeup:
         backend = import_string(path)
     except ImportError as error:
         raise ImproperlyConfigured(f"DURABLE_STREAMS['WAKEUP']['BACKEND'] cannot be imported: {error}") from error
-    wakeup = backend(using, **{key.lower(): value for key, value in options.items()})
+    try:
+        wakeup = backend(using, **{key.lower(): value for key, value in options.items()})
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"DURABLE_STREAMS['WAKEUP']: {path} does not take these options: {error}") from error
     if not isinstance(wakeup, Wakeup):
         raise ImproperlyConfigured(f"{path} is no wake-up backend.")
     return wakeup

@@ -25,6 +25,14 @@ _SHARED = (
     "ssl_check_hostname", "ssl_min_version", "ssl_ciphers",
 )  # fmt: skip
 
+# What a URL may say of an application's own connections, and what does not matter for these: how long they wait and how
+# often they try again is decided here, and messages are bytes.
+_OURS = (
+    "decode_responses", "encoding", "encoding_errors", "socket_timeout", "socket_connect_timeout", "socket_read_size",
+    "socket_keepalive", "retry_on_timeout", "retry_on_error", "max_connections", "timeout", "health_check_interval",
+    "legacy_responses",
+)  # fmt: skip
+
 
 Connect = Callable[[], AbstractAsyncContextManager[redis.asyncio.Redis]]
 
@@ -44,10 +52,21 @@ class Source(NamedTuple):
 
 
 def from_url(url: str) -> Source:
-    """Return the connections for a Redis URL."""
-    client = redis.Redis.from_url(url, **_publishing())
-    scope = _scope(client.connection_pool.connection_kwargs, "")
-    return Source(client, lambda: redis.asyncio.Redis.from_url(url, **_listening()), scope)
+    """Return the connections for a Redis URL.
+
+    Raises:
+        ImproperlyConfigured: it is none, or has options that connections do not take.
+    """
+    try:
+        options = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise ImproperlyConfigured(f"This is no URL of a Redis: {error}") from error
+    kind = options.pop("connection_class", redis.Connection)
+    unknown = sorted(key for key in options if not (key in _SHARED or key in _OURS or key.startswith("ssl_")))
+    if unknown:
+        raise ImproperlyConfigured(f"The URL of Redis has options that are not known: {', '.join(unknown)}.")
+    shared = {key: value for key, value in options.items() if key not in _OURS}
+    return _from_pool(kind, shared, _scope(shared, ""))
 
 
 def from_cache(alias: str) -> Source:
@@ -67,11 +86,13 @@ def from_cache(alias: str) -> Source:
     scope = _scope(shared, caches[alias].key_prefix)
     if hasattr(pool, "sentinel_manager"):
         return _from_sentinel(pool, shared, scope)
+    return _from_pool(pool.connection_class, shared, scope)
+
+
+def _from_pool(kind: type[Any], shared: dict[str, Any], scope: str) -> Source:
     # Clients that close their pools with themselves.
-    client = redis.Redis.from_pool(
-        redis.ConnectionPool(connection_class=pool.connection_class, **shared, **_publishing())
-    )
-    asynchronous = getattr(redis.asyncio.connection, pool.connection_class.__name__)
+    client = redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **shared, **_publishing()))
+    asynchronous = getattr(redis.asyncio.connection, kind.__name__)
 
     def connect() -> redis.asyncio.Redis:
         return redis.asyncio.Redis.from_pool(

@@ -17,6 +17,7 @@ import redis
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from ...store.after_commit import follow_up
 from ...store.operations import Commit
 from .base import Audience, News, Wakeup
 from .connections import from_cache, from_url
@@ -71,8 +72,9 @@ class RedisWakeup(Wakeup):
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = Thread(target=self._run, name="durable-streams-publish", daemon=True)
-                    self._thread.start()
+                    thread = Thread(target=self._run, name="durable-streams-publish", daemon=True)
+                    thread.start()  # may fail, as at the end of Python; the next commit tries again
+                    self._thread = thread
         if self._queue.qsize() < MAX_QUEUED:
             self._queue.put(commits)
 
@@ -122,10 +124,7 @@ class RedisWakeup(Wakeup):
             while more is not None and not self._queue.empty():
                 more = self._queue.get()
                 batch += more or ()
-            try:
-                self.publish_now(batch)
-            except Exception:  # the thread must outlive every bug
-                logger.exception("News of %d commits could not be sent.", len(batch))
+            follow_up("Readers of other processes find the news by themselves: see WAKEUP.", self.publish_now, batch)
             commits = None if more is None else self._queue.get()
 
 

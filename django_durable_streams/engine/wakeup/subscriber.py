@@ -56,6 +56,7 @@ class RedisSubscriber(Subscriber):
         self._answers = True
         self._is_confirmed = False
         """Whether this connection is subscribed to all that is wanted."""
+        self._failure = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening = asyncio.get_running_loop().create_task(self._listen())
 
@@ -115,8 +116,11 @@ class RedisSubscriber(Subscriber):
             except (redis.RedisError, OSError) as error:
                 self._answers = False
                 self._outage.lost(self, error)
-            except Exception:  # it must outlive every bug
-                logger.exception("Listening to Redis failed.")
+            except Exception as error:  # it must outlive every bug
+                self._answers = False
+                if repr(error) != self._failure:  # the same one comes again with every attempt
+                    self._failure = repr(error)
+                    logger.exception("Listening to Redis failed. Readers learn from the database what others commit.")
             finally:
                 self._pubsub = None
                 self._is_confirmed = False

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from django.db import Error, connections, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import Error, connections
 from django.db.models import Model
 
+from ...clock import from_microseconds
 from ...models import Chunk, Producer, Stream
 from ..info import StreamInfo
+from ..joining import atomic, in_callers_transaction
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS
 
 Row = tuple[Any, ...]
@@ -53,11 +54,6 @@ class ChunkContents(NamedTuple):
     data: bytes
     ends: Sequence[bytes]
     sizes: Sequence[int]
-
-
-def in_callers_transaction(connection: BaseDatabaseWrapper) -> bool:
-    """Whether somebody has begun a transaction already, by `atomic` or with autocommit switched off."""
-    return connection.in_atomic_block or not connection.get_autocommit()
 
 
 class Insert(NamedTuple):
@@ -101,6 +97,10 @@ class Statements:
             f"{name('last_seq')}=%s, {name('deadline')}=%s, "
             f"{name('appended_at')}=COALESCE(%s, {name('appended_at')}) WHERE {name('id')}=%s"
         )
+        self._update_lifetime = (
+            f"UPDATE {stream} SET {name('ttl')}=%s, {name('expires_at')}=%s, {name('deadline')}=%s "
+            f"WHERE {name('id')}=%s"
+        )
         self._remove_stream = (
             f"UPDATE {stream} SET {name('path')}=NULL, {name('source_id')}=NULL, {name('lineage')}=NULL, "
             f"{name('deleted_at')}=%s WHERE {name('id')}=%s"
@@ -129,7 +129,8 @@ class Statements:
             f"SELECT {name('stream_id')}, {name('producer_id')}, {name('epoch')}, {name('seq')} FROM {producer} WHERE "
         )
         # Where a transaction reads from a snapshot that is older than its lock on the stream: this reads what is there.
-        self._producers_lock = " FOR UPDATE" if connection.vendor == "mysql" else ""
+        self._is_mysql = connection.vendor == "mysql"
+        self._producers_lock = " FOR UPDATE" if self._is_mysql else ""
         self._chunk = chunk
         self._select_spans = (
             f"SELECT {name('stream_id')}, {name('id')}, {name('start')}, {name('end')} FROM {chunk} WHERE "
@@ -140,7 +141,6 @@ class Statements:
         self._read_chunks = f"SELECT {name('id')}, {name('data')}, {name('ends')} FROM {chunk} WHERE "
         self._lock_chunks = f"SELECT {name('id')} FROM {chunk} WHERE "
         self._chunks_lock = " FOR UPDATE SKIP LOCKED" if self.can_skip_locked else ""
-        self._naive_zone = connection.timezone
 
     @contextmanager
     def transaction(self, lock_ms: int | None = None, waits: Callable[[], None] | None = None) -> Iterator[Any]:
@@ -148,7 +148,8 @@ class Statements:
 
         Args:
             lock_ms: how long the statements of a transaction of its own wait for a lock, in milliseconds, where the
-                database can be told so for a transaction (PostgreSQL). None: as long as the connection is told to.
+                database can be told so for a transaction (PostgreSQL). None: as long as the connection is told to. 0 on
+                SQLite: not at all.
             waits: is called before a transaction of its own waits for the server, or for its turn or the disk.
 
         Raises:
@@ -159,7 +160,7 @@ class Statements:
             waits()
         done = False
         try:
-            with transaction.atomic(using=self._using):
+            with atomic(self._using):
                 with connections[self._using].cursor() as cursor:
                     yield cursor
                 done = True
@@ -204,6 +205,20 @@ class Statements:
             The ids of the streams that were written to, and the versions that their rows have then.
         """
         raise NotImplementedError
+
+    def wait_for_stream(self, cursor: Any, path: str, lock_ms: int) -> None:
+        """Take the row of a stream for this transaction, if there is one, waiting for whoever holds it.
+
+        Args:
+            lock_ms: how long to wait, in milliseconds.
+        """
+        if self._is_mysql:
+            self._execute(cursor, f"SET SESSION innodb_lock_wait_timeout = {max(round(lock_ms / 1000), 1)}", ())
+        self.select_streams(cursor, "path", [path], lock="wait")
+
+    def reads_old_snapshot(self) -> bool:
+        """Whether a plain read in the present transaction may not see what was committed before its locks."""
+        return self._is_mysql and in_callers_transaction(connections[self._using])
 
     def flush(self, cursor: Any) -> None:
         """See that all statements so far were executed, for others that do not go by this cursor."""
@@ -266,16 +281,11 @@ class Statements:
             return info
         return info._replace(
             closed=bool(info.closed),
-            expires_at=self._aware(info.expires_at),
-            deadline=self._aware(info.deadline),
-            deleted_at=self._aware(info.deleted_at),
+            expires_at=_moment(info.expires_at),
+            deadline=_moment(info.deadline),
+            deleted_at=_moment(info.deleted_at),
             lineage=json.loads(info.lineage) if isinstance(info.lineage, str) else info.lineage,
         )
-
-    def _aware(self, moment: datetime | None) -> datetime | None:
-        if moment is None or moment.tzinfo is not None:
-            return moment
-        return moment.replace(tzinfo=self._naive_zone)
 
     def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
         """Insert streams, in the order of `STREAM_COLUMNS`, and return the id and path of each.
@@ -301,12 +311,12 @@ class Statements:
         """
         raise NotImplementedError
 
-    def remove_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
+    def remove_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
         """Give back the paths of streams, and let go of their sources."""
         for stream_id in ids:
             self._execute(cursor, self._remove_stream, (moment, stream_id))
 
-    def soft_delete_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
+    def soft_delete_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
         """Close streams to the world that have forks."""
         for stream_id in ids:
             self._execute(cursor, self._soft_delete_stream, (moment, stream_id))
@@ -320,22 +330,28 @@ class Statements:
         for some in portions(rows):
             self._insert_rows(cursor, self._insert_chunk, some)
 
-    def select_chunks(self, cursor: Any, ranges: Collection[tuple[int, int, int]]) -> Iterable[Sequence[Any]]:
+    def select_chunks(
+        self, cursor: Any, ranges: Collection[tuple[int, int, int]], *, latest: bool = False
+    ) -> Iterable[Sequence[Any]]:
         """Return (stream id, start, end, data, ends) of the chunks in ranges, in order; the same ones may come twice.
 
         Args:
             ranges: stream id, the position after which a chunk must end, the position before which it must start.
+            latest: whether to see what was committed since the caller's transaction has its snapshot. On other
+                databases than MySQL that is so, or the lock of the stream's row has failed.
         """
         name = self._quote
+        lock = " LOCK IN SHARE MODE" if latest and self.reads_old_snapshot() else ""
         # The first chunk that ends at a range's end, or past it, is the last one that is in the range. That it starts
         # before is nothing that the index knows.
         last = f"SELECT MIN({name('end')}) FROM {self._chunk} WHERE {name('stream_id')} = %s AND {name('end')} >= %s"
-        one = f"({name('stream_id')} = %s AND {name('end')} > %s AND {name('end')} <= COALESCE(({last}), %s))"
+        one = f"({name('stream_id')} = %s AND {name('end')} > %s AND {name('end')} <= COALESCE(({last}{lock}), %s))"
         found: list[Sequence[Any]] = []
         for some in _slices([*ranges], _RANGES_PER_STATEMENT):
             condition = " OR ".join([one] * len(some))
             values = [value for owner, after, before in some for value in (owner, after, owner, before, before)]
-            found += self._execute(cursor, f"{self._select_chunks}{condition}{self._in_order}", values).fetchall()
+            sql = f"{self._select_chunks}{condition}{self._in_order}{lock}"
+            found += self._execute(cursor, sql, values).fetchall()
         return found
 
     def recent_blocks(self, cursor: Any) -> list[int]:
@@ -406,6 +422,11 @@ class Statements:
             for some in _slices(rows):
                 self._update_many(cursor, some)
 
+    def update_lifetimes(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Update streams: ttl, expires_at, deadline, id."""
+        for row in rows:
+            self._execute(cursor, self._update_lifetime, row)
+
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Update producers: epoch, seq, updated_at, stream_id, producer_id."""
         cursor.executemany(self._update_producer, rows)
@@ -434,6 +455,10 @@ class Statements:
     def _insert(self, table: str, columns: Mapping[str, str]) -> Insert:
         names = ", ".join(self._quote(column) for column in columns)
         return Insert(f"INSERT INTO {table} ({names})", tuple(columns.values()))
+
+
+def _moment(value: Any) -> datetime | None:
+    return None if value is None else from_microseconds(value)
 
 
 def _slices(rows: Sequence[T], length: int = _ROWS_PER_STATEMENT) -> Iterator[Sequence[T]]:

@@ -22,19 +22,26 @@ PAUSE = 0.0002
 T = TypeVar("T")
 
 
-def patiently(work: Callable[[], T]) -> T:
+def patiently(work: Callable[[], T], waits: Callable[[], None] | None = None, seconds: float | None = None) -> T:
     """Do what changes nothing where the database is locked, and ask again while it is.
+
+    Args:
+        waits: is called before it asks again for the first time.
+        seconds: how long to ask again, PATIENCE by default.
 
     Raises:
         django.db.OperationalError: it still was in the end, or something else went wrong.
     """
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + (PATIENCE if seconds is None else seconds)
     while True:
         try:
             return work()
         except OperationalError as error:
             if not _is_locked(error) or time.monotonic() >= until:
                 raise
+        if waits is not None:
+            waits()
+            waits = None
         time.sleep(PAUSE)
 
 

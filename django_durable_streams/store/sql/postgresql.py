@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
 
-from django.db import connections, transaction
+from django.db import connections
 from django.db.models import Model
 
 from ..info import StreamInfo
-from .base import Found, Insert, Row, Statements, in_callers_transaction
+from ..joining import atomic, in_callers_transaction
+from .base import Found, Insert, Row, Statements
 from .binary import Parameter, many, one
 from .columns import UPDATED, UPDATED_PRODUCER
 from .pipeline import Pipeline, Rows, Transaction
@@ -67,7 +68,7 @@ class PostgreSQLStatements(Statements):
     def transaction(self, lock_ms: int | None = None, waits: Callable[[], None] | None = None) -> Iterator[Any]:
         connection = connections[self._using]
         if in_callers_transaction(connection):
-            with transaction.atomic(using=self._using):
+            with atomic(self._using):
                 pipeline = Pipeline(connection)
                 yield pipeline
                 pipeline.flush()
@@ -168,11 +169,11 @@ class PostgreSQLStatements(Statements):
         _, *others = _row(self._insert_stream.types, row)
         return self._send(cursor, self._insert_like, [many("text", paths), *others])
 
-    def remove_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
-        self._send(cursor, self._remove_streams, [one("timestamptz", moment), many("bigint", ids)])
+    def remove_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
+        self._send(cursor, self._remove_streams, [one("bigint", moment), many("bigint", ids)])
 
-    def soft_delete_streams(self, cursor: Any, moment: Any, ids: Sequence[int]) -> None:
-        self._send(cursor, self._soft_delete_streams, [one("timestamptz", moment), many("bigint", ids)])
+    def soft_delete_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
+        self._send(cursor, self._soft_delete_streams, [one("bigint", moment), many("bigint", ids)])
 
     def lock_chunks(self, cursor: Any, ids: Sequence[int]) -> set[int]:
         found = self._send(cursor, f"{self._lock_chunks}{self._any_id}{self._chunks_lock}", [many("bigint", ids)])
@@ -188,6 +189,10 @@ class PostgreSQLStatements(Statements):
             return
         sent = _Sent(kinds, rows)
         self._send(cursor, self._update_streams(sent.expressions, sent.source), sent.parameters)
+
+    def update_lifetimes(self, cursor: Any, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._send(cursor, self._update_lifetime, _row(("bigint",) * 4, row))
 
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         sent = _Sent(tuple(UPDATED_PRODUCER.values()), rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from functools import lru_cache, partial
 from operator import itemgetter
 from sqlite3 import Cursor
@@ -17,12 +16,12 @@ from django.db.models import Model
 
 from ...models import RecentChunk, Stream
 from ..info import StreamInfo
-from .base import ChunkContents, Insert, RecentSpan, Row, Statements, in_callers_transaction, portions
+from ..joining import in_callers_transaction
+from .base import ChunkContents, Insert, RecentSpan, Row, Statements, portions
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS, UPDATED
 from .locked import patiently
 
 _CLOSED = StreamInfo._fields.index("closed")
-_MOMENTS = [StreamInfo._fields.index(name) for name in ("expires_at", "deadline", "deleted_at")]
 
 _DEADLINE = [*UPDATED].index("deadline")
 
@@ -128,7 +127,11 @@ class SQLiteStatements(Statements):
         own: Any = connection.cursor() if _is_watched(connection) else _cursor(connection)
         try:
             # It will write, so it takes its turn now, and does not fail half-way when somebody else has written.
-            patiently(partial(self._execute, own, "BEGIN IMMEDIATE", ()))
+            begin = partial(self._execute, own, "BEGIN IMMEDIATE", ())
+            if lock_ms == 0:
+                self._without_waiting(own, begin)
+            else:
+                patiently(begin, waits)
             yield own
             if waits is not None:
                 waits()  # until here there was nothing to wait for, and to the disk it is far
@@ -139,6 +142,14 @@ class SQLiteStatements(Statements):
             raise
         finally:
             own.close()
+
+    def _without_waiting(self, cursor: Any, work: Callable[[], object]) -> None:
+        ((milliseconds,),) = self._execute(cursor, "PRAGMA busy_timeout", ()).fetchall()
+        self._execute(cursor, "PRAGMA busy_timeout = 0", ())
+        try:
+            work()
+        finally:
+            self._execute(cursor, f"PRAGMA busy_timeout = {milliseconds}", ())
 
     @contextmanager
     def insertion(
@@ -174,9 +185,6 @@ class SQLiteStatements(Statements):
         found = self._fetch(cursor, self._select_as_json[column], [_json(values)])
         for row in found:
             row[_CLOSED] = bool(row[_CLOSED])
-            for place in _MOMENTS:
-                if row[place] is not None:
-                    row[place] = datetime.fromisoformat(row[place])
         return [self._info(row) for row in found]
 
     def select_producers(self, cursor: Any, wanted: Collection[tuple[int, str]]) -> list[Sequence[Any]]:
@@ -272,7 +280,9 @@ class SQLiteStatements(Statements):
             if len(row[3]) >= _LARGE_BYTES:
                 self._insert_rows(cursor, self._insert_chunk, [row])
 
-    def select_chunks(self, cursor: Any, ranges: Collection[tuple[int, int, int]]) -> Iterable[Sequence[Any]]:
+    def select_chunks(
+        self, cursor: Any, ranges: Collection[tuple[int, int, int]], *, latest: bool = False
+    ) -> Iterable[Sequence[Any]]:
         wanted = _json(ranges)
         found: list[Sequence[Any]] = self._execute(cursor, self._select_chunks_and_recent, [wanted, wanted]).fetchall()
         found.sort(key=_in_order)  # SQLite would copy the data for that
@@ -319,7 +329,7 @@ class SQLiteStatements(Statements):
 
     def _update_of(self, has_deadline: bool) -> _Many:
         # To set an indexed column is to write its index anew, also where the value stays. Streams without a deadline
-        # never get one.
+        # get one by `update_lifetimes` only.
         name, stream = self._quote, self._stream
         assignments = [
             f"{name(column)} = {{{number}}}"

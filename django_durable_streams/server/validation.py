@@ -1,0 +1,91 @@
+"""Whether streams can be served with these settings: found out when a server starts, and by the system checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from django.core.cache import InvalidCacheBackendError, caches
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
+
+from ..access.addresses import networks
+from ..access.allowed import Allowed
+from ..access.making import make_permissions
+from ..access.rates import RateLimits
+from ..conf import Config, Finding, config, refuse
+from ..encoding import json_encoder
+from ..engine.wakeup import make_wakeup
+from ..models import Stream
+
+
+def check_configuration() -> None:
+    """See that streams can be served with the project's settings. Does not ask the database.
+
+    Raises:
+        ImproperlyConfigured: they cannot; says why and what to do. What Django says of its own settings is said by it:
+            of a router's database that there is not, or of a driver that is not installed.
+    """
+    settings = config()
+    refuse(config_findings(settings))
+    make_permissions(settings.permission)
+    connections[router.db_for_write(Stream)]
+
+
+def config_findings(settings: Config) -> list[Finding]:
+    """Return what is wrong with settings that are of the right types (E004)."""
+    return [finding for part in _PARTS for finding in part(settings)]
+
+
+def _rates(settings: Config) -> Iterator[Finding]:
+    try:
+        RateLimits(settings.rate_limits, settings.rate_limit_cache)
+    except ValueError as error:
+        yield _finding("RATE_LIMITS", error)
+    if settings.rate_limits:
+        try:
+            caches[settings.rate_limit_cache]
+        except InvalidCacheBackendError as error:
+            yield _finding("RATE_LIMIT_CACHE", error)
+
+
+def _bodies(settings: Config) -> Iterator[Finding]:
+    if settings.max_body_memory < settings.max_append_bytes:
+        yield Finding(
+            "durable_streams.E004",
+            "MAX_BODY_MEMORY is below MAX_APPEND_BYTES: the largest bodies would never be taken.",
+        )
+
+
+def _proxies(settings: Config) -> Iterator[Finding]:
+    try:
+        networks(settings.trusted_proxies)
+    except ValueError as error:
+        yield _finding("TRUSTED_PROXIES", error)
+
+
+def _allowed(settings: Config) -> Iterator[Finding]:
+    try:
+        Allowed(settings)
+    except ValueError as error:
+        yield _finding("PATH_PATTERNS", error)
+
+
+def _wakeup(settings: Config) -> Iterator[Finding]:
+    try:
+        make_wakeup("default").stop()
+    except (ImproperlyConfigured, ImportError, TypeError, ValueError) as error:
+        yield _finding("WAKEUP", error)
+
+
+def _encoder(settings: Config) -> Iterator[Finding]:
+    try:
+        json_encoder(settings.json_encoder)
+    except (ImportError, TypeError) as error:
+        yield _finding("JSON_ENCODER", error)
+
+
+_PARTS: tuple[Callable[[Config], Iterator[Finding]], ...] = (_bodies, _rates, _proxies, _allowed, _encoder, _wakeup)
+
+
+def _finding(key: str, error: Exception) -> Finding:
+    return Finding("durable_streams.E004", f"{key}: {error}")

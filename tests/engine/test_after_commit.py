@@ -1,0 +1,251 @@
+"""Whatever follows a commit fails by itself: the commit is done, and whoever asked for it is told so."""
+
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
+
+from django_durable_streams.engine import engine, engine_for, receivers
+from django_durable_streams.engine.checkpoints import Checkpointer
+from django_durable_streams.engine.engine import Engine, running_engines
+from django_durable_streams.engine.growth import GrowthLog
+from django_durable_streams.engine.housekeeping import Housekeeper
+from django_durable_streams.engine.startup import check_startup
+from django_durable_streams.engine.wakeup.base import InProcessWakeup
+from django_durable_streams.models import Stream
+from django_durable_streams.server.asgi import DurableStreams
+from django_durable_streams.signals import stream_appended
+from django_durable_streams.store import after_commit, calls
+from tests.asgi_client import AsgiClient
+
+TEXT = "text/plain"
+
+
+class Broken(Exception):
+    pass
+
+
+def fail(*arguments: Any, **options: Any) -> Any:
+    raise Broken("what follows")
+
+
+def cannot_start(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread at interpreter shutdown")
+
+
+def wrong_wakeup(patches: pytest.MonkeyPatch, settings: Any) -> None:
+    engine._lone_wakeup.cache_clear()
+    settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "WAKEUP": {"BACKEND": "no.such.Backend"}}
+
+
+def wrong_options_of_wakeup(patches: pytest.MonkeyPatch, settings: Any) -> None:
+    engine._lone_wakeup.cache_clear()
+    backend = "django_durable_streams.engine.wakeup.redis.RedisWakeup"
+    settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "WAKEUP": {"BACKEND": backend, "WHAT": 1}}
+
+
+def patched(owner: Any, name: str, by: Any = fail) -> Callable[[pytest.MonkeyPatch, Any], None]:
+    return lambda patches, settings: patches.setattr(owner, name, by)
+
+
+def heard_but_without_threads(patches: pytest.MonkeyPatch, settings: Any) -> None:
+    patches.setattr(receivers, "_has_listeners", lambda signal: True)
+    patches.setattr(stream_appended, "has_listeners", lambda sender: True)
+    patches.setattr(threading.Thread, "start", cannot_start)
+
+
+WITHOUT_ENGINE = {
+    "no such wake-up backend": wrong_wakeup,
+    "wrong options of the wake-up backend": wrong_options_of_wakeup,
+    "publishing": patched(InProcessWakeup, "publish_now"),
+    "signals": patched(engine, "send_signals"),
+    "a listener": patched(calls, "_listeners", [fail]),
+}
+
+WITH_ENGINE = {
+    "publishing": patched(InProcessWakeup, "publish"),
+    "feeding": patched(Engine, "feed"),
+    "signals of others": patched(receivers.ReceiverThread, "tell"),
+    "the thread of signals": heard_but_without_threads,
+    "housekeeping": patched(Housekeeper, "count"),
+    "growth": patched(GrowthLog, "count"),
+    "checkpoints": patched(Checkpointer, "count"),
+}
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    after_commit._failing.clear()
+    yield
+    after_commit._failing.clear()
+    engine._lone_wakeup.cache_clear()
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+@pytest.mark.parametrize("step", WITHOUT_ENGINE)
+def test_python_callers_are_not_told_of_it(
+    engines: None,
+    step: str,
+    in_transaction: bool,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stream = Stream.objects.create(path="a", content_type=TEXT)
+    WITHOUT_ENGINE[step](monkeypatch, settings)
+    after: list[str] = []
+    for word in ("one", "two", "three"):
+        if in_transaction:
+            with transaction.atomic():
+                stream.append(word)
+                transaction.on_commit(lambda: after.append("a callback of the project's"))
+        else:
+            stream.append(word)
+    assert not running_engines()
+    assert list(stream.read()) == ["one", "two", "three"]
+    assert len(after) == (3 if in_transaction else 0)
+    assert caplog.text.count("what follows it has failed") == 1, caplog.text
+    assert "manage.py check" in caplog.text
+
+
+@pytest.mark.parametrize("step", WITH_ENGINE)
+async def test_requests_are_acknowledged(
+    engines: None, step: str, settings: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = AsgiClient(DurableStreams())
+    await client.create("a")
+    WITH_ENGINE[step](monkeypatch, settings)
+    for word in (b"one", b"two", b"three"):
+        assert (await client.append("a", word)).status == 204
+    assert (await client.request("DELETE", "a")).status == 204
+    monkeypatch.undo()
+    assert (await client.get("a")).status == 404
+    assert caplog.text.count("what follows it has failed") == 1, caplog.text
+
+
+async def test_one_step_that_fails_stops_none_of_the_others(engines: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    def receive(path: str, **arguments: Any) -> None:
+        heard.append(path)
+
+    stream_appended.connect(receive)
+    try:
+        client = AsgiClient(DurableStreams())
+        await client.create("a", b"x")
+        monkeypatch.setattr(InProcessWakeup, "publish", fail)
+        monkeypatch.setattr(GrowthLog, "count", fail)
+        async with client.follow("a", "now") as live:
+            assert await live.chunk()
+            await client.append("a", b"news")
+            assert b"news" in await live.chunk()
+        engine_for().tell_the_rest()
+    finally:
+        stream_appended.disconnect(receive)
+    assert heard == ["a", "a"]
+
+
+def test_it_is_logged_again_once_it_has_worked_between(caplog: pytest.LogCaptureFixture) -> None:
+    for step in (fail, fail, bool, fail, fail):
+        after_commit.follow_up("Nothing comes of it.", step)
+    assert caplog.text.count("Nothing comes of it.") == 2
+    with pytest.raises(KeyboardInterrupt):
+        after_commit.follow_up("Nothing comes of it.", interrupt)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_thread_of_signals_is_started_again(engines: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = receivers.ReceiverThread()
+    monkeypatch.setattr(receivers, "_has_listeners", lambda signal: True)
+    with monkeypatch.context() as patches:
+        patches.setattr(threading.Thread, "start", cannot_start)
+        with pytest.raises(RuntimeError):
+            found._put((stream_appended, {}))
+    assert found._thread is None
+    found._put((stream_appended, {}))
+    assert found._thread is not None
+    found.stop()
+
+
+class TestStart:
+    """What cannot work is found before anything is committed, or served."""
+
+    def test_an_engine_that_cannot_be_made_leaves_no_threads(self, engines: None, settings: Any) -> None:
+        before = threading.active_count()
+        settings.DURABLE_STREAMS = {"WAKEUP": {"BACKEND": "no.such.Backend"}}
+        for _ in range(3):
+            with pytest.raises(ImproperlyConfigured, match="BACKEND"):
+                engine_for()
+        assert threading.active_count() == before
+        assert not running_engines()
+
+    def test_a_server_is_told(self, settings: Any) -> None:
+        check_startup()
+        settings.DURABLE_STREAMS = {"WAKEUP": {"BACKEND": "no.such.Backend"}}
+        with pytest.raises(ImproperlyConfigured, match="BACKEND"):
+            check_startup()
+
+    async def test_its_start_fails_with_the_reason(self, settings: Any) -> None:
+        settings.DURABLE_STREAMS = {"WAKEUP": {"BACKEND": "no.such.Backend"}}
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "lifespan.startup"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await DurableStreams()({"type": "lifespan"}, receive, send)
+        ((kind, message),) = [(one["type"], one["message"]) for one in sent]
+        assert kind == "lifespan.startup.failed"
+        assert "WAKEUP" in message
+
+    @pytest.mark.parametrize(
+        ("library", "module", "patched_modules"),
+        [
+            ("gevent", "gevent.monkey", {"threading"}),
+            ("gevent", "gevent.monkey", {"thread"}),
+            ("eventlet", "eventlet.patcher", {"thread"}),
+        ],
+    )
+    def test_threads_that_are_none_are_refused(
+        self,
+        engines: None,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        library: str,
+        module: str,
+        patched_modules: set[str],
+    ) -> None:
+        fake = types.ModuleType(module)
+        asks = {"gevent": "is_module_patched", "eventlet": "is_monkey_patched"}[library]
+        monkeypatch.setitem(fake.__dict__, asks, patched_modules.__contains__)
+        monkeypatch.setitem(sys.modules, module, fake)
+        with pytest.raises(ImproperlyConfigured, match=f"{library}.*uvicorn"):
+            engine_for()
+        with pytest.raises(ImproperlyConfigured, match=library):
+            check_startup()
+        # Said once, as Django starts, and no reason not to: such a process may append.
+        apps.get_app_config("durable_streams").ready()
+        assert caplog.text.count("cannot be served from this process") == 1
+        stream = Stream.objects.create(path="a", content_type=TEXT)
+        stream.append("x")
+        assert list(stream.read()) == ["x"]
+        with pytest.raises(ImproperlyConfigured, match=library):
+            list(stream.tail())
+
+    def test_a_library_that_has_patched_nothing_is_welcome(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module, asks in (("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")):
+            fake = types.ModuleType(module)
+            fake.__dict__[asks] = set[str]().__contains__
+            monkeypatch.setitem(sys.modules, module, fake)
+        check_startup()

@@ -1,0 +1,125 @@
+"""Rows of a project that refer to streams follow their `on_delete`, however a stream comes to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.apps import apps
+from django.db import connection, models
+from django.db.models.deletion import ProtectedError, RestrictedError
+from django.utils import timezone
+
+from django_durable_streams.models import Stream
+from django_durable_streams.store import calls, removal
+from django_durable_streams.store.operations import Delete
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LABEL = "sessions"
+"""An app that is installed, which the models below pass for parts of."""
+
+Make = Callable[..., type[models.Model]]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Makes a model with a foreign key to streams, for one test."""
+    made: list[type[models.Model]] = []
+
+    def model(name: str, on_delete: Callable[..., None], **more: models.Field) -> type[models.Model]:
+        key = models.ForeignKey(Stream, on_delete, null=True, related_name="+")
+        meta = type("Meta", (), {"app_label": LABEL})
+        found = type(name, (models.Model,), {"stream": key, "Meta": meta, "__module__": __name__, **more})
+        with connection.schema_editor() as editor:
+            editor.create_model(found)
+        made.append(found)
+        return found
+
+    yield model
+    for found in reversed(made):
+        with connection.schema_editor() as editor:
+            editor.delete_model(found)
+        del apps.all_models[LABEL][found.__name__.lower()]
+    apps.clear_cache()
+
+
+def test_cascade_deletes_them_in_the_same_transaction(make: Make) -> None:
+    note = make("Note", models.CASCADE)
+    kept, gone = Stream.objects.create(path="kept"), Stream.objects.create(path="gone", data=b"x")
+    note.objects.create(stream=kept)
+    note.objects.create(stream=gone)
+    assert gone.delete() == (2, {"durable_streams.Stream": 1, f"{LABEL}.Note": 1})
+    assert [found.stream for found in note.objects.all()] == [kept]
+    assert removal.purge("default")
+    while removal.purge("default"):
+        pass
+    assert Stream.objects.get() == kept
+
+
+def test_set_null_lets_go(make: Make) -> None:
+    note = make("Note", models.SET_NULL)
+    stream = Stream.objects.create(path="a")
+    note.objects.create(stream=stream)
+    stream.delete()
+    assert note.objects.get().stream_id is None
+
+
+@pytest.mark.parametrize(("on_delete", "error"), [(models.PROTECT, ProtectedError), (models.RESTRICT, RestrictedError)])
+def test_protect_forbids_it_and_nothing_is_deleted(make: Make, on_delete, error) -> None:
+    note = make("Note", on_delete)
+    Stream.objects.create(path="a/1")
+    protected = Stream.objects.create(path="a/2", data=b"x")
+    note.objects.create(stream=protected)
+    with pytest.raises(error):
+        protected.delete()
+    with pytest.raises(error):
+        Stream.objects.filter(path__startswith="a/").delete()
+    assert Stream.objects.alive().count() == 2
+    note.objects.all().delete()
+    assert Stream.objects.filter(path__startswith="a/").delete()[0] == 2
+    assert not Stream.objects.alive().exists()
+
+
+def test_what_is_deleted_too_does_not_restrict(make: Make) -> None:
+    parent = make("Parent", models.CASCADE)
+    child = make("Child", models.RESTRICT, parent=models.ForeignKey(parent, models.CASCADE, related_name="+"))
+    stream = Stream.objects.create(path="a")
+    child.objects.create(stream=stream, parent=parent.objects.create(stream=stream))
+    stream.delete()
+    assert not any(found.exists() for found in (child.objects, parent.objects, Stream.objects.alive()))
+
+
+def test_a_stream_with_forks_keeps_its_data_for_them(make: Make) -> None:
+    note = make("Note", models.CASCADE)
+    source = Stream.objects.create(path="a", content_type="text/plain", data="one")
+    fork = source.fork("b")
+    note.objects.create(stream=source)
+    note.objects.create(stream=fork)
+    source.delete()
+    assert [found.stream for found in note.objects.all()] == [fork]
+    assert list(fork.read()) == ["one"]
+
+
+@pytest.mark.parametrize("how", ["by HTTP", "by expiry"])
+def test_they_follow_when_the_row_goes_where_no_python_code_deletes(make: Make, how: str) -> None:
+    note = make("Note", models.CASCADE)
+    stream = Stream.objects.create(path="a", data=b"x", ttl=60)
+    note.objects.create(stream=stream)
+    if how == "by HTTP":
+        calls.apply(Delete("a"), "default")
+    else:
+        Stream.objects.filter(path="a").unguarded().update(deadline=timezone.now())
+        removal.expire("default")
+    while removal.purge("default"):
+        pass
+    assert not any(found.exists() for found in (note.objects, Stream.objects))
+
+
+def test_a_project_that_deletes_its_own_rows_leaves_streams_alone(make: Make) -> None:
+    note = make("Note", models.CASCADE)
+    stream = Stream.objects.create(path="a", data=b"x")
+    note.objects.create(stream=stream).delete()
+    note.objects.create(stream=stream)
+    note.objects.all().delete()
+    assert list(stream.read()) == [b"x"]
