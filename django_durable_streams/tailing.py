@@ -19,7 +19,7 @@ from .engine.shutdown import signals_held
 from .protocol import content, offsets, text
 from .protocol.errors import StreamNotFound
 from .protocol.values import Data, MessageReader
-from .store import calls
+from .store import calls, lineage
 from .store.batch import expect
 
 
@@ -68,8 +68,7 @@ def follow_in_thread(path: str, stream_id: int, offset: str, using: str, timeout
 
     What waits is in the background loop, which no server knows, nor any signal: what ends it is found out here.
     """
-    info = calls.find(path, using, stream_id)
-    start = info.locate(offsets.decode(offset))
+    info, start = lineage.locate(calls.find(path, using, stream_id), offsets.decode(offset), using)
     view = View(info, start, None, info.tail, info.closed)
     messages: MessageReader | None = None
     for found in calls.pages(path, stream_id, info.offset(start), using, config().page_bytes):

@@ -67,7 +67,7 @@ class Tail(Looking):
         if stream is None or info is None:
             raise Http404
         calls.renew(info, self.alias)  # who follows a stream is a reader like any other
-        start = position(request.GET.get("from", ""), info)
+        start = position(request.GET.get("from", ""), info, self.alias)
         if start > info.tail:
             raise Http404  # the page shows what the database has lost
         if start == info.tail and not info.closed:
@@ -78,7 +78,7 @@ class Tail(Looking):
         # Who is far behind wants to see what happens now.
         is_far = info.tail - start > PAGE_BYTES
         found = self.messages_before(info, info.tail) if is_far else self.messages_after(info, start)
-        page = message_page(info, [message for message in found if message.start >= start])
+        page = message_page(info, [message for message in found if message.start >= start], self.alias)
         state = State.CLOSED if info.closed else State.OPEN
         context = {"page": page, "stream": stream, "opts": self.opts, "may_fork": self.may(request, "add", stream)}
         request.current_app = self.admin_site.name

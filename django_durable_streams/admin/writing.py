@@ -66,9 +66,10 @@ class Writing(Looking):
                 with transaction.atomic(using=self.alias):
                     fork = calls.create(form.operation(stream), self.alias)
                     cut = fork.offset_at(fork.fork_position or 0)
-                    where = {"source": stream.path, "fork": fork.path, "offset": cut}
-                    self.log_addition(request, fork, _("Forked from %(source)s at %(offset)s.") % where)
-                    self.log_change(request, stream, _("Forked at %(offset)s as %(fork)s.") % where)
+                    # By their numbers: who may see one of the two, and its history, may not see the other's path.
+                    where = {"source": stream.pk, "fork": fork.pk, "offset": cut}
+                    self.log_addition(request, fork, _("Forked from stream %(source)d at %(offset)s.") % where)
+                    self.log_change(request, stream, _("Forked at %(offset)s as stream %(fork)d.") % where)
             except DurableStreamsError as error:
                 form.refuse(error)
             else:
@@ -144,6 +145,8 @@ class Writing(Looking):
         closed = 0
         for stream in streams:
             try:
+                if not self.may(request, "change", stream):
+                    raise PermissionDenied
                 with transaction.atomic(using=self.alias):
                     closing = Append(stream.path, stream.content_type, b"", close=True, stream_id=stream.pk)
                     calls.apply(closing, self.alias)

@@ -21,6 +21,7 @@ from ..protocol.errors import DurableStreamsError, OffsetGone
 from ..protocol.segments import Segment
 from ..store.info import StreamInfo
 from ..store.operations import Commit
+from .polling import PollSchedule
 from .read_lane import View
 from .servers import RunningServer
 from .shutdown import add_reader, remove_reader
@@ -37,6 +38,12 @@ RING_BYTES = 256 * 1024
 
 STRIDE = 1000
 """Listeners that are told in one turn of the event loop."""
+
+MAX_LOOKED_AT = 1000
+"""Streams that one query looks at."""
+
+NEWS_SECONDS = 0.1
+"""How long news may take from the commit to here."""
 
 LINGER_SECONDS = 3.0
 """How long a stream stays watched after its last reader: long-polls come back at once."""
@@ -219,6 +226,7 @@ class Hub:
         self.timeouts = Timeouts(self.loop)
         self._engine = engine
         self._watches: dict[int, Watch] = {}
+        self._polls = PollSchedule()
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -331,7 +339,11 @@ class Hub:
 
     def look_again(self) -> None:
         """Look at all watched streams: news may have been lost."""
-        self._spawn(self._survey())
+        self._spawn(self._survey(list(self._watches)))
+
+    def _hears(self) -> bool:
+        """Whether news of other processes should arrive by themselves."""
+        return self.subscriber is not None and self.subscriber.hears
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(self._quietly(work))
@@ -396,23 +408,34 @@ class Hub:
     async def _tick(self) -> None:
         """Look at all watched streams now and then, for as long as there are any."""
         while self._watches:
-            await asyncio.sleep(config().fallback_interval)
-            await self._quietly(self._survey())
+            interval = config().fallback_interval
+            await asyncio.sleep(interval)
+            watched = {stream_id: watch.info for stream_id, watch in self._watches.items()}
+            due = self._polls.due(watched, time.monotonic(), interval, hears=self._hears())
+            await self._quietly(self._survey(due))
             now = time.monotonic()
             for stream_id, watch in list(self._watches.items()):
                 for listener in list(watch.listeners):
-                    listener.tick(now)
+                    try:
+                        listener.tick(now)
+                    except Exception:  # one must not stop the time of all others
+                        logger.exception("A reader could not be told that time passes.")
                 if watch.idle_since is not None and (now - watch.idle_since > LINGER_SECONDS or watch.removed):
                     del self._watches[stream_id]
                     if self.subscriber is not None:
                         self.subscriber.unsubscribe(stream_id)
 
-    async def _survey(self) -> None:
+    async def _survey(self, stream_ids: Sequence[int]) -> None:
+        """Look at some watched streams, a part at a time: others read meanwhile."""
+        for first in range(0, len(stream_ids), MAX_LOOKED_AT):
+            await self._look_at(stream_ids[first : first + MAX_LOOKED_AT])
+
+    async def _look_at(self, stream_ids: Sequence[int]) -> None:
         # Those of now: one that comes while the look is under way is not in it, and yet is there.
-        watches = list(self._watches.values())
+        watches = [self._watches[stream_id] for stream_id in stream_ids if stream_id in self._watches]
         began = time.monotonic()
         infos = await self._engine.survey(tuple(watch.info.id for watch in watches))
-        todo: list[Coroutine[Any, Any, None]] = []
+        behind: list[tuple[Watch, StreamInfo]] = []
         for watch in watches:
             info = infos.get(watch.info.id)
             if info is None:
@@ -421,12 +444,23 @@ class Hub:
             if watch.is_ahead_of(info, began):
                 self._take_back(watch)
                 continue
-            if info.tail > watch.tail or (info.closed and not watch.closed):
-                todo.append(self._catch_up(watch))
+            self._polls.seen(info)
+            if _is_behind(watch, info):
+                behind.append((watch, info))
             if watch.listeners and _is_running_out(info):
                 self._engine.renew(info)
+        if behind and self._hears():
+            await asyncio.sleep(NEWS_SECONDS)  # of what was committed just now, news are on their way
+            behind = [(watch, info) for watch, info in behind if _is_behind(watch, info)]
+            if behind:
+                self._polls.missed(time.monotonic())
         # All at once, so that the lanes do them in one go.
-        await asyncio.gather(*todo)
+        await asyncio.gather(*(self._catch_up(watch) for watch, _ in behind))
+
+
+def _is_behind(watch: Watch, info: StreamInfo) -> bool:
+    """Whether a stream goes further, or is closed, than is known where it is watched."""
+    return info.tail > watch.tail or (info.closed and not watch.closed)
 
 
 def _is_running_out(info: StreamInfo) -> bool:

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 from django.db import Error
 
+from ..protocol import text
 from ..protocol.errors import DurableStreamsError, OffsetGone, StreamGone, StreamNotFound
 from ..protocol.offsets import Offset, Sentinel
 from ..protocol.segments import Segment
-from ..store import reading
+from ..store import lineage, reading
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
 from ..store.reading import PageRequest
@@ -159,9 +160,9 @@ class ReadLane(Lane[Task]):
             if isinstance(task, Survey) or (key := _key(task)) in views:
                 continue
             if isinstance(task, Look):
-                view = _view(by_path[task.path], task.offset)
+                view = self._view(by_path[task.path], task.offset)
             else:
-                view = _view(by_id.get(task.stream_id), task.offset, is_known=True)
+                view = self._view(by_id.get(task.stream_id), task.offset, is_known=True)
             if isinstance(view, View):
                 view.seen_at = began
             views[key] = view
@@ -192,6 +193,31 @@ class ReadLane(Lane[Task]):
             view.segment = segments[view.info.id, view.position]
             if view.segment is None:  # its rows went between the two queries
                 views[key] = StreamNotFound("The stream was deleted.")
+            else:
+                view.info = lineage.around(view.info, self._using, view.end - text.MAX_HELD, view.end)
+
+    def _view(
+        self, info: StreamInfo | DurableStreamsError | None, offset: Offset | Sentinel | None, *, is_known: bool = False
+    ) -> View | DurableStreamsError:
+        """Place an offset in a stream. `is_known`: the reader has been there."""
+        if info is None:
+            return StreamNotFound("The stream was deleted or has expired.")
+        if isinstance(info, DurableStreamsError):
+            return info
+        if offset is None:
+            return View(info, info.tail, None, info.tail, info.closed)
+        if is_known and isinstance(offset, Offset) and offset.position <= (info.fork_position or 0):
+            position = offset.position  # what a fork began with never goes
+        else:
+            try:
+                info, position = lineage.locate(info, offset, self._using)
+            except OffsetGone as error:
+                return error
+            if is_known and info.offset(position) != offset:
+                return OffsetGone("The stream has lost its last data. Read from -1.")
+        if position < info.first_position:
+            return StreamGone("The data at this offset is not retained any more. Read from -1.")
+        return View(info, position, None, info.tail, info.closed)
 
 
 Key = tuple[str | int, Offset | Sentinel | None]
@@ -199,24 +225,3 @@ Key = tuple[str | int, Offset | Sentinel | None]
 
 def _key(task: Look | Follow) -> Key:
     return (task.path if isinstance(task, Look) else task.stream_id), task.offset
-
-
-def _view(
-    info: StreamInfo | DurableStreamsError | None, offset: Offset | Sentinel | None, *, is_known: bool = False
-) -> View | DurableStreamsError:
-    """Place an offset in a stream. `is_known`: the reader has been there."""
-    if info is None:
-        return StreamNotFound("The stream was deleted or has expired.")
-    if isinstance(info, DurableStreamsError):
-        return info
-    if offset is None:
-        return View(info, info.tail, None, info.tail, info.closed)
-    try:
-        position = info.locate(offset)
-    except OffsetGone as error:
-        return error
-    if is_known and info.offset(position) != offset:
-        return OffsetGone("The stream has lost its last data. Read from -1.")
-    if position < info.first_position:
-        return StreamGone("The data at this offset is not retained any more. Read from -1.")
-    return View(info, position, None, info.tail, info.closed)

@@ -186,9 +186,7 @@ class Stream(AsyncStreamMethods):
         null=True,
         blank=True,
         editable=False,
-        help_text=_(
-            "The ranges of other streams that a fork begins with: [stream id, start, end, generation], in order."
-        ),
+        help_text=_("The ranges of other streams that a fork begins with, in order (see store.lineage)."),
     )
     deleted_at = InstantField(_("deleted at"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
@@ -234,7 +232,9 @@ class Stream(AsyncStreamMethods):
 
     def offset_at(self, position: int) -> str:
         """Return the offset of a position in bytes."""
+        from ..store import lineage
         from ..store.info import StreamInfo
 
         known = {name: getattr(self, name) for name in ("id", "path", "content_type", "generation")}
-        return StreamInfo(**known, fork_position=self.fork_position, lineage=self.lineage).token(position)
+        info = StreamInfo(**known, fork_position=self.fork_position, lineage=self.lineage)
+        return lineage.around(info, self._alias(), position, position).token(position)

@@ -343,7 +343,7 @@ class SseReader:
         return b"" if segment is None else segment.held_before(position)
 
     def _from_view(self, view: View, *, opens: bool) -> bytes:
-        self._position = view.end
+        self._info, self._position = view.info, view.end
         if view.segment is not None and len(view.segment.data) > LARGE_BYTES:
             self._has_begun = True
             self._rest = self._pieces(view, view.segment.data)

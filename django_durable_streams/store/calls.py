@@ -23,7 +23,7 @@ from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, Str
 from ..protocol.offsets import Offset, Sentinel
 from ..protocol.segments import Segment
 from ..protocol.values import Data, MessageReader
-from . import joining, lifetime, reading, references, under_test, writing
+from . import joining, lifetime, lineage, reading, references, under_test, writing
 from .after_commit import follow_up
 from .batch import Locked, Outcome, expect
 from .cache import SegmentCache
@@ -217,7 +217,7 @@ def pages(path: str, stream_id: int, offset: Offset | Sentinel, using: str, page
         OffsetGone, StreamNotFound, StreamGone: also in the middle, if the stream is deleted meanwhile.
     """
     info = find(path, using, stream_id)
-    position = info.locate(offset)
+    info, position = lineage.locate(info, offset, using)
     renew(info, using)
     reader: MessageReader | None = None
     while position < info.tail:
@@ -228,6 +228,7 @@ def pages(path: str, stream_id: int, offset: Offset | Sentinel, using: str, page
             reader = MessageReader(info.content_type, held)
         position = segment.end
         messages = list(reader.messages(segment, final=info.closed and position >= info.tail))
+        info = lineage.around(info, using, position - text.MAX_HELD, position)
         yield Page(info, messages, position, reader)
         info = find(path, using, stream_id)
     if reader is not None and reader.held and info.closed:

@@ -12,12 +12,26 @@ from ..protocol.offsets import Offset, Sentinel
 
 
 class Piece(NamedTuple):
-    """A range of positions whose bytes belong to one stream: that of a number, of a generation."""
+    """A range of positions whose bytes belong to one stream, of a generation: an entry of a lineage.
+
+    A negative `generation` makes it a run, of the level that this is the negative of (see `lineage`): its bytes are not
+    its owner's own, but what that stream has there.
+    """
 
     owner: int
     start: int
     end: int
     generation: int
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it stands for other entries."""
+        return self.generation < 0
+
+    @property
+    def level(self) -> int:
+        """How many levels of entries it stands for: 0 for a piece."""
+        return max(-self.generation, 0)
 
 
 class StreamInfo(NamedTuple):
@@ -41,9 +55,9 @@ class StreamInfo(NamedTuple):
     deleted_at: datetime | None = None
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield the ranges that the stream consists of, in order: those of its sources, then its own."""
-        for owner, start, end, generation in self.lineage or ():
-            yield Piece(owner, start, end, generation)
+        """Yield the ranges that the stream consists of, in order: those of its sources, runs of them, then its own."""
+        for entry in self.lineage or ():
+            yield Piece(*entry)
         yield Piece(self.id, self.fork_position or 0, self.tail, self.generation)
 
     def generation_at(self, position: int) -> int:

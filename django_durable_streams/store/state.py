@@ -10,8 +10,9 @@ from datetime import datetime
 from ..protocol import content, headers, offsets
 from ..protocol.errors import ContentTypeMismatch, SequenceConflict, StreamClosed, StreamExists
 from ..protocol.producers import ProducerClaim, ProducerState, advance
-from . import forking, lifetime
+from . import lifetime
 from .info import StreamInfo
+from .lineage import of_fork
 from .operations import Append, Appended, Commit, Create, Created, TakenOver, TakeOver
 
 
@@ -110,7 +111,7 @@ class StreamState:
                 deadline=lifetime.deadline(ttl, expires_at, now),
                 source_id=source.id,
                 fork_position=cut,
-                lineage=forking.lineage(source, cut),
+                lineage=of_fork(source.info(), cut),
             )
         )
         state._begin(operation)

@@ -191,8 +191,8 @@ def test_a_fork_is_made_at_an_offset(admin_client: Client, log: Stream) -> None:
     assert response.redirect_chain == [(url("change", fork), 302)]
     assert list(fork.read()) == ["one\n"]
     assert history() == [
-        (ADDITION, "fork", f"Forked from log at {offset}."),
-        (CHANGE, "log", f"Forked at {offset} as fork."),
+        (ADDITION, "fork", f"Forked from stream {log.pk} at {offset}."),
+        (CHANGE, "log", f"Forked at {offset} as stream {fork.pk}."),
     ]
 
 

@@ -49,6 +49,11 @@ class Audience(Protocol):
 class Subscriber(ABC):
     """Listens for one event loop."""
 
+    @property
+    def hears(self) -> bool:
+        """Whether news arrive now, as far as can be known: then readers need not look at the database as often."""
+        return False
+
     @abstractmethod
     async def subscribe(self, stream_id: int) -> None:
         """Listen for a stream. Returns when news of it arrive from now on, or when that cannot be had quickly."""

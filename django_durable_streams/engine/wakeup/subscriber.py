@@ -59,9 +59,15 @@ class RedisSubscriber(Subscriber):
         self._confirmations: dict[int, asyncio.Future[None]] = {}
         self._pubsub: redis.asyncio.client.PubSub | None = None
         self._answers = True
+        self._is_confirmed = False
+        """Whether this connection is subscribed to all that is wanted."""
         self._failure = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening = asyncio.get_running_loop().create_task(self._listen())
+
+    @property
+    def hears(self) -> bool:
+        return self._is_confirmed and self._answers
 
     async def subscribe(self, stream_id: int) -> None:
         self._streams.add(stream_id)
@@ -123,6 +129,7 @@ class RedisSubscriber(Subscriber):
                     logger.exception("Listening to Redis failed. Readers learn from the database what others commit.")
             finally:
                 self._pubsub = None
+                self._is_confirmed = False
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, MAX_BACKOFF)
 
@@ -166,6 +173,7 @@ class RedisSubscriber(Subscriber):
         if confirmed is not None and not confirmed.done():
             confirmed.set_result(None)
         if stream_id == 0:
+            self._is_confirmed = True
             self._outage.found(self)
             self._audience.look_again()  # whatever came while there was no connection
 
