@@ -64,7 +64,7 @@ async def pages_of(stream: Stream, offset: str, got: list[Any]) -> None:
 async def surveyed() -> None:
     """Let every hub look at all it watches, as it does now and then."""
     for hub in engine_for()._hubs.values():
-        await hub._survey()
+        await hub._survey(list(hub._watches))
 
 
 def went_back(monkeypatch: pytest.MonkeyPatch) -> list[str]:

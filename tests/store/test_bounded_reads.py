@@ -13,6 +13,7 @@ from django_durable_streams.models import Chunk, RecentChunk, Stream
 from django_durable_streams.store import reading, writing
 from django_durable_streams.store.cache import SegmentCache
 from django_durable_streams.store.operations import Append, Create, Fork
+from tests.tokens import offset_in
 
 pytestmark = pytest.mark.django_db
 
@@ -124,7 +125,7 @@ def test_a_fork_does_not_read_what_its_source_has_behind_the_cut() -> None:
     make("short", 12)
     make("long", MANY)
     for path in ("short", "long"):
-        writing.apply([Create(f"fork-of-{path}", TEXT, fork=Fork(path, 100))], "default")
+        writing.apply([Create(f"fork-of-{path}", TEXT, fork=Fork(path, offset_in(path, 100)))], "default")
         writing.apply([Append(f"fork-of-{path}", TEXT, b"own")], "default")
     for path in ("short", "long"):
         assert page(f"fork-of-{path}", 0, 1 << 20) == b"x" * 100 + b"own"
@@ -135,7 +136,7 @@ def test_a_fork_does_not_read_what_its_source_has_behind_the_cut() -> None:
 @pytest.mark.parametrize("cut", [95, 100, 103])
 def test_what_a_fork_has_read_of_its_source_serves_the_source_too(cut: int) -> None:
     make("source", 30)
-    writing.apply([Create("fork", TEXT, fork=Fork("source", cut))], "default")
+    writing.apply([Create("fork", TEXT, fork=Fork("source", offset_in("source", cut)))], "default")
     cache = SegmentCache(1 << 20)
     for _ in range(2):
         assert page("fork", 0, 1 << 20, cache) == b"x" * cut

@@ -15,6 +15,7 @@ from django_durable_streams.store import browsing, compaction, lineage, reading,
 from django_durable_streams.store.cache import SegmentCache
 from django_durable_streams.store.info import StreamInfo
 from django_durable_streams.store.operations import Append, Create, Delete, Fork
+from tests.tokens import offset_in
 
 TEXT = "text/plain"
 
@@ -26,7 +27,8 @@ def info_of(path: str) -> StreamInfo:
 
 
 def fork(path: str, source: str, position: int | None, data: bytes) -> None:
-    operations = [Create(path, None, fork=Fork(source, position)), *([Append(path, TEXT, data)] if data else [])]
+    cut = None if position is None else offset_in(source, position)
+    operations = [Create(path, None, fork=Fork(source, cut)), *([Append(path, TEXT, data)] if data else [])]
     for operation in operations:
         ((outcome,), _) = writing.apply([operation], "default")
         assert not isinstance(outcome, Exception), outcome
