@@ -30,7 +30,7 @@ run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python tools/run_example.py --port $(PORT)
 
 .PHONY: test
-test: lint types unit databases conformance cluster browser ## every check, in this order
+test: lint types unit simulation databases conformance cluster browser ## every check, in this order
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and format
@@ -43,7 +43,11 @@ types: $(INSTALLED) ## mypy on the package
 
 .PHONY: unit
 unit: $(INSTALLED) ## the tests that need nothing but Python
-	$(BIN)/pytest tests -m "not conformance and not browser and not cluster"
+	$(BIN)/pytest tests -m "not conformance and not browser and not cluster and not simulation"
+
+.PHONY: simulation
+simulation: $(INSTALLED) ## random programs and faults, decided by seeds; SEEDS=1000, or SEED=17 with its history
+	$(if $(SEEDS),SIMULATION_SEEDS=$(SEEDS)) $(if $(SEED),SIMULATION_SEED=$(SEED)) $(BIN)/pytest tests/simulation -s
 
 .PHONY: databases
 databases: $(INSTALLED_MYSQL) services ## the tests of the store and the engine on PostgreSQL and MariaDB
@@ -54,8 +58,9 @@ cluster: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## several workers, data
 	$(BIN)/pytest tests -m cluster
 
 .PHONY: stress
-stress: $(INSTALLED_MYSQL) services ## the same for much longer
+stress: $(INSTALLED_MYSQL) services ## the same for much longer, and a thousand seeds of the simulation
 	STRESS=1 $(BIN)/pytest tests/cluster -m cluster
+	STRESS=1 $(BIN)/pytest tests/simulation
 
 .PHONY: services
 services:

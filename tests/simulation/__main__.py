@@ -1,0 +1,126 @@
+"""Run seeds: `python -m tests.simulation --seed 17`, `--seeds 0:1000`, `--mutation NAME`, `--trace`."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .world import Outcome
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation")
+    parser.add_argument("--seed", type=int, help="one seed")
+    parser.add_argument("--seeds", default="0:100", help="from:to, without the last one")
+    parser.add_argument("--mutation", help="a fault to put back")
+    parser.add_argument("--trace", action="store_true", help="print the history in any case")
+    parser.add_argument("--ignore", default="(?!)", help="a pattern of faults that are known")
+    parser.add_argument("--keep-going", action="store_true", help="do not stop at the first seed that fails")
+    parser.add_argument("--verbose", action="store_true", help="say how long each seed takes")
+    options = parser.parse_args(arguments)
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        # The order of a set of strings would be another one each time.
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "tests.simulation", *arguments],
+            {**os.environ, "PYTHONHASHSEED": "0"},
+        )
+    first, _, last = options.seeds.partition(":")
+    seeds = [options.seed] if options.seed is not None else range(int(first), int(last))
+    failed = 0
+    with tempfile.TemporaryDirectory(dir=_memory()) as directory:
+        run = _prepare(Path(directory), options.mutation)
+        began = time.monotonic()
+        steps = 0
+        for seed in seeds:
+            outcome = run(seed)
+            steps += outcome.steps
+            outcome.faults = [fault for fault in outcome.faults if not re.search(options.ignore, fault)]
+            if options.verbose:
+                print(
+                    f"{seed}: {outcome.steps} steps, {outcome.seconds:.0f} s, at {time.monotonic() - began:.1f} s",
+                    flush=True,
+                )
+            if options.trace or outcome.faults:
+                _print(outcome, options.mutation)
+            if outcome.faults:
+                failed += 1
+                if not options.keep_going:
+                    break
+        seconds = time.monotonic() - began
+    print(f"{seed - seeds[0] + 1} seeds, {failed} failed, {steps} steps, {seconds:.1f} s")
+    return 1 if failed else 0
+
+
+def _memory() -> str | None:
+    return "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+
+def _ignore_remains(unraisable: Any) -> None:
+    """Say nothing of coroutines of dead processes, which cannot finish."""
+    if not isinstance(unraisable.exc_value, RuntimeError | SystemExit):
+        sys.__unraisablehook__(unraisable)
+
+
+def _prepare(directory: Path, mutation: str | None):
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.simulation.settings"
+    import django
+    from django.conf import settings
+    from django.core.management import call_command
+
+    django.setup()
+    database = None
+    if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+        database = directory / "empty.sqlite3"
+        settings.DATABASES["default"]["NAME"] = str(database)
+    import random
+
+    from . import primitives, remote
+    from .scheduler import Scheduler
+
+    primitives.use(Scheduler(random.Random(0), 0.0))
+    call_command("migrate", verbosity=0)
+    from django.db import connections
+
+    connections.close_all()
+    remote.install()
+    sys.unraisablehook = _ignore_remains
+    from .images import Images
+    from .mutations import MUTATIONS
+    from .program import Program
+    from .world import World
+
+    images = Images([MUTATIONS[mutation]] if mutation else [])
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+    def run(seed: int) -> Outcome:
+        outcome = World(Program.of(seed), images, database).run()
+        gc.collect()
+        return outcome
+
+    return run
+
+
+def _print(outcome: Outcome, mutation: str | None) -> None:
+    print("=" * 100)
+    print(outcome.program)
+    print(*outcome.lines, sep="\n")
+    print(f"{len(outcome.faults)} faults in {outcome.seconds:.1f} virtual seconds, {outcome.digest:x}:")
+    for fault in outcome.faults:
+        print(f"  - {fault}")
+    again = f" --mutation {mutation}" if mutation else ""
+    print(f"again: python -m tests.simulation --seed {outcome.program.seed}{again}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,92 @@
+"""Faults that are put back on purpose: the simulation is worth what it finds.
+
+A mutation is a change in the text of a module, made while a simulated process loads it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """A fault.
+
+    name: what it is called on the command line.
+    module: the file, below the package.
+    edits: what stands there, exactly once each, and what stands there instead.
+    why: what it does to whom.
+    """
+
+    name: str
+    module: str
+    edits: tuple[tuple[str, str], ...]
+    why: str
+
+    def applied(self, module: str, text: str) -> str:
+        """Return the text of a module with the fault, if it belongs there.
+
+        Raises:
+            LookupError: the module has been written anew, and so must be the mutation.
+        """
+        if module != self.module:
+            return text
+        for old, new in self.edits:
+            if text.count(old) != 1:
+                raise LookupError(f"The mutation {self.name} does not fit to {module} any more: write it anew.")
+            text = text.replace(old, new)
+        return text
+
+
+_ALL = (
+    Mutation(
+        "two-orders",
+        "engine/applier.py",
+        (
+            ("            held=self._held(operation.path for operation in operations),\n", "            held=(),\n"),
+            (
+                "                if diagnose(outcomes) is Trouble.BUSY and not self._has_row_locks:\n"
+                "                    return None\n",
+                "                if diagnose(outcomes) is Trouble.BUSY and not self._has_row_locks:\n"
+                "                    return [LOCKED] * len(operations)\n",
+            ),
+        ),
+        "What waits for a lock and what comes later are in two queues: a later append overtakes an earlier one.",
+    ),
+    Mutation(
+        "news-that-do-not-join",
+        "engine/hub.py",
+        (("            if start != self.tail or segment is None:\n", "            if segment is None:\n"),),
+        "News are believed without a look at whether they join on to what is known: a reader skips what was lost.",
+    ),
+    Mutation(
+        "instance-without-identity",
+        "store/batch.py",
+        (
+            (
+                "            if operation.stream_id is not None:\n                expect(",
+                "            if False:\n                expect(",
+            ),
+        ),
+        "An instance of a stream that was deleted appends to another one that was made at its path.",
+    ),
+    Mutation(
+        "stale-row-cache",
+        "store/known.py",
+        (("self.is_alone = version == self._version\n", "self.is_alone = self._version is not None\n"),),
+        "What a connection remembers of streams is believed though others have written: their appends are overwritten.",
+    ),
+    Mutation(
+        "told-before-commit",
+        "store/sql/sqlite.py",
+        (
+            (
+                '            self._execute(own, "COMMIT", ())\n',
+                '            try:\n                self._execute(own, "COMMIT", ())\n'
+                "            except Exception:\n                pass\n",
+            ),
+        ),
+        "A commit that fails is taken for one that does not: acknowledged appends are lost.",
+    ),
+)
+
+MUTATIONS = {mutation.name: mutation for mutation in _ALL}

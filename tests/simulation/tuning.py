@@ -1,0 +1,34 @@
+"""Limits that are lowered in simulated processes, so that what is rare in short runs happens in them.
+
+A name that is not there any more is an error: nobody would notice that the simulation has stopped to reach what it was
+lowered for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .images import Process
+
+ALWAYS: list[tuple[str, str, Any]] = [
+    ("engine.lane", "WORTH_PREPARING", 1),
+]
+SMALL: list[tuple[str, str, Any]] = [
+    ("engine.growth", "MANY", 6),
+    ("engine.growth", "SEVERAL", 3),
+    ("engine.growth", "BUSY", 3),
+    ("store.recent", "MAX_BLOCKS", 1),
+]
+
+
+def tune(process: Process, *, small: bool) -> None:
+    """Lower limits in a process. To be called by one of its threads.
+
+    Args:
+        small: also those from which on chunks are merged, or wait to be gathered.
+    """
+    for name, constant, value in ALWAYS + (SMALL if small else []):
+        module = process.module(name)
+        if not hasattr(module, constant):
+            raise AttributeError(f"{name} has no {constant} any more: see what the simulation has it for.")
+        setattr(module, constant, value)
