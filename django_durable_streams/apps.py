@@ -19,6 +19,9 @@ class DurableStreamsConfig(AppConfig):
         from .access import forgetting
 
         forgetting.connect()
+        from .store.identity import create_after_migrate
+
+        create_after_migrate(self)
         from . import (
             checks,  # noqa: F401  registers the system checks
             engine,  # noqa: F401  tells readers of what is committed

@@ -34,6 +34,16 @@ class Config:
     max_append_bytes: int = 16 * MIB
     """Largest body of a POST or PUT. More is refused with 413."""
 
+    max_body_memory: int = 64 * MIB
+    """Bytes of request bodies that one process holds before they are complete, all requests together. Over it, bodies
+    that come in parts are refused with 503."""
+
+    receive_timeout: float = 60.0
+    """Seconds within which the whole body of a request has to arrive. After them it is refused with 408."""
+
+    send_timeout: float = 60.0
+    """Seconds for which a client may take nothing of what it is sent. After them its connection is closed."""
+
     page_bytes: int = 1 * MIB
     """A read returns whole appends up to this many bytes, and at least one."""
 
@@ -120,8 +130,12 @@ class Config:
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may use the streams: `https://app.example.com`, or `*` for every page."""
 
+    cors_allow_headers: tuple[str, ...] = ()
+    """Request headers that pages of other origins may send besides the protocol's, the CSRF token's and tracing's."""
+
     cache_scope: str = "private"
-    """`public` lets shared caches keep reads; `private` only the reader's own."""
+    """`public` lets caches, shared ones too, keep data that everybody may read, for a minute without asking. `private`
+    has every cache ask each time. What not everybody may read is always private."""
 
 
 class Range(NamedTuple):

@@ -15,8 +15,10 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 
+from .engine.advice import MIGRATIONS, advice_on
 from .engine.engine import wakeup_for
 from .engine.line import Line
+from .engine.setup import try_tables
 from .models import Stream
 
 logger = logging.getLogger(__name__)
@@ -35,19 +37,23 @@ def healthz(request: HttpRequest) -> JsonResponse:
 def readyz(request: HttpRequest) -> JsonResponse:
     """200 when streams can be served: the database answers, migrations are applied, and wake-ups work or are absent.
 
-    Otherwise 503, within two seconds or so. The body says which of these hold.
+    Otherwise 503, within two seconds or so. The body says which of these hold, and what has to be set right, if that is
+    why.
     """
     using = router.db_for_write(Stream)
     line = Line(using)
     found = {"database": False, "migrations": False, "wakeup": False}
-    threads = [_started(_check_database, line, found), _started(_check_wakeup, using, found)]
+    problems: list[str] = []
+    threads = [_started(_check_database, line, found, problems), _started(_check_wakeup, using, found)]
     deadline = time.monotonic() + CHECK_SECONDS
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
     line.cut()
     answer = dict(found)  # of which nothing changes any more
-    ready = all(answer.values())
-    return JsonResponse({"status": "ok" if ready else "not ready", **answer}, status=200 if ready else 503)
+    if all(answer.values()):
+        return JsonResponse({"status": "ok", **answer})
+    named = {"problem": problems[0]} if problems else {}
+    return JsonResponse({"status": "not ready", **answer, **named}, status=503)
 
 
 def _started(check: Callable[..., None], *args: object) -> Thread:
@@ -57,15 +63,20 @@ def _started(check: Callable[..., None], *args: object) -> Thread:
     return thread
 
 
-def _check_database(line: Line, found: dict[str, bool]) -> None:
+def _check_database(line: Line, found: dict[str, bool], problems: list[str]) -> None:
     try:
         line.open()
-        with connections[line.using].cursor() as cursor:
-            cursor.execute("SELECT 1")
-            found["database"] = bool(cursor.fetchone())
-        found["migrations"] = _migrations_applied(line.using)
+        if _migrations_applied(line.using):
+            found["migrations"] = True
+            try_tables(line.using)
+        else:
+            problems.append(MIGRATIONS.answer)
+        found["database"] = True
     except Error as error:
-        logger.warning("Not ready: %s", error)
+        advice = advice_on(error)
+        if advice is not None:
+            problems.append(advice.answer)
+        logger.warning("Not ready: %s%s", f"{advice.action} " if advice is not None else "", error)
     finally:
         line.close()
 

@@ -19,7 +19,7 @@ from .engine.shutdown import signals_held
 from .protocol import content, offsets, text
 from .protocol.errors import StreamNotFound
 from .protocol.values import Data, MessageReader
-from .store import calls
+from .store import calls, lineage
 from .store.batch import expect
 
 
@@ -52,7 +52,7 @@ async def follow(
         timeout: seconds to wait for the next page before giving up; None waits for ever, 0 not at all.
 
     Raises:
-        InvalidOffset, StreamNotFound, StreamGone, ServiceUnavailable.
+        InvalidOffset, OffsetGone, StreamNotFound, StreamGone, ServiceUnavailable.
     """
     engine = engine_for(using)
     view = await engine.look(path, offsets.decode(offset))
@@ -68,15 +68,10 @@ def follow_in_thread(path: str, stream_id: int, offset: str, using: str, timeout
 
     What waits is in the background loop, which no server knows, nor any signal: what ends it is found out here.
     """
-    position = offsets.decode(offset)
-    info = calls.find(path, using, stream_id)
-    if position is offsets.Sentinel.NOW:
-        start = info.tail
-    else:
-        start = 0 if isinstance(position, offsets.Sentinel) else min(position, info.tail)
+    info, start = lineage.locate(calls.find(path, using, stream_id), offsets.decode(offset), using)
     view = View(info, start, None, info.tail, info.closed)
     messages: MessageReader | None = None
-    for found in calls.pages(path, stream_id, start, using, config().page_bytes):
+    for found in calls.pages(path, stream_id, info.offset(start), using, config().page_bytes):
         messages = found.reader
         view = View(found.info, found.end, None, found.info.tail, found.info.closed)
         if found.messages or view.at_end:
@@ -110,12 +105,13 @@ async def _pages(
             if view.at_end:
                 return
             if not view.up_to_date:
-                view = await engine.follow(info.id, view.end)
+                view = await engine.follow(info, view.end)
                 continue
             watch = await reader.wait(view, timeout)
             if watch is None:
                 return
-            view = watch.view(view.end) or await engine.follow(info.id, view.end)
+            at_hand = None if watch.removed else watch.view(view.end)
+            view = at_hand or await reader.hub.fetch(watch, view.end)
     except StreamNotFound:
         return  # deleted meanwhile, or expired
     finally:
@@ -128,7 +124,7 @@ async def _held_before(engine: Engine, view: View) -> bytes:
     if segment is None or not (content.holds_text(info.content_type) and text.is_cut(segment.data)):
         return b""
     start = max(view.position - text.MAX_HELD, info.first_position)
-    before = (await engine.follow(info.id, start)).segment
+    before = (await engine.follow(info, start)).segment
     return b"" if before is None else before.held_before(view.position)
 
 
@@ -141,14 +137,14 @@ def _messages(view: View, reader: MessageReader | None) -> list[Data]:
 
 def _page(view: View, messages: list[Data], reader: MessageReader | None) -> Page:
     held = len(reader.held) if reader is not None else 0
-    return Page(messages, offsets.encode(view.end - held), view.up_to_date, view.at_end)
+    return Page(messages, view.info.token(view.end - held), view.up_to_date, view.at_end)
 
 
 class _Reader:
     """A listener in the hub, from the first wait on."""
 
     def __init__(self, hub: Hub, servers: Sequence[RunningServer]) -> None:
-        self._hub = hub
+        self.hub = hub
         self._servers = servers
         self._stopped = False
         self._watch: Watch | None = None
@@ -167,11 +163,14 @@ class _Reader:
         self._woken.set()
 
     async def wait(self, view: View, timeout: float | None) -> Watch | None:
-        """Wait for news past a view, and return the watch that has them. None: the stream or the time is over."""
+        """Wait for news past a view and return the watch that has them; None if the time is over.
+
+        Where that is removed, the reader has left it: the stream is gone, or has to be looked at once more.
+        """
         if timeout is not None and timeout <= 0:
             return None
         if self._watch is None:
-            self._watch = await self._hub.join(view.info, self, self._servers)
+            self._watch = await self.hub.join(view.info, self, self._servers, seen_at=view.seen_at)
         watch = self._watch
         try:
             async with asyncio.timeout(timeout):
@@ -180,6 +179,9 @@ class _Reader:
                         return watch
                     self._woken.clear()
                     await self._woken.wait()
+                if watch.removed:
+                    self.leave()
+                    return watch
         except TimeoutError:
             pass
         return None
@@ -187,4 +189,5 @@ class _Reader:
     def leave(self) -> None:
         """Wait no more."""
         if self._watch is not None:
-            self._hub.leave(self._watch, self)
+            self.hub.leave(self._watch, self)
+            self._watch = None

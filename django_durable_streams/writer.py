@@ -22,9 +22,9 @@ from django.db import connections
 from .committing import Ending, StreamCommitter
 from .encoding import encode
 from .engine import background
-from .protocol import offsets
 from .protocol.producers import server_producer
 from .protocol.values import Data
+from .store.under_test import check_engine
 
 if TYPE_CHECKING:
     from .models.methods import StreamMethods
@@ -122,7 +122,7 @@ class Writer:
     @property
     def next_offset(self) -> str:
         """The offset behind what the writer has committed."""
-        return offsets.encode(self.core.appender.stream.tail_position)
+        return self.core.appender.stream.next_offset
 
     async def __aenter__(self) -> Self:
         opening = run_coroutine_threadsafe(self.core.open(), background.loop())
@@ -256,6 +256,7 @@ class SyncWriter:
         self._using = using
 
     def __enter__(self) -> Self:
+        check_engine(self._using)
         if connections[self._using].in_atomic_block:
             raise RuntimeError("A writer commits by itself: it cannot be used inside transaction.atomic().")
         background.run(self._writer.core.open())

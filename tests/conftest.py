@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Coroutine, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -42,3 +43,13 @@ def engines(transactional_db: None) -> Iterator[None]:
 
     yield
     stop_engines()
+
+
+@pytest.fixture
+def counted_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let streams have one generation after the other, and not what the clock says: a test can write their tokens."""
+    from django_durable_streams.protocol import offsets
+    from tests.tokens import FIRST
+
+    numbers = count(FIRST)
+    monkeypatch.setattr(offsets, "new_generation", lambda after=0: max(next(numbers), after + 1))

@@ -57,7 +57,7 @@ WRONG = [
     ({"MAX_APPEND_BYTES": 2**40}, ["MAX_APPEND_BYTES must be from 1 to", "E004"]),
     ({"LONG_POLL_TIMEOUT": float("nan")}, ["LONG_POLL_TIMEOUT", "It is nan."]),
     ({"LONG_POLL_TIMEOUT": None}, ["LONG_POLL_TIMEOUT must be a number."]),
-    ({"FALLBACK_INTERVAL": 0}, ["FALLBACK_INTERVAL must be from 0.01 to 3600."]),
+    ({"FALLBACK_INTERVAL": 0}, ["FALLBACK_INTERVAL must be from 0.001 to 3600."]),
     ({"QUEUE_SIZE": float("inf")}, ["QUEUE_SIZE must be a whole number."]),
     ({"WRITE_LANES": 10_000}, ["WRITE_LANES must be from 1 to 64."]),
     ({"DIRECT": "no"}, ["DIRECT must be True or False."]),

@@ -81,7 +81,7 @@ class TestFromPython:
         between = [
             (arguments["offset"], arguments["next_offset"]) for name, arguments, _ in found if "offset" in arguments
         ]
-        ends = [offsets.encode(position) for position in (0, 3, 6, 7)]
+        ends = [stream.offset_at(position) for position in (0, 3, 6, 7)]
         assert between == list(itertools.pairwise(ends))
         assert {thread for _, _, thread in found} == {threading.current_thread().name}
         assert found[0][1] == {"path": "a", "stream_id": stream.pk, "content_type": TEXT, "using": "default"}
@@ -100,7 +100,7 @@ class TestFromPython:
         (_, (name, arguments, _)) = heard.wait(2)
         assert (name, arguments["offset"], arguments["next_offset"]) == (
             "stream_appended",
-            offsets.encode(0),
+            offsets.ZERO,
             stream.next_offset,
         )
         assert heard.queue.empty()

@@ -10,7 +10,6 @@ from django.db import connection, transaction
 
 from django_durable_streams.engine.engine import running_engines
 from django_durable_streams.models import Stream
-from django_durable_streams.protocol import offsets
 from django_durable_streams.protocol.errors import InvalidOffset, StreamNotFound
 from django_durable_streams.store.operations import Append, Delete
 from django_durable_streams.tailing import Page
@@ -39,7 +38,7 @@ class TestAsynchronous:
         await chat.aappend(2)
         second = await following
         assert list(second) == [2]
-        assert second.next_offset == offsets.encode(4)
+        assert second.next_offset == chat.offset_at(4)
         await chat.aclose()
         third = await anext(pages)
         assert (len(third), third.closed, third.next_offset) == (0, True, second.next_offset)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
     from .request import AccessRequest
@@ -36,6 +36,20 @@ class Action(Enum):
 ACTIONS = tuple(action.value for action in Action)
 
 
+Judgement = TypeVar("Judgement", bound=Callable[..., Any])
+
+
+def for_everybody(method: Judgement) -> Judgement:
+    """Mark a permission's method that allows its action to everybody, whatever the request."""
+    method._is_for_everybody = True  # type: ignore[attr-defined]
+    return method
+
+
+def is_for_everybody(permission: object, action: Action) -> bool:
+    """Whether a permission allows an action to everybody. A method of a subclass has to say so for itself."""
+    return getattr(getattr(permission, action.method), "_is_for_everybody", False) is True
+
+
 class Permission:
     """Decides who may do what. Everything is refused that a subclass does not allow.
 
@@ -51,6 +65,9 @@ class Permission:
 
     needs_user: ClassVar[bool] = True
     """Whether the methods look at the user. Where no permission does, nobody is looked up."""
+
+    varies_on: tuple[str, ...] = ("Cookie", "Authorization")
+    """The request headers that the decision about a read depends on, for the `Vary` of its answer."""
 
     challenge: str | None = None
     """`WWW-Authenticate` for those who came without credentials, where a token would help them."""

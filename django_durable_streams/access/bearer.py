@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,8 +18,6 @@ MAX_REMEMBERED = 4096
 
 MAX_TOKEN_LENGTH = 8192
 
-_PARAMETER = re.compile(rb"(?:^|&)access_token=([^&]*)")
-
 Claims = tuple[dict[str, list[Pattern]], float]
 
 
@@ -29,7 +26,7 @@ class BearerTokens(Permission):
 
     The claim is an object from actions to lists of patterns of paths, as in
     `{"read": ["chat/42/**"], "append": ["chat/42/typing"]}`.
-    The token comes in `Authorization: Bearer`, or in the query as `access_token`; two of them are none.
+    The token comes in `Authorization: Bearer`, or in the query as `access_token`; one in each are none.
 
     Args:
         key: the secret (HS256 and the like) or public key in PEM; or a dict of several by `kid`.
@@ -45,6 +42,7 @@ class BearerTokens(Permission):
 
     in_memory = True
     needs_user = False
+    varies_on = ("Authorization",)
     challenge = "Bearer"
 
     def __init__(
@@ -73,7 +71,7 @@ class BearerTokens(Permission):
         self._issuer = issuer
         self._claim = claim
         self._leeway = leeway
-        self._remembered: dict[bytes, Claims] = {}
+        self._remembered: dict[str, Claims] = {}
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
         return self._allows(Action.CREATE, path, request)
@@ -108,7 +106,7 @@ class BearerTokens(Permission):
         request.until(ends)
         return True
 
-    def _verify(self, token: bytes) -> Claims | None:
+    def _verify(self, token: str) -> Claims | None:
         """Return what a token grants and when it ends, or None where it is not good."""
         import jwt
 
@@ -150,14 +148,12 @@ def _grants(claim: Any) -> dict[str, list[Pattern]]:
     return found
 
 
-def _token(request: AccessRequest) -> bytes | None:
+def _token(request: AccessRequest) -> str | None:
     """Return the one token of a request."""
-    found = []
+    token = request.parameter(PARAMETER)
     header = request.header(b"authorization")
     if header is not None and header[:7].lower() == b"bearer ":
-        found.append(header[7:].strip(b" "))
-    if b"access_token=" in request.raw_query:
-        found += _PARAMETER.findall(request.raw_query)
-    if len(found) != 1 or not 0 < len(found[0]) <= MAX_TOKEN_LENGTH:
-        return None
-    return found[0]
+        if token is not None:
+            return None
+        token = header[7:].strip(b" ").decode("latin-1")
+    return token if token and len(token) <= MAX_TOKEN_LENGTH else None

@@ -14,7 +14,9 @@ from django.http import HttpRequest, parse_cookie
 from django.middleware.csrf import CSRF_SESSION_KEY
 
 from ..conf import config
+from ..protocol import headers
 from . import sessions, threads
+from .ambient import is_ambient
 from .base import User
 
 MAX_REMEMBERED = 10_000
@@ -81,7 +83,7 @@ class Callers:
         scope: Mapping[str, Any] = {} if isinstance(source, HttpRequest) else source
         user = scope.get("user")
         if user is not None:
-            ambient = bool(user.is_authenticated) and cookies is not None
+            ambient = bool(user.is_authenticated) and not _has_own_credentials(scope, cookies)
             secret = _csrf_secret(scope.get("session")) if ambient else None
             return threads.look_up(self._prepare_all, Caller(user, ambient=ambient, csrf_secret=secret))
         return self.of_cookies(cookies)
@@ -189,6 +191,12 @@ class Callers:
     def _prepared(self, user: User) -> User:
         self._prepare(user)
         return user
+
+
+def _has_own_credentials(scope: Mapping[str, Any], cookies: bytes | None) -> bool:
+    """Whether the client's own code must have sent what middleware knows the user by: no browser sends it by itself."""
+    given = [value for name, value in scope["headers"] if name == headers.AUTHORIZATION]
+    return cookies is None and bool(given) and not any(is_ambient(headers.AUTHORIZATION, value) for value in given)
 
 
 def _csrf_secret(session: Any) -> str | None:

@@ -11,10 +11,9 @@ from django.core.signals import setting_changed
 from django.http import HttpRequest, parse_cookie
 from django.middleware.csrf import CSRF_SESSION_KEY, CsrfViewMiddleware
 
-from .callers import Caller, Source
-
 if TYPE_CHECKING:
     from ..server.messages import Request
+    from .callers import Caller, Source
 
 MAX_REMEMBERED = 1024
 """Answers that a process remembers: those who append do it with the same headers again and again."""
@@ -36,19 +35,20 @@ _HEADERS = {
 }
 
 
-def refusal(caller: Caller, request: Request) -> str | None:
+def refusal(caller: Caller | None, request: Request) -> str | None:
     """Return why a request may have been made by another site; None where it cannot have been.
 
     The token is taken from its header only: the body is the stream's.
     """
+    secret = None if caller is None else caller.csrf_secret
     if not request.is_bare and _is_exempt(request.source):
         return None
     headers, scheme = request.headers, request.scheme
-    key = (scheme, caller.csrf_secret, *[headers.get(name) for name in _names()])
+    key = (scheme, secret, *[headers.get(name) for name in _names()])
     try:
         return _remembered[key]
     except KeyError:
-        found = _check(caller, request.source, headers, scheme)
+        found = _check(secret, request.source, headers, scheme)
     if sum(len(part) for part in key if part is not None) <= MAX_REMEMBERED_BYTES:
         if len(_remembered) >= MAX_REMEMBERED:
             _remembered.clear()
@@ -62,6 +62,15 @@ def _is_exempt(source: Source) -> bool:
     return bool(getattr(source, EXEMPT, False) or (isinstance(source, ASGIRequest) and source.scope.get(EXEMPT)))
 
 
+def header_name() -> str:
+    """Return the name of the header that carries the token, in lower case."""
+    return _as_header(settings.CSRF_HEADER_NAME)
+
+
+def _as_header(key: str) -> str:
+    return key.removeprefix("HTTP_").replace("_", "-").lower()
+
+
 _remembered: dict[tuple[str | bytes | None, ...], str | None] = {}
 _names_now: dict[bytes, str] = {}
 
@@ -72,19 +81,19 @@ def _names() -> dict[bytes, str]:
         more = [settings.CSRF_HEADER_NAME]
         if settings.SECURE_PROXY_SSL_HEADER:
             more.append(settings.SECURE_PROXY_SSL_HEADER[0])
-        named = {name.removeprefix("HTTP_").replace("_", "-").lower().encode(): name for name in more}
+        named = {_as_header(name).encode(): name for name in more}
         _names_now.update({**_HEADERS, **named})
     return _names_now
 
 
-def _check(caller: Caller, source: Source, headers: Mapping[bytes, bytes], scheme: str) -> str | None:
+def _check(secret: str | None, source: Source, headers: Mapping[bytes, bytes], scheme: str) -> str | None:
     probe = _Probe(scheme)
     for name, key in _names().items():
         if name in headers:
             probe.META[key] = headers[name].decode("latin-1")
     probe.META["SERVER_NAME"], probe.META["SERVER_PORT"] = _server(source)
     probe.COOKIES = parse_cookie(probe.META.get("HTTP_COOKIE", ""))
-    probe.session = {CSRF_SESSION_KEY: caller.csrf_secret} if caller.csrf_secret else {}
+    probe.session = {CSRF_SESSION_KEY: secret} if secret else {}
     check = _Check(lambda request: None)  # type: ignore[arg-type]
     check.process_request(probe)
     found: Any = check.process_view(probe, None, (), {})  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ class Grant:
             self._refusal = self._refuse(self._caller)
 
     def _refuse(self, caller: Caller) -> DurableStreamsError:
-        return self._guard.refusal(caller, self._view, self._path, None, Action.READ)
+        return self._guard.refusal(caller, self._view, self._path, Action.READ)
 
 
 def _monotonic(moment: float | None) -> float:

@@ -17,11 +17,10 @@ from ..protocol import headers, paths
 from ..protocol.errors import DurableStreamsError, NotAuthenticated, PermissionDenied
 from . import csrf, threads
 from .allowed import Allowed
-from .base import Action, Permission, User
+from .base import Action, Permission, User, is_for_everybody
 from .callers import Caller, Callers
 from .grants import Grant
 from .making import is_asynchronous, make_permissions
-from .models import AllowAll
 from .rates import RateLimits
 from .request import AccessRequest
 from .sessions import anonymous
@@ -66,7 +65,9 @@ class Guard:
         self.permissions = make_permissions(settings.permission)
         self.callers = Callers(self.prepare)
         # Whatever else would be asked: one who allows everything allows it.
-        self._opens = any(type(permission) is AllowAll for permission in self.permissions)
+        self._opens = any(all(is_for_everybody(known, action) for action in Action) for known in self.permissions)
+        self.everybody_reads = any(is_for_everybody(known, Action.READ) for known in self.permissions)
+        self.varies_on = tuple(dict.fromkeys(name for known in self.permissions for name in known.varies_on))
         self._judges = {action: [_judge(known, action) for known in self.permissions] for action in Action}
         self._needs_caller = bool(settings.rate_limits) or any(known.needs_user for known in self.permissions)
         self._nobody = Caller(anonymous())
@@ -105,20 +106,20 @@ class Guard:
             bare = request.is_bare
             found = self.callers.of_cookies(cookies) if bare else self.callers.of_source(request.source, cookies)
             caller = found if isinstance(found, Caller) else await found
+        view.caller = caller
         if self._rates is not None:
-            await self._rates.count(action, caller, view)
+            for counted in _actions(request, action):
+                await self._rates.count(counted, caller, view)
         if not self._opens:
             await self._judge(request, action, path, caller, view)
 
     async def _judge(self, request: Request, action: Action, path: str, caller: Caller, view: AccessRequest) -> None:
-        forged = None
-        if caller.ambient and action is not Action.READ:
-            forged = csrf.refusal(caller, request)
-            if forged is not None:
-                # Then it does not count that a user is logged in. What is allowed nevertheless does not depend on it.
-                nobody = self.callers.of_key("")
-                caller = nobody if isinstance(nobody, Caller) else await nobody
-        refuse = partial(self.refusal, caller, view, path, forged)
+        if caller.ambient and view.forged is not None:
+            # Then it does not count that a user is logged in. What is allowed nevertheless does not depend on it.
+            view.withhold()
+            nobody = self.callers.of_key("")
+            caller = nobody if isinstance(nobody, Caller) else await nobody
+        refuse = partial(self.refusal, caller, view, path)
         if action is Action.APPEND:
             await self._judge_append(request, path, caller, view, refuse)
             return
@@ -127,8 +128,8 @@ class Guard:
         if action is Action.CREATE:
             source = request.fork_source()
             if source is not None and not await self.may(Action.READ, caller.user, source, view):
-                raise self.refusal(caller, view, source, forged, Action.READ)
-        elif action is Action.READ and b"live=" in request.query:
+                raise self.refusal(caller, view, source, Action.READ)
+        elif action is Action.READ and request.parameter("live") is not None:
             request.grant = Grant(self, request, path, caller, view)
 
     async def _judge_append(
@@ -139,8 +140,7 @@ class Guard:
         view: AccessRequest,
         refuse: Callable[[Action], DurableStreamsError],
     ) -> None:
-        closed = request.header(headers.STREAM_CLOSED)
-        closes = closed is not None and headers.is_true(closed)
+        closes = _closes(request)
         if closes and not await self.may(Action.CLOSE, caller.user, path, view):
             raise refuse(Action.CLOSE)
         if await self.may(Action.APPEND, caller.user, path, view):
@@ -166,20 +166,30 @@ class Guard:
                 return True
         return False
 
-    def refusal(
-        self, caller: Caller, view: AccessRequest, path: str, forged: str | None, action: Action
-    ) -> DurableStreamsError:
+    def refusal(self, caller: Caller, view: AccessRequest, path: str, action: Action) -> DurableStreamsError:
         """Return the error for what is not allowed, and note it in the log. It does not say what there is."""
         who = caller.user.pk if caller.is_known else "anonymous"
-        why = f" CSRF: {forged}" if forged is not None else ""
+        lacks_token = view.was_withheld or view.may_lack
+        why = f" CSRF: {view.forged}" if lacks_token else ""
         logger.warning("%s of %s is refused to user %s at %s.%s", action.value, path, who, view.address, why)
-        if forged is not None:
-            return PermissionDenied("The CSRF check failed. Send the token of the CSRF cookie in X-CSRFToken.")
         challenge = next((known.challenge for known in self.permissions if known.challenge), None)
-        if challenge is not None and not caller.is_known:
+        if challenge is not None and not caller.is_known and not view.was_withheld:
             found = ((b"www-authenticate", challenge.encode("latin-1")),)
             return NotAuthenticated("This needs credentials, or others.", found)
+        if lacks_token:
+            return PermissionDenied(f"The CSRF check failed. Send the CSRF token in the header {csrf.header_name()}.")
         return PermissionDenied("You may not do this, whether or not there is such a stream.")
+
+
+def _closes(request: Request) -> bool:
+    """Whether an append is to close the stream."""
+    closed = request.header(headers.STREAM_CLOSED)
+    return closed is not None and headers.is_true(closed)
+
+
+def _actions(request: Request, action: Action) -> tuple[Action, ...]:
+    """Return all that a request does, to be counted, by what its method does."""
+    return (action, Action.CLOSE) if action is Action.APPEND and _closes(request) else (action,)
 
 
 def _judge(permission: Permission, action: Action) -> Judge:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Permission, User
+from .base import Permission, User, for_everybody
 from .request import AccessRequest
 
 ADD = "durable_streams.add_stream"
@@ -49,6 +49,7 @@ def _has(user: User, permission: str) -> bool:
 class ReadOnly(ModelPermissions):
     """Everybody may read; everything else is by Django's model permissions."""
 
+    @for_everybody
     def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
         return True
 
@@ -58,7 +59,9 @@ class AllowAll(Permission):
 
     in_memory = True
     needs_user = False
+    varies_on = ()
 
+    @for_everybody
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
         return True
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from io import BytesIO
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.core.handlers.asgi import ASGIRequest
-from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
+from ..protocol import headers
+from .ambient import Shown
 from .base import Action, Permission, User
 from .making import is_asynchronous, make_permission
 from .request import AccessRequest
+from .sessions import anonymous
 
 
 class RestFramework(Permission):
@@ -22,11 +22,17 @@ class RestFramework(Permission):
 
     The classes are asked at each request, in a thread.
 
+    A class may take its credentials from anywhere, so for a request that changes something they count only if no other
+    site can have made a browser send it: if the request passes Django's CSRF check, or does not come from a browser and
+    has no cookies, or if the class finds nobody once `Authorization` and CREDENTIAL_HEADERS are left out.
+
     Args:
         authentication: classes or their dotted paths, such as `rest_framework.authentication.TokenAuthentication`.
             Those of `REST_FRAMEWORK["DEFAULT_AUTHENTICATION_CLASSES"]` if none are given.
         permission: what those may do who are found: a dotted path, a dict with `CLASS`. Its methods must not be
             asynchronous.
+        credential_headers: headers besides `Authorization` that only a client's own code sends, such as `X-Api-Key`,
+            and never a browser or a proxy.
 
     Raises:
         ValueError: the permission's methods are asynchronous.
@@ -37,6 +43,7 @@ class RestFramework(Permission):
         *,
         authentication: Iterable[Any] | None = None,
         permission: str | Mapping[str, Any] = "django_durable_streams.permissions.ModelPermissions",
+        credential_headers: Iterable[str] = (),
     ) -> None:
         from rest_framework.settings import api_settings  # an optional dependency
 
@@ -45,6 +52,11 @@ class RestFramework(Permission):
         self._permission = make_permission(permission)
         if any(is_asynchronous(self._permission, action) for action in Action):
             raise ValueError("A permission behind RestFramework must not have asynchronous methods.")
+        if isinstance(credential_headers, str):
+            raise ValueError(f"CREDENTIAL_HEADERS is a list, such as [{credential_headers!r}].")
+        own = [name.strip() for name in credential_headers]
+        self._own_headers = frozenset([headers.AUTHORIZATION, *(name.lower().encode("latin-1") for name in own)])
+        self.varies_on = tuple(dict.fromkeys([*Permission.varies_on, *own, *self._permission.varies_on]))
         self.challenge = self._challenge()
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
@@ -73,10 +85,49 @@ class RestFramework(Permission):
         return bool(getattr(self._permission, action.method)(user, path, request))
 
     def _user(self, user: User, request: AccessRequest) -> User:
+        found, authenticator = self._authenticate(user, request, request.shown)
+        if request.forged is None:
+            return found
+        if authenticator is None:
+            if self._finds_somebody(user, request, Shown.ALL):
+                request.withhold()
+        elif request.shown is Shown.NOTHING and self._finds_somebody(
+            user, request, Shown.NOTHING, type(authenticator), without=self._own_headers
+        ):
+            request.withhold()
+            return anonymous()
+        return found
+
+    def _finds_somebody(self, user: User, request: AccessRequest, shown: Shown, *classes: Any, **options: Any) -> bool:
+        from rest_framework.exceptions import APIException
+
+        try:
+            return self._authenticate(user, request, shown, *classes, **options)[1] is not None
+        except (APIException, PermissionDenied):
+            return False
+
+    def _authenticate(
+        self, user: User, request: AccessRequest, shown: Shown, *classes: Any, without: Iterable[bytes] = ()
+    ) -> tuple[User, Any]:
+        """Return who is found, and by which authenticator, None if by none.
+
+        Args:
+            user: whom the session or middleware has found, if that counts.
+            shown: how much the authenticators see of what browsers send by themselves.
+            classes: those to ask. None: all.
+            without: headers that they do not see.
+
+        Raises:
+            APIException, PermissionDenied: one of them refuses.
+        """
         from rest_framework.request import Request
 
-        made = Request(_probe(request.http_request, user), authenticators=[known() for known in self._classes])
-        return made.user
+        probe = request.copy(shown, without=without)
+        probe.user = user
+        # It has been checked already. Where it has not passed, they do not see what needs the check.
+        probe._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
+        made = Request(probe, authenticators=[known() for known in classes or self._classes])
+        return made.user, made.successful_authenticator
 
     def _challenge(self) -> str | None:
         """What the first class asks for. It is that class's to answer without a request."""
@@ -84,24 +135,3 @@ class RestFramework(Permission):
             found = known().authenticate_header(HttpRequest())
             return str(found) if found else None
         return None
-
-
-def _probe(request: HttpRequest, user: User) -> HttpRequest:
-    """Return a request like this one, of a user, without its body: that is the stream's, and no form to be read here.
-
-    The session's user is in it only if the request has passed the CSRF check, so nobody has to make another one.
-    """
-    made: HttpRequest
-    if isinstance(request, ASGIRequest):
-        made = ASGIRequest({**request.scope, "method": request.method}, BytesIO())
-    else:
-        assert isinstance(request, WSGIRequest)
-        made = WSGIRequest({**request.environ, "wsgi.input": BytesIO()})
-    for name in ("CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
-        made.META.pop(name, None)
-    made.content_type = made.content_params = None
-    if hasattr(request, "session"):
-        made.session = request.session
-    made.user = user
-    made._dont_enforce_csrf_checks = True  # type: ignore[union-attr]
-    return made

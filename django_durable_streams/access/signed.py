@@ -22,7 +22,6 @@ PARAMETER = "token"
 
 SALT = "django_durable_streams.signed_url"
 
-_PARAMETER = re.compile(rb"(?:^|&)token=([^&]*)")
 _TOKEN = re.compile(r"([a-z]+(?:-[a-z]+)*)\.([0-9]{1,12})\.([A-Za-z0-9_-]{20,100})")
 
 MAX_REMEMBERED = 4096
@@ -70,6 +69,7 @@ class SignedURLs(Permission):
 
     in_memory = True
     needs_user = False
+    varies_on = ()
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
         return _allows(Action.CREATE, path, request)
@@ -87,20 +87,17 @@ class SignedURLs(Permission):
         return _allows(Action.DELETE, path, request)
 
 
-_remembered: dict[tuple[str, bytes], tuple[frozenset[Action], int]] = {}
+_remembered: dict[tuple[str, str], tuple[frozenset[Action], int]] = {}
 
 
 def _allows(action: Action, path: str, request: AccessRequest) -> bool:
-    query = request.raw_query
-    if b"token=" not in query:
+    token = request.parameter(PARAMETER)
+    if token is None:
         return False
-    tokens = _PARAMETER.findall(query)
-    if len(tokens) != 1:
-        return False
-    key = path, tokens[0]
+    key = path, token
     known = _remembered.get(key)
     if known is None:
-        known = _verify(path, tokens[0])
+        known = _verify(path, token)
         if known is None:
             return False
         if len(_remembered) >= MAX_REMEMBERED:
@@ -113,9 +110,9 @@ def _allows(action: Action, path: str, request: AccessRequest) -> bool:
     return True
 
 
-def _verify(path: str, token: bytes) -> tuple[frozenset[Action], int] | None:
+def _verify(path: str, token: str) -> tuple[frozenset[Action], int] | None:
     """Return the actions that a token allows and its end, or None where it is not from here."""
-    found = _TOKEN.fullmatch(token.decode("latin-1"))
+    found = _TOKEN.fullmatch(token)
     if found is None:
         return None
     allowed, until, signature = found.groups()

@@ -86,7 +86,7 @@ class _Lane(Lane[tuple[Together, Any]]):
                     self._pulse.suspect(error)
                 else:
                     return self._do_all(tasks)
-        return [ServiceUnavailable("The database does not answer. Try again.")] * len(tasks)
+        return [self._pulse.refusal()] * len(tasks)
 
     def _do_all(self, tasks: Sequence[tuple[Together, Any]]) -> Sequence[object]:
         groups: dict[Together, list[int]] = {}
@@ -110,6 +110,9 @@ class _Lane(Lane[tuple[Together, Any]]):
                 self._line.open()
                 return work(items)
         except Error as error:
+            refusal = self._pulse.adviser.refusal(error) if self._pulse is not None else None
+            if refusal is not None:
+                return [refusal] * len(items)
             logger.error("It cannot be found out who is asking: %s", error)
             return [ServiceUnavailable("It cannot be found out who is asking. Try again.")] * len(items)
         except Exception as error:

@@ -1,8 +1,12 @@
-"""What all pages of the streams' admin share: who may see them, which stream they are of, and their frame."""
+"""What all pages of the streams' admin share: who may see them, which stream they are of, and their frame.
+
+Whatever a page says of a stream, or does to it, is by the permissions on that very stream. Django's own decide by the
+model; a subclass that overrides `has_view_permission` and its siblings, or `get_queryset`, decides by the stream.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,6 +51,11 @@ class StreamPages(_ModelAdmin):
             return self.has_add_permission(request)
         allowed: bool = getattr(self, f"has_{permission}_permission")(request, stream)
         return allowed
+
+    def visible(self, request: HttpRequest, ids: Iterable[int]) -> dict[int, Stream]:
+        """Return those of some streams that a user may see, by their ids: others are not even named."""
+        found = self.get_queryset(request).filter(pk__in=ids).defer("lineage")
+        return {stream.pk: stream for stream in found if self.may(request, "view", stream)}
 
     def url(self, name: str, *args: object) -> str:
         """Return the URL of one of the pages, such as `change` or `append`."""

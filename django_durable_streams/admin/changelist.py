@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin.views.main import PAGE_VAR, ChangeList
-from django.core.paginator import Paginator
+from django.core.paginator import Page, Paginator
 from django.db import connections
 from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
@@ -14,6 +15,7 @@ from django.utils.functional import cached_property
 
 from ..models import Chunk, Stream
 from ..store import recent
+from .base import StreamPages
 
 if TYPE_CHECKING:
     _Paginator = Paginator[Stream]
@@ -35,15 +37,22 @@ COLUMNS = (
     "deleted_at",
     "appended_at",
     "source_id",
-    "source__path",
 )
-"""What the list selects: not a fork's lineage, which has no bound."""
+"""What the list selects: not a fork's lineage, which is long."""
 
 
 class BoundedPaginator(_Paginator):
-    """A paginator that counts no further than people turn pages."""
+    """A paginator that counts no further than people turn pages, and leaves out what its user may not see."""
 
     count_limit = COUNT_LIMIT
+    may_see: Callable[[Stream], bool] = staticmethod(lambda stream: True)
+
+    def page(self, number: int | str) -> Page[Stream]:
+        """Return a page, with fewer streams on it where some may not be seen."""
+        page = super().page(number)
+        # The history of a stream comes through here, too.
+        page.object_list = [row for row in page.object_list if not isinstance(row, Stream) or self.may_see(row)]
+        return page
 
     @cached_property
     def count(self) -> int:
@@ -57,9 +66,12 @@ class BoundedPaginator(_Paginator):
         return self.count >= self.count_limit
 
 
-def paginator(request: HttpRequest, queryset: QuerySet[Stream], per_page: int) -> BoundedPaginator:
+def paginator(
+    request: HttpRequest, queryset: QuerySet[Stream], per_page: int, may_see: Callable[[Stream], bool]
+) -> BoundedPaginator:
     """Return a paginator that knows of some pages behind the one that is asked for."""
     found = BoundedPaginator(queryset, per_page)
+    found.may_see = may_see
     page = request.GET.get(PAGE_VAR, "")
     number = min(int(page), MAX_PAGE) if page.isdecimal() and len(page) < 10 else 1
     found.count_limit = max(COUNT_LIMIT, (number + PAGES_AHEAD) * per_page)
@@ -75,9 +87,15 @@ class StreamChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        ids = list(self.result_list.values_list("pk", flat=True))
+        pages: StreamPages = self.model_admin  # type: ignore[assignment]
+        ids = [stream.pk for stream in self.result_list if pages.may(request, "view", stream)]
         page = self.queryset.filter(pk__in=ids)
-        self.result_list = list(page.annotate(chunk_count=_count(Chunk.objects.all()) + _count(recent.chunks(page.db))))
+        found = list(page.annotate(chunk_count=_count(Chunk.objects.all()) + _count(recent.chunks(page.db))))
+        sources = {stream.source_id for stream in found if stream.source_id is not None}
+        visible = pages.visible(request, sources) if sources else {}
+        for stream in found:
+            stream.visible_source = visible.get(stream.source_id or 0)
+        self.result_list = found
 
 
 def _count(chunks: QuerySet[Any]) -> Coalesce:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.html import format_html
@@ -29,7 +30,7 @@ class Deletion(StreamPages):
         """Say what deleting streams comes to, without a look at their chunks, producers and forks one by one."""
         streams = list(objs)
         forks = self._forks(streams[:MAX_SHOWN])
-        lines = [self._line(stream, forks.get(stream.pk, 0)) for stream in streams[:MAX_SHOWN]]
+        lines = [self._line(request, stream, forks.get(stream.pk, 0)) for stream in streams[:MAX_SHOWN]]
         if len(streams) > MAX_SHOWN:
             lines.append(_("… and %d more") % (len(streams) - MAX_SHOWN))
         lacking = set()
@@ -42,8 +43,10 @@ class Deletion(StreamPages):
         found = Stream.objects.using(self.alias).filter(source__in=streams, path__isnull=False).order_by()
         return dict(found.values_list("source_id").annotate(count=Count("pk")))
 
-    def _line(self, stream: Stream, forks: int) -> str:
+    def _line(self, request: HttpRequest, stream: Stream, forks: int) -> str:
         link = format_html('<a href="{}">{}</a>', self.url("change", stream.pk), stream)
+        if not self.may(request, "view", stream):
+            link = format_html("<i>{}</i>", _("a stream that you may not see"))
         if not forks:
             return link
         note = ngettext(
@@ -66,6 +69,8 @@ class Deletion(StreamPages):
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Stream]) -> None:
         """Delete streams one by one, so that none waits for the others; those that have ended are left alone."""
         for stream in _alive(queryset):
+            if not self.may(request, "delete", stream):
+                raise PermissionDenied
             try:
                 stream.delete()
             except DurableStreamsError as error:

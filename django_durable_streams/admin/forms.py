@@ -244,7 +244,7 @@ class ForkForm(LifetimeForm):
         super().__init__(*args, **kwargs)
         self.fields["ttl"].help_text = _("Seconds without a read or an append. Left empty, as the source has it.")
 
-    def clean_offset(self) -> int | None:
+    def clean_offset(self) -> offsets.Offset | None:
         given = self.cleaned_data["offset"].strip()
         if not given:
             return None
@@ -253,7 +253,7 @@ class ForkForm(LifetimeForm):
         except InvalidOffset as error:
             raise forms.ValidationError(_("Copy an offset from one of the messages, or leave this empty.")) from error
         if isinstance(found, offsets.Sentinel):
-            return 0 if found is offsets.Sentinel.START else None
+            return offsets.Offset(0, 0) if found is offsets.Sentinel.START else None
         return found
 
     def operation(self, source: Stream) -> Create:

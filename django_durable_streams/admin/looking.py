@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from django.core.handlers.asgi import ASGIRequest
@@ -12,9 +13,9 @@ from django.utils.translation import gettext as _
 
 from ..models import Chunk, Producer, Stream
 from ..protocol import content, offsets
-from ..protocol.errors import InvalidOffset
+from ..protocol.errors import InvalidOffset, OffsetGone
 from ..protocol.segments import Message
-from ..store import browsing, reading, recent
+from ..store import browsing, lineage, reading, recent
 from ..store.info import StreamInfo
 from .base import StreamPages, of_stream
 from .forms import AppendForm
@@ -27,6 +28,9 @@ PAGE_BYTES = 256 * 1024
 
 MAX_LISTED = 10
 """Forks and producers on a stream's page; there are links to all of them."""
+
+MAX_LOOKED_AT = 200
+"""Forks among which those are looked for that may be seen."""
 
 PRODUCERS_PER_PAGE = 100
 
@@ -74,7 +78,7 @@ class Looking(StreamPages):
         info = self.info(stream)
         page = None if info is None else self._message_page(request, info)
         may_append = state is State.OPEN and self.may(request, "change", stream)
-        forks = list(stream.forks.filter(path__isnull=False).order_by("-pk").only("path")[: MAX_LISTED + 1])
+        forks = self._visible_forks(request, stream)
         producers = list(stream.producers.order_by("producer_id")[: MAX_LISTED + 1])
         return self.render(
             request,
@@ -84,8 +88,9 @@ class Looking(StreamPages):
             original=stream,
             state=state,
             kind=Kind.of(stream.content_type),
+            source=self._visible_source(request, stream),
             own_bytes=stream.tail_position - (stream.fork_position or 0),
-            fork_offset=None if stream.fork_position is None else offsets.encode(stream.fork_position),
+            fork_offset=None if stream.fork_position is None else stream.offset_at(stream.fork_position),
             chunks=self._count_chunks(stream),
             max_counted=MAX_COUNTED,
             page=page,
@@ -101,6 +106,18 @@ class Looking(StreamPages):
             may_fork=state.is_alive and self.may(request, "add", stream),
             may_delete=state is not State.KEPT and self.may(request, "delete", stream),
         )
+
+    def _visible_forks(self, request: HttpRequest, stream: Stream) -> list[Stream]:
+        """Return the latest forks of a stream that a user may see: one more than are listed, if there are so many."""
+        found = self.get_queryset(request).filter(source=stream).order_by("-pk").defer("lineage")[:MAX_LOOKED_AT]
+        visible = (fork for fork in found if self.may(request, "view", fork))
+        return [*islice(visible, MAX_LISTED + 1)]
+
+    def _visible_source(self, request: HttpRequest, stream: Stream) -> Stream | None:
+        """Return what a stream was forked from, if a user may see that."""
+        if stream.source_id is None:
+            return None
+        return self.visible(request, [stream.source_id]).get(stream.source_id)
 
     def _count_chunks(self, stream: Stream) -> int:
         """Return how many chunks a stream has: MAX_COUNTED, if there are more."""
@@ -119,10 +136,10 @@ class Looking(StreamPages):
         given = request.GET
         found: list[Message] = []
         if given.get("from"):
-            found = self.messages_after(info, position(given["from"]))
+            found = self.messages_after(info, position(given["from"], info, self.alias))
         elif given.get("to"):
-            found = self.messages_before(info, position(given["to"]))
-        return message_page(info, found or self.messages_before(info, info.tail))
+            found = self.messages_before(info, position(given["to"], info, self.alias))
+        return message_page(info, found or self.messages_before(info, info.tail), self.alias)
 
     def messages_after(self, info: StreamInfo, start: int) -> list[Message]:
         """Return about a page of messages from a position on."""
@@ -139,7 +156,7 @@ class Looking(StreamPages):
         """Show one message, as much of it as a browser should be given."""
         info, message = self._message(request, stream)
         (whole,) = browsing.whole(info, [message], self.alias)
-        shown = show(whole, stream.content_type, ALONE)
+        shown = show(whole, lineage.around(info, self.alias, whole.start, whole.end), ALONE)
         return self.render(
             request, "message", str(stream), stream=stream, original=stream, message=shown, here=_("Message")
         )
@@ -161,11 +178,11 @@ class Looking(StreamPages):
 
     def _message(self, request: HttpRequest, stream: Stream) -> tuple[StreamInfo, Message]:
         info = self.info(stream)
-        start = position(request.GET.get("from", ""))
-        found = browsing.after(info, start, limit=1, count=1, using=self.alias) if info is not None else []
-        if info is None or not found:
-            raise Http404(_("There is no message at this offset."))
-        return info, found[0]
+        if info is not None:
+            start = position(request.GET.get("from", ""), info, self.alias)
+            for message in browsing.after(info, start, limit=1, count=1, using=self.alias):
+                return info, message
+        raise Http404(_("There is no message at this offset."))
 
     @of_stream("view")
     def producers_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
@@ -193,26 +210,25 @@ class Looking(StreamPages):
 _SUFFIXES = {Kind.JSON: "json", Kind.TEXT: "txt", Kind.BINARY: "bin"}
 
 
-def message_page(info: StreamInfo, found: Sequence[Message]) -> MessagePage:
+def message_page(info: StreamInfo, found: Sequence[Message], using: str) -> MessagePage:
     """Return messages as a page shows them."""
-    shown = [show(message, info.content_type, IN_LIST) for message in found]
+    if found:
+        info = lineage.around(info, using, found[0].start, found[-1].end)
+    shown = [show(message, info, IN_LIST) for message in found]
     start = found[0].start if found else info.first_position
     end = found[-1].end if found else info.tail
     return MessagePage(shown, start, end, info.tail, start <= info.first_position)
 
 
-def position(token: str) -> int:
-    """Return the position that an offset, or a plain number, stands for.
+def position(token: str, info: StreamInfo, using: str) -> int:
+    """Return the position in a stream that an offset, or a plain number, stands for.
 
     Raises:
-        Http404: it is neither.
+        Http404: it is neither, or an offset of another stream.
     """
     if token.isdecimal() and token.isascii() and len(token) <= 16:
         return int(token)
     try:
-        found = offsets.decode(token)
-    except InvalidOffset as error:
+        return lineage.locate(info, offsets.decode(token), using)[1]
+    except (InvalidOffset, OffsetGone) as error:
         raise Http404(str(error)) from error
-    if isinstance(found, offsets.Sentinel):
-        return 0 if found is offsets.Sentinel.START else offsets.BEYOND
-    return found

@@ -38,7 +38,6 @@ class StreamAdmin(Writing, Tail, Deletion):
 
     list_display = ("path", "state", "size", "chunks", "kind", "last_append", "expiry", "forked_from")
     list_filter = (StateFilter, KindFilter, ForkFilter, ExpiryFilter, ("appended_at", admin.DateFieldListFilter))
-    list_select_related = ("source",)
     search_fields = ("path",)
     search_help_text = gettext_lazy("The beginning of a path, such as chat/")
     show_full_result_count = False
@@ -80,7 +79,7 @@ class StreamAdmin(Writing, Tail, Deletion):
     def get_paginator(
         self, request: HttpRequest, queryset: QuerySet[Stream], per_page: int, *args: Any, **kwargs: Any
     ) -> changelist.BoundedPaginator:
-        return changelist.paginator(request, queryset, per_page)
+        return changelist.paginator(request, queryset, per_page, lambda stream: self.may(request, "view", stream))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Stream], search_term: str
@@ -100,10 +99,17 @@ class StreamAdmin(Writing, Tail, Deletion):
 
     @admin.action(permissions=["change"], description=gettext_lazy("Close selected streams"))
     def close_selected(self, request: HttpRequest, queryset: QuerySet[Stream]) -> HttpResponse | None:
-        """Close streams, after asking; those that are closed stay so."""
-        streams = [stream for stream in queryset if State.of(stream) is State.OPEN]
+        """Close those of some streams that a user may close, after asking; those that are closed stay so."""
+        chosen = list(queryset)
+        allowed = [stream for stream in chosen if self.may(request, "change", stream)]
+        if len(allowed) < len(chosen):
+            count = len(chosen) - len(allowed)
+            text = ngettext("You may not close %d of these streams.", "You may not close %d of these streams.", count)
+            self.message_user(request, text % count, messages.ERROR)
+        streams = [stream for stream in allowed if State.of(stream) is State.OPEN]
         if not streams:
-            self.message_user(request, _("None of these streams is open."), messages.WARNING)
+            if allowed:
+                self.message_user(request, _("None of these streams is open."), messages.WARNING)
             return None
         if request.POST.get("post"):
             count = self.close_streams(request, streams)
@@ -158,9 +164,10 @@ class StreamAdmin(Writing, Tail, Deletion):
     @admin.display(description=gettext_lazy("forked from"))
     def forked_from(self, stream: Stream) -> SafeString | None:
         """Return a link to a fork's source."""
-        if stream.source is None:
-            return None
-        return format_html('<a href="{}">{}</a>', self.url("change", stream.source_id), stream.source)
+        source: Stream | None = getattr(stream, "visible_source", None)  # the list has looked for it
+        if source is None:
+            return None if stream.source_id is None else format_html("<i>{}</i>", _("another stream"))
+        return format_html('<a href="{}">{}</a>', self.url("change", source.pk), source)
 
     @admin.display(description=gettext_lazy("last append"), ordering="appended_at")
     def last_append(self, stream: Stream) -> SafeString | None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import msgspec
 from django.utils.translation import gettext as _
 
-from ..protocol import offsets
 from ..protocol.segments import Message
+from ..store.info import StreamInfo
 from .states import Kind
 
 KIB = 1024
@@ -50,11 +50,8 @@ class ShownMessage:
     kind: Kind
     text: str
     is_cut: bool
-
-    @property
-    def offset(self) -> str:
-        """The offset after the message, as the protocol writes it."""
-        return offsets.encode(self.end)
+    offset: str
+    """The offset after the message, as the protocol writes it."""
 
     @property
     def note(self) -> str:
@@ -62,9 +59,9 @@ class ShownMessage:
         return _("Only its beginning is shown.") if self.is_cut else ""
 
 
-def show(message: Message, content_type: str, room: Room) -> ShownMessage:
-    """Return a message as it is shown where there is some room."""
-    kind = Kind.of(content_type)
+def show(message: Message, info: StreamInfo, room: Room) -> ShownMessage:
+    """Return a message of a stream as it is shown where there is some room."""
+    kind = Kind.of(info.content_type)
     data = message.data
     if kind is Kind.BINARY:
         text, is_cut = hexadecimal(data[: room.binary]), len(data) > room.binary
@@ -73,7 +70,7 @@ def show(message: Message, content_type: str, room: Room) -> ShownMessage:
         is_cut = len(laid_out if laid_out is not None else data) > room.text
         text = _decode((laid_out if laid_out is not None else data)[: room.text], is_cut=is_cut)
     size = len(data) if kind is Kind.JSON else message.end - message.start
-    return ShownMessage(message.start, message.end, size, kind, text, is_cut)
+    return ShownMessage(message.start, message.end, size, kind, text, is_cut, info.token(message.end))
 
 
 def _lay_out(data: bytes, room: int) -> bytes | None:

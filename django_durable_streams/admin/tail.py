@@ -17,7 +17,6 @@ from django.template.loader import render_to_string
 
 from ..engine import engine_for
 from ..models import Stream
-from ..protocol import offsets
 from ..protocol.errors import DurableStreamsError
 from ..server.atomic import never_atomic
 from ..server.live import LongPoll
@@ -27,7 +26,15 @@ from ..store.info import StreamInfo
 from .looking import PAGE_BYTES, Looking, message_page, position
 from .states import State
 
-NOTHING_NEW = 204
+
+class NothingNew(HttpResponse):
+    """Nothing has come to a stream: it still is as `info` says."""
+
+    status_code = 204
+
+    def __init__(self, info: StreamInfo) -> None:
+        super().__init__()
+        self.info = info
 
 
 class Tail(Looking):
@@ -42,8 +49,8 @@ class Tail(Looking):
         @never_atomic
         async def tail(request: HttpRequest, object_id: str) -> HttpResponse:
             response: HttpResponse = await look(request, object_id)
-            if response.status_code == NOTHING_NEW and isinstance(request, ASGIRequest):
-                await self._wait(int(object_id), position(request.GET.get("from", "")))
+            if isinstance(response, NothingNew) and isinstance(request, ASGIRequest):
+                await self._wait(response.info)
                 response = await look(request, object_id)
             return response
 
@@ -60,16 +67,18 @@ class Tail(Looking):
         if stream is None or info is None:
             raise Http404
         calls.renew(info, self.alias)  # who follows a stream is a reader like any other
-        start = position(request.GET.get("from", ""))
-        if start >= info.tail and not info.closed:
-            return HttpResponse(status=NOTHING_NEW)
+        start = position(request.GET.get("from", ""), info, self.alias)
+        if start > info.tail:
+            raise Http404  # the page shows what the database has lost
+        if start == info.tail and not info.closed:
+            return NothingNew(info)
         return JsonResponse(self._describe(request, stream, info, start))
 
     def _describe(self, request: HttpRequest, stream: Stream, info: StreamInfo, start: int) -> dict[str, Any]:
         # Who is far behind wants to see what happens now.
         is_far = info.tail - start > PAGE_BYTES
         found = self.messages_before(info, info.tail) if is_far else self.messages_after(info, start)
-        page = message_page(info, [message for message in found if message.start >= start])
+        page = message_page(info, [message for message in found if message.start >= start], self.alias)
         state = State.CLOSED if info.closed else State.OPEN
         context = {"page": page, "stream": stream, "opts": self.opts, "may_fork": self.may(request, "add", stream)}
         request.current_app = self.admin_site.name
@@ -82,15 +91,15 @@ class Tail(Looking):
             "closed": info.closed,
             "state": state.badge(),
             "size": filesizeformat(info.tail),
-            "offset": offsets.encode(info.tail),
+            "offset": info.token(info.tail),
         }
 
-    async def _wait(self, stream_id: int, start: int) -> None:
-        """Wait until a stream has something past a position, is closed, or has gone, or until time is up."""
+    async def _wait(self, info: StreamInfo) -> None:
+        """Wait until a stream has something more, is closed, or has gone, or until time is up."""
         release_thread()
         engine = engine_for()
         try:
-            view = await engine.follow(stream_id, start)
+            view = await engine.follow(info, info.tail)
             if view.segment is None and not view.closed:
                 await LongPoll(engine, view, lambda *_: False).wait()
         except DurableStreamsError:

@@ -13,7 +13,6 @@ from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext as _
 
 from ..models import Stream
-from ..protocol import offsets
 from ..protocol.errors import DurableStreamsError
 from ..store import calls
 from ..store.operations import Append, Appended
@@ -66,10 +65,11 @@ class Writing(Looking):
             try:
                 with transaction.atomic(using=self.alias):
                     fork = calls.create(form.operation(stream), self.alias)
-                    cut = offsets.encode(fork.fork_position or 0)
-                    where = {"source": stream.path, "fork": fork.path, "offset": cut}
-                    self.log_addition(request, fork, _("Forked from %(source)s at %(offset)s.") % where)
-                    self.log_change(request, stream, _("Forked at %(offset)s as %(fork)s.") % where)
+                    cut = fork.offset_at(fork.fork_position or 0)
+                    # By their numbers: who may see one of the two, and its history, may not see the other's path.
+                    where = {"source": stream.pk, "fork": fork.pk, "offset": cut}
+                    self.log_addition(request, fork, _("Forked from stream %(source)d at %(offset)s.") % where)
+                    self.log_change(request, stream, _("Forked at %(offset)s as stream %(fork)d.") % where)
             except DurableStreamsError as error:
                 form.refuse(error)
             else:
@@ -116,7 +116,7 @@ class Writing(Looking):
             operation = form.operation(stream)
             result = calls.apply(operation, self.alias)
             assert isinstance(result, Appended)
-            facts = {"size": filesizeformat(len(operation.data)), "offset": offsets.encode(result.tail)}
+            facts = {"size": filesizeformat(len(operation.data)), "offset": result.offset}
             text = _("Appended %(size)s and closed at %(offset)s.") if result.closed else _("Appended %(size)s.")
             self.log_change(request, stream, text % facts)
         return result
@@ -145,6 +145,8 @@ class Writing(Looking):
         closed = 0
         for stream in streams:
             try:
+                if not self.may(request, "change", stream):
+                    raise PermissionDenied
                 with transaction.atomic(using=self.alias):
                     closing = Append(stream.path, stream.content_type, b"", close=True, stream_id=stream.pk)
                     calls.apply(closing, self.alias)

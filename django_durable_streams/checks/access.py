@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -11,17 +12,19 @@ from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.http import is_same_domain
 from django.utils.module_loading import import_string
 
-from ..access.base import Action, Permission
+from ..access.addresses import networks
+from ..access.base import Action, Permission, is_for_everybody
 from ..access.making import make_permissions
-from ..access.models import AllowAll, ReadOnly
 from ..access.rest_framework import RestFramework
 from ..conf import config
 from .requiring import needs_settings
 from .urls import has_url_door
 
 _METHODS = [action.method for action in Action]
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @register(Tags.security)
@@ -44,15 +47,65 @@ def check_permission(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
     return [*found, *_users(permissions), *_caching(permissions)]
 
 
+@register(Tags.security)
+@needs_settings
+def check_cross_origin(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """E004: CORS_ALLOW_HEADERS has what is no header. W021: pages may read with a session, and not write."""
+    found: list[CheckMessage] = [
+        Error(f"CORS_ALLOW_HEADERS: {name!r} is not the name of a header.", id="durable_streams.E004")
+        for name in config().cors_allow_headers
+        if not _TOKEN.fullmatch(name)
+    ]
+    trusted = settings.CSRF_TRUSTED_ORIGINS
+    missing = [] if _opens() else [known for known in config().cors_origins if not _is_trusted(known, trusted)]
+    if missing:
+        found.append(
+            Warning(
+                f"Pages of {', '.join(missing)} may read streams with a session, and cannot change them.",
+                hint="Add the origins to CSRF_TRUSTED_ORIGINS, or silence this check if the pages only read, or bring "
+                "tokens.",
+                id="durable_streams.W021",
+            )
+        )
+    return found
+
+
+@register(Tags.security, deploy=True)
+@needs_settings
+def check_addresses(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """W022: behind a proxy, all clients are counted as one. W023: clients choose the address by which they count."""
+    proxies = config().trusted_proxies
+    if not proxies and config().rate_limits:
+        return [
+            Warning(
+                "RATE_LIMITS count those who are not logged in by address, and TRUSTED_PROXIES is empty: behind a "
+                "proxy they are all counted as one.",
+                hint="Have the proxy set X-Forwarded-For to the address of its client, and name the proxy in "
+                "TRUSTED_PROXIES. Silence this check if clients connect to this server directly.",
+                id="durable_streams.W022",
+            )
+        ]
+    try:
+        everybody = [str(known) for known in networks(proxies) if known.prefixlen == 0]
+    except ValueError:
+        return []  # E004
+    if not everybody:
+        return []
+    return [
+        Warning(
+            f"TRUSTED_PROXIES has {', '.join(everybody)}: whoever sends X-Forwarded-For is believed, and chooses the "
+            "address by which it is counted.",
+            hint="Name the proxies' own addresses or networks.",
+            id="durable_streams.W023",
+        )
+    ]
+
+
 @register(Tags.security, deploy=True)
 @needs_settings
 def check_open(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """W002: everybody may do everything."""
-    try:
-        is_open = any(type(permission) is AllowAll for permission in make_permissions(config().permission))
-    except ImproperlyConfigured:
-        return []
-    if not is_open:
+    if not _opens():
         return []
     return [
         Warning(
@@ -62,6 +115,26 @@ def check_open(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
             id="durable_streams.W002",
         )
     ]
+
+
+def _opens() -> bool:
+    """Whether everybody may do everything."""
+    try:
+        permissions = make_permissions(config().permission)
+    except ImproperlyConfigured:
+        return False
+    return any(all(is_for_everybody(known, action) for action in Action) for known in permissions)
+
+
+def _is_trusted(origin: str, trusted: Sequence[str]) -> bool:
+    """Whether Django's CSRF check takes an origin for one of ours, other than by the request's own host."""
+    if origin in trusted or origin == "*":  # * brings no session
+        return True
+    scheme, _, host = origin.partition("://")
+    return any(
+        known.startswith(f"{scheme}://*.") and is_same_domain(host, known.removeprefix(f"{scheme}://*"))
+        for known in trusted
+    )
 
 
 def _methods(permission: Permission) -> list[CheckMessage]:
@@ -136,13 +209,13 @@ def _is(path: str, wanted: str) -> bool:
 
 
 def _caching(permissions: list[Permission]) -> list[CheckMessage]:
-    """W005: what not everybody may read is left to shared caches."""
-    if config().cache_scope != "public" or any(isinstance(known, AllowAll | ReadOnly) for known in permissions):
+    """W005: what not everybody may read is not left to shared caches, whatever the setting says."""
+    if config().cache_scope != "public" or any(is_for_everybody(known, Action.READ) for known in permissions):
         return []
     return [
         Warning(
-            "CACHE_SCOPE is public, but not everybody may read: shared caches hand out what they keep to anybody.",
-            hint="Leave CACHE_SCOPE at 'private', or see to it that every cache asks here first.",
+            "CACHE_SCOPE is public, but not everybody may read: the setting does nothing, and every cache asks here.",
+            hint="Leave CACHE_SCOPE at 'private', or let everybody read.",
             id="durable_streams.W005",
         )
     ]

@@ -114,15 +114,18 @@ class Applier:
             return writing.apply_when_free(path, operations, self.line.using, lock_ms)
 
         if self._stopping or not self._pulse.answers:
-            return _away(len(operations()))
+            return self._away(len(operations()))
         with self.line:
             outcomes = self._try_twice(transact, lambda: len(operations()))
             if not isinstance(outcomes, Exception):
                 return outcomes
             if self._stopping:
-                return _away(len(operations()))
+                return self._away(len(operations()))
             if diagnose(outcomes) is Trouble.BUSY:
                 return [LOCKED]
+            refusal = self._pulse.adviser.refusal(outcomes)
+            if refusal is not None:
+                return [refusal] * len(operations())
             return self._apart(operations(), lock_ms)
 
     def run(self, work: Callable[[], T]) -> T:
@@ -143,10 +146,13 @@ class Applier:
     def _apply(self, operations: Sequence[Operation]) -> Sequence[object] | None:
         """Apply operations; return None, with nothing changed, where somebody holds all of the database."""
         if not self._pulse.answers:
-            return _away(len(operations))
+            return self._away(len(operations))
         with self.line:
             outcomes = self._try_twice(lambda: self._transact(operations), lambda: len(operations))
             if isinstance(outcomes, Exception):
+                refusal = self._pulse.adviser.refusal(outcomes)
+                if refusal is not None:
+                    return [refusal] * len(operations)
                 if diagnose(outcomes) is Trouble.BUSY and not self._has_row_locks:
                     return None
                 return self._apart(operations)
@@ -160,7 +166,7 @@ class Applier:
         outcomes = self._try(transact, count)
         if not isinstance(outcomes, Exception) or diagnose(outcomes) is not Trouble.AWAY:
             return outcomes
-        return self._try(transact, count) if self._reconnect() else _away(count())
+        return self._try(transact, count) if self._reconnect() else self._away(count())
 
     def _try(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Sequence[object] | Exception:
         """Do a transaction and return its outcomes, or the error where that changed nothing.
@@ -181,7 +187,7 @@ class Applier:
             self.line.close()
             return [ServiceUnavailable("The database did not confirm this. Try again.")] * count()
         except (Error, ValueError) as error:
-            if diagnose(error) is Trouble.AWAY:
+            if diagnose(error) in (Trouble.AWAY, Trouble.SETUP):  # another connection may lead to where it is right
                 self.line.close()
             return error
         if commits:
@@ -235,7 +241,7 @@ class Applier:
                 if isinstance(outcome, ServiceUnavailable):
                     lost += 1
                     if lost == MOST_LOST or not self._reconnect():
-                        return [*outcomes, *_away(len(operations) - len(outcomes))]
+                        return [*outcomes, *self._away(len(operations) - len(outcomes))]
             outcomes.append(outcome)
         return outcomes
 
@@ -247,6 +253,9 @@ class Applier:
         while isinstance(outcomes := self._try(transact, lambda: 1), IntegrityError) and tries < TRIES:
             tries += 1
         return _meaning(outcomes) if isinstance(outcomes, Exception) else outcomes[0]
+
+    def _away(self, count: int) -> list[object]:
+        return [self._pulse.refusal()] * count
 
     def _reconnect(self) -> bool:
         """Connect, if there is no connection; return whether there is one."""
@@ -265,13 +274,9 @@ def _meaning(error: Exception) -> Outcome:
     match diagnose(error):
         case Trouble.BUSY:
             return LOCKED
-        case Trouble.AWAY:
+        case Trouble.AWAY | Trouble.SETUP:
             logger.error("The database could not do this: %s", error)
             return ServiceUnavailable("The database could not do this. Try again.")
         case Trouble.REFUSED:
             logger.warning("The database does not take this: %s", error)
             return BadRequest("The request has something that cannot be stored.")
-
-
-def _away(count: int) -> list[object]:
-    return [ServiceUnavailable("The database does not answer. Try again.")] * count

@@ -6,12 +6,15 @@ from enum import Enum
 
 from django.db import DataError, Error, IntegrityError
 
+from .advice import advice_on
+
 
 class Trouble(Enum):
     """Kinds of failure."""
 
     AWAY = "the database does not answer, or cannot do anything now"
     BUSY = "somebody else holds what is needed; nothing was changed, and the same may succeed in a moment"
+    SETUP = "the database answers, and something has to be set right before it can do this"
     REFUSED = "the database does not take this"
 
 
@@ -35,4 +38,4 @@ def diagnose(error: BaseException | None) -> Trouble:
         return Trouble.BUSY
     if "database is locked" in str(error) or "database table is locked" in str(error):
         return Trouble.BUSY
-    return Trouble.AWAY
+    return Trouble.AWAY if advice_on(error) is None else Trouble.SETUP

@@ -7,6 +7,7 @@ import atexit
 import gc
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from threading import Lock
@@ -17,9 +18,8 @@ from django.db import connections, router
 
 from ..conf import config
 from ..models import Stream
-from ..protocol.errors import ServiceUnavailable
-from ..protocol.offsets import Sentinel
-from ..store import calls
+from ..protocol.offsets import Offset, Sentinel
+from ..store import calls, under_test
 from ..store.after_commit import follow_up
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
@@ -31,10 +31,12 @@ from .growth import GrowthLog
 from .housekeeping import Housekeeper
 from .hub import Hub
 from .lane import Receiver, call_in
+from .places import Places
 from .pulse import Pulse
 from .read_lane import Follow, Look, ReadLane, Survey, View
 from .receivers import ReceiverThread, hears_of_new_streams, send_signals
 from .renewals import Renewals
+from .setup import check_setup
 from .startup import check_threads
 from .wakeup import Wakeup, make_wakeup
 from .write_lane import WriteLane
@@ -46,6 +48,8 @@ Task = Operation | Look
 
 NO_WAKE_UP = "Readers of other processes find the news by themselves, within FALLBACK_INTERVAL: see WAKEUP."
 NO_SIGNALS = "Receivers of signals were not called."
+WARNING_SECONDS = 60.0
+"""Time between two warnings that the database has lost commits: it will be so of many streams at a time."""
 
 
 class Engine:
@@ -94,7 +98,9 @@ class Engine:
             self._housekeeper.crowded,
         )
         self._renewals = Renewals(lambda touch, receiver: self._writer(touch).put(touch, receiver))
+        self.places = Places()
         self._receivers = ReceiverThread()
+        self._next_warning = 0.0
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
     def post(self, task: Task, receiver: Receiver) -> None:
@@ -121,17 +127,17 @@ class Engine:
         # A stream always has the same lane, so that its requests keep their order.
         return lanes[0] if len(lanes) == 1 else lanes[crc32(operation.path.encode()) % len(lanes)]
 
-    def look(self, path: str, position: int | Sentinel | None = None) -> Awaitable[View]:
-        """See a stream as it is now and, where a position is given, the page from there.
+    def look(self, path: str, offset: Offset | Sentinel | None = None) -> Awaitable[View]:
+        """See a stream as it is now and, where an offset is given, the page from there.
 
         Raises:
-            StreamNotFound, StreamGone, ServiceUnavailable.
+            OffsetGone, StreamNotFound, StreamGone, ServiceUnavailable.
         """
-        return cast("Awaitable[View]", self._reader.submit(Look(path, position)))
+        return cast("Awaitable[View]", self._reader.submit(Look(path, offset)))
 
-    def follow(self, stream_id: int, position: int | None = None) -> Awaitable[View]:
-        """The same for a stream that is known already, by its id."""
-        return cast("Awaitable[View]", self._reader.submit(Follow(stream_id, position)))
+    def follow(self, info: StreamInfo, position: int) -> Awaitable[View]:
+        """The same for a position of a stream that is known already."""
+        return cast("Awaitable[View]", self._reader.submit(Follow(info.id, info.offset(position))))
 
     def survey(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
         """See which of some streams are still there, in one query."""
@@ -153,16 +159,6 @@ class Engine:
             if lasting:
                 hub.subscriber = self.wakeup.subscriber(hub)
         return hub
-
-    def check_room(self) -> None:
-        """See that there may be one more live reader.
-
-        Raises:
-            ServiceUnavailable: there are MAX_LIVE_READERS already (503, carries `Retry-After`).
-        """
-        limit = config().max_live_readers
-        if limit and sum(hub.readers for hub in list(self._hubs.values())) >= limit:
-            raise ServiceUnavailable("Too many live readers are here. Try again.", ((b"retry-after", b"5"),))
 
     def _committed(self, commits: list[Commit]) -> None:
         follow_up("Chunks are merged later.", self._count, commits)
@@ -193,6 +189,22 @@ class Engine:
             news = [commit for commit in commits if hub.watches(commit.stream_id)]
             if news:
                 call_in(hub.loop, hub.feed, news)
+
+    def check_setup(self) -> None:
+        """Log what has to be set right in the database before streams can be served from it. Asks the database."""
+        check_setup(self.using, self.pulse.adviser)
+
+    def went_back(self, info: StreamInfo) -> None:
+        """The database has less of a stream than it had: what was read of any may be lost. Safe to call anywhere."""
+        self.cache.clear()
+        now = time.monotonic()
+        if now >= self._next_warning:
+            self._next_warning = now + WARNING_SECONDS
+            logger.warning(
+                "The database has lost what it had committed to the stream %s, and maybe to others: a standby was "
+                "promoted without it, or a backup restored. Readers look again.",
+                info.path,
+            )
 
     def end_live_reads(self) -> None:
         """Let all who read live now end, and nobody who comes later. Safe to call from any thread."""
@@ -257,16 +269,21 @@ _also_to_stop: list[Callable[[], None]] = []
 
 
 def engine_for(using: str | None = None) -> Engine:
-    """Return this process's engine for a database: the one that the router has for streams, if none is named."""
+    """Return this process's engine for a database: the one that the router has for streams, if none is named.
+
+    Raises:
+        InvisibleTransaction: a TestCase is running whose transaction it could not see.
+    """
     global _default
     if using is None and _default is not None:
         return _default
     alias = using or router.db_for_write(Stream)
+    under_test.check_engine(alias)
     with _lock:
         engine = _engines.get(alias)
         if engine is None:
             engine = _engines[alias] = Engine(alias)
-        if using is None:
+        if using is None and not under_test.is_under_test():
             _default = engine
     return engine
 

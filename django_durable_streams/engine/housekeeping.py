@@ -1,39 +1,81 @@
-"""Work that nobody waits for: ending expired streams, deleting removed ones' rows, gathering and merging chunks."""
+"""Work that nobody waits for: ending expired streams, deleting removed ones' rows, gathering and merging chunks.
+
+Each kind of work is a duty (`duties`) and does a short step at a time. The thread gives the next turn to the duty that
+has been due for longest, so none waits longer than the others' steps take, however much one of them has to do; and one
+that fails waits by itself.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from threading import Event, Thread
-from typing import ParamSpec, TypeVar
 
 from django.db import Error
 
-from ..store import compaction, recent, removal
 from ..store.operations import Commit
 from ..store.turns import Turn
+from .duties import Duty, Expiry, Gathering, Merging, Place, Purging, Removal
 from .growth import GrowthLog
 from .pulse import Pulse
+from .setbacks import passes
 
 logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 INTERVAL = 2.0
-"""Seconds between rounds. Expired streams are invisible at once; this only gives their space back."""
+"""Seconds between looks at what there is to do. Expired streams are invisible at once; this only gives their space
+back."""
 
-PAUSE = 0.01
-"""Seconds between two deletions, so that appends come through."""
+SHORT_INTERVAL = 0.1
+"""The same while there is always something that says it."""
 
-REST = 30
-"""How many times as long as it merges this thread then rests: what people wait for, reads too, comes first."""
+PAUSE = 0.002
+"""Seconds between two steps of a duty at the least, so that appends come through."""
 
-BUSY_REST = 6
-"""The same for what busy processes leave to be gathered, which must not fall behind."""
+KEEP_SECONDS = 1.0
+"""A rest of so long gives the connection back: one for each process is too much for work that comes now and then."""
+
+MAX_DELAY = 60.0
+"""Seconds until a duty that has failed is tried again, at the most: twice as long each time."""
+
+
+class _Schedule:
+    """When a duty is due.
+
+    `due_at` is in monotonic seconds; `is_idle`: it had nothing to do the last time, so news may make it due sooner.
+    """
+
+    def __init__(self, duty: Duty) -> None:
+        self.duty = duty
+        self.due_at = time.monotonic()
+        self.is_idle = True
+        self._last = 0.0
+        self._failures = 0
+
+    def done(self, began: float, rest: float | None) -> None:
+        """Take note of a step."""
+        self._last = now = time.monotonic()
+        self._failures = 0
+        self.is_idle = rest is None
+        self.due_at = now + (INTERVAL if rest is None else max(rest * (now - began), PAUSE))
+
+    def hurry(self) -> None:
+        """There may be something to do."""
+        if self.is_idle:
+            self.due_at = min(self.due_at, max(time.monotonic(), self._last + SHORT_INTERVAL))
+
+    def postpone(self) -> None:
+        """Nothing could be tried."""
+        self.is_idle = False
+        self.due_at = time.monotonic() + INTERVAL
+
+    def failed(self) -> bool:
+        """Take note that a step has failed, and return whether it is the first."""
+        self._failures += 1
+        self.is_idle = False
+        self.due_at = time.monotonic() + min(INTERVAL * 2.0 ** min(self._failures - 1, 10), MAX_DELAY)
+        return self._failures == 1
 
 
 class Housekeeper:
@@ -57,109 +99,77 @@ class Housekeeper:
     ) -> None:
         self._pulse = pulse
         self._line = pulse.line()
-        self._using = self._line.using
-        self._publish = publish
-        self._turn = turn
         self._growth = growth
-        self._write = write or self._do
-        self._due = Event()
+        place = Place(self._line, turn, write)
+        duties = (
+            Expiry(place, publish),
+            Removal(place),
+            Gathering(place, growth),
+            Merging(place, growth),
+            Purging(place),
+        )
+        self._schedules = [_Schedule(duty) for duty in duties]
+        self._woken = Event()
         self._stopped = Event()
         self._thread = Thread(target=self._run, name="durable-streams-housekeeping", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
-        """Start a round soon."""
-        self._due.set()
+        """Look soon whether there is something to do."""
+        self._woken.set()
 
     def count(self, commits: list[Commit]) -> None:
         """Take note of commits: each is a chunk, and many chunks of a stream are to be merged."""
         if self._growth.count(commits):
-            self._due.set()
+            self._woken.set()
 
     def crowded(self, stream_ids: set[int]) -> None:
         """Take note of streams that a read has found to have many chunks."""
         self._growth.note(stream_ids)
-        self._due.set()
+        self._woken.set()
 
     def stop(self) -> None:
         """End the thread and wait for it."""
         self._stopped.set()
-        self._due.set()
+        self._woken.set()
         self._thread.join()
 
     def _run(self) -> None:
         try:
-            while True:
-                self._due.wait(INTERVAL)
-                self._due.clear()
-                if self._stopped.is_set():
-                    return
-                if self._pulse.answers:
-                    self._clean_up()
+            while self._wait():
+                self._give_turn(min(self._schedules, key=lambda schedule: schedule.due_at))
         finally:
             self._line.close()
 
-    def _clean_up(self) -> None:
-        try:
-            self._line.open()
-            self._round()
-        except Error as error:  # the database is away, or busy: the next round is soon
-            logger.debug("Cleaning up failed: %s", error)
-        except Exception:  # the thread must outlive every bug
-            logger.exception("Cleaning up failed.")
-        # A connection for each process is too much for work that comes every few seconds.
-        self._line.close()
-
-    def _round(self) -> None:
-        while commits := self._do(removal.expire, self._using):
-            self._publish(commits)
-        while self._do(removal.collect, self._using):
-            pass
-        self._gather()
-        self._compact()
-        while self._do(removal.purge, self._using) and not self._stopped.wait(PAUSE):
-            pass
-
-    def _gather(self) -> None:
-        while (due := self._due_block()) is not None:
-            if not self._gather_block(due):
-                return
-
-    def _gather_block(self, due: recent.Due) -> bool:
-        """Gather a block, and return whether to go on: not if somebody else is at it too, or at the end."""
-        portions = recent.portions(self._using, due.block)
+    def _wait(self) -> bool:
+        """Wait until a duty is due, and return whether this is not the end."""
         while not self._stopped.is_set():
-            with self._resting(BUSY_REST if due.is_urgent else REST):
-                with self._line:
-                    portion = next(portions, None)
-                if portion is None:
-                    return True
-                if not self._write(partial(recent.gather, self._using, portion)):
-                    return False
-                self._growth.gathered(portion.stream_ids)
+            if self._woken.is_set():
+                self._woken.clear()
+                for schedule in self._schedules:
+                    schedule.hurry()
+            rest = min(schedule.due_at for schedule in self._schedules) - time.monotonic()
+            if rest <= 0:
+                return True
+            if rest > KEEP_SECONDS:
+                self._line.close()
+            self._woken.wait(rest)
         return False
 
-    def _due_block(self) -> recent.Due | None:
-        with self._line:
-            return recent.due(self._using)
-
-    def _compact(self) -> None:
-        for spans in compaction.portions(self._using, self._growth.take_crowded()):
-            if self._stopped.is_set():
-                return
-            with self._resting(REST):
-                with self._line:
-                    mergers = compaction.read(self._using, spans)
-                self._write(partial(compaction.merge, self._using, mergers))
-            self._gather()  # meanwhile there may be more
-
-    def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._turn.taken(), self._line:
-            return work(*args, **kwargs)
-
-    @contextmanager
-    def _resting(self, times: float) -> Iterator[None]:
-        """Rest after something, so many times as long as it has taken, unless this is the end."""
+    def _give_turn(self, schedule: _Schedule) -> None:
+        if not self._pulse.answers:
+            schedule.postpone()
+            return
         began = time.monotonic()
-        yield
-        self._stopped.wait(times * (time.monotonic() - began))
+        try:
+            self._line.open()
+            rest = schedule.duty.step()
+        except Exception as error:  # the thread must outlive every bug
+            self._line.close()
+            if isinstance(error, Error) and passes(error):
+                logger.debug("Housekeeping could not go on: %s", error)
+                schedule.postpone()
+            elif schedule.failed():
+                logger.exception("Housekeeping could not %s any stream. All else goes on.", schedule.duty.name)
+        else:
+            schedule.done(began, rest)

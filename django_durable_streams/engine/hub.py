@@ -11,16 +11,17 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .. import clock
 from ..conf import config
 from ..protocol import content, sse, text
-from ..protocol.errors import DurableStreamsError
+from ..protocol.errors import DurableStreamsError, OffsetGone
 from ..protocol.segments import Segment
 from ..store.info import StreamInfo
 from ..store.operations import Commit
+from .polling import PollSchedule
 from .read_lane import View
 from .servers import RunningServer
 from .shutdown import add_reader, remove_reader
@@ -37,6 +38,12 @@ RING_BYTES = 256 * 1024
 
 STRIDE = 1000
 """Listeners that are told in one turn of the event loop."""
+
+MAX_LOOKED_AT = 1000
+"""Streams that one query looks at."""
+
+NEWS_SECONDS = 0.1
+"""How long news may take from the commit to here."""
 
 LINGER_SECONDS = 3.0
 """How long a stream stays watched after its last reader: long-polls come back at once."""
@@ -76,12 +83,17 @@ class Watch:
         self.tail = info.tail
         self.closed = info.closed
         self.removed = False
+        """There will be no more news here: the stream is gone, or what was believed of it is not so. Look once more."""
+        self.moved_at = time.monotonic()
+        """When it was last learned that the stream goes further or is closed."""
         self.listeners: set[Listener] = set()
         self.told: dict[Any, Any] = {}
         """What listeners that are told of the same news have in common. Empty again once all are told."""
         self.afterwards: list[Callable[[], object]] = []
         """What is left to do for listeners that were told, once all are: those who wait come before it."""
         self.ready: asyncio.Future[None] | None = None
+        self.is_catching_up = False
+        self.is_behind = False
         self.idle_since: float | None = None
         self._frames: dict[tuple[int, int, bytes], Frame] = {}
         self._ring: deque[Segment] = deque()
@@ -107,6 +119,7 @@ class Watch:
             self.tail = tail
         elif not (closed and not self.closed) and not removed:
             return
+        self.moved_at = time.monotonic()
         self.closed = self.closed or closed
         self.removed = self.removed or removed
         self._frames.clear()
@@ -114,6 +127,28 @@ class Watch:
         self._views.clear()
         self.told.clear()
         self._notify(list(self.listeners))
+
+    def is_ahead_of(self, info: StreamInfo, seen_at: float) -> bool:
+        """Whether more is believed here than a look at the database has shown that began at a (monotonic) time.
+
+        What was known before it began had been committed by then. So the database has lost it since.
+        """
+        if info.generation != self.info.generation:
+            return True
+        return self.moved_at < seen_at and (info.tail < self.tail or (self.closed and not info.closed))
+
+    def agrees(self, start: int, segment: Segment | None, tail: int, *, closed: bool) -> bool | None:
+        """Whether a commit goes with what is believed here; None where that cannot be told from what is at hand."""
+        if start >= self.tail:
+            return True  # it is new
+        if tail > self.tail or (closed and tail < self.tail):
+            return False  # a commit is seen whole or not at all, and nothing comes after a close
+        if segment is None:
+            return True if start == tail else None
+        for known in reversed(self._ring):
+            if known.start <= start and tail <= known.end:
+                return known.data[start - known.start : tail - known.start] == segment.data
+        return None
 
     def _notify(self, listeners: list[Listener]) -> None:
         """Tell listeners, some at a time: a loop may hold back what was written until its turn is over."""
@@ -176,8 +211,8 @@ class Watch:
             event, rest = segment.data_event(kind, held, final=self.closed)
             is_cut = text.is_cut(segment.data) and content.holds_text(kind)
             if event:
-                end = segment.end - len(rest)
-                event += sse.control_event(end, cursor=cursor, up_to_date=True, closed=self.closed)
+                offset = self.info.token(segment.end - len(rest))
+                event += sse.control_event(offset, cursor=cursor, up_to_date=True, closed=self.closed)
             known = self._frames[position, cursor, held] = Frame(event, segment.end, rest, self.closed, is_cut)
         return known
 
@@ -186,12 +221,12 @@ class Hub:
     """All watches of one event loop."""
 
     def __init__(self, engine: Engine) -> None:
-        self.readers = 0
         self.subscriber: Subscriber | None = None
         self.loop = asyncio.get_running_loop()
         self.timeouts = Timeouts(self.loop)
         self._engine = engine
         self._watches: dict[int, Watch] = {}
+        self._polls = PollSchedule()
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -199,20 +234,25 @@ class Hub:
         """Whether a stream is waited on here. Safe to ask from any thread."""
         return stream_id in self._watches
 
-    async def join(self, info: StreamInfo, listener: Listener, servers: Iterable[RunningServer] = ()) -> Watch:
+    async def join(
+        self, info: StreamInfo, listener: Listener, servers: Sequence[RunningServer] = (), *, seen_at: float = 0.0
+    ) -> Watch:
         """Register a listener on a stream; when this returns, the watch is at least as new as the call.
 
         Args:
             servers: which servers it depends on, beyond those of the event loop. It is stopped when one of them ends.
+            seen_at: when the look at the database began that has shown `info`, in monotonic seconds.
         """
         watch = self._watches.get(info.id)
+        if watch is not None and (watch.removed or watch.is_ahead_of(info, seen_at)):
+            self._take_back(watch)
+            watch = None
         if watch is None:
             watch = self._watches[info.id] = Watch(info)
             watch.ready = asyncio.ensure_future(self._start(watch))
             if self._ticker is None or self._ticker.done():
                 self._ticker = self.loop.create_task(self._tick())
         watch.listeners.add(listener)
-        self.readers += 1
         add_reader(listener, servers)
         watch.idle_since = None
         if watch.ready is not None:
@@ -227,7 +267,6 @@ class Hub:
         """Take a listener away."""
         if listener in watch.listeners:
             watch.listeners.remove(listener)
-            self.readers -= 1
             remove_reader(self.loop, listener)
         if not watch.listeners:
             watch.idle_since = time.monotonic()
@@ -238,7 +277,8 @@ class Hub:
             watch = self._watches.get(commit.stream_id)
             if watch is not None:
                 segment = Segment(commit.start, commit.data(), commit.ends) if commit.appends else None
-                watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
+                if commit.removed or self._check(watch, commit.start, segment, commit.tail, closed=commit.closed):
+                    watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
 
     def receive(self, stream_id: int, news: News) -> None:
         """Take in what another process, or this one, has committed."""
@@ -246,14 +286,64 @@ class Hub:
         if watch is None:
             return
         segment = Segment(news.start, news.data, news.ends) if news.data else None
-        if segment is None and news.tail > watch.tail:
-            self._spawn(self._catch_up(watch))  # too much to come along: one read for all who wait
-        else:
-            watch.feed(news.start, segment, news.tail, closed=news.closed, removed=news.removed)
+        if news.generation == watch.info.generation and not news.removed:
+            if news.start == watch.tail and (segment is not None or news.start == news.tail):
+                watch.feed(news.start, segment, news.tail, closed=news.closed)
+                return
+            if news.tail <= watch.tail and watch.closed >= news.closed:
+                self._check(watch, news.start, segment, news.tail, closed=news.closed)
+                return
+        # What does not join on to what the database has said is only a reason to ask it: once for all who wait.
+        self._catch_up_soon(watch)
+
+    def _check(self, watch: Watch, start: int, segment: Segment | None, tail: int, *, closed: bool) -> bool:
+        """Return whether a commit goes with what is believed of its stream. If not, that is taken back."""
+        agrees = watch.agrees(start, segment, tail, closed=closed)
+        if agrees is False:
+            self._take_back(watch)
+        elif agrees is None:
+            self._catch_up_soon(watch)  # it comes late, or the log has gone back
+        return agrees is not False
+
+    def _take_back(self, watch: Watch) -> None:
+        """End a watch that believes in what the database does not have, or not any more.
+
+        That happens where a standby without the last commits is promoted, or a backup restored. Whoever waits looks
+        once more, and is told if that has met the offset it is at. What comes next begins with what is there.
+        """
+        stream_id = watch.info.id
+        if self._watches.get(stream_id) is watch:
+            del self._watches[stream_id]
+            if self.subscriber is not None:
+                self.subscriber.unsubscribe(stream_id)
+        if not watch.removed:
+            self._engine.went_back(watch.info)
+            watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
+
+    async def fetch(self, watch: Watch, position: int) -> View:
+        """Return what lies past a position, for a reader for whom the watch has not got it at hand.
+
+        Raises:
+            OffsetGone: the database has lost what was before the position.
+            StreamNotFound, StreamGone, ServiceUnavailable.
+        """
+        began = time.monotonic()
+        try:
+            view = await self._engine.follow(watch.info, position)
+        except OffsetGone:
+            self._take_back(watch)
+            raise
+        if watch.is_ahead_of(view.info, began):
+            self._take_back(watch)
+        return view
 
     def look_again(self) -> None:
         """Look at all watched streams: news may have been lost."""
-        self._spawn(self._survey())
+        self._spawn(self._survey(list(self._watches)))
+
+    def _hears(self) -> bool:
+        """Whether news of other processes should arrive by themselves."""
+        return self.subscriber is not None and self.subscriber.hears
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(self._quietly(work))
@@ -282,9 +372,26 @@ class Hub:
         await self._catch_up(watch)
         watch.ready = None
 
+    def _catch_up_soon(self, watch: Watch) -> None:
+        """Look at a stream, or once more after the look that is under way: however many news there are, one waits."""
+        watch.is_behind = True
+        if not watch.is_catching_up:
+            watch.is_catching_up = True
+            self._spawn(self._catch_up_while_behind(watch))
+
+    async def _catch_up_while_behind(self, watch: Watch) -> None:
+        try:
+            while watch.is_behind:
+                watch.is_behind = False
+                await self._catch_up(watch)
+        finally:
+            watch.is_catching_up = False
+
     async def _catch_up(self, watch: Watch) -> None:
         try:
-            view = await self._engine.follow(watch.info.id, watch.tail)
+            view = await self.fetch(watch, watch.tail)
+        except OffsetGone:
+            return
         except DurableStreamsError as error:
             if error.status < 500:
                 watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
@@ -301,33 +408,59 @@ class Hub:
     async def _tick(self) -> None:
         """Look at all watched streams now and then, for as long as there are any."""
         while self._watches:
-            await asyncio.sleep(config().fallback_interval)
-            await self._quietly(self._survey())
+            interval = config().fallback_interval
+            await asyncio.sleep(interval)
+            watched = {stream_id: watch.info for stream_id, watch in self._watches.items()}
+            due = self._polls.due(watched, time.monotonic(), interval, hears=self._hears())
+            await self._quietly(self._survey(due))
             now = time.monotonic()
             for stream_id, watch in list(self._watches.items()):
                 for listener in list(watch.listeners):
-                    listener.tick(now)
+                    try:
+                        listener.tick(now)
+                    except Exception:  # one must not stop the time of all others
+                        logger.exception("A reader could not be told that time passes.")
                 if watch.idle_since is not None and (now - watch.idle_since > LINGER_SECONDS or watch.removed):
                     del self._watches[stream_id]
                     if self.subscriber is not None:
                         self.subscriber.unsubscribe(stream_id)
 
-    async def _survey(self) -> None:
+    async def _survey(self, stream_ids: Sequence[int]) -> None:
+        """Look at some watched streams, a part at a time: others read meanwhile."""
+        for first in range(0, len(stream_ids), MAX_LOOKED_AT):
+            await self._look_at(stream_ids[first : first + MAX_LOOKED_AT])
+
+    async def _look_at(self, stream_ids: Sequence[int]) -> None:
         # Those of now: one that comes while the look is under way is not in it, and yet is there.
-        watches = list(self._watches.values())
+        watches = [self._watches[stream_id] for stream_id in stream_ids if stream_id in self._watches]
+        began = time.monotonic()
         infos = await self._engine.survey(tuple(watch.info.id for watch in watches))
-        todo: list[Coroutine[Any, Any, None]] = []
+        behind: list[tuple[Watch, StreamInfo]] = []
         for watch in watches:
             info = infos.get(watch.info.id)
             if info is None:
                 watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
                 continue
-            if info.tail > watch.tail or info.closed != watch.closed:
-                todo.append(self._catch_up(watch))
+            if watch.is_ahead_of(info, began):
+                self._take_back(watch)
+                continue
+            self._polls.seen(info)
+            if _is_behind(watch, info):
+                behind.append((watch, info))
             if watch.listeners and _is_running_out(info):
                 self._engine.renew(info)
+        if behind and self._hears():
+            await asyncio.sleep(NEWS_SECONDS)  # of what was committed just now, news are on their way
+            behind = [(watch, info) for watch, info in behind if _is_behind(watch, info)]
+            if behind:
+                self._polls.missed(time.monotonic())
         # All at once, so that the lanes do them in one go.
-        await asyncio.gather(*todo)
+        await asyncio.gather(*(self._catch_up(watch) for watch, _ in behind))
+
+
+def _is_behind(watch: Watch, info: StreamInfo) -> bool:
+    """Whether a stream goes further, or is closed, than is known where it is watched."""
+    return info.tail > watch.tail or (info.closed and not watch.closed)
 
 
 def _is_running_out(info: StreamInfo) -> bool:

@@ -77,7 +77,8 @@ class Line:
         if connection is not self._wrapper:
             connection = self._stand_in(connection)
         try:
-            self._connect()
+            with connection.wrap_database_errors:
+                self._connect()
             _begin_nothing(connection)
         except Error:
             raise

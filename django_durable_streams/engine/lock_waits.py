@@ -86,9 +86,15 @@ class LockWaitQueue:
         with self._changed:
             for one in waiting:
                 self._waiting.setdefault(one.operation.path, []).append(one)
-            while len(self._threads) < min(len(self._waiting), KEEPERS + 1):
-                self._start_thread()
+            try:
+                while len(self._threads) < min(len(self._waiting), KEEPERS + 1):
+                    self._start_thread()
+            except RuntimeError:
+                logger.exception("A thread that waits for locked streams cannot start.")
             self._changed.notify_all()
+        if not self._threads:
+            for path in list(self._waiting):
+                self._refuse(path)
 
     def stop(self) -> None:
         """End the threads, and refuse what still waits."""
@@ -106,9 +112,9 @@ class LockWaitQueue:
         applier = self._make_applier()
         run = self._keep_places if len(self._threads) < KEEPERS else self._poll
         thread = Thread(target=run, args=(applier,), name=self._name, daemon=True)
+        thread.start()
         self._appliers.append(applier)
         self._threads.append(thread)
-        thread.start()
 
     def _keep_places(self, applier: Applier) -> None:
         """Attend to one stream after the other."""

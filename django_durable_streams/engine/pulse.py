@@ -12,6 +12,8 @@ from threading import Event, Thread
 
 from django.db import Error, connections
 
+from ..protocol.errors import ServiceUnavailable
+from .advice import Adviser
 from .line import Line
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ class Pulse:
     def __init__(self, using: str) -> None:
         self.answers = True
         """Whether the database answers, as far as is known."""
+        self.adviser = Adviser(using)
+        self._refusal: ServiceUnavailable | None = None
         self._using = using
         self._lines: list[Line] = []
         self._vouched: dict[Line, float] = {}
@@ -54,12 +58,17 @@ class Pulse:
         self._lines.append(line)
         return line
 
-    def suspect(self, error: object) -> None:
+    def suspect(self, error: Exception) -> None:
         """Somebody could not connect: see soon whether anybody can. Safe to call from any thread."""
-        if self._thread is None:
+        self._refusal = self.adviser.refusal(error)
+        if self._thread is None and self._refusal is None:
             logger.error("The database cannot be opened: %s", error)
         self._suspicion = error
         self._due.set()
+
+    def refusal(self) -> ServiceUnavailable:
+        """Return what to answer while the database does not, or cannot be opened."""
+        return self._refusal or ServiceUnavailable("The database does not answer. Try again.")
 
     def stop(self) -> None:
         """End the thread."""
@@ -86,14 +95,17 @@ class Pulse:
         if probe.answered:
             now = time.monotonic()
             self._vouched = dict.fromkeys(stuck, now)
+            self._refusal = None
             if not self.answers:
                 logger.warning("The database answers again.")
                 self.answers = True
             return
+        self._refusal = self.adviser.refusal(probe.error)
         if self.answers:
             self.answers = False
-            reason = probe.error or suspicion or f"it said nothing for {PATIENCE + PROBE_SECONDS:.2f} s"
-            logger.error("The database does not answer. Until it does, requests get 503. (%s)", reason)
+            if self._refusal is None:
+                reason = probe.error or suspicion or f"it said nothing for {PATIENCE + PROBE_SECONDS:.2f} s"
+                logger.error("The database does not answer. Until it does, requests get 503. (%s)", reason)
         if not probe.done.is_set():
             # Silence: nobody gets anything any more. One who is refused has heard of it already.
             for line in self._lines:

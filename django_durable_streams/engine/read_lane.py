@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.db import Error
 
-from ..protocol.errors import DurableStreamsError, ServiceUnavailable, StreamGone, StreamNotFound
-from ..protocol.offsets import Sentinel
+from ..protocol import text
+from ..protocol.errors import DurableStreamsError, OffsetGone, StreamGone, StreamNotFound
+from ..protocol.offsets import Offset, Sentinel
 from ..protocol.segments import Segment
-from ..store import reading
+from ..store import lineage, reading
 from ..store.cache import SegmentCache
 from ..store.info import StreamInfo
 from ..store.reading import PageRequest
@@ -30,18 +32,21 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Look:
-    """See what a stream is like now. With `position`, also fetch a page from there."""
+    """See what a stream is like now. With `offset`, also fetch a page from there."""
 
     path: str
-    position: int | Sentinel | None = None
+    offset: Offset | Sentinel | None = None
 
 
 @dataclass(slots=True)
 class Follow:
-    """Fetch the page of a stream that is already known, by its id: for readers that stay with it."""
+    """Fetch a page of a stream that is already known, by its id: for readers that stay with it.
+
+    They have been at `offset`. Where that is none of the stream's any more, the database has lost something.
+    """
 
     stream_id: int
-    position: int | None = None
+    offset: Offset
 
 
 @dataclass(slots=True)
@@ -65,6 +70,8 @@ class View:
     closed: bool
     answers: dict[Any, Any] | None = None
     """What a door has made of the view for all who share it."""
+    seen_at: float = 0.0
+    """When the look at the database began, in monotonic seconds."""
 
     @property
     def end(self) -> int:
@@ -115,7 +122,7 @@ class ReadLane(Lane[Task]):
                 # The second time because it may only have been the connection.
                 if (views := self._try(tasks)) is not None or (views := self._try(tasks)) is not None:
                     return views
-        return [ServiceUnavailable("The database does not answer. Try again.")] * len(tasks)
+        return [self._pulse.refusal()] * len(tasks)
 
     def _try(self, tasks: Sequence[Task]) -> Sequence[object] | None:
         if not self._pulse.answers:
@@ -128,14 +135,18 @@ class ReadLane(Lane[Task]):
         try:
             return self._look(tasks)
         except Error as error:
+            self._line.close()
+            refusal = self._pulse.adviser.refusal(error)
+            if refusal is not None:
+                return [refusal] * len(tasks)
             if is_new:
                 logger.error("A look at the database failed: %s", error)
-            self._line.close()
             # It may come back without the last that it had, after a crash or on another machine.
             self._cache.clear()
             return None
 
     def _look(self, tasks: Sequence[Task]) -> Sequence[object]:
+        began = time.monotonic()
         paths = [task.path for task in tasks if type(task) is Look]
         ids = {task.stream_id for task in tasks if type(task) is Follow}
         for task in tasks:
@@ -148,9 +159,13 @@ class ReadLane(Lane[Task]):
         for task in tasks:
             if isinstance(task, Survey) or (key := _key(task)) in views:
                 continue
-            views[key] = _view(
-                by_path[task.path] if isinstance(task, Look) else by_id.get(task.stream_id), task.position
-            )
+            if isinstance(task, Look):
+                view = self._view(by_path[task.path], task.offset)
+            else:
+                view = self._view(by_id.get(task.stream_id), task.offset, is_known=True)
+            if isinstance(view, View):
+                view.seen_at = began
+            views[key] = view
         self._fetch_pages(views)
         return [
             {stream_id: by_id[stream_id] for stream_id in task.stream_ids if stream_id in by_id}
@@ -178,26 +193,35 @@ class ReadLane(Lane[Task]):
             view.segment = segments[view.info.id, view.position]
             if view.segment is None:  # its rows went between the two queries
                 views[key] = StreamNotFound("The stream was deleted.")
+            else:
+                view.info = lineage.around(view.info, self._using, view.end - text.MAX_HELD, view.end)
+
+    def _view(
+        self, info: StreamInfo | DurableStreamsError | None, offset: Offset | Sentinel | None, *, is_known: bool = False
+    ) -> View | DurableStreamsError:
+        """Place an offset in a stream. `is_known`: the reader has been there."""
+        if info is None:
+            return StreamNotFound("The stream was deleted or has expired.")
+        if isinstance(info, DurableStreamsError):
+            return info
+        if offset is None:
+            return View(info, info.tail, None, info.tail, info.closed)
+        if is_known and isinstance(offset, Offset) and offset.position <= (info.fork_position or 0):
+            position = offset.position  # what a fork began with never goes
+        else:
+            try:
+                info, position = lineage.locate(info, offset, self._using)
+            except OffsetGone as error:
+                return error
+            if is_known and info.offset(position) != offset:
+                return OffsetGone("The stream has lost its last data. Read from -1.")
+        if position < info.first_position:
+            return StreamGone("The data at this offset is not retained any more. Read from -1.")
+        return View(info, position, None, info.tail, info.closed)
 
 
-Key = tuple[str | int, int | Sentinel | None]
+Key = tuple[str | int, Offset | Sentinel | None]
 
 
 def _key(task: Look | Follow) -> Key:
-    return (task.path if isinstance(task, Look) else task.stream_id), task.position
-
-
-def _view(info: StreamInfo | DurableStreamsError | None, position: int | Sentinel | None) -> View | DurableStreamsError:
-    """Place a position in a stream. One past the tail is the tail: nothing that it stands for exists."""
-    if info is None:
-        return StreamNotFound("The stream was deleted or has expired.")
-    if isinstance(info, DurableStreamsError):
-        return info
-    if position is None or position is Sentinel.NOW:
-        return View(info, info.tail, None, info.tail, info.closed)
-    if position is Sentinel.START:
-        return View(info, info.first_position, None, info.tail, info.closed)
-    assert isinstance(position, int)
-    if position < info.first_position:
-        return StreamGone("The data at this offset is not retained any more. Read from -1.")
-    return View(info, min(position, info.tail), None, info.tail, info.closed)
+    return (task.path if isinstance(task, Look) else task.stream_id), task.offset

@@ -12,7 +12,6 @@ from django.db import close_old_connections, connections
 from django.dispatch import Signal
 
 from ..models import Stream
-from ..protocol import offsets
 from ..signals import stream_appended, stream_closed, stream_created, stream_deleted, stream_expired
 from ..store.operations import Commit
 
@@ -68,7 +67,7 @@ def _events(commits: list[Commit], using: str) -> Iterator[Event]:
         if commit.created:
             yield stream_created, arguments
         if commit.tail > commit.start:
-            between = {"offset": offsets.encode(commit.start), "next_offset": offsets.encode(commit.tail)}
+            between = {"offset": commit.offset, "next_offset": commit.next_offset}
             yield stream_appended, {**arguments, **between}
         if commit.closes:
             yield stream_closed, arguments

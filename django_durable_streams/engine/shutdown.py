@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
@@ -40,35 +40,38 @@ class LiveReader(Protocol):
 class ShutdownMonitor:
     """Stops the live readers of one event loop when a server that runs there ends, or at a signal.
 
-    There is one while there are readers. It takes no thread and no task.
+    There is one while there are readers, or soon after. It takes no thread and no task.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._readers: set[LiveReader] = set()
+        # Each with the servers that it depends on beyond those of the event loop.
+        self._readers: dict[LiveReader, Sequence[RunningServer]] = {}
         self._servers = servers_of_loop(loop)
         self._holds_signals = hold_signals()
         self._is_stopping = False
         self._timer = loop.call_later(POLL_SECONDS, self._look)
 
-    def add(self, reader: LiveReader, servers: Iterable[RunningServer]) -> None:
-        """Take in a reader, and stop it at once if the server is ending already."""
-        self._servers += servers
-        self._readers.add(reader)
-        if self._is_ending():
-            reader.stop()
+    def add(self, reader: LiveReader, servers: Sequence[RunningServer]) -> None:
+        """Take in a reader."""
+        self._readers[reader] = servers
 
-    def remove(self, reader: LiveReader) -> bool:
-        """Let a reader go. False: it was the last, and this is closed."""
-        self._readers.discard(reader)
-        if self._readers:
-            return True
-        self.close()
-        return False
+    def remove(self, reader: LiveReader) -> None:
+        """Let a reader go. Without any, this closes at once or, in a server's loop, where others may come, soon."""
+        self._readers.pop(reader, None)
+        if not self._readers and not self._servers:
+            self.close()
+
+    @property
+    def has_readers(self) -> bool:
+        """Whether anybody reads."""
+        return bool(self._readers)
 
     def close(self) -> None:
-        """Give back the timer and the signals."""
+        """Give back the timer and the signals, and be forgotten."""
         self._timer.cancel()
+        if _monitors.get(self._loop) is self:
+            del _monitors[self._loop]
         if self._holds_signals:
             self._holds_signals = False
             release_signals()
@@ -77,10 +80,7 @@ class ShutdownMonitor:
         """Stop all who read now. For the event loop's thread."""
         self._is_stopping = False
         for reader in list(self._readers):
-            try:
-                reader.stop()
-            except Exception:  # one must not block the others
-                logger.exception("A live reader could not be stopped.")
+            _stop(reader)
 
     def stop_readers_soon(self) -> None:
         """The same from any thread and from a signal handler; as often as one likes."""
@@ -99,21 +99,31 @@ class ShutdownMonitor:
         self.stop_readers_soon()
 
     def _look(self) -> None:
+        if not self._readers:
+            self.close()
+            return
         self._timer = self._loop.call_later(POLL_SECONDS, self._look)
-        if self._is_ending():
-            self.stop_readers()
+        if any(server.is_over() for server in self._servers):
+            self._servers = servers_of_loop(self._loop)
+        is_ending = any(server.is_ending() for server in self._servers)
+        for reader, servers in list(self._readers.items()):
+            if is_ending or any(server.is_ending() for server in servers):
+                _stop(reader)
 
-    def _is_ending(self) -> bool:
-        self._servers = [server for server in self._servers if not server.is_over()]
-        return any(server.is_ending() for server in self._servers)
+
+def _stop(reader: LiveReader) -> None:
+    try:
+        reader.stop()
+    except Exception:  # one must not block the others
+        logger.exception("A live reader could not be stopped.")
 
 
 _monitors: dict[asyncio.AbstractEventLoop, ShutdownMonitor] = {}
-"""The monitors that have readers."""
+"""The monitors that have readers, or had some a moment ago."""
 
 
-def add_reader(reader: LiveReader, servers: Iterable[RunningServer] = ()) -> None:
-    """Take in a live reader of the running event loop, and stop it at once if its server is ending already.
+def add_reader(reader: LiveReader, servers: Sequence[RunningServer] = ()) -> None:
+    """Take in a live reader of the running event loop. If its server is ending already, it is stopped soon.
 
     Args:
         servers: which servers the reader depends on, beyond those that run in the event loop.
@@ -122,7 +132,7 @@ def add_reader(reader: LiveReader, servers: Iterable[RunningServer] = ()) -> Non
     monitor = _monitors.get(loop)
     if monitor is None:
         for ended in [known for known in list(_monitors) if known.is_closed()]:
-            _monitors.pop(ended).close()  # its readers were abandoned with it
+            _monitors[ended].close()  # its readers were abandoned with it
         monitor = _monitors[loop] = ShutdownMonitor(loop)
     monitor.add(reader, servers)
 
@@ -130,8 +140,8 @@ def add_reader(reader: LiveReader, servers: Iterable[RunningServer] = ()) -> Non
 def remove_reader(loop: asyncio.AbstractEventLoop, reader: LiveReader) -> None:
     """Let a live reader go that has ended."""
     monitor = _monitors.get(loop)
-    if monitor is not None and not monitor.remove(reader):
-        del _monitors[loop]
+    if monitor is not None:
+        monitor.remove(reader)
 
 
 def stop_readers_of(loop: asyncio.AbstractEventLoop) -> None:
@@ -143,7 +153,10 @@ def stop_readers_of(loop: asyncio.AbstractEventLoop) -> None:
 
 def has_readers_elsewhere(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether somebody reads in another event loop of this process."""
-    return any(known is not loop and not known.is_closed() for known in list(_monitors))
+    return any(
+        monitor.has_readers and known is not loop and not known.is_closed()
+        for known, monitor in list(_monitors.items())
+    )
 
 
 class _Handler:
@@ -153,7 +166,7 @@ class _Handler:
         self.previous = previous
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        monitors = list(_monitors.values())
+        monitors = [monitor for monitor in list(_monitors.values()) if monitor.has_readers]
         for monitor in monitors:
             monitor.take_signal()
         if callable(self.previous):

@@ -1,6 +1,7 @@
 import django.db.models.deletion
 import django.utils.timezone
 import django_durable_streams.models.fields
+import django_durable_streams.models.identity
 from django.db import migrations, models
 
 
@@ -13,11 +14,24 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name='DatabaseIdentity',
+            fields=[
+                ('id', models.PositiveSmallIntegerField(default=1, editable=False, primary_key=True, serialize=False)),
+                ('value', models.CharField(default=django_durable_streams.models.identity.new_identity, editable=False, max_length=32, verbose_name='value')),
+            ],
+            options={
+                'verbose_name': 'database identity',
+                'verbose_name_plural': 'database identities',
+                'default_permissions': (),
+            },
+        ),
+        migrations.CreateModel(
             name='Stream',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('path', django_durable_streams.models.fields.ExactCharField(editable=False, max_length=512, null=True, unique=True, verbose_name='path')),
                 ('content_type', models.CharField(default='application/octet-stream', max_length=255, verbose_name='content type')),
+                ('generation', models.PositiveBigIntegerField(default=0, editable=False, help_text='What its offsets begin with. See `protocol.offsets`.', verbose_name='generation')),
                 ('tail_position', models.PositiveBigIntegerField(db_column='tail', default=0, help_text='Position after the last byte, as the data is stored.', verbose_name='tail')),
                 ('first_position', models.PositiveBigIntegerField(default=0, help_text='Data before this position was dropped.', verbose_name='first retained position')),
                 ('closed', models.BooleanField(default=False, verbose_name='closed')),
@@ -27,7 +41,7 @@ class Migration(migrations.Migration):
                 ('expires_at', django_durable_streams.models.fields.InstantField(blank=True, help_text='As the creator asked.', null=True, verbose_name='expires at')),
                 ('deadline', django_durable_streams.models.fields.InstantField(blank=True, help_text='When the stream ends, from its TTL or its expiry.', null=True, verbose_name='deadline')),
                 ('fork_position', models.PositiveBigIntegerField(blank=True, null=True, verbose_name='fork position')),
-                ('lineage', models.JSONField(blank=True, editable=False, help_text='The ranges of other streams that a fork begins with: [stream id, start, end], in order.', null=True, verbose_name='lineage')),
+                ('lineage', models.JSONField(blank=True, editable=False, help_text='The ranges of other streams that a fork begins with, in order (see store.lineage).', null=True, verbose_name='lineage')),
                 ('deleted_at', django_durable_streams.models.fields.InstantField(blank=True, null=True, verbose_name='deleted at')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created at')),
                 ('appended_at', models.DateTimeField(blank=True, null=True, verbose_name='last append at')),

@@ -2,7 +2,8 @@
 
 from .chunk import Chunk, RecentChunk
 from .guard import ReadOnlyModelError
+from .identity import DatabaseIdentity
 from .producer import Producer
 from .stream import Stream, StreamQuerySet
 
-__all__ = ["Chunk", "Producer", "ReadOnlyModelError", "RecentChunk", "Stream", "StreamQuerySet"]
+__all__ = ["Chunk", "DatabaseIdentity", "Producer", "ReadOnlyModelError", "RecentChunk", "Stream", "StreamQuerySet"]

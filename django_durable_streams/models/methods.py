@@ -42,6 +42,9 @@ class StreamMethods(GuardedModel):
         ttl: Any
         expires_at: Any
 
+        @property
+        def next_offset(self) -> str: ...
+
     def append(
         self,
         value: Data,
@@ -162,7 +165,7 @@ class StreamMethods(GuardedModel):
         from ..store.operations import Create, Fork
         from .stream import lifetime_of
 
-        cut, past = arguments.fork_position(offset), arguments.sub_offset(sub_offset)
+        cut, past = arguments.fork_offset(offset), arguments.sub_offset(sub_offset)
         fork = Fork(self.path, cut, past, self._expected())
         seconds, moment = lifetime_of(ttl, expires_at)
         initial = encode_initial(self.content_type, data)
@@ -243,11 +246,10 @@ class StreamMethods(GuardedModel):
         from ..store import calls
 
         stream_id, using = self._expected(), self._alias()
-        position = offsets.decode(offset)
-        if position is offsets.Sentinel.NOW:
+        start = offsets.decode(offset)
+        if start is offsets.Sentinel.NOW:
             calls.find(self.path, using, stream_id)
             return
-        start = 0 if isinstance(position, offsets.Sentinel) else position
         for page in calls.pages(self.path, stream_id, start, using, config().page_bytes):
             yield page.messages
 

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import clock
 from ..encoding import encode_initial
-from ..protocol import arguments, content, offsets, paths, producers
+from ..protocol import arguments, content, paths, producers
 from .asynchronous import AsyncStreamMethods
 from .fields import ExactCharField, InstantField
 from .guard import GuardedQuerySet, refuse
@@ -148,6 +148,9 @@ class Stream(AsyncStreamMethods):
     content_type = models.CharField(
         _("content type"), max_length=content.MAX_CONTENT_TYPE_LENGTH, default=content.DEFAULT_CONTENT_TYPE
     )
+    generation = models.PositiveBigIntegerField(
+        _("generation"), default=0, editable=False, help_text=_("What its offsets begin with. See `protocol.offsets`.")
+    )
     tail_position = models.PositiveBigIntegerField(
         _("tail"), db_column="tail", default=0, help_text=_("Position after the last byte, as the data is stored.")
     )
@@ -183,7 +186,7 @@ class Stream(AsyncStreamMethods):
         null=True,
         blank=True,
         editable=False,
-        help_text=_("The ranges of other streams that a fork begins with: [stream id, start, end], in order."),
+        help_text=_("The ranges of other streams that a fork begins with, in order (see store.lineage)."),
     )
     deleted_at = InstantField(_("deleted at"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
@@ -225,4 +228,13 @@ class Stream(AsyncStreamMethods):
     @property
     def next_offset(self) -> str:
         """The offset after the last byte (`Stream-Next-Offset`)."""
-        return offsets.encode(self.tail_position)
+        return self.offset_at(self.tail_position)
+
+    def offset_at(self, position: int) -> str:
+        """Return the offset of a position in bytes."""
+        from ..store import lineage
+        from ..store.info import StreamInfo
+
+        known = {name: getattr(self, name) for name in ("id", "path", "content_type", "generation")}
+        info = StreamInfo(**known, fork_position=self.fork_position, lineage=self.lineage)
+        return lineage.around(info, self._alias(), position, position).token(position)

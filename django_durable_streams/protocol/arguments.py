@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .errors import InvalidHeader, InvalidOffset
-from .offsets import Sentinel
+from .offsets import Offset, Sentinel
 from .offsets import decode as decode_offset
 
 MAX_SAFE_INTEGER = 2**53 - 1
@@ -100,15 +100,15 @@ def sub_offset(value: Any, name: str = "sub_offset") -> int:
     return integer(name, value, 0, MAX_SUB_OFFSET)
 
 
-def fork_position(token: str | None, name: str = "offset") -> int | None:
-    """Return where a fork is cut, in bytes; None for the source's tail.
+def fork_offset(token: str | None, name: str = "offset") -> Offset | None:
+    """Return where a fork is cut; None for the source's tail.
 
     Raises:
         InvalidOffset: it is no offset that a stream has returned.
     """
     if token is None:
         return None
-    position = decode_offset(token)
-    if isinstance(position, Sentinel):
+    offset = decode_offset(token)
+    if isinstance(offset, Sentinel):
         raise InvalidOffset(f"{name} is an offset that a stream has returned; leave it out for the tail.")
-    return position
+    return offset

@@ -7,21 +7,21 @@ a message. Reading puts commas in place of the line feeds, and parses nothing.
 
 from __future__ import annotations
 
-import json
 import re
 from functools import lru_cache
 
-import msgspec
-
-from .errors import EmptyAppend, InvalidHeader, InvalidJSON
+from . import json_text
+from .errors import EmptyAppend, InvalidHeader
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 JSON_CONTENT_TYPE = "application/json"
 MAX_CONTENT_TYPE_LENGTH = 255
 
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-_SPACES = bytes.maketrans(b"\r\n", b"  ")
-_JSON_WHITESPACE = b" \t\r\n"
+_COMMAS = bytes.maketrans(b"\n", b",")
+
+LARGE_BYTES = 64 * 1024
+"""Stored bytes from which a translation table is quicker than a search for line feeds, however many there are."""
 
 
 @lru_cache(maxsize=1024)
@@ -72,10 +72,10 @@ def pack(content_type: str, body: bytes) -> bytes:
     """
     if essence(content_type) != JSON_CONTENT_TYPE:
         return body
-    messages = split(body)
-    if not messages:
+    lines = json_text.to_lines(body)
+    if not lines:
         raise EmptyAppend("An empty array holds no message. Append at least one.")
-    return b"\n".join(messages) + b"\n"
+    return lines
 
 
 def pack_initial(content_type: str, body: bytes) -> bytes:
@@ -92,73 +92,9 @@ def unpack(content_type: str, stored: bytes) -> bytes:
     """Return the response body for stored bytes: an array of messages in JSON mode, else the bytes themselves."""
     if essence(content_type) != JSON_CONTENT_TYPE:
         return stored
-    return b"[" + stored[:-1].replace(b"\n", b",") + b"]"
+    return b"[%b]" % messages_with_commas(stored[:-1])
 
 
-_array = msgspec.json.Decoder(list[msgspec.Raw])
-_value = msgspec.json.Decoder(msgspec.Raw)
-
-
-def split(body: bytes) -> list[bytes]:
-    """Return the messages in the body of a JSON append, each on one line: one level of array is flattened (9.1.2).
-
-    Raises:
-        InvalidJSON: the body is no JSON text in UTF-8.
-    """
-    is_array = body.lstrip(_JSON_WHITESPACE)[:1] == b"["
-    try:
-        if not body.isascii():
-            body.decode()  # msgspec takes the bytes inside strings as they are
-        parts = _array.decode(body) if is_array else [_value.decode(body)]
-    except UnicodeDecodeError as error:
-        raise InvalidJSON(f"The body is not UTF-8: byte {error.start} cannot be decoded.") from error
-    except RecursionError as error:
-        raise InvalidJSON("The body is nested too deeply.") from error
-    except msgspec.DecodeError as error:
-        return _split_lenient(body, is_array, error)
-    messages = [bytes(part) for part in parts]
-    if b"\n" in body or b"\r" in body:
-        return [message.translate(_SPACES) for message in messages]
-    return messages
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
-
-
-# Values are thrown away, so numbers need not be built: Python refuses integers of over 4,300 digits.
-_scan = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=len, parse_float=len).raw_decode
-
-
-def _split_lenient(body: bytes, is_array: bool, reason: Exception) -> list[bytes]:
-    r"""Split what msgspec refuses and JSON's grammar allows: a lone half of a surrogate pair, written `\ud83d`.
-
-    JavaScript's JSON.stringify writes it when a string, such as a token of a language model, ends in the middle of
-    an emoji. Everything else is refused here again.
-    """
-    refusal = InvalidJSON(f"The body is not valid JSON: {reason}.")
-    if b"\\u" not in body:
-        raise refusal
-    text = body.decode()
-    whitespace = json.decoder.WHITESPACE.match  # type: ignore[attr-defined]
-    messages: list[bytes] = []
-    try:
-        position = whitespace(text, 0).end()
-        if not is_array:
-            _, end = _scan(text, position)
-            if whitespace(text, end).end() != len(text):
-                raise refusal
-            return [text[position:end].encode().translate(_SPACES)]
-        position = whitespace(text, position + 1).end()
-        while True:
-            _, end = _scan(text, position)
-            messages.append(text[position:end].encode().translate(_SPACES))
-            position = whitespace(text, end).end()
-            separator = text[position : position + 1]
-            position = whitespace(text, position + 1).end()
-            if separator == "]" and position == len(text):
-                return messages
-            if separator != ",":
-                raise refusal
-    except (ValueError, RecursionError) as error:
-        raise refusal from error
+def messages_with_commas(stored: bytes) -> bytes:
+    """Return stored JSON messages, or a part of them, as they are inside an array."""
+    return stored.translate(_COMMAS) if len(stored) > LARGE_BYTES else stored.replace(b"\n", b",")

@@ -85,6 +85,12 @@ class InvalidHeader(BadRequest):
     title = "Invalid header"
 
 
+class IncompleteBody(BadRequest):
+    """Less of the body has come than the request has announced."""
+
+    title = "Incomplete body"
+
+
 class InvalidJSON(BadRequest):
     """The body of a JSON stream's append is not JSON."""
 
@@ -142,6 +148,13 @@ class MethodNotAllowed(DurableStreamsError):
     title = "Method not allowed"
 
 
+class RequestTimeout(DurableStreamsError):
+    """The body did not come in time."""
+
+    status = 408
+    title = "Request timeout"
+
+
 class Conflict(DurableStreamsError):
     """The stream's state does not allow this."""
 
@@ -174,9 +187,12 @@ class ContentTypeMismatch(Conflict):
 
 
 class SequenceConflict(Conflict):
-    """A `Stream-Seq` is not greater than the last one."""
+    """A `Stream-Seq` is not greater than the last one.
 
-    title = "Stream-Seq is not greater than the last"
+    Clients tell it from other conflicts by these words, as no header does.
+    """
+
+    title = "Sequence conflict"
 
 
 class ProducerSequenceGap(Conflict):
@@ -192,6 +208,19 @@ class StreamGone(DurableStreamsError):
     title = "Stream is gone"
 
 
+class OffsetGone(StreamGone):
+    """An offset was handed out for data that is not there: of another stream at this path, or lost with it."""
+
+    title = "Offset is gone"
+
+
+class LengthRequired(DurableStreamsError):
+    """The body has no `Content-Length`, and this deployment cannot read it without one."""
+
+    status = 411
+    title = "Length required"
+
+
 class PayloadTooLarge(DurableStreamsError):
     """The body is over the limit."""
 
@@ -204,6 +233,13 @@ class UnsupportedContentType(DurableStreamsError):
 
     status = 415
     title = "Content type not supported"
+
+
+class UnsupportedContentEncoding(DurableStreamsError):
+    """The body is compressed, and streams keep bodies as they are sent."""
+
+    status = 415
+    title = "Content coding not supported"
 
 
 class TooManyRequests(DurableStreamsError):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from . import arguments
 from .arguments import MAX_SAFE_INTEGER, MAX_TTL_SECONDS
-from .errors import InvalidHeader
+from .errors import Header, InvalidHeader
 
 STREAM_NEXT_OFFSET = b"stream-next-offset"
 STREAM_UP_TO_DATE = b"stream-up-to-date"
@@ -32,6 +32,11 @@ PRODUCER_RECEIVED_SEQ = b"producer-received-seq"
 
 CONTENT_TYPE = b"content-type"
 CONTENT_LENGTH = b"content-length"
+TRANSFER_ENCODING = b"transfer-encoding"
+UPGRADE = b"upgrade"
+CONNECTION = b"connection"
+CONTENT_ENCODING = b"content-encoding"
+ACCEPT_ENCODING = b"accept-encoding"
 CACHE_CONTROL = b"cache-control"
 ETAG = b"etag"
 IF_NONE_MATCH = b"if-none-match"
@@ -40,33 +45,77 @@ RETRY_AFTER = b"retry-after"
 AUTHORIZATION = b"authorization"
 ALLOW = b"allow"
 
-SINGLE = frozenset(
-    {
-        AUTHORIZATION,
-        CONTENT_TYPE,
-        CONTENT_LENGTH,
-        STREAM_CLOSED,
-        STREAM_SEQ,
-        STREAM_TTL,
-        STREAM_EXPIRES_AT,
-        STREAM_FORKED_FROM,
-        STREAM_FORK_OFFSET,
-        STREAM_FORK_SUB_OFFSET,
-        PRODUCER_ID,
-        PRODUCER_EPOCH,
-        PRODUCER_SEQ,
-    }
-)
-"""Request headers that mean nothing when they come twice; a doubled one is refused."""
+HOST = b"host"
+ORIGIN = b"origin"
+COOKIE = b"cookie"
+FORWARDED_FOR = b"x-forwarded-for"
+VARY = b"vary"
+CONTENT_DISPOSITION = b"content-disposition"
 
-LISTS = {IF_NONE_MATCH: b", ", b"cookie": b"; ", b"x-forwarded-for": b", "}
-"""Request headers that may come in several lines, and what joins them."""
+_SINGLE = frozenset({HOST, AUTHORIZATION, CONTENT_TYPE, CONTENT_LENGTH, ORIGIN})
+_SINGLE_PREFIXES = (b"stream-", b"producer-")
+_OPAQUE = frozenset({PRODUCER_ID, STREAM_SEQ, STREAM_FORKED_FROM})
+
+
+def is_single(name: bytes) -> bool:
+    """Whether a request header has one value, and does not list several."""
+    return name in _SINGLE or name.startswith(_SINGLE_PREFIXES)
+
+
+def merge_repeated(pairs: list[Header]) -> dict[bytes, bytes]:
+    """Return request headers by name, where some came in several lines.
+
+    A header with one value may come again with the same value. Any other header is a list, and its lines are joined as
+    if it had come in one line (RFC 9110, section 5.3; RFC 6265, section 5.4, for cookies). So no part of the server can
+    take one value where another part takes the other.
+
+    Raises:
+        InvalidHeader: a header with one value came with different ones.
+    """
+    found: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        earlier = found.get(name)
+        if earlier is None:
+            found[name] = value
+        elif not is_single(name):
+            found[name] = earlier + (b"; " if name == COOKIE else b", ") + value
+        elif earlier.strip(b" \t") != value.strip(b" \t"):
+            raise _differing(name)
+    return found
+
+
+def split_repeated(name: bytes, value: bytes) -> bytes:
+    """Return the one value of a header whose lines the server has joined by commas, as under WSGI.
+
+    Values that may have commas themselves are left as they are.
+
+    Raises:
+        InvalidHeader: a header with one value came with different ones.
+    """
+    if b"," not in value or not is_single(name) or name in _OPAQUE:
+        return value
+    parts = {part.strip(b" \t") for part in value.split(b",")}
+    if len(parts) == 1:
+        return parts.pop()
+    if name == AUTHORIZATION:  # some schemes have parameters
+        return value
+    raise _differing(name)
+
+
+def _differing(name: bytes) -> InvalidHeader:
+    return InvalidHeader(f"{name.decode('latin-1').title()} came several times with different values.")
+
 
 _INTEGER = re.compile(r"0|[1-9][0-9]*")
 _RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
 )
+
+
+def is_coded(value: str) -> bool:
+    """Whether a `Content-Encoding` says that a body has to be decoded before it is what was meant."""
+    return any(coding.strip(" \t").lower() not in ("", "identity") for coding in value.split(","))
 
 
 def is_true(value: str) -> bool:

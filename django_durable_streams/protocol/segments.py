@@ -5,8 +5,10 @@ A segment never changes, so it can be kept, shared by readers, and encoded once 
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from sys import getsizeof
 from typing import NamedTuple
 
 from . import content, sse, text
@@ -30,7 +32,7 @@ class Segment:
         full: the segment ends where it does because the next append would not have fit.
     """
 
-    __slots__ = ("_body", "_event", "data", "end", "ends", "full", "start")
+    __slots__ = ("_body", "_event", "data", "end", "ends", "full", "on_encoded", "start")
 
     def __init__(self, start: int, data: bytes, ends: Sequence[int], *, full: bool = False) -> None:
         self.start = start
@@ -40,11 +42,14 @@ class Segment:
         self.full = full
         self._body: bytes | None = None
         self._event: tuple[bytes, bytes] | None = None
+        self.on_encoded: Callable[[int], None] | None = None
+        """Is told how many bytes the segment takes more, whenever it is encoded."""
 
     def body(self, content_type: str) -> bytes:
         """Return the segment as the body of a response. A stream has one content type, so it is made once."""
         if self._body is None:
             self._body = content.unpack(content_type, self.data)
+            self._keeps(self._body)
         return self._body
 
     def data_event(self, content_type: str, held: bytes = b"", *, final: bool = False) -> tuple[bytes, bytes]:
@@ -64,7 +69,24 @@ class Segment:
         event = sse.data_event(content_type, data) if data else b"", rest
         if not held:
             self._event = event
+            self._keeps(event[0])
         return event
+
+    def _keeps(self, encoded: bytes) -> None:
+        on_encoded = self.on_encoded
+        if on_encoded is not None and encoded is not self.data:
+            on_encoded(getsizeof(encoded))
+
+    def pack(self) -> None:
+        """Hold the ends in eight bytes each, for a segment that is kept: as a list they take five times as much."""
+        if isinstance(self.ends, list):
+            self.ends = array("Q", self.ends)
+
+    def size(self) -> int:
+        """Return how many bytes of memory it takes, its encoded forms included."""
+        event = None if self._event is None else self._event[0]
+        parts = {id(part): part for part in (self.data, self.ends, self._body, event) if part is not None}
+        return getsizeof(self) + sum(map(getsizeof, parts.values()))
 
     def messages(self, content_type: str) -> Iterator[Message]:
         """Yield the messages inside, in order: in JSON mode its values (section 9.1), else its appends."""

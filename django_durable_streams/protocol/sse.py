@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
+from collections.abc import Iterator
 
-from . import content, offsets, text
+from . import content, text
 
 KEEP_ALIVE = b":\n\n"
 """A comment, which clients pass over: traffic for proxies that cut idle connections."""
 
-# With the space that the next line may begin with.
-_LINE_BREAK = re.compile(rb"(?:\r\n|\r|\n)( ?)")
+PIECE_BYTES = 192 * 1024
+"""Stored bytes in a piece of a large event. In base64 it has to be a multiple of three."""
+
+_TOGETHER = (b"\r\n", b"\r ", b"\n ")
 
 
 def split(data: bytes, *, final: bool = False) -> tuple[bytes, bytes]:
@@ -41,19 +43,60 @@ def data_event(content_type: str, stored: bytes) -> bytes:
         return b"event: data\ndata:" + b64encode(stored) + b"\n\n"
     stored = text.valid(stored)
     first = b"event: data\ndata: " if stored.startswith(b" ") else b"event: data\ndata:"
-    return first + _LINE_BREAK.sub(rb"\ndata:\1\1", stored) + b"\n\n"
+    return first + _data_lines(stored) + b"\n\n"
 
 
-def control_event(position: int, *, cursor: int | None, up_to_date: bool, closed: bool) -> bytes:
+def event_pieces(content_type: str, stored: bytes) -> Iterator[bytes]:
+    """Yield the same event in pieces, each of which takes a millisecond or two to make."""
+    if content.is_json(content_type):
+        yield b"event: data\ndata:["
+        for start in range(0, len(stored) - 1, PIECE_BYTES):
+            yield content.messages_with_commas(stored[start : min(start + PIECE_BYTES, len(stored) - 1)])
+        yield b"]\n\n"
+    elif not content.is_text(content_type):
+        yield b"event: data\ndata:"
+        for start in range(0, len(stored), PIECE_BYTES):
+            yield b64encode(stored[start : start + PIECE_BYTES])
+        yield b"\n\n"
+    else:
+        yield b"event: data\ndata: " if stored.startswith(b" ") else b"event: data\ndata:"
+        for piece in _pieces(stored):
+            yield _data_lines(text.valid(piece))
+        yield b"\n\n"
+
+
+def _data_lines(text: bytes) -> bytes:
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    # After the first step every line feed is followed by "data:", and by what the line begins with.
+    return text.replace(b"\n", b"\ndata:").replace(b"\ndata: ", b"\ndata:  ")
+
+
+def _pieces(stored: bytes) -> Iterator[bytes]:
+    """Yield a text in pieces, none of which ends inside a character, or between a line break and what decides how it is
+    written.
+    """
+    start = 0
+    while start < len(stored):
+        end = start + PIECE_BYTES
+        while stored[end - 1 : end + 1] in _TOGETHER:
+            end += 1
+        if end < len(stored):
+            end -= text.incomplete(stored[max(start, end - text.MAX_HELD) : end]) if end - start > text.MAX_HELD else 0
+        yield stored[start:end]
+        start = end
+
+
+def control_event(offset: str, *, cursor: int | None, up_to_date: bool, closed: bool) -> bytes:
     """Return the `control` event that follows every `data` event.
 
     Args:
-        position: where the reader goes on, in bytes.
+        offset: where the reader goes on.
         cursor: the cursor of section 10.1; left out once closed, as nobody reconnects.
         up_to_date: nothing more was in the stream.
         closed: nothing more will ever be.
     """
-    fields = f'{{"streamNextOffset":"{offsets.encode(position)}"'
+    fields = f'{{"streamNextOffset":"{offset}"'
     if closed:
         fields += ',"streamClosed":true'
     elif cursor is not None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from . import content, text
+from . import content, json_text, text
 from .errors import BadRequest, InvalidJSON
 from .segments import Segment
 
@@ -64,10 +64,10 @@ def _one_line(body: bytes) -> bytes:
         InvalidJSON: it is none, or several values.
     """
     # An array is split into its messages, and this is one message, be it an array or not.
-    parts = content.split(b"[" + body + b"]") if body else []
-    if len(parts) != 1:
+    lines = json_text.to_lines(b"[%b]" % body) if body else b""
+    if lines.count(b"\n") != 1:
         raise InvalidJSON("Bytes are taken as JSON text in a JSON stream, and these are not one JSON value.")
-    return parts[0] + b"\n"
+    return lines
 
 
 def _json(value: Any, encoder: json.JSONEncoder) -> bytes:

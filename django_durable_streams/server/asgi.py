@@ -16,27 +16,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from http import HTTPStatus
 
 from django.apps import apps
 
 from ..conf import config
-from ..protocol import headers
-from ..protocol.errors import DurableStreamsError, PayloadTooLarge, StreamNotFound
-from .coroutines import start
+from ..protocol.errors import DurableStreamsError, IncompleteBody, StreamNotFound
+from .bodies import LINGER_SECONDS, ArrivingBody, admitted_length, check_whole, has_large_rest, too_slow
+from .coroutines import start, within
 from .dispatch import refuse, respond
-from .events import Outlet, send_events
+from .events import send_events
 from .hosts import absolute_url, below, check_host, script_name
 from .lifespan import Application, Message, Receive, Scope, Send, serve_lifespan
-from .messages import ClientDisconnected, EventStream, Request, Response, check_length, too_large
+from .messages import ClientDisconnected, EventStream, Request, Response
+from .sending import AsgiOutlet, Sender, messages_of, send_response, sends_at_once
 from .validation import check_configuration
 
 __all__ = ["Application", "DurableStreams", "Message", "Receive", "Scope", "Send"]
 
 STREAM_PATH = "stream_path"
 """Name of the part of a URL pattern that is the stream's path, in Channels' routing and in Django's URLs."""
-
-LINGER_SECONDS = 2.0
-"""How long the rest of a refused body is taken, at most as much again as the limit."""
 
 
 class DurableStreams:
@@ -58,7 +58,7 @@ class DurableStreams:
             check_configuration()
         self._prefix = prefix
         self._fallback = fallback
-        self._is_installed = prefix is None
+        self._is_installed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -76,7 +76,7 @@ class DurableStreams:
         if self._fallback is not None:
             await self._fallback(scope, receive, send)
         elif kind == "http":
-            await _send(refuse(StreamNotFound("There are no streams at this path.")), send)
+            await send_response(send, refuse(StreamNotFound("There are no streams at this path.")))
         else:
             raise ValueError(f"Streams are not served by {kind}.")
 
@@ -84,14 +84,13 @@ class DurableStreams:
         """Take the shortest way where the server has one."""
         self._is_installed = True
         server = getattr(receive, "__self__", None)
-        if self._prefix is None or script_name(None) or not config().direct:
-            return
-        if type(server).__module__.startswith("uvicorn."):
+        if config().direct and type(server).__module__.startswith("uvicorn."):
             try:
                 from .direct import install
             except ImportError:  # without httptools, uvicorn reads requests with h11
                 return
-            install(self, self._prefix, server)
+            prefix = None if script_name(None) else self._prefix  # the fast path knows no other place
+            install(self, prefix, server)
 
     def _stream_path(self, scope: Scope) -> str | None:
         """Return the path of the stream that a request is for, or None where it is for none."""
@@ -107,7 +106,7 @@ class DurableStreams:
 class _AsgiRequest(Request):
     """A request as an ASGI server passes it."""
 
-    __slots__ = ("_leaving", "_receive", "_scope", "_send", "body_ended", "unsent")
+    __slots__ = ("_leaving", "_receive", "_scope", "_send", "_sending", "_unsent", "is_unfinished")
 
     def __init__(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope["method"], path, scope["query_string"], scope["headers"])
@@ -115,8 +114,9 @@ class _AsgiRequest(Request):
         self._receive = receive
         self._send = send
         self._leaving: asyncio.Future[None] | None = None
-        self.unsent: list[Awaitable[None]] = []
-        self.body_ended = False
+        self._sending: Awaitable[None] | None = None
+        self._unsent: list[Message] = []
+        self.is_unfinished = False
 
     @property
     def scheme(self) -> str:
@@ -138,33 +138,36 @@ class _AsgiRequest(Request):
         return name + below(name, self._scope["path"])
 
     async def read_body(self) -> bytes:
-        length = self.headers.get(headers.CONTENT_LENGTH)
-        if length is not None:
-            check_length(length)
-        message = await self._receive()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False) and message["type"] == "http.request":
-            self.body_ended = True
-            if len(body) > config().max_append_bytes:
-                raise too_large()
-            return body
-        return await self._read_parts(message)
+        self.is_unfinished = True
+        announced = admitted_length(self.headers)
+        deadline = asyncio.get_running_loop().time() + config().receive_timeout
+        try:
+            message = await within(config().receive_timeout, self._receive())
+            if message.get("more_body", False) or message["type"] != "http.request":
+                self.arriving = ArrivingBody(self.headers, announced)
+                async with asyncio.timeout_at(deadline):
+                    return await self._read_parts(message, self.arriving)
+        except TimeoutError:
+            raise too_slow() from None
+        body = check_whole(self.headers, announced, message.get("body", b""))
+        self.is_unfinished = False
+        return body
 
-    async def _read_parts(self, message: Message) -> bytes:
-        limit = config().max_append_bytes
-        parts = []
-        size = 0
+    async def _read_parts(self, message: Message, arriving: ArrivingBody) -> bytes:
         while message["type"] != "http.disconnect":
-            part = message.get("body", b"")
-            size += len(part)
-            self.body_ended = not message.get("more_body", False)
-            if size > limit:
-                raise too_large()
-            parts.append(part)
-            if self.body_ended:
-                return b"".join(parts)
+            arriving.add(message.get("body", b""))
+            if not message.get("more_body", False):
+                body = arriving.whole()
+                self.is_unfinished = False
+                return body
             message = await self._receive()
         raise ClientDisconnected
+
+    def must_hang_up(self) -> bool:
+        """Whether the connection is of no use after a refusal: who knows what is still to come of the body."""
+        if not str(self._scope["http_version"]).startswith("1") or self.body is not None:
+            return False
+        return self.is_unfinished or has_large_rest(self.headers)
 
     def when_left(self, tell: Callable[[], object]) -> None:
         self._leaving = asyncio.ensure_future(_until_disconnect(self._receive))
@@ -175,58 +178,57 @@ class _AsgiRequest(Request):
             self._leaving.cancel()
 
     def send_now(self, response: Response) -> bool:
-        if not _sends_at_once(self._send):
+        if not sends_at_once(self._send):
             return False
-        for message in _messages(response):
-            if self.unsent:
-                self.unsent.append(self._send(message))
+        for message in messages_of(response):
+            if self._sending is not None:
+                self._unsent.append(message)
             else:
-                rest = start(self._send(message))
-                if rest is not None:
-                    self.unsent.append(rest)
+                self._sending = start(self._send(message))
         return True
+
+    async def finish_sending(self) -> None:
+        """Send what `send_now` could not send at once.
+
+        Raises:
+            OSError: the client takes nothing, or has left.
+        """
+        if self._sending is not None:
+            await Sender(self._send).finish(self._sending)
+            for message in self._unsent:
+                await Sender(self._send).send(message)
 
 
 async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    request = None
     try:
         request = _AsgiRequest(path, scope, receive, send)
         check_host(request.headers)
         response = await respond(request)
-        if isinstance(response, Response) and response.sent:
-            for rest in request.unsent:
-                await rest
-            return
     except DurableStreamsError as error:
         response = refuse(error)
     except ClientDisconnected:
-        return
-    if scope["method"] == "HEAD" and isinstance(response, Response):
-        response.body = b""  # not every server leaves it out by itself
-    if isinstance(response, EventStream):
-        await _send_events(response, receive, send)
-    elif response.status == PayloadTooLarge.status and not request.body_ended and scope["http_version"].startswith("1"):
-        await _send_and_hang_up(response, receive, send)
-    else:
-        await _send(response, send)
+        # There may be somebody still: a client that has closed its half only, which some servers tell alike.
+        response = refuse(IncompleteBody("The body did not come to its end."))
+        request = None
+    with suppress(OSError):  # how some servers say that the client has left
+        if isinstance(response, EventStream):
+            await _send_events(response, receive, send)
+        elif response.sent:
+            assert request is not None
+            await request.finish_sending()
+        else:
+            if scope["method"] == "HEAD":
+                response.body = b""  # not every server leaves it out by itself
+            if response.status >= HTTPStatus.BAD_REQUEST and request is not None and request.must_hang_up():
+                await _send_and_hang_up(response, receive, send)
+            else:
+                await send_response(send, response)
 
 
 async def _until_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _send(response: Response, send: Send) -> None:
-    start, body = _messages(response)
-    await send(start)
-    await send(body)
-
-
-def _messages(response: Response) -> tuple[Message, Message]:
-    return (
-        # A list of its own: whatever stands between here and the server may add to it.
-        {"type": "http.response.start", "status": response.status, "headers": [*response.headers]},
-        {"type": "http.response.body", "body": response.body},
-    )
 
 
 async def _send_and_hang_up(response: Response, receive: Receive, send: Send) -> None:
@@ -235,9 +237,11 @@ async def _send_and_hang_up(response: Response, receive: Receive, send: Send) ->
     Servers would take the rest of the body, however long that is. But a connection that is closed with data unread is
     reset, and the response may be lost with it: so a little more is taken, and dropped.
     """
-    found = [*response.headers, (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": response.status, "headers": found})
-    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    closing = Response(response.status, [*response.headers, (b"connection", b"close")], response.body)
+    start, body = messages_of(closing)
+    sender = Sender(send)
+    await sender.send(start)
+    await sender.send({**body, "more_body": True})
     left = config().max_append_bytes
     try:
         async with asyncio.timeout(LINGER_SECONDS):
@@ -248,38 +252,12 @@ async def _send_and_hang_up(response: Response, receive: Receive, send: Send) ->
                 left -= len(message.get("body", b""))
     except TimeoutError:
         pass
-    await send({"type": "http.response.body", "body": b""})
+    await sender.send({"type": "http.response.body", "body": b""})
 
 
 async def _send_events(response: EventStream, receive: Receive, send: Send) -> None:
     disconnected = asyncio.ensure_future(_until_disconnect(receive))
     try:
-        await send_events(response, _AsgiOutlet(send), disconnected)
+        await send_events(response, AsgiOutlet(send), disconnected)
     finally:
         disconnected.cancel()
-
-
-class _AsgiOutlet(Outlet):
-    """Sends an event stream by ASGI messages."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.is_immediate = _sends_at_once(send)
-
-    async def begin(self, response: EventStream) -> None:
-        await self._send({"type": "http.response.start", "status": response.status, "headers": response.headers})
-
-    def push(self, chunk: bytes) -> Awaitable[None] | None:
-        sending = self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-        return start(sending) if self.is_immediate else sending
-
-    async def end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b""})
-
-
-def _sends_at_once(send: Send) -> bool:
-    """Whether a send may be started outside the task of its request.
-
-    uvicorn's may: it writes to the transport, and knows nothing of the task that calls it.
-    """
-    return type(getattr(send, "__self__", None)).__module__.startswith("uvicorn.")

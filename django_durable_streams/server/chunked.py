@@ -11,6 +11,9 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from .events import Outlet
 from .messages import EventStream
 
+MAX_KEPT_BYTES = 256 * 1024
+"""Bytes of an event up to which it is copied into a chunk, and kept for the next reader."""
+
 
 class ChunkedOutlet(Outlet):
     """Sends an event stream with chunked transfer coding (RFC 9112, section 7.1).
@@ -32,9 +35,13 @@ class ChunkedOutlet(Outlet):
 
     def push(self, chunk: bytes) -> Awaitable[None] | None:
         global _last
-        if _last[0] is not chunk:
-            _last = chunk, b"%x\r\n%b\r\n" % (len(chunk), chunk)
-        if not self._transport.is_closing():
+        if self._transport.is_closing():
+            return None
+        if len(chunk) > MAX_KEPT_BYTES:
+            self._transport.writelines([b"%x\r\n" % len(chunk), chunk, b"\r\n"])
+        else:
+            if _last[0] is not chunk:
+                _last = chunk, b"%x\r\n%b\r\n" % (len(chunk), chunk)
             self._transport.write(_last[1])
         return self._flow.drain() if self._flow.write_paused else None
 

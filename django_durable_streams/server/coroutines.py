@@ -1,10 +1,13 @@
-"""Coroutines taken by hand, where a task for each would take longer than what they do."""
+"""Coroutines taken by hand, where a task or a timer for each would take longer than what they do."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Coroutine
-from types import coroutine
-from typing import Any
+from types import CoroutineType, coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def start(sending: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
@@ -14,6 +17,28 @@ def start(sending: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
     except StopIteration:
         return None
     return resume(sending, waits_for)
+
+
+def begun(waiting: Awaitable[None]) -> Awaitable[None] | None:
+    """Begin to await something, and return the rest of it, or None if it did not have to wait."""
+    return start(waiting) if isinstance(waiting, CoroutineType) else waiting
+
+
+async def within(seconds: float, waiting: Awaitable[T]) -> T:
+    """Await something for so many seconds. What need not wait takes no timer.
+
+    Raises:
+        TimeoutError: the time is up. What was awaited is cancelled.
+    """
+    if isinstance(waiting, CoroutineType):
+        try:
+            waits_for = waiting.send(None)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+        waiting = resume(waiting, waits_for)
+    async with asyncio.timeout(seconds):
+        return await waiting
 
 
 @coroutine

@@ -1,23 +1,46 @@
-"""Headers for browsers: CORS, by setting, and protection that every response carries (specification, section 12.7)."""
+"""What pages of other origins may do, by setting (specification, section 12.7)."""
 
 from __future__ import annotations
 
-from ..conf import Config, config
+from ..access import csrf
+from ..conf import Config
+from ..protocol import headers
 from .messages import Header, Request, Response
 
 METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS"
 
 _ALLOW_HEADERS = (
-    b"authorization, content-type, if-none-match, stream-seq, stream-ttl, stream-expires-at, stream-closed, "
-    b"stream-forked-from, stream-fork-offset, stream-fork-sub-offset, producer-id, producer-epoch, producer-seq"
+    # The protocol's.
+    "stream-seq",
+    "stream-ttl",
+    "stream-expires-at",
+    "stream-closed",
+    "stream-forked-from",
+    "stream-fork-offset",
+    "stream-fork-sub-offset",
+    "producer-id",
+    "producer-epoch",
+    "producer-seq",
+    # HTTP's, and what clients of event streams send.
+    "authorization",
+    "content-type",
+    "if-none-match",
+    "cache-control",
+    "last-event-id",
+    "x-requested-with",
+    # What tracing adds to every request of a page.
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "sentry-trace",
 )
 _EXPOSE_HEADERS = (
     b"stream-next-offset, stream-cursor, stream-up-to-date, stream-closed, stream-ttl, stream-expires-at, "
     b"stream-sse-data-encoding, producer-epoch, producer-seq, producer-expected-seq, producer-received-seq, "
     b"etag, location, retry-after"
 )
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
-_ANYBODY = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
+_ANYBODY: list[Header] = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
+_MAX_AGE: Header = (b"access-control-max-age", b"7200")
 
 
 class CorsPolicy:
@@ -26,62 +49,44 @@ class CorsPolicy:
     def __init__(self, config: Config) -> None:
         self._any = "*" in config.cors_origins
         self._origins = frozenset(origin.encode() for origin in config.cors_origins)
-        self._plain: list[Header] = [_NOSNIFF]
-        self._cacheable: list[Header] = [
-            _NOSNIFF,
-            (b"cross-origin-resource-policy", b"cross-origin" if self._origins else b"same-origin"),
+        allowed = dict.fromkeys([*_ALLOW_HEADERS, csrf.header_name(), *map(str.lower, config.cors_allow_headers)])
+        self._preflight: list[Header] = [
+            (b"access-control-allow-methods", METHODS),
+            (b"access-control-allow-headers", ", ".join(allowed).encode("latin-1")),
+            _MAX_AGE,
         ]
-        if self._any:
-            self._cacheable += _ANYBODY
-        elif self._origins:
-            self._cacheable.append((b"vary", b"Origin"))
 
-    def headers(self, method: str, origin: bytes | None) -> list[Header]:
-        """Return the headers of the response to a request with this `Origin`.
+    @property
+    def is_on(self) -> bool:
+        """Whether pages of any other origin may do anything."""
+        return bool(self._origins)
 
-        What a cache may keep has to be right for everybody who gets it from there. Everything else carries only what
-        the one who asks can use.
-        """
-        found = self._cacheable if method == "GET" else self._plain
-        if origin is None:
-            return found
+    @property
+    def depends_on_origin(self) -> bool:
+        """Whether it depends on the origin what a response says."""
+        return bool(self._origins) and not self._any
+
+    @property
+    def for_everybody(self) -> list[Header]:
+        """The headers for an origin that is not listed: the same for all, and without credentials."""
+        return _ANYBODY if self._any else []
+
+    def for_listed_origins(self) -> dict[bytes, list[Header]]:
+        """Return the headers for each origin that the settings list, whose pages may bring credentials."""
         if self._any:
-            return found if method == "GET" else [*found, *_ANYBODY]
-        if origin not in self._origins:
-            return found
-        return [
-            *found,
-            (b"access-control-allow-origin", origin),
-            (b"access-control-allow-credentials", b"true"),
-            (b"access-control-expose-headers", _EXPOSE_HEADERS),
-        ]
+            return {}
+        return {
+            origin: [
+                (b"access-control-allow-origin", origin),
+                (b"access-control-allow-credentials", b"true"),
+                (b"access-control-expose-headers", _EXPOSE_HEADERS),
+            ]
+            for origin in self._origins
+        }
 
     def preflight(self, request: Request) -> Response:
         """Answer OPTIONS: to a browser that asks whether it may send a request, and to anybody else."""
-        found: list[Header] = [(b"allow", METHODS)]
-        origin = request.headers.get(b"origin")
-        if self._any or origin in self._origins:
-            found += [
-                (b"access-control-allow-methods", METHODS),
-                (b"access-control-allow-headers", _ALLOW_HEADERS),
-                (b"access-control-max-age", b"7200"),
-            ]
+        found: list[Header] = [(headers.ALLOW, METHODS)]
+        if self._any or request.headers.get(headers.ORIGIN) in self._origins:
+            found += self._preflight
         return Response(204, found)
-
-
-def common_headers(request: Request) -> list[Header]:
-    """Return the headers that every response to a request carries."""
-    return policy().headers(request.method, request.headers.get(b"origin"))
-
-
-_current: tuple[Config, CorsPolicy] | None = None
-
-
-def policy() -> CorsPolicy:
-    """Return the policy of the settings in force, made anew only when they have changed."""
-    global _current
-    settings = config()
-    known = _current
-    if known is None or known[0] is not settings:
-        known = _current = settings, CorsPolicy(settings)
-    return known[1]

@@ -21,17 +21,19 @@ from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from ..access.callers import Source
 from ..conf import config
 from ..engine.lane import Reply
-from ..protocol.errors import DurableStreamsError
+from ..protocol.errors import DurableStreamsError, RequestTimeout, ServiceUnavailable
 from . import heads
+from .bodies import LINGER_SECONDS, SMALL_BYTES
 from .chunked import ChunkedOutlet
+from .connection import Connection
 from .coroutines import resume
-from .dispatch import begin, conclude, foresee, needs_task, refuse
+from .dispatch import begin, needs_task, refuse, respond
 from .events import send_events
-from .hosts import absolute_url, check_host
-from .messages import EventStream, Header, Request, Response, Work
+from .hosts import check_host
+from .messages import ENDING_SECONDS, ClientDisconnected, EventStream, Header, Response, Work
+from .uploads import DirectRequest, Upload
 
 if TYPE_CHECKING:
     from .asgi import DurableStreams
@@ -39,14 +41,18 @@ if TYPE_CHECKING:
 MAX_KEPT_BYTES = 256 * 1024
 """Bytes of a shared response up to which it is kept as it is sent."""
 
+_WITH_BODY = frozenset({"POST", "PUT"})
+
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-def install(application: DurableStreams, prefix: str, server: object) -> None:
+def install(application: DurableStreams, prefix: str | None, server: object) -> None:
     """Have uvicorn make connections of this kind from now on, if nothing stands between it and the application.
 
+    Where something does, or the application has no streams of its own, they are ones with limits and deadlines.
+
     Args:
-        prefix: path below which the application has its streams.
+        prefix: path below which the application has its streams, if it has some.
         server: the part of uvicorn that has called the application for its lifespan or for a request.
     """
     settings = _settings_of(server)
@@ -55,8 +61,11 @@ def install(application: DurableStreams, prefix: str, server: object) -> None:
     loaded: object = settings.loaded_app
     if isinstance(loaded, ProxyHeadersMiddleware):  # heads that it would look at are left to uvicorn
         loaded = loaded.app
-    if loaded is application and settings.limit_concurrency is None and not settings.root_path:
+    is_alone = loaded is application and settings.limit_concurrency is None and not settings.root_path
+    if is_alone and prefix is not None:
         settings.http_protocol_class = cast("type[asyncio.Protocol]", partial(DirectProtocol, prefix=prefix))
+    else:
+        settings.http_protocol_class = Connection
 
 
 def _settings_of(server: object) -> Config | None:
@@ -66,64 +75,7 @@ def _settings_of(server: object) -> Config | None:
     return found if isinstance(found, Config) else None
 
 
-class _DirectRequest(Request):
-    """A request that has come whole."""
-
-    __slots__ = ("_connection", "_foreseen", "_head", "_source")
-
-    def __init__(self, head: heads.Head, body: bytes, connection: DirectProtocol) -> None:
-        self.method, path, self.query, self.headers, _ = head
-        self.path = path[len(connection.prefix) :]
-        self._begin(body)
-        self._head = head
-        self._connection = connection
-        self._source: Source | None = None
-        self._foreseen: tuple[object, Response] | None = None
-
-    is_bare = True
-
-    @property
-    def scheme(self) -> str:
-        return self._connection.scheme or "http"
-
-    @property
-    def source(self) -> Source:
-        if self._source is None:
-            self._source = self._connection.scope_of(self._head)
-        return self._source
-
-    def url(self) -> bytes:
-        return absolute_url(self._connection.scheme or "http", self._head.path, self.headers)
-
-    def root(self) -> str:
-        return self._connection.prefix
-
-    async def read_body(self) -> bytes:
-        return self.body or b""
-
-    def prepare(self, value: object) -> None:
-        """Make the response to what the engine is about to commit."""
-        response = foresee(self, value)
-        if response is not None:
-            self._connection.prepare(self, response)
-            self._foreseen = value, response
-
-    def resolve(self, value: object) -> None:
-        """Take what the engine has made of the request."""
-        if self._foreseen is not None and self._foreseen[0] is value:
-            self._connection.write(self, self._foreseen[1])
-        else:
-            self._connection.go_on(self, conclude(self, value))
-
-    def when_left(self, tell: Callable[[], object]) -> None:
-        self._connection.when_left(tell)
-
-    def send_now(self, response: Response) -> bool:
-        self._connection.write(self, response)
-        return True
-
-
-class DirectProtocol(HttpToolsProtocol):
+class DirectProtocol(Connection):
     """A connection of uvicorn's that answers plain requests for streams by itself.
 
     Args:
@@ -134,21 +86,19 @@ class DirectProtocol(HttpToolsProtocol):
     def __init__(self, *, prefix: str, **options: Any) -> None:
         super().__init__(**options)
         self.prefix = prefix
-        self._is_parsing = False
         self._is_answering = False
         self._is_ending = False
         self._last_used = 0.0
-        # A body that has come in part: its head, its parts, and the bytes that are still to come.
-        self._head: heads.Head | None = None
-        self._parts: list[bytes] = []
-        self._missing = 0
-        # What came before it could be looked at: the next requests of a client that does not wait for answers.
+        self._unread = 0  # bytes of the body that are still to come
+        self._upload: Upload | None = None
+        # What came before it could be looked at: of a body that nobody has asked for yet, or the next requests of a
+        # client that does not wait for answers.
         self._waiting: list[bytes] = []
         self._tell_left: Callable[[], object] | None = None
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes: of a request that is answered here, or for uvicorn."""
-        if self._missing:
+        if self._unread:
             self._take_body(data)
         elif self._is_answering or self._waiting or self.flow.write_paused:
             self._keep(data)
@@ -165,32 +115,72 @@ class DirectProtocol(HttpToolsProtocol):
             super().data_received(data)
             return
         body = data[end + len(heads.END) :]
-        if len(body) == head.content_length:
-            self._answer(head, body)
+        missing = head.content_length - len(body)
+        if missing > 0:
+            if head.method in _WITH_BODY:
+                self._read_then_answer(head, body)
+            else:
+                super().data_received(data)
             return
-        self._head = head
-        self._missing = head.content_length
-        self._take_body(body)
+        if missing < 0:
+            self._keep(body[missing:])
+            body = body[:missing]
+        self._answer(head, body)
 
     def _is_ours(self, head: heads.Head) -> bool:
         return head.path.startswith(self.prefix) and head.content_length <= config().max_append_bytes
 
-    def _take_body(self, data: bytes) -> None:
-        missing = self._missing - len(data)
-        if missing > 0:
-            self._missing = missing
-            self._parts.append(data)
+    def _read_then_answer(self, head: heads.Head, part: bytes) -> None:
+        """Answer a request whose body has come in part, or not yet: it is read once the request is allowed."""
+        self._is_answering = True
+        self._unread = head.content_length
+        if part:
+            self._waiting.append(part)
+        request = DirectRequest(head, None, self)
+        try:
+            check_host(request.headers)
+        except DurableStreamsError as error:
+            self.write(request, refuse(error))
             return
-        if missing < 0:
-            self._keep(data[missing:])
-            data = data[:missing]
-        if self._parts:
-            self._parts.append(data)
-            data = b"".join(self._parts)
-            self._parts = []
-        head, self._head, self._missing = self._head, None, 0
-        assert head is not None
-        self._answer(head, data)
+        self.go_on(request, respond(request))
+        if self._waiting and self._upload is None:
+            self.flow.pause_reading()
+
+    def start_upload(self, head: heads.Head) -> Upload:
+        """Take the body of the request that is under way, from what has come of it on.
+
+        Raises:
+            ClientDisconnected: the client has left.
+        """
+        if self.transport.is_closing():
+            raise ClientDisconnected
+        upload = self._upload = Upload(head.headers, head.content_length, self.loop)
+        parts, self._waiting = self._waiting, []
+        self.flow.resume_reading()
+        for part in parts:
+            self._take_body(part)
+        return upload
+
+    def end_upload(self) -> None:
+        """The body is there, or is not waited for any more."""
+        self._upload = None
+
+    def _take_body(self, data: bytes) -> None:
+        if self._is_answering and self._upload is None:
+            self._keep(data)  # whether it is wanted is still to be found out
+            return
+        part, rest = data[: self._unread], data[self._unread :]
+        self._unread -= len(part)
+        if self._upload is not None:
+            if rest:
+                self._keep(rest)
+            self._upload.add(part)
+        elif not self._unread:
+            # The last of a body that nobody wants.
+            if self._is_ending:
+                self.close()
+            elif rest:
+                self.data_received(rest)
 
     def _keep(self, data: bytes) -> None:
         self._waiting.append(data)
@@ -207,7 +197,7 @@ class DirectProtocol(HttpToolsProtocol):
 
     def _answer(self, head: heads.Head, body: bytes) -> None:
         self._is_answering = True
-        request = _DirectRequest(head, body, self)
+        request = DirectRequest(head, body, self)
         try:
             check_host(request.headers)
         except DurableStreamsError as error:
@@ -217,7 +207,7 @@ class DirectProtocol(HttpToolsProtocol):
         if begun is not None:
             self.go_on(request, begun)
 
-    def go_on(self, request: _DirectRequest, outcome: Response | EventStream | Work) -> None:
+    def go_on(self, request: DirectRequest, outcome: Response | EventStream | Work) -> None:
         """Send the response to a request, or do what leads to it."""
         if isinstance(outcome, Response):
             if not outcome.sent:
@@ -229,12 +219,15 @@ class DirectProtocol(HttpToolsProtocol):
         else:
             self._step(request, outcome)
 
-    def _step(self, request: _DirectRequest, work: Work, reply: Reply | None = None) -> None:
+    def _step(self, request: DirectRequest, work: Work, reply: Reply | None = None) -> None:
         """Go on with a request until it has to wait, or to its end."""
         try:
             awaited = work.send(None)
         except StopIteration as done:
             self.go_on(request, done.value)
+            return
+        except ClientDisconnected:
+            self._end_answer()
             return
         if type(awaited) is Reply:
             awaited.then = partial(self._step, request, work)
@@ -246,13 +239,20 @@ class DirectProtocol(HttpToolsProtocol):
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _finish(self, request: _DirectRequest, rest: Awaitable[Response | EventStream]) -> None:
-        self.go_on(request, await rest)
+    async def _finish(self, request: DirectRequest, rest: Awaitable[Response | EventStream]) -> None:
+        try:
+            outcome = await rest
+        except ClientDisconnected:
+            self._end_answer()
+        else:
+            self.go_on(request, outcome)
 
-    def write(self, request: _DirectRequest, response: Response) -> None:
+    def write(self, request: DirectRequest, response: Response) -> None:
         """Answer the request that is under way."""
         if self.access_log:
             self._log(request, response.status)
+        if self._unread > SMALL_BYTES or (self._unread and response.status == RequestTimeout.status):
+            self._is_ending = True
         defaults = self.server_state.default_headers
         if response.wire is not None and response.wire[0] is defaults and not self._is_ending:
             data = response.wire[1]
@@ -264,15 +264,15 @@ class DirectProtocol(HttpToolsProtocol):
             self.transport.write(data)
         self._end_answer()
 
-    def prepare(self, request: _DirectRequest, response: Response) -> None:
+    def prepare(self, request: DirectRequest, response: Response) -> None:
         """Have a response ready as it is sent."""
         response.wire = self.server_state.default_headers, self._data(request, response)
 
-    def _data(self, request: _DirectRequest, response: Response) -> bytes:
+    def _data(self, request: DirectRequest, response: Response) -> bytes:
         head = self.head(response)
         return head if request.method == "HEAD" else head + response.body
 
-    async def _send_events(self, request: _DirectRequest, response: EventStream) -> None:
+    async def _send_events(self, request: DirectRequest, response: EventStream) -> None:
         if self.access_log:
             self._log(request, response.status)
         left = self.loop.create_future()
@@ -298,9 +298,11 @@ class DirectProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if self._is_ending:
-            self.transport.close()
+        if self._is_ending and not self._unread:
+            self.close()
             return
+        if self._is_ending:
+            self.loop.call_later(LINGER_SECONDS, self.close)
         self._last_used = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._look_in(self.timeout_keep_alive)
@@ -332,7 +334,7 @@ class DirectProtocol(HttpToolsProtocol):
             "state": self.app_state.copy(),
         }
 
-    def _log(self, request: _DirectRequest, status: int) -> None:
+    def _log(self, request: DirectRequest, status: int) -> None:
         client = f"{self.client[0]}:{self.client[1]}" if self.client else ""
         target = quote(request.root() + request.path)
         if request.query:
@@ -349,7 +351,7 @@ class DirectProtocol(HttpToolsProtocol):
         """
         self.timeout_keep_alive_task = None
         left = self._last_used + self.timeout_keep_alive - self.loop.time()
-        if self._is_answering or self._missing or self._waiting:
+        if self._is_answering or self._waiting:
             self._look_in(self.timeout_keep_alive)
         elif left > 0:
             self._look_in(left)
@@ -363,29 +365,27 @@ class DirectProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The server is about to end: so does the connection, after the answer that is under way."""
-        if self._is_answering or self._missing:
-            self._is_ending = True
-        else:
+        if not self._is_answering:
             super().shutdown()
+            return
+        self._is_ending = True
+        self._watch_end()
+        if self._upload is not None:
+            ending = ServiceUnavailable("The server is about to end. Try again.")
+            self.loop.call_later(ENDING_SECONDS, self._upload.give_up, ending)
+
+    def _was_used(self) -> bool:
+        return self._is_answering or self._last_used > 0 or super()._was_used()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left."""
         super().connection_lost(exc)
-        self._parts = []
         self._waiting = []
+        if self._upload is not None:
+            self._upload.give_up(ClientDisconnected())
         tell, self._tell_left = self._tell_left, None
         if tell is not None:
             tell()
-
-    def on_message_begin(self) -> None:
-        """Uvicorn has begun to read a request."""
-        self._is_parsing = True
-        super().on_message_begin()
-
-    def on_message_complete(self) -> None:
-        """Uvicorn has read a request to its end."""
-        self._is_parsing = False
-        super().on_message_complete()
 
 
 def _set(future: asyncio.Future[None]) -> None:

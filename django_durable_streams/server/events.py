@@ -30,6 +30,9 @@ class Outlet(ABC):
             OSError: the client has left.
         """
 
+    def hurry(self) -> None:  # noqa: B027 - some see to it by themselves
+        """The server is about to end: do not wait long for a client that takes nothing."""
+
     @abstractmethod
     async def end(self) -> None:
         """Send the end."""
@@ -39,6 +42,7 @@ async def send_events(response: EventStream, outlet: Outlet, disconnected: async
     """Send events until the response is over or the client has left, which `disconnected` tells."""
     reader = response.reader
     disconnected.add_done_callback(lambda _: reader.abandon())
+    reader.on_stopping = outlet.hurry
     try:
         async with reader:
             # An event belongs with the headers: a client should not learn of the stream in two steps.

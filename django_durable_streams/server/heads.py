@@ -31,7 +31,6 @@ _COUNTED = re.compile(rb"\r\nproducer-seq:[\t ]*([0-9]+)[\t ]*(?=\r\n|\Z)", re.I
 _LEFT_ALONE = frozenset(
     {
         b"transfer-encoding",
-        b"upgrade",
         b"expect",
         b"te",
         b"trailer",
@@ -55,7 +54,8 @@ class Head(NamedTuple):
 def read(head: bytes) -> Head | None:
     """Return what a request's head says, without the empty line at its end; None where it is for the server to read.
 
-    None is what is malformed, what comes twice, what closes or upgrades the connection, and bodies without a length.
+    None is what is malformed, what comes twice, what closes the connection or asks for a WebSocket, and bodies without
+    a length.
     """
     counted = _COUNTED.search(head) if head.startswith(b"POST") else None
     if counted is None:
@@ -97,9 +97,25 @@ def _read_headers(block: bytes) -> tuple[Mapping[bytes, bytes], int] | None:
     length = found.get(headers.CONTENT_LENGTH, b"0")
     if not length.isdigit() or len(length) > 15:
         return None
-    if found.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+    connection = found.get(headers.CONNECTION)
+    if connection is not None and not _is_kept_alive(connection.lower(), found):
         return None
     return found, int(length)
+
+
+def _is_kept_alive(connection: bytes, found: Mapping[bytes, bytes]) -> bool:
+    """Whether a connection just goes on after a request.
+
+    An offer to go on with another protocol, as the JDK's client makes with each request, is not taken (RFC 9110,
+    section 7.8). WebSockets are for the server.
+    """
+    if connection == b"keep-alive":
+        return True
+    options = {option.strip(b" \t") for option in connection.split(b",")}
+    return options <= _OFFERS and b"websocket" not in found.get(headers.UPGRADE, b"").lower()
+
+
+_OFFERS = frozenset({b"keep-alive", b"upgrade", b"http2-settings"})
 
 
 @lru_cache(maxsize=4096)

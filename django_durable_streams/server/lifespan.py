@@ -14,7 +14,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..engine.engine import stop_engines
+from ..engine.engine import engine_for, stop_engines
 from ..engine.shutdown import has_readers_elsewhere, stop_readers_of
 from ..engine.startup import check_startup
 
@@ -68,7 +68,10 @@ async def _start(inner: _InnerLifespan | None) -> Message:
         await asyncio.to_thread(check_startup)
     except ImproperlyConfigured as error:
         return {"type": STARTUP + ".failed", "message": str(error)}
-    return await inner.tell(STARTUP) if inner is not None else {"type": STARTUP + ".complete"}
+    answer = await inner.tell(STARTUP) if inner is not None else {"type": STARTUP + ".complete"}
+    if answer["type"] == STARTUP + ".complete":
+        await asyncio.to_thread(engine_for().check_setup)
+    return answer
 
 
 class _InnerLifespan:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from enum import Enum
 from typing import Any
 
@@ -19,10 +19,15 @@ from ..conf import config
 from ..engine import Engine
 from ..engine.hub import Hub, Watch
 from ..engine.lane import Reply
+from ..engine.places import Place
 from ..engine.read_lane import View
 from ..engine.servers import servers_of_thread
 from ..protocol import caching, content, sse, text
 from ..protocol.errors import DurableStreamsError
+
+LARGE_BYTES = 1024 * 1024
+"""Data from which an event is made in pieces, so that other requests do not wait for it, and it never is in memory as a
+whole: it may have six times as many bytes. A page is smaller, unless it is a single append."""
 
 
 class LongPoll:
@@ -108,12 +113,13 @@ class LongPoll:
 
         Raises:
             StreamNotFound: the stream was deleted or has expired meanwhile.
+            OffsetGone: the database has lost what was before the position.
         """
         hub = self._hub
         info, position = self._view.info, self._position
         # Under WSGI the server is none of the event loop's: it waits further up, in the thread of the request.
         servers = () if self._lasting else await sync_to_async(servers_of_thread)()
-        watch = await hub.join(info, self, servers)
+        watch = await hub.join(info, self, servers, seen_at=self._view.seen_at)
         try:
             if not (watch.tail > position or watch.closed or watch.removed or self._stopped):
                 seconds = config().long_poll_timeout
@@ -132,13 +138,13 @@ class LongPoll:
                     return view
         finally:
             hub.leave(watch, self)
-        return await self._engine.follow(info.id, position)
+        return await hub.fetch(watch, position)
 
 
 class Step(Enum):
     """What a reader needs before it has its next chunk."""
 
-    FETCH = "data from the database"
+    FETCH = "data from the database, or the next piece of what it has"
     WAIT = "something to happen"
 
 
@@ -151,21 +157,30 @@ class SseReader:
     Args:
         view: the stream as the request found it, with the first page.
         client_cursor: the `cursor` parameter.
+        place: the reader's, given back when it leaves.
         grant: what the read stands on, where that can end. Then the response ends as it does after its time.
     """
 
-    def __init__(self, engine: Engine, view: View, client_cursor: str | None, grant: Grant | None = None) -> None:
+    def __init__(
+        self, engine: Engine, view: View, client_cursor: str | None, place: Place, grant: Grant | None = None
+    ) -> None:
         settings = config()
         self.finished = False
         self.on_news: Callable[[], None] = self.wake
         """Called when there may be a chunk to take. A door may put its own function here while it waits."""
+        self.on_stopping: Callable[[], None] = _do_nothing
+        """Called when the server is about to end, whether or not the reader waits for a chunk."""
         self._engine = engine
         self._grant = grant
+        self._place = place
         self._info = view.info
         self._position = view.position
         self._held = b""
         self._has_begun = False
+        self._is_behind = False
+        """Whether the last control event did not say that the reader is up to date."""
         self._first: View | None = view
+        self._rest: Iterator[bytes] | None = None  # of a large event
         self._cursor_floor = caching.cursor_floor(client_cursor, time.time())
         self._bytes_left = settings.sse_max_bytes
         self._keep_alive = settings.sse_keep_alive
@@ -179,10 +194,16 @@ class SseReader:
 
     async def __aenter__(self) -> SseReader:
         self._hub = self._engine.hub()
-        self._watch = await self._hub.join(self._info, self)
+        seen_at = self._first.seen_at if self._first is not None else 0.0
+        try:
+            self._watch = await self._hub.join(self._info, self, seen_at=seen_at)
+        except BaseException:
+            self._place.release()
+            raise
         return self
 
     async def __aexit__(self, *args: object) -> None:
+        self._place.release()
         self._hub.leave(self._watch, self)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -211,18 +232,24 @@ class SseReader:
                 return Step.FETCH
             view, self._first = self._first, None
             return self._from_view(view, opens=True)
+        if self._rest is not None and not self._abandoned:
+            return Step.FETCH
         if self.finished or self._abandoned or watch.removed:
             return self._finish()
         now = time.monotonic()
         over = self._bytes_left <= 0 or self._stopped or self._is_due(now)
         if self._position < watch.tail and not over:
-            frame = watch.frame(self._position, self._cursor(), self._held)
+            is_large = watch.tail - self._position > LARGE_BYTES
+            frame = None if is_large else watch.frame(self._position, self._cursor(), self._held)
             if frame is None or (frame.is_cut and not self._has_begun):
                 return Step.FETCH
             chunk, self._position, self._held, self.finished, _ = frame
             self._has_begun = True
             if chunk:
+                self._is_behind = False
                 return self._count(chunk)
+            if self._is_behind:  # all that is left begins a character
+                return self._chunk(b"", up_to_date=True, closed=False)
         if watch.closed and self._position >= watch.tail:
             self.finished = True
             rest, self._held = self._held, b""
@@ -239,7 +266,8 @@ class SseReader:
     def is_current(self) -> bool:
         """Whether there is nothing to take before something happens, right after a chunk was taken."""
         watch = self._watch
-        return self._position >= watch.tail and self._bytes_left > 0 and not (watch.closed or self.finished)
+        is_at_end = self._position >= watch.tail and self._rest is None
+        return is_at_end and self._bytes_left > 0 and not (watch.closed or self.finished)
 
     async def _news(self) -> None:
         """Wait until there may be a chunk to take."""
@@ -267,6 +295,7 @@ class SseReader:
     def stop(self) -> None:
         """The server is about to end, and so does the response, with a last control event."""
         self._stopped = True
+        self.on_stopping()
         self.notify()
 
     def tick(self, now: float) -> None:
@@ -279,11 +308,17 @@ class SseReader:
         return now >= self._deadline or (self._grant is not None and not self._grant.holds(now))
 
     async def _fetch(self) -> bytes:
+        if self._rest is not None:
+            await asyncio.sleep(0)  # others take their turn between two pieces
+            piece = next(self._rest, None)
+            if piece is None:
+                self._rest = None
+            return self._count(piece or b"")
         try:
             view, self._first = self._first, None
             opens = view is not None
             if view is None:
-                view = await self._engine.follow(self._info.id, self._position)
+                view = await self._hub.fetch(self._watch, self._position)
             if self._is_cut(view):
                 self._held = await self._before(view.position)
         except DurableStreamsError:
@@ -304,25 +339,41 @@ class SseReader:
     async def _before(self, position: int) -> bytes:
         """Return the bytes before a position that begin a character."""
         start = max(position - text.MAX_HELD, self._info.first_position)
-        segment = (await self._engine.follow(self._info.id, start)).segment
+        segment = (await self._engine.follow(self._info, start)).segment
         return b"" if segment is None else segment.held_before(position)
 
     def _from_view(self, view: View, *, opens: bool) -> bytes:
-        self._position = view.end
+        self._info, self._position = view.info, view.end
+        if view.segment is not None and len(view.segment.data) > LARGE_BYTES:
+            self._has_begun = True
+            self._rest = self._pieces(view, view.segment.data)
+            return self._count(next(self._rest))
         self.finished = view.at_end
         event = b""
         if view.segment is not None:
             self._has_begun = True
             event, self._held = view.segment.data_event(self._info.content_type, self._held, final=view.at_end)
-            if not (event or opens or view.at_end):
+            if not (event or opens or view.at_end or (self._is_behind and view.up_to_date)):
                 return b""  # nothing that can be handed out yet
         return self._chunk(event, up_to_date=view.up_to_date, closed=view.at_end)
 
+    def _pieces(self, view: View, data: bytes) -> Iterator[bytes]:
+        """Yield a data event and its control event in pieces."""
+        if content.holds_text(self._info.content_type):
+            data, self._held = sse.split(self._held + data, final=view.at_end)
+        yield from sse.event_pieces(self._info.content_type, data)
+        self.finished = view.at_end
+        yield self._control(up_to_date=view.up_to_date, closed=view.at_end)
+
     def _chunk(self, event: bytes, *, up_to_date: bool, closed: bool) -> bytes:
-        """Return a data event with its control event, or that alone. The offset is the one before what is held back."""
-        end = self._position - len(self._held)
-        control = sse.control_event(end, cursor=self._cursor(), up_to_date=up_to_date, closed=closed)
-        return self._count(event + control)
+        """Return a data event with its control event, or that alone."""
+        return self._count(event + self._control(up_to_date=up_to_date, closed=closed))
+
+    def _control(self, *, up_to_date: bool, closed: bool) -> bytes:
+        """Return a control event. Its offset is the one before what is held back."""
+        self._is_behind = not up_to_date
+        offset = self._info.token(self._position - len(self._held))
+        return sse.control_event(offset, cursor=self._cursor(), up_to_date=up_to_date, closed=closed)
 
     def _cursor(self) -> int:
         return max(self._cursor_floor, caching.interval(time.time()))
@@ -335,3 +386,7 @@ class SseReader:
     def _finish(self) -> bytes:
         self.finished = True
         return b""
+
+
+def _do_nothing() -> None:
+    pass

@@ -5,28 +5,31 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
-from ..conf import config
-from ..protocol import headers, offsets, paths
+from ..protocol import headers, paths
+from ..protocol.caching import Caching
 from ..protocol.errors import (
     DurableStreamsError,
-    InvalidHeader,
     InvalidOffset,
     InvalidParameter,
-    PayloadTooLarge,
     StreamNotFound,
 )
 
 if TYPE_CHECKING:
     from ..access.callers import Caller, Source
     from ..access.grants import Grant
+    from .bodies import ArrivingBody
     from .live import SseReader
 
 Header = tuple[bytes, bytes]
 
 CLOSED: Header = (headers.STREAM_CLOSED, b"true")
+
+
+ENDING_SECONDS = 1.0
+"""How long a client may send or take nothing more once the server is about to end."""
 
 
 class ClientDisconnected(Exception):
@@ -43,10 +46,10 @@ class Request(ABC):
         header_list: names in lower case and values, as they came.
 
     Raises:
-        InvalidHeader: a header that means something here came twice.
+        InvalidHeader: a header with one value came with different ones.
     """
 
-    __slots__ = ("_parameters", "body", "grant", "headers", "method", "path", "query", "refuse_body")
+    __slots__ = ("_parameters", "arriving", "body", "grant", "headers", "method", "path", "query", "refuse_body")
 
     can_stream = True
     """Whether this deployment can hold a response open."""
@@ -63,16 +66,14 @@ class Request(ABC):
         self.query = query
         found = dict(header_list)
         if len(found) != len(header_list):
-            _refuse_doubled(header_list)
-            for name, separator in headers.LISTS.items():
-                if name in found:
-                    found[name] = separator.join(value for key, value in header_list if key == name)
+            found = headers.merge_repeated(header_list)
         self.headers: Mapping[bytes, bytes] = found
         self._begin()
 
     def _begin(self, body: bytes | None = None) -> None:
         self.body = body  # the whole of it, once it is there
-        self._parameters: Mapping[str, str] | None = None
+        self.arriving: ArrivingBody | None = None  # what has come of it, where it comes in parts
+        self._parameters: Query | None = None
         self.grant: Grant | None = None  # what a live read stands on, where that can end
         self.refuse_body: Callable[[], DurableStreamsError] | None = None  # where only an empty body is allowed
 
@@ -98,8 +99,13 @@ class Request(ABC):
     async def read_body(self) -> bytes:
         """Return the whole body.
 
+        It is asked for once the request is allowed. What holds the parts is left in `arriving`, to be released.
+
         Raises:
             PayloadTooLarge: it is over the limit, and was read no further.
+            IncompleteBody: it is less than was announced.
+            RequestTimeout: it did not come in time.
+            ServiceUnavailable: too much of other bodies is there already.
             ClientDisconnected: it did not come to its end.
         """
 
@@ -139,42 +145,64 @@ class Request(ABC):
         return None if value is None else headers.text(value)
 
     def parameter(self, name: str) -> str | None:
-        """Return a query parameter, or None where it did not come.
+        """Return a query parameter, or None where it did not come. Nothing else decides by the query.
 
         Raises:
-            InvalidOffset, InvalidParameter: it came twice, or is not UTF-8.
+            InvalidOffset, InvalidParameter: it came twice, or the query is not UTF-8.
         """
         if not self.query:
             return None
+        found = self._parameters or self.parsed_query()
+        if found.repeated and name in found.repeated:
+            raise _repeated(name)
+        return found.values.get(name)
+
+    def parsed_query(self) -> Query:
+        """Return all query parameters.
+
+        Raises:
+            InvalidOffset, InvalidParameter: the query is not UTF-8, has too many parameters, or one of the protocol's
+                came twice.
+        """
         if self._parameters is None:
             self._parameters = _parse_query(self.query)
-        return self._parameters.get(name)
+        return self._parameters
 
 
-def _refuse_doubled(header_list: list[Header]) -> None:
-    seen = set()
-    for name, _ in header_list:
-        if name in seen and name in headers.SINGLE:
-            raise InvalidHeader(f"{name.decode('latin-1').title()} came twice.")
-        seen.add(name)
+class Query(NamedTuple):
+    """A query string, read once: its pairs as they came, the last value of each name, the names that came twice."""
+
+    pairs: tuple[tuple[str, str], ...]
+    values: Mapping[str, str]
+    repeated: frozenset[str]
 
 
-_PARAMETERS = frozenset({"offset", "live", "cursor"})
+MAX_PARAMETERS = 100
+"""Query parameters of one request."""
+
+_PARAMETERS = ("offset", "live", "cursor")
 
 
 @lru_cache(maxsize=512)
-def _parse_query(query: bytes) -> Mapping[str, str]:
+def _parse_query(query: bytes) -> Query:
     try:
-        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
     except ValueError as error:
         raise InvalidParameter("The query string cannot be read.") from error
-    found: dict[str, str] = {}
-    for name, value in pairs:
-        if name in found and name in _PARAMETERS:
-            kind = InvalidOffset if name == "offset" else InvalidParameter
-            raise kind(f"The parameter {name} came twice.")
-        found[name] = value
-    return found
+    values = dict(pairs)
+    repeated = frozenset[str]()
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = frozenset(name for name in values if names.count(name) > 1)
+        for name in _PARAMETERS:
+            if name in repeated:
+                raise _repeated(name)
+    return Query(tuple(pairs), values, repeated)
+
+
+def _repeated(name: str) -> DurableStreamsError:
+    kind = InvalidOffset if name == "offset" else InvalidParameter
+    return kind(f"The parameter {name} came twice.")
 
 
 class Response:
@@ -182,14 +210,24 @@ class Response:
 
     Args:
         is_shared: many requests get it, so nothing in it may be changed; what is made of it can be kept.
+        caching: what caches may do with it, where it answers a read. The policy makes headers of that.
 
     `sent`: it has been sent already, by `Request.send_now`. `wire`: where a door keeps a shared one as it is sent.
     """
 
-    __slots__ = ("_completed", "body", "headers", "is_shared", "sent", "status", "wire")
+    __slots__ = ("_completed", "body", "caching", "headers", "is_shared", "sent", "status", "wire")
 
-    def __init__(self, status: int, header_list: list[Header], body: bytes = b"", *, is_shared: bool = False) -> None:
+    def __init__(
+        self,
+        status: int,
+        header_list: list[Header],
+        body: bytes = b"",
+        *,
+        is_shared: bool = False,
+        caching: Caching = Caching.NEVER,
+    ) -> None:
         self.status = status
+        self.caching = caching
         self.headers = header_list
         self.body = body
         self.is_shared = is_shared
@@ -204,7 +242,7 @@ class Response:
             return self
         known = self._completed
         if known is None or known[0] is not added:
-            whole = Response(self.status, [*self.headers, *added], self.body, is_shared=True)
+            whole = Response(self.status, [*self.headers, *added], self.body, is_shared=True, caching=self.caching)
             known = self._completed = added, whole
         return known[1]
 
@@ -212,12 +250,13 @@ class Response:
 class EventStream:
     """An HTTP response that lives on: what it begins with, and the reader that makes its chunks."""
 
-    __slots__ = ("headers", "reader", "status")
+    __slots__ = ("caching", "headers", "reader", "status")
 
     sent = False
 
-    def __init__(self, header_list: list[Header], reader: SseReader) -> None:
+    def __init__(self, header_list: list[Header], reader: SseReader, caching: Caching) -> None:
         self.status = 200
+        self.caching = caching
         self.headers = header_list
         self.reader = reader
 
@@ -233,11 +272,11 @@ Work = Coroutine[Any, Any, Response | EventStream]
 """What leads to a response, where that has to wait for something."""
 
 
-def stream_headers(content_type: str, tail: int, *, closed: bool) -> list[Header]:
+def stream_headers(content_type: str, next_offset: bytes, *, closed: bool) -> list[Header]:
     """Return the headers that say what a stream is like."""
     found = [
         (headers.CONTENT_TYPE, content_type.encode("latin-1")),
-        (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(tail)),
+        (headers.STREAM_NEXT_OFFSET, next_offset),
     ]
     if closed:
         found.append(CLOSED)
@@ -252,23 +291,7 @@ def error_response(error: DurableStreamsError) -> Response:
         [
             (headers.CONTENT_TYPE, b"application/problem+json"),
             (headers.CONTENT_LENGTH, b"%d" % len(body)),
-            (headers.CACHE_CONTROL, b"no-store"),
             *error.headers,
         ],
         body,
     )
-
-
-def check_length(length: bytes) -> None:
-    """Refuse a body by its `Content-Length`, before any of it is read.
-
-    Raises:
-        PayloadTooLarge: it is over the limit.
-    """
-    if length.isdigit() and (len(length) > 18 or int(length) > config().max_append_bytes):
-        raise too_large()
-
-
-def too_large() -> DurableStreamsError:
-    """Return the error for a body over the limit."""
-    return PayloadTooLarge(f"The body is larger than {config().max_append_bytes} bytes. Split it into several appends.")

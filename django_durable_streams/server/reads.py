@@ -8,18 +8,19 @@ from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
-from ..conf import config
 from ..engine import Engine
 from ..engine.read_lane import Look, View
 from ..protocol import caching, content, headers, offsets, paths
+from ..protocol.browsers import check_destination, disposition
+from ..protocol.caching import Caching
 from ..protocol.errors import InvalidOffset, InvalidParameter, LiveModeUnsupported
-from .cors import common_headers
 from .live import LongPoll, SseReader
 from .messages import CLOSED, EventStream, Header, Request, Response, Work, stream_headers
+from .policy import common_headers
 
 _UP_TO_DATE: Header = (headers.STREAM_UP_TO_DATE, b"true")
-_NO_STORE: Header = (headers.CACHE_CONTROL, caching.NO_STORE)
-_NO_CACHE: Header = (headers.CACHE_CONTROL, caching.NO_CACHE)
+
+_NOW = offsets.Sentinel.NOW.value
 
 MAX_SHARED_ANSWERS = 16
 """Answers kept with a view: clients choose their cursors, and quiet streams last for ever."""
@@ -36,7 +37,7 @@ def ask_head(request: Request) -> Look:
 def answer_head(request: Request, engine: Engine, view: View) -> Response:
     """Answer a HEAD."""
     info = view.info
-    found = [*stream_headers(info.content_type, info.tail, closed=info.closed), _NO_STORE]
+    found = stream_headers(info.content_type, info.header(info.tail), closed=info.closed)
     if info.ttl is not None:
         found.append((headers.STREAM_TTL, b"%d" % info.ttl))
     if info.expires_at is not None:
@@ -47,6 +48,9 @@ def answer_head(request: Request, engine: Engine, view: View) -> Response:
 def ask_read(request: Request) -> Look:
     """GET asks for what is there from an offset on, and may stay for what comes (sections 5.6 to 5.8)."""
     path = paths.validate_again(request.path)
+    given = request.headers.get
+    if given(b"sec-fetch-dest") is not None or given(b"service-worker") is not None:
+        check_destination(request.headers)
     live = request.parameter("live")
     token = request.parameter("offset")
     if live is not None and live not in ("long-poll", "sse"):
@@ -69,7 +73,7 @@ def answer_read(request: Request, engine: Engine, view: View) -> Response | Even
         return _page(request, view, is_now=False)
     live = request.parameter("live")
     if live is None:
-        return _page(request, view, is_now=request.parameter("offset") == offsets.Sentinel.NOW.value)
+        return _page(request, view, is_now=_is_now(request))
     return _events(request, view, engine) if live == "sse" else _long_poll(request, view, engine)
 
 
@@ -102,16 +106,14 @@ def _page_unless_known(view: View, tags: bytes | None) -> Response:
 def _page_answer(view: View, kind: _Answer) -> Response:
     found = _position_headers(view)
     if kind is _Answer.NOW:
-        found.append(_NO_STORE)
-    else:
-        # What is empty today may have data in a second: caches have to ask. What has data keeps it.
-        found.append((headers.CACHE_CONTROL, _cacheable()) if view.segment is not None else _NO_CACHE)
-        found.append((headers.ETAG, _etag(view)))
-    return Response(304, found) if kind is _Answer.NOT_MODIFIED else _with_body(found, view)
+        return _with_body(found, view, Caching.NEVER)
+    found.append((headers.ETAG, _etag(view)))
+    kept = _kept(view)
+    return Response(304, found, caching=kept) if kind is _Answer.NOT_MODIFIED else _with_body(found, view, kept)
 
 
 def _etag(view: View) -> bytes:
-    return caching.etag(view.info.id, view.position, view.end, view.at_end)
+    return caching.etag(view.info.generation, view.position, view.end, view.at_end)
 
 
 def _shared(view: View, key: Key, make: Callable[[View, Key], Response]) -> Response:
@@ -130,12 +132,13 @@ def _shared(view: View, key: Key, make: Callable[[View, Key], Response]) -> Resp
 async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
     """Answer a long-poll (section 5.7)."""
     if view.segment is None and not view.closed:
-        engine.check_room()
-        poll = LongPoll(engine, view, partial(_deliver, request), request.grant, lasting=request.can_stream)
-        request.when_left(poll.wake)
+        place = engine.places.take()
         try:
+            poll = LongPoll(engine, view, partial(_deliver, request), request.grant, lasting=request.can_stream)
+            request.when_left(poll.wake)
             view = await poll.wait()
         finally:
+            place.release()
             request.let_leave()
         if poll.delivered:
             return _SENT
@@ -153,43 +156,60 @@ def _deliver(request: Request, view: View, told: dict[Any, Any]) -> bool:
     alike = view.position, request.query, request.headers.get(b"origin")
     answer: Response | None = told.get(alike)
     if answer is None:
-        answer = told[alike] = _long_poll_answer(request, view).with_headers(common_headers(request))
+        bare = _long_poll_answer(request, view)
+        answer = told[alike] = bare.with_headers(common_headers(request, bare))
     return request.send_now(answer)
 
 
 def _long_poll_answer(request: Request, view: View) -> Response:
     cursor = caching.cursor_floor(request.parameter("cursor"), time.time())
-    return _shared(view, cursor, _poll_answer)
+    return _shared(view, (cursor, _is_now(request)), _poll_answer)
 
 
-def _poll_answer(view: View, cursor: int) -> Response:
+def _poll_answer(view: View, kind: tuple[int, bool]) -> Response:
+    cursor, is_now = kind
     found = _position_headers(view)
     if not view.at_end:
         found.append((headers.STREAM_CURSOR, b"%d" % cursor))
     if view.segment is None:
-        found.append(_NO_STORE)
         return Response(204, found)
-    found.append((headers.CACHE_CONTROL, _cacheable()))
+    # From now on is another place for whoever asks next.
+    if is_now:
+        return _with_body(found, view, Caching.NEVER)
     found.append((headers.ETAG, _etag(view)))
-    return _with_body(found, view)
+    return _with_body(found, view, _kept(view))
+
+
+def _kept(view: View) -> Caching:
+    """Return what caches may do with data, or with the news that there is none yet.
+
+    What is empty today may have data in a second. What has data keeps it, unless the stream is to end.
+    """
+    lasts = view.info.ttl is None and view.info.expires_at is None
+    return Caching.DATA if lasts and view.segment is not None else Caching.REVALIDATE
+
+
+def _is_now(request: Request) -> bool:
+    """Whether a read begins wherever the stream ends when it is asked for (section 5.6)."""
+    return request.parameter("offset") == _NOW
 
 
 def _events(request: Request, view: View, engine: Engine) -> EventStream:
     """Answer an SSE read (section 5.8)."""
-    engine.check_room()
+    place = engine.places.take()
     found: list[Header] = [
         (headers.CONTENT_TYPE, b"text/event-stream"),
-        _NO_CACHE,
         # nginx would collect an event stream, and hand it on when its buffer is full.
         (b"x-accel-buffering", b"no"),
     ]
     if not content.is_text(view.info.content_type):
         found.append((headers.STREAM_SSE_DATA_ENCODING, b"base64"))
-    return EventStream(found, SseReader(engine, view, request.parameter("cursor"), request.grant))
+    reader = SseReader(engine, view, request.parameter("cursor"), place, request.grant)
+    return EventStream(found, reader, Caching.NEVER if _is_now(request) else Caching.REVALIDATE)
 
 
 def _position_headers(view: View) -> list[Header]:
-    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(view.end))]
+    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, view.info.header(view.end))]
     if view.up_to_date:
         found.append(_UP_TO_DATE)
         if view.closed:
@@ -197,13 +217,10 @@ def _position_headers(view: View) -> list[Header]:
     return found
 
 
-def _with_body(found: list[Header], view: View) -> Response:
+def _with_body(found: list[Header], view: View, kept: Caching) -> Response:
     kind = view.info.content_type
     body = view.segment.body(kind) if view.segment is not None else content.unpack(kind, b"")
     found.append((headers.CONTENT_TYPE, kind.encode("latin-1")))
     found.append((headers.CONTENT_LENGTH, b"%d" % len(body)))
-    return Response(200, found, body)
-
-
-def _cacheable() -> bytes:
-    return caching.cache_control(config().cache_scope)
+    found += disposition(kind)
+    return Response(200, found, body, caching=kept)

@@ -48,6 +48,14 @@ def _rates(settings: Config) -> Iterator[Finding]:
             yield _finding("RATE_LIMIT_CACHE", error)
 
 
+def _bodies(settings: Config) -> Iterator[Finding]:
+    if settings.max_body_memory < settings.max_append_bytes:
+        yield Finding(
+            "durable_streams.E004",
+            "MAX_BODY_MEMORY is below MAX_APPEND_BYTES: the largest bodies would never be taken.",
+        )
+
+
 def _proxies(settings: Config) -> Iterator[Finding]:
     try:
         networks(settings.trusted_proxies)
@@ -76,7 +84,7 @@ def _encoder(settings: Config) -> Iterator[Finding]:
         yield _finding("JSON_ENCODER", error)
 
 
-_PARTS: tuple[Callable[[Config], Iterator[Finding]], ...] = (_rates, _proxies, _allowed, _encoder, _wakeup)
+_PARTS: tuple[Callable[[Config], Iterator[Finding]], ...] = (_bodies, _rates, _proxies, _allowed, _encoder, _wakeup)
 
 
 def _finding(key: str, error: Exception) -> Finding:

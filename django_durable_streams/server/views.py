@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from urllib.parse import quote
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
+from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -17,18 +20,22 @@ from ..access.callers import Caller
 from ..access.guard import current_guard
 from ..conf import config
 from ..protocol import headers
-from ..protocol.errors import DurableStreamsError
+from ..protocol.errors import DurableStreamsError, IncompleteBody, LengthRequired
 from .atomic import never_atomic
+from .bodies import ArrivingBody, admitted_length, too_slow
 from .dispatch import refuse, respond
 from .hosts import script_name
-from .messages import EventStream, Header, Request, Response, check_length, too_large
+from .messages import ENDING_SECONDS, EventStream, Header, Request, Response
 from .threads import release_thread
+
+PIECE_BYTES = 64 * 1024
+"""How much of a body is read at a time."""
 
 
 class _DjangoRequest(Request):
     """A request that has come through Django's handler and middleware."""
 
-    __slots__ = ("_request", "caller", "can_stream")
+    __slots__ = ("_request", "caller", "can_stream", "is_unfinished")
 
     def __init__(self, request: HttpRequest, path: str) -> None:
         self.can_stream = isinstance(request, ASGIRequest)
@@ -39,6 +46,8 @@ class _DjangoRequest(Request):
         super().__init__(request.method or "", path, query, found)
         self._request = request
         self.caller: Caller | None = None
+        self.is_unfinished = False
+        """Whether more of the body may come, which must not be taken for the next request."""
 
     @property
     def scheme(self) -> str:
@@ -59,13 +68,38 @@ class _DjangoRequest(Request):
         return script_name(self._request.META.get("SCRIPT_NAME")) + self._request.path_info
 
     async def read_body(self) -> bytes:
-        # Not `request.body`: that has a limit of its own, of 2.5 MB, and raises an error that Django answers.
-        check_length(self.headers.get(headers.CONTENT_LENGTH, b""))
-        limit = config().max_append_bytes
-        body = self._request.read(limit + 1)
-        if len(body) > limit:
-            raise too_large()
+        arriving = self.arriving = ArrivingBody(self.headers, admitted_length(self.headers))
+        read = self._reader()
+        # Servers have deadlines of their own for a read that waits; what they have none for is one byte after another.
+        deadline = time.monotonic() + config().receive_timeout
+        try:
+            while part := read(PIECE_BYTES):
+                arriving.add(part)
+                if time.monotonic() > deadline:
+                    raise too_slow()
+        except OSError as error:
+            raise IncompleteBody("The connection broke off in the middle of the body.") from error
+        self.is_unfinished = True
+        body = arriving.whole()
+        self.is_unfinished = False
         return body
+
+    def _reader(self) -> Callable[[int], bytes]:
+        """Return what reads the body.
+
+        It is not `request.body`: that has a limit of its own, of 2.5 MB, and raises an error that Django answers.
+
+        Raises:
+            LengthRequired: the server does not tell the end of a body in chunks.
+        """
+        request = self._request
+        if isinstance(request, WSGIRequest) and headers.TRANSFER_ENCODING in self.headers:
+            # Without a length, Django takes the body for empty.
+            if not request.environ.get("wsgi.input_terminated"):
+                raise LengthRequired("This server cannot read a body in chunks. Send it with a Content-Length.")
+            read: Callable[[int], bytes] = request.environ["wsgi.input"].read
+            return read
+        return request.read
 
 
 @method_decorator(csrf_exempt, name="dispatch")
@@ -76,6 +110,7 @@ class StreamView(View):
     async def dispatch(self, request: HttpRequest, stream_path: str = "") -> HttpResponseBase:  # type: ignore[override]
         """Answer any method; which of them streams know is for the handlers to say."""
         request.get_host()  # raises what Django answers with 400; CommonMiddleware may not be there to ask
+        stream_request = None
         try:
             stream_request = _DjangoRequest(request, stream_path)
             guard = current_guard()
@@ -93,7 +128,15 @@ class StreamView(View):
         request.META.pop("HTTP_IF_NONE_MATCH", None)
         # UpdateCacheMiddleware would answer later reads by itself, without what has been appended since.
         request._cache_update_cache = False  # type: ignore[attr-defined]
-        return _to_django(response)
+        answer = _to_django(response)
+        if stream_request is not None and stream_request.is_unfinished and _may_close(request):
+            answer["Connection"] = "close"
+        return answer
+
+
+def _may_close(request: HttpRequest) -> bool:
+    """Whether a view may say that the connection is closed: not under WSGI, and not in HTTP/2."""
+    return isinstance(request, ASGIRequest) and str(request.scope.get("http_version", "")).startswith("1")
 
 
 stream_view = StreamView.as_view()
@@ -115,9 +158,50 @@ def _to_django(response: Response | EventStream) -> HttpResponseBase:
 
 async def _events(response: EventStream) -> AsyncIterator[bytes]:
     release_thread()  # the one that middleware has used on the way back
+    watchdog = _Watchdog()
+    response.reader.on_stopping = watchdog.hurry
     async with aclosing(response.reader.chunks()) as chunks:
         async for chunk in chunks:
-            yield chunk
+            watchdog.start()
+            try:
+                yield chunk
+            finally:
+                watchdog.stop()
+
+
+class _Watchdog:
+    """Ends the task of a response whose client takes nothing: Django asks for no other chunk before one is sent."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._seconds = config().send_timeout
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[object] | None = None
+
+    def start(self) -> None:
+        """A chunk is about to be sent, by the task that asked for it."""
+        self._task = asyncio.current_task()
+        self._timer = self._loop.call_later(self._seconds, self._give_up)
+
+    def stop(self) -> None:
+        """It has been sent."""
+        if self._timer is not None:
+            self._timer.cancel()
+        # What the task returns has the response, and so all of this: it must not be kept.
+        self._timer = self._task = None
+
+    def hurry(self) -> None:
+        """The server is about to end: nobody waits long for a client that takes nothing."""
+        self._seconds = min(self._seconds, ENDING_SECONDS)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        task = self._task
+        self.stop()
+        if task is not None:
+            task.cancel()
 
 
 def _asgi_headers(request: ASGIRequest) -> list[Header]:
@@ -139,4 +223,4 @@ def _wsgi_headers(request: HttpRequest) -> list[Header]:
         value = request.META.get(key)
         if value:
             found.append((name, value.encode("latin-1")))
-    return found
+    return [(name, headers.split_repeated(name, value)) for name, value in found]

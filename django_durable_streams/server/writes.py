@@ -8,8 +8,13 @@ from functools import lru_cache
 
 from .. import clock
 from ..engine import Engine
-from ..protocol import content, headers, offsets, paths
-from ..protocol.errors import DurableStreamsError, EmptyAppend, InvalidHeader, InvalidOffset
+from ..protocol import arguments, content, headers, offsets, paths
+from ..protocol.errors import (
+    DurableStreamsError,
+    EmptyAppend,
+    InvalidHeader,
+    UnsupportedContentEncoding,
+)
 from ..protocol.producers import ProducerClaim
 from ..store.operations import Append, Appended, Create, Created, Delete, Done, Fork
 from .messages import CLOSED, Header, Request, Response, stream_headers
@@ -33,6 +38,8 @@ def ask_create(request: Request) -> Create:
 
 def fill_create(request: Request, operation: Create, body: bytes) -> None:
     """Put the initial content into it, or what is wrong with that."""
+    if body:
+        _check_coding(request)
     if not body or operation.content_type is None:
         operation.data = body
     else:
@@ -41,7 +48,8 @@ def fill_create(request: Request, operation: Create, body: bytes) -> None:
 
 def answer_create(request: Request, engine: Engine, result: Created) -> Response:
     """Answer a PUT."""
-    found = [*stream_headers(result.content_type, result.tail, closed=result.closed), _EMPTY]
+    next_offset = offsets.encode_bytes(result.generation, result.tail)
+    found = [*stream_headers(result.content_type, next_offset, closed=result.closed), _EMPTY]
     if result.created:
         found.append((headers.LOCATION, request.url()))
     return Response(201 if result.created else 200, found)
@@ -67,6 +75,7 @@ def fill_append(request: Request, operation: Append, body: bytes) -> None:
         return
     if request.refuse_body is not None:
         raise request.refuse_body()
+    _check_coding(request)
     content_type = operation.content_type = _content_type(request.headers.get(headers.CONTENT_TYPE))
     if content_type is None:
         raise InvalidHeader("Content-Type is missing. It must be the stream's.")
@@ -75,9 +84,26 @@ def fill_append(request: Request, operation: Append, body: bytes) -> None:
         operation.data, operation.defect = _packed(content.pack, content_type, body)
 
 
+def _check_coding(request: Request) -> None:
+    """See that a body is what it says, and not a compressed one: it would be read as it was sent, by everybody.
+
+    Raises:
+        UnsupportedContentEncoding: it is compressed (415).
+    """
+    if headers.CONTENT_ENCODING not in request.headers:
+        return
+    coding = headers.text(request.headers[headers.CONTENT_ENCODING])
+    if headers.is_coded(coding):
+        raise UnsupportedContentEncoding(
+            f"Content-Encoding is {coding}. Send the body as it is, without a coding, or give the stream the content "
+            "type of compressed data and leave out Content-Encoding.",
+            ((headers.ACCEPT_ENCODING, b"identity"),),
+        )
+
+
 def answer_append(request: Request, engine: Engine, result: Appended) -> Response:
     """Answer a POST."""
-    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.tail))]
+    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.generation, result.tail))]
     if result.closed:
         found.append(CLOSED)
     if result.producer_epoch is None:
@@ -148,11 +174,9 @@ def _fork(request: Request) -> Fork | None:
         if token is not None or count is not None:
             raise InvalidHeader("Stream-Fork-Offset and Stream-Fork-Sub-Offset need a Stream-Forked-From.")
         return None
-    position = offsets.decode(token) if token is not None else None
-    if isinstance(position, offsets.Sentinel):
-        raise InvalidOffset("Stream-Fork-Offset is an offset that the server returned; leave it out for the tail.")
+    cut = arguments.fork_offset(token, "Stream-Fork-Offset")
     sub_offset = headers.sub_offset(count) if count is not None else 0
-    return Fork(source, position, sub_offset)
+    return Fork(source, cut, sub_offset)
 
 
 def _wants_closed(request: Request) -> bool:

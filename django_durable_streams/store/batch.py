@@ -60,6 +60,8 @@ class Batch:
         self._gone: dict[str, StreamState] = {}
         self._removed: list[StreamState] = []
         self._softly: list[StreamState] = []
+        # The generations of those whose paths have become free here.
+        self._ended: dict[str, int] = {}
         # How many streams were forked from those that may be removed here.
         self._forks: dict[int, int] = {}
         self._commits: list[Commit] = []
@@ -208,7 +210,7 @@ class Batch:
             return self._fork(operation, operation.fork, state)
         if state is not None:
             return state.confirm(operation)
-        return self._add(operation, StreamState.make(operation, self._now))
+        return self._add(operation, StreamState.make(operation, self._now, self._ended.get(operation.path, 0)))
 
     def _add(self, operation: Create, state: StreamState) -> Outcome:
         if operation.path in self._gone:
@@ -227,7 +229,7 @@ class Batch:
             self._settle()
         if state is not None:
             cut = None
-            if origin is not None and fork.position is not None:
+            if origin is not None and fork.offset is not None:
                 cut = forking.resolve(origin, fork, self._using)
             return state.confirm_fork(operation, origin, cut)
         if source is None:
@@ -236,9 +238,9 @@ class Batch:
             raise StreamNotFound(f"There is no stream {fork.source} to fork.")
         if fork.source_id is not None:
             expect(fork.source_id, source.id, fork.source)
-        outcome = self._add(
-            operation, StreamState.make_fork(operation, source, forking.resolve(source, fork, self._using), self._now)
-        )
+        cut = forking.resolve(source, fork, self._using)
+        after = self._ended.get(operation.path, 0)
+        outcome = self._add(operation, StreamState.make_fork(operation, source, cut, self._now, after))
         # Its row is written, as it is, so that a transaction whose snapshot is older than the fork cannot remove it.
         source.changed = True
         # A stream that was made in this batch has no forks but those made here.
@@ -252,6 +254,7 @@ class Batch:
             self._softly.append(state)
             return
         self._removed.append(state)
+        self._ended[state.path] = state.generation
         if state.source_id in self._forks:
             self._forks[state.source_id] -= 1
 
@@ -343,7 +346,7 @@ class Batch:
         """Take note of what the database has now."""
         for changed, created, numbers, ended in self._saved:
             _number(created, numbers)
-            self._commits += [state.commit() for state in changed]
+            self._commits += [state.commit() for state in changed if state.has_news]
             self._commits += [state.commit(created=True) for state in created]
             self._commits += [state.removal() for state in ended]
             for state in (*changed, *created):

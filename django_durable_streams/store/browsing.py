@@ -6,6 +6,7 @@ What is read is bounded: a page, or a single append where that is larger, with t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from operator import itemgetter
 
 from ..models import Chunk
@@ -13,7 +14,8 @@ from ..protocol import content, text
 from ..protocol.segments import Message, Segment
 from . import reading, recent
 from .cache import SegmentCache
-from .info import StreamInfo
+from .info import Piece, StreamInfo
+from .lineage import look_up
 
 MAX_CHUNKS = 256
 """Chunks whose positions are looked at to find where a page that ends somewhere begins."""
@@ -81,8 +83,9 @@ def _reach(info: StreamInfo, position: int, limit: int, using: str) -> tuple[int
 def _spans(info: StreamInfo, position: int, using: str) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of the chunks before a position, the nearest first, without their data."""
     tables = (recent.chunks(using), Chunk.objects.using(using))
+    (info,) = look_up([(info, position, position)], using)
     pieces = [piece for piece in info.pieces() if piece.start < min(piece.end, position)]
-    for piece in pieces[: -MAX_PIECES - 1 : -1]:
+    for piece in takewhile(_is_own, pieces[: -MAX_PIECES - 1 : -1]):
         top = min(piece.end, position)
         nearest: list[tuple[int, int]] = []
         others: list[tuple[int, int]] = []
@@ -97,3 +100,7 @@ def _spans(info: StreamInfo, position: int, using: str) -> Iterator[tuple[int, i
             first, last = max(first, piece.start, info.first_position), min(last, piece.end)
             if first < min(last, top):
                 yield first, last
+
+
+def _is_own(piece: Piece) -> bool:
+    return not piece.is_run

@@ -12,12 +12,30 @@ from ..protocol.segments import Segment
 
 Key = tuple[int, int]
 
-_OVERHEAD = 512
-"""Bytes counted for a segment besides its data, so that many small ones are bounded too."""
+_OVERHEAD = 640
+"""Bytes for a segment besides itself: its key, its places in two dicts, and what counts it."""
+
+
+class _Kept:
+    """A segment that is kept, how many bytes it was counted for, and its neighbours among those of its stream."""
+
+    __slots__ = ("_cache", "key", "newer", "older", "segment", "size")
+
+    def __init__(self, cache: SegmentCache, key: Key, segment: Segment, size: int) -> None:
+        self._cache = cache
+        self.key = key
+        self.segment = segment
+        self.size = size
+        self.older: _Kept | None = None
+        self.newer: _Kept | None = None
+
+    def grow(self, size: int) -> None:
+        """Take note that the segment takes so many bytes more: it has been encoded."""
+        self._cache.grow(self, size)
 
 
 class SegmentCache:
-    """A least-recently-used cache, safe to use from several threads.
+    """A least-recently-used cache, safe to use from several threads. What it counts is the memory that it takes.
 
     Args:
         limit: most bytes to keep. A single segment of more than a quarter of it is not kept at all.
@@ -26,47 +44,78 @@ class SegmentCache:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
-        self._segments: OrderedDict[Key, Segment] = OrderedDict()
+        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
+        self._newest: dict[int, _Kept] = {}
+        """Of each stream: the others hang on to it, so that a stream is forgotten without a look at all others."""
         self._lock = Lock()
 
     def get(self, stream_id: int, position: int) -> Segment | None:
         """Return the segment that was kept for reads of a stream from a position."""
         key = (stream_id, position)
         with self._lock:
-            segment = self._segments.get(key)
-            if segment is not None:
-                self._segments.move_to_end(key)
-            return segment
+            kept = self._kept.get(key)
+            if kept is None:
+                return None
+            self._kept.move_to_end(key)
+            return kept.segment
 
     def put(self, stream_id: int, position: int, segment: Segment) -> None:
         """Keep a segment for reads of a stream from a position."""
-        cost = _cost(segment)
-        if cost > self._limit // 4:
+        if len(segment.data) > self._limit // 4:
             return
-        key = (stream_id, position)
+        segment.pack()
+        size = segment.size() + _OVERHEAD
+        if size > self._limit // 4:
+            return
+        kept = _Kept(self, (stream_id, position), segment, size)
+        segment.on_encoded = kept.grow
         with self._lock:
-            known = self._segments.pop(key, None)
-            if known is not None:
-                self._size -= _cost(known)
-            self._segments[key] = segment
-            self._size += cost
-            while self._size > self._limit:
-                _, oldest = self._segments.popitem(last=False)
-                self._size -= _cost(oldest)
+            self._drop(kept.key)
+            self._kept[kept.key] = kept
+            self._size += size
+            kept.older = self._newest.get(stream_id)
+            if kept.older is not None:
+                kept.older.newer = kept
+            self._newest[stream_id] = kept
+            self._shrink()
 
     def forget(self, stream_id: int) -> None:
         """Drop what is kept of a stream that is no more."""
         with self._lock:
-            for key in [key for key in self._segments if key[0] == stream_id]:
-                self._size -= _cost(self._segments.pop(key))
+            while (kept := self._newest.get(stream_id)) is not None:
+                self._drop(kept.key)
 
     def clear(self) -> None:
         """Drop everything."""
         with self._lock:
-            self._segments.clear()
+            self._kept.clear()
+            self._newest.clear()
             self._size = 0
 
+    def grow(self, kept: _Kept, size: int) -> None:
+        """Count so many bytes more for a segment, if that is kept still."""
+        with self._lock:
+            if self._kept.get(kept.key) is kept:
+                kept.size += size
+                self._size += size
+                self._shrink()
 
-def _cost(segment: Segment) -> int:
-    # Twice the data: a segment may keep an encoded form beside it. Eight bytes or more for each append's end.
-    return 2 * len(segment.data) + 8 * len(segment.ends) + _OVERHEAD
+    def _shrink(self) -> None:
+        while self._size > self._limit:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: Key) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is None:
+            return
+        self._size -= kept.size
+        kept.segment.on_encoded = None
+        if kept.older is not None:
+            kept.older.newer = kept.newer
+        if kept.newer is not None:
+            kept.newer.older = kept.older
+        elif kept.older is not None:
+            self._newest[key[0]] = kept.older
+        else:
+            del self._newest[key[0]]
+        kept.older = kept.newer = None

@@ -20,9 +20,10 @@ from ..models import Stream
 from ..models.methods import StreamMethods
 from ..protocol import text
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, StreamNotFound
+from ..protocol.offsets import Offset, Sentinel
 from ..protocol.segments import Segment
 from ..protocol.values import Data, MessageReader
-from . import joining, lifetime, reading, references, writing
+from . import joining, lifetime, lineage, reading, references, under_test, writing
 from .after_commit import follow_up
 from .batch import Locked, Outcome, expect
 from .cache import SegmentCache
@@ -49,6 +50,7 @@ def apply(operation: Operation, using: str) -> Result:
     Raises:
         DurableStreamsError: the operation was refused; nothing was changed.
     """
+    under_test.check_thread(using)
     with _turn(using):
         outcomes, commits = writing.apply([operation], using)
     _tell_on_commit(commits, using)
@@ -61,6 +63,7 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
     Raises:
         DurableStreamsError: one was refused; nothing was changed.
     """
+    under_test.check_thread(using)
     result: Result | None = None
     whole: Commit | None = None
     with joining.atomic(using):
@@ -70,11 +73,16 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
                 result = _result(outcome)
             for commit in commits:
                 # Without the data, which would be held until the whole is committed. Readers fetch it page by page.
-                whole = commit if whole is None else replace(commit, start=whole.start, appends=(), ends=[])
+                whole = commit if whole is None else _joined(whole, commit)
         if whole is not None:
             _tell_on_commit([whole], using)
     assert result is None or isinstance(result, Appended)
     return result
+
+
+def _joined(whole: Commit, commit: Commit) -> Commit:
+    before = whole.generation_before
+    return replace(commit, start=whole.start, generation_before=before, appends=(), ends=[])
 
 
 def delete(streams: Sequence[StreamMethods], using: str, *, all_there: bool = False) -> tuple[int, dict[str, int]]:
@@ -161,6 +169,7 @@ def find(path: str, using: str, stream_id: int | None = None) -> StreamInfo:
     Raises:
         StreamNotFound, StreamGone: also if it is another one that is at the path now.
     """
+    under_test.check_thread(using)
     found = reading.find([path], using)[path]
     if isinstance(found, DurableStreamsError):
         raise found
@@ -201,13 +210,14 @@ class Page(NamedTuple):
     """Has what was read and is held back."""
 
 
-def pages(path: str, stream_id: int, position: int, using: str, page_bytes: int) -> Iterator[Page]:
-    """Yield what a stream has past a position, page by page. Renews its TTL.
+def pages(path: str, stream_id: int, offset: Offset | Sentinel, using: str, page_bytes: int) -> Iterator[Page]:
+    """Yield what a stream has past an offset, page by page. Renews its TTL.
 
     Raises:
-        StreamNotFound, StreamGone: also in the middle, if the stream is deleted meanwhile.
+        OffsetGone, StreamNotFound, StreamGone: also in the middle, if the stream is deleted meanwhile.
     """
     info = find(path, using, stream_id)
+    info, position = lineage.locate(info, offset, using)
     renew(info, using)
     reader: MessageReader | None = None
     while position < info.tail:
@@ -218,6 +228,7 @@ def pages(path: str, stream_id: int, position: int, using: str, page_bytes: int)
             reader = MessageReader(info.content_type, held)
         position = segment.end
         messages = list(reader.messages(segment, final=info.closed and position >= info.tail))
+        info = lineage.around(info, using, position - text.MAX_HELD, position)
         yield Page(info, messages, position, reader)
         info = find(path, using, stream_id)
     if reader is not None and reader.held and info.closed:

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, TypeVar
 from django.db import connections
 from django.utils import timezone
 
-from .rows import MAX_CHUNK_BYTES, pack_ends, unpack_ends
+from ..models import Chunk
+from .rows import MAX_CHUNK_BYTES, checked_ends, pack_ends
 from .sql import Row, statements
 
 T = TypeVar("T")
@@ -30,6 +31,18 @@ class Span(NamedTuple):
     ids: tuple[int, ...]
     start: int
     ends: tuple[int, ...]
+
+    def cut(self, rows: int) -> Iterator[Span]:
+        """Yield it in spans of so many chunks, two at least, of which each is one to be."""
+        if len(self.ids) <= rows:
+            yield self
+            return
+        start = self.start
+        for first in range(0, len(self.ids), rows):
+            ids, ends = self.ids[first : first + rows], self.ends[first : first + rows]
+            if len(ids) > 1:
+                yield Span(self.stream_id, ids, start, ends)
+            start = ends[-1]
 
 
 class Merger(NamedTuple):
@@ -47,24 +60,47 @@ MERGE_ROWS = 1000
 PLAN_STREAMS = 64
 """Streams whose chunks are looked at together. Thousands may be due, with hundreds of chunks each."""
 
+PLAN_ROWS = 20_000
+"""Chunks that are looked at together, however many a stream has."""
+
 
 def compact(using: str, stream_ids: Collection[int]) -> int:
     """Merge small chunks of streams, and return how many chunks went into the larger ones."""
-    return sum(merge(using, read(using, spans)) for spans in portions(using, stream_ids))
+    merged = 0
+    while stream_ids:
+        unfinished: set[int] = set()
+        some = sum(merge(using, read(using, spans)) for spans in portions(using, stream_ids, unfinished))
+        if not some:
+            break
+        merged += some
+        stream_ids = unfinished
+    return merged
 
 
-def portions(using: str, stream_ids: Collection[int]) -> Iterator[list[Span]]:
-    """Yield what is to be merged in streams, as much at a time as one transaction should."""
-    return limited(_planned(using, stream_ids), lambda span: len(span.ids), lambda span: span.ends[-1] - span.start)
+def portions(using: str, stream_ids: Collection[int], unfinished: set[int]) -> Iterator[list[Span]]:
+    """Yield what is to be merged in streams, as much at a time as one transaction should.
+
+    Args:
+        unfinished: gets those streams that have so many chunks that more is to be merged once this is.
+    """
+    planned = _planned(using, stream_ids, unfinished)
+    return limited(planned, lambda span: len(span.ids), lambda span: span.ends[-1] - span.start)
 
 
-def _planned(using: str, stream_ids: Collection[int]) -> Iterator[Span]:
-    ordered = sorted(stream_ids)
-    for first in range(0, len(ordered), PLAN_STREAMS):
+def _planned(using: str, stream_ids: Collection[int], unfinished: set[int]) -> Iterator[Span]:
+    ordered = sorted(stream_ids, reverse=True)
+    while ordered:
+        some = ordered[:PLAN_STREAMS]
         with connections[using].cursor() as cursor:
-            rows = statements(using).select_spans(cursor, ordered[first : first + PLAN_STREAMS])
-        for _, chunks in groupby(rows, itemgetter(0)):
-            yield from plan([*chunks])
+            rows = statements(using).select_spans(cursor, some, PLAN_ROWS)
+        cut_off = rows[-1][0] if len(rows) == PLAN_ROWS else 0
+        # Of that stream there are only the last chunks; those with smaller ids are looked at next.
+        ordered = [stream_id for stream_id in some if stream_id < cut_off] + ordered[PLAN_STREAMS:]
+        for stream_id, chunks in groupby(rows, itemgetter(0)):
+            for span in plan([*chunks][::-1]):
+                if stream_id == cut_off or len(span.ids) > MERGE_ROWS:
+                    unfinished.add(stream_id)
+                yield from span.cut(MERGE_ROWS)
 
 
 def limited(items: Iterable[T], rows: Callable[[T], int], size: Callable[[T], int]) -> Iterator[list[T]]:
@@ -123,9 +159,12 @@ def read(using: str, spans: Sequence[Span]) -> list[Merger]:
 
     Chunks never change: that need not be done while others wait for a transaction. A span of which somebody else has
     merged or deleted a chunk meanwhile is left out.
+
+    Raises:
+        CorruptChunk: one of them contradicts itself.
     """
     with connections[using].cursor() as cursor:
-        ids, data, packed = statements(using).read_chunks(cursor, _ids(spans))
+        ids, data, packed, sizes = statements(using).read_chunks(cursor, _ids(spans))
     mergers = []
     place = position = 0
     for span in spans:
@@ -133,7 +172,7 @@ def read(using: str, spans: Sequence[Span]) -> list[Merger]:
         ends: list[int] = []
         for chunk_id, end in zip(span.ids, span.ends, strict=True):
             if place < len(ids) and ids[place] == chunk_id:
-                ends += unpack_ends(start, end, packed[place]) if packed[place] else (end,)
+                ends += checked_ends(start, end, sizes[place], packed[place])
                 place, position = place + 1, position + end - start
             else:
                 missing = True
@@ -155,7 +194,7 @@ def merge(using: str, mergers: Sequence[Merger]) -> int:
         whole = [merger for merger in mergers if ours.issuperset(merger.span.ids)]
         ids = _ids(merger.span for merger in whole)
         if ids:
-            sql.delete_chunks(cursor, ids)
+            sql.delete_rows(cursor, Chunk, ids)
             rows: list[Row] = [
                 (span.stream_id, span.start, span.ends[-1], data, ends, now) for span, data, ends in whole
             ]

@@ -1,4 +1,4 @@
-"""Where a fork is cut from its source, and which ranges it begins with (specification, section 4.2)."""
+"""Where a fork is cut from its source (specification, section 4.2)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..protocol import content
 from ..protocol.errors import OffsetOutOfRange
 from ..protocol.segments import Segment
-from . import reading
+from . import lineage, reading
 from .cache import SegmentCache
 from .operations import Fork
 
@@ -21,9 +21,14 @@ def resolve(source: StreamState, fork: Fork, using: str) -> int:
     Raises:
         OffsetOutOfRange: past the tail, inside a JSON message, or past the append that the sub-offset leads into.
     """
-    position = source.tail if fork.position is None else fork.position
-    if position > source.tail:
-        raise OffsetOutOfRange("Stream-Fork-Offset lies past the end of the source.")
+    if fork.offset is not None and lineage.has_runs(source.lineage):
+        cut = fork.offset.position
+        source.lineage = lineage.around(source.info(), using, cut - 1, cut).lineage
+    position = source.tail if fork.offset is None else source.info().find(fork.offset)
+    if position is None:
+        raise OffsetOutOfRange("Stream-Fork-Offset lies past the end of the source, or is of another stream.")
+    # Of the working copy: no row's lineage is written twice.
+    source.lineage = lineage.around(source.info(), using, position, position).lineage
     is_json = content.is_json(source.content_type)
     if not fork.sub_offset and (not is_json or position in (0, source.tail)):
         return position
@@ -53,12 +58,3 @@ def _append_at(source: StreamState, position: int, using: str) -> Segment | None
     """Return the one append that contains a position, or begins there."""
     request = reading.PageRequest(source.info(), position, 1)
     return reading.pages([request], SegmentCache(0), using, latest=True)[source.id, position]
-
-
-def lineage(source: StreamState, cut: int) -> list[list[int]]:
-    """Return the ranges that a fork begins with, flat, however long the chain of its sources is."""
-    return [
-        [piece.owner, piece.start, min(piece.end, cut)]
-        for piece in source.info().pieces()
-        if piece.start < min(piece.end, cut)
-    ]

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import final
 
+from ..protocol import offsets
 from ..protocol.errors import DurableStreamsError
+from ..protocol.offsets import Offset
 from ..protocol.producers import ProducerClaim
 
 
@@ -19,11 +21,11 @@ from ..protocol.producers import ProducerClaim
 class Fork:
     """What a stream is to begin with: another stream, up to a position (specification, section 4.2).
 
-    `position` is in bytes, None for the source's tail; `sub_offset` counts messages in JSON mode and bytes otherwise.
+    `offset` is one of the source's, None for its tail; `sub_offset` counts messages in JSON mode and bytes otherwise.
     """
 
     source: str
-    position: int | None = None
+    offset: Offset | None = None
     sub_offset: int = 0
     source_id: int | None = None
 
@@ -111,23 +113,38 @@ Operation = Create | Append | Delete | Touch | SetLifetime | TakeOver
 
 @dataclass(slots=True)
 class Created:
-    """A stream is there: made now (`created`), or found as asked for."""
+    """A stream is there: made now (`created`), or found as asked for. `generation`: see `StreamInfo.generation_at`."""
 
     created: bool
     content_type: str
     tail: int
     closed: bool
+    generation: int = 0
+
+    @property
+    def offset(self) -> str:
+        """The offset after the last byte (`Stream-Next-Offset`)."""
+        return offsets.encode(self.generation, self.tail)
 
 
 @dataclass(slots=True)
 class Appended:
-    """An append is in the stream; `duplicate` where an earlier request of the producer had put it there."""
+    """An append is in the stream; `duplicate` where an earlier request of the producer had put it there.
+
+    `generation` is that of the stream to which the byte before `tail` was appended.
+    """
 
     tail: int
     closed: bool
     duplicate: bool = False
     producer_epoch: int | None = None
     producer_seq: int | None = None
+    generation: int = 0
+
+    @property
+    def offset(self) -> str:
+        """The offset after the last byte (`Stream-Next-Offset`)."""
+        return offsets.encode(self.generation, self.tail)
 
 
 @dataclass(slots=True)
@@ -156,7 +173,9 @@ class Commit:
     """What a batch changed in one stream, for those who wait on it.
 
     `appends` are the bytes from `start` to `tail`; `ends` the positions at which its appends end. Both are empty where
-    the data is too much to be handed around. `closed` is how the stream is now, `closes` whether it came to that here.
+    the data is too much to be handed around. `generation` is the stream's own, and `generation_before` that of the
+    stream to which the byte before `start` was appended, which may be one that this was forked from. `closed` is how
+    the stream is now, `closes` whether it came to that here.
     """
 
     stream_id: int
@@ -171,6 +190,18 @@ class Commit:
     created: bool = False
     closes: bool = False
     expired: bool = False
+    generation: int = 0
+    generation_before: int = 0
+
+    @property
+    def offset(self) -> str:
+        """The offset at which the change begins."""
+        return offsets.encode(self.generation_before, self.start)
+
+    @property
+    def next_offset(self) -> str:
+        """The offset after it."""
+        return offsets.encode(self.generation if self.tail > self.start else self.generation_before, self.tail)
 
     def data(self) -> bytes:
         """Return the appends as one. That is left to those who need it: most streams have nobody who waits."""

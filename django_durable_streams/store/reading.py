@@ -7,6 +7,7 @@ from one query.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from django.db import connections
@@ -18,6 +19,7 @@ from ..protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
 from ..protocol.segments import Segment
 from .cache import SegmentCache
 from .info import Piece, StreamInfo
+from .lineage import MAX_PIECES, has_runs, look_up
 from .rows import unpack_ends
 from .sql import statements
 
@@ -113,12 +115,20 @@ def pages(
             if request.position < request.info.tail:
                 waiting.append(request)
     for first in range(0, len(waiting), MAX_PAGES_PER_QUERY):
-        some = waiting[first : first + MAX_PAGES_PER_QUERY]
+        some = _looked_up(waiting[first : first + MAX_PAGES_PER_QUERY], using)
         gaps = [gap for request in some for gap in _gaps(request, cache)]
         fetched = _fetch(gaps, using, crowded, latest) if gaps else {}
         for request in some:
             found[request.info.id, request.position] = _assemble(request, cache, fetched)
     return found
+
+
+def _looked_up(requests: Sequence[PageRequest], using: str) -> Sequence[PageRequest]:
+    if not any(has_runs(request.info.lineage) for request in requests):
+        return requests
+    wanted = [(request.info, request.position, request.position + request.limit) for request in requests]
+    infos = look_up(wanted, using)
+    return [request._replace(info=info) for request, info in zip(requests, infos, strict=True)]
 
 
 PageRequestKey = tuple[int, int]
@@ -131,30 +141,44 @@ class _Gap(NamedTuple):
     key: int
     position: int
     limit: int
+    end: int
+    """The position behind which nobody needs anything: where a fork was cut, or the limit."""
 
 
 def _overlapping(request: PageRequest) -> Iterator[tuple[Piece, int]]:
-    """Yield the pieces that a page may reach into, each with the position from which it is read."""
+    """Yield the pieces that a page may reach into, each with the position from which it is read.
+
+    No more than `MAX_PIECES`: each may bring a chunk of which it needs only a few bytes.
+    """
+    return islice(_all_overlapping(request), MAX_PIECES)  # the next page goes on with the next ones
+
+
+def _all_overlapping(request: PageRequest) -> Iterator[tuple[Piece, int]]:
     limit = request.position + request.limit
     for piece in request.info.pieces():
         position = max(piece.start, request.position)
-        if position < piece.end and (piece.start < limit):
+        if position < piece.end and piece.start < limit:
             yield piece, position
 
 
 def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
     for piece, position in _overlapping(request):
         limit = position + request.limit
+        end = min(piece.end, limit)
         known = cache.get(piece.owner, position)
+        if known is not None and known.end > piece.end and piece.owner == request.info.id:
+            # The stream ends before it: the log has gone back, and whatever else was read of it may be lost too.
+            cache.clear()
+            known = None
         if known is None:
-            yield _Gap(piece.owner, position, position, limit)
-        elif not known.full and known.end < min(piece.end, limit):
-            yield _Gap(piece.owner, position, known.end, limit)
+            yield _Gap(piece.owner, position, position, limit, end)
+        elif not known.full and known.end < end:
+            yield _Gap(piece.owner, position, known.end, limit, end)
 
 
 def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None, latest: bool) -> dict[_Gap, Segment]:
     """Return the data for gaps, in one query. What is not there, or not in one run, is left out."""
-    ranges = {(gap.owner, gap.position, gap.limit) for gap in gaps}
+    ranges = {(gap.owner, gap.position, gap.end) for gap in gaps}
     with connections[using].cursor() as cursor:
         chunks = statements(using).select_chunks(cursor, ranges, latest=latest)
     rows: dict[int, dict[int, tuple[bytes, bytes]]] = {}
@@ -169,9 +193,9 @@ def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None, latest: b
 
 
 def _runs(rows: Mapping[int, tuple[bytes, bytes]]) -> list[Segment]:
-    """Return a stream's chunks, by their starts and in order, as segments; neighbours become one."""
+    """Return a stream's chunks, by their starts, as segments; neighbours become one."""
     runs: list[list[Segment]] = []
-    for start, (data, ends) in rows.items():
+    for start, (data, ends) in sorted(rows.items()):
         segment = Segment(start, data, unpack_ends(start, start + len(data), ends))
         if runs and runs[-1][-1].end == start:
             runs[-1].append(segment)

@@ -8,11 +8,11 @@ chunks of each of its streams become one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import connections
 from django.db.models import QuerySet
@@ -21,6 +21,7 @@ from django.utils import timezone
 from ..models import RecentChunk
 from . import rows
 from .compaction import limited
+from .rows import CorruptChunk
 from .sql import RecentSpan, Row, statements
 
 MAX_BLOCKS = 64
@@ -30,20 +31,42 @@ QUIET = timedelta(seconds=2)
 """How long nothing has been appended when all that waits is gathered."""
 
 
+class Part(NamedTuple):
+    """What one stream has in a block: the ids of its recent chunks as they were read, and what takes their place."""
+
+    stream_id: int
+    ids: list[int]
+    chunks: list[Row]
+    """Empty where the stream is not there any more."""
+    size: int
+    """Bytes that were read."""
+
+
 class Portion(NamedTuple):
-    """The chunks that some streams have in a block, as they were read: how many, and what is to take their place."""
+    """What one transaction gathers: parts of a block."""
 
     block: int
-    first: int
-    last: int
-    """The ids of its streams are in this range."""
-    size: int
-    chunks: list[Row]
+    parts: list[Part]
+
+    @property
+    def ids(self) -> list[int]:
+        """The recent chunks that go."""
+        return [chunk_id for part in self.parts for chunk_id in part.ids]
+
+    @property
+    def chunks(self) -> list[Row]:
+        """What takes their place."""
+        return [chunk for part in self.parts for chunk in part.chunks]
 
     @property
     def stream_ids(self) -> set[int]:
         """Its streams, without those that are not there any more."""
-        return {row[0] for row in self.chunks}
+        return {part.stream_id for part in self.parts if part.chunks}
+
+    def halves(self) -> list[Portion]:
+        """Return it as two, each with half of the streams. It has two at least."""
+        middle = len(self.parts) // 2
+        return [Portion(self.block, self.parts[:middle]), Portion(self.block, self.parts[middle:])]
 
 
 def blocks(using: str) -> list[int]:
@@ -64,9 +87,13 @@ class Due(NamedTuple):
     is_urgent: bool
 
 
-def due(using: str, now: datetime | None = None) -> Due | None:
-    """Return the block to gather next, if there is one."""
-    found = blocks(using)
+def due(using: str, now: datetime | None = None, skip: Collection[int] = ()) -> Due | None:
+    """Return the block to gather next, if there is one.
+
+    Args:
+        skip: blocks that cannot be gathered at present.
+    """
+    found = [block for block in blocks(using) if block not in skip]
     if not found:
         return None
     if len(found) > MAX_BLOCKS:
@@ -79,35 +106,56 @@ def due(using: str, now: datetime | None = None) -> Due | None:
     return None if timedelta(0) <= age < QUIET else Due(found[0], False)
 
 
-def portions(using: str, block: int) -> Iterator[Portion]:
+def portions(using: str, block: int, torn: Callable[[int, CorruptChunk], object]) -> Iterator[Portion]:
     """Read a block and yield what is in it, as much at a time as one transaction should gather.
 
     Its chunks never change: that need not be done while others wait for a transaction.
+
+    Args:
+        torn: is told of streams with a chunk there that contradicts itself. They stay as they are.
     """
     with connections[using].cursor() as cursor:
         spans, data = statements(using).read_block(cursor, block)
     now = connections[using].ops.adapt_datetimefield_value(timezone.now())
+    found = _parts(spans, data, now, torn)
+    for parts in limited(found, lambda part: len(part.ids), lambda part: part.size):
+        yield Portion(block, parts)
+
+
+def _parts(
+    spans: Iterable[RecentSpan], data: bytes, now: Any, torn: Callable[[int, CorruptChunk], object]
+) -> Iterator[Part]:
+    first = 0
+    for stream in _by_stream(spans):
+        size = sum(span.size for span in stream)
+        try:
+            chunks = _chunks(stream, data[first : first + size], now)
+        except CorruptChunk as error:
+            torn(stream[0].stream_id, error)
+        else:
+            yield Part(stream[0].stream_id, [span.id for span in stream], chunks, size)
+        first += size
+
+
+def _chunks(stream: Sequence[RecentSpan], data: bytes, now: Any) -> list[Row]:
+    """Return the rows that take the place of what a stream has in a block."""
+    if not stream[0].is_there:
+        return []
+    chunks: list[Row] = []
     position = 0
-    for streams in limited(_by_stream(spans), len, _size):
-        chunks: list[Row] = []
-        for run in (run for stream in streams for run in _runs(stream)):
-            ends = [end for span in run for end in rows.unpack_ends(span.start, span.end, span.ends)]
-            appends = []
-            for start, end in pairwise((run[0].start, *ends)):
-                appends.append(data[position : position + end - start])
-                position += end - start
-            if run[0].is_there:
-                chunks += [(run[0].stream_id, *chunk, now) for chunk in rows.chunks(run[0].start, appends, ends)]
-        yield Portion(block, streams[0][0].stream_id, streams[-1][0].stream_id, sum(map(len, streams)), chunks)
+    for run in _runs(stream):
+        ends = [end for span in run for end in rows.checked_ends(span.start, span.end, span.size, span.ends)]
+        appends = []
+        for start, end in pairwise((run[0].start, *ends)):
+            appends.append(data[position : position + end - start])
+            position += end - start
+        chunks += [(run[0].stream_id, *chunk, now) for chunk in rows.chunks(run[0].start, appends, ends)]
+    return chunks
 
 
 def _by_stream(spans: Iterable[RecentSpan]) -> Iterator[list[RecentSpan]]:
     for _, stream in groupby(spans, attrgetter("stream_id")):
         yield [*stream]
-
-
-def _size(stream: Sequence[RecentSpan]) -> int:
-    return sum(span.end - span.start for span in stream)
 
 
 def _runs(stream: Sequence[RecentSpan]) -> Iterator[Sequence[RecentSpan]]:
@@ -125,17 +173,20 @@ class _Changed(Exception):
 
 
 def gather(using: str, portion: Portion) -> bool:
-    """Put the chunks of a portion where chunks stay, in one transaction.
+    """Put the chunks of a portion where chunks stay, in one transaction. What was appended since stays as it is.
 
-    Returns False, with nothing changed, where it is not as it was read: more was appended, or somebody else has
-    gathered it or removed a stream.
+    Returns False, with nothing changed, where one of them has gone since: somebody else has gathered it, or has
+    removed its stream.
     """
     sql = statements(using)
+    ids = portion.ids
     try:
         with sql.transaction() as cursor:
-            if sql.delete_recent(cursor, portion.block, portion.first, portion.last) != portion.size:
+            if sql.delete_recent(cursor, ids) != len(ids):
                 raise _Changed
-            sql.insert_chunks(cursor, portion.chunks)
+            chunks = portion.chunks
+            if chunks:
+                sql.insert_chunks(cursor, chunks)
     except _Changed:
         return False
     return True

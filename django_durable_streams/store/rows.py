@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from sys import byteorder
 
 MAX_CHUNK_BYTES = 1024 * 1024
 """A commit's data is cut into rows of about this size, between appends, so that a page never drags in much more."""
+
+
+class CorruptChunk(ValueError):
+    """A chunk's row contradicts itself: something other than this app has changed it."""
 
 
 def chunks(start: int, appends: Sequence[bytes], ends: Sequence[int]) -> Iterator[tuple[int, int, bytes, bytes]]:
@@ -43,3 +48,23 @@ def unpack_ends(start: int, end: int, packed: bytes) -> list[int]:
     if byteorder == "big":
         relative.byteswap()
     return [start + value for value in relative]
+
+
+def checked_ends(start: int, end: int, size: int, packed: bytes) -> list[int]:
+    """Return the same for a chunk that is about to be written anew: what is wrong in it must not spread.
+
+    Args:
+        size: bytes of its data.
+
+    Raises:
+        CorruptChunk: its positions, its data and its `ends` do not agree.
+    """
+    try:
+        ends = unpack_ends(start, end, packed)
+    except ValueError as error:
+        raise CorruptChunk(f"The chunk from {start} to {end} has {len(packed)} bytes in `ends`: {error}.") from error
+    if end - start != size or ends[-1] != end or any(one >= other for one, other in pairwise((start, *ends))):
+        raise CorruptChunk(
+            f"The chunk from {start} to {end} has {size} bytes of data, and its `ends` do not fit these."
+        )
+    return ends

@@ -33,6 +33,7 @@ def stream_insert(state: StreamState, now: Any) -> Row:
     return (
         state.path,
         state.content_type,
+        state.generation,
         state.tail,
         0,
         state.closed,

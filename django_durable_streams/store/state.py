@@ -10,8 +10,9 @@ from datetime import datetime
 from ..protocol import content, headers, offsets
 from ..protocol.errors import ContentTypeMismatch, SequenceConflict, StreamClosed, StreamExists
 from ..protocol.producers import ProducerClaim, ProducerState, advance
-from . import forking, lifetime
+from . import lifetime
 from .info import StreamInfo
+from .lineage import of_fork
 from .operations import Append, Appended, Commit, Create, Created, TakenOver, TakeOver
 
 
@@ -31,6 +32,7 @@ class StreamState:
         "expired",
         "expires_at",
         "fork_position",
+        "generation",
         "id",
         "last_seq",
         "lifetime_changed",
@@ -50,6 +52,7 @@ class StreamState:
             self.id,  # 0 until the row is there
             self.path,
             self.content_type,
+            self.generation,
             self.tail,
             self.closed,
             self.closed_by,
@@ -75,14 +78,18 @@ class StreamState:
         self.changed_producers: dict[str, bool] = {}  # and whether each is new
 
     @classmethod
-    def make(cls, operation: Create, now: datetime) -> StreamState:
-        """Return a new stream as a create asks for it, its initial content included."""
-        state = cls(new_info(operation, now))
+    def make(cls, operation: Create, now: datetime, after: int = 0) -> StreamState:
+        """Return a new stream as a create asks for it, its initial content included.
+
+        Args:
+            after: its generation is a greater one: that of the stream that was at its path in the same moment.
+        """
+        state = cls(new_info(operation, now, after))
         state._begin(operation)
         return state
 
     @classmethod
-    def make_fork(cls, operation: Create, source: StreamState, cut: int, now: datetime) -> StreamState:
+    def make_fork(cls, operation: Create, source: StreamState, cut: int, now: datetime, after: int = 0) -> StreamState:
         """Return a new stream that begins with another one's data up to `cut`.
 
         Raises:
@@ -96,6 +103,7 @@ class StreamState:
                 0,
                 operation.path,
                 operation.content_type or source.content_type,
+                offsets.new_generation(max(after, source.generation)),
                 tail=cut,
                 closed=operation.closed,
                 ttl=ttl,
@@ -103,7 +111,7 @@ class StreamState:
                 deadline=lifetime.deadline(ttl, expires_at, now),
                 source_id=source.id,
                 fork_position=cut,
-                lineage=forking.lineage(source, cut),
+                lineage=of_fork(source.info(), cut),
             )
         )
         state._begin(operation)
@@ -164,7 +172,7 @@ class StreamState:
 
     def describe(self, *, created: bool) -> Created:
         """Return the answer to a create."""
-        return Created(created, self.content_type, self.tail, self.closed)
+        return Created(created, self.content_type, self.tail, self.closed, self.generation_at(self.tail))
 
     def append(self, operation: Append, now: datetime) -> Appended:
         """Append, close, or both, by the rules and in the order of section 5.2.
@@ -187,7 +195,7 @@ class StreamState:
             accepted = advance(known, claim)
             if accepted is None:
                 assert known is not None
-                return Appended(self.tail, False, True, known.epoch, known.seq)
+                return self._appended(known.epoch, known.seq, duplicate=True)
         if operation.seq is not None:
             self._check_seq(operation.seq)
             self.last_seq = operation.seq
@@ -202,9 +210,16 @@ class StreamState:
         if self.ttl is not None:
             self.deadline = lifetime.deadline(self.ttl, self.expires_at, now)
         self.changed = True
-        if claim is None:
-            return Appended(self.tail, self.closed)
-        return Appended(self.tail, self.closed, False, claim.epoch, claim.seq)
+        return self._appended() if claim is None else self._appended(claim.epoch, claim.seq)
+
+    def _appended(self, epoch: int | None = None, seq: int | None = None, *, duplicate: bool = False) -> Appended:
+        return Appended(self.tail, self.closed, duplicate, epoch, seq, self.generation_at(self.tail))
+
+    def generation_at(self, position: int) -> int:
+        """Return the generation of the stream to which the byte before a position was appended."""
+        if self.lineage is None:
+            return self.generation
+        return self.info().generation_at(position)
 
     def take_over(self, operation: TakeOver) -> TakenOver:
         """Begin a producer's next epoch. The first has no append behind it: its last sequence number is -1."""
@@ -238,6 +253,7 @@ class StreamState:
             self.id,
             self.path,
             self.content_type,
+            self.generation,
             self.tail,
             self.closed,
             fork_position=self.fork_position,
@@ -258,7 +274,14 @@ class StreamState:
             ends=self.ends if self.ends else (),
             created=created,
             closes=closes,
+            generation=self.generation,
+            generation_before=self.generation_at(self.start),
         )
+
+    @property
+    def has_news(self) -> bool:
+        """Whether readers see a difference: a stream may also be changed in its TTL or its producers only."""
+        return self.tail != self.start or self.closed != self.was_closed
 
     def removal(self) -> Commit:
         """Return that the stream is no more."""
@@ -271,6 +294,7 @@ class StreamState:
             self.closed,
             removed=True,
             expired=self.expired,
+            generation=self.generation,
         )
 
     def saved(self) -> None:
@@ -288,14 +312,14 @@ class StreamState:
         """Answer an append to a closed stream: only what closed it, or closes it again, succeeds."""
         if claim is not None and self.closed_by == _signature(claim):
             known = self.producers.get(claim.id)
-            return Appended(self.tail, True, True, claim.epoch, known.seq if known is not None else claim.seq)
+            return self._appended(claim.epoch, known.seq if known is not None else claim.seq, duplicate=True)
         if operation.close and not operation.data and operation.defect is None and claim is None:
-            return Appended(self.tail, True)
+            return self._appended()
         raise StreamClosed(
             "The stream has ended; nothing can be appended to it.",
             (
                 (headers.STREAM_CLOSED, b"true"),
-                (headers.STREAM_NEXT_OFFSET, offsets.encode(self.tail).encode("ascii")),
+                (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(self.generation_at(self.tail), self.tail)),
             ),
         )
 
@@ -310,12 +334,13 @@ class StreamState:
         self.ends.append(self.tail)
 
 
-def new_info(operation: Create, now: datetime) -> StreamInfo:
+def new_info(operation: Create, now: datetime, after: int = 0) -> StreamInfo:
     """Return a new stream as a create asks for it, still without an id and with nothing in it."""
     return StreamInfo(
         0,
         operation.path,
         operation.content_type or content.DEFAULT_CONTENT_TYPE,
+        offsets.new_generation(after),
         closed=operation.closed,
         ttl=operation.ttl,
         expires_at=operation.expires_at,

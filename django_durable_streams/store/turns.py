@@ -22,6 +22,7 @@ class Turn:
     """
 
     def __init__(self, *, is_one: bool) -> None:
+        self.is_one = is_one
         self._lock = Lock() if is_one else None
 
     @contextmanager

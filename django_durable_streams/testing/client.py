@@ -93,6 +93,8 @@ class Exchange:
         """Wait for status and headers."""
         if not self.status:
             message = await self._get()
+            if message is None and self._task is not None:
+                await self._task  # what the application has raised tells more
             assert message is not None, "the application ended without a response"
             assert message["type"] == "http.response.start"
             self.status = message["status"]

@@ -17,6 +17,7 @@ from ..engine.engine import running_engines
 from ..engine.engine import stop_engines as _stop_engines
 from ..engine.lane import Lane, Parcel
 from ..engine.line import Line
+from ..store import under_test
 from ..store.known import KnownStreams
 
 
@@ -44,6 +45,7 @@ def inline_engines() -> Iterator[None]:
     """
     stop_engines()
     with ExitStack() as patches:
+        patches.enter_context(patch.object(under_test, "engines_join", True))
         for module in ("lane", "housekeeping", "checkpoints", "pulse"):
             patches.enter_context(patch(f"django_durable_streams.engine.{module}.Thread", _NoThread))
         patches.enter_context(patch.object(Lane, "_hand_over", _work_here))

@@ -14,10 +14,11 @@ from django.test import override_settings
 
 from django_durable_streams.access import rates
 from django_durable_streams.access.addresses import client_address
+from django_durable_streams.access.base import Action
 from django_durable_streams.access.rates import RateLimits, parse_rate
 from django_durable_streams.models import Stream
 from tests.access.conftest import log_in_at_django
-from tests.access.operations import TEXT, send
+from tests.access.operations import CLOSE, TEXT, send
 from tests.access.visitors import Visitor
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
@@ -45,6 +46,55 @@ async def test_one_too_many_is_refused_and_told_when_to_come_back(client: AsgiCl
     assert (await Stream.objects.aget(path="a")).tail_position == 6
     assert [(await send(client, "read")).status for _ in range(3)] == [200, 200, 429]
     assert (await send(client, "delete")).status == 204
+
+
+# What does each action, and only that, and what it may be done with besides.
+ACTS: dict[Action, list[tuple[str, str, dict[str, str], bytes]]] = {
+    Action.CREATE: [
+        ("PUT", "made{0}", TEXT, b""),
+        ("PUT", "made{0}", {**TEXT, **CLOSE}, b"all"),
+        ("PUT", "made{0}", {"stream-forked-from": "/v1/stream/a"}, b""),
+    ],
+    Action.READ: [
+        ("GET", "a", {}, b""),
+        ("HEAD", "a", {}, b""),
+        ("GET", "a?offset=-1&live=long-poll", {}, b""),
+        ("GET", "closed?offset=-1&live=sse", {}, b""),
+    ],
+    Action.APPEND: [
+        ("POST", "a", TEXT, b"x"),
+        ("POST", "s{0}", {**TEXT, **CLOSE}, b"x"),
+    ],
+    Action.CLOSE: [
+        ("POST", "s{0}", CLOSE, b""),
+        ("POST", "s{0}", {"stream-closed": "TRUE"}, b""),
+        ("POST", "s{0}", {**TEXT, **CLOSE}, b"x"),
+    ],
+    Action.DELETE: [("DELETE", "s{0}", {}, b"")],
+}
+
+
+@pytest.mark.parametrize("action", Action)
+async def test_each_action_has_a_limit_that_is_kept(client: AsgiClient, action: Action) -> None:
+    await Stream.objects.acreate(path="closed", content_type="text/plain", closed=True, data="abc")
+    for each in range(30):
+        await Stream.objects.acreate(path=f"s{each}", content_type="text/plain")
+    number = 0
+
+    async def act(kind: Action, index: int) -> int:
+        nonlocal number
+        number += 1
+        method, target, headers, body = ACTS[kind][index % len(ACTS[kind])]
+        return (await client.request(method, target.format(number), headers, body)).status
+
+    with override_streams(RATE_LIMITS={action.value: "3/h"}):
+        statuses = [await act(action, index) for index in range(6)]
+        assert [status < 300 for status in statuses[:3]] == [True] * 3
+        assert statuses[3:] == [429] * 3
+        for other in set(Action) - {action}:
+            index = 0  # of appends, the one that does not close
+            if {action, other} != {Action.APPEND, Action.CLOSE} or other is Action.APPEND:
+                assert await act(other, index) < 300
 
 
 @override_streams(RATE_LIMITS=HOUR)

@@ -3,7 +3,7 @@
 import string
 import time
 from datetime import UTC, datetime, timedelta
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from django.test import override_settings
@@ -14,7 +14,7 @@ from django_durable_streams.access.base import ACTIONS, Action
 from django_durable_streams.access.request import AccessRequest
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import SignedURLs, sign, signed_url
-from django_durable_streams.protocol.errors import InvalidPath
+from django_durable_streams.protocol.errors import InvalidParameter, InvalidPath
 from django_durable_streams.server.asgi import _AsgiRequest
 from tests.access.operations import OPERATIONS, TEXT, send
 from tests.asgi_client import AsgiClient
@@ -48,9 +48,8 @@ def asked(path: str, query: bytes) -> AccessRequest:
 
 def allowed(path: str, token: str | bytes) -> set[str]:
     """What a token allows on a stream."""
-    given = token.encode("latin-1", "replace") if isinstance(token, str) else token
     permission = SignedURLs()
-    request = asked(path, b"token=" + given)
+    request = asked(path, b"token=" + quote(token, safe="").encode())
     return {action.value for action in Action if getattr(permission, action.method)(None, path, request)}
 
 
@@ -84,7 +83,7 @@ async def test_reads_by_a_signature_can_be_cached(client: AsgiClient) -> None:
         first = await client.get(target)
         again = await client.get(target, **{"if-none-match": first.headers["etag"]})
         other = await client.get(f"a?token={sign('a', 'read', 'append', expires=600)}")
-    assert first.headers["cache-control"].startswith("private, max-age=60")
+    assert first.headers["cache-control"] == "private, no-cache"
     assert (again.status, again.headers["etag"]) == (304, first.headers["etag"])
     assert other.headers["etag"] == first.headers["etag"]
 
@@ -94,10 +93,23 @@ async def test_a_signature_does_not_open_the_source_of_a_fork(client: AsgiClient
         assert (await send(client, "fork", f"token={sign('made', *ACTIONS, expires=60)}")).status == 403
 
 
-@pytest.mark.parametrize("query", ["token={0}&token={0}", "token=&token={0}", "token=", "Token={0}", "%74oken={0}"])
-async def test_a_token_comes_once_and_under_its_name(client: AsgiClient, query: str) -> None:
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("token={0}", 200),
+        ("%74oken={0}", 200),  # the same name
+        ("token={0}&token={0}", 400),
+        ("token=&token={0}", 400),
+        ("token={0}&%74oken={0}", 400),
+        ("token=", 403),
+        ("Token={0}", 403),
+        ("x=token={0}", 403),
+        ("%26token={0}", 403),
+    ],
+)
+async def test_a_token_comes_once_and_under_its_name(client: AsgiClient, query: str, status: int) -> None:
     with SIGNED:
-        assert (await client.get(f"a?{query.format(sign('a', 'read', expires=60))}")).status == 403
+        assert (await client.get(f"a?{query.format(sign('a', 'read', expires=60))}")).status == status
 
 
 def test_a_signature_ends_when_it_was_to() -> None:
@@ -159,7 +171,10 @@ def test_no_token_that_was_tampered_with_allows_anything(token: str) -> None:
 
 @given(st.binary(max_size=200) | st.from_regex(rb"[a-z]+(-[a-z]+)*\.[0-9]{1,12}\.[A-Za-z0-9_-]{20,60}", fullmatch=True))
 def test_nothing_that_was_made_up_allows_anything(token: bytes) -> None:
-    assert allowed("some/path", token) == set()
+    try:
+        assert allowed("some/path", token) == set()
+    except InvalidParameter:
+        pass
 
 
 @given(

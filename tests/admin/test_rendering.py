@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from django_durable_streams.admin.rendering import ALONE, IN_LIST, Room, ShownMessage, hexadecimal, show
 from django_durable_streams.protocol.segments import Message
+from django_durable_streams.store.info import StreamInfo
 
 ROOM = Room(text=50, binary=32)
 
 
 def shown(data: bytes, content_type: str = "application/json", room: Room = IN_LIST) -> ShownMessage:
-    return show(Message(0, len(data), data), content_type, room)
+    return show(Message(0, len(data), data), StreamInfo(1, "a", content_type), room)
 
 
 def test_short_json_stays_on_a_line_and_longer_is_laid_out() -> None:

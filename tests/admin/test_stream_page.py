@@ -62,10 +62,9 @@ def test_the_latest_messages_come_first_and_pages_lead_everywhere(admin_client: 
 
 
 def test_an_offset_of_the_protocol_leads_to_what_follows_it(admin_client: Client, log: Stream) -> None:
-    assert shown(admin_client, log, **{"from": "0000000000000000_0000000000000007"})[0] == "line 1"
-    assert shown(admin_client, log, **{"from": "9999999999999999_9999999999999999"})[-1] == "line 119"
+    assert shown(admin_client, log, **{"from": log.offset_at(7)})[0] == "line 1"
     assert shown(admin_client, log, **{"from": "now"})[-1] == "line 119"
-    for nonsense in ("x", "1_2", "-2", "1" * 17, "١"):
+    for nonsense in ("x", "9999999999999999_9999999999999999", "1_2", "-2", "1" * 17, "١"):
         assert admin_client.get(url("change", log), {"from": nonsense}).status_code == 404
 
 

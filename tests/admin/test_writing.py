@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from django_durable_streams.models import Stream
 from tests.admin.pages import client_of, staff, url
+from tests.tokens import token
 
 pytestmark = pytest.mark.django_db
 
@@ -181,7 +182,7 @@ def test_the_path_of_a_deleted_stream_with_forks_is_taken(admin_client: Client, 
 
 def test_a_fork_is_made_at_an_offset(admin_client: Client, log: Stream) -> None:
     log.append("two\n")
-    offset = "0000000000000000_0000000000000004"
+    offset = log.offset_at(4)
     asked = admin_client.get(url("fork", log), {"offset": offset}).content.decode()
     assert f'value="{offset}"' in asked
     assert 'value="log-fork"' in asked
@@ -190,8 +191,8 @@ def test_a_fork_is_made_at_an_offset(admin_client: Client, log: Stream) -> None:
     assert response.redirect_chain == [(url("change", fork), 302)]
     assert list(fork.read()) == ["one\n"]
     assert history() == [
-        (ADDITION, "fork", f"Forked from log at {offset}."),
-        (CHANGE, "log", f"Forked at {offset} as fork."),
+        (ADDITION, "fork", f"Forked from stream {log.pk} at {offset}."),
+        (CHANGE, "log", f"Forked at {offset} as stream {fork.pk}."),
     ]
 
 
@@ -205,15 +206,15 @@ def test_a_fork_without_an_offset_has_everything_and_its_own_life(admin_client: 
     ("fields", "field", "words"),
     [
         ({"path": "fork", "offset": "x"}, "offset", "Copy an offset"),
-        ({"path": "fork", "offset": "0000000000000000_0000000000000999"}, "offset", "past the end"),
-        ({"path": "fork", "offset": "0000000000000000_0000000000000003"}, "offset", "inside a message"),
+        ({"path": "fork", "offset": token(999)}, "offset", "past the end"),
+        ({"path": "fork", "offset": token(3)}, "offset", "inside a message"),
         ({"path": "chat"}, "path", "another"),
         ({"path": "a//b"}, "path", "empty segments"),
     ],
     ids=str,
 )
 def test_what_is_wrong_with_a_fork(
-    admin_client: Client, chat: Stream, fields: dict[str, str], field: str, words: str
+    counted_generations: None, admin_client: Client, chat: Stream, fields: dict[str, str], field: str, words: str
 ) -> None:
     response = admin_client.post(url("fork", chat), fields)
     assert words in errors(response)[field][0]

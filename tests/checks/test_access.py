@@ -5,8 +5,8 @@ from django.conf import settings
 from django.core.checks import run_checks
 from django.test import override_settings
 
-from django_durable_streams.checks.access import check_open, check_permission
-from django_durable_streams.permissions import AccessRequest, Permission
+from django_durable_streams.checks.access import check_addresses, check_cross_origin, check_open, check_permission
+from django_durable_streams.permissions import AccessRequest, Permission, ReadOnly
 from tests.overriding import override_streams
 
 HERE = "tests.checks.test_access"
@@ -93,6 +93,61 @@ def test_shared_caches_are_for_what_everybody_may_read() -> None:
     for permission, expected in ((OWNER, ["durable_streams.W005"]), (f"{PACKAGE}.ReadOnly", [])):
         with override_streams(CACHE_SCOPE="public", PERMISSION=permission):
             assert [message.id for message in check_permission(None)] == expected
+
+
+class NotOpen(ReadOnly):
+    def can_read(self, user: Any, path: str, request: Any) -> bool:
+        return False
+
+
+def test_a_subclass_of_an_open_class_is_not_open() -> None:
+    with override_streams(CACHE_SCOPE="public", PERMISSION="tests.checks.test_access.NotOpen"):
+        assert [message.id for message in check_permission(None)] == ["durable_streams.W005"]
+
+
+@pytest.mark.parametrize(
+    ("origins", "trusted", "expected"),
+    [
+        ([], [], 0),
+        (["*"], [], 0),
+        (["https://app.example"], [], 1),
+        (["https://app.example"], ["https://app.example"], 0),
+        (["https://app.example"], ["https://*.example"], 0),
+        (["https://app.example"], ["http://*.example"], 1),
+        (["https://app.example", "https://b.example"], ["https://app.example"], 1),
+    ],
+)
+def test_pages_that_read_with_a_session_may_write_with_it_too(
+    origins: list[str], trusted: list[str], expected: int
+) -> None:
+    with override_settings(CSRF_TRUSTED_ORIGINS=trusted), override_streams(CORS_ORIGINS=origins, PERMISSION=OWNER):
+        assert [message.id for message in check_cross_origin(None)] == ["durable_streams.W021"] * expected
+    with override_streams(CORS_ORIGINS=origins, PERMISSION=f"{PACKAGE}.AllowAll"):
+        assert check_cross_origin(None) == []
+
+
+@pytest.mark.parametrize("name", ["", "x y", "x:y", "x\r\ny", "ü"])
+def test_a_header_that_is_none_is_not_allowed(name: str) -> None:
+    with override_streams(CORS_ALLOW_HEADERS=["x-fine", name]):
+        assert [message.id for message in check_cross_origin(None)] == ["durable_streams.E004"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "proxies", "expected"),
+    [
+        ({}, [], []),
+        ({"read": "1/s"}, [], ["W022"]),
+        ({"read": "1/s"}, ["127.0.0.1"], []),
+        ({"read": "1/s"}, ["10.0.0.0/8", "0.0.0.0/0"], ["W023"]),
+        ({}, ["::/0"], ["W023"]),
+        ({"read": "1/s"}, ["rubbish"], []),
+    ],
+)
+def test_clients_are_told_apart_and_do_not_choose_who_they_are(
+    limits: dict[str, str], proxies: list[str], expected: list[str]
+) -> None:
+    with override_streams(RATE_LIMITS=limits, TRUSTED_PROXIES=proxies):
+        assert [message.id for message in check_addresses(None)] == [f"durable_streams.{name}" for name in expected]
 
 
 @pytest.mark.django_db

@@ -90,6 +90,8 @@ def test_a_single_text_is_shown_as_the_list_that_it_should_be() -> None:
         {"LONG_POLL_TIMEOUT": -1},
         {"REMEMBER_SECONDS": -0.5},
         {"CACHE_SCOPE": "shared"},
+        {"MAX_BODY_MEMORY": 1024},
+        {"MAX_APPEND_BYTES": 65 * 1024 * 1024},
         {"RATE_LIMITS": {"append": "100"}},
         {"RATE_LIMITS": {"write": "100/s"}},
         {"RATE_LIMITS": {"append": "100/s"}, "RATE_LIMIT_CACHE": "other"},

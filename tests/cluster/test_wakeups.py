@@ -8,16 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
 
+from django_durable_streams.engine.wakeup import signing
 from django_durable_streams.engine.wakeup.base import News
-from django_durable_streams.engine.wakeup.redis import MAX_PAYLOAD, RedisWakeup
+from django_durable_streams.engine.wakeup.redis import MAX_PAYLOAD, RedisWakeup, encode
 from django_durable_streams.store.operations import Commit
 from tests.servers import HOST
 from tests.services import Redis, Sentinel, shared
@@ -40,6 +41,19 @@ class Listener:
 
     def look_again(self) -> None:
         self.looks.put_nowait(None)
+
+
+@pytest.fixture(autouse=True)
+def identities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each alias be a database of its own. No test here asks one for its identity."""
+    monkeypatch.setattr(signing, "Line", Mock())
+    monkeypatch.setattr(signing, "identity", lambda using: f"the identity of {using}")
+
+
+def channel_of(wakeup: RedisWakeup) -> bytes:
+    signer = wakeup._loader.get(SECONDS)
+    assert signer is not None
+    return signer.channel(STREAM)
 
 
 def commit(data: bytes = b"x", stream: int = STREAM) -> Commit:
@@ -72,7 +86,7 @@ async def hears(publishes: RedisWakeup, listens: RedisWakeup) -> bool:
                 news = await listener.news.get()
         except TimeoutError:
             return False
-        assert news == News(0, 1, False, False, b"x", [1])
+        assert news == News(0, 0, 1, False, False, b"x", [1])
         assert publishes.check()
         return True
     finally:
@@ -199,11 +213,25 @@ async def test_other_projects_on_the_same_redis_hear_nothing(settings: Any) -> N
     assert not await hears(one, other)
 
 
-async def test_projects_with_other_databases_hear_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_projects_with_other_databases_hear_nothing() -> None:
     url = shared(Redis).url
-    one = RedisWakeup("default", url=url)
-    monkeypatch.setitem(connections["default"].settings_dict, "NAME", "another")
-    assert not await hears(one, RedisWakeup("default", url=url))
+    assert not await hears(RedisWakeup("default", url=url), RedisWakeup("other", url=url))
+
+
+async def test_what_others_publish_on_a_channel_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    wakeup = RedisWakeup("default", url=shared(Redis).url)
+    listener = Listener()
+    subscriber = wakeup.subscriber(listener)
+    await subscriber.subscribe(STREAM)
+    channel = channel_of(wakeup)
+    for message in (b"", b"garbage", encode(commit(b"unsigned")), b"\x00" * 16 + encode(commit(b"forged"))):
+        wakeup._client.publish(channel, message)
+    wakeup.publish_now([commit()])
+    assert (await heard(listener)).data == b"x"
+    assert listener.news.empty()
+    assert caplog.text.count("News are ignored") == 1
+    subscriber.close()
+    await asyncio.to_thread(wakeup.stop)
 
 
 async def test_much_data_stays_at_home() -> None:
@@ -213,7 +241,7 @@ async def test_much_data_stays_at_home() -> None:
     await subscriber.subscribe(STREAM)
     wakeup.publish([commit(b"x" * MAX_PAYLOAD), commit(b"x" * (MAX_PAYLOAD + 1))])
     assert len((await heard(listener)).data or b"") == MAX_PAYLOAD
-    assert await heard(listener) == News(0, MAX_PAYLOAD + 1, False, False, None, [])
+    assert await heard(listener) == News(0, 0, MAX_PAYLOAD + 1, False, False, None, [])
     subscriber.close()
     await asyncio.to_thread(wakeup.stop)
 
@@ -247,7 +275,7 @@ async def test_a_stream_left_and_joined_at_once_is_listened_to() -> None:
         wakeup.publish_now([commit()])
         await heard(listener)
     subscriber.unsubscribe(STREAM)
-    await until(lambda: wakeup._client.pubsub_numsub(wakeup.channel(STREAM))[0][1] == 0)
+    await until(lambda: wakeup._client.pubsub_numsub(channel_of(wakeup))[0][1] == 0)
     subscriber.close()
     await asyncio.to_thread(wakeup.stop)
 

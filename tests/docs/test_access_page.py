@@ -40,7 +40,7 @@ def test_every_class_is_in_the_table() -> None:
 
 def test_every_option_is_in_the_table() -> None:
     for name, _, options in table(section(PAGE, "Permissions")):
-        shown = {option.lower() for option in re.findall(r"`([A-Z]+)`", options)}
+        shown = {option.lower() for option in re.findall(r"`([A-Z_]+)`", options)}
         assert shown == set(inspect.signature(KINDS[code(name)]).parameters), name
 
 

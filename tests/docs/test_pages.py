@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.test import Client
+from django.test import Client, override_settings
 
 from django_durable_streams import conf, health
 from django_durable_streams.engine import lock_waits, own_settings, pulse
@@ -132,6 +132,7 @@ def application(block: Block) -> Any:
 
 
 @pytest.mark.parametrize("block", APPLICATIONS, ids=str)
+@override_settings(STATIC_URL="/static/")
 async def test_applications_serve_streams(block: Block) -> None:
     status, found = await ask(application(block), "/v1/stream/chat/42")
     assert status == 204

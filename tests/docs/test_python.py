@@ -11,11 +11,13 @@ from django.test import override_settings
 from django_durable_streams import links, signals
 from django_durable_streams.appending import PATIENCE
 from django_durable_streams.engine import receivers
-from django_durable_streams.models import Stream
+from django_durable_streams.models import Stream, StreamQuerySet
 from django_durable_streams.models.asynchronous import AsyncStreamMethods
 from django_durable_streams.models.methods import StreamMethods
 from django_durable_streams.models.stream import _create_operation
-from django_durable_streams.writer import INTERVAL, MAX_BYTES, WriterOptions
+from django_durable_streams.store.operations import Appended
+from django_durable_streams.tailing import Page
+from django_durable_streams.writer import INTERVAL, MAX_BYTES, SyncWriter, Writer, WriterOptions
 from tests.docs.pages import README, ROOT, Block, blocks, code, section, table
 
 PAGE = ROOT / "docs" / "python.md"
@@ -81,3 +83,46 @@ def test_the_template_that_is_shown_renders() -> None:
     assert 'data-next="/v1/stream/chat/42"' in html
     with override_settings(DURABLE_STREAMS={"URL_PREFIX": "/streams/"}):
         assert links.stream_url(stream) == "/streams/chat/7"
+
+
+def public(kind: type) -> set[str]:
+    """The names that an object of a kind has for others."""
+    found = {
+        name for base in kind.__mro__ if base.__module__.startswith("django_durable_streams") for name in vars(base)
+    }
+    return {name for name in found if not name.startswith("_") and not name.isupper()}
+
+
+DJANGO = {
+    "DoesNotExist",
+    "Meta",
+    "MultipleObjectsReturned",
+    "get_next_by_created_at",
+    "get_previous_by_created_at",
+    "source_id",
+}
+"""What Django gives to every model."""
+
+OBJECTS = [
+    (Stream, {"check", "instead", "objects", "save_base", "unguarded", *DJANGO}),
+    (StreamQuerySet, {"acreate", "aensure", "unguarded"}),
+    (Appended, set()),
+    (Page, set()),
+    (Writer, {"begin_end", "check_open", "encode"}),  # for its synchronous form
+    (SyncWriter, set()),
+]
+
+
+@pytest.mark.parametrize(("kind", "left_out"), OBJECTS, ids=lambda kind: getattr(kind, "__name__", ""))
+def test_the_page_has_every_public_name(kind: type, left_out: set[str]) -> None:
+    text = PAGE.read_text()
+    names = public(kind) - left_out
+    if kind is Stream:
+        names |= {field.name for field in Stream._meta.get_fields()}
+    shown = {name for code in re.findall(r"`([^`\n]+)`", text) for name in re.findall(r"\w+", code)}
+    assert names - shown == set()
+
+
+def test_every_option_of_a_writer_is_explained() -> None:
+    row = next(row for row in table(section(PAGE, "What objects have")) if "`WriterOptions`" in row[0])
+    assert set(WriterOptions.__annotations__) <= set(re.findall(r"`(\w+)`", row[1]))

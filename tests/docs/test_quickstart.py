@@ -74,9 +74,23 @@ def answers(port: int) -> bool:
     return True
 
 
+def fetch(port: int, path: str) -> tuple[int, str]:
+    """Return the status and content type of a page."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        response.read()
+        return response.status, response.headers["Content-Type"]
+    finally:
+        connection.close()
+
+
 def test_it_goes_as_it_is_written(tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / "mysite"
-    begin, serve = (block.text.splitlines() for block in blocks(PAGE, "sh"))
+    install, begin, serve = (block.text.splitlines() for block in blocks(PAGE, "sh"))
+    # What follows needs what is installed here: Django, and this package with the server.
+    assert install[-1] == 'pip install "django-durable-streams[uvicorn]"'
     run(" && ".join(begin), tmp_path, environment)
     for block in blocks(PAGE, "python"):
         write(block, project)
@@ -94,6 +108,8 @@ def test_it_goes_as_it_is_written(tmp_path: Path, environment: dict[str, str], m
         monkeypatch.delenv(name)
     monkeypatch.setenv("PATH", environment["PATH"])
     with served(server, port, project, environment):
+        assert fetch(port, "/static/admin/css/base.css") == (200, "text/css")
+        assert fetch(port, "/admin/login/") == (200, "text/html; charset=utf-8")
         printed = tour.run([step.command for step in steps], seconds=20)
         for step, lines in zip(steps, printed, strict=True):
             shown = "\n".join(lines)

@@ -13,10 +13,16 @@ from typing import Any
 
 from config.asgi import django_application
 from django.conf import settings
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from django_durable_streams.engine.engine import running_engines
 from django_durable_streams.server.asgi import DurableStreams
+from django_durable_streams.server.bodies import ArrivingBody, memory
 from django_durable_streams.server.direct import DirectProtocol
+from django_durable_streams.server.messages import EventStream, Request
+
+CONNECTIONS = (HttpToolsProtocol, H11Protocol)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -39,6 +45,13 @@ async def window(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != "http" or scope["path"] != PROBE_PATH:
         await django_application(scope, receive, send)
         return
+    await answer(scope, receive, send)
+
+
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell what this process holds; with `collect` as the query, without what nobody holds."""
+    if scope["query_string"] == b"collect":
+        gc.collect()
     body = json.dumps(findings()).encode()
     await send(
         {
@@ -67,6 +80,11 @@ def findings() -> dict[str, int]:
             for watch in list(hub._watches.values())
         ),
         "direct": sum(isinstance(found, DirectProtocol) for found in gc.get_objects()),
+        # One is the probe's own.
+        "connections": sum(isinstance(found, CONNECTIONS) for found in gc.get_objects()),
+        "requests": sum(isinstance(found, (Request, EventStream, ArrivingBody)) for found in gc.get_objects()),
+        "places": sum(len(engine.places) for engine in running_engines()),
+        "held": memory.held,
         "files": sum(not target.startswith("socket:") for target in descriptors),
         "databases": sum(target.endswith(".sqlite3") for target in descriptors),
     }

@@ -44,7 +44,7 @@ class Probe:
     """What a serving process held at a moment.
 
     `direct` are connections that streams are served on without an ASGI server's steps; `files` are descriptors other
-    than sockets.
+    than sockets. `connections` are uvicorn's, `places` those of live readers, `held` bytes of unfinished bodies.
     """
 
     pid: int
@@ -52,6 +52,10 @@ class Probe:
     threads: int
     listeners: int
     direct: int
+    connections: int
+    requests: int
+    places: int
+    held: int
     files: int
     databases: int
 
@@ -100,9 +104,9 @@ class ProbedServer(Server):
         assert response.status_code in (200, 204), response.text
         return response.headers["Stream-Next-Offset"]
 
-    def probe(self) -> Probe:
-        """What the serving process holds now."""
-        return Probe(**httpx.get(f"{self.base_url}/_probe", timeout=10).json())
+    def probe(self, *, collect: bool = False) -> Probe:
+        """What the serving process holds now; `collect`: without what nobody holds."""
+        return Probe(**httpx.get(f"{self.base_url}/_probe{'?collect' if collect else ''}", timeout=10).json())
 
     def memory_peak(self) -> int:
         """The most memory that the serving process has had, in bytes."""

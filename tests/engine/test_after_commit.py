@@ -195,6 +195,7 @@ class TestStart:
             check_startup()
 
     async def test_its_start_fails_with_the_reason(self, settings: Any) -> None:
+        application = DurableStreams()
         settings.DURABLE_STREAMS = {"WAKEUP": {"BACKEND": "no.such.Backend"}}
         sent: list[dict[str, Any]] = []
 
@@ -204,7 +205,7 @@ class TestStart:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await DurableStreams()({"type": "lifespan"}, receive, send)
+        await application({"type": "lifespan"}, receive, send)
         ((kind, message),) = [(one["type"], one["message"]) for one in sent]
         assert kind == "lifespan.startup.failed"
         assert "WAKEUP" in message

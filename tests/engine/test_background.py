@@ -148,7 +148,7 @@ def test_waiting_for_oneself_is_an_error_and_no_deadlock(chat: Stream) -> None:
 
     info = calls.find("chat", "default")
     with pytest.MonkeyPatch.context() as patches:
-        patches.setattr(calls, "segments", lambda *_: iter(()))
+        patches.setattr(calls, "pages", lambda *_: iter(()))
         patches.setattr(calls, "find", lambda *_: info)
         background.run(wait_for_oneself())
 

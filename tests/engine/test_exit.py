@@ -59,7 +59,12 @@ from django_durable_streams.models import Stream
 stream = Stream.objects.create(path="a", content_type="text/plain")
 
 def end():
-    while not any(hub.readers for engine in running_engines() for hub in list(engine._hubs.values())):
+    while not any(
+        watch.listeners
+        for engine in running_engines()
+        for hub in list(engine._hubs.values())
+        for watch in list(hub._watches.values())
+    ):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 

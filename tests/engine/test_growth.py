@@ -8,7 +8,7 @@ from threading import Event, current_thread
 import pytest
 from django.db import OperationalError, connection
 
-from django_durable_streams.engine import Engine, engine_for, growth, housekeeping
+from django_durable_streams.engine import Engine, duties, engine_for, growth
 from django_durable_streams.engine.engine import stop_engines
 from django_durable_streams.engine.growth import GrowthLog
 from django_durable_streams.engine.lane import Errand
@@ -144,7 +144,7 @@ def tidied(monkeypatch: pytest.MonkeyPatch) -> Event:
 
         return tell
 
-    for module, name in ((recent, "gather"), (compaction, "merge"), (removal, "purge")):
+    for module, name in ((recent, "gather"), (compaction, "merge"), (removal, "purge_streams")):
         monkeypatch.setattr(module, name, telling(getattr(module, name)))
     return event
 
@@ -197,7 +197,7 @@ async def test_a_busy_stream_alone_is_few_chunks_soon(engine: Engine, tidied: Ev
 
 
 async def test_the_end_does_not_wait_for_a_rest(engine: Engine, tidied: Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping, "REST", 20_000)  # half a minute and more
+    monkeypatch.setattr(duties, "REST", 20_000)  # half a minute and more
     await engine.write(Create("busy", TEXT))
     for _ in range(61):
         await engine.write(Append("busy", TEXT, b"x"))

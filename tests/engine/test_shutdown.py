@@ -148,23 +148,40 @@ def when_it_waits(work: Callable[[], object]) -> threading.Thread:
 
 
 class TestServers:
-    async def test_a_server_that_ends_ends_its_readers_and_those_that_still_come(self) -> None:
+    async def test_a_server_that_ends_ends_its_readers_and_those_that_still_come(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         ending = over = False
         server = RunningServer(lambda: ending, lambda: over)
+        monkeypatch.setattr(shutdown, "servers_of_loop", lambda loop: [] if over else [server])
         first, late, after = Reader(), Reader(), Reader()
         loop = asyncio.get_running_loop()
-        shutdown.add_reader(first, [server])
+        shutdown.add_reader(first)
         assert first.stops == 0
         ending = True
         await asyncio.wait_for(_until(lambda: first.stops > 0), 20)
         shutdown.add_reader(late)
-        assert late.stops == 1
+        await asyncio.wait_for(_until(lambda: late.stops > 0), 20)
+        for reader in (first, late):
+            shutdown.remove_reader(loop, reader)
         over = True  # another run begins
         shutdown.add_reader(after)
+        await asyncio.sleep(1.5 * shutdown.POLL_SECONDS)
         assert after.stops == 0
-        for reader in (first, late, after):
-            shutdown.remove_reader(loop, reader)
+        shutdown.remove_reader(loop, after)
         assert not shutdown._monitors
+
+    async def test_the_server_of_one_reader_ends_that_one_only(self) -> None:
+        """Synchronous readers of several WSGI servers share the background loop."""
+        ending = RunningServer(lambda: True, lambda: False)
+        going_on = RunningServer(lambda: False, lambda: False)
+        one, other = Reader(), Reader()
+        shutdown.add_reader(one, [ending])
+        shutdown.add_reader(other, [going_on])
+        await asyncio.wait_for(_until(lambda: one.stops > 1), 20)
+        assert other.stops == 0
+        for reader in (one, other):
+            shutdown.remove_reader(asyncio.get_running_loop(), reader)
 
     async def test_a_reader_that_cannot_be_stopped_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         class Broken(Reader):

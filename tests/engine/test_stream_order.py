@@ -4,6 +4,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
 
@@ -50,7 +51,13 @@ async def content_of(engine: Engine, path: str) -> bytes:
 
 
 async def outcomes_of(engine: Engine, *operations: Operation) -> list[Any]:
-    return await asyncio.gather(*(engine.write(operation) for operation in operations), return_exceptions=True)
+    return await outcomes_when_done(*(engine.write(operation) for operation in operations))
+
+
+async def outcomes_when_done(*waiting: Awaitable[Any]) -> list[Any]:
+    """Return what becomes of operations, whatever the generations of their streams."""
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    return [replace(outcome, generation=0) if isinstance(outcome, Appended) else outcome for outcome in outcomes]
 
 
 def numbered(number: int) -> Append:
@@ -73,7 +80,7 @@ async def test_what_comes_while_a_stream_is_held_keeps_its_order(
         waiting.append(engine.write(make(number)))
         await asyncio.sleep(apart)  # the time between them is what is tested
     other.release()
-    outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 20)
+    outcomes = await asyncio.wait_for(outcomes_when_done(*waiting), 20)
     assert [getattr(outcome, "tail", outcome) for outcome in outcomes] == list(range(2, 10))
     assert await content_of(engine, "a") == b"012345678"
 
@@ -109,7 +116,7 @@ async def test_different_operations_of_a_held_stream_keep_their_order(
     done, _ = await asyncio.wait([asyncio.ensure_future(one) for one in waiting], timeout=0.2)
     assert not done
     other.release()
-    closed, late, deleted, made, last = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 20)
+    closed, late, deleted, made, last = await asyncio.wait_for(outcomes_when_done(*waiting), 20)
     assert (closed, deleted, last) == (Appended(4, True), Done(), Appended(5, False))
     assert isinstance(late, DurableStreamsError)
     assert late.status == 409
@@ -126,7 +133,7 @@ async def test_what_follows_the_fork_of_a_held_stream_waits_behind_it(
     done, _ = await asyncio.wait([asyncio.ensure_future(one) for one in waiting], timeout=0.2)
     assert not done
     other.release()
-    fork, own = await asyncio.wait_for(asyncio.gather(*waiting), 20)
+    fork, own = await asyncio.wait_for(outcomes_when_done(*waiting), 20)
     assert isinstance(fork, Created)
     assert own == Appended(6, False)
     assert await content_of(engine, "b") == b"oldown"
@@ -139,10 +146,12 @@ async def test_other_streams_go_on_while_some_are_held(engine: Engine, other: Ho
     other.hold(*paths)
     waiting = [asyncio.ensure_future(engine.write(Append(path, TEXT, b"x"))) for path in paths for _ in range(3)]
     for number in range(20):
-        assert (await asyncio.wait_for(engine.write(Append("free", TEXT, b"x")), 5)) == Appended(number + 1, False)
+        assert (await asyncio.wait_for(outcomes_of(engine, Append("free", TEXT, b"x")), 5)) == [
+            Appended(number + 1, False)
+        ]
     assert not any(one.done() for one in waiting)
     other.release()
-    outcomes = await asyncio.wait_for(asyncio.gather(*waiting), 20)
+    outcomes = await asyncio.wait_for(outcomes_when_done(*waiting), 20)
     assert [outcome.tail for outcome in outcomes if isinstance(outcome, Appended)] == [1, 2, 3] * len(paths)
 
 
@@ -160,7 +169,7 @@ async def test_who_is_refused_takes_along_those_behind_it(
     assert [type(outcome) for outcome in outcomes] == [ServiceUnavailable] * 2
     other.release()
     assert await content_of(engine, "a") == b""
-    assert (await engine.write(Append("a", TEXT, b"3"))) == Appended(1, False)
+    assert (await outcomes_of(engine, Append("a", TEXT, b"3"))) == [Appended(1, False)]
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="the others have a lock for each stream")
@@ -173,7 +182,7 @@ async def test_a_database_that_stays_locked_is_given_up(
     outcomes = await asyncio.wait_for(outcomes_of(engine, numbered(0), numbered(1)), 10)
     assert [type(outcome) for outcome in outcomes] == [ServiceUnavailable] * 2
     other.release()
-    assert (await engine.write(numbered(0))) == Appended(1, False, False, 0, 0)
+    assert (await outcomes_of(engine, numbered(0))) == [Appended(1, False, False, 0, 0)]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -216,23 +225,23 @@ async def test_what_waits_is_bounded_wherever_it_waits(
             await asyncio.sleep(0.05)  # until they wait for the row
         assert (len(waiting), refused) == (10, 30)
         other.release()
-        outcomes = await asyncio.wait_for(asyncio.gather(*waiting), 20)
+        outcomes = await asyncio.wait_for(outcomes_when_done(*waiting), 20)
         assert [outcome.tail for outcome in outcomes] == [100_000 * number for number in range(1, 11)]
         backlog = engine._writers[0]._backlog
         assert (backlog.tasks, backlog.bytes) == (0, 0)
-        assert (await engine.write(Append("a", TEXT, b"x"))) == Appended(1_000_001, False)
+        assert (await outcomes_of(engine, Append("a", TEXT, b"x"))) == [Appended(1_000_001, False)]
 
 
 async def test_one_append_may_be_larger_than_all_that_may_wait(engines: None) -> None:
     with override_streams(QUEUE_BYTES=10):
         engine = engine_for()
         await outcomes_of(engine, Create("a", TEXT))
-        assert (await engine.write(Append("a", TEXT, b"x" * 100))) == Appended(100, False)
+        assert (await outcomes_of(engine, Append("a", TEXT, b"x" * 100))) == [Appended(100, False)]
         first, second = engine.write(Append("a", TEXT, b"x" * 100)), None
         with pytest.raises(ServiceUnavailable):
             second = engine.write(Append("a", TEXT, b"x"))
         assert second is None
-        assert (await first) == Appended(200, False)
+        assert (await outcomes_when_done(first)) == [Appended(200, False)]
 
 
 @pytest.mark.parametrize("fails", [RuntimeError("a bug"), OperationalError("gone")])
@@ -283,3 +292,21 @@ async def test_two_who_take_turns_at_holding_a_stream_leave_a_turn_to_appends(st
     # Fair is a turn after each of the two; on a busy machine it may be some more.
     assert statistics.median(took) < 4 * held_seconds
     assert max(took) < 20 * held_seconds
+
+
+@in_rows
+async def test_where_no_thread_can_wait_operations_are_refused(
+    engine: Engine, other: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    await outcomes_of(engine, Create("a", TEXT), Create("b", TEXT))
+    other.hold("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(Thread, "start", refuse)
+        outcomes = await asyncio.wait_for(outcomes_of(engine, numbered(0), Append("b", TEXT, b"x")), 10)
+    assert isinstance(outcomes[0], ServiceUnavailable)
+    assert outcomes[1] == Appended(1, False)
+    other.release()
+    assert (await asyncio.wait_for(outcomes_of(engine, numbered(0)), 10)) == [Appended(1, False, False, 0, 0)]

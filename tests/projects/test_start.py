@@ -1,10 +1,23 @@
 """What a project has set wrong is said when a process starts, and not by the first request."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
+from django_durable_streams.engine import advice
+from django_durable_streams.engine.advice import Advice
+from tests.projects.databases import KINDS, new_database
 from tests.projects.project import Project, sqlite
+
+LOGGING = """
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+}
+"""
 
 WRONG = {
     "a wrong type": (
@@ -33,3 +46,85 @@ def test_a_process_that_would_serve_does_not_start(source: str, words: str, numb
     assert f"durable_streams.{number}" in checked.stderr
     assert words in checked.stderr
     assert "Traceback" not in checked.stderr
+
+
+class Trouble(NamedTuple):
+    """A database that is not ready: what is changed in its settings, and what is said of it."""
+
+    name: str
+    advice: Advice
+    kinds: tuple[str, ...]
+    settings: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    is_migrated: bool = True
+    reads: bool = False
+    """Whether reads work all the same."""
+
+
+TROUBLES = [
+    Trouble("forgotten migrations", advice.MIGRATIONS, KINDS, is_migrated=False),
+    Trouble("a missing database", advice.NO_DATABASE, ("postgresql", "mariadb"), {"NAME": "nowhere"}),
+    Trouble("a user who is unknown", advice.LOGIN, ("postgresql", "mariadb"), {"USER": "nobody"}),
+    Trouble("a wrong password", advice.LOGIN, ("mariadb",), {"PASSWORD": "wrong"}),
+    Trouble("a host that is not", advice.NO_HOST, ("postgresql", "mariadb"), {"HOST": "no.such.host.invalid"}),
+    Trouble("no rights", advice.DENIED, ("postgresql",), options={"assume_role": "pg_monitor"}),
+    Trouble(
+        "a session that may only read",
+        advice.READ_ONLY,
+        ("postgresql",),
+        options={"options": "-c default_transaction_read_only=on"},
+        reads=True,
+    ),
+    Trouble(
+        "a session that may only read",
+        advice.READ_ONLY,
+        ("mariadb",),
+        options={"init_command": "SET SESSION TRANSACTION READ ONLY"},
+        reads=True,
+    ),
+    Trouble(
+        "a file that may only be read",
+        advice.READ_ONLY,
+        ("sqlite",),
+        options={"init_command": "PRAGMA query_only = 1"},
+        reads=True,
+    ),
+    Trouble("a missing folder", advice.NO_FILE, ("sqlite",), {"NAME": "/no/such/folder/db.sqlite3"}),
+    Trouble("another kind of file", advice.NO_DATABASE_FILE, ("sqlite",), {"NAME": __file__}),
+    Trouble(
+        "a full disk", advice.DISK_FULL, ("sqlite",), options={"init_command": "PRAGMA max_page_count = 1"}, reads=True
+    ),
+]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("trouble", "kind"),
+    [
+        pytest.param(trouble, kind, id=f"{trouble.name} on {kind}".replace(" ", "-"))
+        for trouble in TROUBLES
+        for kind in trouble.kinds
+    ],
+)
+def test_what_has_to_be_set_right_is_said_once_at_the_start(trouble: Trouble, kind: str, tmp_path: Path) -> None:
+    database = new_database(kind, tmp_path)
+    if trouble.is_migrated:
+        (tmp_path / "ready").mkdir()
+        Project(tmp_path / "ready", {"default": database}).migrate()
+    options = {**database.get("OPTIONS", {}), **trouble.options}
+    (tmp_path / "troubled").mkdir()
+    project = Project(tmp_path / "troubled", {"default": {**database, **trouble.settings, "OPTIONS": options}}, LOGGING)
+    found = project.run("tests.projects.troubled")
+    assert found["started"][0] == "lifespan.startup.complete"
+    assert found["log"].count(trouble.advice.action) in (1, 2), found["log"]  # the health check says it too
+    if trouble.advice is not advice.DISK_FULL:  # nothing is written at the start
+        assert found["log"].index(trouble.advice.action) < found["log"].index("requests follow")
+    for number, (status, body) in enumerate(found["answers"]):
+        if trouble.reads and number % 2:
+            assert status == 404, body
+        else:
+            assert (status, trouble.advice.answer in body) == (503, True), f"{body}\n{found['log']}"
+    assert found["seconds"] < 20
+    assert found["health"]["status"] == "not ready" or trouble.advice in (advice.READ_ONLY, advice.DISK_FULL)
+    if found["health"]["status"] != "ok":
+        assert found["health"]["problem"] == trouble.advice.answer

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_durable_streams.protocol import caching
+from django_durable_streams.protocol.caching import Caching
 
 EPOCH = 1_728_432_000  # 2024-10-09T00:00:00Z
 NOW = EPOCH + 20 * 1000 + 7
@@ -78,6 +79,21 @@ def test_a_list_matches_only_if_the_tag_is_in_it(tag: tuple[int, int, int, bool]
         assert value.strip() == "*" or made.decode() in value
 
 
-def test_the_scope_is_what_the_settings_say() -> None:
-    assert caching.cache_control("public") == b"public, max-age=60, stale-while-revalidate=300"
-    assert caching.cache_control("private").startswith(b"private, ")
+@pytest.mark.parametrize(
+    ("kind", "everybody_reads", "shared", "expected"),
+    [
+        (Caching.DATA, True, True, b"public, max-age=60, stale-while-revalidate=300"),
+        (Caching.DATA, True, False, b"private, no-cache"),
+        (Caching.DATA, False, True, b"private, no-cache"),
+        (Caching.DATA, False, False, b"private, no-cache"),
+        (Caching.REVALIDATE, True, True, b"no-cache"),
+        (Caching.REVALIDATE, True, False, b"no-cache"),
+        (Caching.REVALIDATE, False, True, b"private, no-cache"),
+        (Caching.REVALIDATE, False, False, b"private, no-cache"),
+        *[(Caching.NEVER, everybody, shared, b"no-store") for everybody in (True, False) for shared in (True, False)],
+    ],
+)
+def test_only_what_everybody_may_read_is_ever_kept_without_asking(
+    kind: Caching, everybody_reads: bool, shared: bool, expected: bytes
+) -> None:
+    assert caching.cache_control(kind, everybody_reads=everybody_reads, shared=shared) == expected

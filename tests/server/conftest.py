@@ -8,12 +8,12 @@ from tests.asgi_client import AsgiClient
 
 
 @pytest.fixture(params=["asgi", "django"])
-def client(request: pytest.FixtureRequest, engines: None) -> AsgiClient:
+def client(request: pytest.FixtureRequest, engines: None, counted_generations: None) -> AsgiClient:
     """A client of streams, served by the bare application, or by Django's views behind its usual middleware."""
     return AsgiClient(DurableStreams() if request.param == "asgi" else get_asgi_application())
 
 
 @pytest.fixture
-def direct(engines: None) -> AsgiClient:
+def direct(engines: None, counted_generations: None) -> AsgiClient:
     """A client of the bare application."""
     return AsgiClient(DurableStreams())

@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from tests.asgi_client import AsgiClient, Reply
+from tests.tokens import token
 
 PRODUCER = {"producer_id": "p", "producer_epoch": "0"}
 
@@ -15,7 +16,7 @@ async def test_an_append_returns_the_new_tail(client: AsgiClient) -> None:
     await client.create("a")
     reply = await client.append("a", b"hello")
     assert reply.status == 204
-    assert reply.offset == "0000000000000000_0000000000000005"
+    assert reply.offset == token(5)
     assert reply.body == b""
 
 

@@ -1,4 +1,6 @@
 import pytest
+from django.conf import settings
+from django.test import override_settings
 
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
@@ -71,6 +73,43 @@ async def test_a_preflight_allows_every_header_of_the_protocol(client: AsgiClien
     methods = set(reply.headers["access-control-allow-methods"].split(", "))
     assert methods >= {"GET", "HEAD", "POST", "PUT", "DELETE"}
     assert reply.headers["access-control-allow-origin"] == "https://app.example"
+
+
+@pytest.mark.parametrize("allowed", [ALLOWED, ANYBODY], ids=["listed", "any"])
+async def test_a_preflight_allows_what_pages_send_besides(client: AsgiClient, allowed: override_settings) -> None:
+    async def headers_allowed() -> set[str]:
+        reply = await client.request("OPTIONS", "a", {**OURS, "access-control-request-method": "POST"})
+        return set(reply.headers["access-control-allow-headers"].lower().split(", "))
+
+    with allowed:
+        found = await headers_allowed()
+        assert found >= {"x-csrftoken", "traceparent", "tracestate", "baggage", "sentry-trace", "last-event-id"}
+        assert "x-api-key" not in found
+        with override_settings(CSRF_HEADER_NAME="HTTP_X_XSRF_TOKEN"):
+            assert "x-xsrf-token" in await headers_allowed()
+        more = {**settings.DURABLE_STREAMS, "CORS_ALLOW_HEADERS": ["X-Api-Key", "x-trace"]}
+        with override_settings(DURABLE_STREAMS=more):
+            assert await headers_allowed() == found | {"x-api-key", "x-trace"}
+
+
+@ALLOWED
+async def test_credentials_are_for_origins_that_are_listed(client: AsgiClient) -> None:
+    await client.create("a", b"abc")
+    for method in ("OPTIONS", "GET", "POST", "PUT", "DELETE"):
+        ours = (await client.request(method, "a", {**OURS, "content-type": "text/plain"}, b"x")).headers
+        assert ours["access-control-allow-credentials"] == "true"
+        assert ours["access-control-allow-origin"] == "https://app.example"
+        for origin in (
+            "https://evil.example",
+            "null",
+            "http://app.example",
+            "https://app.example:444",
+            "https://app.example.evil",
+        ):
+            headers = (
+                await client.request(method, "a", {"origin": origin, "content-type": "text/plain"}, b"x")
+            ).headers
+            assert not [name for name in headers if name.startswith("access-control-allow-")]
 
 
 @ALLOWED

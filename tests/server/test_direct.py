@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from django_durable_streams.access.base import Permission
 from django_durable_streams.engine import engine_for
-from django_durable_streams.server import direct, dispatch
+from django_durable_streams.server import dispatch, uploads
 from django_durable_streams.server.direct import DirectProtocol
 from django_durable_streams.server.handlers import HANDLERS
 from django_durable_streams.server.messages import Response
@@ -36,6 +36,14 @@ class Connection(asyncio.Transport):
 
     def close(self) -> None:
         self.is_closed = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
 
     def write(self, data: Any) -> None:
         self.sent.put_nowait(bytes(data))
@@ -112,14 +120,14 @@ async def test_answers_are_made_before_the_commit_and_sent_after_it(
             made.set()
         return found[-1]
 
-    monkeypatch.setattr(direct, "foresee", foresee)
+    monkeypatch.setattr(uploads, "foresee", foresee)
     before_each_commit(monkeypatch, lambda: go_on.wait(30))
     for number, (protocol, _) in enumerate(clients):
         send(protocol, method, str(number) if method == "PUT" else "0", b"x" if method == "POST" else b"")
     async with asyncio.timeout(30):
         await made.wait()
     assert all(connection.sent.empty() for _, connection in clients)
-    monkeypatch.setattr(direct, "conclude", None)  # it is not needed any more
+    monkeypatch.setattr(uploads, "conclude", None)  # it is not needed any more
     go_on.set()
     assert [await status(connection) for _, connection in clients] == [expected] * len(clients)
     assert all(connection.sent.empty() for _, connection in clients)

@@ -234,6 +234,7 @@ def test_bytes_of_every_kind(engines: None) -> None:
         @given(kinds, bodies, st.booleans())
         @example("text/plain", ["€".encode()[:2], "€".encode()[2:]], True)
         @example("text/plain", ["€".encode()[:2], "€".encode()[2:]], False)
+        @example("text/plain", [bytes(7), b"\xc2"], False)
         @example("text/plain", [b"a\r", b"\nb", b"\r"], False)
         @example("text/plain", [b"\r"], False)
         @example("text/plain", [b" a", b" ", b"\n ", b"  b"], True)

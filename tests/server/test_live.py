@@ -26,7 +26,7 @@ LOOKS_OFTEN = override_streams(FALLBACK_INTERVAL=0.01)
 
 async def reader(path: str) -> SseReader:
     engine = engine_for()
-    return SseReader(engine, await engine.look(path, Sentinel.START), None)
+    return SseReader(engine, await engine.look(path, Sentinel.START), None, engine.places.take())
 
 
 async def drain(found: SseReader, end: str) -> Parsed:
@@ -67,7 +67,7 @@ async def test_what_is_written_between_a_readers_look_and_its_wait_is_not_lost(d
     engine = engine_for()
     view = await engine.look("a", Sentinel.NOW)
     await elsewhere(Append("a", TEXT, b"def"))
-    async with SseReader(engine, view, None) as found:
+    async with SseReader(engine, view, None, engine.places.take()) as found:
         assert (await drain(found, await last_offset(direct, "a"))).data == ["def"]
 
 
@@ -76,10 +76,10 @@ async def test_what_was_kept_of_a_stream_goes_with_it(direct: AsgiClient) -> Non
     await direct.create("a", b"abc")
     await direct.get("a")
     engine = engine_for()
-    kept = list(engine.cache._segments)
+    kept = list(engine.cache._kept)
     assert len(kept) == 1
     await direct.request("DELETE", "a")
-    assert not engine.cache._segments
+    assert not engine.cache._kept
 
 
 @LOOKS_NEVER

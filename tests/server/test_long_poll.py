@@ -10,14 +10,11 @@ from django_durable_streams.store.operations import Append, Delete
 from tests.asgi_client import AsgiClient, Exchange
 from tests.overriding import override_streams
 from tests.server.waiting import elsewhere, until, watched
+from tests.tokens import token
 
 SHORT = override_streams(LONG_POLL_TIMEOUT=0.02)
 LOOKS_OFTEN = override_streams(FALLBACK_INTERVAL=0.01)
 LOOKS_NEVER = override_streams(FALLBACK_INTERVAL=3600, LONG_POLL_TIMEOUT=3600)
-
-
-def token(position: int) -> str:
-    return f"0000000000000000_{position:016d}"
 
 
 def poll(client: AsgiClient, offset: str = "now", extra: str = "") -> Exchange:
@@ -33,7 +30,7 @@ async def test_what_is_there_is_returned_at_once(client: AsgiClient) -> None:
 
 
 @LOOKS_NEVER
-@pytest.mark.parametrize("offset", ["now", token(3), "9999999999999999_9999999999999999"])
+@pytest.mark.parametrize("offset", ["now", token(3), token(4)])
 async def test_an_append_wakes_those_who_wait(client: AsgiClient, offset: str) -> None:
     await client.create("a", b"abc")
     async with poll(client, offset) as one, poll(client, offset) as other:

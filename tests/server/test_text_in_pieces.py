@@ -10,15 +10,12 @@ import pytest
 from tests.asgi_client import AsgiClient, Exchange
 from tests.event_stream import Parsed, parse
 from tests.overriding import override_streams
+from tests.tokens import token
 
 LOOKS_NEVER = override_streams(FALLBACK_INTERVAL=3600, SSE_DURATION=3600)
 LOOKS_OFTEN = override_streams(FALLBACK_INTERVAL=0.05, SSE_DURATION=3600)
 
 EURO = "€".encode()
-
-
-def token(position: int) -> str:
-    return f"0000000000000000_{position:016d}"
 
 
 async def next_events(live: Exchange) -> Parsed:

@@ -115,6 +115,13 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return SimulatedLoop(primitives.scheduler)
 
 
+class _NoExecutor:
+    """Stands for an executor where one may be named, and none is made: for bodies that are larger than those here."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        raise NotImplementedError("The simulation has no executors.")
+
+
 def _nothing(*args: Any, **kwargs: Any) -> Any:
     """Stand for what is for the real process only."""
     return args[0] if args else None
@@ -180,7 +187,7 @@ def make_modules() -> dict[str, ModuleType]:
             time_ns=lambda: int(_wall() * 1e9),
         ),
         Facade(asyncio, new_event_loop=_new_loop, run=None),
-        Facade(concurrent.futures, ThreadPoolExecutor=None, ProcessPoolExecutor=None),
+        Facade(concurrent.futures, ThreadPoolExecutor=_NoExecutor, ProcessPoolExecutor=None),
         # Each would keep a process's modules for ever.
         Facade(atexit, register=_nothing, unregister=_nothing),
         Facade(os, register_at_fork=_nothing),

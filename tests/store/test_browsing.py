@@ -71,7 +71,7 @@ def test_a_page_begins_inside_an_append_where_a_json_message_does() -> None:
 
 def test_the_pages_of_a_fork_reach_back_into_its_sources() -> None:
     source = text("a", "one", "two", "three")
-    middle = source.fork("b", offset="0000000000000000_0000000000000006")
+    middle = source.fork("b", offset=source.offset_at(6))
     middle.append("four")
     last = middle.fork("c")
     last.append("five")
@@ -81,7 +81,7 @@ def test_the_pages_of_a_fork_reach_back_into_its_sources() -> None:
 
 def test_a_fork_that_is_cut_inside_an_append_shows_what_it_has_of_it() -> None:
     source = text("a", "one", "twofold")
-    fork = source.fork("b", offset="0000000000000000_0000000000000003", sub_offset=3)
+    fork = source.fork("b", offset=source.offset_at(3), sub_offset=3)
     fork.append("three")
     assert backwards(fork, 100, 10) == forwards(fork, 100, 10) == [b"one", b"two", b"three"]
 

@@ -10,7 +10,7 @@ from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.store import compaction, writing
 from django_durable_streams.store.compaction import Span
 from django_durable_streams.store.operations import Append, Create
-from django_durable_streams.store.rows import MAX_CHUNK_BYTES
+from django_durable_streams.store.rows import MAX_CHUNK_BYTES, CorruptChunk
 from tests.store.contents import read
 
 
@@ -54,7 +54,7 @@ def test_streams_that_grew_side_by_side_are_merged_together(monkeypatch: pytest.
     before = {path: read(path) for path in paths}
     ids = list(Stream.objects.values_list("id", flat=True))
     monkeypatch.setattr(compaction, "PLAN_STREAMS", 3)
-    portions = list(compaction.portions("default", ids))
+    portions = list(compaction.portions("default", ids, set()))
     assert {span.stream_id for portion in portions for span in portion} == set(ids)
     assert len(portions) > 2
     assert all(sum(len(span.ids) for span in portion) <= 40 for portion in portions)
@@ -111,3 +111,40 @@ def test_a_plan_leaves_each_chunk_larger_than_what_follows_or_large_enough(sizes
 def test_a_plan_does_not_reach_across_a_gap():
     chunks = [(7, number, start, start + 2) for number, start in enumerate([0, 2, 8, 10, 20])]
     assert [span.ids for span in compaction.plan(chunks)] == [(0, 1), (2, 3)]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("rows", "planned"), [(7, 1000), (1000, 50), (7, 50), (2, 3)])
+def test_no_transaction_merges_more_rows_than_it_should(
+    rows: int, planned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "MERGE_ROWS", rows)
+    monkeypatch.setattr(compaction, "PLAN_ROWS", planned)
+    ids = [appended(path, [b"%d " % number for number in range(120)]).pk for path in ("one", "two", "three")]
+    before = [read(path) for path in ("one", "two", "three")]
+    sizes = []
+    real = compaction.merge
+
+    def merge(using: str, mergers: list[compaction.Merger]) -> int:
+        sizes.append(sum(len(merger.span.ids) for merger in mergers))
+        return real(using, mergers)
+
+    monkeypatch.setattr(compaction, "merge", merge)
+    compaction.compact("default", ids)
+    assert max(sizes) <= rows
+    assert [read(path) for path in ("one", "two", "three")] == before
+    assert all(Chunk.objects.filter(stream_id=stream_id).count() < 10 for stream_id in ids)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("damage", [{"ends": b"\1\2\3"}, {"ends": b"\2\0\0\0"}, {"data": b"xx"}, {"data": b""}])
+def test_what_is_wrong_in_a_chunk_does_not_spread(damage: dict[str, bytes]) -> None:
+    fine, torn, other = (appended(path, [b"a", b"b", b"c"] * 4) for path in ("fine", "torn", "other"))
+    Chunk.objects.filter(pk=Chunk.objects.filter(stream=torn).order_by("end")[5].pk).unguarded().update(**damage)
+    there = list(Chunk.objects.filter(stream=torn).values_list())
+    spans = [span for stream in (fine, torn, other) for span in spans_of(stream)]
+    with pytest.raises(CorruptChunk):
+        compaction.read("default", spans)
+    assert compaction.merge("default", compaction.read("default", [s for s in spans if s.stream_id != torn.pk])) == 24
+    assert list(Chunk.objects.filter(stream=torn).values_list()) == there
+    assert read("fine") == read("other") == (b"abc" * 4, list(range(1, 13)))

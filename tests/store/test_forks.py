@@ -22,6 +22,7 @@ from django_durable_streams.protocol.errors import (
 from django_durable_streams.store import compaction, reading, removal, writing
 from django_durable_streams.store.cache import SegmentCache
 from django_durable_streams.store.operations import Append, Appended, Create, Created, Delete, Fork
+from tests.tokens import offset_in
 
 pytestmark = pytest.mark.django_db
 
@@ -42,7 +43,8 @@ def create(path, content_type=TEXT, data=b"", **options) -> Created:
 
 
 def fork(path, source, position=None, sub_offset=0, **options) -> Created:
-    return one(Create(path, options.pop("content_type", None), fork=Fork(source, position, sub_offset), **options))
+    offset = None if position is None else offset_in(source, position)
+    return one(Create(path, options.pop("content_type", None), fork=Fork(source, offset, sub_offset), **options))
 
 
 def append(path, data, content_type=TEXT) -> Appended:

@@ -21,6 +21,7 @@ from django_durable_streams.store.info import StreamInfo
 from django_durable_streams.store.operations import Append, Create, Delete, Fork
 from django_durable_streams.store.reading import PageRequest
 from tests.store.model import ModelStream
+from tests.tokens import offset_in
 
 pytestmark = pytest.mark.django_db
 
@@ -142,7 +143,7 @@ def test_a_chain_of_forks_reads_like_one_stream(
     for number, (batches, cut) in enumerate(generations):
         if number:
             source, path, cut = path, fresh(), min(cut, len(model.content))
-            writing.apply([Create(path, None, fork=Fork(source, cut))], "default")
+            writing.apply([Create(path, None, fork=Fork(source, offset_in(source, cut)))], "default")
             whole = [data for data, end in zip(model.appends, model.ends, strict=True) if end <= cut]
             rest = model.content[sum(map(len, whole)) : cut]
             model = ModelStream(BYTES, appends=[*whole, *([rest] if rest else [])])
@@ -262,7 +263,7 @@ def test_the_clock_alone_ends_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_deleted_source_is_gone_while_its_fork_reads_on() -> None:
     source, fork = create([b"abc", b"def"]).path, fresh()
-    writing.apply([Create(fork, None, fork=Fork(source, 3)), Delete(source)], "default")
+    writing.apply([Create(fork, None, fork=Fork(source, offset_in(source, 3))), Delete(source)], "default")
     assert isinstance(reading.find([source], "default")[source], StreamGone)
     found = page(find(fork), 0, 100)
     assert found is not None

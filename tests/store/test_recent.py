@@ -14,8 +14,10 @@ from hypothesis.extra.django import TransactionTestCase
 from django_durable_streams.models import Chunk, RecentChunk, Stream
 from django_durable_streams.store import browsing, compaction, reading, recent, removal, writing
 from django_durable_streams.store.operations import Append, Create, Delete, Fork
+from django_durable_streams.store.rows import CorruptChunk
 from django_durable_streams.store.sql import statements
 from tests.store.contents import read
+from tests.tokens import offset_in
 
 pytestmark = pytest.mark.skipif(connection.vendor != "sqlite", reason="recent chunks are SQLite's only")
 
@@ -43,8 +45,12 @@ def create(*paths: str) -> list[Stream]:
     return [Stream.objects.get(path=path) for path in paths]
 
 
+def fail(stream_id: int, error: CorruptChunk) -> None:
+    raise error
+
+
 def gather(number: int) -> None:
-    for portion in recent.portions("default", number):
+    for portion in recent.portions("default", number, fail):
         assert recent.gather("default", portion)
 
 
@@ -104,8 +110,8 @@ def test_a_block_of_many_streams_is_gathered_in_portions(rows: int, monkeypatch:
             append(path, b"%d" % number)
     before = {path: read(path) for path in paths}
     (number,) = recent.blocks("default")
-    portions = list(recent.portions("default", number))
-    assert [portion.size for portion in portions] == ([3] * 6 if rows == 1 else [6] * 3)
+    portions = list(recent.portions("default", number, fail))
+    assert [len(portion.ids) for portion in portions] == ([3] * 6 if rows == 1 else [6] * 3)
     assert set().union(*(portion.stream_ids for portion in portions)) == {stream.pk for stream in streams}
     for portion in reversed(portions):
         assert {path: read(path) for path in paths} == before
@@ -138,13 +144,13 @@ def test_what_is_large_does_not_wait() -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("other", ["gathered it", "removed a stream", "appended"])
+@pytest.mark.parametrize("other", ["gathered it", "removed a stream", "removed one of two and appended to the other"])
 def test_a_block_that_is_not_as_it_was_is_left_alone(other: str) -> None:
     one, _ = create("one", "two")
     append("one", b"1")
     append("two", b"2")
     (number,) = recent.blocks("default")
-    (portion,) = recent.portions("default", number)
+    (portion,) = recent.portions("default", number, fail)
     match other:
         case "gathered it":
             gather_all()
@@ -152,11 +158,52 @@ def test_a_block_that_is_not_as_it_was_is_left_alone(other: str) -> None:
             writing.apply([Delete("one")], "default")
             assert removal.purge("default")
             assert not recent.chunks("default").filter(stream=one)
-        case "appended":
+        case _:  # as many chunks as before, and others
+            writing.apply([Delete("one")], "default")
+            RecentChunk.objects.filter(stream=one).unguarded().delete()
             append("two", b"3")
     there = [*Chunk.objects.values_list(), *RecentChunk.objects.values_list()]
     assert not recent.gather("default", portion)
     assert [*Chunk.objects.values_list(), *RecentChunk.objects.values_list()] == there
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_appended_while_a_block_is_gathered_is_not_lost(count: int) -> None:
+    """Only what was read goes: whatever has come into the block since stays, whoever else has taken something away."""
+    create("old", "read", "new")
+    append("old", b"1")
+    append("read", b"2")
+    (number,) = recent.blocks("default")
+    first, second = (half for portion in recent.portions("default", number, fail) for half in portion.halves())
+    for _ in range(count):
+        append("read", b"acknowledged")
+        append("new", b"too")
+    assert recent.gather("default", second)
+    writing.apply([Delete("old")], "default")
+    assert removal.purge("default")
+    assert not recent.gather("default", first)
+    assert read("read")[0] == b"2" + count * b"acknowledged"
+    assert read("new")[0] == count * b"too"
+    gather_all()
+    assert read("read")[0] == b"2" + count * b"acknowledged"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("damage", [{"ends": b"\1\2\3"}, {"ends": b"\1\0\0\0"}, {"data": b"x"}, {"end": 77}])
+def test_a_chunk_that_contradicts_itself_stays_alone(damage: dict[str, object]) -> None:
+    streams = create("a", "torn", "z")
+    for path in ("a", "torn", "z"):
+        append(path, b"12", b"345")
+    RecentChunk.objects.filter(stream=streams[1]).unguarded().update(**damage)
+    (number,) = recent.blocks("default")
+    found = []
+    for portion in recent.portions("default", number, lambda *what: found.append(what)):
+        assert recent.gather("default", portion)
+    ((stream_id, error),) = found
+    assert (stream_id, type(error)) == (streams[1].pk, CorruptChunk)
+    assert RecentChunk.objects.get().stream_id == stream_id
+    assert read("a") == read("z") == (b"12345", [2, 5])
 
 
 @pytest.mark.django_db
@@ -215,7 +262,7 @@ def test_a_fork_reads_what_is_recent_in_its_source() -> None:
     (source,) = create("source")
     for number in range(6):
         append("source", b"%d" % number)
-    writing.apply([Create("fork", TEXT, fork=Fork("source", 4))], "default")
+    writing.apply([Create("fork", TEXT, fork=Fork("source", offset_in("source", 4)))], "default")
     append("fork", b"!")
     append("source", b"?")
     assert read("fork")[0] == b"0123!"

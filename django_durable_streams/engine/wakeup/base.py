@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Protocol
+from itertools import pairwise
+from typing import Annotated, NamedTuple, Protocol
 
+from msgspec import Meta
+
+from ...protocol.offsets import MAX_NUMBER
 from ...store.operations import Commit
+
+Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 
 
 class News(NamedTuple):
     """What was committed to a stream, as it travels between processes. `data` is None where it is not along."""
 
-    start: int
-    tail: int
+    generation: Number
+    start: Number
+    tail: Number
     closed: bool
     removed: bool
     data: bytes | None
-    ends: list[int]
+    ends: list[Number]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it says what a commit can be: its data fits between where it began and where it ended."""
+        if self.start > self.tail:
+            return False
+        if not self.data:
+            return not self.ends
+        in_order = all(one < other for one, other in pairwise((self.start, *self.ends)))
+        return len(self.data) == self.tail - self.start and self.ends[-1:] == [self.tail] and in_order
 
 
 class Audience(Protocol):
@@ -31,6 +48,11 @@ class Audience(Protocol):
 
 class Subscriber(ABC):
     """Listens for one event loop."""
+
+    @property
+    def hears(self) -> bool:
+        """Whether news arrive now, as far as can be known: then readers need not look at the database as often."""
+        return False
 
     @abstractmethod
     async def subscribe(self, stream_id: int) -> None:

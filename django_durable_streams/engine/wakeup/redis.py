@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import logging
 import time
-from hashlib import sha256
+from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
 
 import msgspec
 import redis
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
 
 from ...store.after_commit import follow_up
 from ...store.operations import Commit
 from .base import Audience, News, Wakeup
 from .connections import from_cache, from_url
 from .outage import Outage
+from .signing import NewsSigner, SignerLoader
 from .subscriber import RedisSubscriber
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,9 @@ MAX_PAYLOAD = 8 * 1024
 
 MAX_QUEUED = 1_000
 """Batches of commits that may wait to be published; what comes on top is left for readers to find by themselves."""
+
+IDENTITY_SECONDS = 1.0
+"""How long who publishes first waits until it is known which database this is."""
 
 REST_SECONDS = 1.0
 """How long nothing is published after Redis has not answered: callers in Python must not wait for it each time."""
@@ -55,8 +58,7 @@ class RedisWakeup(Wakeup):
             raise ImproperlyConfigured("RedisWakeup takes either CACHE, an alias in CACHES, or URL.")
         self._client, self._connect, scope = from_url(url) if url is not None else from_cache(cache or "")
         # Two projects on one Redis number their streams alike: the news of one must not reach the other's readers.
-        scope = f"{scope}:{using}:{connections[using].settings_dict['NAME']}"
-        self._prefix = f"{prefix}:{sha256(scope.encode()).hexdigest()[:12]}:"
+        self._loader = SignerLoader(using, partial(NewsSigner, prefix, scope))
         self._queue: SimpleQueue[list[Commit] | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._lock = Lock()
@@ -83,9 +85,13 @@ class RedisWakeup(Wakeup):
         if time.monotonic() < self._rests_until:
             return
         try:
+            signer = self._loader.get(IDENTITY_SECONDS)
+            if signer is None:
+                return
             pipeline = self._client.pipeline(transaction=False)
             for commit in commits:
-                pipeline.publish(self.channel(commit.stream_id), encode(commit))
+                channel = signer.channel(commit.stream_id)
+                pipeline.publish(channel, signer.sign(channel, encode(commit)))
             pipeline.execute()
         except (redis.RedisError, OSError) as error:
             self._rests_until = time.monotonic() + REST_SECONDS
@@ -95,11 +101,7 @@ class RedisWakeup(Wakeup):
 
     def subscriber(self, audience: Audience) -> RedisSubscriber:
         """Return what listens for the running event loop."""
-        return RedisSubscriber(self.channel, self._connect, self.outage, audience)
-
-    def channel(self, stream_id: int) -> str:
-        """Return the name of a stream's channel."""
-        return f"{self._prefix}{stream_id}"
+        return RedisSubscriber(self._loader, self._connect, self.outage, audience)
 
     def check(self) -> bool:
         """Return whether Redis answers."""
@@ -133,6 +135,7 @@ def encode(commit: Commit) -> bytes:
     along = commit.tail - commit.start <= MAX_PAYLOAD
     return _encoder.encode(
         News(
+            commit.generation,
             commit.start,
             commit.tail,
             commit.closed,

@@ -35,14 +35,25 @@ class Found(NamedTuple):
 
 
 class RecentSpan(NamedTuple):
-    """Where a recent chunk of a stream starts and ends, and its packed ends."""
+    """Where a recent chunk of a stream starts and ends, its packed ends, and how many bytes of data it has."""
 
+    id: int
     stream_id: int
     is_there: bool
     """Whether the stream still is."""
     start: int
     end: int
     ends: bytes
+    size: int
+
+
+class ChunkContents(NamedTuple):
+    """What is in some chunks: their ids, the data of all, and the packed ends and the size of each's data."""
+
+    ids: Sequence[int]
+    data: bytes
+    ends: Sequence[bytes]
+    sizes: Sequence[int]
 
 
 class Insert(NamedTuple):
@@ -54,6 +65,9 @@ class Insert(NamedTuple):
 
 _ROWS_PER_STATEMENT = 500
 """Times the columns, this stays below the number of parameters that a statement may have anywhere."""
+
+_RANGES_PER_STATEMENT = 64
+"""Ranges of chunks that one statement reads: each is a condition of its own."""
 
 _BYTES_PER_STATEMENT = 4 * 1024 * 1024
 """Data in a statement: MySQL takes 16 MiB as it is installed, and bytes may double on their way."""
@@ -123,9 +137,9 @@ class Statements:
         )
         self._select_chunks = f"SELECT {', '.join(name(column) for column in READ_COLUMNS)} FROM {chunk} WHERE "
         self._in_order = f" ORDER BY {name('stream_id')}, {name('end')}"
+        self._in_reverse = f" ORDER BY {name('stream_id')} DESC, {name('end')} DESC"
         self._read_chunks = f"SELECT {name('id')}, {name('data')}, {name('ends')} FROM {chunk} WHERE "
         self._lock_chunks = f"SELECT {name('id')} FROM {chunk} WHERE "
-        self._delete_chunks = f"DELETE FROM {chunk} WHERE "
         self._chunks_lock = " FOR UPDATE SKIP LOCKED" if self.can_skip_locked else ""
 
     @contextmanager
@@ -319,7 +333,7 @@ class Statements:
     def select_chunks(
         self, cursor: Any, ranges: Collection[tuple[int, int, int]], *, latest: bool = False
     ) -> Iterable[Sequence[Any]]:
-        """Return (stream id, start, end, data, ends) of the chunks in ranges, each stream's together and in order.
+        """Return (stream id, start, end, data, ends) of the chunks in ranges, in order; the same ones may come twice.
 
         Args:
             ranges: stream id, the position after which a chunk must end, the position before which it must start.
@@ -327,15 +341,17 @@ class Statements:
                 databases than MySQL that is so, or the lock of the stream's row has failed.
         """
         name = self._quote
-        one = f"({name('stream_id')} = %s AND {name('end')} > %s AND {name('start')} < %s)"
-        condition = " OR ".join([one] * len(ranges))
         lock = " LOCK IN SHARE MODE" if latest and self.reads_old_snapshot() else ""
-        rows = self._execute(
-            cursor,
-            f"{self._select_chunks}{condition}{self._in_order}{lock}",
-            [value for some in ranges for value in some],
-        )
-        found: list[Sequence[Any]] = rows.fetchall()
+        # The first chunk that ends at a range's end, or past it, is the last one that is in the range. That it starts
+        # before is nothing that the index knows.
+        last = f"SELECT MIN({name('end')}) FROM {self._chunk} WHERE {name('stream_id')} = %s AND {name('end')} >= %s"
+        one = f"({name('stream_id')} = %s AND {name('end')} > %s AND {name('end')} <= COALESCE(({last}{lock}), %s))"
+        found: list[Sequence[Any]] = []
+        for some in _slices([*ranges], _RANGES_PER_STATEMENT):
+            condition = " OR ".join([one] * len(some))
+            values = [value for owner, after, before in some for value in (owner, after, owner, before, before)]
+            sql = f"{self._select_chunks}{condition}{self._in_order}{lock}"
+            found += self._execute(cursor, sql, values).fetchall()
         return found
 
     def recent_blocks(self, cursor: Any) -> list[int]:
@@ -346,27 +362,32 @@ class Statements:
         """Return the chunks of a block, each stream's together and in order, and the data of all. SQLite's only."""
         raise NotImplementedError
 
-    def delete_recent(self, cursor: Any, block: int, first: int, last: int) -> int:
-        """Delete what a range of streams has in a block, and return how many chunks these were. SQLite's only."""
+    def delete_recent(self, cursor: Any, ids: Sequence[int]) -> int:
+        """Delete recent chunks, and return how many of them were there. SQLite's only."""
         raise NotImplementedError
 
-    def select_spans(self, cursor: Any, stream_ids: Sequence[int]) -> Iterable[Sequence[int]]:
-        """Return (stream id, chunk id, start, end) of all chunks of streams, each stream's together and in order."""
-        found: list[Sequence[int]] = []
-        for some in _slices(stream_ids):
-            condition, parameters = self._among("stream_id", some)
-            found += self._execute(cursor, f"{self._select_spans}{condition}{self._in_order}", parameters).fetchall()
+    def select_spans(self, cursor: Any, stream_ids: Sequence[int], limit: int) -> Sequence[Sequence[int]]:
+        """Return (stream id, chunk id, start, end) of the last chunks of streams, by stream id, both descending.
+
+        Args:
+            stream_ids: no more than one statement takes.
+            limit: most chunks.
+        """
+        condition, parameters = self._among("stream_id", stream_ids)
+        sql = f"{self._select_spans}{condition}{self._in_reverse} LIMIT {limit:d}"
+        found: list[Sequence[int]] = self._execute(cursor, sql, parameters).fetchall()
         return found
 
-    def read_chunks(self, cursor: Any, ids: Sequence[int]) -> tuple[Sequence[int], bytes, Sequence[bytes]]:
-        """Return the ids of those chunks that are there, in this order, the data of all and the `ends` of each."""
+    def read_chunks(self, cursor: Any, ids: Sequence[int]) -> ChunkContents:
+        """Return the contents of those chunks that are there, in the order of these ids."""
         found: dict[int, tuple[bytes, bytes]] = {}
         for some in _slices(ids):
             condition, parameters = self._among("id", some)
             for chunk_id, data, ends in self._execute(cursor, f"{self._read_chunks}{condition}", parameters).fetchall():
                 found[chunk_id] = bytes(data), bytes(ends)
         there = [chunk_id for chunk_id in ids if chunk_id in found]
-        return there, b"".join([found[chunk_id][0] for chunk_id in there]), [found[chunk_id][1] for chunk_id in there]
+        data = [found[chunk_id][0] for chunk_id in there]
+        return ChunkContents(there, b"".join(data), [found[chunk_id][1] for chunk_id in there], [*map(len, data)])
 
     def lock_chunks(self, cursor: Any, ids: Sequence[int]) -> set[int]:
         """Take the rows of chunks for this transaction and return the ids of those that are there and nobody holds."""
@@ -377,11 +398,16 @@ class Statements:
             found.update(chunk_id for (chunk_id,) in rows.fetchall())
         return found
 
-    def delete_chunks(self, cursor: Any, ids: Sequence[int]) -> None:
-        """Delete chunks."""
+    def delete_rows(self, cursor: Any, model: type[Model], ids: Sequence[int]) -> None:
+        """Delete rows by their ids, without a look at any others, and without a signal for each."""
+        table, key = self._table(model), self._quote("id")
         for some in _slices(ids):
-            condition, parameters = self._among("id", some)
-            self._execute(cursor, f"{self._delete_chunks}{condition}", parameters)
+            # From the ids to the rows. For a list of ids MySQL may read all of a table, lock all that it reads, and
+            # wait for whoever has one of these.
+            wanted = f"SELECT %s AS {key}{' UNION ALL SELECT %s' * (len(some) - 1)}"
+            self._execute(
+                cursor, f"DELETE t FROM ({wanted}) AS v STRAIGHT_JOIN {table} AS t ON t.{key} = v.{key}", some
+            )
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Insert producers: stream_id, producer_id, epoch, seq, updated_at."""
@@ -435,9 +461,9 @@ def _moment(value: Any) -> datetime | None:
     return None if value is None else from_microseconds(value)
 
 
-def _slices(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    for first in range(0, len(rows), _ROWS_PER_STATEMENT):
-        yield rows[first : first + _ROWS_PER_STATEMENT]
+def _slices(rows: Sequence[T], length: int = _ROWS_PER_STATEMENT) -> Iterator[Sequence[T]]:
+    for first in range(0, len(rows), length):
+        yield rows[first : first + length]
 
 
 def portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

@@ -6,6 +6,7 @@ The others do not ask for the types.
 STREAM_COLUMNS = {
     "path": "text",
     "content_type": "text",
+    "generation": "bigint",
     "tail": "bigint",
     "first_position": "bigint",
     "closed": "boolean",

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from django.db import connections
+from django.db.models import Model
 
 from ..info import StreamInfo
 from ..joining import atomic, in_callers_transaction
@@ -178,8 +179,8 @@ class PostgreSQLStatements(Statements):
         found = self._send(cursor, f"{self._lock_chunks}{self._any_id}{self._chunks_lock}", [many("bigint", ids)])
         return {chunk_id for (chunk_id,) in found.fetchall()}
 
-    def delete_chunks(self, cursor: Any, ids: Sequence[int]) -> None:
-        self._send(cursor, f"{self._delete_chunks}{self._any_id}", [many("bigint", ids)])
+    def delete_rows(self, cursor: Any, model: type[Model], ids: Sequence[int]) -> None:
+        self._send(cursor, f"DELETE FROM {self._table(model)} WHERE {self._any_id}", [many("bigint", ids)])
 
     def update_streams(self, cursor: Any, rows: Sequence[Row]) -> None:
         kinds = tuple(UPDATED.values())

@@ -12,11 +12,12 @@ from typing import Any, Literal
 import msgspec
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
 
 from ...models import RecentChunk, Stream
 from ..info import StreamInfo
 from ..joining import in_callers_transaction
-from .base import Insert, RecentSpan, Row, Statements, portions
+from .base import ChunkContents, Insert, RecentSpan, Row, Statements, portions
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS, UPDATED
 from .locked import patiently
 
@@ -89,17 +90,16 @@ class SQLiteStatements(Statements):
         self._select_spans_as_json = (
             f"SELECT json_group_array(json_array({span})) FROM (SELECT {span} FROM {chunk} "
             f"WHERE {name('stream_id')} IN (SELECT value FROM json_each(%s)) "
-            f"ORDER BY {name('stream_id')}, {name('end')})"
+            f"ORDER BY {name('stream_id')} DESC, {name('end')} DESC LIMIT %s)"
         )
         # The data as text, as there is nothing else that puts the bytes of many rows together.
         self._read_chunks_as_json = (
             f"SELECT json_group_array(c.{chunk_id}), group_concat(hex(c.{name('data')}), ''), "
-            f"json_group_array(hex(c.{name('ends')})) "
+            f"json_group_array(hex(c.{name('ends')})), json_group_array(length(c.{name('data')})) "
             f"FROM json_each(%s) AS v CROSS JOIN {chunk} AS c ON c.{chunk_id} = v.value"
         )
         among = f"{chunk_id} IN (SELECT value FROM json_each(%s))"
         self._lock_chunks_as_json = f"SELECT json_group_array({chunk_id}) FROM {chunk} WHERE {among}"
-        self._delete_chunks_at_once = f"DELETE FROM {chunk} WHERE {among}"
         self._inserts: dict[tuple[int, ...], tuple[_Many, Callable[[Row], Row]]] = {}
         # Numbered from the last id that was ever given: nobody else can be given one meanwhile.
         self._last_id = f"COALESCE((SELECT seq FROM sqlite_sequence WHERE name = '{Stream._meta.db_table}'), 0)"
@@ -238,26 +238,33 @@ class SQLiteStatements(Statements):
         )
         self._recent_blocks = f"{blocks}SELECT block FROM blocks WHERE block IS NOT NULL"
 
-        def select(source: str) -> str:
+        def select(source: str, table: str, place: str) -> str:
             columns = ", ".join(f"c.{name(column)}" for column in READ_COLUMNS)
+            # The last one in the range, as in what this overrides.
+            last = (
+                f"SELECT MIN(l.{name('end')}) FROM {table} AS l WHERE {place}l.{name('stream_id')} = {_field(0)} "
+                f"AND l.{name('end')} >= {_field(2)}"
+            )
             return (
                 f"SELECT {columns} FROM json_each(%s) AS v CROSS JOIN {source} AND c.{name('stream_id')} = {_field(0)} "
-                f"AND c.{name('end')} > {_field(1)} WHERE c.{name('start')} < {_field(2)}"
+                f"AND c.{name('end')} > {_field(1)} AND c.{name('end')} <= COALESCE(({last}), {_field(2)}) "
+                f"WHERE c.{name('start')} < {_field(2)}"
             )
 
         # Together, as chunks go from one table into the other.
+        in_block = f"blocks CROSS JOIN {recent} AS c ON c.{block} = blocks.block"
         self._select_chunks_and_recent = (
-            f"{blocks}{select(f'{chunk} AS c ON TRUE')} UNION ALL "
-            f"{select(f'blocks CROSS JOIN {recent} AS c ON c.{block} = blocks.block')}"
+            f"{blocks}{select(f'{chunk} AS c ON TRUE', chunk, '')} UNION ALL "
+            f"{select(in_block, recent, f'l.{block} = blocks.block AND ')}"
         )
         stream_id, start, end, data, ends = (f"c.{name(column)}" for column in READ_COLUMNS)
         self._read_block = (
-            f"SELECT json_group_array(json_array({stream_id}, is_there, {start}, {end}, hex({ends}))), "
-            f"group_concat(hex({data}), '') FROM (SELECT c.*, s.{name('id')} IS NOT NULL AS is_there "
+            f"SELECT json_group_array(json_array(c.{name('id')}, {stream_id}, is_there, {start}, {end}, hex({ends}), "
+            f"length({data}))), group_concat(hex({data}), '') FROM (SELECT c.*, s.{name('id')} IS NOT NULL AS is_there "
             f"FROM {recent} AS c LEFT JOIN {self._stream} AS s ON s.{name('id')} = {stream_id} "
             f"WHERE c.{block} = %s ORDER BY {stream_id}, {end}) AS c"
         )
-        self._delete_recent = f"DELETE FROM {recent} WHERE {block} = %s AND {name('stream_id')} BETWEEN %s AND %s"
+        self._delete_recent = f"DELETE FROM {recent} WHERE {name('id')} IN (SELECT value FROM json_each(%s))"
 
     def insert_chunks(self, cursor: Any, rows: Sequence[Row], recent: bool = False) -> None:
         if recent:
@@ -287,29 +294,31 @@ class SQLiteStatements(Statements):
     def read_block(self, cursor: Any, block: int) -> tuple[Iterator[RecentSpan], bytes]:
         spans, data = self._execute(cursor, self._read_block, [block]).fetchone()
         found = (
-            RecentSpan(stream_id, bool(is_there), start, end, bytes.fromhex(ends))
-            for stream_id, is_there, start, end, ends in _decode(spans)
+            RecentSpan(chunk_id, stream_id, bool(is_there), start, end, bytes.fromhex(ends), size)
+            for chunk_id, stream_id, is_there, start, end, ends, size in _decode(spans)
         )
         return found, bytes.fromhex(data or "")
 
-    def delete_recent(self, cursor: Any, block: int, first: int, last: int) -> int:
-        deleted: int = self._execute(cursor, self._delete_recent, [block, first, last]).rowcount
+    def delete_recent(self, cursor: Any, ids: Sequence[int]) -> int:
+        deleted: int = self._execute(cursor, self._delete_recent, [_json(ids)]).rowcount
         return deleted
 
-    def select_spans(self, cursor: Any, stream_ids: Sequence[int]) -> Iterable[Sequence[int]]:
-        return self._fetch(cursor, self._select_spans_as_json, [_json(stream_ids)])
+    def select_spans(self, cursor: Any, stream_ids: Sequence[int], limit: int) -> Sequence[Sequence[int]]:
+        return self._fetch(cursor, self._select_spans_as_json, [_json(stream_ids), limit])
 
-    def read_chunks(self, cursor: Any, ids: Sequence[int]) -> tuple[Sequence[int], bytes, Sequence[bytes]]:
-        there, data, ends = self._execute(cursor, self._read_chunks_as_json, [_json(ids)]).fetchone()
-        return _decode(there), bytes.fromhex(data or ""), [bytes.fromhex(packed) for packed in _decode(ends)]
+    def read_chunks(self, cursor: Any, ids: Sequence[int]) -> ChunkContents:
+        there, data, ends, sizes = self._execute(cursor, self._read_chunks_as_json, [_json(ids)]).fetchone()
+        packed = [bytes.fromhex(one) for one in _decode(ends)]
+        return ChunkContents(_decode(there), bytes.fromhex(data or ""), packed, _decode(sizes))
 
     def lock_chunks(self, cursor: Any, ids: Sequence[int]) -> set[int]:
         # The transaction holds all there is.
         (there,) = self._execute(cursor, self._lock_chunks_as_json, [_json(ids)]).fetchone()
         return set(_decode(there))
 
-    def delete_chunks(self, cursor: Any, ids: Sequence[int]) -> None:
-        self._execute(cursor, self._delete_chunks_at_once, [_json(ids)])
+    def delete_rows(self, cursor: Any, model: type[Model], ids: Sequence[int]) -> None:
+        among = f"{self._quote('id')} IN (SELECT value FROM json_each(%s))"
+        self._execute(cursor, f"DELETE FROM {self._table(model)} WHERE {among}", [_json(ids)])
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         self._insert_all(cursor, self._insert_producer, self._insert_producers, rows)

@@ -1,0 +1,126 @@
+"""Credentials that a browser sends by itself, so that a page of another site can have them sent.
+
+Cookies, what a proxy or server makes of a client certificate, and the schemes of `Authorization` for which browsers ask
+the user once. A page cannot read them, but each request that it causes has them. Everything else that a client proves
+who it is by was put into the request by the client's own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from importlib import import_module
+from io import BytesIO
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpRequest
+
+from ..protocol import headers
+from .sessions import anonymous
+
+_BROWSER_SCHEMES = frozenset({b"basic", b"digest", b"negotiate", b"ntlm", b"kerberos", b"hoba", b"mutual"})
+"""Schemes of `Authorization` that browsers send again by themselves, once somebody has given a name and password."""
+
+_BROWSER_HEADERS = frozenset({headers.ORIGIN, b"referer", b"sec-fetch-site"})
+"""A browser sends at least one of these with every request that changes something."""
+
+_COOKIE_KEYS = frozenset({"user", "session", "cookies"})
+"""What Channels makes of cookies, in the scope."""
+
+_CERTIFICATE_KEYS = frozenset({"extensions"})
+"""Where servers say which certificate a client has, in the scope."""
+
+_ENVIRON_KEYS = ("REMOTE_USER", "AUTH_TYPE")
+_ENVIRON_PREFIXES = ("SSL_CLIENT", "SSL_SESSION", "TLS_CLIENT")
+
+
+class Shown(Enum):
+    """How much of what a browser sends by itself is shown to those who decide."""
+
+    ALL = "no other site can have made a browser send the request"
+    NO_COOKIES = "another site may have, but nothing looks like a browser: programs have names and certificates, too"
+    NOTHING = "another site may have made a browser send it"
+
+
+def comes_from_browser(found: Mapping[bytes, bytes]) -> bool:
+    """Whether the headers show that a browser has sent a request."""
+    return not _BROWSER_HEADERS.isdisjoint(found)
+
+
+def is_shown(name: bytes, value: bytes, shown: Shown) -> bool:
+    """Whether a header is shown."""
+    if shown is Shown.ALL:
+        return True
+    return name != headers.COOKIE and (shown is Shown.NO_COOKIES or not is_ambient(name, value))
+
+
+def is_ambient(name: bytes, value: bytes) -> bool:
+    """Whether a header has credentials that browsers send by themselves."""
+    if name == headers.AUTHORIZATION:
+        return value.partition(b" ")[0].lower() in _BROWSER_SCHEMES
+    return name == headers.COOKIE
+
+
+def copy_request(
+    source: HttpRequest | Mapping[str, Any],
+    found: Iterable[tuple[bytes, bytes]],
+    *,
+    shown: Shown,
+    body: bool = False,
+) -> HttpRequest:
+    """Return Django's request for an ASGI scope or another of Django's requests, without its body.
+
+    Args:
+        found: its headers, names in lower case.
+        shown: how much to keep of what the server or middleware says of who sent it.
+        body: whether to keep what the headers say of the body, which is the stream's.
+    """
+    lines = [(name, value) for name, value in found if body or name not in (headers.CONTENT_TYPE, b"content-length")]
+    made: HttpRequest
+    if isinstance(source, WSGIRequest):
+        made = WSGIRequest({**_environ(source, shown), **_meta(lines), "wsgi.input": BytesIO()})
+    else:
+        scope: Mapping[str, Any] = source.scope if isinstance(source, ASGIRequest) else source  # type: ignore[assignment]
+        made = ASGIRequest({**strip_scope(scope, shown), "headers": lines}, BytesIO())
+    if isinstance(source, HttpRequest):
+        made.resolver_match = source.resolver_match
+        if shown is not Shown.ALL:
+            _make_anonymous(made)
+        elif hasattr(source, "session"):
+            made.session = source.session
+    return made
+
+
+def strip_scope(scope: Mapping[str, Any], shown: Shown) -> dict[str, Any]:
+    """Return a copy of an ASGI scope with as much as is shown. Its headers are left to the caller."""
+    hidden: frozenset[str] = frozenset() if shown is Shown.ALL else _COOKIE_KEYS
+    if shown is Shown.NOTHING:
+        hidden |= _CERTIFICATE_KEYS
+    return {key: value for key, value in scope.items() if key not in hidden}
+
+
+def _make_anonymous(request: HttpRequest) -> None:
+    request.user = anonymous()
+    if apps.is_installed("django.contrib.sessions"):
+        request.session = import_module(settings.SESSION_ENGINE).SessionStore()
+
+
+def _environ(source: WSGIRequest, shown: Shown) -> dict[str, Any]:
+    def is_kept(key: str) -> bool:
+        if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            return False
+        return shown is not Shown.NOTHING or not (key in _ENVIRON_KEYS or key.startswith(_ENVIRON_PREFIXES))
+
+    return {key: value for key, value in source.environ.items() if is_kept(key)}
+
+
+def _meta(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    found = {}
+    for name, value in lines:
+        key = name.decode("latin-1").upper().replace("-", "_")
+        found[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value.decode("latin-1")
+    return found

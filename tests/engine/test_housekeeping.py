@@ -1,0 +1,167 @@
+"""The housekeeper's thread: every duty gets its turn, whatever the others have to do and however they fail."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from threading import Event
+from types import SimpleNamespace
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import OperationalError
+from django.utils import timezone
+
+from django_durable_streams.engine import Engine, engine_for, growth, housekeeping
+from django_durable_streams.engine.duties import Duty, Expiry, Gathering, Merging, Purging, Removal
+from django_durable_streams.engine.housekeeping import _Schedule
+from django_durable_streams.models import Chunk, Stream
+from django_durable_streams.signals import stream_expired
+from django_durable_streams.store import removal
+from django_durable_streams.store.operations import Append, Create, Delete
+
+TEXT = "text/plain"
+
+
+class Heard:
+    """What signals tell of streams that have expired."""
+
+    def __init__(self) -> None:
+        self.paths: set[str] = set()
+        self.event = Event()
+
+    def __call__(self, path: str, **kwargs: object) -> None:
+        self.paths.add(path)
+        self.event.set()
+
+
+@pytest.fixture
+def engine(engines: None, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    monkeypatch.setattr(growth, "MANY", 60)
+    return engine_for()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so in the database, which tells nobody."""
+
+    def wait() -> None:
+        while not condition():
+            time.sleep(0.02)
+
+    await sync_to_async(wait)()
+
+
+async def everything_goes_on(engine: Engine) -> None:
+    """See that streams expire, are merged and, but for what is to be purged, come to their ends."""
+    heard = Heard()
+    stream_expired.connect(heard)
+    try:
+        await engine.write(Create("ends", TEXT, expires_at=timezone.now() + timedelta(seconds=0.1)))
+        await engine.write(Create("crowded", TEXT))
+        for _ in range(70):
+            await engine.write(Append("crowded", TEXT, b"x"))
+        assert await asyncio.to_thread(heard.event.wait, 20)
+        await until(lambda: Chunk.objects.filter(stream__path="crowded").count() < 40)
+    finally:
+        stream_expired.disconnect(heard)
+
+
+async def test_a_purge_without_end_leaves_the_others_their_turns(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = []
+
+    def purge(using: str, ids: object) -> bool:
+        turns.append(ids)
+        return True  # there is more
+
+    monkeypatch.setattr(removal, "purge_data", purge)
+    await engine.write(Create("removed", TEXT))
+    await engine.write(Delete("removed"))
+    await until(lambda: bool(turns))
+    await everything_goes_on(engine)
+    before = len(turns)
+    await until(lambda: len(turns) > before)
+
+
+DUTIES = (Expiry, Removal, Gathering, Merging, Purging)
+
+
+@pytest.mark.parametrize("failing", [Removal, Gathering, Purging])
+async def test_a_duty_that_fails_whole_stops_no_other(
+    failing: type[Duty], engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def step(self: Duty) -> None:
+        raise RuntimeError("all of it")
+
+    monkeypatch.setattr(housekeeping, "INTERVAL", 0.05)
+    monkeypatch.setattr(failing, "step", step)
+    await everything_goes_on(engine)
+    records = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(records) == 1
+    assert failing.name in records[0].getMessage()
+
+
+async def test_a_database_that_does_not_answer_is_asked_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(housekeeping, "INTERVAL", 0.05)
+    failed = Event()
+    real = removal.expired
+
+    def expired(*args: object, **kwargs: object) -> object:
+        if not failed.is_set():
+            failed.set()
+            raise OperationalError("database is locked")
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(removal, "expired", expired)
+    engine._housekeeper.wake()
+    assert await asyncio.to_thread(failed.wait, 20)
+    await everything_goes_on(engine)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_thousand_removed_streams_go_in_a_few_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    real = removal.purge_streams
+
+    def purge_streams(using: str, ids: list[int]) -> int:
+        steps.append(len(ids))
+        return real(using, ids)
+
+    monkeypatch.setattr(removal, "purge_streams", purge_streams)
+    paths = [f"s/{number}" for number in range(1000)]
+    for work in (lambda path: Create(path, TEXT), lambda path: Append(path, TEXT, b"x"), Delete):
+        await asyncio.gather(*(engine.write(work(path)) for path in paths))
+    await until(lambda: not Stream._base_manager.exists())
+    assert sum(steps) >= 1000
+    assert len(steps) < 200
+
+
+def test_a_schedule_gives_way_in_proportion_and_waits_longer_after_each_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(housekeeping, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    schedule = _Schedule(SimpleNamespace())  # type: ignore[arg-type]
+    assert schedule.due_at == now[0]
+    now[0] += 0.5
+    schedule.done(100.0, 3.0)
+    assert schedule.due_at == pytest.approx(now[0] + 1.5)
+    schedule.hurry()  # it rests
+    assert schedule.due_at == pytest.approx(now[0] + 1.5)
+    schedule.done(now[0], None)
+    assert schedule.due_at == now[0] + housekeeping.INTERVAL
+    schedule.hurry()
+    assert schedule.due_at == now[0] + housekeeping.SHORT_INTERVAL
+    delays = []
+    for number in range(12):
+        assert schedule.failed() == (number == 0)
+        schedule.hurry()
+        delays.append(schedule.due_at - now[0])
+    assert delays[:3] == [2.0, 4.0, 8.0]
+    assert max(delays) == delays[-1] == housekeeping.MAX_DELAY
+    schedule.done(now[0], None)
+    assert schedule.failed()

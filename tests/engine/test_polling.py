@@ -1,0 +1,238 @@
+"""How often watched streams are looked at: by the clock, by who hears of news, and by what was missed."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from django.utils import timezone
+
+from django_durable_streams.engine import hub as hubs
+from django_durable_streams.engine import polling
+from django_durable_streams.engine.engine import Engine
+from django_durable_streams.engine.hub import Hub, Watch
+from django_durable_streams.engine.polling import MAX_INTERVAL, PollSchedule
+from django_durable_streams.engine.read_lane import View
+from django_durable_streams.engine.wakeup.base import Subscriber
+from django_durable_streams.store.info import StreamInfo
+from tests.overriding import override_streams
+from tests.server.waiting import until
+
+TICK = 0.25
+
+
+def infos(count: int, **options: Any) -> dict[int, StreamInfo]:
+    return {number: StreamInfo(number, f"s/{number}", "text/plain", **options) for number in range(1, count + 1)}
+
+
+def looks(
+    schedule: PollSchedule, watched: dict[int, StreamInfo], seconds: float, start: float, *, hears: bool
+) -> list[list[int]]:
+    """Return what is looked at in each tick of a time."""
+    ticks = round(seconds / TICK)
+    return [schedule.due(watched, start + TICK * number, TICK, hears=hears) for number in range(1, ticks + 1)]
+
+
+def test_where_nothing_tells_of_news_all_are_looked_at_in_each_tick() -> None:
+    watched = infos(50)
+    for found in looks(PollSchedule(), watched, 30, 100.0, hears=False):
+        assert sorted(found) == sorted(watched)
+
+
+@pytest.mark.parametrize("count", [1, 7, 1000, 20_000])
+def test_where_news_arrive_each_is_looked_at_within_seconds_and_few_in_each_tick(count: int) -> None:
+    schedule, watched = PollSchedule(), infos(count)
+    looks(schedule, watched, 40, 100.0, hears=True)
+    found = looks(schedule, watched, 20, 140.0, hears=True)
+    assert max(map(len, found)) <= count * TICK / MAX_INTERVAL + 1
+    within = round(MAX_INTERVAL / TICK) + 1
+    for first in range(0, len(found) - within, 7):
+        assert set().union(*found[first : first + within]) == set(watched)
+
+
+def test_where_news_stop_all_are_looked_at_in_the_next_tick() -> None:
+    schedule, watched = PollSchedule(), infos(100)
+    looks(schedule, watched, 40, 100.0, hears=True)
+    assert sorted(schedule.due(watched, 140.25, TICK, hears=False)) == sorted(watched)
+    found = looks(schedule, watched, 0.5, 140.25, hears=True)  # it does not trust at once again
+    assert sorted(found[0]) == sorted(watched)
+
+
+def test_what_was_missed_makes_it_look_often_for_a_while() -> None:
+    schedule, watched = PollSchedule(), infos(100)
+    looks(schedule, watched, 40, 100.0, hears=True)
+    schedule.missed(140.0)
+    for found in looks(schedule, watched, polling.HOLD_SECONDS - 1, 140.0, hears=True):
+        assert sorted(found) == sorted(watched)
+    found = looks(schedule, watched, 60, 200.0, hears=True)
+    assert len(found[-1]) < 10
+
+
+def test_a_longer_interval_of_the_settings_stays_as_it_is() -> None:
+    schedule, watched = PollSchedule(), infos(10)
+    for number in range(1, 20):
+        assert len(schedule.due(watched, 100.0 + 30 * number, 30.0, hears=True)) == 10
+
+
+def test_those_that_end_soon_are_always_looked_at() -> None:
+    schedule = PollSchedule()
+    watched = infos(100)
+    watched[7] = watched[7]._replace(ttl=2, deadline=timezone.now() + timedelta(seconds=2))
+    looks(schedule, watched, 40, 100.0, hears=True)
+    for found in looks(schedule, watched, 10, 140.0, hears=True):
+        assert 7 in found
+        assert len(found) < 10
+    schedule.seen(watched[7]._replace(ttl=None, deadline=None))
+    schedule.seen(watched[9]._replace(deadline=timezone.now() + timedelta(hours=1)))
+    assert sum(7 in found or 9 in found for found in looks(schedule, watched, 10, 150.0, hears=True)) < 8
+
+
+def test_those_that_come_and_go_are_followed() -> None:
+    schedule, watched = PollSchedule(), infos(100)
+    looks(schedule, watched, 40, 100.0, hears=True)
+    fewer = {number: watched[number] for number in range(1, 11)} | {500: infos(500)[500]}
+    found = looks(schedule, fewer, 12, 140.0, hears=True)
+    assert set().union(*found) == set(fewer)
+    assert len(schedule._looked_at) == len(fewer)
+
+
+class Hearing(Subscriber):
+    """A subscriber of which a test says whether it hears."""
+
+    is_fine = True
+
+    @property
+    def hears(self) -> bool:
+        return self.is_fine
+
+    async def subscribe(self, stream_id: int) -> None:
+        pass
+
+    def unsubscribe(self, stream_id: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Log:
+    """What an engine would find in the database."""
+
+    def __init__(self, count: int) -> None:
+        self.infos = infos(count)
+        self.looked_at: list[tuple[int, ...]] = []
+
+    async def survey(self, stream_ids: tuple[int, ...]) -> dict[int, StreamInfo]:
+        self.looked_at.append(stream_ids)
+        return {stream_id: self.infos[stream_id] for stream_id in stream_ids}
+
+    async def follow(self, stream: Any, position: int | None = None) -> View:
+        info = self.infos[stream if isinstance(stream, int) else stream.id]
+        return View(info, position or 0, None, info.tail, info.closed)
+
+    def append(self, stream_id: int) -> None:
+        info = self.infos[stream_id]
+        self.infos[stream_id] = info._replace(tail=info.tail + 1)
+
+
+class Reader:
+    """A listener that counts its ticks, or fails."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+        self.ticks = 0
+        self.told = asyncio.Event()
+        self.ticked = asyncio.Event()
+
+    def notify(self) -> None:
+        self.told.set()
+
+    def stop(self) -> None:
+        pass
+
+    def tick(self, now: float) -> None:
+        self.ticks += 1
+        if self.ticks >= 3:
+            self.ticked.set()
+        if self.fails:
+            raise RuntimeError("a reader of its own")
+
+
+@asynccontextmanager
+async def watching(log: Log, *readers: Reader, subscriber: Subscriber | None = None) -> AsyncIterator[Hub]:
+    """A hub whose ticks come quickly, with a reader on each stream."""
+    with override_streams(FALLBACK_INTERVAL=0.01):
+        hub = Hub(cast(Engine, log))
+        hub.subscriber = subscriber
+        joined: list[tuple[Watch, Reader]] = []
+        for number, info in enumerate(list(log.infos.values())):
+            reader = readers[number % len(readers)]
+            joined.append((await hub.join(info, reader), reader))
+        try:
+            yield hub
+        finally:
+            for watch, reader in joined:
+                hub.leave(watch, reader)
+            if hub._ticker is not None:
+                hub._ticker.cancel()
+
+
+async def test_one_reader_that_fails_does_not_stop_the_time_of_others(caplog: pytest.LogCaptureFixture) -> None:
+    log = Log(3)
+    readers = [Reader(fails=True), Reader(), Reader(fails=True)]
+    async with watching(log, *readers) as hub:
+        async with asyncio.timeout(20):
+            for reader in readers:
+                await reader.ticked.wait()
+        log.append(2)  # and it goes on to look
+        async with asyncio.timeout(20):
+            await readers[1].told.wait()
+        assert hub._ticker is not None
+        assert not hub._ticker.done()
+    assert "a reader of its own" in caplog.text
+
+
+async def test_what_no_news_told_of_is_found_and_then_looked_for_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "MAX_INTERVAL", 0.2)
+    monkeypatch.setattr(hubs, "NEWS_SECONDS", 0.02)
+    log, reader = Log(40), Reader()
+    async with watching(log, reader, subscriber=Hearing()) as hub:
+        await until(lambda: bool(log.looked_at) and len(log.looked_at[-1]) <= 4)  # it relies on news
+        log.append(17)
+        await asyncio.wait_for(reader.told.wait(), 20)
+        assert hub._watches[17].tail == 1
+        await until(lambda: len(log.looked_at[-1]) == 40)
+
+
+async def test_news_that_are_on_their_way_are_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    missed = []
+    monkeypatch.setattr(PollSchedule, "missed", lambda self, now: missed.append(now))
+    log, reader = Log(1), Reader()
+    async with watching(log, reader, subscriber=Hearing()) as hub:
+        log.append(1)
+        seen = len(log.looked_at)
+        await until(lambda: len(log.looked_at) > seen)
+        hub._watches[1].feed(0, None, 1, closed=False)
+        await until(lambda: len(log.looked_at) > seen + 1)
+    assert not missed
+
+
+async def test_many_streams_are_looked_at_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hubs, "MAX_LOOKED_AT", 7)
+    log, reader = Log(20), Reader()
+    async with watching(log, reader) as hub:
+        log.looked_at.clear()
+        hub.look_again()
+        await until(lambda: {*range(1, 21)} <= {number for some in log.looked_at for number in some})
+        assert max(map(len, log.looked_at)) == 7
+
+
+def test_the_schedule_itself_takes_little_time() -> None:
+    schedule, watched = PollSchedule(), infos(20_000)
+    began = time.process_time()
+    found = looks(schedule, watched, 60, 100.0, hears=True)
+    assert time.process_time() - began < 0.1 * 60
+    assert sum(map(len, found)) < 0.25 * 240 * 20_000

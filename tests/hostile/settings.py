@@ -1,0 +1,9 @@
+"""The example project, with the settings of streams that the environment variable STREAMS has as JSON."""
+
+import json
+import os
+
+from config.settings import *  # noqa: F403
+from config.settings import DURABLE_STREAMS
+
+DURABLE_STREAMS.update(json.loads(os.environ.get("STREAMS", "{}")))

@@ -1,0 +1,150 @@
+"""Every way by which a request reaches a handler, behind one function: what is true at one is true at all.
+
+`asgi` is the bare application, `django` are the views under ASGI, `wsgi` the views under WSGI, and `direct` is a
+connection of uvicorn's that answers by itself, or passes a request on to uvicorn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from django_durable_streams.server.asgi import DurableStreams
+from django_durable_streams.server.direct import DirectProtocol
+from tests.asgi_client import ROOT, AsgiClient, Headers, Reply, encoded
+
+ENTRY_POINTS = ("asgi", "django", "wsgi", "direct")
+
+
+class EntryPoint:
+    """Sends requests through an entry point, and says which it is."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def request(self, method: str, target: str, headers: Headers = (), body: bytes = b"") -> Reply:
+        """Send a request and return its whole response. Headers may come several times."""
+        lines = encoded(headers)
+        if not any(name == b"host" for name, _ in lines):
+            lines.append((b"host", b"testserver"))
+        if body and not any(name == b"content-length" for name, _ in lines):
+            lines.append((b"content-length", b"%d" % len(body)))
+        if self.name == "wsgi":
+            return await sync_to_async(_ask_wsgi)(method, target, lines, body)
+        if self.name == "direct":
+            return await _ask_direct(method, target, lines, body)
+        application: Any = DurableStreams() if self.name == "asgi" else get_asgi_application()
+        return await AsgiClient(application).request(method, target, lines, body)
+
+
+def _ask_wsgi(method: str, target: str, lines: list[tuple[bytes, bytes]], body: bytes) -> Reply:
+    path, _, query = target.partition("?")
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": ROOT + path,
+        "QUERY_STRING": query,
+        "SERVER_NAME": "testserver",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": io.StringIO(),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for name, value in lines:
+        key = name.decode().upper().replace("-", "_")
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        text = value.decode("latin-1")
+        # What WSGI servers do with several lines.
+        environ[key] = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}" if key in environ else text
+    started: list[Any] = []
+
+    def start(status: str, found: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        started[:] = [int(status.split()[0]), found]
+        return lambda data: None
+
+    answer = get_wsgi_application()(environ, start)
+    try:
+        content = b"".join(answer)
+    finally:
+        answer.close()  # type: ignore[attr-defined]
+    return Reply(started[0], [(name.encode(), value.encode("latin-1")) for name, value in started[1]], content)
+
+
+class _Connection(asyncio.Transport):
+    """A connection whose other end reads until a response is whole."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 50_000), "sockname": ("127.0.0.1", 80)})
+        self.received = asyncio.Event()
+        self.data = b""
+        self.is_closed = False
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+        self.received.set()
+
+    def write(self, data: Any) -> None:
+        self.data += bytes(data)
+        self.received.set()
+
+
+async def _ask_direct(method: str, target: str, lines: list[tuple[bytes, bytes]], body: bytes) -> Reply:
+    config = Config(DurableStreams(), interface="asgi3", log_config=None, lifespan="off")
+    config.load()
+    protocol = DirectProtocol(
+        prefix=ROOT, config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop()
+    )
+    connection = _Connection()
+    connection.set_protocol(protocol)
+    protocol.connection_made(connection)
+    head = [f"{method} {ROOT}{target} HTTP/1.1".encode(), *(name + b": " + value for name, value in lines)]
+    protocol.data_received(b"\r\n".join(head) + b"\r\n\r\n" + body)
+    async with asyncio.timeout(20):
+        while (reply := _whole(connection.data, has_body=method != "HEAD")) is None and not connection.is_closed:
+            connection.received.clear()
+            await connection.received.wait()
+    protocol.connection_lost(None)
+    reply = reply or _whole(connection.data, has_body=False)
+    assert reply is not None
+    return reply
+
+
+def _whole(data: bytes, *, has_body: bool) -> Reply | None:
+    head, end, content = data.partition(b"\r\n\r\n")
+    if not end:
+        return None
+    status, *fields = head.split(b"\r\n")
+    pairs = [(name, value) for name, _, value in (line.partition(b": ") for line in fields)]
+    reply = Reply(int(status.split()[1]), pairs, content)
+    if has_body and reply.status not in (204, 304) and len(content) < int(reply.headers.get("content-length", 0)):
+        return None
+    return reply
