@@ -11,8 +11,8 @@ from .images import PACKAGE, Process
 ROOMS = ("engine", "server", "tailing", "writer")
 """Where objects live that belong to a request, a reader or a wait."""
 
-MORE = 2
-"""How many more objects of a class than in a process that nobody has used may be there: a registry for each loop."""
+MORE = 8
+"""How many more objects of a class than in a process that nobody has used may be there: one for each stream or loop."""
 
 
 def objects(process: Process) -> Counter[str]:

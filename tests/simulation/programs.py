@@ -79,6 +79,8 @@ class Transactions:
             why = repr(error)
             # An error of SQLite says that nothing was committed. From others the answer may have been lost.
             outcome = NEVER if connections["default"].vendor == "sqlite" else MAYBE
+        except Exception as error:
+            why, outcome = self._strange(error), MAYBE
         for write in done:
             history.wrote(write, outcome, why)
         for write in undone:
@@ -101,6 +103,14 @@ class Transactions:
             self._give_up(MAYBE, error)
         except (self._world.models.Stream.DoesNotExist, self._world.refusal) as error:
             self._give_up(NEVER, error)
+        except Exception as error:
+            self._give_up(MAYBE, error)
+            self._strange(error)
+
+    def _strange(self, error: Exception) -> str:
+        """A caller is given Django's errors and the package's own, and no others."""
+        self._world.history.fault(f"{self.name} was given {error!r}, which is no error that callers know")
+        return repr(error)
 
     def _save(self) -> None:
         """Save an instance that was loaded a while ago: most of its row is not the program's to write."""
