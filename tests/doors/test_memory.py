@@ -46,7 +46,8 @@ def test_four_readers_of_200_mb_at_once_leave_memory_bounded(large: tuple[Probed
 
 def test_four_event_streams_of_100_mb_at_once_leave_memory_bounded(large: tuple[ProbedServer, str]) -> None:
     server, path = large
-    start = f"{0:016d}_{100 * MIB:016d}"
+    generation, _, _ = httpx.head(server.url(path), timeout=30).headers["stream-next-offset"].partition("_")
+    start = f"{generation}_{100 * MIB:016d}"
     with ThreadPoolExecutor(READERS) as pool:
         responses = list(pool.map(lambda _: follow_to_the_end(server, path, start), range(READERS)))
     peak = server.memory_peak()
@@ -97,6 +98,7 @@ def follow_to_the_end(server: ProbedServer, path: str, offset: str) -> int:
     while True:
         responses += 1
         with live(server.port, path, "sse", offset, timeout=60) as reader:
+            assert reader.response.status == 200
             for event in reader.events():
                 if event.kind == "control":
                     state = json.loads(event.data)

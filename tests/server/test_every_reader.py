@@ -155,7 +155,7 @@ class Readers:
 
     def _shown(self, info: Any, messages: Any) -> list[bytes]:
         whole = browsing.whole(info, messages, "default")
-        assert all(show(message, self.kind, ALONE).text is not None for message in whole)
+        assert all(show(message, info, ALONE).text is not None for message in whole)
         return [message.data for message in whole]
 
     def _joined(self, messages: list[Any]) -> Any:
