@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
@@ -217,8 +218,16 @@ def release_signals() -> None:
     for number, handler in list(_handlers.items()):
         found: object = signal.getsignal(number)
         if found is handler:
-            signal.signal(number, handler.previous)
+            # That of an `asyncio.run` that is over would keep the next one from setting its own.
+            has_ended = _is_of_ended_run(handler.previous)
+            signal.signal(number, signal.default_int_handler if has_ended else handler.previous)
             del _handlers[number]
+
+
+def _is_of_ended_run(handler: object) -> bool:
+    """Whether a handler for Ctrl-C is that of an `asyncio.run` which has come to its end."""
+    main_task = handler.keywords.get("main_task") if isinstance(handler, partial) else None
+    return isinstance(main_task, asyncio.Task) and main_task.done()
 
 
 @contextmanager

@@ -84,9 +84,12 @@ class Segment:
 
     def size(self) -> int:
         """Return how many bytes of memory it takes, its encoded forms included."""
-        event = None if self._event is None else self._event[0]
-        parts = {id(part): part for part in (self.data, self.ends, self._body, event) if part is not None}
-        return getsizeof(self) + sum(map(getsizeof, parts.values()))
+        size = getsizeof(self) + getsizeof(self.data) + getsizeof(self.ends)
+        if self._body is not None and self._body is not self.data:
+            size += getsizeof(self._body)
+        if self._event is not None:
+            size += getsizeof(self._event[0])
+        return size
 
     def messages(self, content_type: str) -> Iterator[Message]:
         """Yield the messages inside, in order: in JSON mode its values (section 9.1), else its appends."""

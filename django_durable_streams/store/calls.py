@@ -50,7 +50,6 @@ def apply(operation: Operation, using: str) -> Result:
     Raises:
         DurableStreamsError: the operation was refused; nothing was changed.
     """
-    under_test.check_thread(using)
     with _turn(using):
         outcomes, commits = writing.apply([operation], using)
     _tell_on_commit(commits, using)
@@ -120,6 +119,7 @@ def _result(outcome: Outcome) -> Result:
 
 def _turn(using: str) -> AbstractContextManager[object]:
     """Return what to hold around an operation. Inside a transaction, the caller's turn has begun with that."""
+    under_test.check_thread(using)
     return nullcontext() if joining.in_callers_transaction(connections[using]) else turn(using).taken()
 
 

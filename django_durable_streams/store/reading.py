@@ -7,7 +7,6 @@ from one query.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 from django.db import connections
@@ -21,7 +20,7 @@ from .cache import SegmentCache
 from .info import Piece, StreamInfo
 from .lineage import MAX_PIECES, has_runs, look_up
 from .rows import unpack_ends
-from .sql import statements
+from .sql import TO_THE_END, statements
 
 MAX_PAGES_PER_QUERY = 8
 """Pages whose missing data one query fetches: it bounds the memory that a batch of reads takes."""
@@ -124,7 +123,10 @@ def pages(
 
 
 def _looked_up(requests: Sequence[PageRequest], using: str) -> Sequence[PageRequest]:
-    if not any(has_runs(request.info.lineage) for request in requests):
+    for request in requests:
+        if request.info.lineage is not None and has_runs(request.info.lineage):
+            break
+    else:
         return requests
     wanted = [(request.info, request.position, request.position + request.limit) for request in requests]
     infos = look_up(wanted, using)
@@ -142,7 +144,7 @@ class _Gap(NamedTuple):
     position: int
     limit: int
     end: int
-    """The position behind which nobody needs anything: where a fork was cut, or the limit."""
+    """The position behind which nobody needs anything: where a fork was cut, or the limit, unless that is the tail."""
 
 
 def _overlapping(request: PageRequest) -> Iterator[tuple[Piece, int]]:
@@ -150,30 +152,30 @@ def _overlapping(request: PageRequest) -> Iterator[tuple[Piece, int]]:
 
     No more than `MAX_PIECES`: each may bring a chunk of which it needs only a few bytes.
     """
-    return islice(_all_overlapping(request), MAX_PIECES)  # the next page goes on with the next ones
-
-
-def _all_overlapping(request: PageRequest) -> Iterator[tuple[Piece, int]]:
     limit = request.position + request.limit
+    count = 0
     for piece in request.info.pieces():
         position = max(piece.start, request.position)
         if position < piece.end and piece.start < limit:
+            if count == MAX_PIECES:
+                return  # the next page goes on with the next ones
+            count += 1
             yield piece, position
 
 
 def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
     for piece, position in _overlapping(request):
         limit = position + request.limit
-        end = min(piece.end, limit)
         known = cache.get(piece.owner, position)
         if known is not None and known.end > piece.end and piece.owner == request.info.id:
             # The stream ends before it: the log has gone back, and whatever else was read of it may be lost too.
             cache.clear()
             known = None
-        if known is None:
-            yield _Gap(piece.owner, position, position, limit, end)
-        elif not known.full and known.end < end:
-            yield _Gap(piece.owner, position, known.end, limit, end)
+        start = position if known is None else known.end
+        if known is None or (not known.full and start < min(piece.end, limit)):
+            # Behind the stream's own tail there is nothing, or what has come this moment.
+            is_tail = piece.owner == request.info.id and piece.end <= limit
+            yield _Gap(piece.owner, position, start, limit, TO_THE_END if is_tail else min(piece.end, limit))
 
 
 def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None, latest: bool) -> dict[_Gap, Segment]:

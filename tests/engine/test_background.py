@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from django_durable_streams.engine import background, engine_for
 from django_durable_streams.models import Stream
@@ -58,7 +59,13 @@ def soon(condition: Callable[[], bool]) -> None:
 def waits(stream: Stream) -> Holder:
     """Return the holder of a synchronous tail that has waited for its first page, and would wait for the next."""
     holder = Holder(stream.tail("now"))
-    thread = threading.Thread(target=lambda: (soon(lambda: watched() > 0), stream.append({"a": 1})))
+
+    def append() -> None:
+        soon(lambda: watched() > 0)
+        stream.append({"a": 1})
+        connection.close()
+
+    thread = threading.Thread(target=append)
     thread.start()
     next(holder.pages)
     thread.join()

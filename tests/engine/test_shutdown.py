@@ -87,6 +87,7 @@ class TestSignals:
             await chat.aappend(1, close=True)
             return await tailing
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever an earlier test has left
         with pytest.raises(KeyboardInterrupt):
             asyncio.run(interrupted())
         (page,) = asyncio.run(later())

@@ -13,6 +13,7 @@ from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.protocol.producers import ProducerClaim
 from django_durable_streams.store import calls, removal
 from django_durable_streams.store.operations import Append, Appended, Create, Delete, Fork
+from tests.tokens import offset_in
 
 TEXT = "text/plain"
 FIRST = Append("a", TEXT, b"x", producer=ProducerClaim("p", 0, 0))
@@ -126,11 +127,12 @@ def test_an_expired_source_with_a_younger_fork_is_kept(level: str) -> None:
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_fork_sees_what_is_younger_than_the_snapshot(level: str) -> None:
     calls.apply(Create("source", "application/json", data=b"1\n"), "default")
+    behind_the_first = offset_in("source", 2)
     try:
         with isolated(level), transaction.atomic():
             list(Producer.objects.all())
             elsewhere(lambda: calls.apply(Append("source", "application/json", b"2\n3\n"), "default"))
-            calls.apply(Create("fork", None, fork=Fork("source", 2, 1)), "default")
+            calls.apply(Create("fork", None, fork=Fork("source", behind_the_first, 1)), "default")
     except OperationalError:
         assert level != "READ COMMITTED"
     else:

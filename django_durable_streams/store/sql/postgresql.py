@@ -12,9 +12,9 @@ from django.db.models import Model
 
 from ..info import StreamInfo
 from ..joining import atomic, in_callers_transaction
-from .base import Found, Insert, Row, Statements
+from .base import TO_THE_END, Found, Insert, Row, Statements
 from .binary import Parameter, many, one
-from .columns import UPDATED, UPDATED_PRODUCER
+from .columns import READ_COLUMNS, UPDATED, UPDATED_PRODUCER
 from .pipeline import Pipeline, Rows, Transaction
 
 _OWN_XID = "pg_current_xact_id()::xid::text::bigint"
@@ -56,6 +56,14 @@ class PostgreSQLStatements(Statements):
         taken = self._select_paths.replace("%s", "$1")
         self._insert_like = (
             f"{into.head} SELECT {', '.join(expressions)} FROM {source} WHERE NOT EXISTS ({taken}){self._returning_ids}"
+        )
+        chunks = ", ".join(f"c.{name(column)}" for column in READ_COLUMNS)
+        last = f"SELECT MIN(l.{name('end')}) FROM {self._chunk} AS l WHERE l.{name('stream_id')} = v.owner"
+        self._select_ranges = (
+            f"SELECT {chunks} FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS v(owner, after, before) "
+            f"JOIN {self._chunk} AS c ON c.{name('stream_id')} = v.owner AND c.{name('end')} > v.after "
+            f"AND c.{name('end')} <= COALESCE(({last} AND l.{name('end')} >= v.before), v.before) "
+            f"ORDER BY c.{name('stream_id')}, c.{name('end')}"
         )
         self._written = f"{self._stream} AS s WHERE s.{name('id')} = {{}} AND s.xmin = pg_current_xact_id()::xid"
 
@@ -174,6 +182,16 @@ class PostgreSQLStatements(Statements):
 
     def soft_delete_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
         self._send(cursor, self._soft_delete_streams, [one("bigint", moment), many("bigint", ids)])
+
+    def select_chunks(
+        self, cursor: Any, ranges: Collection[tuple[int, int, int]], *, latest: bool = False
+    ) -> Iterable[Sequence[Any]]:
+        if len(ranges) == 1 or all(before == TO_THE_END for _, _, before in ranges):
+            return super().select_chunks(cursor, ranges)
+        # To plan an end for each of several ranges takes longer than to read them.
+        cursor.execute(self._select_ranges, [list(column) for column in zip(*ranges, strict=True)])
+        found: list[Sequence[Any]] = cursor.fetchall()
+        return found
 
     def lock_chunks(self, cursor: Any, ids: Sequence[int]) -> set[int]:
         found = self._send(cursor, f"{self._lock_chunks}{self._any_id}{self._chunks_lock}", [many("bigint", ids)])
