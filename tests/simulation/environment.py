@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import datetime
 import os
 import queue
 import sqlite3
@@ -135,6 +136,28 @@ def _wall() -> float:
     return primitives.scheduler.now + primitives.scheduler.skew
 
 
+class _AnyDatetime(type):
+    """Has every datetime count as one of the class below."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, datetime.datetime)
+
+
+class VirtualDatetime(datetime.datetime, metaclass=_AnyDatetime):
+    """datetime.datetime, but that it is now when the run has it. All that it makes are plain ones."""
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        return datetime.datetime(*args, **options)
+
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+        return datetime.datetime.fromtimestamp(_wall(), tz)
+
+    @classmethod
+    def utcnow(cls) -> Any:
+        return cls.now(datetime.UTC).replace(tzinfo=None)
+
+
 class _NoMainThread:
     """No thread of a simulated process is the one that may handle signals."""
 
@@ -186,6 +209,7 @@ def make_modules() -> dict[str, ModuleType]:
             monotonic_ns=lambda: int(_monotonic() * 1e9),
             time_ns=lambda: int(_wall() * 1e9),
         ),
+        Facade(datetime, datetime=VirtualDatetime),
         Facade(asyncio, new_event_loop=_new_loop, run=None),
         Facade(concurrent.futures, ThreadPoolExecutor=_NoExecutor, ProcessPoolExecutor=None),
         # Each would keep a process's modules for ever.

@@ -8,9 +8,11 @@ what has no state are the same for all.
 from __future__ import annotations
 
 import builtins
+import datetime
 import importlib
 import importlib.util
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any
 
 import django_durable_streams
 
-from .environment import OrderedSet, importer, make_modules
+from .environment import OrderedSet, VirtualDatetime, importer, make_modules
 from .mutations import Mutation
 from .scheduler import Scheduler, Task
 
@@ -103,13 +105,22 @@ class Images:
         """Have the modules of the package come from here."""
         self._before = {name: module for name, module in sys.modules.items() if _is_ours(name)}
         sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+        self._set_clocks(time, datetime.datetime, self._environment["time"], VirtualDatetime)
 
     def __exit__(self, *args: object) -> None:
+        self._set_clocks(self._environment["time"], VirtualDatetime, time, datetime.datetime)
         sys.meta_path.remove(self)  # type: ignore[arg-type]
         Process.running = None
         for name in [name for name in sys.modules if _is_ours(name)]:
             del sys.modules[name]
         sys.modules.update(self._before)
+
+    def _set_clocks(self, old_time: object, old_datetime: object, new_time: object, new_datetime: object) -> None:
+        """Have the modules that all processes share tell the time of the run too."""
+        for module in self._before.values():
+            for name, value in vars(module).items():
+                if value is old_time or value is old_datetime:
+                    setattr(module, name, new_time if value is old_time else new_datetime)
 
 
 def _is_ours(name: str) -> bool:
