@@ -63,7 +63,8 @@ class Pulse:
         self._refusal = self.adviser.refusal(error)
         if self._thread is None and self._refusal is None:
             logger.error("The database cannot be opened: %s", error)
-        self._suspicion = error
+        # Without its traceback, which would keep what the thread was at.
+        self._suspicion = str(error) or type(error).__name__
         self._due.set()
 
     def refusal(self) -> ServiceUnavailable:

@@ -51,7 +51,7 @@ def apply(operation: Operation, using: str) -> Result:
         DurableStreamsError: the operation was refused; nothing was changed.
     """
     with _turn(using):
-        outcomes, commits = writing.apply([operation], using)
+        outcomes, commits = _write([operation], using)
     _tell_on_commit(commits, using)
     return _result(outcomes[0])
 
@@ -67,7 +67,7 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
     whole: Commit | None = None
     with joining.atomic(using):
         for operations in portions:
-            outcomes, commits = writing.apply(operations, using)
+            outcomes, commits = _write(operations, using)
             for outcome in outcomes:
                 result = _result(outcome)
             for commit in commits:
@@ -102,12 +102,26 @@ def delete(streams: Sequence[StreamMethods], using: str, *, all_there: bool = Fa
     # Several steps only where there are others' rows: a transaction that begins by reading may not get to write.
     with _turn(using), joining.atomic(using) if references.are_there() else nullcontext():
         others = references.follow(streams, using)
-        outcomes, commits = writing.apply(operations, using)
+        outcomes, commits = _write(operations, using)
         done = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
         for outcome in outcomes if all_there else done:
             _result(outcome)
     _tell_on_commit(commits, using)
     return len(done), others
+
+
+def _write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], list[Commit]]:
+    """Apply operations as `writing.apply` does.
+
+    Raises:
+        django.db.Error: nothing was changed; or the connection was lost in the commit, and everything was, or nothing.
+    """
+    try:
+        return writing.apply(operations, using)
+    except writing.CommitUncertain as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from error.__cause__.__cause__
 
 
 def _result(outcome: Outcome) -> Result:
@@ -136,7 +150,7 @@ def _tell(commits: list[Commit], using: str) -> None:
 def ensure(operation: Create, using: str) -> tuple[Stream, bool]:
     """Return the stream that a create asks for, and whether it was made now."""
     with _turn(using):
-        outcomes, commits = writing.apply([operation], using)
+        outcomes, commits = _write([operation], using)
     result = _result(outcomes[0])
     assert isinstance(result, Created)
     _tell_on_commit(commits, using)

@@ -24,6 +24,7 @@ from django.db.backends.signals import connection_created  # noqa: E402
 from django_durable_streams.engine import engine_for  # noqa: E402
 from django_durable_streams.models import Producer, Stream  # noqa: E402
 from django_durable_streams.protocol.errors import DurableStreamsError  # noqa: E402
+from django_durable_streams.protocol.offsets import Sentinel  # noqa: E402
 from django_durable_streams.protocol.producers import ProducerClaim  # noqa: E402
 from django_durable_streams.store import calls  # noqa: E402
 from django_durable_streams.store.operations import Append, Create, Delete, Fork, Operation  # noqa: E402
@@ -70,7 +71,7 @@ def state(at: str) -> dict[str, Any]:
         except DurableStreamsError as error:
             found[name] = error.status
             continue
-        pages = calls.pages(path, info.id, 0, "default", 1 << 20)
+        pages = calls.pages(path, info.id, Sentinel.START, "default", 1 << 20)
         data = "".join(message for page in pages for message in page.messages)
         producers = Producer.objects.filter(stream_id=info.id).values_list("producer_id", "epoch", "seq")
         found[name] = [info.tail, info.closed, data, list(producers)]

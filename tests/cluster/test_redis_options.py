@@ -10,6 +10,8 @@ from tests.cluster.test_wakeups import cache, hears
 from tests.servers import HOST
 from tests.services import Redis
 
+pytestmark = pytest.mark.django_db(transaction=True)
+
 OPTIONS = [
     "decode_responses=true",
     "decode_responses=True&encoding=latin-1&encoding_errors=ignore",
