@@ -149,7 +149,7 @@ def test_a_script_is_no_worker(visitor: Visitor, server: Server, kind: str) -> N
             }
             const made = new self[kind](url);
             made.onerror = () => done("refused");
-            setTimeout(() => done("nothing was said"), 2000);
+            setTimeout(() => done("nothing was said"), 15000);
         })""",
         kind,
     )
