@@ -10,7 +10,7 @@ from . import content, text
 KEEP_ALIVE = b":\n\n"
 """A comment, which clients pass over: traffic for proxies that cut idle connections."""
 
-PIECE_BYTES = 192 * 1024
+PIECE_BYTES = 48 * 1024
 """Stored bytes in a piece of a large event. In base64 it has to be a multiple of three."""
 
 _TOGETHER = (b"\r\n", b"\r ", b"\n ")

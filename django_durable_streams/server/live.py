@@ -181,6 +181,7 @@ class SseReader:
         """Whether the last control event did not say that the reader is up to date."""
         self._first: View | None = view
         self._rest: Iterator[bytes] | None = None  # of a large event
+        self._pause = 0.0
         self._cursor_floor = caching.cursor_floor(client_cursor, time.time())
         self._bytes_left = settings.sse_max_bytes
         self._keep_alive = settings.sse_keep_alive
@@ -309,8 +310,10 @@ class SseReader:
 
     async def _fetch(self) -> bytes:
         if self._rest is not None:
-            await asyncio.sleep(0)  # others take their turn between two pieces
+            await asyncio.sleep(self._pause)  # others have more time between two pieces than a piece has taken
+            began = time.monotonic()
             piece = next(self._rest, None)
+            self._pause = 2 * (time.monotonic() - began)
             if piece is None:
                 self._rest = None
             return self._count(piece or b"")
