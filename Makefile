@@ -47,7 +47,7 @@ unit: $(INSTALLED) ## the tests that need nothing but Python
 
 .PHONY: simulation
 simulation: $(INSTALLED) ## random programs and faults, decided by seeds; SEEDS=1000, or SEED=17 with its history
-	$(if $(SEEDS),SIMULATION_SEEDS=$(SEEDS)) $(if $(SEED),SIMULATION_SEED=$(SEED)) $(BIN)/pytest tests/simulation -s
+	$(if $(SEEDS),SIMULATION_SEEDS=$(SEEDS)) $(if $(SEED),SIMULATION_SEED=$(SEED)) $(BIN)/pytest tests/simulation -m "not cluster" -s
 
 .PHONY: databases
 databases: $(INSTALLED_MYSQL) services ## the tests of the store and the engine on PostgreSQL and MariaDB
