@@ -50,10 +50,15 @@ def apply(operation: Operation, using: str) -> Result:
     Raises:
         DurableStreamsError: the operation was refused; nothing was changed.
     """
+    return _apply(operation, using)[0]
+
+
+def _apply(operation: Operation, using: str) -> tuple[Result, list[Commit]]:
+    """The same; returns what has changed, too."""
     with _turn(using):
         outcomes, commits = _write([operation], using)
     _tell_on_commit(commits, using)
-    return _result(outcomes[0])
+    return _result(outcomes[0]), commits
 
 
 def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
@@ -149,11 +154,8 @@ def _tell(commits: list[Commit], using: str) -> None:
 
 def ensure(operation: Create, using: str) -> tuple[Stream, bool]:
     """Return the stream that a create asks for, and whether it was made now."""
-    with _turn(using):
-        outcomes, commits = _write([operation], using)
-    result = _result(outcomes[0])
+    result, commits = _apply(operation, using)
     assert isinstance(result, Created)
-    _tell_on_commit(commits, using)
     # The one that was made, by its id: somebody may have deleted it since, and made another one.
     made = [commit.stream_id for commit in commits if commit.created and commit.path == operation.path]
     found = Stream.objects.using(using).filter(**({"pk": made[0]} if made else {"path": operation.path})).first()
