@@ -15,11 +15,11 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 
-from .engine.advice import MIGRATIONS, advice_on
 from .engine.engine import wakeup_for
-from .engine.line import Line
-from .engine.setup import try_tables
+from .engine.readiness import try_tables
 from .models import Stream
+from .runtime.configuration_errors import MIGRATIONS, advice_on
+from .runtime.connection import Line
 
 logger = logging.getLogger(__name__)
 

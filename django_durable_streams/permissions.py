@@ -8,11 +8,11 @@ DURABLE_STREAMS = {
 }
 """
 
+from .access.access_request import AccessRequest
 from .access.base import Permission
 from .access.bearer import BearerTokens
-from .access.models import AllowAll, ModelPermissions, ReadOnly
+from .access.model_permissions import AllowAll, ModelPermissions, ReadOnly
 from .access.owners import Owner
-from .access.request import AccessRequest
 from .access.rest_framework import RestFramework
 from .access.signed import SignedURLs, sign, signed_url
 

@@ -14,11 +14,11 @@ from django.utils import timezone
 
 from django_durable_streams import signals
 from django_durable_streams.engine import engine_for
-from django_durable_streams.engine.receivers import ReceiverThread
+from django_durable_streams.engine.signal_dispatcher import ReceiverThread
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol import offsets
-from django_durable_streams.store import removal
 from django_durable_streams.store.operations import Append, Commit, Create, Delete
+from django_durable_streams.store.upkeep import removal
 
 ALL = {name: signal for name, signal in vars(signals).items() if isinstance(signal, Signal)}
 TEXT = "text/plain"
@@ -199,7 +199,7 @@ class TestFromTheLanes:
     def test_slow_receivers_cost_signals_and_not_memory(
         self, heard: Heard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("django_durable_streams.engine.receivers.MAX_QUEUED", 10)
+        monkeypatch.setattr("django_durable_streams.engine.signal_dispatcher.MAX_QUEUED", 10)
         thread = ReceiverThread()
         monkeypatch.setattr(thread, "_thread", threading.current_thread())  # one that is busy
         for number in range(100):

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
-    from .request import AccessRequest
+    from .access_request import AccessRequest
 
 User = Any
 """A user of the project's model, or Django's AnonymousUser."""

@@ -12,8 +12,8 @@ from django.http import HttpRequest, parse_cookie
 from django.middleware.csrf import CSRF_SESSION_KEY, CsrfViewMiddleware
 
 if TYPE_CHECKING:
-    from ..server.messages import Request
-    from .callers import Caller, Source
+    from ..protocol.messages import Request
+    from .identities import Caller, Source
 
 MAX_REMEMBERED = 1024
 """Answers that a process remembers: those who append do it with the same headers again and again."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from ..conf import config
 from ..protocol.errors import DurableStreamsError
+from .access_request import AccessRequest
 from .base import Action
-from .callers import Caller
-from .request import AccessRequest
+from .identities import Caller
 
 if TYPE_CHECKING:
-    from ..server.messages import Request
+    from ..protocol.messages import Request
     from .guard import Guard
 
 logger = logging.getLogger("django_durable_streams.access")

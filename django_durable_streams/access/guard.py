@@ -15,18 +15,18 @@ from ..conf import Config, config
 from ..engine.engine import at_stop
 from ..protocol import headers, paths
 from ..protocol.errors import DurableStreamsError, NotAuthenticated, PermissionDenied
-from . import csrf, threads
-from .allowed import Allowed
+from . import csrf, workers
+from .access_request import AccessRequest
 from .base import Action, Permission, User, is_for_everybody
-from .callers import Caller, Callers
+from .creation_policy import Allowed
 from .grants import Grant
-from .making import is_asynchronous, make_permissions
+from .identities import Caller, Callers
+from .loading import is_asynchronous, make_permissions
 from .rates import RateLimits
-from .request import AccessRequest
 from .sessions import anonymous
 
 if TYPE_CHECKING:
-    from ..server.messages import Request
+    from ..protocol.messages import Request
 
 logger = logging.getLogger("django_durable_streams.access")
 
@@ -159,7 +159,7 @@ class Guard:
                 elif judge.mode is Mode.AWAIT:
                     granted = await judge.may(user, path, view)
                 else:
-                    granted = await cast("Awaitable[bool]", threads.call(partial(judge.may, user, path, view)))
+                    granted = await cast("Awaitable[bool]", workers.call(partial(judge.may, user, path, view)))
             except exceptions.PermissionDenied:
                 continue
             if granted:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from .access_request import AccessRequest
 from .base import ACTIONS, Action, Permission, User
 from .patterns import pattern, value_of
-from .request import AccessRequest
 
 
 class Owner(Permission):

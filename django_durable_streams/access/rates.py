@@ -13,10 +13,10 @@ from typing import NamedTuple
 from django.core.cache import caches
 
 from ..protocol.errors import TooManyRequests
-from . import threads
+from . import workers
+from .access_request import AccessRequest
 from .base import ACTIONS, Action
-from .callers import Caller
-from .request import AccessRequest
+from .identities import Caller
 
 logger = logging.getLogger("django_durable_streams.access")
 
@@ -84,7 +84,7 @@ class RateLimits:
         window = int(now // rate.seconds)
         who = f"{PREFIX}:{action.value}:{_name(caller, request)}"
         if self._exhausted.get(who) != window:
-            waiting: Awaitable[int] = threads.count(self._count, (who, window, rate.seconds))
+            waiting: Awaitable[int] = workers.count(self._count, (who, window, rate.seconds))
             if await waiting <= rate.requests:
                 return
             if len(self._exhausted) >= MAX_EXHAUSTED:

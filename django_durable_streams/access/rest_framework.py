@@ -10,10 +10,10 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
 from ..protocol import headers
-from .ambient import Shown
+from .access_request import AccessRequest
+from .ambient_credentials import Shown
 from .base import Action, Permission, User
-from .making import is_asynchronous, make_permission
-from .request import AccessRequest
+from .loading import is_asynchronous, make_permission
 from .sessions import anonymous
 
 

@@ -22,11 +22,11 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import clock
 from ..models import Stream
 from . import changelist
-from .deletion import Deletion
+from .delete_views import Deletion
+from .edit_views import Writing
 from .filters import ExpiryFilter, ForkFilter, KindFilter, StateFilter
+from .live_tail_view import Tail
 from .states import State
-from .tail import Tail
-from .writing import Writing
 
 MAX_ACTED_ON = 500
 """Streams that one action changes: a request has to end, and Django takes no form of more than a thousand fields."""

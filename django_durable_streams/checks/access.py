@@ -17,7 +17,7 @@ from django.utils.module_loading import import_string
 
 from ..access.addresses import networks
 from ..access.base import Action, Permission, is_for_everybody
-from ..access.making import make_permissions
+from ..access.loading import make_permissions
 from ..access.rest_framework import RestFramework
 from ..conf import config
 from .requiring import needs_settings

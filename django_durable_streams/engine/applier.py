@@ -10,15 +10,15 @@ from typing import TypeVar
 from django.db import Error, IntegrityError, connections
 
 from ..protocol.errors import BadRequest, ServiceUnavailable
-from ..store import writing
-from ..store.after_commit import follow_up
-from ..store.batch import LOCKED, Outcome
-from ..store.known import KnownStreams
+from ..runtime.after_commit import follow_up
+from ..runtime.connection import Line
+from ..runtime.database_errors import Trouble, diagnose
+from ..runtime.monitor import Pulse
+from ..runtime.write_lock import Turn
 from ..store.operations import Commit, Operation
-from ..store.turns import Turn
-from .database import Trouble, diagnose
-from .line import Line
-from .pulse import Pulse
+from ..store.write import group_commit
+from ..store.write.batch import LOCKED, Outcome
+from ..store.write.row_cache import KnownStreams
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class Applier:
         lock_ms = max(int(seconds * 1000), 1)
 
         def transact() -> Applied:
-            return writing.apply_when_free(path, operations, self.line.using, lock_ms)
+            return group_commit.apply_when_free(path, operations, self.line.using, lock_ms)
 
         if self._stopping or not self._pulse.answers:
             return self._away(len(operations()))
@@ -180,7 +180,7 @@ class Applier:
             with self._turn.taken(self._waits):
                 self.line.open()
                 outcomes, commits = transact()
-        except writing.CommitUncertain as error:
+        except group_commit.CommitUncertain as error:
             if isinstance(error.__cause__, Error) and diagnose(error.__cause__) is not Trouble.AWAY:
                 return error.__cause__  # it said no
             logger.error("The connection was lost during a commit of %d operations.", count())
@@ -200,7 +200,7 @@ class Applier:
         Args:
             lock_ms: how long to wait for rows that others hold, in milliseconds. None: not at all.
         """
-        return writing.apply(
+        return group_commit.apply(
             operations,
             self.line.using,
             wait=lock_ms is not None,

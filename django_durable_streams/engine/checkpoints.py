@@ -13,8 +13,8 @@ from threading import Event, Lock, Thread
 
 from django.db import Error, connections
 
+from ..runtime.connection import Line, limit_log
 from ..store.operations import Commit
-from .line import Line, limit_log
 
 logger = logging.getLogger(__name__)
 

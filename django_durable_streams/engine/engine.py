@@ -16,30 +16,31 @@ from zlib import crc32
 
 from django.db import connections, router
 
+from ..api import transactions
 from ..conf import config
 from ..models import Stream
 from ..protocol.offsets import Offset, Sentinel
-from ..store import calls, under_test
-from ..store.after_commit import follow_up
-from ..store.cache import SegmentCache
-from ..store.info import StreamInfo
+from ..runtime import test_transactions
+from ..runtime.after_commit import follow_up
+from ..runtime.backlog import Backlog
+from ..runtime.batch_worker import Receiver, call_in
+from ..runtime.monitor import Pulse
+from ..runtime.write_lock import turn
 from ..store.operations import Commit, Operation, Result
-from ..store.turns import turn
-from .backlog import Backlog
+from ..store.read.segment_cache import SegmentCache
+from ..store.stream_info import StreamInfo
 from .checkpoints import Checkpointer
-from .growth import GrowthLog
+from .committer import WriteLane
+from .compaction_tracker import GrowthLog
 from .housekeeping import Housekeeper
 from .hub import Hub
-from .lane import Receiver, call_in
-from .places import Places
-from .pulse import Pulse
-from .read_lane import Follow, Look, ReadLane, Survey, View
-from .receivers import ReceiverThread, hears_of_new_streams, send_signals
-from .renewals import Renewals
-from .setup import check_setup
+from .live_reader_limit import Places
+from .readiness import check_setup
+from .signal_dispatcher import ReceiverThread, hears_of_new_streams, send_signals
+from .snapshot_reader import Follow, Look, ReadLane, Survey, View
 from .startup import check_threads
+from .ttl_renewals import Renewals
 from .wakeup import Wakeup, make_wakeup
-from .write_lane import WriteLane
 
 logger = logging.getLogger(__name__)
 
@@ -239,7 +240,7 @@ def _tune_garbage_collector(threshold: int) -> None:
     gc.freeze()
 
 
-@calls.on_commit
+@transactions.on_commit
 def announce(commits: list[Commit], using: str) -> None:
     """Tell all readers what Python code has committed outside the lanes."""
     engine = _engines.get(using)
@@ -278,12 +279,12 @@ def engine_for(using: str | None = None) -> Engine:
     if using is None and _default is not None:
         return _default
     alias = using or router.db_for_write(Stream)
-    under_test.check_engine(alias)
+    test_transactions.check_engine(alias)
     with _lock:
         engine = _engines.get(alias)
         if engine is None:
             engine = _engines[alias] = Engine(alias)
-        if using is None and not under_test.is_under_test():
+        if using is None and not test_transactions.is_under_test():
             _default = engine
     return engine
 

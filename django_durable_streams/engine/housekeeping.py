@@ -14,12 +14,12 @@ from threading import Event, Thread
 
 from django.db import Error
 
+from ..runtime.monitor import Pulse
+from ..runtime.write_lock import Turn
 from ..store.operations import Commit
-from ..store.turns import Turn
-from .duties import Duty, Expiry, Gathering, Merging, Place, Purging, Removal
-from .growth import GrowthLog
-from .pulse import Pulse
-from .setbacks import passes
+from .compaction_tracker import GrowthLog
+from .housekeeping_failures import passes
+from .housekeeping_tasks import Duty, Expiry, Gathering, Merging, Place, Purging, Removal
 
 logger = logging.getLogger(__name__)
 

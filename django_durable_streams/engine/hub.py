@@ -19,13 +19,13 @@ from ..conf import config
 from ..protocol import content, sse, text
 from ..protocol.errors import DurableStreamsError, OffsetGone
 from ..protocol.segments import Segment
-from ..store.info import StreamInfo
+from ..runtime.servers import RunningServer
+from ..runtime.shutdown import add_reader, remove_reader
+from ..runtime.timeouts import Timeouts
 from ..store.operations import Commit
+from ..store.stream_info import StreamInfo
 from .polling import PollSchedule
-from .read_lane import View
-from .servers import RunningServer
-from .shutdown import add_reader, remove_reader
-from .timeouts import Timeouts
+from .snapshot_reader import View
 from .wakeup.base import News, Subscriber
 
 if TYPE_CHECKING:

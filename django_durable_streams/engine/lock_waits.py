@@ -19,11 +19,11 @@ from threading import Condition, Event, Thread
 from typing import NamedTuple
 
 from ..protocol.errors import ServiceUnavailable
-from ..store.batch import LOCKED
+from ..runtime.backlog import Backlog
+from ..runtime.batch_worker import Receiver, settle
 from ..store.operations import Operation
+from ..store.write.batch import LOCKED
 from .applier import Applier
-from .backlog import Backlog
-from .lane import Receiver, settle
 
 logger = logging.getLogger(__name__)
 

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Unpack
 from django.db import router
 
 from ..conf import config
-from ..encoding import encode, encode_initial
 from ..protocol import arguments, content, offsets, paths
 from ..protocol.errors import EmptyAppend, StreamNotFound
 from ..protocol.producers import ProducerClaim, server_claim
 from ..protocol.values import Data
+from ..store.encoding import encode, encode_initial
 from .guard import GuardedModel
 
 if TYPE_CHECKING:
+    from ..api.tail import Page
+    from ..api.writer import SyncWriter, WriterOptions
     from ..store.operations import Append, Appended
-    from ..tailing import Page
-    from ..writer import SyncWriter, WriterOptions
     from .stream import Stream
 
 
@@ -87,7 +87,7 @@ class StreamMethods(GuardedModel):
         Raises:
             The errors of `append`; then none of the messages is there.
         """
-        from ..store import calls
+        from ..api import transactions
 
         total = 0
 
@@ -99,7 +99,7 @@ class StreamMethods(GuardedModel):
 
         claims = _claims(server_claim(producer)) if producer is not None else None
         portions = _portions(encoded(), batch_bytes or config().page_bytes)
-        result = calls.append_all((self._appends(portion, claims) for portion in portions), self._alias())
+        result = transactions.append_all((self._appends(portion, claims) for portion in portions), self._alias())
         if result is not None:
             self._has_become(result)
         return total
@@ -116,10 +116,10 @@ class StreamMethods(GuardedModel):
         Raises:
             StreamNotFound, StreamGone; ProtectedError, RestrictedError, if one of these rows forbids it.
         """
-        from ..store import calls
+        from ..api import transactions
 
         self._expected()
-        count, others = calls.delete([self], using or self._alias(), all_there=True)
+        count, others = transactions.delete([self], using or self._alias(), all_there=True)
         return count + sum(others.values()), {self._meta.label: count, **others}
 
     def set_lifetime(self, *, ttl: int | None = None, expires_at: datetime | None = None) -> None:
@@ -131,12 +131,12 @@ class StreamMethods(GuardedModel):
         Raises:
             StreamNotFound, StreamGone, InvalidHeader.
         """
-        from ..store import calls
+        from ..api import transactions
         from ..store.operations import SetLifetime
         from .stream import lifetime_of
 
         seconds, moment = lifetime_of(ttl, expires_at)
-        calls.apply(SetLifetime(self.path, seconds, moment, self._expected()), self._alias())
+        transactions.apply(SetLifetime(self.path, seconds, moment, self._expected()), self._alias())
         self.ttl, self.expires_at = seconds, moment
 
     def fork(
@@ -161,7 +161,7 @@ class StreamMethods(GuardedModel):
         Raises:
             StreamExists, StreamNotFound, SourceGone, InvalidOffset, OffsetOutOfRange, InvalidPath, InvalidHeader.
         """
-        from ..store import calls
+        from ..api import transactions
         from ..store.operations import Create, Fork
         from .stream import lifetime_of
 
@@ -169,7 +169,7 @@ class StreamMethods(GuardedModel):
         fork = Fork(self.path, cut, past, self._expected())
         seconds, moment = lifetime_of(ttl, expires_at)
         initial = encode_initial(self.content_type, data)
-        return calls.create(
+        return transactions.create(
             Create(paths.validate(path), self.content_type, seconds, moment, data=initial, fork=fork), self._alias()
         )
 
@@ -202,7 +202,7 @@ class StreamMethods(GuardedModel):
             InvalidOffset, StreamNotFound, StreamGone; ServiceUnavailable, if the database does not answer: go on at
             the last page's `next_offset`.
         """
-        from ..tailing import follow_in_thread
+        from ..api.tail import follow_in_thread
 
         return follow_in_thread(self.path, self._expected(), offset, self._alias(), timeout)
 
@@ -216,7 +216,7 @@ class StreamMethods(GuardedModel):
             StreamNotFound, StreamGone, ServiceUnavailable: on entering; for `write` see `Writer.write`.
             RuntimeError: on entering, inside `transaction.atomic()`.
         """
-        from ..writer import SyncWriter, Writer
+        from ..api.writer import SyncWriter, Writer
 
         self._expected()
         using = self._alias()
@@ -243,14 +243,14 @@ class StreamMethods(GuardedModel):
         return int(self.pk)
 
     def _messages(self, offset: str) -> Iterator[list[Data]]:
-        from ..store import calls
+        from ..api import transactions
 
         stream_id, using = self._expected(), self._alias()
         start = offsets.decode(offset)
         if start is offsets.Sentinel.NOW:
-            calls.find(self.path, using, stream_id)
+            transactions.find(self.path, using, stream_id)
             return
-        for page in calls.pages(self.path, stream_id, start, using, config().page_bytes):
+        for page in transactions.pages(self.path, stream_id, start, using, config().page_bytes):
             yield page.messages
 
     def _appends(self, encoded: list[bytes], claims: Iterator[ProducerClaim] | None) -> list[Append]:
@@ -273,7 +273,7 @@ class StreamMethods(GuardedModel):
         seq: str | None = None,
         producer: ProducerClaim | tuple[str, int, int] | None = None,
     ) -> Appended:
-        from ..store import calls
+        from ..api import transactions
         from ..store.operations import Append, Appended
 
         if not data and not close:
@@ -282,7 +282,7 @@ class StreamMethods(GuardedModel):
         if seq is not None:
             seq = arguments.opaque("seq", seq)
         append = Append(self.path, self.content_type, data, bool(close), seq, claim, stream_id=self._expected())
-        result = calls.apply(append, self._alias())
+        result = transactions.apply(append, self._alias())
         assert isinstance(result, Appended)
         self._has_become(result)
         return result

@@ -14,9 +14,9 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from .. import clock
-from ..encoding import encode_initial
 from ..protocol import arguments, content, paths, producers
-from .asynchronous import AsyncStreamMethods
+from ..store.encoding import encode_initial
+from .async_methods import AsyncStreamMethods
 from .fields import ExactCharField, InstantField
 from .guard import GuardedQuerySet, refuse
 
@@ -61,11 +61,11 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
             StreamExists: there is a stream at the path, of whatever configuration. See `ensure`.
             InvalidPath, InvalidHeader, InvalidJSON, PayloadTooLarge.
         """
-        from ..store import calls
+        from ..api import transactions
 
         if "source" in options:  # as `stream.forks.create()` has it
             refuse(self.model, "create", "fork")
-        return calls.create(_create_operation(**options), self._write_alias())
+        return transactions.create(_create_operation(**options), self._write_alias())
 
     def ensure(self, path: str, **options: Any) -> tuple[Stream, bool]:
         """Return the stream at a path, created with these options if there is none, and whether it was created.
@@ -73,9 +73,9 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
         Raises:
             StreamExists: the stream that is there has another content type, TTL, expiry or closure.
         """
-        from ..store import calls
+        from ..api import transactions
 
-        return calls.ensure(_create_operation(path, **options), self._write_alias())
+        return transactions.ensure(_create_operation(path, **options), self._write_alias())
 
     async def acreate(self, **options: Any) -> Stream:
         """The same as `create`."""
@@ -93,11 +93,11 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
         Raises:
             ProtectedError, RestrictedError: one of these rows forbids it; nothing was deleted.
         """
-        from ..store import calls
+        from ..api import transactions
 
         alias = self._write_alias()
         streams = self.filter(path__isnull=False, deleted_at__isnull=True).using(alias)
-        count, others = calls.delete(list(streams), alias)
+        count, others = transactions.delete(list(streams), alias)
         return count + sum(others.values()), {self.model._meta.label: count, **others}
 
     def _write_alias(self) -> str:
@@ -232,8 +232,8 @@ class Stream(AsyncStreamMethods):
 
     def offset_at(self, position: int) -> str:
         """Return the offset of a position in bytes."""
-        from ..store import lineage
-        from ..store.info import StreamInfo
+        from ..store.read import lineage
+        from ..store.stream_info import StreamInfo
 
         known = {name: getattr(self, name) for name in ("id", "path", "content_type", "generation")}
         info = StreamInfo(**known, fork_position=self.fork_position, lineage=self.lineage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..access import csrf
 from ..conf import Config
 from ..protocol import headers
-from .messages import Header, Request, Response
+from ..protocol.messages import Header, Request, Response
 
 METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS"
 

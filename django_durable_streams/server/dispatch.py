@@ -8,17 +8,17 @@ from functools import partial
 
 from ..access.guard import current_guard
 from ..engine import engine_for
-from ..engine.lane import Receiver
-from ..engine.read_lane import Look
+from ..engine.snapshot_reader import Look
 from ..protocol import content, headers
 from ..protocol.errors import DurableStreamsError
+from ..protocol.messages import ANSWERS, ClientDisconnected, EventStream, Request, Response, Work, error_response
+from ..runtime.batch_worker import Receiver
+from ..runtime.test_transactions import InvisibleTransaction
 from ..store.operations import Appended, Created
-from ..store.under_test import InvisibleTransaction
+from .body_preparation import LONG_BYTES, prepare
 from .coroutines import start
 from .handlers import Handler, handler_for
-from .messages import ANSWERS, ClientDisconnected, EventStream, Request, Response, Work, error_response
-from .policy import common_headers, complete_refusal, policy
-from .preparing import LONG_BYTES, prepare
+from .response_policy import common_headers, complete_refusal, policy
 
 logger = logging.getLogger(__name__)
 

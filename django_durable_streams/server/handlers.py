@@ -9,9 +9,9 @@ from ..engine import Engine
 from ..engine.engine import Task
 from ..protocol import headers
 from ..protocol.errors import MethodNotAllowed
+from ..protocol.messages import EventStream, Request, Response, Work
 from . import reads, writes
 from .cors import METHODS
-from .messages import EventStream, Request, Response, Work
 
 
 class Handler(NamedTuple):

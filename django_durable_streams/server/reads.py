@@ -9,14 +9,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..engine import Engine
-from ..engine.read_lane import Look, View
+from ..engine.snapshot_reader import Look, View
 from ..protocol import caching, content, headers, offsets, paths
 from ..protocol.browsers import check_destination, disposition
 from ..protocol.caching import Caching
 from ..protocol.errors import InvalidOffset, InvalidParameter, LiveModeUnsupported
-from .live import LongPoll, SseReader
-from .messages import CLOSED, EventStream, Header, Request, Response, Work, stream_headers
-from .policy import common_headers
+from ..protocol.messages import CLOSED, EventStream, Header, Request, Response, Work, stream_headers
+from .live_responses import LongPoll, SseReader
+from .response_policy import common_headers
 
 _UP_TO_DATE: Header = (headers.STREAM_UP_TO_DATE, b"true")
 

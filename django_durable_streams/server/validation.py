@@ -9,13 +9,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
 from ..access.addresses import networks
-from ..access.allowed import Allowed
-from ..access.making import make_permissions
+from ..access.creation_policy import Allowed
+from ..access.loading import make_permissions
 from ..access.rates import RateLimits
 from ..conf import Config, Finding, config, refuse
-from ..encoding import json_encoder
 from ..engine.wakeup import make_wakeup
 from ..models import Stream
+from ..store.encoding import json_encoder
 
 
 def check_configuration() -> None:

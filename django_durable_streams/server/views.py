@@ -16,17 +16,17 @@ from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
-from ..access.callers import Caller
 from ..access.guard import current_guard
+from ..access.identities import Caller
 from ..conf import config
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, IncompleteBody, LengthRequired
-from .atomic import never_atomic
+from ..protocol.messages import ENDING_SECONDS, EventStream, Header, Request, Response
 from .bodies import ArrivingBody, admitted_length, too_slow
 from .dispatch import refuse, respond
 from .hosts import script_name
-from .messages import ENDING_SECONDS, EventStream, Header, Request, Response
-from .threads import release_thread
+from .non_atomic import never_atomic
+from .request_threads import release_thread
 
 PIECE_BYTES = 64 * 1024
 """How much of a body is read at a time."""

@@ -9,15 +9,10 @@ from functools import lru_cache
 from .. import clock
 from ..engine import Engine
 from ..protocol import arguments, content, headers, offsets, paths
-from ..protocol.errors import (
-    DurableStreamsError,
-    EmptyAppend,
-    InvalidHeader,
-    UnsupportedContentEncoding,
-)
+from ..protocol.errors import DurableStreamsError, EmptyAppend, InvalidHeader, UnsupportedContentEncoding
+from ..protocol.messages import CLOSED, Header, Request, Response, stream_headers
 from ..protocol.producers import ProducerClaim
 from ..store.operations import Append, Appended, Create, Created, Delete, Done, Fork
-from .messages import CLOSED, Header, Request, Response, stream_headers
 
 _EMPTY: Header = (headers.CONTENT_LENGTH, b"0")
 

@@ -12,13 +12,12 @@ from unittest.mock import patch
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.db import connections
 
-from ..engine import background
 from ..engine.engine import running_engines
 from ..engine.engine import stop_engines as _stop_engines
-from ..engine.lane import Lane, Parcel
-from ..engine.line import Line
-from ..store import under_test
-from ..store.known import KnownStreams
+from ..runtime import background, test_transactions
+from ..runtime.batch_worker import Lane, Parcel
+from ..runtime.connection import Line
+from ..store.write.row_cache import KnownStreams
 
 
 def stop_engines() -> None:
@@ -45,7 +44,7 @@ def inline_engines() -> Iterator[None]:
     """
     stop_engines()
     with ExitStack() as patches:
-        patches.enter_context(patch.object(under_test, "engines_join", True))
+        patches.enter_context(patch.object(test_transactions, "engines_join", True))
         for module in ("lane", "housekeeping", "checkpoints", "pulse"):
             patches.enter_context(patch(f"django_durable_streams.engine.{module}.Thread", _NoThread))
         patches.enter_context(patch.object(Lane, "_hand_over", _work_here))

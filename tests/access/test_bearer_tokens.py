@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_durable_streams.access.access_request import AccessRequest
 from django_durable_streams.access.base import Action
-from django_durable_streams.access.request import AccessRequest
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import BearerTokens
 from django_durable_streams.protocol.errors import InvalidParameter

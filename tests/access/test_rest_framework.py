@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from rest_framework.authentication import BaseAuthentication, BasicAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
-from django_durable_streams.access.making import make_permission
+from django_durable_streams.access.loading import make_permission
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, Permission
 from tests.access.conftest import arevoke, log_in_at_django

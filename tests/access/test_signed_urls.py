@@ -10,8 +10,8 @@ from django.test import override_settings
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from django_durable_streams.access.access_request import AccessRequest
 from django_durable_streams.access.base import ACTIONS, Action
-from django_durable_streams.access.request import AccessRequest
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import SignedURLs, sign, signed_url
 from django_durable_streams.protocol.errors import InvalidParameter, InvalidPath

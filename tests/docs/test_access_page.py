@@ -9,9 +9,9 @@ import pytest
 from django.test import override_settings
 
 from django_durable_streams import permissions
-from django_durable_streams.access import guard, models, signed
+from django_durable_streams.access import guard, model_permissions, signed
 from django_durable_streams.access.base import ACTIONS, Permission
-from django_durable_streams.access.making import make_permissions
+from django_durable_streams.access.loading import make_permissions
 from django_durable_streams.access.rates import parse_rate
 from django_durable_streams.checks.access import check_permission
 from django_durable_streams.checks.settings import check_settings
@@ -80,6 +80,6 @@ def test_the_names_that_are_shown_are_the_codes() -> None:
     assert f"logger `{guard.logger.name}`" in " ".join(TEXT.split())
     assert all(f"`can_{action}`" in TEXT for action in ACTIONS)
     assert parse_rate("2000/10m") == (2000, 600)
-    assert make_permissions(Config().permission)[0].__class__ is models.ModelPermissions
+    assert make_permissions(Config().permission)[0].__class__ is model_permissions.ModelPermissions
     seconds = Config().live_check_interval + Config().remember_seconds
     assert f"within {seconds:.0f} seconds by default" in " ".join(TEXT.split())

@@ -9,8 +9,8 @@ from django.db import connection, connections
 
 from django_durable_streams.engine import Engine, checkpoints, engine_for
 from django_durable_streams.engine.checkpoints import STEP_BYTES
-from django_durable_streams.engine.line import LOG_PAGES
 from django_durable_streams.protocol.offsets import Sentinel
+from django_durable_streams.runtime.connection import LOG_PAGES
 from django_durable_streams.store.operations import Append, Create
 from tests.server.waiting import until
 

@@ -10,14 +10,14 @@ from django.db import connections
 
 from django_durable_streams.engine import Engine, engine_for
 from django_durable_streams.engine.hub import Watch
-from django_durable_streams.engine.lane import call_in
 from django_durable_streams.engine.wakeup.base import News
 from django_durable_streams.models import Chunk, RecentChunk, Stream
 from django_durable_streams.protocol.errors import OffsetGone
 from django_durable_streams.protocol.segments import Segment
+from django_durable_streams.runtime.batch_worker import call_in
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.store.info import StreamInfo
 from django_durable_streams.store.operations import Append, Commit, Create
+from django_durable_streams.store.stream_info import StreamInfo
 from tests.asgi_client import AsgiClient
 from tests.event_stream import parse
 from tests.server.waiting import elsewhere, until, watched

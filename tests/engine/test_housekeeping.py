@@ -13,13 +13,13 @@ from asgiref.sync import sync_to_async
 from django.db import OperationalError
 from django.utils import timezone
 
-from django_durable_streams.engine import Engine, engine_for, growth, housekeeping
-from django_durable_streams.engine.duties import Duty, Expiry, Gathering, Merging, Purging, Removal
+from django_durable_streams.engine import Engine, compaction_tracker, engine_for, housekeeping
 from django_durable_streams.engine.housekeeping import _Schedule
+from django_durable_streams.engine.housekeeping_tasks import Duty, Expiry, Gathering, Merging, Purging, Removal
 from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.signals import stream_expired
-from django_durable_streams.store import removal
 from django_durable_streams.store.operations import Append, Create, Delete
+from django_durable_streams.store.upkeep import removal
 
 TEXT = "text/plain"
 
@@ -38,7 +38,7 @@ class Heard:
 
 @pytest.fixture
 def engine(engines: None, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    monkeypatch.setattr(growth, "MANY", 60)
+    monkeypatch.setattr(compaction_tracker, "MANY", 60)
     return engine_for()
 
 

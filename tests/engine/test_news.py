@@ -19,7 +19,7 @@ from django_durable_streams.engine.wakeup.signing import NewsSigner, SignerLoade
 from django_durable_streams.engine.wakeup.subscriber import _read
 from django_durable_streams.models import DatabaseIdentity, Stream
 from django_durable_streams.protocol.offsets import Sentinel
-from django_durable_streams.store.identity import identity
+from django_durable_streams.store.database_identity import identity
 from django_durable_streams.store.operations import Append, Commit, Create
 from tests.server.waiting import elsewhere, until
 

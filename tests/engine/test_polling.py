@@ -15,9 +15,9 @@ from django_durable_streams.engine import polling
 from django_durable_streams.engine.engine import Engine
 from django_durable_streams.engine.hub import Hub, Watch
 from django_durable_streams.engine.polling import MAX_INTERVAL, PollSchedule
-from django_durable_streams.engine.read_lane import View
+from django_durable_streams.engine.snapshot_reader import View
 from django_durable_streams.engine.wakeup.base import Subscriber
-from django_durable_streams.store.info import StreamInfo
+from django_durable_streams.store.stream_info import StreamInfo
 from tests.overriding import override_streams
 from tests.server.waiting import until
 

@@ -10,11 +10,11 @@ from django.core.asgi import get_asgi_application
 from django.db import connection, transaction
 from django.utils import timezone
 
+from django_durable_streams.api import transactions
 from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.store import calls
 from django_durable_streams.store.operations import Append, Create
 from tests.asgi_client import AsgiClient
 from tests.engine.held import Holder, holder
@@ -31,7 +31,7 @@ READS = ["", "?offset=-1", "?offset=now", "?offset=-1&live=long-poll", "?offset=
 @pytest.fixture
 def stream(engines: None) -> Stream:
     """A stream whose TTL has to start anew with the next read."""
-    calls.apply(Create("a", TEXT, ttl=TTL, data=b"data"), "default")
+    transactions.apply(Create("a", TEXT, ttl=TTL, data=b"data"), "default")
     Stream.objects.filter(path="a").unguarded().update(deadline=timezone.now() + timedelta(seconds=TTL / 2))
     return Stream.objects.get(path="a")
 

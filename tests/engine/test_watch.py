@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from django_durable_streams.engine.hub import Watch
 from django_durable_streams.protocol.segments import Segment
-from django_durable_streams.store.info import StreamInfo
+from django_durable_streams.store.stream_info import StreamInfo
 from tests.event_stream import parse
 
 

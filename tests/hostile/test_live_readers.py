@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.doors.probed import MIB, Probe, wait_until
+from tests.entry_points.probed import MIB, Probe, wait_until
 from tests.hostile.entry_points import EntryPoint
 from tests.hostile.wire import Wire, head
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.doors.probed import MIB, memory_of, wait_until
+from tests.entry_points.probed import MIB, memory_of, wait_until
 from tests.hostile.entry_points import ENTRY_POINTS, EntryPoint
 from tests.hostile.wire import Wire, chunked, head
 

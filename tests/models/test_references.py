@@ -10,9 +10,10 @@ from django.db import connection, models
 from django.db.models.deletion import ProtectedError, RestrictedError
 from django.utils import timezone
 
+from django_durable_streams.api import transactions
 from django_durable_streams.models import Stream
-from django_durable_streams.store import calls, removal
 from django_durable_streams.store.operations import Delete
+from django_durable_streams.store.upkeep import removal
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -107,7 +108,7 @@ def test_they_follow_when_the_row_goes_where_no_python_code_deletes(make: Make, 
     stream = Stream.objects.create(path="a", data=b"x", ttl=60)
     note.objects.create(stream=stream)
     if how == "by HTTP":
-        calls.apply(Delete("a"), "default")
+        transactions.apply(Delete("a"), "default")
     else:
         Stream.objects.filter(path="a").unguarded().update(deadline=timezone.now())
         removal.expire("default")

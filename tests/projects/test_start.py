@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from django_durable_streams.engine import advice
-from django_durable_streams.engine.advice import Advice
+from django_durable_streams.runtime import configuration_errors
+from django_durable_streams.runtime.configuration_errors import Advice
 from tests.projects.databases import KINDS, new_database
 from tests.projects.project import Project, sqlite
 
@@ -62,37 +62,43 @@ class Trouble(NamedTuple):
 
 
 TROUBLES = [
-    Trouble("forgotten migrations", advice.MIGRATIONS, KINDS, is_migrated=False),
-    Trouble("a missing database", advice.NO_DATABASE, ("postgresql", "mariadb"), {"NAME": "nowhere"}),
-    Trouble("a user who is unknown", advice.LOGIN, ("postgresql", "mariadb"), {"USER": "nobody"}),
-    Trouble("a wrong password", advice.LOGIN, ("mariadb",), {"PASSWORD": "wrong"}),
-    Trouble("a host that is not", advice.NO_HOST, ("postgresql", "mariadb"), {"HOST": "no.such.host.invalid"}),
-    Trouble("no rights", advice.DENIED, ("postgresql",), options={"assume_role": "pg_monitor"}),
+    Trouble("forgotten migrations", configuration_errors.MIGRATIONS, KINDS, is_migrated=False),
+    Trouble("a missing database", configuration_errors.NO_DATABASE, ("postgresql", "mariadb"), {"NAME": "nowhere"}),
+    Trouble("a user who is unknown", configuration_errors.LOGIN, ("postgresql", "mariadb"), {"USER": "nobody"}),
+    Trouble("a wrong password", configuration_errors.LOGIN, ("mariadb",), {"PASSWORD": "wrong"}),
+    Trouble(
+        "a host that is not", configuration_errors.NO_HOST, ("postgresql", "mariadb"), {"HOST": "no.such.host.invalid"}
+    ),
+    Trouble("no rights", configuration_errors.DENIED, ("postgresql",), options={"assume_role": "pg_monitor"}),
     Trouble(
         "a session that may only read",
-        advice.READ_ONLY,
+        configuration_errors.READ_ONLY,
         ("postgresql",),
         options={"options": "-c default_transaction_read_only=on"},
         reads=True,
     ),
     Trouble(
         "a session that may only read",
-        advice.READ_ONLY,
+        configuration_errors.READ_ONLY,
         ("mariadb",),
         options={"init_command": "SET SESSION TRANSACTION READ ONLY"},
         reads=True,
     ),
     Trouble(
         "a file that may only be read",
-        advice.READ_ONLY,
+        configuration_errors.READ_ONLY,
         ("sqlite",),
         options={"init_command": "PRAGMA query_only = 1"},
         reads=True,
     ),
-    Trouble("a missing folder", advice.NO_FILE, ("sqlite",), {"NAME": "/no/such/folder/db.sqlite3"}),
-    Trouble("another kind of file", advice.NO_DATABASE_FILE, ("sqlite",), {"NAME": __file__}),
+    Trouble("a missing folder", configuration_errors.NO_FILE, ("sqlite",), {"NAME": "/no/such/folder/db.sqlite3"}),
+    Trouble("another kind of file", configuration_errors.NO_DATABASE_FILE, ("sqlite",), {"NAME": __file__}),
     Trouble(
-        "a full disk", advice.DISK_FULL, ("sqlite",), options={"init_command": "PRAGMA max_page_count = 1"}, reads=True
+        "a full disk",
+        configuration_errors.DISK_FULL,
+        ("sqlite",),
+        options={"init_command": "PRAGMA max_page_count = 1"},
+        reads=True,
     ),
 ]
 
@@ -117,7 +123,7 @@ def test_what_has_to_be_set_right_is_said_once_at_the_start(trouble: Trouble, ki
     found = project.run("tests.projects.troubled")
     assert found["started"][0] == "lifespan.startup.complete"
     assert found["log"].count(trouble.advice.action) in (1, 2), found["log"]  # the health check says it too
-    if trouble.advice is not advice.DISK_FULL:  # nothing is written at the start
+    if trouble.advice is not configuration_errors.DISK_FULL:  # nothing is written at the start
         assert found["log"].index(trouble.advice.action) < found["log"].index("requests follow")
     for number, (status, body) in enumerate(found["answers"]):
         if trouble.reads and number % 2:
@@ -125,6 +131,9 @@ def test_what_has_to_be_set_right_is_said_once_at_the_start(trouble: Trouble, ki
         else:
             assert (status, trouble.advice.answer in body) == (503, True), f"{body}\n{found['log']}"
     assert found["seconds"] < 20
-    assert found["health"]["status"] == "not ready" or trouble.advice in (advice.READ_ONLY, advice.DISK_FULL)
+    assert found["health"]["status"] == "not ready" or trouble.advice in (
+        configuration_errors.READ_ONLY,
+        configuration_errors.DISK_FULL,
+    )
     if found["health"]["status"] != "ok":
         assert found["health"]["problem"] == trouble.advice.answer

@@ -20,7 +20,7 @@ from django_durable_streams.models import Stream
 from django_durable_streams.protocol import content, sse, text
 from django_durable_streams.protocol.values import decode
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.store import browsing, reading
+from django_durable_streams.store.read import browsing, log_reader
 from tests.asgi_client import AsgiClient
 from tests.event_stream import Parsed, parse
 from tests.overriding import override_streams
@@ -136,7 +136,7 @@ class Readers:
     def in_the_admin(self) -> Any:
         """The messages that the pages of the admin have, from both sides."""
         stream = Stream.objects.get(path=self.path)
-        info = reading.find_ids([stream.pk], "default")[stream.pk]
+        info = log_reader.find_ids([stream.pk], "default")[stream.pk]
         forward: list[bytes] = []
         position = 0
         while messages := browsing.after(info, position, limit=7, count=2, using="default"):

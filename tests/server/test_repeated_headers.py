@@ -118,7 +118,7 @@ async def test_what_is_a_list_is_one_for_everybody(entry: str, engines: None, tr
 async def test_cookies_may_come_in_several_lines(entry: str, engines: None, transactional_db: None) -> None:
     await Stream.objects.acreate(path="a", content_type="text/plain", data="abc")
     lines = [(b"cookie", b"a=1"), (b"cookie", b"jwt=ann"), (b"cookie", b"b=2")]
-    with override_streams(PERMISSION="tests.access.test_ambient.OwnCookie"):
+    with override_streams(PERMISSION="tests.access.test_ambient_credentials.OwnCookie"):
         assert (await EntryPoint(entry).request("GET", "a", lines)).status == 200
 
 

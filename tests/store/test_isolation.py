@@ -8,11 +8,12 @@ from threading import Thread
 import pytest
 from django.db import OperationalError, connection, transaction
 
+from django_durable_streams.api import transactions
 from django_durable_streams.models import Producer, Stream
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.protocol.producers import ProducerClaim
-from django_durable_streams.store import calls, removal
 from django_durable_streams.store.operations import Append, Appended, Create, Delete, Fork
+from django_durable_streams.store.upkeep import removal
 from tests.tokens import offset_in
 
 TEXT = "text/plain"
@@ -63,11 +64,11 @@ def elsewhere(work: Callable[[], object]) -> None:
 
 def repeat_after_somebody_else() -> Appended:
     """Have another connection append in the middle of a transaction, and do the same in it."""
-    calls.apply(Create("a", TEXT), "default")
+    transactions.apply(Create("a", TEXT), "default")
     with isolated("REPEATABLE READ"), transaction.atomic():
         assert Producer.objects.count() == 0  # from here on the transaction has its snapshot
-        elsewhere(lambda: calls.apply(FIRST, "default"))
-        result = calls.apply(FIRST, "default")
+        elsewhere(lambda: transactions.apply(FIRST, "default"))
+        result = transactions.apply(FIRST, "default")
     assert isinstance(result, Appended)
     return result
 
@@ -81,7 +82,7 @@ def test_a_repeated_append_is_seen_to_be_one_or_the_transaction_is_refused() -> 
 
 
 def end_by_delete(path: str) -> None:
-    calls.apply(Delete(path), "default")
+    transactions.apply(Delete(path), "default")
 
 
 def end_by_model(path: str) -> None:
@@ -92,17 +93,17 @@ def end_by_model(path: str) -> None:
 @pytest.mark.parametrize("end", [end_by_delete, end_by_model])
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_fork_that_is_younger_than_the_snapshot_keeps_its_source(level: str, end: Callable[[str], None]) -> None:
-    calls.apply(Create("source", TEXT, data=b"precious"), "default")
+    transactions.apply(Create("source", TEXT, data=b"precious"), "default")
     try:
         with isolated(level), transaction.atomic():
             list(Producer.objects.all())  # from here on the transaction has its snapshot
-            elsewhere(lambda: calls.apply(Create("fork", None, fork=Fork("source")), "default"))
+            elsewhere(lambda: transactions.apply(Create("fork", None, fork=Fork("source")), "default"))
             end("source")
     except OperationalError:  # the database refuses the transaction, which may be done again
         assert level != "READ COMMITTED"
     else:
         with pytest.raises(DurableStreamsError):
-            calls.find("source", "default")
+            transactions.find("source", "default")
     purge_all()
     assert [*Stream.objects.get(path="fork").read()] == ["precious"]
 
@@ -110,14 +111,14 @@ def test_a_fork_that_is_younger_than_the_snapshot_keeps_its_source(level: str, e
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_expired_source_with_a_younger_fork_is_kept(level: str) -> None:
     """The path is taken anew in a transaction that has not seen the fork."""
-    calls.apply(Create("source", TEXT, ttl=1000, data=b"precious"), "default")
+    transactions.apply(Create("source", TEXT, ttl=1000, data=b"precious"), "default")
     try:
         with isolated(level), transaction.atomic():
             list(Producer.objects.all())
-            elsewhere(lambda: calls.apply(Create("fork", None, ttl=1000, fork=Fork("source")), "default"))
+            elsewhere(lambda: transactions.apply(Create("fork", None, ttl=1000, fork=Fork("source")), "default"))
             elsewhere(lambda: Stream.objects.filter(path="source").unguarded().update(deadline=LONG_AGO))
             with pytest.raises(DurableStreamsError):
-                calls.apply(Create("source", TEXT, data=b"new"), "default")
+                transactions.apply(Create("source", TEXT, data=b"new"), "default")
     except OperationalError:
         assert level != "READ COMMITTED"
     purge_all()
@@ -126,13 +127,13 @@ def test_an_expired_source_with_a_younger_fork_is_kept(level: str) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_fork_sees_what_is_younger_than_the_snapshot(level: str) -> None:
-    calls.apply(Create("source", "application/json", data=b"1\n"), "default")
+    transactions.apply(Create("source", "application/json", data=b"1\n"), "default")
     behind_the_first = offset_in("source", 2)
     try:
         with isolated(level), transaction.atomic():
             list(Producer.objects.all())
-            elsewhere(lambda: calls.apply(Append("source", "application/json", b"2\n3\n"), "default"))
-            calls.apply(Create("fork", None, fork=Fork("source", behind_the_first, 1)), "default")
+            elsewhere(lambda: transactions.apply(Append("source", "application/json", b"2\n3\n"), "default"))
+            transactions.apply(Create("fork", None, fork=Fork("source", behind_the_first, 1)), "default")
     except OperationalError:
         assert level != "READ COMMITTED"
     else:

@@ -16,7 +16,7 @@ import msgspec
 import redis
 from django.core.exceptions import ImproperlyConfigured
 
-from ...store.after_commit import follow_up
+from ...runtime.after_commit import follow_up
 from ...store.operations import Commit
 from .base import Audience, News, Wakeup
 from .connections import from_cache, from_url

@@ -17,8 +17,8 @@ from django.conf import settings
 from django.db import Error
 from django.utils.encoding import force_bytes
 
-from ...store.identity import identity
-from ..line import Line
+from ...runtime.connection import Line
+from ...store.database_identity import identity
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from django.db.models import Model
 
 from ...clock import from_microseconds
 from ...models import Chunk, Producer, Stream
-from ..info import StreamInfo
-from ..joining import atomic, in_callers_transaction
+from ...runtime.caller_transaction import atomic, in_callers_transaction
+from ..stream_info import StreamInfo
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS
 
 Row = tuple[Any, ...]

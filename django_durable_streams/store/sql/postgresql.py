@@ -10,8 +10,8 @@ from typing import Any, Literal
 from django.db import connections
 from django.db.models import Model
 
-from ..info import StreamInfo
-from ..joining import atomic, in_callers_transaction
+from ...runtime.caller_transaction import atomic, in_callers_transaction
+from ..stream_info import StreamInfo
 from .base import TO_THE_END, Found, Insert, Row, Statements
 from .binary import Parameter, many, one
 from .columns import READ_COLUMNS, UPDATED, UPDATED_PRODUCER

@@ -15,11 +15,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
 from ...models import RecentChunk, Stream
-from ..info import StreamInfo
-from ..joining import in_callers_transaction
+from ...runtime.caller_transaction import in_callers_transaction
+from ..stream_info import StreamInfo
 from .base import ChunkContents, Insert, RecentSpan, Row, Statements, portions
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS, UPDATED
-from .locked import patiently
+from .sqlite_busy import patiently
 
 _CLOSED = StreamInfo._fields.index("closed")
 

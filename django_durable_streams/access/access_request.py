@@ -1,0 +1,150 @@
+"""A request as permission classes see it, whichever door it came through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, QueryDict
+
+from ..protocol import headers
+from . import csrf
+from .addresses import client_address
+from .ambient_credentials import Shown, comes_from_browser, copy_request, is_ambient, is_shown, strip_scope
+
+if TYPE_CHECKING:
+    from ..protocol.messages import Request
+    from .identities import Caller
+
+_READS = frozenset({"GET", "HEAD"})
+
+
+class AccessRequest:
+    """What can be asked about a request for a stream.
+
+    A request that changes something, and that another site may have made a browser send, is shown without what a
+    browser sends by itself: cookies, the session, a user whom those have logged in. So no permission class can be made
+    to act on them.
+
+    `expires` is the moment, in Unix seconds, at which what was granted ends, or None. `was_withheld`: credentials were
+    found that do not count for this reason. `may_lack`: something is not shown that may have been credentials.
+    """
+
+    def __init__(self, request: Request, caller: Caller | None = None) -> None:
+        self.expires: float | None = None
+        self.was_withheld = False
+        self.may_lack = False
+        self.caller = caller
+        self._request = request
+
+    @property
+    def method(self) -> str:
+        """The HTTP method, in capitals."""
+        return self._request.method
+
+    @cached_property
+    def query(self) -> QueryDict:
+        """The query parameters.
+
+        Raises:
+            InvalidParameter: the query is not UTF-8.
+        """
+        found = QueryDict(mutable=True)
+        if self._request.query:
+            for name, value in self._request.parsed_query().pairs:
+                found.appendlist(name, value)
+        found._mutable = False
+        return found
+
+    def parameter(self, name: str) -> str | None:
+        """Return a query parameter that may come once.
+
+        Raises:
+            InvalidParameter: it came twice, or the query is not UTF-8.
+        """
+        return self._request.parameter(name)
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """Headers by their names in lower case."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.shown_headers}
+
+    @cached_property
+    def shown_headers(self) -> list[tuple[bytes, bytes]]:
+        """Headers as they came, by their names in lower case."""
+        return [(name, value) for name, value in self._request.headers.items() if self._shows(name, value)]
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return one header by its name in lower case, as it came."""
+        value = self._request.headers.get(name)
+        return value if value is not None and self._shows(name, value) else None
+
+    @cached_property
+    def scope(self) -> Mapping[str, Any] | None:
+        """The ASGI scope, where there is one."""
+        source = self._request.source
+        if isinstance(source, HttpRequest):
+            if not isinstance(source, ASGIRequest):
+                return None
+            source = source.scope
+        if self.shown is Shown.ALL:
+            return source
+        return {**strip_scope(source, self.shown), "headers": self.shown_headers}
+
+    @cached_property
+    def http_request(self) -> HttpRequest:
+        """Django's request: as the view got it, or one without a body, made from the scope at the ASGI application."""
+        source = self._request.source
+        if self.shown is Shown.ALL and isinstance(source, HttpRequest):
+            return source
+        return self.copy(self.shown, body=True)
+
+    def copy(self, shown: Shown, *, without: Iterable[bytes] = (), body: bool = False) -> HttpRequest:
+        """Return a copy of Django's request.
+
+        Args:
+            shown: how much of what a browser sends by itself.
+            without: names of headers to leave out.
+            body: whether the headers of the body are kept. The body itself is not.
+        """
+        found = [
+            (name, value)
+            for name, value in self._request.headers.items()
+            if name not in without and is_shown(name, value, shown)
+        ]
+        return copy_request(self._request.source, found, shown=shown, body=body)
+
+    @cached_property
+    def address(self) -> str:
+        """The client's address; where TRUSTED_PROXIES have passed the request on, the one that they tell of."""
+        return client_address(self._request.source, self._request.headers.get(headers.FORWARDED_FOR))
+
+    def until(self, moment: float) -> None:
+        """Say that what is granted to this request ends at a moment, in Unix seconds. A live read ends with it."""
+        self.expires = moment if self.expires is None else min(self.expires, moment)
+
+    @cached_property
+    def forged(self) -> str | None:
+        """Why another site may have made a browser send this request; None where it cannot have, or nothing changes."""
+        if self._request.method in _READS:
+            return None
+        return csrf.refusal(self.caller, self._request)
+
+    @cached_property
+    def shown(self) -> Shown:
+        """How much is shown of what a browser sends by itself."""
+        if self.forged is None:
+            return Shown.ALL
+        return Shown.NOTHING if comes_from_browser(self._request.headers) else Shown.NO_COOKIES
+
+    def withhold(self) -> None:
+        """Say that there are credentials that do not count, as the request may be forged."""
+        self.was_withheld = True
+
+    def _shows(self, name: bytes, value: bytes) -> bool:
+        if not is_ambient(name, value) or is_shown(name, value, self.shown):
+            return True
+        self.may_lack = True
+        return False

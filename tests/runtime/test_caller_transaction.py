@@ -1,0 +1,118 @@
+"""Operations in Python take part in the caller's transaction, and readers are told when that commits, however it is
+managed: here by the caller, with autocommit off."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from django.db import connection, connections, transaction
+
+from django_durable_streams.api import transactions
+from django_durable_streams.models import Stream
+from django_durable_streams.store.operations import Commit
+
+
+@pytest.fixture
+def told(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of the streams that readers are told of."""
+    found: list[str] = []
+
+    def listen(commits: list[Commit], using: str) -> None:
+        found.extend(commit.path for commit in commits)
+
+    monkeypatch.setattr(transactions, "_listeners", [listen])
+    return found
+
+
+@contextmanager
+def managed() -> Iterator[None]:
+    """Manage transactions here, as a project does with AUTOCOMMIT off."""
+    transaction.set_autocommit(False)
+    try:
+        yield
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+
+
+def committed() -> list[str | None]:
+    """What another connection sees."""
+    other = connections.create_connection("default")
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT path FROM durable_streams_stream ORDER BY path")
+            return [path for (path,) in cursor.fetchall()]
+    finally:
+        other.close()
+
+
+def test_nobody_is_told_before_the_commit(told: list[str]) -> None:
+    with managed():
+        Stream.objects.create(path="a", content_type="text/plain")
+        assert (told, committed()) == ([], [])
+        transaction.commit()
+        assert (told, committed()) == (["a"], ["a"])
+
+
+def test_each_operation_is_told_of_once(told: list[str]) -> None:
+    with managed():
+        stream = Stream.objects.create(path="a", content_type="text/plain")
+        stream.append("one")
+        transaction.commit()
+        stream.append_many(["two", "three"])
+        transaction.commit()
+        transaction.commit()
+    assert told == ["a", "a", "a"]
+
+
+def test_nobody_is_told_of_what_is_rolled_back(told: list[str]) -> None:
+    with managed():
+        Stream.objects.create(path="a", content_type="text/plain")
+        transaction.rollback()
+        Stream.objects.create(path="b", content_type="text/plain")
+        transaction.commit()
+    assert (told, committed()) == (["b"], ["b"])
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_savepoint_takes_back_what_it_has(told: list[str], begun: bool) -> None:
+    with managed():
+        if begun:
+            Stream.objects.create(path="a", content_type="text/plain")
+        with transaction.atomic():
+            Stream.objects.create(path="b", content_type="text/plain")
+            transaction.set_rollback(True)
+        with transaction.atomic():
+            Stream.objects.create(path="c", content_type="text/plain")
+        assert told == []
+        transaction.commit()
+    assert told == committed() == (["a", "c"] if begun else ["c"])
+
+
+def test_a_refused_operation_leaves_the_transaction_as_it_was(told: list[str]) -> None:
+    with managed():
+        Stream.objects.create(path="a", content_type="text/plain", closed=True)
+        with pytest.raises(transactions.StreamExists):
+            Stream.objects.create(path="a", content_type="text/plain")
+        transaction.commit()
+    assert told == committed() == ["a"]
+
+
+def test_what_others_have_registered_is_left_to_django(told: list[str]) -> None:
+    heard: list[str] = []
+    with managed():
+        with transaction.atomic():
+            transaction.on_commit(lambda: heard.append("theirs"))
+            Stream.objects.create(path="a", content_type="text/plain")
+        transaction.commit()
+        assert (told, heard) == (["a"], [])
+    # The caller's rollback on the way out takes it back: so it is without streams.
+    assert heard == []
+
+
+def test_a_connection_that_ends_takes_everything_with_it(told: list[str]) -> None:
+    transaction.set_autocommit(False)
+    Stream.objects.create(path="a", content_type="text/plain")
+    connection.close()
+    Stream.objects.create(path="b", content_type="text/plain")
+    assert told == committed() == ["b"]
