@@ -22,7 +22,10 @@ class DurableStreamsConfig(AppConfig):
         from .store.database_identity import create_after_migrate
 
         create_after_migrate(self)
-        from . import checks, engine
+        from . import (
+            checks,  # noqa: F401  registers the system checks
+            engine,  # noqa: F401  tells readers about commits
+        )
         from .engine.startup import warn_of_threads
         from .server.validation import check_configuration
 

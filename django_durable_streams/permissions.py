@@ -1,7 +1,7 @@
-"""Permissions: who may do what with which stream. Named by the setting `PERMISSION`.
+"""Permissions: who may do what with which stream. Named by the setting `PERMISSION_CLASSES`.
 
 DURABLE_STREAMS = {
-    "PERMISSION": [
+    "PERMISSION_CLASSES": [
         "django_durable_streams.permissions.SignedURLs",
         {"CLASS": "django_durable_streams.permissions.Owner", "OWNER": "users/{user.pk}/**"},
     ],

@@ -57,10 +57,10 @@ WRONG = [
     ({"MAX_APPEND_BYTES": 2**40}, ["MAX_APPEND_BYTES must be from 1 to", "E004"]),
     ({"LONG_POLL_TIMEOUT": float("nan")}, ["LONG_POLL_TIMEOUT", "It is nan."]),
     ({"LONG_POLL_TIMEOUT": None}, ["LONG_POLL_TIMEOUT must be a number."]),
-    ({"FALLBACK_INTERVAL": 0}, ["FALLBACK_INTERVAL must be from 0.001 to 3600."]),
+    ({"POLL_INTERVAL": 0}, ["POLL_INTERVAL must be from 0.001 to 3600."]),
     ({"QUEUE_SIZE": float("inf")}, ["QUEUE_SIZE must be a whole number."]),
-    ({"WRITE_LANES": 10_000}, ["WRITE_LANES must be from 1 to 64."]),
-    ({"DIRECT": "no"}, ["DIRECT must be True or False."]),
+    ({"WRITER_THREADS": 10_000}, ["WRITER_THREADS must be from 1 to 64."]),
+    ({"UVICORN_FAST_PATH": "no"}, ["UVICORN_FAST_PATH must be True or False."]),
     ({"CACHE_SCOPE": "shared"}, ["CACHE_SCOPE must be 'private' or 'public'."]),
     ({"CORS_ORIGINS": "*"}, ["CORS_ORIGINS must be a list.", "Write ['*']."]),
     ({"WAKEUP": "redis"}, ["WAKEUP must be a dict."]),
@@ -74,7 +74,7 @@ MEANINGLESS = [
     ({"PATH_PATTERNS": ["a**"]}, "PATH_PATTERNS"),
     ({"WAKEUP": {"BACKEND": "no.such.Backend"}}, "WAKEUP"),
     ({"WAKEUP": {}}, "WAKEUP"),
-    ({"PERMISSION": "no.such.Permission"}, "no.such"),
+    ({"PERMISSION_CLASSES": "no.such.Permission"}, "no.such"),
 ]
 
 

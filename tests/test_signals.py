@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from django_durable_streams import signals
 from django_durable_streams.engine import engine_for
-from django_durable_streams.engine.signal_dispatcher import ReceiverThread
+from django_durable_streams.engine.signal_dispatcher import SignalDispatcher
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol import offsets
 from django_durable_streams.store.operations import Append, Commit, Create, Delete
@@ -200,7 +200,7 @@ class TestFromTheLanes:
         self, heard: Heard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr("django_durable_streams.engine.signal_dispatcher.MAX_QUEUED", 10)
-        thread = ReceiverThread()
+        thread = SignalDispatcher()
         monkeypatch.setattr(thread, "_thread", threading.current_thread())  # one that is busy
         for number in range(100):
             thread.tell([Commit(1, "a", TEXT, number, number + 1, False)], "default")

@@ -12,11 +12,18 @@ from django.http import HttpRequest, QueryDict
 from ..protocol import headers
 from . import csrf
 from .addresses import client_address
-from .ambient_credentials import Shown, comes_from_browser, copy_request, is_ambient, is_shown, strip_scope
+from .ambient_credentials import (
+    CredentialVisibility,
+    comes_from_browser,
+    copy_request,
+    is_ambient,
+    is_shown,
+    strip_scope,
+)
 
 if TYPE_CHECKING:
     from ..protocol.messages import Request
-    from .identities import Caller
+    from .identities import Identity
 
 _READS = frozenset({"GET", "HEAD"})
 
@@ -32,7 +39,7 @@ class AccessRequest:
     found that do not count for this reason. `may_lack`: something is not shown that may have been credentials.
     """
 
-    def __init__(self, request: Request, caller: Caller | None = None) -> None:
+    def __init__(self, request: Request, caller: Identity | None = None) -> None:
         self.expires: float | None = None
         self.was_withheld = False
         self.may_lack = False
@@ -89,7 +96,7 @@ class AccessRequest:
             if not isinstance(source, ASGIRequest):
                 return None
             source = source.scope
-        if self.shown is Shown.ALL:
+        if self.shown is CredentialVisibility.ALL:
             return source
         return {**strip_scope(source, self.shown), "headers": self.shown_headers}
 
@@ -97,11 +104,11 @@ class AccessRequest:
     def http_request(self) -> HttpRequest:
         """Django's request: as the view got it, or one without a body, made from the scope at the ASGI application."""
         source = self._request.source
-        if self.shown is Shown.ALL and isinstance(source, HttpRequest):
+        if self.shown is CredentialVisibility.ALL and isinstance(source, HttpRequest):
             return source
         return self.copy(self.shown, body=True)
 
-    def copy(self, shown: Shown, *, without: Iterable[bytes] = (), body: bool = False) -> HttpRequest:
+    def copy(self, shown: CredentialVisibility, *, without: Iterable[bytes] = (), body: bool = False) -> HttpRequest:
         """Return a copy of Django's request.
 
         Args:
@@ -133,11 +140,15 @@ class AccessRequest:
         return csrf.refusal(self.caller, self._request)
 
     @cached_property
-    def shown(self) -> Shown:
+    def shown(self) -> CredentialVisibility:
         """How much is shown of what a browser sends by itself."""
         if self.forged is None:
-            return Shown.ALL
-        return Shown.NOTHING if comes_from_browser(self._request.headers) else Shown.NO_COOKIES
+            return CredentialVisibility.ALL
+        return (
+            CredentialVisibility.NOTHING
+            if comes_from_browser(self._request.headers)
+            else CredentialVisibility.NO_COOKIES
+        )
 
     def withhold(self) -> None:
         """Say that there are credentials that do not count, as the request may be forged."""

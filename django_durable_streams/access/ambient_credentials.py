@@ -38,7 +38,7 @@ _ENVIRON_KEYS = ("REMOTE_USER", "AUTH_TYPE")
 _ENVIRON_PREFIXES = ("SSL_CLIENT", "SSL_SESSION", "TLS_CLIENT")
 
 
-class Shown(Enum):
+class CredentialVisibility(Enum):
     """How much of what a browser sends by itself is shown to those who decide."""
 
     ALL = "no other site can have made a browser send the request"
@@ -51,11 +51,11 @@ def comes_from_browser(found: Mapping[bytes, bytes]) -> bool:
     return not _BROWSER_HEADERS.isdisjoint(found)
 
 
-def is_shown(name: bytes, value: bytes, shown: Shown) -> bool:
+def is_shown(name: bytes, value: bytes, shown: CredentialVisibility) -> bool:
     """Whether a header is shown."""
-    if shown is Shown.ALL:
+    if shown is CredentialVisibility.ALL:
         return True
-    return name != headers.COOKIE and (shown is Shown.NO_COOKIES or not is_ambient(name, value))
+    return name != headers.COOKIE and (shown is CredentialVisibility.NO_COOKIES or not is_ambient(name, value))
 
 
 def is_ambient(name: bytes, value: bytes) -> bool:
@@ -69,7 +69,7 @@ def copy_request(
     source: HttpRequest | Mapping[str, Any],
     found: Iterable[tuple[bytes, bytes]],
     *,
-    shown: Shown,
+    shown: CredentialVisibility,
     body: bool = False,
 ) -> HttpRequest:
     """Return Django's request for an ASGI scope or another of Django's requests, without its body.
@@ -88,17 +88,17 @@ def copy_request(
         made = ASGIRequest({**strip_scope(scope, shown), "headers": lines}, BytesIO())
     if isinstance(source, HttpRequest):
         made.resolver_match = source.resolver_match
-        if shown is not Shown.ALL:
+        if shown is not CredentialVisibility.ALL:
             _make_anonymous(made)
         elif hasattr(source, "session"):
             made.session = source.session
     return made
 
 
-def strip_scope(scope: Mapping[str, Any], shown: Shown) -> dict[str, Any]:
+def strip_scope(scope: Mapping[str, Any], shown: CredentialVisibility) -> dict[str, Any]:
     """Return a copy of an ASGI scope with as much as is shown. Its headers are left to the caller."""
-    hidden: frozenset[str] = frozenset() if shown is Shown.ALL else _COOKIE_KEYS
-    if shown is Shown.NOTHING:
+    hidden: frozenset[str] = frozenset() if shown is CredentialVisibility.ALL else _COOKIE_KEYS
+    if shown is CredentialVisibility.NOTHING:
         hidden |= _CERTIFICATE_KEYS
     return {key: value for key, value in scope.items() if key not in hidden}
 
@@ -109,11 +109,13 @@ def _make_anonymous(request: HttpRequest) -> None:
         request.session = import_module(settings.SESSION_ENGINE).SessionStore()
 
 
-def _environ(source: WSGIRequest, shown: Shown) -> dict[str, Any]:
+def _environ(source: WSGIRequest, shown: CredentialVisibility) -> dict[str, Any]:
     def is_kept(key: str) -> bool:
         if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             return False
-        return shown is not Shown.NOTHING or not (key in _ENVIRON_KEYS or key.startswith(_ENVIRON_PREFIXES))
+        return shown is not CredentialVisibility.NOTHING or not (
+            key in _ENVIRON_KEYS or key.startswith(_ENVIRON_PREFIXES)
+        )
 
     return {key: value for key, value in source.environ.items() if is_kept(key)}
 

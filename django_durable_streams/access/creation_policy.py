@@ -8,7 +8,7 @@ from ..protocol.errors import PermissionDenied, UnsupportedContentType
 from .patterns import pattern
 
 
-class Allowed:
+class CreationPolicy:
     """Checks what is to be created over HTTP against `PATH_PATTERNS` and `CONTENT_TYPES`.
 
     Raises:

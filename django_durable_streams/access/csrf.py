@@ -13,7 +13,7 @@ from django.middleware.csrf import CSRF_SESSION_KEY, CsrfViewMiddleware
 
 if TYPE_CHECKING:
     from ..protocol.messages import Request
-    from .identities import Caller, Source
+    from .identities import Identity, Source
 
 MAX_REMEMBERED = 1024
 """Answers that a process remembers: those who append do it with the same headers again and again."""
@@ -35,7 +35,7 @@ _HEADERS = {
 }
 
 
-def refusal(caller: Caller | None, request: Request) -> str | None:
+def refusal(caller: Identity | None, request: Request) -> str | None:
     """Return why a request may have been made by another site; None where it cannot have been.
 
     The token is taken from its header only: the body is the stream's.

@@ -11,7 +11,7 @@ from ..conf import config
 from ..protocol.errors import DurableStreamsError
 from .access_request import AccessRequest
 from .base import Action
-from .identities import Caller
+from .identities import Identity
 
 if TYPE_CHECKING:
     from ..protocol.messages import Request
@@ -23,11 +23,11 @@ logger = logging.getLogger("django_durable_streams.access")
 class Grant:
     """The permission of a live read.
 
-    Readers ask `holds` now and then, and whenever they have something to hand out. Every LIVE_CHECK_INTERVAL that
+    Readers ask `holds` now and then, and whenever they have something to hand out. Every REAUTHORIZE_INTERVAL that
     starts another look at the caller and the permission; all that are due at a time go to the database together.
     """
 
-    def __init__(self, guard: Guard, request: Request, path: str, caller: Caller, view: AccessRequest) -> None:
+    def __init__(self, guard: Guard, request: Request, path: str, caller: Identity, view: AccessRequest) -> None:
         self._guard = guard
         self._request = request
         self._path = path
@@ -35,7 +35,7 @@ class Grant:
         self._view = view
         self._refusal: DurableStreamsError | None = None
         self._look: asyncio.Task[None] | None = None
-        self._next_look = time.monotonic() + config().live_check_interval
+        self._next_look = time.monotonic() + config().reauthorize_interval
         self._ends = _monotonic(view.expires)
 
     @property
@@ -48,7 +48,7 @@ class Grant:
         if self._refusal is not None or now >= self._ends:
             return False
         if now >= self._next_look and (self._look is None or self._look.done()):
-            self._next_look = now + config().live_check_interval
+            self._next_look = now + config().reauthorize_interval
             self._look = asyncio.ensure_future(self._look_again())
         return True
 
@@ -66,7 +66,7 @@ class Grant:
         request, guard = self._request, self._guard
         try:
             found = guard.callers.again(request.source, request.headers.get(b"cookie"), self._caller)
-            caller = found if isinstance(found, Caller) else await found
+            caller = found if isinstance(found, Identity) else await found
             view = AccessRequest(request)
             if await guard.may(Action.READ, caller.user, self._path, view):
                 self._ends = _monotonic(view.expires)
@@ -78,7 +78,7 @@ class Grant:
             logger.exception("Judging a live read of %s again has failed; it ends.", self._path)
             self._refusal = self._refuse(self._caller)
 
-    def _refuse(self, caller: Caller) -> DurableStreamsError:
+    def _refuse(self, caller: Identity) -> DurableStreamsError:
         return self._guard.refusal(caller, self._view, self._path, Action.READ)
 
 

@@ -34,7 +34,7 @@ NOBODY = ""
 Source = Mapping[str, Any] | HttpRequest
 
 
-class Caller:
+class Identity:
     """Who sent a request.
 
     Attributes:
@@ -59,7 +59,7 @@ class Caller:
         return bool(self.user.is_authenticated)
 
 
-class Callers:
+class IdentityLoader:
     """Finds and remembers callers.
 
     Args:
@@ -68,13 +68,13 @@ class Callers:
 
     def __init__(self, prepare: Callable[[User], None]) -> None:
         self._prepare = prepare
-        self._known: dict[str, Caller] = {}
+        self._known: dict[str, Identity] = {}
         self._held: dict[str, float] = {}
         self._forgotten = 0
         self._lock = Lock()
         self._has_sessions = sessions.are_installed()
 
-    def of_source(self, source: Source, cookies: bytes | None) -> Caller | Awaitable[Caller]:
+    def of_source(self, source: Source, cookies: bytes | None) -> Identity | Awaitable[Identity]:
         """Return the caller at the ASGI application: who Channels says it is, or else the session's user.
 
         Args:
@@ -85,30 +85,30 @@ class Callers:
         if user is not None:
             ambient = bool(user.is_authenticated) and not _has_own_credentials(scope, cookies)
             secret = _csrf_secret(scope.get("session")) if ambient else None
-            return workers.look_up(self._prepare_all, Caller(user, ambient=ambient, csrf_secret=secret))
+            return workers.look_up(self._prepare_all, Identity(user, ambient=ambient, csrf_secret=secret))
         return self.of_cookies(cookies)
 
-    def of_cookies(self, cookies: bytes | None) -> Caller | Awaitable[Caller]:
+    def of_cookies(self, cookies: bytes | None) -> Identity | Awaitable[Identity]:
         """Return the session's user."""
         return self.of_key(session_key(cookies) if cookies is not None and self._has_sessions else NOBODY)
 
-    def of_key(self, key: str) -> Caller | Awaitable[Caller]:
+    def of_key(self, key: str) -> Identity | Awaitable[Identity]:
         """Return the caller with a session's key."""
         known = self._known.get(key)
         if known is not None and time.monotonic() < known.fresh_until:
             return known
         return workers.look_up(self._load, key)
 
-    def of_request(self, request: HttpRequest) -> Caller:
+    def of_request(self, request: HttpRequest) -> Identity:
         """Return the caller at the URL door, as middleware has found it. Synchronous; may use the database."""
         user = getattr(request, "user", None)
         if user is None:
             user = sessions.anonymous()
         self._prepare(user)
         ambient = bool(user.is_authenticated)
-        return Caller(user, ambient=ambient, csrf_secret=_csrf_secret(getattr(request, "session", None)))
+        return Identity(user, ambient=ambient, csrf_secret=_csrf_secret(getattr(request, "session", None)))
 
-    def again(self, source: Source, cookies: bytes | None, caller: Caller) -> Caller | Awaitable[Caller]:
+    def again(self, source: Source, cookies: bytes | None, caller: Identity) -> Identity | Awaitable[Identity]:
         """Return the caller of a request that came some time ago, as it is now."""
         if isinstance(source, HttpRequest):
             session, given = getattr(source, "session", None), True
@@ -142,7 +142,7 @@ class Callers:
             self._held = {held: until for held, until in self._held.items() if until > now}
         self._held[key] = now + HELD_SECONDS
 
-    def _load(self, keys: Sequence[str]) -> Sequence[Caller | Exception]:
+    def _load(self, keys: Sequence[str]) -> Sequence[Identity | Exception]:
         """Look callers up by the keys of their sessions, all at once. For the thread."""
         forgotten = self._forgotten
         wanted = set(keys)
@@ -152,7 +152,7 @@ class Callers:
                 self._remember(found)
         return [found[key] for key in keys]
 
-    def _look_up(self, keys: set[str]) -> dict[str, Caller]:
+    def _look_up(self, keys: set[str]) -> dict[str, Identity]:
         held = sessions.load_sessions(keys - {NOBODY}) if keys != {NOBODY} else {}
         users = sessions.users_of(held)
         found = {}
@@ -161,15 +161,15 @@ class Callers:
             user = users.get(key)
             if user is None:
                 nobody = nobody or self._prepared(sessions.anonymous())
-                found[key] = Caller(nobody, key=key)
+                found[key] = Identity(nobody, key=key)
             else:
                 secret = held[key].get(CSRF_SESSION_KEY)
-                found[key] = Caller(self._prepared(user), key=key, ambient=True, csrf_secret=secret)
+                found[key] = Identity(self._prepared(user), key=key, ambient=True, csrf_secret=secret)
         return found
 
-    def _remember(self, found: dict[str, Caller]) -> None:
+    def _remember(self, found: dict[str, Identity]) -> None:
         now = time.monotonic()
-        until = now + config().remember_seconds
+        until = now + config().auth_cache_seconds
         for key, caller in found.items():
             if self._held.get(key, 0.0) <= now:
                 caller.fresh_until = until
@@ -178,12 +178,12 @@ class Callers:
         while len(self._known) > MAX_REMEMBERED:
             self._known.pop(next(iter(self._known)))
 
-    def _load_users(self, callers: Sequence[Caller]) -> Sequence[Caller | Exception]:
+    def _load_users(self, callers: Sequence[Identity]) -> Sequence[Identity | Exception]:
         """Look users up who did not come from a session. For the thread."""
         found = {caller.user.pk: sessions.load_user(caller.user.pk) for caller in callers}
-        return [Caller(self._prepared(found[caller.user.pk] or sessions.anonymous())) for caller in callers]
+        return [Identity(self._prepared(found[caller.user.pk] or sessions.anonymous())) for caller in callers]
 
-    def _prepare_all(self, callers: Sequence[Caller]) -> Sequence[Caller | Exception]:
+    def _prepare_all(self, callers: Sequence[Identity]) -> Sequence[Identity | Exception]:
         for caller in callers:
             self._prepare(caller.user)
         return callers

@@ -20,7 +20,9 @@ def make_permissions(given: Any) -> list[Permission]:
     """
     if isinstance(given, list | tuple):
         if not given:
-            raise ImproperlyConfigured("PERMISSION is an empty list; leave it out for Django's model permissions.")
+            raise ImproperlyConfigured(
+                "PERMISSION_CLASSES is an empty list; leave it out for Django's model permissions."
+            )
         return [make_permission(each) for each in given]
     return [make_permission(given)]
 

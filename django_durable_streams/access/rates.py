@@ -16,7 +16,7 @@ from ..protocol.errors import TooManyRequests
 from . import workers
 from .access_request import AccessRequest
 from .base import ACTIONS, Action
-from .identities import Caller
+from .identities import Identity
 
 logger = logging.getLogger("django_durable_streams.access")
 
@@ -71,7 +71,7 @@ class RateLimits:
         self._alias = alias
         self._exhausted: dict[str, int] = {}
 
-    async def count(self, action: Action, caller: Caller, request: AccessRequest) -> None:
+    async def count(self, action: Action, caller: Identity, request: AccessRequest) -> None:
         """Count a request.
 
         Raises:
@@ -121,7 +121,7 @@ class RateLimits:
         return found
 
 
-def _name(caller: Caller, request: AccessRequest) -> str:
+def _name(caller: Identity, request: AccessRequest) -> str:
     if caller.is_known:
         return f"user:{caller.user.pk}"
     return f"address:{_network(request.address)}"

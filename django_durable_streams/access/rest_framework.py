@@ -11,7 +11,7 @@ from django.utils.module_loading import import_string
 
 from ..protocol import headers
 from .access_request import AccessRequest
-from .ambient_credentials import Shown
+from .ambient_credentials import CredentialVisibility
 from .base import Action, Permission, User
 from .loading import is_asynchronous, make_permission
 from .sessions import anonymous
@@ -89,16 +89,18 @@ class RestFramework(Permission):
         if request.forged is None:
             return found
         if authenticator is None:
-            if self._finds_somebody(user, request, Shown.ALL):
+            if self._finds_somebody(user, request, CredentialVisibility.ALL):
                 request.withhold()
-        elif request.shown is Shown.NOTHING and self._finds_somebody(
-            user, request, Shown.NOTHING, type(authenticator), without=self._own_headers
+        elif request.shown is CredentialVisibility.NOTHING and self._finds_somebody(
+            user, request, CredentialVisibility.NOTHING, type(authenticator), without=self._own_headers
         ):
             request.withhold()
             return anonymous()
         return found
 
-    def _finds_somebody(self, user: User, request: AccessRequest, shown: Shown, *classes: Any, **options: Any) -> bool:
+    def _finds_somebody(
+        self, user: User, request: AccessRequest, shown: CredentialVisibility, *classes: Any, **options: Any
+    ) -> bool:
         from rest_framework.exceptions import APIException
 
         try:
@@ -107,7 +109,12 @@ class RestFramework(Permission):
             return False
 
     def _authenticate(
-        self, user: User, request: AccessRequest, shown: Shown, *classes: Any, without: Iterable[bytes] = ()
+        self,
+        user: User,
+        request: AccessRequest,
+        shown: CredentialVisibility,
+        *classes: Any,
+        without: Iterable[bytes] = (),
     ) -> tuple[User, Any]:
         """Return who is found, and by which authenticator, None if by none.
 

@@ -57,13 +57,13 @@ def users_of(sessions: Mapping[str, Session]) -> dict[str, User]:
 def anonymous() -> User:
     """Return a user who is nobody."""
     if not apps.is_installed("django.contrib.auth"):
-        return Nobody()
+        return AnonymousCaller()
     from django.contrib.auth.models import AnonymousUser
 
     return AnonymousUser()
 
 
-class Nobody:
+class AnonymousCaller:
     """Stands for everybody in projects without users."""
 
     pk = None

@@ -12,44 +12,44 @@ from typing import Any, TypeVar, cast
 from django.db import Error, connections
 
 from ..conf import config
-from ..engine.engine import at_stop, engine_for
+from ..engine.engine import call_at_stop, engine_for
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.backlog import Backlog
-from ..runtime.batch_worker import Lane
-from ..runtime.connection import Line
-from ..runtime.monitor import Pulse
+from ..runtime.batch_worker import BatchWorker
+from ..runtime.connection import DedicatedConnection
+from ..runtime.monitor import DatabaseMonitor
 
 logger = logging.getLogger("django_durable_streams.access")
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-Together = Callable[[Sequence[Any]], Sequence[object]]
+BatchFunction = Callable[[Sequence[Any]], Sequence[object]]
 """Does the same thing for several at once: returns a value or an exception for each."""
 
-JUDGES = 4
+PERMISSION_THREADS = 4
 """Threads for the synchronous methods of permissions."""
 
 BATCH_SIZE = 500
 
-_lanes: dict[str, _Lane] = {}
+_workers: dict[str, _AccessWorker] = {}
 _turn = itertools.count()
 _lock = Lock()
 
 
 def look_up(work: Callable[[Sequence[T]], Sequence[R | Exception]], item: T) -> Awaitable[R]:
     """Have something looked up in the thread for callers, together with all else that waits for the same."""
-    return cast("Awaitable[R]", _lane("lookup").submit((work, item)))
+    return cast("Awaitable[R]", _worker("lookup").submit((work, item)))
 
 
 def count(work: Callable[[Sequence[T]], Sequence[R | Exception]], item: T) -> Awaitable[R]:
     """The same in the thread that talks to the cache."""
-    return cast("Awaitable[R]", _lane("limits", asks_database=False).submit((work, item)))
+    return cast("Awaitable[R]", _worker("limits", asks_database=False).submit((work, item)))
 
 
 def call(function: Callable[[], T]) -> Awaitable[T]:
     """Call a function in one of the threads for permissions."""
-    return cast("Awaitable[T]", _lane(f"judge-{next(_turn) % JUDGES}").submit((_call_all, function)))
+    return cast("Awaitable[T]", _worker(f"judge-{next(_turn) % PERMISSION_THREADS}").submit((_call_all, function)))
 
 
 def _call_all(functions: Sequence[Callable[[], object]]) -> Sequence[object]:
@@ -62,34 +62,34 @@ def _call_all(functions: Sequence[Callable[[], object]]) -> Sequence[object]:
     return found
 
 
-class _Lane(Lane[tuple[Together, Any]]):
+class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
     """A lane that does what waits grouped by what is to be done.
 
     Args:
         pulse: whether the database answers. None: what is done here does not ask it.
     """
 
-    def __init__(self, name: str, using: str, pulse: Pulse | None) -> None:
-        self._pulse = pulse
-        line = pulse.line() if pulse is not None else Line(using)
+    def __init__(self, name: str, using: str, monitor: DatabaseMonitor | None) -> None:
+        self._monitor = monitor
+        connection = monitor.new_connection() if monitor is not None else DedicatedConnection(using)
         backlog = Backlog(config().queue_size, config().queue_bytes)
-        super().__init__(f"durable-streams-access-{name}", line, self._do_or_refuse, backlog, BATCH_SIZE)
+        super().__init__(f"durable-streams-access-{name}", connection, self._do_or_refuse, backlog, BATCH_SIZE)
 
-    def _do_or_refuse(self, tasks: Sequence[tuple[Together, Any]]) -> Sequence[object]:
-        if self._pulse is None:
+    def _do_or_refuse(self, tasks: Sequence[tuple[BatchFunction, Any]]) -> Sequence[object]:
+        if self._monitor is None:
             return self._do_all(tasks)
-        if self._pulse.answers:
-            with self._line:
+        if self._monitor.answers:
+            with self._connection:
                 try:
-                    self._line.open()
+                    self._connection.open()
                 except Error as error:
-                    self._pulse.suspect(error)
+                    self._monitor.suspect(error)
                 else:
                     return self._do_all(tasks)
-        return [self._pulse.refusal()] * len(tasks)
+        return [self._monitor.refusal()] * len(tasks)
 
-    def _do_all(self, tasks: Sequence[tuple[Together, Any]]) -> Sequence[object]:
-        groups: dict[Together, list[int]] = {}
+    def _do_all(self, tasks: Sequence[tuple[BatchFunction, Any]]) -> Sequence[object]:
+        groups: dict[BatchFunction, list[int]] = {}
         for index, (work, _) in enumerate(tasks):
             groups.setdefault(work, []).append(index)
         found: list[object] = [None] * len(tasks)
@@ -98,19 +98,19 @@ class _Lane(Lane[tuple[Together, Any]]):
             for index, value in zip(indices, values, strict=True):
                 found[index] = value
         if any(connection.errors_occurred for connection in connections.all(initialized_only=True)):
-            self._line.close()
+            self._connection.close()
         return found
 
-    def _do_once_or_twice(self, work: Together, items: Sequence[Any]) -> Sequence[object]:
+    def _do_once_or_twice(self, work: BatchFunction, items: Sequence[Any]) -> Sequence[object]:
         try:
             try:
                 return work(items)
             except Error:  # it may only have been the connection
-                self._line.close()
-                self._line.open()
+                self._connection.close()
+                self._connection.open()
                 return work(items)
         except Error as error:
-            refusal = self._pulse.adviser.refusal(error) if self._pulse is not None else None
+            refusal = self._monitor.problem_reporter.refusal(error) if self._monitor is not None else None
             if refusal is not None:
                 return [refusal] * len(items)
             logger.error("It cannot be found out who is asking: %s", error)
@@ -119,28 +119,28 @@ class _Lane(Lane[tuple[Together, Any]]):
             return [error] * len(items)
 
 
-def _lane(name: str, *, asks_database: bool = True) -> _Lane:
-    lane = _lanes.get(name)
-    if lane is None:
+def _worker(name: str, *, asks_database: bool = True) -> _AccessWorker:
+    worker = _workers.get(name)
+    if worker is None:
         engine = engine_for()
         with _lock:
-            lane = _lanes.get(name)
-            if lane is None:
-                lane = _lanes[name] = _Lane(name, engine.using, engine.pulse if asks_database else None)
-    return lane
+            worker = _workers.get(name)
+            if worker is None:
+                worker = _workers[name] = _AccessWorker(name, engine.using, engine.monitor if asks_database else None)
+    return worker
 
 
-@at_stop
+@call_at_stop
 def _stop() -> None:
-    lanes = list(_lanes.values())
-    _lanes.clear()
-    for lane in lanes:
-        lane.stop()
+    workers = list(_workers.values())
+    _workers.clear()
+    for worker in workers:
+        worker.stop()
 
 
 def _forget() -> None:
     global _lock
-    _lanes.clear()
+    _workers.clear()
     _lock = Lock()
 
 

@@ -21,7 +21,7 @@ MAX_SHOWN = 100
 """Streams that a confirmation names one by one."""
 
 
-class Deletion(StreamPages):
+class DeleteViews(StreamPages):
     """What differs from deleting rows: data belongs to forks too, and readers are told."""
 
     def get_deleted_objects(

@@ -58,7 +58,7 @@ class MessagePage:
         return self.end >= self.tail
 
 
-class Looking(StreamPages):
+class DetailViews(StreamPages):
     """Pages that change nothing."""
 
     def change_view(

@@ -17,12 +17,12 @@ from ..models import Stream
 from ..protocol.errors import DurableStreamsError
 from ..store.operations import Append, Appended
 from .base import of_stream
-from .detail_views import Looking
+from .detail_views import DetailViews
 from .forms import AppendForm, CreateForm, ForkForm, StreamForm
 from .states import State
 
 
-class Writing(Looking):
+class EditViews(DetailViews):
     """Pages that change streams."""
 
     def add_view(

@@ -23,7 +23,7 @@ from ..server.live_responses import LongPoll
 from ..server.non_atomic import never_atomic
 from ..server.request_threads import release_thread
 from ..store.stream_info import StreamInfo
-from .detail_views import PAGE_BYTES, Looking, message_page, position
+from .detail_views import PAGE_BYTES, DetailViews, message_page, position
 from .states import State
 
 
@@ -37,7 +37,7 @@ class NothingNew(HttpResponse):
         self.info = info
 
 
-class Tail(Looking):
+class LiveTailView(DetailViews):
     """Answers the script of a stream's page."""
 
     @property

@@ -22,10 +22,10 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import clock
 from ..models import Stream
 from . import changelist
-from .delete_views import Deletion
-from .edit_views import Writing
+from .delete_views import DeleteViews
+from .edit_views import EditViews
 from .filters import ExpiryFilter, ForkFilter, KindFilter, StateFilter
-from .live_tail_view import Tail
+from .live_tail_view import LiveTailView
 from .states import State
 
 MAX_ACTED_ON = 500
@@ -33,7 +33,7 @@ MAX_ACTED_ON = 500
 
 
 @admin.register(Stream)
-class StreamAdmin(Writing, Tail, Deletion):
+class StreamAdmin(EditViews, LiveTailView, DeleteViews):
     """Streams in the admin. Subclass it, or register it with a site of your own."""
 
     list_display = ("path", "state", "size", "chunks", "kind", "last_append", "expiry", "forked_from")

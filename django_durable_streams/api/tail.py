@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..conf import config
 from ..engine import Engine, engine_for
 from ..engine.hub import Hub, Watch
-from ..engine.snapshot_reader import View
+from ..engine.snapshot_reader import Snapshot
 from ..protocol import content, offsets, text
 from ..protocol.errors import StreamNotFound
 from ..protocol.values import Data, MessageReader
@@ -71,11 +71,11 @@ def follow_in_thread(path: str, stream_id: int, offset: str, using: str, timeout
     What waits is in the background loop, which no server knows, nor any signal: what ends it is found out here.
     """
     info, start = lineage.locate(transactions.find(path, using, stream_id), offsets.decode(offset), using)
-    view = View(info, start, None, info.tail, info.closed)
+    view = Snapshot(info, start, None, info.tail, info.closed)
     messages: MessageReader | None = None
     for found in transactions.pages(path, stream_id, info.offset(start), using, config().page_bytes):
         messages = found.reader
-        view = View(found.info, found.end, None, found.info.tail, found.info.closed)
+        view = Snapshot(found.info, found.end, None, found.info.tail, found.info.closed)
         if found.messages or view.at_end:
             yield _page(view, found.messages, messages)
     if messages is None and view.at_end:
@@ -83,14 +83,14 @@ def follow_in_thread(path: str, stream_id: int, offset: str, using: str, timeout
     if view.at_end or (timeout is not None and timeout <= 0):
         return
     # Whatever has come meanwhile is found by the first look of the one who waits.
-    seen = View(view.info, view.end, None, view.end, False)
+    seen = Snapshot(view.info, view.end, None, view.end, False)
     with signals_held():
         yield from background.iterate(_pages(engine_for(using), seen, timeout, servers_around(), messages))
 
 
 async def _pages(
     engine: Engine,
-    view: View,
+    view: Snapshot,
     timeout: float | None,
     servers: Sequence[RunningServer] = (),
     messages: MessageReader | None = None,
@@ -120,7 +120,7 @@ async def _pages(
         reader.leave()
 
 
-async def _held_before(engine: Engine, view: View) -> bytes:
+async def _held_before(engine: Engine, view: Snapshot) -> bytes:
     """Return the bytes before a view that begin the character with whose rest it begins, if it does."""
     info, segment = view.info, view.segment
     if segment is None or not (content.holds_text(info.content_type) and text.is_cut(segment.data)):
@@ -130,14 +130,14 @@ async def _held_before(engine: Engine, view: View) -> bytes:
     return b"" if before is None else before.held_before(view.position)
 
 
-def _messages(view: View, reader: MessageReader | None) -> list[Data]:
+def _messages(view: Snapshot, reader: MessageReader | None) -> list[Data]:
     if reader is None:
         return []
     found = list(reader.messages(view.segment, final=view.at_end)) if view.segment is not None else []
     return [*found, *reader.rest()] if view.at_end else found
 
 
-def _page(view: View, messages: list[Data], reader: MessageReader | None) -> Page:
+def _page(view: Snapshot, messages: list[Data], reader: MessageReader | None) -> Page:
     held = len(reader.held) if reader is not None else 0
     return Page(messages, view.info.token(view.end - held), view.up_to_date, view.at_end)
 
@@ -164,7 +164,7 @@ class _Reader:
         self._stopped = True
         self._woken.set()
 
-    async def wait(self, view: View, timeout: float | None) -> Watch | None:
+    async def wait(self, view: Snapshot, timeout: float | None) -> Watch | None:
         """Wait for news past a view and return the watch that has them; None if the time is over.
 
         Where that is removed, the reader has left it: the stream is gone, or has to be looked at once more.

@@ -25,7 +25,7 @@ from ..protocol.segments import Segment
 from ..protocol.values import Data, MessageReader
 from ..runtime import caller_transaction, test_transactions
 from ..runtime.after_commit import follow_up
-from ..runtime.write_lock import turn
+from ..runtime.write_lock import write_lock
 from ..store import lifetime
 from ..store.operations import Append, Appended, Commit, Create, Created, Delete, Operation, Result, Touch
 from ..store.read import lineage, log_reader
@@ -59,7 +59,7 @@ def apply(operation: Operation, using: str) -> Result:
 
 def _apply(operation: Operation, using: str) -> tuple[Result, list[Commit]]:
     """The same; returns what has changed, too."""
-    with _turn(using):
+    with _write_lock(using):
         outcomes, commits = _write([operation], using)
     _tell_on_commit(commits, using)
     return _result(outcomes[0]), commits
@@ -109,7 +109,7 @@ def delete(streams: Sequence[StreamMethods], using: str, *, all_there: bool = Fa
     youngest_first = sorted(streams, key=lambda stream: -int(stream.pk))
     operations = [Delete(stream.path, stream.pk) for stream in youngest_first]
     # Several steps only where there are others' rows: a transaction that begins by reading may not get to write.
-    with _turn(using), caller_transaction.atomic(using) if related_rows.are_there() else nullcontext():
+    with _write_lock(using), caller_transaction.atomic(using) if related_rows.are_there() else nullcontext():
         others = related_rows.follow(streams, using)
         outcomes, commits = _write(operations, using)
         done = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
@@ -140,10 +140,10 @@ def _result(outcome: Outcome) -> Result:
     return outcome
 
 
-def _turn(using: str) -> AbstractContextManager[object]:
+def _write_lock(using: str) -> AbstractContextManager[object]:
     """Return what to hold around an operation. Inside a transaction, the caller's turn has begun with that."""
     test_transactions.check_thread(using)
-    return nullcontext() if caller_transaction.in_callers_transaction(connections[using]) else turn(using).taken()
+    return nullcontext() if caller_transaction.in_callers_transaction(connections[using]) else write_lock(using).hold()
 
 
 def _tell_on_commit(commits: list[Commit], using: str) -> None:
@@ -213,7 +213,7 @@ def renew(info: StreamInfo, using: str) -> None:
 
 
 def _renew(touch: Touch, using: str) -> None:
-    with turn(using).taken_at_once() as is_ours:
+    with write_lock(using).try_hold() as is_ours:
         if is_ours:
             try:
                 group_commit.apply([touch], using, wait=False, lock_ms=0)

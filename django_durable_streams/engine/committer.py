@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..runtime.backlog import Backlog
-from ..runtime.batch_worker import Lane, Parcel, by_parcel
-from ..runtime.monitor import Pulse
-from ..runtime.write_lock import Turn
+from ..runtime.batch_worker import BatchWorker, PendingBatch, split_by_batch
+from ..runtime.monitor import DatabaseMonitor
+from ..runtime.write_lock import WriteLock
 from ..store.operations import Append, Commit, Create, Operation
 from ..store.write.batch import LOCKED
 from .applier import Applier
@@ -25,7 +25,7 @@ LOCK_SECONDS = 1
 """The same where the database counts in seconds."""
 
 
-class WriteLane(Lane[Operation]):
+class Committer(BatchWorker[Operation]):
     """A lane that applies operations in one transaction and tells of the commit.
 
     A stream's operations are applied in the order in which they come, wherever they wait: in this lane's queue or,
@@ -41,28 +41,28 @@ class WriteLane(Lane[Operation]):
         is_heard: returns whether somebody wants to know of streams that are made with nothing in them.
     """
 
-    holds_answers = True
+    delays_results = True
 
     def __init__(
         self,
         name: str,
-        pulse: Pulse,
+        monitor: DatabaseMonitor,
         backlog: Backlog,
         committed: Callable[[list[Commit]], None],
-        turn: Turn,
+        write_lock: WriteLock,
         is_busy: Callable[[], bool],
         is_heard: Callable[[], bool],
     ) -> None:
-        line = pulse.line(LOCK_SECONDS)
+        connection = monitor.new_connection(LOCK_SECONDS)
         self._lock_waits = LockWaitQueue(
             f"{name}-lock-wait",
-            lambda: Applier(pulse.line(LOCK_SECONDS), pulse, turn, committed, LANE_LOCK_MS),
+            lambda: Applier(monitor.new_connection(LOCK_SECONDS), monitor, write_lock, committed, LANE_LOCK_MS),
             backlog,
         )
         self._applier = Applier(
-            line,
-            pulse,
-            turn,
+            connection,
+            monitor,
+            write_lock,
             committed,
             LANE_LOCK_MS,
             self._lock_waits.held,
@@ -71,7 +71,7 @@ class WriteLane(Lane[Operation]):
             self.announce,
             is_heard,
         )
-        super().__init__(name, line, self._applier.apply, backlog, BATCH_SIZE)
+        super().__init__(name, connection, self._applier.apply, backlog, BATCH_SIZE)
 
     def write(self, work: Callable[[], object]) -> object:
         """Have something else written over the lane's connection, and wait for it."""
@@ -86,23 +86,23 @@ class WriteLane(Lane[Operation]):
         return len(task.data) if type(task) is Append or type(task) is Create else 0
 
     def _to_answer(
-        self, parcels: list[Parcel[Operation]], values: Sequence[object]
-    ) -> tuple[list[Parcel[Operation]], Sequence[object]]:
+        self, batches: list[PendingBatch[Operation]], values: Sequence[object]
+    ) -> tuple[list[PendingBatch[Operation]], Sequence[object]]:
         if not any(value is LOCKED for value in values):
-            return super()._to_answer(parcels, values)
+            return super()._to_answer(batches, values)
         now = time.monotonic()
         waiting: list[PendingOperation] = []
-        done: list[Parcel[Operation]] = []
+        done: list[PendingBatch[Operation]] = []
         outcomes: list[object] = []
-        for parcel, some in by_parcel(parcels, values):
-            rest: Parcel[Operation] = Parcel(parcel.loop, parcel.thread)
-            for operation, receiver, value in zip(parcel.tasks, parcel.receivers, some, strict=True):
+        for batch, some in split_by_batch(batches, values):
+            rest: PendingBatch[Operation] = PendingBatch(batch.loop, batch.thread)
+            for operation, callback, value in zip(batch.tasks, batch.callbacks, some, strict=True):
                 size = self._size_of(operation)
                 if value is LOCKED:
-                    waiting.append(PendingOperation(operation, parcel.loop, receiver, now, size))
+                    waiting.append(PendingOperation(operation, batch.loop, callback, now, size))
                 else:
                     rest.tasks.append(operation)
-                    rest.receivers.append(receiver)
+                    rest.callbacks.append(callback)
                     rest.size += size
                     outcomes.append(value)
             done.append(rest)

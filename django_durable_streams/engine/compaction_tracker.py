@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from threading import Lock
 
-from ..models import RecentChunk
+from ..models import StagedChunk
 from ..store.operations import Commit
 
 MANY = 256
@@ -25,7 +25,7 @@ BUSY = 2000
 """Chunks that a process appends in a second from which on it leaves them to be gathered (`store.recent`)."""
 
 
-class _Growth:
+class _StreamGrowth:
     """A stream's chunks since they were merged last."""
 
     __slots__ = ("chunks", "last")
@@ -35,17 +35,17 @@ class _Growth:
         self.last = 0.0
 
 
-class GrowthLog:
+class CompactionTracker:
     """Counts the commits of this process. Safe to use from any thread.
 
     Args:
         gathers: whether a busy process leaves its chunks to be gathered.
     """
 
-    def __init__(self, *, gathers: bool) -> None:
-        self._gathers = gathers
+    def __init__(self, *, flushes: bool) -> None:
+        self._gathers = flushes
         self._lock = Lock()
-        self._streams: dict[int, _Growth] = {}
+        self._streams: dict[int, _StreamGrowth] = {}
         self._crowded: set[int] = set()
         self._busy = False
         self._second = 0.0
@@ -68,7 +68,7 @@ class GrowthLog:
                     self._streams.pop(commit.stream_id, None)
                 elif commit.ends:
                     self._chunks += 1
-                    if self._busy and commit.tail - commit.start <= RecentChunk.MAX_BYTES:
+                    if self._busy and commit.tail - commit.start <= StagedChunk.MAX_BYTES:
                         growth = self._streams.get(commit.stream_id)
                     else:
                         growth = self._add(commit.stream_id, now)
@@ -78,7 +78,7 @@ class GrowthLog:
             self._busy |= self._gathers and self._chunks >= BUSY
         return due
 
-    def gathered(self, stream_ids: Iterable[int]) -> None:
+    def flushed(self, stream_ids: Iterable[int]) -> None:
         """Take note of streams of which some recent chunks are one chunk now."""
         now = time.monotonic()
         with self._lock:
@@ -91,7 +91,7 @@ class GrowthLog:
         with self._lock:
             self._crowded |= stream_ids
 
-    def take_crowded(self) -> set[int]:
+    def take_due(self) -> set[int]:
         """Return the streams whose chunks are to be merged now: those with many, and quiet ones with several."""
         quiet_since = time.monotonic() - QUIET_SECONDS
         with self._lock:
@@ -102,12 +102,12 @@ class GrowthLog:
                 self._streams.pop(stream_id, None)
             return crowded
 
-    def _add(self, stream_id: int, now: float) -> _Growth:
+    def _add(self, stream_id: int, now: float) -> _StreamGrowth:
         growth = self._streams.get(stream_id)
         if growth is None:
             if len(self._streams) >= MAX_COUNTED:
                 del self._streams[next(iter(self._streams))]
-            growth = self._streams[stream_id] = _Growth()
+            growth = self._streams[stream_id] = _StreamGrowth()
         growth.chunks += 1
         growth.last = now
         return growth

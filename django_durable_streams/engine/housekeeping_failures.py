@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from django.db import Error, InterfaceError, OperationalError
 from django.db.models import ProtectedError, RestrictedError
 
-from ..runtime.database_errors import Trouble, diagnose
+from ..runtime.database_errors import FailureKind, diagnose
 from ..store.chunk_rows import CorruptChunk
 
 logger = logging.getLogger(__name__)
@@ -35,18 +35,18 @@ _SIGNALED = 1644
 
 def passes(error: Exception) -> bool:
     """Whether an error says nothing about the rows at hand: the database is away, or busy, or has no room."""
-    if isinstance(error, Error) and diagnose(error) is Trouble.BUSY:
+    if isinstance(error, Error) and diagnose(error) is FailureKind.BUSY:
         return True
     return isinstance(error, OperationalError | InterfaceError) and error.args[:1] != (_SIGNALED,)
 
 
 @dataclass
-class _Setback:
+class _Failure:
     until: float
     delay: float
 
 
-class Setbacks:
+class HousekeepingFailures:
     """Items that one kind of work has failed for.
 
     Args:
@@ -55,7 +55,7 @@ class Setbacks:
 
     def __init__(self, work: str) -> None:
         self._work = work
-        self._items: dict[int, _Setback] = {}
+        self._items: dict[int, _Failure] = {}
         self._logged: list[float] = []
 
     def add(self, item: int, name: str, error: Exception) -> None:
@@ -67,7 +67,7 @@ class Setbacks:
         now = time.monotonic()
         known = self._items.pop(item, None)
         delay = FIRST_DELAY if known is None else min(2 * known.delay, MAX_DELAY)
-        self._items[item] = _Setback(now + delay, delay)
+        self._items[item] = _Failure(now + delay, delay)
         if len(self._items) > MAX_REMEMBERED:
             del self._items[next(iter(self._items))]
         if known is None:

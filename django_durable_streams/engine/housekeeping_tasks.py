@@ -13,15 +13,15 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from ..models import Stream
-from ..runtime.connection import Line
-from ..runtime.write_lock import Turn
+from ..runtime.connection import DedicatedConnection
+from ..runtime.write_lock import WriteLock
 from ..store.operations import Commit
 from ..store.upkeep import compaction, removal
 from ..store.upkeep.compaction import Span
 from ..store.write import staged_chunks
-from ..store.write.staged_chunks import Portion
-from .compaction_tracker import GrowthLog
-from .housekeeping_failures import Setbacks, passes
+from ..store.write.staged_chunks import FlushPortion
+from .compaction_tracker import CompactionTracker
+from .housekeeping_failures import HousekeepingFailures, passes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,7 +48,7 @@ READ_REST = 1.0
 """The same where rows were only looked at."""
 
 
-class Place:
+class HousekeepingContext:
     """Where duties work: a thread's connection.
 
     Args:
@@ -57,21 +57,26 @@ class Place:
         write: has a piece of work done where it disturbs least, and waits for it; None: by this thread.
     """
 
-    def __init__(self, line: Line, turn: Turn, write: Callable[[Callable[[], object]], object] | None) -> None:
-        self.line = line
-        self.using = line.using
-        self.is_one = turn.is_one
-        self._turn = turn
+    def __init__(
+        self,
+        connection: DedicatedConnection,
+        write_lock: WriteLock,
+        write: Callable[[Callable[[], object]], object] | None,
+    ) -> None:
+        self.connection = connection
+        self.using = connection.using
+        self.is_one = write_lock.is_one
+        self._write_lock = write_lock
         self.write = write or self.do
 
     def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do something that writes."""
-        with self._turn.taken(), self.line:
+        with self._write_lock.hold(), self.connection:
             return work(*args, **kwargs)
 
     def read(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do something that only reads."""
-        with self.line:
+        with self.connection:
             return work(*args, **kwargs)
 
     def name(self, stream_id: int) -> str:
@@ -80,13 +85,13 @@ class Place:
         return path[0] if path is not None and path[0] is not None else f"a removed stream (id {stream_id})"
 
 
-class Duty(ABC):
+class HousekeepingTask(ABC):
     """One kind of work."""
 
     name: str
     """For messages."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: HousekeepingContext) -> None:
         self.place = place
         self.using = place.using
 
@@ -102,12 +107,12 @@ class Duty(ABC):
         """
 
 
-class Sweep(Duty):
+class SweepTask(HousekeepingTask):
     """A duty that goes through the streams of a state, in order, some at a time, again and again."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: HousekeepingContext) -> None:
         super().__init__(place)
-        self._setbacks = Setbacks(self.name)
+        self._setbacks = HousekeepingFailures(self.name)
         self._groups: list[Sequence[int]] = []
         self._after: Any = None
         self._has_done = False
@@ -170,7 +175,7 @@ class Sweep(Duty):
             self._size = min(2 * self._size, MAX_STREAMS)
 
 
-class Expiry(Sweep):
+class ExpiryTask(SweepTask):
     """Streams whose deadline has passed give back their paths, and their readers are told.
 
     Args:
@@ -179,7 +184,7 @@ class Expiry(Sweep):
 
     name = "end the expired stream at"
 
-    def __init__(self, place: Place, publish: Callable[[list[Commit]], None]) -> None:
+    def __init__(self, place: HousekeepingContext, publish: Callable[[list[Commit]], None]) -> None:
         super().__init__(place)
         self._publish = publish
 
@@ -192,7 +197,7 @@ class Expiry(Sweep):
         return len(commits)
 
 
-class Removal(Sweep):
+class RemovalTask(SweepTask):
     """Soft-deleted streams whose last fork has gone are removed."""
 
     name = "remove the deleted stream at"
@@ -204,7 +209,7 @@ class Removal(Sweep):
         return self.place.do(removal.collect, self.using, ids=ids)
 
 
-class Purging(Sweep):
+class PurgeTask(SweepTask):
     """The rows of removed streams are deleted."""
 
     name = "purge the rows of"
@@ -218,7 +223,7 @@ class Purging(Sweep):
         return self.place.do(removal.purge_streams, self.using, ids)
 
 
-class Gathering(Duty):
+class FlushTask(HousekeepingTask):
     """Recent chunks become chunks like all others.
 
     Args:
@@ -227,15 +232,15 @@ class Gathering(Duty):
 
     name = "gather what was appended lately to"
 
-    def __init__(self, place: Place, growth: GrowthLog) -> None:
+    def __init__(self, place: HousekeepingContext, growth: CompactionTracker) -> None:
         super().__init__(place)
         self._growth = growth
-        self._setbacks = Setbacks(self.name)
+        self._setbacks = HousekeepingFailures(self.name)
         """By block: it is left alone until its time has come."""
         self._block = 0
         self._rest = REST
-        self._portions: Iterator[Portion] = iter(())
-        self._groups: list[Portion] = []
+        self._portions: Iterator[FlushPortion] = iter(())
+        self._groups: list[FlushPortion] = []
         self._has_failed = False
 
     def step(self) -> float | None:
@@ -243,7 +248,7 @@ class Gathering(Duty):
         if portion is None:
             return self._next_block()
         try:
-            is_gathered = self.place.write(partial(staged_chunks.gather, self.using, portion))
+            is_gathered = self.place.write(partial(staged_chunks.flush, self.using, portion))
         except Exception as error:
             if passes(error):
                 self._portions, self._groups = iter(()), []
@@ -256,7 +261,7 @@ class Gathering(Duty):
         if not is_gathered:  # somebody else is at it, too
             self._portions, self._groups = iter(()), []
             return None
-        self._growth.gathered(portion.stream_ids)
+        self._growth.flushed(portion.stream_ids)
         return self._rest
 
     def _next_block(self) -> float | None:
@@ -276,7 +281,7 @@ class Gathering(Duty):
         self._setbacks.add(self._block, self.place.name(stream_id), error)
 
 
-class Merging(Duty):
+class CompactionTask(HousekeepingTask):
     """Small chunks are merged.
 
     Args:
@@ -285,10 +290,10 @@ class Merging(Duty):
 
     name = "merge the chunks of"
 
-    def __init__(self, place: Place, growth: GrowthLog) -> None:
+    def __init__(self, place: HousekeepingContext, growth: CompactionTracker) -> None:
         super().__init__(place)
         self._growth = growth
-        self._setbacks = Setbacks(self.name)
+        self._setbacks = HousekeepingFailures(self.name)
         self._portions: Iterator[list[Span]] = iter(())
         self._unfinished: set[int] = set()
         self._groups: list[list[Span]] = []
@@ -310,7 +315,7 @@ class Merging(Duty):
         return REST
 
     def _next_streams(self) -> float | None:
-        crowded = self._growth.take_crowded() | self._unfinished
+        crowded = self._growth.take_due() | self._unfinished
         crowded = (crowded - self._setbacks.waiting()) | self._setbacks.take_due()
         self._unfinished = set()
         self._portions = compaction.portions(self.using, crowded, self._unfinished)

@@ -25,8 +25,8 @@ from ..runtime.timeouts import Timeouts
 from ..store.operations import Commit
 from ..store.stream_info import StreamInfo
 from .polling import PollSchedule
-from .snapshot_reader import View
-from .wakeup.base import News, Subscriber
+from .snapshot_reader import Snapshot
+from .wakeup.base import Subscriber, WakeUpMessage
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -87,9 +87,9 @@ class Watch:
         self.moved_at = time.monotonic()
         """When it was last learned that the stream goes further or is closed."""
         self.listeners: set[Listener] = set()
-        self.told: dict[Any, Any] = {}
+        self.shared_responses: dict[Any, Any] = {}
         """What listeners that are told of the same news have in common. Empty again once all are told."""
-        self.afterwards: list[Callable[[], object]] = []
+        self.after_notify: list[Callable[[], object]] = []
         """What is left to do for listeners that were told, once all are: those who wait come before it."""
         self.ready: asyncio.Future[None] | None = None
         self.is_catching_up = False
@@ -99,7 +99,7 @@ class Watch:
         self._ring: deque[Segment] = deque()
         self._ring_bytes = 0
         self._joined: dict[int, Segment] = {}
-        self._views: dict[int, View] = {}
+        self._views: dict[int, Snapshot] = {}
 
     def feed(self, start: int, segment: Segment | None, tail: int, *, closed: bool, removed: bool = False) -> None:
         """Take in what has been committed, and tell everybody who waits if it is news.
@@ -125,7 +125,7 @@ class Watch:
         self._frames.clear()
         self._joined.clear()
         self._views.clear()
-        self.told.clear()
+        self.shared_responses.clear()
         self._notify(list(self.listeners))
 
     def is_ahead_of(self, info: StreamInfo, seen_at: float) -> bool:
@@ -160,9 +160,9 @@ class Watch:
         if len(listeners) > STRIDE:
             asyncio.get_running_loop().call_soon(self._notify, listeners[STRIDE:])
             return
-        self.told.clear()
-        afterwards, self.afterwards = self.afterwards, []
-        for each in afterwards:
+        self.shared_responses.clear()
+        after_notify, self.after_notify = self.after_notify, []
+        for each in after_notify:
             try:
                 each()
             except Exception:
@@ -183,7 +183,7 @@ class Watch:
             known = self._joined[position] = Segment.join(parts)
         return known
 
-    def view(self, position: int) -> View | None:
+    def view(self, position: int) -> Snapshot | None:
         """Return the stream as readers at a position see it now, the same object for all of them.
 
         None where there is data past the position that is not at hand.
@@ -193,7 +193,7 @@ class Watch:
             segment = self.after(position)
             if segment is None and self.tail > position:
                 return None
-            known = View(self.info, position, segment, max(self.tail, position), self.closed)
+            known = Snapshot(self.info, position, segment, max(self.tail, position), self.closed)
             self._views[position] = known
         return known
 
@@ -280,7 +280,7 @@ class Hub:
                 if commit.removed or self._check(watch, commit.start, segment, commit.tail, closed=commit.closed):
                     watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
 
-    def receive(self, stream_id: int, news: News) -> None:
+    def receive(self, stream_id: int, news: WakeUpMessage) -> None:
         """Take in what another process, or this one, has committed."""
         watch = self._watches.get(stream_id)
         if watch is None:
@@ -320,7 +320,7 @@ class Hub:
             self._engine.went_back(watch.info)
             watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
 
-    async def fetch(self, watch: Watch, position: int) -> View:
+    async def fetch(self, watch: Watch, position: int) -> Snapshot:
         """Return what lies past a position, for a reader for whom the watch has not got it at hand.
 
         Raises:
@@ -399,7 +399,7 @@ class Hub:
         self._take(watch, view)
 
     @staticmethod
-    def _take(watch: Watch, view: View) -> None:
+    def _take(watch: Watch, view: Snapshot) -> None:
         segment = view.segment
         if segment is not None and (segment.start != watch.tail or not view.up_to_date):
             segment = None  # more than a page, or somebody was faster: readers fetch it themselves
@@ -408,7 +408,7 @@ class Hub:
     async def _tick(self) -> None:
         """Look at all watched streams now and then, for as long as there are any."""
         while self._watches:
-            interval = config().fallback_interval
+            interval = config().poll_interval
             await asyncio.sleep(interval)
             watched = {stream_id: watch.info for stream_id, watch in self._watches.items()}
             due = self._polls.due(watched, time.monotonic(), interval, hears=self._hears())
@@ -467,6 +467,6 @@ def _is_running_out(info: StreamInfo) -> bool:
     """Whether a stream with live readers has to be touched, so that it does not expire under them."""
     if info.ttl is None or info.deadline is None:
         return False
-    margin = max(info.ttl / 2, 3 * config().fallback_interval)
+    margin = max(info.ttl / 2, 3 * config().poll_interval)
     remaining = (info.deadline - clock.now()).total_seconds()
     return remaining < margin

@@ -8,7 +8,7 @@ from ..conf import config
 from ..protocol.errors import ServiceUnavailable
 
 
-class Place:
+class LiveReaderSlot:
     """A live reader's place. It is given back by `release`, which may be called again, or with the object itself:
     what has it may never get to its end, such as a response that a middleware has thrown away.
     """
@@ -26,7 +26,7 @@ class Place:
     __del__ = release
 
 
-class Places:
+class LiveReaderLimit:
     """The places of one process."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Places:
     def __len__(self) -> int:
         return len(self._taken)
 
-    def take(self) -> Place:
+    def take(self) -> LiveReaderSlot:
         """Take a place.
 
         Raises:
@@ -48,4 +48,4 @@ class Places:
             if limit and len(self._taken) >= limit:
                 raise ServiceUnavailable("Too many live readers are here. Try again.", ((b"retry-after", b"5"),))
             self._taken.add(token)
-        return Place(self._taken, token)
+        return LiveReaderSlot(self._taken, token)

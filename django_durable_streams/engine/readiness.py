@@ -14,8 +14,8 @@ from django.apps import apps
 from django.db import Error, connections
 
 from ..models import Stream
-from ..runtime.configuration_errors import Adviser, advice_on
-from ..runtime.connection import Line
+from ..runtime.configuration_errors import ProblemReporter, find_problem
+from ..runtime.connection import DedicatedConnection
 
 logger = logging.getLogger(__name__)
 
@@ -24,24 +24,24 @@ CHECK_SECONDS = 3.0
 """How long a start waits for it: the database may not answer, and somebody may hold a table."""
 
 
-def check_setup(using: str, adviser: Adviser) -> None:
+def check_setup(using: str, problem_reporter: ProblemReporter) -> None:
     """Log what has to be set right in a database. One that does not answer is left to those who watch it."""
-    line = Line(using, lock_seconds=1)
-    thread = Thread(target=_check, args=(line, adviser), name="durable-streams-setup", daemon=True)
+    connection = DedicatedConnection(using, lock_seconds=1)
+    thread = Thread(target=_check, args=(connection, problem_reporter), name="durable-streams-setup", daemon=True)
     thread.start()
     thread.join(CHECK_SECONDS)
-    line.cut()
+    connection.cut()
 
 
-def _check(line: Line, adviser: Adviser) -> None:
+def _check(connection: DedicatedConnection, problem_reporter: ProblemReporter) -> None:
     try:
-        line.open()
-        try_tables(line.using, writes=True)
+        connection.open()
+        try_tables(connection.using, writes=True)
     except Error as error:
-        if adviser.refusal(error) is None:
+        if problem_reporter.refusal(error) is None:
             logger.debug("The database cannot be looked at: %s", error)
     finally:
-        line.close()
+        connection.close()
 
 
 def try_tables(using: str, *, writes: bool = False) -> None:
@@ -58,7 +58,7 @@ def try_tables(using: str, *, writes: bool = False) -> None:
             try:
                 cursor.execute(statement)
             except Error as error:
-                if advice_on(error) is not None:
+                if find_problem(error) is not None:
                     raise
                 # Somebody holds a lock, most likely.
                 logger.debug("%s: %s", statement, error)

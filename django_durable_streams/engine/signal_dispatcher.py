@@ -73,7 +73,7 @@ def _events(commits: list[Commit], using: str) -> Iterator[Event]:
             yield stream_closed, arguments
 
 
-class ReceiverThread:
+class SignalDispatcher:
     """Sends signals from a thread of its own, which starts with the first that somebody listens to."""
 
     def __init__(self) -> None:

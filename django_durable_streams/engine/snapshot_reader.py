@@ -15,8 +15,8 @@ from ..protocol.errors import DurableStreamsError, OffsetGone, StreamGone, Strea
 from ..protocol.offsets import Offset, Sentinel
 from ..protocol.segments import Segment
 from ..runtime.backlog import Backlog
-from ..runtime.batch_worker import Lane
-from ..runtime.monitor import Pulse
+from ..runtime.batch_worker import BatchWorker
+from ..runtime.monitor import DatabaseMonitor
 from ..store.read import lineage, log_reader
 from ..store.read.log_reader import PageRequest
 from ..store.read.segment_cache import SegmentCache
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Look:
+class ReadRequest:
     """See what a stream is like now. With `offset`, also fetch a page from there."""
 
     path: str
@@ -39,7 +39,7 @@ class Look:
 
 
 @dataclass(slots=True)
-class Follow:
+class FollowRequest:
     """Fetch a page of a stream that is already known, by its id: for readers that stay with it.
 
     They have been at `offset`. Where that is none of the stream's any more, the database has lost something.
@@ -50,17 +50,17 @@ class Follow:
 
 
 @dataclass(slots=True)
-class Survey:
+class StatusQuery:
     """See which of some streams are still there, and how far they go."""
 
     stream_ids: tuple[int, ...]
 
 
-Task = Look | Follow | Survey
+Task = ReadRequest | FollowRequest | StatusQuery
 
 
 @dataclass(slots=True)
-class View:
+class Snapshot:
     """A stream as it was at a moment, the position that was asked for, and the page from there, if there is one."""
 
     info: StreamInfo
@@ -89,7 +89,7 @@ class View:
         return self.closed and self.up_to_date
 
 
-class ReadLane(Lane[Task]):
+class SnapshotReader(BatchWorker[Task]):
     """A lane that answers looks with views.
 
     Args:
@@ -102,7 +102,7 @@ class ReadLane(Lane[Task]):
     def __init__(
         self,
         name: str,
-        pulse: Pulse,
+        monitor: DatabaseMonitor,
         backlog: Backlog,
         cache: SegmentCache,
         page_bytes: Callable[[], int],
@@ -111,32 +111,32 @@ class ReadLane(Lane[Task]):
         self._crowded = crowded
         self._cache = cache
         self._page_bytes = page_bytes
-        self._pulse = pulse
-        line = pulse.line()
-        self._using = line.using
-        super().__init__(name, line, self._look_or_refuse, backlog, BATCH_SIZE)
+        self._monitor = monitor
+        connection = monitor.new_connection()
+        self._using = connection.using
+        super().__init__(name, connection, self._look_or_refuse, backlog, BATCH_SIZE)
 
     def _look_or_refuse(self, tasks: Sequence[Task]) -> Sequence[object]:
-        if self._pulse.answers:
-            with self._line:
+        if self._monitor.answers:
+            with self._connection:
                 # The second time because it may only have been the connection.
                 if (views := self._try(tasks)) is not None or (views := self._try(tasks)) is not None:
                     return views
-        return [self._pulse.refusal()] * len(tasks)
+        return [self._monitor.refusal()] * len(tasks)
 
     def _try(self, tasks: Sequence[Task]) -> Sequence[object] | None:
-        if not self._pulse.answers:
+        if not self._monitor.answers:
             return None
         try:
-            is_new = self._line.open()
+            is_new = self._connection.open()
         except Error as error:
-            self._pulse.suspect(error)
+            self._monitor.suspect(error)
             return None
         try:
             return self._look(tasks)
         except Error as error:
-            self._line.close()
-            refusal = self._pulse.adviser.refusal(error)
+            self._connection.close()
+            refusal = self._monitor.problem_reporter.refusal(error)
             if refusal is not None:
                 return [refusal] * len(tasks)
             if is_new:
@@ -147,39 +147,39 @@ class ReadLane(Lane[Task]):
 
     def _look(self, tasks: Sequence[Task]) -> Sequence[object]:
         began = time.monotonic()
-        paths = [task.path for task in tasks if type(task) is Look]
-        ids = {task.stream_id for task in tasks if type(task) is Follow}
+        paths = [task.path for task in tasks if type(task) is ReadRequest]
+        ids = {task.stream_id for task in tasks if type(task) is FollowRequest}
         for task in tasks:
-            if type(task) is Survey:
+            if type(task) is StatusQuery:
                 ids.update(task.stream_ids)
         by_path = log_reader.find(paths, self._using) if paths else {}
         by_id = log_reader.find_ids(ids, self._using) if ids else {}
         # Those who ask for the same get the same view, and what a door makes of it is made once.
-        views: dict[Key, View | DurableStreamsError] = {}
+        views: dict[Key, Snapshot | DurableStreamsError] = {}
         for task in tasks:
-            if isinstance(task, Survey) or (key := _key(task)) in views:
+            if isinstance(task, StatusQuery) or (key := _key(task)) in views:
                 continue
-            if isinstance(task, Look):
+            if isinstance(task, ReadRequest):
                 view = self._view(by_path[task.path], task.offset)
             else:
                 view = self._view(by_id.get(task.stream_id), task.offset, is_known=True)
-            if isinstance(view, View):
+            if isinstance(view, Snapshot):
                 view.seen_at = began
             views[key] = view
         self._fetch_pages(views)
         return [
             {stream_id: by_id[stream_id] for stream_id in task.stream_ids if stream_id in by_id}
-            if isinstance(task, Survey)
+            if isinstance(task, StatusQuery)
             else views[_key(task)]
             for task in tasks
         ]
 
-    def _fetch_pages(self, views: dict[Key, View | DurableStreamsError]) -> None:
+    def _fetch_pages(self, views: dict[Key, Snapshot | DurableStreamsError]) -> None:
         """Add the pages that are asked for, where there is anything past the position."""
         wanted = {
             key: view
             for key, view in views.items()
-            if isinstance(view, View) and key[1] is not None and view.position < view.info.tail
+            if isinstance(view, Snapshot) and key[1] is not None and view.position < view.info.tail
         }
         if not wanted:
             return
@@ -198,14 +198,14 @@ class ReadLane(Lane[Task]):
 
     def _view(
         self, info: StreamInfo | DurableStreamsError | None, offset: Offset | Sentinel | None, *, is_known: bool = False
-    ) -> View | DurableStreamsError:
+    ) -> Snapshot | DurableStreamsError:
         """Place an offset in a stream. `is_known`: the reader has been there."""
         if info is None:
             return StreamNotFound("The stream was deleted or has expired.")
         if isinstance(info, DurableStreamsError):
             return info
         if offset is None:
-            return View(info, info.tail, None, info.tail, info.closed)
+            return Snapshot(info, info.tail, None, info.tail, info.closed)
         if is_known and isinstance(offset, Offset) and offset.position <= (info.fork_position or 0):
             position = offset.position  # what a fork began with never goes
         else:
@@ -217,11 +217,11 @@ class ReadLane(Lane[Task]):
                 return OffsetGone("The stream has lost its last data. Read from -1.")
         if position < info.first_position:
             return StreamGone("The data at this offset is not retained any more. Read from -1.")
-        return View(info, position, None, info.tail, info.closed)
+        return Snapshot(info, position, None, info.tail, info.closed)
 
 
 Key = tuple[str | int, Offset | Sentinel | None]
 
 
-def _key(task: Look | Follow) -> Key:
-    return (task.path if isinstance(task, Look) else task.stream_id), task.offset
+def _key(task: ReadRequest | FollowRequest) -> Key:
+    return (task.path if isinstance(task, ReadRequest) else task.stream_id), task.offset

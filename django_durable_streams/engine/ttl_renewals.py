@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from .. import clock
 from ..protocol.errors import DurableStreamsError
-from ..runtime.batch_worker import Receiver
+from ..runtime.batch_worker import ResultCallback
 from ..store import lifetime
 from ..store.operations import Touch
 from ..store.stream_info import StreamInfo
@@ -15,14 +15,14 @@ from ..store.stream_info import StreamInfo
 logger = logging.getLogger(__name__)
 
 
-class Renewals:
+class TtlRenewals:
     """Streams whose TTL is about to start anew: each waits once, however many read it meanwhile.
 
     Args:
         queue: queues a touch for a receiver, which may be told in any thread.
     """
 
-    def __init__(self, queue: Callable[[Touch, Receiver], None]) -> None:
+    def __init__(self, queue: Callable[[Touch, ResultCallback], None]) -> None:
         self._queue = queue
         self._paths: set[str] = set()
 

@@ -14,7 +14,7 @@ from .errors import DurableStreamsError, InvalidOffset, InvalidParameter, Stream
 
 if TYPE_CHECKING:
     from ..access.grants import Grant
-    from ..access.identities import Caller, Source
+    from ..access.identities import Identity, Source
     from ..server.bodies import ArrivingBody
     from ..server.live_responses import SseReader
 
@@ -52,7 +52,7 @@ class Request(ABC):
     is_bare = False
     """Whether nothing stands between the server and this app, so that nobody else can have said who sent it."""
 
-    caller: Caller | None = None
+    caller: Identity | None = None
     """Who sent it, where the door knows."""
 
     def __init__(self, method: str, path: str, query: bytes, header_list: list[Header]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from ..protocol.errors import ServiceUnavailable
 from .backlog import Backlog
-from .connection import Line
+from .connection import DedicatedConnection
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ U = TypeVar("U")
 Future = asyncio.Future[object]
 
 
-class Receiver(Protocol):
+class ResultCallback(Protocol):
     """Somebody who is given what becomes of a task, in the event loop in which it was asked for."""
 
     def prepare(self, value: object) -> object:
@@ -80,21 +80,21 @@ class _NoLoop:
 _NO_LOOP = cast("asyncio.AbstractEventLoop", _NoLoop)
 
 
-class Parcel(Generic[T]):
+class PendingBatch(Generic[T]):
     """What one event loop asks of a lane together, and who is given what becomes of it."""
 
-    __slots__ = ("loop", "receivers", "size", "tasks", "thread")
+    __slots__ = ("callbacks", "loop", "size", "tasks", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         self.loop = loop
         self.thread = thread
         self.tasks: list[T] = []
-        self.receivers: list[Receiver] = []
+        self.callbacks: list[ResultCallback] = []
         self.size = 0
         """Bytes of data that the tasks carry."""
 
 
-class Errand:
+class ExclusiveJob:
     """Work of another kind that a lane's thread does between two batches, for a thread that waits for it."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
@@ -117,7 +117,7 @@ class Errand:
         return self._outcome.result()
 
 
-class Lane(Generic[T]):
+class BatchWorker(Generic[T]):
     """A thread with one database connection and a queue.
 
     An event loop hands over what its requests want in parcels: the thread is woken once for all of them, and answers
@@ -133,7 +133,7 @@ class Lane(Generic[T]):
         batch_size: about how many tasks to do in one go.
     """
 
-    holds_answers = False
+    delays_results = False
     """Whether the answers to a batch are held back while more waits, until the work on that calls `tell`: once it is
     about to wait. An event loop that is woken sooner only takes the interpreter from the thread, and has nothing to do
     when that could be shared."""
@@ -141,21 +141,21 @@ class Lane(Generic[T]):
     def __init__(
         self,
         name: str,
-        line: Line,
+        connection: DedicatedConnection,
         work: Callable[[Sequence[T]], Sequence[object]],
         backlog: Backlog,
         batch_size: int,
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._work = work
         self._backlog = backlog
         self._batch_size = batch_size
         # By thread, which is quicker to tell than its event loop.
-        self._open: dict[int, Parcel[T]] = {}
-        self._queue: SimpleQueue[Parcel[T] | Errand | None] = SimpleQueue()
-        self._errand: Errand | None = None
-        self._at_work: list[Parcel[T]] = []
-        self._held: tuple[list[Parcel[T]], Sequence[object]] | None = None
+        self._open: dict[int, PendingBatch[T]] = {}
+        self._queue: SimpleQueue[PendingBatch[T] | ExclusiveJob | None] = SimpleQueue()
+        self._job: ExclusiveJob | None = None
+        self._at_work: list[PendingBatch[T]] = []
+        self._held: tuple[list[PendingBatch[T]], Sequence[object]] | None = None
         self._has_ended = False
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -170,7 +170,7 @@ class Lane(Generic[T]):
         self.post(task, reply)
         return reply
 
-    def post(self, task: T, receiver: Receiver) -> None:
+    def post(self, task: T, callback: ResultCallback) -> None:
         """Queue a task for somebody who is given its value in the event loop that runs here.
 
         Raises:
@@ -178,18 +178,18 @@ class Lane(Generic[T]):
         """
         size = self._size_of(task)
         thread = get_ident()
-        parcel = self._open.get(thread)
-        if parcel is None or not parcel.loop.is_running():
+        batch = self._open.get(thread)
+        if batch is None or not batch.loop.is_running():
             self._backlog.check(0, 0, size)
-            parcel = self._open[thread] = Parcel(asyncio.get_running_loop(), thread)
-            parcel.loop.call_soon(self._hand_over, parcel)
+            batch = self._open[thread] = PendingBatch(asyncio.get_running_loop(), thread)
+            batch.loop.call_soon(self._hand_over, batch)
         else:
-            self._backlog.check(len(parcel.tasks), parcel.size, size)
-        parcel.tasks.append(task)
-        parcel.receivers.append(receiver)
-        parcel.size += size
+            self._backlog.check(len(batch.tasks), batch.size, size)
+        batch.tasks.append(task)
+        batch.callbacks.append(callback)
+        batch.size += size
 
-    def put(self, task: T, receiver: Receiver) -> None:
+    def put(self, task: T, callback: ResultCallback) -> None:
         """Queue a task for somebody who is given its value in the lane's thread. Safe to call from any thread.
 
         Raises:
@@ -197,12 +197,12 @@ class Lane(Generic[T]):
         """
         size = self._size_of(task)
         self._backlog.check(0, 0, size)
-        parcel: Parcel[T] = Parcel(_NO_LOOP, 0)
-        parcel.tasks.append(task)
-        parcel.receivers.append(receiver)
-        parcel.size = size
+        batch: PendingBatch[T] = PendingBatch(_NO_LOOP, 0)
+        batch.tasks.append(task)
+        batch.callbacks.append(callback)
+        batch.size = size
         self._backlog.add(1, size)
-        self._queue.put(parcel)
+        self._queue.put(batch)
 
     def _size_of(self, task: T) -> int:
         """Return how many bytes of data a task carries."""
@@ -210,44 +210,44 @@ class Lane(Generic[T]):
 
     def between(self, work: Callable[[], U]) -> U:
         """Have the thread do something else between two batches, and wait for it. Not for an event loop's thread."""
-        errand = Errand(work)
-        self._queue.put(errand)
+        job = ExclusiveJob(work)
+        self._queue.put(job)
         if self._has_ended:
             self._refuse_rest()
-        return cast("U", errand.result())
+        return cast("U", job.result())
 
     def stop(self) -> None:
         """Let the thread end after what is queued, and wait for it."""
         self._queue.put(None)
         self._thread.join()
 
-    def _hand_over(self, parcel: Parcel[T], before: int = 0, turns: int = 0) -> None:
-        count = len(parcel.tasks)
+    def _hand_over(self, batch: PendingBatch[T], before: int = 0, turns: int = 0) -> None:
+        count = len(batch.tasks)
         if count - before >= SEVERAL and turns < MORE_TURNS:
-            parcel.loop.call_soon(self._hand_over, parcel, count, turns + 1)
+            batch.loop.call_soon(self._hand_over, batch, count, turns + 1)
             return
-        if self._open.get(parcel.thread) is parcel:
-            del self._open[parcel.thread]
-        self._backlog.add(count, parcel.size)
-        self._queue.put(parcel)
+        if self._open.get(batch.thread) is batch:
+            del self._open[batch.thread]
+        self._backlog.add(count, batch.size)
+        self._queue.put(batch)
         if self._has_ended:
             self._refuse_rest()
 
     def _run(self) -> None:
         try:
             while (found := self._take()) is not None:
-                if isinstance(found, Errand):
+                if isinstance(found, ExclusiveJob):
                     self.tell()
                     found.run()
                 elif found:
                     self._do(found)
                 else:
-                    self._line.close()
+                    self._connection.close()
                 # What was done need not be there until something comes: it may be large, and takes time to get rid of.
                 found = None
         finally:
             self.tell()
-            self._line.close()
+            self._connection.close()
             self._has_ended = True
             self._refuse_rest()
 
@@ -259,43 +259,43 @@ class Lane(Generic[T]):
                 found = self._queue.get_nowait()
             except Empty:
                 return
-            if isinstance(found, Errand):
+            if isinstance(found, ExclusiveJob):
                 found.refuse(error)
             elif found is not None:
-                settle(found.loop, found.receivers, [error] * len(found.receivers))
+                settle(found.loop, found.callbacks, [error] * len(found.callbacks))
 
-    def _take(self) -> list[Parcel[T]] | Errand | None:
+    def _take(self) -> list[PendingBatch[T]] | ExclusiveJob | None:
         """Return all parcels that wait, up to a batch, waiting for the first; or an errand.
 
         Empty: nothing came. None: stop.
         """
-        if self._errand is not None:
-            errand, self._errand = self._errand, None
-            return errand
+        if self._job is not None:
+            job, self._job = self._job, None
+            return job
         try:
             first = self._queue.get(timeout=IDLE_SECONDS)
         except Empty:
             return []
-        if first is None or isinstance(first, Errand):
+        if first is None or isinstance(first, ExclusiveJob):
             return first
-        parcels = [first]
+        batches = [first]
         count = len(first.tasks)
         while count < self._batch_size and not self._queue.empty():
-            parcel = self._queue.get()
-            if parcel is None:
+            batch = self._queue.get()
+            if batch is None:
                 self._queue.put(None)
                 break
-            if isinstance(parcel, Errand):
-                self._errand = parcel
+            if isinstance(batch, ExclusiveJob):
+                self._job = batch
                 break
-            parcels.append(parcel)
-            count += len(parcel.tasks)
-        return parcels
+            batches.append(batch)
+            count += len(batch.tasks)
+        return batches
 
-    def _do(self, parcels: list[Parcel[T]]) -> None:
+    def _do(self, batches: list[PendingBatch[T]]) -> None:
         # What was queued is done, also for a request that was given up meanwhile: its client may have sent it and gone.
-        tasks = parcels[0].tasks if len(parcels) == 1 else [task for parcel in parcels for task in parcel.tasks]
-        self._at_work = parcels
+        tasks = batches[0].tasks if len(batches) == 1 else [task for batch in batches for task in batch.tasks]
+        self._at_work = batches
         try:
             values = self._work(tasks)
         except Exception:  # the lane must outlive every bug
@@ -303,48 +303,50 @@ class Lane(Generic[T]):
             values = [ServiceUnavailable("The server could not do this. Try again.")] * len(tasks)
         self._at_work = []
         self.tell()
-        self._held = self._to_answer(parcels, values)
-        if not self.holds_answers or self._queue.empty():
+        self._held = self._to_answer(batches, values)
+        if not self.delays_results or self._queue.empty():
             self.tell()
 
     def _to_answer(
-        self, parcels: list[Parcel[T]], values: Sequence[object]
-    ) -> tuple[list[Parcel[T]], Sequence[object]]:
+        self, batches: list[PendingBatch[T]], values: Sequence[object]
+    ) -> tuple[list[PendingBatch[T]], Sequence[object]]:
         """Return the tasks of a batch that are done, and their values."""
-        self._backlog.remove(len(values), sum([parcel.size for parcel in parcels]))
-        return parcels, values
+        self._backlog.remove(len(values), sum([batch.size for batch in batches]))
+        return batches, values
 
     def tell(self) -> None:
         """Hand over the answers that are held back."""
         if self._held is None:
             return
-        (parcels, values), self._held = self._held, None
-        for parcel, some in by_parcel(parcels, values):
-            settle(parcel.loop, parcel.receivers, some)
+        (batches, values), self._held = self._held, None
+        for batch, some in split_by_batch(batches, values):
+            settle(batch.loop, batch.callbacks, some)
 
     def announce(self, values: Sequence[object]) -> None:
         """Have it prepared what will become of the tasks at work if nothing fails, while this thread waits for that.
 
         The values that follow are these themselves, or others. Where they are not of all those tasks, nothing is done.
         """
-        count = sum(len(parcel.tasks) for parcel in self._at_work)
+        count = sum(len(batch.tasks) for batch in self._at_work)
         if len(values) == count >= WORTH_PREPARING:
-            for parcel, some in by_parcel(self._at_work, values):
-                call_in(parcel.loop, _prepare, parcel.receivers, some)
+            for batch, some in split_by_batch(self._at_work, values):
+                call_in(batch.loop, _prepare, batch.callbacks, some)
 
 
-def by_parcel(parcels: Iterable[Parcel[T]], values: Sequence[object]) -> Iterator[tuple[Parcel[T], Sequence[object]]]:
+def split_by_batch(
+    batches: Iterable[PendingBatch[T]], values: Sequence[object]
+) -> Iterator[tuple[PendingBatch[T], Sequence[object]]]:
     """Yield each parcel with the values of its own tasks."""
     first = 0
-    for parcel in parcels:
-        last = first + len(parcel.tasks)
-        yield parcel, values[first:last]
+    for batch in batches:
+        last = first + len(batch.tasks)
+        yield batch, values[first:last]
         first = last
 
 
-def settle(loop: asyncio.AbstractEventLoop, receivers: Sequence[Receiver], values: Sequence[object]) -> None:
+def settle(loop: asyncio.AbstractEventLoop, callbacks: Sequence[ResultCallback], values: Sequence[object]) -> None:
     """Hand values to receivers in an event loop, from another thread."""
-    call_in(loop, _resolve, receivers, values)
+    call_in(loop, _resolve, callbacks, values)
 
 
 def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object) -> None:
@@ -355,14 +357,14 @@ def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *a
         logger.debug("An event loop ended before its results came.")
 
 
-def _prepare(receivers: Sequence[Receiver], values: Sequence[object]) -> None:
-    for receiver, value in zip(receivers, values, strict=True):
-        receiver.prepare(value)
+def _prepare(callbacks: Sequence[ResultCallback], values: Sequence[object]) -> None:
+    for callback, value in zip(callbacks, values, strict=True):
+        callback.prepare(value)
 
 
-def _resolve(receivers: Sequence[Receiver], values: Sequence[object]) -> None:
-    for receiver, value in zip(receivers, values, strict=True):
+def _resolve(callbacks: Sequence[ResultCallback], values: Sequence[object]) -> None:
+    for callback, value in zip(callbacks, values, strict=True):
         try:
-            receiver.resolve(value)
+            callback.resolve(value)
         except Exception:  # what follows one answer must not keep up the others
             logger.exception("What an answer was to set off has failed.")

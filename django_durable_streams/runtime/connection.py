@@ -1,6 +1,6 @@
 """A thread's own database connection: opened within a bounded time, and cut off from outside where nothing comes back.
 
-Knows nothing of streams. `pulse` decides when a line is cut.
+Knows nothing of streams. `monitor` decides when a line is cut.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import TracebackType
 from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .connection_settings import own_settings
+from .connection_settings import service_settings
 
 _SOCKET_OPTIONS = {
     "SO_KEEPALIVE": (socket.SOL_SOCKET, 1),
@@ -32,10 +32,10 @@ LOG_PAGES = 2000
 """Length of SQLite's write-ahead log, 8 MB, from which on whoever commits copies what is left of it."""
 
 
-class Line:
+class DedicatedConnection:
     """The connection that a thread has to a database. A context in which it works.
 
-    It is a dedicated connection with settings of its own (`own_settings`). In the line's thread it stands in for the
+    It is a dedicated connection with settings of its own (`service_settings`). In the line's thread it stands in for the
     project's under the same alias, so whatever uses `connections[using]` there works with it.
 
     Args:
@@ -112,7 +112,7 @@ class Line:
         """Put a connection of its own in the place of the thread's, and return it."""
         # Of the same class, whatever backend the project has chosen, but made and not copied: settings may hold what
         # cannot be copied, such as an SSL context.
-        connection = type(projects)(own_settings(projects), self.using)
+        connection = type(projects)(service_settings(projects), self.using)
         # With DEBUG, each statement is kept with its parameters until a request ends, and here none ever does.
         connection.queries_log = deque(maxlen=0)
         connections[self.using] = connection

@@ -36,7 +36,7 @@ _POSTGRESQL_SESSION = {
 """Parameters that a project may give to its sessions by OPTIONS['options'], and what they are in the service's."""
 
 
-def own_settings(connection: BaseDatabaseWrapper) -> dict[str, Any]:
+def service_settings(connection: BaseDatabaseWrapper) -> dict[str, Any]:
     """Return what the settings of a project's connection are for a dedicated one. The project's stay as they are."""
     options: dict[str, Any] = {**connection.settings_dict["OPTIONS"]}
     adapt = _OPTIONS.get(connection.vendor)

@@ -6,10 +6,10 @@ from enum import Enum
 
 from django.db import DataError, Error, IntegrityError
 
-from .configuration_errors import advice_on
+from .configuration_errors import find_problem
 
 
-class Trouble(Enum):
+class FailureKind(Enum):
     """Kinds of failure."""
 
     AWAY = "the database does not answer, or cannot do anything now"
@@ -24,18 +24,18 @@ _BUSY_STATES = frozenset({"40001", "40P01", "55P03"})
 _BUSY_NUMBERS = frozenset({1205, 1213, 3572, 1020})
 
 
-def diagnose(error: BaseException | None) -> Trouble:
+def diagnose(error: BaseException | None) -> FailureKind:
     """Return what kind of failure an error of the database is.
 
     Only what says that it is about the data is held against the request. All else may pass: a server that restarts,
     a standby that has not been promoted yet, a table that is being migrated, a full disk.
     """
     if isinstance(error, DataError | IntegrityError) or not isinstance(error, Error):
-        return Trouble.REFUSED
+        return FailureKind.REFUSED
     if getattr(error.__cause__, "sqlstate", None) in _BUSY_STATES:
-        return Trouble.BUSY
+        return FailureKind.BUSY
     if error.args and error.args[0] in _BUSY_NUMBERS:
-        return Trouble.BUSY
+        return FailureKind.BUSY
     if "database is locked" in str(error) or "database table is locked" in str(error):
-        return Trouble.BUSY
-    return Trouble.AWAY if advice_on(error) is None else Trouble.SETUP
+        return FailureKind.BUSY
+    return FailureKind.AWAY if find_problem(error) is None else FailureKind.SETUP

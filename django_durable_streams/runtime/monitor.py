@@ -13,8 +13,8 @@ from threading import Event, Thread
 from django.db import Error, connections
 
 from ..protocol.errors import ServiceUnavailable
-from .configuration_errors import Adviser
-from .connection import Line
+from .configuration_errors import ProblemReporter
+from .connection import DedicatedConnection
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ PROBE_SECONDS = 1.0
 """Seconds in which it has to answer that question. A slow statement is no reason to cut a line: a busy disk, a lock."""
 
 
-class Pulse:
+class DatabaseMonitor:
     """Watches the lines of one engine.
 
     Args:
@@ -38,11 +38,11 @@ class Pulse:
     def __init__(self, using: str) -> None:
         self.answers = True
         """Whether the database answers, as far as is known."""
-        self.adviser = Adviser(using)
+        self.problem_reporter = ProblemReporter(using)
         self._refusal: ServiceUnavailable | None = None
         self._using = using
-        self._lines: list[Line] = []
-        self._vouched: dict[Line, float] = {}
+        self._connections: list[DedicatedConnection] = []
+        self._vouched: dict[DedicatedConnection, float] = {}
         self._due = Event()
         self._stopping = False
         self._suspicion: object = None
@@ -52,15 +52,15 @@ class Pulse:
             self._thread = Thread(target=self._run, name="durable-streams-pulse", daemon=True)
             self._thread.start()
 
-    def line(self, lock_seconds: int | None = None) -> Line:
+    def new_connection(self, lock_seconds: int | None = None) -> DedicatedConnection:
         """Return a new line that is watched."""
-        line = Line(self._using, lock_seconds)
-        self._lines.append(line)
-        return line
+        connection = DedicatedConnection(self._using, lock_seconds)
+        self._connections.append(connection)
+        return connection
 
     def suspect(self, error: Exception) -> None:
         """Somebody could not connect: see soon whether anybody can. Safe to call from any thread."""
-        self._refusal = self.adviser.refusal(error)
+        self._refusal = self.problem_reporter.refusal(error)
         if self._thread is None and self._refusal is None:
             logger.error("The database cannot be opened: %s", error)
         # Without its traceback, which would keep what the thread was at.
@@ -101,7 +101,7 @@ class Pulse:
                 logger.warning("The database answers again.")
                 self.answers = True
             return
-        self._refusal = self.adviser.refusal(probe.error)
+        self._refusal = self.problem_reporter.refusal(probe.error)
         if self.answers:
             self.answers = False
             if self._refusal is None:
@@ -109,17 +109,17 @@ class Pulse:
                 logger.error("The database does not answer. Until it does, requests get 503. (%s)", reason)
         if not probe.done.is_set():
             # Silence: nobody gets anything any more. One who is refused has heard of it already.
-            for line in self._lines:
-                if line.since is not None:
-                    line.cut()
+            for connection in self._connections:
+                if connection.since is not None:
+                    connection.cut()
 
-    def _stuck(self) -> list[Line]:
+    def _stuck(self) -> list[DedicatedConnection]:
         """Return the lines that have been at work for long, and for which the database was not asked since."""
         limit = time.monotonic() - PATIENCE
         return [
-            line
-            for line in self._lines
-            if (since := line.since) is not None and max(since, self._vouched.get(line, 0.0)) < limit
+            connection
+            for connection in self._connections
+            if (since := connection.since) is not None and max(since, self._vouched.get(connection, 0.0)) < limit
         ]
 
     def _ask(self) -> Probe:
@@ -141,13 +141,13 @@ class Probe:
         self.done = Event()
         self.answered = False
         self.error: Exception | None = None
-        self._line = Line(using)
+        self._connection = DedicatedConnection(using)
         Thread(target=self._run, name="durable-streams-probe", daemon=True).start()
 
     def _run(self) -> None:
         try:
-            self._line.open()
-            with connections[self._line.using].cursor() as cursor:
+            self._connection.open()
+            with connections[self._connection.using].cursor() as cursor:
                 cursor.execute("SELECT 1")
             self.answered = True
         except Error as error:
@@ -155,5 +155,5 @@ class Probe:
             # Those who have a connection can go on.
             self.answered = not _CROWDED.isdisjoint((getattr(error.__cause__, "sqlstate", None), *error.args))
         finally:
-            self._line.close()
+            self._connection.close()
             self.done.set()

@@ -14,7 +14,7 @@ from threading import Lock
 from django.db import connections
 
 
-class Turn:
+class WriteLock:
     """What to hold around a transaction that writes, and that nobody has begun yet.
 
     Args:
@@ -26,7 +26,7 @@ class Turn:
         self._lock = Lock() if is_one else None
 
     @contextmanager
-    def taken(self, waits: Callable[[], None] | None = None) -> Iterator[None]:
+    def hold(self, waits: Callable[[], None] | None = None) -> Iterator[None]:
         """Hold it. `waits` is called before waiting for somebody else who does."""
         if self._lock is None:
             yield
@@ -41,7 +41,7 @@ class Turn:
             self._lock.release()
 
     @contextmanager
-    def taken_at_once(self) -> Iterator[bool]:
+    def try_hold(self) -> Iterator[bool]:
         """Hold it if nobody else does; yields whether it is held."""
         if self._lock is None:
             yield True
@@ -54,16 +54,16 @@ class Turn:
                 self._lock.release()
 
 
-_turns: dict[str, Turn] = {}
+_write_locks: dict[str, WriteLock] = {}
 
 
-def turn(using: str) -> Turn:
+def write_lock(using: str) -> WriteLock:
     """Return the turn of a database's writers in this process."""
-    found = _turns.get(using)
+    found = _write_locks.get(using)
     if found is None:
-        found = _turns.setdefault(using, Turn(is_one=connections[using].vendor == "sqlite"))
+        found = _write_locks.setdefault(using, WriteLock(is_one=connections[using].vendor == "sqlite"))
     return found
 
 
 # A lock that another thread held at the moment of a fork would be held for ever in the child.
-os.register_at_fork(after_in_child=_turns.clear)
+os.register_at_fork(after_in_child=_write_locks.clear)

@@ -84,7 +84,7 @@ class DurableStreams:
         """Take the shortest way where the server has one."""
         self._is_installed = True
         server = getattr(receive, "__self__", None)
-        if config().direct and type(server).__module__.startswith("uvicorn."):
+        if config().uvicorn_fast_path and type(server).__module__.startswith("uvicorn."):
             try:
                 from .uvicorn.fast_path import install
             except ImportError:  # without httptools, uvicorn reads requests with h11

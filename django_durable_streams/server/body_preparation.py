@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from ..engine.engine import at_stop
+from ..engine.engine import call_at_stop
 
 LONG_BYTES = 64 * 1024
 """Bytes of JSON from which it takes long."""
@@ -34,7 +34,7 @@ async def prepare(size: int, work: Callable[[], None]) -> None:
     await asyncio.get_running_loop().run_in_executor(_executor, work)
 
 
-@at_stop
+@call_at_stop
 def _stop() -> None:
     global _executor
     executor, _executor = _executor, None

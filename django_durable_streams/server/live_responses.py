@@ -18,8 +18,8 @@ from ..access.grants import Grant
 from ..conf import config
 from ..engine import Engine
 from ..engine.hub import Hub, Watch
-from ..engine.live_reader_limit import Place
-from ..engine.snapshot_reader import View
+from ..engine.live_reader_limit import LiveReaderSlot
+from ..engine.snapshot_reader import Snapshot
 from ..protocol import caching, content, sse, text
 from ..protocol.errors import DurableStreamsError
 from ..runtime.batch_worker import Reply
@@ -58,8 +58,8 @@ class LongPoll:
     def __init__(
         self,
         engine: Engine,
-        view: View,
-        deliver: Callable[[View, dict[Any, Any]], bool],
+        view: Snapshot,
+        deliver: Callable[[Snapshot, dict[Any, Any]], bool],
         grant: Grant | None = None,
         *,
         lasting: bool = True,
@@ -83,9 +83,9 @@ class LongPoll:
             return  # before it waits it looks by itself
         view = None if watch.removed or not self._may_go_on(time.monotonic()) else watch.view(self._position)
         if view is not None and view.segment is not None:
-            self.delivered = self._deliver(view, watch.told)
+            self.delivered = self._deliver(view, watch.shared_responses)
             if self.delivered:
-                watch.afterwards.append(self.wake)
+                watch.after_notify.append(self.wake)
                 return
         elif view is not None and not view.closed:
             return  # the hub has only now heard of what this reader knows already
@@ -108,7 +108,7 @@ class LongPoll:
     def _may_go_on(self, now: float) -> bool:
         return self._grant is None or self._grant.holds(now)
 
-    async def wait(self) -> View:
+    async def wait(self) -> Snapshot:
         """Return the stream and what has come past the position; where nothing came, the time is up.
 
         Raises:
@@ -162,7 +162,12 @@ class SseReader:
     """
 
     def __init__(
-        self, engine: Engine, view: View, client_cursor: str | None, place: Place, grant: Grant | None = None
+        self,
+        engine: Engine,
+        view: Snapshot,
+        client_cursor: str | None,
+        place: LiveReaderSlot,
+        grant: Grant | None = None,
     ) -> None:
         settings = config()
         self.finished = False
@@ -179,7 +184,7 @@ class SseReader:
         self._has_begun = False
         self._is_behind = False
         """Whether the last control event did not say that the reader is up to date."""
-        self._first: View | None = view
+        self._first: Snapshot | None = view
         self._rest: Iterator[bytes] | None = None  # of a large event
         self._pause = 0.0
         self._cursor_floor = caching.cursor_floor(client_cursor, time.time())
@@ -328,7 +333,7 @@ class SseReader:
             return self._finish()  # the client reconnects, and is told why
         return b"" if view.segment is None else self._from_view(view, opens=opens)
 
-    def _is_cut(self, view: View) -> bool:
+    def _is_cut(self, view: Snapshot) -> bool:
         """Whether the first data is the rest of a character, of which the beginning lies before the reader's offset."""
         segment = view.segment
         return (
@@ -345,7 +350,7 @@ class SseReader:
         segment = (await self._engine.follow(self._info, start)).segment
         return b"" if segment is None else segment.held_before(position)
 
-    def _from_view(self, view: View, *, opens: bool) -> bytes:
+    def _from_view(self, view: Snapshot, *, opens: bool) -> bytes:
         self._info, self._position = view.info, view.end
         if view.segment is not None and len(view.segment.data) > LARGE_BYTES:
             self._has_begun = True
@@ -360,7 +365,7 @@ class SseReader:
                 return b""  # nothing that can be handed out yet
         return self._chunk(event, up_to_date=view.up_to_date, closed=view.at_end)
 
-    def _pieces(self, view: View, data: bytes) -> Iterator[bytes]:
+    def _pieces(self, view: Snapshot, data: bytes) -> Iterator[bytes]:
         """Yield a data event and its control event in pieces."""
         if content.holds_text(self._info.content_type):
             data, self._held = sse.split(self._held + data, final=view.at_end)

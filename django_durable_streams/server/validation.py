@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
 from ..access.addresses import networks
-from ..access.creation_policy import Allowed
+from ..access.creation_policy import CreationPolicy
 from ..access.loading import make_permissions
 from ..access.rates import RateLimits
 from ..conf import Config, Finding, config, refuse
@@ -27,7 +27,7 @@ def check_configuration() -> None:
     """
     settings = config()
     refuse(config_findings(settings))
-    make_permissions(settings.permission)
+    make_permissions(settings.permission_classes)
     connections[router.db_for_write(Stream)]
 
 
@@ -65,7 +65,7 @@ def _proxies(settings: Config) -> Iterator[Finding]:
 
 def _allowed(settings: Config) -> Iterator[Finding]:
     try:
-        Allowed(settings)
+        CreationPolicy(settings)
     except ValueError as error:
         yield _finding("PATH_PATTERNS", error)
 

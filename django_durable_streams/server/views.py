@@ -17,7 +17,7 @@ from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
 from ..access.guard import current_guard
-from ..access.identities import Caller
+from ..access.identities import Identity
 from ..conf import config
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, IncompleteBody, LengthRequired
@@ -45,7 +45,7 @@ class _DjangoRequest(Request):
             found, query = _wsgi_headers(request), request.META.get("QUERY_STRING", "").encode("latin-1")
         super().__init__(request.method or "", path, query, found)
         self._request = request
-        self.caller: Caller | None = None
+        self.caller: Identity | None = None
         self.is_unfinished = False
         """Whether more of the body may come, which must not be taken for the next request."""
 

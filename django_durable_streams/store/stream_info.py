@@ -11,7 +11,7 @@ from ..protocol.errors import OffsetGone
 from ..protocol.offsets import Offset, Sentinel
 
 
-class Piece(NamedTuple):
+class LineageEntry(NamedTuple):
     """A range of positions whose bytes belong to one stream, of a generation: an entry of a lineage.
 
     A negative `generation` makes it a run, of the level that this is the negative of (see `lineage`): its bytes are not
@@ -54,11 +54,11 @@ class StreamInfo(NamedTuple):
     lineage: list[list[int]] | None = None
     deleted_at: datetime | None = None
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[LineageEntry]:
         """Yield the ranges that the stream consists of, in order: those of its sources, runs of them, then its own."""
         for entry in self.lineage or ():
-            yield Piece(*entry)
-        yield Piece(self.id, self.fork_position or 0, self.tail, self.generation)
+            yield LineageEntry(*entry)
+        yield LineageEntry(self.id, self.fork_position or 0, self.tail, self.generation)
 
     def generation_at(self, position: int) -> int:
         """Return the generation of the stream to which the byte before a position was appended."""

@@ -161,7 +161,7 @@ async def test_what_a_browser_sends_by_itself_changes_nothing(case: str) -> None
     permission = {"CLASS": CLASS, "AUTHENTICATION": classes}
     for entry in ENTRY_POINTS:
         point = EntryPoint(entry)
-        with override_streams(PERMISSION=permission):
+        with override_streams(PERMISSION_CLASSES=permission):
             assert (await point.request("GET", "a", headers)).status == 200, "reading is no change"
             for method, target, more, body in (
                 ("PUT", f"made-{entry}", TEXT, b""),
@@ -181,7 +181,7 @@ async def test_what_a_browser_sends_by_itself_changes_nothing(case: str) -> None
 async def test_a_header_of_the_clients_own_is_named_in_the_settings() -> None:
     point = EntryPoint("asgi")
     options = {"CLASS": CLASS, "AUTHENTICATION": [ProxyHeader], "CREDENTIAL_HEADERS": ["X-Forwarded-User"]}
-    with override_streams(PERMISSION=options):
+    with override_streams(PERMISSION_CLASSES=options):
         assert (await point.request("POST", "a", {**PROXY, **EVIL, **TEXT}, b"x")).status == 204
         assert "X-Forwarded-User" in (await point.request("GET", "a", PROXY)).headers["vary"].split(", ")
     with pytest.raises(ImproperlyConfigured, match="list"):
@@ -192,7 +192,7 @@ async def test_a_header_of_the_clients_own_is_named_in_the_settings() -> None:
 async def test_who_has_no_credentials_is_asked_for_them(entry: str) -> None:
     point = EntryPoint(entry)
     for classes, challenge in (([BasicAuthentication], "Basic"), ([TokenAuthentication], "Token")):
-        with override_streams(PERMISSION={"CLASS": CLASS, "AUTHENTICATION": classes}):
+        with override_streams(PERMISSION_CLASSES={"CLASS": CLASS, "AUTHENTICATION": classes}):
             for headers in ({}, EVIL, {"cookie": "tracking=1"}, {"cookie": "tracking=1", **EVIL}):
                 reply = await point.request("POST", "a", {**headers, **TEXT}, b"x")
                 assert (reply.status, reply.headers["www-authenticate"][: len(challenge)]) == (401, challenge)
@@ -204,7 +204,7 @@ async def test_whom_the_server_knows_by_a_certificate_sends_no_token_from_a_prog
         return client.post("/v1/stream/a", b"x", content_type="text/plain").status_code
 
     remote = override_settings(AUTHENTICATION_BACKENDS=["django.contrib.auth.backends.RemoteUserBackend"])
-    with remote, override_streams(PERMISSION={"CLASS": CLASS, "AUTHENTICATION": [RemoteUserAuthentication]}):
+    with remote, override_streams(PERMISSION_CLASSES={"CLASS": CLASS, "AUTHENTICATION": [RemoteUserAuthentication]}):
         assert await sync_to_async(ask)() == 204
         assert await sync_to_async(ask)(HTTP_ORIGIN="https://evil.example") == 403
 
@@ -244,7 +244,7 @@ class OwnSession(Permission):
 @pytest.mark.parametrize("entry", ENTRY_POINTS)
 async def test_no_class_of_a_project_is_shown_a_cookie_that_may_be_forged(entry: str) -> None:
     point = EntryPoint(entry)
-    with override_streams(PERMISSION=f"{HERE}.OwnCookie"):
+    with override_streams(PERMISSION_CLASSES=f"{HERE}.OwnCookie"):
         assert (await point.request("GET", "a", COOKIE)).status == 200
         for headers in (COOKIE, {**COOKIE, **EVIL}, {**COOKIE_AND_TOKEN, **EVIL}):
             reply = await point.request("POST", "a", {**headers, **TEXT}, b"x")
@@ -264,7 +264,7 @@ async def test_no_class_of_a_project_is_shown_a_session_that_may_be_forged(entry
 
     cookie = f"sessionid={await sync_to_async(log_in)()}"
     point = EntryPoint(entry)
-    with override_streams(PERMISSION=f"{HERE}.OwnSession"):
+    with override_streams(PERMISSION_CLASSES=f"{HERE}.OwnSession"):
         assert (await point.request("POST", "a", {"cookie": cookie, **EVIL, **TEXT}, b"x")).status == 403
         token = {"cookie": f"{cookie}; csrftoken={TOKEN}", "x-csrftoken": TOKEN}
         assert (await point.request("POST", "a", {**token, **TEXT}, b"x")).status == 204
@@ -291,5 +291,5 @@ async def test_whom_middleware_in_front_knows_needs_the_token_unless_a_header_mu
         await DurableStreams()({**scope, "user": ann}, receive, send)
 
     client = AsgiClient(middleware)
-    with override_streams(PERMISSION="django_durable_streams.permissions.ModelPermissions"):
+    with override_streams(PERMISSION_CLASSES="django_durable_streams.permissions.ModelPermissions"):
         assert (await client.request("POST", "a", {**headers, **TEXT}, b"x")).status == status

@@ -28,8 +28,12 @@ from tests.access.visitors import Visitor
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
 
-CLOSED = override_streams(PERMISSION="django_durable_streams.permissions.ModelPermissions", REMEMBER_SECONDS=3600)
-BRIEFLY = override_streams(PERMISSION="django_durable_streams.permissions.ModelPermissions", REMEMBER_SECONDS=0)
+CLOSED = override_streams(
+    PERMISSION_CLASSES="django_durable_streams.permissions.ModelPermissions", AUTH_CACHE_SECONDS=3600
+)
+BRIEFLY = override_streams(
+    PERMISSION_CLASSES="django_durable_streams.permissions.ModelPermissions", AUTH_CACHE_SECONDS=0
+)
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +122,7 @@ def test_sessions_and_users_cost_the_same_queries_however_many(make_user: Callab
 
 async def test_what_changes_unseen_counts_when_the_time_is_over(visitor: Visitor) -> None:
     # An update sends no signal, and so is to this process as if it were made by another one.
-    with override_streams(PERMISSION=config_of_models(), REMEMBER_SECONDS=0.2):
+    with override_streams(PERMISSION_CLASSES=config_of_models(), AUTH_CACHE_SECONDS=0.2):
         assert (await send(visitor, "read")).status == 200
         await User.objects.filter(username="reader").aupdate(is_active=False)
         await asyncio.sleep(0.25)
@@ -285,7 +289,7 @@ def test_there_is_no_guard_where_everything_is_allowed() -> None:
         assert isinstance(current_guard(), Guard)
         assert current_guard() is current_guard()
     assert current_guard() is None
-    assert config().permission == "django_durable_streams.permissions.AllowAll"
+    assert config().permission_classes == "django_durable_streams.permissions.AllowAll"
 
 
 def test_logging_out_without_a_session_key_forgets_everybody(make_user: Callable[..., User]) -> None:

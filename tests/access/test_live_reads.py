@@ -18,7 +18,7 @@ from tests.asgi_client import AsgiClient, Exchange
 from tests.overriding import override_streams
 
 MODELS = "django_durable_streams.permissions.ModelPermissions"
-OFTEN = {"FALLBACK_INTERVAL": 0.02, "LIVE_CHECK_INTERVAL": 0.05, "REMEMBER_SECONDS": 0.05, "LONG_POLL_TIMEOUT": 20}
+OFTEN = {"POLL_INTERVAL": 0.02, "REAUTHORIZE_INTERVAL": 0.05, "AUTH_CACHE_SECONDS": 0.05, "LONG_POLL_TIMEOUT": 20}
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def control(chunk: bytes) -> dict[str, object]:
     return found
 
 
-@override_streams(PERMISSION=MODELS, **OFTEN)
+@override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
 async def test_an_event_stream_ends_with_a_last_control_event_when_its_permission_is_revoked(
     reader: Visitor, follow: Callable[[], Exchange]
 ) -> None:
@@ -63,7 +63,7 @@ async def test_an_event_stream_ends_with_a_last_control_event_when_its_permissio
         assert (await again.reply()).status == 403
 
 
-@override_streams(PERMISSION=MODELS, **OFTEN)
+@override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
 async def test_a_long_poll_is_refused_when_its_permission_is_revoked(reader: Visitor) -> None:
     async with reader.open("GET", "a?offset=now&live=long-poll") as exchange:
         await asyncio.sleep(0.1)
@@ -72,7 +72,7 @@ async def test_a_long_poll_is_refused_when_its_permission_is_revoked(reader: Vis
         assert (await exchange.reply()).status == 403
 
 
-@override_streams(PERMISSION=MODELS, **OFTEN)
+@override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
 async def test_what_another_process_revokes_ends_a_live_read_too(follow: Callable[[], Exchange]) -> None:
     async with follow() as exchange:
         await exchange.chunk()
@@ -80,7 +80,7 @@ async def test_what_another_process_revokes_ends_a_live_read_too(follow: Callabl
         assert [chunk async for chunk in rest_of(exchange)]
 
 
-@override_streams(PERMISSION=MODELS, **OFTEN)
+@override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
 async def test_logging_out_ends_a_live_read(reader: Visitor, follow: Callable[[], Exchange]) -> None:
     async with follow() as exchange:
         await exchange.chunk()
@@ -88,7 +88,7 @@ async def test_logging_out_ends_a_live_read(reader: Visitor, follow: Callable[[]
         assert [chunk async for chunk in rest_of(exchange)]
 
 
-@override_streams(PERMISSION=MODELS, **OFTEN)
+@override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
 async def test_a_live_read_that_may_go_on_goes_on(reader: Visitor, follow: Callable[[], Exchange]) -> None:
     async with follow() as exchange:
         await exchange.chunk()
@@ -102,7 +102,7 @@ async def test_a_live_read_that_may_go_on_goes_on(reader: Visitor, follow: Calla
 @pytest.mark.parametrize("mode", ["sse", "long-poll"])
 async def test_a_live_read_by_a_signature_ends_when_that_expires(client: AsgiClient, mode: str) -> None:
     with override_streams(
-        PERMISSION="django_durable_streams.permissions.SignedURLs", FALLBACK_INTERVAL=0.02, LONG_POLL_TIMEOUT=20
+        PERMISSION_CLASSES="django_durable_streams.permissions.SignedURLs", POLL_INTERVAL=0.02, LONG_POLL_TIMEOUT=20
     ):
         moment = int(time.time()) + 2
         token = sign("a", "read", expires=moment - time.time() + 0.5)
@@ -120,7 +120,7 @@ async def test_a_live_read_by_a_signature_ends_when_that_expires(client: AsgiCli
 async def test_nothing_is_handed_out_after_the_end(client: AsgiClient) -> None:
     # Nobody looks here but the reader itself, when something comes.
     with override_streams(
-        PERMISSION="django_durable_streams.permissions.SignedURLs", FALLBACK_INTERVAL=3600, SSE_DURATION=3600
+        PERMISSION_CLASSES="django_durable_streams.permissions.SignedURLs", POLL_INTERVAL=3600, SSE_DURATION=3600
     ):
         token = sign("a", "read", expires=1.5)
         async with client.open("GET", f"a?offset=now&live=sse&token={token}") as exchange:
@@ -144,7 +144,7 @@ class Failing(Permission):
         return True
 
 
-@override_streams(PERMISSION="tests.access.test_live_reads.Failing", **OFTEN)
+@override_streams(PERMISSION_CLASSES="tests.access.test_live_reads.Failing", **OFTEN)
 async def test_a_permission_that_fails_ends_the_read(client: AsgiClient) -> None:
     Failing.asked = 0
     async with client.open("GET", "a?offset=-1&live=sse") as exchange:

@@ -69,20 +69,20 @@ ASKED = {
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@override_streams(PERMISSION=f"{HERE}.Seen")
+@override_streams(PERMISSION_CLASSES=f"{HERE}.Seen")
 async def test_each_operation_asks_for_what_it_does(client: AsgiClient, operation: str) -> None:
     assert (await send(client, operation)).status in (200, 201, 204)
     assert [(call[0], call[2]) for call in Seen.calls] == ASKED[operation]
 
 
-@override_streams(PERMISSION=f"{HERE}.Seen")
+@override_streams(PERMISSION_CLASSES=f"{HERE}.Seen")
 async def test_synchronous_methods_run_in_threads_and_asynchronous_ones_do_not(client: AsgiClient) -> None:
     await send(client, "read")
     await send(client, "append")
     assert [call[4] is threading.main_thread() for call in Seen.calls] == [False, True]
 
 
-@override_streams(PERMISSION=f"{HERE}.Seen")
+@override_streams(PERMISSION_CLASSES=f"{HERE}.Seen")
 async def test_a_permission_sees_the_request(client: AsgiClient) -> None:
     await send(client, "read", "x=1&x=2&y=%C3%BC", {"x-thing": "value"})
     (_, user, path, request, _) = Seen.calls[0]
@@ -103,7 +103,7 @@ class OnlyClose(Permission):
         return True
 
 
-@override_streams(PERMISSION=f"{HERE}.OnlyClose")
+@override_streams(PERMISSION_CLASSES=f"{HERE}.OnlyClose")
 async def test_whoever_may_only_close_brings_no_data_along(client: AsgiClient) -> None:
     close = {"stream-closed": "TRUE"}
     assert (await client.request("POST", "a", {**close, **TEXT}, b"x")).status == 403
@@ -115,7 +115,7 @@ async def test_whoever_may_only_close_brings_no_data_along(client: AsgiClient) -
 
 
 @pytest.mark.parametrize("value", ["false", "1", "yes", ""])
-@override_streams(PERMISSION=f"{HERE}.OnlyClose")
+@override_streams(PERMISSION_CLASSES=f"{HERE}.OnlyClose")
 async def test_a_header_that_does_not_close_is_an_append(client: AsgiClient, value: str) -> None:
     assert (await client.request("POST", "a", {"stream-closed": value, **TEXT}, b"x")).status == 403
 
@@ -130,7 +130,7 @@ class Raising(Permission):
         raise RuntimeError("a bug")
 
 
-@override_streams(PERMISSION=[f"{HERE}.Raising", f"{PACKAGE}.SignedURLs"])
+@override_streams(PERMISSION_CLASSES=[f"{HERE}.Raising", f"{PACKAGE}.SignedURLs"])
 async def test_djangos_permission_denied_is_a_no_and_another_error_lets_nobody_in(
     client: AsgiClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -141,7 +141,7 @@ async def test_djangos_permission_denied_is_a_no_and_another_error_lets_nobody_i
     assert (await Stream.objects.aget(path="a")).tail_position == 3
 
 
-@override_streams(PERMISSION=[f"{PACKAGE}.ModelPermissions", f"{HERE}.OnlyClose", f"{PACKAGE}.SignedURLs"])
+@override_streams(PERMISSION_CLASSES=[f"{PACKAGE}.ModelPermissions", f"{HERE}.OnlyClose", f"{PACKAGE}.SignedURLs"])
 async def test_of_several_it_is_enough_that_one_allows_it(client: AsgiClient) -> None:
     assert (await send(client, "read")).status == 403
     assert (await send(client, "read", f"token={sign('a', 'read', expires=60)}")).status == 200
@@ -154,14 +154,14 @@ class Challenging(Permission):
     challenge = 'Bearer realm="streams"'
 
 
-@override_streams(PERMISSION=[f"{PACKAGE}.ModelPermissions", f"{HERE}.Challenging"])
+@override_streams(PERMISSION_CLASSES=[f"{PACKAGE}.ModelPermissions", f"{HERE}.Challenging"])
 async def test_where_a_token_would_help_it_is_asked_for(client: AsgiClient) -> None:
     reply = await send(client, "append")
     assert (reply.status, reply.headers["www-authenticate"]) == (401, 'Bearer realm="streams"')
     assert reply.json()["type"] == "urn:durable-streams:error:not-authenticated"
 
 
-@override_streams(PERMISSION=[f"{PACKAGE}.ModelPermissions", f"{PACKAGE}.SignedURLs"])
+@override_streams(PERMISSION_CLASSES=[f"{PACKAGE}.ModelPermissions", f"{PACKAGE}.SignedURLs"])
 async def test_a_refusal_is_logged_once_and_without_what_must_stay_secret(
     client: AsgiClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -194,7 +194,7 @@ async def test_a_refusal_is_logged_once_and_without_what_must_stay_secret(
 async def test_a_setting_that_means_nothing_lets_nobody_in(
     client: AsgiClient, given: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with override_streams(PERMISSION=given), caplog.at_level(logging.CRITICAL):
+    with override_streams(PERMISSION_CLASSES=given), caplog.at_level(logging.CRITICAL):
         try:
             status = (await send(client, "read")).status
         except exceptions.ImproperlyConfigured:

@@ -20,7 +20,7 @@ from tests.access.operations import OPERATIONS, TEXT, send
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
 
-SIGNED = override_streams(PERMISSION="django_durable_streams.permissions.SignedURLs")
+SIGNED = override_streams(PERMISSION_CLASSES="django_durable_streams.permissions.SignedURLs")
 NEEDS = {
     "create": ("create",),
     "create-closed": ("create",),

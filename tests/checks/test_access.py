@@ -16,7 +16,7 @@ OWNER = {"CLASS": f"{PACKAGE}.Owner", "OWNER": "users/{user.pk}/**"}
 
 
 def ids(permission: Any) -> list[str | None]:
-    with override_streams(PERMISSION=permission):
+    with override_streams(PERMISSION_CLASSES=permission):
         return [message.id for message in check_permission(None)]
 
 
@@ -58,7 +58,7 @@ class Misspelt(Permission):
 
 def test_methods_that_cannot_be_called_or_never_are() -> None:
     assert ids(f"{HERE}.WrongArguments") == ["durable_streams.E006"]
-    with override_streams(PERMISSION=f"{HERE}.Misspelt"):
+    with override_streams(PERMISSION_CLASSES=f"{HERE}.Misspelt"):
         (message,) = check_permission(None)
     assert (message.id, message.hint) == ("durable_streams.W001", "Did you mean can_read?")
 
@@ -91,7 +91,7 @@ def test_users_have_to_be_logged_in_at_the_urls_too(middleware: list[str]) -> No
 
 def test_shared_caches_are_for_what_everybody_may_read() -> None:
     for permission, expected in ((OWNER, ["durable_streams.W005"]), (f"{PACKAGE}.ReadOnly", [])):
-        with override_streams(CACHE_SCOPE="public", PERMISSION=permission):
+        with override_streams(CACHE_SCOPE="public", PERMISSION_CLASSES=permission):
             assert [message.id for message in check_permission(None)] == expected
 
 
@@ -101,7 +101,7 @@ class NotOpen(ReadOnly):
 
 
 def test_a_subclass_of_an_open_class_is_not_open() -> None:
-    with override_streams(CACHE_SCOPE="public", PERMISSION="tests.checks.test_access.NotOpen"):
+    with override_streams(CACHE_SCOPE="public", PERMISSION_CLASSES="tests.checks.test_access.NotOpen"):
         assert [message.id for message in check_permission(None)] == ["durable_streams.W005"]
 
 
@@ -120,9 +120,12 @@ def test_a_subclass_of_an_open_class_is_not_open() -> None:
 def test_pages_that_read_with_a_session_may_write_with_it_too(
     origins: list[str], trusted: list[str], expected: int
 ) -> None:
-    with override_settings(CSRF_TRUSTED_ORIGINS=trusted), override_streams(CORS_ORIGINS=origins, PERMISSION=OWNER):
+    with (
+        override_settings(CSRF_TRUSTED_ORIGINS=trusted),
+        override_streams(CORS_ORIGINS=origins, PERMISSION_CLASSES=OWNER),
+    ):
         assert [message.id for message in check_cross_origin(None)] == ["durable_streams.W021"] * expected
-    with override_streams(CORS_ORIGINS=origins, PERMISSION=f"{PACKAGE}.AllowAll"):
+    with override_streams(CORS_ORIGINS=origins, PERMISSION_CLASSES=f"{PACKAGE}.AllowAll"):
         assert check_cross_origin(None) == []
 
 
@@ -153,7 +156,7 @@ def test_clients_are_told_apart_and_do_not_choose_who_they_are(
 @pytest.mark.django_db
 def test_what_is_open_is_a_warning_before_it_is_deployed() -> None:
     for permission, expected in ((f"{PACKAGE}.AllowAll", 1), ([OWNER, f"{PACKAGE}.AllowAll"], 1), (OWNER, 0), ("x", 0)):
-        with override_streams(PERMISSION=permission):
+        with override_streams(PERMISSION_CLASSES=permission):
             assert [message.id for message in check_open(None)] == ["durable_streams.W002"] * expected
     for deploy in (True, False):
         found = {message.id for message in run_checks(include_deployment_checks=deploy)}

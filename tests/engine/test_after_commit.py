@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from django_durable_streams.api import transactions
 from django_durable_streams.engine import engine, engine_for, signal_dispatcher
 from django_durable_streams.engine.checkpoints import Checkpointer
-from django_durable_streams.engine.compaction_tracker import GrowthLog
+from django_durable_streams.engine.compaction_tracker import CompactionTracker
 from django_durable_streams.engine.engine import Engine, running_engines
 from django_durable_streams.engine.housekeeping import Housekeeper
 from django_durable_streams.engine.startup import check_startup
@@ -72,10 +72,10 @@ WITHOUT_ENGINE = {
 WITH_ENGINE = {
     "publishing": patched(InProcessWakeup, "publish"),
     "feeding": patched(Engine, "feed"),
-    "signals of others": patched(signal_dispatcher.ReceiverThread, "tell"),
+    "signals of others": patched(signal_dispatcher.SignalDispatcher, "tell"),
     "the thread of signals": heard_but_without_threads,
     "housekeeping": patched(Housekeeper, "count"),
-    "growth": patched(GrowthLog, "count"),
+    "growth": patched(CompactionTracker, "count"),
     "checkpoints": patched(Checkpointer, "count"),
 }
 
@@ -146,7 +146,7 @@ async def test_one_step_that_fails_stops_none_of_the_others(engines: None, monke
         client = AsgiClient(DurableStreams())
         await client.create("a", b"x")
         monkeypatch.setattr(InProcessWakeup, "publish", fail)
-        monkeypatch.setattr(GrowthLog, "count", fail)
+        monkeypatch.setattr(CompactionTracker, "count", fail)
         async with client.follow("a", "now") as live:
             assert await live.chunk()
             await client.append("a", b"news")
@@ -170,7 +170,7 @@ def interrupt() -> None:
 
 
 def test_the_thread_of_signals_is_started_again(engines: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = signal_dispatcher.ReceiverThread()
+    found = signal_dispatcher.SignalDispatcher()
     monkeypatch.setattr(signal_dispatcher, "_has_listeners", lambda signal: True)
     with monkeypatch.context() as patches:
         patches.setattr(threading.Thread, "start", cannot_start)

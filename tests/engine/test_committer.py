@@ -14,7 +14,7 @@ from django_durable_streams.engine import Engine, engine_for
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.runtime.batch_worker import Reply
-from django_durable_streams.runtime.write_lock import Turn
+from django_durable_streams.runtime.write_lock import WriteLock
 from django_durable_streams.store.operations import Append, Appended, Create, Operation
 from django_durable_streams.store.write import group_commit
 
@@ -87,13 +87,13 @@ async def test_an_answer_does_not_wait_for_what_the_next_batch_waits_for(
 
 
 def test_who_waits_for_a_turn_is_told_before() -> None:
-    turn, told = Turn(is_one=True), Event()
+    write_lock, told = WriteLock(is_one=True), Event()
 
     def take() -> None:
-        with turn.taken(told.set):
+        with write_lock.hold(told.set):
             pass
 
-    with turn.taken(told.set):
+    with write_lock.hold(told.set):
         assert not told.is_set()
         waiting = Thread(target=take)
         waiting.start()

@@ -9,11 +9,11 @@ import pytest
 from django.db import OperationalError, connection
 
 from django_durable_streams.engine import Engine, compaction_tracker, engine_for, housekeeping_tasks
-from django_durable_streams.engine.compaction_tracker import GrowthLog
+from django_durable_streams.engine.compaction_tracker import CompactionTracker
 from django_durable_streams.engine.engine import stop_engines
-from django_durable_streams.models import Chunk, RecentChunk, Stream
+from django_durable_streams.models import Chunk, StagedChunk, Stream
 from django_durable_streams.protocol.offsets import Sentinel
-from django_durable_streams.runtime.batch_worker import Errand
+from django_durable_streams.runtime.batch_worker import ExclusiveJob
 from django_durable_streams.store.operations import Append, Commit, Create, Delete
 from django_durable_streams.store.read.segment_cache import SegmentCache
 from django_durable_streams.store.upkeep import compaction, removal
@@ -30,8 +30,8 @@ def commit(stream_id: int, start: int, *appends: bytes, **options: bool) -> Comm
 
 
 @pytest.fixture
-def log() -> GrowthLog:
-    return GrowthLog(gathers=False)
+def log() -> CompactionTracker:
+    return CompactionTracker(flushes=False)
 
 
 @pytest.fixture
@@ -42,35 +42,35 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_stream_is_merged_after_many_commits_and_once(log: GrowthLog) -> None:
+def test_a_stream_is_merged_after_many_commits_and_once(log: CompactionTracker) -> None:
     due = [log.count([commit(1, number, b"x"), commit(2, number, b"x")][: 1 + number % 2]) for number in range(256)]
     assert due == [False] * 255 + [True]
-    assert log.take_crowded() == {1}
-    assert log.take_crowded() == set()
+    assert log.take_due() == {1}
+    assert log.take_due() == set()
     assert not log.count([commit(1, 256, b"x")])
 
 
 def test_a_closed_stream_and_a_quiet_one_are_merged_after_several(
-    log: GrowthLog, monkeypatch: pytest.MonkeyPatch
+    log: CompactionTracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(20):
         assert not log.count([commit(1, number, b"x"), commit(2, number, b"x")])
     assert not log.count([commit(3, 0, b"x", closed=True)])
     assert log.count([commit(1, 20, b"x", closed=True)])
-    assert log.take_crowded() == {1}
+    assert log.take_due() == {1}
     monkeypatch.setattr(compaction_tracker, "QUIET_SECONDS", 0.0)
-    assert log.take_crowded() == {2}
+    assert log.take_due() == {2}
 
 
-def test_what_a_read_has_found_is_merged_and_what_was_removed_is_not(log: GrowthLog) -> None:
+def test_what_a_read_has_found_is_merged_and_what_was_removed_is_not(log: CompactionTracker) -> None:
     log.note({5})
     for number in range(30):
         log.count([commit(1, number, b"x")])
     log.count([Commit(1, "s/1", TEXT, 30, 30, False, removed=True)])
-    assert log.take_crowded() == {5}
+    assert log.take_due() == {5}
 
 
-def test_many_streams_at_once_do_not_fill_the_memory(log: GrowthLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_streams_at_once_do_not_fill_the_memory(log: CompactionTracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction_tracker, "MAX_COUNTED", 10)
     log.count([commit(number, 0, b"x") for number in range(50)])
     assert sorted(log._streams) == list(range(40, 50))
@@ -78,7 +78,7 @@ def test_many_streams_at_once_do_not_fill_the_memory(log: GrowthLog, monkeypatch
 
 def test_a_process_is_busy_while_it_appends_much(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction_tracker, "BUSY", 20)
-    log = GrowthLog(gathers=True)
+    log = CompactionTracker(flushes=True)
     sizes = []
     for number in range(8):
         log.count([commit(stream, number, b"x") for stream in range(5)])
@@ -90,15 +90,15 @@ def test_a_process_is_busy_while_it_appends_much(clock: list[float], monkeypatch
     assert not log.is_busy()
 
 
-def test_only_where_chunks_are_gathered_a_process_is_ever_busy(log: GrowthLog) -> None:
+def test_only_where_chunks_are_gathered_a_process_is_ever_busy(log: CompactionTracker) -> None:
     for number in range(compaction_tracker.BUSY + 1):
         log.count([commit(number, 0, b"x")])
     assert not log.is_busy()
 
 
-def busy(monkeypatch: pytest.MonkeyPatch) -> GrowthLog:
+def busy(monkeypatch: pytest.MonkeyPatch) -> CompactionTracker:
     monkeypatch.setattr(compaction_tracker, "BUSY", 0)
-    log = GrowthLog(gathers=True)
+    log = CompactionTracker(flushes=True)
     log.count([])
     assert log.is_busy()
     return log
@@ -110,19 +110,19 @@ def test_what_a_busy_process_appends_is_counted_once_it_is_gathered(
     monkeypatch.setattr(compaction_tracker, "MANY", 3)
     log = busy(monkeypatch)
     assert not any(log.count([commit(stream, number, b"x") for stream in range(5)]) for number in range(6))
-    assert log.take_crowded() == set()
+    assert log.take_due() == set()
     for stream_ids in ({1, 2}, {1}, {1, 3}):
-        log.gathered(stream_ids)
-    assert log.take_crowded() == {1}
+        log.flushed(stream_ids)
+    assert log.take_due() == {1}
 
 
 def test_what_is_too_large_to_wait_is_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction_tracker, "MANY", 3)
     log = busy(monkeypatch)
-    large = b"x" * (RecentChunk.MAX_BYTES + 1)
+    large = b"x" * (StagedChunk.MAX_BYTES + 1)
     due = [log.count([commit(1, number * len(large), large), commit(2, number, b"x")]) for number in range(3)]
     assert due == [False, False, True]
-    assert log.take_crowded() == {1}
+    assert log.take_due() == {1}
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def tidied(monkeypatch: pytest.MonkeyPatch) -> Event:
 
         return tell
 
-    for module, name in ((staged_chunks, "gather"), (compaction, "merge"), (removal, "purge_streams")):
+    for module, name in ((staged_chunks, "flush"), (compaction, "merge"), (removal, "purge_streams")):
         monkeypatch.setattr(module, name, telling(getattr(module, name)))
     return event
 
@@ -154,7 +154,7 @@ async def until_there_are(count: int, tidied: Event) -> None:
     """Wait until there are no more chunks than that, and none is recent."""
     while True:
         tidied.clear()
-        if await Chunk.objects.acount() <= count and not await RecentChunk.objects.aexists():
+        if await Chunk.objects.acount() <= count and not await StagedChunk.objects.aexists():
             return
         assert await asyncio.to_thread(tidied.wait, 30)
 
@@ -175,7 +175,7 @@ async def test_streams_that_grow_together_are_few_chunks_soon(
     await asyncio.gather(*(engine.write(Create(path, TEXT)) for path in paths))
     for number in range(50):
         await asyncio.gather(*(engine.write(Append(path, TEXT, b"%d;" % number)) for path in paths))
-    assert await RecentChunk.objects.aexists() == pace
+    assert await StagedChunk.objects.aexists() == pace
     expected = b"".join(b"%d;" % number for number in range(50))
     for _ in range(2):
         for path in paths:
@@ -239,11 +239,11 @@ async def test_on_sqlite_merging_leaves_the_lane_what_it_knows(engine: Engine, m
     assert await asyncio.to_thread(done.wait, 30)
     await engine.write(Append("busy", TEXT, b"x"))
     assert threads == {engine._writers[0]._thread}
-    assert engine._writers[0]._applier._known.is_alone
+    assert engine._writers[0]._applier._row_cache.is_alone
 
 
 async def test_a_lane_does_something_else_between_two_batches(engine: Engine) -> None:
-    lane = engine._writers[0]
+    committer = engine._writers[0]
     held, go_on, tails = Event(), Event(), []
 
     def hold() -> str:
@@ -256,12 +256,12 @@ async def test_a_lane_does_something_else_between_two_batches(engine: Engine) ->
         raise OperationalError("not now")
 
     await engine.write(Create("a", TEXT))
-    first = asyncio.ensure_future(asyncio.to_thread(lane.between, hold))
+    first = asyncio.ensure_future(asyncio.to_thread(committer.between, hold))
     await asyncio.to_thread(held.wait, 30)
     before = engine.write(Append("a", TEXT, b"1"))
     await asyncio.sleep(0)  # it is handed over within a turn of the loop
-    failing = Errand(errand)
-    lane._queue.put(failing)
+    failing = ExclusiveJob(errand)
+    committer._queue.put(failing)
     after = engine.write(Append("a", TEXT, b"2"))
     await asyncio.sleep(0)
     go_on.set()

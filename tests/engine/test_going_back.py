@@ -10,8 +10,8 @@ from django.db import connections
 
 from django_durable_streams.engine import Engine, engine_for
 from django_durable_streams.engine.hub import Watch
-from django_durable_streams.engine.wakeup.base import News
-from django_durable_streams.models import Chunk, RecentChunk, Stream
+from django_durable_streams.engine.wakeup.base import WakeUpMessage
+from django_durable_streams.models import Chunk, StagedChunk, Stream
 from django_durable_streams.protocol.errors import OffsetGone
 from django_durable_streams.protocol.segments import Segment
 from django_durable_streams.runtime.batch_worker import call_in
@@ -29,7 +29,7 @@ REAL, LOST = b"0123456789", b"LOST!"
 @pytest.fixture
 def client(engines: None, settings: Any) -> AsgiClient:
     """A client of a server whose own looks at the database do not help: they are minutes apart."""
-    settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "FALLBACK_INTERVAL": 300}
+    settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "POLL_INTERVAL": 300}
     return AsgiClient(DurableStreams())
 
 
@@ -43,7 +43,7 @@ async def go_back(tail: int = len(REAL), **changed: Any) -> None:
 
     def work() -> None:
         try:
-            for table in (Chunk, RecentChunk):
+            for table in (Chunk, StagedChunk):
                 table.objects.filter(end__gt=tail).unguarded().delete()
             Stream.objects.unguarded().update(tail_position=tail, **changed)
         finally:
@@ -281,7 +281,7 @@ async def test_nothing_is_taken_back_that_is_there(
     engines: None, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     """Appends by lanes, by Python in threads and by other processes; news that come late, doubled and in any order."""
-    settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "FALLBACK_INTERVAL": 0.002}
+    settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "POLL_INTERVAL": 0.002}
     found = went_back(monkeypatch)
     engine = engine_for()
     await elsewhere(Create("a", TEXT))
@@ -296,7 +296,7 @@ async def test_nothing_is_taken_back_that_is_there(
     def deliver(commit: Commit) -> None:
         along = chance.random() < 0.7
         data, ends = (commit.data(), [*commit.ends]) if along else (None, [])
-        news = News(commit.generation, commit.start, commit.tail, commit.closed, commit.removed, data, ends)
+        news = WakeUpMessage(commit.generation, commit.start, commit.tail, commit.closed, commit.removed, data, ends)
         for _ in range(chance.randint(0, 2)):
             hub.loop.call_later(chance.choice([0, 0, 0.001, 0.02]), hub.receive, commit.stream_id, news)
 

@@ -15,7 +15,14 @@ from django.utils import timezone
 
 from django_durable_streams.engine import Engine, compaction_tracker, engine_for, housekeeping
 from django_durable_streams.engine.housekeeping import _Schedule
-from django_durable_streams.engine.housekeeping_tasks import Duty, Expiry, Gathering, Merging, Purging, Removal
+from django_durable_streams.engine.housekeeping_tasks import (
+    CompactionTask,
+    ExpiryTask,
+    FlushTask,
+    HousekeepingTask,
+    PurgeTask,
+    RemovalTask,
+)
 from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.signals import stream_expired
 from django_durable_streams.store.operations import Append, Create, Delete
@@ -85,14 +92,14 @@ async def test_a_purge_without_end_leaves_the_others_their_turns(
     await until(lambda: len(turns) > before)
 
 
-DUTIES = (Expiry, Removal, Gathering, Merging, Purging)
+DUTIES = (ExpiryTask, RemovalTask, FlushTask, CompactionTask, PurgeTask)
 
 
-@pytest.mark.parametrize("failing", [Removal, Gathering, Purging])
+@pytest.mark.parametrize("failing", [RemovalTask, FlushTask, PurgeTask])
 async def test_a_duty_that_fails_whole_stops_no_other(
-    failing: type[Duty], engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    failing: type[HousekeepingTask], engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def step(self: Duty) -> None:
+    def step(self: HousekeepingTask) -> None:
         raise RuntimeError("all of it")
 
     monkeypatch.setattr(housekeeping, "INTERVAL", 0.05)

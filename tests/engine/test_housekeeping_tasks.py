@@ -16,11 +16,19 @@ from django.db import OperationalError, connection, connections, models, transac
 from django.utils import timezone
 
 from django_durable_streams.engine import housekeeping_failures, housekeeping_tasks
-from django_durable_streams.engine.compaction_tracker import GrowthLog
-from django_durable_streams.engine.housekeeping_tasks import Duty, Expiry, Gathering, Merging, Place, Purging, Removal
-from django_durable_streams.models import Chunk, Producer, RecentChunk, Stream
-from django_durable_streams.runtime.connection import Line
-from django_durable_streams.runtime.write_lock import turn
+from django_durable_streams.engine.compaction_tracker import CompactionTracker
+from django_durable_streams.engine.housekeeping_tasks import (
+    CompactionTask,
+    ExpiryTask,
+    FlushTask,
+    HousekeepingContext,
+    HousekeepingTask,
+    PurgeTask,
+    RemovalTask,
+)
+from django_durable_streams.models import Chunk, Producer, StagedChunk, Stream
+from django_durable_streams.runtime.connection import DedicatedConnection
+from django_durable_streams.runtime.write_lock import write_lock
 from django_durable_streams.store.operations import Append, Commit, Create, Delete, Fork
 from django_durable_streams.store.upkeep import related_rows, removal
 from django_durable_streams.store.write import group_commit
@@ -54,11 +62,11 @@ def in_thread(work: Callable[[], None]) -> None:
         pool.submit(run).result(30)
 
 
-def place() -> Place:
-    return Place(cast(Line, OwnLine()), turn("default"), None)
+def place() -> HousekeepingContext:
+    return HousekeepingContext(cast(DedicatedConnection, OwnLine()), write_lock("default"), None)
 
 
-def drain(duty: Duty, steps: int = 500) -> None:
+def drain(duty: HousekeepingTask, steps: int = 500) -> None:
     """Take steps until there is nothing to do."""
     for _ in range(steps):
         if duty.step() is None:
@@ -87,7 +95,7 @@ class Job(NamedTuple):
 
     number: int
     """Of BAD."""
-    duty: Duty
+    duty: HousekeepingTask
     done: Callable[[], set[str]]
     refusal: Callable[[int], AbstractContextManager[None]]
 
@@ -98,7 +106,7 @@ def expiry() -> Job:
     found: list[Commit] = []
     return Job(
         number(BAD),
-        Expiry(place(), found.extend),
+        ExpiryTask(place(), found.extend),
         lambda: {commit.path for commit in found},
         lambda pk: refusing("UPDATE", Stream, "id", pk),
     )
@@ -113,7 +121,7 @@ def collection() -> Job:
     assert len(there) == len(PATHS)
     return Job(
         number(BAD),
-        Removal(place()),
+        RemovalTask(place()),
         lambda: {*PATHS} - {*Stream.objects.filter(path__isnull=False).values_list("path", flat=True)},
         lambda pk: refusing("UPDATE", Stream, "id", pk),
     )
@@ -133,36 +141,38 @@ def purging(model: type[models.Model], column: str) -> Job:
         there = {*Stream._base_manager.values_list("pk", flat=True)}
         return {path for path, pk in numbers.items() if pk not in there}
 
-    return Job(numbers[BAD], Purging(place()), done, lambda pk: refusing("DELETE", model, column, pk))
+    return Job(numbers[BAD], PurgeTask(place()), done, lambda pk: refusing("DELETE", model, column, pk))
 
 
 def merging() -> Job:
     make(*PATHS)
     for part in range(20):
         group_commit.apply([Append(path, TEXT, b"%d;" % part) for path in PATHS], "default")
-    growth = GrowthLog(gathers=False)
+    growth = CompactionTracker(flushes=False)
     growth.note({*Stream.objects.values_list("pk", flat=True)})
 
     def done() -> set[str]:
         counts = Stream.objects.annotate(number=models.Count("chunks")).values_list("path", "number")
         return {path for path, number in counts if path is not None and number < 10}
 
-    return Job(number(BAD), Merging(place(), growth), done, lambda pk: refusing("INSERT", Chunk, "stream_id", pk))
+    return Job(
+        number(BAD), CompactionTask(place(), growth), done, lambda pk: refusing("INSERT", Chunk, "stream_id", pk)
+    )
 
 
 def gathering() -> Job:
     make(*PATHS)
     for part in range(3):
         appends = [Append(path, TEXT, b"%d;" % part) for path in PATHS]
-        group_commit.apply(appends, "default", recent=True)
-    RecentChunk.objects.unguarded().update(created_at=timezone.now() - timedelta(minutes=1))
+        group_commit.apply(appends, "default", stage=True)
+    StagedChunk.objects.unguarded().update(created_at=timezone.now() - timedelta(minutes=1))
 
     def done() -> set[str]:
-        waiting = {*RecentChunk.objects.values_list("stream_id", flat=True)}
+        waiting = {*StagedChunk.objects.values_list("stream_id", flat=True)}
         return {path for path, pk in Stream.objects.values_list("path", "pk") if pk not in waiting and path is not None}
 
-    growth = GrowthLog(gathers=True)
-    return Job(number(BAD), Gathering(place(), growth), done, lambda pk: refusing("INSERT", Chunk, "stream_id", pk))
+    growth = CompactionTracker(flushes=True)
+    return Job(number(BAD), FlushTask(place(), growth), done, lambda pk: refusing("INSERT", Chunk, "stream_id", pk))
 
 
 JOBS = {
@@ -238,7 +248,7 @@ def test_a_protected_stream_does_not_stop_the_purge(
     protected = {number(BAD), number(PATHS[0]), number(PATHS[-1])}
     bookmark._default_manager.bulk_create([bookmark(stream_id=pk) for pk in protected])
     group_commit.apply([Delete(path) for path in PATHS], "default")
-    duty = Purging(place())
+    duty = PurgeTask(place())
     drain(duty)
     assert {*Stream._base_manager.values_list("pk", flat=True)} == protected
     assert not Chunk.objects.exists()
@@ -257,7 +267,7 @@ def test_many_that_fail_do_not_fill_the_log(bookmark: type[models.Model], caplog
     make(*paths)
     bookmark._default_manager.bulk_create([bookmark(stream=stream) for stream in Stream.objects.all()])
     group_commit.apply([Delete(path) for path in paths], "default")
-    drain(Purging(place()))
+    drain(PurgeTask(place()))
     assert len(caplog.records) == housekeeping_failures.MAX_LOGGED
     assert "no more are logged" in caplog.records[-1].getMessage()
     assert Stream.objects.count() == 100
@@ -289,7 +299,7 @@ def test_a_chunk_that_contradicts_itself_stops_nothing_else(
     job: Callable[[], Job], damage: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
     _, duty, done, _ = job()
-    model: type[Chunk] | type[RecentChunk] = Chunk if job is merging else RecentChunk
+    model: type[Chunk] | type[StagedChunk] = Chunk if job is merging else StagedChunk
     before = {path: read(path) for path in PATHS}
     chunk = model._base_manager.filter(stream_id=number(BAD)).order_by("end")[1]
     model.objects.filter(pk=chunk.pk).unguarded().update(**damage)
@@ -360,7 +370,7 @@ def test_steps_are_as_large_as_their_time_allows(monkeypatch: pytest.MonkeyPatch
 
     removal_expire = removal.expire
     monkeypatch.setattr(removal, "expire", expire)
-    drain(Expiry(place(), lambda commits: None))
+    drain(ExpiryTask(place(), lambda commits: None))
     first = housekeeping_tasks.FIRST_STREAMS
     assert sizes[:5] == [first, 2 * first, 4 * first, 2 * first, min(first, 300 - 9 * first)][:5]
     assert sum(sizes) == 300
@@ -374,7 +384,7 @@ def test_a_stream_with_much_data_is_purged_bit_by_bit(monkeypatch: pytest.Monkey
         group_commit.apply([Append("large", TEXT, b"x" * size), Append("small", TEXT, b"y")], "default")
     group_commit.apply([Delete("large"), Delete("small")], "default")
     there = [Chunk.objects.count()]
-    duty = Purging(place())
+    duty = PurgeTask(place())
     while duty.step() is not None:
         there.append(Chunk.objects.count())
     assert max(before - after for before, after in pairwise(there)) <= 7

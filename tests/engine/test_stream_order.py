@@ -90,14 +90,14 @@ async def test_what_is_sent_right_when_a_stream_is_released_comes_last(
 ) -> None:
     await outcomes_of(engine, Create("a", TEXT))
     expected = b""
-    for turn in range(10):
+    for write_lock in range(10):
         other.hold("a")
-        first = engine.write(Append("a", TEXT, b"%d<" % turn))
-        await asyncio.sleep(0.004 * turn)
+        first = engine.write(Append("a", TEXT, b"%d<" % write_lock))
+        await asyncio.sleep(0.004 * write_lock)
         release = asyncio.create_task(asyncio.to_thread(other.release))
         second = engine.write(Append("a", TEXT, b">"))
         await asyncio.wait_for(asyncio.gather(first, second, release), 20)
-        expected += b"%d<>" % turn
+        expected += b"%d<>" % write_lock
     assert await content_of(engine, "a") == expected
 
 

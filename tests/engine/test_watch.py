@@ -105,7 +105,7 @@ class Answered(Counter):
 
     def notify(self) -> None:
         super().notify()
-        self._watch.afterwards.append(lambda: self._done.append(self._all_heard()))
+        self._watch.after_notify.append(lambda: self._done.append(self._all_heard()))
 
 
 def test_what_is_left_to_do_is_done_when_all_have_heard() -> None:
@@ -117,7 +117,7 @@ def test_what_is_left_to_do_is_done_when_all_have_heard() -> None:
     watch.listeners.update(listeners)
     watch.feed(0, news(b"abc", 0, 3), 3, closed=False)
     assert done == [3, 3, 3]
-    assert not watch.afterwards
+    assert not watch.after_notify
 
 
 class Broken(Counter):
@@ -128,7 +128,7 @@ class Broken(Counter):
         self._watch = watch
 
     def notify(self) -> None:
-        self._watch.afterwards.append(self.fail)
+        self._watch.after_notify.append(self.fail)
         self.fail()
 
     def fail(self) -> None:

@@ -3,9 +3,9 @@
 from config.settings import *  # noqa: F403
 from config.settings import DURABLE_STREAMS
 
-DURABLE_STREAMS["PERMISSION"] = [
+DURABLE_STREAMS["PERMISSION_CLASSES"] = [
     "django_durable_streams.permissions.SignedURLs",
     "django_durable_streams.permissions.ModelPermissions",
 ]
-DURABLE_STREAMS["REMEMBER_SECONDS"] = 0.5
-DURABLE_STREAMS["LIVE_CHECK_INTERVAL"] = 1.0
+DURABLE_STREAMS["AUTH_CACHE_SECONDS"] = 0.5
+DURABLE_STREAMS["REAUTHORIZE_INTERVAL"] = 1.0

@@ -8,15 +8,15 @@ import pytest
 from django_durable_streams.engine import engine_for
 from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.runtime.backlog import Backlog
-from django_durable_streams.runtime.batch_worker import MORE_TURNS, SEVERAL, WORTH_PREPARING, Lane, Reply
+from django_durable_streams.runtime.batch_worker import MORE_TURNS, SEVERAL, WORTH_PREPARING, BatchWorker, Reply
 
 
-class Recorded(Lane[int]):
+class Recorded(BatchWorker[int]):
     """A lane that doubles numbers, one parcel in a batch, and notes how many there were in each."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
-        super().__init__("test", engine_for().pulse.line(), self._double, Backlog(1000, 1000), batch_size=1)
+        super().__init__("test", engine_for().monitor.new_connection(), self._double, Backlog(1000, 1000), batch_size=1)
 
     def _double(self, numbers: Sequence[int]) -> Sequence[int]:
         self.sizes.append(len(numbers))

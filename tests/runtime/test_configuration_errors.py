@@ -17,8 +17,8 @@ from django.db import (
 )
 
 from django_durable_streams.runtime import configuration_errors
-from django_durable_streams.runtime.configuration_errors import Advice, Adviser, advice_on
-from django_durable_streams.runtime.database_errors import Trouble, diagnose
+from django_durable_streams.runtime.configuration_errors import ConfigurationProblem, ProblemReporter, find_problem
+from django_durable_streams.runtime.database_errors import FailureKind, diagnose
 
 
 def postgresql(state: str | None, words: str = "", kind: type[Error] = OperationalError) -> Error:
@@ -92,40 +92,40 @@ CONFIGURATION = [
     (sqlite(sqlite3.SQLITE_CORRUPT, "database disk image is malformed"), configuration_errors.NO_DATABASE_FILE),
 ]
 OTHERS = [
-    (postgresql(None, "connection refused"), Trouble.AWAY),
-    (postgresql(None, "server closed the connection unexpectedly"), Trouble.AWAY),
-    (postgresql("57P03", "the database system is starting up"), Trouble.AWAY),
-    (postgresql("57014", "canceling statement due to statement timeout"), Trouble.AWAY),
-    (postgresql("0A000", "cannot do this", NotSupportedError), Trouble.AWAY),
-    (mysql(2006, "Server has gone away"), Trouble.AWAY),
-    (mysql(1040, "Too many connections"), Trouble.AWAY),
-    (sqlite(sqlite3.SQLITE_IOERR, "disk I/O error"), Trouble.AWAY),
-    (postgresql("55P03", "canceling statement due to lock timeout"), Trouble.BUSY),
-    (postgresql("40001", "could not serialize access"), Trouble.BUSY),
-    (mysql(1205, "Lock wait timeout exceeded"), Trouble.BUSY),
-    (sqlite(sqlite3.SQLITE_BUSY, "database is locked"), Trouble.BUSY),
-    (IntegrityError("UNIQUE constraint failed"), Trouble.REFUSED),
-    (DataError("value too long: no such table"), Trouble.REFUSED),
-    (ValueError("embedded null byte"), Trouble.REFUSED),
+    (postgresql(None, "connection refused"), FailureKind.AWAY),
+    (postgresql(None, "server closed the connection unexpectedly"), FailureKind.AWAY),
+    (postgresql("57P03", "the database system is starting up"), FailureKind.AWAY),
+    (postgresql("57014", "canceling statement due to statement timeout"), FailureKind.AWAY),
+    (postgresql("0A000", "cannot do this", NotSupportedError), FailureKind.AWAY),
+    (mysql(2006, "Server has gone away"), FailureKind.AWAY),
+    (mysql(1040, "Too many connections"), FailureKind.AWAY),
+    (sqlite(sqlite3.SQLITE_IOERR, "disk I/O error"), FailureKind.AWAY),
+    (postgresql("55P03", "canceling statement due to lock timeout"), FailureKind.BUSY),
+    (postgresql("40001", "could not serialize access"), FailureKind.BUSY),
+    (mysql(1205, "Lock wait timeout exceeded"), FailureKind.BUSY),
+    (sqlite(sqlite3.SQLITE_BUSY, "database is locked"), FailureKind.BUSY),
+    (IntegrityError("UNIQUE constraint failed"), FailureKind.REFUSED),
+    (DataError("value too long: no such table"), FailureKind.REFUSED),
+    (ValueError("embedded null byte"), FailureKind.REFUSED),
 ]
 
 
 @pytest.mark.parametrize(("error", "expected"), CONFIGURATION, ids=str)
-def test_each_has_its_advice(error: Error, expected: Advice) -> None:
-    assert advice_on(error) is expected
-    assert diagnose(error) is Trouble.SETUP
+def test_each_has_its_advice(error: Error, expected: ConfigurationProblem) -> None:
+    assert find_problem(error) is expected
+    assert diagnose(error) is FailureKind.SETUP
 
 
 @pytest.mark.parametrize(("error", "expected"), OTHERS, ids=str)
-def test_failures_have_none(error: Exception, expected: Trouble) -> None:
-    assert advice_on(error) is None
+def test_failures_have_none(error: Exception, expected: FailureKind) -> None:
+    assert find_problem(error) is None
     assert diagnose(error) is expected
 
 
 @pytest.mark.parametrize(("error", "expected"), CONFIGURATION, ids=str)
-def test_it_is_said_once(error: Error, expected: Advice, caplog: pytest.LogCaptureFixture) -> None:
-    adviser = Adviser("default")
-    refusals = [adviser.refusal(error) for _ in range(5)]
+def test_it_is_said_once(error: Error, expected: ConfigurationProblem, caplog: pytest.LogCaptureFixture) -> None:
+    problem_reporter = ProblemReporter("default")
+    refusals = [problem_reporter.refusal(error) for _ in range(5)]
     assert all(refusal is not None and refusal.status == 503 for refusal in refusals)
     assert all(expected.answer in str(refusal) for refusal in refusals)
     (record,) = caplog.records
@@ -135,16 +135,16 @@ def test_it_is_said_once(error: Error, expected: Advice, caplog: pytest.LogCaptu
 
 
 def test_it_is_said_again_when_it_comes_back(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    adviser = Adviser("default")
+    problem_reporter = ProblemReporter("default")
     now = 0.0
     monkeypatch.setattr(configuration_errors, "time", SimpleNamespace(monotonic=lambda: now))
-    adviser.refusal(mysql(1146))
+    problem_reporter.refusal(mysql(1146))
     now = configuration_errors.SILENCE_SECONDS
-    adviser.refusal(mysql(1146))
-    adviser.refusal(mysql(1045))
+    problem_reporter.refusal(mysql(1146))
+    problem_reporter.refusal(mysql(1045))
     assert len(caplog.records) == 2
     now = 3 * configuration_errors.SILENCE_SECONDS
-    adviser.refusal(mysql(1146))
+    problem_reporter.refusal(mysql(1146))
     assert len(caplog.records) == 3
 
 

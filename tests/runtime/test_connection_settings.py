@@ -12,9 +12,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test import override_settings
 
-from django_durable_streams.runtime.configuration_errors import advice_on
-from django_durable_streams.runtime.connection import Line
-from django_durable_streams.runtime.connection_settings import own_settings
+from django_durable_streams.runtime.configuration_errors import find_problem
+from django_durable_streams.runtime.connection import DedicatedConnection
+from django_durable_streams.runtime.connection_settings import service_settings
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ def made(vendor: str, settings: dict[str, Any], options: dict[str, Any]) -> dict
     """What is made of a project's settings, which stay as they are."""
     given = {"NAME": "x", "AUTOCOMMIT": True, **settings, "OPTIONS": options}
     before = deepcopy(given)
-    found = own_settings(cast(BaseDatabaseWrapper, SimpleNamespace(vendor=vendor, settings_dict=given)))
+    found = service_settings(cast(BaseDatabaseWrapper, SimpleNamespace(vendor=vendor, settings_dict=given)))
     assert given == before
     return found
 
@@ -84,7 +84,7 @@ def test_mysql_and_sqlite() -> None:
 
 def with_line(work: Callable[[BaseDatabaseWrapper], T]) -> T:
     """Do something with a dedicated connection, in its thread."""
-    line = Line("default")
+    line = DedicatedConnection("default")
 
     def run() -> T:
         try:
@@ -137,4 +137,4 @@ def test_a_receiver_that_fails_is_an_error_of_the_connection() -> None:
             with_line(lambda own: None)
     finally:
         connection_created.disconnect(fail)
-    assert advice_on(raised.value) is None
+    assert find_problem(raised.value) is None

@@ -110,5 +110,5 @@ async def test_event_streams_are_sandboxes_too(client: AsgiClient) -> None:
 async def test_other_sites_embed_only_what_everybody_may_read(
     client: AsgiClient, permission: str, origins: list[str], policy: str
 ) -> None:
-    with override_streams(PERMISSION=f"django_durable_streams.permissions.{permission}", CORS_ORIGINS=origins):
+    with override_streams(PERMISSION_CLASSES=f"django_durable_streams.permissions.{permission}", CORS_ORIGINS=origins):
         assert (await client.get("a")).headers["cross-origin-resource-policy"] == policy

@@ -115,13 +115,13 @@ async def test_answers_are_made_before_the_commit_and_sent_after_it(
     go_on, made = Event(), asyncio.Event()
     found = []
 
-    def foresee(request: Any, value: object) -> Response | None:
-        found.append(dispatch.foresee(request, value))
+    def prepare_response(request: Any, value: object) -> Response | None:
+        found.append(dispatch.prepare_response(request, value))
         if len(found) == len(clients):
             made.set()
         return found[-1]
 
-    monkeypatch.setattr(uploads, "foresee", foresee)
+    monkeypatch.setattr(uploads, "prepare_response", prepare_response)
     before_each_commit(monkeypatch, lambda: go_on.wait(30))
     for number, (protocol, _) in enumerate(clients):
         send(protocol, method, str(number) if method == "PUT" else "0", b"x" if method == "POST" else b"")
@@ -184,7 +184,7 @@ class Awaited(InMemory):
 @pytest.mark.usefixtures("engines")
 @pytest.mark.parametrize("permission", [InMemory, InThread, Awaited])
 async def test_who_is_not_allowed_at_once_is_allowed_later(permission: type[Permission]) -> None:
-    with override_streams(PERMISSION=f"{__name__}.{permission.__name__}"):
+    with override_streams(PERMISSION_CLASSES=f"{__name__}.{permission.__name__}"):
         protocol, connection = connected()
         for method, expected in [("PUT", 201), ("POST", 204), ("GET", 200), ("DELETE", 403)]:
             send(protocol, method, "a", b"x" if method == "POST" else b"")
@@ -216,7 +216,7 @@ async def test_a_bug_is_answered_and_keeps_up_nobody(
     other, others = connected()
     send(protocol, "PUT", "a")
     assert await status(connection) == 201
-    monkeypatch.setitem(HANDLERS, "POST", HANDLERS["POST"]._replace(answer=fail))
+    monkeypatch.setitem(HANDLERS, "POST", HANDLERS["POST"]._replace(respond=fail))
     with caplog.at_level(logging.CRITICAL, "django_durable_streams"):
         send(protocol, "POST", "a", b"x")
         send(other, "PUT", "b")

@@ -20,8 +20,8 @@ from tests.overriding import override_streams
 from tests.server.waiting import elsewhere, until, watched
 
 TEXT = "text/plain"
-LOOKS_NEVER = override_streams(FALLBACK_INTERVAL=3600)
-LOOKS_OFTEN = override_streams(FALLBACK_INTERVAL=0.01)
+LOOKS_NEVER = override_streams(POLL_INTERVAL=3600)
+LOOKS_OFTEN = override_streams(POLL_INTERVAL=0.01)
 
 
 async def reader(path: str) -> SseReader:
@@ -140,7 +140,7 @@ async def test_what_several_processes_write_comes_in_order_without_gaps(client: 
 
 @LOOKS_OFTEN
 async def test_more_than_a_page_written_elsewhere_is_read_page_by_page(client: AsgiClient) -> None:
-    with override_streams(FALLBACK_INTERVAL=0.01, PAGE_BYTES=50):
+    with override_streams(POLL_INTERVAL=0.01, PAGE_BYTES=50):
         await client.create("a")
         async with client.follow("a") as live:
             await live.chunk()

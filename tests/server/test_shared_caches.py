@@ -12,7 +12,7 @@ from tests.server.waiting import until, watched
 from tests.tokens import token
 
 ZERO = "0000000000000000_0000000000000000"
-PUBLIC = override_streams(CACHE_SCOPE="public", LONG_POLL_TIMEOUT=0.05, FALLBACK_INTERVAL=0.02)
+PUBLIC = override_streams(CACHE_SCOPE="public", LONG_POLL_TIMEOUT=0.05, POLL_INTERVAL=0.02)
 CURSORS = ("", "1", "99999999", "rubbish")
 NOW = ("now", "%6eow")
 
@@ -56,7 +56,7 @@ async def test_what_is_read_through_a_cache_joins_on_and_misses_nothing(client: 
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["browser", "proxy"])
-@override_streams(CACHE_SCOPE="public", LONG_POLL_TIMEOUT=5, FALLBACK_INTERVAL=0.02)
+@override_streams(CACHE_SCOPE="public", LONG_POLL_TIMEOUT=5, POLL_INTERVAL=0.02)
 async def test_from_now_on_is_another_place_each_time(client: AsgiClient, shared: bool) -> None:
     await client.create("a", b"old")
     cache = HttpCache(client, shared)

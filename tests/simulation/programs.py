@@ -143,7 +143,7 @@ class Transactions:
             primitives.sleep(self._rng.choice((0.05, 0.5, 1.5, 3.0)) * self._rng.random())
 
 
-class Tail:
+class LiveTailView:
     """A program that follows a stream, synchronously."""
 
     def __init__(self, world: World, name: str) -> None:

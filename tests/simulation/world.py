@@ -29,7 +29,7 @@ from .nemesis import Nemesis
 from .network import Lost, Network, Refused, Server
 from .preparing import Log, prepare
 from .program import Path, Program
-from .programs import Tail, Transactions
+from .programs import LiveTailView, Transactions
 from .readers import Reader
 from .scheduler import Scheduler
 from .tuning import tune
@@ -101,7 +101,7 @@ class World:
         self._database = database
         self.broker = broker.Broker(self.faults)
         self._programs: list[Transactions] = []
-        self._tails: list[Tail] = []
+        self._tails: list[LiveTailView] = []
         self._process = Process(self.scheduler, "clients", images.new())
 
     def run(self) -> Outcome:
@@ -201,7 +201,7 @@ class World:
             *[Maker(self, f"maker{number}") for number in range(program.makers)],
         ]
         self._programs = [Transactions(self, f"program{number}") for number in range(program.transactions)]
-        self._tails = [Tail(self, f"tail{number}") for number in range(program.tails)]
+        self._tails = [LiveTailView(self, f"tail{number}") for number in range(program.tails)]
         for number, server in enumerate(self.servers):
             self.start_programs(number, server)
         nemesis = self._task(Nemesis(self, self.broker, self._database is not None).run())

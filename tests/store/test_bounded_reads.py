@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_durable_streams.models import Chunk, RecentChunk, Stream
+from django_durable_streams.models import Chunk, StagedChunk, Stream
 from django_durable_streams.store.operations import Append, Create, Fork
 from django_durable_streams.store.read import log_reader
 from django_durable_streams.store.read.segment_cache import SegmentCache
@@ -21,11 +21,11 @@ TEXT = "application/octet-stream"
 MANY = 3000
 
 
-def make(path: str, chunks: int, size: int = 10, model: type[Chunk] | type[RecentChunk] = Chunk) -> Stream:
+def make(path: str, chunks: int, size: int = 10, model: type[Chunk] | type[StagedChunk] = Chunk) -> Stream:
     """Return a stream of many chunks that nobody has merged."""
     group_commit.apply([Create(path, TEXT)], "default")
     stream = Stream.objects.get(path=path)
-    extra = {"block": 0} if model is RecentChunk else {}
+    extra = {"block": 0} if model is StagedChunk else {}
     rows = [
         model(stream=stream, start=number * size, end=(number + 1) * size, data=b"x" * size, **extra)
         for number in range(chunks)
@@ -96,10 +96,10 @@ def _rows(node: dict[str, Any]) -> int:
     "model",
     [
         Chunk,
-        pytest.param(RecentChunk, marks=pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's only")),
+        pytest.param(StagedChunk, marks=pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's only")),
     ],
 )
-def test_a_page_does_not_look_at_what_comes_behind_it(model: type[Chunk] | type[RecentChunk], position: int) -> None:
+def test_a_page_does_not_look_at_what_comes_behind_it(model: type[Chunk] | type[StagedChunk], position: int) -> None:
     make("short", 100, model=model)
     make("long", MANY, model=model)
     for path in ("short", "long"):

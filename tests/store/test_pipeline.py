@@ -14,7 +14,7 @@ from django_durable_streams.store.operations import Append, Appended, Create, Cr
 from django_durable_streams.store.sql import binary, pipeline, statements
 from django_durable_streams.store.sql.pipeline import Pipeline, Transaction
 from django_durable_streams.store.write import group_commit
-from django_durable_streams.store.write.row_cache import KnownStreams
+from django_durable_streams.store.write.row_cache import RowCache
 
 TEXT = "text/plain"
 POISON = "\x00"
@@ -49,11 +49,11 @@ def travels(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_a_batch_is_one_way_where_the_connection_knows_its_streams(travels: list[list[str]]) -> None:
-    known = KnownStreams()
+    known = RowCache()
 
     def apply_in_lane(*operations: Operation) -> list[list[str]]:
         travels.clear()
-        outcomes, _ = group_commit.apply(operations, "default", wait=False, known=known)
+        outcomes, _ = group_commit.apply(operations, "default", wait=False, row_cache=known)
         assert all(isinstance(outcome, Created | Appended) for outcome in outcomes), outcomes
         return list(travels)
 

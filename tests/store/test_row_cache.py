@@ -17,7 +17,7 @@ from django_durable_streams.store.operations import Append, Appended, Create, De
 from django_durable_streams.store.stream_info import StreamInfo
 from django_durable_streams.store.write import group_commit, row_cache
 from django_durable_streams.store.write.batch import LOCKED, Outcome
-from django_durable_streams.store.write.row_cache import KnownStreams
+from django_durable_streams.store.write.row_cache import RowCache
 from django_durable_streams.store.write.stream_state import StreamState
 
 TEXT = "text/plain"
@@ -34,13 +34,13 @@ class Connection:
     """A connection that remembers, as a lane has it."""
 
     def __init__(self) -> None:
-        self.known = KnownStreams()
+        self.known = RowCache()
 
     def apply(self, *operations: Operation) -> list[Outcome]:
-        outcomes, _ = group_commit.apply(operations, "default", wait=False, known=self.known)
+        outcomes, _ = group_commit.apply(operations, "default", wait=False, row_cache=self.known)
         again = [operation for operation, outcome in zip(operations, outcomes, strict=True) if outcome is LOCKED]
         if again:  # a lane does them once more
-            redone = iter(group_commit.apply(again, "default", wait=False, known=self.known)[0])
+            redone = iter(group_commit.apply(again, "default", wait=False, row_cache=self.known)[0])
             outcomes = [next(redone) if outcome is LOCKED else outcome for outcome in outcomes]
         return outcomes
 
@@ -141,14 +141,14 @@ def test_a_stream_that_expires_is_not_appended_to() -> None:
 
 def test_of_what_was_wrong_less_is_taken_for_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_cache, "MAX_PAUSE", 4)
-    memory, now, driver = KnownStreams(), timezone.now(), object()
-    memory.recall([], driver, now)  # it has met the connection
+    memory, now, driver = RowCache(), timezone.now(), object()
+    memory.get_all([], driver, now)  # it has met the connection
 
     def is_recalled() -> bool:
         state = StreamState(StreamInfo(1, "a", TEXT))
         state.version = 7
-        memory.keep(state)
-        return bool(memory.recall([append()], driver, now))
+        memory.put(state)
+        return bool(memory.get_all([append()], driver, now))
 
     def batches_until_it_is() -> int:
         return next(count for count in range(100) if is_recalled())
@@ -156,20 +156,20 @@ def test_of_what_was_wrong_less_is_taken_for_granted(monkeypatch: pytest.MonkeyP
     assert is_recalled()
     pauses = []
     for _ in range(4):
-        memory.judge(was_wrong=True)
+        memory.record_outcome(was_stale=True)
         pauses.append(batches_until_it_is())
-    memory.judge(was_wrong=False)
-    memory.judge(was_wrong=True)
+    memory.record_outcome(was_stale=False)
+    memory.record_outcome(was_stale=True)
     assert (sorted(pauses), pauses[0] < pauses[-1]) == (pauses, True)
     assert batches_until_it_is() == pauses[0]
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="its one lock is for all")
 def test_a_stream_that_somebody_holds_is_not_waited_for() -> None:
-    memory = KnownStreams()
+    memory = RowCache()
 
     def apply(*operations: Operation) -> list[Outcome]:
-        return group_commit.apply(operations, "default", wait=False, known=memory)[0]
+        return group_commit.apply(operations, "default", wait=False, row_cache=memory)[0]
 
     # The thread that holds it is another one: this one's connection is the lane's.
     apply(Create("a", TEXT), Create("b", TEXT))
@@ -226,14 +226,14 @@ def test_a_deleted_stream_is_forgotten() -> None:
 
 
 def test_only_so_much_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_cache, "MAX_KNOWN", 3)
+    monkeypatch.setattr(row_cache, "MAX_STREAMS", 3)
     monkeypatch.setattr(row_cache, "MAX_PRODUCERS", 2)
     lane = Connection()
     for number in range(5):
         lane.apply(Create(f"s{number}", TEXT), append(f"s{number}"))
     for number in range(3):
         lane.apply(append("s0", seq=None), Append("s1", TEXT, b"x", producer=ProducerClaim(f"p{number}", 0, 0)))
-    assert {path: lane.known.take(path) is not None for path in ("s0", "s1", "s2")} == {
+    assert {path: lane.known.pop(path) is not None for path in ("s0", "s1", "s2")} == {
         "s0": connection.vendor != "mysql",
         "s1": connection.vendor == "postgresql",  # with the producer that the last batch has met
         "s2": False,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.django import TransactionTestCase
 
-from django_durable_streams.models import Chunk, RecentChunk, Stream
+from django_durable_streams.models import Chunk, StagedChunk, Stream
 from django_durable_streams.store.chunk_rows import CorruptChunk
 from django_durable_streams.store.operations import Append, Create, Delete, Fork
 from django_durable_streams.store.read import browsing, log_reader
@@ -29,7 +29,7 @@ TEXT = "text/plain"
 def small_blocks() -> Iterator[None]:
     """Blocks of eight ids."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RecentChunk, "BLOCK_BITS", 3)
+        patch.setattr(StagedChunk, "BLOCK_BITS", 3)
         statements.cache_clear()
         yield
     statements.cache_clear()
@@ -39,7 +39,7 @@ blocks_of_eight = pytest.fixture(small_blocks)
 
 
 def append(path: str, *parts: bytes, is_recent: bool = True) -> None:
-    group_commit.apply([Append(path, TEXT, part) for part in parts], "default", recent=is_recent)
+    group_commit.apply([Append(path, TEXT, part) for part in parts], "default", stage=is_recent)
 
 
 def create(*paths: str) -> list[Stream]:
@@ -53,7 +53,7 @@ def fail(stream_id: int, error: CorruptChunk) -> None:
 
 def gather(number: int) -> None:
     for portion in staged_chunks.portions("default", number, fail):
-        assert staged_chunks.gather("default", portion)
+        assert staged_chunks.flush("default", portion)
 
 
 def gather_all() -> None:
@@ -95,7 +95,7 @@ def test_a_block_becomes_a_chunk_for_each_of_its_streams() -> None:
     assert {path: read(path) for path in "abc"} == before
     assert staged_chunks.blocks("default") == [numbers[0], *numbers[2:]]
     gather_all()
-    assert not RecentChunk.objects.exists()
+    assert not StagedChunk.objects.exists()
     assert {path: read(path) for path in "abc"} == before
     assert all(len(where(stream)[0]) <= len(numbers) for stream in streams)
     assert read("b", 3 * 7) == (before["b"][0][21:], before["b"][1][7:])
@@ -117,9 +117,9 @@ def test_a_block_of_many_streams_is_gathered_in_portions(rows: int, monkeypatch:
     assert set().union(*(portion.stream_ids for portion in portions)) == {stream.pk for stream in streams}
     for portion in reversed(portions):
         assert {path: read(path) for path in paths} == before
-        assert staged_chunks.gather("default", portion)
+        assert staged_chunks.flush("default", portion)
     assert {path: read(path) for path in paths} == before
-    assert not RecentChunk.objects.exists()
+    assert not StagedChunk.objects.exists()
 
 
 @pytest.mark.django_db
@@ -138,8 +138,8 @@ def test_a_chunk_does_not_reach_across_what_others_appended_in_between() -> None
 @pytest.mark.django_db
 def test_what_is_large_does_not_wait() -> None:
     (stream,) = create("s")
-    append("s", b"x" * RecentChunk.MAX_BYTES)
-    append("s", b"y" * (RecentChunk.MAX_BYTES + 1))
+    append("s", b"x" * StagedChunk.MAX_BYTES)
+    append("s", b"y" * (StagedChunk.MAX_BYTES + 1))
     chunks, waiting = where(stream)
     assert (len(chunks), len(waiting)) == (1, 1)
     assert read("s")[1] == [512, 1025]
@@ -162,11 +162,11 @@ def test_a_block_that_is_not_as_it_was_is_left_alone(other: str) -> None:
             assert not staged_chunks.chunks("default").filter(stream=one)
         case _:  # as many chunks as before, and others
             group_commit.apply([Delete("one")], "default")
-            RecentChunk.objects.filter(stream=one).unguarded().delete()
+            StagedChunk.objects.filter(stream=one).unguarded().delete()
             append("two", b"3")
-    there = [*Chunk.objects.values_list(), *RecentChunk.objects.values_list()]
-    assert not staged_chunks.gather("default", portion)
-    assert [*Chunk.objects.values_list(), *RecentChunk.objects.values_list()] == there
+    there = [*Chunk.objects.values_list(), *StagedChunk.objects.values_list()]
+    assert not staged_chunks.flush("default", portion)
+    assert [*Chunk.objects.values_list(), *StagedChunk.objects.values_list()] == there
 
 
 @pytest.mark.django_db
@@ -181,10 +181,10 @@ def test_what_is_appended_while_a_block_is_gathered_is_not_lost(count: int) -> N
     for _ in range(count):
         append("read", b"acknowledged")
         append("new", b"too")
-    assert staged_chunks.gather("default", second)
+    assert staged_chunks.flush("default", second)
     group_commit.apply([Delete("old")], "default")
     assert removal.purge("default")
-    assert not staged_chunks.gather("default", first)
+    assert not staged_chunks.flush("default", first)
     assert read("read")[0] == b"2" + count * b"acknowledged"
     assert read("new")[0] == count * b"too"
     gather_all()
@@ -197,14 +197,14 @@ def test_a_chunk_that_contradicts_itself_stays_alone(damage: dict[str, object]) 
     streams = create("a", "torn", "z")
     for path in ("a", "torn", "z"):
         append(path, b"12", b"345")
-    RecentChunk.objects.filter(stream=streams[1]).unguarded().update(**damage)
+    StagedChunk.objects.filter(stream=streams[1]).unguarded().update(**damage)
     (number,) = staged_chunks.blocks("default")
     found = []
     for portion in staged_chunks.portions("default", number, lambda *what: found.append(what)):
-        assert staged_chunks.gather("default", portion)
+        assert staged_chunks.flush("default", portion)
     ((stream_id, error),) = found
     assert (stream_id, type(error)) == (streams[1].pk, CorruptChunk)
-    assert RecentChunk.objects.get().stream_id == stream_id
+    assert StagedChunk.objects.get().stream_id == stream_id
     assert read("a") == read("z") == (b"12345", [2, 5])
 
 
@@ -219,7 +219,7 @@ def test_a_removed_stream_takes_its_recent_chunks_with_it(monkeypatch: pytest.Mo
     group_commit.apply([Delete("s")], "default")
     while removal.purge("default"):
         pass
-    assert RecentChunk.objects.count() == 1
+    assert StagedChunk.objects.count() == 1
     assert not Chunk.objects.exists()
     assert Stream.objects.count() == 1
 
@@ -233,7 +233,7 @@ def test_rows_of_a_stream_that_somebody_has_deleted_by_hand_hold_nothing_up() ->
     append("there", b"4")
     Stream.objects.filter(pk=gone.pk).unguarded()._raw_delete("default")
     gather_all()
-    assert not RecentChunk.objects.exists()
+    assert not StagedChunk.objects.exists()
     assert list(Chunk.objects.values_list("data", flat=True)) == [b"1234"]
     assert read("there") == (b"1234", [2, 3, 4])
 
@@ -327,4 +327,4 @@ class ReadsTest(TransactionTestCase):
                         assert read(path, position, 1) == (b"".join(appended)[position:end], [end])
             Chunk.objects.unguarded().delete()
             Stream.objects.unguarded()._raw_delete("default")
-            RecentChunk.objects.unguarded().delete()
+            StagedChunk.objects.unguarded().delete()

@@ -1,7 +1,7 @@
 """Wake-ups through Redis pub/sub: one channel for each stream that somebody waits on.
 
 Nothing here is relied on. A message that is lost, or a Redis that is down or frozen, costs readers of other processes
-the time until the next look at the database (`FALLBACK_INTERVAL`); appends never wait for it.
+the time until the next look at the database (`POLL_INTERVAL`); appends never wait for it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ...runtime.after_commit import follow_up
 from ...store.operations import Commit
-from .base import Audience, News, Wakeup
+from .base import Wakeup, WakeUpListener, WakeUpMessage
 from .connections import from_cache, from_url
-from .outage import Outage
-from .signing import NewsSigner, SignerLoader
+from .outage import OutageLog
+from .signing import MessageSigner, SignerLoader
 from .subscriber import RedisSubscriber
 
 logger = logging.getLogger(__name__)
@@ -58,12 +58,12 @@ class RedisWakeup(Wakeup):
             raise ImproperlyConfigured("RedisWakeup takes either CACHE, an alias in CACHES, or URL.")
         self._client, self._connect, scope = from_url(url) if url is not None else from_cache(cache or "")
         # Two projects on one Redis number their streams alike: the news of one must not reach the other's readers.
-        self._loader = SignerLoader(using, partial(NewsSigner, prefix, scope))
+        self._loader = SignerLoader(using, partial(MessageSigner, prefix, scope))
         self._queue: SimpleQueue[list[Commit] | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._lock = Lock()
         self._rests_until = 0.0
-        self.outage = Outage(
+        self.outage = OutageLog(
             logger,
             "Redis does not answer (%s). Readers learn what other processes commit from the database until it does.",
             "Redis answers again. Readers learn at once what other processes commit.",
@@ -99,7 +99,7 @@ class RedisWakeup(Wakeup):
         else:
             self.outage.found("publisher")
 
-    def subscriber(self, audience: Audience) -> RedisSubscriber:
+    def subscriber(self, audience: WakeUpListener) -> RedisSubscriber:
         """Return what listens for the running event loop."""
         return RedisSubscriber(self._loader, self._connect, self.outage, audience)
 
@@ -134,7 +134,7 @@ def encode(commit: Commit) -> bytes:
     """Return a commit as a message."""
     along = commit.tail - commit.start <= MAX_PAYLOAD
     return _encoder.encode(
-        News(
+        WakeUpMessage(
             commit.generation,
             commit.start,
             commit.tail,

@@ -27,7 +27,7 @@ from ...protocol.messages import ENDING_SECONDS, ClientDisconnected, EventStream
 from ...runtime.batch_worker import Reply
 from ..bodies import LINGER_SECONDS, SMALL_BYTES
 from ..coroutines import resume
-from ..dispatch import begin, needs_task, refuse, respond
+from ..dispatch import needs_task, refuse, respond, start_request
 from ..event_stream import send_events
 from ..hosts import check_host
 from . import request_heads
@@ -203,7 +203,7 @@ class DirectProtocol(Connection):
         except DurableStreamsError as error:
             self.write(request, refuse(error))
             return
-        begun = begin(request, request)
+        begun = start_request(request, request)
         if begun is not None:
             self.go_on(request, begun)
 

@@ -12,7 +12,7 @@ from ...protocol.errors import DurableStreamsError
 from ...protocol.messages import Request, Response
 from ...runtime.batch_worker import Reply
 from ..bodies import ArrivingBody, too_slow
-from ..dispatch import conclude, foresee
+from ..dispatch import finish_request, prepare_response
 from ..hosts import absolute_url
 from . import request_heads
 
@@ -102,7 +102,7 @@ class DirectRequest(Request):
 
     def prepare(self, value: object) -> None:
         """Make the response to what the engine is about to commit."""
-        response = foresee(self, value)
+        response = prepare_response(self, value)
         if response is not None:
             self._connection.prepare(self, response)
             self._foreseen = value, response
@@ -112,7 +112,7 @@ class DirectRequest(Request):
         if self._foreseen is not None and self._foreseen[0] is value:
             self._connection.write(self, self._foreseen[1])
         else:
-            self._connection.go_on(self, conclude(self, value))
+            self._connection.go_on(self, finish_request(self, value))
 
     def when_left(self, tell: Callable[[], object]) -> None:
         self._connection.when_left(tell)

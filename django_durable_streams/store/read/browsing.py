@@ -12,7 +12,7 @@ from operator import itemgetter
 from ...models import Chunk
 from ...protocol import content, text
 from ...protocol.segments import Message, Segment
-from ..stream_info import Piece, StreamInfo
+from ..stream_info import LineageEntry, StreamInfo
 from ..write import staged_chunks
 from . import log_reader
 from .lineage import look_up
@@ -103,5 +103,5 @@ def _spans(info: StreamInfo, position: int, using: str) -> Iterator[tuple[int, i
                 yield first, last
 
 
-def _is_own(piece: Piece) -> bool:
+def _is_own(piece: LineageEntry) -> bool:
     return not piece.is_run

@@ -17,7 +17,7 @@ from django.db import connections
 
 from ...protocol.offsets import Offset, Sentinel
 from ..sql import statements
-from ..stream_info import Piece, StreamInfo
+from ..stream_info import LineageEntry, StreamInfo
 
 WIDTH = 32
 """Entries that one of the next level stands for."""
@@ -25,7 +25,7 @@ WIDTH = 32
 MAX_PIECES = 64
 """Pieces of a fork that are looked up together, and that one page reads."""
 
-_GENERATION = Piece._fields.index("generation")
+_GENERATION = LineageEntry._fields.index("generation")
 
 Wanted = tuple[StreamInfo, int, int]
 """A stream, and two positions: the entries from the first one, what lies right before it included, to the second."""
@@ -48,17 +48,17 @@ def of_fork(source: StreamInfo, cut: int) -> list[list[int]]:
     level = 0
     while (first := _first_of(entries, level)) is not None and _count_of(entries, level) >= 2 * WIDTH:
         last = first + WIDTH - 1
-        run = Piece(source.id, entries[first].start, entries[last].end, -level - 1)
+        run = LineageEntry(source.id, entries[first].start, entries[last].end, -level - 1)
         entries[first : last + 1] = [run]
         level += 1
     return [[*entry] for entry in entries]
 
 
-def _first_of(entries: Sequence[Piece], level: int) -> int | None:
+def _first_of(entries: Sequence[LineageEntry], level: int) -> int | None:
     return next((number for number, entry in enumerate(entries) if entry.level == level), None)
 
 
-def _count_of(entries: Sequence[Piece], level: int) -> int:
+def _count_of(entries: Sequence[LineageEntry], level: int) -> int:
     return sum(entry.level == level for entry in entries)
 
 
@@ -99,7 +99,7 @@ def look_up(wanted: Sequence[Wanted], using: str) -> list[StreamInfo]:
         ]
 
 
-def _first_run(info: StreamInfo, first: int, last: int) -> Piece | None:
+def _first_run(info: StreamInfo, first: int, last: int) -> LineageEntry | None:
     """Return the first run between two positions that a page would reach."""
     if not has_runs(info.lineage):
         return None
@@ -115,10 +115,10 @@ def _first_run(info: StreamInfo, first: int, last: int) -> Piece | None:
     return None
 
 
-def _with_entries(info: StreamInfo, run: Piece, owner: StreamInfo | None) -> StreamInfo:
+def _with_entries(info: StreamInfo, run: LineageEntry, owner: StreamInfo | None) -> StreamInfo:
     """Put the entries that a run stands for in its place."""
     if owner is None:  # its row is gone, and so is the fork by now: there is nothing to read
-        entries = [Piece(run.owner, run.start, run.end, 0)]
+        entries = [LineageEntry(run.owner, run.start, run.end, 0)]
     else:
         entries = [
             entry._replace(start=max(entry.start, run.start), end=min(entry.end, run.end))
@@ -127,5 +127,5 @@ def _with_entries(info: StreamInfo, run: Piece, owner: StreamInfo | None) -> Str
         ]
     lineage: list[list[int]] = []
     for entry in info.lineage or ():
-        lineage += [[*part] for part in entries] if Piece(*entry) == run else [entry]
+        lineage += [[*part] for part in entries] if LineageEntry(*entry) == run else [entry]
     return info._replace(lineage=lineage)

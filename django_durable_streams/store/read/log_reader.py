@@ -18,7 +18,7 @@ from ...protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
 from ...protocol.segments import Segment
 from ..chunk_rows import unpack_ends
 from ..sql import TO_THE_END, statements
-from ..stream_info import Piece, StreamInfo
+from ..stream_info import LineageEntry, StreamInfo
 from .lineage import MAX_PIECES, has_runs, look_up
 from .segment_cache import SegmentCache
 
@@ -147,7 +147,7 @@ class _Gap(NamedTuple):
     """The position behind which nobody needs anything: where a fork was cut, or the limit, unless that is the tail."""
 
 
-def _overlapping(request: PageRequest) -> Iterator[tuple[Piece, int]]:
+def _overlapping(request: PageRequest) -> Iterator[tuple[LineageEntry, int]]:
     """Yield the pieces that a page may reach into, each with the position from which it is read.
 
     No more than `MAX_PIECES`: each may bring a chunk of which it needs only a few bytes.

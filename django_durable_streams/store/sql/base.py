@@ -29,7 +29,7 @@ TO_THE_END = 2**63 - 1
 """A position behind everything."""
 
 
-class Found(NamedTuple):
+class LoadedRows(NamedTuple):
     """Streams that a transaction has locked, (stream id, producer id, epoch, seq) of their producers, and the paths of
     those that others hold."""
 
@@ -38,7 +38,7 @@ class Found(NamedTuple):
     locked: Collection[str]
 
 
-class RecentSpan(NamedTuple):
+class StagedSpan(NamedTuple):
     """Where a recent chunk of a stream starts and ends, its packed ends, and how many bytes of data it has."""
 
     id: int
@@ -82,11 +82,11 @@ class Statements:
 
     _lock_clause = " FOR UPDATE"
 
-    creates_unseen = False
-    """Whether streams can be made without a look at what is there (`insert_like`)."""
+    supports_blind_insert = False
+    """Whether streams can be made without a look at what is there (`insert_copies`)."""
 
     versions_rows = False
-    """Whether each row tells which transaction wrote it, so that `update_remembered` can see that it is as it was."""
+    """Whether each row tells which transaction wrote it, so that `update_if_unchanged` can see that it is as it was."""
 
     def __init__(self, using: str) -> None:
         connection = connections[using]
@@ -177,7 +177,7 @@ class Statements:
     def insertion(
         self, rows: int, lock_ms: int | None = None, waits: Callable[[], None] | None = None
     ) -> Iterator[Any]:
-        """The same for a transaction that writes nothing but some streams, by one `insert_like`.
+        """The same for a transaction that writes nothing but some streams, by one `insert_copies`.
 
         Args:
             rows: how many streams, at the most.
@@ -196,7 +196,7 @@ class Statements:
         """
         return None
 
-    def update_remembered(
+    def update_if_unchanged(
         self, cursor: Any, streams: Sequence[Row], chunks: Sequence[Row], producers: Sequence[Row]
     ) -> Iterable[Sequence[Any]]:
         """Write to streams without a look at them before, but to those only that are as they were (`versions_rows`).
@@ -229,7 +229,7 @@ class Statements:
 
     def lock_streams(
         self, cursor: Any, paths: Collection[str], producers: Collection[tuple[str, str]], *, wait: bool, absent: bool
-    ) -> Found:
+    ) -> LoadedRows:
         """Take the rows of streams for this transaction, in the order of their ids, and read these and producers.
 
         Args:
@@ -245,7 +245,7 @@ class Statements:
             missing = [path for path in paths if path not in ids]
             locked = [info.path for info in self.select_streams(cursor, "path", missing)]
         wanted = {(ids[path], name) for path, name in producers if path in ids}
-        return Found(found, self.select_producers(cursor, wanted) if wanted else [], locked)
+        return LoadedRows(found, self.select_producers(cursor, wanted) if wanted else [], locked)
 
     def select_streams(
         self,
@@ -307,11 +307,11 @@ class Statements:
             numbers += found.fetchall()
         return numbers
 
-    def insert_like(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
+    def insert_copies(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
         """Insert streams that are as a row says but for their paths, and return the id and path of each.
 
         None is inserted if one of the paths is taken, or there is an IntegrityError. Only where streams can be made
-        like that (`creates_unseen`).
+        like that (`supports_blind_insert`).
         """
         raise NotImplementedError
 
@@ -362,15 +362,15 @@ class Statements:
             found += self._execute(cursor, sql, values).fetchall()
         return found
 
-    def recent_blocks(self, cursor: Any) -> list[int]:
+    def staged_blocks(self, cursor: Any) -> list[int]:
         """Return the blocks in which there are recent chunks, the oldest first."""
         return []
 
-    def read_block(self, cursor: Any, block: int) -> tuple[Iterator[RecentSpan], bytes]:
+    def read_block(self, cursor: Any, block: int) -> tuple[Iterator[StagedSpan], bytes]:
         """Return the chunks of a block, each stream's together and in order, and the data of all. SQLite's only."""
         raise NotImplementedError
 
-    def delete_recent(self, cursor: Any, ids: Sequence[int]) -> int:
+    def delete_staged(self, cursor: Any, ids: Sequence[int]) -> int:
         """Delete recent chunks, and return how many of them were there. SQLite's only."""
         raise NotImplementedError
 

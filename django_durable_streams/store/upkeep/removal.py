@@ -13,7 +13,7 @@ from django.db import connections, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from ... import clock
-from ...models import Chunk, Producer, RecentChunk, Stream, StreamQuerySet
+from ...models import Chunk, Producer, StagedChunk, Stream, StreamQuerySet
 from ..operations import Commit
 from ..sql import statements
 from ..write import staged_chunks
@@ -127,7 +127,7 @@ def purge_data(using: str, ids: Collection[int]) -> bool:
         found = _some(_locked(Chunk.objects.using(using).filter(stream_id__in=ours), using), "pk", "start", "end")
         few = _upto(found, PURGE_BYTES)
         producers = _some(Producer.objects.using(using).filter(stream_id__in=ours), "pk")
-        for model, rows in ((RecentChunk, waiting), (Chunk, few), (Producer, producers)):
+        for model, rows in ((StagedChunk, waiting), (Chunk, few), (Producer, producers)):
             if rows:
                 statements(using).delete_rows(cursor, model, [row[0] for row in rows])
     return len(few) < len(found) or PURGE_ROWS in (len(waiting), len(found), len(producers))

@@ -21,7 +21,7 @@ from ...protocol.producers import ProducerState
 from ..operations import Append, Commit, Create, Delete, Done, Fork, Operation, Result, SetLifetime, TakeOver, Touch
 from ..sql import statements
 from . import forking, row_mapping
-from .row_cache import KnownStreams
+from .row_cache import RowCache
 from .stream_state import StreamState
 
 
@@ -45,14 +45,14 @@ class Batch:
         using: alias of the database.
         cursor: the transaction's (see `sql.Statements.transaction`).
         known: what the connection knows of streams already.
-        recent: whether what is appended may wait to be gathered (see `recent`).
+        recent: whether what is appended may wait to be gathered (see `stage`).
     """
 
-    def __init__(self, using: str, cursor: Any, known: KnownStreams | None = None, *, recent: bool = False) -> None:
+    def __init__(self, using: str, cursor: Any, row_cache: RowCache | None = None, *, stage: bool = False) -> None:
         self._using = using
         self._cursor = cursor
-        self._known = known
-        self._recent = recent
+        self._row_cache = row_cache
+        self._stage = stage
         self._now = clock.now()
         self._sql = statements(using)
         self._streams: dict[str, StreamState] = {}
@@ -85,7 +85,7 @@ class Batch:
             if not paths:
                 return
             producers = {(path, name) for path, name in producers if path in paths}
-        states = self._recall(paths, producers)
+        states = self._load_cached(paths, producers)
         paths.difference_update(states)
         if paths:
             found = self._sql.lock_streams(
@@ -126,23 +126,23 @@ class Batch:
                 state.touch(operation.moment)
         return state.deadline > self._now
 
-    def recall(self, operations: Sequence[Operation]) -> bool:
-        """Work on streams as the connection remembers them, in place of `load`; to be saved by `save_remembered`.
+    def load_cached(self, operations: Sequence[Operation]) -> bool:
+        """Work on streams as the connection remembers them, in place of `load`; to be saved by `save_cached`.
 
         Returns False where it does not know all that the operations need.
         """
-        assert self._known is not None
-        self._streams = self._known.recall(operations, connections[self._using].connection, self._now)
+        assert self._row_cache is not None
+        self._streams = self._row_cache.get_all(operations, connections[self._using].connection, self._now)
         return bool(self._streams)
 
-    def _recall(self, paths: Collection[str], producers: Iterable[tuple[str, str]]) -> dict[str, StreamState]:
+    def _load_cached(self, paths: Collection[str], producers: Iterable[tuple[str, str]]) -> dict[str, StreamState]:
         """Return those of the streams that the connection knows, with the producers that are asked for."""
-        if self._known is None:
+        if self._row_cache is None:
             return {}
-        if not self._known.check(self._cursor, self._sql):
-            self._known.forget(paths)
+        if not self._row_cache.check(self._cursor, self._sql):
+            self._row_cache.forget(paths)
             return {}
-        states = {state.path: state for state in map(self._known.take, paths) if state is not None}
+        states = {state.path: state for state in map(self._row_cache.pop, paths) if state is not None}
         missing = {
             (state.id, name)
             for path, name in producers
@@ -285,21 +285,21 @@ class Batch:
             sql.update_lifetimes(cursor, lifetimes)
         chunks = row_mapping.chunks(written, now)
         if chunks:
-            sql.insert_chunks(cursor, chunks, self._recent)
-        new, known = row_mapping.producers(written, now)
+            sql.insert_chunks(cursor, chunks, self._stage)
+        new, row_cache = row_mapping.producers(written, now)
         if new:
             sql.insert_producers(cursor, new)
-        if known:
-            sql.update_producers(cursor, known)
-        if changed and self._known is not None and self._version is None:
+        if row_cache:
+            sql.update_producers(cursor, row_cache)
+        if changed and self._row_cache is not None and self._version is None:
             self._version = sql.version_written(cursor)
         self._written += written
         self._saved.append(_Saved(changed, created, numbers, [*removed, *self._softly]))
         self._removed.clear()
         self._softly.clear()
 
-    def save_remembered(self) -> bool:
-        """Write what has changed, but to those streams only that are as they were remembered (see `rights`).
+    def save_cached(self) -> bool:
+        """Write what has changed, but to those streams only that are as they were remembered (see `confirmed_paths`).
 
         Returns False where one has not changed: what was made of it must not be told without a look at it either.
         """
@@ -308,7 +308,7 @@ class Batch:
         if not all(state.changed for state in states):
             return False
         _, producers = row_mapping.producers(states, now)  # none is new: all were remembered
-        self._found = self._sql.update_remembered(
+        self._found = self._sql.update_if_unchanged(
             self._cursor,
             [(*row_mapping.stream_update(state, now), state.version, state.start) for state in states],
             row_mapping.chunks(states, now),
@@ -316,7 +316,7 @@ class Batch:
         )
         return True
 
-    def rights(self) -> Collection[str]:
+    def confirmed_paths(self) -> Collection[str]:
         """Return the paths of the streams that were as they were remembered. To the others nothing was written."""
         versions = {stream_id: int(version) for stream_id, version in self._found}
         self._streams = {path: state for path, state in self._streams.items() if state.id in versions}
@@ -328,12 +328,12 @@ class Batch:
     def commits(self) -> list[Commit]:
         """Return what has changed since the beginning, once all of it is saved and committed."""
         self._settle()
-        if self._known is not None:
+        if self._row_cache is not None:
             version = self._version_now()
             for state in self._written:
                 state.version = version
             for state in self._streams.values():
-                self._known.keep(state)
+                self._row_cache.put(state)
         return self._commits
 
     def _version_now(self) -> int | None:

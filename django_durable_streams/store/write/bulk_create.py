@@ -15,7 +15,7 @@ from ..operations import Commit, Create, Operation
 from ..sql import statements
 from . import row_mapping
 from .batch import Outcome
-from .row_cache import KnownStreams
+from .row_cache import RowCache
 from .stream_state import StreamState, new_info
 
 _path = attrgetter("path")
@@ -24,12 +24,12 @@ _NOTHING = (b"", None, None)
 """What `_kind` ends with where a stream is to have nothing in it."""
 
 
-def create_alike(
+def bulk_create_empty(
     operations: Sequence[Operation],
     using: str,
     *,
     lock_ms: int | None,
-    known: KnownStreams | None,
+    row_cache: RowCache | None,
     waits: Callable[[], None] | None,
     announce: Callable[[Sequence[Outcome]], None] | None,
     is_heard: Callable[[], bool],
@@ -40,7 +40,7 @@ def create_alike(
     for, or one of the streams is there; then nothing was changed.
     """
     sql = statements(using)
-    paths = _alike(operations) if sql.creates_unseen else None
+    paths = _bulk_create(operations) if sql.supports_blind_insert else None
     if paths is None:
         return None
     first = operations[0]
@@ -50,25 +50,25 @@ def create_alike(
     outcomes: list[Outcome] = [state.describe(created=True)] * len(paths)
     try:
         with sql.insertion(len(paths), lock_ms, waits) as cursor:
-            if known is not None and not known.has_begun:
-                known.check(cursor, sql)
+            if row_cache is not None and not row_cache.has_begun:
+                row_cache.check(cursor, sql)
             if announce is not None:
                 announce(outcomes)
-            numbers = sql.insert_like(cursor, row_mapping.stream_insert(state, row_mapping.stamp(using)), paths)
+            numbers = sql.insert_copies(cursor, row_mapping.stream_insert(state, row_mapping.stamp(using)), paths)
     except IntegrityError:
         return None
     made = list(numbers)
     if len(made) < len(paths):
         return None
-    if known is not None:
-        known.keep_new(like, made)
+    if row_cache is not None:
+        row_cache.put_new(like, made)
     if not is_heard():
         return outcomes, []
     states = [StreamState(like._replace(id=stream_id, path=path)) for stream_id, path in made]
     return outcomes, [state.commit(created=True) for state in states]
 
 
-def _alike(operations: Sequence[Operation]) -> list[str] | None:
+def _bulk_create(operations: Sequence[Operation]) -> list[str] | None:
     """Return the paths of the streams that operations make, if these are all that they differ in."""
     if set(map(type, operations)) != {Create}:
         return None

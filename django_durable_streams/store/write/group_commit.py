@@ -9,12 +9,12 @@ from django.db import Error
 from ..operations import Append, Commit, Operation
 from ..sql import CommitUncertain, statements
 from .batch import LOCKED, Batch, Outcome
-from .bulk_create import create_alike
-from .row_cache import KnownStreams
+from .bulk_create import bulk_create_empty
+from .row_cache import RowCache
 
 __all__ = ["CommitUncertain", "apply", "apply_when_free"]
 
-REMEMBERED_LOCK_MS = 5
+CACHED_LOCK_MS = 5
 """How long appends wait for a row that somebody else holds, in milliseconds, if they have not looked at it before."""
 
 
@@ -25,8 +25,8 @@ def apply(
     wait: bool = True,
     held: Collection[str] = (),
     lock_ms: int | None = None,
-    known: KnownStreams | None = None,
-    recent: bool = False,
+    row_cache: RowCache | None = None,
+    stage: bool = False,
     waits: Callable[[], None] | None = None,
     announce: Callable[[Sequence[Outcome]], None] | None = None,
     is_heard: Callable[[], bool] = lambda: True,
@@ -39,12 +39,12 @@ def apply(
         operations: what to do, in order.
         using: alias of the database.
         wait: whether to wait for rows that another transaction holds. Without, the outcome of operations on such a
-            stream is LOCKED, and they have changed nothing. So it is where `known` was wrong of a stream.
+            stream is LOCKED, and they have changed nothing. So it is where `row_cache` was wrong of a stream.
         held: paths whose operations are LOCKED whether or not their row is free.
         lock_ms: how long to wait for a lock, in milliseconds, where the database can be told so for a transaction
             (PostgreSQL). None: as long as the connection is told to.
         known: what the connection knows of streams from its last batches. Only for transactions of their own.
-        recent: whether there is so much to append that small chunks should wait to be gathered (see `recent`).
+        recent: whether there is so much to append that small chunks should wait to be gathered (see `stage`).
         waits: is called before the transaction waits for the database, and for its commit at the latest.
         announce: is given the outcomes before the commit, so that somebody may prepare for them meanwhile. They hold
             only if they are returned too: the very same objects, each in its place.
@@ -56,16 +56,16 @@ def apply(
         django.db.Error: nothing was changed.
     """
     if not wait and not held:
-        done = _append_remembered(operations, using, known, waits) if known is not None else None
-        done = done or create_alike(
-            operations, using, lock_ms=lock_ms, known=known, waits=waits, announce=announce, is_heard=is_heard
+        done = _append_cached(operations, using, row_cache, waits) if row_cache is not None else None
+        done = done or bulk_create_empty(
+            operations, using, lock_ms=lock_ms, row_cache=row_cache, waits=waits, announce=announce, is_heard=is_heard
         )
         if done is not None:
             return done
     # A create may meet another one's of the same path, which no SKIP LOCKED tells of.
     may_wait = wait or not all(type(operation) is Append for operation in operations)
     with statements(using).transaction(lock_ms if may_wait else None, waits) as cursor:
-        batch = Batch(using, cursor, known, recent=recent)
+        batch = Batch(using, cursor, row_cache, stage=stage)
         batch.load(operations, wait=wait, held=held)
         outcomes = [batch.apply(operation) for operation in operations]
         batch.save()
@@ -98,33 +98,33 @@ def apply_when_free(
     return outcomes, batch.commits()
 
 
-def _append_remembered(
+def _append_cached(
     operations: Sequence[Operation],
     using: str,
-    known: KnownStreams,
+    row_cache: RowCache,
     waits: Callable[[], None] | None,
 ) -> tuple[list[Outcome], list[Commit]] | None:
     """Append to streams without looking first how they are. None: that cannot be done, and nothing was changed.
 
-    Where a stream is not as the connection has left it, the outcome of its operations is LOCKED (`known.was_wrong`).
+    Where a stream is not as the connection has left it, the outcome of its operations is LOCKED (`row_cache.was_stale`).
     """
     sql = statements(using)
     if not sql.versions_rows:
         return None
     try:
-        with sql.transaction(REMEMBERED_LOCK_MS, waits) as cursor:
-            batch = Batch(using, cursor, known)
-            if not batch.recall(operations):
+        with sql.transaction(CACHED_LOCK_MS, waits) as cursor:
+            batch = Batch(using, cursor, row_cache)
+            if not batch.load_cached(operations):
                 return None
             outcomes = [batch.apply(operation) for operation in operations]
-            if not batch.save_remembered():
+            if not batch.save_cached():
                 return None
     except Error:  # somebody holds a row, most likely: with a look, that is no reason to do the others one by one
         return None
-    right = batch.rights()
+    right = batch.confirmed_paths()
     # What is not must not be tried again here: if that failed, all would be, and the others are written.
     outcomes = [
         outcome if operation.path in right else LOCKED for operation, outcome in zip(operations, outcomes, strict=True)
     ]
-    known.judge(was_wrong=LOCKED in outcomes)
+    row_cache.record_outcome(was_stale=LOCKED in outcomes)
     return outcomes, batch.commits()

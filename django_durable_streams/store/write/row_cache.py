@@ -17,7 +17,7 @@ from ..sql import Statements
 from ..stream_info import StreamInfo
 from .stream_state import StreamState
 
-MAX_KNOWN = 4096
+MAX_STREAMS = 4096
 """Streams that are remembered: those that were used last."""
 
 MAX_NEW = 32
@@ -30,7 +30,7 @@ MAX_PAUSE = 64
 """Batches for which nothing is taken for granted, at the most, after it was wrong to do so."""
 
 
-class KnownStreams:
+class RowCache:
     """Streams as this connection has left them."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class KnownStreams:
         self._next_pause = 1
         self.is_alone = True
         """Whether nobody else had written since the last time, as far as the database can tell."""
-        self.was_wrong = False
+        self.was_stale = False
         """Whether some of what was recalled last was not so any more, until somebody has made up for it."""
 
     @property
@@ -66,7 +66,7 @@ class KnownStreams:
             self._version = version
         return True
 
-    def recall(self, operations: Sequence[Operation], connection: object, now: datetime) -> dict[str, StreamState]:
+    def get_all(self, operations: Sequence[Operation], connection: object, now: datetime) -> dict[str, StreamState]:
         """Return the streams to which some operations append, and forget them. Whether they are still so is to be seen.
 
         Empty where not all of them are known with their producers, one has expired, or an operation is another one.
@@ -75,7 +75,7 @@ class KnownStreams:
             connection: the driver's.
         """
         self._meet(connection)
-        self.was_wrong = False
+        self.was_stale = False
         if self._pause:
             self._pause -= 1
             return {}
@@ -92,24 +92,24 @@ class KnownStreams:
         self.forget(found)
         return found
 
-    def judge(self, *, was_wrong: bool) -> None:
+    def record_outcome(self, *, was_stale: bool) -> None:
         """Take note of whether some of what was recalled was not so any more.
 
         Where others write to the same streams it often is not, and to have tried takes as long as to look.
         """
-        self.was_wrong = was_wrong
-        if was_wrong:
+        self.was_stale = was_stale
+        if was_stale:
             self._pause = self._next_pause
             self._next_pause = min(2 * self._next_pause, MAX_PAUSE)
         else:
             self._next_pause = 1
 
-    def take(self, path: str) -> StreamState | None:
+    def pop(self, path: str) -> StreamState | None:
         """Return what is known of the stream at a path, and forget it: a batch that fails leaves nothing behind."""
         state = self._states.pop(path, None)
-        return state if state is not None else self._take_new(path)
+        return state if state is not None else self._pop_new(path)
 
-    def _take_new(self, path: str) -> StreamState | None:
+    def _pop_new(self, path: str) -> StreamState | None:
         for like, ids in self._new:
             stream_id = ids.pop(path, None)
             if stream_id is not None:
@@ -119,16 +119,16 @@ class KnownStreams:
     def forget(self, paths: Iterable[str]) -> None:
         """Forget the streams at some paths."""
         for path in paths:
-            self.take(path)
+            self.pop(path)
 
-    def keep(self, state: StreamState) -> None:
+    def put(self, state: StreamState) -> None:
         """Remember a stream as it was committed, where it can be seen later whether it is still so."""
         if (self.has_begun or state.version is not None) and len(state.producers) <= MAX_PRODUCERS:
             self._states[state.path] = state
-            if len(self._states) > MAX_KNOWN:
+            if len(self._states) > MAX_STREAMS:
                 self._states.popitem(last=False)
 
-    def keep_new(self, like: StreamInfo, numbers: Iterable[tuple[int, str]]) -> None:
+    def put_new(self, like: StreamInfo, numbers: Iterable[tuple[int, str]]) -> None:
         """The same for new streams with nothing in them that differ in their ids and paths only.
 
         Somebody waits for them to be made, so what can be done once one of them is used is not done here.

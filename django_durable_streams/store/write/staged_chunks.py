@@ -18,10 +18,10 @@ from django.db import connections
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from ...models import RecentChunk
+from ...models import StagedChunk
 from .. import chunk_rows
 from ..chunk_rows import CorruptChunk
-from ..sql import RecentSpan, Row, statements
+from ..sql import Row, StagedSpan, statements
 from ..upkeep.compaction import limited
 
 MAX_BLOCKS = 64
@@ -31,7 +31,7 @@ QUIET = timedelta(seconds=2)
 """How long nothing has been appended when all that waits is gathered."""
 
 
-class Part(NamedTuple):
+class StagedPart(NamedTuple):
     """What one stream has in a block: the ids of its recent chunks as they were read, and what takes their place."""
 
     stream_id: int
@@ -42,11 +42,11 @@ class Part(NamedTuple):
     """Bytes that were read."""
 
 
-class Portion(NamedTuple):
+class FlushPortion(NamedTuple):
     """What one transaction gathers: parts of a block."""
 
     block: int
-    parts: list[Part]
+    parts: list[StagedPart]
 
     @property
     def ids(self) -> list[int]:
@@ -63,21 +63,21 @@ class Portion(NamedTuple):
         """Its streams, without those that are not there any more."""
         return {part.stream_id for part in self.parts if part.chunks}
 
-    def halves(self) -> list[Portion]:
+    def halves(self) -> list[FlushPortion]:
         """Return it as two, each with half of the streams. It has two at least."""
         middle = len(self.parts) // 2
-        return [Portion(self.block, self.parts[:middle]), Portion(self.block, self.parts[middle:])]
+        return [FlushPortion(self.block, self.parts[:middle]), FlushPortion(self.block, self.parts[middle:])]
 
 
 def blocks(using: str) -> list[int]:
     """Return the numbers of the blocks in which there are recent chunks, the oldest first."""
     with connections[using].cursor() as cursor:
-        return statements(using).recent_blocks(cursor)
+        return statements(using).staged_blocks(cursor)
 
 
-def chunks(using: str) -> QuerySet[RecentChunk]:
+def chunks(using: str) -> QuerySet[StagedChunk]:
     """Return the recent chunks, as a query in which the index leads to those of a stream."""
-    return RecentChunk.objects.using(using).filter(block__in=blocks(using))
+    return StagedChunk.objects.using(using).filter(block__in=blocks(using))
 
 
 class Due(NamedTuple):
@@ -98,7 +98,7 @@ def due(using: str, now: datetime | None = None, skip: Collection[int] = ()) -> 
         return None
     if len(found) > MAX_BLOCKS:
         return Due(found[0], True)
-    newest = RecentChunk.objects.using(using).order_by("-pk").values_list("created_at", flat=True).first()
+    newest = StagedChunk.objects.using(using).order_by("-pk").values_list("created_at", flat=True).first()
     if newest is None:
         return None
     # One from the future is not new: with naive times, clocks that were set back make such.
@@ -106,7 +106,7 @@ def due(using: str, now: datetime | None = None, skip: Collection[int] = ()) -> 
     return None if timedelta(0) <= age < QUIET else Due(found[0], False)
 
 
-def portions(using: str, block: int, torn: Callable[[int, CorruptChunk], object]) -> Iterator[Portion]:
+def portions(using: str, block: int, torn: Callable[[int, CorruptChunk], object]) -> Iterator[FlushPortion]:
     """Read a block and yield what is in it, as much at a time as one transaction should gather.
 
     Its chunks never change: that need not be done while others wait for a transaction.
@@ -119,12 +119,12 @@ def portions(using: str, block: int, torn: Callable[[int, CorruptChunk], object]
     now = connections[using].ops.adapt_datetimefield_value(timezone.now())
     found = _parts(spans, data, now, torn)
     for parts in limited(found, lambda part: len(part.ids), lambda part: part.size):
-        yield Portion(block, parts)
+        yield FlushPortion(block, parts)
 
 
 def _parts(
-    spans: Iterable[RecentSpan], data: bytes, now: Any, torn: Callable[[int, CorruptChunk], object]
-) -> Iterator[Part]:
+    spans: Iterable[StagedSpan], data: bytes, now: Any, torn: Callable[[int, CorruptChunk], object]
+) -> Iterator[StagedPart]:
     first = 0
     for stream in _by_stream(spans):
         size = sum(span.size for span in stream)
@@ -133,11 +133,11 @@ def _parts(
         except CorruptChunk as error:
             torn(stream[0].stream_id, error)
         else:
-            yield Part(stream[0].stream_id, [span.id for span in stream], chunks, size)
+            yield StagedPart(stream[0].stream_id, [span.id for span in stream], chunks, size)
         first += size
 
 
-def _chunks(stream: Sequence[RecentSpan], data: bytes, now: Any) -> list[Row]:
+def _chunks(stream: Sequence[StagedSpan], data: bytes, now: Any) -> list[Row]:
     """Return the rows that take the place of what a stream has in a block."""
     if not stream[0].is_there:
         return []
@@ -153,12 +153,12 @@ def _chunks(stream: Sequence[RecentSpan], data: bytes, now: Any) -> list[Row]:
     return chunks
 
 
-def _by_stream(spans: Iterable[RecentSpan]) -> Iterator[list[RecentSpan]]:
+def _by_stream(spans: Iterable[StagedSpan]) -> Iterator[list[StagedSpan]]:
     for _, stream in groupby(spans, attrgetter("stream_id")):
         yield [*stream]
 
 
-def _runs(stream: Sequence[RecentSpan]) -> Iterator[Sequence[RecentSpan]]:
+def _runs(stream: Sequence[StagedSpan]) -> Iterator[Sequence[StagedSpan]]:
     """Yield what follows each other of a stream's spans: others may have appended in between."""
     first = 0
     for number, (before, span) in enumerate(pairwise(stream), 1):
@@ -172,7 +172,7 @@ class _Changed(Exception):
     """A portion is not what it was."""
 
 
-def gather(using: str, portion: Portion) -> bool:
+def flush(using: str, portion: FlushPortion) -> bool:
     """Put the chunks of a portion where chunks stay, in one transaction. What was appended since stays as it is.
 
     Returns False, with nothing changed, where one of them has gone since: somebody else has gathered it, or has
@@ -182,7 +182,7 @@ def gather(using: str, portion: Portion) -> bool:
     ids = portion.ids
     try:
         with sql.transaction() as cursor:
-            if sql.delete_recent(cursor, ids) != len(ids):
+            if sql.delete_staged(cursor, ids) != len(ids):
                 raise _Changed
             chunks = portion.chunks
             if chunks:
