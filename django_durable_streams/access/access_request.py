@@ -91,7 +91,7 @@ class AccessRequest:
     @cached_property
     def scope(self) -> Mapping[str, Any] | None:
         """The ASGI scope, where there is one."""
-        source = self._request.source
+        source: Mapping[str, Any] | HttpRequest = self._request.source
         if isinstance(source, HttpRequest):
             if not isinstance(source, ASGIRequest):
                 return None

@@ -12,9 +12,9 @@ from django.core import exceptions
 from django.core.signals import setting_changed
 
 from ..conf import Config, config
-from ..engine.engine import call_at_stop
 from ..protocol import headers, paths
 from ..protocol.errors import DurableStreamsError, NotAuthenticated, PermissionDenied
+from ..runtime.lifecycle import call_at_stop
 from . import csrf, workers
 from .access_request import AccessRequest
 from .base import Action, Permission, User, is_for_everybody

@@ -9,15 +9,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from threading import Lock
 from typing import Any, TypeVar, cast
 
-from django.db import Error, connections
+from django.db import Error, connections, router
 
 from ..conf import config
-from ..engine.engine import call_at_stop, engine_for
+from ..models import Stream
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.backlog import Backlog
 from ..runtime.batch_worker import BatchWorker
 from ..runtime.connection import DedicatedConnection
-from ..runtime.monitor import DatabaseMonitor
+from ..runtime.lifecycle import call_at_stop
+from ..runtime.monitor import DatabaseMonitor, monitor_for
+from ..runtime.test_transactions import check_engine
 
 logger = logging.getLogger("django_durable_streams.access")
 
@@ -122,11 +124,12 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
 def _worker(name: str, *, asks_database: bool = True) -> _AccessWorker:
     worker = _workers.get(name)
     if worker is None:
-        engine = engine_for()
+        using = router.db_for_write(Stream)
+        check_engine(using)
         with _lock:
             worker = _workers.get(name)
             if worker is None:
-                worker = _workers[name] = _AccessWorker(name, engine.using, engine.monitor if asks_database else None)
+                worker = _workers[name] = _AccessWorker(name, using, monitor_for(using) if asks_database else None)
     return worker
 
 

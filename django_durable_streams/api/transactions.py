@@ -16,6 +16,7 @@ from typing import NamedTuple
 from django.db import DatabaseError, connections
 
 from .. import clock
+from ..engine.engine import announce
 from ..models import Stream
 from ..models.methods import StreamMethods
 from ..protocol import text
@@ -39,13 +40,8 @@ logger = logging.getLogger(__name__)
 
 Listener = Callable[[list[Commit], str], None]
 
-_listeners: list[Listener] = []
-
-
-def on_commit(listener: Listener) -> Listener:
-    """Register a function that is called with what a caller's transaction changed, and the alias of its database."""
-    _listeners.append(listener)
-    return listener
+_listeners: list[Listener] = [announce]
+"""Functions that learn what a caller's transaction has changed, and the alias of its database."""
 
 
 def apply(operation: Operation, using: str) -> Result:

@@ -16,7 +16,6 @@ from zlib import crc32
 
 from django.db import connections, router
 
-from ..api import transactions
 from ..conf import config
 from ..models import Stream
 from ..protocol.offsets import Offset, Sentinel
@@ -24,7 +23,8 @@ from ..runtime import test_transactions
 from ..runtime.after_commit import follow_up
 from ..runtime.backlog import Backlog
 from ..runtime.batch_worker import ResultCallback, call_in
-from ..runtime.monitor import DatabaseMonitor
+from ..runtime.lifecycle import run_stop_functions
+from ..runtime.monitor import monitor_for
 from ..runtime.write_lock import write_lock
 from ..store.operations import Commit, Operation, Result
 from ..store.read.segment_cache import SegmentCache
@@ -72,7 +72,7 @@ class Engine:
         # SQLite has one writer at a time.
         is_one = connections[using].vendor == "sqlite"
         committers = 1 if is_one else max(settings.writer_threads, 1)
-        self.monitor = DatabaseMonitor(using)
+        self.monitor = monitor_for(using)
         growth = CompactionTracker(flushes=is_one)
         self._writers = [
             Committer(
@@ -240,7 +240,6 @@ def _tune_garbage_collector(threshold: int) -> None:
     gc.freeze()
 
 
-@transactions.on_commit
 def announce(commits: list[Commit], using: str) -> None:
     """Tell all readers what Python code has committed outside the lanes."""
     engine = _engines.get(using)
@@ -266,7 +265,6 @@ def _lone_wakeup(using: str) -> Wakeup:
 _engines: dict[str, Engine] = {}
 _default: Engine | None = None
 _lock = Lock()
-_also_to_stop: list[Callable[[], None]] = []
 
 
 def engine_for(using: str | None = None) -> Engine:
@@ -300,8 +298,7 @@ def stop_engines() -> None:
     _forget_engines()
     for engine in engines:
         engine.stop()
-    for stop in _also_to_stop:
-        stop()
+    run_stop_functions()
 
 
 @atexit.register
@@ -309,12 +306,6 @@ def _tell_the_rest() -> None:
     """A command that ends right after it has written would take its last news with it."""
     for engine in running_engines():
         engine.tell_the_rest()
-
-
-def call_at_stop(stop: Callable[[], None]) -> Callable[[], None]:
-    """Have a function called whenever the engines are stopped: for threads of others. Usable as a decorator."""
-    _also_to_stop.append(stop)
-    return stop
 
 
 def _forget_engines() -> None:

@@ -1,22 +1,16 @@
-"""Requests and responses, as the handlers see them: neither ASGI's nor Django's."""
+"""Requests and responses as the handlers see them: neither ASGI's nor Django's. Knows no server and no permission."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote
 
 from . import headers, paths
 from .caching import Caching
 from .errors import DurableStreamsError, InvalidOffset, InvalidParameter, StreamNotFound
-
-if TYPE_CHECKING:
-    from ..access.grants import Grant
-    from ..access.identities import Identity, Source
-    from ..server.bodies import ArrivingBody
-    from ..server.live_responses import SseReader
 
 Header = tuple[bytes, bytes]
 
@@ -29,6 +23,27 @@ ENDING_SECONDS = 1.0
 
 class ClientDisconnected(Exception):
     """The client left before its request was complete."""
+
+
+class LiveGrant(Protocol):
+    """The permission of a live read, which may end while the read lasts."""
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the permission can last at most."""
+
+    def holds(self, now: float) -> bool:
+        """Return whether the permission holds at a monotonic time."""
+
+    def check(self) -> None:
+        """Raise NotAuthenticated or PermissionDenied where the permission has ended."""
+
+
+class PartialBody(Protocol):
+    """The parts of a body that have arrived, which count towards a limit until they are released."""
+
+    def release(self) -> None:
+        """Give the memory of the parts back."""
 
 
 class Request(ABC):
@@ -52,8 +67,8 @@ class Request(ABC):
     is_bare = False
     """Whether nothing stands between the server and this app, so that nobody else can have said who sent it."""
 
-    caller: Identity | None = None
-    """Who sent it, where the door knows."""
+    caller: Any = None
+    """Who sent the request, where the entry point knows: an `access.identities.Identity`."""
 
     def __init__(self, method: str, path: str, query: bytes, header_list: list[Header]) -> None:
         self.method = method
@@ -67,9 +82,9 @@ class Request(ABC):
 
     def _begin(self, body: bytes | None = None) -> None:
         self.body = body  # the whole of it, once it is there
-        self.arriving: ArrivingBody | None = None  # what has come of it, where it comes in parts
+        self.arriving: PartialBody | None = None  # what has come of it, where it comes in parts
         self._parameters: Query | None = None
-        self.grant: Grant | None = None  # what a live read stands on, where that can end
+        self.grant: LiveGrant | None = None  # what a live read stands on, where that can end
         self.refuse_body: Callable[[], DurableStreamsError] | None = None  # where only an empty body is allowed
 
     @property
@@ -79,8 +94,8 @@ class Request(ABC):
 
     @property
     @abstractmethod
-    def source(self) -> Source:
-        """The ASGI scope or Django's request, for those who decide by it whether it is allowed."""
+    def source(self) -> Any:
+        """The ASGI scope or Django's request. Permissions decide by it."""
 
     @abstractmethod
     def url(self) -> bytes:
@@ -240,31 +255,6 @@ class Response:
             whole = Response(self.status, [*self.headers, *added], self.body, is_shared=True, caching=self.caching)
             known = self._completed = added, whole
         return known[1]
-
-
-class EventStream:
-    """An HTTP response that lives on: what it begins with, and the reader that makes its chunks."""
-
-    __slots__ = ("caching", "headers", "reader", "status")
-
-    sent = False
-
-    def __init__(self, header_list: list[Header], reader: SseReader, caching: Caching) -> None:
-        self.status = 200
-        self.caching = caching
-        self.headers = header_list
-        self.reader = reader
-
-    def with_headers(self, added: list[Header]) -> EventStream:
-        """Return the response with some more headers."""
-        self.headers += added
-        return self
-
-
-ANSWERS = (Response, EventStream)
-
-Work = Coroutine[Any, Any, Response | EventStream]
-"""What leads to a response, where that has to wait for something."""
 
 
 def stream_headers(content_type: str, next_offset: bytes, *, closed: bool) -> list[Header]:

@@ -7,8 +7,9 @@ or behind a broken network, does not even refuse: lines on which nothing comes b
 from __future__ import annotations
 
 import logging
+import os
 import time
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 from django.db import Error, connections
 
@@ -75,6 +76,8 @@ class DatabaseMonitor:
         """End the thread."""
         self._stopping = True
         self._due.set()
+        if _monitors.get(self._using) is self:
+            del _monitors[self._using]
         if self._thread is not None:
             self._thread.join()
 
@@ -157,3 +160,26 @@ class Probe:
         finally:
             self._connection.close()
             self.done.set()
+
+
+_monitors: dict[str, DatabaseMonitor] = {}
+_lock = Lock()
+
+
+def monitor_for(using: str) -> DatabaseMonitor:
+    """Return this process's monitor of a database, made at the first call and after each stop."""
+    with _lock:
+        monitor = _monitors.get(using)
+        if monitor is None:
+            monitor = _monitors[using] = DatabaseMonitor(using)
+        return monitor
+
+
+def _forget_monitors() -> None:
+    global _lock
+    _monitors.clear()
+    _lock = Lock()
+
+
+# Threads do not survive a fork, so a child makes monitors of its own.
+os.register_at_fork(after_in_child=_forget_monitors)

@@ -23,7 +23,8 @@ from django.apps import apps
 
 from ..conf import config
 from ..protocol.errors import DurableStreamsError, IncompleteBody, StreamNotFound
-from ..protocol.messages import ClientDisconnected, EventStream, Request, Response
+from ..protocol.messages import ClientDisconnected, Request, Response
+from .answers import EventStream
 from .asgi_sending import AsgiOutlet, Sender, messages_of, send_response, sends_at_once
 from .bodies import LINGER_SECONDS, ArrivingBody, admitted_length, check_whole, has_large_rest, too_slow
 from .coroutines import start, within

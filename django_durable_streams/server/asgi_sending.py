@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable
 
 from ..conf import config
-from ..protocol.messages import ENDING_SECONDS, EventStream, Response
+from ..protocol.messages import ENDING_SECONDS, Response
+from .answers import EventStream
 from .coroutines import begun, start
 from .event_stream import Outlet
 from .lifespan import Message, Send

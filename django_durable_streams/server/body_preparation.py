@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from ..engine.engine import call_at_stop
+from ..runtime.lifecycle import call_at_stop
 
 LONG_BYTES = 64 * 1024
 """Bytes of JSON from which it takes long."""

@@ -11,10 +11,11 @@ from ..engine import engine_for
 from ..engine.snapshot_reader import ReadRequest
 from ..protocol import content, headers
 from ..protocol.errors import DurableStreamsError
-from ..protocol.messages import ANSWERS, ClientDisconnected, EventStream, Request, Response, Work, error_response
+from ..protocol.messages import ClientDisconnected, Request, Response, error_response
 from ..runtime.batch_worker import ResultCallback
 from ..runtime.test_transactions import InvisibleTransaction
 from ..store.operations import Appended, Created
+from .answers import ANSWERS, EventStream, Work
 from .body_preparation import LONG_BYTES, prepare
 from .coroutines import start
 from .handlers import Handler, handler_for

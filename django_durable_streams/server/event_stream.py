@@ -6,7 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 
-from ..protocol.messages import EventStream
+from .answers import EventStream
 from .live_responses import SseReader, Step
 
 

@@ -9,8 +9,9 @@ from ..engine import Engine
 from ..engine.engine import Task
 from ..protocol import headers
 from ..protocol.errors import MethodNotAllowed
-from ..protocol.messages import EventStream, Request, Response, Work
+from ..protocol.messages import Request, Response
 from . import reads, writes
+from .answers import EventStream, Work
 from .cors import METHODS
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
-from ..access.grants import Grant
 from ..conf import config
 from ..engine import Engine
 from ..engine.hub import Hub, Watch
@@ -22,6 +21,7 @@ from ..engine.live_reader_limit import LiveReaderSlot
 from ..engine.snapshot_reader import Snapshot
 from ..protocol import caching, content, sse, text
 from ..protocol.errors import DurableStreamsError
+from ..protocol.messages import LiveGrant
 from ..runtime.batch_worker import Reply
 from ..runtime.servers import servers_of_thread
 
@@ -60,7 +60,7 @@ class LongPoll:
         engine: Engine,
         view: Snapshot,
         deliver: Callable[[Snapshot, dict[Any, Any]], bool],
-        grant: Grant | None = None,
+        grant: LiveGrant | None = None,
         *,
         lasting: bool = True,
     ) -> None:
@@ -167,7 +167,7 @@ class SseReader:
         view: Snapshot,
         client_cursor: str | None,
         place: LiveReaderSlot,
-        grant: Grant | None = None,
+        grant: LiveGrant | None = None,
     ) -> None:
         settings = config()
         self.finished = False

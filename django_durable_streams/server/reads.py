@@ -14,7 +14,8 @@ from ..protocol import caching, content, headers, offsets, paths
 from ..protocol.browsers import check_destination, disposition
 from ..protocol.caching import Caching
 from ..protocol.errors import InvalidOffset, InvalidParameter, LiveModeUnsupported
-from ..protocol.messages import CLOSED, EventStream, Header, Request, Response, Work, stream_headers
+from ..protocol.messages import CLOSED, Header, Request, Response, stream_headers
+from .answers import EventStream, Work
 from .live_responses import LongPoll, SseReader
 from .response_policy import common_headers
 

@@ -17,8 +17,9 @@ from ..conf import Config, config
 from ..protocol import headers
 from ..protocol.browsers import NOSNIFF, SANDBOX
 from ..protocol.caching import Caching, cache_control
-from ..protocol.messages import EventStream, Header, Request, Response
+from ..protocol.messages import Header, Request, Response
 from . import cors
+from .answers import EventStream
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from ..access.identities import Identity
 from ..conf import config
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, IncompleteBody, LengthRequired
-from ..protocol.messages import ENDING_SECONDS, EventStream, Header, Request, Response
+from ..protocol.messages import ENDING_SECONDS, Header, Request, Response
+from .answers import EventStream
 from .bodies import ArrivingBody, admitted_length, too_slow
 from .dispatch import refuse, respond
 from .hosts import script_name

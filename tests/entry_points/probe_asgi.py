@@ -17,7 +17,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from django_durable_streams.engine.engine import running_engines
-from django_durable_streams.protocol.messages import EventStream, Request
+from django_durable_streams.protocol.messages import Request
+from django_durable_streams.server.answers import EventStream
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.bodies import ArrivingBody, memory
 from django_durable_streams.server.uvicorn.fast_path import DirectProtocol

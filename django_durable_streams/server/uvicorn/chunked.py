@@ -8,7 +8,7 @@ from typing import cast
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from ...protocol.messages import EventStream
+from ..answers import EventStream
 from ..event_stream import Outlet
 
 MAX_KEPT_BYTES = 256 * 1024
