@@ -20,7 +20,7 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
 
 from ..protocol import headers
-from .sessions import anonymous
+from .users import anonymous
 
 _BROWSER_SCHEMES = frozenset({b"basic", b"digest", b"negotiate", b"ntlm", b"kerberos", b"hoba", b"mutual"})
 """Schemes of `Authorization` that browsers send again by themselves, once somebody has given a name and password."""

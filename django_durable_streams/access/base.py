@@ -6,11 +6,10 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from .users import User
+
 if TYPE_CHECKING:
     from .access_request import AccessRequest
-
-User = Any
-"""A user of the project's model, or Django's AnonymousUser."""
 
 Verdict = bool | Awaitable[bool]
 

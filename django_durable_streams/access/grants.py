@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Protocol
 
 from ..conf import config
 from ..protocol.errors import DurableStreamsError
@@ -15,9 +16,22 @@ from .identities import Identity
 
 if TYPE_CHECKING:
     from ..protocol.messages import Request
-    from .guard import Guard
+    from .users import User
 
 logger = logging.getLogger("django_durable_streams.access")
+
+
+class Judge(Protocol):
+    """Decides again about a read that began some time ago: the guard."""
+
+    def caller_again(self, request: Request, caller: Identity) -> Identity | Awaitable[Identity]:
+        """Return the caller of a request as the caller is now."""
+
+    async def may(self, action: Action, user: User, path: str, view: AccessRequest) -> bool:
+        """Return whether a user may do something with a stream."""
+
+    def refusal(self, caller: Identity, view: AccessRequest, path: str, action: Action) -> DurableStreamsError:
+        """Return the error for a caller who may not."""
 
 
 class Grant:
@@ -27,7 +41,7 @@ class Grant:
     starts another look at the caller and the permission; all that are due at a time go to the database together.
     """
 
-    def __init__(self, guard: Guard, request: Request, path: str, caller: Identity, view: AccessRequest) -> None:
+    def __init__(self, guard: Judge, request: Request, path: str, caller: Identity, view: AccessRequest) -> None:
         self._guard = guard
         self._request = request
         self._path = path
@@ -65,7 +79,7 @@ class Grant:
         """Judge the read again, with what is true now of whoever reads."""
         request, guard = self._request, self._guard
         try:
-            found = guard.callers.again(request.source, request.headers.get(b"cookie"), self._caller)
+            found = guard.caller_again(request, self._caller)
             caller = found if isinstance(found, Identity) else await found
             view = AccessRequest(request)
             if await guard.may(Action.READ, caller.user, self._path, view):

@@ -17,13 +17,13 @@ from ..protocol.errors import DurableStreamsError, NotAuthenticated, PermissionD
 from ..runtime.lifecycle import call_at_stop
 from . import csrf, workers
 from .access_request import AccessRequest
-from .base import Action, Permission, User, is_for_everybody
+from .base import Action, Permission, is_for_everybody
 from .creation_policy import CreationPolicy
 from .grants import Grant
 from .identities import Identity, IdentityLoader
 from .loading import is_asynchronous, make_permissions
 from .rates import RateLimits
-from .sessions import anonymous
+from .users import User, anonymous
 
 if TYPE_CHECKING:
     from ..protocol.messages import Request
@@ -81,6 +81,10 @@ class Guard:
         """Let the permissions look up what they need to know of a user. Synchronous."""
         for permission in self.permissions:
             permission.prepare(user)
+
+    def caller_again(self, request: Request, caller: Identity) -> Identity | Awaitable[Identity]:
+        """Return the caller of a request that came some time ago, as the caller is now."""
+        return self.callers.refresh(request.source, request.headers.get(b"cookie"), caller)
 
     async def admit(self, request: Request) -> None:
         """See that a request may go on.

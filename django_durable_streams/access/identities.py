@@ -17,7 +17,7 @@ from ..conf import config
 from ..protocol import headers
 from . import sessions, workers
 from .ambient_credentials import is_ambient
-from .base import User
+from .users import User, anonymous
 
 MAX_REMEMBERED = 10_000
 """Callers that a process remembers."""
@@ -103,12 +103,12 @@ class IdentityLoader:
         """Return the caller at the URL door, as middleware has found it. Synchronous; may use the database."""
         user = getattr(request, "user", None)
         if user is None:
-            user = sessions.anonymous()
+            user = anonymous()
         self._prepare(user)
         ambient = bool(user.is_authenticated)
         return Identity(user, ambient=ambient, csrf_secret=_csrf_secret(getattr(request, "session", None)))
 
-    def again(self, source: Source, cookies: bytes | None, caller: Identity) -> Identity | Awaitable[Identity]:
+    def refresh(self, source: Source, cookies: bytes | None, caller: Identity) -> Identity | Awaitable[Identity]:
         """Return the caller of a request that came some time ago, as it is now."""
         if isinstance(source, HttpRequest):
             session, given = getattr(source, "session", None), True
@@ -160,7 +160,7 @@ class IdentityLoader:
         for key in keys:
             user = users.get(key)
             if user is None:
-                nobody = nobody or self._prepared(sessions.anonymous())
+                nobody = nobody or self._prepared(anonymous())
                 found[key] = Identity(nobody, key=key)
             else:
                 secret = held[key].get(CSRF_SESSION_KEY)
@@ -181,7 +181,7 @@ class IdentityLoader:
     def _load_users(self, callers: Sequence[Identity]) -> Sequence[Identity | Exception]:
         """Look users up who did not come from a session. For the thread."""
         found = {caller.user.pk: sessions.load_user(caller.user.pk) for caller in callers}
-        return [Identity(self._prepared(found[caller.user.pk] or sessions.anonymous())) for caller in callers]
+        return [Identity(self._prepared(found[caller.user.pk] or anonymous())) for caller in callers]
 
     def _prepare_all(self, callers: Sequence[Identity]) -> Sequence[Identity | Exception]:
         for caller in callers:

@@ -10,8 +10,8 @@ from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db import transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
-from .base import User
 from .guard import made_guard
+from .users import User
 
 _UID = "durable_streams.access"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .access_request import AccessRequest
-from .base import Permission, User, for_everybody
+from .base import Permission, for_everybody
+from .users import User
 
 ADD = "durable_streams.add_stream"
 VIEW = "durable_streams.view_stream"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .access_request import AccessRequest
-from .base import ACTIONS, Action, Permission, User
+from .base import ACTIONS, Action, Permission
 from .patterns import pattern, value_of
+from .users import User
 
 
 class Owner(Permission):

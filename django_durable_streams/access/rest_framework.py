@@ -12,9 +12,9 @@ from django.utils.module_loading import import_string
 from ..protocol import headers
 from .access_request import AccessRequest
 from .ambient_credentials import CredentialVisibility
-from .base import Action, Permission, User
+from .base import Action, Permission
 from .loading import is_asynchronous, make_permission
-from .sessions import anonymous
+from .users import User, anonymous
 
 
 class RestFramework(Permission):

@@ -18,7 +18,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
-from .base import User
+from .users import User
 
 Session = Mapping[str, Any]
 
@@ -52,28 +52,6 @@ def users_of(sessions: Mapping[str, Session]) -> dict[str, User]:
         if user is not None and _is_verified(session, user):
             found[key] = user
     return found
-
-
-def anonymous() -> User:
-    """Return a user who is nobody."""
-    if not apps.is_installed("django.contrib.auth"):
-        return AnonymousCaller()
-    from django.contrib.auth.models import AnonymousUser
-
-    return AnonymousUser()
-
-
-class AnonymousCaller:
-    """Stands for everybody in projects without users."""
-
-    pk = None
-    is_authenticated = False
-    is_anonymous = True
-    is_active = is_staff = is_superuser = False
-
-    def has_perm(self, perm: str, obj: object = None) -> bool:
-        """Nobody has any."""
-        return False
 
 
 def load_user(pk: Any) -> User | None:

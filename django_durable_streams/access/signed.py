@@ -15,7 +15,8 @@ from django.utils.http import urlencode
 from ..links import stream_url
 from ..protocol import paths
 from .access_request import AccessRequest
-from .base import ACTIONS, Action, Permission, User
+from .base import ACTIONS, Action, Permission
+from .users import User
 
 PARAMETER = "token"
 """The query parameter that carries the signature."""

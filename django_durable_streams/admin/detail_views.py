@@ -15,9 +15,9 @@ from ..models import Chunk, Producer, Stream
 from ..protocol import content, offsets
 from ..protocol.errors import InvalidOffset, OffsetGone
 from ..protocol.segments import Message
+from ..store import staged_rows
 from ..store.read import browsing, lineage, log_reader
 from ..store.stream_info import StreamInfo
-from ..store.write import staged_chunks
 from .base import StreamPages, of_stream
 from .forms import AppendForm
 from .rendering import ALONE, IN_LIST, ShownMessage, show
@@ -122,7 +122,7 @@ class DetailViews(StreamPages):
 
     def _count_chunks(self, stream: Stream) -> int:
         """Return how many chunks a stream has: MAX_COUNTED, if there are more."""
-        tables = (Chunk.objects.using(self.alias), staged_chunks.chunks(self.alias))
+        tables = (Chunk.objects.using(self.alias), staged_rows.chunks(self.alias))
         return min(sum(found.filter(stream=stream).values("pk")[:MAX_COUNTED].count() for found in tables), MAX_COUNTED)
 
     def _append_form(self, form: AppendForm) -> Any:

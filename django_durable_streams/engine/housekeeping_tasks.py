@@ -16,10 +16,9 @@ from ..models import Stream
 from ..runtime.connection import DedicatedConnection
 from ..runtime.write_lock import WriteLock
 from ..store.operations import Commit
-from ..store.upkeep import compaction, removal
+from ..store.upkeep import compaction, removal, staged_chunks
 from ..store.upkeep.compaction import Span
-from ..store.write import staged_chunks
-from ..store.write.staged_chunks import FlushPortion
+from ..store.upkeep.staged_chunks import FlushPortion
 from .compaction_tracker import CompactionTracker
 from .housekeeping_failures import HousekeepingFailures, passes
 

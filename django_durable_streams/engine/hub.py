@@ -11,8 +11,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from .. import clock
 from ..conf import config
@@ -27,9 +27,6 @@ from ..store.stream_info import StreamInfo
 from .polling import PollSchedule
 from .snapshot_reader import Snapshot
 from .wakeup.base import Subscriber, WakeUpMessage
-
-if TYPE_CHECKING:
-    from .engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -217,10 +214,26 @@ class Watch:
         return known
 
 
+class Log(Protocol):
+    """What a hub asks of the database, for all its readers: the engine."""
+
+    def follow(self, info: StreamInfo, position: int) -> Awaitable[Snapshot]:
+        """Read a stream from a position."""
+
+    def survey(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
+        """Return the streams that still exist, by id."""
+
+    def renew(self, info: StreamInfo) -> None:
+        """Start the TTL of a stream again."""
+
+    def went_back(self, info: StreamInfo) -> None:
+        """Learn that the database has lost a part of a stream."""
+
+
 class Hub:
     """All watches of one event loop."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Log) -> None:
         self.subscriber: Subscriber | None = None
         self.loop = asyncio.get_running_loop()
         self.timeouts = Timeouts(self.loop)

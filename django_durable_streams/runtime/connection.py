@@ -35,8 +35,8 @@ LOG_PAGES = 2000
 class DedicatedConnection:
     """The connection that a thread has to a database. A context in which it works.
 
-    It is a dedicated connection with settings of its own (`service_settings`). In the line's thread it stands in for the
-    project's under the same alias, so whatever uses `connections[using]` there works with it.
+    The connection has settings of its own (`service_settings`). In its thread it stands in for the project's connection
+    of the same alias, so code there that uses `connections[using]` works with it.
 
     Args:
         using: alias of the database.

@@ -37,8 +37,8 @@ async def respond(request: Request) -> Response | EventStream:
 def start_request(request: Request, callback: ResultCallback) -> Response | EventStream | Work | None:
     """Begin a request whose body is there, without a task if that can be.
 
-    Returns the response, or the work that leads to it, or None: the receiver will be given what `finish_request` is to make
-    a response of.
+    Returns the response, or the work that leads to it, or None: then the callback gets the value that `finish_request`
+    turns into a response.
     """
     body = request.body
     assert body is not None

@@ -18,8 +18,8 @@ from .cors import METHODS
 class Handler(NamedTuple):
     """An operation, in halves: between them the engine does something in one go for all who ask at the same time.
 
-    `parse` returns what it is to do. `set_body` puts the body into that, once it is there; without it there is none. `respond`
-    makes the response of what became of it, or returns the rest of the work.
+    `parse` returns the engine's task. `set_body` adds the body to the task; None where a request has no body. `respond`
+    makes the response from the task's result, or returns the rest of the work.
     """
 
     parse: Callable[[Request], Task]

@@ -16,8 +16,7 @@ from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.runtime.batch_worker import ExclusiveJob
 from django_durable_streams.store.operations import Append, Commit, Create, Delete
 from django_durable_streams.store.read.segment_cache import SegmentCache
-from django_durable_streams.store.upkeep import compaction, removal
-from django_durable_streams.store.write import staged_chunks
+from django_durable_streams.store.upkeep import compaction, removal, staged_chunks
 
 TEXT = "text/plain"
 

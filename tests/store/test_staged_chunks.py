@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.django import TransactionTestCase
 
 from django_durable_streams.models import Chunk, StagedChunk, Stream
+from django_durable_streams.store import staged_rows
 from django_durable_streams.store.chunk_rows import CorruptChunk
 from django_durable_streams.store.operations import Append, Create, Delete, Fork
 from django_durable_streams.store.read import browsing, log_reader
 from django_durable_streams.store.sql import statements
-from django_durable_streams.store.upkeep import compaction, removal
-from django_durable_streams.store.write import group_commit, staged_chunks
+from django_durable_streams.store.upkeep import compaction, removal, staged_chunks
+from django_durable_streams.store.write import group_commit
 from tests.store.contents import read
 from tests.tokens import offset_in
 
@@ -57,14 +58,14 @@ def gather(number: int) -> None:
 
 
 def gather_all() -> None:
-    for number in staged_chunks.blocks("default"):
+    for number in staged_rows.blocks("default"):
         gather(number)
 
 
 def where(stream: Stream) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Return the chunks of a stream, and its recent ones."""
     chunks = Chunk.objects.filter(stream=stream).order_by("end").values_list("start", "end")
-    waiting = staged_chunks.chunks("default").filter(stream=stream).order_by("end").values_list("start", "end")
+    waiting = staged_rows.chunks("default").filter(stream=stream).order_by("end").values_list("start", "end")
     return list(chunks), list(waiting)
 
 
@@ -89,11 +90,11 @@ def test_a_block_becomes_a_chunk_for_each_of_its_streams() -> None:
         for path in "abc":
             append(path, b"%s%d;" % (path.encode(), number))
     before = {path: read(path) for path in "abc"}
-    numbers = staged_chunks.blocks("default")
+    numbers = staged_rows.blocks("default")
     assert len(numbers) >= 4
     gather(numbers[1])
     assert {path: read(path) for path in "abc"} == before
-    assert staged_chunks.blocks("default") == [numbers[0], *numbers[2:]]
+    assert staged_rows.blocks("default") == [numbers[0], *numbers[2:]]
     gather_all()
     assert not StagedChunk.objects.exists()
     assert {path: read(path) for path in "abc"} == before
@@ -111,7 +112,7 @@ def test_a_block_of_many_streams_is_gathered_in_portions(rows: int, monkeypatch:
         for path in paths:
             append(path, b"%d" % number)
     before = {path: read(path) for path in paths}
-    (number,) = staged_chunks.blocks("default")
+    (number,) = staged_rows.blocks("default")
     portions = list(staged_chunks.portions("default", number, fail))
     assert [len(portion.ids) for portion in portions] == ([3] * 6 if rows == 1 else [6] * 3)
     assert set().union(*(portion.stream_ids for portion in portions)) == {stream.pk for stream in streams}
@@ -151,7 +152,7 @@ def test_a_block_that_is_not_as_it_was_is_left_alone(other: str) -> None:
     one, _ = create("one", "two")
     append("one", b"1")
     append("two", b"2")
-    (number,) = staged_chunks.blocks("default")
+    (number,) = staged_rows.blocks("default")
     (portion,) = staged_chunks.portions("default", number, fail)
     match other:
         case "gathered it":
@@ -159,7 +160,7 @@ def test_a_block_that_is_not_as_it_was_is_left_alone(other: str) -> None:
         case "removed a stream":
             group_commit.apply([Delete("one")], "default")
             assert removal.purge("default")
-            assert not staged_chunks.chunks("default").filter(stream=one)
+            assert not staged_rows.chunks("default").filter(stream=one)
         case _:  # as many chunks as before, and others
             group_commit.apply([Delete("one")], "default")
             StagedChunk.objects.filter(stream=one).unguarded().delete()
@@ -176,7 +177,7 @@ def test_what_is_appended_while_a_block_is_gathered_is_not_lost(count: int) -> N
     create("old", "read", "new")
     append("old", b"1")
     append("read", b"2")
-    (number,) = staged_chunks.blocks("default")
+    (number,) = staged_rows.blocks("default")
     first, second = (half for portion in staged_chunks.portions("default", number, fail) for half in portion.halves())
     for _ in range(count):
         append("read", b"acknowledged")
@@ -198,7 +199,7 @@ def test_a_chunk_that_contradicts_itself_stays_alone(damage: dict[str, object]) 
     for path in ("a", "torn", "z"):
         append(path, b"12", b"345")
     StagedChunk.objects.filter(stream=streams[1]).unguarded().update(**damage)
-    (number,) = staged_chunks.blocks("default")
+    (number,) = staged_rows.blocks("default")
     found = []
     for portion in staged_chunks.portions("default", number, lambda *what: found.append(what)):
         assert staged_chunks.flush("default", portion)
@@ -245,7 +246,7 @@ def test_blocks_are_due_when_they_are_many_or_nothing_comes_any_more(monkeypatch
     create("s")
     for _ in range(40):
         append("s", b"x")
-    oldest, *others = staged_chunks.blocks("default")
+    oldest, *others = staged_rows.blocks("default")
     assert staged_chunks.due("default") is None
     assert staged_chunks.due("default", timezone.now() + timedelta(seconds=10)) == (oldest, False)
     monkeypatch.setattr(staged_chunks, "MAX_BLOCKS", len(others))
@@ -308,7 +309,7 @@ class ReadsTest(TransactionTestCase):
                 path = paths[number]
                 match step:
                     case "gather":
-                        for block in staged_chunks.blocks("default")[: number + 1]:
+                        for block in staged_rows.blocks("default")[: number + 1]:
                             gather(block)
                     case "compact":
                         compaction.compact("default", [Stream.objects.get(path=path).pk])

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import quote
 
 from uvicorn.config import Config
@@ -36,9 +36,6 @@ from .chunked import ChunkedOutlet
 from .connection import Connection
 from .uploads import DirectRequest, Upload
 
-if TYPE_CHECKING:
-    from ..asgi import DurableStreams
-
 MAX_KEPT_BYTES = 256 * 1024
 """Bytes of a shared response up to which it is kept as it is sent."""
 
@@ -47,7 +44,7 @@ _WITH_BODY = frozenset({"POST", "PUT"})
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-def install(application: DurableStreams, prefix: str | None, server: object) -> None:
+def install(application: object, prefix: str | None, server: object) -> None:
     """Have uvicorn make connections of this kind from now on, if nothing stands between it and the application.
 
     Where something does, or the application has no streams of its own, they are ones with limits and deadlines.

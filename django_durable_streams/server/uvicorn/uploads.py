@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ...access.identities import Source
 from ...conf import config
 from ...protocol.errors import DurableStreamsError
 from ...protocol.messages import Request, Response
 from ...runtime.batch_worker import Reply
+from ..answers import EventStream, Work
 from ..bodies import ArrivingBody, too_slow
 from ..dispatch import finish_request, prepare_response
 from ..hosts import absolute_url
 from . import request_heads
-
-if TYPE_CHECKING:
-    from .fast_path import DirectProtocol
 
 
 class Upload:
@@ -56,6 +54,37 @@ class Upload:
         self.reply.resolve(value)
 
 
+class DirectConnection(Protocol):
+    """The connection that a request has come over, as the request uses it: `fast_path.DirectProtocol`."""
+
+    prefix: str
+
+    @property
+    def scheme(self) -> str | None:
+        """Return `http` or `https`, or None before a transport exists."""
+
+    def scope_of(self, head: request_heads.Head) -> Source:
+        """Return the ASGI scope that uvicorn would make of a head."""
+
+    def start_upload(self, head: request_heads.Head) -> Upload:
+        """Begin to read a body."""
+
+    def end_upload(self) -> None:
+        """Pass no more of the body on."""
+
+    def prepare(self, request: DirectRequest, response: Response) -> None:
+        """Make the bytes of a response that may follow."""
+
+    def write(self, request: DirectRequest, response: Response) -> None:
+        """Send a response."""
+
+    def go_on(self, request: DirectRequest, outcome: Response | EventStream | Work) -> None:
+        """Send what a handler has made, or do what is left to do."""
+
+    def when_left(self, tell: Callable[[], object]) -> None:
+        """Have a function called when the client leaves."""
+
+
 class DirectRequest(Request):
     """A request that has come over a connection that is read directly.
 
@@ -65,7 +94,7 @@ class DirectRequest(Request):
 
     __slots__ = ("_connection", "_foreseen", "_head", "_source")
 
-    def __init__(self, head: request_heads.Head, body: bytes | None, connection: DirectProtocol) -> None:
+    def __init__(self, head: request_heads.Head, body: bytes | None, connection: DirectConnection) -> None:
         self.method, path, self.query, self.headers, _ = head
         self.path = path[len(connection.prefix) :]
         self._begin(body)

@@ -12,8 +12,8 @@ from operator import itemgetter
 from ...models import Chunk
 from ...protocol import content, text
 from ...protocol.segments import Message, Segment
+from .. import staged_rows
 from ..stream_info import LineageEntry, StreamInfo
-from ..write import staged_chunks
 from . import log_reader
 from .lineage import look_up
 from .segment_cache import SegmentCache
@@ -83,7 +83,7 @@ def _reach(info: StreamInfo, position: int, limit: int, using: str) -> tuple[int
 
 def _spans(info: StreamInfo, position: int, using: str) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of the chunks before a position, the nearest first, without their data."""
-    tables = (staged_chunks.chunks(using), Chunk.objects.using(using))
+    tables = (staged_rows.chunks(using), Chunk.objects.using(using))
     (info,) = look_up([(info, position, position)], using)
     pieces = [piece for piece in info.pieces() if piece.start < min(piece.end, position)]
     for piece in takewhile(_is_own, pieces[: -MAX_PIECES - 1 : -1]):

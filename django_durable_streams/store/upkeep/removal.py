@@ -14,9 +14,9 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from ... import clock
 from ...models import Chunk, Producer, StagedChunk, Stream, StreamQuerySet
+from .. import staged_rows
 from ..operations import Commit
 from ..sql import statements
-from ..write import staged_chunks
 from . import related_rows
 
 AnyQuery = TypeVar("AnyQuery", bound=QuerySet[Any])
@@ -123,7 +123,7 @@ def purge_data(using: str, ids: Collection[int]) -> bool:
     """
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
         ours = _ours(using, ids)
-        waiting = _some(staged_chunks.chunks(using).filter(stream_id__in=ours), "pk")
+        waiting = _some(staged_rows.chunks(using).filter(stream_id__in=ours), "pk")
         found = _some(_locked(Chunk.objects.using(using).filter(stream_id__in=ours), using), "pk", "start", "end")
         few = _upto(found, PURGE_BYTES)
         producers = _some(Producer.objects.using(using).filter(stream_id__in=ours), "pk")

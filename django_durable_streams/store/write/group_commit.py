@@ -106,7 +106,7 @@ def _append_cached(
 ) -> tuple[list[Outcome], list[Commit]] | None:
     """Append to streams without looking first how they are. None: that cannot be done, and nothing was changed.
 
-    Where a stream is not as the connection has left it, the outcome of its operations is LOCKED (`row_cache.was_stale`).
+    Where a stream has changed since, the outcome of its operations is LOCKED (`row_cache.was_stale`).
     """
     sql = statements(using)
     if not sql.versions_rows:

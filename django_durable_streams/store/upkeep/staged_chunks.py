@@ -15,14 +15,13 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from django.db import connections
-from django.db.models import QuerySet
 from django.utils import timezone
 
 from ...models import StagedChunk
-from .. import chunk_rows
+from .. import chunk_rows, staged_rows
 from ..chunk_rows import CorruptChunk
 from ..sql import Row, StagedSpan, statements
-from ..upkeep.compaction import limited
+from .compaction import limited
 
 MAX_BLOCKS = 64
 """Blocks that may wait while more is appended. A read looks into each."""
@@ -69,17 +68,6 @@ class FlushPortion(NamedTuple):
         return [FlushPortion(self.block, self.parts[:middle]), FlushPortion(self.block, self.parts[middle:])]
 
 
-def blocks(using: str) -> list[int]:
-    """Return the numbers of the blocks in which there are recent chunks, the oldest first."""
-    with connections[using].cursor() as cursor:
-        return statements(using).staged_blocks(cursor)
-
-
-def chunks(using: str) -> QuerySet[StagedChunk]:
-    """Return the recent chunks, as a query in which the index leads to those of a stream."""
-    return StagedChunk.objects.using(using).filter(block__in=blocks(using))
-
-
 class Due(NamedTuple):
     """A block to gather, and whether that is urgent: as more come than should wait."""
 
@@ -93,7 +81,7 @@ def due(using: str, now: datetime | None = None, skip: Collection[int] = ()) -> 
     Args:
         skip: blocks that cannot be gathered at present.
     """
-    found = [block for block in blocks(using) if block not in skip]
+    found = [block for block in staged_rows.blocks(using) if block not in skip]
     if not found:
         return None
     if len(found) > MAX_BLOCKS:
