@@ -29,6 +29,7 @@ from .batch import Locked, Outcome, expect
 from .cache import SegmentCache
 from .info import StreamInfo
 from .operations import Append, Appended, Commit, Create, Created, Delete, Operation, Result, Touch
+from .sql import statements
 from .turns import turn
 
 logger = logging.getLogger(__name__)
@@ -158,7 +159,10 @@ def ensure(operation: Create, using: str) -> tuple[Stream, bool]:
     assert isinstance(result, Created)
     # The one that was made, by its id: somebody may have deleted it since, and made another one.
     made = [commit.stream_id for commit in commits if commit.created and commit.path == operation.path]
-    found = Stream.objects.using(using).filter(**({"pk": made[0]} if made else {"path": operation.path})).first()
+    query = Stream.objects.using(using).filter(**({"pk": made[0]} if made else {"path": operation.path}))
+    if statements(using).reads_old_snapshot():
+        query = query.select_for_update()  # it may be younger than the snapshot
+    found = query.first()
     if found is None:
         raise StreamNotFound("The stream was deleted.")
     return found, result.created

@@ -93,8 +93,6 @@ def pages(
     cache: SegmentCache,
     using: str,
     crowded: set[int] | None = None,
-    *,
-    latest: bool = False,
 ) -> dict[PageRequestKey, Segment | None]:
     """Return the pages for some requests, by (stream id, position): None where there is nothing past the position.
 
@@ -103,7 +101,6 @@ def pages(
     Args:
         cache: what was read before.
         crowded: gets the ids of streams with so many chunks in a page that they should be merged.
-        latest: whether the caller's transaction, in which the streams' rows are locked, may have an older snapshot.
     """
     found: dict[PageRequestKey, Segment | None] = {}
     waiting = []
@@ -116,7 +113,7 @@ def pages(
     for first in range(0, len(waiting), MAX_PAGES_PER_QUERY):
         some = _looked_up(waiting[first : first + MAX_PAGES_PER_QUERY], using)
         gaps = [gap for request in some for gap in _gaps(request, cache)]
-        fetched = _fetch(gaps, using, crowded, latest) if gaps else {}
+        fetched = _fetch(gaps, using, crowded) if gaps else {}
         for request in some:
             found[request.info.id, request.position] = _assemble(request, cache, fetched)
     return found
@@ -178,8 +175,20 @@ def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
             yield _Gap(piece.owner, position, start, limit, TO_THE_END if is_tail else min(piece.end, limit))
 
 
-def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None, latest: bool) -> dict[_Gap, Segment]:
-    """Return the data for gaps, in one query. What is not there, or not in one run, is left out."""
+def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None) -> dict[_Gap, Segment]:
+    """Return the data for gaps, in one query. What is not there, or not in one run, is left out.
+
+    A transaction that has locked a stream sees how long that is now, and its snapshot may be older than some of the
+    data: what it lacks takes another query.
+    """
+    found = _select(gaps, using, crowded, latest=False)
+    missing = [gap for gap in gaps if gap not in found]
+    if missing and statements(using).reads_old_snapshot():
+        found |= _select(missing, using, crowded, latest=True)
+    return found
+
+
+def _select(gaps: Sequence[_Gap], using: str, crowded: set[int] | None, *, latest: bool) -> dict[_Gap, Segment]:
     ranges = {(gap.owner, gap.position, gap.end) for gap in gaps}
     with connections[using].cursor() as cursor:
         chunks = statements(using).select_chunks(cursor, ranges, latest=latest)

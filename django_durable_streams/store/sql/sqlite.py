@@ -17,7 +17,7 @@ from django.db.models import Model
 from ...models import RecentChunk, Stream
 from ..info import StreamInfo
 from ..joining import in_callers_transaction
-from .base import ChunkContents, Insert, RecentSpan, Row, Statements, portions
+from .base import ChunkContents, Insert, Lock, RecentSpan, Row, Statements, portions
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS, UPDATED
 from .locked import patiently
 
@@ -178,7 +178,7 @@ class SQLiteStatements(Statements):
         column: Literal["path", "id"],
         values: Collection[object],
         *,
-        lock: Literal["no", "wait", "skip"] = "no",
+        lock: Lock = "no",
     ) -> list[StreamInfo]:
         if len(values) == 1:
             return super().select_streams(cursor, column, values, lock=lock)
