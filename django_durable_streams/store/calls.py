@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, IntegrityError, connections
 
 from .. import clock
 from ..models import Stream
@@ -122,12 +122,18 @@ def _write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], 
     Raises:
         django.db.Error: nothing was changed; or the connection was lost in the commit, and everything was, or nothing.
     """
-    try:
-        return writing.apply(operations, using)
-    except writing.CommitUncertain as error:
-        if error.__cause__ is None:
-            raise
-        raise error.__cause__ from error.__cause__.__cause__
+    tries = 1
+    while True:
+        try:
+            return writing.apply(operations, using)
+        except IntegrityError:
+            if tries == writing.TRIES:
+                raise
+            tries += 1
+        except writing.CommitUncertain as error:
+            if error.__cause__ is None:
+                raise
+            raise error.__cause__ from error.__cause__.__cause__
 
 
 def _result(outcome: Outcome) -> Result:

@@ -14,6 +14,9 @@ from .sql import CommitUncertain, statements
 
 __all__ = ["CommitUncertain", "apply", "apply_when_free"]
 
+TRIES = 3
+"""How often an operation is tried that finds a row where there was none: somebody else has made it meanwhile."""
+
 REMEMBERED_LOCK_MS = 5
 """How long appends wait for a row that somebody else holds, in milliseconds, if they have not looked at it before."""
 

@@ -1,20 +1,22 @@
 """Callers whose transactions read from a snapshot, which is older than what others have committed since."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from threading import Thread
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 
 from django_durable_streams.models import Producer, Stream
-from django_durable_streams.protocol.errors import DurableStreamsError, StreamNotFound
+from django_durable_streams.protocol.errors import DurableStreamsError, StreamExists, StreamNotFound
 from django_durable_streams.protocol.offsets import Offset
 from django_durable_streams.protocol.producers import ProducerClaim
 from django_durable_streams.store import calls, removal
+from django_durable_streams.store.batch import Batch
 from django_durable_streams.store.lineage import WIDTH
-from django_durable_streams.store.operations import Append, Appended, Create, Delete, Fork
+from django_durable_streams.store.operations import Append, Appended, Create, Delete, Fork, Operation
 from tests.tokens import offset_in
 
 TEXT = "text/plain"
@@ -218,3 +220,34 @@ def offset_elsewhere(path: str, position: int) -> Offset:
     found: list[Offset] = []
     elsewhere(lambda: found.append(offset_in(path, position)))
     return found[0]
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else makes the stream `a` when the next batch has seen that there is none."""
+    load = Batch.load
+
+    def load_and_be_late(self: Batch, operations: Sequence[Operation], **options: Any) -> None:
+        load(self, operations, **options)
+        monkeypatch.setattr(Batch, "load", load)
+        elsewhere(lambda: calls.apply(Create("a", TEXT, data=b"1"), "default"))
+
+    monkeypatch.setattr(Batch, "load", load_and_be_late)
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_of_two_who_ensure_a_stream_both_have_it(late: None, in_transaction: bool) -> None:
+    with transaction.atomic() if in_transaction else nullcontext():
+        stream, is_new = Stream.objects.ensure("a", content_type=TEXT)
+        assert not is_new
+        stream.append("2")
+    assert "".join(stream.read()) == "12"
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_of_two_who_create_a_stream_one_is_told(late: None, in_transaction: bool) -> None:
+    with transaction.atomic() if in_transaction else nullcontext():
+        with pytest.raises(StreamExists):
+            Stream.objects.create(path="a", content_type=TEXT)
+        Stream.objects.create(path="b", content_type=TEXT)
+    assert [*Stream.objects.order_by("path").values_list("path", flat=True)] == ["a", "b"]
