@@ -132,6 +132,9 @@ class ReadLane(Lane[Task]):
         except Error as error:
             self._pulse.suspect(error)
             return None
+        if is_new:
+            # The database may have come back without the last that it had, after a crash or on another machine.
+            self._cache.clear()
         try:
             return self._look(tasks)
         except Error as error:
@@ -141,8 +144,6 @@ class ReadLane(Lane[Task]):
                 return [refusal] * len(tasks)
             if is_new:
                 logger.error("A look at the database failed: %s", error)
-            # It may come back without the last that it had, after a crash or on another machine.
-            self._cache.clear()
             return None
 
     def _look(self, tasks: Sequence[Task]) -> Sequence[object]:

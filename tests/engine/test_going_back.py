@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from django_durable_streams.engine import Engine, engine_for
+from django_durable_streams.engine import Engine, engine_for, lane
 from django_durable_streams.engine.hub import Watch
 from django_durable_streams.engine.lane import call_in
 from django_durable_streams.engine.wakeup.base import News
@@ -224,6 +224,21 @@ async def test_what_was_read_of_it_is_forgotten(client: AsgiClient) -> None:
     assert (await client.get("a")).body == REAL
     await client.append("a", b"REAL1")
     assert (await client.get("a")).body == REAL + b"REAL1"
+    assert (await client.get("a")).body == REAL + b"REAL1"
+
+
+async def test_what_was_read_over_another_connection_is_forgotten(
+    client: AsgiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nobody read, the database may have gone back and grown as long again."""
+    monkeypatch.setattr(lane, "IDLE_SECONDS", 0.05)
+    await begun(client)
+    await client.append("a", LOST)
+    assert (await client.get("a")).body == REAL + LOST
+    line = engine_for()._reader._line
+    await until(lambda: line._opened is None)
+    await go_back()
+    await client.append("a", b"REAL1")
     assert (await client.get("a")).body == REAL + b"REAL1"
 
 
