@@ -79,19 +79,22 @@ class Line:
         try:
             with connection.wrap_database_errors:
                 self._connect()
-            _begin_nothing(connection)
+                self._set_up(connection)
         except Error:
             raise
         except Exception as error:
             # A receiver of `connection_created` is the project's, and may not be made for threads without a request.
             raise OperationalError(f"The connection could not be set up: {type(error).__name__}: {error}") from error
+        self._opened = connection.connection
+        return True
+
+    def _set_up(self, connection: BaseDatabaseWrapper) -> None:
+        _begin_nothing(connection)
         if connection.vendor == "sqlite":
             _spare_disk(connection)
         if self._lock_seconds is not None:
             _limit_waits(connection, self._lock_seconds)
         self._plug_in(connection)
-        self._opened = connection.connection
-        return True
 
     def close(self) -> None:
         """Close the connection. For the line's thread."""
