@@ -192,10 +192,15 @@ class ReadLane(Lane[Task]):
             self._crowded(crowded)
         for key, view in wanted.items():
             view.segment = segments[view.info.id, view.position]
-            if view.segment is None:  # its rows went between the two queries
-                views[key] = StreamNotFound("The stream was deleted.")
+            if view.segment is None:
+                views[key] = self._why_torn(view.info)
             else:
                 view.info = lineage.around(view.info, self._using, view.end - text.MAX_HELD, view.end)
+
+    def _why_torn(self, info: StreamInfo) -> DurableStreamsError:
+        if reading.find_ids([info.id], self._using):
+            return reading.damaged(info.path)
+        return StreamNotFound("The stream was deleted.")  # its rows went between the two queries
 
     def _view(
         self, info: StreamInfo | DurableStreamsError | None, offset: Offset | Sentinel | None, *, is_known: bool = False

@@ -265,5 +265,6 @@ def _page(info: StreamInfo, position: int, page_bytes: int, using: str) -> Segme
     request = reading.PageRequest(info, position, page_bytes)
     segment = reading.pages([request], SegmentCache(0), using)[info.id, position]
     if segment is None:
-        raise StreamNotFound("The stream was deleted.")
+        find(info.path, using, info.id)  # it was deleted meanwhile, most likely
+        raise reading.damaged(info.path)
     return segment

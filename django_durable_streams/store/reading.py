@@ -6,6 +6,8 @@ from one query.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,17 +16,22 @@ from django.db import connections
 from .. import clock
 from ..models import Stream
 from ..protocol import content, text
-from ..protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
+from ..protocol.errors import DurableStreamsError, ServiceUnavailable, StreamGone, StreamNotFound
 from ..protocol.segments import Segment
 from .cache import SegmentCache
 from .info import Piece, StreamInfo
 from .lineage import MAX_PIECES, has_runs, look_up
-from .rows import unpack_ends
+from .rows import readable_ends
 from .sql import TO_THE_END, statements
+
+logger = logging.getLogger(__name__)
 
 MAX_PAGES_PER_QUERY = 8
 """Pages whose missing data one query fetches: it bounds the memory that a batch of reads takes."""
 
+
+WARNING_SECONDS = 60.0
+"""Time between two messages of damaged data: its readers come again and again."""
 
 CROWD = 128
 """Chunks in a page from which a stream's chunks should be merged: far more than those that merging leaves."""
@@ -80,6 +87,21 @@ def held_before(info: StreamInfo, position: int, using: str) -> bytes:
     return b"" if segment is None else segment.held_before(position)
 
 
+def damaged(path: str) -> ServiceUnavailable:
+    """Return the error for data that is not there though its stream is: of a stream that is gone there is none."""
+    global _next_warning
+    now = time.monotonic()
+    if now >= _next_warning:
+        _next_warning = now + WARNING_SECONDS
+        logger.error(
+            "Data of the stream %s is damaged or missing. Restore it from a backup, or delete the stream.", path
+        )
+    return ServiceUnavailable("Data of this stream is damaged. It has to be restored by whoever runs the server.")
+
+
+_next_warning = 0.0
+
+
 class PageRequest(NamedTuple):
     """A page wanted: from a position of a stream, up to about `limit` bytes."""
 
@@ -96,7 +118,8 @@ def pages(
 ) -> dict[PageRequestKey, Segment | None]:
     """Return the pages for some requests, by (stream id, position): None where there is nothing past the position.
 
-    A page that came out torn, as its stream was removed meanwhile, is None too; look again to see why.
+    A page that came out torn, as its stream was removed meanwhile, or its data damaged, is None too; look again to see
+    why (`damaged`).
 
     Args:
         cache: what was read before.
@@ -193,8 +216,9 @@ def _select(gaps: Sequence[_Gap], using: str, crowded: set[int] | None, *, lates
     with connections[using].cursor() as cursor:
         chunks = statements(using).select_chunks(cursor, ranges, latest=latest)
     rows: dict[int, dict[int, tuple[bytes, bytes]]] = {}
-    for owner, start, _, data, ends in chunks:  # where ranges overlap, the same one may come twice
-        rows.setdefault(owner, {})[start] = bytes(data), bytes(ends)
+    for owner, start, end, data, ends in chunks:  # where ranges overlap, the same one may come twice
+        if end - start == len(data):  # otherwise something else has changed it, and it is not there
+            rows.setdefault(owner, {})[start] = bytes(data), bytes(ends)
     if crowded is not None:
         crowded.update(owner for owner, found in rows.items() if len(found) > CROWD)
     segments = {owner: _runs(found) for owner, found in rows.items()}
@@ -207,7 +231,7 @@ def _runs(rows: Mapping[int, tuple[bytes, bytes]]) -> list[Segment]:
     """Return a stream's chunks, by their starts, as segments; neighbours become one."""
     runs: list[list[Segment]] = []
     for start, (data, ends) in sorted(rows.items()):
-        segment = Segment(start, data, unpack_ends(start, start + len(data), ends))
+        segment = Segment(start, data, readable_ends(start, start + len(data), ends))
         if runs and runs[-1][-1].end == start:
             runs[-1].append(segment)
         else:
