@@ -91,9 +91,6 @@ class DirectProtocol(Connection):
         self._last_used = 0.0
         self._unread = 0  # bytes of the body that are still to come
         self._upload: Upload | None = None
-        # What came before it could be looked at: of a body that nobody has asked for yet, or the next requests of a
-        # client that does not wait for answers.
-        self._waiting: list[bytes] = []
         self._tell_left: Callable[[], object] | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -144,7 +141,7 @@ class DirectProtocol(Connection):
             return
         self.go_on(request, respond(request))
         if self._waiting and self._upload is None:
-            self.flow.pause_reading()
+            self.flow.hold()
 
     def start_upload(self, head: heads.Head) -> Upload:
         """Take the body of the request that is under way, from what has come of it on.
@@ -156,7 +153,7 @@ class DirectProtocol(Connection):
             raise ClientDisconnected
         upload = self._upload = Upload(head.headers, head.content_length, self.loop)
         parts, self._waiting = self._waiting, []
-        self.flow.resume_reading()
+        self.flow.release()
         for part in parts:
             self._take_body(part)
         return upload
@@ -182,18 +179,8 @@ class DirectProtocol(Connection):
             elif rest:
                 self.data_received(rest)
 
-    def _keep(self, data: bytes) -> None:
-        self._waiting.append(data)
-        self.flow.pause_reading()
-
-    def _go_on(self) -> None:
-        """Look at what was kept."""
-        if not self._waiting or self._is_answering or self.flow.write_paused or self.transport.is_closing():
-            return
-        data = b"".join(self._waiting)
-        self._waiting = []
-        self.flow.resume_reading()
-        self.data_received(data)
+    def _may_go_on(self) -> bool:
+        return super()._may_go_on() and not (self._is_answering or self.flow.write_paused)
 
     def _answer(self, head: heads.Head, body: bytes) -> None:
         self._is_answering = True
@@ -380,7 +367,6 @@ class DirectProtocol(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left."""
         super().connection_lost(exc)
-        self._waiting = []
         if self._upload is not None:
             self._upload.give_up(ClientDisconnected())
         tell, self._tell_left = self._tell_left, None
