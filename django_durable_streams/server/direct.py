@@ -106,7 +106,7 @@ class DirectProtocol(Connection):
 
     def _take_request(self, data: bytes) -> None:
         end = data.find(heads.END, 0, heads.MAX_BYTES)
-        read = heads.read_once if data.startswith(b"PUT ") else heads.read
+        read = heads.read_once if end > heads.MAX_REMEMBERED_BYTES or data.startswith(b"PUT ") else heads.read
         head = read(data[:end]) if end > 0 else None
         if head is None or not self._is_ours(head):
             super().data_received(data)

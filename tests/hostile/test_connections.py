@@ -74,3 +74,29 @@ def test_what_is_no_request_keeps_no_connection(name: str) -> None:
                 assert wire.answer().status == 404
             wire.send(b"\r\n" * (1 + number))
         wait_until(lambda: server.probe(collect=True).connections <= 1, KEEP_ALIVE_SECONDS + 10, "all are closed")
+
+
+LONG = {  # a head that no other is like, by its number
+    "headers": lambda number: head("GET", "a", *[f"{number:x}x{each:x}:{each}" for each in range(900)]),
+    "counted headers": lambda number: head(
+        "POST", "a", "Content-Length: 0", f"Producer-Seq: {number}", *[f"{number:x}x{each:x}:" for each in range(900)]
+    ),
+    "query": lambda number: head("GET", f"a?offset=-1&{number}={'%F0%9F%98%80' * 5 + 'x' * 50_000}"),
+    "cursor": lambda number: head("GET", f"a?offset=now&live=sse&cursor={number}%F0%9F%98%80{'x' * 50_000}"),
+    "cookies": lambda number: head("GET", "a", f"Cookie: sessionid={number}; a={'x' * 50_000}"),
+    "addresses": lambda number: head("GET", "a", f"X-Forwarded-For: {number}, {'x' * 50_000}"),
+}
+
+
+@pytest.mark.parametrize("name", ["uvicorn-direct", "uvicorn-routed"])
+@pytest.mark.parametrize("permission", ["AllowAll", "ModelPermissions"])
+def test_what_is_remembered_of_requests_is_little(name: str, permission: str) -> None:
+    with EntryPoint(name, PERMISSION=f"django_durable_streams.permissions.{permission}") as server:
+        pid = server.probe().pid
+        before = memory_of(pid, "VmRSS")
+        for make in LONG.values():
+            with Wire(server.port) as wire:
+                for number in range(600):
+                    wire.send(make(number))
+                    assert 200 < wire.answer(method="GET").status < 500
+        assert memory_of(pid, "VmRSS") - before < GROWTH
