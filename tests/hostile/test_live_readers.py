@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.doors.probed import MIB, Probe, wait_until
+from tests.doors.probed import MIB, Probe, memory_of, wait_until
 from tests.hostile.entry_points import EntryPoint
 from tests.hostile.wire import Wire, head
 
@@ -160,3 +160,20 @@ def test_a_server_that_ends_does_not_wait_for_a_reader_that_does_not_read(name: 
         began = time.monotonic()
         assert server.stop() in (0, -15)
         assert time.monotonic() - began < 6
+
+
+@pytest.mark.parametrize("name", ["uvicorn-direct", "uvicorn-routed"])
+@pytest.mark.parametrize("before", [b"", b"\xe2"], ids=["whole", "behind-half-a-character"])
+def test_readers_with_cursors_of_their_own_take_no_memory_each(name: str, before: bytes) -> None:
+    with EntryPoint(name, SSE_DURATION=60) as server, ExitStack() as stack:
+        path = server.create(before)
+        pid = server.probe().pid
+        begun = memory_of(pid, "VmRSS")
+        wires = [stack.enter_context(Wire(server.port, receive_buffer=4096)) for _ in range(60)]
+        for number, wire in enumerate(wires):
+            wire.send(head("GET", f"{path}?offset=now&live=sse&cursor={500_000_000 + number}"))
+            assert _events(wire)
+        server.append(path, b"\n" * 1_000_000)  # an event of 6 MB
+        for wire in wires:
+            wire._more()
+        assert memory_of(pid, "VmHWM") - begun < 100 * MIB
