@@ -231,6 +231,9 @@ class DirectProtocol(Connection):
             outcome = await rest
         except ClientDisconnected:
             self._end_answer()
+        except BaseException:  # nobody will answer any more
+            self.close()
+            raise
         else:
             self.go_on(request, outcome)
 
