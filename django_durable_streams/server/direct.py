@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .asgi import DurableStreams
 
 MAX_KEPT_BYTES = 256 * 1024
-"""Bytes of a shared response up to which it is kept as it is sent."""
+"""Bytes of a body up to which it is sent in one piece with its head, and kept like that where it is shared."""
 
 _WITH_BODY = frozenset({"POST", "PUT"})
 
@@ -244,14 +244,19 @@ class DirectProtocol(Connection):
         if self._unread > SMALL_BYTES or (self._unread and response.status == RequestTimeout.status):
             self._is_ending = True
         defaults = self.server_state.default_headers
+        rest = b""
         if response.wire is not None and response.wire[0] is defaults and not self._is_ending:
             data = response.wire[1]
+        elif len(response.body) > MAX_KEPT_BYTES and request.method != "HEAD":
+            data, rest = self.head(response), response.body  # not as one: those who do not read share the body
         else:
             data = self._data(request, response)
-            if response.is_shared and not self._is_ending and len(data) <= MAX_KEPT_BYTES:
+            if response.is_shared and not self._is_ending:
                 response.wire = defaults, data
         if not self.transport.is_closing():
             self.transport.write(data)
+            if rest:
+                self.transport.write(rest)
         self._end_answer()
 
     def prepare(self, request: DirectRequest, response: Response) -> None:

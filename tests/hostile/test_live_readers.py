@@ -177,3 +177,17 @@ def test_readers_with_cursors_of_their_own_take_no_memory_each(name: str, before
         for wire in wires:
             wire._more()
         assert memory_of(pid, "VmHWM") - begun < 100 * MIB
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("target", ["?offset=-1", "?offset=-1&live=sse"])
+def test_those_who_do_not_read_a_page_share_it(name: str, target: str) -> None:
+    with EntryPoint(name) as server, ExitStack() as stack:
+        path = server.create(kind=BYTES)
+        server.append(path, bytes(7 * MIB), kind=BYTES)
+        before = memory_of(server.probe().pid, "VmRSS")
+        for _ in range(40):
+            wire = stack.enter_context(Wire(server.port, receive_buffer=4096))
+            wire.send(head("GET", path + target))
+            wire._more()
+        assert memory_of(server.probe().pid, "VmHWM") - before < 100 * MIB
