@@ -14,6 +14,15 @@ from ..conf import config
 
 logger = logging.getLogger("django_durable_streams.access")
 
+MAX_FORWARDED = 1024
+"""Characters of `X-Forwarded-For` up to which all of it is read."""
+
+MAX_HOPS = 32
+"""Addresses that are read of a longer one: those that the nearest proxies have written."""
+
+MAX_HOP = 64
+"""Characters that are read of each of these: more are no address."""
+
 UNKNOWN = "unknown"
 """The address of a client without one, as behind a Unix socket."""
 
@@ -37,7 +46,7 @@ def client_address(source: Mapping[str, Any] | HttpRequest, forwarded: bytes | N
     proxies = config().trusted_proxies
     if forwarded is None:
         return peer or UNKNOWN
-    return _behind(peer, forwarded.decode("latin-1"), proxies)
+    return _behind(peer, _nearest(forwarded.decode("latin-1")), proxies)
 
 
 def networks(proxies: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
@@ -47,6 +56,18 @@ def networks(proxies: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
         ValueError: one is neither a network nor an address.
     """
     return [ip_network(proxy, strict=False) for proxy in proxies]
+
+
+def _nearest(forwarded: str) -> str:
+    """Return a header without what lies between the first address and so many that were written last, or cut short.
+
+    Nobody has as many proxies, and a client can send thousands: to read them takes long, and so does to remember them.
+    """
+    if len(forwarded) > MAX_FORWARDED:
+        first, *last = forwarded.rsplit(",", MAX_HOPS)
+        hops = [first.partition(",")[0], *last]
+        forwarded = ",".join([hop[:MAX_HOP] for hop in hops])
+    return forwarded
 
 
 @lru_cache(maxsize=1024)

@@ -25,6 +25,9 @@ MAX_REMEMBERED = 10_000
 MAX_KEY_LENGTH = 4096
 """Characters in a session's key; those of signed cookies hold the whole session."""
 
+MAX_REMEMBERED_COOKIES = 8192
+"""Bytes of a `Cookie` header up to which the key in it is remembered."""
+
 HELD_SECONDS = 2.0
 """How long a session is not remembered after it was told to end: it may be there for a moment yet."""
 
@@ -90,7 +93,10 @@ class Callers:
 
     def of_cookies(self, cookies: bytes | None) -> Caller | Awaitable[Caller]:
         """Return the session's user."""
-        return self.of_key(session_key(cookies) if cookies is not None and self._has_sessions else NOBODY)
+        if cookies is None or not self._has_sessions:
+            return self.of_key(NOBODY)
+        find = session_key if len(cookies) <= MAX_REMEMBERED_COOKIES else session_key.__wrapped__
+        return self.of_key(find(cookies))
 
     def of_key(self, key: str) -> Caller | Awaitable[Caller]:
         """Return the caller with a session's key."""

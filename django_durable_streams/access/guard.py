@@ -13,6 +13,7 @@ from django.core.signals import setting_changed
 
 from ..conf import Config, config
 from ..engine.engine import at_stop
+from ..engine.lane import as_failure
 from ..protocol import headers, paths
 from ..protocol.errors import DurableStreamsError, NotAuthenticated, PermissionDenied
 from . import csrf, threads
@@ -79,8 +80,12 @@ class Guard:
 
     def prepare(self, user: User) -> None:
         """Let the permissions look up what they need to know of a user. Synchronous."""
-        for permission in self.permissions:
-            permission.prepare(user)
+        try:
+            for permission in self.permissions:
+                permission.prepare(user)
+        except BaseException as error:  # the thread is not the project's to end
+            failure = as_failure(error)
+            raise failure from failure.__cause__
 
     async def admit(self, request: Request) -> None:
         """See that a request may go on.

@@ -14,7 +14,7 @@ from django.db import Error, connections
 from ..conf import config
 from ..engine.backlog import Backlog
 from ..engine.engine import at_stop, engine_for
-from ..engine.lane import Lane
+from ..engine.lane import Lane, as_failure
 from ..engine.line import Line
 from ..engine.pulse import Pulse
 from ..protocol.errors import ServiceUnavailable
@@ -57,8 +57,8 @@ def _call_all(functions: Sequence[Callable[[], object]]) -> Sequence[object]:
     for function in functions:
         try:
             found.append(function())
-        except Exception as error:
-            found.append(error)
+        except BaseException as error:  # others wait for this thread
+            found.append(as_failure(error))
     return found
 
 
@@ -115,8 +115,8 @@ class _Lane(Lane[tuple[Together, Any]]):
                 return [refusal] * len(items)
             logger.error("It cannot be found out who is asking: %s", error)
             return [ServiceUnavailable("It cannot be found out who is asking. Try again.")] * len(items)
-        except Exception as error:
-            return [error] * len(items)
+        except BaseException as error:  # others wait for this thread
+            return [as_failure(error)] * len(items)
 
 
 def _lane(name: str, *, asks_database: bool = True) -> _Lane:

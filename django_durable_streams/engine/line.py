@@ -5,6 +5,7 @@ Knows nothing of streams. `pulse` decides when a line is cut.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -17,6 +18,8 @@ from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .own_settings import own_settings
+
+logger = logging.getLogger(__name__)
 
 _SOCKET_OPTIONS = {
     "SO_KEEPALIVE": (socket.SOL_SOCKET, 1),
@@ -97,10 +100,14 @@ class Line:
         self._plug_in(connection)
 
     def close(self) -> None:
-        """Close the connection. For the line's thread."""
+        """Close the connection, however that ends: its thread must outlive it. For the line's thread."""
         self._opened = None
         self._unplug()
-        connections[self.using].close()
+        try:
+            connections[self.using].close()
+        except Exception as error:
+            logger.debug("A connection could not be closed, and is left: %s", error)
+            connections[self.using].connection = None
 
     def cut(self) -> None:
         """Make whatever the thread waits for from the database fail at once. Safe to call from any thread."""

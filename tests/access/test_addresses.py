@@ -1,6 +1,7 @@
 """Whose address a request came from, behind each kind of server and proxy."""
 
 import logging
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -56,6 +57,25 @@ def test_addresses(peer: str, forwarded: str, proxies: list[str], found: str) ->
     for scope in ({"client": (peer, 1) if peer else None}, {"client": [peer, 0] if peer else None}):
         with override_streams(TRUSTED_PROXIES=proxies):
             assert client_address(scope, forwarded.encode()) == found
+
+
+@pytest.mark.parametrize("junk", ["1", "::1:x", "[", "", "127.0.0.1:2:3", "y" * 100])
+def test_a_header_of_thousands_of_addresses_is_read_like_a_short_one(
+    junk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(addresses, "ip_address", lambda text: (read.append(text), ip_address(text))[1])
+    forwarded = ",".join(["192.0.2.9", *[junk] * (60_000 // (len(junk) + 1)), "198.51.100.1"]).encode()
+    for peer, proxies, found in [
+        ("127.0.0.1", PROXY, "198.51.100.1"),
+        ("192.0.2.9", PROXY, "198.51.100.1"),
+        ("192.0.2.9", [], "unknown"),
+        ("203.0.113.1", PROXY, "203.0.113.1"),
+    ]:
+        with override_streams(TRUSTED_PROXIES=proxies):
+            assert client_address({"client": (peer, 1)}, forwarded) == found
+    assert len(read) < 500
+    assert max(map(len, read)) < 100
 
 
 def test_what_is_missing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:

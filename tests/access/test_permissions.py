@@ -200,3 +200,33 @@ async def test_a_setting_that_means_nothing_lets_nobody_in(
         except exceptions.ImproperlyConfigured:
             status = 500
     assert status == 500
+
+
+class Failing(Permission):
+    """Fails in a thread, as long as it has something to fail with: what it asks, or what it prepares."""
+
+    error: BaseException | None = None
+    prepares: BaseException | None = None
+
+    def prepare(self, user: Any) -> None:
+        if Failing.prepares is not None:
+            raise Failing.prepares
+
+    def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
+        if Failing.error is not None:
+            raise Failing.error
+        return True
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, StopIteration, SystemExit, asyncio.CancelledError, GeneratorExit])
+@pytest.mark.parametrize("where", ["error", "prepares"])
+@override_streams(PERMISSION=f"{HERE}.Failing", REMEMBER_SECONDS=0)
+async def test_whatever_a_permission_raises_in_a_thread_its_request_is_answered_and_the_next_too(
+    client: AsgiClient, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException], where: str
+) -> None:
+    monkeypatch.setattr(Failing, where, kind("what a project has written"))
+    for _ in range(6):  # more than there are threads
+        assert (await asyncio.wait_for(send(client, "read"), 10)).status == 500
+    monkeypatch.setattr(Failing, where, None)
+    for _ in range(6):
+        assert (await asyncio.wait_for(send(client, "read"), 10)).status == 200

@@ -1,7 +1,10 @@
 """Errors of configuration that look like failures have words of their own, once in the log, and an answer of 503."""
 
+import gc
 import logging
 import sqlite3
+import traceback
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +22,8 @@ from django.db import (
 from django_durable_streams.engine import advice
 from django_durable_streams.engine.advice import Advice, Adviser, advice_on
 from django_durable_streams.engine.database import Trouble, diagnose
+from django_durable_streams.engine.pulse import Pulse
+from django_durable_streams.protocol.errors import ServiceUnavailable
 
 
 def postgresql(state: str | None, words: str = "", kind: type[Error] = OperationalError) -> Error:
@@ -143,3 +148,39 @@ def test_every_advice_says_something_else() -> None:
     texts: list[Any] = [(known.answer, known.action) for known in advice.EVERY]
     assert len(set(texts)) == len(texts)
     assert all(answer.endswith(".") and action.endswith(".") for answer, action in texts)
+
+
+def test_who_is_refused_keeps_nothing_of_others_who_were(caplog: pytest.LogCaptureFixture) -> None:
+    pulse = Pulse("default")
+
+    class Request:
+        """What a refused request holds."""
+
+    def refused(request: Request) -> int:
+        try:
+            raise pulse.refusal()
+        except ServiceUnavailable as error:
+            return len(traceback.extract_tb(error.__traceback__))
+
+    try:
+        for error in (None, full(), None):
+            if error is not None:
+                pulse.suspect(error)
+            requests = [Request() for _ in range(5)]
+            left = [weakref.ref(request) for request in requests]
+            assert {refused(request) for request in requests} == {1}
+            del requests
+            gc.collect()
+            assert [one() for one in left] == [None] * 5
+        assert "no room left" in str(pulse.refusal())
+    finally:
+        pulse.stop()
+
+
+def full() -> OperationalError:
+    """What Django makes of SQLite's error for a full disk."""
+    cause = sqlite3.OperationalError("database or disk is full")
+    cause.sqlite_errorcode = sqlite3.SQLITE_FULL
+    error = OperationalError("database or disk is full")
+    error.__cause__ = cause
+    return error

@@ -89,11 +89,16 @@ DUTIES = (Expiry, Removal, Gathering, Merging, Purging)
 
 
 @pytest.mark.parametrize("failing", [Removal, Gathering, Purging])
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, asyncio.CancelledError])
 async def test_a_duty_that_fails_whole_stops_no_other(
-    failing: type[Duty], engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    failing: type[Duty],
+    kind: type[BaseException],
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def step(self: Duty) -> None:
-        raise RuntimeError("all of it")
+        raise kind("all of it")
 
     monkeypatch.setattr(housekeeping, "INTERVAL", 0.05)
     monkeypatch.setattr(failing, "step", step)

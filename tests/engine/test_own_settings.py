@@ -163,3 +163,23 @@ def test_a_connection_that_is_lost_while_it_is_set_up_is_an_error_of_the_databas
     finally:
         connection_created.disconnect(end)
     with_line(work, lock_seconds)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_cannot_be_closed_ends_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> list[object]:
+        line = Line("default")
+        line.open()
+        own = connections["default"]
+        lost = own.connection
+        monkeypatch.setattr(own, "_close", fail)
+        line.close()
+        monkeypatch.undo()
+        lost.close()
+        return [own.connection, line.open(), line.close()]
+
+    def fail() -> None:
+        raise OperationalError("it is lost")
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(work).result(20) == [None, True, None]

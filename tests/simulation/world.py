@@ -330,7 +330,7 @@ class World:
         """End all processes as they should be ended."""
         await asyncio.sleep(IDLE_SECONDS)
         gc.collect()
-        for server in self.servers:
-            for fault in left_over(server.process, self._unused):
+        for server in self.servers:  # an operation may make a stream anew
+            for fault in left_over(server.process, self._unused, len(self.program.paths) + self.program.operations):
                 self.history.fault(fault)
             await self.end(server)
