@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import OperationalError, connection, transaction
 from django.db.models import Model
 
@@ -354,6 +356,35 @@ class TestSynchronous:
         with transaction.atomic(), pytest.raises(RuntimeError, match="commits by itself"), answer.writer():
             pass
         assert not connection.in_atomic_block
+
+    def test_nor_in_one_that_the_caller_manages_by_hand(self, answer: Stream) -> None:
+        transaction.set_autocommit(False)
+        try:
+            answer.append("held")
+            with pytest.raises(RuntimeError, match="commits by itself"), answer.writer():
+                pass
+            transaction.commit()
+        finally:
+            transaction.set_autocommit(True)
+        with answer.writer() as writer:
+            writer.write("after it")
+        assert list(answer.read()) == ["held", "after it"]
+
+    def test_nor_where_it_is_in_a_coroutine(self, answer: Stream) -> None:
+        async def write() -> None:
+            async with answer.awriter() as writer:
+                await writer.write("from a coroutine")
+
+        with transaction.atomic():
+            answer.append("held")
+            with pytest.raises(RuntimeError, match="commits by itself"):
+                async_to_sync(write)()
+        async_to_sync(write)()
+        assert list(answer.read()) == ["held", "from a coroutine"]
+
+    async def test_it_does_not_keep_an_event_loop_waiting(self, answer: Stream) -> None:
+        with pytest.raises(SynchronousOnlyOperation, match="awriter"), answer.writer():
+            pass
 
 
 @pytest.mark.django_db
