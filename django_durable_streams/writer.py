@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
 from asgiref.sync import sync_to_async
 from django.db import connections
-from django.utils.asyncio import async_unsafe
 
 from .committing import Ending, StreamCommitter
 from .encoding import encode
@@ -280,10 +279,9 @@ class SyncWriter:
         self._writer = writer
         self._using = using
 
-    @async_unsafe("A writer() waits in its thread, which a coroutine may not. Use awriter(), or call by sync_to_async.")
     def __enter__(self) -> Self:
         under_test.check_engine(self._using)
-        if joining.in_callers_transaction(connections[self._using]):
+        if joining.holds_transaction(connections[self._using]):
             raise RuntimeError(_COMMITS_BY_ITSELF)
         background.run(self._writer.core.open())
         self._writer.is_open = self._writer.core.is_entered = True

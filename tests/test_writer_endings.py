@@ -417,24 +417,24 @@ def with_a_fork_whose_child_goes_on():
         writer.write("second")
 
 def with_a_fork_while_somebody_commits():
-    begun, forking = threading.Event(), threading.Event()
+    begun, forked, kept = threading.Event(), threading.Event(), []
     def work():
         with turn("default").taken(), transaction.atomic():
             Stream.objects.create(path="of the thread")
+            kept.append(connection.connection)  # as an engine keeps those of its threads
             begun.set()
-            forking.wait()
-        connection.close()
+            forked.wait(0.5)  # which it is not, as the fork waits
     thread = threading.Thread(target=work)
     thread.start()
     begun.wait()
     connection.close()
-    os.register_at_fork(before=forking.set)
     child = os.fork()
     if child == 0:
         with stream.writer() as own:
             own.write("first")
             own.write("second")
         os._exit(7)
+    forked.set()
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert Stream.objects.filter(path="of the thread").exists()

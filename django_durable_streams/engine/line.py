@@ -10,12 +10,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from threading import Lock
+from threading import Lock, RLock
 from types import TracebackType
 
 from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..store.process_forks import wait_at_fork
 from .own_settings import own_settings
 
 _SOCKET_OPTIONS = {
@@ -54,15 +55,18 @@ class Line:
         self._opened: object = None
         self._connect: Callable[[], None]
         self._lock = Lock()
+        self._at_work = RLock()
         self._plug: socket.socket | None = None
 
     def __enter__(self) -> None:
+        self._at_work.acquire()
         self.since = time.monotonic()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.since = None
+        self._at_work.release()
 
     def open(self) -> bool:
         """Connect if there is no connection, and return whether there was none. For the line's thread.
@@ -73,6 +77,12 @@ class Line:
         connection = connections[self.using]
         if connection.connection is not None and connection.connection is self._opened:
             return False
+        with self._at_work:
+            return self._open(connection)
+
+    def _open(self, connection: BaseDatabaseWrapper) -> bool:
+        if connection.vendor == "sqlite":
+            wait_at_fork(self._at_work)
         self.close()
         if connection is not self._wrapper:
             connection = self._stand_in(connection)
@@ -97,7 +107,8 @@ class Line:
         """Close the connection. For the line's thread."""
         self._opened = None
         self._unplug()
-        connections[self.using].close()
+        with self._at_work:
+            connections[self.using].close()
 
     def cut(self) -> None:
         """Make whatever the thread waits for from the database fail at once. Safe to call from any thread."""

@@ -20,6 +20,11 @@ def in_callers_transaction(connection: BaseDatabaseWrapper) -> bool:
     return connection.in_atomic_block or not connection.get_autocommit()
 
 
+def holds_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """The same of this moment, without connecting: where there is no connection, nothing has begun."""
+    return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
+
+
 @contextmanager
 def atomic(using: str) -> Iterator[None]:
     """Yield in a transaction of its own or, inside the caller's, up to a savepoint."""

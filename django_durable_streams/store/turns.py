@@ -2,9 +2,6 @@
 
 SQLite has those who collide sleep for milliseconds, and somebody who comes rarely may not get through to the file
 between two who come all the time. A lock of the process wakes the next one at once.
-
-Nobody's turn lasts through a fork. SQLite keeps in the memory of a process which of its connections hold what, so a
-child that was forked in the middle of somebody's transaction would find the database locked for as long as it lives.
 """
 
 from __future__ import annotations
@@ -12,13 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock, local
+from threading import Lock
 
 from django.db import connections
 
-
-FORK_SECONDS = 2.0
-"""How long a fork waits for a turn to end. The thread that forks may itself be the one whose turn it is."""
+from .process_forks import wait_at_fork
 
 
 class Turn:
@@ -31,6 +26,8 @@ class Turn:
     def __init__(self, *, is_one: bool) -> None:
         self.is_one = is_one
         self._lock = Lock() if is_one else None
+        if self._lock is not None:
+            wait_at_fork(self._lock, is_inner=True)
 
     @contextmanager
     def taken(self, waits: Callable[[], None] | None = None) -> Iterator[None]:
@@ -61,16 +58,6 @@ class Turn:
                 self._lock.release()
 
 
-    def hold(self) -> bool:
-        """Hold it, and return whether it is held, which is not so if it does not end in time. See `let_go`."""
-        return self._lock is not None and self._lock.acquire(timeout=FORK_SECONDS)
-
-    def let_go(self) -> None:
-        """End what `hold` has begun."""
-        if self._lock is not None:
-            self._lock.release()
-
-
 _turns: dict[str, Turn] = {}
 
 
@@ -82,17 +69,5 @@ def turn(using: str) -> Turn:
     return found
 
 
-_forking = local()
-
-
-def _hold_all() -> None:
-    _forking.turns = [found for found in list(_turns.values()) if found.hold()]
-
-
-def _let_go_of_all() -> None:
-    for found in _forking.turns:
-        found.let_go()
-
-
-# A child has none of the threads that would release their locks.
-os.register_at_fork(before=_hold_all, after_in_parent=_let_go_of_all, after_in_child=_turns.clear)
+# A lock that another thread held at the moment of a fork would be held for ever in the child.
+os.register_at_fork(after_in_child=_turns.clear)
