@@ -237,7 +237,9 @@ def _check_not_atomic(using: str) -> None:
 
     Raises:
         RuntimeError: it is.
+        InvisibleTransaction: it is a test's.
     """
+    under_test.check_engine(using)
     if connections[using].in_atomic_block and not under_test.engines_join:
         raise RuntimeError(_COMMITS_BY_ITSELF)
 
