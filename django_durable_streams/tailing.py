@@ -16,7 +16,7 @@ from .engine.hub import Hub, Watch
 from .engine.read_lane import View
 from .engine.servers import RunningServer, servers_around
 from .engine.shutdown import signals_held
-from .protocol import content, offsets, text
+from .protocol import arguments, content, text
 from .protocol.errors import StreamNotFound
 from .protocol.values import Data, MessageReader
 from .store import calls, lineage
@@ -55,7 +55,7 @@ async def follow(
         InvalidOffset, OffsetGone, StreamNotFound, StreamGone, ServiceUnavailable.
     """
     engine = engine_for(using)
-    view = await engine.look(path, offsets.decode(offset))
+    view = await engine.look(path, arguments.offset(offset))
     expect(stream_id, view.info.id, path)
     engine.renew(view.info)
     async with aclosing(_pages(engine, view, timeout)) as pages:
@@ -68,7 +68,7 @@ def follow_in_thread(path: str, stream_id: int, offset: str, using: str, timeout
 
     What waits is in the background loop, which no server knows, nor any signal: what ends it is found out here.
     """
-    info, start = lineage.locate(calls.find(path, using, stream_id), offsets.decode(offset), using)
+    info, start = lineage.locate(calls.find(path, using, stream_id), arguments.offset(offset), using)
     view = View(info, start, None, info.tail, info.closed)
     messages: MessageReader | None = None
     for found in calls.pages(path, stream_id, info.offset(start), using, config().page_bytes):

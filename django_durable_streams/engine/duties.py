@@ -65,7 +65,7 @@ class Place:
 
     def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do something that writes."""
-        with self._turn.taken(), self.line:
+        with self.line, self._turn.taken():
             return work(*args, **kwargs)
 
     def read(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -11,12 +11,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from threading import Lock
+from threading import Lock, RLock
 from types import TracebackType
 
 from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..store.process_forks import wait_at_fork
 from .own_settings import own_settings
 
 logger = logging.getLogger(__name__)
@@ -57,15 +58,18 @@ class Line:
         self._opened: object = None
         self._connect: Callable[[], None]
         self._lock = Lock()
+        self._at_work = RLock()
         self._plug: socket.socket | None = None
 
     def __enter__(self) -> None:
+        self._at_work.acquire()
         self.since = time.monotonic()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.since = None
+        self._at_work.release()
 
     def open(self) -> bool:
         """Connect if there is no connection, and return whether there was none. For the line's thread.
@@ -76,6 +80,12 @@ class Line:
         connection = connections[self.using]
         if connection.connection is not None and connection.connection is self._opened:
             return False
+        with self._at_work:
+            return self._open(connection)
+
+    def _open(self, connection: BaseDatabaseWrapper) -> bool:
+        if connection.vendor == "sqlite":
+            wait_at_fork(self._at_work)
         self.close()
         if connection is not self._wrapper:
             connection = self._stand_in(connection)
@@ -104,7 +114,8 @@ class Line:
         self._opened = None
         self._unplug()
         try:
-            connections[self.using].close()
+            with self._at_work:
+                connections[self.using].close()
         except Exception as error:
             logger.debug("A connection could not be closed, and is left: %s", error)
             connections[self.using].connection = None

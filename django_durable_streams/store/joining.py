@@ -20,6 +20,11 @@ def in_callers_transaction(connection: BaseDatabaseWrapper) -> bool:
     return connection.in_atomic_block or not connection.get_autocommit()
 
 
+def holds_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """The same of this moment, without connecting: where there is no connection, nothing has begun."""
+    return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
+
+
 @contextmanager
 def atomic(using: str) -> Iterator[None]:
     """Yield in a transaction of its own or, inside the caller's, up to a savepoint."""
@@ -33,15 +38,31 @@ def atomic(using: str) -> Iterator[None]:
 def on_commit(callback: Callable[[], object], using: str) -> None:
     """Call a function once the caller's transaction has committed: now, if there is none; never, if it is undone."""
     connection = connections[using]
-    if not _is_managed_by_caller(connection):
+    is_managed = _is_managed_by_caller(connection)
+    if not is_managed and not connection.in_atomic_block:
         transaction.on_commit(callback, using=using)
         return
-    if not isinstance(getattr(connection.commit, "__self__", None), _Commit):
+    if is_managed and not isinstance(getattr(connection.commit, "__self__", None), _Commit):
         connection.commit = _Commit(connection).commit  # type: ignore[method-assign]
     # Where Django keeps its own: whatever is rolled back, by a savepoint too, or ends with its connection, is taken
     # out there.
     hooks: list[Any] = connection.run_on_commit
-    hooks.append((set(connection.savepoint_ids), _Callback(callback), False))
+    hooks.append((_SavepointsUpToNow(connection), _Callback(callback) if is_managed else callback, False))
+
+
+class _SavepointsUpToNow:
+    """The savepoints whose rollback undoes what is done now. Django asks of each whether it is one of them.
+
+    Its own set has those of `atomic`, and not those that somebody has made by `transaction.savepoint()`. All of a
+    connection's are numbered, and to go back to any of them undoes whatever came after it.
+    """
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self._last = connection.savepoint_state
+
+    def __contains__(self, savepoint: object) -> bool:
+        number = str(savepoint).rpartition("_x")[2]
+        return not number.isdecimal() or int(number) <= self._last  # one with another name may be any
 
 
 class _Callback:

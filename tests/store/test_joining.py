@@ -1,8 +1,9 @@
 """Operations in Python take part in the caller's transaction, and readers are told when that commits, however it is
 managed: here by the caller, with autocommit off."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 from django.db import connection, connections, transaction
@@ -63,6 +64,30 @@ def test_each_operation_is_told_of_once(told: list[str]) -> None:
         transaction.commit()
         transaction.commit()
     assert told == ["a", "a", "a"]
+
+
+@pytest.mark.parametrize("whose", [managed, transaction.atomic])
+def test_nobody_is_told_of_what_a_savepoint_undoes(told: list[str], whose: Callable[[], Any]) -> None:
+    with whose():
+        Stream.objects.create(path="a", content_type="text/plain")
+        outer = transaction.savepoint()
+        Stream.objects.create(path="b")
+        inner = transaction.savepoint()
+        Stream.objects.create(path="c")
+        transaction.savepoint_commit(inner)
+        transaction.savepoint_rollback(outer)
+        with suppress(ZeroDivisionError), transaction.atomic():
+            Stream.objects.create(path="d").append(str(1 / 0))
+        kept = transaction.savepoint()
+        Stream.objects.create(path="e")
+        undone = transaction.savepoint()
+        transaction.savepoint_rollback(undone)
+        transaction.savepoint_commit(kept)
+        if not connection.in_atomic_block:
+            transaction.commit()
+    # Django makes no savepoints on SQLite with autocommit off: there nothing but the inner `atomic` is undone.
+    has_none = whose is managed and connection.vendor == "sqlite"
+    assert told == committed() == (["a", "b", "c", "e"] if has_none else ["a", "e"])
 
 
 def test_nobody_is_told_of_what_is_rolled_back(told: list[str]) -> None:
