@@ -26,8 +26,18 @@ def atomic(using: str) -> Iterator[None]:
     connection = connections[using]
     if connection.vendor == "sqlite" and _is_managed_by_caller(connection):
         _begin_sqlite(connection)
+    is_own = not in_callers_transaction(connection)
     with transaction.atomic(using=using):
-        yield
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            # A signal has raised it, and another one may while Django rolls back. Django switches autocommit on all
+            # the same, which commits on MySQL: of a merge, that chunks are deleted. So the server rolls back.
+            if is_own:
+                connection.close()
+            raise
 
 
 def on_commit(callback: Callable[[], object], using: str) -> None:
