@@ -24,12 +24,12 @@ PART = 20
 pytestmark = pytest.mark.cluster
 
 
-@pytest.mark.parametrize("kind", [PostgreSQL, MariaDB])
-def test_what_is_acknowledged_is_there_once_and_in_order_and_no_reader_skips(kind: type[Database]) -> None:
+def simulate(kind: type[Database], seeds: int, *arguments: str) -> None:
     url = shared(kind).new_database()
-    for first in range(0, SEEDS, PART):
+    for first in range(0, seeds, PART):
+        part = f"{first}:{min(first + PART, seeds)}"
         done = subprocess.run(
-            [sys.executable, "-m", "tests.simulation", "--seeds", f"{first}:{min(first + PART, SEEDS)}"],
+            [sys.executable, "-m", "tests.simulation", "--seeds", part, *arguments],
             cwd=ROOT,
             env={**os.environ, "PYTHONHASHSEED": "0", "DATABASE_URL": url},
             capture_output=True,
@@ -38,6 +38,16 @@ def test_what_is_acknowledged_is_there_once_and_in_order_and_no_reader_skips(kin
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", [PostgreSQL, MariaDB])
+def test_what_is_acknowledged_is_there_once_and_in_order_and_no_reader_skips(kind: type[Database]) -> None:
+    simulate(kind, SEEDS)
+
+
+@pytest.mark.parametrize("kind", [PostgreSQL, MariaDB])
+def test_so_it_is_where_processes_are_killed_in_the_middle_of_merges(kind: type[Database]) -> None:
+    simulate(kind, SEEDS // 2, "--harsh")
 
 
 class Alone(Process):
