@@ -85,7 +85,7 @@ class Program:
     def harsh(self) -> Program:
         """Return the same, but that much is merged, slowly, and processes are killed in the middle of it."""
         rates = replace(self.rates, killed_process=0.9, slow_statement=0.3)
-        return replace(self, is_harsh=True, small=True, rates=rates, writers=3, operations=25, pace=0.1)
+        return replace(self, is_harsh=True, small=True, rates=rates, processes=3, writers=3, operations=25, pace=0.1)
 
     def __str__(self) -> str:
         paths = ", ".join(f"{path.name} {path.content_type}{' closes' * path.closes}" for path in self.paths)
