@@ -31,8 +31,22 @@ def atomic(using: str) -> Iterator[None]:
     connection = connections[using]
     if connection.vendor == "sqlite" and _is_managed_by_caller(connection):
         _begin_sqlite(connection)
-    with transaction.atomic(using=using):
-        yield
+    is_own = not in_callers_transaction(connection)
+    _forget_undone(connection)
+    try:
+        with transaction.atomic(using=using):
+            try:
+                yield
+            except Exception:
+                raise
+            except BaseException:
+                # A signal has raised it, and another one may while Django rolls back. Django switches autocommit on all
+                # the same, which commits on MySQL: of a merge, that chunks are deleted. So the server rolls back.
+                if is_own:
+                    connection.close()
+                raise
+    finally:
+        _forget_undone(connection)
 
 
 def on_commit(callback: Callable[[], object], using: str) -> None:
@@ -84,12 +98,34 @@ class _Commit:
 
     def commit(self) -> None:
         """Commit, and call what was registered since the last time."""
+        _forget_undone(self._connection)
         self._commit()
         hooks: list[Any] = self._connection.run_on_commit
         self._connection.run_on_commit = [hook for hook in hooks if not isinstance(hook[1], _Callback)]
         for _, callback, _ in hooks:
             if isinstance(callback, _Callback):
                 callback()
+
+
+def _forget_undone(connection: BaseDatabaseWrapper) -> None:
+    """Call nobody for a transaction that the caller manages and the database has undone by itself.
+
+    A deadlock on MySQL takes with it the savepoint to which Django would roll back, and the caller may go on. After an
+    error on PostgreSQL, COMMIT rolls back and does not fail.
+    """
+    if connection.in_atomic_block or not _is_managed_by_caller(connection):
+        return
+    if connection.needs_rollback or _has_failed(connection):
+        hooks: list[Any] = connection.run_on_commit
+        connection.run_on_commit = [hook for hook in hooks if not isinstance(hook[1], _Callback)]
+
+
+def _has_failed(connection: BaseDatabaseWrapper) -> bool:
+    if connection.vendor != "postgresql" or connection.connection is None:
+        return False
+    from psycopg.pq import TransactionStatus
+
+    return bool(connection.connection.info.transaction_status == TransactionStatus.INERROR)
 
 
 def _is_managed_by_caller(connection: BaseDatabaseWrapper) -> bool:

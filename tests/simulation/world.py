@@ -215,7 +215,8 @@ class World:
     def start(self, name: str) -> Server:
         self.history.note("world", f"{name} starts")
         process = Process(self.scheduler, name, self._images.new())
-        return Server(process, self.scheduler, lambda: tune(process, small=self.program.small))
+        program = self.program
+        return Server(process, self.scheduler, lambda: tune(process, small=program.small, is_harsh=program.is_harsh))
 
     def start_again(self, number: int) -> Server:
         """Start a process in the place of one that has ended."""
