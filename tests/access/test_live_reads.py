@@ -9,8 +9,10 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
+from django_durable_streams.access import grants
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, Permission, sign
+from django_durable_streams.protocol.errors import ServiceUnavailable
 from tests.access.conftest import arevoke, log_in_at_django
 from tests.access.operations import send
 from tests.access.visitors import Visitor
@@ -153,12 +155,41 @@ async def test_a_permission_that_fails_ends_the_read(client: AsgiClient) -> None
     assert Failing.asked == 2
 
 
+class Stuck(Permission):
+    """Allows once, and does not answer then, or cannot."""
+
+    asked = 0
+    has_an_answer = False
+
+    async def can_read(self, user: object, path: str, request: AccessRequest) -> bool:
+        Stuck.asked += 1
+        if Stuck.asked > 1:
+            if not Stuck.has_an_answer:
+                await asyncio.Event().wait()
+            raise ServiceUnavailable("The service that knows is away.")
+        return True
+
+
+@pytest.mark.parametrize("has_an_answer", [False, True])
+@pytest.mark.parametrize("mode", ["sse", "long-poll"])
+@override_streams(PERMISSION="tests.access.test_live_reads.Stuck", **OFTEN)
+async def test_a_permission_that_nobody_can_judge_again_ends_the_read(
+    client: AsgiClient, mode: str, has_an_answer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "UNCHECKED_SECONDS", 0.5)
+    Stuck.asked, Stuck.has_an_answer = 0, has_an_answer
+    async with asyncio.timeout(10), client.open("GET", f"a?offset=now&live={mode}") as exchange:
+        if mode == "sse":
+            assert [chunk async for chunk in rest_of(exchange)]
+        else:
+            assert (await exchange.reply()).status == 503
+    assert Stuck.asked > 1
+
+
 @override_streams(**OFTEN)
 async def test_nobody_is_judged_where_everything_is_allowed(
     client: AsgiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from django_durable_streams.access import grants
-
     monkeypatch.delattr(grants, "Grant")
     async with client.open("GET", "a?offset=-1&live=sse") as exchange:
         await exchange.chunk()
