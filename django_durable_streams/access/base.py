@@ -69,6 +69,11 @@ class Permission:
     varies_on: tuple[str, ...] = ("Cookie", "Authorization")
     """The request headers that the decision about a read depends on, for the `Vary` of its answer."""
 
+    credential_headers: tuple[str, ...] = ()
+    """The request headers besides `Authorization` that the methods look at and only a client's own code sends, such as
+    `X-Api-Key`, never a browser or a proxy. Of a change that another site may have made a browser send, the methods see
+    no other headers of a project's own."""
+
     challenge: str | None = None
     """`WWW-Authenticate` for those who came without credentials, where a token would help them."""
 

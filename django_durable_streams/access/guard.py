@@ -68,6 +68,8 @@ class Guard:
         self._opens = any(all(is_for_everybody(known, action) for action in Action) for known in self.permissions)
         self.everybody_reads = any(is_for_everybody(known, Action.READ) for known in self.permissions)
         self.varies_on = tuple(dict.fromkeys(name for known in self.permissions for name in known.varies_on))
+        own = {name.lower().encode("latin-1") for known in self.permissions for name in known.credential_headers}
+        self._own_headers = frozenset(own)
         self._judges = {action: [_judge(known, action) for known in self.permissions] for action in Action}
         self._needs_caller = bool(settings.rate_limits) or any(known.needs_user for known in self.permissions)
         self._nobody = Caller(anonymous())
@@ -99,7 +101,7 @@ class Guard:
             self._allowed.check(path, request.headers.get(headers.CONTENT_TYPE), forks=forks)
         if self._opens and self._rates is None:
             return
-        view = AccessRequest(request)
+        view = AccessRequest(request, self._own_headers)
         caller = request.caller or self._nobody
         if request.caller is None and self._needs_caller:
             cookies = request.headers.get(b"cookie")

@@ -56,6 +56,7 @@ class RestFramework(Permission):
             raise ValueError(f"CREDENTIAL_HEADERS is a list, such as [{credential_headers!r}].")
         own = [name.strip() for name in credential_headers]
         self._own_headers = frozenset([headers.AUTHORIZATION, *(name.lower().encode("latin-1") for name in own)])
+        self.credential_headers = (*own, *self._permission.credential_headers)
         self.varies_on = tuple(dict.fromkeys([*Permission.varies_on, *own, *self._permission.varies_on]))
         self.challenge = self._challenge()
 
