@@ -49,7 +49,8 @@ def disposition(content_type: str) -> list[Header]:
     """Return the headers that say whether a browser may show a body of a content type, or is to save it.
 
     It may show what it does by itself, in the sandbox. Everything else would go to a viewer or plugin with rules of its
-    own, as PDF and `multipart/x-mixed-replace` do.
+    own, as PDF, under each of its names, and `multipart/x-mixed-replace` do.
     """
     kind = essence(content_type)
-    return _INLINE if kind.startswith(_SHOWN) or kind.endswith(_SHOWN_SUFFIXES) else _ATTACHMENT
+    is_shown = kind.startswith(_SHOWN) or kind.endswith(_SHOWN_SUFFIXES)
+    return _INLINE if is_shown and not kind.endswith("pdf") else _ATTACHMENT

@@ -57,6 +57,10 @@ _SINGLE_PREFIXES = (b"stream-", b"producer-")
 _OPAQUE = frozenset({PRODUCER_ID, STREAM_SEQ, STREAM_FORKED_FROM})
 
 
+_PARTS = re.compile(rb'(?:"(?:[^"\\]|\\.)*"|[^,])+')
+"""What stands between commas, other than those in quotes."""
+
+
 def is_single(name: bytes) -> bool:
     """Whether a request header has one value, and does not list several."""
     return name in _SINGLE or name.startswith(_SINGLE_PREFIXES)
@@ -94,7 +98,7 @@ def split_repeated(name: bytes, value: bytes) -> bytes:
     """
     if b"," not in value or not is_single(name) or name in _OPAQUE:
         return value
-    parts = {part.strip(b" \t") for part in value.split(b",")}
+    parts = {part.strip(b" \t") for part in _PARTS.findall(value)}
     if len(parts) == 1:
         return parts.pop()
     if name == AUTHORIZATION:  # some schemes have parameters
