@@ -252,7 +252,13 @@ async def test_no_class_of_a_project_is_shown_a_cookie_that_may_be_forged(entry:
         assert (await point.request("POST", "a", {**COOKIE_AND_TOKEN, **TEXT}, b"x")).status == 204
 
 
-PROXIES = ("x-forwarded-user", "x-ssl-client-s-dn", "cf-access-jwt-assertion", "x-forwarded-client-cert", "oidc-claim-sub")
+PROXIES = (
+    "x-forwarded-user",
+    "x-ssl-client-s-dn",
+    "cf-access-jwt-assertion",
+    "x-forwarded-client-cert",
+    "oidc-claim-sub",
+)
 """Headers that proxies make of a cookie or of a client's certificate."""
 
 

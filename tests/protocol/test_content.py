@@ -183,7 +183,8 @@ def test_other_types_are_stored_and_returned_as_they_came(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["text/plain", "application/json; charset=utf-8", "a/b", "application/vnd.x+json", 'a/b;c="d"', r'a/b; c="d,\"e"']
+    "content_type",
+    ["text/plain", "application/json; charset=utf-8", "a/b", "application/vnd.x+json", 'a/b;c="d"', r'a/b; c="d,\"e"'],
 )
 def test_a_media_type_is_kept_as_it_came(content_type: str) -> None:
     assert content.validate(content_type) == content_type

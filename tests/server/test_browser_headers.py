@@ -91,7 +91,16 @@ async def test_no_stream_has_a_second_type_for_browsers(entry: str, kind: str, s
     [
         *[
             ({"sec-fetch-dest": kind}, 403)
-            for kind in ("script", "worker", "sharedworker", "serviceworker", "audioworklet", "paintworklet", "xslt")
+            for kind in (
+                "script",
+                "worker",
+                "sharedworker",
+                "serviceworker",
+                "audioworklet",
+                "paintworklet",
+                "xslt",
+                "style",
+            )
         ],
         ({"service-worker": "script"}, 403),
         *[
