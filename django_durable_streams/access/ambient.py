@@ -41,15 +41,49 @@ _COOKIE_KEYS = frozenset({"user", "session", "cookies"})
 """What Channels makes of cookies, in the scope."""
 
 _SCOPE_KEYS = frozenset(
-    "type asgi http_version method scheme path raw_path query_string root_path headers client server url_route "
-    "path_remaining path_params app router endpoint".split()
+    {
+        "type",
+        "asgi",
+        "http_version",
+        "method",
+        "scheme",
+        "path",
+        "raw_path",
+        "query_string",
+        "root_path",
+        "headers",
+        "client",
+        "server",
+        "url_route",
+        "path_remaining",
+        "path_params",
+        "app",
+        "router",
+        "endpoint",
+    }
 )
 """What the scope has of the request itself, by ASGI and by routing."""
 
 _ENVIRON_KEYS = frozenset(
-    "REQUEST_METHOD SCRIPT_NAME PATH_INFO QUERY_STRING SERVER_NAME SERVER_PORT SERVER_PROTOCOL SERVER_SOFTWARE "
-    "GATEWAY_INTERFACE REMOTE_ADDR REMOTE_HOST REMOTE_PORT REQUEST_URI RAW_URI REQUEST_SCHEME HTTPS "
-    "DOCUMENT_ROOT".split()
+    {
+        "REQUEST_METHOD",
+        "SCRIPT_NAME",
+        "PATH_INFO",
+        "QUERY_STRING",
+        "SERVER_NAME",
+        "SERVER_PORT",
+        "SERVER_PROTOCOL",
+        "SERVER_SOFTWARE",
+        "GATEWAY_INTERFACE",
+        "REMOTE_ADDR",
+        "REMOTE_HOST",
+        "REMOTE_PORT",
+        "REQUEST_URI",
+        "RAW_URI",
+        "REQUEST_SCHEME",
+        "HTTPS",
+        "DOCUMENT_ROOT",
+    }
 )
 """What the environment has of it, by CGI, besides the keys of WSGI."""
 
