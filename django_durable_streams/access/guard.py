@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from functools import partial
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from django.core import exceptions
@@ -162,6 +163,9 @@ class Guard:
                     granted = await judge.may(user, path, view)
                 else:
                     granted = await cast("Awaitable[bool]", threads.call(partial(judge.may, user, path, view)))
+                # A decorated method, or an object that is called, need not look asynchronous. What it returns is true.
+                if granted is not True and isawaitable(granted):
+                    granted = await granted
             except exceptions.PermissionDenied:
                 continue
             if granted:
