@@ -13,6 +13,7 @@ from django_durable_streams.access import grants
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, Permission, sign
 from django_durable_streams.protocol.errors import ServiceUnavailable
+from django_durable_streams.server.asgi import DurableStreams, Receive, Scope, Send
 from tests.access.conftest import arevoke, log_in_at_django
 from tests.access.operations import send
 from tests.access.visitors import Visitor
@@ -87,6 +88,44 @@ async def test_logging_out_ends_a_live_read(reader: Visitor, follow: Callable[[]
     async with follow() as exchange:
         await exchange.chunk()
         await sync_to_async(reader.django.logout)()
+        assert [chunk async for chunk in rest_of(exchange)]
+
+
+class Account:
+    """Who calls by a key of middleware's own: no model, with a number that a user has, too."""
+
+    is_authenticated = is_active = True
+
+    def __init__(self, pk: object) -> None:
+        self.pk = pk
+        self.may = True
+
+    def has_perm(self, perm: str, obj: object = None) -> bool:
+        return self.may
+
+
+@override_streams(PERMISSION=MODELS, **OFTEN)
+@pytest.mark.parametrize("kind", ["user", "account"])
+async def test_whom_middleware_has_found_is_judged_again_and_nobody_else(
+    engines: None, make_user: Callable[..., User], kind: str
+) -> None:
+    reader = await sync_to_async(make_user)("reader", "view")
+    other = await sync_to_async(make_user)("other", "view")
+    django = await sync_to_async(log_in_at_django)(other)
+    session = await sync_to_async(lambda: django.session)()
+    await sync_to_async(session.get)("loaded")
+    account = Account(other.pk)
+
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        user = reader if kind == "user" else account
+        await DurableStreams()({**scope, "user": user, "session": session}, receive, send)
+
+    async with asyncio.timeout(10), AsgiClient(middleware).open("GET", "a?offset=-1&live=sse") as exchange:
+        await exchange.chunk()
+        await asyncio.sleep(0.3)
+        assert not exchange.has_more()
+        account.may = False
+        await arevoke(reader, "view")
         assert [chunk async for chunk in rest_of(exchange)]
 
 
