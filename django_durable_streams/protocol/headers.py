@@ -98,7 +98,7 @@ def split_repeated(name: bytes, value: bytes) -> bytes:
     """
     if b"," not in value or not is_single(name) or name in _OPAQUE:
         return value
-    parts = {part.strip(b" \t") for part in _PARTS.findall(value)}
+    parts: set[bytes] = {part.strip(b" \t") for part in _PARTS.findall(value)}
     if len(parts) == 1:
         return parts.pop()
     if name == AUTHORIZATION:  # some schemes have parameters
