@@ -57,8 +57,9 @@ _SINGLE_PREFIXES = (b"stream-", b"producer-")
 _OPAQUE = frozenset({PRODUCER_ID, STREAM_SEQ, STREAM_FORKED_FROM})
 
 
-_PARTS = re.compile(rb'(?:"(?:[^"\\]|\\.)*"|[^,])+')
-"""What stands between commas, other than those in quotes."""
+_PARTS = re.compile(rb'(?:"(?:[^"\\]|\\.?)*(?:"|\Z)|[^,"])+', re.DOTALL)
+"""What stands between commas, other than those in quotes. Quotes that are not closed go on to the end: nothing is read
+twice."""
 
 
 def is_single(name: bytes) -> bool:
