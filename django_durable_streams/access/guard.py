@@ -68,7 +68,8 @@ class Guard:
         # Whatever else would be asked: one who allows everything allows it.
         self._opens = any(all(is_for_everybody(known, action) for action in Action) for known in self.permissions)
         self.everybody_reads = any(is_for_everybody(known, Action.READ) for known in self.permissions)
-        self.varies_on = tuple(dict.fromkeys(name for known in self.permissions for name in known.varies_on))
+        names = [name for known in self.permissions for name in (*known.varies_on, *known.credential_headers)]
+        self.varies_on = tuple(dict.fromkeys(names))
         own = {name.lower().encode("latin-1") for known in self.permissions for name in known.credential_headers}
         self._own_headers = frozenset(own)
         self._judges = {action: [_judge(known, action) for known in self.permissions] for action in Action}

@@ -57,7 +57,7 @@ class RestFramework(Permission):
         own = [name.strip() for name in credential_headers]
         self._own_headers = frozenset([headers.AUTHORIZATION, *(name.lower().encode("latin-1") for name in own)])
         self.credential_headers = (*own, *self._permission.credential_headers)
-        self.varies_on = tuple(dict.fromkeys([*Permission.varies_on, *own, *self._permission.varies_on]))
+        self.varies_on = tuple(dict.fromkeys([*Permission.varies_on, *self._permission.varies_on]))
         self.challenge = self._challenge()
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> Verdict:

@@ -295,6 +295,7 @@ async def test_no_class_of_a_project_is_shown_a_proxys_header_that_may_be_forged
             for headers in ({name: "ann"}, {name: "ann", **CSRF, **OURS}):
                 assert (await point.request("POST", "a", {**headers, **TEXT}, b"x")).status == 204
         assert (await point.request("POST", "a", {"x-api-key": "ann", **EVIL, **TEXT}, b"x")).status == 204
+        assert "X-Api-Key" in (await point.request("GET", "a")).headers["vary"].split(", ")
 
 
 class OwnKey(Permission):
