@@ -14,17 +14,12 @@ from ..conf import config
 
 logger = logging.getLogger("django_durable_streams.access")
 
-MAX_FORWARDED = 1024
-"""Characters of `X-Forwarded-For` up to which all of it is read."""
-
-MAX_HOPS = 32
-"""Addresses that are read of a longer one: those that the nearest proxies have written."""
-
-MAX_HOP = 64
-"""Characters that are read of each of these: more are no address."""
-
 UNKNOWN = "unknown"
 """The address of a client without one, as behind a Unix socket."""
+
+
+MAX_BYTES = 1024
+"""What is looked at of the header, from its end: twenty addresses and more. A client can send thousands."""
 
 
 def client_address(source: Mapping[str, Any] | HttpRequest, forwarded: bytes | None) -> str:
@@ -46,7 +41,11 @@ def client_address(source: Mapping[str, Any] | HttpRequest, forwarded: bytes | N
     proxies = config().trusted_proxies
     if forwarded is None:
         return peer or UNKNOWN
-    return _behind(peer, _nearest(forwarded.decode("latin-1")), proxies)
+    if len(forwarded) > MAX_BYTES:
+        if peer and not _is_in(peer, networks(proxies)):
+            return UNKNOWN  # it may be one that is further in front
+        forwarded = forwarded[-MAX_BYTES:].partition(b",")[2]
+    return _behind(peer, forwarded.decode("latin-1"), proxies)
 
 
 def networks(proxies: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
@@ -56,18 +55,6 @@ def networks(proxies: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
         ValueError: one is neither a network nor an address.
     """
     return [ip_network(proxy, strict=False) for proxy in proxies]
-
-
-def _nearest(forwarded: str) -> str:
-    """Return a header without what lies between the first address and so many that were written last, or cut short.
-
-    Nobody has as many proxies, and a client can send thousands: to read them takes long, and so does to remember them.
-    """
-    if len(forwarded) > MAX_FORWARDED:
-        first, *last = forwarded.rsplit(",", MAX_HOPS)
-        hops = [first.partition(",")[0], *last]
-        forwarded = ",".join([hop[:MAX_HOP] for hop in hops])
-    return forwarded
 
 
 @lru_cache(maxsize=1024)

@@ -9,7 +9,6 @@ from threading import Lock
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import SESSION_KEY
 from django.http import HttpRequest, parse_cookie
 from django.middleware.csrf import CSRF_SESSION_KEY
 
@@ -125,7 +124,7 @@ class Callers:
         if not caller.is_known:
             return self.of_key(NOBODY)
         key = getattr(session, "session_key", None)
-        if key and session is not None and session.get(SESSION_KEY):
+        if key and session is not None and sessions.holds(session, caller.user):
             return self.of_key(key)
         return threads.look_up(self._load_users, caller)
 
@@ -186,8 +185,8 @@ class Callers:
 
     def _load_users(self, callers: Sequence[Caller]) -> Sequence[Caller | Exception]:
         """Look users up who did not come from a session. For the thread."""
-        found = {caller.user.pk: sessions.load_user(caller.user.pk) for caller in callers}
-        return [Caller(self._prepared(found[caller.user.pk] or sessions.anonymous())) for caller in callers]
+        found = sessions.load_again([caller.user for caller in callers])
+        return [Caller(self._prepared(user or sessions.anonymous())) for user in found]
 
     def _prepare_all(self, callers: Sequence[Caller]) -> Sequence[Caller | Exception]:
         for caller in callers:

@@ -12,7 +12,7 @@ from django.http import HttpRequest, QueryDict
 from ..protocol import headers
 from . import csrf
 from .addresses import client_address
-from .ambient import Shown, comes_from_browser, copy_request, is_ambient, is_shown, strip_scope
+from .ambient import NO_HEADERS, Shown, comes_from_browser, copy_request, is_ambient, is_shown, strip_scope
 
 if TYPE_CHECKING:
     from ..server.messages import Request
@@ -25,19 +25,23 @@ class AccessRequest:
     """What can be asked about a request for a stream.
 
     A request that changes something, and that another site may have made a browser send, is shown without what a
-    browser sends by itself: cookies, the session, a user whom those have logged in. So no permission class can be made
-    to act on them.
+    browser sends by itself: cookies, the session, a user whom those have logged in, and whatever else a proxy or
+    middleware may have made of them. So no permission class can be made to act on them.
+
+    Args:
+        own_headers: names of headers that only a client's own code sends, in lower case.
 
     `expires` is the moment, in Unix seconds, at which what was granted ends, or None. `was_withheld`: credentials were
     found that do not count for this reason. `may_lack`: something is not shown that may have been credentials.
     """
 
-    def __init__(self, request: Request, caller: Caller | None = None) -> None:
+    def __init__(self, request: Request, own_headers: frozenset[bytes] = NO_HEADERS) -> None:
         self.expires: float | None = None
         self.was_withheld = False
         self.may_lack = False
-        self.caller = caller
+        self.caller: Caller | None = None
         self._request = request
+        self._own_headers = own_headers
 
     @property
     def method(self) -> str:
@@ -112,7 +116,7 @@ class AccessRequest:
         found = [
             (name, value)
             for name, value in self._request.headers.items()
-            if name not in without and is_shown(name, value, shown)
+            if name not in without and is_shown(name, value, shown, self._own_headers)
         ]
         return copy_request(self._request.source, found, shown=shown, body=body)
 
@@ -144,7 +148,8 @@ class AccessRequest:
         self.was_withheld = True
 
     def _shows(self, name: bytes, value: bytes) -> bool:
-        if not is_ambient(name, value) or is_shown(name, value, self.shown):
+        own = self._own_headers
+        if not is_ambient(name, value, own) or is_shown(name, value, self.shown, own):
             return True
         self.may_lack = True
         return False

@@ -1,7 +1,6 @@
 """Whose address a request came from, behind each kind of server and proxy."""
 
 import logging
-from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -51,6 +50,13 @@ PROXY = ["127.0.0.1"]
         ("127.0.0.1", "192.0.2.9, unknown", PROXY, "unknown"),
         ("127.0.0.1", "192.0.2.9, ", PROXY, "unknown"),
         ("127.0.0.1", "127.0.0.1, 127.0.0.1", PROXY, "127.0.0.1"),
+        # Longer than anybody has proxies: what the nearest proxy has written, if it is that one who sends it.
+        ("127.0.0.1", "192.0.2.9," * 1000 + "198.51.100.1", PROXY, "198.51.100.1"),
+        ("", "192.0.2.9," * 1000 + "198.51.100.1", PROXY, "198.51.100.1"),
+        ("192.0.2.9", "192.0.2.9," * 1000 + "198.51.100.1", PROXY, "unknown"),
+        ("192.0.2.9", "192.0.2.9," + "192.0.2.8," * 1000 + "198.51.100.1", PROXY, "unknown"),
+        ("203.0.113.1", "192.0.2.9," * 1000 + "192.0.2.9", [], "unknown"),
+        ("127.0.0.1", "1" * 5000, PROXY, "unknown"),
     ],
 )
 def test_addresses(peer: str, forwarded: str, proxies: list[str], found: str) -> None:
@@ -59,23 +65,16 @@ def test_addresses(peer: str, forwarded: str, proxies: list[str], found: str) ->
             assert client_address(scope, forwarded.encode()) == found
 
 
-@pytest.mark.parametrize("junk", ["1", "::1:x", "[", "", "127.0.0.1:2:3", "y" * 100])
-def test_a_header_of_thousands_of_addresses_is_read_like_a_short_one(
-    junk: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("part", ["1", "::1", "127.0.0.1", ":", "[", "\u00b2"])
+def test_no_header_costs_more_than_its_end(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    monkeypatch.setattr(addresses, "ip_address", lambda text: (read.append(text), ip_address(text))[1])
-    forwarded = ",".join(["192.0.2.9", *[junk] * (60_000 // (len(junk) + 1)), "198.51.100.1"]).encode()
-    for peer, proxies, found in [
-        ("127.0.0.1", PROXY, "198.51.100.1"),
-        ("192.0.2.9", PROXY, "198.51.100.1"),
-        ("192.0.2.9", [], "unknown"),
-        ("203.0.113.1", PROXY, "203.0.113.1"),
-    ]:
-        with override_streams(TRUSTED_PROXIES=proxies):
-            assert client_address({"client": (peer, 1)}, forwarded) == found
-    assert len(read) < 500
-    assert max(map(len, read)) < 100
+    same = addresses._same
+    monkeypatch.setattr(addresses, "_same", lambda address: read.append(address) or same(address))
+    addresses._behind.cache_clear()
+    with override_streams(TRUSTED_PROXIES=PROXY):
+        client_address({"client": ("127.0.0.1", 1)}, ",".join([part] * 30_000).encode("latin-1"))
+    assert len(read) < 2500
+    assert sum(map(len, read)) < 10_000
 
 
 def test_what_is_missing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:

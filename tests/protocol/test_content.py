@@ -243,14 +243,21 @@ def test_other_types_are_stored_and_returned_as_they_came(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["text/plain", "application/json; charset=utf-8", "a/b", "application/vnd.x+json", 'a/b;c="d"']
+    "content_type",
+    ["text/plain", "application/json; charset=utf-8", "a/b", "application/vnd.x+json", 'a/b;c="d"', r'a/b; c="d,\"e"'],
 )
 def test_a_media_type_is_kept_as_it_came(content_type: str) -> None:
     assert content.validate(content_type) == content_type
 
 
 @pytest.mark.parametrize(
-    "content_type", ["", "json", "a/", "/b", "a/b c", "a/b\n", "a/b;\r\nx: y", "a/b/c", "a" * 255 + "/b"]
+    "content_type",
+    [
+        *["", "json", "a/", "/b", "a/b c", "a/b\n", "a/b;\r\nx: y", "a/b/c", "a" * 255 + "/b"],
+        # A browser would see the last one.
+        *["text/plain, application/pdf", "text/plain;, application/pdf", "text/plain; x=y, application/pdf"],
+        *['text/plain; x="y", application/pdf', 'text/plain; x="y, application/pdf', r'a/b; x="y\", application/pdf'],
+    ],
 )
 def test_what_is_no_media_type_is_refused(content_type: str) -> None:
     with pytest.raises(InvalidHeader):
