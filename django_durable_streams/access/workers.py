@@ -15,7 +15,7 @@ from ..conf import config
 from ..engine.engine import call_at_stop, engine_for
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.backlog import Backlog
-from ..runtime.batch_worker import BatchWorker
+from ..runtime.batch_worker import BatchWorker, as_failure
 from ..runtime.connection import DedicatedConnection
 from ..runtime.monitor import DatabaseMonitor
 
@@ -57,8 +57,8 @@ def _call_all(functions: Sequence[Callable[[], object]]) -> Sequence[object]:
     for function in functions:
         try:
             found.append(function())
-        except Exception as error:
-            found.append(error)
+        except BaseException as error:  # others wait for this thread
+            found.append(as_failure(error))
     return found
 
 
@@ -115,8 +115,8 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
                 return [refusal] * len(items)
             logger.error("It cannot be found out who is asking: %s", error)
             return [ServiceUnavailable("It cannot be found out who is asking. Try again.")] * len(items)
-        except Exception as error:
-            return [error] * len(items)
+        except BaseException as error:  # others wait for this thread
+            return [as_failure(error)] * len(items)
 
 
 def _worker(name: str, *, asks_database: bool = True) -> _AccessWorker:
