@@ -233,7 +233,7 @@ def _impossible(key: str, value: Any) -> Finding | None:
         return None
     if key in RANGES:
         least, most = RANGES[key]
-        fits = least <= value <= most and math.isfinite(value)
+        fits = least <= value <= most and value != math.inf
         words = f"from {least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
     else:
         fits, words = 0 < value < math.inf, "greater than 0"

@@ -1,5 +1,6 @@
 """Which signals are sent, when, from where, and that they harm nobody."""
 
+import asyncio
 import itertools
 import threading
 from collections.abc import Iterator
@@ -183,6 +184,25 @@ class TestFromTheLanes:
         finally:
             go_on.set()
             signals.stream_appended.disconnect(slow)
+
+    @pytest.mark.parametrize("kind", [SystemExit, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt])
+    async def test_whatever_a_receiver_raises_those_of_the_next_signal_are_called(
+        self, engines: None, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
+    ) -> None:
+        heard: Queue[str] = Queue()
+
+        def broken(path: str, **arguments: Any) -> None:
+            heard.put(path)
+            raise kind("a bug of the project's")
+
+        signals.stream_created.connect(broken)
+        try:
+            for path in ("a", "b"):
+                await engine_for().write(Create(path, TEXT))
+                assert await asyncio.to_thread(heard.get, timeout=20) == path
+        finally:
+            signals.stream_created.disconnect(broken)
+        assert "a bug of the project's" in caplog.text
 
     async def test_what_the_housekeeper_finds_expired_is_told(self, engines: None, heard: Heard) -> None:
         stream = await Stream.objects.acreate(path="a", ttl=10)

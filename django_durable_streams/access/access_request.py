@@ -13,6 +13,7 @@ from ..protocol import headers
 from . import csrf
 from .addresses import client_address
 from .ambient_credentials import (
+    NO_HEADERS,
     CredentialVisibility,
     comes_from_browser,
     copy_request,
@@ -32,19 +33,23 @@ class AccessRequest:
     """What can be asked about a request for a stream.
 
     A request that changes something, and that another site may have made a browser send, is shown without what a
-    browser sends by itself: cookies, the session, a user whom those have logged in. So no permission class can be made
-    to act on them.
+    browser sends by itself: cookies, the session, a user whom those have logged in, and whatever else a proxy or
+    middleware may have made of them. So no permission class can be made to act on them.
+
+    Args:
+        own_headers: names of headers that only a client's own code sends, in lower case.
 
     `expires` is the moment, in Unix seconds, at which what was granted ends, or None. `was_withheld`: credentials were
     found that do not count for this reason. `may_lack`: something is not shown that may have been credentials.
     """
 
-    def __init__(self, request: Request, caller: Identity | None = None) -> None:
+    def __init__(self, request: Request, own_headers: frozenset[bytes] = NO_HEADERS) -> None:
         self.expires: float | None = None
         self.was_withheld = False
         self.may_lack = False
-        self.caller = caller
+        self.caller: Identity | None = None
         self._request = request
+        self._own_headers = own_headers
 
     @property
     def method(self) -> str:
@@ -119,7 +124,7 @@ class AccessRequest:
         found = [
             (name, value)
             for name, value in self._request.headers.items()
-            if name not in without and is_shown(name, value, shown)
+            if name not in without and is_shown(name, value, shown, self._own_headers)
         ]
         return copy_request(self._request.source, found, shown=shown, body=body)
 
@@ -155,7 +160,8 @@ class AccessRequest:
         self.was_withheld = True
 
     def _shows(self, name: bytes, value: bytes) -> bool:
-        if not is_ambient(name, value) or is_shown(name, value, self.shown):
+        own = self._own_headers
+        if not is_ambient(name, value, own) or is_shown(name, value, self.shown, own):
             return True
         self.may_lack = True
         return False

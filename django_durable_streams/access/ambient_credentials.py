@@ -1,8 +1,8 @@
 """Credentials that a browser sends by itself, so that a page of another site can have them sent.
 
-Cookies, what a proxy or server makes of a client certificate, and the schemes of `Authorization` for which browsers ask
-the user once. A page cannot read them, but each request that it causes has them. Everything else that a client proves
-who it is by was put into the request by the client's own code.
+Cookies, client certificates, the schemes of `Authorization` for which browsers ask the user once, and whatever a proxy,
+server or middleware makes of these: a header, a key of the scope or of the environment. A page cannot read them, but
+each request that it causes has them. Nobody can list all of their names, so what may be shown is listed here.
 """
 
 from __future__ import annotations
@@ -28,14 +28,66 @@ _BROWSER_SCHEMES = frozenset({b"basic", b"digest", b"negotiate", b"ntlm", b"kerb
 _BROWSER_HEADERS = frozenset({headers.ORIGIN, b"referer", b"sec-fetch-site"})
 """A browser sends at least one of these with every request that changes something."""
 
+_HTTP_HEADERS = frozenset(
+    b"host user-agent origin referer connection keep-alive upgrade http2-settings te trailer transfer-encoding expect "
+    b"range date cache-control pragma priority dnt save-data upgrade-insecure-requests last-event-id x-requested-with "
+    b"via forwarded x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-proto x-real-ip "
+    b"x-request-id x-correlation-id traceparent tracestate baggage sentry-trace".split()
+)
+_HTTP_PREFIXES = (b"accept", b"content-", b"if-", b"sec-", b"stream-", b"producer-")
+"""Headers that say nothing of who somebody is."""
+
 _COOKIE_KEYS = frozenset({"user", "session", "cookies"})
 """What Channels makes of cookies, in the scope."""
 
-_CERTIFICATE_KEYS = frozenset({"extensions"})
-"""Where servers say which certificate a client has, in the scope."""
+_SCOPE_KEYS = frozenset(
+    {
+        "type",
+        "asgi",
+        "http_version",
+        "method",
+        "scheme",
+        "path",
+        "raw_path",
+        "query_string",
+        "root_path",
+        "headers",
+        "client",
+        "server",
+        "url_route",
+        "path_remaining",
+        "path_params",
+        "app",
+        "router",
+        "endpoint",
+    }
+)
+"""What the scope has of the request itself, by ASGI and by routing."""
 
-_ENVIRON_KEYS = ("REMOTE_USER", "AUTH_TYPE")
-_ENVIRON_PREFIXES = ("SSL_CLIENT", "SSL_SESSION", "TLS_CLIENT")
+_ENVIRON_KEYS = frozenset(
+    {
+        "REQUEST_METHOD",
+        "SCRIPT_NAME",
+        "PATH_INFO",
+        "QUERY_STRING",
+        "SERVER_NAME",
+        "SERVER_PORT",
+        "SERVER_PROTOCOL",
+        "SERVER_SOFTWARE",
+        "GATEWAY_INTERFACE",
+        "REMOTE_ADDR",
+        "REMOTE_HOST",
+        "REMOTE_PORT",
+        "REQUEST_URI",
+        "RAW_URI",
+        "REQUEST_SCHEME",
+        "HTTPS",
+        "DOCUMENT_ROOT",
+    }
+)
+"""What the environment has of it, by CGI, besides the keys of WSGI."""
+
+NO_HEADERS = frozenset[bytes]()
 
 
 class CredentialVisibility(Enum):
@@ -51,18 +103,22 @@ def comes_from_browser(found: Mapping[bytes, bytes]) -> bool:
     return not _BROWSER_HEADERS.isdisjoint(found)
 
 
-def is_shown(name: bytes, value: bytes, shown: CredentialVisibility) -> bool:
-    """Whether a header is shown."""
+def is_shown(name: bytes, value: bytes, shown: CredentialVisibility, own: frozenset[bytes] = NO_HEADERS) -> bool:
+    """Whether a header is shown. `own`: as in `is_ambient`."""
     if shown is CredentialVisibility.ALL:
         return True
-    return name != headers.COOKIE and (shown is CredentialVisibility.NO_COOKIES or not is_ambient(name, value))
+    return name != headers.COOKIE and (shown is CredentialVisibility.NO_COOKIES or not is_ambient(name, value, own))
 
 
-def is_ambient(name: bytes, value: bytes) -> bool:
-    """Whether a header has credentials that browsers send by themselves."""
+def is_ambient(name: bytes, value: bytes, own: frozenset[bytes] = NO_HEADERS) -> bool:
+    """Whether a header may have credentials that browsers send by themselves, or what a proxy makes of these.
+
+    Args:
+        own: names of further headers that only a client's own code sends.
+    """
     if name == headers.AUTHORIZATION:
         return value.partition(b" ")[0].lower() in _BROWSER_SCHEMES
-    return name == headers.COOKIE
+    return not (name in _HTTP_HEADERS or name.startswith(_HTTP_PREFIXES) or name in own)
 
 
 def copy_request(
@@ -97,9 +153,9 @@ def copy_request(
 
 def strip_scope(scope: Mapping[str, Any], shown: CredentialVisibility) -> dict[str, Any]:
     """Return a copy of an ASGI scope with as much as is shown. Its headers are left to the caller."""
-    hidden: frozenset[str] = frozenset() if shown is CredentialVisibility.ALL else _COOKIE_KEYS
     if shown is CredentialVisibility.NOTHING:
-        hidden |= _CERTIFICATE_KEYS
+        return {key: value for key, value in scope.items() if key in _SCOPE_KEYS}
+    hidden: frozenset[str] = frozenset() if shown is CredentialVisibility.ALL else _COOKIE_KEYS
     return {key: value for key, value in scope.items() if key not in hidden}
 
 
@@ -113,9 +169,7 @@ def _environ(source: WSGIRequest, shown: CredentialVisibility) -> dict[str, Any]
     def is_kept(key: str) -> bool:
         if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             return False
-        return shown is not CredentialVisibility.NOTHING or not (
-            key in _ENVIRON_KEYS or key.startswith(_ENVIRON_PREFIXES)
-        )
+        return shown is not CredentialVisibility.NOTHING or key in _ENVIRON_KEYS or key.startswith("wsgi.")
 
     return {key: value for key, value in source.environ.items() if is_kept(key)}
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Protocol
 
 from ..conf import config
-from ..protocol.errors import DurableStreamsError
+from ..protocol.errors import DurableStreamsError, ServiceUnavailable
 from .access_request import AccessRequest
 from .base import Action
 from .identities import Identity
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .users import User
 
 logger = logging.getLogger("django_durable_streams.access")
+
+
+UNCHECKED_SECONDS = 15.0
+"""How long a live read goes on once it should be judged again and cannot be: then nobody knows whether it may."""
 
 
 class Judge(Protocol):
@@ -38,7 +42,8 @@ class Grant:
     """The permission of a live read.
 
     Readers ask `holds` now and then, and whenever they have something to hand out. Every REAUTHORIZE_INTERVAL that
-    starts another look at the caller and the permission; all that are due at a time go to the database together.
+    starts another look at the caller and the permission; all that are due at a time go to the database together. A look
+    that fails or does not return keeps the permission for UNCHECKED_SECONDS.
     """
 
     def __init__(self, guard: Judge, request: Request, path: str, caller: Identity, view: AccessRequest) -> None:
@@ -50,6 +55,7 @@ class Grant:
         self._refusal: DurableStreamsError | None = None
         self._look: asyncio.Task[None] | None = None
         self._next_look = time.monotonic() + config().reauthorize_interval
+        self._judged_until = self._next_look + UNCHECKED_SECONDS
         self._ends = _monotonic(view.expires)
 
     @property
@@ -59,7 +65,7 @@ class Grant:
 
     def holds(self, now: float) -> bool:
         """Whether it still holds at a monotonic time, as far as is known."""
-        if self._refusal is not None or now >= self._ends:
+        if self._refusal is not None or now >= self._ends or now >= self._judged_until:
             return False
         if now >= self._next_look and (self._look is None or self._look.done()):
             self._next_look = now + config().reauthorize_interval
@@ -71,9 +77,14 @@ class Grant:
 
         Raises:
             NotAuthenticated, PermissionDenied: it does not.
+            ServiceUnavailable: nobody knows.
         """
-        if not self.holds(time.monotonic()):
-            raise self._refusal or self._refuse(self._caller)
+        now = time.monotonic()
+        if self.holds(now):
+            return
+        if self._refusal is None and now < self._ends:
+            raise ServiceUnavailable("It cannot be found out whether this is still allowed. Try again.")
+        raise self._refusal or self._refuse(self._caller)
 
     async def _look_again(self) -> None:
         """Judge the read again, with what is true now of whoever reads."""
@@ -84,6 +95,7 @@ class Grant:
             view = AccessRequest(request)
             if await guard.may(Action.READ, caller.user, self._path, view):
                 self._ends = _monotonic(view.expires)
+                self._judged_until = time.monotonic() + config().reauthorize_interval + UNCHECKED_SECONDS
             else:
                 self._refusal = self._refuse(caller)
         except DurableStreamsError as error:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from functools import partial
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from django.core import exceptions
@@ -14,6 +15,7 @@ from django.core.signals import setting_changed
 from ..conf import Config, config
 from ..protocol import headers, paths
 from ..protocol.errors import DurableStreamsError, NotAuthenticated, PermissionDenied
+from ..runtime.batch_worker import as_failure
 from ..runtime.lifecycle import call_at_stop
 from . import csrf, workers
 from .access_request import AccessRequest
@@ -67,7 +69,10 @@ class Guard:
         # Whatever else would be asked: one who allows everything allows it.
         self._opens = any(all(is_for_everybody(known, action) for action in Action) for known in self.permissions)
         self.everybody_reads = any(is_for_everybody(known, Action.READ) for known in self.permissions)
-        self.varies_on = tuple(dict.fromkeys(name for known in self.permissions for name in known.varies_on))
+        names = [name for known in self.permissions for name in (*known.varies_on, *known.credential_headers)]
+        self.varies_on = tuple(dict.fromkeys(names))
+        own = {name.lower().encode("latin-1") for known in self.permissions for name in known.credential_headers}
+        self._own_headers = frozenset(own)
         self._judges = {action: [_judge(known, action) for known in self.permissions] for action in Action}
         self._needs_caller = bool(settings.rate_limits) or any(known.needs_user for known in self.permissions)
         self._nobody = Identity(anonymous())
@@ -79,8 +84,12 @@ class Guard:
 
     def prepare(self, user: User) -> None:
         """Let the permissions look up what they need to know of a user. Synchronous."""
-        for permission in self.permissions:
-            permission.prepare(user)
+        try:
+            for permission in self.permissions:
+                permission.prepare(user)
+        except BaseException as error:  # the thread is not the project's to end
+            failure = as_failure(error)
+            raise failure from failure.__cause__
 
     def caller_again(self, request: Request, caller: Identity) -> Identity | Awaitable[Identity]:
         """Return the caller of a request that came some time ago, as the caller is now."""
@@ -103,7 +112,7 @@ class Guard:
             self._allowed.check(path, request.headers.get(headers.CONTENT_TYPE), forks=forks)
         if self._opens and self._rates is None:
             return
-        view = AccessRequest(request)
+        view = AccessRequest(request, self._own_headers)
         caller = request.caller or self._nobody
         if request.caller is None and self._needs_caller:
             cookies = request.headers.get(b"cookie")
@@ -164,6 +173,9 @@ class Guard:
                     granted = await judge.may(user, path, view)
                 else:
                     granted = await cast("Awaitable[bool]", workers.call(partial(judge.may, user, path, view)))
+                # A decorated method, or an object that is called, need not look asynchronous. What it returns is true.
+                if granted is not True and isawaitable(granted):
+                    granted = await granted
             except exceptions.PermissionDenied:
                 continue
             if granted:

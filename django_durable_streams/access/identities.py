@@ -9,7 +9,6 @@ from threading import Lock
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import SESSION_KEY
 from django.http import HttpRequest, parse_cookie
 from django.middleware.csrf import CSRF_SESSION_KEY
 
@@ -24,6 +23,9 @@ MAX_REMEMBERED = 10_000
 
 MAX_KEY_LENGTH = 4096
 """Characters in a session's key; those of signed cookies hold the whole session."""
+
+MAX_REMEMBERED_COOKIES = 8192
+"""Bytes of a `Cookie` header up to which the key in it is remembered."""
 
 HELD_SECONDS = 2.0
 """How long a session is not remembered after it was told to end: it may be there for a moment yet."""
@@ -90,7 +92,10 @@ class IdentityLoader:
 
     def of_cookies(self, cookies: bytes | None) -> Identity | Awaitable[Identity]:
         """Return the session's user."""
-        return self.of_key(session_key(cookies) if cookies is not None and self._has_sessions else NOBODY)
+        if cookies is None or not self._has_sessions:
+            return self.of_key(NOBODY)
+        find = session_key if len(cookies) <= MAX_REMEMBERED_COOKIES else session_key.__wrapped__
+        return self.of_key(find(cookies))
 
     def of_key(self, key: str) -> Identity | Awaitable[Identity]:
         """Return the caller with a session's key."""
@@ -119,7 +124,7 @@ class IdentityLoader:
         if not caller.is_known:
             return self.of_key(NOBODY)
         key = getattr(session, "session_key", None)
-        if key and session is not None and session.get(SESSION_KEY):
+        if key and session is not None and sessions.holds(session, caller.user):
             return self.of_key(key)
         return workers.look_up(self._load_users, caller)
 
@@ -180,8 +185,8 @@ class IdentityLoader:
 
     def _load_users(self, callers: Sequence[Identity]) -> Sequence[Identity | Exception]:
         """Look users up who did not come from a session. For the thread."""
-        found = {caller.user.pk: sessions.load_user(caller.user.pk) for caller in callers}
-        return [Identity(self._prepared(found[caller.user.pk] or anonymous())) for caller in callers]
+        found = sessions.load_again([caller.user for caller in callers])
+        return [Identity(self._prepared(user or anonymous())) for user in found]
 
     def _prepare_all(self, callers: Sequence[Identity]) -> Sequence[Identity | Exception]:
         for caller in callers:

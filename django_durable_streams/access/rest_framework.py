@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 from ..protocol import headers
 from .access_request import AccessRequest
 from .ambient_credentials import CredentialVisibility
-from .base import Action, Permission
+from .base import Action, Permission, Verdict
 from .loading import is_asynchronous, make_permission
 from .users import User, anonymous
 
@@ -56,25 +56,26 @@ class RestFramework(Permission):
             raise ValueError(f"CREDENTIAL_HEADERS is a list, such as [{credential_headers!r}].")
         own = [name.strip() for name in credential_headers]
         self._own_headers = frozenset([headers.AUTHORIZATION, *(name.lower().encode("latin-1") for name in own)])
-        self.varies_on = tuple(dict.fromkeys([*Permission.varies_on, *own, *self._permission.varies_on]))
+        self.credential_headers = (*own, *self._permission.credential_headers)
+        self.varies_on = tuple(dict.fromkeys([*Permission.varies_on, *self._permission.varies_on]))
         self.challenge = self._challenge()
 
-    def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
+    def can_create(self, user: User, path: str, request: AccessRequest) -> Verdict:
         return self._ask(Action.CREATE, user, path, request)
 
-    def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
+    def can_read(self, user: User, path: str, request: AccessRequest) -> Verdict:
         return self._ask(Action.READ, user, path, request)
 
-    def can_append(self, user: User, path: str, request: AccessRequest) -> bool:
+    def can_append(self, user: User, path: str, request: AccessRequest) -> Verdict:
         return self._ask(Action.APPEND, user, path, request)
 
-    def can_close(self, user: User, path: str, request: AccessRequest) -> bool:
+    def can_close(self, user: User, path: str, request: AccessRequest) -> Verdict:
         return self._ask(Action.CLOSE, user, path, request)
 
-    def can_delete(self, user: User, path: str, request: AccessRequest) -> bool:
+    def can_delete(self, user: User, path: str, request: AccessRequest) -> Verdict:
         return self._ask(Action.DELETE, user, path, request)
 
-    def _ask(self, action: Action, user: User, path: str, request: AccessRequest) -> bool:
+    def _ask(self, action: Action, user: User, path: str, request: AccessRequest) -> Verdict:
         from rest_framework.exceptions import APIException
 
         try:
@@ -82,7 +83,8 @@ class RestFramework(Permission):
         except (APIException, PermissionDenied):
             return False
         self._permission.prepare(user)
-        return bool(getattr(self._permission, action.method)(user, path, request))
+        verdict: Verdict = getattr(self._permission, action.method)(user, path, request)
+        return verdict
 
     def _user(self, user: User, request: AccessRequest) -> User:
         found, authenticator = self._authenticate(user, request, request.shown)

@@ -15,7 +15,7 @@ from ..conf import config
 from ..models import Stream
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.backlog import Backlog
-from ..runtime.batch_worker import BatchWorker
+from ..runtime.batch_worker import BatchWorker, as_failure
 from ..runtime.connection import DedicatedConnection
 from ..runtime.lifecycle import call_at_stop
 from ..runtime.monitor import DatabaseMonitor, monitor_for
@@ -59,8 +59,8 @@ def _call_all(functions: Sequence[Callable[[], object]]) -> Sequence[object]:
     for function in functions:
         try:
             found.append(function())
-        except Exception as error:
-            found.append(error)
+        except BaseException as error:  # others wait for this thread
+            found.append(as_failure(error))
     return found
 
 
@@ -117,8 +117,8 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
                 return [refusal] * len(items)
             logger.error("It cannot be found out who is asking: %s", error)
             return [ServiceUnavailable("It cannot be found out who is asking. Try again.")] * len(items)
-        except Exception as error:
-            return [error] * len(items)
+        except BaseException as error:  # others wait for this thread
+            return [as_failure(error)] * len(items)
 
 
 def _worker(name: str, *, asks_database: bool = True) -> _AccessWorker:

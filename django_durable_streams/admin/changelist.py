@@ -110,6 +110,8 @@ def beginning_with(queryset: QuerySet[Stream], prefix: str) -> QuerySet[Stream]:
 
     Everything in the prefix stands for itself, `%` and `_` too.
     """
+    if "\0" in prefix:
+        return queryset.none()  # no path has it, and PostgreSQL takes no text that has
     if connections[queryset.db].vendor not in ("sqlite", "mysql"):
         return queryset.filter(path__startswith=prefix)  # PostgreSQL's index leads to it
     # LIKE does without the index there, and with SQLite without case. Both compare code point by code point.

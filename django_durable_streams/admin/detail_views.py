@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from django.core.handlers.asgi import ASGIRequest
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.utils.translation import gettext as _
 
@@ -80,7 +81,7 @@ class DetailViews(StreamPages):
         page = None if info is None else self._message_page(request, info)
         may_append = state is State.OPEN and self.may(request, "change", stream)
         forks = self._visible_forks(request, stream)
-        producers = list(stream.producers.order_by("producer_id")[: MAX_LISTED + 1])
+        producers = list(self._producers(stream)[: MAX_LISTED + 1])
         return self.render(
             request,
             "stream",
@@ -185,10 +186,14 @@ class DetailViews(StreamPages):
                 return info, message
         raise Http404(_("There is no message at this offset."))
 
+    def _producers(self, stream: Stream) -> QuerySet[Producer]:
+        """Return the producers of a stream in the order of their ids, from where they are written."""
+        return Producer.objects.using(self.alias).filter(stream=stream).order_by("producer_id")
+
     @of_stream("view")
     def producers_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         """List the producers of a stream in the order of their ids, page by page."""
-        found = Producer.objects.using(self.alias).filter(stream=stream).order_by("producer_id")
+        found = self._producers(stream)
         after = request.GET.get("after", "")
         if after and "\0" not in after:
             found = found.filter(producer_id__gt=after)

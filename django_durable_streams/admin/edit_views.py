@@ -32,7 +32,8 @@ class EditViews(DetailViews):
         if not self.has_add_permission(request):
             raise PermissionDenied
         given = request.method == "POST"
-        form = CreateForm(request.POST, request.FILES) if given else CreateForm(initial=request.GET.dict())
+        linked = CreateForm.initial_of(request.GET)
+        form = CreateForm(request.POST, request.FILES) if given else CreateForm(initial=linked)
         if form.is_valid():
             try:
                 with transaction.atomic(using=self.alias):
@@ -59,8 +60,9 @@ class EditViews(DetailViews):
     def fork_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         """Fork a stream."""
         given = request.method == "POST"
-        initial = {"path": f"{stream.path}-fork"[: Stream._meta.get_field("path").max_length], **request.GET.dict()}
-        form = ForkForm(request.POST) if given else ForkForm(initial=initial)
+        suggested = {"path": f"{stream.path}-fork"[: Stream._meta.get_field("path").max_length]}
+        linked = ForkForm.initial_of(request.GET)
+        form = ForkForm(request.POST) if given else ForkForm(initial={**suggested, **linked})
         if form.is_valid():
             try:
                 with transaction.atomic(using=self.alias):

@@ -1,7 +1,9 @@
 """The live tail of a stream's page: what is appended elsewhere, as soon as the server hears of it.
 
-Under ASGI a request waits in the hub, as a long-poll by the protocol does, and holds no thread while it does. Under
-WSGI it looks once and is answered at once; the page asks again a little later.
+Under ASGI a request waits in the hub, as a long-poll by the protocol does, and holds no thread while it does. The end
+of a wait says no more than to ask again: the middleware judges a request when it comes, and by the end of a wait its
+user may be logged out, or may have lost the permission. Under WSGI a request is answered at once; the page asks again a
+little later.
 """
 
 from __future__ import annotations
@@ -51,7 +53,6 @@ class LiveTailView(DetailViews):
             response: HttpResponse = await look(request, object_id)
             if isinstance(response, NothingNew) and isinstance(request, ASGIRequest):
                 await self._wait(response.info)
-                response = await look(request, object_id)
             return response
 
         return tail
@@ -103,4 +104,4 @@ class LiveTailView(DetailViews):
             if view.segment is None and not view.closed:
                 await LongPoll(engine, view, lambda *_: False).wait()
         except DurableStreamsError:
-            pass  # the look that follows says what it is
+            pass  # the next request is told what it is

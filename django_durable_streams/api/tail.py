@@ -14,7 +14,7 @@ from ..conf import config
 from ..engine import Engine, engine_for
 from ..engine.hub import Hub, Watch
 from ..engine.snapshot_reader import Snapshot
-from ..protocol import content, offsets, text
+from ..protocol import arguments, content, text
 from ..protocol.errors import StreamNotFound
 from ..protocol.values import Data, MessageReader
 from ..runtime import background
@@ -57,7 +57,7 @@ async def follow(
         InvalidOffset, OffsetGone, StreamNotFound, StreamGone, ServiceUnavailable.
     """
     engine = engine_for(using)
-    view = await engine.look(path, offsets.decode(offset))
+    view = await engine.look(path, arguments.offset(offset))
     expect(stream_id, view.info.id, path)
     engine.renew(view.info)
     async with aclosing(_pages(engine, view, timeout)) as pages:
@@ -70,7 +70,7 @@ def follow_in_thread(path: str, stream_id: int, offset: str, using: str, timeout
 
     What waits is in the background loop, which no server knows, nor any signal: what ends it is found out here.
     """
-    info, start = lineage.locate(transactions.find(path, using, stream_id), offsets.decode(offset), using)
+    info, start = lineage.locate(transactions.find(path, using, stream_id), arguments.offset(offset), using)
     view = Snapshot(info, start, None, info.tail, info.closed)
     messages: MessageReader | None = None
     for found in transactions.pages(path, stream_id, info.offset(start), using, config().page_bytes):

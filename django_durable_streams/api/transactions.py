@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, IntegrityError, connections
 
 from .. import clock
 from ..engine.engine import announce
@@ -31,6 +31,7 @@ from ..store import lifetime
 from ..store.operations import Append, Appended, Commit, Create, Created, Delete, Operation, Result, Touch
 from ..store.read import lineage, log_reader
 from ..store.read.segment_cache import SegmentCache
+from ..store.sql import statements
 from ..store.stream_info import StreamInfo
 from ..store.upkeep import related_rows
 from ..store.write import group_commit
@@ -121,12 +122,18 @@ def _write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], 
     Raises:
         django.db.Error: nothing was changed; or the connection was lost in the commit, and everything was, or nothing.
     """
-    try:
-        return group_commit.apply(operations, using)
-    except group_commit.CommitUncertain as error:
-        if error.__cause__ is None:
-            raise
-        raise error.__cause__ from error.__cause__.__cause__
+    tries = 1
+    while True:
+        try:
+            return group_commit.apply(operations, using)
+        except IntegrityError:
+            if tries == group_commit.TRIES:
+                raise
+            tries += 1
+        except group_commit.CommitUncertain as error:
+            if error.__cause__ is None:
+                raise
+            raise error.__cause__ from error.__cause__.__cause__
 
 
 def _result(outcome: Outcome) -> Result:
@@ -158,7 +165,10 @@ def ensure(operation: Create, using: str) -> tuple[Stream, bool]:
     assert isinstance(result, Created)
     # The one that was made, by its id: somebody may have deleted it since, and made another one.
     made = [commit.stream_id for commit in commits if commit.created and commit.path == operation.path]
-    found = Stream.objects.using(using).filter(**({"pk": made[0]} if made else {"path": operation.path})).first()
+    query = Stream.objects.using(using).filter(**({"pk": made[0]} if made else {"path": operation.path}))
+    if statements(using).reads_old_snapshot():
+        query = query.select_for_update()  # it may be younger than the snapshot
+    found = query.first()
     if found is None:
         raise StreamNotFound("The stream was deleted.")
     return found, result.created
@@ -257,5 +267,6 @@ def _page(info: StreamInfo, position: int, page_bytes: int, using: str) -> Segme
     request = log_reader.PageRequest(info, position, page_bytes)
     segment = log_reader.pages([request], SegmentCache(0), using)[info.id, position]
     if segment is None:
-        raise StreamNotFound("The stream was deleted.")
+        find(info.path, using, info.id)  # it was deleted meanwhile, most likely
+        raise log_reader.damaged(info.path)
     return segment

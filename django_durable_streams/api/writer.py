@@ -17,12 +17,12 @@ from collections.abc import AsyncIterable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
+from asgiref.sync import sync_to_async
 from django.db import connections
 
 from ..protocol.producers import server_producer
 from ..protocol.values import Data
-from ..runtime import background
-from ..runtime.test_transactions import check_engine
+from ..runtime import background, caller_transaction, test_transactions
 from ..store.encoding import encode
 from .stream_committer import Ending, StreamCommitter
 
@@ -36,6 +36,12 @@ INTERVAL = 0.05
 
 MAX_BYTES = 64 * 1024
 """Bytes that are collected at the most. With that much it commits at once, and `write` waits until that begins."""
+
+
+_COMMITS_BY_ITSELF = (
+    "A writer commits by itself: it cannot be used inside transaction.atomic(), or where the transaction is the "
+    "caller's, as autocommit is off. End the transaction first; with autocommit off, call set_autocommit(True) then."
+)
 
 
 class WriterOptions(TypedDict, total=False):
@@ -90,6 +96,11 @@ class Writer:
     ) -> None:
         if on_error not in ("leave", "close"):
             raise ValueError("on_error is 'leave' or 'close'.")
+        if not (isinstance(interval, int | float) and interval >= 0):
+            raise ValueError("interval is a number of seconds, 0 or more.")
+        if not (isinstance(max_bytes, int) and max_bytes > 0):
+            raise ValueError("max_bytes is a whole number, 1 or more.")
+        self._using = using
         self.core = StreamCommitter(
             stream,
             using,
@@ -125,6 +136,8 @@ class Writer:
         return self.core.appender.stream.next_offset
 
     async def __aenter__(self) -> Self:
+        # Where synchronous code that is in a transaction has called this by `async_to_sync`, that code's thread knows.
+        await sync_to_async(_check_not_atomic)(self._using)
         opening = run_coroutine_threadsafe(self.core.open(), background.loop())
         try:
             await background.arrival(opening)
@@ -218,6 +231,18 @@ class Writer:
             raise RuntimeError("A writer writes inside its `with` or `async with` only.")
 
 
+def _check_not_atomic(using: str) -> None:
+    """See that the caller is not in a transaction, whose locks the writer would wait for.
+
+    Raises:
+        RuntimeError: it is.
+        InvisibleTransaction: it is a test's.
+    """
+    test_transactions.check_engine(using)
+    if connections[using].in_atomic_block and not test_transactions.engines_join:
+        raise RuntimeError(_COMMITS_BY_ITSELF)
+
+
 class _Counter:
     """Writes what earlier runs have not written, and counts it."""
 
@@ -256,9 +281,9 @@ class SyncWriter:
         self._using = using
 
     def __enter__(self) -> Self:
-        check_engine(self._using)
-        if connections[self._using].in_atomic_block:
-            raise RuntimeError("A writer commits by itself: it cannot be used inside transaction.atomic().")
+        test_transactions.check_engine(self._using)
+        if caller_transaction.holds_transaction(connections[self._using]):
+            raise RuntimeError(_COMMITS_BY_ITSELF)
         background.run(self._writer.core.open())
         self._writer.is_open = self._writer.core.is_entered = True
         return self

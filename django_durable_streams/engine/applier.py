@@ -33,9 +33,6 @@ MOST_LOST = 3
 MAX_FILE_WAIT = 30.0
 """Seconds for which a batch waits while another process holds all of a database, as it can with SQLite's."""
 
-TRIES = 3
-"""How often an operation is tried that finds a row where there was none: somebody else has made it meanwhile."""
-
 
 def nothing_held(paths: Iterable[str]) -> Collection[str]:
     """Say of no path that its operations wait elsewhere."""
@@ -253,7 +250,7 @@ class Applier:
             return self._transact([operation], lock_ms)
 
         tries = 1
-        while isinstance(outcomes := self._try(transact, lambda: 1), IntegrityError) and tries < TRIES:
+        while isinstance(outcomes := self._try(transact, lambda: 1), IntegrityError) and tries < group_commit.TRIES:
             tries += 1
         return _meaning(outcomes) if isinstance(outcomes, Exception) else outcomes[0]
 

@@ -172,7 +172,7 @@ class Housekeeper:
         try:
             self._connection.open()
             rest = schedule.duty.step()
-        except Exception as error:  # the thread must outlive every bug
+        except BaseException as error:  # the thread must outlive every bug, those of a project's receivers too
             self._connection.close()
             if isinstance(error, Error) and passes(error):
                 logger.debug("Housekeeping could not go on: %s", error)

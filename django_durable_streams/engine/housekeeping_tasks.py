@@ -70,7 +70,7 @@ class HousekeepingContext:
 
     def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do something that writes."""
-        with self._write_lock.hold(), self.connection:
+        with self.connection, self._write_lock.hold():
             return work(*args, **kwargs)
 
     def read(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

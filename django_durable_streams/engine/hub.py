@@ -12,7 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .. import clock
 from ..conf import config
@@ -20,7 +20,7 @@ from ..protocol import content, sse, text
 from ..protocol.errors import DurableStreamsError, OffsetGone
 from ..protocol.segments import Segment
 from ..runtime.servers import RunningServer
-from ..runtime.shutdown import add_reader, remove_reader
+from ..runtime.shutdown import add_reader, remove_reader, stop_reader
 from ..runtime.timeouts import Timeouts
 from ..store.operations import Commit
 from ..store.stream_info import StreamInfo
@@ -30,11 +30,24 @@ from .wakeup.base import Subscriber, WakeUpMessage
 
 logger = logging.getLogger(__name__)
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 RING_BYTES = 256 * 1024
 """Recent data that is kept for a watched stream, beyond the newest segment."""
 
+RING_SEGMENTS = 256
+"""Commits that it may be: those of a few bytes take a hundred times as much memory as their data."""
+
+MAX_ENCODED = 16
+"""Encodings that are kept of what is new, for readers who are at the same place: clients choose their cursors."""
+
+LARGE_EVENT_BYTES = 256 * 1024
+"""An event from which on its control event is sent by itself, so that all readers share the event."""
+
 STRIDE = 1000
-"""Listeners that are told in one turn of the event loop."""
+TURN_SECONDS = 0.01
+"""Listeners that are told in one turn of the event loop, and about how long that may take: each is sent what is new."""
 
 MAX_LOOKED_AT = 1000
 """Streams that one query looks at."""
@@ -63,7 +76,8 @@ class Frame(NamedTuple):
     """What readers at a position get by SSE."""
 
     chunk: bytes
-    """Empty where all that is new begins a character (see `protocol.text`)."""
+    """Empty where all that is new begins a character (see `protocol.text`). A large one lacks its control event."""
+    is_large: bool
     end: int
     """The position behind what was looked at, of which `held` was held back."""
     held: bytes
@@ -93,6 +107,7 @@ class Watch:
         self.is_behind = False
         self.idle_since: float | None = None
         self._frames: dict[tuple[int, int, bytes], Frame] = {}
+        self._events: dict[tuple[int, bytes], tuple[bytes, bytes]] = {}
         self._ring: deque[Segment] = deque()
         self._ring_bytes = 0
         self._joined: dict[int, Segment] = {}
@@ -111,7 +126,7 @@ class Watch:
             if segment is not None:
                 self._ring.append(segment)
                 self._ring_bytes += len(segment.data)
-                while self._ring_bytes > RING_BYTES and len(self._ring) > 1:
+                while len(self._ring) > RING_SEGMENTS or (self._ring_bytes > RING_BYTES and len(self._ring) > 1):
                     self._ring_bytes -= len(self._ring.popleft().data)
             self.tail = tail
         elif not (closed and not self.closed) and not removed:
@@ -120,6 +135,7 @@ class Watch:
         self.closed = self.closed or closed
         self.removed = self.removed or removed
         self._frames.clear()
+        self._events.clear()
         self._joined.clear()
         self._views.clear()
         self.shared_responses.clear()
@@ -147,15 +163,20 @@ class Watch:
                 return known.data[start - known.start : tail - known.start] == segment.data
         return None
 
-    def _notify(self, listeners: list[Listener]) -> None:
+    def _notify(self, listeners: list[Listener], first: int = 0) -> None:
         """Tell listeners, some at a time: a loop may hold back what was written until its turn is over."""
-        for listener in listeners[:STRIDE]:
+        until = time.monotonic() + TURN_SECONDS
+        last = min(first + STRIDE, len(listeners))
+        while first < last:
             try:
-                listener.notify()
+                listeners[first].notify()
             except Exception:  # one must not keep up the others
                 logger.exception("A reader could not be told of news.")
-        if len(listeners) > STRIDE:
-            asyncio.get_running_loop().call_soon(self._notify, listeners[STRIDE:])
+            first += 1
+            if time.monotonic() >= until:
+                break
+        if first < len(listeners):
+            asyncio.get_running_loop().call_soon(self._notify, listeners, first)
             return
         self.shared_responses.clear()
         after_notify, self.after_notify = self.after_notify, []
@@ -177,7 +198,8 @@ class Watch:
             parts = [segment for segment in ring if segment.start >= position]
             if not parts or parts[0].start != position:
                 return None
-            known = self._joined[position] = Segment.join(parts)
+            known = Segment.join(parts)
+            _keep(self._joined, position, known)
         return known
 
     def view(self, position: int) -> Snapshot | None:
@@ -191,7 +213,7 @@ class Watch:
             if segment is None and self.tail > position:
                 return None
             known = Snapshot(self.info, position, segment, max(self.tail, position), self.closed)
-            self._views[position] = known
+            _keep(self._views, position, known)
         return known
 
     def frame(self, position: int, cursor: int, held: bytes = b"") -> Frame | None:
@@ -205,13 +227,29 @@ class Watch:
             if segment is None:
                 return None
             kind = self.info.content_type
-            event, rest = segment.data_event(kind, held, final=self.closed)
+            event, rest = self._event(segment, held)
             is_cut = text.is_cut(segment.data) and content.holds_text(kind)
-            if event:
+            is_large = len(event) >= LARGE_EVENT_BYTES
+            if event and not is_large:
                 offset = self.info.token(segment.end - len(rest))
                 event += sse.control_event(offset, cursor=cursor, up_to_date=True, closed=self.closed)
-            known = self._frames[position, cursor, held] = Frame(event, segment.end, rest, self.closed, is_cut)
+            known = Frame(event, is_large, segment.end, rest, self.closed, is_cut)
+            _keep(self._frames, (position, cursor, held), known)
         return known
+
+    def _event(self, segment: Segment, held: bytes) -> tuple[bytes, bytes]:
+        """Return a segment as a data event behind some bytes that were held back, and what is held back of it."""
+        known = self._events.get((segment.start, held))
+        if known is None:
+            known = segment.data_event(self.info.content_type, held, final=self.closed)
+            _keep(self._events, (segment.start, held), known)
+        return known
+
+
+def _keep(kept: dict[K, V], key: K, value: V) -> None:
+    if len(kept) >= MAX_ENCODED:
+        kept.clear()
+    kept[key] = value
 
 
 class Log(Protocol):
@@ -376,7 +414,7 @@ class Hub:
         """Let every reader that is here now end."""
         for watch in list(self._watches.values()):
             for listener in list(watch.listeners):
-                listener.stop()
+                stop_reader(listener)
 
     async def _start(self, watch: Watch) -> None:
         """Look once more, now that the watch is registered."""

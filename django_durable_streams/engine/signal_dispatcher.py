@@ -126,9 +126,15 @@ class SignalDispatcher:
                     continue
                 if event is None:
                     return
-                close_old_connections()
-                signal, arguments = event
-                signal.send_robust(Stream, **arguments)
-                close_old_connections()
+                self._send(*event)
         finally:
             connections.close_all()
+
+    @staticmethod
+    def _send(signal: Signal, arguments: dict[str, Any]) -> None:
+        try:
+            close_old_connections()
+            signal.send_robust(Stream, **arguments)
+            close_old_connections()
+        except BaseException:  # the thread must outlive what receivers raise, and connections that cannot be closed
+            logger.exception("Receivers of a signal have failed for %s.", arguments["path"])

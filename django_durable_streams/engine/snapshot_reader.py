@@ -132,6 +132,9 @@ class SnapshotReader(BatchWorker[Task]):
         except Error as error:
             self._monitor.suspect(error)
             return None
+        if is_new:
+            # The database may have come back without the last that it had, after a crash or on another machine.
+            self._cache.clear()
         try:
             return self._look(tasks)
         except Error as error:
@@ -141,8 +144,6 @@ class SnapshotReader(BatchWorker[Task]):
                 return [refusal] * len(tasks)
             if is_new:
                 logger.error("A look at the database failed: %s", error)
-            # It may come back without the last that it had, after a crash or on another machine.
-            self._cache.clear()
             return None
 
     def _look(self, tasks: Sequence[Task]) -> Sequence[object]:
@@ -191,10 +192,15 @@ class SnapshotReader(BatchWorker[Task]):
             self._crowded(crowded)
         for key, view in wanted.items():
             view.segment = segments[view.info.id, view.position]
-            if view.segment is None:  # its rows went between the two queries
-                views[key] = StreamNotFound("The stream was deleted.")
+            if view.segment is None:
+                views[key] = self._why_torn(view.info)
             else:
                 view.info = lineage.around(view.info, self._using, view.end - text.MAX_HELD, view.end)
+
+    def _why_torn(self, info: StreamInfo) -> DurableStreamsError:
+        if log_reader.find_ids([info.id], self._using):
+            return log_reader.damaged(info.path)
+        return StreamNotFound("The stream was deleted.")  # its rows went between the two queries
 
     def _view(
         self, info: StreamInfo | DurableStreamsError | None, offset: Offset | Sentinel | None, *, is_known: bool = False

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from django.db import router
 
 from ..conf import config
-from ..protocol import arguments, content, offsets, paths
+from ..protocol import arguments, content, offsets
 from ..protocol.errors import EmptyAppend, StreamNotFound
 from ..protocol.producers import ProducerClaim, server_claim
 from ..protocol.values import Data
@@ -170,7 +170,7 @@ class StreamMethods(GuardedModel):
         seconds, moment = lifetime_of(ttl, expires_at)
         initial = encode_initial(self.content_type, data)
         return transactions.create(
-            Create(paths.validate(path), self.content_type, seconds, moment, data=initial, fork=fork), self._alias()
+            Create(arguments.path(path), self.content_type, seconds, moment, data=initial, fork=fork), self._alias()
         )
 
     def read(self, offset: str = "-1") -> Iterator[Data]:
@@ -214,7 +214,8 @@ class StreamMethods(GuardedModel):
 
         Raises:
             StreamNotFound, StreamGone, ServiceUnavailable: on entering; for `write` see `Writer.write`.
-            RuntimeError: on entering, inside `transaction.atomic()`.
+            RuntimeError: on entering, inside `transaction.atomic()` or with autocommit off.
+            ValueError: an option cannot be.
         """
         from ..api.writer import SyncWriter, Writer
 
@@ -246,7 +247,7 @@ class StreamMethods(GuardedModel):
         from ..api import transactions
 
         stream_id, using = self._expected(), self._alias()
-        start = offsets.decode(offset)
+        start = arguments.offset(offset)
         if start is offsets.Sentinel.NOW:
             transactions.find(self.path, using, stream_id)
             return

@@ -120,7 +120,7 @@ def _create_operation(
 ) -> Create:
     from ..store.operations import Create
 
-    path, content_type = paths.validate(path), content.validate(content_type)
+    path, content_type = arguments.path(path), arguments.content_type(content_type)
     seconds, moment = lifetime_of(ttl, expires_at)
     return Create(path, content_type, seconds, moment, bool(closed), encode_initial(content_type, data))
 

@@ -175,7 +175,8 @@ class Request(ABC):
                 came twice.
         """
         if self._parameters is None:
-            self._parameters = _parse_query(self.query)
+            is_short = len(self.query) <= MAX_REMEMBERED_QUERY
+            self._parameters = _parse_query(self.query) if is_short else _parse_query.__wrapped__(self.query)
         return self._parameters
 
 
@@ -189,6 +190,9 @@ class Query(NamedTuple):
 
 MAX_PARAMETERS = 100
 """Query parameters of one request."""
+
+MAX_REMEMBERED_QUERY = 4096
+"""Bytes of a query up to which what was read is remembered."""
 
 _PARAMETERS = ("offset", "live", "cursor")
 

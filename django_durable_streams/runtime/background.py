@@ -30,7 +30,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """
     try:
         _check_may_wait()
-        future = asyncio.run_coroutine_threadsafe(work, loop())
+        used = loop()
+        if used is asyncio._get_running_loop():
+            raise RuntimeError(
+                "This waits in its thread, which a coroutine may not. Use the method with an a in front."
+            )
+        future = asyncio.run_coroutine_threadsafe(work, used)
     except RuntimeError:
         work.close()
         raise

@@ -47,11 +47,23 @@ class Reply(Future):
         if self.done():
             return
         if isinstance(value, BaseException):
-            self.set_exception(value)
+            self.set_exception(as_failure(value))
         else:
             self.set_result(value)
         if self.then is not None:
             self.then(self)
+
+
+def as_failure(error: BaseException) -> Exception:
+    """Return an error as it can be given to whoever waits.
+
+    What a project has written may raise what would end a task or a thread, or what no future takes.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    failure = RuntimeError(f"{type(error).__name__} was raised: {error}")
+    failure.__cause__ = error
+    return failure
 
 
 IDLE_SECONDS = 60.0
@@ -298,7 +310,7 @@ class BatchWorker(Generic[T]):
         self._at_work = batches
         try:
             values = self._work(tasks)
-        except Exception:  # the lane must outlive every bug
+        except BaseException:  # the lane must outlive every bug
             logger.exception("A batch of %d failed.", len(tasks))
             values = [ServiceUnavailable("The server could not do this. Try again.")] * len(tasks)
         self._at_work = []

@@ -5,18 +5,22 @@ Knows nothing of streams. `monitor` decides when a line is cut.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from threading import Lock
+from threading import Lock, RLock
 from types import TracebackType
 
 from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .connection_settings import service_settings
+from .process_forks import wait_at_fork
+
+logger = logging.getLogger(__name__)
 
 _SOCKET_OPTIONS = {
     "SO_KEEPALIVE": (socket.SOL_SOCKET, 1),
@@ -54,15 +58,18 @@ class DedicatedConnection:
         self._opened: object = None
         self._connect: Callable[[], None]
         self._lock = Lock()
+        self._at_work = RLock()
         self._plug: socket.socket | None = None
 
     def __enter__(self) -> None:
+        self._at_work.acquire()
         self.since = time.monotonic()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.since = None
+        self._at_work.release()
 
     def open(self) -> bool:
         """Connect if there is no connection, and return whether there was none. For the line's thread.
@@ -73,31 +80,45 @@ class DedicatedConnection:
         connection = connections[self.using]
         if connection.connection is not None and connection.connection is self._opened:
             return False
+        with self._at_work:
+            return self._open(connection)
+
+    def _open(self, connection: BaseDatabaseWrapper) -> bool:
+        if connection.vendor == "sqlite":
+            wait_at_fork(self._at_work)
         self.close()
         if connection is not self._wrapper:
             connection = self._stand_in(connection)
         try:
             with connection.wrap_database_errors:
                 self._connect()
-            _begin_nothing(connection)
+                self._set_up(connection)
         except Error:
             raise
         except Exception as error:
             # A receiver of `connection_created` is the project's, and may not be made for threads without a request.
             raise OperationalError(f"The connection could not be set up: {type(error).__name__}: {error}") from error
+        self._opened = connection.connection
+        return True
+
+    def _set_up(self, connection: BaseDatabaseWrapper) -> None:
+        _begin_nothing(connection)
         if connection.vendor == "sqlite":
             _spare_disk(connection)
         if self._lock_seconds is not None:
             _limit_waits(connection, self._lock_seconds)
         self._plug_in(connection)
-        self._opened = connection.connection
-        return True
 
     def close(self) -> None:
-        """Close the connection. For the line's thread."""
+        """Close the connection, however that ends: its thread must outlive it. For the line's thread."""
         self._opened = None
         self._unplug()
-        connections[self.using].close()
+        try:
+            with self._at_work:
+                connections[self.using].close()
+        except Exception as error:
+            logger.debug("A connection could not be closed, and is left: %s", error)
+            connections[self.using].connection = None
 
     def cut(self) -> None:
         """Make whatever the thread waits for from the database fail at once. Safe to call from any thread."""

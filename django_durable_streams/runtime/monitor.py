@@ -40,7 +40,9 @@ class DatabaseMonitor:
         self.answers = True
         """Whether the database answers, as far as is known."""
         self.problem_reporter = ProblemReporter(using)
-        self._refusal: ServiceUnavailable | None = None
+        self._advice: str | None = None
+        """What has to be set right, where that is known. It is not kept as an exception: each request that raised that
+        would hang its frames on to it, and whatever these hold."""
         self._using = using
         self._connections: list[DedicatedConnection] = []
         self._vouched: dict[DedicatedConnection, float] = {}
@@ -61,8 +63,8 @@ class DatabaseMonitor:
 
     def suspect(self, error: Exception) -> None:
         """Somebody could not connect: see soon whether anybody can. Safe to call from any thread."""
-        self._refusal = self.problem_reporter.refusal(error)
-        if self._thread is None and self._refusal is None:
+        self._advice = self._advice_on(error)
+        if self._thread is None and self._advice is None:
             logger.error("The database cannot be opened: %s", error)
         # Without its traceback, which would keep what the thread was at.
         self._suspicion = str(error) or type(error).__name__
@@ -70,7 +72,11 @@ class DatabaseMonitor:
 
     def refusal(self) -> ServiceUnavailable:
         """Return what to answer while the database does not, or cannot be opened."""
-        return self._refusal or ServiceUnavailable("The database does not answer. Try again.")
+        return ServiceUnavailable(self._advice or "The database does not answer. Try again.")
+
+    def _advice_on(self, error: BaseException | None) -> str | None:
+        refusal = self.problem_reporter.refusal(error)
+        return None if refusal is None else refusal.detail
 
     def stop(self) -> None:
         """End the thread."""
@@ -99,15 +105,15 @@ class DatabaseMonitor:
         if probe.answered:
             now = time.monotonic()
             self._vouched = dict.fromkeys(stuck, now)
-            self._refusal = None
+            self._advice = None
             if not self.answers:
                 logger.warning("The database answers again.")
                 self.answers = True
             return
-        self._refusal = self.problem_reporter.refusal(probe.error)
+        self._advice = self._advice_on(probe.error)
         if self.answers:
             self.answers = False
-            if self._refusal is None:
+            if self._advice is None:
                 reason = probe.error or suspicion or f"it said nothing for {PATIENCE + PROBE_SECONDS:.2f} s"
                 logger.error("The database does not answer. Until it does, requests get 503. (%s)", reason)
         if not probe.done.is_set():

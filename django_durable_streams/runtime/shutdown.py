@@ -81,7 +81,7 @@ class ShutdownMonitor:
         """Stop all who read now. For the event loop's thread."""
         self._is_stopping = False
         for reader in list(self._readers):
-            _stop(reader)
+            stop_reader(reader)
 
     def stop_readers_soon(self) -> None:
         """The same from any thread and from a signal handler; as often as one likes."""
@@ -109,13 +109,14 @@ class ShutdownMonitor:
         is_ending = any(server.is_ending() for server in self._servers)
         for reader, servers in list(self._readers.items()):
             if is_ending or any(server.is_ending() for server in servers):
-                _stop(reader)
+                stop_reader(reader)
 
 
-def _stop(reader: LiveReader) -> None:
+def stop_reader(reader: LiveReader) -> None:
+    """Tell a reader to end soon. One that fails at that does not block the others."""
     try:
         reader.stop()
-    except Exception:  # one must not block the others
+    except Exception:
         logger.exception("A live reader could not be stopped.")
 
 

@@ -13,6 +13,8 @@ from threading import Lock
 
 from django.db import connections
 
+from .process_forks import wait_at_fork
+
 
 class WriteLock:
     """What to hold around a transaction that writes, and that nobody has begun yet.
@@ -24,6 +26,8 @@ class WriteLock:
     def __init__(self, *, is_one: bool) -> None:
         self.is_one = is_one
         self._lock = Lock() if is_one else None
+        if self._lock is not None:
+            wait_at_fork(self._lock, is_inner=True)
 
     @contextmanager
     def hold(self, waits: Callable[[], None] | None = None) -> Iterator[None]:

@@ -89,7 +89,7 @@ class Sender:
     def hurry(self) -> None:
         """The server is about to end: nobody waits long for a client that takes nothing."""
         self._seconds = min(self._seconds, ENDING_SECONDS)
-        if self._timeout is not None:
+        if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(asyncio.get_running_loop().time() + self._seconds)
 
     def _cut_off(self) -> None:

@@ -131,7 +131,9 @@ async def _handle(request: Request, handler: Handler) -> Response | EventStream:
 
 def _takes_long(request: Request, body: bytes) -> bool:
     """Whether a body takes long to prepare."""
-    return len(body) >= LONG_BYTES and content.is_json(headers.text(request.headers.get(headers.CONTENT_TYPE, b"")))
+    kind = request.headers.get(headers.CONTENT_TYPE, b"")
+    is_long = len(body) >= LONG_BYTES and len(kind) <= content.MAX_CONTENT_TYPE_LENGTH
+    return is_long and content.is_json(headers.text(kind))
 
 
 async def _whatever_happens(request: Request, work: Work) -> Response | EventStream:

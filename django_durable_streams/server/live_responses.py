@@ -16,7 +16,7 @@ from asgiref.sync import sync_to_async
 
 from ..conf import config
 from ..engine import Engine
-from ..engine.hub import Hub, Watch
+from ..engine.hub import LARGE_EVENT_BYTES, Hub, Watch
 from ..engine.live_reader_limit import LiveReaderSlot
 from ..engine.snapshot_reader import Snapshot
 from ..protocol import caching, content, sse, text
@@ -249,8 +249,12 @@ class SseReader:
             frame = None if is_large else watch.frame(self._position, self._cursor(), self._held)
             if frame is None or (frame.is_cut and not self._has_begun):
                 return Step.FETCH
-            chunk, self._position, self._held, self.finished, _ = frame
+            chunk, self._position, self._held = frame.chunk, frame.end, frame.held
             self._has_begun = True
+            if frame.is_large:
+                self._rest = self._large_event(chunk, up_to_date=True, closed=frame.closed)
+                return self._count(next(self._rest))
+            self.finished = frame.closed
             if chunk:
                 self._is_behind = False
                 return self._count(chunk)
@@ -356,13 +360,17 @@ class SseReader:
             self._has_begun = True
             self._rest = self._pieces(view, view.segment.data)
             return self._count(next(self._rest))
-        self.finished = view.at_end
         event = b""
         if view.segment is not None:
             self._has_begun = True
             event, self._held = view.segment.data_event(self._info.content_type, self._held, final=view.at_end)
-            if not (event or opens or view.at_end or (self._is_behind and view.up_to_date)):
-                return b""  # nothing that can be handed out yet
+            if len(event) >= LARGE_EVENT_BYTES:
+                self._rest = self._large_event(event, up_to_date=view.up_to_date, closed=view.at_end)
+                return self._count(next(self._rest))
+        self.finished = view.at_end
+        says_more = opens or view.at_end or (self._is_behind and view.up_to_date)
+        if view.segment is not None and not (event or says_more):
+            return b""  # nothing that can be handed out yet
         return self._chunk(event, up_to_date=view.up_to_date, closed=view.at_end)
 
     def _pieces(self, view: Snapshot, data: bytes) -> Iterator[bytes]:
@@ -370,8 +378,16 @@ class SseReader:
         if content.holds_text(self._info.content_type):
             data, self._held = sse.split(self._held + data, final=view.at_end)
         yield from sse.event_pieces(self._info.content_type, data)
-        self.finished = view.at_end
-        yield self._control(up_to_date=view.up_to_date, closed=view.at_end)
+        yield self._last_piece(up_to_date=view.up_to_date, closed=view.at_end)
+
+    def _large_event(self, event: bytes, *, up_to_date: bool, closed: bool) -> Iterator[bytes]:
+        """Yield a data event that others get too, as it is, and its control event."""
+        yield event
+        yield self._last_piece(up_to_date=up_to_date, closed=closed)
+
+    def _last_piece(self, *, up_to_date: bool, closed: bool) -> bytes:
+        self.finished = closed
+        return self._control(up_to_date=up_to_date, closed=closed)
 
     def _chunk(self, event: bytes, *, up_to_date: bool, closed: bool) -> bytes:
         """Return a data event with its control event, or that alone."""

@@ -158,7 +158,9 @@ def _deliver(request: Request, view: Snapshot, told: dict[Any, Any]) -> bool:
     answer: Response | None = told.get(alike)
     if answer is None:
         bare = _long_poll_answer(request, view)
-        answer = told[alike] = bare.with_headers(common_headers(request, bare))
+        answer = bare.with_headers(common_headers(request, bare))
+        if len(told) < MAX_SHARED_ANSWERS:
+            told[alike] = answer
     return request.send_now(answer)
 
 

@@ -16,7 +16,7 @@ from ..access.guard import current_guard
 from ..conf import Config, config
 from ..protocol import headers
 from ..protocol.browsers import NOSNIFF, SANDBOX
-from ..protocol.caching import Caching, cache_control
+from ..protocol.caching import PUBLIC, Caching, cache_control
 from ..protocol.messages import Header, Request, Response
 from . import cors
 from .answers import EventStream
@@ -80,13 +80,16 @@ class ResponsePolicy:
         # Pages of other origins that may read do so by CORS, which this header leaves alone. It is about what they
         # embed without asking, with the user's cookies.
         embeds = everybody and self.cors.is_on
+        kept = cache_control(caching, everybody_reads=everybody, shared=shared)
         found = [
             NOSNIFF,
             SANDBOX,
             (b"cross-origin-resource-policy", b"cross-origin" if embeds else b"same-origin"),
-            (headers.CACHE_CONTROL, cache_control(caching, everybody_reads=everybody, shared=shared)),
+            (headers.CACHE_CONTROL, kept),
         ]
         vary = [] if everybody else list(self._readers.varies_on)
+        if kept is PUBLIC:  # without being asked, a cache would show what was read as an image to those who run scripts
+            vary.append("Sec-Fetch-Dest")
         if self.cors.depends_on_origin:
             vary.append("Origin")
         if vary:

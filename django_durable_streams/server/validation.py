@@ -16,6 +16,7 @@ from ..conf import Config, Finding, config, refuse
 from ..engine.wakeup import make_wakeup
 from ..models import Stream
 from ..store.encoding import json_encoder
+from .cors import is_origin
 
 
 def check_configuration() -> None:
@@ -70,6 +71,17 @@ def _allowed(settings: Config) -> Iterator[Finding]:
         yield _finding("PATH_PATTERNS", error)
 
 
+def _origins(settings: Config) -> Iterator[Finding]:
+    for origin in settings.cors_origins:
+        if not is_origin(origin):
+            yield Finding(
+                "durable_streams.E004",
+                f"CORS_ORIGINS: {origin!r} is no origin as browsers send it.",
+                "Write it like https://app.example.com, in small letters, without a path and a port that goes without "
+                "saying.",
+            )
+
+
 def _wakeup(settings: Config) -> Iterator[Finding]:
     try:
         make_wakeup("default").stop()
@@ -84,7 +96,15 @@ def _encoder(settings: Config) -> Iterator[Finding]:
         yield _finding("JSON_ENCODER", error)
 
 
-_PARTS: tuple[Callable[[Config], Iterator[Finding]], ...] = (_bodies, _rates, _proxies, _allowed, _encoder, _wakeup)
+_PARTS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+    _bodies,
+    _rates,
+    _proxies,
+    _allowed,
+    _origins,
+    _encoder,
+    _wakeup,
+)
 
 
 def _finding(key: str, error: Exception) -> Finding:

@@ -100,6 +100,9 @@ class _DjangoRequest(Request):
                 raise LengthRequired("This server cannot read a body in chunks. Send it with a Content-Length.")
             read: Callable[[int], bytes] = request.environ["wsgi.input"].read
             return read
+        if isinstance(request, ASGIRequest) or hasattr(request, "_body"):
+            # It is at hand whole, in a file or in memory, and a middleware may have read some of it.
+            request._stream.seek(0)
         return request.read
 
 

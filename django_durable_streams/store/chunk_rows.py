@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from operator import lt
 from sys import byteorder
 
 MAX_CHUNK_BYTES = 1024 * 1024
@@ -63,8 +63,21 @@ def checked_ends(start: int, end: int, size: int, packed: bytes) -> list[int]:
         ends = unpack_ends(start, end, packed)
     except ValueError as error:
         raise CorruptChunk(f"The chunk from {start} to {end} has {len(packed)} bytes in `ends`: {error}.") from error
-    if end - start != size or ends[-1] != end or any(one >= other for one, other in pairwise((start, *ends))):
+    if end - start != size or not _fit(start, end, ends):
         raise CorruptChunk(
             f"The chunk from {start} to {end} has {size} bytes of data, and its `ends` do not fit these."
         )
     return ends
+
+
+def readable_ends(start: int, end: int, packed: bytes) -> list[int]:
+    """Return the same for a chunk that is read. One whose `ends` are wrong is one append: its data is there still."""
+    try:
+        ends = unpack_ends(start, end, packed)
+    except ValueError:
+        return [end]
+    return ends if _fit(start, end, ends) else [end]
+
+
+def _fit(start: int, end: int, ends: Sequence[int]) -> bool:
+    return ends[0] > start and ends[-1] == end and all(map(lt, ends, ends[1:]))

@@ -252,6 +252,89 @@ async def test_no_class_of_a_project_is_shown_a_cookie_that_may_be_forged(entry:
         assert (await point.request("POST", "a", {**COOKIE_AND_TOKEN, **TEXT}, b"x")).status == 204
 
 
+PROXIES = (
+    "x-forwarded-user",
+    "x-ssl-client-s-dn",
+    "cf-access-jwt-assertion",
+    "x-forwarded-client-cert",
+    "oidc-claim-sub",
+)
+"""Headers that proxies make of a cookie or of a client's certificate."""
+
+
+class OwnHeader(Permission):
+    """A project's own class that believes its proxy, looking in every way that there is."""
+
+    in_memory = True
+    needs_user = False
+    credential_headers = ("X-Api-Key",)
+
+    def can_append(self, user: Any, path: str, request: AccessRequest) -> bool:
+        scope = request.scope
+        return any(
+            any(
+                (
+                    request.headers.get(name) == "ann",
+                    request.header(name.encode()) == b"ann",
+                    request.http_request.headers.get(name) == "ann",
+                    scope is not None and (name.encode(), b"ann") in [*scope["headers"]],
+                )
+            )
+            for name in (*PROXIES, "x-api-key")
+        )
+
+
+@pytest.mark.parametrize("entry", ENTRY_POINTS)
+async def test_no_class_of_a_project_is_shown_a_proxys_header_that_may_be_forged(entry: str) -> None:
+    point = EntryPoint(entry)
+    with override_streams(PERMISSION_CLASSES=f"{HERE}.OwnHeader"):
+        for name in PROXIES:
+            for headers in ({name: "ann", **EVIL}, {name: "ann", "origin": "null"}, {name: "ann", **OURS}):
+                reply = await point.request("POST", "a", {**headers, **TEXT}, b"x")
+                assert (reply.status, "CSRF" in reply.json()["detail"]) == (403, True)
+            for headers in ({name: "ann"}, {name: "ann", **CSRF, **OURS}):
+                assert (await point.request("POST", "a", {**headers, **TEXT}, b"x")).status == 204
+        assert (await point.request("POST", "a", {"x-api-key": "ann", **EVIL, **TEXT}, b"x")).status == 204
+        assert "X-Api-Key" in (await point.request("GET", "a")).headers["vary"].split(", ")
+
+
+class OwnKey(Permission):
+    """One that looks at what middleware and servers leave in the scope, or in the environment."""
+
+    in_memory = True
+    needs_user = False
+
+    def can_append(self, user: Any, path: str, request: AccessRequest) -> bool:
+        places = [request.scope or {}, getattr(request.http_request, "environ", {})]
+        return any(
+            place.get("account") == "ann" or place.get("OIDC_CLAIM_sub") == "ann" or place.get("state", {}).get("user")
+            for place in places
+        )
+
+
+@pytest.mark.parametrize("key", [{"account": "ann"}, {"state": {"user": "ann"}}])
+async def test_no_class_of_a_project_is_shown_what_middleware_knows_and_may_be_forged(key: dict[str, Any]) -> None:
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        await DurableStreams()({**scope, **key}, receive, send)
+
+    client = AsgiClient(middleware)
+    with override_streams(PERMISSION_CLASSES=f"{HERE}.OwnKey"):
+        assert (await client.request("POST", "a", TEXT, b"x")).status == 204
+        assert (await client.request("POST", "a", {**TEXT, **CSRF, **OURS}, b"x")).status == 204
+        assert (await client.request("POST", "a", {**TEXT, **EVIL}, b"x")).status == 403
+
+
+@pytest.mark.parametrize("key", ["OIDC_CLAIM_sub", "account"])
+async def test_no_class_of_a_project_is_shown_what_a_server_knows_and_may_be_forged(key: str) -> None:
+    def ask(**more: str) -> int:
+        client = Client(enforce_csrf_checks=True, **{key: "ann"}, **more)
+        return client.post("/v1/stream/a", b"x", content_type="text/plain").status_code
+
+    with override_streams(PERMISSION_CLASSES=f"{HERE}.OwnKey"):
+        assert await sync_to_async(ask)() == 204
+        assert await sync_to_async(ask)(HTTP_ORIGIN="https://evil.example") == 403
+
+
 @pytest.mark.parametrize("entry", ["django", "wsgi"])
 async def test_no_class_of_a_project_is_shown_a_session_that_may_be_forged(entry: str) -> None:
     def log_in() -> str:

@@ -9,8 +9,11 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
+from django_durable_streams.access import grants
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, Permission, sign
+from django_durable_streams.protocol.errors import ServiceUnavailable
+from django_durable_streams.server.asgi import DurableStreams, Receive, Scope, Send
 from tests.access.conftest import arevoke, log_in_at_django
 from tests.access.operations import send
 from tests.access.visitors import Visitor
@@ -88,6 +91,44 @@ async def test_logging_out_ends_a_live_read(reader: Visitor, follow: Callable[[]
         assert [chunk async for chunk in rest_of(exchange)]
 
 
+class Account:
+    """Who calls by a key of middleware's own: no model, with a number that a user has, too."""
+
+    is_authenticated = is_active = True
+
+    def __init__(self, pk: object) -> None:
+        self.pk = pk
+        self.may = True
+
+    def has_perm(self, perm: str, obj: object = None) -> bool:
+        return self.may
+
+
+@override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
+@pytest.mark.parametrize("kind", ["user", "account"])
+async def test_whom_middleware_has_found_is_judged_again_and_nobody_else(
+    engines: None, make_user: Callable[..., User], kind: str
+) -> None:
+    reader = await sync_to_async(make_user)("reader", "view")
+    other = await sync_to_async(make_user)("other", "view")
+    django = await sync_to_async(log_in_at_django)(other)
+    session = await sync_to_async(lambda: django.session)()
+    await sync_to_async(session.get)("loaded")
+    account = Account(other.pk)
+
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        user = reader if kind == "user" else account
+        await DurableStreams()({**scope, "user": user, "session": session}, receive, send)
+
+    async with asyncio.timeout(10), AsgiClient(middleware).open("GET", "a?offset=-1&live=sse") as exchange:
+        await exchange.chunk()
+        await asyncio.sleep(0.3)
+        assert not exchange.has_more()
+        account.may = False
+        await arevoke(reader, "view")
+        assert [chunk async for chunk in rest_of(exchange)]
+
+
 @override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
 async def test_a_live_read_that_may_go_on_goes_on(reader: Visitor, follow: Callable[[], Exchange]) -> None:
     async with follow() as exchange:
@@ -153,12 +194,41 @@ async def test_a_permission_that_fails_ends_the_read(client: AsgiClient) -> None
     assert Failing.asked == 2
 
 
+class Stuck(Permission):
+    """Allows once, and does not answer then, or cannot."""
+
+    asked = 0
+    has_an_answer = False
+
+    async def can_read(self, user: object, path: str, request: AccessRequest) -> bool:
+        Stuck.asked += 1
+        if Stuck.asked > 1:
+            if not Stuck.has_an_answer:
+                await asyncio.Event().wait()
+            raise ServiceUnavailable("The service that knows is away.")
+        return True
+
+
+@pytest.mark.parametrize("has_an_answer", [False, True])
+@pytest.mark.parametrize("mode", ["sse", "long-poll"])
+@override_streams(PERMISSION_CLASSES="tests.access.test_live_reads.Stuck", **OFTEN)
+async def test_a_permission_that_nobody_can_judge_again_ends_the_read(
+    client: AsgiClient, mode: str, has_an_answer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "UNCHECKED_SECONDS", 0.5)
+    Stuck.asked, Stuck.has_an_answer = 0, has_an_answer
+    async with asyncio.timeout(10), client.open("GET", f"a?offset=now&live={mode}") as exchange:
+        if mode == "sse":
+            assert [chunk async for chunk in rest_of(exchange)]
+        else:
+            assert (await exchange.reply()).status == 503
+    assert Stuck.asked > 1
+
+
 @override_streams(**OFTEN)
 async def test_nobody_is_judged_where_everything_is_allowed(
     client: AsgiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from django_durable_streams.access import grants
-
     monkeypatch.delattr(grants, "Grant")
     async with client.open("GET", "a?offset=-1&live=sse") as exchange:
         await exchange.chunk()

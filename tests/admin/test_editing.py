@@ -253,6 +253,16 @@ def test_a_new_stream_goes_back_to_the_popup_that_asked(admin_client: Client) ->
     assert "popup_response" in response.content.decode()
 
 
+LINKS = ["expires_at=2026-01-01", "expires_at_0=x", "file=x", "ttl=x", "path=%00", "text=%ED%A0%80", "nothing=x"]
+
+
+@pytest.mark.parametrize("query", LINKS)
+def test_a_link_to_a_form_may_give_whatever_it_likes(admin_client: Client, log: Stream, query: str) -> None:
+    for form in (url("add"), url("fork", log)):
+        assert admin_client.get(f"{form}?{query}").status_code == 200
+        assert 'value="from/a/link"' in admin_client.get(f"{form}?{query}&path=from/a/link").content.decode()
+
+
 @pytest.mark.parametrize("name", ["append", "close", "fork", "delete", "add"])
 def test_nothing_is_changed_without_the_csrf_token(name: str, log: Stream) -> None:
     client = client_of(staff("view", "add", "change", "delete"), enforce_csrf_checks=True)

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.test import AsyncClient, Client, override_settings
 from django.utils import timezone
 
@@ -110,10 +112,17 @@ async def ask(client: AsyncClient, stream: Stream, position: int) -> Any:
     return await client.get(url("tail", stream), {"from": str(position)})
 
 
+async def follow(client: AsyncClient, stream: Stream, position: int) -> Any:
+    """Ask as the page does: again, after a wait has ended."""
+    while (answer := await ask(client, stream, position)).status_code == 204:
+        pass
+    return answer
+
+
 async def test_news_comes_as_soon_as_it_is_committed(log_of_many_threads: Stream, admin_user: User) -> None:
     stream = log_of_many_threads
     client = await logged_in(admin_user)
-    waiting = asyncio.create_task(ask(client, stream, stream.tail_position))
+    waiting = asyncio.create_task(follow(client, stream, stream.tail_position))
     done, _ = await asyncio.wait([waiting], timeout=0.5)
     assert not done
     await stream.aappend("two")
@@ -127,7 +136,7 @@ async def test_news_comes_as_soon_as_it_is_committed(log_of_many_threads: Stream
 async def test_a_wait_ends_with_the_stream(log_of_many_threads: Stream, admin_user: User) -> None:
     stream = log_of_many_threads
     client = await logged_in(admin_user)
-    waiting = asyncio.create_task(ask(client, stream, stream.tail_position))
+    waiting = asyncio.create_task(follow(client, stream, stream.tail_position))
     await asyncio.wait([waiting], timeout=0.3)
     await stream.aclose()
     assert (await waiting).json()["closed"] is True
@@ -138,7 +147,7 @@ async def test_a_wait_ends_with_the_stream(log_of_many_threads: Stream, admin_us
 async def test_a_wait_ends_when_the_stream_is_deleted(log_of_many_threads: Stream, admin_user: User) -> None:
     stream = log_of_many_threads
     client = await logged_in(admin_user)
-    waiting = asyncio.create_task(ask(client, stream, stream.tail_position))
+    waiting = asyncio.create_task(follow(client, stream, stream.tail_position))
     await asyncio.wait([waiting], timeout=0.3)
     await stream.adelete()
     assert (await waiting).status_code == 404
@@ -164,6 +173,35 @@ async def test_a_permission_that_was_taken_away_ends_the_tail_with_the_next_requ
     assert (await ask(client, log_of_many_threads, 0)).status_code == 200
     await viewer.user_permissions.aclear()
     assert (await ask(client, log_of_many_threads, 0)).status_code == 403
+
+
+async def _lose_permission(user: User) -> None:
+    await user.user_permissions.aclear()
+
+
+async def _leave(user: User) -> None:
+    await User.objects.filter(pk=user.pk).aupdate(is_active=False)
+
+
+async def _log_out(user: User) -> None:
+    await Session.objects.all().adelete()
+
+
+@pytest.mark.parametrize(("revoke", "status"), [(_lose_permission, 403), (_leave, 302), (_log_out, 302)])
+async def test_what_is_revoked_during_a_wait_ends_the_tail_before_it_has_news(
+    log_of_many_threads: Stream, revoke: Callable[[User], Awaitable[None]], status: int
+) -> None:
+    stream = log_of_many_threads
+    viewer = await sync_to_async(staff)("view")
+    client = await logged_in(viewer)
+    waiting = asyncio.create_task(ask(client, stream, stream.tail_position))
+    done, _ = await asyncio.wait([waiting], timeout=0.3)
+    assert not done
+    await revoke(viewer)
+    await stream.aappend("secret")
+    answer = await waiting
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert (await ask(client, stream, 3)).status_code == status
 
 
 def test_the_page_knows_whether_the_server_can_wait(admin_client: Client, log: Stream) -> None:

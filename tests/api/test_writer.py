@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import OperationalError, connection, transaction
 from django.db.models import Model
 
@@ -26,6 +27,7 @@ from django_durable_streams.signals import stream_appended
 from django_durable_streams.store.operations import TakenOver, TakeOver
 from django_durable_streams.store.write import group_commit
 from django_durable_streams.testing import stop_engines
+from django_durable_streams.testing.engines import inline_engines
 from tests.server.waiting import until
 
 JSON = "application/json"
@@ -355,6 +357,37 @@ class TestSynchronous:
         with transaction.atomic(), pytest.raises(RuntimeError, match="commits by itself"), answer.writer():
             pass
         assert not connection.in_atomic_block
+
+    def test_nor_in_one_that_the_caller_manages_by_hand(self, answer: Stream) -> None:
+        transaction.set_autocommit(False)
+        try:
+            answer.append("held")
+            with pytest.raises(RuntimeError, match="commits by itself"), answer.writer():
+                pass
+            transaction.commit()
+        finally:
+            transaction.set_autocommit(True)
+        with answer.writer() as writer:
+            writer.write("after it")
+        assert list(answer.read()) == ["held", "after it"]
+
+    def test_nor_where_it_is_in_a_coroutine(self, answer: Stream) -> None:
+        async def write() -> None:
+            async with answer.awriter() as writer:
+                await writer.write("from a coroutine")
+
+        with transaction.atomic():
+            answer.append("held")
+            with pytest.raises(RuntimeError, match="commits by itself"):
+                async_to_sync(write)()
+        async_to_sync(write)()
+        assert list(answer.read()) == ["held", "from a coroutine"]
+
+    @pytest.mark.django_db(transaction=True)
+    async def test_it_does_not_wait_for_the_event_loop_that_it_runs_in(self) -> None:
+        stream = await Stream.objects.acreate(path="answer")
+        with inline_engines(), pytest.raises(RuntimeError, match="with an a in front"), stream.writer():
+            pass
 
 
 @pytest.mark.django_db

@@ -335,8 +335,9 @@ PROCESS = """
 import asyncio, os, signal, sys, threading, time
 import django
 django.setup()
-from django.db import connection
+from django.db import connection, transaction
 from django_durable_streams.models import Stream
+from django_durable_streams.runtime.write_lock import turn
 
 TOLD = {"on_error": "close", "error_message": "failed"}
 stream = Stream.objects.create(path="answer", content_type="application/json")
@@ -416,6 +417,29 @@ def with_a_fork_whose_child_goes_on():
         assert list(Stream.objects.get(path="of the child").read()) == ["x"]
         writer.write("second")
 
+def with_a_fork_while_somebody_commits():
+    begun, forked, kept = threading.Event(), threading.Event(), []
+    def work():
+        with write_lock("default").hold(), transaction.atomic():
+            Stream.objects.create(path="of the thread")
+            kept.append(connection.connection)  # as an engine keeps those of its threads
+            begun.set()
+            forked.wait(0.5)  # which it is not, as the fork waits
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    connection.close()
+    child = os.fork()
+    if child == 0:
+        with stream.writer() as own:
+            own.write("first")
+            own.write("second")
+        os._exit(7)
+    forked.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert Stream.objects.filter(path="of the thread").exists()
+
 def forgotten_global():
     global writer
     writer = stream.writer(**TOLD).__enter__()
@@ -433,6 +457,7 @@ AT_THE_END_OF_THE_PROCESS = {
     "by_ctrl_c": ["first", "second", "failed"],
     "with_a_fork": ["first", "second", "third"],
     "with_a_fork_whose_child_goes_on": ["first", "second"],
+    "with_a_fork_while_somebody_commits": ["first", "second"],
     "forgotten_global": ["first", "second", "failed"],
 }
 

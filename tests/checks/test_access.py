@@ -6,7 +6,9 @@ from django.core.checks import run_checks
 from django.test import override_settings
 
 from django_durable_streams.checks.access import check_addresses, check_cross_origin, check_open, check_permission
+from django_durable_streams.conf import config
 from django_durable_streams.permissions import AccessRequest, Permission, ReadOnly
+from django_durable_streams.server.validation import config_findings
 from tests.overriding import override_streams
 
 HERE = "tests.checks.test_access"
@@ -161,3 +163,25 @@ def test_what_is_open_is_a_warning_before_it_is_deployed() -> None:
     for deploy in (True, False):
         found = {message.id for message in run_checks(include_deployment_checks=deploy)}
         assert ("durable_streams.W002" in found) is deploy
+
+
+@pytest.mark.parametrize(
+    ("origin", "fine"),
+    [
+        *[(origin, True) for origin in ("*", "https://app.example.com", "http://localhost:5173", "http://[::1]:8000")],
+        *[(origin, True) for origin in ("capacitor://localhost", "https://xn--bcher-kva.example", "https://a.b:8443")],
+        *[(origin, False) for origin in ("null", "", "https://", "app.example.com", "https://app.example.com/")],
+        *[
+            (origin, False)
+            for origin in ("https://App.example.com", "HTTPS://app.example.com", "https://*.example.com")
+        ],
+        *[
+            (origin, False)
+            for origin in ("https://a.b:443", "http://a.b:80", "http://[::1]:80", "https://a.b, https://c")
+        ],
+    ],
+)
+def test_what_no_browser_sends_as_the_origin_of_one_site_is_refused(origin: str, fine: bool) -> None:
+    with override_streams(CORS_ORIGINS=[origin]):
+        found = [finding.message for finding in config_findings(config())]
+    assert found == ([] if fine else [f"CORS_ORIGINS: {origin!r} is no origin as browsers send it."])

@@ -14,6 +14,7 @@ from django_durable_streams.engine.wakeup.base import WakeUpMessage
 from django_durable_streams.models import Chunk, StagedChunk, Stream
 from django_durable_streams.protocol.errors import OffsetGone
 from django_durable_streams.protocol.segments import Segment
+from django_durable_streams.runtime import batch_worker
 from django_durable_streams.runtime.batch_worker import call_in
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.store.operations import Append, Commit, Create
@@ -224,6 +225,21 @@ async def test_what_was_read_of_it_is_forgotten(client: AsgiClient) -> None:
     assert (await client.get("a")).body == REAL
     await client.append("a", b"REAL1")
     assert (await client.get("a")).body == REAL + b"REAL1"
+    assert (await client.get("a")).body == REAL + b"REAL1"
+
+
+async def test_what_was_read_over_another_connection_is_forgotten(
+    client: AsgiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nobody read, the database may have gone back and grown as long again."""
+    monkeypatch.setattr(batch_worker, "IDLE_SECONDS", 0.05)
+    await begun(client)
+    await client.append("a", LOST)
+    assert (await client.get("a")).body == REAL + LOST
+    connection = engine_for()._reader._connection
+    await until(lambda: connection._opened is None)
+    await go_back()
+    await client.append("a", b"REAL1")
     assert (await client.get("a")).body == REAL + b"REAL1"
 
 

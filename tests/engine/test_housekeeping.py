@@ -96,11 +96,16 @@ DUTIES = (ExpiryTask, RemovalTask, FlushTask, CompactionTask, PurgeTask)
 
 
 @pytest.mark.parametrize("failing", [RemovalTask, FlushTask, PurgeTask])
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, asyncio.CancelledError])
 async def test_a_duty_that_fails_whole_stops_no_other(
-    failing: type[HousekeepingTask], engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    failing: type[HousekeepingTask],
+    kind: type[BaseException],
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def step(self: HousekeepingTask) -> None:
-        raise RuntimeError("all of it")
+        raise kind("all of it")
 
     monkeypatch.setattr(housekeeping, "INTERVAL", 0.05)
     monkeypatch.setattr(failing, "step", step)

@@ -1,11 +1,13 @@
 """Operations in Python take part in the caller's transaction, and readers are told when that commits, however it is
 managed: here by the caller, with autocommit off."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
+from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
 
 from django_durable_streams.api import transactions
 from django_durable_streams.models import Stream
@@ -65,6 +67,30 @@ def test_each_operation_is_told_of_once(told: list[str]) -> None:
     assert told == ["a", "a", "a"]
 
 
+@pytest.mark.parametrize("whose", [managed, transaction.atomic])
+def test_nobody_is_told_of_what_a_savepoint_undoes(told: list[str], whose: Callable[[], Any]) -> None:
+    with whose():
+        Stream.objects.create(path="a", content_type="text/plain")
+        outer = transaction.savepoint()
+        Stream.objects.create(path="b")
+        inner = transaction.savepoint()
+        Stream.objects.create(path="c")
+        transaction.savepoint_commit(inner)
+        transaction.savepoint_rollback(outer)
+        with suppress(ZeroDivisionError), transaction.atomic():
+            Stream.objects.create(path="d").append(str(1 / 0))
+        kept = transaction.savepoint()
+        Stream.objects.create(path="e")
+        undone = transaction.savepoint()
+        transaction.savepoint_rollback(undone)
+        transaction.savepoint_commit(kept)
+        if not connection.in_atomic_block:
+            transaction.commit()
+    # Django makes no savepoints on SQLite with autocommit off: there nothing but the inner `atomic` is undone.
+    has_none = whose is managed and connection.vendor == "sqlite"
+    assert told == committed() == (["a", "b", "c", "e"] if has_none else ["a", "e"])
+
+
 def test_nobody_is_told_of_what_is_rolled_back(told: list[str]) -> None:
     with managed():
         Stream.objects.create(path="a", content_type="text/plain")
@@ -116,3 +142,43 @@ def test_a_connection_that_ends_takes_everything_with_it(told: list[str]) -> Non
     connection.close()
     Stream.objects.create(path="b", content_type="text/plain")
     assert told == committed() == ["b"]
+
+
+@pytest.mark.skipif(connection.vendor != "mysql", reason="its deadlocks undo all, and the connection goes on")
+def test_a_deadlock_takes_everything_with_it(told: list[str]) -> None:
+    ids = {path: Stream.objects.create(path=path, content_type="text/plain").pk for path in "ab"}
+    told.clear()
+    other = connections.create_connection("default")
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            lock = "SELECT id FROM durable_streams_stream WHERE id = %s FOR UPDATE"
+            cursor.execute(lock, [ids["b"]])
+            # The one that has changed less is undone.
+            insert = "INSERT INTO durable_streams_producer (stream_id, producer_id, epoch, seq, updated_at) "
+            for number in range(100):
+                cursor.execute(f"{insert} VALUES (%s, %s, 0, 0, NOW())", [ids["b"], str(number)])
+            with managed():
+                Stream.objects.get(path="a").append("lost")
+                waiting = Thread(target=cursor.execute, args=(lock, [ids["a"]]))
+                waiting.start()
+                with pytest.raises(OperationalError, match="1213"):
+                    Stream.objects.get(path="b").append("the victim")
+                waiting.join(20)
+                other.rollback()
+                Stream.objects.create(path="c", content_type="text/plain")
+                transaction.commit()
+    finally:
+        other.close()
+    assert Stream.objects.get(path="a").tail_position == 0
+    assert (told, committed()) == (["c"], ["a", "b", "c"])
+
+
+def test_nobody_is_told_of_what_the_database_has_undone(told: list[str]) -> None:
+    """PostgreSQL rolls back at the commit after an error, without a word; others undo the statement only."""
+    with managed():
+        Stream.objects.create(path="a", content_type="text/plain")
+        with pytest.raises(DatabaseError), connection.cursor() as cursor:
+            cursor.execute("SELECT nothing FROM nowhere")
+        transaction.commit()
+    assert told == committed() == ([] if connection.vendor == "postgresql" else ["a"])

@@ -1,7 +1,10 @@
 """Errors of configuration that look like failures have words of their own, once in the log, and an answer of 503."""
 
+import gc
 import logging
 import sqlite3
+import traceback
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +19,11 @@ from django.db import (
     ProgrammingError,
 )
 
+from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.runtime import configuration_errors
 from django_durable_streams.runtime.configuration_errors import ConfigurationProblem, ProblemReporter, find_problem
 from django_durable_streams.runtime.database_errors import FailureKind, diagnose
+from django_durable_streams.runtime.monitor import DatabaseMonitor
 
 
 def postgresql(state: str | None, words: str = "", kind: type[Error] = OperationalError) -> Error:
@@ -152,3 +157,39 @@ def test_every_advice_says_something_else() -> None:
     texts: list[Any] = [(known.answer, known.action) for known in configuration_errors.EVERY]
     assert len(set(texts)) == len(texts)
     assert all(answer.endswith(".") and action.endswith(".") for answer, action in texts)
+
+
+def test_who_is_refused_keeps_nothing_of_others_who_were(caplog: pytest.LogCaptureFixture) -> None:
+    monitor = DatabaseMonitor("default")
+
+    class Request:
+        """What a refused request holds."""
+
+    def refused(request: Request) -> int:
+        try:
+            raise monitor.refusal()
+        except ServiceUnavailable as error:
+            return len(traceback.extract_tb(error.__traceback__))
+
+    try:
+        for error in (None, full(), None):
+            if error is not None:
+                monitor.suspect(error)
+            requests = [Request() for _ in range(5)]
+            left = [weakref.ref(request) for request in requests]
+            assert {refused(request) for request in requests} == {1}
+            del requests
+            gc.collect()
+            assert [one() for one in left] == [None] * 5
+        assert "no room left" in str(monitor.refusal())
+    finally:
+        monitor.stop()
+
+
+def full() -> OperationalError:
+    """What Django makes of SQLite's error for a full disk."""
+    cause = sqlite3.OperationalError("database or disk is full")
+    cause.sqlite_errorcode = sqlite3.SQLITE_FULL
+    error = OperationalError("database or disk is full")
+    error.__cause__ = cause
+    return error

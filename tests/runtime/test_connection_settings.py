@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import pytest
-from django.db import OperationalError, connection, connections
+from django.db import Error, OperationalError, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test import override_settings
@@ -82,9 +83,9 @@ def test_mysql_and_sqlite() -> None:
         assert found == {"transaction_mode": "IMMEDIATE", "timeout": 20}
 
 
-def with_line(work: Callable[[BaseDatabaseWrapper], T]) -> T:
+def with_line(work: Callable[[BaseDatabaseWrapper], T], lock_seconds: int | None = None) -> T:
     """Do something with a dedicated connection, in its thread."""
-    line = DedicatedConnection("default")
+    line = DedicatedConnection("default", lock_seconds)
 
     def run() -> T:
         try:
@@ -138,3 +139,47 @@ def test_a_receiver_that_fails_is_an_error_of_the_connection() -> None:
     finally:
         connection_created.disconnect(fail)
     assert find_problem(raised.value) is None
+
+
+ENDING = {"postgresql": "SELECT pg_terminate_backend(pg_backend_pid())", "mysql": "KILL CONNECTION_ID()"}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor not in ENDING, reason="needs a server that ends connections")
+@pytest.mark.parametrize("lock_seconds", [None, 1])
+def test_a_connection_that_is_lost_while_it_is_set_up_is_an_error_of_the_database(lock_seconds: int | None) -> None:
+    def end(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+        with suppress(Error), connection.cursor() as cursor:
+            cursor.execute(ENDING[connection.vendor])
+
+    def work(own: BaseDatabaseWrapper) -> None:
+        with own.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    connection_created.connect(end)
+    try:
+        with pytest.raises(Error):
+            with_line(work, lock_seconds)
+    finally:
+        connection_created.disconnect(end)
+    with_line(work, lock_seconds)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_cannot_be_closed_ends_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> list[object]:
+        line = DedicatedConnection("default")
+        line.open()
+        own = connections["default"]
+        lost = own.connection
+        monkeypatch.setattr(own, "_close", fail)
+        line.close()
+        monkeypatch.undo()
+        lost.close()
+        return [own.connection, line.open(), line.close()]
+
+    def fail() -> None:
+        raise OperationalError("it is lost")
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(work).result(20) == [None, True, None]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from django_durable_streams.api.tail import Page
+from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Stream
 from django_durable_streams.runtime import servers, shutdown
 from django_durable_streams.runtime.servers import RunningServer, servers_of_loop, servers_of_thread
@@ -198,6 +199,29 @@ class TestServers:
         assert "a bug" in caplog.text
         for reader in readers:
             shutdown.remove_reader(asyncio.get_running_loop(), reader)
+
+    async def test_one_that_cannot_be_stopped_blocks_no_other_when_an_engine_stops(
+        self, chat: Stream, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stopped = []
+
+        class Broken:
+            def notify(self) -> None: ...
+
+            def tick(self, now: float) -> None: ...
+
+            def stop(self) -> None:
+                stopped.append(self)
+                raise RuntimeError("a bug")
+
+        hub, view = engine_for().hub(), await engine_for().look("chat")
+        readers = [Broken() for _ in range(3)]
+        watches = [await hub.join(view.info, reader) for reader in readers]
+        engine_for().end_live_reads()
+        await asyncio.wait_for(_until(lambda: len(stopped) >= 3), 20)
+        assert "a bug" in caplog.text
+        for watch, reader in zip(watches, readers, strict=True):
+            hub.leave(watch, reader)
 
     def test_loops_that_ended_with_their_readers_are_forgotten(self) -> None:
         async def read() -> None:

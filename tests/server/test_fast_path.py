@@ -256,3 +256,15 @@ def test_a_live_read_learns_that_its_client_has_left(lost_first: bool) -> None:
         assert told == ["left"]
 
     asyncio.run(leave())
+
+
+@pytest.mark.usefixtures("engines")
+async def test_a_client_that_sends_garbage_and_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    aborted = asyncio.Event()
+    with override_streams(SEND_TIMEOUT=0.01):
+        protocol, connection = connected()
+        monkeypatch.setattr(connection, "get_write_buffer_size", lambda: 1000)
+        monkeypatch.setattr(connection, "abort", aborted.set)
+        protocol.data_received(b"\0\r\n\r\n")
+        assert connection.is_closed
+        await asyncio.wait_for(aborted.wait(), 10)

@@ -122,6 +122,28 @@ async def test_cookies_may_come_in_several_lines(entry: str, engines: None, tran
         assert (await EntryPoint(entry).request("GET", "a", lines)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (b"a/b,a/b", b"a/b"),
+        (b'a/b; x="1,2"', b'a/b; x="1,2"'),
+        (b'a/b; x="1,2", a/b; x="1,2"', b'a/b; x="1,2"'),
+        (b'a/b; x="\\",2"', b'a/b; x="\\",2"'),
+        (b'a/b; x="1,2', b'a/b; x="1,2'),
+        (b'a/b; x="1\\', b'a/b; x="1\\'),
+        (b"a/b,c/d", None),
+        (b'a/b; x="1",c/d', None),
+        (b'"\\' * 30_000 + b",", b'"\\' * 30_000 + b","),
+    ],
+)
+def test_what_a_server_has_joined_is_taken_apart_outside_of_quotes(value: bytes, found: bytes | None) -> None:
+    if found is None:
+        with pytest.raises(InvalidHeader):
+            headers.split_repeated(b"content-type", value)
+    else:
+        assert headers.split_repeated(b"content-type", value) == found
+
+
 names = st.sampled_from([b"host", b"stream-seq", b"producer-x", b"cookie", b"accept", b"x-a"])
 values = st.binary(max_size=5)
 

@@ -91,8 +91,8 @@ class Transactions:
         path, history = self._rng.choice(self._world.program.paths), self._world.history
         self._writes = []
         try:
-            loaded = history.moment()
             stream = self._world.models.Stream.objects.get(path=path.name)
+            loaded = history.moment()  # not before: there may be another stream by the time that the database looks
             primitives.sleep(self._rng.random())
             write = history.write(path.name, self.name, note="by an instance")
             write.loaded = loaded

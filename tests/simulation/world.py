@@ -215,7 +215,8 @@ class World:
     def start(self, name: str) -> Server:
         self.history.note("world", f"{name} starts")
         process = Process(self.scheduler, name, self._images.new())
-        return Server(process, self.scheduler, lambda: tune(process, small=self.program.small))
+        program = self.program
+        return Server(process, self.scheduler, lambda: tune(process, small=program.small, is_harsh=program.is_harsh))
 
     def start_again(self, number: int) -> Server:
         """Start a process in the place of one that has ended."""
@@ -330,7 +331,7 @@ class World:
         """End all processes as they should be ended."""
         await asyncio.sleep(IDLE_SECONDS)
         gc.collect()
-        for server in self.servers:
-            for fault in left_over(server.process, self._unused):
+        for server in self.servers:  # an operation may make a stream anew
+            for fault in left_over(server.process, self._unused, len(self.program.paths) + self.program.operations):
                 self.history.fault(fault)
             await self.end(server)

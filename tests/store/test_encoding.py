@@ -122,6 +122,12 @@ def test_what_json_does_not_have_is_refused_by_name(value: Any, message: str) ->
         encode(JSON, value)
 
 
+def test_a_key_that_is_too_long_to_be_shown_is_refused_too() -> None:
+    for value in (1, object()):
+        with pytest.raises(InvalidJSON, match="cannot be JSON"):
+            encode(JSON, {10**5000: value})
+
+
 def test_what_has_no_end_is_refused() -> None:
     circle: list[Any] = []
     circle.append(circle)

@@ -30,7 +30,9 @@ MAX_PAYLOAD = 8 * 1024
 """Bytes of a commit that travel along. With more, the readers' process reads them once for all."""
 
 MAX_QUEUED = 1_000
-"""Batches of commits that may wait to be published; what comes on top is left for readers to find by themselves."""
+MAX_QUEUED_BYTES = 16 * 1024 * 1024
+"""Batches of commits that may wait to be published, and the data in them; what comes on top is left for readers to find
+by themselves."""
 
 IDENTITY_SECONDS = 1.0
 """How long who publishes first waits until it is known which database this is."""
@@ -60,6 +62,7 @@ class RedisWakeup(Wakeup):
         # Two projects on one Redis number their streams alike: the news of one must not reach the other's readers.
         self._loader = SignerLoader(using, partial(MessageSigner, prefix, scope))
         self._queue: SimpleQueue[list[Commit] | None] = SimpleQueue()
+        self._queued_bytes = 0
         self._thread: Thread | None = None
         self._lock = Lock()
         self._rests_until = 0.0
@@ -77,8 +80,13 @@ class RedisWakeup(Wakeup):
                     thread = Thread(target=self._run, name="durable-streams-publish", daemon=True)
                     thread.start()  # may fail, as at the end of Python; the next commit tries again
                     self._thread = thread
-        if self._queue.qsize() < MAX_QUEUED:
-            self._queue.put(commits)
+        size = size_of(commits)
+        with self._lock:
+            has_room = not self._queued_bytes or self._queued_bytes + size <= MAX_QUEUED_BYTES
+            if not has_room or self._queue.qsize() >= MAX_QUEUED:
+                return
+            self._queued_bytes += size
+        self._queue.put(commits)
 
     def publish_now(self, commits: list[Commit]) -> None:
         """Send news, waiting for Redis for a second or so, and not at all for a while after it has not answered."""
@@ -127,7 +135,14 @@ class RedisWakeup(Wakeup):
                 more = self._queue.get()
                 batch += more or ()
             follow_up("Readers of other processes find the news by themselves: see WAKEUP.", self.publish_now, batch)
+            with self._lock:
+                self._queued_bytes -= size_of(batch)
             commits = None if more is None else self._queue.get()
+
+
+def size_of(commits: list[Commit]) -> int:
+    """Return how much data commits carry, in bytes."""
+    return sum([commit.tail - commit.start for commit in commits])
 
 
 def encode(commit: Commit) -> bytes:

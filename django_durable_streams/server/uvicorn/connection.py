@@ -9,6 +9,7 @@ import asyncio
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ...conf import config
@@ -17,8 +18,32 @@ from ...protocol.messages import ENDING_SECONDS
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes that a request's line and headers may have before they are complete."""
 
+PIECE_BYTES = 4 * 1024
+"""How much is parsed at a time: each request in it takes a hundred times its own size until it is answered."""
+
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class HeldFlow(FlowControl):
+    """Flow control in which reading rests, whoever resumes it, while something that came waits to be looked at."""
+
+    is_held = False
+
+    def hold(self) -> None:
+        """Read no more until `release`."""
+        self.is_held = True
+        self.pause_reading()
+
+    def release(self) -> None:
+        """Read on."""
+        self.is_held = False
+        self.resume_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, unless it is held: uvicorn does so with each response, and while a response waits for its client."""
+        if not self.is_held:
+            super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
@@ -27,6 +52,8 @@ class Connection(HttpToolsProtocol):
     - A request that offers to upgrade to anything but a WebSocket is served as HTTP/1.1, with its body (RFC 9110,
       section 7.8). httptools takes the offer for the end of the request.
     - Its head has to be complete within RECEIVE_TIMEOUT, and is no larger than MAX_HEAD_BYTES.
+    - Requests of a client that does not wait for answers are parsed a few at a time.
+    - What is no request, such as empty lines between two, does not keep it open.
     - A client that takes nothing of what it is sent for SEND_TIMEOUT is cut off.
     - Once it is lost, no timer holds it.
 
@@ -36,6 +63,9 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.flow: HeldFlow
+        # What came before it could be looked at: the next requests of a client that does not wait for answers.
+        self._waiting: list[bytes] = []
         self._is_parsing = False
         self._is_in_head = False
         self._head_bytes = 0
@@ -48,40 +78,71 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Uvicorn has taken a client in. It has to say something."""
         super().connection_made(transport)
+        self.flow = HeldFlow(transport)
         self._head_timer = self.loop.call_later(config().receive_timeout, self._head_is_late)
 
     # Requests
 
     def data_received(self, data: bytes) -> None:
-        """Have uvicorn read what has come."""
-        self._unset_keepalive_if_required()
+        """Have uvicorn read what has come, as far as it need not wait."""
+        start = 0
+        while start < len(data):
+            if self.pipeline or self._waiting:
+                self._keep(data[start:])
+                return
+            if not self._parse(data[start : start + PIECE_BYTES]):
+                return
+            start += PIECE_BYTES
+
+    def _parse(self, data: bytes) -> bool:
+        """Have uvicorn read a piece, and return whether it can read more."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
             message = "Invalid HTTP request received."
             self.logger.warning(message)
             self.send_400_response(message)
-            return
+            self._watch_sending()
+            return False
         except httptools.HttpParserUpgrade as upgrade:
-            if self._ignores_upgrade:
-                self._go_on_without_upgrade(data[upgrade.args[0] :])
-            else:
+            if not self._ignores_upgrade:
                 self._stop_timers()
                 self.handle_websocket_upgrade()
-                return
+                return False
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
         if self._is_in_head:
             self._bound_head(len(data))
-        elif self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        return not self.transport.is_closing()
+
+    def _keep(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self.flow.hold()
+
+    def _may_go_on(self) -> bool:
+        """Whether what was kept can be looked at."""
+        return not self.pipeline
+
+    def _go_on(self) -> None:
+        """Look at what was kept."""
+        if not self._waiting or self.transport.is_closing() or not self._may_go_on():
+            return
+        data = b"".join(self._waiting)
+        self._waiting = []
+        self.flow.release()
+        self.data_received(data)
 
     def on_message_begin(self) -> None:
         """A request has begun."""
+        self._unset_keepalive_if_required()
         self._is_parsing = self._is_in_head = True
         HttpToolsProtocol.on_message_begin(self)  # quicker than super(), and felt at each request
 
     def on_headers_complete(self) -> None:
         """The head of a request is there."""
+        self._unset_keepalive_if_required()  # it is set once more when the response before this has ended
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
         self._is_in_head = False
         self._head_bytes = 0
         HttpToolsProtocol.on_headers_complete(self)
@@ -158,6 +219,8 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """A response has been written."""
         HttpToolsProtocol.on_response_complete(self)
+        if self._waiting and not self.pipeline:
+            self.loop.call_soon(self._go_on)
         if self.transport.is_closing():
             self._watch_sending()
 
@@ -202,6 +265,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left."""
         super().connection_lost(exc)
+        self._waiting = []
         # uvicorn leaves its timer if the connection was reset.
         self._unset_keepalive_if_required()
         self._stop_timers()

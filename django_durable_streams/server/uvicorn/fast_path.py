@@ -37,7 +37,7 @@ from .connection import Connection
 from .uploads import DirectRequest, Upload
 
 MAX_KEPT_BYTES = 256 * 1024
-"""Bytes of a shared response up to which it is kept as it is sent."""
+"""Bytes of a body up to which it is sent in one piece with its head, and kept like that where it is shared."""
 
 _WITH_BODY = frozenset({"POST", "PUT"})
 
@@ -89,9 +89,6 @@ class DirectProtocol(Connection):
         self._last_used = 0.0
         self._unread = 0  # bytes of the body that are still to come
         self._upload: Upload | None = None
-        # What came before it could be looked at: of a body that nobody has asked for yet, or the next requests of a
-        # client that does not wait for answers.
-        self._waiting: list[bytes] = []
         self._tell_left: Callable[[], object] | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -107,7 +104,11 @@ class DirectProtocol(Connection):
 
     def _take_request(self, data: bytes) -> None:
         end = data.find(request_heads.END, 0, request_heads.MAX_BYTES)
-        read = request_heads.read_once if data.startswith(b"PUT ") else request_heads.read
+        read = (
+            request_heads.read_once
+            if end > request_heads.MAX_REMEMBERED_BYTES or data.startswith(b"PUT ")
+            else request_heads.read
+        )
         head = read(data[:end]) if end > 0 else None
         if head is None or not self._is_ours(head):
             super().data_received(data)
@@ -142,7 +143,7 @@ class DirectProtocol(Connection):
             return
         self.go_on(request, respond(request))
         if self._waiting and self._upload is None:
-            self.flow.pause_reading()
+            self.flow.hold()
 
     def start_upload(self, head: request_heads.Head) -> Upload:
         """Take the body of the request that is under way, from what has come of it on.
@@ -154,7 +155,7 @@ class DirectProtocol(Connection):
             raise ClientDisconnected
         upload = self._upload = Upload(head.headers, head.content_length, self.loop)
         parts, self._waiting = self._waiting, []
-        self.flow.resume_reading()
+        self.flow.release()
         for part in parts:
             self._take_body(part)
         return upload
@@ -180,18 +181,8 @@ class DirectProtocol(Connection):
             elif rest:
                 self.data_received(rest)
 
-    def _keep(self, data: bytes) -> None:
-        self._waiting.append(data)
-        self.flow.pause_reading()
-
-    def _go_on(self) -> None:
-        """Look at what was kept."""
-        if not self._waiting or self._is_answering or self.flow.write_paused or self.transport.is_closing():
-            return
-        data = b"".join(self._waiting)
-        self._waiting = []
-        self.flow.resume_reading()
-        self.data_received(data)
+    def _may_go_on(self) -> bool:
+        return super()._may_go_on() and not (self._is_answering or self.flow.write_paused)
 
     def _answer(self, head: request_heads.Head, body: bytes) -> None:
         self._is_answering = True
@@ -242,6 +233,9 @@ class DirectProtocol(Connection):
             outcome = await rest
         except ClientDisconnected:
             self._end_answer()
+        except BaseException:  # nobody will answer any more
+            self.close()
+            raise
         else:
             self.go_on(request, outcome)
 
@@ -252,14 +246,19 @@ class DirectProtocol(Connection):
         if self._unread > SMALL_BYTES or (self._unread and response.status == RequestTimeout.status):
             self._is_ending = True
         defaults = self.server_state.default_headers
+        rest = b""
         if response.wire is not None and response.wire[0] is defaults and not self._is_ending:
             data = response.wire[1]
+        elif len(response.body) > MAX_KEPT_BYTES and request.method != "HEAD":
+            data, rest = self.head(response), response.body  # not as one: those who do not read share the body
         else:
             data = self._data(request, response)
-            if response.is_shared and not self._is_ending and len(data) <= MAX_KEPT_BYTES:
+            if response.is_shared and not self._is_ending:
                 response.wire = defaults, data
         if not self.transport.is_closing():
             self.transport.write(data)
+            if rest:
+                self.transport.write(rest)
         self._end_answer()
 
     def prepare(self, request: DirectRequest, response: Response) -> None:
@@ -378,7 +377,6 @@ class DirectProtocol(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left."""
         super().connection_lost(exc)
-        self._waiting = []
         if self._upload is not None:
             self._upload.give_up(ClientDisconnected())
         tell, self._tell_left = self._tell_left, None

@@ -16,6 +16,15 @@ from ...protocol import headers
 MAX_BYTES = 8 * 1024
 """Longer ones are not looked at here."""
 
+MAX_HEADERS = 64
+"""Heads with more of them are not looked at here: what is remembered of one takes far more than its bytes."""
+
+MAX_REMEMBERED_BYTES = 4 * 1024
+"""Heads up to which what was read is remembered."""
+
+MAX_REMEMBERED_LINE = 1024
+"""Header lines up to which what was read is remembered."""
+
 END = b"\r\n\r\n"
 
 _REQUEST_LINE = re.compile(
@@ -54,8 +63,8 @@ class Head(NamedTuple):
 def read(head: bytes) -> Head | None:
     """Return what a request's head says, without the empty line at its end; None where it is for the server to read.
 
-    None is what is malformed, what comes twice, what closes the connection or asks for a WebSocket, and bodies without
-    a length.
+    None is what is malformed, what comes twice, what closes the connection or asks for a WebSocket, bodies without a
+    length, and too many headers. It is for heads of up to MAX_REMEMBERED_BYTES.
     """
     counted = _COUNTED.search(head) if head.startswith(b"POST") else None
     if counted is None:
@@ -68,9 +77,10 @@ def read(head: bytes) -> Head | None:
 
 
 def read_once(head: bytes) -> Head | None:
-    """The same for a head that will not come again, such as one that makes a stream."""
+    """The same for a head that will not come again, such as one that makes a stream, or is long."""
     request = _REQUEST_LINE.match(head)
-    fields = _read_headers(head[request.end() :]) if request is not None else None
+    read_headers = _read_headers if len(head) <= MAX_REMEMBERED_BYTES else _read_headers.__wrapped__
+    fields = read_headers(head[request.end() :]) if request is not None else None
     if request is None or fields is None:
         return None
     method, raw_path, query = request.groups(default=b"")
@@ -86,9 +96,11 @@ _read_again = lru_cache(maxsize=1024)(read_once)
 def _read_headers(block: bytes) -> tuple[Mapping[bytes, bytes], int] | None:
     """Return the headers and the length of the body. Whoever goes from stream to stream sends the same ones again."""
     lines = block.split(b"\r\n")
+    if len(lines) > MAX_HEADERS:
+        return None
     found: dict[bytes, bytes] = {}
     for line in lines:
-        header = _read_header(line)
+        header = _read_header(line) if len(line) <= MAX_REMEMBERED_LINE else _read_header.__wrapped__(line)
         if header is None:
             return None
         found[header[0]] = header[1]

@@ -91,8 +91,12 @@ def look_up(wanted: Sequence[Wanted], using: str) -> list[StreamInfo]:
         owners = {run.owner for run in runs if run is not None}
         if not owners:
             return found
+        sql = statements(using)
         with connections[using].cursor() as cursor:
-            rows = {info.id: info for info in statements(using).select_streams(cursor, "id", owners)}
+            rows = {info.id: info for info in sql.select_streams(cursor, "id", owners)}
+            younger = owners - rows.keys()
+            if younger and sql.reads_old_snapshot():
+                rows |= {info.id: info for info in sql.select_streams(cursor, "id", younger, lock="share")}
         found = [
             info if run is None else _with_entries(info, run, rows.get(run.owner))
             for info, run in zip(found, runs, strict=True)

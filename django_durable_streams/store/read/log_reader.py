@@ -6,6 +6,8 @@ from one query.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,17 +16,22 @@ from django.db import connections
 from ... import clock
 from ...models import Stream
 from ...protocol import content, text
-from ...protocol.errors import DurableStreamsError, StreamGone, StreamNotFound
+from ...protocol.errors import DurableStreamsError, ServiceUnavailable, StreamGone, StreamNotFound
 from ...protocol.segments import Segment
-from ..chunk_rows import unpack_ends
+from ..chunk_rows import readable_ends
 from ..sql import TO_THE_END, statements
 from ..stream_info import LineageEntry, StreamInfo
 from .lineage import MAX_PIECES, has_runs, look_up
 from .segment_cache import SegmentCache
 
+logger = logging.getLogger(__name__)
+
 MAX_PAGES_PER_QUERY = 8
 """Pages whose missing data one query fetches: it bounds the memory that a batch of reads takes."""
 
+
+WARNING_SECONDS = 60.0
+"""Time between two messages of damaged data: its readers come again and again."""
 
 CROWD = 128
 """Chunks in a page from which a stream's chunks should be merged: far more than those that merging leaves."""
@@ -80,6 +87,21 @@ def held_before(info: StreamInfo, position: int, using: str) -> bytes:
     return b"" if segment is None else segment.held_before(position)
 
 
+def damaged(path: str) -> ServiceUnavailable:
+    """Return the error for data that is not there though its stream is: of a stream that is gone there is none."""
+    global _next_warning
+    now = time.monotonic()
+    if now >= _next_warning:
+        _next_warning = now + WARNING_SECONDS
+        logger.error(
+            "Data of the stream %s is damaged or missing. Restore it from a backup, or delete the stream.", path
+        )
+    return ServiceUnavailable("Data of this stream is damaged. It has to be restored by whoever runs the server.")
+
+
+_next_warning = 0.0
+
+
 class PageRequest(NamedTuple):
     """A page wanted: from a position of a stream, up to about `limit` bytes."""
 
@@ -93,17 +115,15 @@ def pages(
     cache: SegmentCache,
     using: str,
     crowded: set[int] | None = None,
-    *,
-    latest: bool = False,
 ) -> dict[PageRequestKey, Segment | None]:
     """Return the pages for some requests, by (stream id, position): None where there is nothing past the position.
 
-    A page that came out torn, as its stream was removed meanwhile, is None too; look again to see why.
+    A page that came out torn, as its stream was removed meanwhile, or its data damaged, is None too; look again to see
+    why (`damaged`).
 
     Args:
         cache: what was read before.
         crowded: gets the ids of streams with so many chunks in a page that they should be merged.
-        latest: whether the caller's transaction, in which the streams' rows are locked, may have an older snapshot.
     """
     found: dict[PageRequestKey, Segment | None] = {}
     waiting = []
@@ -116,7 +136,7 @@ def pages(
     for first in range(0, len(waiting), MAX_PAGES_PER_QUERY):
         some = _looked_up(waiting[first : first + MAX_PAGES_PER_QUERY], using)
         gaps = [gap for request in some for gap in _gaps(request, cache)]
-        fetched = _fetch(gaps, using, crowded, latest) if gaps else {}
+        fetched = _fetch(gaps, using, crowded) if gaps else {}
         for request in some:
             found[request.info.id, request.position] = _assemble(request, cache, fetched)
     return found
@@ -178,14 +198,27 @@ def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
             yield _Gap(piece.owner, position, start, limit, TO_THE_END if is_tail else min(piece.end, limit))
 
 
-def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None, latest: bool) -> dict[_Gap, Segment]:
-    """Return the data for gaps, in one query. What is not there, or not in one run, is left out."""
+def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None) -> dict[_Gap, Segment]:
+    """Return the data for gaps, in one query. What is not there, or not in one run, is left out.
+
+    A transaction that has locked a stream sees how long that is now, and its snapshot may be older than some of the
+    data: what it lacks takes another query.
+    """
+    found = _select(gaps, using, crowded, latest=False)
+    missing = [gap for gap in gaps if gap not in found]
+    if missing and statements(using).reads_old_snapshot():
+        found |= _select(missing, using, crowded, latest=True)
+    return found
+
+
+def _select(gaps: Sequence[_Gap], using: str, crowded: set[int] | None, *, latest: bool) -> dict[_Gap, Segment]:
     ranges = {(gap.owner, gap.position, gap.end) for gap in gaps}
     with connections[using].cursor() as cursor:
         chunks = statements(using).select_chunks(cursor, ranges, latest=latest)
     rows: dict[int, dict[int, tuple[bytes, bytes]]] = {}
-    for owner, start, _, data, ends in chunks:  # where ranges overlap, the same one may come twice
-        rows.setdefault(owner, {})[start] = bytes(data), bytes(ends)
+    for owner, start, end, data, ends in chunks:  # where ranges overlap, the same one may come twice
+        if end - start == len(data):  # otherwise something else has changed it, and it is not there
+            rows.setdefault(owner, {})[start] = bytes(data), bytes(ends)
     if crowded is not None:
         crowded.update(owner for owner, found in rows.items() if len(found) > CROWD)
     segments = {owner: _runs(found) for owner, found in rows.items()}
@@ -198,7 +231,7 @@ def _runs(rows: Mapping[int, tuple[bytes, bytes]]) -> list[Segment]:
     """Return a stream's chunks, by their starts, as segments; neighbours become one."""
     runs: list[list[Segment]] = []
     for start, (data, ends) in sorted(rows.items()):
-        segment = Segment(start, data, unpack_ends(start, start + len(data), ends))
+        segment = Segment(start, data, readable_ends(start, start + len(data), ends))
         if runs and runs[-1][-1].end == start:
             runs[-1].append(segment)
         else:

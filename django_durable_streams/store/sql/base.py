@@ -67,6 +67,11 @@ class Insert(NamedTuple):
     types: tuple[str, ...]
 
 
+Lock = Literal["no", "share", "wait", "skip"]
+
+_SHARED_LOCK = " LOCK IN SHARE MODE"
+"""What makes MySQL and MariaDB read what is there, and not what was there when the transaction's snapshot was made."""
+
 _ROWS_PER_STATEMENT = 500
 """Times the columns, this stays below the number of parameters that a statement may have anywhere."""
 
@@ -124,8 +129,10 @@ class Statements:
         self.can_skip_locked = connection.features.has_select_for_update_skip_locked
         ordered = f" ORDER BY {name('id')}"
         waiting = self._lock_clause if connection.features.has_select_for_update else ""
+        self._is_mysql = connection.vendor == "mysql"
         self._locks = {
             "no": "",
+            "share": ordered + (_SHARED_LOCK if self._is_mysql else ""),
             "wait": ordered + waiting,
             "skip": ordered + waiting + (" SKIP LOCKED" if self.can_skip_locked else ""),
         }
@@ -133,7 +140,6 @@ class Statements:
             f"SELECT {name('stream_id')}, {name('producer_id')}, {name('epoch')}, {name('seq')} FROM {producer} WHERE "
         )
         # Where a transaction reads from a snapshot that is older than its lock on the stream: this reads what is there.
-        self._is_mysql = connection.vendor == "mysql"
         self._producers_lock = " FOR UPDATE" if self._is_mysql else ""
         self._chunk = chunk
         self._select_spans = (
@@ -253,13 +259,13 @@ class Statements:
         column: Literal["path", "id"],
         values: Collection[object],
         *,
-        lock: Literal["no", "wait", "skip"] = "no",
+        lock: Lock = "no",
     ) -> list[StreamInfo]:
         """Return the streams with some paths or ids.
 
         Args:
             lock: whether to take their rows for this transaction, in order: waiting for those that others hold, or
-                leaving those out.
+                leaving those out; or only to see them as they are now, where the transaction has an older snapshot.
         """
         condition, parameters = self._among(column, values)
         rows = self._execute(cursor, f"{self._select_streams}{condition}{self._locks[lock]}", parameters)
@@ -342,11 +348,11 @@ class Statements:
         Args:
             ranges: stream id, the position after which a chunk must end, the position before which it must start.
                 `TO_THE_END` where there is hardly anything behind: that is the quicker statement.
-            latest: whether to see what was committed since the caller's transaction has its snapshot. On other
-                databases than MySQL that is so, or the lock of the stream's row has failed.
+            latest: whether to see what was committed since the caller's transaction has its snapshot. Only where
+                that `reads_old_snapshot`: elsewhere it is seen, or the lock of the stream's row has failed.
         """
         name = self._quote
-        lock = " LOCK IN SHARE MODE" if latest and self.reads_old_snapshot() else ""
+        lock = _SHARED_LOCK if latest else ""
         # The first chunk that ends at a range's end, or past it, is the last one that is in the range. That it starts
         # before is nothing that the index knows.
         last = f"SELECT MIN({name('end')}) FROM {self._chunk} WHERE {name('stream_id')} = %s AND {name('end')} >= %s"

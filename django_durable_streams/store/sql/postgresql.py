@@ -12,7 +12,7 @@ from django.db.models import Model
 
 from ...runtime.caller_transaction import atomic, in_callers_transaction
 from ..stream_info import StreamInfo
-from .base import TO_THE_END, Insert, LoadedRows, Row, Statements
+from .base import TO_THE_END, Insert, LoadedRows, Lock, Row, Statements
 from .binary import Parameter, many, one
 from .columns import READ_COLUMNS, UPDATED, UPDATED_PRODUCER
 from .pipeline import Pipeline, Rows, Transaction
@@ -165,7 +165,7 @@ class PostgreSQLStatements(Statements):
         column: Literal["path", "id"],
         values: Collection[object],
         *,
-        lock: Literal["no", "wait", "skip"] = "no",
+        lock: Lock = "no",
     ) -> list[StreamInfo]:
         wanted = many("text" if column == "path" else "bigint", [*values])
         return [self._info(row) for row in self._send(cursor, self._select_by[column, lock], [wanted]).fetchall()]

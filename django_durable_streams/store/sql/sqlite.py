@@ -17,7 +17,7 @@ from django.db.models import Model
 from ...models import StagedChunk, Stream
 from ...runtime.caller_transaction import in_callers_transaction
 from ..stream_info import StreamInfo
-from .base import ChunkContents, Insert, Row, StagedSpan, Statements, portions
+from .base import ChunkContents, Insert, Lock, Row, StagedSpan, Statements, portions
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS, UPDATED
 from .sqlite_busy import patiently
 
@@ -178,7 +178,7 @@ class SQLiteStatements(Statements):
         column: Literal["path", "id"],
         values: Collection[object],
         *,
-        lock: Literal["no", "wait", "skip"] = "no",
+        lock: Lock = "no",
     ) -> list[StreamInfo]:
         if len(values) == 1:
             return super().select_streams(cursor, column, values, lock=lock)

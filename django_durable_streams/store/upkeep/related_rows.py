@@ -25,7 +25,7 @@ def follow(streams: Sequence[Model], using: str) -> dict[str, int]:
     """
     if not are_there():
         return {}
-    collector = _Others(using=using)
+    collector = OthersCollector(using=using)
     collector.collect(streams)
     # The streams themselves are not deleted as rows are.
     for model in [model for model in collector.data if issubclass(model, Stream)]:
@@ -43,7 +43,7 @@ def _is_own(model: Any) -> bool:
     return bool(model._meta.app_label == Stream._meta.app_label)
 
 
-class _Others(Collector):
+class OthersCollector(Collector):
     """Django's collector, which sees the models of other apps only."""
 
     def related_objects(self, related_model: type[Model], *args: Any) -> QuerySet[Model]:

@@ -9,11 +9,12 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from django.db import connections, transaction
+from django.db import connections
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from ... import clock
 from ...models import Chunk, Producer, StagedChunk, Stream, StreamQuerySet
+from ...runtime.caller_transaction import atomic
 from .. import staged_rows
 from ..operations import Commit
 from ..sql import statements
@@ -58,7 +59,7 @@ def expire(using: str, now: datetime | None = None, ids: Collection[int] | None 
         ids = [stream_id for _, stream_id in expired(using, moment)]
     if not ids:
         return []  # without a transaction, which would be a writer's turn on SQLite
-    with transaction.atomic(using=using), connections[using].cursor() as cursor:
+    with atomic(using), connections[using].cursor() as cursor:
         query = Stream.objects.using(using).expired(moment).filter(id__in=ids)
         found = list(_locked(query, using).order_by("id").defer("lineage"))
         ours = [stream.pk for stream in found]
@@ -89,7 +90,7 @@ def collect(using: str, ids: Collection[int] | None = None) -> int:
         ids = unneeded(using)
     if not ids:
         return 0
-    with transaction.atomic(using=using), connections[using].cursor() as cursor:
+    with atomic(using), connections[using].cursor() as cursor:
         query = _unneeded(using).filter(id__in=ids).order_by("id")
         found = list(_locked(query, using).values_list("id", flat=True))
         if found:
@@ -121,7 +122,7 @@ def purge_data(using: str, ids: Collection[int]) -> bool:
 
     Streams and chunks that another transaction holds are left alone: somebody else purges those, or merges them.
     """
-    with transaction.atomic(using=using), connections[using].cursor() as cursor:
+    with atomic(using), connections[using].cursor() as cursor:
         ours = _ours(using, ids)
         waiting = _some(staged_rows.chunks(using).filter(stream_id__in=ours), "pk")
         found = _some(_locked(Chunk.objects.using(using).filter(stream_id__in=ours), using), "pk", "start", "end")
@@ -139,7 +140,7 @@ def purge_streams(using: str, ids: Collection[int]) -> int:
     Raises:
         ProtectedError, IntegrityError: something that refers to one of them does not let it go. None was deleted.
     """
-    with transaction.atomic(using=using), connections[using].cursor() as cursor:
+    with atomic(using), connections[using].cursor() as cursor:
         query = _streams(using, _ours(using, ids))
         # What somebody else is merging meanwhile is there still.
         for model in (Chunk, Producer):

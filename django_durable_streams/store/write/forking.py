@@ -57,4 +57,4 @@ def _after_messages(data: bytes, inside: int, count: int) -> int:
 def _append_at(source: StreamState, position: int, using: str) -> Segment | None:
     """Return the one append that contains a position, or begins there."""
     request = log_reader.PageRequest(source.info(), position, 1)
-    return log_reader.pages([request], SegmentCache(0), using, latest=True)[source.id, position]
+    return log_reader.pages([request], SegmentCache(0), using)[source.id, position]

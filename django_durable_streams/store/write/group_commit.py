@@ -14,6 +14,9 @@ from .row_cache import RowCache
 
 __all__ = ["CommitUncertain", "apply", "apply_when_free"]
 
+TRIES = 3
+"""How often an operation is tried that finds a row where there was none: somebody else has made it meanwhile."""
+
 CACHED_LOCK_MS = 5
 """How long appends wait for a row that somebody else holds, in milliseconds, if they have not looked at it before."""
 
