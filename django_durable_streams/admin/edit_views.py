@@ -37,7 +37,7 @@ class EditViews(DetailViews):
         if form.is_valid():
             try:
                 with transaction.atomic(using=self.alias):
-                    stream = transactions.create(form.operation(), self.alias)
+                    stream = transactions.create(form.operation(), self.alias, Stream)
                     self.log_addition(request, stream, _("Created, with %s.") % filesizeformat(stream.tail_position))
             except DurableStreamsError as error:
                 form.refuse(error)
@@ -66,7 +66,7 @@ class EditViews(DetailViews):
         if form.is_valid():
             try:
                 with transaction.atomic(using=self.alias):
-                    fork = transactions.create(form.operation(stream), self.alias)
+                    fork = transactions.create(form.operation(stream), self.alias, Stream)
                     cut = fork.offset_at(fork.fork_position or 0)
                     # By their numbers: who may see one of the two, and its history, may not see the other's path.
                     where = {"source": stream.pk, "fork": fork.pk, "offset": cut}

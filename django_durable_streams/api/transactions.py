@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from django.db import DatabaseError, IntegrityError, connections
 
 from .. import clock
 from ..engine.engine import announce
-from ..models import Stream
 from ..models.methods import StreamMethods
 from ..protocol import text
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, StreamNotFound
@@ -38,6 +37,8 @@ from ..store.write import group_commit
 from ..store.write.batch import Locked, Outcome, expect
 
 logger = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=StreamMethods)
 
 Listener = Callable[[list[Commit], str], None]
 
@@ -159,13 +160,13 @@ def _tell(commits: list[Commit], using: str) -> None:
         follow_up("Somebody who listens to commits was not told.", listener, commits, using)
 
 
-def ensure(operation: Create, using: str) -> tuple[Stream, bool]:
-    """Return the stream that a create asks for, and whether it was made now."""
+def ensure(operation: Create, using: str, model: type[M]) -> tuple[M, bool]:
+    """Return the stream that a create asks for, as an instance of a model, and whether it was made now."""
     result, commits = _apply(operation, using)
     assert isinstance(result, Created)
     # The one that was made, by its id: somebody may have deleted it since, and made another one.
     made = [commit.stream_id for commit in commits if commit.created and commit.path == operation.path]
-    query = Stream.objects.using(using).filter(**({"pk": made[0]} if made else {"path": operation.path}))
+    query = model._base_manager.using(using).filter(**({"pk": made[0]} if made else {"path": operation.path}))
     if statements(using).reads_old_snapshot():
         query = query.select_for_update()  # it may be younger than the snapshot
     found = query.first()
@@ -174,13 +175,13 @@ def ensure(operation: Create, using: str) -> tuple[Stream, bool]:
     return found, result.created
 
 
-def create(operation: Create, using: str) -> Stream:
+def create(operation: Create, using: str, model: type[M]) -> M:
     """Return a new stream.
 
     Raises:
         StreamExists: the path is taken.
     """
-    stream, created = ensure(operation, using)
+    stream, created = ensure(operation, using, model)
     if not created:
         raise StreamExists(f"There is a stream at {operation.path} already.")
     return stream

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from asgiref.sync import sync_to_async
 
 from ..protocol.values import Data
+from .hinge import api
 from .methods import StreamMethods
 
 if TYPE_CHECKING:
-    from ..api.tail import Page
-    from ..api.writer import Writer, WriterOptions
-    from ..store.operations import Appended
-    from .stream import Stream
+    from .hinge import Appended, Page, Writer, WriterOptions
 
 
 class AsyncStreamMethods(StreamMethods):
@@ -43,7 +41,7 @@ class AsyncStreamMethods(StreamMethods):
 
     async def aread(self, offset: str = "-1") -> AsyncIterator[Data]:
         """The same as `read`."""
-        pages = self._messages(offset)
+        pages = api().pages(self, offset)
         while (page := await sync_to_async(lambda: next(pages, None))()) is not None:
             for message in page:
                 yield message
@@ -53,16 +51,13 @@ class AsyncStreamMethods(StreamMethods):
 
         Wrap it in `contextlib.aclosing` where it may be left in the middle of a longer-lived task.
         """
-        from ..api.tail import follow
-
-        return follow(self.path, self._expected(), offset, self._alias(), timeout)
+        pages: AsyncIterator[Page] = api().atail(self, offset, timeout)
+        return pages
 
     def awriter(self, **options: Unpack[WriterOptions]) -> Writer:
         """The same as `writer`: `async with stream.awriter() as writer: await writer.write(token)`."""
-        from ..api.writer import Writer
-
-        self._expected()
-        return Writer(self, self._alias(), **options)
+        writer: Writer = api().awriter(self, **options)
+        return writer
 
     async def aappend_from(self, values: AsyncIterable[Data] | Iterable[Data], **options: Unpack[WriterOptions]) -> int:
         """Append what an iterator yields, as it comes, through a writer, and return how many messages were written.
@@ -89,7 +84,7 @@ class AsyncStreamMethods(StreamMethods):
         """The same as `set_lifetime`."""
         await sync_to_async(self.set_lifetime)(ttl=ttl, expires_at=expires_at)
 
-    async def afork(self, path: str, **options: Any) -> Stream:
+    async def afork(self, path: str, **options: Any) -> Self:
         """The same as `fork`."""
         return await sync_to_async(self.fork)(path, **options)
 
