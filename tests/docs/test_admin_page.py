@@ -43,7 +43,7 @@ def test_the_states_are_all_there() -> None:
 
 @pytest.mark.django_db
 def test_the_permissions_are_djangos() -> None:
-    shown = {code(row[0]) for row in table(section(ADMIN, "Who may do what"))}
+    shown = {code(row[0]) for row in table(section(ADMIN, "Permissions"))}
     found = Permission.objects.filter(content_type__model="stream").values_list("codename", flat=True)
     assert shown == {f"durable_streams.{name}" for name in found}
 

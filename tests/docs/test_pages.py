@@ -156,7 +156,7 @@ def test_the_url_door_with_a_login_turns_others_away(settings: Any) -> None:
 
 def test_the_log_says_what_the_page_says_that_it_says() -> None:
     source = "".join(path.read_text() for path in (ROOT / "django_durable_streams").rglob("*.py"))
-    rows = table(section(OPERATIONS, "What the log says"))
+    rows = table(section(OPERATIONS, "Log messages"))
     assert len(rows) > 5
     for level, message, _ in rows:
         assert f'"{code(message)}' in source, message

@@ -124,5 +124,5 @@ def test_the_page_has_every_public_name(kind: type, left_out: set[str]) -> None:
 
 
 def test_every_option_of_a_writer_is_explained() -> None:
-    row = next(row for row in table(section(PAGE, "What objects have")) if "`WriterOptions`" in row[0])
+    row = next(row for row in table(section(PAGE, "Attributes")) if "`WriterOptions`" in row[0])
     assert set(WriterOptions.__annotations__) <= set(re.findall(r"`(\w+)`", row[1]))
