@@ -33,32 +33,33 @@ def main() -> None:
 
 
 def measure() -> None:
-    from django_durable_streams.store import reading, writing
-    from django_durable_streams.store.cache import SegmentCache
     from django_durable_streams.store.operations import Append, Create, Fork
+    from django_durable_streams.store.read import log_reader
+    from django_durable_streams.store.read.segment_cache import SegmentCache
+    from django_durable_streams.store.write import group_commit
 
     kind = "application/octet-stream"
 
     def timed(operation: Create) -> float:
         start = time.perf_counter()
-        writing.apply([operation], "default")
+        group_commit.apply([operation], "default")
         return time.perf_counter() - start
 
     def read(path: str) -> float:
         start = time.perf_counter()
-        info = reading.find([path], "default")[path]
-        assert isinstance(info, reading.StreamInfo)
+        info = log_reader.find([path], "default")[path]
+        assert isinstance(info, log_reader.StreamInfo)
         cache, position = SegmentCache(0), 0
         while position < info.tail:
-            request = reading.PageRequest(info, position, 1 << 20)
-            segment = reading.pages([request], cache, "default")[info.id, position]
+            request = log_reader.PageRequest(info, position, 1 << 20)
+            segment = log_reader.pages([request], cache, "default")[info.id, position]
             assert segment is not None
             position = segment.end
         return time.perf_counter() - start
 
-    writing.apply([Create("source", kind)], "default")
+    group_commit.apply([Create("source", kind)], "default")
     for _ in range(MEGABYTES):
-        writing.apply([Append("source", kind, os.urandom(1 << 20))], "default")
+        group_commit.apply([Append("source", kind, os.urandom(1 << 20))], "default")
     creates, forks = [], []
     for number in range(REPEATS):
         creates.append(timed(Create(f"empty-{number}", kind)))

@@ -16,15 +16,15 @@ class DurableStreamsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from .access import forgetting
+        from .access import invalidation
 
-        forgetting.connect()
-        from .store.identity import create_after_migrate
+        invalidation.connect()
+        from .store.database_identity import create_after_migrate
 
         create_after_migrate(self)
         from . import (
             checks,  # noqa: F401  registers the system checks
-            engine,  # noqa: F401  tells readers of what is committed
+            engine,  # noqa: F401  tells readers about commits
         )
         from .engine.startup import warn_of_threads
         from .server.validation import check_configuration

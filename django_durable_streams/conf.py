@@ -62,16 +62,16 @@ class Config:
     sse_keep_alive: float = 15.0
     """Seconds between comments on an idle SSE response, for proxies that cut quiet connections."""
 
-    fallback_interval: float = 0.25
+    poll_interval: float = 0.25
     """Seconds between looks at the database for readers whom no message has woken."""
 
     wakeup: Mapping[str, Any] = field(
         default_factory=lambda: {"BACKEND": "django_durable_streams.engine.wakeup.base.InProcessWakeup"}
     )
     """How readers of other processes are woken: the dotted path of a BACKEND, and its options. Without Redis they
-    find out by themselves, within `FALLBACK_INTERVAL`."""
+    find out by themselves, within `POLL_INTERVAL`."""
 
-    write_lanes: int = 1
+    writer_threads: int = 1
     """Threads of a process that commit appends, each with a database connection. SQLite always has one. With more of
     them fewer requests share a commit, which is slower unless the database has processors to spare and is far away."""
 
@@ -89,15 +89,15 @@ class Config:
     """Objects that a process which serves streams may make between two runs of Python's garbage collector; 0 leaves
     the collector alone. With Python's own 700, every batch of requests runs it, over everything that waits."""
 
-    permission: Any = "django_durable_streams.permissions.ModelPermissions"
+    permission_classes: Any = "django_durable_streams.permissions.ModelPermissions"
     """Who may do what: the dotted path of a permission class, a dict with CLASS and its options, or a list of these,
     of which any may allow."""
 
-    remember_seconds: float = 5.0
+    auth_cache_seconds: float = 5.0
     """Seconds for which the ASGI application remembers who a session's user is and what Django's permissions allow
     that user. What is revoked in another process works at most so long."""
 
-    live_check_interval: float = 10.0
+    reauthorize_interval: float = 10.0
     """Seconds between looks whether a live reader may still read."""
 
     rate_limits: Mapping[str, str] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class Config:
     """What the URLs of streams begin with in links: `/streams/` or `https://streams.example.com/v1/stream/`. Empty: the
     place at which the URLs are included, or else `/v1/stream/`, where the ASGI application has them."""
 
-    direct: bool = True
+    uvicorn_fast_path: bool = True
     """Under uvicorn, answer plain stream requests on the connection itself, past the making of scopes and tasks, where
     the `DurableStreams` application is all that the server serves."""
 
@@ -155,12 +155,12 @@ RANGES: Mapping[str, Range] = {
     "SSE_DURATION": Range(0.001, 24 * HOUR),
     "SSE_KEEP_ALIVE": Range(0.001, HOUR),
     # More often than that, looking is all that a process does.
-    "FALLBACK_INTERVAL": Range(0.001, HOUR),
-    "WRITE_LANES": Range(1, 64),
+    "POLL_INTERVAL": Range(0.001, HOUR),
+    "WRITER_THREADS": Range(1, 64),
     "CACHE_BYTES": Range(0, math.inf),
     "GC_THRESHOLD": Range(0, 2**31 - 1),
     "MAX_LIVE_READERS": Range(0, math.inf),
-    "REMEMBER_SECONDS": Range(0, 24 * HOUR),
+    "AUTH_CACHE_SECONDS": Range(0, 24 * HOUR),
 }
 """What numbers may be. One that is not here has to be greater than zero."""
 
@@ -233,7 +233,7 @@ def _impossible(key: str, value: Any) -> Finding | None:
         return None
     if key in RANGES:
         least, most = RANGES[key]
-        fits = least <= value <= most and math.isfinite(value)
+        fits = least <= value <= most and value != math.inf
         words = f"from {least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
     else:
         fits, words = 0 < value < math.inf, "greater than 0"

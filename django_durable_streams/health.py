@@ -15,11 +15,11 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 
-from .engine.advice import MIGRATIONS, advice_on
 from .engine.engine import wakeup_for
-from .engine.line import Line
-from .engine.setup import try_tables
+from .engine.readiness import try_tables
 from .models import Stream
+from .runtime.configuration_errors import MIGRATIONS, find_problem
+from .runtime.connection import DedicatedConnection
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +41,14 @@ def readyz(request: HttpRequest) -> JsonResponse:
     why.
     """
     using = router.db_for_write(Stream)
-    line = Line(using)
+    connection = DedicatedConnection(using)
     found = {"database": False, "migrations": False, "wakeup": False}
     problems: list[str] = []
-    threads = [_started(_check_database, line, found, problems), _started(_check_wakeup, using, found)]
+    threads = [_started(_check_database, connection, found, problems), _started(_check_wakeup, using, found)]
     deadline = time.monotonic() + CHECK_SECONDS
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
-    line.cut()
+    connection.cut()
     answer = dict(found)  # of which nothing changes any more
     if all(answer.values()):
         return JsonResponse({"status": "ok", **answer})
@@ -63,22 +63,22 @@ def _started(check: Callable[..., None], *args: object) -> Thread:
     return thread
 
 
-def _check_database(line: Line, found: dict[str, bool], problems: list[str]) -> None:
+def _check_database(connection: DedicatedConnection, found: dict[str, bool], problems: list[str]) -> None:
     try:
-        line.open()
-        if _migrations_applied(line.using):
+        connection.open()
+        if _migrations_applied(connection.using):
             found["migrations"] = True
-            try_tables(line.using)
+            try_tables(connection.using)
         else:
             problems.append(MIGRATIONS.answer)
         found["database"] = True
     except Error as error:
-        advice = advice_on(error)
+        advice = find_problem(error)
         if advice is not None:
             problems.append(advice.answer)
         logger.warning("Not ready: %s%s", f"{advice.action} " if advice is not None else "", error)
     finally:
-        line.close()
+        connection.close()
 
 
 def _migrations_applied(using: str) -> bool:

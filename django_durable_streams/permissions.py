@@ -1,18 +1,18 @@
-"""Permissions: who may do what with which stream. Named by the setting `PERMISSION`.
+"""Permissions: who may do what with which stream. Named by the setting `PERMISSION_CLASSES`.
 
 DURABLE_STREAMS = {
-    "PERMISSION": [
+    "PERMISSION_CLASSES": [
         "django_durable_streams.permissions.SignedURLs",
         {"CLASS": "django_durable_streams.permissions.Owner", "OWNER": "users/{user.pk}/**"},
     ],
 }
 """
 
+from .access.access_request import AccessRequest
 from .access.base import Permission
 from .access.bearer import BearerTokens
-from .access.models import AllowAll, ModelPermissions, ReadOnly
+from .access.model_permissions import AllowAll, ModelPermissions, ReadOnly
 from .access.owners import Owner
-from .access.request import AccessRequest
 from .access.rest_framework import RestFramework
 from .access.signed import SignedURLs, sign, signed_url
 

@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from django_durable_streams.testing.client import ROOT, Exchange, Headers, Message, Reply, StreamClient, encoded, named
+from django_durable_streams.testing.client import (
+    ROOT,
+    Exchange,
+    Headers,
+    Message,
+    Reply,
+    StreamClient,
+    encoded,
+    named,
+)
 
 __all__ = ["ROOT", "AsgiClient", "Exchange", "Headers", "Message", "Reply", "encoded", "named"]
 

@@ -11,6 +11,8 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 from hypothesis import HealthCheck, settings
 
+from tests.referring import Make, referring_models
+
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
@@ -43,6 +45,13 @@ def engines(transactional_db: None) -> Iterator[None]:
 
     yield
     stop_engines()
+
+
+@pytest.fixture
+def make(transactional_db: None) -> Iterator[Make]:
+    """Makes a model of a project with a foreign key to streams, for one test."""
+    with referring_models() as make:
+        yield make
 
 
 @pytest.fixture

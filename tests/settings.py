@@ -55,7 +55,7 @@ TEMPLATES = [
 ]
 DURABLE_STREAMS: dict[str, Any] = {
     # Most tests are about the protocol; those about permissions set others.
-    "PERMISSION": "django_durable_streams.permissions.AllowAll",
+    "PERMISSION_CLASSES": "django_durable_streams.permissions.AllowAll",
 }
 ROOT_URLCONF = "tests.urls"
 ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]

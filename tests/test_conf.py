@@ -7,7 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.test import override_settings
 
-from django_durable_streams.conf import Config, config, names
+from django_durable_streams.conf import Config, config, findings, names
 from django_durable_streams.engine import Engine
 from django_durable_streams.server.asgi import DurableStreams
 
@@ -55,12 +55,14 @@ WRONG = [
     ({"PAGE_BYTE": 1}, ["PAGE_BYTE", "Did you mean PAGE_BYTES?", "durable_streams.E002"]),
     ({"MAX_APPEND_BYTES": "16MB"}, ["MAX_APPEND_BYTES must be a whole number.", "It is '16MB'.", "E003"]),
     ({"MAX_APPEND_BYTES": 2**40}, ["MAX_APPEND_BYTES must be from 1 to", "E004"]),
+    ({"CACHE_BYTES": -(10**400)}, ["CACHE_BYTES must be 0 or more."]),
+    ({"PAGE_BYTES": 10**400}, ["PAGE_BYTES must be from 1 to"]),
     ({"LONG_POLL_TIMEOUT": float("nan")}, ["LONG_POLL_TIMEOUT", "It is nan."]),
     ({"LONG_POLL_TIMEOUT": None}, ["LONG_POLL_TIMEOUT must be a number."]),
-    ({"FALLBACK_INTERVAL": 0}, ["FALLBACK_INTERVAL must be from 0.001 to 3600."]),
+    ({"POLL_INTERVAL": 0}, ["POLL_INTERVAL must be from 0.001 to 3600."]),
     ({"QUEUE_SIZE": float("inf")}, ["QUEUE_SIZE must be a whole number."]),
-    ({"WRITE_LANES": 10_000}, ["WRITE_LANES must be from 1 to 64."]),
-    ({"DIRECT": "no"}, ["DIRECT must be True or False."]),
+    ({"WRITER_THREADS": 10_000}, ["WRITER_THREADS must be from 1 to 64."]),
+    ({"UVICORN_FAST_PATH": "no"}, ["UVICORN_FAST_PATH must be True or False."]),
     ({"CACHE_SCOPE": "shared"}, ["CACHE_SCOPE must be 'private' or 'public'."]),
     ({"CORS_ORIGINS": "*"}, ["CORS_ORIGINS must be a list.", "Write ['*']."]),
     ({"WAKEUP": "redis"}, ["WAKEUP must be a dict."]),
@@ -74,7 +76,7 @@ MEANINGLESS = [
     ({"PATH_PATTERNS": ["a**"]}, "PATH_PATTERNS"),
     ({"WAKEUP": {"BACKEND": "no.such.Backend"}}, "WAKEUP"),
     ({"WAKEUP": {}}, "WAKEUP"),
-    ({"PERMISSION": "no.such.Permission"}, "no.such"),
+    ({"PERMISSION_CLASSES": "no.such.Permission"}, "no.such"),
 ]
 
 
@@ -108,6 +110,11 @@ def test_the_checks_say_the_same(given: object, words: list[str]) -> None:
     assert {message.id for message in found} <= {f"durable_streams.E00{number}" for number in (1, 2, 3, 4)}
     assert found
     assert all(message.msg in str(raised.value) and message.id in str(raised.value) for message in found)
+
+
+@pytest.mark.parametrize("key", ["CACHE_BYTES", "MAX_LIVE_READERS", "QUEUE_BYTES"])
+def test_what_has_no_largest_value_may_have_any(key: str) -> None:
+    assert findings({key: 10**400}) == []
 
 
 def test_origins_may_be_a_list() -> None:

@@ -1,5 +1,6 @@
 """Which signals are sent, when, from where, and that they harm nobody."""
 
+import asyncio
 import itertools
 import threading
 from collections.abc import Iterator
@@ -14,11 +15,11 @@ from django.utils import timezone
 
 from django_durable_streams import signals
 from django_durable_streams.engine import engine_for
-from django_durable_streams.engine.receivers import ReceiverThread
+from django_durable_streams.engine.signal_dispatcher import SignalDispatcher
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol import offsets
-from django_durable_streams.store import removal
 from django_durable_streams.store.operations import Append, Commit, Create, Delete
+from django_durable_streams.store.upkeep import removal
 
 ALL = {name: signal for name, signal in vars(signals).items() if isinstance(signal, Signal)}
 TEXT = "text/plain"
@@ -184,6 +185,25 @@ class TestFromTheLanes:
             go_on.set()
             signals.stream_appended.disconnect(slow)
 
+    @pytest.mark.parametrize("kind", [SystemExit, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt])
+    async def test_whatever_a_receiver_raises_those_of_the_next_signal_are_called(
+        self, engines: None, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
+    ) -> None:
+        heard: Queue[str] = Queue()
+
+        def broken(path: str, **arguments: Any) -> None:
+            heard.put(path)
+            raise kind("a bug of the project's")
+
+        signals.stream_created.connect(broken)
+        try:
+            for path in ("a", "b"):
+                await engine_for().write(Create(path, TEXT))
+                assert await asyncio.to_thread(heard.get, timeout=20) == path
+        finally:
+            signals.stream_created.disconnect(broken)
+        assert "a bug of the project's" in caplog.text
+
     async def test_what_the_housekeeper_finds_expired_is_told(self, engines: None, heard: Heard) -> None:
         stream = await Stream.objects.acreate(path="a", ttl=10)
         await Stream.objects.filter(pk=stream.pk).unguarded().aupdate(deadline=timezone.now())
@@ -199,8 +219,8 @@ class TestFromTheLanes:
     def test_slow_receivers_cost_signals_and_not_memory(
         self, heard: Heard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("django_durable_streams.engine.receivers.MAX_QUEUED", 10)
-        thread = ReceiverThread()
+        monkeypatch.setattr("django_durable_streams.engine.signal_dispatcher.MAX_QUEUED", 10)
+        thread = SignalDispatcher()
         monkeypatch.setattr(thread, "_thread", threading.current_thread())  # one that is busy
         for number in range(100):
             thread.tell([Commit(1, "a", TEXT, number, number + 1, False)], "default")

@@ -18,6 +18,10 @@ UNKNOWN = "unknown"
 """The address of a client without one, as behind a Unix socket."""
 
 
+MAX_BYTES = 1024
+"""What is looked at of the header, from its end: twenty addresses and more. A client can send thousands."""
+
+
 def client_address(source: Mapping[str, Any] | HttpRequest, forwarded: bytes | None) -> str:
     """Return the address of a request's client.
 
@@ -37,6 +41,10 @@ def client_address(source: Mapping[str, Any] | HttpRequest, forwarded: bytes | N
     proxies = config().trusted_proxies
     if forwarded is None:
         return peer or UNKNOWN
+    if len(forwarded) > MAX_BYTES:
+        if peer and not _is_in(peer, networks(proxies)):
+            return UNKNOWN  # it may be one that is further in front
+        forwarded = forwarded[-MAX_BYTES:].partition(b",")[2]
     return _behind(peer, forwarded.decode("latin-1"), proxies)
 
 

@@ -6,11 +6,10 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-if TYPE_CHECKING:
-    from .request import AccessRequest
+from .users import User
 
-User = Any
-"""A user of the project's model, or Django's AnonymousUser."""
+if TYPE_CHECKING:
+    from .access_request import AccessRequest
 
 Verdict = bool | Awaitable[bool]
 
@@ -41,13 +40,16 @@ Judgement = TypeVar("Judgement", bound=Callable[..., Any])
 
 def for_everybody(method: Judgement) -> Judgement:
     """Mark a permission's method that allows its action to everybody, whatever the request."""
-    method._is_for_everybody = True  # type: ignore[attr-defined]
+    # The mark names what it was put on: functools.wraps copies it to a function that may refuse.
+    method._is_for_everybody = method  # type: ignore[attr-defined]
     return method
 
 
 def is_for_everybody(permission: object, action: Action) -> bool:
     """Whether a permission allows an action to everybody. A method of a subclass has to say so for itself."""
-    return getattr(getattr(permission, action.method), "_is_for_everybody", False) is True
+    method = getattr(permission, action.method)
+    function = getattr(method, "__func__", method)
+    return getattr(function, "_is_for_everybody", None) is function
 
 
 class Permission:
@@ -68,6 +70,11 @@ class Permission:
 
     varies_on: tuple[str, ...] = ("Cookie", "Authorization")
     """The request headers that the decision about a read depends on, for the `Vary` of its answer."""
+
+    credential_headers: tuple[str, ...] = ()
+    """The request headers besides `Authorization` that the methods look at and only a client's own code sends, such as
+    `X-Api-Key`, never a browser or a proxy. Of a change that another site may have made a browser send, the methods see
+    no other headers of a project's own."""
 
     challenge: str | None = None
     """`WWW-Authenticate` for those who came without credentials, where a token would help them."""

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .base import ACTIONS, Action, Permission, User
+from .access_request import AccessRequest
+from .base import ACTIONS, Action, Permission
 from .patterns import Pattern, pattern
-from .request import AccessRequest
+from .users import User
 
 PARAMETER = "access_token"
 """The query parameter that carries a token where no header can, as in EventSource (RFC 6750, section 2.3)."""

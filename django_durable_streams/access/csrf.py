@@ -12,8 +12,8 @@ from django.http import HttpRequest, parse_cookie
 from django.middleware.csrf import CSRF_SESSION_KEY, CsrfViewMiddleware
 
 if TYPE_CHECKING:
-    from ..server.messages import Request
-    from .callers import Caller, Source
+    from ..protocol.messages import Request
+    from .identities import Identity, Source
 
 MAX_REMEMBERED = 1024
 """Answers that a process remembers: those who append do it with the same headers again and again."""
@@ -35,7 +35,7 @@ _HEADERS = {
 }
 
 
-def refusal(caller: Caller | None, request: Request) -> str | None:
+def refusal(caller: Identity | None, request: Request) -> str | None:
     """Return why a request may have been made by another site; None where it cannot have been.
 
     The token is taken from its header only: the body is the stream's.

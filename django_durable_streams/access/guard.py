@@ -6,27 +6,29 @@ import logging
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from functools import partial
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from django.core import exceptions
 from django.core.signals import setting_changed
 
 from ..conf import Config, config
-from ..engine.engine import at_stop
 from ..protocol import headers, paths
 from ..protocol.errors import DurableStreamsError, NotAuthenticated, PermissionDenied
-from . import csrf, threads
-from .allowed import Allowed
-from .base import Action, Permission, User, is_for_everybody
-from .callers import Caller, Callers
+from ..runtime.batch_worker import as_failure
+from ..runtime.lifecycle import call_at_stop
+from . import csrf, workers
+from .access_request import AccessRequest
+from .base import Action, Permission, is_for_everybody
+from .creation_policy import CreationPolicy
 from .grants import Grant
-from .making import is_asynchronous, make_permissions
+from .identities import Identity, IdentityLoader
+from .loading import is_asynchronous, make_permissions
 from .rates import RateLimits
-from .request import AccessRequest
-from .sessions import anonymous
+from .users import User, anonymous
 
 if TYPE_CHECKING:
-    from ..server.messages import Request
+    from ..protocol.messages import Request
 
 logger = logging.getLogger("django_durable_streams.access")
 
@@ -47,7 +49,7 @@ class Mode(Enum):
     THREAD = "it may use the database"
 
 
-class Judge(NamedTuple):
+class PermissionCheck(NamedTuple):
     """A permission's method for an action."""
 
     may: Callable[[User, str, AccessRequest], Any]
@@ -62,25 +64,36 @@ class Guard:
     """
 
     def __init__(self, settings: Config) -> None:
-        self.permissions = make_permissions(settings.permission)
-        self.callers = Callers(self.prepare)
+        self.permissions = make_permissions(settings.permission_classes)
+        self.callers = IdentityLoader(self.prepare)
         # Whatever else would be asked: one who allows everything allows it.
         self._opens = any(all(is_for_everybody(known, action) for action in Action) for known in self.permissions)
         self.everybody_reads = any(is_for_everybody(known, Action.READ) for known in self.permissions)
-        self.varies_on = tuple(dict.fromkeys(name for known in self.permissions for name in known.varies_on))
+        names = [name for known in self.permissions for name in (*known.varies_on, *known.credential_headers)]
+        self.varies_on = tuple(dict.fromkeys(names))
+        own = {name.lower().encode("latin-1") for known in self.permissions for name in known.credential_headers}
+        self._own_headers = frozenset(own)
         self._judges = {action: [_judge(known, action) for known in self.permissions] for action in Action}
         self._needs_caller = bool(settings.rate_limits) or any(known.needs_user for known in self.permissions)
-        self._nobody = Caller(anonymous())
+        self._nobody = Identity(anonymous())
         self._rates = RateLimits(settings.rate_limits, settings.rate_limit_cache) if settings.rate_limits else None
-        self._allowed = Allowed(settings) if Allowed.is_needed(settings) else None
+        self._allowed = CreationPolicy(settings) if CreationPolicy.is_needed(settings) else None
         # What a project has written may ask for the task that it runs in, as asyncio.timeout does.
         self.needs_task = any(judge.mode is Mode.AWAIT for judges in self._judges.values() for judge in judges)
         self.is_idle = self._opens and self._rates is None and self._allowed is None
 
     def prepare(self, user: User) -> None:
         """Let the permissions look up what they need to know of a user. Synchronous."""
-        for permission in self.permissions:
-            permission.prepare(user)
+        try:
+            for permission in self.permissions:
+                permission.prepare(user)
+        except BaseException as error:  # the thread is not the project's to end
+            failure = as_failure(error)
+            raise failure from failure.__cause__
+
+    def caller_again(self, request: Request, caller: Identity) -> Identity | Awaitable[Identity]:
+        """Return the caller of a request that came some time ago, as the caller is now."""
+        return self.callers.refresh(request.source, request.headers.get(b"cookie"), caller)
 
     async def admit(self, request: Request) -> None:
         """See that a request may go on.
@@ -99,13 +112,13 @@ class Guard:
             self._allowed.check(path, request.headers.get(headers.CONTENT_TYPE), forks=forks)
         if self._opens and self._rates is None:
             return
-        view = AccessRequest(request)
+        view = AccessRequest(request, self._own_headers)
         caller = request.caller or self._nobody
         if request.caller is None and self._needs_caller:
             cookies = request.headers.get(b"cookie")
             bare = request.is_bare
             found = self.callers.of_cookies(cookies) if bare else self.callers.of_source(request.source, cookies)
-            caller = found if isinstance(found, Caller) else await found
+            caller = found if isinstance(found, Identity) else await found
         view.caller = caller
         if self._rates is not None:
             for counted in _actions(request, action):
@@ -113,12 +126,12 @@ class Guard:
         if not self._opens:
             await self._judge(request, action, path, caller, view)
 
-    async def _judge(self, request: Request, action: Action, path: str, caller: Caller, view: AccessRequest) -> None:
+    async def _judge(self, request: Request, action: Action, path: str, caller: Identity, view: AccessRequest) -> None:
         if caller.ambient and view.forged is not None:
             # Then it does not count that a user is logged in. What is allowed nevertheless does not depend on it.
             view.withhold()
             nobody = self.callers.of_key("")
-            caller = nobody if isinstance(nobody, Caller) else await nobody
+            caller = nobody if isinstance(nobody, Identity) else await nobody
         refuse = partial(self.refusal, caller, view, path)
         if action is Action.APPEND:
             await self._judge_append(request, path, caller, view, refuse)
@@ -136,7 +149,7 @@ class Guard:
         self,
         request: Request,
         path: str,
-        caller: Caller,
+        caller: Identity,
         view: AccessRequest,
         refuse: Callable[[Action], DurableStreamsError],
     ) -> None:
@@ -159,14 +172,17 @@ class Guard:
                 elif judge.mode is Mode.AWAIT:
                     granted = await judge.may(user, path, view)
                 else:
-                    granted = await cast("Awaitable[bool]", threads.call(partial(judge.may, user, path, view)))
+                    granted = await cast("Awaitable[bool]", workers.call(partial(judge.may, user, path, view)))
+                # A decorated method, or an object that is called, need not look asynchronous. What it returns is true.
+                if granted is not True and isawaitable(granted):
+                    granted = await granted
             except exceptions.PermissionDenied:
                 continue
             if granted:
                 return True
         return False
 
-    def refusal(self, caller: Caller, view: AccessRequest, path: str, action: Action) -> DurableStreamsError:
+    def refusal(self, caller: Identity, view: AccessRequest, path: str, action: Action) -> DurableStreamsError:
         """Return the error for what is not allowed, and note it in the log. It does not say what there is."""
         who = caller.user.pk if caller.is_known else "anonymous"
         lacks_token = view.was_withheld or view.may_lack
@@ -192,14 +208,14 @@ def _actions(request: Request, action: Action) -> tuple[Action, ...]:
     return (action, Action.CLOSE) if action is Action.APPEND and _closes(request) else (action,)
 
 
-def _judge(permission: Permission, action: Action) -> Judge:
+def _judge(permission: Permission, action: Action) -> PermissionCheck:
     if is_asynchronous(permission, action):
         mode = Mode.AWAIT
     elif permission.in_memory:
         mode = Mode.HERE
     else:
         mode = Mode.THREAD
-    return Judge(getattr(permission, action.method), mode)
+    return PermissionCheck(getattr(permission, action.method), mode)
 
 
 _current: tuple[Config, Guard | None] | None = None
@@ -227,4 +243,4 @@ def _forget(**kwargs: Any) -> None:
 
 
 setting_changed.connect(_forget, dispatch_uid="durable_streams.guard")
-at_stop(_forget)
+call_at_stop(_forget)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from .base import ACTIONS, Action, Permission, User
+from .access_request import AccessRequest
+from .base import ACTIONS, Action, Permission
 from .patterns import pattern, value_of
-from .request import AccessRequest
+from .users import User
 
 
 class Owner(Permission):

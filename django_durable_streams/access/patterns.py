@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from .base import User
+from .users import User
 
 _FIELD = re.compile(r"\{(user(?:\.[a-zA-Z][a-zA-Z0-9_]*)+)\}")
 _TOKEN = re.compile(r"\{user[^}]*\}|\*+|[^*{]+|\{")

@@ -10,11 +10,11 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
 from ..protocol import headers
-from .ambient import Shown
-from .base import Action, Permission, User
-from .making import is_asynchronous, make_permission
-from .request import AccessRequest
-from .sessions import anonymous
+from .access_request import AccessRequest
+from .ambient_credentials import CredentialVisibility
+from .base import Action, Permission, Verdict
+from .loading import is_asynchronous, make_permission
+from .users import User, anonymous
 
 
 class RestFramework(Permission):
@@ -56,25 +56,26 @@ class RestFramework(Permission):
             raise ValueError(f"CREDENTIAL_HEADERS is a list, such as [{credential_headers!r}].")
         own = [name.strip() for name in credential_headers]
         self._own_headers = frozenset([headers.AUTHORIZATION, *(name.lower().encode("latin-1") for name in own)])
-        self.varies_on = tuple(dict.fromkeys([*Permission.varies_on, *own, *self._permission.varies_on]))
+        self.credential_headers = (*own, *self._permission.credential_headers)
+        self.varies_on = tuple(dict.fromkeys([*Permission.varies_on, *self._permission.varies_on]))
         self.challenge = self._challenge()
 
-    def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
+    def can_create(self, user: User, path: str, request: AccessRequest) -> Verdict:
         return self._ask(Action.CREATE, user, path, request)
 
-    def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
+    def can_read(self, user: User, path: str, request: AccessRequest) -> Verdict:
         return self._ask(Action.READ, user, path, request)
 
-    def can_append(self, user: User, path: str, request: AccessRequest) -> bool:
+    def can_append(self, user: User, path: str, request: AccessRequest) -> Verdict:
         return self._ask(Action.APPEND, user, path, request)
 
-    def can_close(self, user: User, path: str, request: AccessRequest) -> bool:
+    def can_close(self, user: User, path: str, request: AccessRequest) -> Verdict:
         return self._ask(Action.CLOSE, user, path, request)
 
-    def can_delete(self, user: User, path: str, request: AccessRequest) -> bool:
+    def can_delete(self, user: User, path: str, request: AccessRequest) -> Verdict:
         return self._ask(Action.DELETE, user, path, request)
 
-    def _ask(self, action: Action, user: User, path: str, request: AccessRequest) -> bool:
+    def _ask(self, action: Action, user: User, path: str, request: AccessRequest) -> Verdict:
         from rest_framework.exceptions import APIException
 
         try:
@@ -82,23 +83,26 @@ class RestFramework(Permission):
         except (APIException, PermissionDenied):
             return False
         self._permission.prepare(user)
-        return bool(getattr(self._permission, action.method)(user, path, request))
+        verdict: Verdict = getattr(self._permission, action.method)(user, path, request)
+        return verdict
 
     def _user(self, user: User, request: AccessRequest) -> User:
         found, authenticator = self._authenticate(user, request, request.shown)
         if request.forged is None:
             return found
         if authenticator is None:
-            if self._finds_somebody(user, request, Shown.ALL):
+            if self._finds_somebody(user, request, CredentialVisibility.ALL):
                 request.withhold()
-        elif request.shown is Shown.NOTHING and self._finds_somebody(
-            user, request, Shown.NOTHING, type(authenticator), without=self._own_headers
+        elif request.shown is CredentialVisibility.NOTHING and self._finds_somebody(
+            user, request, CredentialVisibility.NOTHING, type(authenticator), without=self._own_headers
         ):
             request.withhold()
             return anonymous()
         return found
 
-    def _finds_somebody(self, user: User, request: AccessRequest, shown: Shown, *classes: Any, **options: Any) -> bool:
+    def _finds_somebody(
+        self, user: User, request: AccessRequest, shown: CredentialVisibility, *classes: Any, **options: Any
+    ) -> bool:
         from rest_framework.exceptions import APIException
 
         try:
@@ -107,7 +111,12 @@ class RestFramework(Permission):
             return False
 
     def _authenticate(
-        self, user: User, request: AccessRequest, shown: Shown, *classes: Any, without: Iterable[bytes] = ()
+        self,
+        user: User,
+        request: AccessRequest,
+        shown: CredentialVisibility,
+        *classes: Any,
+        without: Iterable[bytes] = (),
     ) -> tuple[User, Any]:
         """Return who is found, and by which authenticator, None if by none.
 

@@ -5,7 +5,7 @@ Synchronous; it is called in a thread. Nothing is written: not the session, not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -15,10 +15,11 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.contrib.sessions.backends.base import SessionBase
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.core.exceptions import ValidationError
+from django.db.models import Model
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
-from .base import User
+from .users import User
 
 Session = Mapping[str, Any]
 
@@ -54,32 +55,25 @@ def users_of(sessions: Mapping[str, Session]) -> dict[str, User]:
     return found
 
 
-def anonymous() -> User:
-    """Return a user who is nobody."""
-    if not apps.is_installed("django.contrib.auth"):
-        return Nobody()
-    from django.contrib.auth.models import AnonymousUser
+def load_again(users: Sequence[User]) -> list[User | None]:
+    """Return users as the database has them now, with one query for each model; None for those who are not active.
 
-    return AnonymousUser()
-
-
-class Nobody:
-    """Stands for everybody in projects without users."""
-
-    pk = None
-    is_authenticated = False
-    is_anonymous = True
-    is_active = is_staff = is_superuser = False
-
-    def has_perm(self, perm: str, obj: object = None) -> bool:
-        """Nobody has any."""
-        return False
+    A user of middleware's own need not be of the project's model, nor of any: then nobody but itself knows how it is.
+    """
+    wanted: dict[type[Model], set[Any]] = {}
+    for user in users:
+        kind = user.__class__  # of a lazy object: of what is inside
+        if issubclass(kind, Model):
+            wanted.setdefault(kind, set()).add(user.pk)
+    rows = {kind: kind._default_manager.in_bulk(list(keys)) for kind, keys in wanted.items()}
+    found = [rows[user.__class__].get(user.pk) if user.__class__ in rows else user for user in users]
+    return [user if user is not None and getattr(user, "is_active", True) else None for user in found]
 
 
-def load_user(pk: Any) -> User | None:
-    """Return a user as the database has it now, if it is active; None if there is none."""
-    user = get_user_model()._default_manager.filter(pk=pk).first()
-    return user if user is not None and getattr(user, "is_active", True) else None
+def holds(session: Session, user: User) -> bool:
+    """Whether it is this user that is logged in with a session. Middleware may have found another one."""
+    given = session.get(SESSION_KEY)
+    return given is not None and isinstance(user, get_user_model()) and str(given) == str(user.pk)
 
 
 def _load(backend_path: str, ids: Iterable[str]) -> dict[str, User]:

@@ -14,8 +14,9 @@ from django.utils.http import urlencode
 
 from ..links import stream_url
 from ..protocol import paths
-from .base import ACTIONS, Action, Permission, User
-from .request import AccessRequest
+from .access_request import AccessRequest
+from .base import ACTIONS, Action, Permission
+from .users import User
 
 PARAMETER = "token"
 """The query parameter that carries the signature."""

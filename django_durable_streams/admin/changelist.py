@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 
 from ..models import Chunk, Stream
-from ..store import recent
+from ..store import staged_rows
 from .base import StreamPages
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class StreamChangeList(ChangeList):
         pages: StreamPages = self.model_admin  # type: ignore[assignment]
         ids = [stream.pk for stream in self.result_list if pages.may(request, "view", stream)]
         page = self.queryset.filter(pk__in=ids)
-        found = list(page.annotate(chunk_count=_count(Chunk.objects.all()) + _count(recent.chunks(page.db))))
+        found = list(page.annotate(chunk_count=_count(Chunk.objects.all()) + _count(staged_rows.chunks(page.db))))
         sources = {stream.source_id for stream in found if stream.source_id is not None}
         visible = pages.visible(request, sources) if sources else {}
         for stream in found:
@@ -110,6 +110,8 @@ def beginning_with(queryset: QuerySet[Stream], prefix: str) -> QuerySet[Stream]:
 
     Everything in the prefix stands for itself, `%` and `_` too.
     """
+    if "\0" in prefix:
+        return queryset.none()  # no path has it, and PostgreSQL takes no text that has
     if connections[queryset.db].vendor not in ("sqlite", "mysql"):
         return queryset.filter(path__startswith=prefix)  # PostgreSQL's index leads to it
     # LIKE does without the index there, and with SQLite without case. Both compare code point by code point.

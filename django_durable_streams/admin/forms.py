@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib.admin import widgets
+from django.http import QueryDict
 from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -61,6 +62,15 @@ class StreamForm(forms.Form):
     """A form whose data goes to the store, which may refuse it."""
 
     required_css_class = "required"
+
+    @classmethod
+    def initial_of(cls, query: QueryDict) -> dict[str, str]:
+        """Return what a link to the form gives for its fields of one line or text: a moment, or a file, is none."""
+        return {
+            name: value
+            for name, value in query.items()
+            if isinstance(cls.base_fields.get(name), forms.CharField) and isinstance(value, str)
+        }
 
     def refuse(self, error: DurableStreamsError) -> None:
         """Show an error of the store, at the field that it is about where there is one."""

@@ -22,18 +22,18 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import clock
 from ..models import Stream
 from . import changelist
-from .deletion import Deletion
+from .delete_views import DeleteViews
+from .edit_views import EditViews
 from .filters import ExpiryFilter, ForkFilter, KindFilter, StateFilter
+from .live_tail_view import LiveTailView
 from .states import State
-from .tail import Tail
-from .writing import Writing
 
 MAX_ACTED_ON = 500
 """Streams that one action changes: a request has to end, and Django takes no form of more than a thousand fields."""
 
 
 @admin.register(Stream)
-class StreamAdmin(Writing, Tail, Deletion):
+class StreamAdmin(EditViews, LiveTailView, DeleteViews):
     """Streams in the admin. Subclass it, or register it with a site of your own."""
 
     list_display = ("path", "state", "size", "chunks", "kind", "last_append", "expiry", "forked_from")

@@ -10,7 +10,7 @@ import msgspec
 from django.utils.translation import gettext as _
 
 from ..protocol.segments import Message
-from ..store.info import StreamInfo
+from ..store.stream_info import StreamInfo
 from .states import Kind
 
 KIB = 1024

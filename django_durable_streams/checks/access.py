@@ -17,11 +17,11 @@ from django.utils.module_loading import import_string
 
 from ..access.addresses import networks
 from ..access.base import Action, Permission, is_for_everybody
-from ..access.making import make_permissions
+from ..access.loading import make_permissions
 from ..access.rest_framework import RestFramework
 from ..conf import config
 from .requiring import needs_settings
-from .urls import has_url_door
+from .urls import has_url_entry_point
 
 _METHODS = [action.method for action in Action]
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -32,11 +32,11 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 def check_permission(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """E005: there is no such permission. E006: its methods cannot be called. W001: one is misspelt."""
     try:
-        permissions = make_permissions(config().permission)
+        permissions = make_permissions(config().permission_classes)
     except ImproperlyConfigured as error:
         return [
             Error(
-                f"PERMISSION: {error}",
+                f"PERMISSION_CLASSES: {error}",
                 hint="The classes of this app are in django_durable_streams.permissions.",
                 id="durable_streams.E005",
             )
@@ -110,7 +110,7 @@ def check_open(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
     return [
         Warning(
             "Everybody who reaches a stream's URL may read, change and delete it.",
-            hint="Name another class than AllowAll in DURABLE_STREAMS['PERMISSION'], or silence this check if "
+            hint="Name another class than AllowAll in DURABLE_STREAMS['PERMISSION_CLASSES'], or silence this check if "
             "something in front of this server decides.",
             id="durable_streams.W002",
         )
@@ -120,7 +120,7 @@ def check_open(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
 def _opens() -> bool:
     """Whether everybody may do everything."""
     try:
-        permissions = make_permissions(config().permission)
+        permissions = make_permissions(config().permission_classes)
     except ImproperlyConfigured:
         return False
     return any(all(is_for_everybody(known, action) for action in Action) for known in permissions)
@@ -188,7 +188,7 @@ def _users(permissions: list[Permission]) -> list[CheckMessage]:
             )
         ]
     middleware = "django.contrib.auth.middleware.AuthenticationMiddleware"
-    if has_url_door() and not any(_is(path, middleware) for path in settings.MIDDLEWARE):
+    if has_url_entry_point() and not any(_is(path, middleware) for path in settings.MIDDLEWARE):
         return [
             Warning(
                 f"{names} asks about users, and without AuthenticationMiddleware nobody is logged in at the URLs.",

@@ -31,7 +31,7 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
         found.append(
             Warning(
                 f"{workers} workers serve streams, and do not tell each other what they have committed.",
-                hint=f"Readers find it within FALLBACK_INTERVAL ({config().fallback_interval:g} s), by asking the "
+                hint=f"Readers find it within POLL_INTERVAL ({config().poll_interval:g} s), by asking the "
                 "database. Set WAKEUP to RedisWakeup and they have it at once.",
                 id="durable_streams.W009",
             )

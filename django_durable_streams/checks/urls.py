@@ -29,12 +29,12 @@ _NOTES = {
 @register()
 def check_urls(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """I001: GZipMiddleware. I002: ConditionalGetMiddleware."""
-    if not any(path in settings.MIDDLEWARE for path in _NOTES) or not has_url_door():
+    if not any(path in settings.MIDDLEWARE for path in _NOTES) or not has_url_entry_point():
         return []
     return [note for path, note in _NOTES.items() if path in settings.MIDDLEWARE]
 
 
-def has_url_door() -> bool:
+def has_url_entry_point() -> bool:
     """Whether streams are served through the project's URLs."""
     if not getattr(settings, "ROOT_URLCONF", None):
         return False

@@ -10,15 +10,15 @@ from typing import TypeVar
 from django.db import Error, IntegrityError, connections
 
 from ..protocol.errors import BadRequest, ServiceUnavailable
-from ..store import writing
-from ..store.after_commit import follow_up
-from ..store.batch import LOCKED, Outcome
-from ..store.known import KnownStreams
+from ..runtime.after_commit import follow_up
+from ..runtime.connection import DedicatedConnection
+from ..runtime.database_errors import FailureKind, diagnose
+from ..runtime.monitor import DatabaseMonitor
+from ..runtime.write_lock import WriteLock
 from ..store.operations import Commit, Operation
-from ..store.turns import Turn
-from .database import Trouble, diagnose
-from .line import Line
-from .pulse import Pulse
+from ..store.write import group_commit
+from ..store.write.batch import LOCKED, Outcome
+from ..store.write.row_cache import RowCache
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,6 @@ MOST_LOST = 3
 
 MAX_FILE_WAIT = 30.0
 """Seconds for which a batch waits while another process holds all of a database, as it can with SQLite's."""
-
-TRIES = 3
-"""How often an operation is tried that finds a row where there was none: somebody else has made it meanwhile."""
 
 
 def nothing_held(paths: Iterable[str]) -> Collection[str]:
@@ -60,9 +57,9 @@ class Applier:
 
     def __init__(
         self,
-        line: Line,
-        pulse: Pulse,
-        turn: Turn,
+        connection: DedicatedConnection,
+        monitor: DatabaseMonitor,
+        write_lock: WriteLock,
         committed: Callable[[list[Commit]], None],
         lock_ms: int,
         held: Callable[[Iterable[str]], Collection[str]] = nothing_held,
@@ -71,9 +68,9 @@ class Applier:
         announce: Callable[[Sequence[object]], None] | None = None,
         is_heard: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.line = line
-        self._pulse = pulse
-        self._turn = turn
+        self.connection = connection
+        self._monitor = monitor
+        self._write_lock = write_lock
         self._committed = committed
         self._lock_ms = lock_ms
         self._held = held
@@ -81,8 +78,8 @@ class Applier:
         self._is_busy = is_busy
         self._announce = announce
         self._is_heard = is_heard
-        self._known = KnownStreams()
-        self._has_row_locks = connections[line.using].features.has_select_for_update
+        self._row_cache = RowCache()
+        self._has_row_locks = connections[connection.using].features.has_select_for_update
         self._stopping = False
 
     def apply(self, operations: Sequence[Operation]) -> Sequence[object]:
@@ -111,19 +108,19 @@ class Applier:
         lock_ms = max(int(seconds * 1000), 1)
 
         def transact() -> Applied:
-            return writing.apply_when_free(path, operations, self.line.using, lock_ms)
+            return group_commit.apply_when_free(path, operations, self.connection.using, lock_ms)
 
-        if self._stopping or not self._pulse.answers:
+        if self._stopping or not self._monitor.answers:
             return self._away(len(operations()))
-        with self.line:
+        with self.connection:
             outcomes = self._try_twice(transact, lambda: len(operations()))
             if not isinstance(outcomes, Exception):
                 return outcomes
             if self._stopping:
                 return self._away(len(operations()))
-            if diagnose(outcomes) is Trouble.BUSY:
+            if diagnose(outcomes) is FailureKind.BUSY:
                 return [LOCKED]
-            refusal = self._pulse.adviser.refusal(outcomes)
+            refusal = self._monitor.problem_reporter.refusal(outcomes)
             if refusal is not None:
                 return [refusal] * len(operations())
             return self._apart(operations(), lock_ms)
@@ -134,29 +131,29 @@ class Applier:
         Raises:
             django.db.Error: there is no connection to be had.
         """
-        with self.line, self._turn.taken():
-            self.line.open()
+        with self.connection, self._write_lock.hold():
+            self.connection.open()
             return work()
 
     def stop(self) -> None:
         """Wait no more for what others hold. Safe to call from any thread."""
         self._stopping = True
-        self.line.cut()
+        self.connection.cut()
 
     def _apply(self, operations: Sequence[Operation]) -> Sequence[object] | None:
         """Apply operations; return None, with nothing changed, where somebody holds all of the database."""
-        if not self._pulse.answers:
+        if not self._monitor.answers:
             return self._away(len(operations))
-        with self.line:
+        with self.connection:
             outcomes = self._try_twice(lambda: self._transact(operations), lambda: len(operations))
             if isinstance(outcomes, Exception):
-                refusal = self._pulse.adviser.refusal(outcomes)
+                refusal = self._monitor.problem_reporter.refusal(outcomes)
                 if refusal is not None:
                     return [refusal] * len(operations)
-                if diagnose(outcomes) is Trouble.BUSY and not self._has_row_locks:
+                if diagnose(outcomes) is FailureKind.BUSY and not self._has_row_locks:
                     return None
                 return self._apart(operations)
-            return self._again(operations, outcomes) if self._known.was_wrong else outcomes
+            return self._again(operations, outcomes) if self._row_cache.was_stale else outcomes
 
     def _try_twice(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Sequence[object] | Exception:
         """The same as `_try`, and once more over another connection where the first was lost before the commit.
@@ -164,7 +161,7 @@ class Applier:
         That connection may have been dead for long.
         """
         outcomes = self._try(transact, count)
-        if not isinstance(outcomes, Exception) or diagnose(outcomes) is not Trouble.AWAY:
+        if not isinstance(outcomes, Exception) or diagnose(outcomes) is not FailureKind.AWAY:
             return outcomes
         return self._try(transact, count) if self._reconnect() else self._away(count())
 
@@ -175,20 +172,23 @@ class Applier:
             count: returns how many operations are refused where nobody knows what became of the transaction.
         """
         try:
-            if self._waits is not None and not self._known.is_alone:
+            if self._waits is not None and not self._row_cache.is_alone:
                 self._waits()
-            with self._turn.taken(self._waits):
-                self.line.open()
+            with self._write_lock.hold(self._waits):
+                self.connection.open()
                 outcomes, commits = transact()
-        except writing.CommitUncertain as error:
-            if isinstance(error.__cause__, Error) and diagnose(error.__cause__) is not Trouble.AWAY:
+        except group_commit.CommitUncertain as error:
+            if isinstance(error.__cause__, Error) and diagnose(error.__cause__) is not FailureKind.AWAY:
                 return error.__cause__  # it said no
             logger.error("The connection was lost during a commit of %d operations.", count())
-            self.line.close()
+            self.connection.close()
             return [ServiceUnavailable("The database did not confirm this. Try again.")] * count()
         except (Error, ValueError) as error:
-            if diagnose(error) in (Trouble.AWAY, Trouble.SETUP):  # another connection may lead to where it is right
-                self.line.close()
+            if diagnose(error) in (
+                FailureKind.AWAY,
+                FailureKind.SETUP,
+            ):  # another connection may lead to where it is right
+                self.connection.close()
             return error
         if commits:
             follow_up("Nobody was told of it.", self._committed, commits)
@@ -200,14 +200,14 @@ class Applier:
         Args:
             lock_ms: how long to wait for rows that others hold, in milliseconds. None: not at all.
         """
-        return writing.apply(
+        return group_commit.apply(
             operations,
-            self.line.using,
+            self.connection.using,
             wait=lock_ms is not None,
             held=self._held(operation.path for operation in operations),
             lock_ms=self._lock_ms if lock_ms is None else lock_ms,
-            known=self._known,
-            recent=self._is_busy(),
+            row_cache=self._row_cache,
+            stage=self._is_busy(),
             waits=self._waits,
             announce=self._announce,
             is_heard=self._is_heard,
@@ -215,7 +215,7 @@ class Applier:
 
     def _again(self, operations: Sequence[Operation], outcomes: Sequence[object]) -> Sequence[object]:
         """Apply those operations with a look at their streams that were LOCKED because they had not had one."""
-        self._known.was_wrong = False
+        self._row_cache.was_stale = False
         rest = [operation for operation, outcome in zip(operations, outcomes, strict=True) if outcome is LOCKED]
         redone = self._try(lambda: self._transact(rest), lambda: len(rest))
         if isinstance(redone, Exception):
@@ -250,33 +250,33 @@ class Applier:
             return self._transact([operation], lock_ms)
 
         tries = 1
-        while isinstance(outcomes := self._try(transact, lambda: 1), IntegrityError) and tries < TRIES:
+        while isinstance(outcomes := self._try(transact, lambda: 1), IntegrityError) and tries < group_commit.TRIES:
             tries += 1
         return _meaning(outcomes) if isinstance(outcomes, Exception) else outcomes[0]
 
     def _away(self, count: int) -> list[object]:
-        return [self._pulse.refusal()] * count
+        return [self._monitor.refusal()] * count
 
     def _reconnect(self) -> bool:
         """Connect, if there is no connection; return whether there is one."""
         try:
-            if self._pulse.answers and not self._stopping:
-                self.line.open()
+            if self._monitor.answers and not self._stopping:
+                self.connection.open()
                 return True
         except Error as error:
-            self.line.close()
-            self._pulse.suspect(error)
+            self.connection.close()
+            self._monitor.suspect(error)
         return False
 
 
 def _meaning(error: Exception) -> Outcome:
     """Return what an error is for the one operation that met it."""
     match diagnose(error):
-        case Trouble.BUSY:
+        case FailureKind.BUSY:
             return LOCKED
-        case Trouble.AWAY | Trouble.SETUP:
+        case FailureKind.AWAY | FailureKind.SETUP:
             logger.error("The database could not do this: %s", error)
             return ServiceUnavailable("The database could not do this. Try again.")
-        case Trouble.REFUSED:
+        case FailureKind.REFUSED:
             logger.warning("The database does not take this: %s", error)
             return BadRequest("The request has something that cannot be stored.")

@@ -13,8 +13,8 @@ from threading import Event, Lock, Thread
 
 from django.db import Error, connections
 
+from ..runtime.connection import DedicatedConnection, limit_log
 from ..store.operations import Commit
-from .line import Line, limit_log
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +39,8 @@ class Checkpointer:
         write: has a piece of work done over the lane's connection between two batches, and waits for it.
     """
 
-    def __init__(self, line: Line, write: Callable[[Callable[[], object]], object]) -> None:
-        self._line = line
+    def __init__(self, connection: DedicatedConnection, write: Callable[[Callable[[], object]], object]) -> None:
+        self._connection = connection
         self._write = write
         self._bytes = 0
         self._due = Event()
@@ -88,20 +88,20 @@ class Checkpointer:
 
     def _take_over(self) -> None:
         """Copy the log in place of the lane, for as long as much data comes."""
-        using = self._line.using
+        using = self._connection.using
         self._write(partial(limit_log, using, TOO_LONG))
         try:
-            self._line.open()
+            self._connection.open()
             is_due = True
             while is_due:
-                with self._line:
+                with self._connection:
                     pages = _copy(using)
                 if pages >= LONG:
                     # It begins anew once all of it is copied and nobody has written meanwhile.
                     self._write(partial(_copy, using))
                 is_due = self._is_due(IDLE_SECONDS)
         finally:
-            self._line.close()
+            self._connection.close()
             self._write(partial(limit_log, using))
 
 

@@ -8,7 +8,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import lru_cache
 from threading import Lock
 from typing import cast
@@ -19,34 +19,35 @@ from django.db import connections, router
 from ..conf import config
 from ..models import Stream
 from ..protocol.offsets import Offset, Sentinel
-from ..store import calls, under_test
-from ..store.after_commit import follow_up
-from ..store.cache import SegmentCache
-from ..store.info import StreamInfo
+from ..runtime import test_transactions
+from ..runtime.after_commit import follow_up
+from ..runtime.backlog import Backlog
+from ..runtime.batch_worker import ResultCallback, call_in
+from ..runtime.lifecycle import run_stop_functions
+from ..runtime.monitor import monitor_for
+from ..runtime.write_lock import write_lock
 from ..store.operations import Commit, Operation, Result
-from ..store.turns import turn
-from .backlog import Backlog
+from ..store.read.segment_cache import SegmentCache
+from ..store.stream_info import StreamInfo
 from .checkpoints import Checkpointer
-from .growth import GrowthLog
+from .committer import Committer
+from .compaction_tracker import CompactionTracker
 from .housekeeping import Housekeeper
 from .hub import Hub
-from .lane import Receiver, call_in
-from .places import Places
-from .pulse import Pulse
-from .read_lane import Follow, Look, ReadLane, Survey, View
-from .receivers import ReceiverThread, hears_of_new_streams, send_signals
-from .renewals import Renewals
-from .setup import check_setup
+from .live_reader_limit import LiveReaderLimit
+from .readiness import check_setup
+from .signal_dispatcher import SignalDispatcher, hears_of_new_streams, send_signals
+from .snapshot_reader import FollowRequest, ReadRequest, Snapshot, SnapshotReader, StatusQuery
 from .startup import check_threads
+from .ttl_renewals import TtlRenewals
 from .wakeup import Wakeup, make_wakeup
-from .write_lane import WriteLane
 
 logger = logging.getLogger(__name__)
 
 
-Task = Operation | Look
+Task = Operation | ReadRequest
 
-NO_WAKE_UP = "Readers of other processes find the news by themselves, within FALLBACK_INTERVAL: see WAKEUP."
+NO_WAKE_UP = "Readers of other processes find the news by themselves, within POLL_INTERVAL: see WAKEUP."
 NO_SIGNALS = "Receivers of signals were not called."
 WARNING_SECONDS = 60.0
 """Time between two warnings that the database has lost commits: it will be so of many streams at a time."""
@@ -70,49 +71,49 @@ class Engine:
         self.cache = SegmentCache(settings.cache_bytes)
         # SQLite has one writer at a time.
         is_one = connections[using].vendor == "sqlite"
-        lanes = 1 if is_one else max(settings.write_lanes, 1)
-        self.pulse = Pulse(using)
-        growth = GrowthLog(gathers=is_one)
+        committers = 1 if is_one else max(settings.writer_threads, 1)
+        self.monitor = monitor_for(using)
+        growth = CompactionTracker(flushes=is_one)
         self._writers = [
-            WriteLane(
+            Committer(
                 f"durable-streams-write-{number}",
-                self.pulse,
+                self.monitor,
                 Backlog(settings.queue_size, settings.queue_bytes),
                 self._committed,
-                turn(using),
+                write_lock(using),
                 growth.is_busy,
                 hears_of_new_streams,
             )
-            for number in range(lanes)
+            for number in range(committers)
         ]
         # What its connection remembers is gone when another one has written; and it works on this process's own time.
         write = self._writers[0].write if is_one else None
-        self._checkpointer = Checkpointer(self.pulse.line(), write) if write is not None else None
-        self._housekeeper = Housekeeper(self.pulse, self._expired, turn(using), growth, write)
-        self._reader = ReadLane(
+        self._checkpointer = Checkpointer(self.monitor.new_connection(), write) if write is not None else None
+        self._housekeeper = Housekeeper(self.monitor, self._expired, write_lock(using), growth, write)
+        self._reader = SnapshotReader(
             "durable-streams-read",
-            self.pulse,
+            self.monitor,
             Backlog(settings.queue_size, settings.queue_bytes),
             self.cache,
             lambda: config().page_bytes,
             self._housekeeper.crowded,
         )
-        self._renewals = Renewals(lambda touch, receiver: self._writer(touch).put(touch, receiver))
-        self.places = Places()
-        self._receivers = ReceiverThread()
+        self._renewals = TtlRenewals(lambda touch, callback: self._writer(touch).put(touch, callback))
+        self.places = LiveReaderLimit()
+        self._signals = SignalDispatcher()
         self._next_warning = 0.0
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
-    def post(self, task: Task, receiver: Receiver) -> None:
+    def post(self, task: Task, callback: ResultCallback) -> None:
         """Apply an operation, or look at a stream, for somebody who is given what becomes of it: a value or an error.
 
         Raises:
             ServiceUnavailable: too much is waiting already.
         """
-        if isinstance(task, Look):
-            self._reader.post(task, receiver)
+        if isinstance(task, ReadRequest):
+            self._reader.post(task, callback)
         else:
-            self._writer(task).post(task, receiver)
+            self._writer(task).post(task, callback)
 
     def write(self, operation: Operation) -> Awaitable[Result]:
         """Apply an operation; the result comes once that is committed.
@@ -122,26 +123,26 @@ class Engine:
         """
         return cast("Awaitable[Result]", self._writer(operation).submit(operation))
 
-    def _writer(self, operation: Operation) -> WriteLane:
-        lanes = self._writers
+    def _writer(self, operation: Operation) -> Committer:
+        committers = self._writers
         # A stream always has the same lane, so that its requests keep their order.
-        return lanes[0] if len(lanes) == 1 else lanes[crc32(operation.path.encode()) % len(lanes)]
+        return committers[0] if len(committers) == 1 else committers[crc32(operation.path.encode()) % len(committers)]
 
-    def look(self, path: str, offset: Offset | Sentinel | None = None) -> Awaitable[View]:
+    def look(self, path: str, offset: Offset | Sentinel | None = None) -> Awaitable[Snapshot]:
         """See a stream as it is now and, where an offset is given, the page from there.
 
         Raises:
             OffsetGone, StreamNotFound, StreamGone, ServiceUnavailable.
         """
-        return cast("Awaitable[View]", self._reader.submit(Look(path, offset)))
+        return cast("Awaitable[Snapshot]", self._reader.submit(ReadRequest(path, offset)))
 
-    def follow(self, info: StreamInfo, position: int) -> Awaitable[View]:
+    def follow(self, info: StreamInfo, position: int) -> Awaitable[Snapshot]:
         """The same for a position of a stream that is known already."""
-        return cast("Awaitable[View]", self._reader.submit(Follow(info.id, info.offset(position))))
+        return cast("Awaitable[Snapshot]", self._reader.submit(FollowRequest(info.id, info.offset(position))))
 
     def survey(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
         """See which of some streams are still there, in one query."""
-        return cast("Awaitable[dict[int, StreamInfo]]", self._reader.submit(Survey(stream_ids)))
+        return cast("Awaitable[dict[int, StreamInfo]]", self._reader.submit(StatusQuery(stream_ids)))
 
     def renew(self, info: StreamInfo) -> None:
         """Start a stream's TTL anew where a read has to. Nobody waits for it. Safe to call from any thread."""
@@ -173,11 +174,11 @@ class Engine:
 
     def _expired(self, commits: list[Commit]) -> None:
         self.publish(commits)
-        follow_up(NO_SIGNALS, self._receivers.tell, commits, self.using)
+        follow_up(NO_SIGNALS, self._signals.tell, commits, self.using)
 
     def publish(self, commits: list[Commit]) -> None:
         """Tell all readers what was committed, of this process and of others. Safe to call from any thread."""
-        follow_up("Readers of this process find the news by themselves, within FALLBACK_INTERVAL.", self.feed, commits)
+        follow_up("Readers of this process find the news by themselves, within POLL_INTERVAL.", self.feed, commits)
         follow_up(NO_WAKE_UP, self.wakeup.publish, commits)
 
     def feed(self, commits: list[Commit]) -> None:
@@ -192,7 +193,7 @@ class Engine:
 
     def check_setup(self) -> None:
         """Log what has to be set right in the database before streams can be served from it. Asks the database."""
-        check_setup(self.using, self.pulse.adviser)
+        check_setup(self.using, self.monitor.problem_reporter)
 
     def went_back(self, info: StreamInfo) -> None:
         """The database has less of a stream than it had: what was read of any may be lost. Safe to call anywhere."""
@@ -217,15 +218,15 @@ class Engine:
         self._housekeeper.stop()
         if self._checkpointer is not None:
             self._checkpointer.stop()
-        for lane in self._writers:
-            lane.stop()
+        for committer in self._writers:
+            committer.stop()
         self._reader.stop()
-        self.pulse.stop()
+        self.monitor.stop()
         self.tell_the_rest()
 
     def tell_the_rest(self) -> None:
         """Send the news and the signals that wait, within seconds, and end the threads that do it."""
-        self._receivers.stop()
+        self._signals.stop()
         self.wakeup.stop()
 
 
@@ -239,7 +240,6 @@ def _tune_garbage_collector(threshold: int) -> None:
     gc.freeze()
 
 
-@calls.on_commit
 def announce(commits: list[Commit], using: str) -> None:
     """Tell all readers what Python code has committed outside the lanes."""
     engine = _engines.get(using)
@@ -265,7 +265,6 @@ def _lone_wakeup(using: str) -> Wakeup:
 _engines: dict[str, Engine] = {}
 _default: Engine | None = None
 _lock = Lock()
-_also_to_stop: list[Callable[[], None]] = []
 
 
 def engine_for(using: str | None = None) -> Engine:
@@ -278,12 +277,12 @@ def engine_for(using: str | None = None) -> Engine:
     if using is None and _default is not None:
         return _default
     alias = using or router.db_for_write(Stream)
-    under_test.check_engine(alias)
+    test_transactions.check_engine(alias)
     with _lock:
         engine = _engines.get(alias)
         if engine is None:
             engine = _engines[alias] = Engine(alias)
-        if using is None and not under_test.is_under_test():
+        if using is None and not test_transactions.is_under_test():
             _default = engine
     return engine
 
@@ -299,8 +298,7 @@ def stop_engines() -> None:
     _forget_engines()
     for engine in engines:
         engine.stop()
-    for stop in _also_to_stop:
-        stop()
+    run_stop_functions()
 
 
 @atexit.register
@@ -308,12 +306,6 @@ def _tell_the_rest() -> None:
     """A command that ends right after it has written would take its last news with it."""
     for engine in running_engines():
         engine.tell_the_rest()
-
-
-def at_stop(stop: Callable[[], None]) -> Callable[[], None]:
-    """Have a function called whenever the engines are stopped: for threads of others. Usable as a decorator."""
-    _also_to_stop.append(stop)
-    return stop
 
 
 def _forget_engines() -> None:

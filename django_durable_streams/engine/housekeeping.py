@@ -14,12 +14,20 @@ from threading import Event, Thread
 
 from django.db import Error
 
+from ..runtime.monitor import DatabaseMonitor
+from ..runtime.write_lock import WriteLock
 from ..store.operations import Commit
-from ..store.turns import Turn
-from .duties import Duty, Expiry, Gathering, Merging, Place, Purging, Removal
-from .growth import GrowthLog
-from .pulse import Pulse
-from .setbacks import passes
+from .compaction_tracker import CompactionTracker
+from .housekeeping_failures import passes
+from .housekeeping_tasks import (
+    CompactionTask,
+    ExpiryTask,
+    FlushTask,
+    HousekeepingContext,
+    HousekeepingTask,
+    PurgeTask,
+    RemovalTask,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +54,7 @@ class _Schedule:
     `due_at` is in monotonic seconds; `is_idle`: it had nothing to do the last time, so news may make it due sooner.
     """
 
-    def __init__(self, duty: Duty) -> None:
+    def __init__(self, duty: HousekeepingTask) -> None:
         self.duty = duty
         self.due_at = time.monotonic()
         self.is_idle = True
@@ -91,22 +99,22 @@ class Housekeeper:
 
     def __init__(
         self,
-        pulse: Pulse,
+        monitor: DatabaseMonitor,
         publish: Callable[[list[Commit]], None],
-        turn: Turn,
-        growth: GrowthLog,
+        write_lock: WriteLock,
+        growth: CompactionTracker,
         write: Callable[[Callable[[], object]], object] | None,
     ) -> None:
-        self._pulse = pulse
-        self._line = pulse.line()
+        self._monitor = monitor
+        self._connection = monitor.new_connection()
         self._growth = growth
-        place = Place(self._line, turn, write)
+        place = HousekeepingContext(self._connection, write_lock, write)
         duties = (
-            Expiry(place, publish),
-            Removal(place),
-            Gathering(place, growth),
-            Merging(place, growth),
-            Purging(place),
+            ExpiryTask(place, publish),
+            RemovalTask(place),
+            FlushTask(place, growth),
+            CompactionTask(place, growth),
+            PurgeTask(place),
         )
         self._schedules = [_Schedule(duty) for duty in duties]
         self._woken = Event()
@@ -139,7 +147,7 @@ class Housekeeper:
             while self._wait():
                 self._give_turn(min(self._schedules, key=lambda schedule: schedule.due_at))
         finally:
-            self._line.close()
+            self._connection.close()
 
     def _wait(self) -> bool:
         """Wait until a duty is due, and return whether this is not the end."""
@@ -152,20 +160,20 @@ class Housekeeper:
             if rest <= 0:
                 return True
             if rest > KEEP_SECONDS:
-                self._line.close()
+                self._connection.close()
             self._woken.wait(rest)
         return False
 
     def _give_turn(self, schedule: _Schedule) -> None:
-        if not self._pulse.answers:
+        if not self._monitor.answers:
             schedule.postpone()
             return
         began = time.monotonic()
         try:
-            self._line.open()
+            self._connection.open()
             rest = schedule.duty.step()
-        except Exception as error:  # the thread must outlive every bug
-            self._line.close()
+        except BaseException as error:  # the thread must outlive every bug, those of a project's receivers too
+            self._connection.close()
             if isinstance(error, Error) and passes(error):
                 logger.debug("Housekeeping could not go on: %s", error)
                 schedule.postpone()

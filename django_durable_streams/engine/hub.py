@@ -11,33 +11,43 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .. import clock
 from ..conf import config
 from ..protocol import content, sse, text
 from ..protocol.errors import DurableStreamsError, OffsetGone
 from ..protocol.segments import Segment
-from ..store.info import StreamInfo
+from ..runtime.servers import RunningServer
+from ..runtime.shutdown import add_reader, remove_reader, stop_reader
+from ..runtime.timeouts import Timeouts
 from ..store.operations import Commit
+from ..store.stream_info import StreamInfo
 from .polling import PollSchedule
-from .read_lane import View
-from .servers import RunningServer
-from .shutdown import add_reader, remove_reader
-from .timeouts import Timeouts
-from .wakeup.base import News, Subscriber
-
-if TYPE_CHECKING:
-    from .engine import Engine
+from .snapshot_reader import Snapshot
+from .wakeup.base import Subscriber, WakeUpMessage
 
 logger = logging.getLogger(__name__)
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 RING_BYTES = 256 * 1024
 """Recent data that is kept for a watched stream, beyond the newest segment."""
 
+RING_SEGMENTS = 256
+"""Commits that it may be: those of a few bytes take a hundred times as much memory as their data."""
+
+MAX_ENCODED = 16
+"""Encodings that are kept of what is new, for readers who are at the same place: clients choose their cursors."""
+
+LARGE_EVENT_BYTES = 256 * 1024
+"""An event from which on its control event is sent by itself, so that all readers share the event."""
+
 STRIDE = 1000
-"""Listeners that are told in one turn of the event loop."""
+TURN_SECONDS = 0.01
+"""Listeners that are told in one turn of the event loop, and about how long that may take: each is sent what is new."""
 
 MAX_LOOKED_AT = 1000
 """Streams that one query looks at."""
@@ -66,7 +76,8 @@ class Frame(NamedTuple):
     """What readers at a position get by SSE."""
 
     chunk: bytes
-    """Empty where all that is new begins a character (see `protocol.text`)."""
+    """Empty where all that is new begins a character (see `protocol.text`). A large one lacks its control event."""
+    is_large: bool
     end: int
     """The position behind what was looked at, of which `held` was held back."""
     held: bytes
@@ -87,19 +98,20 @@ class Watch:
         self.moved_at = time.monotonic()
         """When it was last learned that the stream goes further or is closed."""
         self.listeners: set[Listener] = set()
-        self.told: dict[Any, Any] = {}
+        self.shared_responses: dict[Any, Any] = {}
         """What listeners that are told of the same news have in common. Empty again once all are told."""
-        self.afterwards: list[Callable[[], object]] = []
+        self.after_notify: list[Callable[[], object]] = []
         """What is left to do for listeners that were told, once all are: those who wait come before it."""
         self.ready: asyncio.Future[None] | None = None
         self.is_catching_up = False
         self.is_behind = False
         self.idle_since: float | None = None
         self._frames: dict[tuple[int, int, bytes], Frame] = {}
+        self._events: dict[tuple[int, bytes], tuple[bytes, bytes]] = {}
         self._ring: deque[Segment] = deque()
         self._ring_bytes = 0
         self._joined: dict[int, Segment] = {}
-        self._views: dict[int, View] = {}
+        self._views: dict[int, Snapshot] = {}
 
     def feed(self, start: int, segment: Segment | None, tail: int, *, closed: bool, removed: bool = False) -> None:
         """Take in what has been committed, and tell everybody who waits if it is news.
@@ -114,7 +126,7 @@ class Watch:
             if segment is not None:
                 self._ring.append(segment)
                 self._ring_bytes += len(segment.data)
-                while self._ring_bytes > RING_BYTES and len(self._ring) > 1:
+                while len(self._ring) > RING_SEGMENTS or (self._ring_bytes > RING_BYTES and len(self._ring) > 1):
                     self._ring_bytes -= len(self._ring.popleft().data)
             self.tail = tail
         elif not (closed and not self.closed) and not removed:
@@ -123,9 +135,10 @@ class Watch:
         self.closed = self.closed or closed
         self.removed = self.removed or removed
         self._frames.clear()
+        self._events.clear()
         self._joined.clear()
         self._views.clear()
-        self.told.clear()
+        self.shared_responses.clear()
         self._notify(list(self.listeners))
 
     def is_ahead_of(self, info: StreamInfo, seen_at: float) -> bool:
@@ -150,19 +163,24 @@ class Watch:
                 return known.data[start - known.start : tail - known.start] == segment.data
         return None
 
-    def _notify(self, listeners: list[Listener]) -> None:
+    def _notify(self, listeners: list[Listener], first: int = 0) -> None:
         """Tell listeners, some at a time: a loop may hold back what was written until its turn is over."""
-        for listener in listeners[:STRIDE]:
+        until = time.monotonic() + TURN_SECONDS
+        last = min(first + STRIDE, len(listeners))
+        while first < last:
             try:
-                listener.notify()
+                listeners[first].notify()
             except Exception:  # one must not keep up the others
                 logger.exception("A reader could not be told of news.")
-        if len(listeners) > STRIDE:
-            asyncio.get_running_loop().call_soon(self._notify, listeners[STRIDE:])
+            first += 1
+            if time.monotonic() >= until:
+                break
+        if first < len(listeners):
+            asyncio.get_running_loop().call_soon(self._notify, listeners, first)
             return
-        self.told.clear()
-        afterwards, self.afterwards = self.afterwards, []
-        for each in afterwards:
+        self.shared_responses.clear()
+        after_notify, self.after_notify = self.after_notify, []
+        for each in after_notify:
             try:
                 each()
             except Exception:
@@ -180,10 +198,11 @@ class Watch:
             parts = [segment for segment in ring if segment.start >= position]
             if not parts or parts[0].start != position:
                 return None
-            known = self._joined[position] = Segment.join(parts)
+            known = Segment.join(parts)
+            _keep(self._joined, position, known)
         return known
 
-    def view(self, position: int) -> View | None:
+    def view(self, position: int) -> Snapshot | None:
         """Return the stream as readers at a position see it now, the same object for all of them.
 
         None where there is data past the position that is not at hand.
@@ -193,8 +212,8 @@ class Watch:
             segment = self.after(position)
             if segment is None and self.tail > position:
                 return None
-            known = View(self.info, position, segment, max(self.tail, position), self.closed)
-            self._views[position] = known
+            known = Snapshot(self.info, position, segment, max(self.tail, position), self.closed)
+            _keep(self._views, position, known)
         return known
 
     def frame(self, position: int, cursor: int, held: bytes = b"") -> Frame | None:
@@ -208,19 +227,51 @@ class Watch:
             if segment is None:
                 return None
             kind = self.info.content_type
-            event, rest = segment.data_event(kind, held, final=self.closed)
+            event, rest = self._event(segment, held)
             is_cut = text.is_cut(segment.data) and content.holds_text(kind)
-            if event:
+            is_large = len(event) >= LARGE_EVENT_BYTES
+            if event and not is_large:
                 offset = self.info.token(segment.end - len(rest))
                 event += sse.control_event(offset, cursor=cursor, up_to_date=True, closed=self.closed)
-            known = self._frames[position, cursor, held] = Frame(event, segment.end, rest, self.closed, is_cut)
+            known = Frame(event, is_large, segment.end, rest, self.closed, is_cut)
+            _keep(self._frames, (position, cursor, held), known)
         return known
+
+    def _event(self, segment: Segment, held: bytes) -> tuple[bytes, bytes]:
+        """Return a segment as a data event behind some bytes that were held back, and what is held back of it."""
+        known = self._events.get((segment.start, held))
+        if known is None:
+            known = segment.data_event(self.info.content_type, held, final=self.closed)
+            _keep(self._events, (segment.start, held), known)
+        return known
+
+
+def _keep(kept: dict[K, V], key: K, value: V) -> None:
+    if len(kept) >= MAX_ENCODED:
+        kept.clear()
+    kept[key] = value
+
+
+class Log(Protocol):
+    """What a hub asks of the database, for all its readers: the engine."""
+
+    def follow(self, info: StreamInfo, position: int) -> Awaitable[Snapshot]:
+        """Read a stream from a position."""
+
+    def survey(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
+        """Return the streams that still exist, by id."""
+
+    def renew(self, info: StreamInfo) -> None:
+        """Start the TTL of a stream again."""
+
+    def went_back(self, info: StreamInfo) -> None:
+        """Learn that the database has lost a part of a stream."""
 
 
 class Hub:
     """All watches of one event loop."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Log) -> None:
         self.subscriber: Subscriber | None = None
         self.loop = asyncio.get_running_loop()
         self.timeouts = Timeouts(self.loop)
@@ -280,7 +331,7 @@ class Hub:
                 if commit.removed or self._check(watch, commit.start, segment, commit.tail, closed=commit.closed):
                     watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
 
-    def receive(self, stream_id: int, news: News) -> None:
+    def receive(self, stream_id: int, news: WakeUpMessage) -> None:
         """Take in what another process, or this one, has committed."""
         watch = self._watches.get(stream_id)
         if watch is None:
@@ -320,7 +371,7 @@ class Hub:
             self._engine.went_back(watch.info)
             watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
 
-    async def fetch(self, watch: Watch, position: int) -> View:
+    async def fetch(self, watch: Watch, position: int) -> Snapshot:
         """Return what lies past a position, for a reader for whom the watch has not got it at hand.
 
         Raises:
@@ -363,7 +414,7 @@ class Hub:
         """Let every reader that is here now end."""
         for watch in list(self._watches.values()):
             for listener in list(watch.listeners):
-                listener.stop()
+                stop_reader(listener)
 
     async def _start(self, watch: Watch) -> None:
         """Look once more, now that the watch is registered."""
@@ -399,7 +450,7 @@ class Hub:
         self._take(watch, view)
 
     @staticmethod
-    def _take(watch: Watch, view: View) -> None:
+    def _take(watch: Watch, view: Snapshot) -> None:
         segment = view.segment
         if segment is not None and (segment.start != watch.tail or not view.up_to_date):
             segment = None  # more than a page, or somebody was faster: readers fetch it themselves
@@ -408,7 +459,7 @@ class Hub:
     async def _tick(self) -> None:
         """Look at all watched streams now and then, for as long as there are any."""
         while self._watches:
-            interval = config().fallback_interval
+            interval = config().poll_interval
             await asyncio.sleep(interval)
             watched = {stream_id: watch.info for stream_id, watch in self._watches.items()}
             due = self._polls.due(watched, time.monotonic(), interval, hears=self._hears())
@@ -467,6 +518,6 @@ def _is_running_out(info: StreamInfo) -> bool:
     """Whether a stream with live readers has to be touched, so that it does not expire under them."""
     if info.ttl is None or info.deadline is None:
         return False
-    margin = max(info.ttl / 2, 3 * config().fallback_interval)
+    margin = max(info.ttl / 2, 3 * config().poll_interval)
     remaining = (info.deadline - clock.now()).total_seconds()
     return remaining < margin

@@ -19,11 +19,11 @@ from threading import Condition, Event, Thread
 from typing import NamedTuple
 
 from ..protocol.errors import ServiceUnavailable
-from ..store.batch import LOCKED
+from ..runtime.backlog import Backlog
+from ..runtime.batch_worker import ResultCallback, settle
 from ..store.operations import Operation
+from ..store.write.batch import LOCKED
 from .applier import Applier
-from .backlog import Backlog
-from .lane import Receiver, settle
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class PendingOperation(NamedTuple):
 
     operation: Operation
     loop: asyncio.AbstractEventLoop
-    receiver: Receiver
+    callback: ResultCallback
     since: float
     """When it began to wait, in monotonic seconds."""
     size: int
@@ -120,14 +120,14 @@ class LockWaitQueue:
         """Attend to one stream after the other."""
         while paths := self._attend(applier, 1):
             self._work(self._keep_place, applier, paths)
-        applier.line.close()
+        applier.connection.close()
 
     def _poll(self, applier: Applier) -> None:
         """Attend to all streams that the other threads cannot attend to, again and again."""
         while paths := self._attend(applier, None):
             self._work(self._try, applier, paths)
             self._stopped.wait(POLL_SECONDS)
-        applier.line.close()
+        applier.connection.close()
 
     def _work(self, work: Callable[[Applier, Sequence[str]], None], applier: Applier, paths: Sequence[str]) -> None:
         try:
@@ -155,7 +155,7 @@ class LockWaitQueue:
                     self._attended.update(paths)
                     return paths
                 if not self._changed.wait(timeout=IDLE_SECONDS):
-                    applier.line.close()
+                    applier.connection.close()
         return ()
 
     def _keep_place(self, applier: Applier, paths: Sequence[str]) -> None:
@@ -207,4 +207,4 @@ class LockWaitQueue:
                 del self._waiting[path]
         self._backlog.remove(done, sum(one.size for one in answered))
         for one, value in zip(answered, values, strict=False):
-            settle(one.loop, [one.receiver], [value])
+            settle(one.loop, [one.callback], [value])

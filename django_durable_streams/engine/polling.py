@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from ..store.info import StreamInfo
+from ..store.stream_info import StreamInfo
 
 MAX_INTERVAL = 5.0
 """Seconds between two looks at a stream, at the most, while a subscriber hears of all news."""

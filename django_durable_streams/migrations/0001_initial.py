@@ -54,7 +54,7 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name='RecentChunk',
+            name='StagedChunk',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('start', models.PositiveBigIntegerField(verbose_name='start')),
@@ -117,7 +117,7 @@ class Migration(migrations.Migration):
             index=models.Index(condition=models.Q(('source__isnull', False)), fields=['source'], name='stream_source'),
         ),
         migrations.AddConstraint(
-            model_name='recentchunk',
+            model_name='stagedchunk',
             constraint=models.UniqueConstraint(fields=('block', 'stream', 'end'), name='recent_block_stream_end'),
         ),
         migrations.AddConstraint(

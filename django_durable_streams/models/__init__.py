@@ -1,9 +1,9 @@
 """The tables. `store` is the only code that writes them."""
 
-from .chunk import Chunk, RecentChunk
+from .chunk import Chunk, StagedChunk
 from .guard import ReadOnlyModelError
 from .identity import DatabaseIdentity
 from .producer import Producer
 from .stream import Stream, StreamQuerySet
 
-__all__ = ["Chunk", "DatabaseIdentity", "Producer", "ReadOnlyModelError", "RecentChunk", "Stream", "StreamQuerySet"]
+__all__ = ["Chunk", "DatabaseIdentity", "Producer", "ReadOnlyModelError", "StagedChunk", "Stream", "StreamQuerySet"]

@@ -39,7 +39,7 @@ class ChunkQuerySet(GuardedQuerySet["Chunk"]):
     """Chunks, to be read."""
 
 
-class RecentChunkQuerySet(GuardedQuerySet["RecentChunk"]):
+class StagedChunkQuerySet(GuardedQuerySet["StagedChunk"]):
     """Recent chunks, to be read."""
 
 
@@ -64,7 +64,7 @@ class Chunk(AbstractChunk):
         constraints = [models.UniqueConstraint(fields=["stream", "end"], name="chunk_stream_end")]
 
 
-class RecentChunk(AbstractChunk):
+class StagedChunk(AbstractChunk):
     """A chunk that a busy process has appended, until it is gathered with those of its block (`store.recent`).
 
     Only on SQLite, where what a commit costs is the pages that it changes. The index of all chunks has a page for each
@@ -87,7 +87,7 @@ class RecentChunk(AbstractChunk):
         db_index=False,
     )
 
-    objects = RecentChunkQuerySet.as_manager()
+    objects = StagedChunkQuerySet.as_manager()
 
     class Meta:
         base_manager_name = "objects"

@@ -1,31 +1,25 @@
 """What streams can do in Python: the wire's operations, with the wire's rules and errors.
 
 Every method but those that wait or write for long (`tail`, `writer`) joins the caller's transaction. Each has a twin
-with an `a` in front for asynchronous code (`asynchronous`).
+with an `a` in front for asynchronous code (`async_methods`). The work is done in `api.stream_methods`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from itertools import count
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from django.db import router
 
-from ..conf import config
-from ..encoding import encode, encode_initial
-from ..protocol import arguments, content, offsets, paths
-from ..protocol.errors import EmptyAppend, StreamNotFound
-from ..protocol.producers import ProducerClaim, server_claim
+from ..protocol.errors import StreamNotFound
+from ..protocol.producers import ProducerClaim
 from ..protocol.values import Data
 from .guard import GuardedModel
+from .hinge import api
 
 if TYPE_CHECKING:
-    from ..store.operations import Append, Appended
-    from ..tailing import Page
-    from ..writer import SyncWriter, WriterOptions
-    from .stream import Stream
+    from .hinge import Appended, Page, SyncWriter, WriterOptions
 
 
 class StreamMethods(GuardedModel):
@@ -66,7 +60,8 @@ class StreamMethods(GuardedModel):
             StreamClosed, StreamNotFound, StreamGone, SequenceConflict, ProducerFenced, ProducerSequenceGap,
             InvalidHeader, InvalidJSON, EmptyAppend, PayloadTooLarge.
         """
-        return self._append(encode(self.content_type, value), close=close, seq=seq, producer=producer)
+        result: Appended = api().append_value(self, value, close=close, seq=seq, producer=producer)
+        return result
 
     def append_many(
         self,
@@ -87,26 +82,12 @@ class StreamMethods(GuardedModel):
         Raises:
             The errors of `append`; then none of the messages is there.
         """
-        from ..store import calls
-
-        total = 0
-
-        def encoded() -> Iterator[bytes]:
-            nonlocal total
-            for value in values:
-                total += 1
-                yield encode(self.content_type, value)
-
-        claims = _claims(server_claim(producer)) if producer is not None else None
-        portions = _portions(encoded(), batch_bytes or config().page_bytes)
-        result = calls.append_all((self._appends(portion, claims) for portion in portions), self._alias())
-        if result is not None:
-            self._has_become(result)
-        return total
+        count: int = api().append_many(self, values, batch_bytes, producer)
+        return count
 
     def close(self) -> None:
         """Close the stream: nothing can be appended any more, and readers learn that they have it all (5.3)."""
-        self._append(b"", close=True)
+        api().append(self, b"", close=True)
 
     def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         """Delete the stream (5.4). With forks it is soft-deleted: its data is kept for them, its path stays taken.
@@ -116,11 +97,8 @@ class StreamMethods(GuardedModel):
         Raises:
             StreamNotFound, StreamGone; ProtectedError, RestrictedError, if one of these rows forbids it.
         """
-        from ..store import calls
-
-        self._expected()
-        count, others = calls.delete([self], using or self._alias(), all_there=True)
-        return count + sum(others.values()), {self._meta.label: count, **others}
+        result: tuple[int, dict[str, int]] = api().delete(self, using)
+        return result
 
     def set_lifetime(self, *, ttl: int | None = None, expires_at: datetime | None = None) -> None:
         """Give the stream another lifetime, which begins now; without arguments it lives until it is deleted.
@@ -131,13 +109,7 @@ class StreamMethods(GuardedModel):
         Raises:
             StreamNotFound, StreamGone, InvalidHeader.
         """
-        from ..store import calls
-        from ..store.operations import SetLifetime
-        from .stream import lifetime_of
-
-        seconds, moment = lifetime_of(ttl, expires_at)
-        calls.apply(SetLifetime(self.path, seconds, moment, self._expected()), self._alias())
-        self.ttl, self.expires_at = seconds, moment
+        api().set_lifetime(self, ttl, expires_at)
 
     def fork(
         self,
@@ -148,7 +120,7 @@ class StreamMethods(GuardedModel):
         ttl: int | None = None,
         expires_at: datetime | None = None,
         data: Data = None,
-    ) -> Stream:
+    ) -> Self:
         """Create a stream that begins with this one's data, without copying it (section 4.2), and return it.
 
         Args:
@@ -161,17 +133,10 @@ class StreamMethods(GuardedModel):
         Raises:
             StreamExists, StreamNotFound, SourceGone, InvalidOffset, OffsetOutOfRange, InvalidPath, InvalidHeader.
         """
-        from ..store import calls
-        from ..store.operations import Create, Fork
-        from .stream import lifetime_of
-
-        cut, past = arguments.fork_offset(offset), arguments.sub_offset(sub_offset)
-        fork = Fork(self.path, cut, past, self._expected())
-        seconds, moment = lifetime_of(ttl, expires_at)
-        initial = encode_initial(self.content_type, data)
-        return calls.create(
-            Create(paths.validate(path), self.content_type, seconds, moment, data=initial, fork=fork), self._alias()
+        fork: Self = api().fork(
+            self, path, offset=offset, sub_offset=sub_offset, ttl=ttl, expires_at=expires_at, data=data
         )
+        return fork
 
     def read(self, offset: str = "-1") -> Iterator[Data]:
         """Yield the messages past an offset, up to the tail: JSON values, text or bytes, one for each message.
@@ -182,7 +147,7 @@ class StreamMethods(GuardedModel):
         Raises:
             InvalidOffset, StreamNotFound, StreamGone.
         """
-        for page in self._messages(offset):
+        for page in api().pages(self, offset):
             yield from page
 
     def tail(self, offset: str = "-1", *, timeout: float | None = None) -> Iterator[Page]:
@@ -202,9 +167,8 @@ class StreamMethods(GuardedModel):
             InvalidOffset, StreamNotFound, StreamGone; ServiceUnavailable, if the database does not answer: go on at
             the last page's `next_offset`.
         """
-        from ..tailing import follow_in_thread
-
-        return follow_in_thread(self.path, self._expected(), offset, self._alias(), timeout)
+        pages: Iterator[Page] = api().tail(self, offset, timeout)
+        return pages
 
     def writer(self, **options: Unpack[WriterOptions]) -> SyncWriter:
         """Return a writer for what comes in small pieces, for use as a context manager: `writer.write(token)`.
@@ -214,13 +178,11 @@ class StreamMethods(GuardedModel):
 
         Raises:
             StreamNotFound, StreamGone, ServiceUnavailable: on entering; for `write` see `Writer.write`.
-            RuntimeError: on entering, inside `transaction.atomic()`.
+            RuntimeError: on entering, inside `transaction.atomic()` or with autocommit off.
+            ValueError: an option cannot be.
         """
-        from ..writer import SyncWriter, Writer
-
-        self._expected()
-        using = self._alias()
-        return SyncWriter(Writer(self, using, **options), using)
+        writer: SyncWriter = api().writer(self, **options)
+        return writer
 
     def _alias(self) -> str:
         # For reading too: a replica may not have what was acknowledged.
@@ -241,75 +203,3 @@ class StreamMethods(GuardedModel):
         if self.path is None:
             raise StreamNotFound("The stream was deleted.")
         return int(self.pk)
-
-    def _messages(self, offset: str) -> Iterator[list[Data]]:
-        from ..store import calls
-
-        stream_id, using = self._expected(), self._alias()
-        start = offsets.decode(offset)
-        if start is offsets.Sentinel.NOW:
-            calls.find(self.path, using, stream_id)
-            return
-        for page in calls.pages(self.path, stream_id, start, using, config().page_bytes):
-            yield page.messages
-
-    def _appends(self, encoded: list[bytes], claims: Iterator[ProducerClaim] | None) -> list[Append]:
-        """Return the appends for some messages: one for all in JSON mode, where they stay apart, else one each."""
-        from ..store.operations import Append
-
-        if not all(encoded):
-            raise EmptyAppend("There is nothing to append.")
-        path, kind, stream_id = self.path, self.content_type, self._expected()
-        if claims is not None:
-            return [Append(path, kind, part, producer=next(claims), stream_id=stream_id) for part in encoded]
-        parts = [b"".join(encoded)] if content.is_json(kind) else encoded
-        return [Append(path, kind, part, stream_id=stream_id) for part in parts]
-
-    def _append(
-        self,
-        data: bytes,
-        *,
-        close: bool = False,
-        seq: str | None = None,
-        producer: ProducerClaim | tuple[str, int, int] | None = None,
-    ) -> Appended:
-        from ..store import calls
-        from ..store.operations import Append, Appended
-
-        if not data and not close:
-            raise EmptyAppend("There is nothing to append.")
-        claim = server_claim(producer) if producer is not None else None
-        if seq is not None:
-            seq = arguments.opaque("seq", seq)
-        append = Append(self.path, self.content_type, data, bool(close), seq, claim, stream_id=self._expected())
-        result = calls.apply(append, self._alias())
-        assert isinstance(result, Appended)
-        self._has_become(result)
-        return result
-
-    def _has_become(self, result: Appended) -> None:
-        self.tail_position = result.tail
-        self.closed = result.closed
-
-
-MAX_PORTION = 10_000
-"""Messages that are written at a time at the most, however small they are."""
-
-
-def _claims(first: ProducerClaim) -> Iterator[ProducerClaim]:
-    """Yield a producer's claims from one on."""
-    return (first._replace(seq=seq) for seq in count(first.seq))
-
-
-def _portions(parts: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    """Yield parts in lists of about a size in bytes."""
-    portion: list[bytes] = []
-    collected = 0
-    for part in parts:
-        portion.append(part)
-        collected += len(part)
-        if collected >= size or len(portion) >= MAX_PORTION:
-            yield portion
-            portion, collected = [], 0
-    if portion:
-        yield portion

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.core.checks import CheckMessage
 from django.db import models
 from django.db.models import Q
@@ -14,15 +13,11 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from .. import clock
-from ..encoding import encode_initial
 from ..protocol import arguments, content, paths, producers
-from .asynchronous import AsyncStreamMethods
+from .async_methods import AsyncStreamMethods
 from .fields import ExactCharField, InstantField
 from .guard import GuardedQuerySet, refuse
-
-if TYPE_CHECKING:
-    from ..store.operations import Create
-
+from .hinge import api
 
 _AS_IT_SHOULD_BE = frozenset(
     {
@@ -61,11 +56,10 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
             StreamExists: there is a stream at the path, of whatever configuration. See `ensure`.
             InvalidPath, InvalidHeader, InvalidJSON, PayloadTooLarge.
         """
-        from ..store import calls
-
         if "source" in options:  # as `stream.forks.create()` has it
             refuse(self.model, "create", "fork")
-        return calls.create(_create_operation(**options), self._write_alias())
+        stream: Stream = api().create(self, self._write_alias(), **options)
+        return stream
 
     def ensure(self, path: str, **options: Any) -> tuple[Stream, bool]:
         """Return the stream at a path, created with these options if there is none, and whether it was created.
@@ -73,9 +67,8 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
         Raises:
             StreamExists: the stream that is there has another content type, TTL, expiry or closure.
         """
-        from ..store import calls
-
-        return calls.ensure(_create_operation(path, **options), self._write_alias())
+        result: tuple[Stream, bool] = api().ensure(self, self._write_alias(), path, **options)
+        return result
 
     async def acreate(self, **options: Any) -> Stream:
         """The same as `create`."""
@@ -93,12 +86,8 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
         Raises:
             ProtectedError, RestrictedError: one of these rows forbids it; nothing was deleted.
         """
-        from ..store import calls
-
-        alias = self._write_alias()
-        streams = self.filter(path__isnull=False, deleted_at__isnull=True).using(alias)
-        count, others = calls.delete(list(streams), alias)
-        return count + sum(others.values()), {self.model._meta.label: count, **others}
+        result: tuple[int, dict[str, int]] = api().delete_all(self, self._write_alias())
+        return result
 
     def _write_alias(self) -> str:
         """Return the database that `using` names, or else the one to which the router has streams written."""
@@ -107,33 +96,6 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
 
     delete.alters_data = True  # type: ignore[attr-defined]
     delete.queryset_only = True  # type: ignore[attr-defined]
-
-
-def _create_operation(
-    path: str,
-    content_type: str = content.DEFAULT_CONTENT_TYPE,
-    *,
-    ttl: int | None = None,
-    expires_at: datetime | None = None,
-    closed: bool = False,
-    data: Any = None,
-) -> Create:
-    from ..store.operations import Create
-
-    path, content_type = paths.validate(path), content.validate(content_type)
-    seconds, moment = lifetime_of(ttl, expires_at)
-    return Create(path, content_type, seconds, moment, bool(closed), encode_initial(content_type, data))
-
-
-def lifetime_of(ttl: int | None, expires_at: datetime | None) -> tuple[int | None, datetime | None]:
-    """Return what callers give as a stream's lifetime, seen through. Without USE_TZ times are those of TIME_ZONE.
-
-    Raises:
-        InvalidHeader: it is none (see `protocol.arguments`).
-    """
-    if isinstance(expires_at, datetime) and not settings.USE_TZ:
-        expires_at = clock.from_project(expires_at)
-    return arguments.lifetime(ttl, expires_at, clock.now())
 
 
 class Stream(AsyncStreamMethods):
@@ -232,9 +194,5 @@ class Stream(AsyncStreamMethods):
 
     def offset_at(self, position: int) -> str:
         """Return the offset of a position in bytes."""
-        from ..store import lineage
-        from ..store.info import StreamInfo
-
-        known = {name: getattr(self, name) for name in ("id", "path", "content_type", "generation")}
-        info = StreamInfo(**known, fork_position=self.fork_position, lineage=self.lineage)
-        return lineage.around(info, self._alias(), position, position).token(position)
+        offset: str = api().offset_at(self, position)
+        return offset

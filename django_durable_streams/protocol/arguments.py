@@ -10,7 +10,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from .errors import InvalidHeader, InvalidOffset
+from . import content, paths
+from .errors import DurableStreamsError, InvalidHeader, InvalidOffset, InvalidPath
 from .offsets import Offset, Sentinel
 from .offsets import decode as decode_offset
 
@@ -28,6 +29,44 @@ MAX_SUB_OFFSET = 10**16 - 1
 
 # Control characters, and halves of surrogate pairs, which no database stores.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def text(name: str, value: Any, error: type[DurableStreamsError]) -> str:
+    """Return a text as a plain `str`: drivers and encoders know no subclass, such as a template's safe text.
+
+    Raises:
+        error: it is none.
+    """
+    if not isinstance(value, str):
+        raise error(f"{name} must be a str, not {type(value).__name__}.")
+    return str.__str__(value)
+
+
+def path(value: Any) -> str:
+    """Return the path of a stream (section 6).
+
+    Raises:
+        InvalidPath, StreamNotFound: no stream can have it.
+    """
+    return paths.validate(text("path", value, InvalidPath))
+
+
+def content_type(value: Any) -> str:
+    """Return the content type of a stream.
+
+    Raises:
+        InvalidHeader: it is none.
+    """
+    return content.validate(text("content_type", value, InvalidHeader))
+
+
+def offset(value: Any) -> Offset | Sentinel:
+    """Return what an offset says (section 8).
+
+    Raises:
+        InvalidOffset: it is none.
+    """
+    return decode_offset(text("offset", value, InvalidOffset))
 
 
 def integer(name: str, value: Any, smallest: int, largest: int, largest_text: str = "") -> int:
@@ -88,7 +127,7 @@ def opaque(name: str, value: Any) -> str:
     """
     if not isinstance(value, str) or not value or len(value) > MAX_NAME_LENGTH or _FORBIDDEN.search(value) is not None:
         raise InvalidHeader(f"{name} must have 1 to {MAX_NAME_LENGTH} characters, none of them control characters.")
-    return value
+    return str.__str__(value)
 
 
 def sub_offset(value: Any, name: str = "sub_offset") -> int:
@@ -100,7 +139,7 @@ def sub_offset(value: Any, name: str = "sub_offset") -> int:
     return integer(name, value, 0, MAX_SUB_OFFSET)
 
 
-def fork_offset(token: str | None, name: str = "offset") -> Offset | None:
+def fork_offset(token: Any, name: str = "offset") -> Offset | None:
     """Return where a fork is cut; None for the source's tail.
 
     Raises:
@@ -108,7 +147,7 @@ def fork_offset(token: str | None, name: str = "offset") -> Offset | None:
     """
     if token is None:
         return None
-    offset = decode_offset(token)
-    if isinstance(offset, Sentinel):
+    found = offset(token)
+    if isinstance(found, Sentinel):
         raise InvalidOffset(f"{name} is an offset that a stream has returned; leave it out for the tail.")
-    return offset
+    return found

@@ -19,8 +19,11 @@ SANDBOX: Header = (b"content-security-policy", b"sandbox; default-src 'none'; st
 """A document made of the response has an origin of its own, runs no script, sends no form and loads nothing. The styles
 are those with which browsers show text, images and sound."""
 
-_CODE = frozenset({b"script", b"worker", b"sharedworker", b"serviceworker", b"audioworklet", b"paintworklet", b"xslt"})
-"""What a browser says it wants a response for, where it would run it for the page that names it."""
+_CODE = frozenset(
+    {b"script", b"worker", b"sharedworker", b"serviceworker", b"audioworklet", b"paintworklet", b"xslt", b"style"}
+)
+"""What a browser says it wants a response for, where it would run it for the page that names it. Styles can send what
+stands in a page to another site."""
 
 _SHOWN = ("text/", "image/", "audio/", "video/")
 _SHOWN_SUFFIXES = ("+json", "+xml", "/json", "/xml")
@@ -30,7 +33,7 @@ _INLINE: list[Header] = []
 
 
 def check_destination(found: Mapping[bytes, bytes]) -> None:
-    """See that a browser does not ask for a stream to run it as a page's script or worker.
+    """See that a browser does not ask for a stream to run it as a page's script, worker or stylesheet.
 
     No header of a response says so to all browsers, so the request is judged by what it is for (Fetch Metadata).
 
@@ -49,7 +52,8 @@ def disposition(content_type: str) -> list[Header]:
     """Return the headers that say whether a browser may show a body of a content type, or is to save it.
 
     It may show what it does by itself, in the sandbox. Everything else would go to a viewer or plugin with rules of its
-    own, as PDF and `multipart/x-mixed-replace` do.
+    own, as PDF, under each of its names, and `multipart/x-mixed-replace` do.
     """
     kind = essence(content_type)
-    return _INLINE if kind.startswith(_SHOWN) or kind.endswith(_SHOWN_SUFFIXES) else _ATTACHMENT
+    is_shown = kind.startswith(_SHOWN) or kind.endswith(_SHOWN_SUFFIXES)
+    return _INLINE if is_shown and not kind.endswith("pdf") else _ATTACHMENT

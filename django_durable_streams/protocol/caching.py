@@ -71,14 +71,14 @@ def cursor_floor(client_cursor: str | None, now: float) -> int:
     no cache can hand a client the same URL twice for ever. The amount is drawn once in an interval for all who send the
     same: they stay together, and what answers one of them can be shared by all.
     """
-    return _floor(client_cursor, interval(now))
+    current = interval(now)
+    if client_cursor is None or _CURSOR.fullmatch(client_cursor) is None:
+        return current
+    return _floor(int(client_cursor), current)
 
 
 @lru_cache(maxsize=1024)
-def _floor(client_cursor: str | None, current: int) -> int:
-    if client_cursor is None or _CURSOR.fullmatch(client_cursor) is None:
-        return current
-    sent = int(client_cursor)
+def _floor(sent: int, current: int) -> int:
     if sent < current:
         return current
     return sent + max(1, -(-random.randint(1, MAX_JITTER) // CURSOR_INTERVAL))

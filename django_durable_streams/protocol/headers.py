@@ -57,6 +57,11 @@ _SINGLE_PREFIXES = (b"stream-", b"producer-")
 _OPAQUE = frozenset({PRODUCER_ID, STREAM_SEQ, STREAM_FORKED_FROM})
 
 
+_PARTS = re.compile(rb'(?:"(?:[^"\\]|\\.?)*(?:"|\Z)|[^,"])+', re.DOTALL)
+"""What stands between commas, other than those in quotes. Quotes that are not closed go on to the end: nothing is read
+twice."""
+
+
 def is_single(name: bytes) -> bool:
     """Whether a request header has one value, and does not list several."""
     return name in _SINGLE or name.startswith(_SINGLE_PREFIXES)
@@ -94,7 +99,7 @@ def split_repeated(name: bytes, value: bytes) -> bytes:
     """
     if b"," not in value or not is_single(name) or name in _OPAQUE:
         return value
-    parts = {part.strip(b" \t") for part in value.split(b",")}
+    parts: set[bytes] = {part.strip(b" \t") for part in _PARTS.findall(value)}
     if len(parts) == 1:
         return parts.pop()
     if name == AUTHORIZATION:  # some schemes have parameters

@@ -28,6 +28,12 @@ TRIES = 6
 UTF8_BYTES = 1024 * 1024
 """How much is decoded at a time to see that it is UTF-8."""
 
+SPARE_LEVELS = 200
+"""Levels of nesting that whoever takes a text has to spare: to parse it for others takes more of their stack."""
+
+_MANY = 300
+"""Brackets from which a text may be nested deeply."""
+
 _SPACES = bytes.maketrans(b"\r\n", b"  ")
 _WHITESPACE = b" \t\r\n"
 
@@ -50,6 +56,8 @@ def to_lines(body: bytes) -> bytes:
         if not body.isascii():
             body.decode()  # msgspec takes the bytes inside strings as they are
         parts = _array.decode(body) if is_array else [_value.decode(body)]
+        if len(body) > _MANY:
+            _check_depth(body)
     except (UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         if not _has_surrogates(body):
             _refuse(error)
@@ -59,6 +67,18 @@ def to_lines(body: bytes) -> bytes:
     if b"\n" in body or b"\r" in body:
         return b"\n".join([bytes(part).translate(_SPACES) for part in parts]) + b"\n"
     return b"\n".join(parts) + b"\n"
+
+
+def _check_depth(text: bytes) -> None:
+    """See that whoever reads a valid text later, in whichever way, is able to parse it.
+
+    How deep that may be depends on the interpreter's stack, of which each caller has used another part.
+
+    Raises:
+        RecursionError: it is nested too deeply for that.
+    """
+    if text.count(b"[") + text.count(b"{") > _MANY:
+        _value.decode(b"%b%b%b" % (b"[" * SPARE_LEVELS, text, b"]" * SPARE_LEVELS))
 
 
 def _refuse(error: Exception) -> NoReturn:
@@ -76,6 +96,7 @@ def _large_to_lines(body: bytes, is_array: bool) -> bytes:
             _check_utf8(body)
         plain = _without_surrogates(body) if _has_surrogates(body) else body
         _value.decode(plain)
+        _check_depth(plain)
     except (UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         _refuse(error)
     # Valid JSON has line breaks between tokens only.

@@ -65,9 +65,12 @@ class Segment:
             return self._event
         data, rest = held + self.data, b""
         if content.holds_text(content_type):
-            data, rest = sse.split(data, final=final)
+            data, rest = sse.split(data)
+        if final and rest:
+            return sse.data_event(content_type, data + rest), b""
         event = sse.data_event(content_type, data) if data else b"", rest
         if not held:
+            # Only what does not depend on `final`: a fork, which goes on, shares the segments of its source.
             self._event = event
             self._keeps(event[0])
         return event

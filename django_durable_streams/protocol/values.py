@@ -89,7 +89,7 @@ def _reason(value: Any, encoder: json.JSONEncoder, error: Exception) -> str:
     """Return what is wrong with a value, and where in it."""
     try:
         found = _find(value, encoder, "message")
-    except RecursionError:
+    except (RecursionError, ValueError):  # too deep, or with a key that is a number too long to be shown
         found = None
     if found is not None:
         return found

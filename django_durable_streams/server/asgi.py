@@ -23,14 +23,15 @@ from django.apps import apps
 
 from ..conf import config
 from ..protocol.errors import DurableStreamsError, IncompleteBody, StreamNotFound
+from ..protocol.messages import ClientDisconnected, Request, Response
+from .answers import EventStream
+from .asgi_sending import AsgiOutlet, Sender, messages_of, send_response, sends_at_once
 from .bodies import LINGER_SECONDS, ArrivingBody, admitted_length, check_whole, has_large_rest, too_slow
 from .coroutines import start, within
 from .dispatch import refuse, respond
-from .events import send_events
+from .event_stream import send_events
 from .hosts import absolute_url, below, check_host, script_name
 from .lifespan import Application, Message, Receive, Scope, Send, serve_lifespan
-from .messages import ClientDisconnected, EventStream, Request, Response
-from .sending import AsgiOutlet, Sender, messages_of, send_response, sends_at_once
 from .validation import check_configuration
 
 __all__ = ["Application", "DurableStreams", "Message", "Receive", "Scope", "Send"]
@@ -84,9 +85,9 @@ class DurableStreams:
         """Take the shortest way where the server has one."""
         self._is_installed = True
         server = getattr(receive, "__self__", None)
-        if config().direct and type(server).__module__.startswith("uvicorn."):
+        if config().uvicorn_fast_path and type(server).__module__.startswith("uvicorn."):
             try:
-                from .direct import install
+                from .uvicorn.fast_path import install
             except ImportError:  # without httptools, uvicorn reads requests with h11
                 return
             prefix = None if script_name(None) else self._prefix  # the fast path knows no other place

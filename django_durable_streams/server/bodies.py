@@ -128,8 +128,12 @@ def admitted_length(found: Mapping[bytes, bytes]) -> int | None:
 
     Raises:
         PayloadTooLarge: it is over the limit.
-        InvalidHeader: it is no number.
+        InvalidHeader: it is no number, or the body has a coding of which only the sender knows where it ends, or what
+            is in it (RFC 9112, section 6.3). Some servers pass on an empty body then.
     """
+    coding = found.get(headers.TRANSFER_ENCODING)
+    if coding is not None and coding.lower() != b"chunked":
+        raise InvalidHeader("Transfer-Encoding must be chunked, and nothing else. Send the body with a Content-Length.")
     announced = announced_length(found)
     if announced is not None and announced > config().max_append_bytes:
         raise too_large()

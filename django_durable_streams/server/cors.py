@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from ..access import csrf
 from ..conf import Config
 from ..protocol import headers
-from .messages import Header, Request, Response
+from ..protocol.messages import Header, Request, Response
 
 METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS"
 
@@ -41,6 +43,22 @@ _EXPOSE_HEADERS = (
 )
 _ANYBODY: list[Header] = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
 _MAX_AGE: Header = (b"access-control-max-age", b"7200")
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]+)?")
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+
+def is_origin(text: str) -> bool:
+    """Whether a text is `*`, or an origin as browsers send it.
+
+    `null` is none: every page could send it, from a sandboxed frame, and would act with the user's session.
+    """
+    if text == "*":
+        return True
+    scheme, _, rest = text.partition("://")
+    port = rest.rpartition("]")[2].partition(":")[2]
+    return _ORIGIN.fullmatch(text) is not None and port != _DEFAULT_PORTS.get(scheme, "none")
 
 
 class CorsPolicy:

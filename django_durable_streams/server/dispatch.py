@@ -8,17 +8,18 @@ from functools import partial
 
 from ..access.guard import current_guard
 from ..engine import engine_for
-from ..engine.lane import Receiver
-from ..engine.read_lane import Look
+from ..engine.snapshot_reader import ReadRequest
 from ..protocol import content, headers
 from ..protocol.errors import DurableStreamsError
+from ..protocol.messages import ClientDisconnected, Request, Response, error_response
+from ..runtime.batch_worker import ResultCallback
+from ..runtime.test_transactions import InvisibleTransaction
 from ..store.operations import Appended, Created
-from ..store.under_test import InvisibleTransaction
+from .answers import ANSWERS, EventStream, Work
+from .body_preparation import LONG_BYTES, prepare
 from .coroutines import start
 from .handlers import Handler, handler_for
-from .messages import ANSWERS, ClientDisconnected, EventStream, Request, Response, Work, error_response
-from .policy import common_headers, complete_refusal, policy
-from .preparing import LONG_BYTES, prepare
+from .response_policy import common_headers, complete_refusal, policy
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +34,11 @@ async def respond(request: Request) -> Response | EventStream:
     return await _whatever_happens(request, _admit_and_handle(request))
 
 
-def begin(request: Request, receiver: Receiver) -> Response | EventStream | Work | None:
+def start_request(request: Request, callback: ResultCallback) -> Response | EventStream | Work | None:
     """Begin a request whose body is there, without a task if that can be.
 
-    Returns the response, or the work that leads to it, or None: the receiver will be given what `conclude` is to make
-    a response of.
+    Returns the response, or the work that leads to it, or None: then the callback gets the value that `finish_request`
+    turns into a response.
     """
     body = request.body
     assert body is not None
@@ -52,34 +53,34 @@ def begin(request: Request, receiver: Receiver) -> Response | EventStream | Work
                 return _whatever_happens(request, _handle_then(admission, request, handler))
         if _takes_long(request, body):
             return _whatever_happens(request, _handle(request, handler))
-        task = handler.ask(request)
-        if handler.fill is not None:
-            handler.fill(request, task, body)
-        engine_for().post(task, receiver)
+        task = handler.parse(request)
+        if handler.set_body is not None:
+            handler.set_body(request, task, body)
+        engine_for().post(task, callback)
     except Exception as error:
         return _failed(request, error)
     return None
 
 
-def conclude(request: Request, value: object) -> Response | EventStream | Work:
+def finish_request(request: Request, value: object) -> Response | EventStream | Work:
     """Return the response that follows from what the engine has made of a request, or the work that leads to it."""
     if isinstance(value, Exception):
         return _failed(request, value)
     try:
-        outcome = handler_for(request.method).answer(request, engine_for(), value)
+        outcome = handler_for(request.method).respond(request, engine_for(), value)
     except Exception as error:
         return _failed(request, error)
     return _completed(request, outcome) if isinstance(outcome, ANSWERS) else _whatever_happens(request, outcome)
 
 
-def foresee(request: Request, value: object) -> Response | None:
+def prepare_response(request: Request, value: object) -> Response | None:
     """Return the response that will follow from what the engine is about to commit, or None where that is to be seen.
 
     It must not be sent before that value is what the engine has made of the request.
     """
     if not isinstance(value, (Appended, Created)):
         return None
-    response = conclude(request, value)
+    response = finish_request(request, value)
     return response if isinstance(response, Response) else None
 
 
@@ -111,26 +112,28 @@ async def _handle_then(admission: Awaitable[None], request: Request, handler: Ha
 
 async def _handle(request: Request, handler: Handler) -> Response | EventStream:
     engine = engine_for()
-    task = handler.ask(request)
-    if handler.fill is not None:
+    task = handler.parse(request)
+    if handler.set_body is not None:
         try:
             if request.body is None:
                 request.body = await request.read_body()
             if _takes_long(request, request.body):
-                await prepare(len(request.body), partial(handler.fill, request, task, request.body))
+                await prepare(len(request.body), partial(handler.set_body, request, task, request.body))
             else:
-                handler.fill(request, task, request.body)
+                handler.set_body(request, task, request.body)
         finally:
             if request.arriving is not None:
                 request.arriving.release()
-    value = await (engine.look(task.path, task.offset) if isinstance(task, Look) else engine.write(task))
-    outcome = handler.answer(request, engine, value)
+    value = await (engine.look(task.path, task.offset) if isinstance(task, ReadRequest) else engine.write(task))
+    outcome = handler.respond(request, engine, value)
     return outcome if isinstance(outcome, ANSWERS) else await outcome
 
 
 def _takes_long(request: Request, body: bytes) -> bool:
     """Whether a body takes long to prepare."""
-    return len(body) >= LONG_BYTES and content.is_json(headers.text(request.headers.get(headers.CONTENT_TYPE, b"")))
+    kind = request.headers.get(headers.CONTENT_TYPE, b"")
+    is_long = len(body) >= LONG_BYTES and len(kind) <= content.MAX_CONTENT_TYPE_LENGTH
+    return is_long and content.is_json(headers.text(kind))
 
 
 async def _whatever_happens(request: Request, work: Work) -> Response | EventStream:

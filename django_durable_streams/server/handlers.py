@@ -9,29 +9,30 @@ from ..engine import Engine
 from ..engine.engine import Task
 from ..protocol import headers
 from ..protocol.errors import MethodNotAllowed
+from ..protocol.messages import Request, Response
 from . import reads, writes
+from .answers import EventStream, Work
 from .cors import METHODS
-from .messages import EventStream, Request, Response, Work
 
 
 class Handler(NamedTuple):
     """An operation, in halves: between them the engine does something in one go for all who ask at the same time.
 
-    `ask` returns what it is to do. `fill` puts the body into that, once it is there; without it there is none. `answer`
-    makes the response of what became of it, or returns the rest of the work.
+    `parse` returns the engine's task. `set_body` adds the body to the task; None where a request has no body. `respond`
+    makes the response from the task's result, or returns the rest of the work.
     """
 
-    ask: Callable[[Request], Task]
-    answer: Callable[[Request, Engine, Any], Response | EventStream | Work]
-    fill: Callable[[Request, Any, bytes], None] | None = None
+    parse: Callable[[Request], Task]
+    respond: Callable[[Request, Engine, Any], Response | EventStream | Work]
+    set_body: Callable[[Request, Any, bytes], None] | None = None
 
 
 HANDLERS = {
-    "GET": Handler(reads.ask_read, reads.answer_read),
-    "POST": Handler(writes.ask_append, writes.answer_append, writes.fill_append),
-    "PUT": Handler(writes.ask_create, writes.answer_create, writes.fill_create),
-    "HEAD": Handler(reads.ask_head, reads.answer_head),
-    "DELETE": Handler(writes.ask_delete, writes.answer_delete),
+    "GET": Handler(reads.parse_read, reads.respond_read),
+    "POST": Handler(writes.parse_append, writes.respond_append, writes.set_body_append),
+    "PUT": Handler(writes.parse_create, writes.respond_create, writes.set_body_create),
+    "HEAD": Handler(reads.parse_head, reads.respond_head),
+    "DELETE": Handler(writes.parse_delete, writes.respond_delete),
 }
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from ..engine.engine import engine_for, stop_engines
-from ..engine.shutdown import has_readers_elsewhere, stop_readers_of
 from ..engine.startup import check_startup
+from ..runtime.shutdown import has_readers_elsewhere, stop_readers_of
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,15 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..engine import Engine
-from ..engine.read_lane import Look, View
+from ..engine.snapshot_reader import ReadRequest, Snapshot
 from ..protocol import caching, content, headers, offsets, paths
 from ..protocol.browsers import check_destination, disposition
 from ..protocol.caching import Caching
 from ..protocol.errors import InvalidOffset, InvalidParameter, LiveModeUnsupported
-from .live import LongPoll, SseReader
-from .messages import CLOSED, EventStream, Header, Request, Response, Work, stream_headers
-from .policy import common_headers
+from ..protocol.messages import CLOSED, Header, Request, Response, stream_headers
+from .answers import EventStream, Work
+from .live_responses import LongPoll, SseReader
+from .response_policy import common_headers
 
 _UP_TO_DATE: Header = (headers.STREAM_UP_TO_DATE, b"true")
 
@@ -29,12 +30,12 @@ MAX_SHARED_TAGS = 128
 """Bytes of an `If-None-Match` up to which it is compared once for all who send it."""
 
 
-def ask_head(request: Request) -> Look:
+def parse_head(request: Request) -> ReadRequest:
     """HEAD asks what a stream is like; it is the only read that does not renew its TTL (section 5.5)."""
-    return Look(paths.validate_again(request.path))
+    return ReadRequest(paths.validate_again(request.path))
 
 
-def answer_head(request: Request, engine: Engine, view: View) -> Response:
+def respond_head(request: Request, engine: Engine, view: Snapshot) -> Response:
     """Answer a HEAD."""
     info = view.info
     found = stream_headers(info.content_type, info.header(info.tail), closed=info.closed)
@@ -45,7 +46,7 @@ def answer_head(request: Request, engine: Engine, view: View) -> Response:
     return Response(200, found)
 
 
-def ask_read(request: Request) -> Look:
+def parse_read(request: Request) -> ReadRequest:
     """GET asks for what is there from an offset on, and may stay for what comes (sections 5.6 to 5.8)."""
     path = paths.validate_again(request.path)
     given = request.headers.get
@@ -62,10 +63,10 @@ def ask_read(request: Request) -> Look:
             "This server runs under WSGI and cannot hold an event stream open. "
             "Use live=long-poll, or deploy under ASGI."
         )
-    return Look(path, offsets.Sentinel.START if token is None else offsets.decode(token))
+    return ReadRequest(path, offsets.Sentinel.START if token is None else offsets.decode(token))
 
 
-def answer_read(request: Request, engine: Engine, view: View) -> Response | EventStream | Work:
+def respond_read(request: Request, engine: Engine, view: Snapshot) -> Response | EventStream | Work:
     """Answer a GET, or return what is still to be done for that."""
     if view.info.ttl is not None:
         engine.renew(view.info)
@@ -88,7 +89,7 @@ class _Answer(Enum):
     NOT_MODIFIED = "what the client has is still right"
 
 
-def _page(request: Request, view: View, *, is_now: bool) -> Response:
+def _page(request: Request, view: Snapshot, *, is_now: bool) -> Response:
     """Answer a catch-up read (section 5.6)."""
     if is_now:
         return _shared(view, _Answer.NOW, _page_answer)
@@ -98,12 +99,12 @@ def _page(request: Request, view: View, *, is_now: bool) -> Response:
     return _shared(view, tags, _page_unless_known)
 
 
-def _page_unless_known(view: View, tags: bytes | None) -> Response:
+def _page_unless_known(view: Snapshot, tags: bytes | None) -> Response:
     is_known = tags is not None and caching.matches(tags.decode("latin-1"), _etag(view))
     return _shared(view, _Answer.NOT_MODIFIED if is_known else _Answer.PAGE, _page_answer)
 
 
-def _page_answer(view: View, kind: _Answer) -> Response:
+def _page_answer(view: Snapshot, kind: _Answer) -> Response:
     found = _position_headers(view)
     if kind is _Answer.NOW:
         return _with_body(found, view, Caching.NEVER)
@@ -112,11 +113,11 @@ def _page_answer(view: View, kind: _Answer) -> Response:
     return Response(304, found, caching=kept) if kind is _Answer.NOT_MODIFIED else _with_body(found, view, kept)
 
 
-def _etag(view: View) -> bytes:
+def _etag(view: Snapshot) -> bytes:
     return caching.etag(view.info.generation, view.position, view.end, view.at_end)
 
 
-def _shared(view: View, key: Key, make: Callable[[View, Key], Response]) -> Response:
+def _shared(view: Snapshot, key: Key, make: Callable[[Snapshot, Key], Response]) -> Response:
     """Return an answer that all get who ask for the same at the same time, made once."""
     answers: dict[Key, Response] | None = view.answers
     answer = None if answers is None else answers.get(key)
@@ -129,7 +130,7 @@ def _shared(view: View, key: Key, make: Callable[[View, Key], Response]) -> Resp
     return answer
 
 
-async def _long_poll(request: Request, view: View, engine: Engine) -> Response:
+async def _long_poll(request: Request, view: Snapshot, engine: Engine) -> Response:
     """Answer a long-poll (section 5.7)."""
     if view.segment is None and not view.closed:
         place = engine.places.take()
@@ -151,22 +152,24 @@ _SENT = Response(200, [])
 _SENT.sent = True
 
 
-def _deliver(request: Request, view: View, told: dict[Any, Any]) -> bool:
+def _deliver(request: Request, view: Snapshot, told: dict[Any, Any]) -> bool:
     # Everything that an answer depends on; hundreds may be told at once.
     alike = view.position, request.query, request.headers.get(b"origin")
     answer: Response | None = told.get(alike)
     if answer is None:
         bare = _long_poll_answer(request, view)
-        answer = told[alike] = bare.with_headers(common_headers(request, bare))
+        answer = bare.with_headers(common_headers(request, bare))
+        if len(told) < MAX_SHARED_ANSWERS:
+            told[alike] = answer
     return request.send_now(answer)
 
 
-def _long_poll_answer(request: Request, view: View) -> Response:
+def _long_poll_answer(request: Request, view: Snapshot) -> Response:
     cursor = caching.cursor_floor(request.parameter("cursor"), time.time())
     return _shared(view, (cursor, _is_now(request)), _poll_answer)
 
 
-def _poll_answer(view: View, kind: tuple[int, bool]) -> Response:
+def _poll_answer(view: Snapshot, kind: tuple[int, bool]) -> Response:
     cursor, is_now = kind
     found = _position_headers(view)
     if not view.at_end:
@@ -180,7 +183,7 @@ def _poll_answer(view: View, kind: tuple[int, bool]) -> Response:
     return _with_body(found, view, _kept(view))
 
 
-def _kept(view: View) -> Caching:
+def _kept(view: Snapshot) -> Caching:
     """Return what caches may do with data, or with the news that there is none yet.
 
     What is empty today may have data in a second. What has data keeps it, unless the stream is to end.
@@ -194,7 +197,7 @@ def _is_now(request: Request) -> bool:
     return request.parameter("offset") == _NOW
 
 
-def _events(request: Request, view: View, engine: Engine) -> EventStream:
+def _events(request: Request, view: Snapshot, engine: Engine) -> EventStream:
     """Answer an SSE read (section 5.8)."""
     place = engine.places.take()
     found: list[Header] = [
@@ -208,7 +211,7 @@ def _events(request: Request, view: View, engine: Engine) -> EventStream:
     return EventStream(found, reader, Caching.NEVER if _is_now(request) else Caching.REVALIDATE)
 
 
-def _position_headers(view: View) -> list[Header]:
+def _position_headers(view: Snapshot) -> list[Header]:
     found: list[Header] = [(headers.STREAM_NEXT_OFFSET, view.info.header(view.end))]
     if view.up_to_date:
         found.append(_UP_TO_DATE)
@@ -217,7 +220,7 @@ def _position_headers(view: View) -> list[Header]:
     return found
 
 
-def _with_body(found: list[Header], view: View, kept: Caching) -> Response:
+def _with_body(found: list[Header], view: Snapshot, kept: Caching) -> Response:
     kind = view.info.content_type
     body = view.segment.body(kind) if view.segment is not None else content.unpack(kind, b"")
     found.append((headers.CONTENT_TYPE, kind.encode("latin-1")))

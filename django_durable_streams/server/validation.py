@@ -9,13 +9,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 
 from ..access.addresses import networks
-from ..access.allowed import Allowed
-from ..access.making import make_permissions
+from ..access.creation_policy import CreationPolicy
+from ..access.loading import make_permissions
 from ..access.rates import RateLimits
 from ..conf import Config, Finding, config, refuse
-from ..encoding import json_encoder
 from ..engine.wakeup import make_wakeup
 from ..models import Stream
+from ..store.encoding import json_encoder
+from .cors import is_origin
 
 
 def check_configuration() -> None:
@@ -27,7 +28,7 @@ def check_configuration() -> None:
     """
     settings = config()
     refuse(config_findings(settings))
-    make_permissions(settings.permission)
+    make_permissions(settings.permission_classes)
     connections[router.db_for_write(Stream)]
 
 
@@ -65,9 +66,20 @@ def _proxies(settings: Config) -> Iterator[Finding]:
 
 def _allowed(settings: Config) -> Iterator[Finding]:
     try:
-        Allowed(settings)
+        CreationPolicy(settings)
     except ValueError as error:
         yield _finding("PATH_PATTERNS", error)
+
+
+def _origins(settings: Config) -> Iterator[Finding]:
+    for origin in settings.cors_origins:
+        if not is_origin(origin):
+            yield Finding(
+                "durable_streams.E004",
+                f"CORS_ORIGINS: {origin!r} is no origin as browsers send it.",
+                "Write it like https://app.example.com, in small letters, without a path and a port that goes without "
+                "saying.",
+            )
 
 
 def _wakeup(settings: Config) -> Iterator[Finding]:
@@ -84,7 +96,15 @@ def _encoder(settings: Config) -> Iterator[Finding]:
         yield _finding("JSON_ENCODER", error)
 
 
-_PARTS: tuple[Callable[[Config], Iterator[Finding]], ...] = (_bodies, _rates, _proxies, _allowed, _encoder, _wakeup)
+_PARTS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+    _bodies,
+    _rates,
+    _proxies,
+    _allowed,
+    _origins,
+    _encoder,
+    _wakeup,
+)
 
 
 def _finding(key: str, error: Exception) -> Finding:

@@ -16,17 +16,18 @@ from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
-from ..access.callers import Caller
 from ..access.guard import current_guard
+from ..access.identities import Identity
 from ..conf import config
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, IncompleteBody, LengthRequired
-from .atomic import never_atomic
+from ..protocol.messages import ENDING_SECONDS, Header, Request, Response
+from .answers import EventStream
 from .bodies import ArrivingBody, admitted_length, too_slow
 from .dispatch import refuse, respond
 from .hosts import script_name
-from .messages import ENDING_SECONDS, EventStream, Header, Request, Response
-from .threads import release_thread
+from .non_atomic import never_atomic
+from .request_threads import release_thread
 
 PIECE_BYTES = 64 * 1024
 """How much of a body is read at a time."""
@@ -45,7 +46,7 @@ class _DjangoRequest(Request):
             found, query = _wsgi_headers(request), request.META.get("QUERY_STRING", "").encode("latin-1")
         super().__init__(request.method or "", path, query, found)
         self._request = request
-        self.caller: Caller | None = None
+        self.caller: Identity | None = None
         self.is_unfinished = False
         """Whether more of the body may come, which must not be taken for the next request."""
 
@@ -99,6 +100,9 @@ class _DjangoRequest(Request):
                 raise LengthRequired("This server cannot read a body in chunks. Send it with a Content-Length.")
             read: Callable[[int], bytes] = request.environ["wsgi.input"].read
             return read
+        if isinstance(request, ASGIRequest) or hasattr(request, "_body"):
+            # It is at hand whole, in a file or in memory, and a middleware may have read some of it.
+            request._stream.seek(0)
         return request.read
 
 

@@ -9,20 +9,15 @@ from functools import lru_cache
 from .. import clock
 from ..engine import Engine
 from ..protocol import arguments, content, headers, offsets, paths
-from ..protocol.errors import (
-    DurableStreamsError,
-    EmptyAppend,
-    InvalidHeader,
-    UnsupportedContentEncoding,
-)
+from ..protocol.errors import DurableStreamsError, EmptyAppend, InvalidHeader, UnsupportedContentEncoding
+from ..protocol.messages import CLOSED, Header, Request, Response, stream_headers
 from ..protocol.producers import ProducerClaim
 from ..store.operations import Append, Appended, Create, Created, Delete, Done, Fork
-from .messages import CLOSED, Header, Request, Response, stream_headers
 
 _EMPTY: Header = (headers.CONTENT_LENGTH, b"0")
 
 
-def ask_create(request: Request) -> Create:
+def parse_create(request: Request) -> Create:
     """PUT asks for a stream, made or confirmed (section 5.1)."""
     path = paths.validate(request.path)
     closed, seconds, moment, fork = False, None, None, None
@@ -36,7 +31,7 @@ def ask_create(request: Request) -> Create:
     return Create(path, content_type, seconds, moment, closed, b"", None, fork)
 
 
-def fill_create(request: Request, operation: Create, body: bytes) -> None:
+def set_body_create(request: Request, operation: Create, body: bytes) -> None:
     """Put the initial content into it, or what is wrong with that."""
     if body:
         _check_coding(request)
@@ -46,7 +41,7 @@ def fill_create(request: Request, operation: Create, body: bytes) -> None:
         operation.data, operation.defect = _packed(content.pack_initial, operation.content_type, body)
 
 
-def answer_create(request: Request, engine: Engine, result: Created) -> Response:
+def respond_create(request: Request, engine: Engine, result: Created) -> Response:
     """Answer a PUT."""
     next_offset = offsets.encode_bytes(result.generation, result.tail)
     found = [*stream_headers(result.content_type, next_offset, closed=result.closed), _EMPTY]
@@ -55,7 +50,7 @@ def answer_create(request: Request, engine: Engine, result: Created) -> Response
     return Response(201 if result.created else 200, found)
 
 
-def ask_append(request: Request) -> Append:
+def parse_append(request: Request) -> Append:
     """POST asks to append, to close, or for both at once (sections 5.2 and 5.3)."""
     path = paths.validate_again(request.path)
     close, producer, seq = False, None, None
@@ -67,7 +62,7 @@ def ask_append(request: Request) -> Append:
     return Append(path, None, b"", close, seq, producer)
 
 
-def fill_append(request: Request, operation: Append, body: bytes) -> None:
+def set_body_append(request: Request, operation: Append, body: bytes) -> None:
     """Put the body into it, or what is wrong with that."""
     if not body:
         if not operation.close:
@@ -101,7 +96,7 @@ def _check_coding(request: Request) -> None:
         )
 
 
-def answer_append(request: Request, engine: Engine, result: Appended) -> Response:
+def respond_append(request: Request, engine: Engine, result: Appended) -> Response:
     """Answer a POST."""
     found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.generation, result.tail))]
     if result.closed:
@@ -116,12 +111,12 @@ def answer_append(request: Request, engine: Engine, result: Appended) -> Respons
     return Response(200, found)
 
 
-def ask_delete(request: Request) -> Delete:
+def parse_delete(request: Request) -> Delete:
     """DELETE asks to remove a stream (section 5.4)."""
     return Delete(paths.validate_again(request.path))
 
 
-def answer_delete(request: Request, engine: Engine, result: Done) -> Response:
+def respond_delete(request: Request, engine: Engine, result: Done) -> Response:
     """Answer a DELETE."""
     return Response(204, [])
 

@@ -12,13 +12,12 @@ from unittest.mock import patch
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.db import connections
 
-from ..engine import background
 from ..engine.engine import running_engines
 from ..engine.engine import stop_engines as _stop_engines
-from ..engine.lane import Lane, Parcel
-from ..engine.line import Line
-from ..store import under_test
-from ..store.known import KnownStreams
+from ..runtime import background, test_transactions
+from ..runtime.batch_worker import BatchWorker, PendingBatch
+from ..runtime.connection import DedicatedConnection
+from ..store.write.row_cache import RowCache
 
 
 def stop_engines() -> None:
@@ -45,18 +44,18 @@ def inline_engines() -> Iterator[None]:
     """
     stop_engines()
     with ExitStack() as patches:
-        patches.enter_context(patch.object(under_test, "engines_join", True))
-        for module in ("lane", "housekeeping", "checkpoints", "pulse"):
-            patches.enter_context(patch(f"django_durable_streams.engine.{module}.Thread", _NoThread))
-        patches.enter_context(patch.object(Lane, "_hand_over", _work_here))
+        patches.enter_context(patch.object(test_transactions, "engines_join", True))
+        for module in ("runtime.batch_worker", "engine.housekeeping", "engine.checkpoints", "runtime.monitor"):
+            patches.enter_context(patch(f"django_durable_streams.{module}.Thread", _NoThread))
+        patches.enter_context(patch.object(BatchWorker, "_hand_over", _work_here))
         # The connection is the test's, not a thread's own.
-        patches.enter_context(patch.object(Line, "open", lambda line: False))
-        patches.enter_context(patch.object(Line, "close", lambda line: None))
+        patches.enter_context(patch.object(DedicatedConnection, "open", lambda line: False))
+        patches.enter_context(patch.object(DedicatedConnection, "close", lambda line: None))
         # Writers commit in the background loop, whose thread would have a connection of its own.
         patches.enter_context(patch.object(background, "loop", _loop_of_test))
         # What the test itself writes over it, or rolls back, would not be noticed.
-        patches.enter_context(patch.object(KnownStreams, "keep", lambda known, state: None))
-        patches.enter_context(patch.object(KnownStreams, "keep_new", lambda known, like, numbers: None))
+        patches.enter_context(patch.object(RowCache, "put", lambda known, state: None))
+        patches.enter_context(patch.object(RowCache, "put_new", lambda known, like, numbers: None))
         try:
             yield
         finally:
@@ -97,12 +96,12 @@ class _NoThread:
 _at_work: set[asyncio.Task[None]] = set()
 
 
-def _work_here(lane: Lane[Any], parcel: Parcel[Any]) -> None:
-    del lane._open[parcel.thread]
-    task = parcel.loop.create_task(_work(lane, parcel))
+def _work_here(worker: BatchWorker[Any], batch: PendingBatch[Any]) -> None:
+    del worker._open[batch.thread]
+    task = batch.loop.create_task(_work(worker, batch))
     _at_work.add(task)
     task.add_done_callback(_at_work.discard)
 
 
-async def _work(lane: Lane[Any], parcel: Parcel[Any]) -> None:
-    await sync_to_async(lane._do)([parcel])
+async def _work(worker: BatchWorker[Any], batch: PendingBatch[Any]) -> None:
+    await sync_to_async(worker._do)([batch])

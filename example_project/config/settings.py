@@ -86,7 +86,7 @@ DURABLE_STREAMS: dict[str, Any] = {
     "LONG_POLL_TIMEOUT": float(os.environ.get("LONG_POLL_TIMEOUT", "30")),
     # The demo is for whoever has started it, on their own machine. A real project leaves this line out, and has
     # Django's permissions decide, or names what it needs: see docs/access.md.
-    "PERMISSION": os.environ.get("PERMISSION", "django_durable_streams.permissions.AllowAll").split(","),
+    "PERMISSION_CLASSES": os.environ.get("PERMISSION", "django_durable_streams.permissions.AllowAll").split(","),
     # The demo may be called from any page. A real project lists its own origins.
     "CORS_ORIGINS": ["*"],
 }

@@ -50,12 +50,31 @@ PROXY = ["127.0.0.1"]
         ("127.0.0.1", "192.0.2.9, unknown", PROXY, "unknown"),
         ("127.0.0.1", "192.0.2.9, ", PROXY, "unknown"),
         ("127.0.0.1", "127.0.0.1, 127.0.0.1", PROXY, "127.0.0.1"),
+        # Longer than anybody has proxies: what the nearest proxy has written, if it is that one who sends it.
+        ("127.0.0.1", "192.0.2.9," * 1000 + "198.51.100.1", PROXY, "198.51.100.1"),
+        ("", "192.0.2.9," * 1000 + "198.51.100.1", PROXY, "198.51.100.1"),
+        ("192.0.2.9", "192.0.2.9," * 1000 + "198.51.100.1", PROXY, "unknown"),
+        ("192.0.2.9", "192.0.2.9," + "192.0.2.8," * 1000 + "198.51.100.1", PROXY, "unknown"),
+        ("203.0.113.1", "192.0.2.9," * 1000 + "192.0.2.9", [], "unknown"),
+        ("127.0.0.1", "1" * 5000, PROXY, "unknown"),
     ],
 )
 def test_addresses(peer: str, forwarded: str, proxies: list[str], found: str) -> None:
     for scope in ({"client": (peer, 1) if peer else None}, {"client": [peer, 0] if peer else None}):
         with override_streams(TRUSTED_PROXIES=proxies):
             assert client_address(scope, forwarded.encode()) == found
+
+
+@pytest.mark.parametrize("part", ["1", "::1", "127.0.0.1", ":", "[", "\u00b2"])
+def test_no_header_costs_more_than_its_end(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    same = addresses._same
+    monkeypatch.setattr(addresses, "_same", lambda address: read.append(address) or same(address))
+    addresses._behind.cache_clear()
+    with override_streams(TRUSTED_PROXIES=PROXY):
+        client_address({"client": ("127.0.0.1", 1)}, ",".join([part] * 30_000).encode("latin-1"))
+    assert len(read) < 2500
+    assert sum(map(len, read)) < 10_000
 
 
 def test_what_is_missing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_durable_streams.access.access_request import AccessRequest
 from django_durable_streams.access.base import Action
-from django_durable_streams.access.request import AccessRequest
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import BearerTokens
 from django_durable_streams.protocol.errors import InvalidParameter
@@ -39,7 +39,7 @@ PERMISSION = {
     "AUDIENCE": "streams",
     "ISSUER": "login",
 }
-JWT = override_streams(PERMISSION=PERMISSION)
+JWT = override_streams(PERMISSION_CLASSES=PERMISSION)
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ async def test_a_browsers_event_source_brings_its_token_in_the_query(client: Asg
 
 async def test_a_live_read_ends_when_its_token_expires(client: AsgiClient) -> None:
     moment = int(time.time()) + 2
-    with override_streams(PERMISSION=PERMISSION, FALLBACK_INTERVAL=0.02):
+    with override_streams(PERMISSION_CLASSES=PERMISSION, POLL_INTERVAL=0.02):
         bearer = token({"read": ["a"]}, exp=moment)
         async with client.open("GET", f"a?offset=now&live=sse&access_token={bearer}") as exchange:
             while await exchange.chunk() is not None:

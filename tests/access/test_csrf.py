@@ -17,7 +17,7 @@ from tests.access.visitors import Visitor
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
 
-CLOSED = override_streams(PERMISSION="django_durable_streams.permissions.ModelPermissions")
+CLOSED = override_streams(PERMISSION_CLASSES="django_durable_streams.permissions.ModelPermissions")
 UNSAFE = [name for name, operation in OPERATIONS.items() if operation[0] not in ("GET", "HEAD")]
 
 
@@ -112,7 +112,7 @@ async def test_what_does_not_depend_on_the_session_needs_no_token(visitor: Visit
     assert (await send(visitor, "append")).status == 204  # everybody may
     signed = f"token={sign('a', 'append', expires=60)}"
     names = [f"django_durable_streams.permissions.{name}" for name in ("ModelPermissions", "SignedURLs")]
-    with override_streams(PERMISSION=names):
+    with override_streams(PERMISSION_CLASSES=names):
         assert (await send(visitor, "append")).status == 403
         assert (await send(visitor, "append", signed)).status == 204
         assert (await send(visitor, "append", signed, {"origin": "https://evil.example"})).status == 204

@@ -10,7 +10,7 @@ from tests.access.conftest import grant
 from tests.overriding import override_streams
 
 
-@override_streams(PERMISSION="django_durable_streams.permissions.ModelPermissions")
+@override_streams(PERMISSION_CLASSES="django_durable_streams.permissions.ModelPermissions")
 class PermissionTests(StreamsMixin, TestCase):
     def setUp(self) -> None:
         super().setUp()

@@ -9,8 +9,11 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
+from django_durable_streams.access import grants
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, Permission, sign
+from django_durable_streams.protocol.errors import ServiceUnavailable
+from django_durable_streams.server.asgi import DurableStreams, Receive, Scope, Send
 from tests.access.conftest import arevoke, log_in_at_django
 from tests.access.operations import send
 from tests.access.visitors import Visitor
@@ -18,7 +21,7 @@ from tests.asgi_client import AsgiClient, Exchange
 from tests.overriding import override_streams
 
 MODELS = "django_durable_streams.permissions.ModelPermissions"
-OFTEN = {"FALLBACK_INTERVAL": 0.02, "LIVE_CHECK_INTERVAL": 0.05, "REMEMBER_SECONDS": 0.05, "LONG_POLL_TIMEOUT": 20}
+OFTEN = {"POLL_INTERVAL": 0.02, "REAUTHORIZE_INTERVAL": 0.05, "AUTH_CACHE_SECONDS": 0.05, "LONG_POLL_TIMEOUT": 20}
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +51,7 @@ def control(chunk: bytes) -> dict[str, object]:
     return found
 
 
-@override_streams(PERMISSION=MODELS, **OFTEN)
+@override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
 async def test_an_event_stream_ends_with_a_last_control_event_when_its_permission_is_revoked(
     reader: Visitor, follow: Callable[[], Exchange]
 ) -> None:
@@ -63,7 +66,7 @@ async def test_an_event_stream_ends_with_a_last_control_event_when_its_permissio
         assert (await again.reply()).status == 403
 
 
-@override_streams(PERMISSION=MODELS, **OFTEN)
+@override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
 async def test_a_long_poll_is_refused_when_its_permission_is_revoked(reader: Visitor) -> None:
     async with reader.open("GET", "a?offset=now&live=long-poll") as exchange:
         await asyncio.sleep(0.1)
@@ -72,7 +75,7 @@ async def test_a_long_poll_is_refused_when_its_permission_is_revoked(reader: Vis
         assert (await exchange.reply()).status == 403
 
 
-@override_streams(PERMISSION=MODELS, **OFTEN)
+@override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
 async def test_what_another_process_revokes_ends_a_live_read_too(follow: Callable[[], Exchange]) -> None:
     async with follow() as exchange:
         await exchange.chunk()
@@ -80,7 +83,7 @@ async def test_what_another_process_revokes_ends_a_live_read_too(follow: Callabl
         assert [chunk async for chunk in rest_of(exchange)]
 
 
-@override_streams(PERMISSION=MODELS, **OFTEN)
+@override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
 async def test_logging_out_ends_a_live_read(reader: Visitor, follow: Callable[[], Exchange]) -> None:
     async with follow() as exchange:
         await exchange.chunk()
@@ -88,7 +91,45 @@ async def test_logging_out_ends_a_live_read(reader: Visitor, follow: Callable[[]
         assert [chunk async for chunk in rest_of(exchange)]
 
 
-@override_streams(PERMISSION=MODELS, **OFTEN)
+class Account:
+    """Who calls by a key of middleware's own: no model, with a number that a user has, too."""
+
+    is_authenticated = is_active = True
+
+    def __init__(self, pk: object) -> None:
+        self.pk = pk
+        self.may = True
+
+    def has_perm(self, perm: str, obj: object = None) -> bool:
+        return self.may
+
+
+@override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
+@pytest.mark.parametrize("kind", ["user", "account"])
+async def test_whom_middleware_has_found_is_judged_again_and_nobody_else(
+    engines: None, make_user: Callable[..., User], kind: str
+) -> None:
+    reader = await sync_to_async(make_user)("reader", "view")
+    other = await sync_to_async(make_user)("other", "view")
+    django = await sync_to_async(log_in_at_django)(other)
+    session = await sync_to_async(lambda: django.session)()
+    await sync_to_async(session.get)("loaded")
+    account = Account(other.pk)
+
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        user = reader if kind == "user" else account
+        await DurableStreams()({**scope, "user": user, "session": session}, receive, send)
+
+    async with asyncio.timeout(10), AsgiClient(middleware).open("GET", "a?offset=-1&live=sse") as exchange:
+        await exchange.chunk()
+        await asyncio.sleep(0.3)
+        assert not exchange.has_more()
+        account.may = False
+        await arevoke(reader, "view")
+        assert [chunk async for chunk in rest_of(exchange)]
+
+
+@override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
 async def test_a_live_read_that_may_go_on_goes_on(reader: Visitor, follow: Callable[[], Exchange]) -> None:
     async with follow() as exchange:
         await exchange.chunk()
@@ -102,7 +143,7 @@ async def test_a_live_read_that_may_go_on_goes_on(reader: Visitor, follow: Calla
 @pytest.mark.parametrize("mode", ["sse", "long-poll"])
 async def test_a_live_read_by_a_signature_ends_when_that_expires(client: AsgiClient, mode: str) -> None:
     with override_streams(
-        PERMISSION="django_durable_streams.permissions.SignedURLs", FALLBACK_INTERVAL=0.02, LONG_POLL_TIMEOUT=20
+        PERMISSION_CLASSES="django_durable_streams.permissions.SignedURLs", POLL_INTERVAL=0.02, LONG_POLL_TIMEOUT=20
     ):
         moment = int(time.time()) + 2
         token = sign("a", "read", expires=moment - time.time() + 0.5)
@@ -120,7 +161,7 @@ async def test_a_live_read_by_a_signature_ends_when_that_expires(client: AsgiCli
 async def test_nothing_is_handed_out_after_the_end(client: AsgiClient) -> None:
     # Nobody looks here but the reader itself, when something comes.
     with override_streams(
-        PERMISSION="django_durable_streams.permissions.SignedURLs", FALLBACK_INTERVAL=3600, SSE_DURATION=3600
+        PERMISSION_CLASSES="django_durable_streams.permissions.SignedURLs", POLL_INTERVAL=3600, SSE_DURATION=3600
     ):
         token = sign("a", "read", expires=1.5)
         async with client.open("GET", f"a?offset=now&live=sse&token={token}") as exchange:
@@ -144,7 +185,7 @@ class Failing(Permission):
         return True
 
 
-@override_streams(PERMISSION="tests.access.test_live_reads.Failing", **OFTEN)
+@override_streams(PERMISSION_CLASSES="tests.access.test_live_reads.Failing", **OFTEN)
 async def test_a_permission_that_fails_ends_the_read(client: AsgiClient) -> None:
     Failing.asked = 0
     async with client.open("GET", "a?offset=-1&live=sse") as exchange:
@@ -153,12 +194,41 @@ async def test_a_permission_that_fails_ends_the_read(client: AsgiClient) -> None
     assert Failing.asked == 2
 
 
+class Stuck(Permission):
+    """Allows once, and does not answer then, or cannot."""
+
+    asked = 0
+    has_an_answer = False
+
+    async def can_read(self, user: object, path: str, request: AccessRequest) -> bool:
+        Stuck.asked += 1
+        if Stuck.asked > 1:
+            if not Stuck.has_an_answer:
+                await asyncio.Event().wait()
+            raise ServiceUnavailable("The service that knows is away.")
+        return True
+
+
+@pytest.mark.parametrize("has_an_answer", [False, True])
+@pytest.mark.parametrize("mode", ["sse", "long-poll"])
+@override_streams(PERMISSION_CLASSES="tests.access.test_live_reads.Stuck", **OFTEN)
+async def test_a_permission_that_nobody_can_judge_again_ends_the_read(
+    client: AsgiClient, mode: str, has_an_answer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "UNCHECKED_SECONDS", 0.5)
+    Stuck.asked, Stuck.has_an_answer = 0, has_an_answer
+    async with asyncio.timeout(10), client.open("GET", f"a?offset=now&live={mode}") as exchange:
+        if mode == "sse":
+            assert [chunk async for chunk in rest_of(exchange)]
+        else:
+            assert (await exchange.reply()).status == 503
+    assert Stuck.asked > 1
+
+
 @override_streams(**OFTEN)
 async def test_nobody_is_judged_where_everything_is_allowed(
     client: AsgiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from django_durable_streams.access import grants
-
     monkeypatch.delattr(grants, "Grant")
     async with client.open("GET", "a?offset=-1&live=sse") as exchange:
         await exchange.chunk()

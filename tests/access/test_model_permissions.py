@@ -13,7 +13,7 @@ from tests.access.visitors import Visitor
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
 
-CLOSED = override_streams(PERMISSION="django_durable_streams.permissions.ModelPermissions")
+CLOSED = override_streams(PERMISSION_CLASSES="django_durable_streams.permissions.ModelPermissions")
 ALL = ("add", "view", "change", "delete")
 
 pytestmark = pytest.mark.usefixtures("streams")
@@ -123,7 +123,7 @@ async def test_everybody_may_read_where_streams_are_read_only(
     client: AsgiClient, make_user: Callable[..., User], visit: Callable[[User], Visitor]
 ) -> None:
     writer = await sync_to_async(visit)(await sync_to_async(make_user)("writer", "add", "change", "delete"))
-    with override_streams(PERMISSION="django_durable_streams.permissions.ReadOnly"):
+    with override_streams(PERMISSION_CLASSES="django_durable_streams.permissions.ReadOnly"):
         for operation in OPERATIONS:
             allowed = OPERATIONS[operation][4] == ("view",)
             assert (await send(client, operation)).status == (200 if allowed else 403), operation

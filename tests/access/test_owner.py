@@ -95,7 +95,7 @@ async def test_users_have_what_is_theirs_and_nothing_else(client: AsgiClient, ma
     own, news = f"users/{ann.pk}/notes", "news/today"
     await sync_to_async(Stream.objects.create)(path=news, content_type="text/plain", data="x")
     owner = {"users/{user.pk}/**": ["create", "read", "append", "close", "delete"], "news/**": ["read"]}
-    with override_streams(PERMISSION={"CLASS": CLASS, "OWNER": owner}):
+    with override_streams(PERMISSION_CLASSES={"CLASS": CLASS, "OWNER": owner}):
         assert (await hers.request("PUT", own, TEXT)).status == 201
         for visitor, allowed in ((his, False), (client, False), (hers, True)):
             statuses = [
@@ -122,7 +122,7 @@ async def test_a_single_pattern_is_for_everything(client: AsgiClient, make_user:
         return found, Visitor(client, log_in_at_django(found))
 
     _, visitor = await sync_to_async(enter)()
-    with override_streams(PERMISSION={"CLASS": CLASS, "OWNER": "u/{user.username}"}):
+    with override_streams(PERMISSION_CLASSES={"CLASS": CLASS, "OWNER": "u/{user.username}"}):
         assert (await visitor.request("PUT", "u/ann", TEXT)).status == 201
         assert (await visitor.request("DELETE", "u/ann")).status == 204
         assert (await visitor.request("PUT", "u/bob", TEXT)).status == 403

@@ -39,7 +39,7 @@ def spell(spelling: str, mode: str) -> str:
 
 
 @pytest.mark.parametrize("permission", ["signed", "bearer"])
-@override_streams(FALLBACK_INTERVAL=0.02, LONG_POLL_TIMEOUT=20)
+@override_streams(POLL_INTERVAL=0.02, LONG_POLL_TIMEOUT=20)
 async def test_a_live_read_ends_with_its_token_however_its_query_is_written(
     client: AsgiClient, permission: str
 ) -> None:
@@ -58,7 +58,7 @@ async def test_a_live_read_ends_with_its_token_however_its_query_is_written(
                 pass
             assert exchange.status == (200 if mode == "sse" else 403 if permission == "signed" else 401), spelling
 
-    with override_streams(PERMISSION=SIGNED if permission == "signed" else BEARER):
+    with override_streams(PERMISSION_CLASSES=SIGNED if permission == "signed" else BEARER):
         async with asyncio.timeout(15):
             await asyncio.gather(*(follow(spelling, mode) for spelling in SPELLINGS for mode in ("sse", "long-poll")))
 
@@ -85,7 +85,7 @@ async def test_a_live_read_ends_with_its_token_however_its_query_is_written(
     ],
 )
 async def test_what_decides_comes_once_in_whatever_letters(entry: str, query: str, status: int, engines: None) -> None:
-    with override_streams(PERMISSION=SIGNED):
+    with override_streams(PERMISSION_CLASSES=SIGNED):
         reply = await EntryPoint(entry).request("GET", "a?" + query.format(sign("a", "read", expires=60)))
     assert reply.status == status, reply.body
 
@@ -93,7 +93,7 @@ async def test_what_decides_comes_once_in_whatever_letters(entry: str, query: st
 @pytest.mark.parametrize("entry", ENTRY_POINTS)
 async def test_a_token_in_the_query_has_one_name_however_it_is_written(entry: str, engines: None) -> None:
     good = token({"read": ["a"]})
-    with override_streams(PERMISSION=BEARER):
+    with override_streams(PERMISSION_CLASSES=BEARER):
         for query, status in (
             (f"%61ccess_token={good}", 200),
             (f"access%5Ftoken={good}", 200),
@@ -117,7 +117,7 @@ class Own(Permission):
 
 
 async def test_a_project_sees_the_same_parameters(client: AsgiClient) -> None:
-    with override_streams(PERMISSION="tests.access.test_parsed_query.Own"):
+    with override_streams(PERMISSION_CLASSES="tests.access.test_parsed_query.Own"):
         assert (await client.get("a?key=a+b&%6Bey=c&other=%2B")).status == 200
         assert (await client.get("a?key=c&key=a%20b&other=%2B")).status == 403
         assert (await client.get("a?key=a+b&key=c&other=%2B&other=%2B")).status == 400

@@ -4,17 +4,20 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.core.cache import caches
+from django.core.cache.backends.base import memcache_key_warnings
 from django.core.cache.backends.locmem import LocMemCache
 from django.test import override_settings
 
 from django_durable_streams.access import rates
 from django_durable_streams.access.addresses import client_address
 from django_durable_streams.access.base import Action
+from django_durable_streams.access.identities import Identity
 from django_durable_streams.access.rates import RateLimits, parse_rate
 from django_durable_streams.models import Stream
 from tests.access.conftest import log_in_at_django
@@ -46,6 +49,29 @@ async def test_one_too_many_is_refused_and_told_when_to_come_back(client: AsgiCl
     assert (await Stream.objects.aget(path="a")).tail_position == 6
     assert [(await send(client, "read")).status for _ in range(3)] == [200, 200, 429]
     assert (await send(client, "delete")).status == 204
+
+
+def test_every_cache_takes_the_names_of_all_users() -> None:
+    numbers = [
+        7,
+        "7 ",
+        "ann",
+        "ann b",
+        "\N{GREEK SMALL LETTER ALPHA}",
+        "x" * 300,
+        "x" * 301,
+        "a\nb",
+        "a:1",
+        UUID(int=7),
+    ]
+    names = set()
+    for number in numbers:
+        user = User(username="x")
+        user.pk = number
+        key = f"{rates.PREFIX}:append:{rates._name(Identity(user), None)}:1800000"  # type: ignore[arg-type]
+        assert not [*memcache_key_warnings(f":1:{key}")]
+        names.add(key)
+    assert len(names) == len(numbers)
 
 
 # What does each action, and only that, and what it may be done with besides.

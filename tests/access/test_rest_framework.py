@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from rest_framework.authentication import BaseAuthentication, BasicAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
-from django_durable_streams.access.making import make_permission
+from django_durable_streams.access.loading import make_permission
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, Permission
 from tests.access.conftest import arevoke, log_in_at_django
@@ -47,7 +47,7 @@ def streams(transactional_db: None) -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@override_streams(PERMISSION={"CLASS": CLASS, "AUTHENTICATION": [f"{HERE}.Keys"]})
+@override_streams(PERMISSION_CLASSES={"CLASS": CLASS, "AUTHENTICATION": [f"{HERE}.Keys"]})
 async def test_who_is_found_may_do_what_the_other_permission_says(
     client: AsgiClient, make_user: Callable[..., User], operation: str
 ) -> None:
@@ -60,7 +60,9 @@ async def test_who_is_found_may_do_what_the_other_permission_says(
 
 
 @override_streams(
-    PERMISSION={"CLASS": CLASS, "AUTHENTICATION": [f"{HERE}.Keys"]}, FALLBACK_INTERVAL=0.02, LIVE_CHECK_INTERVAL=0.05
+    PERMISSION_CLASSES={"CLASS": CLASS, "AUTHENTICATION": [f"{HERE}.Keys"]},
+    POLL_INTERVAL=0.02,
+    REAUTHORIZE_INTERVAL=0.05,
 )
 async def test_a_live_read_ends_with_the_permission(client: AsgiClient, make_user: Callable[..., User]) -> None:
     user = await sync_to_async(make_user)("key", "view")
@@ -73,7 +75,7 @@ async def test_a_live_read_ends_with_the_permission(client: AsgiClient, make_use
 
 @pytest.mark.parametrize("operation", UNSAFE)
 @override_streams(
-    PERMISSION={"CLASS": CLASS, "AUTHENTICATION": ["rest_framework.authentication.SessionAuthentication"]}
+    PERMISSION_CLASSES={"CLASS": CLASS, "AUTHENTICATION": ["rest_framework.authentication.SessionAuthentication"]}
 )
 async def test_sessions_are_checked_against_other_sites(
     client: AsgiClient, make_user: Callable[..., User], operation: str
@@ -84,7 +86,7 @@ async def test_sessions_are_checked_against_other_sites(
     assert (await send(Visitor(client, django), operation)).status in (200, 201, 204)
 
 
-@override_streams(PERMISSION={"CLASS": CLASS, "AUTHENTICATION": [BasicAuthentication]})
+@override_streams(PERMISSION_CLASSES={"CLASS": CLASS, "AUTHENTICATION": [BasicAuthentication]})
 async def test_passwords_will_do_and_the_body_is_left_alone(client: AsgiClient, make_user: Callable[..., User]) -> None:
     from base64 import b64encode
 

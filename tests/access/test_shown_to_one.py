@@ -100,7 +100,7 @@ async def test_the_next_who_uses_a_cache_is_not_shown_what_the_last_one_read(
     ann, bob = await sync_to_async(send)("ann"), await sync_to_async(send)("bob")
     for scope, shared in product(("private", "public"), (False, True)):
         cache = HttpCache(client, shared)
-        with override_streams(PERMISSION=permission, CACHE_SCOPE=scope):
+        with override_streams(PERMISSION_CLASSES=permission, CACHE_SCOPE=scope):
             for target in ("a", "a?offset=-1", "a?offset=-1&live=long-poll"):
                 first = await cache.get(target, ann)
                 assert (first.status, first.body) == (200, b"secret")
@@ -119,10 +119,10 @@ async def test_what_is_deleted_is_shown_by_no_cache(
     client: AsgiClient, credentials: Callable[[str], Credentials], permission: str
 ) -> None:
     ann = await sync_to_async(credentials("cookie"))("ann")
-    anybody = override_streams(PERMISSION=f"{PACKAGE}.AllowAll")
+    anybody = override_streams(PERMISSION_CLASSES=f"{PACKAGE}.AllowAll")
     for seconds, shared in product((0, 30, 90, 400), (False, True)):
         cache = HttpCache(client, shared)
-        with override_streams(PERMISSION=f"{PACKAGE}.{permission}"):
+        with override_streams(PERMISSION_CLASSES=f"{PACKAGE}.{permission}"):
             assert (await cache.get("a", ann)).body == b"secret"
             with anybody:
                 assert (await client.request("DELETE", "a")).status == 204
@@ -140,7 +140,7 @@ async def test_what_is_deleted_is_shown_by_no_cache(
 async def test_what_everybody_may_read_is_kept_where_the_project_says_so(
     client: AsgiClient, permission: type[ModelPermissions]
 ) -> None:
-    with override_streams(PERMISSION=f"{PACKAGE}.{permission.__name__}", CACHE_SCOPE="public"):
+    with override_streams(PERMISSION_CLASSES=f"{PACKAGE}.{permission.__name__}", CACHE_SCOPE="public"):
         cache = HttpCache(client, shared=True)
         for _ in range(3):
             assert (await cache.get("a")).body == b"secret"
@@ -163,7 +163,7 @@ async def test_whoever_may_read_is_told_cheaply_that_nothing_has_changed(
 ) -> None:
     ann = await sync_to_async(credentials("cookie"))("ann")
     bob = await sync_to_async(credentials("cookie"))("bob")
-    with override_streams(PERMISSION=f"{PACKAGE}.ModelPermissions"):
+    with override_streams(PERMISSION_CLASSES=f"{PACKAGE}.ModelPermissions"):
         first = await client.request("GET", "a", ann)
         again = await client.request("GET", "a", {**ann, "if-none-match": first.headers["etag"]})
         assert (again.status, again.body) == (304, b"")
@@ -183,13 +183,13 @@ async def test_refusals_and_news_are_not_kept(client: AsgiClient, method: str) -
             continue
         reply = await client.request(method, target)
         assert (reply.status, reply.headers["cache-control"]) == (status, "no-store")
-    with override_streams(PERMISSION=f"{PACKAGE}.ModelPermissions"):
+    with override_streams(PERMISSION_CLASSES=f"{PACKAGE}.ModelPermissions"):
         assert (await client.request(method, "a")).headers["cache-control"] == "no-store"
     assert (await client.request("HEAD", "a")).headers["cache-control"] == "no-store"
 
 
 async def test_a_signed_url_is_asked_for_each_time(client: AsgiClient) -> None:
-    with override_streams(PERMISSION=f"{PACKAGE}.SignedURLs", CACHE_SCOPE="public"):
+    with override_streams(PERMISSION_CLASSES=f"{PACKAGE}.SignedURLs", CACHE_SCOPE="public"):
         cache = HttpCache(client, shared=False)
         target = f"a?token={sign('a', 'read', expires=60)}"
         for _ in range(2):
@@ -197,7 +197,7 @@ async def test_a_signed_url_is_asked_for_each_time(client: AsgiClient) -> None:
         assert cache.asked == 2
 
 
-@override_streams(CORS_ORIGINS=["https://app.example"], PERMISSION=f"{PACKAGE}.ModelPermissions")
+@override_streams(CORS_ORIGINS=["https://app.example"], PERMISSION_CLASSES=f"{PACKAGE}.ModelPermissions")
 async def test_the_origin_is_part_of_what_the_answer_depends_on(
     client: AsgiClient, credentials: Callable[[str], Credentials]
 ) -> None:

@@ -10,8 +10,8 @@ from django.test import override_settings
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from django_durable_streams.access.access_request import AccessRequest
 from django_durable_streams.access.base import ACTIONS, Action
-from django_durable_streams.access.request import AccessRequest
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import SignedURLs, sign, signed_url
 from django_durable_streams.protocol.errors import InvalidParameter, InvalidPath
@@ -20,7 +20,7 @@ from tests.access.operations import OPERATIONS, TEXT, send
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
 
-SIGNED = override_streams(PERMISSION="django_durable_streams.permissions.SignedURLs")
+SIGNED = override_streams(PERMISSION_CLASSES="django_durable_streams.permissions.SignedURLs")
 NEEDS = {
     "create": ("create",),
     "create-closed": ("create",),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from django_durable_streams.admin.rendering import ALONE, IN_LIST, Room, ShownMessage, hexadecimal, show
 from django_durable_streams.protocol.segments import Message
-from django_durable_streams.store.info import StreamInfo
+from django_durable_streams.store.stream_info import StreamInfo
 
 ROOM = Room(text=50, binary=32)
 

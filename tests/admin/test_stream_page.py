@@ -9,9 +9,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from django_durable_streams.admin import looking
+from django_durable_streams.admin import detail_views
 from django_durable_streams.models import Producer, Stream
-from django_durable_streams.store import reading
+from django_durable_streams.store.read import log_reader
 from tests.admin.pages import client_of, staff, url
 
 pytestmark = pytest.mark.django_db
@@ -112,15 +112,15 @@ def test_a_page_of_a_large_stream_reads_and_shows_a_bounded_part(
     for _ in range(60):
         stream.append("y" * 100 * KIB)
     read: list[int] = []
-    original = reading._runs
+    original = log_reader._runs
 
     def measured(rows: dict[int, tuple[bytes, bytes]]) -> Any:
         read.append(sum(len(data) for data, _ in rows.values()))
         return original(rows)
 
-    with mock.patch.object(reading, "_runs", measured), django_assert_max_num_queries(20):
+    with mock.patch.object(log_reader, "_runs", measured), django_assert_max_num_queries(20):
         page = text(admin_client, stream)
-    assert sum(read) <= looking.PAGE_BYTES + 2 * 100 * KIB
+    assert sum(read) <= detail_views.PAGE_BYTES + 2 * 100 * KIB
     assert len(page) < 60 * KIB
 
 
@@ -160,9 +160,9 @@ def test_producers_are_listed_some_at_a_time(admin_client: Client, monkeypatch: 
     for number in range(25):
         stream.append("x", producer=(f"worker {number:02}&<", 3, 0) if number else ("a/b?c", 0, 0))
     page = text(admin_client, stream)
-    assert page.count("worker ") == looking.MAX_LISTED - 1
+    assert page.count("worker ") == detail_views.MAX_LISTED - 1
     assert "worker 01&amp;&lt;" in page
-    monkeypatch.setattr(looking, "PRODUCERS_PER_PAGE", 10)
+    monkeypatch.setattr(detail_views, "PRODUCERS_PER_PAGE", 10)
     found: list[str] = []
     query: dict[str, str] = {}
     while True:

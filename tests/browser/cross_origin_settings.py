@@ -7,7 +7,7 @@ from config.settings import DURABLE_STREAMS
 
 ORIGINS = os.environ["PAGE_ORIGINS"].split(",")
 
-DURABLE_STREAMS["PERMISSION"] = "django_durable_streams.permissions.ModelPermissions"
+DURABLE_STREAMS["PERMISSION_CLASSES"] = "django_durable_streams.permissions.ModelPermissions"
 DURABLE_STREAMS["CORS_ORIGINS"] = ORIGINS
 DURABLE_STREAMS["CORS_ALLOW_HEADERS"] = ["X-Own"]
 CSRF_TRUSTED_ORIGINS = ORIGINS

@@ -6,7 +6,9 @@ from django.core.checks import run_checks
 from django.test import override_settings
 
 from django_durable_streams.checks.access import check_addresses, check_cross_origin, check_open, check_permission
+from django_durable_streams.conf import config
 from django_durable_streams.permissions import AccessRequest, Permission, ReadOnly
+from django_durable_streams.server.validation import config_findings
 from tests.overriding import override_streams
 
 HERE = "tests.checks.test_access"
@@ -16,7 +18,7 @@ OWNER = {"CLASS": f"{PACKAGE}.Owner", "OWNER": "users/{user.pk}/**"}
 
 
 def ids(permission: Any) -> list[str | None]:
-    with override_streams(PERMISSION=permission):
+    with override_streams(PERMISSION_CLASSES=permission):
         return [message.id for message in check_permission(None)]
 
 
@@ -58,7 +60,7 @@ class Misspelt(Permission):
 
 def test_methods_that_cannot_be_called_or_never_are() -> None:
     assert ids(f"{HERE}.WrongArguments") == ["durable_streams.E006"]
-    with override_streams(PERMISSION=f"{HERE}.Misspelt"):
+    with override_streams(PERMISSION_CLASSES=f"{HERE}.Misspelt"):
         (message,) = check_permission(None)
     assert (message.id, message.hint) == ("durable_streams.W001", "Did you mean can_read?")
 
@@ -91,7 +93,7 @@ def test_users_have_to_be_logged_in_at_the_urls_too(middleware: list[str]) -> No
 
 def test_shared_caches_are_for_what_everybody_may_read() -> None:
     for permission, expected in ((OWNER, ["durable_streams.W005"]), (f"{PACKAGE}.ReadOnly", [])):
-        with override_streams(CACHE_SCOPE="public", PERMISSION=permission):
+        with override_streams(CACHE_SCOPE="public", PERMISSION_CLASSES=permission):
             assert [message.id for message in check_permission(None)] == expected
 
 
@@ -101,7 +103,7 @@ class NotOpen(ReadOnly):
 
 
 def test_a_subclass_of_an_open_class_is_not_open() -> None:
-    with override_streams(CACHE_SCOPE="public", PERMISSION="tests.checks.test_access.NotOpen"):
+    with override_streams(CACHE_SCOPE="public", PERMISSION_CLASSES="tests.checks.test_access.NotOpen"):
         assert [message.id for message in check_permission(None)] == ["durable_streams.W005"]
 
 
@@ -120,9 +122,12 @@ def test_a_subclass_of_an_open_class_is_not_open() -> None:
 def test_pages_that_read_with_a_session_may_write_with_it_too(
     origins: list[str], trusted: list[str], expected: int
 ) -> None:
-    with override_settings(CSRF_TRUSTED_ORIGINS=trusted), override_streams(CORS_ORIGINS=origins, PERMISSION=OWNER):
+    with (
+        override_settings(CSRF_TRUSTED_ORIGINS=trusted),
+        override_streams(CORS_ORIGINS=origins, PERMISSION_CLASSES=OWNER),
+    ):
         assert [message.id for message in check_cross_origin(None)] == ["durable_streams.W021"] * expected
-    with override_streams(CORS_ORIGINS=origins, PERMISSION=f"{PACKAGE}.AllowAll"):
+    with override_streams(CORS_ORIGINS=origins, PERMISSION_CLASSES=f"{PACKAGE}.AllowAll"):
         assert check_cross_origin(None) == []
 
 
@@ -153,8 +158,30 @@ def test_clients_are_told_apart_and_do_not_choose_who_they_are(
 @pytest.mark.django_db
 def test_what_is_open_is_a_warning_before_it_is_deployed() -> None:
     for permission, expected in ((f"{PACKAGE}.AllowAll", 1), ([OWNER, f"{PACKAGE}.AllowAll"], 1), (OWNER, 0), ("x", 0)):
-        with override_streams(PERMISSION=permission):
+        with override_streams(PERMISSION_CLASSES=permission):
             assert [message.id for message in check_open(None)] == ["durable_streams.W002"] * expected
     for deploy in (True, False):
         found = {message.id for message in run_checks(include_deployment_checks=deploy)}
         assert ("durable_streams.W002" in found) is deploy
+
+
+@pytest.mark.parametrize(
+    ("origin", "fine"),
+    [
+        *[(origin, True) for origin in ("*", "https://app.example.com", "http://localhost:5173", "http://[::1]:8000")],
+        *[(origin, True) for origin in ("capacitor://localhost", "https://xn--bcher-kva.example", "https://a.b:8443")],
+        *[(origin, False) for origin in ("null", "", "https://", "app.example.com", "https://app.example.com/")],
+        *[
+            (origin, False)
+            for origin in ("https://App.example.com", "HTTPS://app.example.com", "https://*.example.com")
+        ],
+        *[
+            (origin, False)
+            for origin in ("https://a.b:443", "http://a.b:80", "http://[::1]:80", "https://a.b, https://c")
+        ],
+    ],
+)
+def test_what_no_browser_sends_as_the_origin_of_one_site_is_refused(origin: str, fine: bool) -> None:
+    with override_streams(CORS_ORIGINS=[origin]):
+        found = [finding.message for finding in config_findings(config())]
+    assert found == ([] if fine else [f"CORS_ORIGINS: {origin!r} is no origin as browsers send it."])

@@ -88,7 +88,7 @@ def test_a_single_text_is_shown_as_the_list_that_it_should_be() -> None:
     [
         {"PAGE_BYTES": 0},
         {"LONG_POLL_TIMEOUT": -1},
-        {"REMEMBER_SECONDS": -0.5},
+        {"AUTH_CACHE_SECONDS": -0.5},
         {"CACHE_SCOPE": "shared"},
         {"MAX_BODY_MEMORY": 1024},
         {"MAX_APPEND_BYTES": 65 * 1024 * 1024},
@@ -114,6 +114,6 @@ def test_a_value_that_cannot_be_is_an_error(keys: dict[str, Any]) -> None:
     assert any(key in message.msg for key in keys)
 
 
-@pytest.mark.parametrize("keys", [{"GC_THRESHOLD": 0}, {"MAX_LIVE_READERS": 0}, {"REMEMBER_SECONDS": 0}], ids=str)
+@pytest.mark.parametrize("keys", [{"GC_THRESHOLD": 0}, {"MAX_LIVE_READERS": 0}, {"AUTH_CACHE_SECONDS": 0}], ids=str)
 def test_some_numbers_may_be_zero(keys: dict[str, Any]) -> None:
     assert messages(**keys) == []

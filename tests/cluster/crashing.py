@@ -21,12 +21,12 @@ from django.db import connections  # noqa: E402
 from django.db.backends.base.base import BaseDatabaseWrapper  # noqa: E402
 from django.db.backends.signals import connection_created  # noqa: E402
 
+from django_durable_streams.api import transactions  # noqa: E402
 from django_durable_streams.engine import engine_for  # noqa: E402
 from django_durable_streams.models import Producer, Stream  # noqa: E402
 from django_durable_streams.protocol.errors import DurableStreamsError  # noqa: E402
 from django_durable_streams.protocol.offsets import Sentinel  # noqa: E402
 from django_durable_streams.protocol.producers import ProducerClaim  # noqa: E402
-from django_durable_streams.store import calls  # noqa: E402
 from django_durable_streams.store.operations import Append, Create, Delete, Fork, Operation  # noqa: E402
 
 TEXT = "text/plain"
@@ -56,9 +56,9 @@ NAMES = ("a", "b", "child", "new")
 def prepare(at: str) -> None:
     """Two streams with an append each, and a fork of the first."""
     for name in ("a", "b"):
-        calls.apply(Create(f"{at}/{name}", TEXT), "default")
-        calls.apply(append(f"{at}/{name}", b"one\n", 0), "default")
-    calls.apply(Create(f"{at}/child", None, fork=Fork(f"{at}/a")), "default")
+        transactions.apply(Create(f"{at}/{name}", TEXT), "default")
+        transactions.apply(append(f"{at}/{name}", b"one\n", 0), "default")
+    transactions.apply(Create(f"{at}/child", None, fork=Fork(f"{at}/a")), "default")
 
 
 def state(at: str) -> dict[str, Any]:
@@ -67,11 +67,11 @@ def state(at: str) -> dict[str, Any]:
     for name in NAMES:
         path = f"{at}/{name}"
         try:
-            info = calls.find(path, "default")
+            info = transactions.find(path, "default")
         except DurableStreamsError as error:
             found[name] = error.status
             continue
-        pages = calls.pages(path, info.id, Sentinel.START, "default", 1 << 20)
+        pages = transactions.pages(path, info.id, Sentinel.START, "default", 1 << 20)
         data = "".join(message for page in pages for message in page.messages)
         producers = Producer.objects.filter(stream_id=info.id).values_list("producer_id", "epoch", "seq")
         found[name] = [info.tail, info.closed, data, list(producers)]

@@ -46,7 +46,7 @@ if __name__ == "__main__":
     from django.core.wsgi import get_wsgi_application
     from django.db.models.signals import post_save
 
-    from tests.doors.wsgi_server import QuietHandler, ThreadingWSGIServer
+    from tests.entry_points.wsgi_server import QuietHandler, ThreadingWSGIServer
 
     post_save.connect(append, sender=Group)
     make_server(

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from django.core.exceptions import ImproperlyConfigured
 
 from django_durable_streams.engine.wakeup import signing
-from django_durable_streams.engine.wakeup.base import News
+from django_durable_streams.engine.wakeup.base import WakeUpMessage
 from django_durable_streams.engine.wakeup.redis import MAX_PAYLOAD, RedisWakeup, encode
 from django_durable_streams.store.operations import Commit
 from tests.servers import HOST
@@ -32,10 +32,10 @@ class Listener:
     """Takes in what a subscriber hears."""
 
     def __init__(self) -> None:
-        self.news: asyncio.Queue[News] = asyncio.Queue()
+        self.news: asyncio.Queue[WakeUpMessage] = asyncio.Queue()
         self.looks: asyncio.Queue[None] = asyncio.Queue()
 
-    def receive(self, stream_id: int, news: News) -> None:
+    def receive(self, stream_id: int, news: WakeUpMessage) -> None:
         assert stream_id == STREAM
         self.news.put_nowait(news)
 
@@ -46,7 +46,7 @@ class Listener:
 @pytest.fixture(autouse=True)
 def identities(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each alias be a database of its own. No test here asks one for its identity."""
-    monkeypatch.setattr(signing, "Line", Mock())
+    monkeypatch.setattr(signing, "DedicatedConnection", Mock())
     monkeypatch.setattr(signing, "identity", lambda using: f"the identity of {using}")
 
 
@@ -86,7 +86,7 @@ async def hears(publishes: RedisWakeup, listens: RedisWakeup) -> bool:
                 news = await listener.news.get()
         except TimeoutError:
             return False
-        assert news == News(0, 0, 1, False, False, b"x", [1])
+        assert news == WakeUpMessage(0, 0, 1, False, False, b"x", [1])
         assert publishes.check()
         return True
     finally:
@@ -179,7 +179,7 @@ async def test_through_sentinel_over_a_change_of_masters(settings: Any) -> None:
             await asyncio.to_thread(wakeup.stop)
 
 
-async def next_heard(wakeup: RedisWakeup, listener: Listener, data: bytes) -> News:
+async def next_heard(wakeup: RedisWakeup, listener: Listener, data: bytes) -> WakeUpMessage:
     """Publish until something is heard."""
     while True:
         await asyncio.to_thread(wakeup.publish_now, [commit(data)])
@@ -190,7 +190,7 @@ async def next_heard(wakeup: RedisWakeup, listener: Listener, data: bytes) -> Ne
             pass
 
 
-async def heard(listener: Listener) -> News:
+async def heard(listener: Listener) -> WakeUpMessage:
     async with asyncio.timeout(SECONDS):
         return await listener.news.get()
 
@@ -241,7 +241,7 @@ async def test_much_data_stays_at_home() -> None:
     await subscriber.subscribe(STREAM)
     wakeup.publish([commit(b"x" * MAX_PAYLOAD), commit(b"x" * (MAX_PAYLOAD + 1))])
     assert len((await heard(listener)).data or b"") == MAX_PAYLOAD
-    assert await heard(listener) == News(0, 0, MAX_PAYLOAD + 1, False, False, None, [])
+    assert await heard(listener) == WakeUpMessage(0, 0, MAX_PAYLOAD + 1, False, False, None, [])
     subscriber.close()
     await asyncio.to_thread(wakeup.stop)
 

@@ -9,9 +9,9 @@ import pytest
 from django.test import override_settings
 
 from django_durable_streams import permissions
-from django_durable_streams.access import guard, models, signed
+from django_durable_streams.access import guard, model_permissions, signed
 from django_durable_streams.access.base import ACTIONS, Permission
-from django_durable_streams.access.making import make_permissions
+from django_durable_streams.access.loading import make_permissions
 from django_durable_streams.access.rates import parse_rate
 from django_durable_streams.checks.access import check_permission
 from django_durable_streams.checks.settings import check_settings
@@ -24,7 +24,7 @@ SETTINGS = [
     block
     for page in (PAGE, README)
     for block in blocks(page, "python")
-    if "PERMISSION" in block.text or "RATE_LIMITS" in block.text
+    if "PERMISSION_CLASSES" in block.text or "RATE_LIMITS" in block.text
 ]
 
 KINDS: dict[str, Any] = {
@@ -80,6 +80,6 @@ def test_the_names_that_are_shown_are_the_codes() -> None:
     assert f"logger `{guard.logger.name}`" in " ".join(TEXT.split())
     assert all(f"`can_{action}`" in TEXT for action in ACTIONS)
     assert parse_rate("2000/10m") == (2000, 600)
-    assert make_permissions(Config().permission)[0].__class__ is models.ModelPermissions
-    seconds = Config().live_check_interval + Config().remember_seconds
+    assert make_permissions(Config().permission_classes)[0].__class__ is model_permissions.ModelPermissions
+    seconds = Config().reauthorize_interval + Config().auth_cache_seconds
     assert f"within {seconds:.0f} seconds by default" in " ".join(TEXT.split())

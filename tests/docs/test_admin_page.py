@@ -7,7 +7,7 @@ from django.contrib import admin
 from django.contrib.auth.models import Permission
 from django.template.defaultfilters import filesizeformat
 
-from django_durable_streams.admin import StreamAdmin, changelist, looking, options, rendering
+from django_durable_streams.admin import StreamAdmin, changelist, detail_views, options, rendering
 from django_durable_streams.admin.states import State
 from django_durable_streams.models import Stream
 from tests.docs.pages import ROOT, blocks, code, section, table
@@ -27,11 +27,11 @@ def test_the_numbers_are_those_of_the_code() -> None:
     text = words()
     assert f"at most {options.MAX_ACTED_ON:,} streams at once" in text
     assert f"Up to {changelist.COUNT_LIMIT:,} streams are counted" in text
-    assert f"up to {looking.PAGE_MESSAGES}, and about {size(looking.PAGE_BYTES)}" in text
-    assert f"by more than {size(looking.PAGE_BYTES)}, is brought to the end" in text
+    assert f"up to {detail_views.PAGE_MESSAGES}, and about {size(detail_views.PAGE_BYTES)}" in text
+    assert f"by more than {size(detail_views.PAGE_BYTES)}, is brought to the end" in text
     assert f"{size(rendering.IN_LIST.text)} of text or {size(rendering.IN_LIST.binary)}, with" in text
     assert f"({size(rendering.ALONE.text)} of text, {size(rendering.ALONE.binary)} in hexadecimal)" in text
-    assert looking.POLL_SECONDS == 2
+    assert detail_views.POLL_SECONDS == 2
     script = (ROOT / "django_durable_streams" / "static" / "durable_streams" / "tail.js").read_text()
     assert re.findall(r"const (\w+) = (\d+);", script) == [("MOST_MESSAGES", "500"), ("LONGEST_WAIT", "30")]
     assert "keeps the last 500 messages" in text

@@ -10,10 +10,11 @@ import pytest
 from django.test import Client, override_settings
 
 from django_durable_streams import conf, health
-from django_durable_streams.engine import lock_waits, own_settings, pulse
+from django_durable_streams.engine import lock_waits
 from django_durable_streams.engine.wakeup import redis
 from django_durable_streams.protocol import arguments, headers, paths
 from django_durable_streams.protocol.errors import DurableStreamsError
+from django_durable_streams.runtime import connection_settings, monitor
 from django_durable_streams.store import lifetime
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, code, links, section, table
 
@@ -164,8 +165,8 @@ def test_the_log_says_what_the_page_says_that_it_says() -> None:
 
 def test_the_times_of_operations_are_those_of_the_code() -> None:
     text = " ".join(OPERATIONS.read_text().split())
-    assert (pulse.PATIENCE, pulse.PROBE_SECONDS, pulse.INTERVAL) == (0.75, 1.0, 0.25)
+    assert (monitor.PATIENCE, monitor.PROBE_SECONDS, monitor.INTERVAL) == (0.75, 1.0, 0.25)
     assert "after 0.75 s without an answer" in text
-    assert own_settings.CONNECT_SECONDS == health.CHECK_SECONDS == 2
+    assert connection_settings.CONNECT_SECONDS == health.CHECK_SECONDS == 2
     assert f"{lock_waits.MAX_WAIT:.0f} seconds at most" in text
     assert f"Commits up to {redis.MAX_PAYLOAD // 1024} KiB travel along" in text

@@ -9,15 +9,15 @@ from django.dispatch import Signal
 from django.test import override_settings
 
 from django_durable_streams import links, signals
-from django_durable_streams.appending import PATIENCE
-from django_durable_streams.engine import receivers
+from django_durable_streams.api.stream_appender import PATIENCE
+from django_durable_streams.api.stream_methods import create_operation
+from django_durable_streams.api.tail import Page
+from django_durable_streams.api.writer import INTERVAL, MAX_BYTES, SyncWriter, Writer, WriterOptions
+from django_durable_streams.engine import signal_dispatcher
 from django_durable_streams.models import Stream, StreamQuerySet
-from django_durable_streams.models.asynchronous import AsyncStreamMethods
+from django_durable_streams.models.async_methods import AsyncStreamMethods
 from django_durable_streams.models.methods import StreamMethods
-from django_durable_streams.models.stream import _create_operation
 from django_durable_streams.store.operations import Appended
-from django_durable_streams.tailing import Page
-from django_durable_streams.writer import INTERVAL, MAX_BYTES, SyncWriter, Writer, WriterOptions
 from tests.docs.pages import README, ROOT, Block, blocks, code, section, table
 
 PAGE = ROOT / "docs" / "python.md"
@@ -53,7 +53,7 @@ def test_the_methods_take_what_the_table_says() -> None:
         if name == "writer":
             assert shown == set(WriterOptions.__annotations__)
             continue
-        owner = _create_operation if name in ("create", "ensure") else getattr(Stream, name)
+        owner = create_operation if name in ("create", "ensure") else getattr(Stream, name)
         assert shown <= set(inspect.signature(owner).parameters), name
 
 
@@ -62,7 +62,7 @@ def test_the_signals_are_those_that_there_are() -> None:
     assert [code(row[0]) for row in table(text)] == [
         name for name, signal in vars(signals).items() if isinstance(signal, Signal)
     ]
-    assert f"If {receivers.MAX_QUEUED:,} of them wait" in " ".join(text.split())
+    assert f"If {signal_dispatcher.MAX_QUEUED:,} of them wait" in " ".join(text.split())
 
 
 def test_the_numbers_of_a_writer_are_those_of_the_code() -> None:

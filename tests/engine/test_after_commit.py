@@ -11,17 +11,18 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 
-from django_durable_streams.engine import engine, engine_for, receivers
+from django_durable_streams.api import transactions
+from django_durable_streams.engine import engine, engine_for, signal_dispatcher
 from django_durable_streams.engine.checkpoints import Checkpointer
+from django_durable_streams.engine.compaction_tracker import CompactionTracker
 from django_durable_streams.engine.engine import Engine, running_engines
-from django_durable_streams.engine.growth import GrowthLog
 from django_durable_streams.engine.housekeeping import Housekeeper
 from django_durable_streams.engine.startup import check_startup
 from django_durable_streams.engine.wakeup.base import InProcessWakeup
 from django_durable_streams.models import Stream
+from django_durable_streams.runtime import after_commit
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.signals import stream_appended
-from django_durable_streams.store import after_commit, calls
 from tests.asgi_client import AsgiClient
 
 TEXT = "text/plain"
@@ -55,7 +56,7 @@ def patched(owner: Any, name: str, by: Any = fail) -> Callable[[pytest.MonkeyPat
 
 
 def heard_but_without_threads(patches: pytest.MonkeyPatch, settings: Any) -> None:
-    patches.setattr(receivers, "_has_listeners", lambda signal: True)
+    patches.setattr(signal_dispatcher, "_has_listeners", lambda signal: True)
     patches.setattr(stream_appended, "has_listeners", lambda sender: True)
     patches.setattr(threading.Thread, "start", cannot_start)
 
@@ -65,16 +66,16 @@ WITHOUT_ENGINE = {
     "wrong options of the wake-up backend": wrong_options_of_wakeup,
     "publishing": patched(InProcessWakeup, "publish_now"),
     "signals": patched(engine, "send_signals"),
-    "a listener": patched(calls, "_listeners", [fail]),
+    "a listener": patched(transactions, "_listeners", [fail]),
 }
 
 WITH_ENGINE = {
     "publishing": patched(InProcessWakeup, "publish"),
     "feeding": patched(Engine, "feed"),
-    "signals of others": patched(receivers.ReceiverThread, "tell"),
+    "signals of others": patched(signal_dispatcher.SignalDispatcher, "tell"),
     "the thread of signals": heard_but_without_threads,
     "housekeeping": patched(Housekeeper, "count"),
-    "growth": patched(GrowthLog, "count"),
+    "growth": patched(CompactionTracker, "count"),
     "checkpoints": patched(Checkpointer, "count"),
 }
 
@@ -145,7 +146,7 @@ async def test_one_step_that_fails_stops_none_of_the_others(engines: None, monke
         client = AsgiClient(DurableStreams())
         await client.create("a", b"x")
         monkeypatch.setattr(InProcessWakeup, "publish", fail)
-        monkeypatch.setattr(GrowthLog, "count", fail)
+        monkeypatch.setattr(CompactionTracker, "count", fail)
         async with client.follow("a", "now") as live:
             assert await live.chunk()
             await client.append("a", b"news")
@@ -169,8 +170,8 @@ def interrupt() -> None:
 
 
 def test_the_thread_of_signals_is_started_again(engines: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = receivers.ReceiverThread()
-    monkeypatch.setattr(receivers, "_has_listeners", lambda signal: True)
+    found = signal_dispatcher.SignalDispatcher()
+    monkeypatch.setattr(signal_dispatcher, "_has_listeners", lambda signal: True)
     with monkeypatch.context() as patches:
         patches.setattr(threading.Thread, "start", cannot_start)
         with pytest.raises(RuntimeError):

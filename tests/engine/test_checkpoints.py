@@ -9,8 +9,8 @@ from django.db import connection, connections
 
 from django_durable_streams.engine import Engine, checkpoints, engine_for
 from django_durable_streams.engine.checkpoints import STEP_BYTES
-from django_durable_streams.engine.line import LOG_PAGES
 from django_durable_streams.protocol.offsets import Sentinel
+from django_durable_streams.runtime.connection import LOG_PAGES
 from django_durable_streams.store.operations import Append, Create
 from tests.server.waiting import until
 
@@ -66,12 +66,12 @@ async def test_the_log_is_the_lanes_again_once_no_more_comes(engine: Engine, mon
 
     monkeypatch.setattr(checkpoints, "IDLE_SECONDS", 0.5)
     await engine.write(Create("a", BINARY))
-    lane = engine._writers[0]
-    assert await asyncio.to_thread(lane.write, limit) == LOG_PAGES
-    while await asyncio.to_thread(lane.write, limit) == LOG_PAGES:
+    committer = engine._writers[0]
+    assert await asyncio.to_thread(committer.write, limit) == LOG_PAGES
+    while await asyncio.to_thread(committer.write, limit) == LOG_PAGES:
         await engine.write(Append("a", BINARY, MEGABYTE))
-    assert await asyncio.to_thread(lane.write, limit) == checkpoints.TOO_LONG
-    while await asyncio.to_thread(lane.write, limit) != LOG_PAGES:  # noqa: ASYNC110  there is no event for it
+    assert await asyncio.to_thread(committer.write, limit) == checkpoints.TOO_LONG
+    while await asyncio.to_thread(committer.write, limit) != LOG_PAGES:  # noqa: ASYNC110  there is no event for it
         await asyncio.sleep(0)
 
 

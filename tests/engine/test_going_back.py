@@ -10,14 +10,15 @@ from django.db import connections
 
 from django_durable_streams.engine import Engine, engine_for
 from django_durable_streams.engine.hub import Watch
-from django_durable_streams.engine.lane import call_in
-from django_durable_streams.engine.wakeup.base import News
-from django_durable_streams.models import Chunk, RecentChunk, Stream
+from django_durable_streams.engine.wakeup.base import WakeUpMessage
+from django_durable_streams.models import Chunk, StagedChunk, Stream
 from django_durable_streams.protocol.errors import OffsetGone
 from django_durable_streams.protocol.segments import Segment
+from django_durable_streams.runtime import batch_worker
+from django_durable_streams.runtime.batch_worker import call_in
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.store.info import StreamInfo
 from django_durable_streams.store.operations import Append, Commit, Create
+from django_durable_streams.store.stream_info import StreamInfo
 from tests.asgi_client import AsgiClient
 from tests.event_stream import parse
 from tests.server.waiting import elsewhere, until, watched
@@ -29,7 +30,7 @@ REAL, LOST = b"0123456789", b"LOST!"
 @pytest.fixture
 def client(engines: None, settings: Any) -> AsgiClient:
     """A client of a server whose own looks at the database do not help: they are minutes apart."""
-    settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "FALLBACK_INTERVAL": 300}
+    settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "POLL_INTERVAL": 300}
     return AsgiClient(DurableStreams())
 
 
@@ -43,7 +44,7 @@ async def go_back(tail: int = len(REAL), **changed: Any) -> None:
 
     def work() -> None:
         try:
-            for table in (Chunk, RecentChunk):
+            for table in (Chunk, StagedChunk):
                 table.objects.filter(end__gt=tail).unguarded().delete()
             Stream.objects.unguarded().update(tail_position=tail, **changed)
         finally:
@@ -227,6 +228,21 @@ async def test_what_was_read_of_it_is_forgotten(client: AsgiClient) -> None:
     assert (await client.get("a")).body == REAL + b"REAL1"
 
 
+async def test_what_was_read_over_another_connection_is_forgotten(
+    client: AsgiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nobody read, the database may have gone back and grown as long again."""
+    monkeypatch.setattr(batch_worker, "IDLE_SECONDS", 0.05)
+    await begun(client)
+    await client.append("a", LOST)
+    assert (await client.get("a")).body == REAL + LOST
+    connection = engine_for()._reader._connection
+    await until(lambda: connection._opened is None)
+    await go_back()
+    await client.append("a", b"REAL1")
+    assert (await client.get("a")).body == REAL + b"REAL1"
+
+
 async def test_it_is_said_once_in_a_while(client: AsgiClient, caplog: pytest.LogCaptureFixture) -> None:
     await begun(client)
     for _ in range(3):
@@ -281,7 +297,7 @@ async def test_nothing_is_taken_back_that_is_there(
     engines: None, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     """Appends by lanes, by Python in threads and by other processes; news that come late, doubled and in any order."""
-    settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "FALLBACK_INTERVAL": 0.002}
+    settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "POLL_INTERVAL": 0.002}
     found = went_back(monkeypatch)
     engine = engine_for()
     await elsewhere(Create("a", TEXT))
@@ -296,7 +312,7 @@ async def test_nothing_is_taken_back_that_is_there(
     def deliver(commit: Commit) -> None:
         along = chance.random() < 0.7
         data, ends = (commit.data(), [*commit.ends]) if along else (None, [])
-        news = News(commit.generation, commit.start, commit.tail, commit.closed, commit.removed, data, ends)
+        news = WakeUpMessage(commit.generation, commit.start, commit.tail, commit.closed, commit.removed, data, ends)
         for _ in range(chance.randint(0, 2)):
             hub.loop.call_later(chance.choice([0, 0, 0.001, 0.02]), hub.receive, commit.stream_id, news)
 

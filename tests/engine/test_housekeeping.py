@@ -13,13 +13,20 @@ from asgiref.sync import sync_to_async
 from django.db import OperationalError
 from django.utils import timezone
 
-from django_durable_streams.engine import Engine, engine_for, growth, housekeeping
-from django_durable_streams.engine.duties import Duty, Expiry, Gathering, Merging, Purging, Removal
+from django_durable_streams.engine import Engine, compaction_tracker, engine_for, housekeeping
 from django_durable_streams.engine.housekeeping import _Schedule
+from django_durable_streams.engine.housekeeping_tasks import (
+    CompactionTask,
+    ExpiryTask,
+    FlushTask,
+    HousekeepingTask,
+    PurgeTask,
+    RemovalTask,
+)
 from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.signals import stream_expired
-from django_durable_streams.store import removal
 from django_durable_streams.store.operations import Append, Create, Delete
+from django_durable_streams.store.upkeep import removal
 
 TEXT = "text/plain"
 
@@ -38,7 +45,7 @@ class Heard:
 
 @pytest.fixture
 def engine(engines: None, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    monkeypatch.setattr(growth, "MANY", 60)
+    monkeypatch.setattr(compaction_tracker, "MANY", 60)
     return engine_for()
 
 
@@ -85,15 +92,20 @@ async def test_a_purge_without_end_leaves_the_others_their_turns(
     await until(lambda: len(turns) > before)
 
 
-DUTIES = (Expiry, Removal, Gathering, Merging, Purging)
+DUTIES = (ExpiryTask, RemovalTask, FlushTask, CompactionTask, PurgeTask)
 
 
-@pytest.mark.parametrize("failing", [Removal, Gathering, Purging])
+@pytest.mark.parametrize("failing", [RemovalTask, FlushTask, PurgeTask])
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, asyncio.CancelledError])
 async def test_a_duty_that_fails_whole_stops_no_other(
-    failing: type[Duty], engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    failing: type[HousekeepingTask],
+    kind: type[BaseException],
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def step(self: Duty) -> None:
-        raise RuntimeError("all of it")
+    def step(self: HousekeepingTask) -> None:
+        raise kind("all of it")
 
     monkeypatch.setattr(housekeeping, "INTERVAL", 0.05)
     monkeypatch.setattr(failing, "step", step)

@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from django_durable_streams.engine import Engine, engine_for
 from django_durable_streams.engine.hub import Hub
 from django_durable_streams.engine.wakeup import signing
-from django_durable_streams.engine.wakeup.base import News
+from django_durable_streams.engine.wakeup.base import WakeUpMessage
 from django_durable_streams.engine.wakeup.redis import encode
-from django_durable_streams.engine.wakeup.signing import NewsSigner, SignerLoader
+from django_durable_streams.engine.wakeup.signing import MessageSigner, SignerLoader
 from django_durable_streams.engine.wakeup.subscriber import _read
 from django_durable_streams.models import DatabaseIdentity, Stream
 from django_durable_streams.protocol.offsets import Sentinel
-from django_durable_streams.store.identity import identity
+from django_durable_streams.store.database_identity import identity
 from django_durable_streams.store.operations import Append, Commit, Create
 from tests.server.waiting import elsewhere, until
 
 TEXT = "text/plain"
-CHANNEL = NewsSigner("p", "", "a").channel(7)
+CHANNEL = MessageSigner("p", "", "a").channel(7)
 
 
 def commit(data: bytes = b"abc") -> Commit:
@@ -33,9 +33,9 @@ def commit(data: bytes = b"abc") -> Commit:
 
 class TestSignatures:
     def test_what_was_signed_is_read(self) -> None:
-        signer = NewsSigner("p", "", "a")
+        signer = MessageSigner("p", "", "a")
         message = signer.sign(CHANNEL, encode(commit()))
-        assert _read(signer, CHANNEL, message) == News(9, 5, 8, False, False, b"abc", [8])
+        assert _read(signer, CHANNEL, message) == WakeUpMessage(9, 5, 8, False, False, b"abc", [8])
         assert signer.stream_id(CHANNEL) == 7
 
     @pytest.mark.parametrize(("database", "secret"), [("b", "x"), ("a", "y")])
@@ -43,39 +43,39 @@ class TestSignatures:
         self, settings: Any, caplog: pytest.LogCaptureFixture, database: str, secret: str
     ) -> None:
         settings.SECRET_KEY = "x"
-        signer = NewsSigner("p", "", "a")
+        signer = MessageSigner("p", "", "a")
         settings.SECRET_KEY = secret
-        other = NewsSigner("p", "", database)
+        other = MessageSigner("p", "", database)
         for _ in range(3):
             assert _read(signer, CHANNEL, other.sign(CHANNEL, encode(commit()))) is None
         assert len(caplog.records) == 1  # there may be thousands
         assert "identity of its own" in caplog.text
 
     def test_databases_have_channels_of_their_own(self) -> None:
-        channels = {NewsSigner(*names).channel(7) for names in (("p", "", "a"), ("p", "", "b"), ("p", "1", "a"))}
+        channels = {MessageSigner(*names).channel(7) for names in (("p", "", "a"), ("p", "", "b"), ("p", "1", "a"))}
         assert len(channels) == 3
-        assert NewsSigner("p", "", "b").stream_id(CHANNEL) is None
+        assert MessageSigner("p", "", "b").stream_id(CHANNEL) is None
 
     def test_a_key_that_is_being_replaced_still_counts(self, settings: Any) -> None:
         settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "old", []
-        old = NewsSigner("p", "", "a")
+        old = MessageSigner("p", "", "a")
         settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "new", ["older", "old"]
-        new = NewsSigner("p", "", "a")
+        new = MessageSigner("p", "", "a")
         assert _read(new, CHANNEL, old.sign(CHANNEL, encode(commit()))) is not None
         assert _read(old, CHANNEL, new.sign(CHANNEL, encode(commit()))) is None
         assert _read(new, CHANNEL, new.sign(CHANNEL, encode(commit()))) is not None
 
     def test_news_of_one_stream_are_none_of_another(self) -> None:
-        signer = NewsSigner("p", "", "a")
+        signer = MessageSigner("p", "", "a")
         assert _read(signer, signer.channel(8), signer.sign(CHANNEL, encode(commit()))) is None
 
     @given(st.one_of(st.binary(), st.integers(), st.text(), st.none()))
     def test_garbage_is_passed_over(self, message: object) -> None:
-        assert _read(NewsSigner("p", "", "a"), CHANNEL, message) is None
+        assert _read(MessageSigner("p", "", "a"), CHANNEL, message) is None
 
     @given(st.integers(0, 500), st.integers(0, 255))
     def test_a_message_that_was_changed_is_passed_over(self, place: int, value: int) -> None:
-        signer = NewsSigner("p", "", "a")
+        signer = MessageSigner("p", "", "a")
         message = bytearray(signer.sign(CHANNEL, encode(commit(b"x" * 400))))
         place %= len(message)
         is_same = message[place] == value
@@ -99,7 +99,7 @@ class TestSignatures:
         )
     )
     def test_what_is_signed_and_yet_no_commit_is_passed_over(self, payload: bytes) -> None:
-        signer = NewsSigner("p", "", "a")
+        signer = MessageSigner("p", "", "a")
         news = _read(signer, CHANNEL, signer.sign(CHANNEL, payload))
         if news is not None:
             assert 0 <= news.start <= news.tail
@@ -146,14 +146,14 @@ class TestIdentity:
         def fail(using: str) -> str:
             raise DatabaseError("away")
 
-        loader = SignerLoader("default", lambda value: NewsSigner("p", "", value))
+        loader = SignerLoader("default", lambda value: MessageSigner("p", "", value))
         with monkeypatch.context() as away:
             away.setattr(signing, "identity", fail)
             assert loader.get(10) is None
         assert "cannot be read" in caplog.text
         signer = loader.get(10)
         assert signer is not None
-        assert signer.channel(7) == NewsSigner("p", "", identity("default")).channel(7)
+        assert signer.channel(7) == MessageSigner("p", "", identity("default")).channel(7)
 
 
 @pytest.fixture
@@ -185,19 +185,19 @@ async def joined(engine: Engine, listener: Listener) -> tuple[Hub, Any]:
     return hub, watch
 
 
-def lies(generation: int) -> list[News]:
+def lies(generation: int) -> list[WakeUpMessage]:
     """News that do not say what is in a stream of 3 bytes, and yet look as if."""
     return [
-        News(generation + 1, 3, 6, False, False, b"xyz", [6]),  # of another stream
-        News(0, 3, 6, False, False, b"xyz", [6]),
-        News(generation, 4, 7, False, False, b"xyz", [7]),  # a gap
-        News(generation, 2, 6, False, False, b"wxyz", [6]),  # an overlap
-        News(generation, 0, 6, False, False, b"uvwxyz", [6]),
-        News(generation, 3, 10**15, False, False, None, []),
-        News(generation, 3, 3, False, True, None, []),  # removed
-        News(generation, 10, 10, True, False, None, []),  # closed
-        News(generation + 1, 3, 3, True, False, None, []),
-        News(generation, 0, 3, True, True, b"xyz", [3]),
+        WakeUpMessage(generation + 1, 3, 6, False, False, b"xyz", [6]),  # of another stream
+        WakeUpMessage(0, 3, 6, False, False, b"xyz", [6]),
+        WakeUpMessage(generation, 4, 7, False, False, b"xyz", [7]),  # a gap
+        WakeUpMessage(generation, 2, 6, False, False, b"wxyz", [6]),  # an overlap
+        WakeUpMessage(generation, 0, 6, False, False, b"uvwxyz", [6]),
+        WakeUpMessage(generation, 3, 10**15, False, False, None, []),
+        WakeUpMessage(generation, 3, 3, False, True, None, []),  # removed
+        WakeUpMessage(generation, 10, 10, True, False, None, []),  # closed
+        WakeUpMessage(generation + 1, 3, 3, True, False, None, []),
+        WakeUpMessage(generation, 0, 3, True, True, b"xyz", [3]),
     ]
 
 
@@ -205,7 +205,7 @@ def lies(generation: int) -> list[News]:
 async def test_news_that_do_not_join_on_are_only_a_reason_to_look(
     engine: Engine, number: int, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "FALLBACK_INTERVAL": 60}
+    settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "POLL_INTERVAL": 60}
     await written(Create("a", TEXT, data=b"abc"))
     stream = await Stream.objects.aget()
     listener = Listener()
@@ -218,7 +218,7 @@ async def test_news_that_do_not_join_on_are_only_a_reason_to_look(
     # What is so is found by the same look, and what joins on is taken as it comes.
     await written(Append("a", TEXT, b"def"))
     hub.receive(stream.pk, lies(stream.generation)[number])
-    hub.receive(stream.pk, News(stream.generation, 3, 6, False, False, b"def", [6]))
+    hub.receive(stream.pk, WakeUpMessage(stream.generation, 3, 6, False, False, b"def", [6]))
     await until(lambda: not hub._tasks)
     assert (watch.tail, watch.after(3).data) == (6, b"def")
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
@@ -239,7 +239,7 @@ async def test_however_many_news_come_one_look_waits_at_a_time(engine: Engine, m
     monkeypatch.setattr(engine, "follow", counted)
     await written(Append("a", TEXT, b"x" * 10_000))
     for _ in range(500):
-        hub.receive(stream.pk, News(stream.generation, 3, 10_003, False, False, None, []))
+        hub.receive(stream.pk, WakeUpMessage(stream.generation, 3, 10_003, False, False, None, []))
     await until(lambda: not hub._tasks)
     assert watch.tail == 10_003
     assert looks <= 2

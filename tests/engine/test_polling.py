@@ -15,9 +15,9 @@ from django_durable_streams.engine import polling
 from django_durable_streams.engine.engine import Engine
 from django_durable_streams.engine.hub import Hub, Watch
 from django_durable_streams.engine.polling import MAX_INTERVAL, PollSchedule
-from django_durable_streams.engine.read_lane import View
+from django_durable_streams.engine.snapshot_reader import Snapshot
 from django_durable_streams.engine.wakeup.base import Subscriber
-from django_durable_streams.store.info import StreamInfo
+from django_durable_streams.store.stream_info import StreamInfo
 from tests.overriding import override_streams
 from tests.server.waiting import until
 
@@ -129,9 +129,9 @@ class Log:
         self.looked_at.append(stream_ids)
         return {stream_id: self.infos[stream_id] for stream_id in stream_ids}
 
-    async def follow(self, stream: Any, position: int | None = None) -> View:
+    async def follow(self, stream: Any, position: int | None = None) -> Snapshot:
         info = self.infos[stream if isinstance(stream, int) else stream.id]
-        return View(info, position or 0, None, info.tail, info.closed)
+        return Snapshot(info, position or 0, None, info.tail, info.closed)
 
     def append(self, stream_id: int) -> None:
         info = self.infos[stream_id]
@@ -164,7 +164,7 @@ class Reader:
 @asynccontextmanager
 async def watching(log: Log, *readers: Reader, subscriber: Subscriber | None = None) -> AsyncIterator[Hub]:
     """A hub whose ticks come quickly, with a reader on each stream."""
-    with override_streams(FALLBACK_INTERVAL=0.01):
+    with override_streams(POLL_INTERVAL=0.01):
         hub = Hub(cast(Engine, log))
         hub.subscriber = subscriber
         joined: list[tuple[Watch, Reader]] = []

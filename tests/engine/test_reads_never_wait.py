@@ -10,11 +10,12 @@ from django.core.asgi import get_asgi_application
 from django.db import connection, transaction
 from django.utils import timezone
 
+from django_durable_streams import clock
+from django_durable_streams.api import transactions
 from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.store import calls
 from django_durable_streams.store.operations import Append, Create
 from tests.asgi_client import AsgiClient
 from tests.engine.held import Holder, holder
@@ -31,7 +32,7 @@ READS = ["", "?offset=-1", "?offset=now", "?offset=-1&live=long-poll", "?offset=
 @pytest.fixture
 def stream(engines: None) -> Stream:
     """A stream whose TTL has to start anew with the next read."""
-    calls.apply(Create("a", TEXT, ttl=TTL, data=b"data"), "default")
+    transactions.apply(Create("a", TEXT, ttl=TTL, data=b"data"), "default")
     Stream.objects.filter(path="a").unguarded().update(deadline=timezone.now() + timedelta(seconds=TTL / 2))
     return Stream.objects.get(path="a")
 
@@ -117,3 +118,21 @@ async def test_a_stream_that_was_read_in_time_lives_on(other: Holder, stream: St
     other.release()
     await asyncio.wait_for(until_renewed(), 20)
     assert (await engine.write(Append("a", TEXT, b"x"))).tail == 5  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("later", [TTL / 4, TTL * 3 / 4])
+async def test_the_last_read_counts_however_long_the_first_waits(
+    other: Holder, stream: Stream, monkeypatch: pytest.MonkeyPatch, later: float
+) -> None:
+    engine = engine_for()
+    info = (await engine.look("a")).info
+    began = clock.now()
+    for seconds in (0, 1, later, later + 1):  # all before the deadline that the readers see
+        monkeypatch.setattr(clock, "now", lambda seconds=seconds: began + timedelta(seconds=seconds))
+        engine.renew(info)
+    assert engine._writers[0]._backlog.tasks == 2
+    other.release()
+    await asyncio.wait_for(until(lambda: engine._writers[0]._backlog.tasks == 0), 20)
+    monkeypatch.undo()
+    found = await deadline()
+    assert found >= began + timedelta(seconds=later + 1 + TTL)

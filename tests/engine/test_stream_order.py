@@ -16,14 +16,14 @@ from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import DurableStreamsError, ServiceUnavailable
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.protocol.producers import ProducerClaim
-from django_durable_streams.store import writing
 from django_durable_streams.store.operations import Append, Appended, Create, Created, Delete, Done, Fork, Operation
-from django_durable_streams.store.sql import locked
+from django_durable_streams.store.sql import sqlite_busy
+from django_durable_streams.store.write import group_commit
 from tests.engine.held import Holder, holder
 from tests.overriding import override_streams
 
 TEXT = "text/plain"
-real_apply = writing.apply
+real_apply = group_commit.apply
 
 in_rows = pytest.mark.skipif(connection.vendor == "sqlite", reason="its one lock is for all streams")
 
@@ -42,7 +42,7 @@ def other() -> Iterator[Holder]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite is found locked after milliseconds instead of a second."""
-    monkeypatch.setattr(locked, "PATIENCE", 0.02)
+    monkeypatch.setattr(sqlite_busy, "PATIENCE", 0.02)
 
 
 async def content_of(engine: Engine, path: str) -> bytes:
@@ -90,14 +90,14 @@ async def test_what_is_sent_right_when_a_stream_is_released_comes_last(
 ) -> None:
     await outcomes_of(engine, Create("a", TEXT))
     expected = b""
-    for turn in range(10):
+    for write_lock in range(10):
         other.hold("a")
-        first = engine.write(Append("a", TEXT, b"%d<" % turn))
-        await asyncio.sleep(0.004 * turn)
+        first = engine.write(Append("a", TEXT, b"%d<" % write_lock))
+        await asyncio.sleep(0.004 * write_lock)
         release = asyncio.create_task(asyncio.to_thread(other.release))
         second = engine.write(Append("a", TEXT, b">"))
         await asyncio.wait_for(asyncio.gather(first, second, release), 20)
-        expected += b"%d<>" % turn
+        expected += b"%d<>" % write_lock
     assert await content_of(engine, "a") == expected
 
 
@@ -197,7 +197,7 @@ async def test_behind_an_append_that_could_not_be_done_none_of_its_stream_is(
             raise error
         return real_apply(operations, using, **options)
 
-    monkeypatch.setattr(writing, "apply", apply)
+    monkeypatch.setattr(group_commit, "apply", apply)
     appends = [Append("a", TEXT, b"poison" if place == number else b"%d" % place) for place in range(4)]
     *outcomes, other = await outcomes_of(engine, *appends, Append("b", TEXT, b"x"))
     assert [type(outcome) for outcome in outcomes] == [Appended] * number + [ServiceUnavailable] * (4 - number)
@@ -251,7 +251,7 @@ async def test_what_is_answered_with_an_error_does_not_count_as_waiting(
     def apply(*arguments: Any, **options: Any) -> Any:
         raise fails
 
-    monkeypatch.setattr(writing, "apply", apply)
+    monkeypatch.setattr(group_commit, "apply", apply)
     await outcomes_of(engine, *(Create(f"a{number}", TEXT, data=b"x") for number in range(5)))
     backlog = engine._writers[0]._backlog
     assert (backlog.tasks, backlog.bytes) == (0, 0)

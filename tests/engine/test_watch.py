@@ -1,5 +1,8 @@
 """What a watch tells its readers, when news are lost, doubled, late, or come without their data."""
 
+import asyncio
+import gc
+import tracemalloc
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -7,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from django_durable_streams.engine import hub
 from django_durable_streams.engine.hub import Watch
 from django_durable_streams.protocol.segments import Segment
-from django_durable_streams.store.info import StreamInfo
+from django_durable_streams.store.stream_info import StreamInfo
 from tests.event_stream import parse
 
 
@@ -105,7 +109,7 @@ class Answered(Counter):
 
     def notify(self) -> None:
         super().notify()
-        self._watch.afterwards.append(lambda: self._done.append(self._all_heard()))
+        self._watch.after_notify.append(lambda: self._done.append(self._all_heard()))
 
 
 def test_what_is_left_to_do_is_done_when_all_have_heard() -> None:
@@ -117,7 +121,7 @@ def test_what_is_left_to_do_is_done_when_all_have_heard() -> None:
     watch.listeners.update(listeners)
     watch.feed(0, news(b"abc", 0, 3), 3, closed=False)
     assert done == [3, 3, 3]
-    assert not watch.afterwards
+    assert not watch.after_notify
 
 
 class Broken(Counter):
@@ -128,7 +132,7 @@ class Broken(Counter):
         self._watch = watch
 
     def notify(self) -> None:
-        self._watch.afterwards.append(self.fail)
+        self._watch.after_notify.append(self.fail)
         self.fail()
 
     def fail(self) -> None:
@@ -153,3 +157,71 @@ def test_old_news_do_not_open_a_closed_stream() -> None:
     frame = watch.frame(0, 1)
     assert frame is not None
     assert parse(frame[0]).controls[0]["streamClosed"] is True
+
+
+def growth(work: Callable[[], object]) -> int:
+    """Bytes that are kept after some work."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        work()
+        return tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_commits_of_a_few_bytes_take_no_more_memory_than_large_ones(size: int) -> None:
+    watch = Watch(StreamInfo(1, "a", "text/plain"))
+
+    def feed_many() -> None:
+        for start in range(0, size * 5000, size):
+            watch.feed(start, Segment(start, b"x" * size, [start + size]), start + size, closed=False)
+        for position in range(size * 4700, size * 5000, size):
+            watch.after(position)
+            watch.view(position)
+
+    assert growth(feed_many) < 1024 * 1024
+    assert watch.after(size * 4900) is not None
+
+
+@pytest.mark.parametrize("size", [100, 1000, 200_000])
+@pytest.mark.parametrize("held", [b"", b"\xe2"])
+def test_readers_with_cursors_of_their_own_share_an_event(size: int, held: bytes) -> None:
+    watch = Watch(StreamInfo(1, "a", "text/plain"))
+    watch.feed(0, Segment(0, b"\n" * size, [size]), size, closed=False)
+    first = watch.frame(0, 0, held)
+    assert first is not None
+
+    def ask() -> None:
+        for cursor in range(500):
+            frame = watch.frame(0, cursor, held)
+            assert frame is not None
+            assert frame.is_large == (len(frame.chunk) > 250_000)
+            assert (frame.chunk is first.chunk) or not frame.is_large
+
+    assert growth(ask) < 2 * 1024 * 1024
+
+
+async def test_others_have_their_turn_while_many_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "TURN_SECONDS", 0)
+    order: list[str] = []
+    told = asyncio.Event()
+
+    class Reader:
+        def notify(self) -> None:
+            order.append("told")
+            if order.count("told") == 5:
+                told.set()
+
+        def tick(self, now: float) -> None: ...
+
+        def stop(self) -> None: ...
+
+    watch = Watch(StreamInfo(1, "a", "text/plain"))
+    watch.listeners = {Reader() for _ in range(5)}
+    watch.feed(0, Segment(0, b"x", [1]), 1, closed=False)
+    asyncio.get_running_loop().call_soon(order.append, "other")
+    await asyncio.wait_for(told.wait(), 10)
+    assert order.index("other") < 4

@@ -5,7 +5,7 @@ from config.asgi import django_application
 from django.urls import path, re_path
 
 from django_durable_streams.server.asgi import DurableStreams, Receive, Scope, Send
-from tests.doors.probe_asgi import PROBE_PATH, answer
+from tests.entry_points.probe_asgi import PROBE_PATH, answer
 
 routed = ProtocolTypeRouter(
     {

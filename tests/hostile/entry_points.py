@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.doors.probed import ProbedServer
+from tests.entry_points.probed import ProbedServer
 from tests.servers import Kind
 
 ENTRY_POINTS = (

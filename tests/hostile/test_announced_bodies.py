@@ -142,6 +142,18 @@ def test_a_body_in_chunks_is_taken_or_refused(entry_point: EntryPoint) -> None:
         assert content(entry_point, path) == (expected, False)
 
 
+@pytest.mark.parametrize("coding", ["identity", "gzip", "gzip, chunked", "chunked, gzip", "xchunked", "chunked;q=1"])
+def test_a_coding_that_says_nothing_of_the_end_is_refused(entry_point: EntryPoint, coding: str) -> None:
+    for body in (BODY, chunked(BODY)):
+        path = entry_point.create()
+        first = head("POST", path, f"Transfer-Encoding: {coding}")
+        with Wire(entry_point.port) as wire:
+            wire.send(first.replace(b"Content-Type", b"Stream-Closed: true\r\nContent-Type"), body)
+            # granian makes an answer of its own where Django says nothing.
+            assert wire.answer().status in (*REFUSED, *([500] if entry_point.name == "granian-urls" else []))
+        assert content(entry_point, path) == (b"", False)
+
+
 @pytest.mark.parametrize("length", ["+5", "5, 5", "0x5", "5 5", "-5", "five", "5\r\nContent-Length: 6"])
 def test_a_length_that_is_none_is_refused(entry_point: EntryPoint, length: str) -> None:
     path = entry_point.create()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from tests.doors.probed import MIB, memory_of
+from tests.entry_points.probed import MIB, memory_of
 from tests.hostile.bystander import Bystander
 from tests.hostile.entry_points import EntryPoint
 from tests.nasty import Nasty, json_bodies, texts

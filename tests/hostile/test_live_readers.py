@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.doors.probed import MIB, Probe, wait_until
+from tests.entry_points.probed import MIB, Probe, memory_of, wait_until
 from tests.hostile.entry_points import EntryPoint
 from tests.hostile.wire import Wire, head
 
@@ -160,3 +160,34 @@ def test_a_server_that_ends_does_not_wait_for_a_reader_that_does_not_read(name: 
         began = time.monotonic()
         assert server.stop() in (0, -15)
         assert time.monotonic() - began < 6
+
+
+@pytest.mark.parametrize("name", ["uvicorn-direct", "uvicorn-routed"])
+@pytest.mark.parametrize("before", [b"", b"\xe2"], ids=["whole", "behind-half-a-character"])
+def test_readers_with_cursors_of_their_own_take_no_memory_each(name: str, before: bytes) -> None:
+    with EntryPoint(name, SSE_DURATION=60) as server, ExitStack() as stack:
+        path = server.create(before)
+        pid = server.probe().pid
+        begun = memory_of(pid, "VmRSS")
+        wires = [stack.enter_context(Wire(server.port, receive_buffer=4096)) for _ in range(60)]
+        for number, wire in enumerate(wires):
+            wire.send(head("GET", f"{path}?offset=now&live=sse&cursor={500_000_000 + number}"))
+            assert _events(wire)
+        server.append(path, b"\n" * 1_000_000)  # an event of 6 MB
+        for wire in wires:
+            wire._more()
+        assert memory_of(pid, "VmHWM") - begun < 100 * MIB
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("target", ["?offset=-1", "?offset=-1&live=sse"])
+def test_those_who_do_not_read_a_page_share_it(name: str, target: str) -> None:
+    with EntryPoint(name) as server, ExitStack() as stack:
+        path = server.create(kind=BYTES)
+        server.append(path, bytes(7 * MIB), kind=BYTES)
+        before = memory_of(server.probe().pid, "VmRSS")
+        for _ in range(40):
+            wire = stack.enter_context(Wire(server.port, receive_buffer=4096))
+            wire.send(head("GET", path + target))
+            wire._more()
+        assert memory_of(server.probe().pid, "VmHWM") - before < 100 * MIB

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.doors.probed import MIB, memory_of, wait_until
+from tests.entry_points.probed import MIB, memory_of, wait_until
 from tests.hostile.entry_points import ENTRY_POINTS, EntryPoint
 from tests.hostile.wire import Wire, chunked, head
 
@@ -16,7 +16,7 @@ BEFORE_THE_BODY = ("uvicorn-direct", "uvicorn-h11", "uvicorn-routed", "granian",
 OURS = ("uvicorn-direct", "uvicorn-routed")
 WITH_PROBE = tuple(name for name in ENTRY_POINTS if name != "wsgi")
 
-NOBODY = {"PERMISSION": "django_durable_streams.permissions.ModelPermissions"}
+NOBODY = {"PERMISSION_CLASSES": "django_durable_streams.permissions.ModelPermissions"}
 FRAMING = {"length": f"Content-Length: {16 * MIB}", "chunked": "Transfer-Encoding: chunked"}
 GROWTH = 100 * MIB
 
@@ -45,7 +45,7 @@ def test_nothing_is_kept_for_whom_nothing_is_allowed(name: str) -> None:
 @pytest.mark.parametrize("name", BEFORE_THE_BODY)
 @pytest.mark.parametrize("framing", FRAMING)
 def test_what_is_refused_by_its_head_is_refused_before_its_body(name: str, framing: str) -> None:
-    settings = {**NOBODY, "MAX_APPEND_BYTES": MIB, "PERMISSION": "django_durable_streams.permissions.AllowAll"}
+    settings = {**NOBODY, "MAX_APPEND_BYTES": MIB, "PERMISSION_CLASSES": "django_durable_streams.permissions.AllowAll"}
     with EntryPoint(name, **settings, PATH_PATTERNS=["allowed/*"], CONTENT_TYPES=["text/plain"]) as server:
         refusals = [
             (head("PUT", "elsewhere", FRAMING[framing]), 403),

@@ -8,7 +8,9 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from django.db import Error
+from django.db import Error, models
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy
 
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.arguments import MAX_NAME_LENGTH, MAX_TTL_SECONDS
@@ -47,9 +49,10 @@ EXPIRIES: list[Any] = [
 ]
 NAMES = ["", "x" * (MAX_NAME_LENGTH + 1), "\0", "a\nb", "\x01llm", "\x7f", HALF, 7, b"bytes", ["x"]]
 NUMBERS = [-1, 2**53, 2**63, 2**64, 10**30, 1.5, "1", None, True]
-PATHS = ["", "/", "a/../b", "x" * 513, "\0", "a\\b", HALF, "/a", "a/", "a//b"]
-KINDS = ["", "text", "text/", "a/b\n", "a/b;\0", "x" * 256, "a/" + "b" * 254, "é/b", "a/b; \u20ac"]
-OFFSETS = ["", "x", "0", "0000000000000000_000000000000000", "-2", " -1", "now\n"]
+NO_TEXT = [7, 1.5, True, b"x", ["x"], {}, object(), gettext_lazy("x")]
+PATHS = [*NO_TEXT, None, "", "/", "a/../b", "x" * 513, "\0", "a\\b", HALF, "/a", "a/", "a//b"]
+KINDS = [*NO_TEXT, None, "", "text", "text/", "a/b\n", "a/b;\0", "x" * 256, "a/" + "b" * 254, "é/b", "a/b; \u20ac"]
+OFFSETS = [*NO_TEXT, "", "x", "0", "0000000000000000_000000000000000", "-2", " -1", "now\n"]
 SUB_OFFSETS = [-1, 10**16, 2**63, 2**70, 1.5, "1", None, True]
 
 REFUSED: dict[str, tuple[Call, list[Any], type[DurableStreamsError]]] = {
@@ -140,6 +143,28 @@ def test_what_http_accepts_is_accepted(name: str) -> None:
         assert not Stream.objects.filter(path__isnull=False).exists()
 
 
+class Names(models.TextChoices):
+    """Texts that a project has names for."""
+
+    PATH = "reports"
+    KIND = JSON
+    SEQ = "1"
+
+
+@pytest.mark.parametrize("text", [SafeString, str, lambda value: Names(value)])
+def test_every_kind_of_text_is_one(text: Callable[[str], str]) -> None:
+    path, kind, seq = text("reports"), text(JSON), text("1")
+    stream = Stream.objects.create(path=path, content_type=kind, data=seq)
+    assert Stream.objects.ensure(path, content_type=kind) == (stream, False)
+    stream.append(path, seq=seq, producer=(path, 0, 0))
+    stream.fork("copy").delete()
+    Stream.objects.create(path="source", content_type=kind).delete()
+    assert list(stream.read(SafeString(Stream.objects.get(path=path).next_offset))) == []
+    stream.delete()
+    fork = Stream.objects.create(path="source").fork(path, offset=None)
+    assert fork.path == "reports"
+
+
 def test_a_path_of_the_control_namespace_is_not_found() -> None:
     with pytest.raises(DurableStreamsError) as refused:
         Stream.objects.create(path="__ds/x")
@@ -151,6 +176,21 @@ def test_an_expiry_keeps_its_moment_whatever_its_zone() -> None:
     stream = Stream.objects.create(path="a", expires_at=datetime(2099, 1, 1, 5, tzinfo=zone))
     assert stream.expires_at == datetime(2099, 1, 1, 12, tzinfo=UTC)
     assert Stream.objects.ensure("a", expires_at=datetime(2099, 1, 1, 12, tzinfo=UTC)) == (stream, False)
+
+
+OPTIONS: list[dict[str, Any]] = [
+    *({"max_bytes": value} for value in (0, -1, 1.5, "1", None)),
+    *({"interval": value} for value in (-1, -0.1, math.nan, "1", None, timedelta(seconds=1))),
+    {"on_error": "raise"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_options_with_which_a_writer_would_never_commit_are_refused(options: Any) -> None:
+    stream = Stream.objects.create(path="a")
+    for make in (stream.writer, stream.awriter):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            make(**options)
 
 
 def test_other_fields_of_the_model_are_no_arguments() -> None:

@@ -18,7 +18,7 @@ from django.forms import modelform_factory
 from django.template import Context, Template
 from django.utils import timezone
 
-from django_durable_streams.models import Chunk, DatabaseIdentity, Producer, ReadOnlyModelError, RecentChunk, Stream
+from django_durable_streams.models import Chunk, DatabaseIdentity, Producer, ReadOnlyModelError, StagedChunk, Stream
 from django_durable_streams.models.guard import GuardedModel, GuardedQuerySet
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,7 +30,7 @@ async def _awaited(found: Awaitable[Any]) -> Any:
 
 wait = async_to_sync(_awaited)
 
-OWN: list[type[models.Model]] = [Stream, Chunk, RecentChunk, Producer]
+OWN: list[type[models.Model]] = [Stream, Chunk, StagedChunk, Producer]
 
 
 def changed(stream: Stream) -> Stream:
@@ -109,8 +109,8 @@ WAYS: dict[str, Callable[[Stream], Any]] = {
     "chunk.delete": lambda s: s.chunks.first().delete(),
     "chunk.adelete": lambda s: wait(s.chunks.first().adelete()),
     "new chunk": lambda s: Chunk(stream=s, start=0, end=9, data=b"").save(),
-    "recent chunk": lambda s: RecentChunk(stream=s, start=0, end=9, data=b"", block=0).save(),
-    "recent chunks": lambda s: RecentChunk.objects.bulk_create([RecentChunk(stream=s, start=0, end=9, block=0)]),
+    "recent chunk": lambda s: StagedChunk(stream=s, start=0, end=9, data=b"", block=0).save(),
+    "recent chunks": lambda s: StagedChunk.objects.bulk_create([StagedChunk(stream=s, start=0, end=9, block=0)]),
     "producers.create": lambda s: s.producers.create(producer_id="p", epoch=0, seq=9),
     "producers.update_or_create": lambda s: s.producers.update_or_create(producer_id="p", defaults={"epoch": 9}),
     "producers.update": lambda s: s.producers.update(seq=99),

@@ -11,9 +11,9 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import transaction
 
+from django_durable_streams.api import transactions
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import StreamGone, StreamNotFound
-from django_durable_streams.store import calls
 
 TEXT = "text/plain"
 
@@ -214,7 +214,7 @@ def test_what_is_created_is_what_is_returned(monkeypatch: Any, replaced: bool) -
         if replaced:
             Stream.objects.create(path="a", content_type=TEXT, data="new")
 
-    monkeypatch.setattr(calls, "_tell_on_commit", meanwhile)
+    monkeypatch.setattr(transactions, "_tell_on_commit", meanwhile)
     made = Stream.objects.create(path="a", content_type=TEXT, data="old")
     with pytest.raises(StreamNotFound):
         made.append("x")

@@ -126,7 +126,7 @@ def test_the_admin_shows_who_has_closed_a_stream(admin_client: Any) -> None:
 
 @pytest.mark.django_db
 def test_the_admin_goes_from_page_to_page_of_producers(admin_client: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("django_durable_streams.admin.looking.PRODUCERS_PER_PAGE", 2)
+    monkeypatch.setattr("django_durable_streams.admin.detail_views.PRODUCERS_PER_PAGE", 2)
     stream = Stream.objects.create(path="a", content_type=TEXT)
     names = [server_producer("a"), server_producer("b"), server_producer("c"), "a", "b"]
     Producer.objects.unguarded().bulk_create(

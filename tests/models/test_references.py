@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import pytest
-from django.apps import apps
-from django.db import connection, models
+from django.db import models
 from django.db.models.deletion import ProtectedError, RestrictedError
 from django.utils import timezone
 
+from django_durable_streams.api import transactions
 from django_durable_streams.models import Stream
-from django_durable_streams.store import calls, removal
 from django_durable_streams.store.operations import Delete
+from django_durable_streams.store.upkeep import removal
+from tests.referring import LABEL, Make
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-LABEL = "sessions"
-"""An app that is installed, which the models below pass for parts of."""
-
-Make = Callable[..., type[models.Model]]
-
-
-@pytest.fixture
-def make() -> Iterator[Make]:
-    """Makes a model with a foreign key to streams, for one test."""
-    made: list[type[models.Model]] = []
-
-    def model(name: str, on_delete: Callable[..., None], **more: models.Field) -> type[models.Model]:
-        key = models.ForeignKey(Stream, on_delete, null=True, related_name="+")
-        meta = type("Meta", (), {"app_label": LABEL})
-        found = type(name, (models.Model,), {"stream": key, "Meta": meta, "__module__": __name__, **more})
-        with connection.schema_editor() as editor:
-            editor.create_model(found)
-        made.append(found)
-        return found
-
-    yield model
-    for found in reversed(made):
-        with connection.schema_editor() as editor:
-            editor.delete_model(found)
-        del apps.all_models[LABEL][found.__name__.lower()]
-    apps.clear_cache()
 
 
 def test_cascade_deletes_them_in_the_same_transaction(make: Make) -> None:
@@ -107,7 +79,7 @@ def test_they_follow_when_the_row_goes_where_no_python_code_deletes(make: Make, 
     stream = Stream.objects.create(path="a", data=b"x", ttl=60)
     note.objects.create(stream=stream)
     if how == "by HTTP":
-        calls.apply(Delete("a"), "default")
+        transactions.apply(Delete("a"), "default")
     else:
         Stream.objects.filter(path="a").unguarded().update(deadline=timezone.now())
         removal.expire("default")

@@ -40,7 +40,7 @@ TEMPLATES = [{
 ROOT_URLCONF = "urls"
 STATIC_URL = "/static/"
 PREFIX = "v1/stream/"
-DURABLE_STREAMS: dict[str, Any] = {"PERMISSION": "django_durable_streams.permissions.AllowAll"}
+DURABLE_STREAMS: dict[str, Any] = {"PERMISSION_CLASSES": "django_durable_streams.permissions.AllowAll"}
 """
 
 _URLS = """

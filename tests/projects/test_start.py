@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from django_durable_streams.engine import advice
-from django_durable_streams.engine.advice import Advice
+from django_durable_streams.runtime import configuration_errors
+from django_durable_streams.runtime.configuration_errors import ConfigurationProblem
 from tests.projects.databases import KINDS, new_database
 from tests.projects.project import Project, sqlite
 
@@ -26,11 +26,11 @@ WRONG = {
         "E003",
     ),
     "an unknown key": ('DURABLE_STREAMS["PAGE_BYTE"] = 1', "Did you mean PAGE_BYTES?", "E002"),
-    "too much": ('DURABLE_STREAMS["WRITE_LANES"] = 1000', "WRITE_LANES must be from 1 to 64.", "E004"),
+    "too much": ('DURABLE_STREAMS["WRITER_THREADS"] = 1000', "WRITER_THREADS must be from 1 to 64.", "E004"),
     "no dict": ('DURABLE_STREAMS = "streams"', "DURABLE_STREAMS must be a dict.", "E001"),
     "no rate": ('DURABLE_STREAMS["RATE_LIMITS"] = {"append": "often"}', "RATE_LIMITS", "E004"),
     "no backend": ('DURABLE_STREAMS["WAKEUP"] = {"BACKEND": "no.such.Backend"}', "WAKEUP", "E004"),
-    "no permission": ('DURABLE_STREAMS["PERMISSION"] = "no.such.Permission"', "no.such", "E005"),
+    "no permission": ('DURABLE_STREAMS["PERMISSION_CLASSES"] = "no.such.Permission"', "no.such", "E005"),
 }
 
 
@@ -48,11 +48,11 @@ def test_a_process_that_would_serve_does_not_start(source: str, words: str, numb
     assert "Traceback" not in checked.stderr
 
 
-class Trouble(NamedTuple):
+class FailureKind(NamedTuple):
     """A database that is not ready: what is changed in its settings, and what is said of it."""
 
     name: str
-    advice: Advice
+    advice: ConfigurationProblem
     kinds: tuple[str, ...]
     settings: dict[str, Any] = {}
     options: dict[str, Any] = {}
@@ -62,37 +62,43 @@ class Trouble(NamedTuple):
 
 
 TROUBLES = [
-    Trouble("forgotten migrations", advice.MIGRATIONS, KINDS, is_migrated=False),
-    Trouble("a missing database", advice.NO_DATABASE, ("postgresql", "mariadb"), {"NAME": "nowhere"}),
-    Trouble("a user who is unknown", advice.LOGIN, ("postgresql", "mariadb"), {"USER": "nobody"}),
-    Trouble("a wrong password", advice.LOGIN, ("mariadb",), {"PASSWORD": "wrong"}),
-    Trouble("a host that is not", advice.NO_HOST, ("postgresql", "mariadb"), {"HOST": "no.such.host.invalid"}),
-    Trouble("no rights", advice.DENIED, ("postgresql",), options={"assume_role": "pg_monitor"}),
-    Trouble(
+    FailureKind("forgotten migrations", configuration_errors.MIGRATIONS, KINDS, is_migrated=False),
+    FailureKind("a missing database", configuration_errors.NO_DATABASE, ("postgresql", "mariadb"), {"NAME": "nowhere"}),
+    FailureKind("a user who is unknown", configuration_errors.LOGIN, ("postgresql", "mariadb"), {"USER": "nobody"}),
+    FailureKind("a wrong password", configuration_errors.LOGIN, ("mariadb",), {"PASSWORD": "wrong"}),
+    FailureKind(
+        "a host that is not", configuration_errors.NO_HOST, ("postgresql", "mariadb"), {"HOST": "no.such.host.invalid"}
+    ),
+    FailureKind("no rights", configuration_errors.DENIED, ("postgresql",), options={"assume_role": "pg_monitor"}),
+    FailureKind(
         "a session that may only read",
-        advice.READ_ONLY,
+        configuration_errors.READ_ONLY,
         ("postgresql",),
         options={"options": "-c default_transaction_read_only=on"},
         reads=True,
     ),
-    Trouble(
+    FailureKind(
         "a session that may only read",
-        advice.READ_ONLY,
+        configuration_errors.READ_ONLY,
         ("mariadb",),
         options={"init_command": "SET SESSION TRANSACTION READ ONLY"},
         reads=True,
     ),
-    Trouble(
+    FailureKind(
         "a file that may only be read",
-        advice.READ_ONLY,
+        configuration_errors.READ_ONLY,
         ("sqlite",),
         options={"init_command": "PRAGMA query_only = 1"},
         reads=True,
     ),
-    Trouble("a missing folder", advice.NO_FILE, ("sqlite",), {"NAME": "/no/such/folder/db.sqlite3"}),
-    Trouble("another kind of file", advice.NO_DATABASE_FILE, ("sqlite",), {"NAME": __file__}),
-    Trouble(
-        "a full disk", advice.DISK_FULL, ("sqlite",), options={"init_command": "PRAGMA max_page_count = 1"}, reads=True
+    FailureKind("a missing folder", configuration_errors.NO_FILE, ("sqlite",), {"NAME": "/no/such/folder/db.sqlite3"}),
+    FailureKind("another kind of file", configuration_errors.NO_DATABASE_FILE, ("sqlite",), {"NAME": __file__}),
+    FailureKind(
+        "a full disk",
+        configuration_errors.DISK_FULL,
+        ("sqlite",),
+        options={"init_command": "PRAGMA max_page_count = 1"},
+        reads=True,
     ),
 ]
 
@@ -106,7 +112,7 @@ TROUBLES = [
         for kind in trouble.kinds
     ],
 )
-def test_what_has_to_be_set_right_is_said_once_at_the_start(trouble: Trouble, kind: str, tmp_path: Path) -> None:
+def test_what_has_to_be_set_right_is_said_once_at_the_start(trouble: FailureKind, kind: str, tmp_path: Path) -> None:
     database = new_database(kind, tmp_path)
     if trouble.is_migrated:
         (tmp_path / "ready").mkdir()
@@ -117,7 +123,7 @@ def test_what_has_to_be_set_right_is_said_once_at_the_start(trouble: Trouble, ki
     found = project.run("tests.projects.troubled")
     assert found["started"][0] == "lifespan.startup.complete"
     assert found["log"].count(trouble.advice.action) in (1, 2), found["log"]  # the health check says it too
-    if trouble.advice is not advice.DISK_FULL:  # nothing is written at the start
+    if trouble.advice is not configuration_errors.DISK_FULL:  # nothing is written at the start
         assert found["log"].index(trouble.advice.action) < found["log"].index("requests follow")
     for number, (status, body) in enumerate(found["answers"]):
         if trouble.reads and number % 2:
@@ -125,6 +131,9 @@ def test_what_has_to_be_set_right_is_said_once_at_the_start(trouble: Trouble, ki
         else:
             assert (status, trouble.advice.answer in body) == (503, True), f"{body}\n{found['log']}"
     assert found["seconds"] < 20
-    assert found["health"]["status"] == "not ready" or trouble.advice in (advice.READ_ONLY, advice.DISK_FULL)
+    assert found["health"]["status"] == "not ready" or trouble.advice in (
+        configuration_errors.READ_ONLY,
+        configuration_errors.DISK_FULL,
+    )
     if found["health"]["status"] != "ok":
         assert found["health"]["problem"] == trouble.advice.answer

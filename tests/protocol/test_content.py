@@ -1,7 +1,9 @@
 """JSON mode. The oracle is Python's own parser, which shares nothing with what splits bodies."""
 
 import json
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from django_durable_streams.protocol import content, json_text
 from django_durable_streams.protocol.errors import EmptyAppend, InvalidHeader, InvalidJSON
+from django_durable_streams.protocol.values import decode, encode
 
 JSON = "application/json"
 
@@ -152,6 +155,63 @@ def test_deep_nesting_is_taken_or_refused_but_never_fatal(wrap: str) -> None:
         content.pack(JSON, body)
 
 
+LEAVES = {
+    "plain": "1",
+    "half-a-pair": '"\\ud83d"',
+    "long": "7" * 5000,
+    "large": '"%s"' % ("x" * 100_000),
+    "out-of-range": "1e400",
+}
+
+
+@pytest.mark.parametrize("leaf", LEAVES.values(), ids=LEAVES.keys())
+@pytest.mark.parametrize("wrap", ["[%s]", '{"a":%s}', '[{"a":%s},2]'])
+def test_whatever_depth_is_taken_can_be_read_with_less_of_the_stack(leaf: str, wrap: str) -> None:
+    """In threads, which begin with an empty stack: the tests' own is deep."""
+    opening, closing = wrap.split("%s")
+
+    def take(depth: int) -> bytes | None:
+        try:
+            return content.pack(JSON, f"{opening * depth}{leaf}{closing * depth}".encode())
+        except InvalidJSON:
+            return None
+
+    def read(stored: bytes, frames: int = 100) -> Any:
+        return read(stored, frames - 1) if frames else decode(JSON, stored)
+
+    deepest = sys.getrecursionlimit() // wrap.count("%s") + 10
+    taken = 0
+    for depth in [100, 300, *range(deepest - 300, deepest)]:
+        with ThreadPoolExecutor(1) as thread:
+            stored = thread.submit(take, depth).result()
+            if stored is None:
+                continue
+            taken = depth
+            for line in stored.splitlines():
+                assert read(line) is not None
+    assert taken >= 300
+
+
+@pytest.mark.parametrize("leaf", ["", "\ud83d", 10**4000, 1.0], ids=["plain", "half-a-pair", "long", "float"])
+def test_a_value_of_whatever_depth_that_is_taken_can_be_read(leaf: object) -> None:
+    def take(depth: int) -> bytes | None:
+        value: object = leaf
+        for number in range(depth):
+            value = [value] if number % 2 else {"": value}
+        try:
+            return encode(JSON, value, json.JSONEncoder(ensure_ascii=False, allow_nan=False))
+        except InvalidJSON:
+            return None
+
+    deepest = sys.getrecursionlimit()
+    for depth in [100, 300, *range(deepest - 300, deepest, 2)]:
+        with ThreadPoolExecutor(1) as thread:
+            stored = thread.submit(take, depth).result()
+            assert stored is not None or depth > 300
+            if stored is not None:
+                assert decode(JSON, stored[:-1]) is not None
+
+
 pieces = st.sampled_from(
     [*'[]{},:"\\ \n\r\t0123456789.-+eE', "true", "null", '"a"', "\\u00e9", "\\ud83d", "\\n", "NaN", "é", "\x00", "1.0"]
 )
@@ -183,14 +243,21 @@ def test_other_types_are_stored_and_returned_as_they_came(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["text/plain", "application/json; charset=utf-8", "a/b", "application/vnd.x+json", 'a/b;c="d"']
+    "content_type",
+    ["text/plain", "application/json; charset=utf-8", "a/b", "application/vnd.x+json", 'a/b;c="d"', r'a/b; c="d,\"e"'],
 )
 def test_a_media_type_is_kept_as_it_came(content_type: str) -> None:
     assert content.validate(content_type) == content_type
 
 
 @pytest.mark.parametrize(
-    "content_type", ["", "json", "a/", "/b", "a/b c", "a/b\n", "a/b;\r\nx: y", "a/b/c", "a" * 255 + "/b"]
+    "content_type",
+    [
+        *["", "json", "a/", "/b", "a/b c", "a/b\n", "a/b;\r\nx: y", "a/b/c", "a" * 255 + "/b"],
+        # A browser would see the last one.
+        *["text/plain, application/pdf", "text/plain;, application/pdf", "text/plain; x=y, application/pdf"],
+        *['text/plain; x="y", application/pdf', 'text/plain; x="y, application/pdf', r'a/b; x="y\", application/pdf'],
+    ],
 )
 def test_what_is_no_media_type_is_refused(content_type: str) -> None:
     with pytest.raises(InvalidHeader):

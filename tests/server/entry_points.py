@@ -18,7 +18,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.server.direct import DirectProtocol
+from django_durable_streams.server.uvicorn.fast_path import DirectProtocol
 from tests.asgi_client import ROOT, AsgiClient, Headers, Reply, encoded
 
 ENTRY_POINTS = ("asgi", "django", "wsgi", "direct")

@@ -36,6 +36,9 @@ TYPES = {
     "application/javascript": "attachment",
     "application/octet-stream": "attachment",
     "application/x-something-new": "attachment",
+    "text/pdf": "attachment",
+    "Text/X-PDF; charset=utf-8": "attachment",
+    "image/pdf": "attachment",
 }
 
 
@@ -68,11 +71,36 @@ async def test_every_answer_to_a_read_is_a_sandbox(entry: str, kind: str, engine
 
 @pytest.mark.parametrize("entry", ENTRY_POINTS)
 @pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("text/plain;, application/pdf", 400),
+        ('text/plain; x="y", multipart/x-mixed-replace; boundary=x', 400),
+        ('text/plain; x="y, application/pdf', 400),
+        ('text/plain; x="y, application/pdf"', 201),
+    ],
+)
+async def test_no_stream_has_a_second_type_for_browsers(entry: str, kind: str, status: int, engines: None) -> None:
+    point = EntryPoint(entry)
+    assert (await point.request("PUT", "a", {"content-type": kind}, b"x")).status == status
+    assert (await point.request("GET", "a")).status == (200 if status == 201 else 404)
+
+
+@pytest.mark.parametrize("entry", ENTRY_POINTS)
+@pytest.mark.parametrize(
     ("headers", "status"),
     [
         *[
             ({"sec-fetch-dest": kind}, 403)
-            for kind in ("script", "worker", "sharedworker", "serviceworker", "audioworklet", "paintworklet", "xslt")
+            for kind in (
+                "script",
+                "worker",
+                "sharedworker",
+                "serviceworker",
+                "audioworklet",
+                "paintworklet",
+                "xslt",
+                "style",
+            )
         ],
         ({"service-worker": "script"}, 403),
         *[
@@ -110,5 +138,5 @@ async def test_event_streams_are_sandboxes_too(client: AsgiClient) -> None:
 async def test_other_sites_embed_only_what_everybody_may_read(
     client: AsgiClient, permission: str, origins: list[str], policy: str
 ) -> None:
-    with override_streams(PERMISSION=f"django_durable_streams.permissions.{permission}", CORS_ORIGINS=origins):
+    with override_streams(PERMISSION_CLASSES=f"django_durable_streams.permissions.{permission}", CORS_ORIGINS=origins):
         assert (await client.get("a")).headers["cross-origin-resource-policy"] == policy

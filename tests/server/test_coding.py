@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from tests.asgi_client import AsgiClient, Reply
-from tests.server.test_direct import connected
+from tests.server.test_fast_path import connected
 
 BODY = gzip.compress(b"hello")
 CODED = ["gzip", "GZIP", "x-gzip", "deflate", "br", "zstd", "gzip, identity", "identity,br", "no-such-coding"]

@@ -20,7 +20,7 @@ from django_durable_streams.models import Stream
 from django_durable_streams.protocol import content, sse, text
 from django_durable_streams.protocol.values import decode
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.store import browsing, reading
+from django_durable_streams.store.read import browsing, log_reader
 from tests.asgi_client import AsgiClient
 from tests.event_stream import Parsed, parse
 from tests.overriding import override_streams
@@ -136,7 +136,7 @@ class Readers:
     def in_the_admin(self) -> Any:
         """The messages that the pages of the admin have, from both sides."""
         stream = Stream.objects.get(path=self.path)
-        info = reading.find_ids([stream.pk], "default")[stream.pk]
+        info = log_reader.find_ids([stream.pk], "default")[stream.pk]
         forward: list[bytes] = []
         position = 0
         while messages := browsing.after(info, position, limit=7, count=2, using="default"):
@@ -265,3 +265,28 @@ def test_json_of_every_kind(engines: None) -> None:
             runner.run(agree(client, JSON, bodies, is_closed=is_closed))
 
         property_of(check)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("first", "then"), [(b"caf\xc3", b"\xa9"), ("€".encode()[:2], "€".encode()[2:]), (b"a\r", b"\nb")]
+)
+async def test_a_fork_goes_on_with_a_text_that_has_ended_in_its_source(
+    engines: None, first: bytes, then: bytes
+) -> None:
+    """What readers of the one were shown last is shared with the other, which does not end there."""
+    client = AsgiClient(DurableStreams())
+    await client.create("ended", first)
+    await client.close("ended")
+    await client.create("goes-on", **{"Stream-Forked-From": "/v1/stream/ended"})
+    ended = Readers(client, "ended", "text/plain", is_closed=True)
+    goes_on = Readers(client, "goes-on", "text/plain", is_closed=True)
+    for _ in range(2):
+        assert ended.whole((await ended.by_sse()).data) == one_newline(text.decode(first))
+        assert goes_on.whole((await goes_on.by_sse()).data) == text.decode(sse.split(first)[0])
+    async with client.follow("goes-on", "-1") as live:
+        shown = parse(await live.chunk() or b"").data
+        await client.append("goes-on", then)
+        shown += parse(await live.chunk() or b"").data
+    assert goes_on.whole(shown) == one_newline(text.decode(first + then))
+    assert await sync_to_async(goes_on.by_python)() == text.decode(first + then)

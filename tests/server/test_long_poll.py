@@ -13,8 +13,8 @@ from tests.server.waiting import elsewhere, until, watched
 from tests.tokens import token
 
 SHORT = override_streams(LONG_POLL_TIMEOUT=0.02)
-LOOKS_OFTEN = override_streams(FALLBACK_INTERVAL=0.01)
-LOOKS_NEVER = override_streams(FALLBACK_INTERVAL=3600, LONG_POLL_TIMEOUT=3600)
+LOOKS_OFTEN = override_streams(POLL_INTERVAL=0.01)
+LOOKS_NEVER = override_streams(POLL_INTERVAL=3600, LONG_POLL_TIMEOUT=3600)
 
 
 def poll(client: AsgiClient, offset: str = "now", extra: str = "") -> Exchange:
@@ -42,7 +42,7 @@ async def test_an_append_wakes_those_who_wait(client: AsgiClient, offset: str) -
             assert "stream-closed" not in reply.headers
 
 
-@override_streams(FALLBACK_INTERVAL=3600, LONG_POLL_TIMEOUT=3600, CORS_ORIGINS=["https://a.example"])
+@override_streams(POLL_INTERVAL=3600, LONG_POLL_TIMEOUT=3600, CORS_ORIGINS=["https://a.example"])
 async def test_those_who_are_woken_together_get_each_what_is_theirs(client: AsgiClient) -> None:
     await client.create("a", b"abc")
     first = (await client.get("a?offset=-1&live=long-poll")).headers["stream-cursor"]
@@ -212,7 +212,7 @@ async def test_a_reader_who_is_ahead_of_the_hub_waits_for_what_is_new_to_him(cli
 
 async def test_a_stream_that_nobody_waits_for_is_forgotten(client: AsgiClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hubs, "LINGER_SECONDS", 0.0)
-    with override_streams(FALLBACK_INTERVAL=0.01, LONG_POLL_TIMEOUT=0.02):
+    with override_streams(POLL_INTERVAL=0.01, LONG_POLL_TIMEOUT=0.02):
         await client.create("a", b"abc")
         async with poll(client) as waiting:
             await until(lambda: watched() == 1)
@@ -224,7 +224,7 @@ async def test_a_stream_that_nobody_waits_for_is_forgotten(client: AsgiClient, m
         await hub._ticker
 
 
-@override_streams(LONG_POLL_TIMEOUT=0.001, FALLBACK_INTERVAL=3600)
+@override_streams(LONG_POLL_TIMEOUT=0.001, POLL_INTERVAL=3600)
 async def test_polling_a_quiet_stream_with_many_cursors_costs_no_memory(client: AsgiClient) -> None:
     await client.create("a", b"abc")
     for number in range(60):

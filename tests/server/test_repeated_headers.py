@@ -84,7 +84,7 @@ async def test_a_token_that_a_client_and_a_call_have_set_counts_once(
     point = EntryPoint(entry)
     ann = (b"authorization", f"Bearer {token({'read': ['a']})}".encode())
     bob = (b"authorization", f"Bearer {token({'read': ['b']})}".encode())
-    with override_streams(PERMISSION=BEARER):
+    with override_streams(PERMISSION_CLASSES=BEARER):
         assert (await point.request("GET", "a", [ann, ann])).body == b"abc"
         assert (await point.request("GET", "a", [ann, bob])).status in (400, 401)
         assert (await point.request("GET", "a", [bob, ann])).status in (400, 401)
@@ -109,7 +109,7 @@ class Own(Permission):
 async def test_what_is_a_list_is_one_for_everybody(entry: str, engines: None, transactional_db: None) -> None:
     await Stream.objects.acreate(path="a", content_type="text/plain", data="abc")
     lines = [(b"x-role", b"reader"), (b"x-role", b"admin")]
-    with override_streams(PERMISSION="tests.server.test_repeated_headers.Own"):
+    with override_streams(PERMISSION_CLASSES="tests.server.test_repeated_headers.Own"):
         assert (await EntryPoint(entry).request("GET", "a", lines)).status == 200
         assert (await EntryPoint(entry).request("GET", "a", lines[::-1])).status == 403
 
@@ -118,8 +118,30 @@ async def test_what_is_a_list_is_one_for_everybody(entry: str, engines: None, tr
 async def test_cookies_may_come_in_several_lines(entry: str, engines: None, transactional_db: None) -> None:
     await Stream.objects.acreate(path="a", content_type="text/plain", data="abc")
     lines = [(b"cookie", b"a=1"), (b"cookie", b"jwt=ann"), (b"cookie", b"b=2")]
-    with override_streams(PERMISSION="tests.access.test_ambient.OwnCookie"):
+    with override_streams(PERMISSION_CLASSES="tests.access.test_ambient_credentials.OwnCookie"):
         assert (await EntryPoint(entry).request("GET", "a", lines)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (b"a/b,a/b", b"a/b"),
+        (b'a/b; x="1,2"', b'a/b; x="1,2"'),
+        (b'a/b; x="1,2", a/b; x="1,2"', b'a/b; x="1,2"'),
+        (b'a/b; x="\\",2"', b'a/b; x="\\",2"'),
+        (b'a/b; x="1,2', b'a/b; x="1,2'),
+        (b'a/b; x="1\\', b'a/b; x="1\\'),
+        (b"a/b,c/d", None),
+        (b'a/b; x="1",c/d', None),
+        (b'"\\' * 30_000 + b",", b'"\\' * 30_000 + b","),
+    ],
+)
+def test_what_a_server_has_joined_is_taken_apart_outside_of_quotes(value: bytes, found: bytes | None) -> None:
+    if found is None:
+        with pytest.raises(InvalidHeader):
+            headers.split_repeated(b"content-type", value)
+    else:
+        assert headers.split_repeated(b"content-type", value) == found
 
 
 names = st.sampled_from([b"host", b"stream-seq", b"producer-x", b"cookie", b"accept", b"x-a"])

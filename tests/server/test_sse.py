@@ -12,7 +12,7 @@ from tests.overriding import override_streams
 from tests.server.waiting import until, watched
 from tests.tokens import FIRST, token
 
-LOOKS_NEVER = override_streams(FALLBACK_INTERVAL=3600, SSE_DURATION=3600)
+LOOKS_NEVER = override_streams(POLL_INTERVAL=3600, SSE_DURATION=3600)
 
 
 async def next_events(live: Exchange) -> Parsed:
@@ -163,7 +163,7 @@ async def test_every_page_of_a_long_stream_has_its_control_event(client: AsgiCli
     assert [control["streamNextOffset"] for control in events.controls] == [token(60 * n) for n in range(1, 6)]
 
 
-@override_streams(SSE_KEEP_ALIVE=0.02, FALLBACK_INTERVAL=0.005)
+@override_streams(SSE_KEEP_ALIVE=0.02, POLL_INTERVAL=0.005)
 async def test_an_idle_response_has_traffic_that_is_no_event(client: AsgiClient) -> None:
     await client.create("a", b"abc")
     async with client.follow("a") as live:
@@ -172,7 +172,7 @@ async def test_an_idle_response_has_traffic_that_is_no_event(client: AsgiClient)
         assert (len(idle.comments), idle.events) == (1, [])
 
 
-@override_streams(SSE_DURATION=0.03, FALLBACK_INTERVAL=0.005)
+@override_streams(SSE_DURATION=0.03, POLL_INTERVAL=0.005)
 async def test_a_response_ends_when_its_time_is_up_and_says_where_to_go_on(client: AsgiClient) -> None:
     await client.create("a", b"abc")
     async with client.follow("a", "now") as live:

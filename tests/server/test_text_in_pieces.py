@@ -12,8 +12,8 @@ from tests.event_stream import Parsed, parse
 from tests.overriding import override_streams
 from tests.tokens import token
 
-LOOKS_NEVER = override_streams(FALLBACK_INTERVAL=3600, SSE_DURATION=3600)
-LOOKS_OFTEN = override_streams(FALLBACK_INTERVAL=0.05, SSE_DURATION=3600)
+LOOKS_NEVER = override_streams(POLL_INTERVAL=3600, SSE_DURATION=3600)
+LOOKS_OFTEN = override_streams(POLL_INTERVAL=0.05, SSE_DURATION=3600)
 
 EURO = "€".encode()
 

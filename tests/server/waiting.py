@@ -6,8 +6,8 @@ from collections.abc import Callable
 from django.db import connections
 
 from django_durable_streams.engine.engine import running_engines
-from django_durable_streams.store import writing
 from django_durable_streams.store.operations import Operation
+from django_durable_streams.store.write import group_commit
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -32,7 +32,7 @@ async def elsewhere(*operations: Operation) -> None:
 
     def work() -> None:
         try:
-            writing.apply(operations, "default")
+            group_commit.apply(operations, "default")
         finally:
             connections.close_all()
 

@@ -1,4 +1,4 @@
-"""Run seeds: `python -m tests.simulation --seed 17`, `--seeds 0:1000`, `--mutation NAME`, `--trace`."""
+"""Run seeds: `python -m tests.simulation --seed 17`, `--seeds 0:1000`, `--mutation NAME`, `--harsh`, `--trace`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, help="one seed")
     parser.add_argument("--seeds", default="0:100", help="from:to, without the last one")
     parser.add_argument("--mutation", help="a fault to put back")
+    parser.add_argument("--harsh", action="store_true", help="kill processes all the time, in the middle of merges")
     parser.add_argument("--trace", action="store_true", help="print the history in any case")
     parser.add_argument("--ignore", default="(?!)", help="a pattern of faults that are known")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first seed that fails")
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
     seeds = [options.seed] if options.seed is not None else range(int(first), int(last))
     failed = 0
     with tempfile.TemporaryDirectory(dir=_memory()) as directory:
-        run = _prepare(Path(directory), options.mutation)
+        run = _prepare(Path(directory), options.mutation, harsh=options.harsh)
         began = time.monotonic()
         steps = 0
         for seed in seeds:
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
                     flush=True,
                 )
             if options.trace or outcome.faults:
-                _print(outcome, options.mutation)
+                _print(outcome, options.mutation, harsh=options.harsh)
             if outcome.faults:
                 failed += 1
                 if not options.keep_going:
@@ -70,7 +71,7 @@ def _ignore_remains(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def _prepare(directory: Path, mutation: str | None):
+def _prepare(directory: Path, mutation: str | None, *, harsh: bool):
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.simulation.settings"
     import django
     from django.conf import settings
@@ -104,21 +105,22 @@ def _prepare(directory: Path, mutation: str | None):
     gc.disable()
 
     def run(seed: int) -> Outcome:
-        outcome = World(Program.of(seed), images, database).run()
+        program = Program.of(seed)
+        outcome = World(program.harsh() if harsh else program, images, database).run()
         gc.collect()
         return outcome
 
     return run
 
 
-def _print(outcome: Outcome, mutation: str | None) -> None:
+def _print(outcome: Outcome, mutation: str | None, *, harsh: bool) -> None:
     print("=" * 100)
     print(outcome.program)
     print(*outcome.lines, sep="\n")
     print(f"{len(outcome.faults)} faults in {outcome.seconds:.1f} virtual seconds, {outcome.digest:x}:")
     for fault in outcome.faults:
         print(f"  - {fault}")
-    again = f" --mutation {mutation}" if mutation else ""
+    again = f" --mutation {mutation}" * bool(mutation) + " --harsh" * harsh
     print(f"again: python -m tests.simulation --seed {outcome.program.seed}{again}", flush=True)
 
 

@@ -11,8 +11,25 @@ from .images import PACKAGE, Process
 ROOMS = ("engine", "server", "tailing", "writer")
 """Where objects live that belong to a request, a reader or a wait."""
 
-MORE = 8
-"""How many more objects of a class than in a process that nobody has used may be there: one for each stream or loop."""
+LOOPS = 2
+"""Event loops of a process: its server's, and the background loop."""
+
+FOR_EACH_LOOP = frozenset(
+    {
+        "engine.hub.Hub",
+        "engine.polling.PollSchedule",
+        "engine.timeouts.Timeouts",
+        "engine.wakeup.signing.NewsSigner",
+        "engine.wakeup.subscriber.RedisSubscriber",
+    }
+)
+"""What an event loop has from its first live reader on, and the process where it is about all of them."""
+
+APPLIERS = 3
+"""More appliers: the lock wait queue makes one for each of its threads, with the first operations that wait."""
+
+FOR_EACH_STREAM = frozenset({"engine.growth._Growth"})
+"""What a process has of a stream that it appended to until its chunks are merged, which waits after failures."""
 
 
 def objects(process: Process) -> Counter[str]:
@@ -26,12 +43,19 @@ def objects(process: Process) -> Counter[str]:
     return Counter(kinds[type(each)] for each in gc.get_objects() if type(each) in kinds)
 
 
-def left_over(process: Process, unused: Counter[str]) -> Iterator[str]:
+def left_over(process: Process, unused: Counter[str], streams: int) -> Iterator[str]:
     """Yield what a process has kept that it should have let go of.
 
     Args:
         unused: the objects of a process that nobody has used.
+        streams: how many streams there are, made anew at a path or not.
     """
     for name, count in objects(process).items():
-        if count > unused[name] + MORE:
+        if name in FOR_EACH_LOOP:
+            more = LOOPS
+        elif name in FOR_EACH_STREAM:
+            more = streams
+        else:
+            more = APPLIERS if name == "engine.applier.Applier" else 0
+        if count > unused[name] + more:
             yield f"{process} has {count} objects of {name} at rest, where a new process has {unused[name]}"

@@ -60,7 +60,7 @@ _ALL = (
     ),
     Mutation(
         "instance-without-identity",
-        "store/batch.py",
+        "store/write/batch.py",
         (
             (
                 "            if operation.stream_id is not None:\n                expect(",
@@ -71,7 +71,7 @@ _ALL = (
     ),
     Mutation(
         "stale-row-cache",
-        "store/known.py",
+        "store/write/row_cache.py",
         (("self.is_alone = version == self._version\n", "self.is_alone = self._version is not None\n"),),
         "What a connection remembers of streams is believed though others have written: their appends are overwritten.",
     ),

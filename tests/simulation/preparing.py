@@ -49,12 +49,12 @@ def prepare(program: Program, database: File | None) -> None:
         settings.DATABASES["default"]["NAME"] = str(file)
     else:
         with connections["default"].cursor() as cursor:
-            for model in (models.Chunk, models.RecentChunk, models.Producer, models.Stream):
+            for model in (models.Chunk, models.StagedChunk, models.Producer, models.Stream):
                 cursor.execute(f"DELETE FROM {connections['default'].ops.quote_name(model._meta.db_table)}")
         connections.close_all()
     rng = random.Random(f"{program.seed}/settings")
     settings.DURABLE_STREAMS = {
-        "PERMISSION": "django_durable_streams.permissions.AllowAll",
+        "PERMISSION_CLASSES": "django_durable_streams.permissions.AllowAll",
         "LONG_POLL_TIMEOUT": LONG_POLL_SECONDS,
         "SSE_DURATION": SSE_SECONDS,
         "GC_THRESHOLD": 0,
@@ -68,5 +68,5 @@ def prepare(program: Program, database: File | None) -> None:
             )
         ),
     }
-    models.RecentChunk.BLOCK_BITS = 3 if program.small else 12
+    models.StagedChunk.BLOCK_BITS = 3 if program.small else 12
     config.cache_clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .faults import Rates
 from .history import BYTES, JSON, TEXT
@@ -50,6 +50,8 @@ class Program:
     """Programs save instances that they have kept for a while."""
     small: bool
     """Small pages, and what usually takes thousands of chunks happens with a few."""
+    is_harsh: bool = False
+    """Chunks are merged as soon as there are some."""
 
     @classmethod
     def of(cls, seed: int) -> Program:
@@ -79,6 +81,11 @@ class Program:
             saves=rng.random() < 0.1,
             small=rng.random() < 0.5,
         )
+
+    def harsh(self) -> Program:
+        """Return the same, but that much is merged, slowly, and processes are killed in the middle of it."""
+        rates = replace(self.rates, killed_process=0.9, slow_statement=0.3)
+        return replace(self, is_harsh=True, small=True, rates=rates, processes=3, writers=3, operations=25, pace=0.1)
 
     def __str__(self) -> str:
         paths = ", ".join(f"{path.name} {path.content_type}{' closes' * path.closes}" for path in self.paths)

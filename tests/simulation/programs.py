@@ -91,8 +91,8 @@ class Transactions:
         path, history = self._rng.choice(self._world.program.paths), self._world.history
         self._writes = []
         try:
-            loaded = history.moment()
             stream = self._world.models.Stream.objects.get(path=path.name)
+            loaded = history.moment()  # not before: there may be another stream by the time that the database looks
             primitives.sleep(self._rng.random())
             write = history.write(path.name, self.name, note="by an instance")
             write.loaded = loaded
@@ -143,7 +143,7 @@ class Transactions:
             primitives.sleep(self._rng.choice((0.05, 0.5, 1.5, 3.0)) * self._rng.random())
 
 
-class Tail:
+class LiveTailView:
     """A program that follows a stream, synchronously."""
 
     def __init__(self, world: World, name: str) -> None:

@@ -16,24 +16,29 @@ from . import primitives, sqlite
 
 
 class Remote:
-    """A connection of a task."""
+    """A connection of a task, by its socket.
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+    A driver refuses what another thread asks of a connection that waits for the server, even its number. And that
+    number may be another socket's later on. So the socket is duplicated while the task itself has the connection.
+
+    Args:
+        process: the one that has opened it.
+    """
+
+    def __init__(self, fileno: int, process: Any) -> None:
+        self._plug = socket.socket(fileno=os.dup(fileno))
+        self._process = process
 
     def undo(self) -> None:
         """Cut it: the server rolls back."""
-        with suppress(Exception), socket.socket(fileno=os.dup(self._connection.fileno())) as plug:
-            plug.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # it has ended already
+            self._plug.shutdown(socket.SHUT_RDWR)
 
     def end(self) -> None:
         """Cut it, whoever's it was."""
         self.undo()
-        for process in self._owners():
-            process.connections.pop(self, None)
-
-    def _owners(self) -> list[Any]:
-        return [self._connection.simulated_process]
+        self._plug.close()
+        self._process.connections.pop(self, None)
 
 
 def run(connection: Any, execute: Callable[[], Any], lost: Exception, drain: Callable[[], object] | None = None) -> Any:
@@ -49,8 +54,7 @@ def run(connection: Any, execute: Callable[[], Any], lost: Exception, drain: Cal
         return execute()
     remote = getattr(connection, "simulated", None)
     if remote is None:
-        remote = connection.simulated = Remote(connection)
-        connection.simulated_process = task.process
+        remote = connection.simulated = Remote(connection.fileno(), task.process)
         task.process.connections[remote] = task
     fails = sqlite.faults.before_travel()
     if fails == "before":

@@ -48,7 +48,7 @@ class Task:
         self.gate = threading.Lock()
         self.gate.acquire()
         self.is_over = False
-        self.turn = 0
+        self.write_lock = 0
         """Counts its waits, so that a timer of an earlier one does not wake it."""
         self.is_blocked = False
         self.woken = False
@@ -188,10 +188,10 @@ class Scheduler:
         assert task is not None, "only tasks wait"
         if task.process.is_dead:
             raise Killed
-        task.turn += 1
+        task.write_lock += 1
         task.is_blocked, task.woken = True, False
         if deadline is not None:
-            heapq.heappush(self._timers, (deadline, self.new_number(), task, task.turn))
+            heapq.heappush(self._timers, (deadline, self.new_number(), task, task.write_lock))
         self._hand_over(task, self._take())
         return task.woken
 
@@ -315,12 +315,12 @@ class Scheduler:
             self.now = moment
             self._since_tick = 0
         while self._timers and self._timers[0][0] <= self.now:
-            _, _, what, turn = heapq.heappop(self._timers)
+            _, _, what, write_lock = heapq.heappop(self._timers)
             if not isinstance(what, Task):
                 self._is_timer = True
                 what()
                 self._is_timer = False
-            elif what.turn == turn and what.is_blocked and not what.process.is_dead:
+            elif what.write_lock == write_lock and what.is_blocked and not what.process.is_dead:
                 what.is_blocked = False
                 self._ready.append(what)
 

@@ -19,15 +19,23 @@ SMALL: list[tuple[str, str, Any]] = [
     ("engine.growth", "BUSY", 3),
     ("store.recent", "MAX_BLOCKS", 1),
 ]
+HARSH: list[tuple[str, str, Any]] = [
+    ("engine.growth", "MANY", 4),
+    ("engine.growth", "SEVERAL", 2),
+    ("engine.growth", "QUIET_SECONDS", 0.3),
+    ("engine.duties", "REST", 1.0),
+    ("engine.housekeeping", "INTERVAL", 0.3),
+]
 
 
-def tune(process: Process, *, small: bool) -> None:
+def tune(process: Process, *, small: bool, is_harsh: bool) -> None:
     """Lower limits in a process. To be called by one of its threads.
 
     Args:
         small: also those from which on chunks are merged, or wait to be gathered.
+        is_harsh: also those that keep merges rare.
     """
-    for name, constant, value in ALWAYS + (SMALL if small else []):
+    for name, constant, value in ALWAYS + SMALL * small + HARSH * is_harsh:
         module = process.module(name)
         if not hasattr(module, constant):
             raise AttributeError(f"{name} has no {constant} any more: see what the simulation has it for.")

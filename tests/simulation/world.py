@@ -29,7 +29,7 @@ from .nemesis import Nemesis
 from .network import Lost, Network, Refused, Server
 from .preparing import Log, prepare
 from .program import Path, Program
-from .programs import Tail, Transactions
+from .programs import LiveTailView, Transactions
 from .readers import Reader
 from .scheduler import Scheduler
 from .tuning import tune
@@ -101,7 +101,7 @@ class World:
         self._database = database
         self.broker = broker.Broker(self.faults)
         self._programs: list[Transactions] = []
-        self._tails: list[Tail] = []
+        self._tails: list[LiveTailView] = []
         self._process = Process(self.scheduler, "clients", images.new())
 
     def run(self) -> Outcome:
@@ -201,7 +201,7 @@ class World:
             *[Maker(self, f"maker{number}") for number in range(program.makers)],
         ]
         self._programs = [Transactions(self, f"program{number}") for number in range(program.transactions)]
-        self._tails = [Tail(self, f"tail{number}") for number in range(program.tails)]
+        self._tails = [LiveTailView(self, f"tail{number}") for number in range(program.tails)]
         for number, server in enumerate(self.servers):
             self.start_programs(number, server)
         nemesis = self._task(Nemesis(self, self.broker, self._database is not None).run())
@@ -215,7 +215,8 @@ class World:
     def start(self, name: str) -> Server:
         self.history.note("world", f"{name} starts")
         process = Process(self.scheduler, name, self._images.new())
-        return Server(process, self.scheduler, lambda: tune(process, small=self.program.small))
+        program = self.program
+        return Server(process, self.scheduler, lambda: tune(process, small=program.small, is_harsh=program.is_harsh))
 
     def start_again(self, number: int) -> Server:
         """Start a process in the place of one that has ended."""
@@ -330,7 +331,7 @@ class World:
         """End all processes as they should be ended."""
         await asyncio.sleep(IDLE_SECONDS)
         gc.collect()
-        for server in self.servers:
-            for fault in left_over(server.process, self._unused):
+        for server in self.servers:  # an operation may make a stream anew
+            for fault in left_over(server.process, self._unused, len(self.program.paths) + self.program.operations):
                 self.history.fault(fault)
             await self.end(server)

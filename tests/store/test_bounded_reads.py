@@ -8,10 +8,11 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from django_durable_streams.models import Chunk, RecentChunk, Stream
-from django_durable_streams.store import reading, writing
-from django_durable_streams.store.cache import SegmentCache
+from django_durable_streams.models import Chunk, StagedChunk, Stream
 from django_durable_streams.store.operations import Append, Create, Fork
+from django_durable_streams.store.read import log_reader
+from django_durable_streams.store.read.segment_cache import SegmentCache
+from django_durable_streams.store.write import group_commit
 from tests.tokens import offset_in
 
 pytestmark = pytest.mark.django_db
@@ -20,11 +21,11 @@ TEXT = "application/octet-stream"
 MANY = 3000
 
 
-def make(path: str, chunks: int, size: int = 10, model: type[Chunk] | type[RecentChunk] = Chunk) -> Stream:
+def make(path: str, chunks: int, size: int = 10, model: type[Chunk] | type[StagedChunk] = Chunk) -> Stream:
     """Return a stream of many chunks that nobody has merged."""
-    writing.apply([Create(path, TEXT)], "default")
+    group_commit.apply([Create(path, TEXT)], "default")
     stream = Stream.objects.get(path=path)
-    extra = {"block": 0} if model is RecentChunk else {}
+    extra = {"block": 0} if model is StagedChunk else {}
     rows = [
         model(stream=stream, start=number * size, end=(number + 1) * size, data=b"x" * size, **extra)
         for number in range(chunks)
@@ -35,9 +36,9 @@ def make(path: str, chunks: int, size: int = 10, model: type[Chunk] | type[Recen
 
 
 def page(path: str, position: int, limit: int, cache: SegmentCache | None = None) -> bytes:
-    info = reading.find([path], "default")[path]
-    request = reading.PageRequest(info, position, limit)  # type: ignore[arg-type]
-    segment = reading.pages([request], cache or SegmentCache(0), "default")[info.id, position]  # type: ignore[union-attr]
+    info = log_reader.find([path], "default")[path]
+    request = log_reader.PageRequest(info, position, limit)  # type: ignore[arg-type]
+    segment = log_reader.pages([request], cache or SegmentCache(0), "default")[info.id, position]  # type: ignore[union-attr]
     return b"" if segment is None else segment.data
 
 
@@ -95,10 +96,10 @@ def _rows(node: dict[str, Any]) -> int:
     "model",
     [
         Chunk,
-        pytest.param(RecentChunk, marks=pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's only")),
+        pytest.param(StagedChunk, marks=pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's only")),
     ],
 )
-def test_a_page_does_not_look_at_what_comes_behind_it(model: type[Chunk] | type[RecentChunk], position: int) -> None:
+def test_a_page_does_not_look_at_what_comes_behind_it(model: type[Chunk] | type[StagedChunk], position: int) -> None:
     make("short", 100, model=model)
     make("long", MANY, model=model)
     for path in ("short", "long"):
@@ -110,11 +111,11 @@ def test_a_page_does_not_look_at_what_comes_behind_it(model: type[Chunk] | type[
 def test_pages_of_several_streams_are_bounded_together() -> None:
     for number in range(5):
         make(f"s/{number}", MANY // 5)
-    infos = reading.find([f"s/{number}" for number in range(5)], "default")
+    infos = log_reader.find([f"s/{number}" for number in range(5)], "default")
 
     def read(limit: int) -> None:
-        requests = [reading.PageRequest(info, 20, limit) for info in infos.values()]  # type: ignore[arg-type]
-        found = reading.pages(requests, SegmentCache(0), "default")
+        requests = [log_reader.PageRequest(info, 20, limit) for info in infos.values()]  # type: ignore[arg-type]
+        found = log_reader.pages(requests, SegmentCache(0), "default")
         assert {len(segment.data) for segment in found.values() if segment is not None} == {limit}
 
     assert looked_at(lambda: read(100)) < 0.3 * looked_at(lambda: read(MANY))
@@ -124,8 +125,8 @@ def test_a_fork_does_not_read_what_its_source_has_behind_the_cut() -> None:
     make("short", 12)
     make("long", MANY)
     for path in ("short", "long"):
-        writing.apply([Create(f"fork-of-{path}", TEXT, fork=Fork(path, offset_in(path, 100)))], "default")
-        writing.apply([Append(f"fork-of-{path}", TEXT, b"own")], "default")
+        group_commit.apply([Create(f"fork-of-{path}", TEXT, fork=Fork(path, offset_in(path, 100)))], "default")
+        group_commit.apply([Append(f"fork-of-{path}", TEXT, b"own")], "default")
     for path in ("short", "long"):
         assert page(f"fork-of-{path}", 0, 1 << 20) == b"x" * 100 + b"own"
     short, long = (looked_at(lambda path=path: page(f"fork-of-{path}", 0, 1 << 20)) for path in ("short", "long"))  # type: ignore[misc]
@@ -135,7 +136,7 @@ def test_a_fork_does_not_read_what_its_source_has_behind_the_cut() -> None:
 @pytest.mark.parametrize("cut", [95, 100, 103])
 def test_what_a_fork_has_read_of_its_source_serves_the_source_too(cut: int) -> None:
     make("source", 30)
-    writing.apply([Create("fork", TEXT, fork=Fork("source", offset_in("source", cut)))], "default")
+    group_commit.apply([Create("fork", TEXT, fork=Fork("source", offset_in("source", cut)))], "default")
     cache = SegmentCache(1 << 20)
     for _ in range(2):
         assert page("fork", 0, 1 << 20, cache) == b"x" * cut
@@ -144,10 +145,10 @@ def test_what_a_fork_has_read_of_its_source_serves_the_source_too(cut: int) -> N
 
 
 def test_a_page_of_a_fork_has_a_bounded_number_of_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_PIECES", 3)
-    writing.apply([Create("s/0", TEXT), Append("s/0", TEXT, b"0")], "default")
+    monkeypatch.setattr(log_reader, "MAX_PIECES", 3)
+    group_commit.apply([Create("s/0", TEXT), Append("s/0", TEXT, b"0")], "default")
     for number in range(1, 10):
-        writing.apply([Create(f"s/{number}", TEXT, fork=Fork(f"s/{number - 1}"))], "default")
-        writing.apply([Append(f"s/{number}", TEXT, b"%d" % number)], "default")
+        group_commit.apply([Create(f"s/{number}", TEXT, fork=Fork(f"s/{number - 1}"))], "default")
+        group_commit.apply([Append(f"s/{number}", TEXT, b"%d" % number)], "default")
     pages = [page("s/9", position, 100) for position in (0, 3, 6, 9)]
     assert pages == [b"012", b"345", b"678", b"9"]

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.protocol.segments import Message, Segment
-from django_durable_streams.store import browsing, compaction, reading
-from django_durable_streams.store.info import StreamInfo
+from django_durable_streams.store.read import browsing, log_reader
+from django_durable_streams.store.stream_info import StreamInfo
+from django_durable_streams.store.upkeep import compaction
 
 pytestmark = pytest.mark.django_db
 
@@ -18,7 +19,7 @@ KIB = 1024
 
 
 def info(stream: Stream) -> StreamInfo:
-    return reading.find_ids([stream.pk], "default")[stream.pk]
+    return log_reader.find_ids([stream.pk], "default")[stream.pk]
 
 
 def after(stream: Stream, position: int, limit: int = 64 * KIB, count: int = 100) -> list[Message]:
@@ -115,8 +116,8 @@ def test_what_is_read_does_not_grow_with_the_stream(compacted: bool, django_asse
         read.append(sum(len(data) for data, _ in rows.values()))
         return original(rows)
 
-    original = reading._runs
-    with mock.patch.object(reading, "_runs", measured), django_assert_max_num_queries(14):
+    original = log_reader._runs
+    with mock.patch.object(log_reader, "_runs", measured), django_assert_max_num_queries(14):
         assert len(after(stream, 0, 250 * KIB)) == 2
         assert len(after(stream, stream.tail_position // 2, 250 * KIB)) == 2
         assert before(stream, stream.tail_position, 250 * KIB)[-1].end == stream.tail_position

@@ -7,17 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_durable_streams.models import Chunk, Stream
-from django_durable_streams.store import compaction, writing
-from django_durable_streams.store.compaction import Span
+from django_durable_streams.store.chunk_rows import MAX_CHUNK_BYTES, CorruptChunk
 from django_durable_streams.store.operations import Append, Create
-from django_durable_streams.store.rows import MAX_CHUNK_BYTES, CorruptChunk
+from django_durable_streams.store.upkeep import compaction
+from django_durable_streams.store.upkeep.compaction import Span
+from django_durable_streams.store.write import group_commit
 from tests.store.contents import read
 
 
 def appended(path: str, parts: list[bytes]) -> Stream:
-    writing.apply([Create(path, "text/plain")], "default")
+    group_commit.apply([Create(path, "text/plain")], "default")
     for part in parts:
-        writing.apply([Append(path, "text/plain", part)], "default")
+        group_commit.apply([Append(path, "text/plain", part)], "default")
     return Stream.objects.get(path=path)
 
 
@@ -36,7 +37,7 @@ def test_merging_changes_no_byte_and_no_offset():
 def test_a_merged_stream_goes_on():
     stream = appended("tokens", [b"a"] * 50)
     compaction.compact("default", [stream.pk])
-    writing.apply([Append("tokens", "text/plain", b"b")], "default")
+    group_commit.apply([Append("tokens", "text/plain", b"b")], "default")
     assert read("tokens")[0] == b"a" * 50 + b"b"
     assert compaction.compact("default", [stream.pk]) >= 0
     assert read("tokens")[0] == b"a" * 50 + b"b"
@@ -46,11 +47,11 @@ def test_a_merged_stream_goes_on():
 def test_streams_that_grew_side_by_side_are_merged_together(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(compaction, "MERGE_ROWS", 40)
     paths = [f"tokens/{number}" for number in range(7)]
-    writing.apply([Create(path, "text/plain") for path in paths], "default")
+    group_commit.apply([Create(path, "text/plain") for path in paths], "default")
     for number in range(16):
         # Some with several appends in one chunk, and bytes that are no text.
         parts = [b"%d\0\xff" % number] * (1 + number % 3)
-        writing.apply([Append(path, "text/plain", part) for path in paths for part in parts], "default")
+        group_commit.apply([Append(path, "text/plain", part) for path in paths for part in parts], "default")
     before = {path: read(path) for path in paths}
     ids = list(Stream.objects.values_list("id", flat=True))
     monkeypatch.setattr(compaction, "PLAN_STREAMS", 3)

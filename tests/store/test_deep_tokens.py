@@ -2,10 +2,11 @@
 
 import pytest
 
+from django_durable_streams.api import transactions
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol import offsets
-from django_durable_streams.store import calls, lineage
 from django_durable_streams.store.operations import Append, Create, Fork
+from django_durable_streams.store.read import lineage
 
 TEXT = "text/plain"
 DEPTH = 2 * lineage.WIDTH + 10
@@ -16,11 +17,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def tokens() -> list[str]:
     """A chain of forks, each with an append of its own, and the offset behind each append as its stream had it."""
-    calls.apply(Create("s0", TEXT, data=b"0,"), "default")
+    transactions.apply(Create("s0", TEXT, data=b"0,"), "default")
     found = [Stream.objects.get(path="s0").next_offset]
     for number in range(1, DEPTH):
-        calls.apply(Create(f"s{number}", None, fork=Fork(f"s{number - 1}")), "default")
-        calls.apply(Append(f"s{number}", TEXT, b"%d," % number), "default")
+        transactions.apply(Create(f"s{number}", None, fork=Fork(f"s{number - 1}")), "default")
+        transactions.apply(Append(f"s{number}", TEXT, b"%d," % number), "default")
         found.append(Stream.objects.get(path=f"s{number}").next_offset)
     return found
 

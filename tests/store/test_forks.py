@@ -19,9 +19,11 @@ from django_durable_streams.protocol.errors import (
     StreamExists,
     StreamNotFound,
 )
-from django_durable_streams.store import compaction, reading, removal, writing
-from django_durable_streams.store.cache import SegmentCache
 from django_durable_streams.store.operations import Append, Appended, Create, Created, Delete, Fork
+from django_durable_streams.store.read import log_reader
+from django_durable_streams.store.read.segment_cache import SegmentCache
+from django_durable_streams.store.upkeep import compaction, removal
+from django_durable_streams.store.write import group_commit
 from tests.tokens import offset_in
 
 pytestmark = pytest.mark.django_db
@@ -32,7 +34,7 @@ TEXT = "text/plain"
 
 def one(operation):
     """Apply an operation, and return its result or raise its error."""
-    outcomes, _ = writing.apply([operation], "default")
+    outcomes, _ = group_commit.apply([operation], "default")
     if isinstance(outcomes[0], DurableStreamsError):
         raise outcomes[0]
     return outcomes[0]
@@ -56,11 +58,11 @@ def read(path, position=0, page=7, cache=None) -> bytes:
     cache = cache if cache is not None else SegmentCache(0)
     found = b""
     while True:
-        info = reading.find([path], "default")[path]
+        info = log_reader.find([path], "default")[path]
         if isinstance(info, DurableStreamsError):
             raise info
-        request = reading.PageRequest(info, position, page)
-        segment = reading.pages([request], cache, "default")[info.id, position] if position < info.tail else None
+        request = log_reader.PageRequest(info, position, page)
+        segment = log_reader.pages([request], cache, "default")[info.id, position] if position < info.tail else None
         if segment is None:
             assert position == info.tail
             return found
@@ -244,9 +246,9 @@ def test_forks_share_what_was_read_of_their_source():
     fork("left", "shared")
     cache = SegmentCache(1 << 20)
     read("shared", page=100, cache=cache)
-    info = reading.find(["left"], "default")["left"]
+    info = log_reader.find(["left"], "default")["left"]
     with CaptureQueriesContext(connection) as captured:
-        segment = reading.pages([reading.PageRequest(info, 0, 100)], cache, "default")[info.id, 0]
+        segment = log_reader.pages([log_reader.PageRequest(info, 0, 100)], cache, "default")[info.id, 0]
     assert segment.data == b"one,two,"
     assert len(captured) == 0
 
@@ -301,7 +303,7 @@ def test_repeating_a_fork_confirms_it_even_when_its_source_has_grown():
 
 
 def test_a_fork_in_the_batch_of_its_source_sees_what_came_before_it():
-    outcomes, _ = writing.apply(
+    outcomes, _ = group_commit.apply(
         [
             Create("a", TEXT, data=b"1,"),
             Append("a", TEXT, b"2,"),
@@ -332,7 +334,7 @@ def test_two_forks_deleted_at_once_leave_nothing():
     fork("left", "root")
     fork("right", "root")
     one(Delete("root"))
-    writing.apply([Delete("left"), Delete("right")], "default")
+    group_commit.apply([Delete("left"), Delete("right")], "default")
     clean_up()
     assert not Stream._base_manager.exists()
     assert not Chunk.objects.exists()

@@ -14,9 +14,11 @@ from django_durable_streams.models import Stream
 from django_durable_streams.protocol import offsets
 from django_durable_streams.protocol.errors import DurableStreamsError, OffsetGone, OffsetOutOfRange
 from django_durable_streams.protocol.offsets import Offset
-from django_durable_streams.store import reading, removal, writing
-from django_durable_streams.store.info import StreamInfo
 from django_durable_streams.store.operations import Append, Create, Delete, Fork, Operation
+from django_durable_streams.store.read import log_reader
+from django_durable_streams.store.stream_info import StreamInfo
+from django_durable_streams.store.upkeep import removal
+from django_durable_streams.store.write import group_commit
 from tests.store.contents import read
 
 TEXT = "text/plain"
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.django_db
 
 
 def apply(*operations: Operation) -> list[Any]:
-    outcomes, _ = writing.apply(operations, "default")
+    outcomes, _ = group_commit.apply(operations, "default")
     for outcome in outcomes:
         if isinstance(outcome, DurableStreamsError):
             raise outcome
@@ -32,7 +34,7 @@ def apply(*operations: Operation) -> list[Any]:
 
 
 def info(path: str) -> StreamInfo:
-    found = reading.find([path], "default")[path]
+    found = log_reader.find([path], "default")[path]
     assert isinstance(found, StreamInfo)
     return found
 
@@ -162,7 +164,9 @@ def test_a_signal_and_a_result_say_the_offsets_that_readers_use() -> None:
     result = fork.append("def")
     assert result.offset == fork.next_offset == info("b").token(6)
     assert fork.close() is None
-    _, commits = writing.apply([Append("a", TEXT, b"ghi"), Create("c", None, data=b"x", fork=Fork("a"))], "default")
+    _, commits = group_commit.apply(
+        [Append("a", TEXT, b"ghi"), Create("c", None, data=b"x", fork=Fork("a"))], "default"
+    )
     assert [(commit.offset, commit.next_offset) for commit in commits] == [
         (info("a").token(3), info("a").token(6)),
         (info("c").token(6), info("c").token(7)),
@@ -196,14 +200,14 @@ class TestAnyHistory(TransactionTestCase):
                 "expire": [Delete(path), created, Delete(path), created],
                 "batch": [created, Append(path, TEXT, b"w" * (size + 1)), Delete(path), created],
             }[kind]
-            writing.apply(operations, "default")
+            group_commit.apply(operations, "default")
             if kind == "expire":
                 Stream.objects.filter(path=path).unguarded().update(deadline=timezone.now())
             for known in "abc":
                 self.look(known, handed_out)
 
     def look(self, path: str, handed_out: dict[str, tuple[bytes, int]]) -> None:
-        found = reading.find([path], "default")[path]
+        found = log_reader.find([path], "default")[path]
         if not isinstance(found, StreamInfo):
             return
         content = read(path)[0]

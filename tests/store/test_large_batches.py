@@ -5,8 +5,8 @@ import random
 import pytest
 
 from django_durable_streams.models import Chunk
-from django_durable_streams.store import writing
 from django_durable_streams.store.operations import Append, Appended, Create
+from django_durable_streams.store.write import group_commit
 
 pytestmark = pytest.mark.django_db
 
@@ -16,8 +16,8 @@ BINARY = "application/octet-stream"
 def test_many_large_appends_in_one_batch_are_all_stored() -> None:
     data = random.Random(1).randbytes(300_000)
     paths = [f"large/{number}" for number in range(100)]
-    writing.apply([Create(path, BINARY) for path in paths], "default")
-    outcomes, _ = writing.apply([Append(path, BINARY, data) for path in paths], "default")
+    group_commit.apply([Create(path, BINARY) for path in paths], "default")
+    outcomes, _ = group_commit.apply([Append(path, BINARY, data) for path in paths], "default")
     assert {type(outcome) for outcome in outcomes} == {Appended}
     stored = Chunk.objects.filter(stream__path__startswith="large/").values_list("stream__path", "data")
     assert {path: bytes(found) == data for path, found in stored} == dict.fromkeys(paths, True)

@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.django import TransactionTestCase
 
 from django_durable_streams.models import Stream
-from django_durable_streams.store import browsing, compaction, lineage, reading, removal, writing
-from django_durable_streams.store.cache import SegmentCache
-from django_durable_streams.store.info import StreamInfo
 from django_durable_streams.store.operations import Append, Create, Delete, Fork
+from django_durable_streams.store.read import browsing, lineage, log_reader
+from django_durable_streams.store.read.segment_cache import SegmentCache
+from django_durable_streams.store.stream_info import StreamInfo
+from django_durable_streams.store.upkeep import compaction, removal
+from django_durable_streams.store.write import group_commit
 from tests.tokens import offset_in
 
 TEXT = "text/plain"
 
 
 def info_of(path: str) -> StreamInfo:
-    info = reading.find([path], "default")[path]
+    info = log_reader.find([path], "default")[path]
     assert isinstance(info, StreamInfo)
     return info
 
@@ -30,7 +32,7 @@ def fork(path: str, source: str, position: int | None, data: bytes) -> None:
     cut = None if position is None else offset_in(source, position)
     operations = [Create(path, None, fork=Fork(source, cut)), *([Append(path, TEXT, data)] if data else [])]
     for operation in operations:
-        ((outcome,), _) = writing.apply([operation], "default")
+        ((outcome,), _) = group_commit.apply([operation], "default")
         assert not isinstance(outcome, Exception), outcome
 
 
@@ -38,7 +40,7 @@ def whole(path: str, page: int, cache: SegmentCache) -> bytes:
     """Read a stream page by page."""
     found, position = b"", 0
     while position < (info := info_of(path)).tail:
-        segment = reading.pages([reading.PageRequest(info, position, page)], cache, "default")[info.id, position]
+        segment = log_reader.pages([log_reader.PageRequest(info, position, page)], cache, "default")[info.id, position]
         assert segment is not None
         found += segment.data[position - segment.start :]
         position = segment.end
@@ -54,7 +56,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("narrow")
 def test_a_chain_has_a_logarithm_of_entries_and_all_bytes() -> None:
-    writing.apply([Create("s/0", TEXT, data=b"000;")], "default")
+    group_commit.apply([Create("s/0", TEXT, data=b"000;")], "default")
     for number in range(1, 100):
         fork(f"s/{number}", f"s/{number - 1}", None, b"%03d;" % number)
     lengths = [len(entries or ()) for entries in Stream.objects.order_by("pk").values_list("lineage", flat=True)]
@@ -68,7 +70,7 @@ def test_a_chain_has_a_logarithm_of_entries_and_all_bytes() -> None:
 
 @pytest.mark.django_db
 def test_a_chain_of_usual_length_is_a_flat_list() -> None:
-    writing.apply([Create("s/0", TEXT, data=b"x")], "default")
+    group_commit.apply([Create("s/0", TEXT, data=b"x")], "default")
     for number in range(1, 60):
         fork(f"s/{number}", f"s/{number - 1}", None, b"x")
     info = info_of("s/59")
@@ -78,16 +80,16 @@ def test_a_chain_of_usual_length_is_a_flat_list() -> None:
 
 @pytest.mark.django_db
 def test_a_long_chain_costs_a_few_queries_for_a_page_and_a_few_kilobytes_for_a_row() -> None:
-    writing.apply([Create("s/0", TEXT, data=b"0000;")], "default")
+    group_commit.apply([Create("s/0", TEXT, data=b"0000;")], "default")
     for number in range(1, 1100):
         fork(f"s/{number}", f"s/{number - 1}", None, b"%04d;" % number)
     sizes = [len(json.dumps(found)) for found in Stream.objects.values_list("lineage", flat=True)]
     assert max(sizes) < 5000
     info = info_of("s/1099")
     for number, most in [(0, 3), (500, 3), (1090, 1)]:
-        request = reading.PageRequest(info, 5 * number, 40)
+        request = log_reader.PageRequest(info, 5 * number, 40)
         with CaptureQueriesContext(connection) as queries:
-            (segment,) = reading.pages([request], SegmentCache(0), "default").values()
+            (segment,) = log_reader.pages([request], SegmentCache(0), "default").values()
         assert segment is not None
         assert segment.data == b"".join(b"%04d;" % piece for piece in range(number, number + 8))
         assert len(queries) <= most
@@ -98,7 +100,7 @@ def narrowly() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lineage, "WIDTH", 2)
         patch.setattr(lineage, "MAX_PIECES", 5)
-        patch.setattr(reading, "MAX_PIECES", 5)
+        patch.setattr(log_reader, "MAX_PIECES", 5)
         yield
 
 
@@ -116,7 +118,7 @@ class AnyTreeTest(TransactionTestCase):
     @settings(max_examples=40)
     def test_any_tree(self, steps: list[tuple[int, float, bytes, str]], page: int) -> None:
         for _ in narrowly():
-            writing.apply([Create("s/0", TEXT, data=b"begin")], "default")
+            group_commit.apply([Create("s/0", TEXT, data=b"begin")], "default")
             expected = [b"begin"]
             deleted: set[int] = set()
             for number, (back, part, data, extra) in enumerate(steps, 1):
@@ -127,7 +129,7 @@ class AnyTreeTest(TransactionTestCase):
                 fork(f"s/{number}", f"s/{source}", cut, data)
                 expected.append(expected[source][:cut] + data)
                 if extra == "delete" and source:
-                    writing.apply([Delete(f"s/{source}")], "default")
+                    group_commit.apply([Delete(f"s/{source}")], "default")
                     deleted.add(source)
                 elif extra == "merge":
                     compaction.compact("default", list(Stream.objects.values_list("pk", flat=True)))
@@ -147,7 +149,7 @@ class AnyTreeTest(TransactionTestCase):
                             ]
                         )
             for number in range(len(expected)):
-                writing.apply([Delete(f"s/{number}")], "default")
+                group_commit.apply([Delete(f"s/{number}")], "default")
             while removal.collect("default"):
                 pass
             while removal.purge("default"):

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from django.db import DataError, Error, InternalError, connection, transaction
 
+from django_durable_streams.api import transactions
 from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.protocol.producers import ProducerClaim
-from django_durable_streams.store import calls, writing
-from django_durable_streams.store.known import KnownStreams
 from django_durable_streams.store.operations import Append, Appended, Create, Created, Delete, Operation
 from django_durable_streams.store.sql import binary, pipeline, statements
 from django_durable_streams.store.sql.pipeline import Pipeline, Transaction
+from django_durable_streams.store.write import group_commit
+from django_durable_streams.store.write.row_cache import RowCache
 
 TEXT = "text/plain"
 POISON = "\x00"
@@ -26,7 +27,7 @@ pytestmark = [
 
 
 def apply(*operations: Operation) -> list[Any]:
-    return writing.apply(operations, "default")[0]
+    return group_commit.apply(operations, "default")[0]
 
 
 def tails() -> dict[str | None, int]:
@@ -48,11 +49,11 @@ def travels(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_a_batch_is_one_way_where_the_connection_knows_its_streams(travels: list[list[str]]) -> None:
-    known = KnownStreams()
+    known = RowCache()
 
     def apply_in_lane(*operations: Operation) -> list[list[str]]:
         travels.clear()
-        outcomes, _ = writing.apply(operations, "default", wait=False, known=known)
+        outcomes, _ = group_commit.apply(operations, "default", wait=False, row_cache=known)
         assert all(isinstance(outcome, Created | Appended) for outcome in outcomes), outcomes
         return list(travels)
 
@@ -83,10 +84,10 @@ def test_a_batch_is_two_ways_to_the_server_and_back(travels: list[list[str]]) ->
             [update, insert, insert if sequence == 0 else update, commit],
         ]
     travels.clear()
-    writing.apply([Create("e", TEXT), Create("f", TEXT)], "default", wait=False, lock_ms=1000)
+    group_commit.apply([Create("e", TEXT), Create("f", TEXT)], "default", wait=False, lock_ms=1000)
     assert travels == [[begin, settings, settings, insert, commit]]
     travels.clear()
-    writing.apply([Create("a", TEXT), Create("new", TEXT)], "default", wait=False, lock_ms=1000)
+    group_commit.apply([Create("a", TEXT), Create("new", TEXT)], "default", wait=False, lock_ms=1000)
     assert travels == [
         [begin, settings, settings, insert, commit],
         [begin, settings, settings, select, select],
@@ -103,7 +104,7 @@ def test_a_batch_that_changes_nothing_commits_nothing(travels: list[list[str]]) 
     apply(Append("nowhere", TEXT, b"x"))
     assert travels == [["BEGIN", "SET", "SELECT"], ["COMMIT"]]
     travels.clear()
-    writing.apply([Append("held", TEXT, b"x")], "default", wait=False, held={"held"})
+    group_commit.apply([Append("held", TEXT, b"x")], "default", wait=False, held={"held"})
     assert travels == []
 
 
@@ -129,10 +130,10 @@ def test_the_callers_transaction_goes_on_after_an_error() -> None:
     told: list[str] = []
     with transaction.atomic():
         transaction.on_commit(lambda: told.append("before"))
-        calls.apply(Append("a", TEXT, b"1"), "default")
+        transactions.apply(Append("a", TEXT, b"1"), "default")
         with pytest.raises(DataError):
-            calls.apply(Append("a", TEXT, b"2", seq=POISON), "default")
-        calls.apply(Append("a", TEXT, b"3"), "default")
+            transactions.apply(Append("a", TEXT, b"2", seq=POISON), "default")
+        transactions.apply(Append("a", TEXT, b"3"), "default")
         transaction.on_commit(lambda: told.append("after"))
         assert told == []
     assert told == ["before", "after"]
@@ -191,7 +192,7 @@ def test_a_commit_of_what_has_failed_is_an_error() -> None:
 
 def test_the_session_is_left_as_it_was() -> None:
     """It may be somebody else's next, behind a pooler."""
-    writing.apply([Create("a", TEXT)], "default", wait=False, lock_ms=1234)
+    group_commit.apply([Create("a", TEXT)], "default", wait=False, lock_ms=1234)
     own = Transaction(connection, lock_ms=1234)
     assert own.execute("SELECT current_setting('lock_timeout')").fetchall() == [("1234ms",)]
     own.commit()

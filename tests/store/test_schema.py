@@ -3,13 +3,13 @@
 import pytest
 from django.db import connection
 
-from django_durable_streams.models import Chunk, Producer, RecentChunk, Stream
+from django_durable_streams.models import Chunk, Producer, StagedChunk, Stream
 
 pytestmark = pytest.mark.django_db
 
 
-@pytest.mark.parametrize("model", [Stream, Chunk, RecentChunk, Producer])
-def test_no_database_has_a_reason_to_complain_of_a_model(model: type[Stream | Chunk | RecentChunk | Producer]) -> None:
+@pytest.mark.parametrize("model", [Stream, Chunk, StagedChunk, Producer])
+def test_no_database_has_a_reason_to_complain_of_a_model(model: type[Stream | Chunk | StagedChunk | Producer]) -> None:
     assert model.check(databases=["default"]) == []
 
 

@@ -9,11 +9,14 @@ from django.test import override_settings
 from django.utils import timezone
 
 from django_durable_streams import clock
+from django_durable_streams.api import transactions
 from django_durable_streams.models import Stream
 from django_durable_streams.models.fields import InstantField
 from django_durable_streams.protocol.errors import StreamNotFound
-from django_durable_streams.store import calls, reading, removal, writing
 from django_durable_streams.store.operations import Append, Create, Touch
+from django_durable_streams.store.read import log_reader
+from django_durable_streams.store.upkeep import removal
+from django_durable_streams.store.write import group_commit
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -51,7 +54,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def is_there(path: str) -> bool:
     """Whether a stream can be read, by the rules and by a query of the project's."""
     try:
-        calls.find(path, "default")
+        transactions.find(path, "default")
         found = True
     except StreamNotFound:
         found = False
@@ -80,7 +83,7 @@ def test_a_ttl_is_renewed_over_a_change_of_clocks(use_tz: bool, time: Clock, cha
     for kind in (Append, Touch, Touch):
         time.moment += 40 * MINUTE
         operation = Append("a", "text/plain", b"x") if kind is Append else Touch("a", time.moment)
-        calls.apply(operation, "default")
+        transactions.apply(operation, "default")
         assert is_there("a")
     time.moment += 62 * MINUTE
     assert not is_there("a")
@@ -91,11 +94,11 @@ def test_a_ttl_is_renewed_over_a_change_of_clocks(use_tz: bool, time: Clock, cha
 def test_an_expiry_is_the_moment_that_was_asked_for(use_tz: bool, time: Clock, change: datetime, offset: int) -> None:
     moment = change + offset * MINUTE + timedelta(microseconds=1)
     time.moment = change - 3 * HOUR
-    writing.apply([Create("a", "text/plain", expires_at=moment)], "default")
-    found = reading.find(["a"], "default")["a"]
+    group_commit.apply([Create("a", "text/plain", expires_at=moment)], "default")
+    found = log_reader.find(["a"], "default")["a"]
     assert getattr(found, "expires_at", None) == moment
     # The same request again asks for the same stream.
-    outcomes, _ = writing.apply([Create("a", "text/plain", expires_at=moment)], "default")
+    outcomes, _ = group_commit.apply([Create("a", "text/plain", expires_at=moment)], "default")
     assert not isinstance(outcomes[0], Exception)
     time.moment = moment - timedelta(microseconds=1)
     assert is_there("a")
@@ -107,7 +110,7 @@ def test_an_expiry_is_the_moment_that_was_asked_for(use_tz: bool, time: Clock, c
 def test_python_has_times_as_the_project_has_them(use_tz: bool, time: Clock, change: datetime) -> None:
     time.moment = change - 3 * HOUR
     for number, moment in enumerate((change - 30 * MINUTE, change + 30 * MINUTE)):
-        writing.apply([Create(str(number), "text/plain", expires_at=moment)], "default")
+        group_commit.apply([Create(str(number), "text/plain", expires_at=moment)], "default")
         expires_at = Stream.objects.get(path=str(number)).expires_at
         assert timezone.is_aware(expires_at) == use_tz
         assert clock.from_project(expires_at) == moment
@@ -123,7 +126,7 @@ def test_a_naive_expiry_is_in_the_projects_time_zone(time: Clock) -> None:
     with override_settings(USE_TZ=False, TIME_ZONE="America/New_York"):
         stream = Stream.objects.create(path="a", content_type="text/plain", expires_at=datetime(2026, 7, 1, 12, 0))
         assert stream.expires_at == datetime(2026, 7, 1, 12, 0)
-    assert reading.find(["a"], "default")["a"].expires_at == datetime(2026, 7, 1, 16, 0, tzinfo=UTC)  # type: ignore[union-attr]
+    assert log_reader.find(["a"], "default")["a"].expires_at == datetime(2026, 7, 1, 16, 0, tzinfo=UTC)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York", "Pacific/Kiritimati"])
@@ -132,8 +135,8 @@ def test_the_last_moment_of_all_is_no_error(zone: str, aware: bool) -> None:
     last = datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
     connections["default"].close()
     with override_settings(USE_TZ=aware, TIME_ZONE=zone):
-        writing.apply([Create("a", "text/plain", expires_at=last)], "default")
-        assert reading.find(["a"], "default")["a"].expires_at == last  # type: ignore[union-attr]
+        group_commit.apply([Create("a", "text/plain", expires_at=last)], "default")
+        assert log_reader.find(["a"], "default")["a"].expires_at == last  # type: ignore[union-attr]
         shown = Stream.objects.get(path="a").expires_at
         assert timezone.localtime(clock.from_project(shown)).year == 9999
     connections["default"].close()

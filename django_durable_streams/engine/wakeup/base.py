@@ -14,7 +14,7 @@ from ...store.operations import Commit
 Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 
 
-class News(NamedTuple):
+class WakeUpMessage(NamedTuple):
     """What was committed to a stream, as it travels between processes. `data` is None where it is not along."""
 
     generation: Number
@@ -36,10 +36,10 @@ class News(NamedTuple):
         return len(self.data) == self.tail - self.start and self.ends[-1:] == [self.tail] and in_order
 
 
-class Audience(Protocol):
+class WakeUpListener(Protocol):
     """Who is told of news: the hub of an event loop, in that loop."""
 
-    def receive(self, stream_id: int, news: News) -> None:
+    def receive(self, stream_id: int, news: WakeUpMessage) -> None:
         """Take in news of a stream."""
 
     def look_again(self) -> None:
@@ -79,7 +79,7 @@ class Wakeup(ABC):
         """Send news before returning, for processes that may end right after. Never raises."""
 
     @abstractmethod
-    def subscriber(self, audience: Audience) -> Subscriber | None:
+    def subscriber(self, audience: WakeUpListener) -> Subscriber | None:
         """Return what listens for the running event loop, or None where nothing can be heard."""
 
     @abstractmethod
@@ -107,7 +107,7 @@ class InProcessWakeup(Wakeup):
     def publish_now(self, commits: list[Commit]) -> None:
         """Do nothing."""
 
-    def subscriber(self, audience: Audience) -> Subscriber | None:
+    def subscriber(self, audience: WakeUpListener) -> Subscriber | None:
         """There is nothing to listen to."""
         return None
 

@@ -6,7 +6,7 @@ import logging
 from threading import Lock
 
 
-class Outage:
+class OutageLog:
     """Those for whom a service is silent.
 
     Args:

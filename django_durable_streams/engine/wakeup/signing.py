@@ -17,8 +17,8 @@ from django.conf import settings
 from django.db import Error
 from django.utils.encoding import force_bytes
 
-from ...store.identity import identity
-from ..line import Line
+from ...runtime.connection import DedicatedConnection
+from ...store.database_identity import identity
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ WARNING_SECONDS = 60.0
 """Time between two warnings of messages that are not believed: there may be thousands."""
 
 
-class NewsSigner:
+class MessageSigner:
     """Names the channels of a database, and signs and verifies what goes over them.
 
     Args:
@@ -97,14 +97,14 @@ class SignerLoader:
         make: makes the signer.
     """
 
-    def __init__(self, using: str, make: Callable[[str], NewsSigner]) -> None:
+    def __init__(self, using: str, make: Callable[[str], MessageSigner]) -> None:
         self._using = using
         self._make = make
-        self._signer: NewsSigner | None = None
+        self._signer: MessageSigner | None = None
         self._thread: Thread | None = None
         self._lock = Lock()
 
-    def get(self, seconds: float) -> NewsSigner | None:
+    def get(self, seconds: float) -> MessageSigner | None:
         """Return the signer, waiting for the database for some seconds at most; None where it does not answer."""
         if self._signer is None:
             with self._lock:
@@ -116,11 +116,11 @@ class SignerLoader:
         return self._signer
 
     def _load(self) -> None:
-        line = Line(self._using)
+        connection = DedicatedConnection(self._using)
         try:
-            line.open()
+            connection.open()
             self._signer = self._make(identity(self._using))
         except Error as error:
             logger.warning("The identity of the database cannot be read, so no news are sent or heard yet: %s", error)
         finally:
-            line.close()
+            connection.close()

@@ -11,10 +11,10 @@ import msgspec
 import redis
 import redis.asyncio
 
-from .base import Audience, News, Subscriber
+from .base import Subscriber, WakeUpListener, WakeUpMessage
 from .connections import Connect
-from .outage import Outage
-from .signing import NewsSigner, SignerLoader
+from .outage import OutageLog
+from .signing import MessageSigner, SignerLoader
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ IDENTITY_SECONDS = 1.0
 MIN_BACKOFF, MAX_BACKOFF = 0.1, 1.0
 """Seconds between attempts to connect."""
 
-_decoder = msgspec.msgpack.Decoder(News)
+_decoder = msgspec.msgpack.Decoder(WakeUpMessage)
 
 
 class RedisSubscriber(Subscriber):
@@ -47,11 +47,11 @@ class RedisSubscriber(Subscriber):
         self,
         loader: SignerLoader,
         connect: Connect,
-        outage: Outage,
-        audience: Audience,
+        outage: OutageLog,
+        audience: WakeUpListener,
     ) -> None:
         self._loader = loader
-        self._signer: NewsSigner | None = None
+        self._signer: MessageSigner | None = None
         self._connect = connect
         self._outage = outage
         self._audience = audience
@@ -133,14 +133,14 @@ class RedisSubscriber(Subscriber):
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, MAX_BACKOFF)
 
-    async def _load(self) -> NewsSigner:
+    async def _load(self) -> MessageSigner:
         while True:
             signer = await asyncio.to_thread(self._loader.get, IDENTITY_SECONDS)
             if signer is not None:
                 return signer
             await asyncio.sleep(MAX_BACKOFF)
 
-    async def _hear(self, pubsub: redis.asyncio.client.PubSub, signer: NewsSigner) -> None:
+    async def _hear(self, pubsub: redis.asyncio.client.PubSub, signer: MessageSigner) -> None:
         """Take messages until there is an error, or silence."""
         asked = False
         while True:
@@ -154,7 +154,7 @@ class RedisSubscriber(Subscriber):
                 asked = True
                 await pubsub.ping()
 
-    def _take(self, message: dict[str, Any], signer: NewsSigner) -> None:
+    def _take(self, message: dict[str, Any], signer: MessageSigner) -> None:
         if not self._answers:
             self._answers = True
             self._outage.found(self)
@@ -178,7 +178,7 @@ class RedisSubscriber(Subscriber):
             self._audience.look_again()  # whatever came while there was no connection
 
 
-def _read(signer: NewsSigner, channel: bytes, message: object) -> News | None:
+def _read(signer: MessageSigner, channel: bytes, message: object) -> WakeUpMessage | None:
     """Return the news that a message has, or None where it is not to be believed."""
     payload = signer.verify(channel, message)
     if payload is None:

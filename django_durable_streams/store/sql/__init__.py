@@ -10,11 +10,11 @@ from functools import lru_cache
 
 from django.db import connections
 
-from .base import TO_THE_END, CommitUncertain, RecentSpan, Row, Statements
+from .base import TO_THE_END, CommitUncertain, Row, StagedSpan, Statements
 from .postgresql import PostgreSQLStatements
 from .sqlite import SQLiteStatements
 
-__all__ = ["TO_THE_END", "CommitUncertain", "RecentSpan", "Row", "Statements", "statements"]
+__all__ = ["TO_THE_END", "CommitUncertain", "Row", "StagedSpan", "Statements", "statements"]
 
 _KINDS = {"sqlite": SQLiteStatements, "postgresql": PostgreSQLStatements}
 

@@ -13,8 +13,8 @@ from django.db.models import Model
 
 from ...clock import from_microseconds
 from ...models import Chunk, Producer, Stream
-from ..info import StreamInfo
-from ..joining import atomic, in_callers_transaction
+from ...runtime.caller_transaction import atomic, in_callers_transaction
+from ..stream_info import StreamInfo
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS
 
 Row = tuple[Any, ...]
@@ -29,7 +29,7 @@ TO_THE_END = 2**63 - 1
 """A position behind everything."""
 
 
-class Found(NamedTuple):
+class LoadedRows(NamedTuple):
     """Streams that a transaction has locked, (stream id, producer id, epoch, seq) of their producers, and the paths of
     those that others hold."""
 
@@ -38,7 +38,7 @@ class Found(NamedTuple):
     locked: Collection[str]
 
 
-class RecentSpan(NamedTuple):
+class StagedSpan(NamedTuple):
     """Where a recent chunk of a stream starts and ends, its packed ends, and how many bytes of data it has."""
 
     id: int
@@ -67,6 +67,11 @@ class Insert(NamedTuple):
     types: tuple[str, ...]
 
 
+Lock = Literal["no", "share", "wait", "skip"]
+
+_SHARED_LOCK = " LOCK IN SHARE MODE"
+"""What makes MySQL and MariaDB read what is there, and not what was there when the transaction's snapshot was made."""
+
 _ROWS_PER_STATEMENT = 500
 """Times the columns, this stays below the number of parameters that a statement may have anywhere."""
 
@@ -82,11 +87,11 @@ class Statements:
 
     _lock_clause = " FOR UPDATE"
 
-    creates_unseen = False
-    """Whether streams can be made without a look at what is there (`insert_like`)."""
+    supports_blind_insert = False
+    """Whether streams can be made without a look at what is there (`insert_copies`)."""
 
     versions_rows = False
-    """Whether each row tells which transaction wrote it, so that `update_remembered` can see that it is as it was."""
+    """Whether each row tells which transaction wrote it, so that `update_if_unchanged` can see that it is as it was."""
 
     def __init__(self, using: str) -> None:
         connection = connections[using]
@@ -124,8 +129,10 @@ class Statements:
         self.can_skip_locked = connection.features.has_select_for_update_skip_locked
         ordered = f" ORDER BY {name('id')}"
         waiting = self._lock_clause if connection.features.has_select_for_update else ""
+        self._is_mysql = connection.vendor == "mysql"
         self._locks = {
             "no": "",
+            "share": ordered + (_SHARED_LOCK if self._is_mysql else ""),
             "wait": ordered + waiting,
             "skip": ordered + waiting + (" SKIP LOCKED" if self.can_skip_locked else ""),
         }
@@ -133,7 +140,6 @@ class Statements:
             f"SELECT {name('stream_id')}, {name('producer_id')}, {name('epoch')}, {name('seq')} FROM {producer} WHERE "
         )
         # Where a transaction reads from a snapshot that is older than its lock on the stream: this reads what is there.
-        self._is_mysql = connection.vendor == "mysql"
         self._producers_lock = " FOR UPDATE" if self._is_mysql else ""
         self._chunk = chunk
         self._select_spans = (
@@ -177,7 +183,7 @@ class Statements:
     def insertion(
         self, rows: int, lock_ms: int | None = None, waits: Callable[[], None] | None = None
     ) -> Iterator[Any]:
-        """The same for a transaction that writes nothing but some streams, by one `insert_like`.
+        """The same for a transaction that writes nothing but some streams, by one `insert_copies`.
 
         Args:
             rows: how many streams, at the most.
@@ -196,7 +202,7 @@ class Statements:
         """
         return None
 
-    def update_remembered(
+    def update_if_unchanged(
         self, cursor: Any, streams: Sequence[Row], chunks: Sequence[Row], producers: Sequence[Row]
     ) -> Iterable[Sequence[Any]]:
         """Write to streams without a look at them before, but to those only that are as they were (`versions_rows`).
@@ -229,7 +235,7 @@ class Statements:
 
     def lock_streams(
         self, cursor: Any, paths: Collection[str], producers: Collection[tuple[str, str]], *, wait: bool, absent: bool
-    ) -> Found:
+    ) -> LoadedRows:
         """Take the rows of streams for this transaction, in the order of their ids, and read these and producers.
 
         Args:
@@ -245,7 +251,7 @@ class Statements:
             missing = [path for path in paths if path not in ids]
             locked = [info.path for info in self.select_streams(cursor, "path", missing)]
         wanted = {(ids[path], name) for path, name in producers if path in ids}
-        return Found(found, self.select_producers(cursor, wanted) if wanted else [], locked)
+        return LoadedRows(found, self.select_producers(cursor, wanted) if wanted else [], locked)
 
     def select_streams(
         self,
@@ -253,13 +259,13 @@ class Statements:
         column: Literal["path", "id"],
         values: Collection[object],
         *,
-        lock: Literal["no", "wait", "skip"] = "no",
+        lock: Lock = "no",
     ) -> list[StreamInfo]:
         """Return the streams with some paths or ids.
 
         Args:
             lock: whether to take their rows for this transaction, in order: waiting for those that others hold, or
-                leaving those out.
+                leaving those out; or only to see them as they are now, where the transaction has an older snapshot.
         """
         condition, parameters = self._among(column, values)
         rows = self._execute(cursor, f"{self._select_streams}{condition}{self._locks[lock]}", parameters)
@@ -307,11 +313,11 @@ class Statements:
             numbers += found.fetchall()
         return numbers
 
-    def insert_like(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
+    def insert_copies(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
         """Insert streams that are as a row says but for their paths, and return the id and path of each.
 
         None is inserted if one of the paths is taken, or there is an IntegrityError. Only where streams can be made
-        like that (`creates_unseen`).
+        like that (`supports_blind_insert`).
         """
         raise NotImplementedError
 
@@ -342,11 +348,11 @@ class Statements:
         Args:
             ranges: stream id, the position after which a chunk must end, the position before which it must start.
                 `TO_THE_END` where there is hardly anything behind: that is the quicker statement.
-            latest: whether to see what was committed since the caller's transaction has its snapshot. On other
-                databases than MySQL that is so, or the lock of the stream's row has failed.
+            latest: whether to see what was committed since the caller's transaction has its snapshot. Only where
+                that `reads_old_snapshot`: elsewhere it is seen, or the lock of the stream's row has failed.
         """
         name = self._quote
-        lock = " LOCK IN SHARE MODE" if latest and self.reads_old_snapshot() else ""
+        lock = _SHARED_LOCK if latest else ""
         # The first chunk that ends at a range's end, or past it, is the last one that is in the range. That it starts
         # before is nothing that the index knows.
         last = f"SELECT MIN({name('end')}) FROM {self._chunk} WHERE {name('stream_id')} = %s AND {name('end')} >= %s"
@@ -362,15 +368,15 @@ class Statements:
             found += self._execute(cursor, sql, values).fetchall()
         return found
 
-    def recent_blocks(self, cursor: Any) -> list[int]:
+    def staged_blocks(self, cursor: Any) -> list[int]:
         """Return the blocks in which there are recent chunks, the oldest first."""
         return []
 
-    def read_block(self, cursor: Any, block: int) -> tuple[Iterator[RecentSpan], bytes]:
+    def read_block(self, cursor: Any, block: int) -> tuple[Iterator[StagedSpan], bytes]:
         """Return the chunks of a block, each stream's together and in order, and the data of all. SQLite's only."""
         raise NotImplementedError
 
-    def delete_recent(self, cursor: Any, ids: Sequence[int]) -> int:
+    def delete_staged(self, cursor: Any, ids: Sequence[int]) -> int:
         """Delete recent chunks, and return how many of them were there. SQLite's only."""
         raise NotImplementedError
 

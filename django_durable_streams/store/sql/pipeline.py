@@ -176,6 +176,9 @@ class Transaction(Pipeline):
                 self._travel(after=[Statement(b"ROLLBACK")])
         except Error:
             self._django.close()
+        except BaseException:
+            self._django.close()  # otherwise the next transaction would commit what is there
+            raise
 
     def _opening(self) -> list[Statement]:
         if self._begun:

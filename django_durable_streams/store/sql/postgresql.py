@@ -10,9 +10,9 @@ from typing import Any, Literal
 from django.db import connections
 from django.db.models import Model
 
-from ..info import StreamInfo
-from ..joining import atomic, in_callers_transaction
-from .base import TO_THE_END, Found, Insert, Row, Statements
+from ...runtime.caller_transaction import atomic, in_callers_transaction
+from ..stream_info import StreamInfo
+from .base import TO_THE_END, Insert, LoadedRows, Lock, Row, Statements
 from .binary import Parameter, many, one
 from .columns import READ_COLUMNS, UPDATED, UPDATED_PRODUCER
 from .pipeline import Pipeline, Rows, Transaction
@@ -31,7 +31,7 @@ class PostgreSQLStatements(Statements):
     # Rows of a project's own tables may refer to streams: that alone must not keep up appends.
     _lock_clause = " FOR NO KEY UPDATE"
 
-    creates_unseen = True
+    supports_blind_insert = True
     versions_rows = True
 
     def __init__(self, using: str) -> None:
@@ -92,10 +92,10 @@ class PostgreSQLStatements(Statements):
     def version_written(self, cursor: Any) -> Rows:
         return self._send(cursor, f"SELECT {_OWN_XID}", [])
 
-    def update_remembered(
+    def update_if_unchanged(
         self, cursor: Any, streams: Sequence[Row], chunks: Sequence[Row], producers: Sequence[Row]
     ) -> Rows:
-        found = self._update_where_remembered(cursor, streams)
+        found = self._update_where_unchanged(cursor, streams)
         # The rest of it for those only that this transaction has written to just now.
         if chunks:
             self._insert_where_written(cursor, self._insert_chunk, chunks)
@@ -109,7 +109,7 @@ class PostgreSQLStatements(Statements):
             )
         return found
 
-    def _update_where_remembered(self, cursor: Any, rows: Sequence[Row]) -> Rows:
+    def _update_where_unchanged(self, cursor: Any, rows: Sequence[Row]) -> Rows:
         kinds = (*UPDATED.values(), "xid", "bigint")
         name, stream = self._quote, self._stream
         if len(rows) == 1:
@@ -139,7 +139,7 @@ class PostgreSQLStatements(Statements):
 
     def lock_streams(
         self, cursor: Any, paths: Collection[str], producers: Collection[tuple[str, str]], *, wait: bool, absent: bool
-    ) -> Found:
+    ) -> LoadedRows:
         # All in one way there and back. What comes after the lock sees what was committed before it.
         wanted = many("text", [*paths])
         streams = cursor.execute(self._select_by["path", "wait" if wait else "skip"], [wanted])
@@ -157,7 +157,7 @@ class PostgreSQLStatements(Statements):
                 there = cursor.execute(self._select_paths, [wanted])
             locked.update(path for (path,) in there.fetchall())
             locked.difference_update(info.path for info in found)
-        return Found(found, known.fetchall() if producers else [], locked)
+        return LoadedRows(found, known.fetchall() if producers else [], locked)
 
     def select_streams(
         self,
@@ -165,7 +165,7 @@ class PostgreSQLStatements(Statements):
         column: Literal["path", "id"],
         values: Collection[object],
         *,
-        lock: Literal["no", "wait", "skip"] = "no",
+        lock: Lock = "no",
     ) -> list[StreamInfo]:
         wanted = many("text" if column == "path" else "bigint", [*values])
         return [self._info(row) for row in self._send(cursor, self._select_by[column, lock], [wanted]).fetchall()]
@@ -173,7 +173,7 @@ class PostgreSQLStatements(Statements):
     def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
         return self._insert_rows(cursor, self._insert_stream, rows, self._returning_ids)
 
-    def insert_like(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
+    def insert_copies(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
         _, *others = _row(self._insert_stream.types, row)
         return self._send(cursor, self._insert_like, [many("text", paths), *others])
 

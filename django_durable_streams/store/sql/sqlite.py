@@ -14,12 +14,12 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
-from ...models import RecentChunk, Stream
-from ..info import StreamInfo
-from ..joining import in_callers_transaction
-from .base import ChunkContents, Insert, RecentSpan, Row, Statements, portions
+from ...models import StagedChunk, Stream
+from ...runtime.caller_transaction import in_callers_transaction
+from ..stream_info import StreamInfo
+from .base import ChunkContents, Insert, Lock, Row, StagedSpan, Statements, portions
 from .columns import CHUNK_COLUMNS, PRODUCER_COLUMNS, READ_COLUMNS, STREAM_COLUMNS, UPDATED
-from .locked import patiently
+from .sqlite_busy import patiently
 
 _CLOSED = StreamInfo._fields.index("closed")
 
@@ -67,7 +67,7 @@ class SQLiteStatements(Statements):
     to get it back, which takes longer than the row where other threads are busy.
     """
 
-    creates_unseen = True
+    supports_blind_insert = True
 
     def __init__(self, using: str) -> None:
         super().__init__(using)
@@ -107,7 +107,7 @@ class SQLiteStatements(Statements):
         self._insert_producers = self._insert_many(
             self._insert_producer, ("epoch", "seq", "updated_at"), PRODUCER_COLUMNS
         )
-        self._prepare_recent()
+        self._prepare_staged()
         self._updates = {has_deadline: self._update_of(has_deadline) for has_deadline in (True, False)}
         self._update_producers_of = _Many(
             f"UPDATE {producer} SET {name('epoch')} = {{0}}, {name('seq')} = {{1}}, {name('updated_at')} = {{2}} "
@@ -178,7 +178,7 @@ class SQLiteStatements(Statements):
         column: Literal["path", "id"],
         values: Collection[object],
         *,
-        lock: Literal["no", "wait", "skip"] = "no",
+        lock: Lock = "no",
     ) -> list[StreamInfo]:
         if len(values) == 1:
             return super().select_streams(cursor, column, values, lock=lock)
@@ -201,7 +201,7 @@ class SQLiteStatements(Statements):
             numbers += enumerate((row[0] for row in some), cursor.lastrowid - len(some) + 1)
         return numbers
 
-    def insert_like(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
+    def insert_copies(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
         insert, chosen = self._insert_used(tuple(number for number, value in enumerate(row) if value is not None))
         _, *alike = chosen(row)
         numbers: list[tuple[int, str]] = []
@@ -223,12 +223,12 @@ class SQLiteStatements(Statements):
             found = self._inserts[used] = _Many(sql, len(used) + 1, range(2, len(used) + 1)), itemgetter(*used)
         return found
 
-    def _prepare_recent(self) -> None:
-        name, chunk, table = self._quote, self._chunk, RecentChunk._meta.db_table
+    def _prepare_staged(self) -> None:
+        name, chunk, table = self._quote, self._chunk, StagedChunk._meta.db_table
         recent, block = name(table), name("block")
         into = self._insert(recent, {"block": "bigint"} | CHUNK_COLUMNS)
         # The last id decides, so that all processes fill the same block.
-        now = f"COALESCE((SELECT seq >> {RecentChunk.BLOCK_BITS} FROM sqlite_sequence WHERE name = '{table}'), 0)"
+        now = f"COALESCE((SELECT seq >> {StagedChunk.BLOCK_BITS} FROM sqlite_sequence WHERE name = '{table}'), 0)"
         self._insert_recent = self._insert_many(into, ("ends", "created_at"), CHUNK_COLUMNS, f"{now}, ")
         # From one to the next by the index, past all that is in between.
         blocks = (
@@ -268,11 +268,11 @@ class SQLiteStatements(Statements):
 
     def insert_chunks(self, cursor: Any, rows: Sequence[Row], recent: bool = False) -> None:
         if recent:
-            small = [row for row in rows if len(row[3]) <= RecentChunk.MAX_BYTES]
+            small = [row for row in rows if len(row[3]) <= StagedChunk.MAX_BYTES]
             self._all(cursor, self._insert_recent, small)
             if len(small) == len(rows):
                 return
-            rows = [row for row in rows if len(row[3]) > RecentChunk.MAX_BYTES]
+            rows = [row for row in rows if len(row[3]) > StagedChunk.MAX_BYTES]
         small = [row for row in rows if len(row[3]) < _LARGE_BYTES]
         for some in portions(small):
             self._insert_all(cursor, self._insert_chunk, self._insert_chunks, some)
@@ -288,18 +288,18 @@ class SQLiteStatements(Statements):
         found.sort(key=_in_order)  # SQLite would copy the data for that
         return found
 
-    def recent_blocks(self, cursor: Any) -> list[int]:
+    def staged_blocks(self, cursor: Any) -> list[int]:
         return [block for (block,) in self._execute(cursor, self._recent_blocks, ()).fetchall()]
 
-    def read_block(self, cursor: Any, block: int) -> tuple[Iterator[RecentSpan], bytes]:
+    def read_block(self, cursor: Any, block: int) -> tuple[Iterator[StagedSpan], bytes]:
         spans, data = self._execute(cursor, self._read_block, [block]).fetchone()
         found = (
-            RecentSpan(chunk_id, stream_id, bool(is_there), start, end, bytes.fromhex(ends), size)
+            StagedSpan(chunk_id, stream_id, bool(is_there), start, end, bytes.fromhex(ends), size)
             for chunk_id, stream_id, is_there, start, end, ends, size in _decode(spans)
         )
         return found, bytes.fromhex(data or "")
 
-    def delete_recent(self, cursor: Any, ids: Sequence[int]) -> int:
+    def delete_staged(self, cursor: Any, ids: Sequence[int]) -> int:
         deleted: int = self._execute(cursor, self._delete_recent, [_json(ids)]).rowcount
         return deleted
 

@@ -1,0 +1,69 @@
+"""Django's model permissions, and the two simplest variations."""
+
+from __future__ import annotations
+
+from .access_request import AccessRequest
+from .base import Permission, for_everybody
+from .users import User
+
+ADD = "durable_streams.add_stream"
+VIEW = "durable_streams.view_stream"
+CHANGE = "durable_streams.change_stream"
+DELETE = "durable_streams.delete_stream"
+
+_NOTES = "_durable_streams_permissions"
+
+
+class ModelPermissions(Permission):
+    """Django's permissions on the model Stream: add to create, view to read, change to append and close, delete.
+
+    They are looked up through all AUTHENTICATION_BACKENDS, once each time a user is loaded.
+    """
+
+    in_memory = True
+
+    def prepare(self, user: User) -> None:
+        held = frozenset(name for name in (ADD, VIEW, CHANGE, DELETE) if user.has_perm(name))
+        setattr(user, _NOTES, held)
+
+    def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
+        return _has(user, ADD)
+
+    def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
+        return _has(user, VIEW)
+
+    def can_append(self, user: User, path: str, request: AccessRequest) -> bool:
+        return _has(user, CHANGE)
+
+    def can_close(self, user: User, path: str, request: AccessRequest) -> bool:
+        return _has(user, CHANGE)
+
+    def can_delete(self, user: User, path: str, request: AccessRequest) -> bool:
+        return _has(user, DELETE)
+
+
+def _has(user: User, permission: str) -> bool:
+    held = getattr(user, _NOTES, None)
+    return permission in held if held is not None else bool(user.has_perm(permission))
+
+
+class ReadOnly(ModelPermissions):
+    """Everybody may read; everything else is by Django's model permissions."""
+
+    @for_everybody
+    def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
+        return True
+
+
+class AllowAll(Permission):
+    """Everybody may do everything. For development, and where something in front decides."""
+
+    in_memory = True
+    needs_user = False
+    varies_on = ()
+
+    @for_everybody
+    def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
+        return True
+
+    can_read = can_append = can_close = can_delete = can_create

@@ -1,0 +1,172 @@
+"""What changes streams: forms to create, append, close and fork, each by the store's rules and errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin.options import IS_POPUP_VAR
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.defaultfilters import filesizeformat
+from django.utils.translation import gettext as _
+
+from ..api import transactions
+from ..models import Stream
+from ..protocol.errors import DurableStreamsError
+from ..store.operations import Append, Appended
+from .base import of_stream
+from .detail_views import DetailViews
+from .forms import AppendForm, CreateForm, ForkForm, StreamForm
+from .states import State
+
+
+class EditViews(DetailViews):
+    """Pages that change streams."""
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Create a stream."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        given = request.method == "POST"
+        linked = CreateForm.initial_of(request.GET)
+        form = CreateForm(request.POST, request.FILES) if given else CreateForm(initial=linked)
+        if form.is_valid():
+            try:
+                with transaction.atomic(using=self.alias):
+                    stream = transactions.create(form.operation(), self.alias, Stream)
+                    self.log_addition(request, stream, _("Created, with %s.") % filesizeformat(stream.tail_position))
+            except DurableStreamsError as error:
+                form.refuse(error)
+            else:
+                return self.response_add(request, stream)
+        return self._form_page(
+            request,
+            form,
+            _("Add stream"),
+            [
+                (None, {"fields": ["path", "content_type"]}),
+                (_("Lifetime"), {"fields": ["ttl", "expires_at"]}),
+                (_("First message"), {"fields": ["text", "file"]}),
+            ],
+            submit=_("Create"),
+            is_popup=IS_POPUP_VAR in request.POST or IS_POPUP_VAR in request.GET,
+        )
+
+    @of_stream("view", "add")
+    def fork_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
+        """Fork a stream."""
+        given = request.method == "POST"
+        suggested = {"path": f"{stream.path}-fork"[: Stream._meta.get_field("path").max_length]}
+        linked = ForkForm.initial_of(request.GET)
+        form = ForkForm(request.POST) if given else ForkForm(initial={**suggested, **linked})
+        if form.is_valid():
+            try:
+                with transaction.atomic(using=self.alias):
+                    fork = transactions.create(form.operation(stream), self.alias, Stream)
+                    cut = fork.offset_at(fork.fork_position or 0)
+                    # By their numbers: who may see one of the two, and its history, may not see the other's path.
+                    where = {"source": stream.pk, "fork": fork.pk, "offset": cut}
+                    self.log_addition(request, fork, _("Forked from stream %(source)d at %(offset)s.") % where)
+                    self.log_change(request, stream, _("Forked at %(offset)s as stream %(fork)d.") % where)
+            except DurableStreamsError as error:
+                form.refuse(error)
+            else:
+                self.message_user(request, _("The fork %s was created.") % fork.path, messages.SUCCESS)
+                return HttpResponseRedirect(self.url("change", fork.pk))
+        return self._form_page(
+            request,
+            form,
+            _("Fork stream"),
+            [
+                (None, {"fields": ["path", "offset"]}),
+                (_("Lifetime"), {"fields": ["ttl", "expires_at"]}),
+            ],
+            submit=_("Fork"),
+            stream=stream,
+            original=stream,
+            subtitle=str(stream),
+            here=_("Fork"),
+        )
+
+    @of_stream("view", "change")
+    def append_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
+        """Append what a stream's page has a form for."""
+        if request.method != "POST":
+            return HttpResponseRedirect(self.url("change", stream.pk))
+        form = AppendForm(stream.content_type, request.POST, request.FILES)
+        if form.is_valid():
+            try:
+                result = self._append(request, stream, form)
+            except DurableStreamsError as error:
+                form.refuse(error)
+            else:
+                done = _("Appended and closed.") if result.closed else _("Appended.")
+                self.message_user(request, done, messages.SUCCESS)
+                return HttpResponseRedirect(self.url("change", stream.pk) + "#ds-end")
+        if State.of(stream) is not State.OPEN:  # the page has no form to show the errors in
+            for refusal in form.non_field_errors():
+                self.message_user(request, str(refusal), messages.ERROR)
+            return HttpResponseRedirect(self.url("change", stream.pk))
+        return self.stream_page(request, stream, form)
+
+    def _append(self, request: HttpRequest, stream: Stream, form: AppendForm) -> Appended:
+        with transaction.atomic(using=self.alias):
+            operation = form.operation(stream)
+            result = transactions.apply(operation, self.alias)
+            assert isinstance(result, Appended)
+            facts = {"size": filesizeformat(len(operation.data)), "offset": result.offset}
+            text = _("Appended %(size)s and closed at %(offset)s.") if result.closed else _("Appended %(size)s.")
+            self.log_change(request, stream, text % facts)
+        return result
+
+    @of_stream("view", "change")
+    def close_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
+        """Close a stream, after asking."""
+        if request.method == "POST":
+            if self.close_streams(request, [stream]):
+                self.message_user(request, _("The stream %s was closed.") % stream.path, messages.SUCCESS)
+            return HttpResponseRedirect(self.url("change", stream.pk))
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
+        return self.render(
+            request,
+            "close_confirmation",
+            _("Close stream"),
+            streams=[stream],
+            count=1,
+            original=stream,
+            here=_("Close"),
+        )
+
+    def close_streams(self, request: HttpRequest, streams: list[Stream]) -> int:
+        """Close streams, each in a transaction of its own, and return how many were open. Say of each what failed."""
+        closed = 0
+        for stream in streams:
+            try:
+                if not self.may(request, "change", stream):
+                    raise PermissionDenied
+                with transaction.atomic(using=self.alias):
+                    closing = Append(stream.path, stream.content_type, b"", close=True, stream_id=stream.pk)
+                    transactions.apply(closing, self.alias)
+                    self.log_change(request, stream, _("Closed."))
+                closed += not stream.closed
+            except DurableStreamsError as error:
+                self.message_user(request, f"{stream}: {error.detail}", messages.ERROR)
+        return closed
+
+    def _form_page(
+        self, request: HttpRequest, form: StreamForm, title: str, fieldsets: Any, **context: Any
+    ) -> HttpResponse:
+        return self.render(
+            request,
+            "form",
+            title,
+            form=form,
+            adminform=self.admin_form(form, fieldsets),
+            has_file_field=form.is_multipart(),
+            **{**context, "media": self.media + form.media},
+        )

@@ -1,0 +1,110 @@
+"""Writing for many requests at once: group commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from ..runtime.backlog import Backlog
+from ..runtime.batch_worker import BatchWorker, PendingBatch, split_by_batch
+from ..runtime.monitor import DatabaseMonitor
+from ..runtime.write_lock import WriteLock
+from ..store.operations import Append, Commit, Create, Operation
+from ..store.write.batch import LOCKED
+from .applier import Applier
+from .lock_waits import LockWaitQueue, PendingOperation
+
+BATCH_SIZE = 512
+"""Most operations in one transaction, about."""
+
+LANE_LOCK_MS = 100
+"""How long a lane waits for a lock, in milliseconds: for the path of a stream that somebody else is creating."""
+
+LOCK_SECONDS = 1
+"""The same where the database counts in seconds."""
+
+
+class Committer(BatchWorker[Operation]):
+    """A lane that applies operations in one transaction and tells of the commit.
+
+    A stream's operations are applied in the order in which they come, wherever they wait: in this lane's queue or,
+    while another transaction holds the stream's row, in the lock wait queue. They pass from the first to the second
+    before the lane takes up anything else, and never back.
+
+    Args:
+        pulse: whether the database answers.
+        backlog: bounds the operations that wait in either queue.
+        committed: is called in the lane's thread with what a transaction changed, once that is committed.
+        turn: held around each transaction: whose turn it is to write, where only one can.
+        is_busy: returns whether so much is appended that small chunks should wait to be gathered.
+        is_heard: returns whether somebody wants to know of streams that are made with nothing in them.
+    """
+
+    delays_results = True
+
+    def __init__(
+        self,
+        name: str,
+        monitor: DatabaseMonitor,
+        backlog: Backlog,
+        committed: Callable[[list[Commit]], None],
+        write_lock: WriteLock,
+        is_busy: Callable[[], bool],
+        is_heard: Callable[[], bool],
+    ) -> None:
+        connection = monitor.new_connection(LOCK_SECONDS)
+        self._lock_waits = LockWaitQueue(
+            f"{name}-lock-wait",
+            lambda: Applier(monitor.new_connection(LOCK_SECONDS), monitor, write_lock, committed, LANE_LOCK_MS),
+            backlog,
+        )
+        self._applier = Applier(
+            connection,
+            monitor,
+            write_lock,
+            committed,
+            LANE_LOCK_MS,
+            self._lock_waits.held,
+            self.tell,
+            is_busy,
+            self.announce,
+            is_heard,
+        )
+        super().__init__(name, connection, self._applier.apply, backlog, BATCH_SIZE)
+
+    def write(self, work: Callable[[], object]) -> object:
+        """Have something else written over the lane's connection, and wait for it."""
+        return self.between(partial(self._applier.run, work))
+
+    def stop(self) -> None:
+        self._applier.stop()
+        super().stop()
+        self._lock_waits.stop()
+
+    def _size_of(self, task: Operation) -> int:
+        return len(task.data) if type(task) is Append or type(task) is Create else 0
+
+    def _to_answer(
+        self, batches: list[PendingBatch[Operation]], values: Sequence[object]
+    ) -> tuple[list[PendingBatch[Operation]], Sequence[object]]:
+        if not any(value is LOCKED for value in values):
+            return super()._to_answer(batches, values)
+        now = time.monotonic()
+        waiting: list[PendingOperation] = []
+        done: list[PendingBatch[Operation]] = []
+        outcomes: list[object] = []
+        for batch, some in split_by_batch(batches, values):
+            rest: PendingBatch[Operation] = PendingBatch(batch.loop, batch.thread)
+            for operation, callback, value in zip(batch.tasks, batch.callbacks, some, strict=True):
+                size = self._size_of(operation)
+                if value is LOCKED:
+                    waiting.append(PendingOperation(operation, batch.loop, callback, now, size))
+                else:
+                    rest.tasks.append(operation)
+                    rest.callbacks.append(callback)
+                    rest.size += size
+                    outcomes.append(value)
+            done.append(rest)
+        self._lock_waits.add(waiting)
+        return super()._to_answer(done, outcomes)

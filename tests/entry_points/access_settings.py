@@ -1,0 +1,11 @@
+"""The example project for those who may, looking at live readers more often than it has to."""
+
+from config.settings import *  # noqa: F403
+from config.settings import DURABLE_STREAMS
+
+DURABLE_STREAMS["PERMISSION_CLASSES"] = [
+    "django_durable_streams.permissions.SignedURLs",
+    "django_durable_streams.permissions.ModelPermissions",
+]
+DURABLE_STREAMS["AUTH_CACHE_SECONDS"] = 0.5
+DURABLE_STREAMS["REAUTHORIZE_INTERVAL"] = 1.0

@@ -1,0 +1,39 @@
+"""Models of a project that refer to streams, made for one test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.apps import apps
+from django.db import connection, models
+
+LABEL = "sessions"
+"""An app that is installed, which the models pass for parts of."""
+
+Make = Callable[..., type[models.Model]]
+
+
+@contextmanager
+def referring_models() -> Iterator[Make]:
+    """Yield a function that makes a model with a foreign key to streams. They are gone in the end."""
+    from django_durable_streams.models import Stream
+
+    made: list[type[models.Model]] = []
+
+    def make(name: str, on_delete: Callable[..., None], **more: models.Field[Any, Any]) -> type[models.Model]:
+        key = models.ForeignKey(Stream, on_delete, null=True, related_name="+")
+        meta = type("Meta", (), {"app_label": LABEL})
+        found = type(name, (models.Model,), {"stream": key, "Meta": meta, "__module__": __name__, **more})
+        with connection.schema_editor() as editor:
+            editor.create_model(found)
+        made.append(found)
+        return found
+
+    yield make
+    for found in reversed(made):
+        with connection.schema_editor() as editor:
+            editor.delete_model(found)
+        del apps.all_models[LABEL][found.__name__.lower()]
+    apps.clear_cache()
