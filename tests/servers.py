@@ -32,7 +32,7 @@ EXAMPLE = ROOT / "example_project"
 APPLICATION = "config.asgi:application"
 HOST = "127.0.0.1"
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 # What a server grants its open connections after SIGTERM: less than this module grants the server.
 GRACE_SECONDS = 3
