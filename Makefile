@@ -16,8 +16,8 @@ INSTALLED_NOX := $(VENV)/.installed-nox
 INSTALLED_SUITE := $(SUITE)/node_modules/.installed
 
 # Tests of streams in Python, on every database too.
-IN_PYTHON := $(addprefix tests/test_,python_api.py tailing.py writer.py signals.py testing.py)
-DATABASE_TESTS := tests/store tests/engine tests/models $(IN_PYTHON)
+IN_PYTHON := $(addprefix tests/api/test_,stream_methods.py tail.py writer.py) tests/test_signals.py tests/test_testing.py
+DATABASE_TESTS := tests/runtime tests/store tests/engine tests/models $(IN_PYTHON)
 
 # Later stages take minutes; they also share the processor with the servers they start.
 .NOTPARALLEL:
@@ -32,7 +32,7 @@ run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python tools/run_example.py --port $(PORT)
 
 .PHONY: test
-test: lint types unit simulation databases conformance cluster browser ## every check, in this order
+test: lint types unit simulation databases conformance cluster browser coverage ## every check, in this order
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and format; codespell
@@ -46,7 +46,13 @@ types: $(INSTALLED) ## mypy on the package
 
 .PHONY: unit
 unit: $(INSTALLED) ## the tests that need nothing but Python
-	$(BIN)/pytest tests -m "not conformance and not browser and not cluster and not simulation"
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest tests -m "not conformance and not browser and not cluster and not simulation"
+
+.PHONY: coverage
+coverage: $(INSTALLED) ## the branches of the package that the last unit and databases have run in their own processes
+	@$(BIN)/coverage combine --append --quiet || true
+	$(BIN)/coverage report --sort=cover
 
 .PHONY: simulation
 simulation: $(INSTALLED) ## random programs and faults, decided by seeds; SEEDS=1000, or SEED=17 with its history
