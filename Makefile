@@ -12,10 +12,12 @@ VENV_MADE := $(VENV)/.made
 INSTALLED_EXAMPLE := $(VENV)/.installed-example
 INSTALLED := $(VENV)/.installed-dev
 INSTALLED_MYSQL := $(VENV)/.installed-mysql
+INSTALLED_NOX := $(VENV)/.installed-nox
 INSTALLED_SUITE := $(SUITE)/node_modules/.installed
 
 # Tests of streams in Python, on every database too.
-IN_PYTHON := $(addprefix tests/test_,python_api.py tailing.py writer.py signals.py testing.py)
+IN_PYTHON := $(addprefix tests/api/test_,stream_methods.py tail.py writer.py) tests/test_signals.py tests/test_testing.py
+DATABASE_TESTS := tests/runtime tests/store tests/engine tests/models $(IN_PYTHON)
 
 # Later stages take minutes; they also share the processor with the servers they start.
 .NOTPARALLEL:
@@ -30,12 +32,13 @@ run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python tools/run_example.py --port $(PORT)
 
 .PHONY: test
-test: lint types unit simulation databases conformance cluster browser ## every check, in this order
+test: lint types unit simulation databases conformance cluster browser coverage ## every check, in this order
 
 .PHONY: lint
-lint: $(INSTALLED) ## ruff: rules and format
+lint: $(INSTALLED) ## ruff: rules and format; codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 .PHONY: types
 types: $(INSTALLED) ## mypy on the package
@@ -43,7 +46,13 @@ types: $(INSTALLED) ## mypy on the package
 
 .PHONY: unit
 unit: $(INSTALLED) ## the tests that need nothing but Python
-	$(BIN)/pytest tests -m "not conformance and not browser and not cluster and not simulation"
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest tests -m "not conformance and not browser and not cluster and not simulation"
+
+.PHONY: coverage
+coverage: $(INSTALLED) ## the branches of the package that the last unit and databases have run in their own processes
+	@$(BIN)/coverage combine --append --quiet || true
+	$(BIN)/coverage report --sort=cover
 
 .PHONY: simulation
 simulation: $(INSTALLED) ## random programs and faults, decided by seeds; SEEDS=1000, or SEED=17 with its history
@@ -51,7 +60,12 @@ simulation: $(INSTALLED) ## random programs and faults, decided by seeds; SEEDS=
 
 .PHONY: databases
 databases: $(INSTALLED_MYSQL) services ## the tests of the store and the engine on PostgreSQL and MariaDB
-	$(BIN)/python tools/databases.py tests/store tests/engine tests/models $(IN_PYTHON)
+	$(BIN)/python tools/databases.py $(DATABASE_TESTS)
+
+.PHONY: database
+database: $(INSTALLED_MYSQL) ## the same tests on the database that DATABASE_URL names
+	@test -n "$(DATABASE_URL)" || { echo "DATABASE_URL is not set" >&2; exit 1; }
+	DATABASE_URL=$(DATABASE_URL) $(BIN)/pytest $(DATABASE_TESTS)
 
 .PHONY: cluster
 cluster: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## several workers, databases and Redis: killed, frozen, restarted
@@ -81,13 +95,13 @@ bench: $(INSTALLED) ## measure beside the reference server; ARGS=--quick takes t
 	$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: matrix
-matrix: ## the unit tests on every Python that is found: 3.11, 3.12, 3.13
-	$(PYTHON) tools/matrix.py 3.11 3.12 3.13
+matrix: $(INSTALLED_NOX) ## the unit tests on every supported Python (if found) and Django, and on the lowest dependencies
+	$(BIN)/nox $(ARGS)
 
 .PHONY: clean
 clean: ## remove what was installed and generated, but not the example's database
-	rm -rf $(VENV) $(VENV)-3.* $(SUITE)/node_modules benchmarks/reference/node_modules tests/artifacts build dist
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .nox $(SUITE)/node_modules benchmarks/reference/node_modules tests/artifacts build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV_MADE):
@@ -103,6 +117,10 @@ $(INSTALLED_EXAMPLE): $(VENV_MADE) pyproject.toml constraints.txt
 $(INSTALLED): $(VENV_MADE) pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
 	@touch $@ $(INSTALLED_EXAMPLE)
+
+$(INSTALLED_NOX): $(VENV_MADE) constraints.txt
+	$(BIN)/python -m pip install --quiet 'nox[uv]' -c constraints.txt
+	@touch $@
 
 # The MySQL driver is compiled where it is installed, so only what needs it asks for it.
 $(INSTALLED_MYSQL): $(INSTALLED)

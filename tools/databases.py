@@ -1,6 +1,7 @@
 """Run tests on throwaway databases: `python tools/databases.py [pytest arguments]`, tests/store if there are none.
 
-Every database is started, used for one run of pytest, and removed. The exit status is 1 if any run failed.
+Every database is started, used for one run of pytest, and removed. The exit status is 1 if any run failed. What the
+runs cover of the package is added to what `make coverage` shows.
 """
 
 import os
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
             name = type(database).__name__
             print(f"--- {name}", flush=True)
             env = {**os.environ, "DATABASE_URL": database.new_database()}
-            pytest = [sys.executable, "-m", "pytest", *(arguments or ["tests/store"])]
+            pytest = [sys.executable, "-m", "coverage", "run", "-m", "pytest", *(arguments or ["tests/store"])]
             done = subprocess.run(pytest, cwd=ROOT, env=env, check=False)
         results[name] = "passed" if done.returncode == 0 else f"failed: pytest exited with {done.returncode}"
     for name, result in results.items():

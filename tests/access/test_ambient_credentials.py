@@ -96,7 +96,7 @@ class ProxyHeader(BaseAuthentication):
     """A header that a proxy makes of its own cookie, or of a client's certificate."""
 
     def authenticate(self, request: Any) -> tuple[Any, Any] | None:
-        user = user_named(request.META.get("HTTP_X_FORWARDED_USER"))
+        user = user_named(request.headers.get("x-forwarded-user"))
         return (user, None) if user is not None else None
 
 

@@ -28,7 +28,7 @@ class Keys(BaseAuthentication):
     """A key in a header, which is a user's name."""
 
     def authenticate(self, request: Any) -> tuple[Any, Any] | None:
-        key = request.META.get("HTTP_X_KEY")
+        key = request.headers.get("x-key")
         if key is None:
             return None
         user = User.objects.filter(username=key).first()

@@ -1,0 +1,104 @@
+"""While Redis is away, commits and readers go on: the log says it once, and nobody waits for it again and again."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from unittest.mock import Mock
+
+import pytest
+
+from django_durable_streams.engine.wakeup import redis as module
+from django_durable_streams.engine.wakeup import signing
+from django_durable_streams.engine.wakeup.base import WakeUpMessage
+from django_durable_streams.engine.wakeup.redis import MAX_PAYLOAD, RedisWakeup, encode
+from django_durable_streams.store.operations import Commit
+from tests.servers import HOST
+
+STREAM = 7
+
+
+class Listener:
+    """Hears nothing in these tests."""
+
+    def receive(self, stream_id: int, news: WakeUpMessage) -> None:
+        raise AssertionError("there is no Redis")
+
+    def look_again(self) -> None:
+        raise AssertionError("there is no Redis")
+
+
+@pytest.fixture
+def wakeup(monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisWakeup]:
+    """A backend whose Redis refuses every connection."""
+    monkeypatch.setattr(signing, "DedicatedConnection", Mock())
+    monkeypatch.setattr(signing, "identity", lambda using: "a database")
+    with socket.socket() as nobody:  # bound, so that nobody else takes the port, and not listening
+        nobody.bind((HOST, 0))
+        wakeup = RedisWakeup("default", url=f"redis://{HOST}:{nobody.getsockname()[1]}/0")
+        yield wakeup
+        wakeup.stop()
+
+
+def commit(size: int = 1) -> Commit:
+    return Commit(STREAM, "a", "text/plain", 0, size, False, appends=[b"x" * size], ends=[size])
+
+
+def test_publishing_reports_the_failure_once_and_raises_nothing(
+    wakeup: RedisWakeup, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+    for _ in range(3):
+        wakeup.publish_now([commit()])
+    (record,) = caplog.records
+    assert record.getMessage().startswith("Redis does not answer (")
+
+
+def test_after_a_failure_nobody_tries_for_a_while(wakeup: RedisWakeup, monkeypatch: pytest.MonkeyPatch) -> None:
+    wakeup.publish_now([commit()])
+    with monkeypatch.context() as patch:
+        patch.setattr(wakeup, "_client", None)  # whoever used it now would fail
+        wakeup.publish_now([commit()])
+
+
+def test_commits_are_published_in_their_order_and_all_of_them(
+    wakeup: RedisWakeup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[list[Commit]] = []
+    monkeypatch.setattr(wakeup, "publish_now", batches.append)
+    commits = [commit(size) for size in range(1, 4)]
+    for one in commits:
+        wakeup.publish([one])
+    wakeup.stop()  # after what is queued
+    assert [one for batch in batches for one in batch] == commits
+
+
+def test_more_than_may_wait_is_left_for_readers_to_find(wakeup: RedisWakeup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_QUEUED", 0)
+    monkeypatch.setattr(wakeup, "publish_now", Mock(side_effect=AssertionError("it was not queued")))
+    wakeup.publish([commit()])
+    wakeup.stop()
+
+
+def test_a_check_says_that_redis_is_away(wakeup: RedisWakeup) -> None:
+    assert not wakeup.check()
+
+
+async def test_a_reader_is_subscribed_within_the_time_of_a_confirmation(
+    wakeup: RedisWakeup, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscriber = wakeup.subscriber(Listener())
+    started = time.monotonic()
+    await subscriber.subscribe(STREAM)
+    await subscriber.subscribe(STREAM + 1)  # it is known by now that there is nobody to confirm it
+    assert time.monotonic() - started < 2.0
+    assert not subscriber.hears
+    subscriber.unsubscribe(STREAM)
+    await asyncio.sleep(0)
+    subscriber.close()
+    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == ["Redis does not answer"]
+
+
+@pytest.mark.parametrize(("size", "along"), [(MAX_PAYLOAD, True), (MAX_PAYLOAD + 1, False)])
+def test_a_small_commit_travels_along_and_a_large_one_does_not(size: int, along: bool) -> None:
+    assert (len(encode(commit(size))) > MAX_PAYLOAD) == along
