@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from io import UnsupportedOperation
 from urllib.parse import quote
 
 from asgiref.sync import sync_to_async
@@ -101,8 +102,10 @@ class _DjangoRequest(Request):
             read: Callable[[int], bytes] = request.environ["wsgi.input"].read
             return read
         if isinstance(request, ASGIRequest) or hasattr(request, "_body"):
-            # It is at hand whole, in a file or in memory, and a middleware may have read some of it.
-            request._stream.seek(0)
+            # The whole body is in a file or in memory, and a middleware may have read a part of it. The payload of
+            # Django's test client cannot go back, and has no middleware's reads to make up for.
+            with suppress(UnsupportedOperation):
+                request._stream.seek(0)
         return request.read
 
 

@@ -337,7 +337,7 @@ import django
 django.setup()
 from django.db import connection, transaction
 from django_durable_streams.models import Stream
-from django_durable_streams.runtime.write_lock import turn
+from django_durable_streams.runtime.write_lock import write_lock
 
 TOLD = {"on_error": "close", "error_message": "failed"}
 stream = Stream.objects.create(path="answer", content_type="application/json")

@@ -52,7 +52,7 @@ class WsgiServer(Server):
     """The example project under WSGI."""
 
     def _command(self) -> list[str]:
-        return [sys.executable, str(ROOT / "tests" / "doors" / "wsgi_server.py"), str(self.port)]
+        return [sys.executable, str(ROOT / "tests" / "entry_points" / "wsgi_server.py"), str(self.port)]
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ ENTRY_POINTS = (
 OWN = ("uvicorn-direct", "uvicorn-h11", "uvicorn-routed", "daphne", "granian", "hypercorn")
 """Those where bodies are read and responses are written by this app, and not by Django."""
 
-WSGI_SERVER = Path(__file__).resolve().parent.parent / "doors" / "wsgi_server.py"
+WSGI_SERVER = Path(__file__).resolve().parent.parent / "entry_points" / "wsgi_server.py"
 
 APPLICATIONS = {"routed": "tests.hostile.applications:routed", "django": "tests.hostile.applications:django"}
 

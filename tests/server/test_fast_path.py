@@ -128,7 +128,7 @@ async def test_answers_are_made_before_the_commit_and_sent_after_it(
     async with asyncio.timeout(30):
         await made.wait()
     assert all(connection.sent.empty() for _, connection in clients)
-    monkeypatch.setattr(uploads, "conclude", None)  # it is not needed any more
+    monkeypatch.setattr(uploads, "finish_request", None)  # it is not needed any more
     go_on.set()
     assert [await status(connection) for _, connection in clients] == [expected] * len(clients)
     assert all(connection.sent.empty() for _, connection in clients)

@@ -273,8 +273,8 @@ def test_what_is_nested_deeply_is_read_wherever_there_is_little_room() -> None:
     def with_little_room(frames: int) -> Any:
         return with_little_room(frames - 1) if frames else values.decode(JSON, stored)
 
-    stored = content.pack(JSON, b"[" * 900 + b"]" * 900)[:-1]
-    found, depth = with_little_room(300), 0
+    stored = content.pack(JSON, b"[" * 700 + b"]" * 700)[:-1]
+    found, depth = with_little_room(200), 0
     while found:
         found, depth = found[0], depth + 1
-    assert depth == 898
+    assert depth == 698
