@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+# Processes that run tests side by side, each with a database and servers of its own.
+WORKERS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,6 +19,7 @@ INSTALLED_SUITE := $(SUITE)/node_modules/.installed
 
 # Tests of streams in Python, on every database too.
 IN_PYTHON := $(addprefix tests/api/test_,stream_methods.py tail.py writer.py) tests/test_signals.py tests/test_testing.py
+SIDE_BY_SIDE := -n $(WORKERS) --dist worksteal
 DATABASE_TESTS := tests/runtime tests/store tests/engine tests/models $(IN_PYTHON)
 
 # Later stages take minutes; they also share the processor with the servers they start.
@@ -32,7 +35,12 @@ run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python tools/run_example.py --port $(PORT)
 
 .PHONY: test
-test: lint types unit simulation databases conformance cluster browser coverage ## every check, in this order
+test: lint types tests databases ## every check, in this order
+
+.PHONY: tests
+tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## unit, simulation, conformance, cluster and browser in one run
+	@$(PYTHON) tools/ensure_system.py chromium
+	$(BIN)/pytest tests $(SIDE_BY_SIDE)
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and format; codespell
@@ -69,7 +77,7 @@ database: $(INSTALLED_MYSQL) ## the same tests on the database that DATABASE_URL
 
 .PHONY: cluster
 cluster: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## several workers, databases and Redis: killed, frozen, restarted
-	$(BIN)/pytest tests -m cluster
+	$(BIN)/pytest tests $(SIDE_BY_SIDE) -m cluster
 
 .PHONY: stress
 stress: $(INSTALLED_MYSQL) services ## the same for much longer, and a thousand seeds of the simulation
@@ -87,7 +95,7 @@ conformance: $(INSTALLED) $(INSTALLED_SUITE) ## the protocol's public suite agai
 .PHONY: browser
 browser: $(INSTALLED) ## the example's page in a headless Chromium
 	@$(BIN)/python tools/ensure_system.py chromium
-	$(BIN)/pytest tests -m browser
+	$(BIN)/pytest tests $(SIDE_BY_SIDE) -m browser
 
 .PHONY: bench
 bench: $(INSTALLED) ## measure beside the reference server; ARGS=--quick takes three minutes instead of thirty

@@ -1,34 +1,57 @@
 """Run tests on throwaway databases: `python tools/databases.py [pytest arguments]`, tests/store if there are none.
 
-Every database is started, used for one run of pytest, and removed. The exit status is 1 if any run failed. What the
-runs cover of the package is added to what `make coverage` shows.
+Every database is started, used for one run of pytest, and removed. The runs go side by side, and their output comes one
+after the other. The exit status is 1 if any run failed.
 """
 
 import os
 import subprocess
 import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.services import MariaDB, PostgreSQL  # noqa: E402
 
+MAKERS = {
+    "PostgreSQL": PostgreSQL,
+    # MariaDB as it is installed: a statement may have 16 MiB.
+    "MariaDB": lambda: MariaDB(max_allowed_packet="16M"),
+}
+
+
+class Run(NamedTuple):
+    """The outcome of one run of pytest."""
+
+    database: str
+    status: int
+    output: str
+
+
+def run_on(name: str, arguments: list[str]) -> Run:
+    """Start a database, run pytest on it, and remove the database."""
+    with MAKERS[name]() as database, tempfile.TemporaryFile("w+") as output:
+        env = {**os.environ, "DATABASE_URL": database.new_database()}
+        pytest = [sys.executable, "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{name}", *(arguments or ["tests/store"])]
+        done = subprocess.run(pytest, cwd=ROOT, env=env, check=False, stdout=output, stderr=subprocess.STDOUT)
+        output.seek(0)
+        return Run(name, done.returncode, output.read())
+
 
 def main(arguments: list[str]) -> int:
-    results: dict[str, str] = {}
-    # MariaDB as it is installed: a statement may have 16 MiB.
-    for make in (PostgreSQL, lambda: MariaDB(max_allowed_packet="16M")):
-        with make() as database:
-            name = type(database).__name__
-            print(f"--- {name}", flush=True)
-            env = {**os.environ, "DATABASE_URL": database.new_database()}
-            pytest = [sys.executable, "-m", "coverage", "run", "-m", "pytest", *(arguments or ["tests/store"])]
-            done = subprocess.run(pytest, cwd=ROOT, env=env, check=False)
-        results[name] = "passed" if done.returncode == 0 else f"failed: pytest exited with {done.returncode}"
-    for name, result in results.items():
-        print(f"{name}: {result}")
-    return 0 if all(result == "passed" for result in results.values()) else 1
+    """Run pytest on every database and print the outcomes."""
+    with ThreadPoolExecutor(len(MAKERS)) as threads:
+        runs = []
+        for run in threads.map(lambda name: run_on(name, arguments), MAKERS):
+            print(f"--- {run.database}\n{run.output}", flush=True)
+            runs.append(run)
+    for run in runs:
+        print(f"{run.database}: {'passed' if run.status == 0 else f'failed: pytest exited with {run.status}'}")
+    return 1 if any(run.status for run in runs) else 0
 
 
 if __name__ == "__main__":
