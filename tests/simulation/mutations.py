@@ -44,9 +44,9 @@ _ALL = (
         (
             ("            held=self._held(operation.path for operation in operations),\n", "            held=(),\n"),
             (
-                "                if diagnose(outcomes) is Trouble.BUSY and not self._has_row_locks:\n"
+                "                if diagnose(outcomes) is FailureKind.BUSY and not self._has_row_locks:\n"
                 "                    return None\n",
-                "                if diagnose(outcomes) is Trouble.BUSY and not self._has_row_locks:\n"
+                "                if diagnose(outcomes) is FailureKind.BUSY and not self._has_row_locks:\n"
                 "                    return [LOCKED] * len(operations)\n",
             ),
         ),

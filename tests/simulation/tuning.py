@@ -11,19 +11,19 @@ from typing import Any
 from .images import Process
 
 ALWAYS: list[tuple[str, str, Any]] = [
-    ("engine.lane", "WORTH_PREPARING", 1),
+    ("runtime.batch_worker", "WORTH_PREPARING", 1),
 ]
 SMALL: list[tuple[str, str, Any]] = [
-    ("engine.growth", "MANY", 6),
-    ("engine.growth", "SEVERAL", 3),
-    ("engine.growth", "BUSY", 3),
-    ("store.recent", "MAX_BLOCKS", 1),
+    ("engine.compaction_tracker", "MANY", 6),
+    ("engine.compaction_tracker", "SEVERAL", 3),
+    ("engine.compaction_tracker", "BUSY", 3),
+    ("store.upkeep.staged_chunks", "MAX_BLOCKS", 1),
 ]
 HARSH: list[tuple[str, str, Any]] = [
-    ("engine.growth", "MANY", 4),
-    ("engine.growth", "SEVERAL", 2),
-    ("engine.growth", "QUIET_SECONDS", 0.3),
-    ("engine.duties", "REST", 1.0),
+    ("engine.compaction_tracker", "MANY", 4),
+    ("engine.compaction_tracker", "SEVERAL", 2),
+    ("engine.compaction_tracker", "QUIET_SECONDS", 0.3),
+    ("engine.housekeeping_tasks", "REST", 1.0),
     ("engine.housekeeping", "INTERVAL", 0.3),
 ]
 
