@@ -54,6 +54,8 @@ async def test_the_log_begins_anew_under_load(engine: Engine) -> None:
     while written < 48 * STEP_BYTES:
         await asyncio.gather(*(engine.write(Append("a", BINARY, MEGABYTE)) for _ in range(2)))
         written += 2 * len(MEGABYTE)
+        # On a busy machine the thread may come late: it is its work that is tested, not the machine's.
+        await until(lambda: not engine._checkpointer._due.is_set())  # type: ignore[union-attr]
     assert files()[1].stat().st_size < written / 2
     view = await engine.look("a", Sentinel.START)
     assert view.info.tail == written
