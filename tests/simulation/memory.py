@@ -25,8 +25,11 @@ FOR_EACH_LOOP = frozenset(
 )
 """What an event loop has from its first live reader on, and the process where it is about all of them."""
 
-APPLIERS = 3
-"""More appliers: the lock wait queue makes one for each of its threads, with the first operations that wait."""
+WAITERS = 3
+"""Threads of the lock wait queue, which start with the first operations that wait."""
+
+FOR_EACH_WAITER = frozenset({"engine.applier.Applier", "runtime.connection.DedicatedConnection"})
+"""What each of these threads has for as long as the process runs."""
 
 FOR_EACH_STREAM = frozenset({"engine.compaction_tracker._StreamGrowth"})
 """What a process has of a stream that it appended to until its chunks are merged, which waits after failures."""
@@ -56,6 +59,6 @@ def left_over(process: Process, unused: Counter[str], streams: int) -> Iterator[
         elif name in FOR_EACH_STREAM:
             more = streams
         else:
-            more = APPLIERS if name == "engine.applier.Applier" else 0
+            more = WAITERS if name in FOR_EACH_WAITER else 0
         if count > unused[name] + more:
             yield f"{process} has {count} objects of {name} at rest, where a new process has {unused[name]}"
