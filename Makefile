@@ -41,7 +41,7 @@ lint: $(INSTALLED) ## ruff: rules and format; codespell
 	$(BIN)/codespell
 
 .PHONY: types
-types: $(INSTALLED) ## mypy on the package
+types: $(INSTALLED) ## mypy on the package, the tests and the tools
 	$(BIN)/mypy
 
 .PHONY: unit
