@@ -35,10 +35,11 @@ run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
 test: lint types unit simulation databases conformance cluster browser coverage ## every check, in this order
 
 .PHONY: lint
-lint: $(INSTALLED) ## ruff: rules and format; codespell
+lint: $(INSTALLED) ## ruff: rules and format; codespell; who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(BIN)/lint-imports --no-cache
 
 .PHONY: types
 types: $(INSTALLED) ## mypy on the package, the tests and the tools
