@@ -35,30 +35,32 @@ run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python tools/run_example.py --port $(PORT)
 
 .PHONY: test
-test: lint types tests databases ## every check, in this order
+test: lint types tests databases coverage ## every check, in this order
 
 .PHONY: tests
 tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## unit, simulation, conformance, cluster and browser in one run
 	@$(PYTHON) tools/ensure_system.py chromium
-	$(BIN)/pytest tests $(SIDE_BY_SIDE)
+	@$(BIN)/coverage erase
+	$(BIN)/pytest tests $(SIDE_BY_SIDE) --cov --cov-report=
 
 .PHONY: lint
-lint: $(INSTALLED) ## ruff: rules and format; codespell
+lint: $(INSTALLED) ## ruff: rules and format; codespell; who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(BIN)/lint-imports --no-cache
 
 .PHONY: types
-types: $(INSTALLED) ## mypy on the package
+types: $(INSTALLED) ## mypy on the package, the tests and the tools
 	$(BIN)/mypy
 
 .PHONY: unit
 unit: $(INSTALLED) ## the tests that need nothing but Python
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest tests -m "not conformance and not browser and not cluster and not simulation"
+	$(BIN)/pytest tests $(SIDE_BY_SIDE) --cov --cov-report= -m "not conformance and not browser and not cluster and not simulation"
 
 .PHONY: coverage
-coverage: $(INSTALLED) ## the branches of the package that the last unit and databases have run in their own processes
+coverage: $(INSTALLED) ## the branches of the package that the last tests and databases have run in their own processes
 	@$(BIN)/coverage combine --append --quiet || true
 	$(BIN)/coverage report --sort=cover
 

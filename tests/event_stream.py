@@ -40,7 +40,7 @@ class Parsed:
 def parse(raw: bytes) -> Parsed:
     """Return the events in an event stream. An event without an empty line behind it does not count."""
     parsed = Parsed()
-    kind, lines = "message", []
+    kind, lines = "message", list[str]()
     text = raw.decode("utf-8", errors="replace")
     for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")[:-1]:
         name, colon, value = line.partition(":")

@@ -36,8 +36,8 @@ def run_on(name: str, arguments: list[str]) -> Run:
     """Start a database, run pytest on it, and remove the database."""
     with MAKERS[name]() as database, tempfile.TemporaryFile("w+") as output:
         env = {**os.environ, "DATABASE_URL": database.new_database()}
-        pytest = [sys.executable, "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{name}"]
-        command = [*pytest, *(arguments or ["tests/store"])]
+        measured = [sys.executable, "-m", "coverage", "run", "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{name}"]
+        command = [*measured, *(arguments or ["tests/store"])]
         done = subprocess.run(command, cwd=ROOT, env=env, check=False, stdout=output, stderr=subprocess.STDOUT)
         output.seek(0)
         return Run(name, done.returncode, output.read())

@@ -22,7 +22,8 @@ from ..protocol.errors import EmptyAppend
 from ..protocol.producers import ProducerClaim, server_claim
 from ..protocol.values import Data
 from ..store.encoding import encode, encode_initial
-from ..store.operations import Append, Appended, Create, Fork, SetLifetime
+from ..store.operations import Append, Create, Fork, SetLifetime
+from ..store.operations import Appended as Appended  # for the models, too
 from ..store.read import lineage
 from ..store.stream_info import StreamInfo
 from . import transactions

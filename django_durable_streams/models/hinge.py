@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..api.stream_methods import Appended
     from ..api.tail import Page
     from ..api.writer import SyncWriter, Writer, WriterOptions
-    from ..store.operations import Appended
 
 __all__ = ["Appended", "Page", "SyncWriter", "Writer", "WriterOptions", "api"]
 

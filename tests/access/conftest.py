@@ -46,7 +46,7 @@ def visit(client: AsgiClient, transactional_db: None) -> Callable[[AbstractUser]
 
 def log_in_at_django(user: AbstractUser) -> DjangoClient:
     django = Client()
-    django.force_login(user)
+    django.force_login(user)  # type: ignore[arg-type]
     return django
 
 

@@ -132,7 +132,7 @@ async def test_nobody_escapes_a_limit_by_a_header(
     transactional_db: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rates.time, "time", lambda: 1_800_000_000.0 + 1800)
+    monkeypatch.setattr(rates.time, "time", lambda: 1_800_000_000.0 + 1800)  # type: ignore[attr-defined]
     caches["default"].clear()
     await Stream.objects.acreate(path="a", content_type="text/plain")
     application: Any = DurableStreams()

@@ -200,7 +200,7 @@ async def test_who_has_no_credentials_is_asked_for_them(entry: str) -> None:
 
 async def test_whom_the_server_knows_by_a_certificate_sends_no_token_from_a_program() -> None:
     def ask(**more: str) -> int:
-        client = Client(enforce_csrf_checks=True, REMOTE_USER="ann", **more)
+        client = Client(enforce_csrf_checks=True, REMOTE_USER="ann", **more)  # type: ignore[arg-type]
         return client.post("/v1/stream/a", b"x", content_type="text/plain").status_code
 
     remote = override_settings(AUTHENTICATION_BACKENDS=["django.contrib.auth.backends.RemoteUserBackend"])
@@ -327,7 +327,7 @@ async def test_no_class_of_a_project_is_shown_what_middleware_knows_and_may_be_f
 @pytest.mark.parametrize("key", ["OIDC_CLAIM_sub", "account"])
 async def test_no_class_of_a_project_is_shown_what_a_server_knows_and_may_be_forged(key: str) -> None:
     def ask(**more: str) -> int:
-        client = Client(enforce_csrf_checks=True, **{key: "ann"}, **more)
+        client = Client(enforce_csrf_checks=True, **{key: "ann"}, **more)  # type: ignore[arg-type]
         return client.post("/v1/stream/a", b"x", content_type="text/plain").status_code
 
     with override_streams(PERMISSION_CLASSES=f"{HERE}.OwnKey"):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.middleware.csrf import CSRF_SESSION_KEY, _get_new_csrf_string, _mask_cipher_secret
+from django.middleware.csrf import CSRF_SESSION_KEY, _get_new_csrf_string, _mask_cipher_secret  # type: ignore[attr-defined]
 from django.test import override_settings
 
 from django_durable_streams.access.guard import current_guard

@@ -294,5 +294,5 @@ def test_there_is_no_guard_where_everything_is_allowed() -> None:
 
 def test_logging_out_without_a_session_key_forgets_everybody(make_user: Callable[..., User]) -> None:
     request = HttpRequest()
-    request.session = log_in_at_django(make_user("reader")).session  # type: ignore[assignment]
+    request.session = log_in_at_django(make_user("reader")).session
     logout(request)  # no user, no guard: nothing fails

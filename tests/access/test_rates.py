@@ -32,7 +32,7 @@ HOUR = {"append": "3/h", "read": "2/h"}
 @pytest.fixture(autouse=True)
 def streams(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # In the middle of every window: no test falls on a border.
-    monkeypatch.setattr(rates.time, "time", lambda: 1_800_000_000.0 + 1800)
+    monkeypatch.setattr(rates.time, "time", lambda: 1_800_000_000.0 + 1800)  # type: ignore[attr-defined]
     caches["default"].clear()
     Stream.objects.create(path="a", content_type="text/plain").append("abc")
     yield
@@ -67,7 +67,7 @@ def test_every_cache_takes_the_names_of_all_users() -> None:
     names = set()
     for number in numbers:
         user = User(username="x")
-        user.pk = number
+        user.pk = number  # type: ignore[assignment]
         key = f"{rates.PREFIX}:append:{rates._name(Identity(user), None)}:1800000"  # type: ignore[arg-type]
         assert not [*memcache_key_warnings(f":1:{key}")]
         names.add(key)
@@ -132,7 +132,7 @@ async def test_all_who_come_at_once_are_counted_each(client: AsgiClient) -> None
 async def test_a_new_window_counts_anew(client: AsgiClient, monkeypatch: pytest.MonkeyPatch) -> None:
     with override_streams(RATE_LIMITS={"append": "1/h"}):
         assert [(await send(client, "append")).status for _ in range(2)] == [204, 429]
-        monkeypatch.setattr(rates.time, "time", lambda: 1_800_000_000.0 + 3600)
+        monkeypatch.setattr(rates.time, "time", lambda: 1_800_000_000.0 + 3600)  # type: ignore[attr-defined]
         assert [(await send(client, "append")).status for _ in range(2)] == [204, 429]
 
 

@@ -115,7 +115,7 @@ async def test_a_token_comes_once_and_under_its_name(client: AsgiClient, query: 
 def test_a_signature_ends_when_it_was_to() -> None:
     for expires in (0, -1, timedelta(seconds=-5), datetime(2020, 1, 1, tzinfo=UTC)):
         assert allowed("a", sign("a", "read", expires=expires)) == set()
-    for expires in (5, 5.5, timedelta(seconds=5), datetime.now(UTC) + timedelta(seconds=5)):
+    for expires in (5, 5.5, timedelta(seconds=5), datetime.now(UTC) + timedelta(seconds=5)):  # type: ignore[assignment]
         request = asked("a", f"token={sign('a', 'read', expires=expires)}".encode())
         assert SignedURLs().can_read(None, "a", request)
         assert request.expires is not None

@@ -19,6 +19,6 @@ def staff(*permissions: str, name: str = "clerk") -> User:
 
 
 def client_of(user: User, **options: bool) -> Client:
-    client = Client(**options)
+    client = Client(**options)  # type: ignore[arg-type]
     client.force_login(user)
     return client

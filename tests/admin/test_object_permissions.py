@@ -119,7 +119,7 @@ def test_lists_name_what_may_be_seen_only(permissions: str, streams: Streams) ->
         (reverse("admin:autocomplete"), {**autocomplete, "term": ""}),
         (reverse("admin:autocomplete"), {**autocomplete, "term": "mine/"}),
     ]:
-        response = client.get(target, fields)
+        response = client.get(target, fields)  # type: ignore[arg-type]
         assert (response.status_code == 200) == sees
         assert SECRET not in response.content
         if sees:
@@ -205,7 +205,7 @@ def test_a_delete_without_the_right_to_see_does_not_name(streams: Streams) -> No
     request = Client().get("/").wsgi_request
     request.user = User.objects.create_user("deleter", first_name="delete", is_staff=True)
     request.user.backend = "tests.admin.by_object.ByPath"
-    lines, counts, lacking, _ = options.get_deleted_objects([streams.mine, streams.theirs], request)  # type: ignore[list-item]
+    lines, counts, lacking, _ = options.get_deleted_objects([streams.mine, streams.theirs], request)
     assert "plans" not in "".join(lines)
     assert lacking
     assert counts == {"streams": 2}

@@ -138,7 +138,7 @@ def when_it_waits(work: Callable[[], None]) -> threading.Thread:
 class TestSynchronous:
     def test_what_is_there_comes_first_and_then_what_is_appended(self, chat: Stream) -> None:
         chat.append(1)
-        thread = when_it_waits(lambda: chat.append_many([2, 3]) and chat.close())
+        thread = when_it_waits(lambda: chat.append_many([2, 3]) and chat.close())  # type: ignore[arg-type]
         assert [message for page in chat.tail(timeout=20) for message in page] == [1, 2, 3]
         thread.join()
 
@@ -159,7 +159,7 @@ class TestSynchronous:
         chat.append(1)
         pages = chat.tail()
         assert next(pages).messages == [1]
-        thread = when_it_waits(lambda: chat.append(2) and None)
+        thread = when_it_waits(lambda: chat.append(2) and None)  # type: ignore[arg-type]
         assert next(pages).messages == [2]
         thread.join()
         assert isinstance(pages, Iterator)

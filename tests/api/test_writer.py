@@ -204,7 +204,7 @@ class TestEnds:
 
     async def test_it_is_for_use_inside_its_block(self, answer: Stream) -> None:
         with pytest.raises(ValueError, match="on_error"):
-            answer.awriter(on_error="ignore")  # type: ignore[typeddict-item]
+            answer.awriter(on_error="ignore")  # type: ignore[arg-type]
         async with answer.awriter(close=False) as writer:
             pass
         with pytest.raises(RuntimeError):

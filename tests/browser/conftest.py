@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 
 import pytest
 from playwright import sync_api as playwright
@@ -23,7 +24,7 @@ CHROMIUM_ARGUMENTS = [
 # Not wider than the module: playwright keeps an event loop running in this thread, and Django
 # refuses database access beside one.
 @pytest.fixture(scope="module")
-def chromium():
+def chromium() -> Iterator[playwright.Browser]:
     if CHROMIUM is None:
         pytest.fail("no Chromium on this machine: install the package chromium")
     with playwright.sync_playwright() as driver:

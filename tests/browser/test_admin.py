@@ -5,14 +5,18 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.visitor import ARTIFACTS, DESKTOP, MOBILE, Visitor
 from tests.servers import EXAMPLE, ROOT, Server
 
 pytestmark = pytest.mark.browser
+
+Visit = Callable[..., Visitor]
+MakeStream = Callable[..., Callable[..., None]]
 
 LIST = "/admin/durable_streams/stream/"
 PASSWORD = "as good as any"
@@ -56,10 +60,10 @@ class WsgiServer(Server):
 
 
 @pytest.fixture
-def visit(chromium, server) -> Iterator[Callable[..., Visitor]]:
+def visit(chromium: Browser, server: Server) -> Iterator[Callable[..., Visitor]]:
     visitors: list[Visitor] = []
 
-    def begin(user: str = "ada", *, server: Server = server, **options) -> Visitor:
+    def begin(user: str = "ada", *, server: Server = server, **options: Any) -> Visitor:
         visitor = Visitor(chromium, server.base_url, **options)
         visitors.append(visitor)
         # The example has no icon for the admin, which Chromium would complain of once.
@@ -95,7 +99,7 @@ def create(server: Server, path: str, content_type: str, *messages: str, **heade
 
 
 @pytest.fixture
-def stream(server) -> Callable[..., Callable[..., None]]:
+def stream(server: Server) -> Callable[..., Callable[..., None]]:
     return lambda path, content_type="text/plain", *messages, **headers: create(
         server, path, content_type, *messages, **headers
     )
@@ -110,7 +114,7 @@ def fits(page: Page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
-def test_streams_are_found_in_the_list(visit, stream):
+def test_streams_are_found_in_the_list(visit: Visit, stream: MakeStream) -> None:
     stream("find/open", "application/json", '{"a": 1}')
     stream("find/closed", "text/plain", "x", Stream_Closed="false")("POST", "end", Stream_Closed="true")
     stream("find/short", Stream_TTL="1800")
@@ -127,7 +131,7 @@ def test_streams_are_found_in_the_list(visit, stream):
     expect(page.get_by_text("No stream matches.")).to_be_visible()
 
 
-def test_what_is_appended_elsewhere_appears_in_the_page(visit, stream):
+def test_what_is_appended_elsewhere_appears_in_the_page(visit: Visit, stream: MakeStream) -> None:
     send = stream("live/chat", "application/json", '{"role": "user", "text": "hello"}')
     page = visit().page
     open_stream(page, "live/chat")
@@ -151,7 +155,7 @@ def test_what_is_appended_elsewhere_appears_in_the_page(visit, stream):
     expect(page.locator("#ds-live-button")).to_be_hidden()
 
 
-def test_under_wsgi_the_page_asks_again_and_again(visit):
+def test_under_wsgi_the_page_asks_again_and_again(visit: Visit) -> None:
     with WsgiServer(door="urls") as server:
         prepare(server, USERS)
         send = create(server, "live/wsgi", "text/plain", "one")
@@ -165,7 +169,7 @@ def test_under_wsgi_the_page_asks_again_and_again(visit):
         expect(page.locator("#ds-messages .ds-body")).to_have_count(3)
 
 
-def test_a_lost_connection_is_said_and_mended(visit, stream, server):
+def test_a_lost_connection_is_said_and_mended(visit: Visit, stream: MakeStream, server: Server) -> None:
     send = stream("live/lost", "text/plain", "before")
     visitor = visit()
     page = visitor.page
@@ -183,7 +187,7 @@ def test_a_lost_connection_is_said_and_mended(visit, stream, server):
     visitor.complaints.clear()
 
 
-def test_a_hidden_tab_pauses(visit, stream):
+def test_a_hidden_tab_pauses(visit: Visit, stream: MakeStream) -> None:
     send = stream("live/hidden", "text/plain", "one")
     page = visit().page
     open_stream(page, "live/hidden")
@@ -202,7 +206,7 @@ def test_a_hidden_tab_pauses(visit, stream):
     expect(page.locator("#ds-messages .ds-body")).to_have_text(["one", "two"])
 
 
-def test_a_stream_that_someone_else_deletes_is_let_go(visit, stream):
+def test_a_stream_that_someone_else_deletes_is_let_go(visit: Visit, stream: MakeStream) -> None:
     send = stream("live/deleted", "text/plain", "one")
     visitor = visit()
     open_stream(visitor.page, "live/deleted")
@@ -214,7 +218,7 @@ def test_a_stream_that_someone_else_deletes_is_let_go(visit, stream):
     visitor.complaints.clear()
 
 
-def test_a_person_creates_appends_forks_closes_and_deletes(visit):
+def test_a_person_creates_appends_forks_closes_and_deletes(visit: Visit) -> None:
     page = visit().page
     page.get_by_role("link", name="Add stream").click()
     page.locator("#id_path").fill("made/here")
@@ -257,7 +261,7 @@ def test_a_person_creates_appends_forks_closes_and_deletes(visit):
     expect(page.locator("#result_list").locator(".ds-badge-deleted")).to_be_visible()
 
 
-def test_several_streams_are_closed_at_once(visit, stream):
+def test_several_streams_are_closed_at_once(visit: Visit, stream: MakeStream) -> None:
     stream("many/1"), stream("many/2")
     page = visit().page
     page.goto(LIST + "?q=many/")
@@ -269,19 +273,19 @@ def test_several_streams_are_closed_at_once(visit, stream):
     expect(page.locator("#result_list .ds-badge-closed")).to_have_count(2)
 
 
-def test_a_user_without_permission_sees_nothing(visit, stream):
+def test_a_user_without_permission_sees_nothing(visit: Visit, stream: MakeStream) -> None:
     stream("secret/plans", "text/plain", "hidden words")
     visitor = visit("nobody")
-    assert visitor.page.goto("/admin/").status == 200
+    assert visitor.page.goto("/admin/").status == 200  # type: ignore[union-attr]
     expect(visitor.page.locator("#content")).not_to_contain_text("Streams")
     for path in ("", "add/", "1/change/", "1/append/", "1/fork/", "1/close/", "1/delete/", "1/tail/", "1/history/"):
-        assert visitor.page.goto(LIST + path).status == 403, path
+        assert visitor.page.goto(LIST + path).status == 403, path  # type: ignore[union-attr]
     # Chromium itself reports any 4xx in the console.
     assert all("403" in complaint for complaint in visitor.complaints)
     visitor.complaints.clear()
 
 
-def test_a_viewer_follows_and_is_offered_nothing_else(visit, stream):
+def test_a_viewer_follows_and_is_offered_nothing_else(visit: Visit, stream: MakeStream) -> None:
     send = stream("view/only", "text/plain", "one")
     page = visit("viewer").page
     expect(page.get_by_role("link", name="Add stream")).to_have_count(0)
@@ -294,7 +298,7 @@ def test_a_viewer_follows_and_is_offered_nothing_else(visit, stream):
 
 
 @pytest.fixture(scope="module")
-def gallery(server) -> None:
+def gallery(server: Server) -> None:
     """Streams to make pictures of."""
     script = """
 from datetime import timedelta
@@ -324,7 +328,9 @@ Stream.objects.create(path="long/" + "x" * 500, content_type="text/plain", data=
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("device", "viewport"), [("desktop", DESKTOP), ("mobile", MOBILE)])
-def test_it_fits_the_window_in_both_schemes(visit, gallery, device, viewport, scheme):
+def test_it_fits_the_window_in_both_schemes(
+    visit: Visit, gallery: None, device: Any, viewport: Any, scheme: str
+) -> None:
     page = visit(viewport=viewport, color_scheme=scheme, reduced_motion="reduce").page
     name = f"{device}-{scheme}"
     page.screenshot(path=ARTIFACTS / f"admin-list-{name}.png", full_page=True)

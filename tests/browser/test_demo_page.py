@@ -6,14 +6,17 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.visitor import ARTIFACTS, DESKTOP, MOBILE, Visitor
 from tests.servers import Server
 
 pytestmark = pytest.mark.browser
+
+Visit = Callable[..., Visitor]
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +26,10 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def visit(chromium, server) -> Iterator[Callable[..., Visitor]]:
+def visit(chromium: Browser, server: Server) -> Iterator[Callable[..., Visitor]]:
     visitors: list[Visitor] = []
 
-    def begin(**options) -> Visitor:
+    def begin(**options: Any) -> Visitor:
         visitors.append(Visitor(chromium, server.base_url, **options))
         visitors[-1].page.goto("/")
         return visitors[-1]
@@ -57,14 +60,14 @@ def append(page: Page, text: str) -> None:
     page.locator("#append").click()
 
 
-def http(method: str, url: str, body: bytes | None = None, **headers: str):
+def http(method: str, url: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(url, body, named, method=method)
     with urllib.request.urlopen(request, timeout=10) as answer:
         return answer.status, answer.read()
 
 
-def test_a_stream_is_followed_live_and_read_again_after_a_reload(visit):
+def test_a_stream_is_followed_live_and_read_again_after_a_reload(visit: Visit) -> None:
     page = visit().page
     url = create(page)
     output = page.locator("#output")
@@ -91,7 +94,7 @@ def test_a_stream_is_followed_live_and_read_again_after_a_reload(visit):
     expect(output).to_contain_text("written elsewhere")
 
 
-def test_the_offset_shown_is_the_tail(visit):
+def test_the_offset_shown_is_the_tail(visit: Visit) -> None:
     page = visit().page
     url = create(page)
     append(page, "one")
@@ -100,7 +103,7 @@ def test_the_offset_shown_is_the_tail(visit):
         expect(page.locator("#offset")).to_have_text(answer.headers["Stream-Next-Offset"])
 
 
-def test_two_tabs_share_a_stream(visit):
+def test_two_tabs_share_a_stream(visit: Visit) -> None:
     visitor = visit()
     first = visitor.page
     create(first)
@@ -115,7 +118,7 @@ def test_two_tabs_share_a_stream(visit):
     expect(first.locator("#output")).to_contain_text("from the second tab")
 
 
-def test_a_paused_reader_goes_on_from_its_offset(visit):
+def test_a_paused_reader_goes_on_from_its_offset(visit: Visit) -> None:
     page = visit().page
     url = create(page)
     append(page, "before")
@@ -128,7 +131,7 @@ def test_a_paused_reader_goes_on_from_its_offset(visit):
     expect(page.locator("#output")).to_have_text("before\nmeanwhile\n", use_inner_text=True)
 
 
-def test_a_reader_outlives_the_server(visit, server):
+def test_a_reader_outlives_the_server(visit: Visit, server: Server) -> None:
     visitor = visit()
     page = visitor.page
     url = create(page)
@@ -146,7 +149,7 @@ def test_a_reader_outlives_the_server(visit, server):
     visitor.complaints.clear()
 
 
-def test_a_stream_that_someone_else_deletes_is_let_go(visit):
+def test_a_stream_that_someone_else_deletes_is_let_go(visit: Visit) -> None:
     visitor = visit()
     page = visitor.page
     url = create(page)
@@ -161,7 +164,7 @@ def test_a_stream_that_someone_else_deletes_is_let_go(visit):
     visitor.complaints.clear()
 
 
-def test_json_messages_are_shown_one_by_one(visit):
+def test_json_messages_are_shown_one_by_one(visit: Visit) -> None:
     page = visit().page
     url = create(page, "application/json")
     append(page, '[{"n": 1}, {"n": 2}]')
@@ -169,7 +172,7 @@ def test_json_messages_are_shown_one_by_one(visit):
     assert json.loads(http("GET", f"{url}?offset=-1")[1]) == [{"n": 1}, {"n": 2}]
 
 
-def test_what_the_server_refuses_is_shown_in_its_words(visit):
+def test_what_the_server_refuses_is_shown_in_its_words(visit: Visit) -> None:
     visitor = visit()
     page = visitor.page
     create(page, "application/json")
@@ -188,7 +191,7 @@ def test_what_the_server_refuses_is_shown_in_its_words(visit):
     assert "400" in visitor.complaints.pop()
 
 
-def test_an_answer_that_a_reload_interrupts_is_stored_exactly_once(visit):
+def test_an_answer_that_a_reload_interrupts_is_stored_exactly_once(visit: Visit) -> None:
     page = visit().page
     url = create(page)
     page.locator("#simulate").click()
@@ -200,7 +203,7 @@ def test_an_answer_that_a_reload_interrupts_is_stored_exactly_once(visit):
     expect(progress).to_contain_text("stored, each exactly once", timeout=60_000)
     expect(page.locator("#output")).to_contain_text("reads the same words.")
 
-    tokens = int(re.search(r"\d+", progress.inner_text()).group())
+    tokens = int(re.search(r"\d+", progress.inner_text()).group())  # type: ignore[union-attr]
     stored = http("GET", f"{url}?offset=-1")[1].decode()
     assert len(stored.split()) == tokens
     assert stored.count("A durable stream keeps every token") == 1
@@ -208,7 +211,7 @@ def test_an_answer_that_a_reload_interrupts_is_stored_exactly_once(visit):
     assert page.locator("#output").inner_text() == stored
 
 
-def test_a_deleted_stream_is_let_go(visit):
+def test_a_deleted_stream_is_let_go(visit: Visit) -> None:
     page = visit().page
     url = create(page)
     page.locator("#delete").click()
@@ -219,7 +222,7 @@ def test_a_deleted_stream_is_let_go(visit):
         http("GET", url)
 
 
-def test_the_curl_lines_do_what_the_buttons_do(visit):
+def test_the_curl_lines_do_what_the_buttons_do(visit: Visit) -> None:
     page = visit().page
     create(page)
 
@@ -246,7 +249,7 @@ def test_the_curl_lines_do_what_the_buttons_do(visit):
     assert "204" in run("delete").splitlines()[0]
 
 
-def test_a_curl_line_can_be_copied(visit):
+def test_a_curl_line_can_be_copied(visit: Visit) -> None:
     page = visit(permissions=["clipboard-read", "clipboard-write"]).page
     create(page)
     button = page.get_by_role("button", name="Copy the curl command: append", exact=True)
@@ -257,7 +260,7 @@ def test_a_curl_line_can_be_copied(visit):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("device", "viewport"), [("desktop", DESKTOP), ("mobile", MOBILE)])
-def test_it_fits_the_window_in_both_schemes(visit, device, viewport, scheme):
+def test_it_fits_the_window_in_both_schemes(visit: Visit, device: Any, viewport: Any, scheme: str) -> None:
     page = visit(viewport=viewport, color_scheme=scheme, reduced_motion="reduce").page
 
     def fits() -> bool:

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from tests.browser.visitor import Visitor
 from tests.servers import EXAMPLE, HOST, Server
@@ -79,7 +79,7 @@ def server(request: pytest.FixtureRequest, origins: tuple[str, str]) -> Iterator
 
 
 @pytest.fixture
-def page(chromium, server: Server) -> Iterator[Page]:
+def page(chromium: Browser, server: Server) -> Iterator[Page]:
     visitor = Visitor(chromium, server.base_url)
     log_in(visitor.page, "ada")
     yield visitor.page
@@ -109,9 +109,9 @@ def test_a_page_of_a_listed_origin_writes_and_reads_with_the_session(
     token = {"X-CSRFToken": ""}
     assert send(page, "PUT", url, **text, **token, **TRACING)[0] == 201
     status, offset, _ = send(page, "POST", url, "hello", **text, **token, **TRACING, **{"stream-seq": "1"})
-    assert (status, offset.partition("_")[2]) == (204, "0000000000000005")
+    assert (status, offset.partition("_")[2]) == (204, "0000000000000005")  # type: ignore[union-attr]
     status, offset, body = send(page, "GET", url, **TRACING, **{"if-none-match": '"x"', "last-event-id": "1"})
-    assert (status, offset.partition("_")[2], body) == (200, "0000000000000005", "hello")
+    assert (status, offset.partition("_")[2], body) == (200, "0000000000000005", "hello")  # type: ignore[union-attr]
     event = page.evaluate(
         """url => new Promise(done => {
             const events = new EventSource(url + "?offset=-1&live=sse", {withCredentials: true});

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser
 
 from tests.browser.visitor import Visitor
 from tests.servers import EXAMPLE, Server
@@ -80,7 +81,7 @@ def send(server: Server, method: str, path: str, body: str = "", kind: str = "te
 
 
 @pytest.fixture
-def visitor(chromium, server: Server) -> Iterator[Visitor]:
+def visitor(chromium: Browser, server: Server) -> Iterator[Visitor]:
     visitor = Visitor(chromium, server.base_url)
     page = visitor.page
     page.goto("/admin/login/")

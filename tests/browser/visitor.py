@@ -1,8 +1,9 @@
 """Somebody who visits pages in a browser, and everything that goes wrong in them."""
 
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page, Request
 
 ARTIFACTS = Path(__file__).resolve().parent.parent / "artifacts"
 
@@ -13,7 +14,7 @@ MOBILE = {"width": 390, "height": 844}
 class Visitor:
     """A browser context of its own, and everything that went wrong in its pages."""
 
-    def __init__(self, chromium, base_url: str, **options) -> None:
+    def __init__(self, chromium: Browser, base_url: str, **options: Any) -> None:
         self.base_url = base_url
         self.complaints: list[str] = []
         self.foreign_requests: list[str] = []
@@ -26,9 +27,9 @@ class Visitor:
     def _watch(self, page: Page) -> None:
         page.set_default_timeout(10_000)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
+        page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))  # type: ignore[call-overload]
         page.on("request", self._judge)
 
-    def _judge(self, request) -> None:
+    def _judge(self, request: Request) -> None:
         if not request.url.startswith(self.base_url):
             self.foreign_requests.append(request.url)

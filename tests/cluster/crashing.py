@@ -89,14 +89,14 @@ class Trap:
     def __init__(self, step: int) -> None:
         self._left = step
         connection_created.connect(self._watch, weak=False)
-        commit = BaseDatabaseWrapper._commit
+        commit = BaseDatabaseWrapper._commit  # type: ignore[attr-defined]
 
         def trapped(connection: BaseDatabaseWrapper) -> None:
             self._step("before a commit")
             commit(connection)
             self._step("after a commit")
 
-        BaseDatabaseWrapper._commit = trapped  # type: ignore[method-assign]
+        BaseDatabaseWrapper._commit = trapped  # type: ignore[attr-defined]
         if connection_is_postgresql():
             self._trap_pipelines()
 
@@ -115,7 +115,7 @@ class Trap:
                 results.append(result)
             return results
 
-        pipeline._exchange = trapped
+        pipeline._exchange = trapped  # type: ignore[assignment]
 
     def _watch(self, connection: BaseDatabaseWrapper, **kwargs: object) -> None:
         connection.execute_wrappers.append(self._execute)
@@ -140,7 +140,7 @@ async def perform(operations: list[Operation]) -> list[int]:
     """Do operations as one batch, and return what a client would be told."""
     engine = engine_for()
     answers = await asyncio.gather(*(engine.write(operation) for operation in operations), return_exceptions=True)
-    return [answer.status if isinstance(answer, DurableStreamsError) else 200 for answer in answers]  # type: ignore[misc]
+    return [answer.status if isinstance(answer, DurableStreamsError) else 200 for answer in answers]
 
 
 def in_child(operations: list[Operation], step: int) -> tuple[str, list[int] | None]:

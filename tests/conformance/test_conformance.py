@@ -49,9 +49,9 @@ class Configuration:
     def __str__(self) -> str:
         parts = [self.kind, self.door]
         if self.workers > 1:
-            parts.append(f"{self.workers}-workers")
+            parts.append(f"{self.workers}-workers")  # type: ignore[arg-type]
         if self.database is not None:
-            parts.append(self.database.__name__.lower())
+            parts.append(self.database.__name__.lower())  # type: ignore[arg-type]
         return "-".join([*parts, "redis"] if self.redis else parts)
 
     def server(self) -> Server:

@@ -12,7 +12,7 @@ from django.test import Client, override_settings
 from django_durable_streams import conf, health
 from django_durable_streams.engine import lock_waits
 from django_durable_streams.engine.wakeup import redis
-from django_durable_streams.protocol import arguments, headers, paths
+from django_durable_streams.protocol import arguments, paths
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.runtime import connection_settings, monitor
 from django_durable_streams.store import lifetime
@@ -48,7 +48,7 @@ def errors_table() -> list[list[str]]:
 
 def test_the_numbers_are_those_of_the_code() -> None:
     text = " ".join(PROTOCOL.read_text().split())
-    assert f"1 to {headers.MAX_TTL_SECONDS:,} seconds" in text
+    assert f"1 to {arguments.MAX_TTL_SECONDS:,} seconds" in text
     assert f"1 to {paths.MAX_PATH_LENGTH} characters" in text
     assert text.count(f"1 to {arguments.MAX_NAME_LENGTH} characters") == 2
     assert (lifetime.MIN_GRACE, lifetime.MAX_GRACE) == (0.5, 60)

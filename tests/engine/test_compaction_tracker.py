@@ -37,7 +37,7 @@ def log() -> CompactionTracker:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What time it is."""
     now = [1000.0]
-    monkeypatch.setattr(compaction_tracker.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(compaction_tracker.time, "monotonic", lambda: now[0])  # type: ignore[attr-defined]
     return now
 
 

@@ -92,7 +92,7 @@ def test_python_reads_while_the_row_is_held(other: Holder, stream: Stream) -> No
         assert list(page) == ["data"]
     other.release()
     assert [*stream.read()] == ["data"]
-    assert Stream.objects.get(path="a").deadline > timezone.now() + timedelta(seconds=TTL - 100)  # type: ignore[operator]
+    assert Stream.objects.get(path="a").deadline > timezone.now() + timedelta(seconds=TTL - 100)
 
 
 async def test_python_follows_while_the_row_is_held(other: Holder, stream: Stream) -> None:

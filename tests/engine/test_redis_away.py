@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from unittest.mock import Mock
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
 from django_durable_streams.engine.wakeup import redis as module
 from django_durable_streams.engine.wakeup import signing
@@ -97,6 +98,11 @@ async def test_a_reader_is_subscribed_within_the_time_of_a_confirmation(
     await asyncio.sleep(0)
     subscriber.close()
     assert [record.getMessage().partition(" (")[0] for record in caplog.records] == ["Redis does not answer"]
+
+
+def test_a_protocol_that_is_no_number_is_refused_at_the_start() -> None:
+    with pytest.raises(ImproperlyConfigured, match="protocol"):
+        RedisWakeup("default", url=f"redis://{HOST}/0?protocol=new")
 
 
 @pytest.mark.parametrize(("size", "along"), [(MAX_PAYLOAD, True), (MAX_PAYLOAD + 1, False)])

@@ -89,7 +89,7 @@ class Counter:
 def test_listeners_hear_of_news_once_and_not_of_what_they_know() -> None:
     watch = Watch(StreamInfo(1, "a", "text/plain"))
     listener = Counter()
-    watch.listeners.add(listener)
+    watch.listeners.add(listener)  # type: ignore[arg-type]
     for _ in range(2):
         watch.feed(0, news(b"abc", 0, 3), 3, closed=False)
     assert listener.heard == 1
@@ -118,7 +118,7 @@ def test_what_is_left_to_do_is_done_when_all_have_heard() -> None:
     listeners: list[Answered] = []
     for _ in range(3):
         listeners.append(Answered(watch, done, lambda: sum(each.heard for each in listeners)))
-    watch.listeners.update(listeners)
+    watch.listeners.update(listeners)  # type: ignore[arg-type]
     watch.feed(0, news(b"abc", 0, 3), 3, closed=False)
     assert done == [3, 3, 3]
     assert not watch.after_notify
@@ -142,7 +142,7 @@ class Broken(Counter):
 def test_a_listener_that_fails_does_not_keep_news_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
     watch = Watch(StreamInfo(1, "a", "text/plain"))
     others = [Counter() for _ in range(5)]
-    watch.listeners.update(others, [Broken(watch)])
+    watch.listeners.update(others, [Broken(watch)])  # type: ignore[arg-type, list-item]
     for end in (1, 2):
         watch.feed(end - 1, news(b"abc", end - 1, end), end, closed=False)
     assert [each.heard for each in others] == [2] * 5

@@ -94,7 +94,7 @@ def hypercorn_trigger(port: int, **options: Any) -> None:
         loop = asyncio.get_running_loop()
         told = asyncio.Event()
         when_told(lambda: loop.call_soon_threadsafe(told.set))
-        await serve(application, config, shutdown_trigger=told.wait)  # type: ignore[arg-type]
+        await serve(application, config, shutdown_trigger=told.wait)
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()

@@ -10,12 +10,12 @@ from django_durable_streams.server.asgi import Application, DurableStreams, Rece
 
 ROOT = "/api"
 
-django_routes = [re_path("", get_asgi_application())]
+django_routes = [re_path("", get_asgi_application())]  # type: ignore[arg-type]
 
 routed = ProtocolTypeRouter(
     {
         "http": AuthMiddlewareStack(
-            URLRouter([path("v1/stream/<path:stream_path>", DurableStreams(prefix=None)), *django_routes])
+            URLRouter([path("v1/stream/<path:stream_path>", DurableStreams(prefix=None)), *django_routes])  # type: ignore[arg-type]
         )
     }
 )

@@ -39,7 +39,7 @@ def test_nothing_follows_the_append_that_closes(served: ProbedServer) -> None:
     path = served.create()
 
     def write(writer: int) -> list[bytes]:
-        taken = []
+        taken: list[bytes] = []
         with httpx.Client(timeout=30) as client:
             for number in range(1000):
                 message = b"<%d:%d>" % (writer, number)

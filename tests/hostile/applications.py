@@ -11,8 +11,8 @@ routed = ProtocolTypeRouter(
     {
         "http": URLRouter(
             [
-                path("v1/stream/<path:stream_path>", DurableStreams(prefix=None)),
-                path(PROBE_PATH.removeprefix("/"), answer),
+                path("v1/stream/<path:stream_path>", DurableStreams(prefix=None)),  # type: ignore[arg-type]
+                path(PROBE_PATH.removeprefix("/"), answer),  # type: ignore[arg-type]
                 re_path("", django_application),
             ]
         )

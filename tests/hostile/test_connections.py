@@ -97,6 +97,6 @@ def test_what_is_remembered_of_requests_is_little(name: str, permission: str) ->
         for make in LONG.values():
             with Wire(server.port) as wire:
                 for number in range(600):
-                    wire.send(make(number))
+                    wire.send(make(number))  # type: ignore[no-untyped-call]
                     assert 200 < wire.answer(method="GET").status < 500
         assert memory_of(pid, "VmRSS") - before < GROWTH

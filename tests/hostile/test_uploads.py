@@ -28,7 +28,7 @@ def part(framing: str, size: int) -> bytes:
 
 @pytest.mark.parametrize("name", BEFORE_THE_BODY)
 def test_nothing_is_kept_for_whom_nothing_is_allowed(name: str) -> None:
-    with EntryPoint(name, **NOBODY) as server, ExitStack() as stack:
+    with EntryPoint(name, **NOBODY) as server, ExitStack() as stack:  # type: ignore[arg-type]
         pid = server.probe().pid
         before = memory_of(pid, "VmRSS")
         for number in range(40):
@@ -46,7 +46,7 @@ def test_nothing_is_kept_for_whom_nothing_is_allowed(name: str) -> None:
 @pytest.mark.parametrize("framing", FRAMING)
 def test_what_is_refused_by_its_head_is_refused_before_its_body(name: str, framing: str) -> None:
     settings = {**NOBODY, "MAX_APPEND_BYTES": MIB, "PERMISSION_CLASSES": "django_durable_streams.permissions.AllowAll"}
-    with EntryPoint(name, **settings, PATH_PATTERNS=["allowed/*"], CONTENT_TYPES=["text/plain"]) as server:
+    with EntryPoint(name, **settings, PATH_PATTERNS=["allowed/*"], CONTENT_TYPES=["text/plain"]) as server:  # type: ignore[arg-type]
         refusals = [
             (head("PUT", "elsewhere", FRAMING[framing]), 403),
             (head("PUT", "allowed/a", FRAMING[framing], kind="image/png"), 415),

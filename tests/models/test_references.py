@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.db import models
 from django.db.models.deletion import ProtectedError, RestrictedError
@@ -38,7 +40,7 @@ def test_set_null_lets_go(make: Make) -> None:
 
 
 @pytest.mark.parametrize(("on_delete", "error"), [(models.PROTECT, ProtectedError), (models.RESTRICT, RestrictedError)])
-def test_protect_forbids_it_and_nothing_is_deleted(make: Make, on_delete, error) -> None:
+def test_protect_forbids_it_and_nothing_is_deleted(make: Make, on_delete: Any, error: type[Exception]) -> None:
     note = make("Note", on_delete)
     Stream.objects.create(path="a/1")
     protected = Stream.objects.create(path="a/2", data=b"x")

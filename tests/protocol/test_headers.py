@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_durable_streams.protocol import headers
+from django_durable_streams.protocol.arguments import MAX_TTL_SECONDS
 from django_durable_streams.protocol.errors import InvalidHeader
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -20,7 +21,7 @@ def test_anything_else_is_no_closure(value: str) -> None:
     assert not headers.is_true(value)
 
 
-@given(st.integers(1, headers.MAX_TTL_SECONDS))
+@given(st.integers(1, MAX_TTL_SECONDS))
 def test_a_ttl_is_read_as_it_was_written(seconds: int) -> None:
     assert headers.ttl(str(seconds)) == seconds
 
@@ -42,7 +43,7 @@ def test_a_ttl_is_read_as_it_was_written(seconds: int) -> None:
         "٣٦٠٠",
         "60\n",
         "18446744073709551615",
-        str(headers.MAX_TTL_SECONDS + 1),
+        str(MAX_TTL_SECONDS + 1),
         pytest.param("9" * 1_000_000, id="a million digits"),
     ],
 )

@@ -123,7 +123,7 @@ async def test_what_comes_after_the_end_is_refused_and_waits_for_nobody(lane: Re
 async def test_everybody_is_answered_whenever_the_end_comes(engines: None) -> None:
     for _ in range(30):
         lane = Recorded()
-        replies = []
+        replies: list[asyncio.Future[object]] = []
         stopping = asyncio.ensure_future(asyncio.to_thread(lane.stop))
         while not stopping.done():
             if len(replies) < 900:

@@ -118,7 +118,7 @@ def test_a_savepoint_takes_back_what_it_has(told: list[str], begun: bool) -> Non
 def test_a_refused_operation_leaves_the_transaction_as_it_was(told: list[str]) -> None:
     with managed():
         Stream.objects.create(path="a", content_type="text/plain", closed=True)
-        with pytest.raises(transactions.StreamExists):
+        with pytest.raises(transactions.StreamExists):  # type: ignore[attr-defined]
             Stream.objects.create(path="a", content_type="text/plain")
         transaction.commit()
     assert told == committed() == ["a"]

@@ -126,7 +126,7 @@ def test_when_the_database_is_silent_the_connections_at_work_are_cut(
     until(lambda: all(connection.is_cut for connection in connections))
     monitor.stop()
     assert not monitor.answers
-    assert not idle.is_cut
+    assert not idle.is_cut  # type: ignore[attr-defined]
     assert database.probes == 1  # the one that nobody answers is waited for, not joined by others
 
 

@@ -80,7 +80,7 @@ def _ask_wsgi(method: str, target: str, lines: list[tuple[bytes, bytes]], body: 
     try:
         content = b"".join(answer)
     finally:
-        answer.close()  # type: ignore[attr-defined]
+        answer.close()
     return Reply(started[0], [(name.encode(), value.encode("latin-1")) for name, value in started[1]], content)
 
 

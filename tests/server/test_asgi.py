@@ -38,7 +38,7 @@ def test_a_prefix_has_to_begin_and_end_with_a_slash(prefix: str) -> None:
 
 
 async def test_it_works_inside_channels_routing(engines: None) -> None:
-    routes = [path("streams/<path:stream_path>", DurableStreams()), re_path("", elsewhere)]
+    routes = [path("streams/<path:stream_path>", DurableStreams()), re_path("", elsewhere)]  # type: ignore[arg-type]
     application = ProtocolTypeRouter({"http": URLRouter(routes)})
     client = AsgiClient(application, root="/streams/")
     made = await client.create("a/b", b"abc")
@@ -76,7 +76,7 @@ async def test_the_end_of_the_server_ends_readers_and_threads(engines: None) -> 
         await live.reply()
     await lifespan
     assert running_engines() == []
-    assert not any(lane._thread.is_alive() for lane in (*engine._writers, engine._reader))
+    assert not any(lane._thread.is_alive() for lane in (*engine._writers, engine._reader))  # type: ignore[attr-defined]
 
 
 async def test_a_proxy_in_front_may_tell_host_and_scheme(direct: AsgiClient) -> None:

@@ -278,7 +278,7 @@ async def test_a_fork_goes_on_with_a_text_that_has_ended_in_its_source(
     client = AsgiClient(DurableStreams())
     await client.create("ended", first)
     await client.close("ended")
-    await client.create("goes-on", **{"Stream-Forked-From": "/v1/stream/ended"})
+    await client.create("goes-on", **{"Stream-Forked-From": "/v1/stream/ended"})  # type: ignore[arg-type]
     ended = Readers(client, "ended", "text/plain", is_closed=True)
     goes_on = Readers(client, "goes-on", "text/plain", is_closed=True)
     for _ in range(2):

@@ -173,12 +173,12 @@ class InThread(InMemory):
 class Awaited(InMemory):
     """The same, from a coroutine that needs a task."""
 
-    async def can_create(self, user: Any, path: str, request: Any) -> bool:
+    async def can_create(self, user: Any, path: str, request: Any) -> bool:  # type: ignore[override]
         async with asyncio.timeout(10):
             await asyncio.sleep(0)
         return True
 
-    can_append = can_read = can_create
+    can_append = can_read = can_create  # type: ignore[assignment]
 
 
 @pytest.mark.usefixtures("engines")

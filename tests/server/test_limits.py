@@ -94,8 +94,8 @@ async def test_other_methods_are_not_allowed(client: AsgiClient, method: str) ->
 @pytest.mark.parametrize("middleware", [True, False])
 @pytest.mark.parametrize("door", ["asgi", "django"])
 async def test_a_host_that_is_not_ours_is_refused_and_nothing_is_made(
-    engines: None, settings, door: str, middleware: bool, host: str
-) -> None:  # type: ignore[no-untyped-def]
+    engines: None, settings: Any, door: str, middleware: bool, host: str
+) -> None:
     with override_settings(MIDDLEWARE=settings.MIDDLEWARE if middleware else []):
         client = AsgiClient(DurableStreams() if door == "asgi" else get_asgi_application())
     assert (await client.request("PUT", "a", {"host": host})).status == 400

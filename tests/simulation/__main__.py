@@ -71,7 +71,7 @@ def _ignore_remains(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def _prepare(directory: Path, mutation: str | None, *, harsh: bool):
+def _prepare(directory: Path, mutation: str | None, *, harsh: bool) -> Any:
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.simulation.settings"
     import django
     from django.conf import settings

@@ -104,12 +104,12 @@ class Images:
     def __enter__(self) -> None:
         """Have the modules of the package come from here."""
         self._before = {name: module for name, module in sys.modules.items() if _is_ours(name)}
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, self)
         self._set_clocks(time, datetime.datetime, self._environment["time"], VirtualDatetime)
 
     def __exit__(self, *args: object) -> None:
         self._set_clocks(self._environment["time"], VirtualDatetime, time, datetime.datetime)
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         Process.running = None
         for name in [name for name in sys.modules if _is_ours(name)]:
             del sys.modules[name]

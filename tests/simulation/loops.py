@@ -38,7 +38,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._was_woken = False
         return []
 
-    def run_in_executor(self, executor: Any, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(self, executor: Any, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Call a function in a task of its own."""
         future: asyncio.Future[Any] = self.create_future()
 

@@ -113,7 +113,7 @@ class Server:
         if exchange not in self.exchanges:
             return  # the client has left meanwhile
         exchange.arrival = next(self.arrivals)
-        protocol: Any = self._config.http_protocol_class(  # type: ignore[call-arg, operator]
+        protocol: Any = self._config.http_protocol_class(  # type: ignore[call-arg]
             config=self._config, server_state=self._state, app_state={}, _loop=self.loop
         )
         wire = exchange.wire = Wire(self, exchange, protocol)

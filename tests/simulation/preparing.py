@@ -36,7 +36,7 @@ class Log(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         self._history.note("log", f"{record.levelname}: {record.getMessage()}")
         if error is not None and not isinstance(error, Error | SystemExit):
-            self._history.fault(f"logged: {record.getMessage()} {logging.Formatter().formatException(record.exc_info)}")
+            self._history.fault(f"logged: {record.getMessage()} {logging.Formatter().formatException(record.exc_info)}")  # type: ignore[arg-type]
 
 
 def prepare(program: Program, database: File | None) -> None:

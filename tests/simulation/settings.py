@@ -17,5 +17,5 @@ if not os.environ.get("DATABASE_URL"):
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;",
         },
     }
-DURABLE_STREAMS: dict[str, object] = {}
+DURABLE_STREAMS: dict[str, object] = {}  # type: ignore[no-redef]
 LOGGING_CONFIG = None

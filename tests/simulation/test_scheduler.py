@@ -73,7 +73,7 @@ def test_time_passes_only_when_nobody_can_go_on() -> None:
             primitives.scheduler.pause()
         assert primitives.scheduler.now == began
         primitives.scheduler.sleep(7200)
-        moments.append(primitives.scheduler.now - began)
+        moments.append(primitives.scheduler.now - began)  # type: ignore[arg-type]
 
     run(1, main)
     assert moments == ["late", 7200]
@@ -105,7 +105,8 @@ def test_a_lock_is_held_by_one(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_what_is_put_is_got_once_and_in_order(seed: int) -> None:
-    queue, got = SimpleQueue(), []
+    queue = SimpleQueue()
+    got: list[object] = []
 
     def main() -> None:
         thread = Thread(target=lambda: got.extend(queue.get() for _ in range(10)))
@@ -171,7 +172,7 @@ def test_a_killed_process_does_nothing_more() -> None:
                     done.append(scheduler.now)
             finally:
                 scheduler.pause()
-                done.append("more")
+                done.append("more")  # type: ignore[arg-type]
 
         other.spawn(work, "work")
         scheduler.sleep(3.5)

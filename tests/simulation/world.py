@@ -315,7 +315,7 @@ class World:
         done, late = await asyncio.wait(reading, timeout=READ_SECONDS)
         for task in done:
             if task.exception() is not None:
-                raise task.exception()  # type: ignore[misc]
+                raise task.exception()
         for reader, task in zip(readers, reading, strict=True):
             if task in late:
                 self.history.fault(

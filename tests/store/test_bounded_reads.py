@@ -30,7 +30,7 @@ def make(path: str, chunks: int, size: int = 10, model: type[Chunk] | type[Stage
         model(stream=stream, start=number * size, end=(number + 1) * size, data=b"x" * size, **extra)
         for number in range(chunks)
     ]
-    model.objects.unguarded().bulk_create(rows, batch_size=500)
+    model.objects.unguarded().bulk_create(rows, batch_size=500)  # type: ignore[arg-type]
     Stream.objects.filter(pk=stream.pk).unguarded().update(tail_position=chunks * size)
     return stream
 
@@ -104,7 +104,7 @@ def test_a_page_does_not_look_at_what_comes_behind_it(model: type[Chunk] | type[
     make("long", MANY, model=model)
     for path in ("short", "long"):
         assert page(path, position, 100) == b"x" * 100
-    short, long = (looked_at(lambda path=path: page(path, position, 100)) for path in ("short", "long"))  # type: ignore[misc]
+    short, long = (looked_at(lambda path=path: page(path, position, 100)) for path in ("short", "long"))
     assert long < 1.5 * short + 20
 
 
@@ -129,7 +129,7 @@ def test_a_fork_does_not_read_what_its_source_has_behind_the_cut() -> None:
         group_commit.apply([Append(f"fork-of-{path}", TEXT, b"own")], "default")
     for path in ("short", "long"):
         assert page(f"fork-of-{path}", 0, 1 << 20) == b"x" * 100 + b"own"
-    short, long = (looked_at(lambda path=path: page(f"fork-of-{path}", 0, 1 << 20)) for path in ("short", "long"))  # type: ignore[misc]
+    short, long = (looked_at(lambda path=path: page(f"fork-of-{path}", 0, 1 << 20)) for path in ("short", "long"))
     assert long < 1.5 * short + 20
 
 

@@ -23,7 +23,7 @@ def appended(path: str, parts: list[bytes]) -> Stream:
 
 
 @pytest.mark.django_db
-def test_merging_changes_no_byte_and_no_offset():
+def test_merging_changes_no_byte_and_no_offset() -> None:
     stream = appended("tokens", [b"%d " % number for number in range(300)])
     before = read("tokens")
     assert compaction.compact("default", [stream.pk]) > 290
@@ -34,7 +34,7 @@ def test_merging_changes_no_byte_and_no_offset():
 
 
 @pytest.mark.django_db
-def test_a_merged_stream_goes_on():
+def test_a_merged_stream_goes_on() -> None:
     stream = appended("tokens", [b"a"] * 50)
     compaction.compact("default", [stream.pk])
     group_commit.apply([Append("tokens", "text/plain", b"b")], "default")
@@ -44,7 +44,7 @@ def test_a_merged_stream_goes_on():
 
 
 @pytest.mark.django_db
-def test_streams_that_grew_side_by_side_are_merged_together(monkeypatch: pytest.MonkeyPatch):
+def test_streams_that_grew_side_by_side_are_merged_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "MERGE_ROWS", 40)
     paths = [f"tokens/{number}" for number in range(7)]
     group_commit.apply([Create(path, "text/plain") for path in paths], "default")
@@ -65,12 +65,12 @@ def test_streams_that_grew_side_by_side_are_merged_together(monkeypatch: pytest.
 
 def spans_of(stream: Stream) -> list[Span]:
     chunks = Chunk.objects.filter(stream=stream).order_by("end")
-    return list(compaction.plan(chunks.values_list("stream_id", "id", "start", "end")))
+    return list(compaction.plan(chunks.values_list("stream_id", "id", "start", "end")))  # type: ignore[arg-type]
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("when", ["before it is read", "after it was read"])
-def test_what_others_have_taken_away_is_left_alone(when: str):
+def test_what_others_have_taken_away_is_left_alone(when: str) -> None:
     stream = appended("tokens", [b"a"] * 10)
     spans = spans_of(stream)
     taken = Chunk.objects.filter(stream=stream).earliest("end")
@@ -85,7 +85,7 @@ def test_what_others_have_taken_away_is_left_alone(when: str):
 
 
 @given(st.lists(st.integers(1, 3 * MAX_CHUNK_BYTES // 2), max_size=60))
-def test_a_plan_leaves_each_chunk_larger_than_what_follows_or_large_enough(sizes):
+def test_a_plan_leaves_each_chunk_larger_than_what_follows_or_large_enough(sizes: list[int]) -> None:
     chunks, position = [], 0
     for number, size in enumerate(sizes):
         chunks.append((7, number, position, position + size))
@@ -109,7 +109,7 @@ def test_a_plan_leaves_each_chunk_larger_than_what_follows_or_large_enough(sizes
     assert all(span.ends[-1] - span.start <= MAX_CHUNK_BYTES for span in planned.values())
 
 
-def test_a_plan_does_not_reach_across_a_gap():
+def test_a_plan_does_not_reach_across_a_gap() -> None:
     chunks = [(7, number, start, start + 2) for number, start in enumerate([0, 2, 8, 10, 20])]
     assert [span.ids for span in compaction.plan(chunks)] == [(0, 1), (2, 3)]
 

@@ -107,7 +107,7 @@ def test_streams_that_follow_each_other_in_one_batch_have_generations_of_their_o
 
 def test_a_clock_that_goes_back_does_not_bring_a_generation_back(monkeypatch: pytest.MonkeyPatch) -> None:
     source = apply(Create("a", TEXT, data=b"abc"))[0]
-    monkeypatch.setattr(offsets.time, "time_ns", lambda: 1000)
+    monkeypatch.setattr(offsets.time, "time_ns", lambda: 1000)  # type: ignore[attr-defined]
     fork, _, again = apply(
         Create("b", None, data=b"d", fork=Fork("a")), Delete("b"), Create("b", None, data=b"d", fork=Fork("a"))
     )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_durable_streams.protocol.headers import MAX_TTL_SECONDS
+from django_durable_streams.protocol.arguments import MAX_TTL_SECONDS
 from django_durable_streams.store import lifetime
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

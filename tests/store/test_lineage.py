@@ -32,7 +32,7 @@ def fork(path: str, source: str, position: int | None, data: bytes) -> None:
     cut = None if position is None else offset_in(source, position)
     operations = [Create(path, None, fork=Fork(source, cut)), *([Append(path, TEXT, data)] if data else [])]
     for operation in operations:
-        ((outcome,), _) = group_commit.apply([operation], "default")
+        ((outcome,), _) = group_commit.apply([operation], "default")  # type: ignore[list-item]
         assert not isinstance(outcome, Exception), outcome
 
 

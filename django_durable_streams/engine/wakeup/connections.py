@@ -65,6 +65,8 @@ def from_url(url: str) -> Source:
     unknown = sorted(key for key in options if not (key in _SHARED or key in _OURS or key.startswith("ssl_")))
     if unknown:
         raise ImproperlyConfigured(f"The URL of Redis has options that are not known: {', '.join(unknown)}.")
+    if not str(options.get("protocol", 2)).isdecimal():  # redis before 8 takes any word, and fails when it connects
+        raise ImproperlyConfigured(f"The URL of Redis has a protocol that is no number: {options['protocol']}.")
     shared = {key: value for key, value in options.items() if key not in _OURS}
     return _from_pool(kind, shared, _scope(shared, ""))
 
