@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +16,9 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.services import MariaDB, PostgreSQL  # noqa: E402
+from tests.services import Database, MariaDB, PostgreSQL  # noqa: E402
 
-MAKERS = {
+MAKERS: dict[str, Callable[[], Database]] = {
     "PostgreSQL": PostgreSQL,
     # MariaDB as it is installed: a statement may have 16 MiB.
     "MariaDB": lambda: MariaDB(max_allowed_packet="16M"),
