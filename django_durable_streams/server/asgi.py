@@ -87,7 +87,7 @@ class DurableStreams:
         server = getattr(receive, "__self__", None)
         if config().uvicorn_fast_path and type(server).__module__.startswith("uvicorn."):
             try:
-                from .uvicorn.fast_path import install
+                from .uvicorn.installation import install
             except ImportError:  # without httptools, uvicorn reads requests with h11
                 return
             prefix = None if script_name(None) else self._prefix  # the fast path knows no other place

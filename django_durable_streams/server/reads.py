@@ -16,8 +16,9 @@ from ..protocol.caching import Caching
 from ..protocol.errors import InvalidOffset, InvalidParameter, LiveModeUnsupported
 from ..protocol.messages import CLOSED, Header, Request, Response, stream_headers
 from .answers import EventStream, Work
-from .live_responses import LongPoll, SseReader
+from .long_poll import LongPoll
 from .response_policy import common_headers
+from .sse_reader import SseReader
 
 _UP_TO_DATE: Header = (headers.STREAM_UP_TO_DATE, b"true")
 
