@@ -143,7 +143,7 @@ def _page(view: Snapshot, messages: list[Data], reader: MessageReader | None) ->
 
 
 class _Reader(LiveReader):
-    """A live reader that joins the hub with its first wait.
+    """A live reader of the hub, from its first wait on.
 
     Args:
         servers: the servers that the reader depends on, beyond those of its event loop.
@@ -153,17 +153,17 @@ class _Reader(LiveReader):
         super().__init__(hub)
         self._servers = servers
 
-    async def wait(self, view: Snapshot, timeout: float | None) -> Watch | None:
-        """Wait for data past a snapshot and return the watch that has it. None if the time is over.
+    async def wait(self, snapshot: Snapshot, timeout: float | None) -> Watch | None:
+        """Wait for data after a snapshot, and return the watch that has it. None: the time is over.
 
-        If the watch is removed, the reader has left it: the stream is gone, or has to be read once more.
+        If the watch is removed, the reader has left it: the stream is gone, or must be queried again.
         """
         if timeout is not None and timeout <= 0:
             return None
-        watch = await self.join(view, self._servers)
+        watch = await self.join(snapshot, self._servers)
         deadline = None if timeout is None else self.hub.loop.time() + timeout
         while not (watch.removed or self.is_stopped):
-            if watch.tail > view.end or watch.closed:
+            if watch.tail > snapshot.end or watch.closed:
                 return watch
             seconds = None if deadline is None else deadline - self.hub.loop.time()
             if seconds is not None and seconds <= 0:

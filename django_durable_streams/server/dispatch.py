@@ -34,7 +34,7 @@ async def respond(request: Request) -> Response | EventStream:
         ClientDisconnected: the client has left.
         InvisibleTransaction: a test needs StreamsMixin, because its transaction hides its data from the engine.
     """
-    return await _answer_errors(request, _admit_and_handle(request))
+    return await _catch_errors(request, _admit_and_handle(request))
 
 
 def start_request(request: Request, callback: ResultCallback) -> Response | EventStream | Work | None:
@@ -53,9 +53,9 @@ def start_request(request: Request, callback: ResultCallback) -> Response | Even
                 return respond(request)
             admission = start(guard.admit(request))
             if admission is not None:
-                return _answer_errors(request, _handle_then(admission, request, handler))
+                return _catch_errors(request, _handle_then(admission, request, handler))
         if _takes_long(request, body):
-            return _answer_errors(request, _handle(request, handler))
+            return _catch_errors(request, _handle(request, handler))
         task = handler.parse(request)
         if handler.set_body is not None:
             handler.set_body(request, task, body)
@@ -73,7 +73,7 @@ def finish_request(request: Request, value: object) -> Response | EventStream | 
         outcome = handler_for(request.method).respond(request, engine_for(), value)
     except Exception as error:
         return _failed(request, error)
-    return _completed(request, outcome) if isinstance(outcome, ANSWERS) else _answer_errors(request, outcome)
+    return _completed(request, outcome) if isinstance(outcome, ANSWERS) else _catch_errors(request, outcome)
 
 
 def prepare_response(request: Request, value: object) -> Response | None:
@@ -139,7 +139,7 @@ def _takes_long(request: Request, body: bytes) -> bool:
     return is_long and content.is_json(headers.text(kind))
 
 
-async def _answer_errors(request: Request, work: Work) -> Response | EventStream:
+async def _catch_errors(request: Request, work: Work) -> Response | EventStream:
     try:
         return _completed(request, await work)
     except (ClientDisconnected, InvisibleTransaction):

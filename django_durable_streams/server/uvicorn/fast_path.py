@@ -54,7 +54,7 @@ class FastPathRequest(Request):
     def __init__(self, head: request_heads.Head, body: bytes | None, connection: FastPathConnection) -> None:
         self.method, path, self.query, self.headers, _ = head
         self.path = path[len(connection.prefix) :]
-        self._begin(body)
+        self._reset(body)
         self._head = head
         self._connection = connection
         self._source: Source | None = None
