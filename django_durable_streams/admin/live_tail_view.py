@@ -21,7 +21,7 @@ from ..api import transactions
 from ..engine import engine_for
 from ..models import Stream
 from ..protocol.errors import DurableStreamsError
-from ..server.live_responses import LongPoll
+from ..server.long_poll import LongPoll
 from ..server.non_atomic import never_atomic
 from ..server.request_threads import release_thread
 from ..store.stream_info import StreamInfo

@@ -5,7 +5,6 @@ A reader who waits is an object in the engine's hub, as the readers by HTTP are:
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from ..conf import config
 from ..engine import Engine, engine_for
 from ..engine.hub import Hub, Watch
+from ..engine.live_reader import LiveReader
 from ..engine.snapshot_reader import Snapshot
 from ..protocol import arguments, content, text
 from ..protocol.errors import StreamNotFound
@@ -142,54 +142,34 @@ def _page(view: Snapshot, messages: list[Data], reader: MessageReader | None) ->
     return Page(messages, view.info.token(view.end - held), view.up_to_date, view.at_end)
 
 
-class _Reader:
-    """A listener in the hub, from the first wait on."""
+class _Reader(LiveReader):
+    """A live reader of the hub, from its first wait on.
+
+    Args:
+        servers: the servers that the reader depends on, beyond those of its event loop.
+    """
 
     def __init__(self, hub: Hub, servers: Sequence[RunningServer]) -> None:
-        self.hub = hub
+        super().__init__(hub)
         self._servers = servers
-        self._stopped = False
-        self._watch: Watch | None = None
-        self._woken = asyncio.Event()
 
-    def notify(self) -> None:
-        """The stream has changed."""
-        self._woken.set()
+    async def wait(self, snapshot: Snapshot, timeout: float | None) -> Watch | None:
+        """Wait for data after a snapshot, and return the watch that has it. None: the time is over.
 
-    def tick(self, now: float) -> None:
-        """Time passes; the wait has a timeout of its own."""
-
-    def stop(self) -> None:
-        """The process, or the server that this is a part of, is about to end."""
-        self._stopped = True
-        self._woken.set()
-
-    async def wait(self, view: Snapshot, timeout: float | None) -> Watch | None:
-        """Wait for news past a view and return the watch that has them; None if the time is over.
-
-        Where that is removed, the reader has left it: the stream is gone, or has to be looked at once more.
+        If the watch is removed, the reader has left it: the stream is gone, or must be queried again.
         """
         if timeout is not None and timeout <= 0:
             return None
-        if self._watch is None:
-            self._watch = await self.hub.join(view.info, self, self._servers, seen_at=view.seen_at)
-        watch = self._watch
-        try:
-            async with asyncio.timeout(timeout):
-                while not (watch.removed or self._stopped):
-                    if watch.tail > view.end or watch.closed:
-                        return watch
-                    self._woken.clear()
-                    await self._woken.wait()
-                if watch.removed:
-                    self.leave()
-                    return watch
-        except TimeoutError:
-            pass
+        watch = await self.join(snapshot, self._servers)
+        deadline = None if timeout is None else self.hub.loop.time() + timeout
+        while not (watch.removed or self.is_stopped):
+            if watch.tail > snapshot.end or watch.closed:
+                return watch
+            seconds = None if deadline is None else deadline - self.hub.loop.time()
+            if seconds is not None and seconds <= 0:
+                return None
+            await self.wait_for_news(seconds)
+        if watch.removed:
+            self.leave()
+            return watch
         return None
-
-    def leave(self) -> None:
-        """Wait no more."""
-        if self._watch is not None:
-            self.hub.leave(self._watch, self)
-            self._watch = None

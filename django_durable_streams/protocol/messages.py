@@ -78,9 +78,9 @@ class Request(ABC):
         if len(found) != len(header_list):
             found = headers.merge_repeated(header_list)
         self.headers: Mapping[bytes, bytes] = found
-        self._begin()
+        self._reset()
 
-    def _begin(self, body: bytes | None = None) -> None:
+    def _reset(self, body: bytes | None = None) -> None:
         self.body = body  # the whole of it, once it is there
         self.arriving: PartialBody | None = None  # what has come of it, where it comes in parts
         self._parameters: Query | None = None

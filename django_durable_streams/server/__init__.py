@@ -1,1 +1,1 @@
-"""HTTP: one handler for each operation of the protocol, and the doors that lead to them."""
+"""The protocol over HTTP: one handler for each operation, and the entry points through which requests arrive."""

@@ -1,4 +1,4 @@
-"""What handlers return: a response, an event stream, or the work that leads to one of them."""
+"""The results of handlers: a response, an event stream, or the work that leads to one of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from ..protocol.caching import Caching
 from ..protocol.messages import Header, Response
 
 if TYPE_CHECKING:
-    from .live_responses import SseReader
+    from .sse_reader import SseReader
 
 
 class EventStream:
-    """An HTTP response that lives on: what it begins with, and the reader that makes its chunks."""
+    """An HTTP response that stays open.
+
+    Args:
+        header_list: the headers that it begins with.
+        reader: makes its chunks.
+        caching: what caches may do with it.
+    """
 
     __slots__ = ("caching", "headers", "reader", "status")
 
@@ -26,7 +32,7 @@ class EventStream:
         self.reader = reader
 
     def with_headers(self, added: list[Header]) -> EventStream:
-        """Return the response with some more headers."""
+        """Add headers, and return the response itself."""
         self.headers += added
         return self
 
@@ -34,4 +40,4 @@ class EventStream:
 ANSWERS = (Response, EventStream)
 
 Work = Coroutine[Any, Any, Response | EventStream]
-"""What leads to a response, where that has to wait for something."""
+"""The rest of a request that has to wait for something. It returns the response."""

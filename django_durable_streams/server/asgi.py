@@ -1,4 +1,4 @@
-"""The fast door: a bare ASGI application.
+"""The ASGI application: the entry point without Django's handler and middleware.
 
 It stands by itself, in front of Django, or inside Channels' routing:
 
@@ -10,6 +10,8 @@ It stands by itself, in front of Django, or inside Channels' routing:
             re_path("", get_asgi_application()),
         ]),
     })
+
+Turns ASGI messages into requests, and responses into ASGI messages. It knows no operations.
 """
 
 from __future__ import annotations
@@ -37,25 +39,26 @@ from .validation import check_configuration
 __all__ = ["Application", "DurableStreams", "Message", "Receive", "Scope", "Send"]
 
 STREAM_PATH = "stream_path"
-"""Name of the part of a URL pattern that is the stream's path, in Channels' routing and in Django's URLs."""
+"""The name of the stream's path in URL patterns of Channels and Django."""
 
 
 class DurableStreams:
     """An ASGI application that serves streams.
 
     Args:
-        prefix: path below which the streams are, beginning and ending with a slash. None serves none of them here,
-            as when Django's URLs do. A `stream_path` matched by Channels' URLRouter goes before it.
-        fallback: the application for every other request and protocol, Django's as a rule. It has its lifespan too.
+        prefix: the path below which the streams are, with a slash at both ends. With None the application serves no
+            streams by path, because Django's URLs do. A `stream_path` matched by Channels' URLRouter counts first.
+        fallback: the application for all other requests and protocols, mostly Django's. It gets its lifespan, too.
 
     Raises:
-        ImproperlyConfigured: streams cannot be served with the project's settings; says why.
+        ValueError: the prefix lacks a slash.
+        ImproperlyConfigured: streams cannot be served with the project's settings. The message says why.
     """
 
     def __init__(self, *, prefix: str | None = "/v1/stream/", fallback: Application | None = None) -> None:
         if prefix is not None and not (prefix.startswith("/") and prefix.endswith("/")):
-            raise ValueError("The prefix has to begin and end with a slash.")
-        if apps.ready:  # otherwise Django says the same when it is set up
+            raise ValueError(f"The prefix {prefix!r} must begin and end with a slash.")
+        if apps.ready:  # otherwise `AppConfig.ready` checks it
             check_configuration()
         self._prefix = prefix
         self._fallback = fallback
@@ -79,22 +82,22 @@ class DurableStreams:
         elif kind == "http":
             await send_response(send, refuse(StreamNotFound("There are no streams at this path.")))
         else:
-            raise ValueError(f"Streams are not served by {kind}.")
+            raise ValueError(f"Streams cannot be served by the protocol {kind}. Give DurableStreams a fallback for it.")
 
     def _install(self, receive: Receive) -> None:
-        """Take the shortest way where the server has one."""
+        """Let uvicorn make our connections, if this server is uvicorn."""
         self._is_installed = True
         server = getattr(receive, "__self__", None)
         if config().uvicorn_fast_path and type(server).__module__.startswith("uvicorn."):
             try:
-                from .uvicorn.fast_path import install
-            except ImportError:  # without httptools, uvicorn reads requests with h11
+                from .uvicorn.installation import install
+            except ImportError:  # without httptools, uvicorn parses requests with h11
                 return
-            prefix = None if script_name(None) else self._prefix  # the fast path knows no other place
+            prefix = None if script_name(None) else self._prefix  # the fast path knows no script name
             install(self, prefix, server)
 
     def _stream_path(self, scope: Scope) -> str | None:
-        """Return the path of the stream that a request is for, or None where it is for none."""
+        """Return the path of the stream that a request is for, or None if it is for no stream."""
         route = scope.get("url_route")
         if route is not None and STREAM_PATH in route["kwargs"]:
             return str(route["kwargs"][STREAM_PATH])
@@ -105,16 +108,16 @@ class DurableStreams:
 
 
 class _AsgiRequest(Request):
-    """A request as an ASGI server passes it."""
+    """A request in ASGI messages."""
 
-    __slots__ = ("_leaving", "_receive", "_scope", "_send", "_sending", "_unsent", "is_unfinished")
+    __slots__ = ("_disconnect", "_receive", "_scope", "_send", "_sending", "_unsent", "is_unfinished")
 
     def __init__(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope["method"], path, scope["query_string"], scope["headers"])
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._leaving: asyncio.Future[None] | None = None
+        self._disconnect: asyncio.Future[None] | None = None
         self._sending: Awaitable[None] | None = None
         self._unsent: list[Message] = []
         self.is_unfinished = False
@@ -134,7 +137,7 @@ class _AsgiRequest(Request):
         return self._outer_path().removesuffix(self.path)
 
     def _outer_path(self) -> str:
-        """Return the path as clients have it. Not every server, and no proxy that takes it off, leaves it whole."""
+        """Return the path that the client has sent. Some servers and proxies remove the script name."""
         name = script_name(self._scope.get("root_path"))
         return name + below(name, self._scope["path"])
 
@@ -165,18 +168,18 @@ class _AsgiRequest(Request):
         raise ClientDisconnected
 
     def must_hang_up(self) -> bool:
-        """Whether the connection is of no use after a refusal: who knows what is still to come of the body."""
+        """Return whether a refusal ends the connection, because much of the body may still arrive."""
         if not str(self._scope["http_version"]).startswith("1") or self.body is not None:
             return False
         return self.is_unfinished or has_large_rest(self.headers)
 
     def when_left(self, tell: Callable[[], object]) -> None:
-        self._leaving = asyncio.ensure_future(_until_disconnect(self._receive))
-        self._leaving.add_done_callback(lambda _: tell())
+        self._disconnect = asyncio.ensure_future(_until_disconnect(self._receive))
+        self._disconnect.add_done_callback(lambda _: tell())
 
     def let_leave(self) -> None:
-        if self._leaving is not None:
-            self._leaving.cancel()
+        if self._disconnect is not None:
+            self._disconnect.cancel()
 
     def send_now(self, response: Response) -> bool:
         if not sends_at_once(self._send):
@@ -189,10 +192,10 @@ class _AsgiRequest(Request):
         return True
 
     async def finish_sending(self) -> None:
-        """Send what `send_now` could not send at once.
+        """Send the rest of a response that `send_now` has started.
 
         Raises:
-            OSError: the client takes nothing, or has left.
+            OSError: the client takes no data, or has left.
         """
         if self._sending is not None:
             await Sender(self._send).finish(self._sending)
@@ -209,10 +212,10 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
     except DurableStreamsError as error:
         response = refuse(error)
     except ClientDisconnected:
-        # There may be somebody still: a client that has closed its half only, which some servers tell alike.
-        response = refuse(IncompleteBody("The body did not come to its end."))
+        # The client may still read: some servers report a client that has closed only its sending half as gone.
+        response = refuse(IncompleteBody("The body is incomplete. Send the request again."))
         request = None
-    with suppress(OSError):  # how some servers say that the client has left
+    with suppress(OSError):  # some servers say so that the client has left
         if isinstance(response, EventStream):
             await _send_events(response, receive, send)
         elif response.sent:
@@ -220,7 +223,7 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
             await request.finish_sending()
         else:
             if scope["method"] == "HEAD":
-                response.body = b""  # not every server leaves it out by itself
+                response.body = b""  # some servers do not leave it out
             if response.status >= HTTPStatus.BAD_REQUEST and request is not None and request.must_hang_up():
                 await _send_and_hang_up(response, receive, send)
             else:
@@ -235,22 +238,22 @@ async def _until_disconnect(receive: Receive) -> None:
 async def _send_and_hang_up(response: Response, receive: Receive, send: Send) -> None:
     """Send a response to a client that may still be sending, and end the connection.
 
-    Servers would take the rest of the body, however long that is. But a connection that is closed with data unread is
-    reset, and the response may be lost with it: so a little more is taken, and dropped.
+    Servers would take the whole rest of the body. But a close with unread data resets the connection, and the client
+    may lose the response. So a limited part of the rest is taken and dropped.
     """
     closing = Response(response.status, [*response.headers, (b"connection", b"close")], response.body)
     start, body = messages_of(closing)
     sender = Sender(send)
     await sender.send(start)
     await sender.send({**body, "more_body": True})
-    left = config().max_append_bytes
+    bytes_left = config().max_append_bytes
     try:
         async with asyncio.timeout(LINGER_SECONDS):
-            while left > 0:
+            while bytes_left > 0:
                 message = await receive()
                 if not message.get("more_body", False):
                     break
-                left -= len(message.get("body", b""))
+                bytes_left -= len(message.get("body", b""))
     except TimeoutError:
         pass
     await sender.send({"type": "http.response.body", "body": b""})

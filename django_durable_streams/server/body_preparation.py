@@ -1,8 +1,8 @@
-"""Bodies that take long to prepare, in threads, so that the event loop does not wait for them.
+"""Prepares long bodies in threads, so that the event loop does not wait for them.
 
-A parser holds the interpreter while it runs, in whichever thread that is: 25 ms for the worst 16 MB. Large bodies are
-therefore prepared one after the other, in a thread of their own: two at a time would make everybody wait twice as long.
-Those below a megabyte take a millisecond or two, and need not wait behind them.
+A parser holds the interpreter while it runs, in every thread: up to 25 ms for 16 MB. So large bodies are prepared one
+at a time, in one thread. Two at a time would delay all other requests twice as long. Bodies below LARGE_BYTES take a
+millisecond or two, and do not wait behind large ones. Does not know what the work is.
 """
 
 from __future__ import annotations
@@ -15,16 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from ..runtime.lifecycle import call_at_stop
 
 LONG_BYTES = 64 * 1024
-"""Bytes of JSON from which it takes long."""
+"""Bytes of JSON from which a body is prepared in a thread."""
 
 LARGE_BYTES = 1024 * 1024
-"""Bytes from which bodies are prepared one after the other."""
+"""Bytes from which bodies are prepared one at a time."""
 
 _executor: ThreadPoolExecutor | None = None
 
 
 async def prepare(size: int, work: Callable[[], None]) -> None:
-    """Do what it takes to prepare a body of a size, in a thread."""
+    """Prepare a body in a thread.
+
+    Args:
+        size: bytes of the body.
+        work: prepares it.
+    """
     global _executor
     if size < LARGE_BYTES:
         await asyncio.to_thread(work)
@@ -42,10 +47,10 @@ def _stop() -> None:
         executor.shutdown()
 
 
-def _forget() -> None:
+def _drop_executor() -> None:
     global _executor
     _executor = None
 
 
-# Threads do not survive a fork.
-os.register_at_fork(after_in_child=_forget)
+# A child process has no thread of its parent.
+os.register_at_fork(after_in_child=_drop_executor)

@@ -1,4 +1,8 @@
-"""Coroutines taken by hand, where a task or a timer for each would take longer than what they do."""
+"""Coroutines driven by hand.
+
+The invariant: whoever starts a coroutine here awaits the rest of it, or gets None because it has ended. Most sends and
+permission checks end without a wait. A task or a timer for each takes longer than their work.
+"""
 
 from __future__ import annotations
 
@@ -10,40 +14,40 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def start(sending: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
-    """Run a coroutine up to where it has to wait, and return the rest of it, or None if it came to its end."""
+def start(work: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
+    """Run a coroutine to its first wait. Return the rest of it, or None if it has ended."""
     try:
-        waits_for = sending.send(None)
+        waits_for = work.send(None)
     except StopIteration:
         return None
-    return resume(sending, waits_for)
+    return resume(work, waits_for)
 
 
-def begun(waiting: Awaitable[None]) -> Awaitable[None] | None:
-    """Begin to await something, and return the rest of it, or None if it did not have to wait."""
-    return start(waiting) if isinstance(waiting, CoroutineType) else waiting
+def start_if_coroutine(awaitable: Awaitable[None]) -> Awaitable[None] | None:
+    """Start an awaitable. Return the rest of it, or None if it has ended. Only a coroutine can be started by hand."""
+    return start(awaitable) if isinstance(awaitable, CoroutineType) else awaitable
 
 
-async def within(seconds: float, waiting: Awaitable[T]) -> T:
-    """Await something for so many seconds. What need not wait takes no timer.
+async def within(seconds: float, awaitable: Awaitable[T]) -> T:
+    """Await something for so many seconds. There is no timer for a coroutine that ends without a wait.
 
     Raises:
-        TimeoutError: the time is up. What was awaited is cancelled.
+        TimeoutError: the time is over, and the awaitable is cancelled.
     """
-    if isinstance(waiting, CoroutineType):
+    if isinstance(awaitable, CoroutineType):
         try:
-            waits_for = waiting.send(None)
+            waits_for = awaitable.send(None)
         except StopIteration as done:
             value: T = done.value
             return value
-        waiting = resume(waiting, waits_for)
+        awaitable = resume(awaitable, waits_for)
     async with asyncio.timeout(seconds):
-        return await waiting
+        return await awaitable
 
 
 @coroutine
 def resume(started: Coroutine[Any, Any, Any], waits_for: Any) -> Any:
-    """Await the rest of a coroutine that was started by hand and has stopped at `waits_for`."""
+    """Await the rest of a coroutine that was started by hand, and that waits for `waits_for`."""
     try:
         while True:
             try:

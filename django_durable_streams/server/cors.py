@@ -1,4 +1,7 @@
-"""What pages of other origins may do, by setting (specification, section 12.7)."""
+"""CORS: the pages of other origins that may use streams, by setting (specification, section 12.7).
+
+Makes header lists from the settings. `response_policy` adds them to responses.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from ..protocol.messages import Header, Request, Response
 METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS"
 
 _ALLOW_HEADERS = (
-    # The protocol's.
+    # Headers of the protocol.
     "stream-seq",
     "stream-ttl",
     "stream-expires-at",
@@ -23,14 +26,14 @@ _ALLOW_HEADERS = (
     "producer-id",
     "producer-epoch",
     "producer-seq",
-    # HTTP's, and what clients of event streams send.
+    # Headers of HTTP, and of clients of event streams.
     "authorization",
     "content-type",
     "if-none-match",
     "cache-control",
     "last-event-id",
     "x-requested-with",
-    # What tracing adds to every request of a page.
+    # Headers that tracing adds to every request of a page.
     "traceparent",
     "tracestate",
     "baggage",
@@ -41,7 +44,7 @@ _EXPOSE_HEADERS = (
     b"stream-sse-data-encoding, producer-epoch, producer-seq, producer-expected-seq, producer-received-seq, "
     b"etag, location, retry-after"
 )
-_ANYBODY: list[Header] = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
+_FOR_ANY_ORIGIN: list[Header] = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
 _MAX_AGE: Header = (b"access-control-max-age", b"7200")
 
 
@@ -50,9 +53,9 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def is_origin(text: str) -> bool:
-    """Whether a text is `*`, or an origin as browsers send it.
+    """Return whether a text is `*`, or an origin as browsers send it.
 
-    `null` is none: every page could send it, from a sandboxed frame, and would act with the user's session.
+    `null` is not: every page could send it from a sandboxed frame, and would act with the user's session.
     """
     if text == "*":
         return True
@@ -62,7 +65,7 @@ def is_origin(text: str) -> bool:
 
 
 class CorsPolicy:
-    """What pages of other origins may do, made once from the settings."""
+    """The CORS headers, made once from the settings."""
 
     def __init__(self, config: Config) -> None:
         self._any = "*" in config.cors_origins
@@ -76,21 +79,21 @@ class CorsPolicy:
 
     @property
     def is_on(self) -> bool:
-        """Whether pages of any other origin may do anything."""
+        """Whether pages of another origin may use streams."""
         return bool(self._origins)
 
     @property
     def depends_on_origin(self) -> bool:
-        """Whether it depends on the origin what a response says."""
+        """Whether a response depends on the origin."""
         return bool(self._origins) and not self._any
 
     @property
     def for_everybody(self) -> list[Header]:
-        """The headers for an origin that is not listed: the same for all, and without credentials."""
-        return _ANYBODY if self._any else []
+        """The headers for an origin that is not listed, without credentials."""
+        return _FOR_ANY_ORIGIN if self._any else []
 
     def for_listed_origins(self) -> dict[bytes, list[Header]]:
-        """Return the headers for each origin that the settings list, whose pages may bring credentials."""
+        """Return the headers for each listed origin. Its pages may send credentials."""
         if self._any:
             return {}
         return {
@@ -103,8 +106,8 @@ class CorsPolicy:
         }
 
     def preflight(self, request: Request) -> Response:
-        """Answer OPTIONS: to a browser that asks whether it may send a request, and to anybody else."""
-        found: list[Header] = [(headers.ALLOW, METHODS)]
+        """Respond to OPTIONS, which browsers send before some requests."""
+        header_list: list[Header] = [(headers.ALLOW, METHODS)]
         if self._any or request.headers.get(headers.ORIGIN) in self._origins:
-            found += self._preflight
-        return Response(204, found)
+            header_list += self._preflight
+        return Response(204, header_list)

@@ -1,4 +1,7 @@
-"""From a request to a response, whatever happens on the way."""
+"""Turns a request into a response: asks the guard, finds the handler, calls the engine, answers every error.
+
+All entry points call it. It knows neither their connections nor the operations of the protocol.
+"""
 
 from __future__ import annotations
 
@@ -28,17 +31,17 @@ async def respond(request: Request) -> Response | EventStream:
     """Return the response to a request.
 
     Raises:
-        ClientDisconnected: nobody is left to respond to.
-        InvisibleTransaction: a test has asked that should have added StreamsMixin.
+        ClientDisconnected: the client has left.
+        InvisibleTransaction: a test needs StreamsMixin, because its transaction hides its data from the engine.
     """
-    return await _whatever_happens(request, _admit_and_handle(request))
+    return await _catch_errors(request, _admit_and_handle(request))
 
 
 def start_request(request: Request, callback: ResultCallback) -> Response | EventStream | Work | None:
-    """Begin a request whose body is there, without a task if that can be.
+    """Start a request whose body has arrived, without a task if possible.
 
-    Returns the response, or the work that leads to it, or None: then the callback gets the value that `finish_request`
-    turns into a response.
+    Returns the response, or the work that leads to it. None means that the engine has the operation: the callback gets
+    its outcome, and `finish_request` turns that into the response.
     """
     body = request.body
     assert body is not None
@@ -50,9 +53,9 @@ def start_request(request: Request, callback: ResultCallback) -> Response | Even
                 return respond(request)
             admission = start(guard.admit(request))
             if admission is not None:
-                return _whatever_happens(request, _handle_then(admission, request, handler))
+                return _catch_errors(request, _handle_then(admission, request, handler))
         if _takes_long(request, body):
-            return _whatever_happens(request, _handle(request, handler))
+            return _catch_errors(request, _handle(request, handler))
         task = handler.parse(request)
         if handler.set_body is not None:
             handler.set_body(request, task, body)
@@ -63,20 +66,20 @@ def start_request(request: Request, callback: ResultCallback) -> Response | Even
 
 
 def finish_request(request: Request, value: object) -> Response | EventStream | Work:
-    """Return the response that follows from what the engine has made of a request, or the work that leads to it."""
+    """Return the response to a request from the outcome of its operation, or the work that leads to it."""
     if isinstance(value, Exception):
         return _failed(request, value)
     try:
         outcome = handler_for(request.method).respond(request, engine_for(), value)
     except Exception as error:
         return _failed(request, error)
-    return _completed(request, outcome) if isinstance(outcome, ANSWERS) else _whatever_happens(request, outcome)
+    return _completed(request, outcome) if isinstance(outcome, ANSWERS) else _catch_errors(request, outcome)
 
 
 def prepare_response(request: Request, value: object) -> Response | None:
-    """Return the response that will follow from what the engine is about to commit, or None where that is to be seen.
+    """Return the response to an outcome that the engine is about to commit, or None where it cannot be made yet.
 
-    It must not be sent before that value is what the engine has made of the request.
+    Send it only if this very value becomes the outcome of the operation.
     """
     if not isinstance(value, (Appended, Created)):
         return None
@@ -85,13 +88,13 @@ def prepare_response(request: Request, value: object) -> Response | None:
 
 
 def needs_task() -> bool:
-    """Whether work is to be done in a task: what a project has written may ask for it, as asyncio.timeout does."""
+    """Return whether work needs a task. A project's permissions may, because asyncio.timeout does."""
     guard = current_guard()
     return guard is not None and guard.needs_task
 
 
 def refuse(error: DurableStreamsError) -> Response:
-    """Return the response for a request that could not even be read."""
+    """Return the response to a request that could not be parsed."""
     return complete_refusal(error_response(error))
 
 
@@ -130,13 +133,13 @@ async def _handle(request: Request, handler: Handler) -> Response | EventStream:
 
 
 def _takes_long(request: Request, body: bytes) -> bool:
-    """Whether a body takes long to prepare."""
+    """Return whether a body takes long to prepare, so that a thread does it."""
     kind = request.headers.get(headers.CONTENT_TYPE, b"")
     is_long = len(body) >= LONG_BYTES and len(kind) <= content.MAX_CONTENT_TYPE_LENGTH
     return is_long and content.is_json(headers.text(kind))
 
 
-async def _whatever_happens(request: Request, work: Work) -> Response | EventStream:
+async def _catch_errors(request: Request, work: Work) -> Response | EventStream:
     try:
         return _completed(request, await work)
     except (ClientDisconnected, InvisibleTransaction):
@@ -148,7 +151,7 @@ async def _whatever_happens(request: Request, work: Work) -> Response | EventStr
 def _failed(request: Request, error: Exception) -> Response | EventStream:
     if not isinstance(error, DurableStreamsError):
         logger.error("%s %s failed.", request.method, request.path, exc_info=error)
-        error = DurableStreamsError("Something went wrong here; the log of the server says what.")
+        error = DurableStreamsError("The server failed to answer. Its log has the error.")
     return _completed(request, error_response(error))
 
 

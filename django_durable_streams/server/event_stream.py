@@ -1,4 +1,12 @@
-"""Sending event streams, however a door sends (specification, section 5.8)."""
+"""Sends event streams through any entry point (specification, section 5.8).
+
+The invariant: while a reader waits, its own task sends nothing. So the hub can send its chunks, where the entry point
+allows that. A thousand tasks that wake up to send the same bytes take longer than a thousand sends. Only a send that
+has to wait, because its client is slow, is left to the task. An append reaches 500 readers in 5.5 ms
+(docs/decisions/readers-as-positions.md).
+
+Knows chunks, and neither their content nor the connection.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +15,31 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 
 from .answers import EventStream
-from .live_responses import SseReader, Step
+from .sse_reader import SseReader, Step
 
 
 class Outlet(ABC):
-    """Where a door sends an event stream.
+    """The place to which an entry point sends an event stream.
 
-    `is_immediate`: a push may be made from anywhere in the event loop, not only from the task of the request.
+    `is_immediate` says that a push may be made from anywhere in the event loop, not only from the request's own task.
     """
 
     is_immediate: bool
 
     @abstractmethod
-    async def begin(self, response: EventStream) -> None:
+    async def start(self, response: EventStream) -> None:
         """Send the status and the headers."""
 
     @abstractmethod
     def push(self, chunk: bytes) -> Awaitable[None] | None:
-        """Send a chunk. What is returned has to be awaited before the next one; None: it is sent.
+        """Send a chunk. If it returns an awaitable, await that before the next push.
 
         Raises:
             OSError: the client has left.
         """
 
-    def hurry(self) -> None:  # noqa: B027 - some see to it by themselves
-        """The server is about to end: do not wait long for a client that takes nothing."""
+    def hurry(self) -> None:  # noqa: B027 - some outlets shorten their deadlines themselves
+        """The server is about to end: do not wait long for a client that takes no data."""
 
     @abstractmethod
     async def end(self) -> None:
@@ -39,30 +47,25 @@ class Outlet(ABC):
 
 
 async def send_events(response: EventStream, outlet: Outlet, disconnected: asyncio.Future[None]) -> None:
-    """Send events until the response is over or the client has left, which `disconnected` tells."""
+    """Send events until the response is over, or until `disconnected` says that the client has left."""
     reader = response.reader
     disconnected.add_done_callback(lambda _: reader.abandon())
     reader.on_stopping = outlet.hurry
     try:
         async with reader:
-            # An event belongs with the headers: a client should not learn of the stream in two steps.
-            await outlet.begin(response)
+            # The headers wait for the join: the first event should follow them at once.
+            await outlet.start(response)
             pusher = _Pusher(reader, outlet)
             while not reader.finished:
                 await pusher.step()
             if not disconnected.done():
                 await outlet.end()
     except OSError:
-        pass  # how some servers say that the client has left
+        pass  # some servers say so that the client has left
 
 
 class _Pusher:
-    """Sends a reader's chunks; while it waits, the hub itself sends them where the door allows.
-
-    To wake a thousand tasks so that each sends the same bytes takes longer than to send them a thousand times. A send
-    that does not have to wait can be made from where the news arrives. One that does, as its client is slow, is left
-    to the reader's own task.
-    """
+    """Sends a reader's chunks, from its own task and, while that waits, from the hub."""
 
     def __init__(self, reader: SseReader, outlet: Outlet) -> None:
         self._reader = reader

@@ -1,4 +1,7 @@
-"""The operations of the protocol: what each asks of the engine, and how that is answered, the same for every door."""
+"""The table of handlers: one for each method, the same for every entry point.
+
+Knows which functions belong to a method, and nothing of what they do.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ from .cors import METHODS
 
 
 class Handler(NamedTuple):
-    """An operation, in halves: between them the engine does something in one go for all who ask at the same time.
+    """The two halves of an operation. Between them, the engine applies the operations of many requests together.
 
-    `parse` returns the engine's task. `set_body` adds the body to the task; None where a request has no body. `respond`
-    makes the response from the task's result, or returns the rest of the work.
+    `parse` returns the engine's task. `set_body` adds the body to the task. It is None where a request has no body.
+    `respond` makes the response from the task's outcome, or returns the work that leads to it.
     """
 
     parse: Callable[[Request], Task]
@@ -40,7 +43,7 @@ def handler_for(method: str) -> Handler:
     """Return the handler for a method.
 
     Raises:
-        MethodNotAllowed: streams do not answer it (405, carries `Allow`).
+        MethodNotAllowed: streams do not have the method (405, carries `Allow`).
     """
     handler = HANDLERS.get(method)
     if handler is None:

@@ -1,4 +1,7 @@
-"""The `Host` check and the URLs made from it, by Django's rules, for requests that Django does not see."""
+"""Checks the `Host` header and makes URLs from it, by Django's rules, for requests that do not pass through Django.
+
+The invariant: a result depends on its arguments and on the settings, so it is cached until a setting changes.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ _DEBUG_HOSTS = (".localhost", "127.0.0.1", "[::1]")
 
 
 def check_host(headers: Mapping[bytes, bytes]) -> None:
-    """See that a request is for a host of this server.
+    """Check that a request is for a host of this server.
 
     Raises:
-        BadRequest: it is none of ALLOWED_HOSTS.
+        BadRequest: the host is not in ALLOWED_HOSTS.
     """
     if not _is_allowed(headers.get(b"host"), headers.get(b"x-forwarded-host")):
-        raise BadRequest("This server is not known by that Host. Add it to ALLOWED_HOSTS.")
+        raise BadRequest("The Host of the request is not allowed. Add it to ALLOWED_HOSTS.")
 
 
 @lru_cache(maxsize=256)
@@ -37,15 +40,15 @@ def _is_allowed(host: bytes | None, forwarded: bytes | None) -> bool:
 
 
 def script_name(root_path: str | None) -> str:
-    """Return what a site's URLs begin with before its own paths: `FORCE_SCRIPT_NAME`, or else what the server says.
+    """Return the path below which the site is, without a slash at its end.
 
-    Without a slash at its end.
+    `FORCE_SCRIPT_NAME` counts before the server's `root_path`.
     """
     return (settings.FORCE_SCRIPT_NAME or root_path or "").rstrip("/")
 
 
 def below(name: str, path: str) -> str:
-    """Return a path without the script name that it begins with, if it does: some servers leave it in."""
+    """Return a path without the script name. Some servers leave it in."""
     return path[len(name) :] if name and path.startswith(f"{name}/") else path
 
 
@@ -61,7 +64,7 @@ def absolute_url(scheme: str, path: str, headers: Mapping[bytes, bytes]) -> byte
 
 @lru_cache(maxsize=1)
 def _scheme_header() -> tuple[bytes, str] | None:
-    """Return the header by which a proxy says that a request came by HTTPS, and the value that says so."""
+    """Return the header and the value by which a proxy says that a request came by HTTPS."""
     if not settings.SECURE_PROXY_SSL_HEADER:
         return None
     name, value = settings.SECURE_PROXY_SSL_HEADER
@@ -77,9 +80,9 @@ def _origin(scheme: str, secure: bool | None, host: bytes | None, forwarded: byt
     return f"{scheme}://".encode("ascii") + (host or b"")
 
 
-def _forget(**kwargs: Any) -> None:
-    for known in (_is_allowed, _scheme_header, _origin):
-        known.cache_clear()
+def _clear_caches(**kwargs: Any) -> None:
+    for cached_function in (_is_allowed, _scheme_header, _origin):
+        cached_function.cache_clear()
 
 
-setting_changed.connect(_forget, dispatch_uid="durable_streams.hosts")
+setting_changed.connect(_clear_caches, dispatch_uid="durable_streams.hosts")

@@ -1,8 +1,7 @@
-"""The lifespan of the ASGI application: its own, and that of the application behind it.
+"""The ASGI lifespan: ours, and that of the application behind the streams.
 
-A server runs one lifespan for all that it serves. An application behind the streams, such as Starlette's, opens its
-pools in it and fills the state that its requests have; one that knows no lifespan, such as Django's, says so by an
-exception.
+A server runs one lifespan for all applications. An application behind the streams, such as Starlette's, opens its pools
+in it, and fills the state of its requests. An application without a lifespan, such as Django's, raises an exception.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 STARTUP, SHUTDOWN = "lifespan.startup", "lifespan.shutdown"
 
 RETURN_SECONDS = 1.0
-"""How long an application may go on after its last answer."""
+"""How long an application may go on after its last message."""
 
 _runs = 0
-"""Servers of this process that have started, and not shut down."""
+"""Servers of this process that have started and not shut down."""
 
 
 async def serve_lifespan(application: Application | None, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a server's lifespan messages, together with the application behind the streams, if there is one."""
+    """Answer a server's lifespan messages, after the application behind the streams."""
     global _runs
     inner = _InnerLifespan(application, scope) if application is not None else None
     try:
@@ -53,9 +52,9 @@ async def serve_lifespan(application: Application | None, scope: Scope, receive:
             _runs -= 1
         loop = asyncio.get_running_loop()
         stop_readers_of(loop)
-        # It comes first: it may still write to streams.
-        answer = await inner.tell(SHUTDOWN) if inner is not None else {"type": SHUTDOWN + ".complete"}
-        if _runs == 0 and not has_readers_elsewhere(loop):  # another server of this process needs them
+        # The application comes first: it may still write to streams.
+        answer = await inner.send(SHUTDOWN) if inner is not None else {"type": SHUTDOWN + ".complete"}
+        if _runs == 0 and not has_readers_elsewhere(loop):  # another server of this process needs the engines
             await asyncio.to_thread(stop_engines)
         await send(answer)
     finally:
@@ -68,14 +67,14 @@ async def _start(inner: _InnerLifespan | None) -> Message:
         await asyncio.to_thread(check_startup)
     except ImproperlyConfigured as error:
         return {"type": STARTUP + ".failed", "message": str(error)}
-    answer = await inner.tell(STARTUP) if inner is not None else {"type": STARTUP + ".complete"}
+    answer = await inner.send(STARTUP) if inner is not None else {"type": STARTUP + ".complete"}
     if answer["type"] == STARTUP + ".complete":
         await asyncio.to_thread(engine_for().check_setup)
     return answer
 
 
 class _InnerLifespan:
-    """The lifespan of one application, in a task of its own, as it may hold contexts that belong to a task."""
+    """The lifespan of one application. It has a task of its own, because its contexts may belong to a task."""
 
     def __init__(self, application: Application, scope: Scope) -> None:
         self._application = application
@@ -83,15 +82,15 @@ class _InnerLifespan:
         self._answer: asyncio.Future[Message] | None = None
         self._task = asyncio.create_task(self._run(scope))
 
-    async def tell(self, kind: str) -> Message:
-        """Send a message and return the answer. An application that has ended, or ends now, has no objection."""
+    async def send(self, kind: str) -> Message:
+        """Send a message and return the answer. An application that has ended agrees."""
         answer = self._answer = asyncio.get_running_loop().create_future()
         self._messages.put_nowait({"type": kind})
         await asyncio.wait([self._task, answer], return_when=asyncio.FIRST_COMPLETED)
         return answer.result() if answer.done() else {"type": kind + ".complete"}
 
     async def end(self) -> None:
-        """Wait for the application to return, but not for ever."""
+        """Wait RETURN_SECONDS for the application to return, then cancel it."""
         await asyncio.wait([self._task], timeout=RETURN_SECONDS)
         if not self._task.done():
             self._task.cancel()
@@ -102,12 +101,12 @@ class _InnerLifespan:
             await self._application(scope, self._messages.get, self._send)
         except Exception as error:
             if self._answer is None or self._answer.done() or not self._messages.empty():
-                # It has not even looked at a message, or has said what it had to say: that is how one refuses.
-                logger.debug("The application behind the streams has ended its lifespan: %r", error)
+                # It took no message, or has answered all of them. So an application says that it has no lifespan.
+                logger.debug("The application behind the streams ended its lifespan: %r", error)
             else:
                 logger.warning("The application behind the streams failed in its lifespan.", exc_info=True)
 
     async def _send(self, message: Message) -> None:
         if self._answer is None or self._answer.done():
-            raise RuntimeError(f"The server has not asked for {message['type']}.")
+            raise RuntimeError(f"The server did not ask for {message['type']}.")
         self._answer.set_result(message)

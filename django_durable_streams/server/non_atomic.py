@@ -1,4 +1,4 @@
-"""Keeping views out of `ATOMIC_REQUESTS`: what they do is the engine's, in transactions of its own."""
+"""Keeps views out of `ATOMIC_REQUESTS`: the engine works in transactions of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ View = TypeVar("View", bound=Callable[..., object])
 
 
 def never_atomic(view: View) -> View:
-    """Mark a view as one that no database's `ATOMIC_REQUESTS` is for. Django's decorator alone is for the default's."""
+    """Exempt a view from the `ATOMIC_REQUESTS` of every database. Django's decorator alone exempts it from one."""
     for alias in connections.settings:
         view = transaction.non_atomic_requests(using=alias)(view)
     return view

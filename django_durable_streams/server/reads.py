@@ -1,4 +1,10 @@
-"""GET and HEAD: what a stream has, and what comes (specification, sections 5.5 to 5.8)."""
+"""The handlers of GET and HEAD (specification, sections 5.5 to 5.8).
+
+They turn a request into a read of the engine, and a snapshot into a response. They know neither SQL nor connections.
+
+An optimisation: readers who get the same snapshot and ask for the same share one response. The invariant: the key under
+which a response is shared has everything that it depends on. A hundred equal reads then cost one response.
+"""
 
 from __future__ import annotations
 
@@ -16,48 +22,48 @@ from ..protocol.caching import Caching
 from ..protocol.errors import InvalidOffset, InvalidParameter, LiveModeUnsupported
 from ..protocol.messages import CLOSED, Header, Request, Response, stream_headers
 from .answers import EventStream, Work
-from .live_responses import LongPoll, SseReader
+from .long_poll import LongPoll
 from .response_policy import common_headers
+from .sse_reader import SseReader
 
 _UP_TO_DATE: Header = (headers.STREAM_UP_TO_DATE, b"true")
 
 _NOW = offsets.Sentinel.NOW.value
 
-MAX_SHARED_ANSWERS = 16
-"""Answers kept with a view: clients choose their cursors, and quiet streams last for ever."""
+MAX_SHARED_RESPONSES = 16
+"""Responses that are kept with a snapshot. Clients choose their cursors, and a quiet stream keeps its snapshot."""
 
-MAX_SHARED_TAGS = 128
-"""Bytes of an `If-None-Match` up to which it is compared once for all who send it."""
+MAX_SHARED_TAG_BYTES = 128
+"""Bytes of an `If-None-Match` up to which the response to it is shared."""
 
 
 def parse_head(request: Request) -> ReadRequest:
-    """HEAD asks what a stream is like; it is the only read that does not renew its TTL (section 5.5)."""
+    """Parse a HEAD: metadata of a stream. It is the only read that does not renew the TTL (section 5.5)."""
     return ReadRequest(paths.validate_again(request.path))
 
 
 def respond_head(request: Request, engine: Engine, view: Snapshot) -> Response:
-    """Answer a HEAD."""
+    """Respond to a HEAD."""
     info = view.info
-    found = stream_headers(info.content_type, info.header(info.tail), closed=info.closed)
+    header_list = stream_headers(info.content_type, info.header(info.tail), closed=info.closed)
     if info.ttl is not None:
-        found.append((headers.STREAM_TTL, b"%d" % info.ttl))
+        header_list.append((headers.STREAM_TTL, b"%d" % info.ttl))
     if info.expires_at is not None:
-        found.append((headers.STREAM_EXPIRES_AT, headers.format_time(info.expires_at).encode("ascii")))
-    return Response(200, found)
+        header_list.append((headers.STREAM_EXPIRES_AT, headers.format_time(info.expires_at).encode("ascii")))
+    return Response(200, header_list)
 
 
 def parse_read(request: Request) -> ReadRequest:
-    """GET asks for what is there from an offset on, and may stay for what comes (sections 5.6 to 5.8)."""
+    """Parse a GET: data from an offset on, and with `live` also the data to come (sections 5.6 to 5.8)."""
     path = paths.validate_again(request.path)
-    given = request.headers.get
-    if given(b"sec-fetch-dest") is not None or given(b"service-worker") is not None:
+    if b"sec-fetch-dest" in request.headers or b"service-worker" in request.headers:
         check_destination(request.headers)
     live = request.parameter("live")
     token = request.parameter("offset")
     if live is not None and live not in ("long-poll", "sse"):
-        raise InvalidParameter("The parameter live is long-poll or sse.")
+        raise InvalidParameter("The parameter live must be long-poll or sse.")
     if live is not None and token is None:
-        raise InvalidOffset(f"live={live} needs an offset. Use -1 to begin at the start, or now.")
+        raise InvalidOffset(f"live={live} needs an offset. Use offset=-1 for the start, or offset=now.")
     if live == "sse" and not request.can_stream:
         raise LiveModeUnsupported(
             "This server runs under WSGI and cannot hold an event stream open. "
@@ -67,7 +73,7 @@ def parse_read(request: Request) -> ReadRequest:
 
 
 def respond_read(request: Request, engine: Engine, view: Snapshot) -> Response | EventStream | Work:
-    """Answer a GET, or return what is still to be done for that."""
+    """Respond to a GET, or return the work that leads to the response."""
     if view.info.ttl is not None:
         engine.renew(view.info)
     if not request.query:
@@ -82,35 +88,37 @@ Key = TypeVar("Key")
 
 
 class _Answer(Enum):
-    """What a read that does not stay may be answered with."""
+    """The kinds of response to a read that does not wait."""
 
-    PAGE = "data, or that there is none yet"
-    NOW = "where the stream ends now"
-    NOT_MODIFIED = "what the client has is still right"
+    PAGE = "data, or no data yet"
+    NOW = "the end of the stream"
+    NOT_MODIFIED = "the client has the data"
 
 
 def _page(request: Request, view: Snapshot, *, is_now: bool) -> Response:
-    """Answer a catch-up read (section 5.6)."""
+    """Respond to a catch-up read (section 5.6)."""
     if is_now:
         return _shared(view, _Answer.NOW, _page_answer)
     tags = request.headers.get(headers.IF_NONE_MATCH)
-    if tags is None or len(tags) > MAX_SHARED_TAGS:
-        return _page_unless_known(view, tags)
-    return _shared(view, tags, _page_unless_known)
+    if tags is None or len(tags) > MAX_SHARED_TAG_BYTES:
+        return _page_unless_cached(view, tags)
+    return _shared(view, tags, _page_unless_cached)
 
 
-def _page_unless_known(view: Snapshot, tags: bytes | None) -> Response:
-    is_known = tags is not None and caching.matches(tags.decode("latin-1"), _etag(view))
-    return _shared(view, _Answer.NOT_MODIFIED if is_known else _Answer.PAGE, _page_answer)
+def _page_unless_cached(view: Snapshot, tags: bytes | None) -> Response:
+    is_cached = tags is not None and caching.matches(tags.decode("latin-1"), _etag(view))
+    return _shared(view, _Answer.NOT_MODIFIED if is_cached else _Answer.PAGE, _page_answer)
 
 
 def _page_answer(view: Snapshot, kind: _Answer) -> Response:
-    found = _position_headers(view)
+    header_list = _position_headers(view)
     if kind is _Answer.NOW:
-        return _with_body(found, view, Caching.NEVER)
-    found.append((headers.ETAG, _etag(view)))
-    kept = _kept(view)
-    return Response(304, found, caching=kept) if kind is _Answer.NOT_MODIFIED else _with_body(found, view, kept)
+        return _with_body(header_list, view, Caching.NEVER)
+    header_list.append((headers.ETAG, _etag(view)))
+    cacheable = _caching(view)
+    if kind is _Answer.NOT_MODIFIED:
+        return Response(304, header_list, caching=cacheable)
+    return _with_body(header_list, view, cacheable)
 
 
 def _etag(view: Snapshot) -> bytes:
@@ -118,28 +126,28 @@ def _etag(view: Snapshot) -> bytes:
 
 
 def _shared(view: Snapshot, key: Key, make: Callable[[Snapshot, Key], Response]) -> Response:
-    """Return an answer that all get who ask for the same at the same time, made once."""
+    """Return the response for a key, made once for all requests with this snapshot and key."""
     answers: dict[Key, Response] | None = view.answers
     answer = None if answers is None else answers.get(key)
     if answer is None:
         answer = make(view, key)
         answer.is_shared = True
-        if view.answers is None or len(view.answers) >= MAX_SHARED_ANSWERS:
+        if view.answers is None or len(view.answers) >= MAX_SHARED_RESPONSES:
             view.answers = {}
         view.answers[key] = answer
     return answer
 
 
 async def _long_poll(request: Request, view: Snapshot, engine: Engine) -> Response:
-    """Answer a long-poll (section 5.7)."""
+    """Respond to a long-poll (section 5.7)."""
     if view.segment is None and not view.closed:
-        place = engine.places.take()
+        slot = engine.places.take()
         try:
             poll = LongPoll(engine, view, partial(_deliver, request), request.grant, lasting=request.can_stream)
             request.when_left(poll.wake)
             view = await poll.wait()
         finally:
-            place.release()
+            slot.release()
             request.let_leave()
         if poll.delivered:
             return _SENT
@@ -152,15 +160,15 @@ _SENT = Response(200, [])
 _SENT.sent = True
 
 
-def _deliver(request: Request, view: Snapshot, told: dict[Any, Any]) -> bool:
-    # Everything that an answer depends on; hundreds may be told at once.
-    alike = view.position, request.query, request.headers.get(b"origin")
-    answer: Response | None = told.get(alike)
+def _deliver(request: Request, view: Snapshot, shared_responses: dict[Any, Any]) -> bool:
+    # The key has everything that a response depends on. Hundreds of readers may get the same news.
+    key = view.position, request.query, request.headers.get(b"origin")
+    answer: Response | None = shared_responses.get(key)
     if answer is None:
         bare = _long_poll_answer(request, view)
         answer = bare.with_headers(common_headers(request, bare))
-        if len(told) < MAX_SHARED_ANSWERS:
-            told[alike] = answer
+        if len(shared_responses) < MAX_SHARED_RESPONSES:
+            shared_responses[key] = answer
     return request.send_now(answer)
 
 
@@ -171,59 +179,59 @@ def _long_poll_answer(request: Request, view: Snapshot) -> Response:
 
 def _poll_answer(view: Snapshot, kind: tuple[int, bool]) -> Response:
     cursor, is_now = kind
-    found = _position_headers(view)
+    header_list = _position_headers(view)
     if not view.at_end:
-        found.append((headers.STREAM_CURSOR, b"%d" % cursor))
+        header_list.append((headers.STREAM_CURSOR, b"%d" % cursor))
     if view.segment is None:
-        return Response(204, found)
-    # From now on is another place for whoever asks next.
+        return Response(204, header_list)
+    # A later request with offset=now begins elsewhere.
     if is_now:
-        return _with_body(found, view, Caching.NEVER)
-    found.append((headers.ETAG, _etag(view)))
-    return _with_body(found, view, _kept(view))
+        return _with_body(header_list, view, Caching.NEVER)
+    header_list.append((headers.ETAG, _etag(view)))
+    return _with_body(header_list, view, _caching(view))
 
 
-def _kept(view: Snapshot) -> Caching:
-    """Return what caches may do with data, or with the news that there is none yet.
+def _caching(view: Snapshot) -> Caching:
+    """Return what caches may do with a page.
 
-    What is empty today may have data in a second. What has data keeps it, unless the stream is to end.
+    An empty page may have data in a second. A page with data keeps it, unless the stream expires.
     """
     lasts = view.info.ttl is None and view.info.expires_at is None
     return Caching.DATA if lasts and view.segment is not None else Caching.REVALIDATE
 
 
 def _is_now(request: Request) -> bool:
-    """Whether a read begins wherever the stream ends when it is asked for (section 5.6)."""
+    """Return whether a read begins at the end of the stream (section 5.6)."""
     return request.parameter("offset") == _NOW
 
 
 def _events(request: Request, view: Snapshot, engine: Engine) -> EventStream:
-    """Answer an SSE read (section 5.8)."""
-    place = engine.places.take()
-    found: list[Header] = [
+    """Respond to an SSE read (section 5.8)."""
+    slot = engine.places.take()
+    header_list: list[Header] = [
         (headers.CONTENT_TYPE, b"text/event-stream"),
-        # nginx would collect an event stream, and hand it on when its buffer is full.
+        # nginx would collect events until its buffer is full.
         (b"x-accel-buffering", b"no"),
     ]
     if not content.is_text(view.info.content_type):
-        found.append((headers.STREAM_SSE_DATA_ENCODING, b"base64"))
-    reader = SseReader(engine, view, request.parameter("cursor"), place, request.grant)
-    return EventStream(found, reader, Caching.NEVER if _is_now(request) else Caching.REVALIDATE)
+        header_list.append((headers.STREAM_SSE_DATA_ENCODING, b"base64"))
+    reader = SseReader(engine, view, request.parameter("cursor"), slot, request.grant)
+    return EventStream(header_list, reader, Caching.NEVER if _is_now(request) else Caching.REVALIDATE)
 
 
 def _position_headers(view: Snapshot) -> list[Header]:
-    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, view.info.header(view.end))]
+    header_list: list[Header] = [(headers.STREAM_NEXT_OFFSET, view.info.header(view.end))]
     if view.up_to_date:
-        found.append(_UP_TO_DATE)
+        header_list.append(_UP_TO_DATE)
         if view.closed:
-            found.append(CLOSED)
-    return found
+            header_list.append(CLOSED)
+    return header_list
 
 
-def _with_body(found: list[Header], view: Snapshot, kept: Caching) -> Response:
+def _with_body(header_list: list[Header], view: Snapshot, cacheable: Caching) -> Response:
     kind = view.info.content_type
     body = view.segment.body(kind) if view.segment is not None else content.unpack(kind, b"")
-    found.append((headers.CONTENT_TYPE, kind.encode("latin-1")))
-    found.append((headers.CONTENT_LENGTH, b"%d" % len(body)))
-    found += disposition(kind)
-    return Response(200, found, body, caching=kept)
+    header_list.append((headers.CONTENT_TYPE, kind.encode("latin-1")))
+    header_list.append((headers.CONTENT_LENGTH, b"%d" % len(body)))
+    header_list += disposition(kind)
+    return Response(200, header_list, body, caching=cacheable)

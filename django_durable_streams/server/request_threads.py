@@ -1,4 +1,4 @@
-"""The thread that Django gives each request under ASGI, and how to do without it while a request waits."""
+"""Gives back the thread of a request while it waits. Django keeps one for each request under ASGI."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from django.db import connections
 
 
 def release_thread() -> None:
-    """Give back the thread, and its database connections, that Django and its middleware have used so far.
+    """Give back the current request's thread and its database connections.
 
-    Each request under ASGI has a thread of its own for synchronous code, until it ends; a waiting reader must not keep
-    one. Synchronous code that comes later, such as middleware on the way back, gets a new one.
+    Under ASGI, Django gives each request a thread for synchronous code, until the request ends. A waiting reader must
+    not keep one. Synchronous code that runs later, such as middleware on the way back, gets a new thread.
     """
     context = SyncToAsync.thread_sensitive_context.get(None)
     executor = SyncToAsync.context_to_thread_executor.pop(context, None) if context is not None else None
     if executor is not None:
-        # Not awaited: behind middleware that is synchronous only, the thread itself waits for this request.
+        # Not awaited: behind synchronous middleware, the thread itself waits for this request.
         executor.submit(connections.close_all)
         executor.shutdown(wait=False)

@@ -1,7 +1,7 @@
-"""The headers that every response carries: for caches, for pages of other origins, and against what streams hold.
+"""The headers of every response: for caches, for pages of other origins, and against active content in streams.
 
-One function decides, for all entry points. It goes by what kind of answer a response is, by who may read at all, and by
-the origin that asks. All lists are made when the settings are read.
+`common_headers` decides for all entry points. It depends on the kind of response, on who may read, and on the origin of
+the request. The lists are made once, when the settings are read, so a response takes two lookups. Knows no streams.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Readers(NamedTuple):
     """Who may read streams.
 
     Args:
-        everybody: nothing guards reads.
-        varies_on: the request headers that the decision depends on.
+        everybody: whether all reads are allowed.
+        varies_on: the request headers that the permission depends on.
     """
 
     everybody: bool
@@ -37,7 +37,7 @@ class Readers(NamedTuple):
 
 
 class _Headers(NamedTuple):
-    """Headers for an origin: of reads, by what caches may do with them, of other answers, and of refused changes."""
+    """The headers for an origin: for reads by their caching, for changes, and for refused changes."""
 
     reads: dict[Caching, list[Header]]
     changes: list[Header]
@@ -45,14 +45,14 @@ class _Headers(NamedTuple):
 
 
 class ResponsePolicy:
-    """What is added to responses, made once from the settings."""
+    """The headers to add to responses, made once from the settings."""
 
     def __init__(self, settings: Config, readers: Readers) -> None:
         self._settings = settings
         self._readers = readers
         self.cors = cors.CorsPolicy(settings)
         everybody = self.cors.for_everybody
-        # A cache may keep what was asked for without an origin, and give it to a page of another one.
+        # A cache may give the response to a page of another origin.
         self._without_origin = self._make(everybody, [])
         self._other_origins = self._make(everybody, everybody)
         self._origins = {
@@ -60,11 +60,11 @@ class ResponsePolicy:
         }
 
     def headers(self, method: str, origin: bytes | None, answer: Response | EventStream) -> list[Header]:
-        """Return the headers for an answer. What a cache may keep is right for everybody who gets it from there."""
-        found = self._without_origin if origin is None else self._origins.get(origin, self._other_origins)
+        """Return the headers for a response. A response that a cache may keep is right for every reader."""
+        by_kind = self._without_origin if origin is None else self._origins.get(origin, self._other_origins)
         if method == "GET" or method == "HEAD":
-            return found.reads[answer.caching]
-        return found.changes if answer.status < 400 else found.refusals
+            return by_kind.reads[answer.caching]
+        return by_kind.changes if answer.status < 400 else by_kind.refusals
 
     def _make(self, on_reads: list[Header], on_changes: list[Header]) -> _Headers:
         changes = [NOSNIFF, *on_changes]
@@ -77,33 +77,32 @@ class ResponsePolicy:
     def _read_headers(self, caching: Caching) -> list[Header]:
         everybody = self._readers.everybody
         shared = self._settings.cache_scope == "public"
-        # Pages of other origins that may read do so by CORS, which this header leaves alone. It is about what they
-        # embed without asking, with the user's cookies.
+        # This header is about resources that pages of other origins embed, with the user's cookies. CORS is separate.
         embeds = everybody and self.cors.is_on
         kept = cache_control(caching, everybody_reads=everybody, shared=shared)
-        found = [
+        header_list = [
             NOSNIFF,
             SANDBOX,
             (b"cross-origin-resource-policy", b"cross-origin" if embeds else b"same-origin"),
             (headers.CACHE_CONTROL, kept),
         ]
         vary = [] if everybody else list(self._readers.varies_on)
-        if kept is PUBLIC:  # without being asked, a cache would show what was read as an image to those who run scripts
+        if kept is PUBLIC:  # a cache would otherwise give a response for an image to a script
             vary.append("Sec-Fetch-Dest")
         if self.cors.depends_on_origin:
             vary.append("Origin")
         if vary:
-            found.append((headers.VARY, ", ".join(dict.fromkeys(vary)).encode("latin-1")))
-        return found
+            header_list.append((headers.VARY, ", ".join(dict.fromkeys(vary)).encode("latin-1")))
+        return header_list
 
 
 def common_headers(request: Request, answer: Response | EventStream) -> list[Header]:
-    """Return the headers that are added to the answer to a request."""
+    """Return the headers to add to the response to a request."""
     return policy().headers(request.method, request.headers.get(headers.ORIGIN), answer)
 
 
 def complete_refusal(response: Response) -> Response:
-    """Return the answer to what could not even be read, with what is added to every answer."""
+    """Add the common headers to the response to a request that could not be parsed."""
     return response.with_headers(policy().headers("GET", None, response))
 
 
@@ -111,26 +110,26 @@ _current: tuple[Config, ResponsePolicy] | None = None
 
 
 def policy() -> ResponsePolicy:
-    """Return the policy of the settings in force, made anew only when they have changed."""
+    """Return the policy of the current settings."""
     global _current
     settings = config()
-    known = _current
-    if known is None or known[0] is not settings:
-        known = _current = settings, ResponsePolicy(settings, _readers())
-    return known[1]
+    current = _current
+    if current is None or current[0] is not settings:
+        current = _current = settings, ResponsePolicy(settings, _readers())
+    return current[1]
 
 
 def _readers() -> Readers:
     try:
         guard = current_guard()
-    except (ImproperlyConfigured, ValueError):  # then nobody reads anything, and is told so
+    except (ImproperlyConfigured, ValueError):  # no request is answered then
         return Readers(everybody=False)
     return Readers(True) if guard is None else Readers(guard.everybody_reads, guard.varies_on)
 
 
-def _forget(**kwargs: Any) -> None:
+def _drop_policy(**kwargs: Any) -> None:
     global _current
     _current = None
 
 
-setting_changed.connect(_forget, dispatch_uid="durable_streams.policy")
+setting_changed.connect(_drop_policy, dispatch_uid="durable_streams.policy")

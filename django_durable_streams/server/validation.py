@@ -1,4 +1,7 @@
-"""Whether streams can be served with these settings: found out when a server starts, and by the system checks."""
+"""Checks whether streams can be served with the project's settings, for servers that start and for the system checks.
+
+Does not ask the database.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ from .cors import is_origin
 
 
 def check_configuration() -> None:
-    """See that streams can be served with the project's settings. Does not ask the database.
+    """Check that streams can be served with the project's settings.
 
     Raises:
-        ImproperlyConfigured: they cannot; says why and what to do. What Django says of its own settings is said by it:
-            of a router's database that there is not, or of a driver that is not installed.
+        ImproperlyConfigured: they cannot be. The message says why and what to do. Django's own errors come through,
+            such as for a database that does not exist, or for a missing driver.
     """
     settings = config()
     refuse(config_findings(settings))
@@ -33,7 +36,7 @@ def check_configuration() -> None:
 
 
 def config_findings(settings: Config) -> list[Finding]:
-    """Return what is wrong with settings that are of the right types (E004)."""
+    """Return the problems of settings whose types are right (E004)."""
     return [finding for part in _PARTS for finding in part(settings)]
 
 
@@ -53,7 +56,7 @@ def _bodies(settings: Config) -> Iterator[Finding]:
     if settings.max_body_memory < settings.max_append_bytes:
         yield Finding(
             "durable_streams.E004",
-            "MAX_BODY_MEMORY is below MAX_APPEND_BYTES: the largest bodies would never be taken.",
+            "MAX_BODY_MEMORY is below MAX_APPEND_BYTES, so the largest bodies are always refused.",
         )
 
 
@@ -64,7 +67,7 @@ def _proxies(settings: Config) -> Iterator[Finding]:
         yield _finding("TRUSTED_PROXIES", error)
 
 
-def _allowed(settings: Config) -> Iterator[Finding]:
+def _creation_policy(settings: Config) -> Iterator[Finding]:
     try:
         CreationPolicy(settings)
     except ValueError as error:
@@ -76,9 +79,8 @@ def _origins(settings: Config) -> Iterator[Finding]:
         if not is_origin(origin):
             yield Finding(
                 "durable_streams.E004",
-                f"CORS_ORIGINS: {origin!r} is no origin as browsers send it.",
-                "Write it like https://app.example.com, in small letters, without a path and a port that goes without "
-                "saying.",
+                f"CORS_ORIGINS: {origin!r} is not an origin as browsers send it.",
+                "Write it like https://app.example.com: in small letters, without a path and without a default port.",
             )
 
 
@@ -100,7 +102,7 @@ _PARTS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _bodies,
     _rates,
     _proxies,
-    _allowed,
+    _creation_policy,
     _origins,
     _encoder,
     _wakeup,

@@ -1,4 +1,7 @@
-"""The door that works on every server: ordinary Django views, behind whatever middleware the project has."""
+"""The Django views: the entry point that works on every server, behind the project's middleware.
+
+Turns Django's requests into ours, and our responses into Django's. It knows no operations.
+"""
 
 from __future__ import annotations
 
@@ -31,25 +34,25 @@ from .non_atomic import never_atomic
 from .request_threads import release_thread
 
 PIECE_BYTES = 64 * 1024
-"""How much of a body is read at a time."""
+"""Bytes of a body that are read at a time."""
 
 
 class _DjangoRequest(Request):
-    """A request that has come through Django's handler and middleware."""
+    """A request that has passed through Django's handler and middleware."""
 
     __slots__ = ("_request", "caller", "can_stream", "is_unfinished")
 
     def __init__(self, request: HttpRequest, path: str) -> None:
         self.can_stream = isinstance(request, ASGIRequest)
         if isinstance(request, ASGIRequest):
-            found, query = _asgi_headers(request), _asgi_query(request)
+            header_list, query = _asgi_headers(request), _asgi_query(request)
         else:
-            found, query = _wsgi_headers(request), request.META.get("QUERY_STRING", "").encode("latin-1")
-        super().__init__(request.method or "", path, query, found)
+            header_list, query = _wsgi_headers(request), request.META.get("QUERY_STRING", "").encode("latin-1")
+        super().__init__(request.method or "", path, query, header_list)
         self._request = request
         self.caller: Identity | None = None
         self.is_unfinished = False
-        """Whether more of the body may come, which must not be taken for the next request."""
+        """Whether more of the body may arrive, which the server would take for the next request."""
 
     @property
     def scheme(self) -> str:
@@ -66,13 +69,13 @@ class _DjangoRequest(Request):
         return self._outer_path().removesuffix(self.path)
 
     def _outer_path(self) -> str:
-        """Return the path as clients have it. Under ASGI, `request.path` lacks what a proxy has taken off."""
+        """Return the path that the client has sent. Under ASGI, `request.path` lacks the part that a proxy removes."""
         return script_name(self._request.META.get("SCRIPT_NAME")) + self._request.path_info
 
     async def read_body(self) -> bytes:
         arriving = self.arriving = ArrivingBody(self.headers, admitted_length(self.headers))
         read = self._reader()
-        # Servers have deadlines of their own for a read that waits; what they have none for is one byte after another.
+        # Servers have deadlines for a read, and none for a client that sends one byte after another.
         deadline = time.monotonic() + config().receive_timeout
         try:
             while part := read(PIECE_BYTES):
@@ -80,30 +83,30 @@ class _DjangoRequest(Request):
                 if time.monotonic() > deadline:
                     raise too_slow()
         except OSError as error:
-            raise IncompleteBody("The connection broke off in the middle of the body.") from error
+            raise IncompleteBody("The connection was lost within the body. Send the request again.") from error
         self.is_unfinished = True
         body = arriving.whole()
         self.is_unfinished = False
         return body
 
     def _reader(self) -> Callable[[int], bytes]:
-        """Return what reads the body.
+        """Return the function that reads the body.
 
-        It is not `request.body`: that has a limit of its own, of 2.5 MB, and raises an error that Django answers.
+        `request.body` does not serve: Django limits it to 2.5 MB and answers a longer body itself.
 
         Raises:
-            LengthRequired: the server does not tell the end of a body in chunks.
+            LengthRequired: the server does not show the end of a body in chunks.
         """
         request = self._request
         if isinstance(request, WSGIRequest) and headers.TRANSFER_ENCODING in self.headers:
-            # Without a length, Django takes the body for empty.
+            # Without a length, Django assumes an empty body.
             if not request.environ.get("wsgi.input_terminated"):
-                raise LengthRequired("This server cannot read a body in chunks. Send it with a Content-Length.")
+                raise LengthRequired("This server cannot read a body in chunks. Send the body with a Content-Length.")
             read: Callable[[int], bytes] = request.environ["wsgi.input"].read
             return read
         if isinstance(request, ASGIRequest) or hasattr(request, "_body"):
-            # The whole body is in a file or in memory, and a middleware may have read a part of it. The payload of
-            # Django's test client cannot go back, and has no middleware's reads to make up for.
+            # The whole body is in a file or in memory, and a middleware may have read a part of it. Only the payload of
+            # Django's test client cannot go back.
             with suppress(UnsupportedOperation):
                 request._stream.seek(0)
         return request.read
@@ -115,8 +118,8 @@ class StreamView(View):
     """Serves the stream at `stream_path`, the same under ASGI and, but for SSE, under WSGI."""
 
     async def dispatch(self, request: HttpRequest, stream_path: str = "") -> HttpResponseBase:  # type: ignore[override]
-        """Answer any method; which of them streams know is for the handlers to say."""
-        request.get_host()  # raises what Django answers with 400; CommonMiddleware may not be there to ask
+        """Answer a request with any method. The handlers refuse unknown methods."""
+        request.get_host()  # raises the error that Django answers with 400, also without CommonMiddleware
         stream_request = None
         try:
             stream_request = _DjangoRequest(request, stream_path)
@@ -130,10 +133,9 @@ class StreamView(View):
             response = refuse(error)
         if request.method == "HEAD" and isinstance(response, Response):
             response.body = b""
-        # ConditionalGetMiddleware would compare the tags again, and answer with a 304 of its own without the
-        # protocol's headers.
+        # ConditionalGetMiddleware would compare the tags again, and answer 304 without the protocol's headers.
         request.META.pop("HTTP_IF_NONE_MATCH", None)
-        # UpdateCacheMiddleware would answer later reads by itself, without what has been appended since.
+        # UpdateCacheMiddleware would answer later reads itself, without later appends.
         request._cache_update_cache = False  # type: ignore[attr-defined]
         answer = _to_django(response)
         if stream_request is not None and stream_request.is_unfinished and _may_close(request):
@@ -142,7 +144,7 @@ class StreamView(View):
 
 
 def _may_close(request: HttpRequest) -> bool:
-    """Whether a view may say that the connection is closed: not under WSGI, and not in HTTP/2."""
+    """Return whether a view may close the connection: not under WSGI, and not in HTTP/2."""
     return isinstance(request, ASGIRequest) and str(request.scope.get("http_version", "")).startswith("1")
 
 
@@ -153,18 +155,18 @@ def _to_django(response: Response | EventStream) -> HttpResponseBase:
     answer: HttpResponseBase
     if isinstance(response, EventStream):
         answer = StreamingHttpResponse(_events(response), status=response.status)
-        # GZipMiddleware leaves alone what has an encoding; it would break an event stream into pieces of its own.
+        # GZipMiddleware would collect events. It skips responses that have an encoding.
         answer["Content-Encoding"] = "identity"
     else:
         answer = HttpResponse(response.body, status=response.status)
-    del answer["Content-Type"]  # Django's default; a response without content has none
+    del answer["Content-Type"]  # Django's default, which an empty response must not have
     for name, value in response.headers:
         answer[name.decode("ascii")] = value.decode("latin-1")
     return answer
 
 
 async def _events(response: EventStream) -> AsyncIterator[bytes]:
-    release_thread()  # the one that middleware has used on the way back
+    release_thread()  # the thread that middleware has used on the way back
     watchdog = _Watchdog()
     response.reader.on_stopping = watchdog.hurry
     async with aclosing(response.reader.chunks()) as chunks:
@@ -177,7 +179,7 @@ async def _events(response: EventStream) -> AsyncIterator[bytes]:
 
 
 class _Watchdog:
-    """Ends the task of a response whose client takes nothing: Django asks for no other chunk before one is sent."""
+    """Ends the task of a response whose client takes no data. Django does not ask for a chunk before one is sent."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -186,19 +188,19 @@ class _Watchdog:
         self._task: asyncio.Task[object] | None = None
 
     def start(self) -> None:
-        """A chunk is about to be sent, by the task that asked for it."""
+        """The current task is about to send a chunk."""
         self._task = asyncio.current_task()
         self._timer = self._loop.call_later(self._seconds, self._give_up)
 
     def stop(self) -> None:
-        """It has been sent."""
+        """The chunk is sent."""
         if self._timer is not None:
             self._timer.cancel()
-        # What the task returns has the response, and so all of this: it must not be kept.
+        # The task refers to the response, and so to this object.
         self._timer = self._task = None
 
     def hurry(self) -> None:
-        """The server is about to end: nobody waits long for a client that takes nothing."""
+        """The server is about to end: do not wait long for a client that takes no data."""
         self._seconds = min(self._seconds, ENDING_SECONDS)
         if self._timer is not None:
             self._timer.cancel()
@@ -221,13 +223,13 @@ def _asgi_query(request: ASGIRequest) -> bytes:
 
 
 def _wsgi_headers(request: HttpRequest) -> list[Header]:
-    found = [
+    header_list = [
         (name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
         for name, value in request.META.items()
         if name.startswith("HTTP_")
     ]
-    for key, name in (("CONTENT_TYPE", headers.CONTENT_TYPE), ("CONTENT_LENGTH", headers.CONTENT_LENGTH)):
-        value = request.META.get(key)
+    for variable, name in (("CONTENT_TYPE", headers.CONTENT_TYPE), ("CONTENT_LENGTH", headers.CONTENT_LENGTH)):
+        value = request.META.get(variable)
         if value:
-            found.append((name, value.encode("latin-1")))
-    return [(name, headers.split_repeated(name, value)) for name, value in found]
+            header_list.append((name, value.encode("latin-1")))
+    return [(name, headers.split_repeated(name, value)) for name, value in header_list]

@@ -1,4 +1,8 @@
-"""PUT, POST and DELETE: what changes streams (specification, sections 5.1 to 5.4)."""
+"""The handlers of PUT, POST and DELETE (specification, sections 5.1 to 5.4).
+
+They turn a request into an operation of the store, and its outcome into a response. They know neither SQL nor
+connections.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ _EMPTY: Header = (headers.CONTENT_LENGTH, b"0")
 
 
 def parse_create(request: Request) -> Create:
-    """PUT asks for a stream, made or confirmed (section 5.1)."""
+    """Parse a PUT: create a stream, or confirm that it exists (section 5.1)."""
     path = paths.validate(request.path)
     closed, seconds, moment, fork = False, None, None, None
     if not _CREATE_HEADERS.isdisjoint(request.headers):
@@ -32,7 +36,7 @@ def parse_create(request: Request) -> Create:
 
 
 def set_body_create(request: Request, operation: Create, body: bytes) -> None:
-    """Put the initial content into it, or what is wrong with that."""
+    """Add the initial content to a create, or the error that it has."""
     if body:
         _check_coding(request)
     if not body or operation.content_type is None:
@@ -42,89 +46,89 @@ def set_body_create(request: Request, operation: Create, body: bytes) -> None:
 
 
 def respond_create(request: Request, engine: Engine, result: Created) -> Response:
-    """Answer a PUT."""
+    """Respond to a PUT."""
     next_offset = offsets.encode_bytes(result.generation, result.tail)
-    found = [*stream_headers(result.content_type, next_offset, closed=result.closed), _EMPTY]
+    header_list = [*stream_headers(result.content_type, next_offset, closed=result.closed), _EMPTY]
     if result.created:
-        found.append((headers.LOCATION, request.url()))
-    return Response(201 if result.created else 200, found)
+        header_list.append((headers.LOCATION, request.url()))
+    return Response(201 if result.created else 200, header_list)
 
 
 def parse_append(request: Request) -> Append:
-    """POST asks to append, to close, or for both at once (sections 5.2 and 5.3)."""
+    """Parse a POST: append, close, or both (sections 5.2 and 5.3)."""
     path = paths.validate_again(request.path)
     close, producer, seq = False, None, None
     if not _APPEND_HEADERS.isdisjoint(request.headers):
         close = _wants_closed(request)
         producer = _producer(request)
-        given = request.header(headers.STREAM_SEQ)
-        seq = headers.opaque("Stream-Seq", given) if given is not None else None
+        stream_seq = request.header(headers.STREAM_SEQ)
+        seq = headers.opaque("Stream-Seq", stream_seq) if stream_seq is not None else None
     return Append(path, None, b"", close, seq, producer)
 
 
 def set_body_append(request: Request, operation: Append, body: bytes) -> None:
-    """Put the body into it, or what is wrong with that."""
+    """Add the body to an append, or the error that it has."""
     if not body:
         if not operation.close:
-            raise EmptyAppend("The body is empty. To close the stream without data, send Stream-Closed: true.")
+            raise EmptyAppend("The body is empty. Send data, or Stream-Closed: true to close the stream.")
         return
     if request.refuse_body is not None:
         raise request.refuse_body()
     _check_coding(request)
     content_type = operation.content_type = _content_type(request.headers.get(headers.CONTENT_TYPE))
     if content_type is None:
-        raise InvalidHeader("Content-Type is missing. It must be the stream's.")
+        raise InvalidHeader("Content-Type is missing. Send the content type of the stream.")
     operation.data = body
     if content.is_json(content_type):
         operation.data, operation.defect = _packed(content.pack, content_type, body)
 
 
 def _check_coding(request: Request) -> None:
-    """See that a body is what it says, and not a compressed one: it would be read as it was sent, by everybody.
+    """Check that a body is not compressed. Readers would get it as it was sent.
 
     Raises:
-        UnsupportedContentEncoding: it is compressed (415).
+        UnsupportedContentEncoding: the body is compressed (415).
     """
     if headers.CONTENT_ENCODING not in request.headers:
         return
     coding = headers.text(request.headers[headers.CONTENT_ENCODING])
     if headers.is_coded(coding):
         raise UnsupportedContentEncoding(
-            f"Content-Encoding is {coding}. Send the body as it is, without a coding, or give the stream the content "
-            "type of compressed data and leave out Content-Encoding.",
+            f"Content-Encoding {coding} is not supported. Send the body without a coding, or give the stream the "
+            "content type of compressed data and leave out Content-Encoding.",
             ((headers.ACCEPT_ENCODING, b"identity"),),
         )
 
 
 def respond_append(request: Request, engine: Engine, result: Appended) -> Response:
-    """Answer a POST."""
-    found: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.generation, result.tail))]
+    """Respond to a POST."""
+    header_list: list[Header] = [(headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(result.generation, result.tail))]
     if result.closed:
-        found.append(CLOSED)
+        header_list.append(CLOSED)
     if result.producer_epoch is None:
-        return Response(204, found)
-    found.append((headers.PRODUCER_EPOCH, b"%d" % result.producer_epoch))
-    found.append((headers.PRODUCER_SEQ, b"%d" % (result.producer_seq or 0)))
+        return Response(204, header_list)
+    header_list.append((headers.PRODUCER_EPOCH, b"%d" % result.producer_epoch))
+    header_list.append((headers.PRODUCER_SEQ, b"%d" % (result.producer_seq or 0)))
     if result.duplicate or not request.body:
-        return Response(204, found)
-    found.append(_EMPTY)
-    return Response(200, found)
+        return Response(204, header_list)
+    header_list.append(_EMPTY)
+    return Response(200, header_list)
 
 
 def parse_delete(request: Request) -> Delete:
-    """DELETE asks to remove a stream (section 5.4)."""
+    """Parse a DELETE: remove a stream (section 5.4)."""
     return Delete(paths.validate_again(request.path))
 
 
 def respond_delete(request: Request, engine: Engine, result: Done) -> Response:
-    """Answer a DELETE."""
+    """Respond to a DELETE."""
     return Response(204, [])
 
 
 def _packed(
     pack: Callable[[str, bytes], bytes], content_type: str, body: bytes
 ) -> tuple[bytes, DurableStreamsError | None]:
-    """Return a body as it is stored, or what is wrong with it, to be judged after the stream's own state."""
+    """Return a body as it is stored, or its error. The error counts only if the stream's state allows the operation."""
     try:
         return pack(content_type, body), None
     except DurableStreamsError as error:
@@ -150,24 +154,24 @@ _CREATE_HEADERS = frozenset(
 
 
 def _lifetime(request: Request) -> tuple[int | None, datetime | None]:
-    """Return the TTL in seconds, or the end, that a create asks for (section 5.1)."""
+    """Return the TTL in seconds and the time of expiry of a create. At most one is set (section 5.1)."""
     ttl = request.header(headers.STREAM_TTL)
     expires_at = request.header(headers.STREAM_EXPIRES_AT)
     if ttl is not None and expires_at is not None:
-        raise InvalidHeader("Give Stream-TTL or Stream-Expires-At, not both.")
+        raise InvalidHeader("Send Stream-TTL or Stream-Expires-At, not both.")
     if expires_at is not None:
         return None, headers.expires_at(expires_at, clock.now())
     return None if ttl is None else headers.ttl(ttl), None
 
 
 def _fork(request: Request) -> Fork | None:
-    """Return what a create wants to fork, or None (section 4.2)."""
+    """Return the fork that a create asks for, or None (section 4.2)."""
     source = request.fork_source()
     token = request.header(headers.STREAM_FORK_OFFSET)
     count = request.header(headers.STREAM_FORK_SUB_OFFSET)
     if source is None:
         if token is not None or count is not None:
-            raise InvalidHeader("Stream-Fork-Offset and Stream-Fork-Sub-Offset need a Stream-Forked-From.")
+            raise InvalidHeader("Stream-Fork-Offset and Stream-Fork-Sub-Offset need Stream-Forked-From. Send it too.")
         return None
     cut = arguments.fork_offset(token, "Stream-Fork-Offset")
     sub_offset = headers.sub_offset(count) if count is not None else 0
@@ -185,13 +189,13 @@ _APPEND_HEADERS = frozenset(
 
 
 def _producer(request: Request) -> ProducerClaim | None:
-    """Return what a request says of its producer: all three headers, or none (section 5.2.1)."""
-    given = request.headers.get
-    name, epoch, seq = given(headers.PRODUCER_ID), given(headers.PRODUCER_EPOCH), given(headers.PRODUCER_SEQ)
+    """Return the producer of a request: all three headers, or None (section 5.2.1)."""
+    value = request.headers.get
+    name, epoch, seq = value(headers.PRODUCER_ID), value(headers.PRODUCER_EPOCH), value(headers.PRODUCER_SEQ)
     if name is None or epoch is None or seq is None:
         if name is epoch is seq:
             return None
-        raise InvalidHeader("Producer-Id, Producer-Epoch and Producer-Seq come together or not at all.")
+        raise InvalidHeader("Producer-Id, Producer-Epoch and Producer-Seq belong together. Send all three, or none.")
     return ProducerClaim(
         _producer_id(name),
         headers.producer_number("Producer-Epoch", epoch),

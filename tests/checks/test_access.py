@@ -184,4 +184,4 @@ def test_what_is_open_is_a_warning_before_it_is_deployed() -> None:
 def test_what_no_browser_sends_as_the_origin_of_one_site_is_refused(origin: str, fine: bool) -> None:
     with override_streams(CORS_ORIGINS=[origin]):
         found = [finding.message for finding in config_findings(config())]
-    assert found == ([] if fine else [f"CORS_ORIGINS: {origin!r} is no origin as browsers send it."])
+    assert found == ([] if fine else [f"CORS_ORIGINS: {origin!r} is not an origin as browsers send it."])

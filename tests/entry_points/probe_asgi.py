@@ -21,7 +21,7 @@ from django_durable_streams.protocol.messages import Request
 from django_durable_streams.server.answers import EventStream
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.bodies import ArrivingBody, memory
-from django_durable_streams.server.uvicorn.fast_path import DirectProtocol
+from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
 
 CONNECTIONS = (HttpToolsProtocol, H11Protocol)
 
@@ -80,7 +80,7 @@ def findings() -> dict[str, int]:
             for hub in list(engine._hubs.values())
             for watch in list(hub._watches.values())
         ),
-        "direct": sum(isinstance(found, DirectProtocol) for found in gc.get_objects()),
+        "direct": sum(isinstance(found, FastPathConnection) for found in gc.get_objects()),
         # One is the probe's own.
         "connections": sum(isinstance(found, CONNECTIONS) for found in gc.get_objects()),
         "requests": sum(isinstance(found, (Request, EventStream, ArrivingBody)) for found in gc.get_objects()),

@@ -18,7 +18,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.server.uvicorn.fast_path import DirectProtocol
+from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
 from tests.asgi_client import ROOT, AsgiClient, Headers, Reply, encoded
 
 ENTRY_POINTS = ("asgi", "django", "wsgi", "direct")
@@ -123,7 +123,7 @@ class _Connection(asyncio.Transport):
 async def _ask_direct(method: str, target: str, lines: list[tuple[bytes, bytes]], body: bytes) -> Reply:
     config = Config(DurableStreams(), interface="asgi3", log_config=None, lifespan="off")
     config.load()
-    protocol = DirectProtocol(
+    protocol = FastPathConnection(
         prefix=ROOT, config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop()
     )
     connection = _Connection()

@@ -16,8 +16,8 @@ from django_durable_streams.engine import engine_for
 from django_durable_streams.protocol.messages import Response
 from django_durable_streams.server import dispatch
 from django_durable_streams.server.handlers import HANDLERS
-from django_durable_streams.server.uvicorn import uploads
-from django_durable_streams.server.uvicorn.fast_path import DirectProtocol
+from django_durable_streams.server.uvicorn import fast_path
+from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
 from django_durable_streams.store.operations import Create
 from django_durable_streams.store.write import group_commit
 from tests.overriding import override_streams
@@ -50,8 +50,8 @@ class Connection(asyncio.Transport):
         self.sent.put_nowait(bytes(data))
 
 
-def connected() -> tuple[DirectProtocol, Connection]:
-    protocol = DirectProtocol(
+def connected() -> tuple[FastPathConnection, Connection]:
+    protocol = FastPathConnection(
         prefix="/v1/stream/",
         config=Config(lambda scope: None, interface="asgi3", log_config=None),
         server_state=ServerState(),
@@ -63,7 +63,7 @@ def connected() -> tuple[DirectProtocol, Connection]:
     return protocol, connection
 
 
-def send(protocol: DirectProtocol, method: str, target: str, body: bytes = b"", kind: str = "text/plain") -> None:
+def send(protocol: FastPathConnection, method: str, target: str, body: bytes = b"", kind: str = "text/plain") -> None:
     head = f"{method} /v1/stream/{target} HTTP/1.1\r\nhost: testserver\r\ncontent-type: {kind}\r\n"
     protocol.data_received(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
 
@@ -121,14 +121,14 @@ async def test_answers_are_made_before_the_commit_and_sent_after_it(
             made.set()
         return found[-1]
 
-    monkeypatch.setattr(uploads, "prepare_response", prepare_response)
+    monkeypatch.setattr(fast_path, "prepare_response", prepare_response)
     before_each_commit(monkeypatch, lambda: go_on.wait(30))
     for number, (protocol, _) in enumerate(clients):
         send(protocol, method, str(number) if method == "PUT" else "0", b"x" if method == "POST" else b"")
     async with asyncio.timeout(30):
         await made.wait()
     assert all(connection.sent.empty() for _, connection in clients)
-    monkeypatch.setattr(uploads, "finish_request", None)  # it is not needed any more
+    monkeypatch.setattr(fast_path, "finish_request", None)  # it is not needed any more
     go_on.set()
     assert [await status(connection) for _, connection in clients] == [expected] * len(clients)
     assert all(connection.sent.empty() for _, connection in clients)

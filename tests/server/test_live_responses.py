@@ -12,7 +12,7 @@ from django_durable_streams.engine import hub as hubs
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.server.live_responses import SseReader
+from django_durable_streams.server.sse_reader import SseReader
 from django_durable_streams.store.operations import Append, Create, Delete
 from tests.asgi_client import AsgiClient
 from tests.event_stream import Parsed, parse
@@ -101,7 +101,7 @@ async def test_memory_for_a_watched_stream_is_bounded(direct: AsgiClient, monkey
     async with found:
         for _ in range(50):
             await direct.append("a", b"x" * 300)
-        watch = found._watch
+        watch = found.watch
         assert watch._ring_bytes == sum(len(segment.data) for segment in watch._ring) <= 1000
 
 

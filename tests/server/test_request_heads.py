@@ -31,7 +31,7 @@ class Parsed:
 
 
 def test_a_plain_head_is_read() -> None:
-    found = request_heads.read(
+    found = request_heads.parse(
         head(b"Content-Type:text/plain ", b"CONTENT-LENGTH:\t12", request=b"POST /v1/stream/a%20b?offset=-1 HTTP/1.1")
     )
     assert found is not None
@@ -43,16 +43,16 @@ def test_a_plain_head_is_read() -> None:
 def test_what_counts_up_is_read_anew_and_the_rest_is_remembered() -> None:
     for number in range(3):
         lines = head(b"Content-Length: 1", b"PRODUCER-SEQ:  %d " % number, b"A: b", request=b"POST /a HTTP/1.1")
-        found = request_heads.read(lines)
+        found = request_heads.parse(lines)
         assert found is not None
         assert found.headers[b"producer-seq"] == b"%d" % number
         assert (found.path, found.headers[b"a"], found.content_length) == ("/a", b"b", 1)
 
 
 def test_a_head_is_remembered_once_however_often_it_counts() -> None:
-    request_heads.read.cache_clear()
-    assert request_heads.read(head(*[b"Producer-Seq: 1"] * 400, request=b"POST /a HTTP/1.1")) is None
-    assert request_heads.read.cache_info().currsize == 1
+    request_heads.parse.cache_clear()
+    assert request_heads.parse(head(*[b"Producer-Seq: 1"] * 400, request=b"POST /a HTTP/1.1")) is None
+    assert request_heads.parse.cache_info().currsize == 1
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_head_is_remembered_once_however_often_it_counts() -> None:
     ],
 )
 def test_what_is_not_plain_is_left_to_the_server(data: bytes) -> None:
-    assert request_heads.read(data) is None
+    assert request_heads.parse(data) is None
 
 
 token = st.text("abcXYZ-_!#09", min_size=1, max_size=8).map(str.encode)
@@ -110,7 +110,7 @@ def test_whatever_is_read_here_the_servers_parser_reads_so_too(
     method: bytes, target: bytes, lines: list[tuple[bytes, bytes, bytes]]
 ) -> None:
     data = head(*(b"".join(line) for line in lines), request=method + target + b" HTTP/1.1")
-    found = request_heads.read(data)
+    found = request_heads.parse(data)
     if found is not None:
         parsed = Parsed(data)
         assert sorted(found.headers.items()) == sorted((name, value.strip(b" \t")) for name, value in parsed.headers)

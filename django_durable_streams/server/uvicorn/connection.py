@@ -1,6 +1,6 @@
-"""uvicorn's connections with what uvicorn leaves out: limits, deadlines, and requests that offer to upgrade.
+"""uvicorn's connections with limits, with deadlines, and with support for requests that offer an upgrade.
 
-Knows nothing of streams. It serves every request that comes over the connection, whoever answers it.
+uvicorn has none of these. Serves every request of the connection, whoever answers it. Knows no streams.
 """
 
 from __future__ import annotations
@@ -16,46 +16,46 @@ from ...conf import config
 from ...protocol.messages import ENDING_SECONDS
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Bytes that a request's line and headers may have before they are complete."""
+"""Bytes of the longest request line and headers."""
 
 PIECE_BYTES = 4 * 1024
-"""How much is parsed at a time: each request in it takes a hundred times its own size until it is answered."""
+"""Bytes that are parsed at a time. Until it is answered, a request takes a hundred times its own size."""
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class HeldFlow(FlowControl):
-    """Flow control in which reading rests, whoever resumes it, while something that came waits to be looked at."""
+    """Flow control that stops reading while the connection holds data. Nobody else can resume it then."""
 
     is_held = False
 
     def hold(self) -> None:
-        """Read no more until `release`."""
+        """Stop reading until `release`."""
         self.is_held = True
         self.pause_reading()
 
     def release(self) -> None:
-        """Read on."""
+        """Read again."""
         self.is_held = False
         self.resume_reading()
 
     def resume_reading(self) -> None:
-        """Read on, unless it is held: uvicorn does so with each response, and while a response waits for its client."""
+        """Read again, unless the flow is held. uvicorn asks for this with each response."""
         if not self.is_held:
             super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
-    """A connection of uvicorn's.
+    """A connection of uvicorn's with limits and deadlines.
 
-    - A request that offers to upgrade to anything but a WebSocket is served as HTTP/1.1, with its body (RFC 9110,
+    - A request that offers an upgrade to anything but a WebSocket is served as HTTP/1.1, with its body (RFC 9110,
       section 7.8). httptools takes the offer for the end of the request.
-    - Its head has to be complete within RECEIVE_TIMEOUT, and is no larger than MAX_HEAD_BYTES.
+    - A head has at most MAX_HEAD_BYTES, and is complete within RECEIVE_TIMEOUT.
     - Requests of a client that does not wait for answers are parsed a few at a time.
-    - What is no request, such as empty lines between two, does not keep it open.
-    - A client that takes nothing of what it is sent for SEND_TIMEOUT is cut off.
-    - Once it is lost, no timer holds it.
+    - Bytes outside of requests, such as empty lines, do not keep the connection open.
+    - A client that takes no data for SEND_TIMEOUT is cut off.
+    - A lost connection has no timers.
 
     Args:
         options: uvicorn's.
@@ -64,38 +64,39 @@ class Connection(HttpToolsProtocol):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.flow: HeldFlow
-        # What came before it could be looked at: the next requests of a client that does not wait for answers.
-        self._waiting: list[bytes] = []
+        self._held_data: list[bytes] = []
+        """Data that waits: the next requests of a client that does not wait for answers."""
         self._is_parsing = False
         self._is_in_head = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._ignores_upgrade = False
         self._send_timer: asyncio.TimerHandle | None = None
-        self._unsent = 0  # bytes, when the timer was set
+        self._unsent = 0
+        """Unsent bytes when the timer was set, or -1 if the client has taken all bytes since."""
         self._is_server_ending = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Uvicorn has taken a client in. It has to say something."""
+        """A client has connected. It has to send a head in time."""
         super().connection_made(transport)
         self.flow = HeldFlow(transport)
-        self._head_timer = self.loop.call_later(config().receive_timeout, self._head_is_late)
+        self._head_timer = self.loop.call_later(config().receive_timeout, self._time_out_head)
 
     # Requests
 
     def data_received(self, data: bytes) -> None:
-        """Have uvicorn read what has come, as far as it need not wait."""
+        """Give data to uvicorn, until a request has to wait."""
         start = 0
         while start < len(data):
-            if self.pipeline or self._waiting:
-                self._keep(data[start:])
+            if self.pipeline or self._held_data:
+                self._hold(data[start:])
                 return
             if not self._parse(data[start : start + PIECE_BYTES]):
                 return
             start += PIECE_BYTES
 
     def _parse(self, data: bytes) -> bool:
-        """Have uvicorn read a piece, and return whether it can read more."""
+        """Give a piece to uvicorn. Return whether it can take more."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -109,37 +110,37 @@ class Connection(HttpToolsProtocol):
                 self._stop_timers()
                 self.handle_websocket_upgrade()
                 return False
-            self._go_on_without_upgrade(data[upgrade.args[0] :])
+            self._continue_without_upgrade(data[upgrade.args[0] :])
         if self._is_in_head:
-            self._bound_head(len(data))
+            self._check_head(len(data))
         return not self.transport.is_closing()
 
-    def _keep(self, data: bytes) -> None:
-        self._waiting.append(data)
+    def _hold(self, data: bytes) -> None:
+        self._held_data.append(data)
         self.flow.hold()
 
-    def _may_go_on(self) -> bool:
-        """Whether what was kept can be looked at."""
+    def _may_resume(self) -> bool:
+        """Return whether held data can be parsed."""
         return not self.pipeline
 
-    def _go_on(self) -> None:
-        """Look at what was kept."""
-        if not self._waiting or self.transport.is_closing() or not self._may_go_on():
+    def _resume(self) -> None:
+        """Parse the held data."""
+        if not self._held_data or self.transport.is_closing() or not self._may_resume():
             return
-        data = b"".join(self._waiting)
-        self._waiting = []
+        data = b"".join(self._held_data)
+        self._held_data = []
         self.flow.release()
         self.data_received(data)
 
     def on_message_begin(self) -> None:
-        """A request has begun."""
+        """A request begins."""
         self._unset_keepalive_if_required()
         self._is_parsing = self._is_in_head = True
-        HttpToolsProtocol.on_message_begin(self)  # quicker than super(), and felt at each request
+        HttpToolsProtocol.on_message_begin(self)  # faster than super(), which each request would pay for
 
     def on_headers_complete(self) -> None:
-        """The head of a request is there."""
-        self._unset_keepalive_if_required()  # it is set once more when the response before this has ended
+        """The head of a request is complete."""
+        self._unset_keepalive_if_required()  # uvicorn sets it again when the response before has ended
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -150,22 +151,22 @@ class Connection(HttpToolsProtocol):
             self._ignores_upgrade = True
 
     def on_chunk_header(self) -> None:
-        """A chunk of a body begins. What comes after the last one would be added to the headers, however much it is."""
+        """A chunk of a body begins. Fields after the last chunk are dropped: uvicorn would add them without a limit."""
         if type(self.headers) is list:
             self.headers = _CompleteHeaders(self.headers)
 
     def on_message_complete(self) -> None:
-        """A request has come whole, unless that is only what httptools makes of an offer to upgrade."""
+        """A request is complete. Where it offers an upgrade, httptools says so too early."""
         if self._ignores_upgrade:
             return
         self._is_parsing = False
         HttpToolsProtocol.on_message_complete(self)
 
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """Read on behind a head that has offered to upgrade, as if it had not.
+    def _continue_without_upgrade(self, rest: bytes) -> None:
+        """Parse the data after a head that offers an upgrade, as if the head did not.
 
-        httptools has handed over the head and lost the body. Another parser is given as much of the head as says how
-        the body is framed, and then what has come of it.
+        httptools has parsed the head and dropped the body. Another parser gets the headers that frame the body, and
+        then the body.
         """
         self._ignores_upgrade = False
         framing = [b"%b: %b\r\n" % header for header in self.headers if header[0] in _FRAMING]
@@ -177,18 +178,18 @@ class Connection(HttpToolsProtocol):
         if rest:
             self.data_received(rest)
 
-    def _bound_head(self, size: int) -> None:
-        """See that the head that is coming in comes to its end."""
-        if self._head_timer is not None and not self._head_bytes:  # of the connection's beginning
+    def _check_head(self, size: int) -> None:
+        """Limit the size and the time of the current head."""
+        if self._head_timer is not None and not self._head_bytes:  # set when the client connected
             self._head_timer.cancel()
             self._head_timer = None
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse_head(_TOO_LARGE)
         elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(config().receive_timeout, self._head_is_late)
+            self._head_timer = self.loop.call_later(config().receive_timeout, self._time_out_head)
 
-    def _head_is_late(self) -> None:
+    def _time_out_head(self) -> None:
         self._head_timer = None
         if self._is_in_head:
             self._refuse_head(_TOO_SLOW)
@@ -196,7 +197,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _was_used(self) -> bool:
-        """Whether a request has come over the connection."""
+        """Return whether the connection has had a request."""
         return self.cycle is not None
 
     def _refuse_head(self, response: bytes) -> None:
@@ -207,25 +208,25 @@ class Connection(HttpToolsProtocol):
     # Responses
 
     def pause_writing(self) -> None:
-        """The client does not take as fast as it is sent to."""
+        """The client takes data more slowly than it is sent."""
         super().pause_writing()
         self._watch_sending()
 
     def resume_writing(self) -> None:
-        """The client has taken what it was sent."""
+        """The client has taken the data."""
         super().resume_writing()
         self._unsent = -1
 
     def on_response_complete(self) -> None:
-        """A response has been written."""
+        """A response is written."""
         HttpToolsProtocol.on_response_complete(self)
-        if self._waiting and not self.pipeline:
-            self.loop.call_soon(self._go_on)
+        if self._held_data and not self.pipeline:
+            self.loop.call_soon(self._resume)
         if self.transport.is_closing():
             self._watch_sending()
 
     def close(self) -> None:
-        """Close the connection once the client has taken what was sent."""
+        """Close the connection once the client has taken the data."""
         self.transport.close()
         self._watch_sending()
 
@@ -235,7 +236,7 @@ class Connection(HttpToolsProtocol):
         self._watch_sending()
 
     def shutdown(self) -> None:
-        """The server is about to end: nobody waits for a client that takes nothing."""
+        """The server is about to end. It does not wait long for a client that takes no data."""
         super().shutdown()
         self._watch_end()
 
@@ -247,16 +248,15 @@ class Connection(HttpToolsProtocol):
         self._watch_sending()
 
     def _watch_sending(self) -> None:
-        """See to it that the client takes something of what it is sent."""
+        """Cut off a client that takes no data for SEND_TIMEOUT."""
         unsent = self.transport.get_write_buffer_size()
         if unsent and self._send_timer is None:
             self._unsent = unsent
             seconds = ENDING_SECONDS if self._is_server_ending else config().send_timeout
-            self._send_timer = self.loop.call_later(seconds, self._see_progress)
+            self._send_timer = self.loop.call_later(seconds, self._check_progress)
 
-    def _see_progress(self) -> None:
+    def _check_progress(self) -> None:
         self._send_timer = None
-        # Less than none: it has taken everything in between, and what is there now is something new.
         if 0 <= self._unsent <= self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
@@ -265,8 +265,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left."""
         super().connection_lost(exc)
-        self._waiting = []
-        # uvicorn leaves its timer if the connection was reset.
+        self._held_data = []
+        # uvicorn keeps its timer if the connection was reset.
         self._unset_keepalive_if_required()
         self._stop_timers()
 
@@ -281,14 +281,14 @@ _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class _CompleteHeaders(list[tuple[bytes, bytes]]):
-    """Headers to which a body in chunks adds nothing: fields behind it are dropped."""
+    """Headers that take no fields from after a body in chunks."""
 
     def append(self, header: tuple[bytes, bytes]) -> None:
         """Drop a field."""
 
 
 class _ResumedRequest:
-    """Takes what a parser finds behind a head that has been handed over already, and then whole requests."""
+    """Passes a parser's findings on to a connection that has the head already: the body, and then whole requests."""
 
     def __init__(self, connection: Connection) -> None:
         self.is_in_head = True

@@ -1,40 +1,40 @@
-"""Requests that are read directly from a connection, and their bodies where these come in parts."""
+"""Bodies that arrive in parts, on connections that answer requests themselves.
+
+A body is taken only if its request is allowed. Until that is decided, the connection does not read. After a refusal the
+parts are dropped. Knows neither requests nor responses.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any
 
-from ...access.identities import Source
 from ...conf import config
 from ...protocol.errors import DurableStreamsError
-from ...protocol.messages import Request, Response
+from ...protocol.messages import ClientDisconnected
 from ...runtime.batch_worker import Reply
-from ..answers import EventStream, Work
 from ..bodies import ArrivingBody, too_slow
-from ..dispatch import finish_request, prepare_response
-from ..hosts import absolute_url
-from . import request_heads
+from .connection import Connection
 
 
 class Upload:
-    """A body that comes in parts, until it is whole or is given up.
+    """A body that arrives in parts, until it is complete or given up.
 
     Args:
-        found: the request's headers.
-        length: of the body, which is not over the limit.
+        headers: the request's headers.
+        length: bytes of the body, which are not over the limit.
     """
 
-    def __init__(self, found: Mapping[bytes, bytes], length: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.body = ArrivingBody(found, length)
+    def __init__(self, headers: Mapping[bytes, bytes], length: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.body = ArrivingBody(headers, length)
         self.reply = Reply(loop=loop)
-        """The whole body, or why there is none."""
+        """The whole body, or the error that there is instead."""
         self._length = length
-        self._timer = loop.call_later(config().receive_timeout, self._is_late)
+        self._timer = loop.call_later(config().receive_timeout, self._time_out)
 
     def add(self, part: bytes) -> None:
-        """Take a part that has come."""
+        """Add a part that has arrived."""
         try:
             self.body.add(part)
             if self.body.size == self._length:
@@ -43,10 +43,10 @@ class Upload:
             self._end(error)
 
     def give_up(self, error: Exception) -> None:
-        """Let whoever waits for the body have an error instead."""
+        """End the upload with an error."""
         self._end(error)
 
-    def _is_late(self) -> None:
+    def _time_out(self) -> None:
         self._end(too_slow())
 
     def _end(self, value: bytes | Exception) -> None:
@@ -54,98 +54,58 @@ class Upload:
         self.reply.resolve(value)
 
 
-class DirectConnection(Protocol):
-    """The connection that a request has come over, as the request uses it: `fast_path.DirectProtocol`."""
+class UploadConnection(Connection):
+    """A connection that takes the body of a request that it answers itself.
 
-    prefix: str
-
-    @property
-    def scheme(self) -> str | None:
-        """Return `http` or `https`, or None before a transport exists."""
-
-    def scope_of(self, head: request_heads.Head) -> Source:
-        """Return the ASGI scope that uvicorn would make of a head."""
-
-    def start_upload(self, head: request_heads.Head) -> Upload:
-        """Begin to read a body."""
-
-    def end_upload(self) -> None:
-        """Pass no more of the body on."""
-
-    def prepare(self, request: DirectRequest, response: Response) -> None:
-        """Make the bytes of a response that may follow."""
-
-    def write(self, request: DirectRequest, response: Response) -> None:
-        """Send a response."""
-
-    def go_on(self, request: DirectRequest, outcome: Response | EventStream | Work) -> None:
-        """Send what a handler has made, or do what is left to do."""
-
-    def when_left(self, tell: Callable[[], object]) -> None:
-        """Have a function called when the client leaves."""
-
-
-class DirectRequest(Request):
-    """A request that has come over a connection that is read directly.
-
-    Args:
-        body: the whole of it, or None where it is to be read.
+    A subclass sets `_is_answering` for as long as it answers a request, and `_unread` to the length of its body.
     """
 
-    __slots__ = ("_connection", "_foreseen", "_head", "_source")
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._is_answering = False
+        self._is_ending = False
+        self._unread = 0
+        """Bytes of the body that have not arrived."""
+        self._upload: Upload | None = None
 
-    def __init__(self, head: request_heads.Head, body: bytes | None, connection: DirectConnection) -> None:
-        self.method, path, self.query, self.headers, _ = head
-        self.path = path[len(connection.prefix) :]
-        self._begin(body)
-        self._head = head
-        self._connection = connection
-        self._source: Source | None = None
-        self._foreseen: tuple[object, Response] | None = None
+    def start_upload(self, headers: Mapping[bytes, bytes], length: int) -> Upload:
+        """Take the body of the current request, from its first part on.
 
-    is_bare = True
+        Raises:
+            ClientDisconnected: the client has left.
+        """
+        if self.transport.is_closing():
+            raise ClientDisconnected
+        upload = self._upload = Upload(headers, length, self.loop)
+        parts, self._held_data = self._held_data, []
+        self.flow.release()
+        for part in parts:
+            self._take_body(part)
+        return upload
 
-    @property
-    def scheme(self) -> str:
-        return self._connection.scheme or "http"
+    def end_upload(self) -> None:
+        """The body is complete, or nobody waits for it any more."""
+        self._upload = None
 
-    @property
-    def source(self) -> Source:
-        if self._source is None:
-            self._source = self._connection.scope_of(self._head)
-        return self._source
+    def _take_body(self, data: bytes) -> None:
+        if self._is_answering and self._upload is None:
+            self._hold(data)  # whether the request is allowed is not yet decided
+            return
+        part, rest = data[: self._unread], data[self._unread :]
+        self._unread -= len(part)
+        if self._upload is not None:
+            if rest:
+                self._hold(rest)
+            self._upload.add(part)
+        elif not self._unread:
+            # This was the last part of a refused body.
+            if self._is_ending:
+                self.close()
+            elif rest:
+                self.data_received(rest)
 
-    def url(self) -> bytes:
-        return absolute_url(self._connection.scheme or "http", self._head.path, self.headers)
-
-    def root(self) -> str:
-        return self._connection.prefix
-
-    async def read_body(self) -> bytes:
-        upload = self._connection.start_upload(self._head)
-        self.arriving = upload.body
-        try:
-            return await upload.reply  # type: ignore[return-value]
-        finally:
-            self._connection.end_upload()
-
-    def prepare(self, value: object) -> None:
-        """Make the response to what the engine is about to commit."""
-        response = prepare_response(self, value)
-        if response is not None:
-            self._connection.prepare(self, response)
-            self._foreseen = value, response
-
-    def resolve(self, value: object) -> None:
-        """Take what the engine has made of the request."""
-        if self._foreseen is not None and self._foreseen[0] is value:
-            self._connection.write(self, self._foreseen[1])
-        else:
-            self._connection.go_on(self, finish_request(self, value))
-
-    def when_left(self, tell: Callable[[], object]) -> None:
-        self._connection.when_left(tell)
-
-    def send_now(self, response: Response) -> bool:
-        self._connection.write(self, response)
-        return True
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has left."""
+        super().connection_lost(exc)
+        if self._upload is not None:
+            self._upload.give_up(ClientDisconnected())

@@ -1,0 +1,292 @@
+"""SSE: a reader that stays, and makes one chunk of an event stream after the other (specification, section 5.8).
+
+Makes bytes from a stream's data. It knows no connections: an entry point takes the chunks and sends them.
+
+The invariant: a reader is a position. It has no queue, so a slow reader holds no data. The data past its position comes
+from the watch, which all readers of a stream share, or from the database. A waiting reader takes 9.4 KB, and an event
+is encoded once for all readers at a position (docs/decisions/readers-as-positions.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from enum import Enum
+
+from ..conf import config
+from ..engine import Engine
+from ..engine.hub import LARGE_EVENT_BYTES
+from ..engine.live_reader import LiveReader
+from ..engine.live_reader_limit import LiveReaderSlot
+from ..engine.snapshot_reader import Snapshot
+from ..protocol import caching, content, sse, text
+from ..protocol.errors import DurableStreamsError
+from ..protocol.messages import LiveGrant
+
+MIN_BYTES_IN_PIECES = 1024 * 1024
+"""Bytes of data from which an event is made in pieces.
+
+The event may have six times as many bytes. In pieces it never is in memory as a whole, and other requests do not wait
+for it. A page has fewer bytes, unless it is a single append.
+"""
+
+
+class Step(Enum):
+    """What a reader needs before its next chunk."""
+
+    FETCH = "data from the database, or the next piece of an event"
+    WAIT = "news"
+
+
+class SseReader(LiveReader):
+    """A reader of a stream by Server-Sent Events. Use it as an asynchronous context manager.
+
+    Each chunk is a data event with its control event, a control event, or a comment. `finished` says that the last
+    chunk was the last one of the response.
+
+    Args:
+        view: the stream as the request has seen it, with its first page.
+        client_cursor: the query parameter `cursor`.
+        slot: the reader's slot among all live readers. It is released when the reader leaves.
+        grant: the permission of the read, if it can end. The response then ends as it does after SSE_DURATION.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        view: Snapshot,
+        client_cursor: str | None,
+        slot: LiveReaderSlot,
+        grant: LiveGrant | None = None,
+    ) -> None:
+        super().__init__(engine.hub(), grant)
+        settings = config()
+        self.finished = False
+        self.on_news: Callable[[], None] = self.wake
+        """Called when there may be a chunk to take. An entry point may put its own function here while it waits."""
+        self.on_stopping: Callable[[], None] = _do_nothing
+        """Called when the server is about to end, whether or not the reader waits for a chunk."""
+        self._engine = engine
+        self._slot = slot
+        self._info = view.info
+        self._position = view.position
+        self._held = b""
+        """The beginning of a character, of which the rest has not come."""
+        self._has_begun = False
+        """Whether data has been sent."""
+        self._is_behind = False
+        """Whether the last control event did not say that the reader is up to date."""
+        self._first: Snapshot | None = view
+        self._rest: Iterator[bytes] | None = None
+        """The rest of a large event."""
+        self._pause = 0.0
+        self._cursor_floor = caching.cursor_floor(client_cursor, time.time())
+        self._bytes_left = settings.sse_max_bytes
+        self._keep_alive = settings.sse_keep_alive
+        self._last_chunk = time.monotonic()
+        self._deadline = self._last_chunk + settings.sse_duration
+        self._abandoned = False
+
+    async def __aenter__(self) -> SseReader:
+        assert self._first is not None
+        try:
+            await self.join(self._first)
+        except BaseException:
+            self._slot.release()
+            raise
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        self._slot.release()
+        self.leave()
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield all chunks, to the end of the response."""
+        async with self:
+            while not self.finished:
+                chunk = await self.next_chunk()
+                if chunk:
+                    yield chunk
+
+    async def next_chunk(self) -> bytes:
+        """Return the next chunk. It is empty after a wait for news, and where `finished` says that there is none."""
+        chunk = self.take()
+        if chunk is Step.WAIT:
+            await self.wait_for_news()
+            return b""
+        if chunk is Step.FETCH:
+            return await self._fetch()
+        return chunk
+
+    def take(self) -> bytes | Step:
+        """Return the next chunk if it is at hand, otherwise the step that leads to it."""
+        if self._first is not None:
+            if self._is_cut(self._first):
+                return Step.FETCH
+            view, self._first = self._first, None
+            return self._from_view(view, opens=True)
+        if self._rest is not None and not self._abandoned:
+            return Step.FETCH
+        watch = self.watch
+        if self.finished or self._abandoned or watch.removed:
+            return self._finish()
+        now = time.monotonic()
+        is_over = self._bytes_left <= 0 or self.is_stopped or self._is_due(now)
+        if self._position < watch.tail and not is_over:
+            is_large = watch.tail - self._position > MIN_BYTES_IN_PIECES
+            frame = None if is_large else watch.frame(self._position, self._cursor(), self._held)
+            if frame is None or (frame.is_cut and not self._has_begun):
+                return Step.FETCH
+            chunk, self._position, self._held = frame.chunk, frame.end, frame.held
+            self._has_begun = True
+            if frame.is_large:
+                self._rest = self._large_event(chunk, up_to_date=True, closed=frame.closed)
+                return self._count(next(self._rest))
+            self.finished = frame.closed
+            if chunk:
+                self._is_behind = False
+                return self._count(chunk)
+            if self._is_behind:  # the rest of the data is the beginning of a character
+                return self._chunk(b"", up_to_date=True, closed=False)
+        if watch.closed and self._position >= watch.tail:
+            self.finished = True
+            rest, self._held = self._held, b""
+            event = sse.data_event(self._info.content_type, rest) if rest else b""
+            return self._chunk(event, up_to_date=True, closed=True)
+        if is_over:
+            self.finished = True
+            return self._chunk(b"", up_to_date=self._position >= watch.tail, closed=False)
+        if now - self._last_chunk >= self._keep_alive:
+            return self._count(sse.KEEP_ALIVE)
+        return Step.WAIT
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no chunk is at hand until news arrive. Ask right after a chunk was taken."""
+        watch = self.watch
+        is_at_end = self._position >= watch.tail and self._rest is None
+        return is_at_end and self._bytes_left > 0 and not (watch.closed or self.finished)
+
+    def abandon(self) -> None:
+        """The client has left."""
+        self._abandoned = True
+        self.wake()
+
+    def notify(self) -> None:
+        """The stream has changed."""
+        if self._wait is not None:
+            self.on_news()
+
+    def stop(self) -> None:
+        """The server is about to end. So does the response, with a last control event."""
+        self.is_stopped = True
+        self.on_stopping()
+        self.notify()
+
+    def tick(self, now: float) -> None:
+        """Time has passed. The response may be over, or a proxy may need traffic."""
+        if self._wait is not None and (self._is_due(now) or now - self._last_chunk >= self._keep_alive):
+            self.on_news()
+
+    def _is_due(self, now: float) -> bool:
+        """Return whether the response has lasted for SSE_DURATION, or its permission has ended."""
+        return now >= self._deadline or (self._grant is not None and not self._grant.holds(now))
+
+    async def _fetch(self) -> bytes:
+        if self._rest is not None:
+            await asyncio.sleep(self._pause)  # other requests have twice the time that a piece takes
+            start = time.monotonic()
+            piece = next(self._rest, None)
+            self._pause = 2 * (time.monotonic() - start)
+            if piece is None:
+                self._rest = None
+            return self._count(piece or b"")
+        try:
+            view, self._first = self._first, None
+            opens = view is not None
+            if view is None:
+                view = await self.hub.fetch(self.watch, self._position)
+            if self._is_cut(view):
+                self._held = await self._held_before(view.position)
+        except DurableStreamsError:
+            return self._finish()  # the client reconnects, and gets the error as a response
+        return b"" if view.segment is None else self._from_view(view, opens=opens)
+
+    def _is_cut(self, view: Snapshot) -> bool:
+        """Return whether the first data is the rest of a character that begins before the reader's offset."""
+        segment = view.segment
+        return (
+            segment is not None
+            and not self._has_begun
+            and view.position > self._info.first_position
+            and text.is_cut(segment.data)
+            and content.holds_text(self._info.content_type)
+        )
+
+    async def _held_before(self, position: int) -> bytes:
+        """Return the bytes before a position that begin a character."""
+        start = max(position - text.MAX_HELD, self._info.first_position)
+        segment = (await self._engine.follow(self._info, start)).segment
+        return b"" if segment is None else segment.held_before(position)
+
+    def _from_view(self, view: Snapshot, *, opens: bool) -> bytes:
+        self._info, self._position = view.info, view.end
+        if view.segment is not None and len(view.segment.data) > MIN_BYTES_IN_PIECES:
+            self._has_begun = True
+            self._rest = self._pieces(view, view.segment.data)
+            return self._count(next(self._rest))
+        event = b""
+        if view.segment is not None:
+            self._has_begun = True
+            event, self._held = view.segment.data_event(self._info.content_type, self._held, final=view.at_end)
+            if len(event) >= LARGE_EVENT_BYTES:
+                self._rest = self._large_event(event, up_to_date=view.up_to_date, closed=view.at_end)
+                return self._count(next(self._rest))
+        self.finished = view.at_end
+        says_more = opens or view.at_end or (self._is_behind and view.up_to_date)
+        if view.segment is not None and not (event or says_more):
+            return b""  # all of it is held back
+        return self._chunk(event, up_to_date=view.up_to_date, closed=view.at_end)
+
+    def _pieces(self, view: Snapshot, data: bytes) -> Iterator[bytes]:
+        """Yield a data event and its control event in pieces."""
+        if content.holds_text(self._info.content_type):
+            data, self._held = sse.split(self._held + data, final=view.at_end)
+        yield from sse.event_pieces(self._info.content_type, data)
+        yield self._last_piece(up_to_date=view.up_to_date, closed=view.at_end)
+
+    def _large_event(self, event: bytes, *, up_to_date: bool, closed: bool) -> Iterator[bytes]:
+        """Yield a data event that other readers get too, without a copy, and its control event."""
+        yield event
+        yield self._last_piece(up_to_date=up_to_date, closed=closed)
+
+    def _last_piece(self, *, up_to_date: bool, closed: bool) -> bytes:
+        self.finished = closed
+        return self._control(up_to_date=up_to_date, closed=closed)
+
+    def _chunk(self, event: bytes, *, up_to_date: bool, closed: bool) -> bytes:
+        """Return a data event with its control event, or the control event alone."""
+        return self._count(event + self._control(up_to_date=up_to_date, closed=closed))
+
+    def _control(self, *, up_to_date: bool, closed: bool) -> bytes:
+        """Return a control event. Its offset is the one before the bytes that are held back."""
+        self._is_behind = not up_to_date
+        offset = self._info.token(self._position - len(self._held))
+        return sse.control_event(offset, cursor=self._cursor(), up_to_date=up_to_date, closed=closed)
+
+    def _cursor(self) -> int:
+        return max(self._cursor_floor, caching.interval(time.time()))
+
+    def _count(self, chunk: bytes) -> bytes:
+        self._bytes_left -= len(chunk)
+        self._last_chunk = time.monotonic()
+        return chunk
+
+    def _finish(self) -> bytes:
+        self.finished = True
+        return b""
+
+
+def _do_nothing() -> None:
+    pass
