@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..api.tail import Page
-    from ..api.writer import SyncWriter, Writer, WriterOptions
+    from ..api.writer import SyncWriter, Writer
+    from ..api.writer_options import WriterOptions
     from ..store.operations import Appended
 
 __all__ = ["Appended", "Page", "SyncWriter", "Writer", "WriterOptions", "api"]

@@ -133,9 +133,7 @@ class StreamMethods(GuardedModel):
         Raises:
             StreamExists, StreamNotFound, SourceGone, InvalidOffset, OffsetOutOfRange, InvalidPath, InvalidHeader.
         """
-        fork: Self = api().fork(
-            self, path, offset=offset, sub_offset=sub_offset, ttl=ttl, expires_at=expires_at, data=data
-        )
+        fork: Self = api().fork(self, path, offset=offset, sub_offset=sub_offset, lifetime=(ttl, expires_at), data=data)
         return fork
 
     def read(self, offset: str = "-1") -> Iterator[Data]:
@@ -174,7 +172,7 @@ class StreamMethods(GuardedModel):
         """Return a writer for what comes in small pieces, for use as a context manager: `writer.write(token)`.
 
         What comes within an interval shares a commit. The writer commits by itself, and takes no part in a transaction.
-        For the options see `writer.WriterOptions`.
+        For the options see `api.writer_options.WriterOptions`.
 
         Raises:
             StreamNotFound, StreamGone, ServiceUnavailable: on entering; for `write` see `Writer.write`.
