@@ -12,7 +12,8 @@ from django_durable_streams import links, signals
 from django_durable_streams.api.stream_appender import RETRY_SECONDS
 from django_durable_streams.api.stream_methods import create_operation
 from django_durable_streams.api.tail import Page
-from django_durable_streams.api.writer import INTERVAL, MAX_BYTES, SyncWriter, Writer, WriterOptions
+from django_durable_streams.api.writer import SyncWriter, Writer
+from django_durable_streams.api.writer_options import INTERVAL, MAX_BYTES, WriterOptions
 from django_durable_streams.engine import signal_dispatcher
 from django_durable_streams.models import Stream, StreamQuerySet
 from django_durable_streams.models.async_methods import AsyncStreamMethods
