@@ -66,9 +66,9 @@ class Committer(BatchWorker[Operation]):
             committed,
             LANE_LOCK_MS,
             self._lock_waits.held,
-            self.tell,
+            self.deliver_results,
             is_busy,
-            self.announce,
+            self.prepare_results,
             is_heard,
         )
         super().__init__(name, connection, self._applier.apply, backlog, BATCH_SIZE)
@@ -85,11 +85,11 @@ class Committer(BatchWorker[Operation]):
     def _size_of(self, task: Operation) -> int:
         return len(task.data) if type(task) is Append or type(task) is Create else 0
 
-    def _to_answer(
+    def _finish(
         self, batches: list[PendingBatch[Operation]], values: Sequence[object]
     ) -> tuple[list[PendingBatch[Operation]], Sequence[object]]:
         if not any(value is LOCKED for value in values):
-            return super()._to_answer(batches, values)
+            return super()._finish(batches, values)
         now = time.monotonic()
         waiting: list[PendingOperation] = []
         done: list[PendingBatch[Operation]] = []
@@ -107,4 +107,4 @@ class Committer(BatchWorker[Operation]):
                     outcomes.append(value)
             done.append(rest)
         self._lock_waits.add(waiting)
-        return super()._to_answer(done, outcomes)
+        return super()._finish(done, outcomes)

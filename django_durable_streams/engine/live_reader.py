@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..runtime.batch_worker import Reply
+from ..runtime.results import Reply
 
 if TYPE_CHECKING:
     from ..protocol.messages import LiveGrant

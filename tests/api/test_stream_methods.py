@@ -289,7 +289,7 @@ class TestManyMessages:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("engines")
-class TestBesideTheLanes:
+class TestBesideTheCommitter:
     """A process that serves streams and appends from its own code too."""
 
     @pytest.mark.parametrize("in_transaction", [False, True])

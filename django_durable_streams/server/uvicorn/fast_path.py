@@ -22,7 +22,7 @@ from ...access.identities import Source
 from ...conf import config
 from ...protocol.errors import DurableStreamsError, RequestTimeout, ServiceUnavailable
 from ...protocol.messages import ENDING_SECONDS, ClientDisconnected, Request, Response
-from ...runtime.batch_worker import Reply
+from ...runtime.results import Reply
 from ..answers import EventStream, Work
 from ..bodies import LINGER_SECONDS, SMALL_BYTES
 from ..coroutines import resume

@@ -13,7 +13,7 @@ from typing import Any
 from ...conf import config
 from ...protocol.errors import DurableStreamsError
 from ...protocol.messages import ClientDisconnected
-from ...runtime.batch_worker import Reply
+from ...runtime.results import Reply
 from ..bodies import ArrivingBody, too_slow
 from .connection import Connection
 
