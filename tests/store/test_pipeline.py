@@ -15,6 +15,7 @@ from django_durable_streams.store.sql import binary, pipeline, statements
 from django_durable_streams.store.sql.pipeline import Pipeline, Transaction
 from django_durable_streams.store.write import group_commit
 from django_durable_streams.store.write.row_cache import RowCache
+from tests.store.contexts import Holding, Remembering
 
 TEXT = "text/plain"
 POISON = "\x00"
@@ -53,7 +54,7 @@ def test_a_batch_is_one_way_where_the_connection_knows_its_streams(travels: list
 
     def apply_in_lane(*operations: Operation) -> list[list[str]]:
         travels.clear()
-        outcomes, _ = group_commit.apply(operations, "default", wait=False, row_cache=known)
+        outcomes, _ = group_commit.apply(operations, "default", Remembering(known), wait=False)
         assert all(isinstance(outcome, Created | Appended) for outcome in outcomes), outcomes
         return list(travels)
 
@@ -104,7 +105,7 @@ def test_a_batch_that_changes_nothing_commits_nothing(travels: list[list[str]]) 
     apply(Append("nowhere", TEXT, b"x"))
     assert travels == [["BEGIN", "SET", "SELECT"], ["COMMIT"]]
     travels.clear()
-    group_commit.apply([Append("held", TEXT, b"x")], "default", wait=False, held={"held"})
+    group_commit.apply([Append("held", TEXT, b"x")], "default", Holding({"held"}), wait=False)
     assert travels == []
 
 

@@ -11,7 +11,7 @@ from django_durable_streams.models import Stream
 from django_durable_streams.store.operations import Create, Operation
 from django_durable_streams.store.sql import sqlite_busy
 from django_durable_streams.store.write import group_commit
-from django_durable_streams.store.write.row_cache import RowCache
+from tests.store.contexts import Remembering
 
 TEXT = "text/plain"
 
@@ -61,7 +61,7 @@ def test_it_is_asked_for_again_until_it_is_free(
 ) -> None:
     clock = Clock(lambda number: other.execute("ROLLBACK") if number == 3 else None)
     monkeypatch.setattr(sqlite_busy, "time", clock)
-    outcomes, _ = group_commit.apply(operations, "default", wait=False, row_cache=RowCache())
+    outcomes, _ = group_commit.apply(operations, "default", Remembering(), wait=False)
     assert [getattr(outcome, "created", None) for outcome in outcomes] == [True] * len(operations)
     assert Stream.objects.count() == len(operations)
     assert clock.pauses == [sqlite_busy.PAUSE] * 3
