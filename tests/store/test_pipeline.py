@@ -235,20 +235,20 @@ def test_values_arrive_as_they_are(kind: str) -> None:
     values = [*VALUES[kind], None]
     (row,) = (
         Pipeline(connection)
-        .execute(f"SELECT {', '.join(['%s'] * len(values))}", [binary.one(kind, value) for value in values])
+        .execute(f"SELECT {', '.join(['%s'] * len(values))}", [binary.scalar(kind, value) for value in values])
         .fetchall()
     )
     assert list(row) == values
     for some in (values, values[:-1], values[:1], [None], []):
-        found = Pipeline(connection).execute("SELECT * FROM unnest(%s)", [binary.many(kind, some)]).fetchall()
+        found = Pipeline(connection).execute("SELECT * FROM unnest(%s)", [binary.array(kind, some)]).fetchall()
         assert [value for (value,) in found] == some
 
 
 @pytest.mark.parametrize("number", [2**63, -(2**63) - 1])
 def test_a_number_that_is_too_large_is_an_error_of_the_data(number: int) -> None:
     with pytest.raises(DataError):
-        binary.one("bigint", number)
+        binary.scalar("bigint", number)
     with pytest.raises(DataError):
-        binary.many("bigint", [1, number])
+        binary.array("bigint", [1, number])
     with pytest.raises(DataError):
-        binary.many("bigint", [None, number])
+        binary.array("bigint", [None, number])
