@@ -141,7 +141,7 @@ def test_a_stream_that_expires_is_not_appended_to() -> None:
 
 
 def test_of_what_was_wrong_less_is_taken_for_granted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_cache, "MAX_PAUSE", 4)
+    monkeypatch.setattr(row_cache, "MAX_PAUSE_BATCHES", 4)
     memory, now, driver = RowCache(), timezone.now(), object()
     memory.get_all([], driver, now)  # it has met the connection
 
