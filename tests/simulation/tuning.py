@@ -17,7 +17,7 @@ SMALL: list[tuple[str, str, Any]] = [
     ("engine.growth", "MANY", 6),
     ("engine.growth", "SEVERAL", 3),
     ("engine.growth", "BUSY", 3),
-    ("store.recent", "MAX_BLOCKS", 1),
+    ("store.upkeep.staged_chunks", "MAX_BLOCKS", 1),
 ]
 HARSH: list[tuple[str, str, Any]] = [
     ("engine.growth", "MANY", 4),

@@ -105,12 +105,12 @@ def test_what_was_used_longest_ago_goes_first(steps: list[tuple[str, int, int, i
             used.pop(key, None)
     kept = []
     for key, put in list(used.items()):
-        found = cache._kept.get(key)
+        found = cache._entries.get(key)
         assert found is None or found.segment is put
         kept.append(found is not None)
     assert kept == sorted(kept)
-    assert sum(found.size for found in cache._kept.values()) == cache._size <= LIMIT
-    assert cache._newest.keys() == {key[0] for key in cache._kept}
+    assert sum(found.size for found in cache._entries.values()) == cache._size <= LIMIT
+    assert cache._newest.keys() == {key[0] for key in cache._entries}
 
 
 JSON = "application/json"
@@ -172,7 +172,7 @@ def test_the_end_of_a_stream_costs_nothing_for_what_is_kept_of_others(engines: N
             raise AssertionError("somebody goes through all that is kept")
 
     engine = engine_for()
-    engine.cache._kept = Untouched()
+    engine.cache._entries = Untouched()
     for number in range(100):
         engine.cache.put(number, 0, segment(1))
     engine.feed([Commit(number, f"s/{number}", "text/plain", 0, 1, False, removed=True) for number in range(90)])

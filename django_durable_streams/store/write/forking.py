@@ -1,4 +1,4 @@
-"""The position at which a fork is cut from its source (section 4.2). Reads data of the source where the rules need it."""
+"""The position at which a fork is cut from its source (section 4.2). Some rules need the data of the source."""
 
 from __future__ import annotations
 
