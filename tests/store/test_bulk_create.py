@@ -1,4 +1,4 @@
-"""Streams that are made without looking first whether they are there, as a lane does it."""
+"""Many new and empty streams in one statement, without a query for existing ones."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import StreamExists
 from django_durable_streams.store.operations import Append, Create, Operation
 from django_durable_streams.store.write import group_commit
-from django_durable_streams.store.write.row_cache import RowCache
+from tests.store.contexts import Remembering, Unheard
 
 TEXT = "text/plain"
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def test_streams_that_are_made_unseen_are_all_made_or_none() -> None:
     def make(*operations: Operation) -> tuple[list[Any], list[str]]:
-        outcomes, commits = group_commit.apply(operations, "default", wait=False, lock_ms=1000, row_cache=RowCache())
+        outcomes, commits = group_commit.apply(operations, "default", Remembering(), wait=False, lock_ms=1000)
         return outcomes, [commit.path for commit in commits if commit.created]
 
     outcomes, made = make(Create("a", TEXT), Create("b", TEXT, ttl=60), Create("a", TEXT), Create("b", TEXT))
@@ -44,11 +44,9 @@ def test_streams_that_are_made_unseen_are_all_made_or_none() -> None:
 
 
 @pytest.mark.skipif(connection.vendor == "mysql", reason="it looks first")
-def test_what_nobody_wants_to_hear_of_is_left_out() -> None:
+def test_commits_of_empty_streams_are_left_out_if_the_context_needs_none() -> None:
     def make(*paths: str) -> list[str]:
-        _, commits = group_commit.apply(
-            [Create(path, TEXT) for path in paths], "default", wait=False, row_cache=RowCache(), is_heard=lambda: False
-        )
+        _, commits = group_commit.apply([Create(path, TEXT) for path in paths], "default", Unheard(), wait=False)
         return [commit.path for commit in commits]
 
     assert make("a", "b") == []
@@ -56,20 +54,16 @@ def test_what_nobody_wants_to_hear_of_is_left_out() -> None:
     assert Stream.objects.count() == 3
 
 
-def test_what_is_made_has_the_ids_of_its_rows() -> None:
+def test_commits_have_the_ids_of_the_rows() -> None:
     for first in range(0, 100, 20):
         paths = [f"s/{number}" for number in range(first, first + 20)]
-        _, commits = group_commit.apply(
-            [Create(path, TEXT) for path in paths], "default", wait=False, row_cache=RowCache()
-        )
+        _, commits = group_commit.apply([Create(path, TEXT) for path in paths], "default", Remembering(), wait=False)
         assert {commit.path: commit.stream_id for commit in commits} == dict(
             Stream.objects.filter(path__in=paths).values_list("path", "id")
         )
         # An id is never given twice, also where its stream was the last one and is no more.
         Stream.objects.filter(path=paths[-1]).delete()
         transactions.apply(Create(f"other/{first}", TEXT), "default")
-    group_commit.apply(
-        [Append(f"s/{number}", TEXT, b"%d" % number) for number in range(19)], "default", row_cache=RowCache()
-    )
-    found = Stream.objects.filter(path="s/7").values_list("chunks__data", flat=True)
-    assert [bytes(data) for data in found] == [b"7"]
+    group_commit.apply([Append(f"s/{number}", TEXT, b"%d" % number) for number in range(19)], "default", Remembering())
+    contents = Stream.objects.filter(path="s/7").values_list("chunks__data", flat=True)
+    assert [bytes(data) for data in contents] == [b"7"]

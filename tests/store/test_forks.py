@@ -57,7 +57,7 @@ def append(path: str, data: bytes, content_type: str = TEXT) -> Appended:
 def read(path: str, position: int = 0, page: int = 7, cache: Any = None) -> bytes:
     """Read a stream to its tail, page by page."""
     cache = cache if cache is not None else SegmentCache(0)
-    found = b""
+    data = b""
     while True:
         info = log_reader.find([path], "default")[path]
         if isinstance(info, DurableStreamsError):
@@ -66,9 +66,9 @@ def read(path: str, position: int = 0, page: int = 7, cache: Any = None) -> byte
         segment = log_reader.pages([request], cache, "default")[info.id, position] if position < info.tail else None
         if segment is None:
             assert position == info.tail
-            return found
+            return data
         assert segment.start <= position < segment.end
-        found += segment.data[position - segment.start :] if not found else segment.data
+        data += segment.data[position - segment.start :] if not data else segment.data
         position = segment.end
 
 
@@ -320,13 +320,13 @@ def test_a_fork_in_the_batch_of_its_source_sees_what_came_before_it() -> None:
     assert Stream.objects.get(path="a").deleted_at is not None
 
 
-@pytest.mark.parametrize("given", [{}, {"ttl": 7}, {"expires_at": timezone.now() + timedelta(days=2)}])
+@pytest.mark.parametrize("requested", [{}, {"ttl": 7}, {"expires_at": timezone.now() + timedelta(days=2)}])
 @pytest.mark.parametrize("source", [{}, {"ttl": 60}, {"expires_at": timezone.now() + timedelta(days=1)}])
-def test_a_fork_has_its_own_lifetime_or_its_sources(source: Any, given: Any) -> None:
+def test_a_fork_has_its_own_lifetime_or_its_sources(source: Any, requested: Any) -> None:
     create("source", **source)
-    fork("twin", "source", **given)
+    fork("twin", "source", **requested)
     twin = Stream.objects.get(path="twin")
-    expected = given or source
+    expected = requested or source
     assert (twin.ttl, twin.expires_at) == (expected.get("ttl"), expected.get("expires_at"))
 
 

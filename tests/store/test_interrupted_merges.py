@@ -206,14 +206,14 @@ def interrupt() -> None:
 
 def interrupt_rollback(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(connections["default"], "rollback", interrupt)
-    travel = Transaction._travel
+    travel = Transaction._round_trip
 
     def interrupted(self: Any, before: Any = (), after: Any = ()) -> Any:
         if any(statement.sql == b"ROLLBACK" for statement in after):
             raise Interrupted
         return travel(self, before, after)
 
-    patched.setattr(Transaction, "_travel", interrupted)
+    patched.setattr(Transaction, "_round_trip", interrupted)
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -300,9 +300,9 @@ def sees_waiting() -> None:
     other = connections.create_connection("default")
     try:
         with other.cursor() as cursor:
-            found = 0
-            while not found:
+            waiting_count = 0
+            while not waiting_count:
                 cursor.execute("SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'")
-                (found,) = cursor.fetchone()
+                (waiting_count,) = cursor.fetchone()
     finally:
         other.close()
