@@ -9,8 +9,8 @@ import pytest
 from django.db import connections
 
 from django_durable_streams.engine import Engine, engine_for
-from django_durable_streams.engine.hub import Watch
 from django_durable_streams.engine.wakeup.base import WakeUpMessage
+from django_durable_streams.engine.watch import Watch
 from django_durable_streams.models import Chunk, StagedChunk, Stream
 from django_durable_streams.protocol.errors import OffsetGone
 from django_durable_streams.protocol.segments import Segment
@@ -65,7 +65,7 @@ async def pages_of(stream: Stream, offset: str, got: list[Any]) -> None:
 async def surveyed() -> None:
     """Let every hub look at all it watches, as it does now and then."""
     for hub in engine_for()._hubs.values():
-        await hub._survey(list(hub._watches))
+        await hub._poll(list(hub._watches))
 
 
 def went_back(monkeypatch: pytest.MonkeyPatch) -> list[str]:

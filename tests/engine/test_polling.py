@@ -13,10 +13,11 @@ from django.utils import timezone
 from django_durable_streams.engine import hub as hubs
 from django_durable_streams.engine import polling
 from django_durable_streams.engine.engine import Engine
-from django_durable_streams.engine.hub import Hub, Watch
+from django_durable_streams.engine.hub import Hub
 from django_durable_streams.engine.polling import MAX_INTERVAL, PollSchedule
 from django_durable_streams.engine.snapshot_reader import Snapshot
 from django_durable_streams.engine.wakeup.base import Subscriber
+from django_durable_streams.engine.watch import Watch
 from django_durable_streams.store.stream_info import StreamInfo
 from tests.overriding import override_streams
 from tests.server.waiting import until
@@ -197,7 +198,7 @@ async def test_one_reader_that_fails_does_not_stop_the_time_of_others(caplog: py
 
 async def test_what_no_news_told_of_is_found_and_then_looked_for_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(polling, "MAX_INTERVAL", 0.2)
-    monkeypatch.setattr(hubs, "NEWS_SECONDS", 0.02)
+    monkeypatch.setattr(hubs, "MESSAGE_SECONDS", 0.02)
     log, reader = Log(40), Reader()
     async with watching(log, reader, subscriber=Hearing()) as hub:
         await until(lambda: bool(log.looked_at) and len(log.looked_at[-1]) <= 4)  # it relies on news
@@ -221,7 +222,7 @@ async def test_news_that_are_on_their_way_are_not_missed(monkeypatch: pytest.Mon
 
 
 async def test_many_streams_are_looked_at_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hubs, "MAX_LOOKED_AT", 7)
+    monkeypatch.setattr(hubs, "MAX_POLLED", 7)
     log, reader = Log(20), Reader()
     async with watching(log, reader) as hub:
         log.looked_at.clear()
