@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
-import time
-from threading import Lock
 from typing import NamedTuple
 
 from django.db import DataError, Error, IntegrityError
 
 from ..protocol.errors import ServiceUnavailable
+from .log_once import LogOnce
 
 logger = logging.getLogger(__name__)
 
@@ -137,23 +136,15 @@ class ProblemReporter:
 
     def __init__(self, using: str) -> None:
         self._using = using
-        self._last: dict[ConfigurationProblem, float] = {}
-        self._lock = Lock()
+        self._messages = LogOnce(SILENCE_SECONDS, extends=True)
 
     def refusal(self, error: BaseException | None) -> ServiceUnavailable | None:
         """Return what to answer to somebody who met an error; None where nothing has to be set right."""
         advice = find_problem(error)
         if advice is None:
             return None
-        if self._is_news(advice):
+        if self._messages.is_due(advice):
             logger.error(
                 "The database cannot be used. %s %s (%s: %s)", advice.answer, advice.action, self._using, error
             )
         return ServiceUnavailable(f"{advice.answer} The server's log says what to do.")
-
-    def _is_news(self, advice: ConfigurationProblem) -> bool:
-        now = time.monotonic()
-        with self._lock:
-            last = self._last.get(advice)
-            self._last[advice] = now
-        return last is None or now - last > SILENCE_SECONDS
