@@ -50,13 +50,13 @@ class HubEngine(Protocol):
     def follow(self, info: StreamInfo, position: int) -> Awaitable[Snapshot]:
         """Read a stream from a position."""
 
-    def survey(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
+    def query_status(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
         """Return the streams that still exist, by id."""
 
     def renew(self, info: StreamInfo) -> None:
         """Start the TTL of a stream again."""
 
-    def went_back(self, info: StreamInfo) -> None:
+    def report_data_loss(self, info: StreamInfo) -> None:
         """Learn that the database has lost a part of a stream."""
 
 
@@ -172,7 +172,7 @@ class Hub:
         """
         self._forget(watch)
         if not watch.removed:
-            self._engine.went_back(watch.info)
+            self._engine.report_data_loss(watch.info)
             watch.end()
 
     def _forget(self, watch: Watch) -> None:
@@ -271,7 +271,7 @@ class Hub:
         # A watch that starts during the query is not in the result, and its stream exists all the same.
         watches = [self._watches[stream_id] for stream_id in stream_ids if stream_id in self._watches]
         began = time.monotonic()
-        infos = await self._engine.survey(tuple(watch.info.id for watch in watches))
+        infos = await self._engine.query_status(tuple(watch.info.id for watch in watches))
         behind: list[tuple[Watch, StreamInfo]] = []
         for watch in watches:
             info = infos.get(watch.info.id)

@@ -69,11 +69,16 @@ async def surveyed() -> None:
 
 
 def went_back(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the list of what is found to have gone back."""
-    found: list[str] = []
-    original = Engine.went_back
-    monkeypatch.setattr(Engine, "went_back", lambda self, info: (found.append(info.path), original(self, info))[1])
-    return found
+    """Return a list that gets the paths of streams that have lost data."""
+    paths: list[str] = []
+    original = Engine.report_data_loss
+
+    def report(self: Engine, info: StreamInfo) -> None:
+        paths.append(info.path)
+        original(self, info)
+
+    monkeypatch.setattr(Engine, "report_data_loss", report)
+    return paths
 
 
 async def test_those_who_wait_at_what_was_lost_are_told(client: AsgiClient) -> None:
@@ -254,7 +259,7 @@ async def test_it_is_said_once_in_a_while(client: AsgiClient, caplog: pytest.Log
             await go_back()
             await surveyed()
             assert await live.chunk() is None
-    assert caplog.text.count("The database has lost what it had committed") == 1
+    assert caplog.text.count("The database has lost data that it had committed") == 1
 
 
 class TestWatch:

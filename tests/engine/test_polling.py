@@ -97,7 +97,7 @@ def test_those_that_come_and_go_are_followed() -> None:
     fewer = {number: watched[number] for number in range(1, 11)} | {500: infos(500)[500]}
     found = looks(schedule, fewer, 12, 140.0, hears=True)
     assert set().union(*found) == set(fewer)
-    assert len(schedule._looked_at) == len(fewer)
+    assert len(schedule._polled_at) == len(fewer)
 
 
 class Hearing(Subscriber):
@@ -126,7 +126,7 @@ class Log:
         self.infos = infos(count)
         self.looked_at: list[tuple[int, ...]] = []
 
-    async def survey(self, stream_ids: tuple[int, ...]) -> dict[int, StreamInfo]:
+    async def query_status(self, stream_ids: tuple[int, ...]) -> dict[int, StreamInfo]:
         self.looked_at.append(stream_ids)
         return {stream_id: self.infos[stream_id] for stream_id in stream_ids}
 
