@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from django.db import Error, IntegrityError, connections
@@ -18,6 +18,7 @@ from ..runtime.write_lock import WriteLock
 from ..store.operations import Commit, Operation
 from ..store.write import group_commit
 from ..store.write.batch import LOCKED, Outcome
+from ..store.write.commit_context import CommitContext
 from ..store.write.row_cache import RowCache
 
 logger = logging.getLogger(__name__)
@@ -34,11 +35,6 @@ MAX_FILE_WAIT = 30.0
 """Seconds for which a batch waits while another process holds all of a database, as it can with SQLite's."""
 
 
-def nothing_held(paths: Iterable[str]) -> Collection[str]:
-    """Say of no path that its operations wait elsewhere."""
-    return ()
-
-
 class Applier:
     """Applies operations, and says of each what became of it: a result, an error, or LOCKED.
 
@@ -48,11 +44,7 @@ class Applier:
         turn: held around each transaction: whose turn it is to write, where only one can.
         committed: is called with what a transaction changed, once that is committed.
         lock_ms: how long to wait for locks, in milliseconds.
-        held: returns those of some paths whose operations are LOCKED in any case.
-        waits: is called before it waits for anybody or anything, the commit at the latest.
-        is_busy: returns whether so much is appended that small chunks should wait to be gathered.
-        announce: is given the outcomes of a transaction before that is committed.
-        is_heard: returns whether somebody wants to know of streams that are made with nothing in them.
+        context: what the write path asks and tells the thread. Its row cache is that of the connection.
     """
 
     def __init__(
@@ -62,23 +54,15 @@ class Applier:
         write_lock: WriteLock,
         committed: Callable[[list[Commit]], None],
         lock_ms: int,
-        held: Callable[[Iterable[str]], Collection[str]] = nothing_held,
-        waits: Callable[[], None] | None = None,
-        is_busy: Callable[[], bool] = bool,
-        announce: Callable[[Sequence[object]], None] | None = None,
-        is_heard: Callable[[], bool] = lambda: True,
+        context: CommitContext | None = None,
     ) -> None:
         self.connection = connection
         self._monitor = monitor
         self._write_lock = write_lock
         self._committed = committed
         self._lock_ms = lock_ms
-        self._held = held
-        self._waits = waits
-        self._is_busy = is_busy
-        self._announce = announce
-        self._is_heard = is_heard
-        self._row_cache = RowCache()
+        self._context = CommitContext() if context is None else context
+        self._row_cache = self._context.row_cache = RowCache()
         self._has_row_locks = connections[connection.using].features.has_select_for_update
         self._stopping = False
 
@@ -172,9 +156,9 @@ class Applier:
             count: returns how many operations are refused where nobody knows what became of the transaction.
         """
         try:
-            if self._waits is not None and not self._row_cache.is_alone:
-                self._waits()
-            with self._write_lock.hold(self._waits):
+            if not self._row_cache.is_alone:
+                self._context.before_wait()
+            with self._write_lock.hold(self._context.before_wait):
                 self.connection.open()
                 outcomes, commits = transact()
         except group_commit.CommitUncertain as error:
@@ -203,14 +187,9 @@ class Applier:
         return group_commit.apply(
             operations,
             self.connection.using,
+            context=self._context,
             wait=lock_ms is not None,
-            held=self._held(operation.path for operation in operations),
             lock_ms=self._lock_ms if lock_ms is None else lock_ms,
-            row_cache=self._row_cache,
-            stage=self._is_busy(),
-            waits=self._waits,
-            announce=self._announce,
-            is_heard=self._is_heard,
         )
 
     def _again(self, operations: Sequence[Operation], outcomes: Sequence[object]) -> Sequence[object]:

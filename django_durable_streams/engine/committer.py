@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
 from ..runtime.backlog import Backlog
@@ -12,6 +12,7 @@ from ..runtime.monitor import DatabaseMonitor
 from ..runtime.write_lock import WriteLock
 from ..store.operations import Append, Commit, Create, Operation
 from ..store.write.batch import LOCKED
+from ..store.write.commit_context import CommitContext
 from .applier import Applier
 from .lock_waits import LockWaitQueue, PendingOperation
 
@@ -65,11 +66,7 @@ class Committer(BatchWorker[Operation]):
             write_lock,
             committed,
             LANE_LOCK_MS,
-            self._lock_waits.held,
-            self.tell,
-            is_busy,
-            self.announce,
-            is_heard,
+            _CommitterContext(self, self._lock_waits, is_busy, is_heard),
         )
         super().__init__(name, connection, self._applier.apply, backlog, BATCH_SIZE)
 
@@ -108,3 +105,40 @@ class Committer(BatchWorker[Operation]):
             done.append(rest)
         self._lock_waits.add(waiting)
         return super()._to_answer(done, outcomes)
+
+
+class _CommitterContext(CommitContext):
+    """A committer, as the write path sees it.
+
+    Args:
+        committer: delivers results before it waits, and has responses prepared before a commit.
+        lock_waits: has the paths whose operations wait for a row.
+        is_busy, is_heard: see `Committer`.
+    """
+
+    def __init__(
+        self,
+        committer: Committer,
+        lock_waits: LockWaitQueue,
+        is_busy: Callable[[], bool],
+        is_heard: Callable[[], bool],
+    ) -> None:
+        self._committer = committer
+        self._lock_waits = lock_waits
+        self._is_busy = is_busy
+        self._is_heard = is_heard
+
+    def locked_paths(self, paths: Iterable[str]) -> Collection[str]:
+        return self._lock_waits.held(paths)
+
+    def stages_chunks(self) -> bool:
+        return self._is_busy()
+
+    def before_wait(self) -> None:
+        self._committer.tell()
+
+    def before_commit(self, outcomes: Sequence[object]) -> None:
+        self._committer.announce(outcomes)
+
+    def reports_empty_streams(self) -> bool:
+        return self._is_heard()

@@ -69,7 +69,7 @@ async def test_an_answer_does_not_wait_for_what_the_next_batch_waits_for(
             begun.set()
             assert queued.wait(30)
         else:
-            options["waits"]()
+            options["context"].before_wait()
             assert may_go_on.wait(30)
         return real_apply(operations, using, **options)
 

@@ -33,6 +33,7 @@ from django_durable_streams.store.operations import Append, Commit, Create, Dele
 from django_durable_streams.store.upkeep import related_rows, removal
 from django_durable_streams.store.write import group_commit
 from tests.store.contents import read
+from tests.store.contexts import Staging
 from tests.store.triggers import MESSAGE, refusing
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -164,7 +165,7 @@ def gathering() -> Job:
     make(*PATHS)
     for part in range(3):
         appends = [Append(path, TEXT, b"%d;" % part) for path in PATHS]
-        group_commit.apply(appends, "default", stage=True)
+        group_commit.apply(appends, "default", Staging())
     StagedChunk.objects.unguarded().update(created_at=timezone.now() - timedelta(minutes=1))
 
     def done() -> set[str]:

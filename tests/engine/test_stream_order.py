@@ -42,7 +42,7 @@ def other() -> Iterator[Holder]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite is found locked after milliseconds instead of a second."""
-    monkeypatch.setattr(sqlite_busy, "PATIENCE", 0.02)
+    monkeypatch.setattr(sqlite_busy, "RETRY_SECONDS", 0.02)
 
 
 async def content_of(engine: Engine, path: str) -> bytes:

@@ -20,6 +20,7 @@ from django_durable_streams.server.uvicorn import uploads
 from django_durable_streams.server.uvicorn.fast_path import DirectProtocol
 from django_durable_streams.store.operations import Create
 from django_durable_streams.store.write import group_commit
+from django_durable_streams.store.write.commit_context import CommitContext
 from tests.overriding import override_streams
 
 
@@ -94,12 +95,14 @@ def before_each_commit(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]
     """Have something done between what a lane announces and the commit of that."""
     real = group_commit.apply
 
-    def apply(*args: Any, announce: Callable[[Any], None], **options: Any) -> Any:
+    def apply(*args: Any, context: CommitContext, **options: Any) -> Any:
         def then(outcomes: Any) -> None:
-            announce(outcomes)
+            type(context).before_commit(context, outcomes)
             do()
 
-        return real(*args, announce=then, **options)
+        with monkeypatch.context() as patches:
+            patches.setattr(context, "before_commit", then)
+            return real(*args, context=context, **options)
 
     monkeypatch.setattr(group_commit, "apply", apply)
 

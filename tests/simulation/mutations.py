@@ -77,7 +77,7 @@ _ALL = (
     ),
     Mutation(
         "told-before-commit",
-        "store/sql/sqlite.py",
+        "store/sql/sqlite_execution.py",
         (
             (
                 '            self._execute(own, "COMMIT", ())\n',

@@ -206,14 +206,14 @@ def interrupt() -> None:
 
 def interrupt_rollback(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(connections["default"], "rollback", interrupt)
-    travel = Transaction._travel
+    travel = Transaction._round_trip
 
     def interrupted(self: Any, before: Any = (), after: Any = ()) -> Any:
         if any(statement.sql == b"ROLLBACK" for statement in after):
             raise Interrupted
         return travel(self, before, after)
 
-    patched.setattr(Transaction, "_travel", interrupted)
+    patched.setattr(Transaction, "_round_trip", interrupted)
 
 
 @pytest.mark.parametrize("again", [False, True])

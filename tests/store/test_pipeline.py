@@ -15,6 +15,7 @@ from django_durable_streams.store.sql import binary, pipeline, statements
 from django_durable_streams.store.sql.pipeline import Pipeline, Transaction
 from django_durable_streams.store.write import group_commit
 from django_durable_streams.store.write.row_cache import RowCache
+from tests.store.contexts import Holding, Remembering
 
 TEXT = "text/plain"
 POISON = "\x00"
@@ -53,7 +54,7 @@ def test_a_batch_is_one_way_where_the_connection_knows_its_streams(travels: list
 
     def apply_in_lane(*operations: Operation) -> list[list[str]]:
         travels.clear()
-        outcomes, _ = group_commit.apply(operations, "default", wait=False, row_cache=known)
+        outcomes, _ = group_commit.apply(operations, "default", Remembering(known), wait=False)
         assert all(isinstance(outcome, Created | Appended) for outcome in outcomes), outcomes
         return list(travels)
 
@@ -104,7 +105,7 @@ def test_a_batch_that_changes_nothing_commits_nothing(travels: list[list[str]]) 
     apply(Append("nowhere", TEXT, b"x"))
     assert travels == [["BEGIN", "SET", "SELECT"], ["COMMIT"]]
     travels.clear()
-    group_commit.apply([Append("held", TEXT, b"x")], "default", wait=False, held={"held"})
+    group_commit.apply([Append("held", TEXT, b"x")], "default", Holding({"held"}), wait=False)
     assert travels == []
 
 
@@ -234,20 +235,20 @@ def test_values_arrive_as_they_are(kind: str) -> None:
     values = [*VALUES[kind], None]
     (row,) = (
         Pipeline(connection)
-        .execute(f"SELECT {', '.join(['%s'] * len(values))}", [binary.one(kind, value) for value in values])
+        .execute(f"SELECT {', '.join(['%s'] * len(values))}", [binary.scalar(kind, value) for value in values])
         .fetchall()
     )
     assert list(row) == values
     for some in (values, values[:-1], values[:1], [None], []):
-        found = Pipeline(connection).execute("SELECT * FROM unnest(%s)", [binary.many(kind, some)]).fetchall()
+        found = Pipeline(connection).execute("SELECT * FROM unnest(%s)", [binary.array(kind, some)]).fetchall()
         assert [value for (value,) in found] == some
 
 
 @pytest.mark.parametrize("number", [2**63, -(2**63) - 1])
 def test_a_number_that_is_too_large_is_an_error_of_the_data(number: int) -> None:
     with pytest.raises(DataError):
-        binary.one("bigint", number)
+        binary.scalar("bigint", number)
     with pytest.raises(DataError):
-        binary.many("bigint", [1, number])
+        binary.array("bigint", [1, number])
     with pytest.raises(DataError):
-        binary.many("bigint", [None, number])
+        binary.array("bigint", [None, number])

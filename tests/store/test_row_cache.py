@@ -19,6 +19,7 @@ from django_durable_streams.store.write import group_commit, row_cache
 from django_durable_streams.store.write.batch import LOCKED, Outcome
 from django_durable_streams.store.write.row_cache import RowCache
 from django_durable_streams.store.write.stream_state import StreamState
+from tests.store.contexts import Remembering
 
 TEXT = "text/plain"
 
@@ -37,10 +38,10 @@ class Connection:
         self.known = RowCache()
 
     def apply(self, *operations: Operation) -> list[Outcome]:
-        outcomes, _ = group_commit.apply(operations, "default", wait=False, row_cache=self.known)
+        outcomes, _ = group_commit.apply(operations, "default", Remembering(self.known), wait=False)
         again = [operation for operation, outcome in zip(operations, outcomes, strict=True) if outcome is LOCKED]
         if again:  # a lane does them once more
-            redone = iter(group_commit.apply(again, "default", wait=False, row_cache=self.known)[0])
+            redone = iter(group_commit.apply(again, "default", Remembering(self.known), wait=False)[0])
             outcomes = [next(redone) if outcome is LOCKED else outcome for outcome in outcomes]
         return outcomes
 
@@ -169,7 +170,7 @@ def test_a_stream_that_somebody_holds_is_not_waited_for() -> None:
     memory = RowCache()
 
     def apply(*operations: Operation) -> list[Outcome]:
-        return group_commit.apply(operations, "default", wait=False, row_cache=memory)[0]
+        return group_commit.apply(operations, "default", Remembering(memory), wait=False)[0]
 
     # The thread that holds it is another one: this one's connection is the lane's.
     apply(Create("a", TEXT), Create("b", TEXT))

@@ -11,7 +11,7 @@ from django_durable_streams.models import Stream
 from django_durable_streams.store.operations import Create, Operation
 from django_durable_streams.store.sql import sqlite_busy
 from django_durable_streams.store.write import group_commit
-from django_durable_streams.store.write.row_cache import RowCache
+from tests.store.contexts import Remembering
 
 TEXT = "text/plain"
 
@@ -34,7 +34,7 @@ def other() -> Iterator[sqlite3.Connection]:
 
 
 class Clock:
-    """Stands for the module `time`. In place of sleeping it does something, and a tenth of the patience is over."""
+    """Stands for the module `time`. In place of sleeping it does something, and a tenth of RETRY_SECONDS is over."""
 
     def __init__(self, then: Callable[[int], object]) -> None:
         self.pauses: list[float] = []
@@ -45,7 +45,7 @@ class Clock:
         self._then(len(self.pauses))
 
     def monotonic(self) -> float:
-        return len(self.pauses) * sqlite_busy.PATIENCE / 10
+        return len(self.pauses) * sqlite_busy.RETRY_SECONDS / 10
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def test_it_is_asked_for_again_until_it_is_free(
 ) -> None:
     clock = Clock(lambda number: other.execute("ROLLBACK") if number == 3 else None)
     monkeypatch.setattr(sqlite_busy, "time", clock)
-    outcomes, _ = group_commit.apply(operations, "default", wait=False, row_cache=RowCache())
+    outcomes, _ = group_commit.apply(operations, "default", Remembering(), wait=False)
     assert [getattr(outcome, "created", None) for outcome in outcomes] == [True] * len(operations)
     assert Stream.objects.count() == len(operations)
-    assert clock.pauses == [sqlite_busy.PAUSE] * 3
+    assert clock.pauses == [sqlite_busy.RETRY_PAUSE_SECONDS] * 3
 
 
 def test_in_the_end_it_is_given_up(other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_who_has_waited_by_itself_does_not_ask_again(
     clock = Clock(lambda number: None)
     monkeypatch.setattr(clock, "monotonic", time.monotonic)
     monkeypatch.setattr(sqlite_busy, "time", clock)
-    monkeypatch.setattr(sqlite_busy, "PATIENCE", 0.04)
+    monkeypatch.setattr(sqlite_busy, "RETRY_SECONDS", 0.04)
     with pytest.raises(OperationalError, match="locked"):
         group_commit.apply([Create("a", TEXT, data=b"x")], "default", wait=False)
     assert not clock.pauses

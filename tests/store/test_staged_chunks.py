@@ -20,6 +20,7 @@ from django_durable_streams.store.sql import statements
 from django_durable_streams.store.upkeep import compaction, removal, staged_chunks
 from django_durable_streams.store.write import group_commit
 from tests.store.contents import read
+from tests.store.contexts import Staging
 from tests.tokens import offset_in
 
 pytestmark = pytest.mark.skipif(connection.vendor != "sqlite", reason="recent chunks are SQLite's only")
@@ -40,7 +41,7 @@ blocks_of_eight = pytest.fixture(small_blocks)
 
 
 def append(path: str, *parts: bytes, is_recent: bool = True) -> None:
-    group_commit.apply([Append(path, TEXT, part) for part in parts], "default", stage=is_recent)
+    group_commit.apply([Append(path, TEXT, part) for part in parts], "default", Staging(is_recent))
 
 
 def create(*paths: str) -> list[Stream]:

@@ -1,7 +1,7 @@
-"""The statements of the hot path, and what each database needs otherwise.
+"""The statements of the hot path, and each database's own variants of them.
 
-The ORM compiles a query anew each time and builds an object for each row; a batch cannot pay for that per append.
-Names come from the models, and the tests hold every statement against every database.
+Django's ORM compiles a query anew for each execution and builds an object for each row. That costs too much for each
+append of a batch. Names of tables come from the models, and the tests run every statement on every database.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from functools import lru_cache
 
 from django.db import connections
 
-from .base import TO_THE_END, CommitUncertain, Row, StagedSpan, Statements
+from .generic import Statements
 from .postgresql import PostgreSQLStatements
+from .rows import TO_THE_END, CommitUncertain, Row, StagedSpan
 from .sqlite import SQLiteStatements
 
 __all__ = ["TO_THE_END", "CommitUncertain", "Row", "StagedSpan", "Statements", "statements"]
 
-_KINDS = {"sqlite": SQLiteStatements, "postgresql": PostgreSQLStatements}
+_BY_VENDOR = {"sqlite": SQLiteStatements, "postgresql": PostgreSQLStatements}
 
 
 @lru_cache(maxsize=8)
 def statements(using: str) -> Statements:
     """Return the statements for a database alias."""
-    return _KINDS.get(connections[using].vendor, Statements)(using)
+    return _BY_VENDOR.get(connections[using].vendor, Statements)(using)

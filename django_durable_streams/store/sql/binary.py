@@ -1,7 +1,7 @@
-"""Values as PostgreSQL's protocol has them: alone, and as the array of a column.
+"""Values in the binary format of PostgreSQL's protocol: single values, and arrays of the values of a column.
 
-The driver's own adaptation looks at every value of a list, to find a type for it, several times. Here the types are
-known: they are the columns'.
+The driver's own adaptation inspects every value of a list several times to find its type. Here the types are those of
+the columns. Knows neither statements nor tables.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ TEXT, BINARY = 0, 1
 
 
 class Parameter(NamedTuple):
-    """A parameter of a statement: the number of its type, how it is written, and its bytes, None for null."""
+    """A parameter of a statement: the number of its type, its format (TEXT or BINARY), and its bytes, None for null."""
 
     oid: int
     format: int
     value: bytes | None
 
 
-# The numbers of a type and of its arrays. They are the same in every PostgreSQL.
+# The number of each type and of its array type, which every PostgreSQL has.
 _OIDS = {
     "bigint": (20, 1016),
     "xid": (28, 1011),
@@ -57,26 +57,26 @@ _WRITERS: dict[str, Callable[[Any], bytes]] = {
 }
 
 
-def one(kind: str, value: Any) -> Parameter:
+def scalar(kind: str, value: Any) -> Parameter:
     """Return a value as a parameter.
 
     Raises:
-        DataError, ValueError: it cannot be one of this type.
+        DataError, ValueError: the value is not one of this type.
     """
     oid, _ = _OIDS[kind]
     if value is None:
         return Parameter(oid, BINARY, None)
     if kind == "timestamptz":
-        # As text: what a moment without a time zone means is for the connection to say.
+        # As text, because the connection decides what a moment without a time zone means.
         return Parameter(oid, TEXT, value.isoformat().encode())
     return Parameter(oid, BINARY, _WRITERS[kind](value))
 
 
-def many(kind: str, values: Sequence[Any]) -> Parameter:
+def array(kind: str, values: Sequence[Any]) -> Parameter:
     """Return values as one parameter, an array.
 
     Raises:
-        DataError, ValueError: one of them cannot be of this type.
+        DataError, ValueError: one of the values is not one of this type.
     """
     element, array = _OIDS[kind]
     if kind == "timestamptz":

@@ -1,6 +1,6 @@
-"""The columns of the tables, in the order in which statements write them, and their types as PostgreSQL calls them.
+"""The columns of the tables in the order in which statements write them, with their types in PostgreSQL's names.
 
-The others do not ask for the types.
+Only PostgreSQL's statements use the types.
 """
 
 STREAM_COLUMNS = {
@@ -29,7 +29,7 @@ CHUNK_COLUMNS = {
     "ends": "bytea",
     "created_at": "timestamptz",
 }
-READ_COLUMNS = [*CHUNK_COLUMNS][:5]
+READ_CHUNK_COLUMNS = [*CHUNK_COLUMNS][:5]
 PRODUCER_COLUMNS = {
     "stream_id": "bigint",
     "producer_id": "text",
@@ -37,7 +37,7 @@ PRODUCER_COLUMNS = {
     "seq": "bigint",
     "updated_at": "timestamptz",
 }
-UPDATED = {
+UPDATED_STREAM_COLUMNS = {
     "tail": "bigint",
     "closed": "boolean",
     "closed_by": "text",
@@ -46,8 +46,7 @@ UPDATED = {
     "appended_at": "timestamptz",
     "id": "bigint",
 }
-
-UPDATED_PRODUCER = {
+UPDATED_PRODUCER_COLUMNS = {
     "epoch": "bigint",
     "seq": "bigint",
     "updated_at": "timestamptz",

@@ -1,7 +1,8 @@
-"""Waiting for SQLite's one lock, which other processes hold by turns.
+"""How to wait for SQLite's one write lock, which other processes take by turns.
 
-SQLite lets those sleep who find it locked, longer each time, up to a tenth of a second; somebody who writes all the
-time then keeps the others out for a second and more. Here they ask again at once, and get it within a commit or a few.
+SQLite's own busy handler sleeps longer after each attempt, up to a tenth of a second. A process that writes all the
+time then delays the others by a second and more. Here the attempts follow each other at once, and succeed within one
+commit of the other process, or a few.
 """
 
 from __future__ import annotations
@@ -13,36 +14,39 @@ from typing import TypeVar
 
 from django.db import OperationalError
 
-PATIENCE = 1.0
-"""Seconds in which somebody asks again, unless the connection itself has waited for so long."""
+RETRY_SECONDS = 1.0
+"""For how long attempts are repeated. An attempt for which the connection itself has waited so long is the last."""
 
-PAUSE = 0.0002
-"""Seconds between two times: a commit takes about twice as long."""
+RETRY_PAUSE_SECONDS = 0.0002
+"""Time between two attempts. A commit takes about twice as long."""
 
 T = TypeVar("T")
 
 
-def patiently(work: Callable[[], T], waits: Callable[[], None] | None = None, seconds: float | None = None) -> T:
-    """Do what changes nothing where the database is locked, and ask again while it is.
+def retry_while_locked(
+    work: Callable[[], T], before_wait: Callable[[], None] | None = None, seconds: float | None = None
+) -> T:
+    """Do work that changes nothing while the database is locked, and repeat it for as long as that is so.
 
     Args:
-        waits: is called before it asks again for the first time.
-        seconds: how long to ask again, PATIENCE by default.
+        work: the work. It raises an OperationalError while the database is locked.
+        before_wait: called once, before the second attempt.
+        seconds: for how long to repeat it; RETRY_SECONDS by default.
 
     Raises:
-        django.db.OperationalError: it still was in the end, or something else went wrong.
+        django.db.OperationalError: the database was still locked at the end, or there is another problem.
     """
-    until = time.monotonic() + (PATIENCE if seconds is None else seconds)
+    until = time.monotonic() + (RETRY_SECONDS if seconds is None else seconds)
     while True:
         try:
             return work()
         except OperationalError as error:
             if not _is_locked(error) or time.monotonic() >= until:
                 raise
-        if waits is not None:
-            waits()
-            waits = None
-        time.sleep(PAUSE)
+        if before_wait is not None:
+            before_wait()
+            before_wait = None
+        time.sleep(RETRY_PAUSE_SECONDS)
 
 
 def _is_locked(error: OperationalError) -> bool:

@@ -127,7 +127,7 @@ def _parts(
 
 def _chunks(stream: Sequence[StagedSpan], data: bytes, now: Any) -> list[Row]:
     """Return the rows that take the place of what a stream has in a block."""
-    if not stream[0].is_there:
+    if not stream[0].stream_exists:
         return []
     chunks: list[Row] = []
     position = 0

@@ -5,7 +5,7 @@ Nothing is done for each of them that can be done for all: that is what clients 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 
 from django.db import IntegrityError
@@ -15,7 +15,7 @@ from ..operations import Commit, Create, Operation
 from ..sql import statements
 from . import row_mapping
 from .batch import Outcome
-from .row_cache import RowCache
+from .commit_context import CommitContext
 from .stream_state import StreamState, new_info
 
 _path = attrgetter("path")
@@ -27,19 +27,15 @@ _NOTHING = (b"", None, None)
 def bulk_create_empty(
     operations: Sequence[Operation],
     using: str,
-    *,
+    context: CommitContext,
     lock_ms: int | None,
-    row_cache: RowCache | None,
-    waits: Callable[[], None] | None,
-    announce: Callable[[Sequence[Outcome]], None] | None,
-    is_heard: Callable[[], bool],
 ) -> tuple[list[Outcome], list[Commit]] | None:
-    """Make new streams that have nothing in them and differ in their paths only.
+    """Create streams without data that differ only in their paths. The arguments are those of `group_commit.apply`.
 
-    The arguments are those of `writing.apply`, and so is what is returned. None: it is something else that is asked
-    for, or one of the streams is there; then nothing was changed.
+    Returns the outcomes and changes as `group_commit.apply` does. None, with nothing changed, where the operations are
+    of another kind, or where one of the paths is taken.
     """
-    sql = statements(using)
+    sql, row_cache = statements(using), context.row_cache
     paths = _bulk_create(operations) if sql.supports_blind_insert else None
     if paths is None:
         return None
@@ -49,11 +45,10 @@ def bulk_create_empty(
     state = StreamState(like)
     outcomes: list[Outcome] = [state.describe(created=True)] * len(paths)
     try:
-        with sql.insertion(len(paths), lock_ms, waits) as cursor:
+        with sql.insertion(len(paths), lock_ms, context.before_wait) as cursor:
             if row_cache is not None and not row_cache.has_begun:
                 row_cache.check(cursor, sql)
-            if announce is not None:
-                announce(outcomes)
+            context.before_commit(outcomes)
             numbers = sql.insert_copies(cursor, row_mapping.stream_insert(state, row_mapping.stamp(using)), paths)
     except IntegrityError:
         return None
@@ -62,7 +57,7 @@ def bulk_create_empty(
         return None
     if row_cache is not None:
         row_cache.put_new(like, made)
-    if not is_heard():
+    if not context.reports_empty_streams():
         return outcomes, []
     states = [StreamState(like._replace(id=stream_id, path=path)) for stream_id, path in made]
     return outcomes, [state.commit(created=True) for state in states]

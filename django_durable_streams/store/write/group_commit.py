@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from django.db import Error
 
@@ -10,7 +10,7 @@ from ..operations import Append, Commit, Operation
 from ..sql import CommitUncertain, statements
 from .batch import LOCKED, Batch, Outcome
 from .bulk_create import bulk_create_empty
-from .row_cache import RowCache
+from .commit_context import WITHOUT_CALLBACKS, CommitContext
 
 __all__ = ["CommitUncertain", "apply", "apply_when_free"]
 
@@ -24,56 +24,41 @@ CACHED_LOCK_MS = 5
 def apply(
     operations: Sequence[Operation],
     using: str,
+    context: CommitContext = WITHOUT_CALLBACKS,
     *,
     wait: bool = True,
-    held: Collection[str] = (),
     lock_ms: int | None = None,
-    row_cache: RowCache | None = None,
-    stage: bool = False,
-    waits: Callable[[], None] | None = None,
-    announce: Callable[[Sequence[Outcome]], None] | None = None,
-    is_heard: Callable[[], bool] = lambda: True,
 ) -> tuple[list[Outcome], list[Commit]]:
-    """Apply operations in one transaction and return what became of each, and what changed.
+    """Apply operations in one transaction and return the outcome of each operation, and the changes.
 
-    An operation that breaks a rule answers only itself, with the error as its outcome.
+    An operation that breaks a rule has the error as its outcome. The other operations are not affected.
 
     Args:
-        operations: what to do, in order.
+        operations: the operations, in order.
         using: alias of the database.
+        context: the caller, and the row cache of its connection.
         wait: whether to wait for rows that another transaction holds. Without, the outcome of operations on such a
-            stream is LOCKED, and they have changed nothing. So it is where `row_cache` was wrong of a stream.
-        held: paths whose operations are LOCKED whether or not their row is free.
-        lock_ms: how long to wait for a lock, in milliseconds, where the database can be told so for a transaction
-            (PostgreSQL). None: as long as the connection is told to.
-        known: what the connection knows of streams from its last batches. Only for transactions of their own.
-        recent: whether there is so much to append that small chunks should wait to be gathered (see `stage`).
-        waits: is called before the transaction waits for the database, and for its commit at the latest.
-        announce: is given the outcomes before the commit, so that somebody may prepare for them meanwhile. They hold
-            only if they are returned too: the very same objects, each in its place.
-        is_heard: returns whether somebody wants to know of streams that are made with nothing in them. Otherwise what
-            has changed may be without these.
+            stream is LOCKED, and they have changed nothing. The same holds where the row cache was stale.
+        lock_ms: how long to wait for a lock, in milliseconds, where the database has such a setting for a transaction
+            (PostgreSQL). None: as the connection is set.
 
     Raises:
         CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
         django.db.Error: nothing was changed.
     """
-    if not wait and not held:
-        done = _append_cached(operations, using, row_cache, waits) if row_cache is not None else None
-        done = done or bulk_create_empty(
-            operations, using, lock_ms=lock_ms, row_cache=row_cache, waits=waits, announce=announce, is_heard=is_heard
-        )
+    locked_paths = context.locked_paths(operation.path for operation in operations)
+    if not wait and not locked_paths:
+        done = _append_cached(operations, using, context) or bulk_create_empty(operations, using, context, lock_ms)
         if done is not None:
             return done
-    # A create may meet another one's of the same path, which no SKIP LOCKED tells of.
+    # A create may wait for another create of the same path, in spite of SKIP LOCKED.
     may_wait = wait or not all(type(operation) is Append for operation in operations)
-    with statements(using).transaction(lock_ms if may_wait else None, waits) as cursor:
-        batch = Batch(using, cursor, row_cache, stage=stage)
-        batch.load(operations, wait=wait, held=held)
+    with statements(using).transaction(lock_ms if may_wait else None, context.before_wait) as cursor:
+        batch = Batch(using, cursor, context.row_cache, stage=context.stages_chunks())
+        batch.load(operations, wait=wait, held=locked_paths)
         outcomes = [batch.apply(operation) for operation in operations]
         batch.save()
-        if announce is not None:
-            announce(outcomes)
+        context.before_commit(outcomes)
     return outcomes, batch.commits()
 
 
@@ -102,20 +87,19 @@ def apply_when_free(
 
 
 def _append_cached(
-    operations: Sequence[Operation],
-    using: str,
-    row_cache: RowCache,
-    waits: Callable[[], None] | None,
+    operations: Sequence[Operation], using: str, context: CommitContext
 ) -> tuple[list[Outcome], list[Commit]] | None:
-    """Append to streams without looking first how they are. None: that cannot be done, and nothing was changed.
+    """Append to streams on the condition that their rows are as the row cache has them, without a read.
 
-    Where a stream has changed since, the outcome of its operations is LOCKED (`row_cache.was_stale`).
+    Returns None, with nothing changed, where that is not possible. Where a row was changed by another transaction, the
+    outcome of the stream's operations is LOCKED (`row_cache.was_stale`).
     """
+    row_cache = context.row_cache
     sql = statements(using)
-    if not sql.versions_rows:
+    if row_cache is None or not sql.versions_rows:
         return None
     try:
-        with sql.transaction(CACHED_LOCK_MS, waits) as cursor:
+        with sql.transaction(CACHED_LOCK_MS, context.before_wait) as cursor:
             batch = Batch(using, cursor, row_cache)
             if not batch.load_cached(operations):
                 return None
