@@ -1,4 +1,4 @@
-"""Views that tell a load balancer or an orchestrator whether a process is alive, and whether to send it requests.
+"""Health checks for load balancers and orchestrators: whether a process is alive, and whether it can serve streams.
 
 path("healthz", healthz), path("readyz", readyz)
 """
@@ -24,59 +24,59 @@ from .runtime.connection import DedicatedConnection
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 2.0
-"""How long the answer may take. What has not answered by then counts as not working."""
+"""Limit for a check. A part that has not answered by then counts as not working."""
 
 
 @never_cache
 def healthz(request: HttpRequest) -> JsonResponse:
-    """200 for as long as the process answers at all."""
+    """Answer 200 as long as the process answers at all."""
     return JsonResponse({"status": "ok"})
 
 
 @never_cache
 def readyz(request: HttpRequest) -> JsonResponse:
-    """200 when streams can be served: the database answers, migrations are applied, and wake-ups work or are absent.
+    """Answer 200 if streams can be served: the database answers, migrations are applied, and wake-ups work or are off.
 
-    Otherwise 503, within two seconds or so. The body says which of these hold, and what has to be set right, if that is
-    why.
+    Otherwise answer 503, within about two seconds. The body says which of these parts work, and names the configuration
+    problem, if there is one.
     """
     using = router.db_for_write(Stream)
     connection = DedicatedConnection(using)
-    found = {"database": False, "migrations": False, "wakeup": False}
+    works = {"database": False, "migrations": False, "wakeup": False}
     problems: list[str] = []
-    threads = [_started(_check_database, connection, found, problems), _started(_check_wakeup, using, found)]
+    threads = [_start(_check_database, connection, works, problems), _start(_check_wakeup, using, works)]
     deadline = time.monotonic() + CHECK_SECONDS
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
     connection.cut()
-    answer = dict(found)  # of which nothing changes any more
-    if all(answer.values()):
-        return JsonResponse({"status": "ok", **answer})
-    named = {"problem": problems[0]} if problems else {}
-    return JsonResponse({"status": "not ready", **answer, **named}, status=503)
+    parts = dict(works)  # a copy, which a late thread does not change
+    if all(parts.values()):
+        return JsonResponse({"status": "ok", **parts})
+    problem = {"problem": problems[0]} if problems else {}
+    return JsonResponse({"status": "not ready", **parts, **problem}, status=503)
 
 
-def _started(check: Callable[..., None], *args: object) -> Thread:
-    """Begin a check in a thread of its own: what it asks may never answer."""
+def _start(check: Callable[..., None], *args: object) -> Thread:
+    """Start a check in a thread of its own, because the database or Redis may never answer."""
     thread = Thread(target=check, args=args, name="durable-streams-health", daemon=True)
     thread.start()
     return thread
 
 
-def _check_database(connection: DedicatedConnection, found: dict[str, bool], problems: list[str]) -> None:
+def _check_database(connection: DedicatedConnection, works: dict[str, bool], problems: list[str]) -> None:
     try:
         connection.open()
         if _migrations_applied(connection.using):
-            found["migrations"] = True
+            works["migrations"] = True
             try_tables(connection.using)
         else:
-            problems.append(MIGRATIONS.answer)
-        found["database"] = True
+            problems.append(MIGRATIONS.message)
+        works["database"] = True
     except Error as error:
-        advice = find_problem(error)
-        if advice is not None:
-            problems.append(advice.answer)
-        logger.warning("Not ready: %s%s", f"{advice.action} " if advice is not None else "", error)
+        problem = find_problem(error)
+        if problem is not None:
+            problems.append(problem.message)
+        logger.warning("Not ready: %s%s", f"{problem.remedy} " if problem is not None else "", error)
     finally:
         connection.close()
 
@@ -88,5 +88,5 @@ def _migrations_applied(using: str) -> bool:
     return not executor.migration_plan(targets)
 
 
-def _check_wakeup(using: str, found: dict[str, bool]) -> None:
-    found["wakeup"] = wakeup_for(using).check()
+def _check_wakeup(using: str, works: dict[str, bool]) -> None:
+    works["wakeup"] = wakeup_for(using).check()

@@ -15,8 +15,8 @@ from django.core.signals import setting_changed
 from ..conf import Config, config
 from ..protocol import headers, paths
 from ..protocol.errors import DurableStreamsError, NotAuthenticated, PermissionDenied
-from ..runtime.batch_worker import as_failure
 from ..runtime.lifecycle import call_at_stop
+from ..runtime.results import as_failure
 from . import csrf, workers
 from .access_request import AccessRequest
 from .base import Action, Permission, is_for_everybody

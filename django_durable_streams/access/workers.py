@@ -15,10 +15,11 @@ from ..conf import config
 from ..models import Stream
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.backlog import Backlog
-from ..runtime.batch_worker import BatchWorker, as_failure
+from ..runtime.batch_worker import BatchWorker
 from ..runtime.connection import DedicatedConnection
 from ..runtime.lifecycle import call_at_stop
 from ..runtime.monitor import DatabaseMonitor, monitor_for
+from ..runtime.results import as_failure
 from ..runtime.test_transactions import check_engine
 
 logger = logging.getLogger("django_durable_streams.access")

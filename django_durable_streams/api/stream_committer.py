@@ -155,7 +155,7 @@ class StreamCommitter:
     def abandon(self) -> None:
         """The writer is gone without an end."""
         if self.is_ours and self._task is not None and self._ending is None:
-            self._tell(lambda: background.keep(self._end_abandoned()))
+            self._tell(lambda: background.run_to_end(self._end_abandoned()))
 
     def ending_for(self, error: BaseException) -> Ending:
         """Return how to end where the writer's block has ended with an exception."""

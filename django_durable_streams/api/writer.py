@@ -22,7 +22,7 @@ from django.db import connections
 
 from ..protocol.producers import server_producer
 from ..protocol.values import Data
-from ..runtime import background, caller_transaction, test_transactions
+from ..runtime import background, caller_transaction, execution, test_transactions
 from ..store.encoding import encode
 from .stream_committer import Ending, StreamCommitter
 
@@ -239,7 +239,7 @@ def _check_not_atomic(using: str) -> None:
         InvisibleTransaction: it is a test's.
     """
     test_transactions.check_engine(using)
-    if connections[using].in_atomic_block and not test_transactions.engines_join:
+    if connections[using].in_atomic_block and not execution.is_inline():
         raise RuntimeError(_COMMITS_BY_ITSELF)
 
 

@@ -18,6 +18,7 @@ from threading import Event, Lock, Thread
 
 from django.db import Error, connections
 
+from ..runtime import execution
 from ..runtime.connection import DedicatedConnection, limit_log
 from ..store.operations import Commit
 
@@ -66,9 +67,7 @@ class Checkpointer:
         self._due.set()
         with self._lock:
             if self._thread is None and not self._stopped:
-                thread = Thread(target=self._run, name="durable-streams-checkpoints", daemon=True)
-                thread.start()  # may fail, such as when Python is about to end
-                self._thread = thread
+                self._thread = execution.start_thread(self._run, "durable-streams-checkpoints")
 
     def stop(self) -> None:
         """End the thread and wait for it. The committer has to run until this returns."""

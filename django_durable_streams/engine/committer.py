@@ -82,11 +82,11 @@ class Committer(BatchWorker[Operation]):
     def _size_of(self, task: Operation) -> int:
         return len(task.data) if type(task) is Append or type(task) is Create else 0
 
-    def _to_answer(
+    def _finish(
         self, batches: list[PendingBatch[Operation]], values: Sequence[object]
     ) -> tuple[list[PendingBatch[Operation]], Sequence[object]]:
         if not any(value is LOCKED for value in values):
-            return super()._to_answer(batches, values)
+            return super()._finish(batches, values)
         now = time.monotonic()
         waiting: list[PendingOperation] = []
         done: list[PendingBatch[Operation]] = []
@@ -104,7 +104,7 @@ class Committer(BatchWorker[Operation]):
                     outcomes.append(value)
             done.append(rest)
         self._lock_waits.add(waiting)
-        return super()._to_answer(done, outcomes)
+        return super()._finish(done, outcomes)
 
 
 class _CommitterContext(CommitContext):
@@ -135,10 +135,10 @@ class _CommitterContext(CommitContext):
         return self._is_busy()
 
     def before_wait(self) -> None:
-        self._committer.tell()
+        self._committer.deliver_results()
 
     def before_commit(self, outcomes: Sequence[object]) -> None:
-        self._committer.announce(outcomes)
+        self._committer.prepare_results(outcomes)
 
     def reports_empty_streams(self) -> bool:
         return self._is_heard()

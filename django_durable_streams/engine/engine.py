@@ -23,10 +23,10 @@ from ..protocol.offsets import Offset, Sentinel
 from ..runtime import test_transactions
 from ..runtime.after_commit import follow_up
 from ..runtime.backlog import Backlog
-from ..runtime.batch_worker import ResultCallback, call_in
 from ..runtime.lifecycle import run_stop_functions
 from ..runtime.log_once import LogOnce
 from ..runtime.monitor import monitor_for
+from ..runtime.results import ResultCallback, call_in
 from ..runtime.write_lock import write_lock
 from ..store.operations import Commit, Operation, Result
 from ..store.read.segment_cache import SegmentCache

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from threading import Event, Thread
+from threading import Event
 
 from django.db import Error
 
+from ..runtime import execution
 from ..runtime.monitor import DatabaseMonitor
 from ..runtime.write_lock import WriteLock
 from ..store.operations import Commit
@@ -122,8 +123,7 @@ class Housekeeper:
         self._schedules = [_Schedule(task) for task in tasks]
         self._woken = Event()
         self._stopped = Event()
-        self._thread = Thread(target=self._run, name="durable-streams-housekeeping", daemon=True)
-        self._thread.start()
+        self._thread = execution.start_thread(self._run, "durable-streams-housekeeping")
 
     def wake(self) -> None:
         """Run idle tasks soon."""

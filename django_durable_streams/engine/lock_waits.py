@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.backlog import Backlog
-from ..runtime.batch_worker import ResultCallback, settle
+from ..runtime.results import ResultCallback, settle
 from ..store.operations import Operation
 from ..store.write.batch import LOCKED
 from .applier import Applier

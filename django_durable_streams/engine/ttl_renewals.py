@@ -8,7 +8,7 @@ from datetime import datetime
 
 from .. import clock
 from ..protocol.errors import DurableStreamsError
-from ..runtime.batch_worker import ResultCallback
+from ..runtime.results import ResultCallback
 from ..store import lifetime
 from ..store.operations import Touch
 from ..store.stream_info import StreamInfo

@@ -1,8 +1,8 @@
-"""What follows a commit for the sake of others: readers, other processes, receivers of signals, housekeeping.
+"""Steps that follow a commit: wake-ups of readers and other processes, signals, counts for housekeeping.
 
-The commit is done, and whoever asked for it is told so, whatever comes of this: each step is made here, in one place,
-and its error goes to the log. It is logged when the step begins to fail, and not again until it has worked: what fails
-at one commit, such as a wake-up backend that is misconfigured, fails at all of them.
+A failing step never changes the response to a request, because the commit is done. The error goes to the log. It is
+logged when the step begins to fail, and again only after the step has worked: a step that fails after one commit, such
+as a misconfigured wake-up backend, fails after all commits.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
-_failing: set[str] = set()
+_failing_purposes: set[str] = set()
 
 
 def follow_up(purpose: str, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Make a step that follows a commit. Never raises an `Exception`.
+    """Run a step that follows a commit. Never raises an `Exception`.
 
     Args:
-        purpose: what the step is for, and what becomes of that without it; a sentence for the log.
-        step: is called with the other arguments.
+        purpose: one sentence for the log that says the effect of the failure. It also identifies the step.
+        step: the function to call with the other arguments.
     """
     try:
         step(*args, **kwargs)
     except Exception:
-        if purpose not in _failing:
-            _failing.add(purpose)
+        if purpose not in _failing_purposes:
+            _failing_purposes.add(purpose)
             logger.exception(
-                "A commit is done, but what follows it has failed. %s This is not logged again until it has worked. "
-                "Look at the error below, and run `manage.py check`.",
+                "A commit succeeded, but a step after it failed. %s This is logged again only after the step has "
+                "worked. Read the error below, and run `manage.py check`.",
                 purpose,
             )
     else:
-        if _failing:
-            _failing.discard(purpose)
+        if _failing_purposes:
+            _failing_purposes.discard(purpose)

@@ -1,7 +1,7 @@
-"""An event loop in a thread of its own, for synchronous code that waits on what is asynchronous here.
+"""The background loop: an event loop in a thread of its own, for synchronous code that waits for asynchronous code.
 
-No finaliser waits for it. The garbage collector finalises what was abandoned in whatever thread it happens to run, that
-of the loop among them, and that thread may hold any lock: it may only leave word.
+Finalisers never wait for the loop. The garbage collector runs them in any thread, also in the loop's own, and that
+thread may hold any lock. A finaliser therefore only posts a call to the loop. Knows no stream.
 """
 
 from __future__ import annotations
@@ -14,60 +14,63 @@ from concurrent.futures import Future
 from threading import Lock, Thread, current_thread
 from typing import Any, TypeVar
 
+from . import execution
+
 T = TypeVar("T")
 
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: Thread | None = None
 _lock = Lock()
-_kept: set[asyncio.Task[None]] = set()
+_running_tasks: set[asyncio.Task[None]] = set()
+"""Event loops hold their tasks by weak references only."""
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in the loop, wait for it, and return its value.
+    """Run a coroutine in the background loop, wait for it, and return its value.
 
     Raises:
-        RuntimeError: the one who calls is a thread that the coroutine needs, or that cannot wait any more.
+        RuntimeError: the calling thread may not wait: the coroutine needs this thread, or Python is ending.
     """
     try:
         _check_may_wait()
-        used = loop()
-        if used is asyncio._get_running_loop():
+        used_loop = loop()
+        if used_loop is asyncio._get_running_loop():
             raise RuntimeError(
-                "This waits in its thread, which a coroutine may not. Use the method with an a in front."
+                "This call would block the event loop that it waits for. Use the method with an a in front."
             )
-        future = asyncio.run_coroutine_threadsafe(work, used)
+        future = asyncio.run_coroutine_threadsafe(work, used_loop)
     except RuntimeError:
         work.close()
         raise
     try:
         return future.result()
-    except BaseException:  # such as a KeyboardInterrupt of the one who waits
+    except BaseException:  # for example a KeyboardInterrupt in the waiting thread
         future.cancel()
         raise
 
 
 def wait(future: Future[T]) -> T:
-    """Wait for what the loop resolves.
+    """Wait for a future that the background loop resolves, and return its value.
 
     Raises:
-        RuntimeError: as `run` does.
+        RuntimeError: as for `run`.
     """
     _check_may_wait()
     return future.result()
 
 
 async def arrival(future: Future[T]) -> T:
-    """Await what the loop resolves, in another event loop, which may be closed before."""
-    waits_in = asyncio.get_running_loop()
-    arrived = waits_in.create_future()
+    """Await a future of the background loop in another event loop. That loop may be closed before the result comes."""
+    waiting_loop = asyncio.get_running_loop()
+    arrived = waiting_loop.create_future()
 
-    def tell(_: object) -> None:
+    def wake_waiter(_: object) -> None:
         try:
-            waits_in.call_soon_threadsafe(_set, arrived)
-        except RuntimeError:  # nobody waits any more
+            waiting_loop.call_soon_threadsafe(_set, arrived)
+        except RuntimeError:  # the loop was closed, so nothing waits any more
             pass
 
-    future.add_done_callback(tell)
+    future.add_done_callback(wake_waiter)
     await arrived
     return future.result()
 
@@ -79,16 +82,21 @@ def _set(arrived: asyncio.Future[None]) -> None:
 
 def _check_may_wait() -> None:
     if current_thread() is _thread or sys.is_finalizing():
-        raise RuntimeError("Nothing can be waited for here: in the thread of the background loop, or as Python ends.")
+        raise RuntimeError(
+            "This thread cannot wait for the background loop: it is the loop's own thread, or Python is ending."
+        )
 
 
 def iterate(values: AsyncGenerator[T, None]) -> Iterator[T]:
-    """Yield what an asynchronous generator yields in the loop, and have it closed in the end.
+    """Yield the values of an asynchronous generator that runs in the background loop.
 
-    It is closed soon after, and not before this returns: the iterator may be closed by the garbage collector.
+    The generator is closed soon after the iterator ends, not before: the garbage collector may close the iterator.
+
+    Raises:
+        RuntimeError: as for `run`.
     """
     end = object()
-    used = loop()
+    used_loop = loop()
     step: asyncio.Task[Any] | None = None
     is_over = False
 
@@ -109,40 +117,45 @@ def iterate(values: AsyncGenerator[T, None]) -> Iterator[T]:
         is_over = True
     finally:
         if not is_over:
-            _post(used, close)
+            _post(used_loop, close)
 
 
 def loop() -> asyncio.AbstractEventLoop:
-    """Return the loop, which runs."""
+    """Return the background loop, which runs. Inline (see `execution`), return the loop that runs here, if any.
+
+    Raises:
+        RuntimeError: there are too many threads, or Python is ending.
+    """
     global _loop, _thread
+    if execution.is_inline() and (running := asyncio._get_running_loop()) is not None:
+        return running
     with _lock:
         if _loop is None:
-            made = asyncio.new_event_loop()
-            thread = Thread(target=made.run_forever, name="durable-streams-loop", daemon=True)
+            new_loop = asyncio.new_event_loop()
+            thread = Thread(target=new_loop.run_forever, name="durable-streams-loop", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # Python is about to end, or there are too many threads
-                made.close()
+            except RuntimeError:
+                new_loop.close()
                 raise
-            _loop, _thread = made, thread
+            _loop, _thread = new_loop, thread
         return _loop
 
 
-def keep(work: Coroutine[Any, Any, None]) -> None:
-    """Have a coroutine run in the event loop that runs here, to its end."""
+def run_to_end(work: Coroutine[Any, Any, None]) -> None:
+    """Start a coroutine in the event loop that runs here. It runs to its end, also if nothing refers to it."""
     task = asyncio.get_running_loop().create_task(work)
-    _kept.add(task)
-    task.add_done_callback(_kept.discard)
+    _running_tasks.add(task)
+    task.add_done_callback(_running_tasks.discard)
 
 
-def _post(used: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Have a coroutine run in the loop at some time, if that still runs. Takes no lock, and waits for nothing."""
-
-    if used is not _loop or sys.is_finalizing():  # another process's, by a fork; or the thread runs no more
+def _post(used_loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine in the background loop later, if the loop still runs. Takes no lock, and waits for nothing."""
+    if used_loop is not _loop or sys.is_finalizing():  # the loop of a parent process, or a thread that Python ended
         return
     try:
-        used.call_soon_threadsafe(lambda: keep(make()))
-    except RuntimeError:  # it was closed
+        used_loop.call_soon_threadsafe(lambda: run_to_end(make()))
+    except RuntimeError:  # the loop was closed
         pass
 
 
@@ -150,8 +163,8 @@ def _forget() -> None:
     global _loop, _thread, _lock
     _loop = _thread = None
     _lock = Lock()
-    _kept.clear()
+    _running_tasks.clear()
 
 
-# Threads do not survive a fork, so a child makes a loop of its own.
+# Threads do not survive a fork, so a child process makes a loop of its own.
 os.register_at_fork(after_in_child=_forget)

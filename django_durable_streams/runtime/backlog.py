@@ -1,7 +1,7 @@
-"""How much waits to be done: bounded by number and by bytes, from the moment it is queued until it is answered.
+"""The limit of waiting tasks, by number and by bytes. A task counts from its submission until its result is there.
 
-One backlog counts for all places in which an operation may wait: an event loop's parcel, a lane's queue, a batch, and
-the queue behind a locked row.
+One backlog counts all places in which an operation may wait: a pending batch, a batch worker's queue, a batch at work,
+and the lock wait queue.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ class Backlog:
     """Counts tasks and their data. Safe to use from any thread.
 
     Args:
-        max_tasks: tasks that may wait.
-        max_bytes: data that may wait with them. A single task may exceed it where nothing else with data waits.
+        max_tasks: number of tasks that may wait.
+        max_bytes: bytes of data that may wait. One task may exceed this limit while no other task with data waits.
     """
 
     def __init__(self, max_tasks: int, max_bytes: int) -> None:
@@ -27,25 +27,26 @@ class Backlog:
         self._lock = Lock()
 
     def check(self, tasks: int, bytes_queued: int, size: int) -> None:
-        """See that one more task may wait.
+        """Check that one more task may wait.
 
         Args:
-            tasks: tasks that the caller has queued and not yet added here; `bytes_queued` is their data.
+            tasks: number of tasks that the caller has queued and not yet added here.
+            bytes_queued: bytes of data of these tasks.
             size: bytes of data that the new task carries.
 
         Raises:
-            ServiceUnavailable: too much waits already (503, carries `Retry-After`).
+            ServiceUnavailable: too many tasks, or too much data, wait already (503 with `Retry-After`).
         """
-        waiting = self.bytes + bytes_queued
-        if self.tasks + tasks >= self._max_tasks or (waiting and waiting + size > self._max_bytes):
+        waiting_bytes = self.bytes + bytes_queued
+        if self.tasks + tasks >= self._max_tasks or (waiting_bytes and waiting_bytes + size > self._max_bytes):
             raise ServiceUnavailable("Too many requests are waiting. Try again.")
 
     def add(self, tasks: int, size: int) -> None:
-        """Take note of tasks that wait from now on, with so many bytes of data in total."""
+        """Count tasks that wait from now on. `size` is their data in bytes, in total."""
         with self._lock:
             self.tasks += tasks
             self.bytes += size
 
     def remove(self, tasks: int, size: int) -> None:
-        """Take note of tasks that are answered."""
+        """Stop counting tasks whose results are there."""
         self.add(-tasks, -size)

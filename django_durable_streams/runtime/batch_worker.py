@@ -1,4 +1,15 @@
-"""A lane: a thread that takes everything that waits for it and does it in one go."""
+"""Batch workers: a thread that takes all tasks that wait in its queue, and works on them as one batch.
+
+The optimisation: an event loop submits the tasks of one turn as one `PendingBatch`. The thread is woken once for all of
+them, and delivers their results with one call into the loop. From a few tasks on, a pending batch also waits for the
+tasks of the next two turns. Clients that got their responses together send their next requests one after the other, and
+a batch of the first few would make all others wait for its commit.
+
+Invariant: a task is queued exactly once, in the order of submission within its event loop. Its callback is called
+exactly once, unless its event loop was closed. This holds at the end of the thread, too: later tasks are refused.
+
+Knows no stream and no kind of task.
+"""
 
 from __future__ import annotations
 
@@ -7,93 +18,37 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future as ThreadFuture
 from queue import Empty, SimpleQueue
-from threading import Thread, get_ident
-from typing import Any, Generic, Protocol, TypeVar, cast
+from threading import get_ident
+from typing import Any, Generic, TypeVar, cast
+
+from asgiref.sync import sync_to_async
 
 from ..protocol.errors import ServiceUnavailable
+from . import background, execution
 from .backlog import Backlog
 from .connection import DedicatedConnection
+from .results import NO_LOOP, Reply, ResultCallback, call_in, prepare_all, settle
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 U = TypeVar("U")
-Future = asyncio.Future[object]
-
-
-class ResultCallback(Protocol):
-    """Somebody who is given what becomes of a task, in the event loop in which it was asked for."""
-
-    def prepare(self, value: object) -> object:
-        """Make ready for a value that may follow, unless another one does. Nobody may hear of it yet."""
-
-    def resolve(self, value: object) -> object:
-        """Take the value, or the exception that it is."""
-
-
-class Reply(Future):
-    """The future of a task's value. `then`, where somebody has set it, is called as soon as the value is there.
-
-    A future's own callbacks are called one turn of the event loop later, each by an object of its own.
-    """
-
-    then: Callable[[Reply], object] | None = None
-
-    def prepare(self, value: object) -> None:
-        """There is nothing to make ready."""
-
-    def resolve(self, value: object) -> None:
-        """Set the value, or the exception that it is, unless whoever waited has given up."""
-        if self.done():
-            return
-        if isinstance(value, BaseException):
-            self.set_exception(as_failure(value))
-        else:
-            self.set_result(value)
-        if self.then is not None:
-            self.then(self)
-
-
-def as_failure(error: BaseException) -> Exception:
-    """Return an error as it can be given to whoever waits.
-
-    What a project has written may raise what would end a task or a thread, or what no future takes.
-    """
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
-        return error
-    failure = RuntimeError(f"{type(error).__name__} was raised: {error}")
-    failure.__cause__ = error
-    return failure
-
 
 IDLE_SECONDS = 60.0
-"""A lane without work gives its database connection back after this time."""
+"""A worker without work for so long closes its database connection."""
 
+COLLECT_FROM_TASKS = 4
+"""A turn of an event loop that adds so many tasks to a pending batch makes the batch wait for the next turn."""
 
-SEVERAL = 4
-"""A turn of an event loop that brings so many tasks lets those wait for the next turn's."""
+MAX_EXTRA_TURNS = 2
+"""Turns for which a pending batch waits at most."""
 
-MORE_TURNS = 2
-"""How often that is done, at the most."""
-
-WORTH_PREPARING = 8
-"""Tasks in a batch from which to call into an event loop once more takes less than the loop saves by it."""
-
-
-class _NoLoop:
-    """Stands for the event loop of a parcel that came from none: it is answered where its answers are made."""
-
-    @staticmethod
-    def call_soon_threadsafe(function: Callable[..., object], *args: object) -> None:
-        """Call a function now."""
-        function(*args)
-
-
-_NO_LOOP = cast("asyncio.AbstractEventLoop", _NoLoop)
+PREPARE_FROM_TASKS = 8
+"""Tasks in a batch from which an additional call into the event loop costs less than early preparation saves."""
 
 
 class PendingBatch(Generic[T]):
-    """What one event loop asks of a lane together, and who is given what becomes of it."""
+    """The tasks that one event loop submits together, and the callbacks for their results."""
 
     __slots__ = ("callbacks", "loop", "size", "tasks", "thread")
 
@@ -107,48 +62,42 @@ class PendingBatch(Generic[T]):
 
 
 class ExclusiveJob:
-    """Work of another kind that a lane's thread does between two batches, for a thread that waits for it."""
+    """Work of another kind that a worker's thread does between two batches, for a thread that waits for it."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self._work = work
         self._outcome: ThreadFuture[Any] = ThreadFuture()
 
     def run(self) -> None:
-        """Do it."""
+        """Do the work and keep its outcome."""
         try:
             self._outcome.set_result(self._work())
         except BaseException as error:
             self._outcome.set_exception(error)
 
     def refuse(self, error: Exception) -> None:
-        """Leave it undone."""
+        """Make `result` raise an error, without doing the work."""
         self._outcome.set_exception(error)
 
     def result(self) -> Any:
-        """Wait for what it returns, or raises."""
+        """Wait for the work, and return or raise its outcome."""
         return self._outcome.result()
 
 
 class BatchWorker(Generic[T]):
-    """A thread with one database connection and a queue.
-
-    An event loop hands over what its requests want in parcels: the thread is woken once for all of them, and answers
-    them with one call into the loop. A parcel has what one turn of the loop has brought or, where that is several
-    tasks, what the next two bring as well. Clients that were answered together come back one after the other, and a
-    batch for the first few of them would have all the others wait for it.
+    """A thread with one database connection and a queue of tasks.
 
     Args:
-        name: of the thread.
-        line: the connection that its thread works with.
-        work: is given the tasks that wait, and returns what became of each: a value, or an exception to raise.
-        backlog: bounds what waits.
-        batch_size: about how many tasks to do in one go.
+        name: name of the thread.
+        connection: the connection that the thread works with.
+        work: takes the tasks of a batch, and returns one value for each: a result, or an exception to raise.
+        backlog: limits the tasks that wait.
+        batch_size: number of tasks from which a batch takes no more pending batches.
     """
 
     delays_results = False
-    """Whether the answers to a batch are held back while more waits, until the work on that calls `tell`: once it is
-    about to wait. An event loop that is woken sooner only takes the interpreter from the thread, and has nothing to do
-    when that could be shared."""
+    """Whether the results of a batch are held back while more tasks wait, until `work` calls `deliver_results` before
+    it waits itself. An event loop that is woken sooner takes the interpreter from the thread, and gains nothing."""
 
     def __init__(
         self,
@@ -162,31 +111,31 @@ class BatchWorker(Generic[T]):
         self._work = work
         self._backlog = backlog
         self._batch_size = batch_size
-        # By thread, which is quicker to tell than its event loop.
+        # By thread, which is faster to find than its event loop.
         self._open: dict[int, PendingBatch[T]] = {}
         self._queue: SimpleQueue[PendingBatch[T] | ExclusiveJob | None] = SimpleQueue()
-        self._job: ExclusiveJob | None = None
-        self._at_work: list[PendingBatch[T]] = []
-        self._held: tuple[list[PendingBatch[T]], Sequence[object]] | None = None
+        self._next_job: ExclusiveJob | None = None
+        self._batches_at_work: list[PendingBatch[T]] = []
+        self._undelivered: tuple[list[PendingBatch[T]], Sequence[object]] | None = None
         self._has_ended = False
-        self._thread = Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._dispatch: Callable[[PendingBatch[T]], None] = self._run_inline if execution.is_inline() else self._enqueue
+        self._thread = execution.start_thread(self._run, name)
 
     def submit(self, task: T) -> Reply:
-        """Queue a task and return the future of its value. To be called where an event loop runs.
+        """Queue a task and return the future of its value. Call this where an event loop runs.
 
         Raises:
-            ServiceUnavailable: too much is waiting already.
+            ServiceUnavailable: too many tasks, or too much data, wait already.
         """
         reply = Reply(loop=asyncio.get_running_loop())
         self.post(task, reply)
         return reply
 
     def post(self, task: T, callback: ResultCallback) -> None:
-        """Queue a task for somebody who is given its value in the event loop that runs here.
+        """Queue a task. Its callback gets the value in the event loop that runs here.
 
         Raises:
-            ServiceUnavailable: too much is waiting already.
+            ServiceUnavailable: too many tasks, or too much data, wait already.
         """
         size = self._size_of(task)
         thread = get_ident()
@@ -194,7 +143,7 @@ class BatchWorker(Generic[T]):
         if batch is None or not batch.loop.is_running():
             self._backlog.check(0, 0, size)
             batch = self._open[thread] = PendingBatch(asyncio.get_running_loop(), thread)
-            batch.loop.call_soon(self._hand_over, batch)
+            batch.loop.call_soon(self._dispatch, batch)
         else:
             self._backlog.check(len(batch.tasks), batch.size, size)
         batch.tasks.append(task)
@@ -202,14 +151,14 @@ class BatchWorker(Generic[T]):
         batch.size += size
 
     def put(self, task: T, callback: ResultCallback) -> None:
-        """Queue a task for somebody who is given its value in the lane's thread. Safe to call from any thread.
+        """Queue a task. Its callback gets the value in the worker's thread. Safe to call from any thread.
 
         Raises:
-            ServiceUnavailable: too much is waiting already.
+            ServiceUnavailable: too many tasks, or too much data, wait already.
         """
         size = self._size_of(task)
         self._backlog.check(0, 0, size)
-        batch: PendingBatch[T] = PendingBatch(_NO_LOOP, 0)
+        batch: PendingBatch[T] = PendingBatch(NO_LOOP, 0)
         batch.tasks.append(task)
         batch.callbacks.append(callback)
         batch.size = size
@@ -221,68 +170,79 @@ class BatchWorker(Generic[T]):
         return 0
 
     def between(self, work: Callable[[], U]) -> U:
-        """Have the thread do something else between two batches, and wait for it. Not for an event loop's thread."""
+        """Let the thread do other work between two batches, and wait for it. Do not call this in an event loop.
+
+        Raises:
+            ServiceUnavailable: the thread has ended.
+        """
         job = ExclusiveJob(work)
         self._queue.put(job)
         if self._has_ended:
-            self._refuse_rest()
+            self._refuse_queued()
         return cast("U", job.result())
 
     def stop(self) -> None:
-        """Let the thread end after what is queued, and wait for it."""
+        """End the thread after the tasks that are queued, and wait for its end."""
         self._queue.put(None)
         self._thread.join()
 
-    def _hand_over(self, batch: PendingBatch[T], before: int = 0, turns: int = 0) -> None:
+    def _enqueue(self, batch: PendingBatch[T], count_before: int = 0, extra_turns: int = 0) -> None:
         count = len(batch.tasks)
-        if count - before >= SEVERAL and turns < MORE_TURNS:
-            batch.loop.call_soon(self._hand_over, batch, count, turns + 1)
+        if count - count_before >= COLLECT_FROM_TASKS and extra_turns < MAX_EXTRA_TURNS:
+            batch.loop.call_soon(self._enqueue, batch, count, extra_turns + 1)
             return
         if self._open.get(batch.thread) is batch:
             del self._open[batch.thread]
         self._backlog.add(count, batch.size)
         self._queue.put(batch)
         if self._has_ended:
-            self._refuse_rest()
+            self._refuse_queued()
+
+    def _run_inline(self, batch: PendingBatch[T]) -> None:
+        """Work on a batch without the thread (see `execution`)."""
+        if self._open.get(batch.thread) is batch:
+            del self._open[batch.thread]
+        self._backlog.add(len(batch.tasks), batch.size)
+        background.run_to_end(sync_to_async(self._do)([batch]))
 
     def _run(self) -> None:
         try:
-            while (found := self._take()) is not None:
-                if isinstance(found, ExclusiveJob):
-                    self.tell()
-                    found.run()
-                elif found:
-                    self._do(found)
+            while (item := self._next()) is not None:
+                if isinstance(item, ExclusiveJob):
+                    self.deliver_results()
+                    item.run()
+                elif item:
+                    self._do(item)
                 else:
                     self._connection.close()
-                # What was done need not be there until something comes: it may be large, and takes time to get rid of.
-                found = None
+                # Release the batch before waiting: it may be large, and releasing it takes time.
+                item = None
         finally:
-            self.tell()
+            self.deliver_results()
             self._connection.close()
             self._has_ended = True
-            self._refuse_rest()
+            self._refuse_queued()
 
-    def _refuse_rest(self) -> None:
-        """Answer what has come too late. Whoever puts something into the queue after the end calls this, too."""
+    def _refuse_queued(self) -> None:
+        """Refuse the tasks that came too late. Every caller that queues a task after the end calls this, too."""
         error = ServiceUnavailable("The server is about to end. Try again.")
         while True:
             try:
-                found = self._queue.get_nowait()
+                item = self._queue.get_nowait()
             except Empty:
                 return
-            if isinstance(found, ExclusiveJob):
-                found.refuse(error)
-            elif found is not None:
-                settle(found.loop, found.callbacks, [error] * len(found.callbacks))
+            if isinstance(item, ExclusiveJob):
+                item.refuse(error)
+            elif item is not None:
+                settle(item.loop, item.callbacks, [error] * len(item.callbacks))
 
-    def _take(self) -> list[PendingBatch[T]] | ExclusiveJob | None:
-        """Return all parcels that wait, up to a batch, waiting for the first; or an errand.
+    def _next(self) -> list[PendingBatch[T]] | ExclusiveJob | None:
+        """Wait for the next work, and return it: pending batches for one batch, or an exclusive job.
 
-        Empty: nothing came. None: stop.
+        The list is empty if nothing came for `IDLE_SECONDS`. None: the worker stops.
         """
-        if self._job is not None:
-            job, self._job = self._job, None
+        if self._next_job is not None:
+            job, self._next_job = self._next_job, None
             return job
         try:
             first = self._queue.get(timeout=IDLE_SECONDS)
@@ -298,85 +258,60 @@ class BatchWorker(Generic[T]):
                 self._queue.put(None)
                 break
             if isinstance(batch, ExclusiveJob):
-                self._job = batch
+                self._next_job = batch
                 break
             batches.append(batch)
             count += len(batch.tasks)
         return batches
 
     def _do(self, batches: list[PendingBatch[T]]) -> None:
-        # What was queued is done, also for a request that was given up meanwhile: its client may have sent it and gone.
+        # A task whose request was cancelled meanwhile is done as well: its client may have sent it and left.
         tasks = batches[0].tasks if len(batches) == 1 else [task for batch in batches for task in batch.tasks]
-        self._at_work = batches
+        self._batches_at_work = batches
         try:
             values = self._work(tasks)
-        except BaseException:  # the lane must outlive every bug
-            logger.exception("A batch of %d failed.", len(tasks))
+        except BaseException:  # the worker must outlive every bug
+            logger.exception("A batch of %d tasks failed. Its requests get 503.", len(tasks))
             values = [ServiceUnavailable("The server could not do this. Try again.")] * len(tasks)
-        self._at_work = []
-        self.tell()
-        self._held = self._to_answer(batches, values)
+        self._batches_at_work = []
+        self.deliver_results()
+        self._undelivered = self._finish(batches, values)
         if not self.delays_results or self._queue.empty():
-            self.tell()
+            self.deliver_results()
 
-    def _to_answer(
+    def _finish(
         self, batches: list[PendingBatch[T]], values: Sequence[object]
     ) -> tuple[list[PendingBatch[T]], Sequence[object]]:
         """Return the tasks of a batch that are done, and their values."""
         self._backlog.remove(len(values), sum([batch.size for batch in batches]))
         return batches, values
 
-    def tell(self) -> None:
-        """Hand over the answers that are held back."""
-        if self._held is None:
+    def deliver_results(self) -> None:
+        """Deliver the results that are held back."""
+        if self._undelivered is None:
             return
-        (batches, values), self._held = self._held, None
-        for batch, some in split_by_batch(batches, values):
-            settle(batch.loop, batch.callbacks, some)
+        (batches, values), self._undelivered = self._undelivered, None
+        for batch, batch_values in split_by_batch(batches, values):
+            settle(batch.loop, batch.callbacks, batch_values)
 
-    def announce(self, values: Sequence[object]) -> None:
-        """Have it prepared what will become of the tasks at work if nothing fails, while this thread waits for that.
+    def prepare_results(self, values: Sequence[object]) -> None:
+        """Let event loops prepare for the results of the tasks at work, while this thread waits for their commit.
 
-        The values that follow are these themselves, or others. Where they are not of all those tasks, nothing is done.
+        Args:
+            values: the results if the commit succeeds. Nothing is prepared unless there is one for each task at work.
         """
-        count = sum(len(batch.tasks) for batch in self._at_work)
-        if len(values) == count >= WORTH_PREPARING:
-            for batch, some in split_by_batch(self._at_work, values):
-                call_in(batch.loop, _prepare, batch.callbacks, some)
+        count = sum(len(batch.tasks) for batch in self._batches_at_work)
+        if len(values) == count >= PREPARE_FROM_TASKS:
+            for batch, batch_values in split_by_batch(self._batches_at_work, values):
+                call_in(batch.loop, prepare_all, batch.callbacks, batch_values)
 
 
 def split_by_batch(
     batches: Iterable[PendingBatch[T]], values: Sequence[object]
 ) -> Iterator[tuple[PendingBatch[T], Sequence[object]]]:
-    """Yield each parcel with the values of its own tasks."""
+    """Yield each pending batch with the values of its own tasks."""
     first = 0
     for batch in batches:
         last = first + len(batch.tasks)
         yield batch, values[first:last]
         first = last
-
-
-def settle(loop: asyncio.AbstractEventLoop, callbacks: Sequence[ResultCallback], values: Sequence[object]) -> None:
-    """Hand values to receivers in an event loop, from another thread."""
-    call_in(loop, _resolve, callbacks, values)
-
-
-def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object) -> None:
-    """Call a function in an event loop of another thread, if that still runs."""
-    try:
-        loop.call_soon_threadsafe(function, *args)
-    except RuntimeError:  # the loop was closed: nobody is left to tell
-        logger.debug("An event loop ended before its results came.")
-
-
-def _prepare(callbacks: Sequence[ResultCallback], values: Sequence[object]) -> None:
-    for callback, value in zip(callbacks, values, strict=True):
-        callback.prepare(value)
-
-
-def _resolve(callbacks: Sequence[ResultCallback], values: Sequence[object]) -> None:
-    for callback, value in zip(callbacks, values, strict=True):
-        try:
-            callback.resolve(value)
-        except Exception:  # what follows one answer must not keep up the others
-            logger.exception("What an answer was to set off has failed.")

@@ -1,8 +1,8 @@
-"""Joining the caller's transaction, however it is managed: by `atomic`, or by the caller with autocommit off.
+"""Participation in the caller's transaction, which `atomic` manages, or the caller itself with autocommit off.
 
-With autocommit off (`transaction.set_autocommit(False)`, or `"AUTOCOMMIT": False` in `DATABASES`) a transaction is open
-all the time, and ends when the caller says `transaction.commit()` or `rollback()`. Django's `on_commit` refuses to be
-used there, and what is registered inside an `atomic` there is called once autocommit is on again, which may be never.
+With autocommit off (`transaction.set_autocommit(False)`, or `"AUTOCOMMIT": False` in `DATABASES`) a transaction is
+always open. It ends when the caller calls `transaction.commit()` or `rollback()`. Django's `on_commit` refuses to work
+there. Inside an `atomic` it accepts a callback, and calls it once autocommit is on again, which may be never.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 
 def in_callers_transaction(connection: BaseDatabaseWrapper) -> bool:
-    """Whether somebody has begun a transaction already, by `atomic` or with autocommit switched off."""
+    """Whether the caller has begun a transaction, by `atomic` or with autocommit off."""
     return connection.in_atomic_block or not connection.get_autocommit()
 
 
 def holds_transaction(connection: BaseDatabaseWrapper) -> bool:
-    """The same of this moment, without connecting: where there is no connection, nothing has begun."""
+    """The same, without connecting: without a connection no transaction has begun."""
     return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
 
 
 @contextmanager
 def atomic(using: str) -> Iterator[None]:
-    """Yield in a transaction of its own or, inside the caller's, up to a savepoint."""
+    """Run the block in a transaction or, inside the caller's transaction, in a savepoint."""
     connection = connections[using]
     if connection.vendor == "sqlite" and _is_managed_by_caller(connection):
         _begin_sqlite(connection)
     is_own = not in_callers_transaction(connection)
-    _forget_undone(connection)
+    _drop_undone_callbacks(connection)
     try:
         with transaction.atomic(using=using):
             try:
@@ -40,17 +40,21 @@ def atomic(using: str) -> Iterator[None]:
             except Exception:
                 raise
             except BaseException:
-                # A signal has raised it, and another one may while Django rolls back. Django switches autocommit on all
-                # the same, which commits on MySQL: of a merge, that chunks are deleted. So the server rolls back.
+                # A signal handler has raised it, and may raise again while Django rolls back. Django enables autocommit
+                # on nevertheless. On MySQL that commits, for example the deletions of half a compaction. If the
+                # connection ends instead, the server rolls back.
                 if is_own:
                     connection.close()
                 raise
     finally:
-        _forget_undone(connection)
+        _drop_undone_callbacks(connection)
 
 
 def on_commit(callback: Callable[[], object], using: str) -> None:
-    """Call a function once the caller's transaction has committed: now, if there is none; never, if it is undone."""
+    """Call a function when the caller's transaction commits. Without a transaction call it now.
+
+    If the transaction, or a savepoint around this call, is rolled back, the function is never called.
+    """
     connection = connections[using]
     is_managed = _is_managed_by_caller(connection)
     if not is_managed and not connection.in_atomic_block:
@@ -58,17 +62,16 @@ def on_commit(callback: Callable[[], object], using: str) -> None:
         return
     if is_managed and not isinstance(getattr(connection.commit, "__self__", None), _Commit):
         connection.commit = _Commit(connection).commit  # type: ignore[method-assign]
-    # Where Django keeps its own: whatever is rolled back, by a savepoint too, or ends with its connection, is taken
-    # out there.
+    # In Django's own list: Django removes the entries that a rollback, of a savepoint too, or a lost connection undoes.
     hooks: list[Any] = connection.run_on_commit
     hooks.append((_SavepointsUpToNow(connection), _Callback(callback) if is_managed else callback, False))
 
 
 class _SavepointsUpToNow:
-    """The savepoints whose rollback undoes what is done now. Django asks of each whether it is one of them.
+    """The savepoints whose rollback undoes the present work. At a rollback Django asks whether a savepoint is in it.
 
-    Its own set has those of `atomic`, and not those that somebody has made by `transaction.savepoint()`. All of a
-    connection's are numbered, and to go back to any of them undoes whatever came after it.
+    Django's own set has the savepoints of `atomic`, but not those of `transaction.savepoint()`. A connection numbers
+    all its savepoints, and a rollback to one of them undoes all work after it.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
@@ -76,11 +79,11 @@ class _SavepointsUpToNow:
 
     def __contains__(self, savepoint: object) -> bool:
         number = str(savepoint).rpartition("_x")[2]
-        return not number.isdecimal() or int(number) <= self._last  # one with another name may be any
+        return not number.isdecimal() or int(number) <= self._last  # another kind of name: it may be any savepoint
 
 
 class _Callback:
-    """What is to be called, told apart from what others have registered."""
+    """A callback of this module, to tell it from the callbacks of other code."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
@@ -90,15 +93,15 @@ class _Callback:
 
 
 class _Commit:
-    """A connection's `commit`, which then calls what waits for it here. What Django has promised others stays as is."""
+    """Replaces a connection's `commit`, and calls the callbacks of this module after it. Others stay with Django."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self._connection = connection
         self._commit = connection.commit
 
     def commit(self) -> None:
-        """Commit, and call what was registered since the last time."""
-        _forget_undone(self._connection)
+        """Commit, and call the callbacks that were registered since the last commit."""
+        _drop_undone_callbacks(self._connection)
         self._commit()
         hooks: list[Any] = self._connection.run_on_commit
         self._connection.run_on_commit = [hook for hook in hooks if not isinstance(hook[1], _Callback)]
@@ -107,11 +110,11 @@ class _Commit:
                 callback()
 
 
-def _forget_undone(connection: BaseDatabaseWrapper) -> None:
-    """Call nobody for a transaction that the caller manages and the database has undone by itself.
+def _drop_undone_callbacks(connection: BaseDatabaseWrapper) -> None:
+    """Drop the callbacks of a transaction that the caller manages, if the database has undone it.
 
-    A deadlock on MySQL takes with it the savepoint to which Django would roll back, and the caller may go on. After an
-    error on PostgreSQL, COMMIT rolls back and does not fail.
+    A deadlock on MySQL removes the savepoint to which Django would roll back, and the caller may go on. After an error
+    on PostgreSQL, COMMIT rolls back and does not fail.
     """
     if connection.in_atomic_block or not _is_managed_by_caller(connection):
         return
@@ -129,14 +132,14 @@ def _has_failed(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _is_managed_by_caller(connection: BaseDatabaseWrapper) -> bool:
-    """Whether the transaction that is open is ended by the caller's `commit()`, not at the end of an `atomic`."""
+    """Whether the caller's `commit()` ends the open transaction, and not the end of an `atomic`."""
     if connection.in_atomic_block:
         return not connection.commit_on_exit
     return not connection.get_autocommit()
 
 
 def _begin_sqlite(connection: BaseDatabaseWrapper) -> None:
-    """Begin what the driver would begin with the first change only: a savepoint before that commits when it ends."""
+    """Begin the transaction that the driver begins only with the first change. A savepoint alone commits at its end."""
     if not connection.connection.in_transaction:
         with connection.cursor() as cursor:
             cursor.execute("BEGIN IMMEDIATE")

@@ -1,6 +1,7 @@
-"""A thread's own database connection: opened within a bounded time, and cut off from outside where nothing comes back.
+"""Dedicated connections: a thread's own database connection, which another thread can cut.
 
-Knows nothing of streams. `monitor` decides when a line is cut.
+Connecting takes a limited time. A thread that waits for a database that has vanished is freed by `cut`, which closes
+the connection's socket. `monitor` decides when to cut. Knows no stream.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from types import TracebackType
 from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from . import execution
 from .connection_settings import service_settings
 from .process_forks import wait_at_fork
 
@@ -29,37 +31,36 @@ _SOCKET_OPTIONS = {
     "TCP_KEEPCNT": (socket.IPPROTO_TCP, 3),
     "TCP_USER_TIMEOUT": (socket.IPPROTO_TCP, 10_000),
 }
-"""A machine that has vanished sends nothing at all: without these, a thread would wait for it for a quarter hour."""
-
+"""A machine that has vanished sends nothing. Without these options a thread would wait for it for a quarter hour."""
 
 LOG_PAGES = 2000
-"""Length of SQLite's write-ahead log, 8 MB, from which on whoever commits copies what is left of it."""
+"""Pages of SQLite's write-ahead log, 8 MB. The connection that commits with a longer log copies it to the database."""
 
 
 class DedicatedConnection:
-    """The connection that a thread has to a database. A context in which it works.
+    """A database connection that belongs to one thread. As a context manager it marks the time in which it works.
 
-    The connection has settings of its own (`service_settings`). In its thread it stands in for the project's connection
-    of the same alias, so code there that uses `connections[using]` works with it.
+    The connection has settings of its own (`connection_settings`). In its thread it replaces the project's connection
+    of the same alias, so code that uses `connections[using]` there works with it.
 
     Args:
         using: alias of the database.
-        lock_seconds: how long statements may wait for a lock, where that is set for a connection: MySQL's row locks.
-            PostgreSQL is told in each transaction (`store.writing`), as poolers hand its connections on. SQLite's
-            connection does not wait then: whoever begins a transaction asks again by itself (`store.sql.locked`).
+        lock_seconds: limit for the wait for a row lock on MySQL, in seconds. On PostgreSQL each transaction sets its
+            limit (`store.write.group_commit`), because poolers pass connections on. A SQLite connection with a limit
+            does not wait at all: the code that begins a transaction tries again (`store.sql.sqlite_busy`).
     """
 
     def __init__(self, using: str, lock_seconds: int | None = None) -> None:
         self.using = using
         self.since: float | None = None
-        """Since when the thread has been at its present work, in monotonic seconds; None where it has none."""
+        """When the thread's present work began, in monotonic seconds. None while it does not work."""
         self._lock_seconds = lock_seconds
         self._wrapper: BaseDatabaseWrapper | None = None
-        self._opened: object = None
+        self._opened: object = None  # the driver's connection that `open` made
         self._connect: Callable[[], None]
         self._lock = Lock()
         self._at_work = RLock()
-        self._plug: socket.socket | None = None
+        self._socket: socket.socket | None = None
 
     def __enter__(self) -> None:
         self._at_work.acquire()
@@ -72,13 +73,17 @@ class DedicatedConnection:
         self._at_work.release()
 
     def open(self) -> bool:
-        """Connect if there is no connection, and return whether there was none. For the line's thread.
+        """Connect if there is no connection, and return whether a new one was made. Only for the connection's thread.
+
+        Inline (see `execution`), the project's connection is used as it is.
 
         Raises:
-            django.db.Error: there is none to be had.
+            django.db.Error: the database cannot be reached, or refuses the connection.
         """
         connection = connections[self.using]
         if connection.connection is not None and connection.connection is self._opened:
+            return False
+        if execution.is_inline():
             return False
         with self._at_work:
             return self._open(connection)
@@ -88,7 +93,7 @@ class DedicatedConnection:
             wait_at_fork(self._at_work)
         self.close()
         if connection is not self._wrapper:
-            connection = self._stand_in(connection)
+            connection = self._replace(connection)
         try:
             with connection.wrap_database_errors:
                 self._connect()
@@ -96,45 +101,47 @@ class DedicatedConnection:
         except Error:
             raise
         except Exception as error:
-            # A receiver of `connection_created` is the project's, and may not be made for threads without a request.
+            # Receivers of `connection_created` belong to the project. They may fail in a thread without a request.
             raise OperationalError(f"The connection could not be set up: {type(error).__name__}: {error}") from error
         self._opened = connection.connection
         return True
 
     def _set_up(self, connection: BaseDatabaseWrapper) -> None:
-        _begin_nothing(connection)
+        _ensure_autocommit(connection)
         if connection.vendor == "sqlite":
-            _spare_disk(connection)
+            _reduce_disk_writes(connection)
         if self._lock_seconds is not None:
-            _limit_waits(connection, self._lock_seconds)
-        self._plug_in(connection)
+            _limit_lock_waits(connection, self._lock_seconds)
+        self._duplicate_socket(connection)
 
     def close(self) -> None:
-        """Close the connection, however that ends: its thread must outlive it. For the line's thread."""
+        """Close the connection. Never raises, as the thread must outlive it. Only for the connection's thread."""
+        if execution.is_inline():
+            return
         self._opened = None
-        self._unplug()
+        self._close_socket()
         try:
             with self._at_work:
                 connections[self.using].close()
         except Exception as error:
-            logger.debug("A connection could not be closed, and is left: %s", error)
+            logger.debug("A connection could not be closed. It is dropped as it is: %s", error)
             connections[self.using].connection = None
 
     def cut(self) -> None:
-        """Make whatever the thread waits for from the database fail at once. Safe to call from any thread."""
+        """Let the thread's wait for the database fail at once. Safe to call from any thread."""
         with self._lock:
-            if self._plug is not None:
+            if self._socket is not None:
                 try:
-                    self._plug.shutdown(socket.SHUT_RDWR)
-                except OSError:  # it had ended already
+                    self._socket.shutdown(socket.SHUT_RDWR)
+                except OSError:  # the connection has ended already
                     pass
 
-    def _stand_in(self, projects: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
-        """Put a connection of its own in the place of the thread's, and return it."""
-        # Of the same class, whatever backend the project has chosen, but made and not copied: settings may hold what
+    def _replace(self, project_connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
+        """Put a connection of the service in the place of the thread's project connection, and return it."""
+        # The class is that of the project's backend. The settings are built, not copied: they may hold objects that
         # cannot be copied, such as an SSL context.
-        connection = type(projects)(service_settings(projects), self.using)
-        # With DEBUG, each statement is kept with its parameters until a request ends, and here none ever does.
+        connection = type(project_connection)(service_settings(project_connection), self.using)
+        # With DEBUG, Django keeps each statement with its parameters until a request ends. No request ends here.
         connection.queries_log = deque(maxlen=0)
         connections[self.using] = connection
         self._connect = connection.connect
@@ -143,42 +150,42 @@ class DedicatedConnection:
         def refuse() -> None:
             raise OperationalError("The connection to the database was lost.")
 
-        # Django connects anew at the end of a transaction whose connection was lost. That may take as long as the
-        # first time, and the answers to those who wait with it.
+        # Django connects again at the end of a transaction whose connection was lost. That may take as long as the
+        # first time, and would delay all responses of the batch.
         connection.connect = refuse  # type: ignore[method-assign]
         return connection
 
-    def _plug_in(self, connection: BaseDatabaseWrapper) -> None:
-        """Keep a hold of the connection's socket. Not its number, which may be another socket's a moment later."""
-        self._unplug()
+    def _duplicate_socket(self, connection: BaseDatabaseWrapper) -> None:
+        """Duplicate the connection's socket for `cut`. Its number could belong to another socket a moment later."""
+        self._close_socket()
         if connection.vendor == "sqlite":
             return
         try:
-            plug = socket.socket(fileno=os.dup(connection.connection.fileno()))
-        except (OSError, AttributeError):  # a driver, or a system, that does not show it
+            duplicate = socket.socket(fileno=os.dup(connection.connection.fileno()))
+        except (OSError, AttributeError):  # the driver or the system does not show its socket
             return
         for name, (level, value) in _SOCKET_OPTIONS.items():
             try:
-                plug.setsockopt(level, getattr(socket, name), value)
+                duplicate.setsockopt(level, getattr(socket, name), value)
             except (OSError, AttributeError):  # not TCP, or not on this system
                 pass
         with self._lock:
-            self._plug = plug
+            self._socket = duplicate
 
-    def _unplug(self) -> None:
+    def _close_socket(self) -> None:
         with self._lock:
-            plug, self._plug = self._plug, None
-        if plug is not None:
-            plug.close()
+            duplicate, self._socket = self._socket, None
+        if duplicate is not None:
+            duplicate.close()
 
 
-def _begin_nothing(connection: BaseDatabaseWrapper) -> None:
-    """See that the connection commits what it is not told to keep open: a receiver may have changed that."""
+def _ensure_autocommit(connection: BaseDatabaseWrapper) -> None:
+    """Switch autocommit on. A receiver of `connection_created` may have switched it off."""
     if not connection.get_autocommit():
         connection.set_autocommit(True)
 
 
-def _limit_waits(connection: BaseDatabaseWrapper, seconds: int) -> None:
+def _limit_lock_waits(connection: BaseDatabaseWrapper, seconds: int) -> None:
     statements = {
         "mysql": f"SET SESSION innodb_lock_wait_timeout = {seconds}",
         "sqlite": "PRAGMA busy_timeout = 0",
@@ -188,12 +195,12 @@ def _limit_waits(connection: BaseDatabaseWrapper, seconds: int) -> None:
             cursor.execute(statements[connection.vendor])
 
 
-def _spare_disk(connection: BaseDatabaseWrapper) -> None:
-    """Have SQLite write less often what it need not.
+def _reduce_disk_writes(connection: BaseDatabaseWrapper) -> None:
+    """Let SQLite write less to disk.
 
-    A statement over many rows notes what it would have to undo: in a file, from some pages on, and most of the time
-    of a batch over many streams went into that. And a write-ahead log of twice the usual size is copied into the
-    database half as often, with each page only once: a lane waits for that.
+    A statement over many rows records how to undo itself. From some pages on SQLite writes that record to a file, which
+    took most of the time of a batch over many streams. A write-ahead log of twice the usual size is copied half as
+    often, and each page in it only once. The committer waits for these copies.
     """
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA temp_store = MEMORY")
@@ -201,6 +208,6 @@ def _spare_disk(connection: BaseDatabaseWrapper) -> None:
 
 
 def limit_log(using: str, pages: int = LOG_PAGES) -> None:
-    """Have whoever commits over this thread's connection copy SQLite's write-ahead log once it has so many pages."""
+    """Let commits on this thread's connection copy SQLite's write-ahead log from so many pages on."""
     with connections[using].cursor() as cursor:
         cursor.execute(f"PRAGMA wal_autocheckpoint = {pages}")

@@ -1,9 +1,9 @@
-"""The settings of the service's own database connections: the project's, but for those that would break the service.
+"""Settings of dedicated connections: the project's settings, without those that would break the service.
 
-A project sets up its connections for its views. The service's threads acknowledge what they have committed, share
-commits between requests and wait for locks within bounds, so whatever decides on these is set here, for every vendor.
-What says where the database is, who asks, and what it looks like from there (host, user, TLS, roles, schemas, character
-sets) is the project's, and so is whether the connection may write: a read-only one is refused with words of its own.
+A project sets up its connections for its views. The service's threads acknowledge commits, share commits between
+requests, and wait for locks for a limited time. This module sets all options that decide on these, for each vendor. The
+project decides on host, user, TLS, roles, schemas and character sets. It also decides whether the connection may write:
+the service refuses requests on a read-only connection with its own message (`configuration_errors`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 CONNECT_SECONDS = 2
-"""How long connecting may take. It is the least that PostgreSQL's client library can do."""
+"""Limit for connecting. PostgreSQL's client library knows no shorter one."""
 
 _ALWAYS: Mapping[str, Any] = {
-    "AUTOCOMMIT": True,  # otherwise nothing that is acknowledged is ever committed
+    "AUTOCOMMIT": True,  # otherwise acknowledged data is never committed
     "ATOMIC_REQUESTS": False,
-    "CONN_MAX_AGE": None,  # a dedicated connection is closed by its thread only
+    "CONN_MAX_AGE": None,  # only its thread closes a dedicated connection
     "CONN_HEALTH_CHECKS": False,
 }
 
@@ -33,11 +33,11 @@ _POSTGRESQL_SESSION = {
     "default_transaction_isolation": "read\\ committed",
     "default_transaction_deferrable": "off",
 }
-"""Parameters that a project may give to its sessions by OPTIONS['options'], and what they are in the service's."""
+"""Parameters that a project may set for its sessions in OPTIONS['options'], with their values for the service."""
 
 
 def service_settings(connection: BaseDatabaseWrapper) -> dict[str, Any]:
-    """Return what the settings of a project's connection are for a dedicated one. The project's stay as they are."""
+    """Return the settings of a dedicated connection, made from those of a project's connection, which do not change."""
     options: dict[str, Any] = {**connection.settings_dict["OPTIONS"]}
     adapt = _OPTIONS.get(connection.vendor)
     if adapt is not None:
@@ -48,15 +48,15 @@ def service_settings(connection: BaseDatabaseWrapper) -> dict[str, Any]:
 def _postgresql(options: dict[str, Any]) -> None:
     from psycopg import IsolationLevel
 
-    # Threads that live as long as the process would only keep the connections of a pool from others.
+    # Threads that live as long as the process would only take connections of a pool from other code.
     options.pop("pool", None)
     options["connect_timeout"] = _connect_seconds(options)
-    # What a batch has locked it must see as it is, and not as it was when the transaction began.
+    # A batch must see the present state of the rows that it locks, not their state when the transaction began.
     options["isolation_level"] = IsolationLevel.READ_COMMITTED
     options["server_side_binding"] = False
     session = options.get("options")
     if session:
-        # The last value of a parameter counts. Those that are not there are left out: not every pooler takes them.
+        # The last value of a parameter counts. Only parameters of the project are set: some poolers accept no others.
         changed = [
             f"-c {name}={value}"
             for name, value in _POSTGRESQL_SESSION.items()
@@ -68,13 +68,13 @@ def _postgresql(options: dict[str, Any]) -> None:
 def _mysql(options: dict[str, Any]) -> None:
     options["connect_timeout"] = _connect_seconds(options)
     options["isolation_level"] = "read committed"
-    # The monitor ends connections that are silent for too long; a wait for a lock must not look like one.
+    # The monitor cuts connections without an answer. A wait for a lock must not look like one.
     options.pop("read_timeout", None)
     options.pop("write_timeout", None)
 
 
 def _sqlite(options: dict[str, Any]) -> None:
-    # Whoever begins a transaction here writes in it. To take the lock later may fail half-way.
+    # Every transaction of the service writes. Taking the lock later may fail in the middle.
     options["transaction_mode"] = "IMMEDIATE"
 
 
@@ -87,7 +87,7 @@ _OPTIONS: Mapping[str, Callable[[dict[str, Any]], None]] = {
 
 def _connect_seconds(options: Mapping[str, Any]) -> int:
     try:
-        wanted = int(options.get("connect_timeout", 0))
+        seconds = int(options.get("connect_timeout", 0))
     except (TypeError, ValueError):
-        wanted = 0
-    return min(CONNECT_SECONDS, wanted or CONNECT_SECONDS)
+        seconds = 0
+    return min(CONNECT_SECONDS, seconds or CONNECT_SECONDS)

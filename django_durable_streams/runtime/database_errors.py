@@ -1,4 +1,4 @@
-"""What a database's errors mean for those who wait."""
+"""Kinds of database errors: what an error means for the operations that met it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .configuration_errors import find_problem
 class FailureKind(Enum):
     """Kinds of failure."""
 
-    AWAY = "the database does not answer, or cannot do anything now"
-    BUSY = "somebody else holds what is needed; nothing was changed, and the same may succeed in a moment"
-    SETUP = "the database answers, and something has to be set right before it can do this"
-    REFUSED = "the database does not take this"
+    AWAY = "the database does not answer, or can do nothing at the moment"
+    BUSY = "another transaction holds a lock; nothing was changed, and the same operation may succeed in a moment"
+    SETUP = "the database answers, but an operator has to change its configuration or the server's"
+    REFUSED = "the database refuses the data"
 
 
 # SQLSTATE of PostgreSQL: serialization failure, deadlock, lock not available.
@@ -25,10 +25,10 @@ _BUSY_NUMBERS = frozenset({1205, 1213, 3572, 1020})
 
 
 def diagnose(error: BaseException | None) -> FailureKind:
-    """Return what kind of failure an error of the database is.
+    """Return the kind of failure of an error of the database.
 
-    Only what says that it is about the data is held against the request. All else may pass: a server that restarts,
-    a standby that has not been promoted yet, a table that is being migrated, a full disk.
+    Only an error about the data is the fault of the request. Other errors may pass: a server restarts, a standby is not
+    promoted yet, a table is being migrated, a disk is full.
     """
     if isinstance(error, DataError | IntegrityError) or not isinstance(error, Error):
         return FailureKind.REFUSED

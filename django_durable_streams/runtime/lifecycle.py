@@ -1,4 +1,4 @@
-"""What ends with the engines of a process: threads and caches of rooms that the engines do not know."""
+"""Functions that run when the engines of the process stop, for threads and caches that the engines do not know."""
 
 from __future__ import annotations
 

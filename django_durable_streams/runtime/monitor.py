@@ -1,7 +1,8 @@
-"""Whether the database answers: found out by few, so that the many who ask for streams are told at once.
+"""The database monitor: a circuit breaker between the requests and a database that does not answer.
 
-While it does not, requests are refused without being tried, and one thread tries to connect. A database that is frozen,
-or behind a broken network, does not even refuse: lines on which nothing comes back are found here, and cut.
+One thread finds out whether the database answers. While it does not, requests are refused at once with 503, and only
+that thread tries to connect. A frozen database, or one behind a broken network, does not even refuse. So the monitor
+also finds dedicated connections that got no answer for long, and cuts them. Knows no stream.
 """
 
 from __future__ import annotations
@@ -14,23 +15,24 @@ from threading import Event, Lock, Thread
 from django.db import Error, connections
 
 from ..protocol.errors import ServiceUnavailable
+from . import execution
 from .configuration_errors import ProblemReporter
 from .connection import DedicatedConnection
 
 logger = logging.getLogger(__name__)
 
 INTERVAL = 0.25
-"""Seconds between two looks at the lines, and between two attempts to connect."""
+"""Seconds between two checks of the connections, and between two attempts to connect."""
 
-PATIENCE = 0.75
-"""Seconds that a line may be at work before somebody asks whether the database is there at all."""
+STUCK_SECONDS = 0.75
+"""Seconds of work on one connection after which a probe asks whether the database answers at all."""
 
 PROBE_SECONDS = 1.0
-"""Seconds in which it has to answer that question. A slow statement is no reason to cut a line: a busy disk, a lock."""
+"""Seconds in which the probe needs an answer. A slow statement alone is no reason to cut: disks and locks are slow."""
 
 
 class DatabaseMonitor:
-    """Watches the lines of one engine.
+    """Watches the dedicated connections of this process to one database.
 
     Args:
         using: alias of the database.
@@ -38,43 +40,42 @@ class DatabaseMonitor:
 
     def __init__(self, using: str) -> None:
         self.answers = True
-        """Whether the database answers, as far as is known."""
+        """Whether the database answered the last time."""
         self.problem_reporter = ProblemReporter(using)
-        self._advice: str | None = None
-        """What has to be set right, where that is known. It is not kept as an exception: each request that raised that
-        would hang its frames on to it, and whatever these hold."""
+        self._problem: str | None = None
+        """The configuration problem, if that is why the database cannot be used. This is no exception object: each
+        request that raised it would attach its frames to it, with all that they refer to."""
         self._using = using
         self._connections: list[DedicatedConnection] = []
-        self._vouched: dict[DedicatedConnection, float] = {}
+        self._vouched: dict[DedicatedConnection, float] = {}  # when a probe was answered while they were stuck
         self._due = Event()
         self._stopping = False
-        self._suspicion: object = None
+        self._suspicion: str | None = None
         self._probe: Probe | None = None
         self._thread: Thread | None = None
-        if connections[using].vendor != "sqlite":  # a file does not go away, or not so that others could tell
-            self._thread = Thread(target=self._run, name="durable-streams-pulse", daemon=True)
-            self._thread.start()
+        if connections[using].vendor != "sqlite":  # a file does not become unreachable
+            self._thread = execution.start_thread(self._run, "durable-streams-monitor")
 
     def new_connection(self, lock_seconds: int | None = None) -> DedicatedConnection:
-        """Return a new line that is watched."""
+        """Return a new dedicated connection that the monitor watches. See `DedicatedConnection` for the argument."""
         connection = DedicatedConnection(self._using, lock_seconds)
         self._connections.append(connection)
         return connection
 
     def suspect(self, error: Exception) -> None:
-        """Somebody could not connect: see soon whether anybody can. Safe to call from any thread."""
-        self._advice = self._advice_on(error)
-        if self._thread is None and self._advice is None:
+        """Report that connecting failed, so that the monitor checks the database soon. Safe to call from any thread."""
+        self._problem = self._report_problem(error)
+        if self._thread is None and self._problem is None:
             logger.error("The database cannot be opened: %s", error)
-        # Without its traceback, which would keep what the thread was at.
+        # As a text: the traceback of the exception would keep the objects of its frames alive.
         self._suspicion = str(error) or type(error).__name__
         self._due.set()
 
     def refusal(self) -> ServiceUnavailable:
-        """Return what to answer while the database does not, or cannot be opened."""
-        return ServiceUnavailable(self._advice or "The database does not answer. Try again.")
+        """Return the error for requests that come while the database does not answer or cannot be opened."""
+        return ServiceUnavailable(self._problem or "The database does not answer. Try again.")
 
-    def _advice_on(self, error: BaseException | None) -> str | None:
+    def _report_problem(self, error: BaseException | None) -> str | None:
         refusal = self.problem_reporter.refusal(error)
         return None if refusal is None else refusal.detail
 
@@ -92,66 +93,66 @@ class DatabaseMonitor:
             self._due.wait(INTERVAL)
             self._due.clear()
             try:
-                self._look()
+                self._check()
             except Exception:  # the thread must outlive every bug
-                logger.exception("A look at the database's connections failed.")
+                logger.exception("A check of the connections to the database failed. It is tried again.")
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         suspicion, self._suspicion = self._suspicion, None
-        stuck = self._stuck()
+        stuck = self._stuck_connections()
         if self.answers and not stuck and suspicion is None:
             return
-        probe = self._ask()
+        probe = self._probe_database()
         if probe.answered:
             now = time.monotonic()
             self._vouched = dict.fromkeys(stuck, now)
-            self._advice = None
+            self._problem = None
             if not self.answers:
                 logger.warning("The database answers again.")
                 self.answers = True
             return
-        self._advice = self._advice_on(probe.error)
+        self._problem = self._report_problem(probe.error)
         if self.answers:
             self.answers = False
-            if self._advice is None:
-                reason = probe.error or suspicion or f"it said nothing for {PATIENCE + PROBE_SECONDS:.2f} s"
+            if self._problem is None:
+                reason = probe.error or suspicion or f"no answer for {STUCK_SECONDS + PROBE_SECONDS:.2f} s"
                 logger.error("The database does not answer. Until it does, requests get 503. (%s)", reason)
         if not probe.done.is_set():
-            # Silence: nobody gets anything any more. One who is refused has heard of it already.
+            # No answer at all: connections wait for nothing. A connection that is refused has ended by itself.
             for connection in self._connections:
                 if connection.since is not None:
                     connection.cut()
 
-    def _stuck(self) -> list[DedicatedConnection]:
-        """Return the lines that have been at work for long, and for which the database was not asked since."""
-        limit = time.monotonic() - PATIENCE
+    def _stuck_connections(self) -> list[DedicatedConnection]:
+        """Return the connections that have worked for long without a successful probe since."""
+        limit = time.monotonic() - STUCK_SECONDS
         return [
             connection
             for connection in self._connections
             if (since := connection.since) is not None and max(since, self._vouched.get(connection, 0.0)) < limit
         ]
 
-    def _ask(self) -> Probe:
-        """Ask the database for something over a new connection, and wait a little for the answer."""
+    def _probe_database(self) -> Probe:
+        """Query the database over a new connection, and wait up to `PROBE_SECONDS` for the answer."""
         if self._probe is None or self._probe.done.is_set():
             self._probe = Probe(self._using)
-        self._probe.done.wait(PROBE_SECONDS)  # one that was still at it is asked again
+        self._probe.done.wait(PROBE_SECONDS)  # a probe without an answer so far is used again
         return self._probe
 
 
-# PostgreSQL's SQLSTATE, and numbers of MySQL and MariaDB: there are too many connections.
-_CROWDED: frozenset[object] = frozenset({"53300", 1040, 1203})
+# PostgreSQL's SQLSTATE, and numbers of MySQL and MariaDB.
+_TOO_MANY_CONNECTIONS: frozenset[object] = frozenset({"53300", 1040, 1203})
 
 
 class Probe:
-    """One attempt to have the database answer, in a thread of its own, as it may take however long it takes."""
+    """One query of the database, in a thread of its own, because it may take any time."""
 
     def __init__(self, using: str) -> None:
         self.done = Event()
         self.answered = False
         self.error: Exception | None = None
         self._connection = DedicatedConnection(using)
-        Thread(target=self._run, name="durable-streams-probe", daemon=True).start()
+        execution.start_thread(self._run, "durable-streams-probe")
 
     def _run(self) -> None:
         try:
@@ -161,8 +162,9 @@ class Probe:
             self.answered = True
         except Error as error:
             self.error = error
-            # Those who have a connection can go on.
-            self.answered = not _CROWDED.isdisjoint((getattr(error.__cause__, "sqlstate", None), *error.args))
+            # With too many connections the database works: threads that have a connection can go on.
+            codes = (getattr(error.__cause__, "sqlstate", None), *error.args)
+            self.answered = not _TOO_MANY_CONNECTIONS.isdisjoint(codes)
         finally:
             self._connection.close()
             self.done.set()
@@ -173,7 +175,7 @@ _lock = Lock()
 
 
 def monitor_for(using: str) -> DatabaseMonitor:
-    """Return this process's monitor of a database, made at the first call and after each stop."""
+    """Return this process's monitor of a database. It is made at the first call, and again after each stop."""
     with _lock:
         monitor = _monitors.get(using)
         if monitor is None:

@@ -1,9 +1,9 @@
-"""What this process is doing in SQLite, and what has to be over when it is forked. (Nothing of the forks of streams.)
+"""Forks of the process wait until no thread of the service works in SQLite. (Not about forks of streams.)
 
-SQLite keeps in the memory of a process which of its connections hold what, and guards that by mutexes. A child has both
-as they were at the moment of the fork, and none of the threads that would let go: in the middle of somebody's work, the
-database would be locked there, or a call never return, for as long as the child lives. So a fork waits for the locks
-that are held around such work. What threads of the project do by themselves is not seen here.
+SQLite keeps the locks of its connections in the memory of the process, behind mutexes. A child process gets both in
+their state at the moment of the fork, without the threads that would release them. After a fork in the middle of a
+transaction the database is locked in the child, or a call never returns. So a fork waits for the Python locks that the
+service holds around its work in SQLite. Work of the project's own threads is not covered.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 from weakref import WeakSet
 
 FORK_SECONDS = 2.0
-"""How long a fork waits at the most: the work may itself wait for another process, or for the thread that forks."""
+"""A fork waits at most so long: the work may itself wait for another process, or for the thread that forks."""
 
 
 class WorkLock(Protocol):
@@ -33,23 +33,23 @@ _forking = local()
 
 
 def wait_at_fork(lock: WorkLock, *, is_inner: bool = False) -> None:
-    """Have forks wait for a lock that is held around work in SQLite, for as long as there is that lock.
+    """Let forks wait for a lock that is held around work in SQLite, as long as the lock object exists.
 
     Args:
-        is_inner: whether it is taken by threads that hold one of the others already.
+        is_inner: whether threads take it while they hold another one of these locks.
     """
     with _lock:
         (_inner if is_inner else _outer).add(lock)
 
 
-def _hold() -> None:
+def _acquire_all() -> None:
     with _lock:
         locks = [*_outer, *_inner]
     deadline = time.monotonic() + FORK_SECONDS
     _forking.held = [lock for lock in locks if lock.acquire(timeout=max(deadline - time.monotonic(), 0))]
 
 
-def _let_go() -> None:
+def _release_all() -> None:
     for lock in _forking.held:
         lock.release()
 
@@ -61,4 +61,4 @@ def _forget() -> None:
     _inner.clear()
 
 
-os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_forget)
+os.register_at_fork(before=_acquire_all, after_in_parent=_release_all, after_in_child=_forget)

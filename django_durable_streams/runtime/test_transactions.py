@@ -1,7 +1,7 @@
-"""Telling a test at once that nobody else sees what it does: a `TestCase` never commits.
+"""Refusal of work that cannot see the transaction of a running `TestCase`, which never commits.
 
-Its transaction is that of one connection, its thread's. Other threads, such as the engine's, see nothing of it, write
-past it, or wait for it until they give up. Nothing here does anything where no tests run.
+The transaction belongs to the connection of the test's thread. Other threads, such as the engine's, do not see its
+data, write outside of it, or wait for its locks until they give up. Without tests this module does nothing.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-_known: WeakSet[BaseDatabaseWrapper] = WeakSet()
-_lock = Lock()
+from . import execution
 
-engines_join = False
-"""Whether engines work inside the test's transaction (`testing.inline_engines`)."""
+_test_connections: WeakSet[BaseDatabaseWrapper] = WeakSet()
+_lock = Lock()
 
 
 class InvisibleTransaction(RuntimeError):
-    """Something was asked for in a TestCase that cannot see the test's transaction."""
+    """Work was requested in a TestCase from a thread that cannot see the test's transaction."""
 
     def __init__(self, who: str) -> None:
         super().__init__(
@@ -40,41 +39,42 @@ def is_under_test() -> bool:
 
 
 def check_engine(using: str) -> None:
-    """See that the threads of an engine can do what a test wants.
+    """Check that the threads of an engine see the data of a running test.
 
     Raises:
-        InvisibleTransaction: a TestCase is running, and they have connections of their own.
+        InvisibleTransaction: a TestCase is running, and the engine has connections of its own.
     """
-    if not engines_join and any(map(_is_in_test_case, _of(using))):
+    if not execution.is_inline() and any(map(_is_in_test_case, _connections_to(using))):
         raise InvisibleTransaction("the engine, which serves requests, live readers and writers in threads of its own,")
 
 
 def check_thread(using: str) -> None:
-    """See that this thread's connection can do what a test wants.
+    """Check that this thread's connection sees the data of a running test.
 
     Raises:
         InvisibleTransaction: a TestCase is running in another thread.
     """
-    if not _known:
+    if not _test_connections:
         return
     own = connections[using]
-    if not _is_in_test_case(own) and any(_is_in_test_case(other) for other in _of(using) if other is not own):
+    others = (connection for connection in _connections_to(using) if connection is not own)
+    if not _is_in_test_case(own) and any(map(_is_in_test_case, others)):
         raise InvisibleTransaction("this thread, which has a connection of its own,")
 
 
-def _of(using: str) -> list[BaseDatabaseWrapper]:
+def _connections_to(using: str) -> list[BaseDatabaseWrapper]:
     with _lock:
-        return [connection for connection in _known if connection.alias == using]
+        return [connection for connection in _test_connections if connection.alias == using]
 
 
 def _is_in_test_case(connection: BaseDatabaseWrapper) -> bool:
     return any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
 
 
-def _note(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+def _remember(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     if is_under_test():
         with _lock:
-            _known.add(connection)
+            _test_connections.add(connection)
 
 
-connection_created.connect(_note, dispatch_uid="durable_streams.under_test")
+connection_created.connect(_remember, dispatch_uid="durable_streams.under_test")

@@ -1,4 +1,8 @@
-"""Timeouts of many who hardly ever need them: one timer of the event loop for all that wait equally long."""
+"""Timeouts of many waiting readers, with one timer of the event loop for each duration.
+
+The optimisation: setting and cancelling a timer takes longer than the response to a long-poll. Invariant: waits of the
+same duration end in the order in which they began, so a timer for the first one is enough.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,14 @@ from typing import Protocol
 
 
 class Sleeper(Protocol):
-    """Somebody who waits for something, but not for ever."""
+    """Waits for an event, for a limited time."""
 
     def wake(self) -> None:
         """End the wait."""
 
 
 class _Queue:
-    """Those who wait equally long, the first who began at the front."""
+    """The waits of one duration, in the order in which they began."""
 
     __slots__ = ("deadlines", "timer")
 
@@ -24,25 +28,21 @@ class _Queue:
 
 
 class Timeouts:
-    """Wakes those who have waited long enough.
-
-    To set a timer for each and to cancel it takes longer than to answer a long-poll. Those who wait equally long are
-    due in the order in which they came, so one timer for the first of them does.
-    """
+    """Wakes sleepers of one event loop when their time is over."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._queues: dict[float, _Queue] = {}
 
     def add(self, sleeper: Sleeper, seconds: float) -> None:
-        """Wake somebody after a time, unless he is removed before."""
+        """Wake a sleeper after so many seconds, unless it is removed before."""
         queue = self._queues.get(seconds)
         if queue is None:
-            queue = self._queues[seconds] = _Queue(self._loop.call_later(seconds, self._ring, seconds))
+            queue = self._queues[seconds] = _Queue(self._loop.call_later(seconds, self._wake_due, seconds))
         queue.deadlines[sleeper] = self._loop.time() + seconds
 
     def remove(self, sleeper: Sleeper, seconds: float) -> None:
-        """Let somebody be who was added with this time. He may have been woken already."""
+        """Remove a sleeper that was added with so many seconds. It may have been woken already."""
         queue = self._queues.get(seconds)
         if queue is not None:
             queue.deadlines.pop(sleeper, None)
@@ -50,13 +50,13 @@ class Timeouts:
                 queue.timer.cancel()
                 del self._queues[seconds]
 
-    def _ring(self, seconds: float) -> None:
+    def _wake_due(self, seconds: float) -> None:
         queue = self._queues[seconds]
         now = self._loop.time()
         due = []
         for sleeper, deadline in queue.deadlines.items():
             if deadline > now:
-                queue.timer = self._loop.call_at(deadline, self._ring, seconds)
+                queue.timer = self._loop.call_at(deadline, self._wake_due, seconds)
                 break
             due.append(sleeper)
         for sleeper in due:

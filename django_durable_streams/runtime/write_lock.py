@@ -1,7 +1,7 @@
-"""Whose turn it is to write, where only one can: threads of a process that write to SQLite.
+"""The write lock: one thread of a process writes to SQLite at a time, because SQLite has one writer at a time.
 
-SQLite has those who collide sleep for milliseconds, and somebody who comes rarely may not get through to the file
-between two who come all the time. A lock of the process wakes the next one at once.
+Without it SQLite lets a colliding thread sleep for milliseconds, and a thread that writes rarely may starve beside one
+that writes all the time. A lock of the process wakes the next thread at once. Other databases need no such lock.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .process_forks import wait_at_fork
 
 
 class WriteLock:
-    """What to hold around a transaction that writes, and that nobody has begun yet.
+    """Held around a transaction that writes, from before its begin.
 
     Args:
-        is_one: whether only one can write at a time. Otherwise it is always everybody's turn.
+        is_one: whether the database has one writer at a time. Otherwise the lock is always free.
     """
 
     def __init__(self, *, is_one: bool) -> None:
@@ -31,7 +31,7 @@ class WriteLock:
 
     @contextmanager
     def hold(self, waits: Callable[[], None] | None = None) -> Iterator[None]:
-        """Hold it. `waits` is called before waiting for somebody else who does."""
+        """Hold the lock in the block. `waits` is called before this waits for another thread."""
         if self._lock is None:
             yield
             return
@@ -46,7 +46,7 @@ class WriteLock:
 
     @contextmanager
     def try_hold(self) -> Iterator[bool]:
-        """Hold it if nobody else does; yields whether it is held."""
+        """Hold the lock in the block if no other thread does. Yields whether it is held."""
         if self._lock is None:
             yield True
             return
@@ -62,12 +62,12 @@ _write_locks: dict[str, WriteLock] = {}
 
 
 def write_lock(using: str) -> WriteLock:
-    """Return the turn of a database's writers in this process."""
-    found = _write_locks.get(using)
-    if found is None:
-        found = _write_locks.setdefault(using, WriteLock(is_one=connections[using].vendor == "sqlite"))
-    return found
+    """Return this process's write lock of a database."""
+    lock = _write_locks.get(using)
+    if lock is None:
+        lock = _write_locks.setdefault(using, WriteLock(is_one=connections[using].vendor == "sqlite"))
+    return lock
 
 
-# A lock that another thread held at the moment of a fork would be held for ever in the child.
+# A lock that another thread holds at the moment of a fork would never be released in the child.
 os.register_at_fork(after_in_child=_write_locks.clear)

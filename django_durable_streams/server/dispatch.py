@@ -12,7 +12,7 @@ from ..engine.snapshot_reader import ReadRequest
 from ..protocol import content, headers
 from ..protocol.errors import DurableStreamsError
 from ..protocol.messages import ClientDisconnected, Request, Response, error_response
-from ..runtime.batch_worker import ResultCallback
+from ..runtime.results import ResultCallback
 from ..runtime.test_transactions import InvisibleTransaction
 from ..store.operations import Appended, Created
 from .answers import ANSWERS, EventStream, Work

@@ -22,7 +22,7 @@ from ..engine.snapshot_reader import Snapshot
 from ..protocol import caching, content, sse, text
 from ..protocol.errors import DurableStreamsError
 from ..protocol.messages import LiveGrant
-from ..runtime.batch_worker import Reply
+from ..runtime.results import Reply
 from ..runtime.servers import servers_of_thread
 
 LARGE_BYTES = 1024 * 1024

@@ -165,7 +165,7 @@ def test_the_log_says_what_the_page_says_that_it_says() -> None:
 
 def test_the_times_of_operations_are_those_of_the_code() -> None:
     text = " ".join(OPERATIONS.read_text().split())
-    assert (monitor.PATIENCE, monitor.PROBE_SECONDS, monitor.INTERVAL) == (0.75, 1.0, 0.25)
+    assert (monitor.STUCK_SECONDS, monitor.PROBE_SECONDS, monitor.INTERVAL) == (0.75, 1.0, 0.25)
     assert "after 0.75 s without an answer" in text
     assert connection_settings.CONNECT_SECONDS == health.CHECK_SECONDS == 2
     assert f"{lock_waits.MAX_WAIT:.0f} seconds at most" in text

@@ -13,7 +13,7 @@ from django_durable_streams.api import transactions
 from django_durable_streams.engine import Engine, engine_for
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.protocol.offsets import Sentinel
-from django_durable_streams.runtime.batch_worker import Reply
+from django_durable_streams.runtime.results import Reply
 from django_durable_streams.runtime.write_lock import WriteLock
 from django_durable_streams.store.operations import Append, Appended, Create, Operation
 from django_durable_streams.store.write import group_commit

@@ -15,7 +15,7 @@ from django_durable_streams.models import Chunk, StagedChunk, Stream
 from django_durable_streams.protocol.errors import OffsetGone
 from django_durable_streams.protocol.segments import Segment
 from django_durable_streams.runtime import batch_worker
-from django_durable_streams.runtime.batch_worker import call_in
+from django_durable_streams.runtime.results import call_in
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.store.operations import Append, Commit, Create
 from django_durable_streams.store.stream_info import StreamInfo

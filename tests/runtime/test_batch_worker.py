@@ -1,4 +1,4 @@
-"""What an event loop hands over to a lane together."""
+"""Batch workers: which tasks share a batch, and how each gets its result."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -8,11 +8,17 @@ import pytest
 from django_durable_streams.engine import engine_for
 from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.runtime.backlog import Backlog
-from django_durable_streams.runtime.batch_worker import MORE_TURNS, SEVERAL, WORTH_PREPARING, BatchWorker, Reply
+from django_durable_streams.runtime.batch_worker import (
+    COLLECT_FROM_TASKS,
+    MAX_EXTRA_TURNS,
+    PREPARE_FROM_TASKS,
+    BatchWorker,
+)
+from django_durable_streams.runtime.results import Reply
 
 
 class Recorded(BatchWorker[int]):
-    """A lane that doubles numbers, one parcel in a batch, and notes how many there were in each."""
+    """Doubles numbers, one pending batch at a time, and records the size of each."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -24,40 +30,41 @@ class Recorded(BatchWorker[int]):
 
 
 @pytest.fixture
-def lane(engines: None) -> Iterator[Recorded]:
-    lane = Recorded()
-    yield lane
-    lane.stop()
+def worker(engines: None) -> Iterator[Recorded]:
+    worker = Recorded()
+    yield worker
+    worker.stop()
 
 
-async def sizes_of(lane: Recorded, *turns: int) -> list[int]:
-    """Submit so many tasks in each turn of the loop, and return how many were in each parcel."""
+async def sizes_of(worker: Recorded, *turns: int) -> list[int]:
+    """Submit so many tasks in each turn of the loop, and return the size of each pending batch."""
     replies = []
     for count in turns:
-        replies += [lane.submit(number) for number in range(count)]
+        replies += [worker.submit(number) for number in range(count)]
         await asyncio.sleep(0)
     assert await asyncio.gather(*replies) == [2 * number for count in turns for number in range(count)]
-    return lane.sizes
+    return worker.sizes
 
 
-async def test_what_comes_in_one_turn_goes_together(lane: Recorded) -> None:
-    assert await sizes_of(lane, 10 * SEVERAL) == [10 * SEVERAL]
+async def test_tasks_of_one_turn_share_a_batch(worker: Recorded) -> None:
+    assert await sizes_of(worker, 10 * COLLECT_FROM_TASKS) == [10 * COLLECT_FROM_TASKS]
 
 
-async def test_those_who_come_right_behind_several_go_with_them(lane: Recorded) -> None:
-    assert await sizes_of(lane, SEVERAL, SEVERAL, 1) == [2 * SEVERAL + 1]
+async def test_a_large_pending_batch_takes_in_the_tasks_of_the_next_turn(worker: Recorded) -> None:
+    assert await sizes_of(worker, COLLECT_FROM_TASKS, COLLECT_FROM_TASKS, 1) == [2 * COLLECT_FROM_TASKS + 1]
 
 
-async def test_few_wait_for_nobody(lane: Recorded) -> None:
-    assert await sizes_of(lane, 1, SEVERAL - 1, SEVERAL - 1) == [1, SEVERAL - 1, SEVERAL - 1]
+async def test_a_small_pending_batch_does_not_wait(worker: Recorded) -> None:
+    few = COLLECT_FROM_TASKS - 1
+    assert await sizes_of(worker, 1, few, few) == [1, few, few]
 
 
-async def test_nobody_waits_for_more_than_some_turns(lane: Recorded) -> None:
-    whole = (MORE_TURNS + 1) * SEVERAL
-    assert await sizes_of(lane, *[SEVERAL] * 2 * (MORE_TURNS + 1)) == [whole, whole]
+async def test_a_pending_batch_waits_for_a_limited_number_of_turns(worker: Recorded) -> None:
+    whole = (MAX_EXTRA_TURNS + 1) * COLLECT_FROM_TASKS
+    assert await sizes_of(worker, *[COLLECT_FROM_TASKS] * 2 * (MAX_EXTRA_TURNS + 1)) == [whole, whole]
 
 
-async def test_what_may_follow_is_prepared_for_all_at_work_or_for_nobody(lane: Recorded) -> None:
+async def test_results_are_prepared_for_all_tasks_at_work_or_for_none(worker: Recorded) -> None:
     prepared: list[tuple[int, object]] = []
 
     class Noting(Reply):
@@ -68,23 +75,23 @@ async def test_what_may_follow_is_prepared_for_all_at_work_or_for_nobody(lane: R
 
     def announcing(numbers: Sequence[int]) -> Sequence[int]:
         doubled = [2 * number for number in numbers]
-        lane.announce(doubled[1:])
-        lane.announce(doubled)
+        worker.prepare_results(doubled[1:])
+        worker.prepare_results(doubled)
         return doubled
 
-    lane._work = announcing
-    for count in (WORTH_PREPARING - 1, WORTH_PREPARING):
+    worker._work = announcing
+    for count in (PREPARE_FROM_TASKS - 1, PREPARE_FROM_TASKS):
         replies = [Noting() for _ in range(count)]
         for number, reply in enumerate(replies):
             reply.number = number
-            lane.post(number, reply)
+            worker.post(number, reply)
         assert await asyncio.gather(*replies) == [2 * number for number in range(count)]
-    assert prepared == [(number, 2 * number) for number in range(WORTH_PREPARING)]
+    assert prepared == [(number, 2 * number) for number in range(PREPARE_FROM_TASKS)]
 
 
-def test_a_parcel_of_a_loop_that_has_stopped_is_not_that_of_the_next_in_its_thread(lane: Recorded) -> None:
+def test_a_stopped_loop_and_the_next_one_in_its_thread_have_separate_batches(worker: Recorded) -> None:
     async def submit(count: int) -> list[Reply]:
-        return [lane.submit(number) for number in range(count)]
+        return [worker.submit(number) for number in range(count)]
 
     async def outcomes_of(replies: list[Reply]) -> list[object]:
         return [await reply for reply in replies]
@@ -94,40 +101,40 @@ def test_a_parcel_of_a_loop_that_has_stopped_is_not_that_of_the_next_in_its_thre
 
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
     try:
-        open_still = first.run_until_complete(submit(SEVERAL))
-        assert not lane.sizes
+        open_still = first.run_until_complete(submit(COLLECT_FROM_TASKS))
+        assert not worker.sizes
         assert second.run_until_complete(asyncio.wait_for(submit_and_wait(2), 10)) == [0, 2]
         assert first.run_until_complete(asyncio.wait_for(outcomes_of(open_still), 10)) == [0, 2, 4, 6]
     finally:
         first.close()
         second.close()
-    assert lane.sizes == [2, SEVERAL]
+    assert worker.sizes == [2, COLLECT_FROM_TASKS]
 
 
-async def test_a_parcel_that_several_are_in_goes_when_nobody_follows(lane: Recorded) -> None:
-    assert await sizes_of(lane, SEVERAL, 0, 0, 0, 1) == [SEVERAL, 1]
+async def test_a_large_pending_batch_is_queued_when_no_task_follows(worker: Recorded) -> None:
+    assert await sizes_of(worker, COLLECT_FROM_TASKS, 0, 0, 0, 1) == [COLLECT_FROM_TASKS, 1]
 
 
-async def test_what_comes_after_the_end_is_refused_and_waits_for_nobody(lane: Recorded) -> None:
-    await sizes_of(lane, 1)
-    early = [lane.submit(number) for number in range(SEVERAL)]  # not handed over yet
-    await asyncio.to_thread(lane.stop)
-    late = lane.submit(1)
+async def test_tasks_after_the_end_are_refused_at_once(worker: Recorded) -> None:
+    await sizes_of(worker, 1)
+    early = [worker.submit(number) for number in range(COLLECT_FROM_TASKS)]  # not handed over yet
+    await asyncio.to_thread(worker.stop)
+    late = worker.submit(1)
     for reply in (*early, late):
         with pytest.raises(ServiceUnavailable, match="about to end"):
             await reply
     with pytest.raises(ServiceUnavailable, match="about to end"):
-        await asyncio.to_thread(lane.between, list)
+        await asyncio.to_thread(worker.between, list)
 
 
-async def test_everybody_is_answered_whenever_the_end_comes(engines: None) -> None:
+async def test_every_task_gets_a_result_whenever_the_end_comes(engines: None) -> None:
     for _ in range(30):
-        lane = Recorded()
+        worker = Recorded()
         replies = []
-        stopping = asyncio.ensure_future(asyncio.to_thread(lane.stop))
+        stopping = asyncio.ensure_future(asyncio.to_thread(worker.stop))
         while not stopping.done():
             if len(replies) < 900:
-                replies += [lane.submit(7) for _ in range(SEVERAL)]
+                replies += [worker.submit(7) for _ in range(COLLECT_FROM_TASKS)]
             await asyncio.sleep(0)
         answers = await asyncio.gather(*replies, return_exceptions=True)
         assert all(answer == 14 or isinstance(answer, ServiceUnavailable) for answer in answers)

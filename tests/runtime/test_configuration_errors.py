@@ -117,7 +117,7 @@ OTHERS = [
 
 def named(part: object) -> str:
     """Return a name for a test that is the same in every process: the order of a set is not."""
-    return part.answer if isinstance(part, ConfigurationProblem) else str(part)
+    return part.message if isinstance(part, ConfigurationProblem) else str(part)
 
 
 @pytest.mark.parametrize(("error", "expected"), CONFIGURATION, ids=named)
@@ -137,10 +137,10 @@ def test_it_is_said_once(error: Error, expected: ConfigurationProblem, caplog: p
     problem_reporter = ProblemReporter("default")
     refusals = [problem_reporter.refusal(error) for _ in range(5)]
     assert all(refusal is not None and refusal.status == 503 for refusal in refusals)
-    assert all(expected.answer in str(refusal) for refusal in refusals)
+    assert all(expected.message in str(refusal) for refusal in refusals)
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    assert expected.action in record.getMessage()
+    assert expected.remedy in record.getMessage()
     assert str(error) in record.getMessage()
 
 
@@ -149,17 +149,17 @@ def test_it_is_said_again_when_it_comes_back(caplog: pytest.LogCaptureFixture, m
     now = 0.0
     monkeypatch.setattr(log_once, "time", SimpleNamespace(monotonic=lambda: now))
     problem_reporter.refusal(mysql(1146))
-    now = configuration_errors.SILENCE_SECONDS
+    now = configuration_errors.LOG_AGAIN_SECONDS
     problem_reporter.refusal(mysql(1146))
     problem_reporter.refusal(mysql(1045))
     assert len(caplog.records) == 2
-    now = 3 * configuration_errors.SILENCE_SECONDS
+    now = 3 * configuration_errors.LOG_AGAIN_SECONDS
     problem_reporter.refusal(mysql(1146))
     assert len(caplog.records) == 3
 
 
 def test_every_advice_says_something_else() -> None:
-    texts: list[Any] = [(known.answer, known.action) for known in configuration_errors.EVERY]
+    texts: list[Any] = [(problem.message, problem.remedy) for problem in configuration_errors.PROBLEMS]
     assert len(set(texts)) == len(texts)
     assert all(answer.endswith(".") and action.endswith(".") for answer, action in texts)
 

@@ -110,7 +110,7 @@ def test_a_database_that_refuses_is_reported_once_and_so_is_its_return(
 
 
 def test_while_the_database_refuses_no_connection_is_cut(monitor: DatabaseMonitor, database: FakeDatabase) -> None:
-    connection = working(monitor, module.PATIENCE + 1)
+    connection = working(monitor, module.STUCK_SECONDS + 1)
     database.error = OperationalError("connection refused")
     until(lambda: not monitor.answers)
     monitor.stop()
@@ -122,7 +122,7 @@ def test_when_the_database_is_silent_the_connections_at_work_are_cut(
 ) -> None:
     database.is_silent = True
     idle = monitor.new_connection()
-    connections = [working(monitor, module.PATIENCE + 1), working(monitor, 0)]
+    connections = [working(monitor, module.STUCK_SECONDS + 1), working(monitor, 0)]
     until(lambda: all(connection.is_cut for connection in connections))
     monitor.stop()
     assert not monitor.answers
@@ -131,7 +131,7 @@ def test_when_the_database_is_silent_the_connections_at_work_are_cut(
 
 
 def test_a_slow_statement_is_no_reason_to_cut_its_connection(monitor: DatabaseMonitor, database: FakeDatabase) -> None:
-    connection = working(monitor, module.PATIENCE + 1)
+    connection = working(monitor, module.STUCK_SECONDS + 1)
     until(lambda: database.probes == 1)
     monitor.stop()
     assert monitor.answers
@@ -142,9 +142,9 @@ def test_after_an_answer_a_slow_statement_is_left_alone_for_a_while(
     monitor: DatabaseMonitor, database: FakeDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = threading.Semaphore(0)
-    stuck = monitor._stuck
-    monkeypatch.setattr(monitor, "_stuck", lambda: (looked.release(), stuck())[1])
-    working(monitor, module.PATIENCE + 1)
+    stuck = monitor._stuck_connections
+    monkeypatch.setattr(monitor, "_stuck_connections", lambda: (looked.release(), stuck())[1])
+    working(monitor, module.STUCK_SECONDS + 1)
     until(lambda: database.probes == 1)
     for _ in range(10):
         assert looked.acquire(timeout=SECONDS)

@@ -11,7 +11,7 @@ from typing import Any
 from .images import Process
 
 ALWAYS: list[tuple[str, str, Any]] = [
-    ("engine.lane", "WORTH_PREPARING", 1),
+    ("runtime.batch_worker", "PREPARE_FROM_TASKS", 1),
 ]
 SMALL: list[tuple[str, str, Any]] = [
     ("engine.growth", "MANY", 6),

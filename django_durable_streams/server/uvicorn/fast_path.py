@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from ...conf import config
 from ...protocol.errors import DurableStreamsError, RequestTimeout, ServiceUnavailable
 from ...protocol.messages import ENDING_SECONDS, ClientDisconnected, Header, Response
-from ...runtime.batch_worker import Reply
+from ...runtime.results import Reply
 from ..answers import EventStream, Work
 from ..bodies import LINGER_SECONDS, SMALL_BYTES
 from ..coroutines import resume

@@ -10,7 +10,7 @@ from ...access.identities import Source
 from ...conf import config
 from ...protocol.errors import DurableStreamsError
 from ...protocol.messages import Request, Response
-from ...runtime.batch_worker import Reply
+from ...runtime.results import Reply
 from ..answers import EventStream, Work
 from ..bodies import ArrivingBody, too_slow
 from ..dispatch import finish_request, prepare_response

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from ...runtime import execution
 from ..operations import Append, Operation
 from ..sql import Statements
 from ..stream_info import StreamInfo
@@ -35,8 +36,10 @@ class RowCache:
 
     def __init__(self) -> None:
         self._states: OrderedDict[str, StreamState] = OrderedDict()
+        # Inline, other code writes on the same connection, and may roll back: nothing is remembered.
+        self._max_streams = 0 if execution.is_inline() else MAX_STREAMS
         # New ones with nothing in them: one that all of a batch are like, and their ids by path.
-        self._new: deque[tuple[StreamInfo, dict[str, int]]] = deque(maxlen=MAX_NEW)
+        self._new: deque[tuple[StreamInfo, dict[str, int]]] = deque(maxlen=0 if execution.is_inline() else MAX_NEW)
         self._connection: object = None
         self._version: int | None = None
         self._pause = 0
@@ -125,7 +128,7 @@ class RowCache:
         """Remember a stream as it was committed, where it can be seen later whether it is still so."""
         if (self.has_begun or state.version is not None) and len(state.producers) <= MAX_PRODUCERS:
             self._states[state.path] = state
-            if len(self._states) > MAX_STREAMS:
+            if len(self._states) > self._max_streams:
                 self._states.popitem(last=False)
 
     def put_new(self, like: StreamInfo, numbers: Iterable[tuple[int, str]]) -> None:

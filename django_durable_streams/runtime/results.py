@@ -1,0 +1,100 @@
+"""How the result of a task gets back to the event loop that waits for it.
+
+A worker's thread makes one call into the event loop for all results of a batch. Knows no worker and no queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+logger = logging.getLogger(__name__)
+
+Future = asyncio.Future[object]
+
+
+class ResultCallback(Protocol):
+    """Receives the result of a task, in the event loop in which the task was submitted."""
+
+    def prepare(self, value: object) -> object:
+        """Get ready for a value that follows unless the commit fails. The caller must not learn of it yet."""
+
+    def resolve(self, value: object) -> object:
+        """Receive the value. An exception is the failure of the task."""
+
+
+class Reply(Future):
+    """The future of a task's value. `then`, if it is set, is called as soon as the value arrives.
+
+    A future's own callbacks are called one turn of the event loop later, each by an object of its own.
+    """
+
+    then: Callable[[Reply], object] | None = None
+
+    def prepare(self, value: object) -> None:
+        """Do nothing: a future needs no preparation."""
+
+    def resolve(self, value: object) -> None:
+        """Set the value or the exception, unless the future was cancelled."""
+        if self.done():
+            return
+        if isinstance(value, BaseException):
+            self.set_exception(as_failure(value))
+        else:
+            self.set_result(value)
+        if self.then is not None:
+            self.then(self)
+
+
+def as_failure(error: BaseException) -> Exception:
+    """Return an error in a form that a future accepts.
+
+    Code of the project may raise an exception that would end a task or a thread, or that no future accepts.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    failure = RuntimeError(f"{type(error).__name__} was raised: {error}")
+    failure.__cause__ = error
+    return failure
+
+
+class _NoLoop:
+    """Stands for the event loop where no event loop has submitted a task: callbacks run in the worker's thread."""
+
+    @staticmethod
+    def call_soon_threadsafe(function: Callable[..., object], *args: object) -> None:
+        """Call a function now."""
+        function(*args)
+
+
+NO_LOOP = cast("asyncio.AbstractEventLoop", _NoLoop)
+"""The loop of tasks whose callbacks run in the worker's thread."""
+
+
+def settle(loop: asyncio.AbstractEventLoop, callbacks: Sequence[ResultCallback], values: Sequence[object]) -> None:
+    """Give values to their callbacks in an event loop of another thread."""
+    call_in(loop, _resolve, callbacks, values)
+
+
+def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object) -> None:
+    """Call a function in an event loop of another thread, if the loop still runs."""
+    try:
+        loop.call_soon_threadsafe(function, *args)
+    except RuntimeError:  # the loop was closed, so nothing waits for the results
+        logger.debug("An event loop ended before its results came.")
+
+
+def prepare_all(callbacks: Sequence[ResultCallback], values: Sequence[object]) -> None:
+    """Let each callback get ready for its value. To be called in the callbacks' event loop."""
+    for callback, value in zip(callbacks, values, strict=True):
+        callback.prepare(value)
+
+
+def _resolve(callbacks: Sequence[ResultCallback], values: Sequence[object]) -> None:
+    for callback, value in zip(callbacks, values, strict=True):
+        try:
+            callback.resolve(value)
+        except Exception:  # one failing callback must not delay the others
+            logger.exception("The step that follows a result failed. The other results are delivered.")
