@@ -1,4 +1,11 @@
-"""Writing for many requests at once: group commit."""
+"""The committer: the writer thread that commits the operations of many requests at once.
+
+Invariant: a stream's operations are applied in the order in which they arrive. While another transaction holds the
+stream's row, they wait in the lock wait queue. They move there before the committer takes another batch, and never
+back.
+
+Group commit gains most of the throughput of this package (docs/decisions/group-commit.md). Knows no SQL.
+"""
 
 from __future__ import annotations
 
@@ -19,27 +26,25 @@ from .lock_waits import LockWaitQueue, PendingOperation
 BATCH_SIZE = 512
 """Most operations in one transaction, about."""
 
-LANE_LOCK_MS = 100
-"""How long a lane waits for a lock, in milliseconds: for the path of a stream that somebody else is creating."""
+COMMITTER_LOCK_MS = 100
+"""How long a committer waits for a lock, in milliseconds. An example is a path at which another process creates a
+stream."""
 
 LOCK_SECONDS = 1
-"""The same where the database counts in seconds."""
+"""The same for databases that count in seconds."""
 
 
 class Committer(BatchWorker[Operation]):
-    """A lane that applies operations in one transaction and tells of the commit.
-
-    A stream's operations are applied in the order in which they come, wherever they wait: in this lane's queue or,
-    while another transaction holds the stream's row, in the lock wait queue. They pass from the first to the second
-    before the lane takes up anything else, and never back.
+    """A writer thread, with a lock wait queue of its own.
 
     Args:
-        pulse: whether the database answers.
-        backlog: bounds the operations that wait in either queue.
-        committed: is called in the lane's thread with what a transaction changed, once that is committed.
-        turn: held around each transaction: whose turn it is to write, where only one can.
-        is_busy: returns whether so much is appended that small chunks should wait to be gathered.
-        is_heard: returns whether somebody wants to know of streams that are made with nothing in them.
+        name: the name of the thread.
+        monitor: says whether the database answers, and makes connections.
+        backlog: limits the operations that wait in either queue.
+        committed: is called in the thread with the commits of each transaction, after it has committed.
+        write_lock: held around each transaction.
+        is_busy: returns whether appends are so many that small chunks should be staged.
+        is_heard: returns whether new streams without data have receivers of signals.
     """
 
     delays_results = True
@@ -57,7 +62,7 @@ class Committer(BatchWorker[Operation]):
         connection = monitor.new_connection(LOCK_SECONDS)
         self._lock_waits = LockWaitQueue(
             f"{name}-lock-wait",
-            lambda: Applier(monitor.new_connection(LOCK_SECONDS), monitor, write_lock, committed, LANE_LOCK_MS),
+            lambda: Applier(monitor.new_connection(LOCK_SECONDS), monitor, write_lock, committed, COMMITTER_LOCK_MS),
             backlog,
         )
         self._applier = Applier(
@@ -65,13 +70,13 @@ class Committer(BatchWorker[Operation]):
             monitor,
             write_lock,
             committed,
-            LANE_LOCK_MS,
+            COMMITTER_LOCK_MS,
             _CommitterContext(self, self._lock_waits, is_busy, is_heard),
         )
         super().__init__(name, connection, self._applier.apply, backlog, BATCH_SIZE)
 
     def write(self, work: Callable[[], object]) -> object:
-        """Have something else written over the lane's connection, and wait for it."""
+        """Do other work that writes, over this committer's connection between two batches, and wait for it."""
         return self.between(partial(self._applier.run, work))
 
     def stop(self) -> None:
@@ -91,9 +96,9 @@ class Committer(BatchWorker[Operation]):
         waiting: list[PendingOperation] = []
         done: list[PendingBatch[Operation]] = []
         outcomes: list[object] = []
-        for batch, some in split_by_batch(batches, values):
+        for batch, batch_values in split_by_batch(batches, values):
             rest: PendingBatch[Operation] = PendingBatch(batch.loop, batch.thread)
-            for operation, callback, value in zip(batch.tasks, batch.callbacks, some, strict=True):
+            for operation, callback, value in zip(batch.tasks, batch.callbacks, batch_values, strict=True):
                 size = self._size_of(operation)
                 if value is LOCKED:
                     waiting.append(PendingOperation(operation, batch.loop, callback, now, size))

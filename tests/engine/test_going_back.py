@@ -165,14 +165,14 @@ async def test_who_finds_nothing_does_not_look_again_and_again(
         monkeypatch.setattr(Watch, "is_ahead_of", joined_blindly(Watch.is_ahead_of))
         await go_back()
         reader = engine_for()._reader
-        look = reader._look
+        look = reader._read
 
         def counted(tasks: Any) -> Any:
             nonlocal looks
             looks += len(tasks)
             return look(tasks)
 
-        monkeypatch.setattr(reader, "_look", counted)
+        monkeypatch.setattr(reader, "_read", counted)
         got: list[Any] = []
         if mode == "tail":
             following = asyncio.create_task(pages_of(stream, end, got))
