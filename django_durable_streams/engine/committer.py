@@ -21,7 +21,9 @@ from ..store.operations import Append, Commit, Create, Operation
 from ..store.write.batch import LOCKED
 from ..store.write.commit_context import CommitContext
 from .applier import Applier
+from .compaction_tracker import CompactionTracker
 from .lock_waits import LockWaitQueue, PendingOperation
+from .signal_dispatcher import has_created_listeners
 
 BATCH_SIZE = 512
 """Most operations in one transaction, about."""
@@ -43,8 +45,7 @@ class Committer(BatchWorker[Operation]):
         backlog: limits the operations that wait in either queue.
         committed: is called in the thread with the commits of each transaction, after it has committed.
         write_lock: held around each transaction.
-        is_busy: returns whether appends are so many that small chunks should be staged.
-        is_heard: returns whether new streams without data have receivers of signals.
+        compaction_tracker: says whether small chunks should be staged.
     """
 
     delays_results = True
@@ -56,8 +57,7 @@ class Committer(BatchWorker[Operation]):
         backlog: Backlog,
         committed: Callable[[list[Commit]], None],
         write_lock: WriteLock,
-        is_busy: Callable[[], bool],
-        is_heard: Callable[[], bool],
+        compaction_tracker: CompactionTracker,
     ) -> None:
         connection = monitor.new_connection(LOCK_SECONDS)
         self._lock_waits = LockWaitQueue(
@@ -71,7 +71,7 @@ class Committer(BatchWorker[Operation]):
             write_lock,
             committed,
             COMMITTER_LOCK_MS,
-            _CommitterContext(self, self._lock_waits, is_busy, is_heard),
+            _CommitterContext(self, self._lock_waits, compaction_tracker),
         )
         super().__init__(name, connection, self._applier.apply, backlog, BATCH_SIZE)
 
@@ -116,22 +116,20 @@ class _CommitterContext(CommitContext):
     """A committer, as the write path sees it.
 
     Args:
-        committer: delivers results before it waits, and has responses prepared before a commit.
-        lock_waits: has the paths whose operations wait for a row.
-        is_busy, is_heard: see `Committer`.
+        committer: delivers results before it waits, and prepares responses before a commit.
+        lock_waits: knows the paths whose operations wait for a row.
+        compaction_tracker: says whether small chunks should be staged.
     """
 
     def __init__(
         self,
         committer: Committer,
         lock_waits: LockWaitQueue,
-        is_busy: Callable[[], bool],
-        is_heard: Callable[[], bool],
+        compaction_tracker: CompactionTracker,
     ) -> None:
         self._committer = committer
         self._lock_waits = lock_waits
-        self._is_busy = is_busy
-        self._is_heard = is_heard
+        self._is_busy = compaction_tracker.is_busy
 
     def locked_paths(self, paths: Iterable[str]) -> Collection[str]:
         return self._lock_waits.held(paths)
@@ -146,4 +144,4 @@ class _CommitterContext(CommitContext):
         self._committer.prepare_results(outcomes)
 
     def reports_empty_streams(self) -> bool:
-        return self._is_heard()
+        return has_created_listeners()

@@ -39,7 +39,7 @@ from .housekeeping import Housekeeper
 from .hub import Hub
 from .live_reader_limit import LiveReaderLimit
 from .readiness import check_setup
-from .signal_dispatcher import SignalDispatcher, hears_of_new_streams, send_signals
+from .signal_dispatcher import SignalDispatcher, send_signals
 from .snapshot_reader import FollowRequest, ReadRequest, Snapshot, SnapshotReader, StatusQuery
 from .startup import check_threads
 from .ttl_renewals import TtlRenewals
@@ -88,8 +88,7 @@ class Engine:
                 Backlog(settings.queue_size, settings.queue_bytes),
                 self._committed,
                 write_lock(using),
-                compaction_tracker.is_busy,
-                hears_of_new_streams,
+                compaction_tracker,
             )
             for number in range(writer_threads)
         ]

@@ -240,7 +240,7 @@ class Hub:
 
     # The poll.
 
-    def look_again(self) -> None:
+    def poll_all(self) -> None:
         """Query all watched streams, because messages may have been lost."""
         self._spawn(self._poll(list(self._watches)))
 
@@ -250,7 +250,7 @@ class Hub:
             interval = config().poll_interval
             await asyncio.sleep(interval)
             watched = {stream_id: watch.info for stream_id, watch in self._watches.items()}
-            due = self._polls.due(watched, time.monotonic(), interval, hears=self._hears())
+            due = self._polls.due(watched, time.monotonic(), interval, receives=self._receives())
             await self._log_errors(self._poll(due))
             now = time.monotonic()
             for watch in list(self._watches.values()):
@@ -286,7 +286,7 @@ class Hub:
                 behind.append((watch, info))
             if watch.listeners and _needs_renewal(info):
                 self._engine.renew(info)
-        if behind and self._hears():
+        if behind and self._receives():
             await asyncio.sleep(MESSAGE_SECONDS)  # messages about the newest commits are on their way
             behind = [(watch, info) for watch, info in behind if watch.lags_behind(info)]
             if behind:
@@ -294,9 +294,9 @@ class Hub:
         # All at once, so that the snapshot reader answers them with one query.
         await asyncio.gather(*(self._catch_up(watch) for watch, _ in behind))
 
-    def _hears(self) -> bool:
+    def _receives(self) -> bool:
         """Return whether messages of other processes arrive now."""
-        return self.subscriber is not None and self.subscriber.hears
+        return self.subscriber is not None and self.subscriber.is_receiving
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(self._log_errors(work))

@@ -41,17 +41,17 @@ class PollSchedule:
         self._grown_at = 0.0
         self._held_until = 0.0
 
-    def due(self, watched: Mapping[int, StreamInfo], now: float, interval: float, *, hears: bool) -> list[int]:
+    def due(self, watched: Mapping[int, StreamInfo], now: float, interval: float, *, receives: bool) -> list[int]:
         """Return the streams to poll now, and record that they are polled.
 
         Args:
             watched: all watched streams by id, as they were when their watches began.
             now: the monotonic time, in seconds.
             interval: seconds between two polls at the full rate.
-            hears: whether wake-up messages arrive now.
+            receives: whether wake-up messages arrive now.
         """
         self._update(watched, now)
-        self._pace(now, interval, hears)
+        self._pace(now, interval, receives)
         due = list(watched) if self._interval <= interval else self._polled_longest_ago(now, interval)
         for stream_id in due:
             del self._polled_at[stream_id]
@@ -89,8 +89,8 @@ class PollSchedule:
                 self._polled_at[stream_id] = now
                 self.seen(info)
 
-    def _pace(self, now: float, interval: float, hears: bool) -> None:
-        if not hears or now < self._held_until or self._interval < interval:
+    def _pace(self, now: float, interval: float, receives: bool) -> None:
+        if not receives or now < self._held_until or self._interval < interval:
             self._interval, self._grown_at = interval, now
         elif now - self._grown_at >= 2 * self._interval:
             self._interval, self._grown_at = max(min(2 * self._interval, MAX_INTERVAL), interval), now

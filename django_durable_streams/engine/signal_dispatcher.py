@@ -42,7 +42,7 @@ def send_signals(commits: list[Commit], using: str) -> None:
             signal.send_robust(Stream, **arguments)
 
 
-def hears_of_new_streams() -> bool:
+def has_created_listeners() -> bool:
     """Return whether `stream_created` has receivers."""
     return _has_listeners(stream_created)
 

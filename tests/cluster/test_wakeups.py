@@ -39,7 +39,7 @@ class Listener:
         assert stream_id == STREAM
         self.news.put_nowait(news)
 
-    def look_again(self) -> None:
+    def poll_all(self) -> None:
         self.looks.put_nowait(None)
 
 
@@ -304,7 +304,10 @@ async def test_silence_is_noticed_said_once_and_ends(caplog: pytest.LogCaptureFi
         subscriber.close()
         await asyncio.to_thread(wakeup.stop)
     said = [record.getMessage().partition(" (")[0] for record in caplog.records if "wakeup" in record.name]
-    assert said == ["Redis does not answer", "Redis answers again. Readers learn at once what other processes commit."]
+    assert said == [
+        "Redis does not answer",
+        "Redis answers again. Readers learn of commits of other processes at once.",
+    ]
 
 
 def test_a_cache_of_another_kind_is_refused(settings: Any) -> None:
