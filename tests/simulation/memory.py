@@ -18,8 +18,8 @@ FOR_EACH_LOOP = frozenset(
     {
         "engine.hub.Hub",
         "engine.polling.PollSchedule",
-        "engine.timeouts.Timeouts",
-        "engine.wakeup.signing.NewsSigner",
+        "runtime.timeouts.Timeouts",
+        "engine.wakeup.signing.MessageSigner",
         "engine.wakeup.subscriber.RedisSubscriber",
     }
 )
@@ -28,7 +28,7 @@ FOR_EACH_LOOP = frozenset(
 APPLIERS = 3
 """More appliers: the lock wait queue makes one for each of its threads, with the first operations that wait."""
 
-FOR_EACH_STREAM = frozenset({"engine.growth._Growth"})
+FOR_EACH_STREAM = frozenset({"engine.compaction_tracker._StreamGrowth"})
 """What a process has of a stream that it appended to until its chunks are merged, which waits after failures."""
 
 
