@@ -1,4 +1,4 @@
-"""Chunks as rows: how a commit's appends are laid out in them, and where they end inside."""
+"""The layout of chunks: how a commit's appends become rows, and how a row says where its appends end."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from operator import lt
 from sys import byteorder
 
 MAX_CHUNK_BYTES = 1024 * 1024
-"""A commit's data is cut into rows of about this size, between appends, so that a page never drags in much more."""
+"""Size of a row's data, about. Larger commits are cut between appends, so pages read little more than they need."""
 
 
 class CorruptChunk(ValueError):
-    """A chunk's row contradicts itself: something other than this app has changed it."""
+    """The columns of a chunk contradict each other: something other than this app has changed the row."""
 
 
 def chunks(start: int, appends: Sequence[bytes], ends: Sequence[int]) -> Iterator[tuple[int, int, bytes, bytes]]:
-    """Yield (start, end, data, ends) of the chunks for several appends: one, or more where it is much.
+    """Yield (start, end, data, ends) of the chunks for several appends: one chunk, or more for much data.
 
     Args:
-        start: position of the first byte.
-        ends: position after each append.
+        start: the position of the first byte.
+        appends: the data of each append.
+        ends: the position after each append.
     """
     first = 0
     for last, end in enumerate(ends):
@@ -31,7 +32,7 @@ def chunks(start: int, appends: Sequence[bytes], ends: Sequence[int]) -> Iterato
 
 
 def pack_ends(start: int, ends: Iterable[int]) -> bytes:
-    """Return a chunk's `ends`: positions relative to its start as 32-bit little-endian, empty for one append."""
+    """Return the `ends` of a chunk: positions relative to its start, 32-bit little-endian; empty for one append."""
     relative = array("I", [end - start for end in ends])
     if len(relative) == 1:
         return b""
@@ -41,7 +42,7 @@ def pack_ends(start: int, ends: Iterable[int]) -> bytes:
 
 
 def unpack_ends(start: int, end: int, packed: bytes) -> list[int]:
-    """Return the positions at which a chunk's appends end: the reverse of `pack_ends`."""
+    """Return the positions at which the appends of a chunk end. The reverse of `pack_ends`."""
     if not packed:
         return [end]
     relative = array("I", packed)
@@ -51,27 +52,28 @@ def unpack_ends(start: int, end: int, packed: bytes) -> list[int]:
 
 
 def checked_ends(start: int, end: int, size: int, packed: bytes) -> list[int]:
-    """Return the same for a chunk that is about to be written anew: what is wrong in it must not spread.
+    """Return `unpack_ends` of a chunk that is going to be merged into another one.
 
     Args:
-        size: bytes of its data.
+        start: the start of the chunk.
+        end: its end.
+        size: the size of its data, in bytes.
+        packed: its `ends`.
 
     Raises:
-        CorruptChunk: its positions, its data and its `ends` do not agree.
+        CorruptChunk: its positions, its data and its `ends` contradict each other.
     """
     try:
         ends = unpack_ends(start, end, packed)
     except ValueError as error:
         raise CorruptChunk(f"The chunk from {start} to {end} has {len(packed)} bytes in `ends`: {error}.") from error
     if end - start != size or not _fit(start, end, ends):
-        raise CorruptChunk(
-            f"The chunk from {start} to {end} has {size} bytes of data, and its `ends` do not fit these."
-        )
+        raise CorruptChunk(f"The chunk from {start} to {end} has {size} bytes of data, which its `ends` do not match.")
     return ends
 
 
 def readable_ends(start: int, end: int, packed: bytes) -> list[int]:
-    """Return the same for a chunk that is read. One whose `ends` are wrong is one append: its data is there still."""
+    """Return `unpack_ends` of a chunk that is read. With wrong `ends` it counts as one append, and stays readable."""
     try:
         ends = unpack_ends(start, end, packed)
     except ValueError:

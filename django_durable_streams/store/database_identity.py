@@ -1,4 +1,4 @@
-"""The identity of a database: made when it is migrated, and read by whoever has to tell it from others."""
+"""The identity of a database: created by the migration, and part of the key that signs wake-up messages."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ..models.identity import DatabaseIdentity
 
 
 def identity(using: str) -> str:
-    """Return the identity of a database, and give it one if it has none yet, over this thread's connection.
+    """Return the identity of a database. Creates one if the database has none yet.
 
-    Several processes that find none at the same time agree on one: the row has a fixed key.
+    The row has a fixed key, so several processes that create one at the same time agree. Uses this thread's connection.
 
     Raises:
-        django.db.Error: the database does not answer, or was not migrated.
+        django.db.Error: the database does not answer, or is not migrated.
     """
-    found, _ = DatabaseIdentity.objects.using(using).get_or_create(id=DatabaseIdentity.THE_ONE)
-    return found.value
+    row, _ = DatabaseIdentity.objects.using(using).get_or_create(id=DatabaseIdentity.THE_ONE)
+    return row.value
 
 
 def create_after_migrate(app_config: Any) -> None:
-    """Have a database given its identity whenever it is migrated or, as test databases are, flushed."""
+    """Create the identity of a database after each migration, and after each flush of a test database."""
     post_migrate.connect(_create, sender=app_config, dispatch_uid="durable_streams.identity")
 
 
 def _create(using: str, apps: Any = None, **kwargs: Any) -> None:
-    # Not where the router sends the tables elsewhere, nor on the way back to before there was the table.
-    known = apps is None or DatabaseIdentity._meta.model_name in apps.all_models[DatabaseIdentity._meta.app_label]
-    if known and router.allow_migrate_model(using, DatabaseIdentity):
+    # Skips databases for which the router does not allow the table, and migrations back to before the table.
+    has_table = apps is None or DatabaseIdentity._meta.model_name in apps.all_models[DatabaseIdentity._meta.app_label]
+    if has_table and router.allow_migrate_model(using, DatabaseIdentity):
         identity(using)

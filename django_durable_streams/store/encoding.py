@@ -1,4 +1,4 @@
-"""What Python callers hand over, as it is stored: the rules of `protocol.values`, by the project's settings."""
+"""The encoding of values from Python callers, by the rules of `protocol.values` and the project's settings."""
 
 from __future__ import annotations
 
@@ -16,36 +16,40 @@ from ..protocol.errors import PayloadTooLarge
 def encode(content_type: str, value: values.Data) -> bytes:
     """Return one message as it is stored in a stream of a content type.
 
+    Args:
+        content_type: the stream's content type.
+        value: a JSON value in JSON mode; otherwise bytes or text.
+
     Raises:
-        InvalidJSON: the stream is in JSON mode, and `JSON_ENCODER` cannot say it in JSON.
+        InvalidJSON: the stream is in JSON mode, and `JSON_ENCODER` cannot encode the value.
         TypeError: the stream is not in JSON mode, and the value is neither bytes nor text.
-        BadRequest: text that no UTF-8 can say, as it has half of a surrogate pair.
-        PayloadTooLarge: over MAX_APPEND_BYTES.
+        BadRequest: the text cannot be encoded as UTF-8, because it has half of a surrogate pair.
+        PayloadTooLarge: the message is larger than MAX_APPEND_BYTES.
     """
     settings = config()
     data = values.encode(content_type, value, json_encoder(settings.json_encoder))
     if len(data) > settings.max_append_bytes:
         raise PayloadTooLarge(
-            f"The message has {len(data)} bytes, and at most {settings.max_append_bytes} can be appended at once "
+            f"The message has {len(data)} bytes, and one append can have at most {settings.max_append_bytes} "
             "(MAX_APPEND_BYTES). Append it in parts."
         )
     return data
 
 
 def encode_initial(content_type: str, value: Any) -> bytes:
-    """Return the first message of a stream as it is stored; None, and an empty text, is none."""
+    """Return the first message of a new stream as it is stored. None and an empty text are no message."""
     return b"" if value is None else encode(content_type, value)
 
 
 @lru_cache(maxsize=8)
 def json_encoder(path: str) -> JSONEncoder:
-    """Return the encoder that a dotted path names, which is a class as `json.dumps` takes it.
+    """Return an instance of the JSON encoder class at a dotted path (`JSON_ENCODER`).
 
     Raises:
-        ImportError: there is none.
-        TypeError: it is none.
+        ImportError: the path does not exist.
+        TypeError: the path does not name a subclass of `json.JSONEncoder`.
     """
     encoder = import_string(path)(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if not isinstance(encoder, JSONEncoder):
-        raise TypeError(f"{path} is no json.JSONEncoder.")
+        raise TypeError(f"{path} is not a subclass of json.JSONEncoder.")
     return encoder

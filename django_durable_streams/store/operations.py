@@ -1,7 +1,7 @@
-"""What can be done to streams, as values: the operations that a batch applies and their results.
+"""The operations on streams as values, their results, and the changes that a commit reports.
 
-An operation names a path. Where it is meant for one stream, and not for whichever is there, `stream_id` says so: a
-stream that was deleted and made anew is another one (`batch.expect`).
+An operation names a path. `stream_id` restricts it to one stream: a stream that was deleted and created again at the
+path is another one (`batch.expect`). Knows no table.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from ..protocol.producers import ProducerClaim
 
 @dataclass(slots=True)
 class Fork:
-    """What a stream is to begin with: another stream, up to a position (specification, section 4.2).
+    """The beginning of a new stream: the data of another stream up to a cut (section 4.2).
 
-    `offset` is one of the source's, None for its tail; `sub_offset` counts messages in JSON mode and bytes otherwise.
+    Attributes:
+        source: path of the other stream.
+        offset: an offset of the source. None: its tail.
+        sub_offset: messages in JSON mode, bytes otherwise, from the offset to the cut.
+        source_id: see above.
     """
 
     source: str
@@ -33,11 +37,19 @@ class Fork:
 @final
 @dataclass(slots=True)
 class Create:
-    """Make a stream, or see that it is there with this configuration (specification, section 5.1).
+    """Create a stream, or confirm that it exists with this configuration (section 5.1).
 
-    `data` is the initial content as it is stored (see `protocol.content.pack_initial`). Where it could not be made,
-    `defect` says why, and is raised only if the stream has to be made: a repeated PUT needs no body. Without a content
-    type, as only a fork can be, `data` is the body as it came, since how to store it is for the source to say.
+    Attributes:
+        path: the path.
+        content_type: the content type. None only for a fork, which then has the source's.
+        ttl: seconds since the last use after which it ends.
+        expires_at: the time at which it ends.
+        closed: whether nothing can be appended later.
+        data: the initial content as it is stored (see `protocol.content.pack_initial`). Without a content type, the
+            body as it was received: the source's content type decides how it is stored.
+        defect: the reason why the body has no valid content. Raised only if the stream is created, because a repeated
+            PUT needs no body.
+        fork: the source of a fork.
     """
 
     path: str
@@ -52,10 +64,18 @@ class Create:
 
 @dataclass(slots=True)
 class Append:
-    """Append to a stream, close it, or both in one step (sections 5.2 and 5.3). Without data it only closes.
+    """Append to a stream, close it, or both in one step (sections 5.2 and 5.3).
 
-    `data` is what is stored (see `protocol.content.pack`), all of it one append. A `defect` of the body is raised
-    after the checks that the specification puts before it: the stream exists, is open, and is of this type.
+    Attributes:
+        path: the path.
+        content_type: the content type of the body, which must be the stream's.
+        data: the data of one append as it is stored (see `protocol.content.pack`). Empty to close only.
+        close: whether nothing can be appended afterwards.
+        seq: the `Stream-Seq` header.
+        producer: the producer's epoch and sequence number.
+        defect: the reason why the body is invalid. Raised after the checks that the specification requires first: the
+            stream exists, is open, and has this content type.
+        stream_id: see above.
     """
 
     path: str
@@ -78,7 +98,7 @@ class Delete:
 
 @dataclass(slots=True)
 class Touch:
-    """Start a stream's TTL anew at the moment of a read, which does not wait for this (section 5.1, `Stream-TTL`)."""
+    """Restart a stream's TTL at the moment of a read. The read does not wait for it (section 5.1, `Stream-TTL`)."""
 
     path: str
     moment: datetime
@@ -87,7 +107,7 @@ class Touch:
 
 @dataclass(slots=True)
 class SetLifetime:
-    """Give a stream another TTL, in seconds, or another expiry; without either it lives until it is deleted."""
+    """Set another TTL of a stream, in seconds, or another expiry. Without both, the stream never ends by itself."""
 
     path: str
     ttl: int | None
@@ -97,10 +117,10 @@ class SetLifetime:
 
 @dataclass(slots=True)
 class TakeOver:
-    """Begin a producer's next epoch, so that whoever still writes with the last one is fenced (section 5.2.1).
+    """Begin a producer's next epoch, which fences writers with earlier epochs (section 5.2.1).
 
-    Its sequence numbers go on, unlike those of an epoch that a client begins: they count what it has appended so far.
-    The first epoch begins at once too, before the first append, so that two who begin at the same time are told apart.
+    The sequence numbers continue, unlike those of an epoch that a client begins: they count the producer's appends. The
+    first epoch begins before the first append, too. That separates two writers that begin at the same time.
     """
 
     path: str
@@ -113,7 +133,7 @@ Operation = Create | Append | Delete | Touch | SetLifetime | TakeOver
 
 @dataclass(slots=True)
 class Created:
-    """A stream is there: made now (`created`), or found as asked for. `generation`: see `StreamInfo.generation_at`."""
+    """The result of a create. `created` is False if the stream existed. `generation` is as in `Appended`."""
 
     created: bool
     content_type: str
@@ -129,9 +149,9 @@ class Created:
 
 @dataclass(slots=True)
 class Appended:
-    """An append is in the stream; `duplicate` where an earlier request of the producer had put it there.
+    """The result of an append. `duplicate` says that an earlier request of the producer had appended the data.
 
-    `generation` is that of the stream to which the byte before `tail` was appended.
+    `generation` is the generation of the stream to which the byte before `tail` was appended.
     """
 
     tail: int
@@ -149,9 +169,9 @@ class Appended:
 
 @dataclass(slots=True)
 class TakenOver:
-    """A producer's epoch has begun. `seq` is the last sequence number accepted, -1 for none.
+    """The result of a takeover: the new epoch, and the last accepted sequence number, -1 for none.
 
-    A closed stream is left as it is: there is nothing to fence.
+    A closed stream is not changed, because nothing can be appended to it.
     """
 
     epoch: int
@@ -162,7 +182,7 @@ class TakenOver:
 
 @dataclass(slots=True)
 class Done:
-    """A delete, a touch or a change of the lifetime has happened."""
+    """The result of a delete, a touch or a change of the lifetime."""
 
 
 Result = Created | Appended | TakenOver | Done
@@ -170,12 +190,12 @@ Result = Created | Appended | TakenOver | Done
 
 @dataclass(slots=True)
 class Commit:
-    """What a batch changed in one stream, for those who wait on it.
+    """The change of one stream by one batch, for live readers and signals.
 
-    `appends` are the bytes from `start` to `tail`; `ends` the positions at which its appends end. Both are empty where
-    the data is too much to be handed around. `generation` is the stream's own, and `generation_before` that of the
-    stream to which the byte before `start` was appended, which may be one that this was forked from. `closed` is how
-    the stream is now, `closes` whether it came to that here.
+    `appends` are the bytes from `start` to `tail`, and `ends` the positions at which the appends end. Both are empty
+    if the data is too large to be passed on. `generation` is the stream's own. `generation_before` is the generation of
+    the stream to which the byte before `start` was appended: in a fork, maybe a source. `closed` is the state after the
+    change, and `closes` says whether this change closed the stream.
     """
 
     stream_id: int
@@ -204,5 +224,5 @@ class Commit:
         return offsets.encode(self.generation if self.tail > self.start else self.generation_before, self.tail)
 
     def data(self) -> bytes:
-        """Return the appends as one. That is left to those who need it: most streams have nobody who waits."""
+        """Return the joined appends. Not joined before, because most streams have no live reader."""
         return b"".join(self.appends)

@@ -1,4 +1,4 @@
-"""The rows of staged chunks, found by the index that the database has for them."""
+"""Staged chunks as a queryset, for reads that need Django's ORM. The queries use the index of the blocks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .sql import statements
 
 
 def blocks(using: str) -> list[int]:
-    """Return the numbers of the blocks in which there are recent chunks, the oldest first."""
+    """Return the numbers of the blocks that have staged chunks, the oldest first."""
     with connections[using].cursor() as cursor:
         return statements(using).staged_blocks(cursor)
 
 
 def chunks(using: str) -> QuerySet[StagedChunk]:
-    """Return the recent chunks, as a query in which the index leads to those of a stream."""
+    """Return the staged chunks as a query whose index leads to the chunks of one stream."""
     return StagedChunk.objects.using(using).filter(block__in=blocks(using))

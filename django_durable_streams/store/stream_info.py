@@ -1,4 +1,4 @@
-"""A stream's row, as a query saw it."""
+"""A stream's row, as a query has seen it, and the offsets of its positions. Knows no database."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..protocol.offsets import Offset, Sentinel
 
 
 class LineageEntry(NamedTuple):
-    """A range of positions whose bytes belong to one stream, of a generation: an entry of a lineage.
+    """An entry of a lineage: a range of positions whose bytes belong to one stream (see `read.lineage`).
 
-    A negative `generation` makes it a run, of the level that this is the negative of (see `lineage`): its bytes are not
-    its owner's own, but what that stream has there.
+    `generation` is the generation of this stream. A negative one makes the entry a run of that level: the bytes are
+    those that the owner has there, through its own lineage.
     """
 
     owner: int
@@ -25,17 +25,17 @@ class LineageEntry(NamedTuple):
 
     @property
     def is_run(self) -> bool:
-        """Whether it stands for other entries."""
+        """Whether the entry stands for other entries."""
         return self.generation < 0
 
     @property
     def level(self) -> int:
-        """How many levels of entries it stands for: 0 for a piece."""
+        """The number of levels of entries for which the entry stands: 0 for a piece."""
         return max(-self.generation, 0)
 
 
 class StreamInfo(NamedTuple):
-    """A stream at a moment. The fields are those of `models.Stream`, in the order in which `sql` selects them."""
+    """A stream at one moment. The fields are those of `models.Stream`, in the order in which `sql` selects them."""
 
     id: int
     path: str
@@ -55,7 +55,7 @@ class StreamInfo(NamedTuple):
     deleted_at: datetime | None = None
 
     def pieces(self) -> Iterator[LineageEntry]:
-        """Yield the ranges that the stream consists of, in order: those of its sources, runs of them, then its own."""
+        """Yield the ranges of the stream in order: the pieces and runs of its sources, then its own piece."""
         for entry in self.lineage or ():
             yield LineageEntry(*entry)
         yield LineageEntry(self.id, self.fork_position or 0, self.tail, self.generation)
@@ -67,10 +67,10 @@ class StreamInfo(NamedTuple):
         for _, start, end, generation in self.lineage or ():
             if start < position <= end:
                 return generation
-        return 0  # nothing lies before it
+        return 0  # position 0 has no byte before it
 
     def offset(self, position: int) -> Offset:
-        """Return what the token of a position says."""
+        """Return the offset of a position."""
         return Offset(self.generation_at(position), position)
 
     def token(self, position: int) -> str:
@@ -78,11 +78,11 @@ class StreamInfo(NamedTuple):
         return offsets.encode(self.generation_at(position), position)
 
     def header(self, position: int) -> bytes:
-        """Return the token of a position as it stands in a header."""
+        """Return the token of a position for a header."""
         return offsets.encode_bytes(self.generation_at(position), position)
 
     def find(self, offset: Offset) -> int | None:
-        """Return the position that an offset stands for in this stream, or None: it is none of this stream's."""
+        """Return the position of an offset in this stream, or None if the offset is not one of this stream's."""
         generation, position = offset
         if not position:
             return None if generation else 0
@@ -94,14 +94,14 @@ class StreamInfo(NamedTuple):
         return None
 
     def locate(self, offset: Offset | Sentinel) -> int:
-        """Return the position from which to read where a client asks for an offset.
+        """Return the position from which to read for the offset that a client sends.
 
-        One past the last byte that a stream has is where it ends: some clients ask for the byte behind what they have,
-        which makes no difference anywhere else, as an append is read whole.
+        An offset one past the last byte counts as the end: some clients add 1 to the offset that they have. Anywhere
+        else that makes no difference, because appends are read whole.
 
         Raises:
-            OffsetGone: it was handed out for what is not there: by another stream that was at this path, or by this
-                one before it lost its last appends (410).
+            OffsetGone: the offset belongs to an earlier stream at this path, or to data that the database has lost
+                (410).
         """
         if offset is Sentinel.START:
             return self.first_position
@@ -113,7 +113,6 @@ class StreamInfo(NamedTuple):
             position = self.find(Offset(offset.generation, offset.position - 1))
             if position is None or not offset.generation:
                 raise OffsetGone(
-                    "This offset is of a stream that is not at this path any more, or of data that was lost. "
-                    "Read from -1."
+                    "This offset belongs to an earlier stream at this path, or to data that was lost. Read from -1."
                 )
         return position

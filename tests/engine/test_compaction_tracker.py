@@ -169,7 +169,7 @@ async def test_streams_that_grow_together_are_few_chunks_soon(
     engine: Engine, tidied: Event, pace: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compaction_tracker, "QUIET_SECONDS", 0.5)
-    monkeypatch.setattr(staged_chunks, "QUIET", timedelta(seconds=0.5))
+    monkeypatch.setattr(staged_chunks, "FLUSH_ALL_AFTER", timedelta(seconds=0.5))
     paths = [f"s/{number}" for number in range(20)]
     await asyncio.gather(*(engine.write(Create(path, TEXT)) for path in paths))
     for number in range(50):

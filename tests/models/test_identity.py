@@ -71,7 +71,7 @@ def test_no_method_acts_on_the_stream_that_is_there_now(method: str, in_transact
     loaded, new = again(ttl=3600)
     with (
         transaction.atomic() if in_transaction else nullcontext(),
-        pytest.raises(StreamNotFound, match="another one now at its path"),
+        pytest.raises(StreamNotFound, match="its path has a new stream"),
     ):
         SYNCHRONOUS[method](loaded)
     untouched(new)
@@ -168,7 +168,7 @@ class TestBesideTheCallersTransaction:
 
     async def test_no_tail_does(self) -> None:
         loaded, new = await sync_to_async(again)()
-        with pytest.raises(StreamNotFound, match="another one now at its path"):
+        with pytest.raises(StreamNotFound, match="its path has a new stream"):
             await asynchronously(loaded.atail(timeout=0))
         (page,) = [page async for page in new.atail(timeout=0)]
         assert page.messages == ["new"]

@@ -17,7 +17,7 @@ SMALL: list[tuple[str, str, Any]] = [
     ("engine.compaction_tracker", "COMPACT_AFTER_CHUNKS", 6),
     ("engine.compaction_tracker", "COMPACT_QUIET_AFTER_CHUNKS", 3),
     ("engine.compaction_tracker", "STAGE_FROM_CHUNKS_PER_SECOND", 3),
-    ("store.recent", "MAX_BLOCKS", 1),
+    ("store.upkeep.staged_chunks", "MAX_BLOCKS", 1),
 ]
 HARSH: list[tuple[str, str, Any]] = [
     ("engine.compaction_tracker", "COMPACT_AFTER_CHUNKS", 4),

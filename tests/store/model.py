@@ -23,11 +23,11 @@ class ModelStream:
 
     @property
     def ends(self) -> list[int]:
-        found, position = [], 0
+        ends, position = [], 0
         for data in self.appends:
             position += len(data)
-            found.append(position)
-        return found
+            ends.append(position)
+        return ends
 
 
 class Model:
@@ -37,21 +37,21 @@ class Model:
         self.streams: dict[str, ModelStream] = {}
 
     def apply(self, operation: Operation) -> str:
-        known = self.streams.get(operation.path)
+        stream = self.streams.get(operation.path)
         if isinstance(operation, Create):
-            return self._create(operation, known)
-        if known is None:
+            return self._create(operation, stream)
+        if stream is None:
             return "StreamNotFound"
         if isinstance(operation, Append):
-            return _append(known, operation)
+            return _append(stream, operation)
         if isinstance(operation, Delete):
             del self.streams[operation.path]
         assert isinstance(operation, Delete | Touch)
         return "done"
 
-    def _create(self, operation: Create, known: ModelStream | None) -> str:
-        if known is not None:
-            same = (known.content_type, known.closed) == (operation.content_type, operation.closed)
+    def _create(self, operation: Create, stream: ModelStream | None) -> str:
+        if stream is not None:
+            same = (stream.content_type, stream.closed) == (operation.content_type, operation.closed)
             return "found" if same else "StreamExists"
         made = ModelStream(operation.content_type or "", operation.closed)
         if operation.data:
@@ -69,7 +69,9 @@ def _append(stream: ModelStream, operation: Append) -> str:
     if operation.data and operation.content_type != stream.content_type:
         return "ContentTypeMismatch"
     if operation.producer is not None:
-        verdict = _judge(stream.producers.get(operation.producer.id), operation.producer.epoch, operation.producer.seq)
+        verdict = _producer_outcome(
+            stream.producers.get(operation.producer.id), operation.producer.epoch, operation.producer.seq
+        )
         if verdict != "new":
             return verdict
     if operation.seq is not None:
@@ -86,14 +88,14 @@ def _append(stream: ModelStream, operation: Append) -> str:
     return "appended"
 
 
-def _judge(known: tuple[int, int] | None, epoch: int, seq: int) -> str:
+def _producer_outcome(last: tuple[int, int] | None, epoch: int, seq: int) -> str:
     """The validation logic of section 5.2.1, from top to bottom."""
-    if known is None:
+    if last is None:
         return "new" if seq == 0 else "ProducerSequenceGap"
-    if epoch < known[0]:
+    if epoch < last[0]:
         return "ProducerFenced"
-    if epoch > known[0]:
+    if epoch > last[0]:
         return "new" if seq == 0 else "InvalidEpoch"
-    if seq <= known[1]:
+    if seq <= last[1]:
         return "duplicate"
-    return "new" if seq == known[1] + 1 else "ProducerSequenceGap"
+    return "new" if seq == last[1] + 1 else "ProducerSequenceGap"

@@ -18,7 +18,7 @@ from tests.tokens import offset_in
 pytestmark = pytest.mark.django_db
 
 TEXT = "application/octet-stream"
-MANY = 3000
+LONG_STREAM_APPENDS = 3000
 
 
 def make(path: str, chunks: int, size: int = 10, model: type[Chunk] | type[StagedChunk] = Chunk) -> Stream:
@@ -101,7 +101,7 @@ def _rows(node: dict[str, Any]) -> int:
 )
 def test_a_page_does_not_look_at_what_comes_behind_it(model: type[Chunk] | type[StagedChunk], position: int) -> None:
     make("short", 100, model=model)
-    make("long", MANY, model=model)
+    make("long", LONG_STREAM_APPENDS, model=model)
     for path in ("short", "long"):
         assert page(path, position, 100) == b"x" * 100
     short, long = (looked_at(lambda path=path: page(path, position, 100)) for path in ("short", "long"))  # type: ignore[misc]
@@ -110,20 +110,20 @@ def test_a_page_does_not_look_at_what_comes_behind_it(model: type[Chunk] | type[
 
 def test_pages_of_several_streams_are_bounded_together() -> None:
     for number in range(5):
-        make(f"s/{number}", MANY // 5)
+        make(f"s/{number}", LONG_STREAM_APPENDS // 5)
     infos = log_reader.find([f"s/{number}" for number in range(5)], "default")
 
     def read(limit: int) -> None:
         requests = [log_reader.PageRequest(info, 20, limit) for info in infos.values()]  # type: ignore[arg-type]
-        found = log_reader.pages(requests, SegmentCache(0), "default")
-        assert {len(segment.data) for segment in found.values() if segment is not None} == {limit}
+        segments = log_reader.pages(requests, SegmentCache(0), "default")
+        assert {len(segment.data) for segment in segments.values() if segment is not None} == {limit}
 
-    assert looked_at(lambda: read(100)) < 0.3 * looked_at(lambda: read(MANY))
+    assert looked_at(lambda: read(100)) < 0.3 * looked_at(lambda: read(LONG_STREAM_APPENDS))
 
 
 def test_a_fork_does_not_read_what_its_source_has_behind_the_cut() -> None:
     make("short", 12)
-    make("long", MANY)
+    make("long", LONG_STREAM_APPENDS)
     for path in ("short", "long"):
         group_commit.apply([Create(f"fork-of-{path}", TEXT, fork=Fork(path, offset_in(path, 100)))], "default")
         group_commit.apply([Append(f"fork-of-{path}", TEXT, b"own")], "default")

@@ -31,19 +31,19 @@ def before(stream: Stream, position: int, limit: int = 64 * KIB, count: int = 10
 
 
 def forwards(stream: Stream, limit: int, count: int) -> list[bytes]:
-    found: list[Message] = []
-    while page := after(stream, found[-1].end if found else 0, limit, count):
+    messages: list[Message] = []
+    while page := after(stream, messages[-1].end if messages else 0, limit, count):
         assert len(page) <= count
-        found += page
-    return [message.data for message in found]
+        messages += page
+    return [message.data for message in messages]
 
 
 def backwards(stream: Stream, limit: int, count: int) -> list[bytes]:
-    found: list[Message] = []
-    while page := before(stream, found[0].start if found else stream.tail_position, limit, count):
+    messages: list[Message] = []
+    while page := before(stream, messages[0].start if messages else stream.tail_position, limit, count):
         assert len(page) <= count
-        found = page + found
-    return [message.data for message in found]
+        messages = page + messages
+    return [message.data for message in messages]
 
 
 def text(path: str, *messages: str) -> Stream:

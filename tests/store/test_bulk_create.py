@@ -1,4 +1,4 @@
-"""Streams that are made without looking first whether they are there, as a lane does it."""
+"""Many new and empty streams in one statement, without a query for existing ones."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -44,7 +44,7 @@ def test_streams_that_are_made_unseen_are_all_made_or_none() -> None:
 
 
 @pytest.mark.skipif(connection.vendor == "mysql", reason="it looks first")
-def test_what_nobody_wants_to_hear_of_is_left_out() -> None:
+def test_commits_of_empty_streams_are_left_out_if_the_context_needs_none() -> None:
     def make(*paths: str) -> list[str]:
         _, commits = group_commit.apply([Create(path, TEXT) for path in paths], "default", Unheard(), wait=False)
         return [commit.path for commit in commits]
@@ -54,7 +54,7 @@ def test_what_nobody_wants_to_hear_of_is_left_out() -> None:
     assert Stream.objects.count() == 3
 
 
-def test_what_is_made_has_the_ids_of_its_rows() -> None:
+def test_commits_have_the_ids_of_the_rows() -> None:
     for first in range(0, 100, 20):
         paths = [f"s/{number}" for number in range(first, first + 20)]
         _, commits = group_commit.apply([Create(path, TEXT) for path in paths], "default", Remembering(), wait=False)
@@ -65,5 +65,5 @@ def test_what_is_made_has_the_ids_of_its_rows() -> None:
         Stream.objects.filter(path=paths[-1]).delete()
         transactions.apply(Create(f"other/{first}", TEXT), "default")
     group_commit.apply([Append(f"s/{number}", TEXT, b"%d" % number) for number in range(19)], "default", Remembering())
-    found = Stream.objects.filter(path="s/7").values_list("chunks__data", flat=True)
-    assert [bytes(data) for data in found] == [b"7"]
+    contents = Stream.objects.filter(path="s/7").values_list("chunks__data", flat=True)
+    assert [bytes(data) for data in contents] == [b"7"]

@@ -18,12 +18,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def tokens() -> list[str]:
     """A chain of forks, each with an append of its own, and the offset behind each append as its stream had it."""
     transactions.apply(Create("s0", TEXT, data=b"0,"), "default")
-    found = [Stream.objects.get(path="s0").next_offset]
+    tokens = [Stream.objects.get(path="s0").next_offset]
     for number in range(1, DEPTH):
         transactions.apply(Create(f"s{number}", None, fork=Fork(f"s{number - 1}")), "default")
         transactions.apply(Append(f"s{number}", TEXT, b"%d," % number), "default")
-        found.append(Stream.objects.get(path=f"s{number}").next_offset)
-    return found
+        tokens.append(Stream.objects.get(path=f"s{number}").next_offset)
+    return tokens
 
 
 def test_a_fork_has_the_offsets_of_all_its_sources(tokens: list[str]) -> None:

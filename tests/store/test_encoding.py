@@ -265,8 +265,8 @@ class TestTheSetting:
 @pytest.mark.parametrize("sign", ["", "-"])
 def test_an_integer_of_any_length_is_read(digits: int, sign: str) -> None:
     number = sign + "7" * digits
-    found = values.decode(JSON, b'{"n": %s}' % number.encode())["n"]
-    assert f"{decimal.Decimal(found):f}" == number
+    decoded = values.decode(JSON, b'{"n": %s}' % number.encode())["n"]
+    assert f"{decimal.Decimal(decoded):f}" == number
 
 
 def test_what_is_nested_deeply_is_read_wherever_there_is_little_room() -> None:
@@ -274,7 +274,7 @@ def test_what_is_nested_deeply_is_read_wherever_there_is_little_room() -> None:
         return with_little_room(frames - 1) if frames else values.decode(JSON, stored)
 
     stored = content.pack(JSON, b"[" * 700 + b"]" * 700)[:-1]
-    found, depth = with_little_room(200), 0
-    while found:
-        found, depth = found[0], depth + 1
+    decoded, depth = with_little_room(200), 0
+    while decoded:
+        decoded, depth = decoded[0], depth + 1
     assert depth == 698

@@ -56,7 +56,7 @@ def append(path, data, content_type=TEXT) -> Appended:
 def read(path, position=0, page=7, cache=None) -> bytes:
     """Read a stream to its tail, page by page."""
     cache = cache if cache is not None else SegmentCache(0)
-    found = b""
+    data = b""
     while True:
         info = log_reader.find([path], "default")[path]
         if isinstance(info, DurableStreamsError):
@@ -65,9 +65,9 @@ def read(path, position=0, page=7, cache=None) -> bytes:
         segment = log_reader.pages([request], cache, "default")[info.id, position] if position < info.tail else None
         if segment is None:
             assert position == info.tail
-            return found
+            return data
         assert segment.start <= position < segment.end
-        found += segment.data[position - segment.start :] if not found else segment.data
+        data += segment.data[position - segment.start :] if not data else segment.data
         position = segment.end
 
 
@@ -319,13 +319,13 @@ def test_a_fork_in_the_batch_of_its_source_sees_what_came_before_it():
     assert Stream.objects.get(path="a").deleted_at is not None
 
 
-@pytest.mark.parametrize("given", [{}, {"ttl": 7}, {"expires_at": timezone.now() + timedelta(days=2)}])
+@pytest.mark.parametrize("requested", [{}, {"ttl": 7}, {"expires_at": timezone.now() + timedelta(days=2)}])
 @pytest.mark.parametrize("source", [{}, {"ttl": 60}, {"expires_at": timezone.now() + timedelta(days=1)}])
-def test_a_fork_has_its_own_lifetime_or_its_sources(source, given):
+def test_a_fork_has_its_own_lifetime_or_its_sources(source, requested):
     create("source", **source)
-    fork("twin", "source", **given)
+    fork("twin", "source", **requested)
     twin = Stream.objects.get(path="twin")
-    expected = given or source
+    expected = requested or source
     assert (twin.ttl, twin.expires_at) == (expected.get("ttl"), expected.get("expires_at"))
 
 

@@ -34,15 +34,15 @@ def apply(*operations: Operation) -> list[Any]:
 
 
 def info(path: str) -> StreamInfo:
-    found = log_reader.find([path], "default")[path]
-    assert isinstance(found, StreamInfo)
-    return found
+    info_or_error = log_reader.find([path], "default")[path]
+    assert isinstance(info_or_error, StreamInfo)
+    return info_or_error
 
 
 def parsed(token: str) -> Offset:
-    found = offsets.decode(token)
-    assert isinstance(found, Offset)
-    return found
+    offset = offsets.decode(token)
+    assert isinstance(offset, Offset)
+    return offset
 
 
 def refused(path: str, token: str) -> bool:
@@ -133,15 +133,15 @@ def test_a_fork_has_its_sources_offsets_up_to_the_cut() -> None:
     assert tokens["a"][:4] == tokens["b"][:4] == tokens["c"][:4] == tokens["d"][:4]
     assert tokens["b"][:7] == tokens["c"] == tokens["d"][:7]
     assert not {*tokens["a"][4:]} & {*tokens["b"][4:]}
-    for path, known in tokens.items():
-        assert all(one < other for one, other in pairwise(known))
-        assert [info(path).locate(parsed(token)) for token in known] == [*range(len(known))]
+    for path, own in tokens.items():
+        assert all(one < other for one, other in pairwise(own))
+        assert [info(path).locate(parsed(token)) for token in own] == [*range(len(own))]
         assert all(
             refused(path, token)
             for others in tokens.values()
             for token in others
             # The one behind the cut is answered as the cut.
-            if token not in known and parsed(token).position != len(known) and parsed(token) != info("a").offset(4)
+            if token not in own and parsed(token).position != len(own) and parsed(token) != info("a").offset(4)
         )
     assert info("b").locate(info("a").offset(4)) == 3
 
@@ -203,19 +203,19 @@ class TestAnyHistory(TransactionTestCase):
             group_commit.apply(operations, "default")
             if kind == "expire":
                 Stream.objects.filter(path=path).unguarded().update(deadline=timezone.now())
-            for known in "abc":
-                self.look(known, handed_out)
+            for other_path in "abc":
+                self.look(other_path, handed_out)
 
     def look(self, path: str, handed_out: dict[str, tuple[bytes, int]]) -> None:
-        found = log_reader.find([path], "default")[path]
-        if not isinstance(found, StreamInfo):
+        stream = log_reader.find([path], "default")[path]
+        if not isinstance(stream, StreamInfo):
             return
         content = read(path)[0]
-        tokens = [found.token(position) for position in range(found.tail + 1)]
+        tokens = [stream.token(position) for position in range(stream.tail + 1)]
         assert tokens == sorted({*tokens})
         for position, token in enumerate(tokens):
             # What was before it when it was handed out is before it now, in whichever stream knows it.
             assert handed_out.setdefault(token, (content[:position], position)) == (content[:position], position)
         for token in handed_out.keys() - {*tokens}:
-            position = found.find(parsed(token))
+            position = stream.find(parsed(token))
             assert position is None

@@ -88,15 +88,15 @@ def test_a_batch_does_what_its_operations_do_one_after_the_other(given_batches: 
         assert [word(outcome) for outcome in outcomes] == expected
         for path in (f"{prefix}-{name}" for name in "abc"):
             row = Stream.objects.filter(path=path).first()
-            known = model.streams.get(path)
-            assert (row is None) == (known is None)
-            if row is None or known is None:
+            copy = model.streams.get(path)
+            assert (row is None) == (copy is None)
+            if row is None or copy is None:
                 continue
-            assert (row.content_type, row.closed, row.last_seq) == (known.content_type, known.closed, known.last_seq)
-            assert row.tail_position == len(known.content)
-            assert content_of(path) == known.content
+            assert (row.content_type, row.closed, row.last_seq) == (copy.content_type, copy.closed, copy.last_seq)
+            assert row.tail_position == len(copy.content)
+            assert content_of(path) == copy.content
             producers = Producer.objects.filter(stream=row).values_list("producer_id", "epoch", "seq")
-            assert {name: (epoch, seq) for name, epoch, seq in producers} == known.producers
+            assert {name: (epoch, seq) for name, epoch, seq in producers} == copy.producers
 
 
 @given(batches)
@@ -257,9 +257,9 @@ def test_a_fork_keeps_its_data_when_its_source_is_made_and_deleted_in_the_same_b
     source, fork = fresh(), fresh()
     outcomes, _ = apply(Create(source, TEXT, data=b"inherited"), Create(fork, None, fork=Fork(source)), Delete(source))
     assert [word(outcome) for outcome in outcomes] == ["created", "created", "done"]
-    found = log_reader.find([source, fork], "default")
-    assert not isinstance(found[source], StreamNotFound)  # gone, and kept for its fork
-    info = found[fork]
+    streams = log_reader.find([source, fork], "default")
+    assert not isinstance(streams[source], StreamNotFound)  # gone, and kept for its fork
+    info = streams[fork]
     assert not isinstance(info, DurableStreamsError)
     page = log_reader.pages([log_reader.PageRequest(info, 0, 100)], SegmentCache(0), "default")[info.id, 0]
     assert page is not None

@@ -300,9 +300,9 @@ def sees_waiting() -> None:
     other = connections.create_connection("default")
     try:
         with other.cursor() as cursor:
-            found = 0
-            while not found:
+            waiting_count = 0
+            while not waiting_count:
                 cursor.execute("SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'")
-                (found,) = cursor.fetchone()
+                (waiting_count,) = cursor.fetchone()
     finally:
         other.close()

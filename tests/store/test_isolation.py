@@ -218,9 +218,9 @@ def test_a_fork_of_a_long_chain_that_is_younger_than_the_snapshot(level: str) ->
 
 
 def offset_elsewhere(path: str, position: int) -> Offset:
-    found: list[Offset] = []
-    elsewhere(lambda: found.append(offset_in(path, position)))
-    return found[0]
+    offsets_found: list[Offset] = []
+    elsewhere(lambda: offsets_found.append(offset_in(path, position)))
+    return offsets_found[0]
 
 
 @pytest.fixture

@@ -20,4 +20,4 @@ def test_many_large_appends_in_one_batch_are_all_stored() -> None:
     outcomes, _ = group_commit.apply([Append(path, BINARY, data) for path in paths], "default")
     assert {type(outcome) for outcome in outcomes} == {Appended}
     stored = Chunk.objects.filter(stream__path__startswith="large/").values_list("stream__path", "data")
-    assert {path: bytes(found) == data for path, found in stored} == dict.fromkeys(paths, True)
+    assert {path: bytes(stored_data) == data for path, stored_data in stored} == dict.fromkeys(paths, True)

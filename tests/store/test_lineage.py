@@ -38,13 +38,13 @@ def fork(path: str, source: str, position: int | None, data: bytes) -> None:
 
 def whole(path: str, page: int, cache: SegmentCache) -> bytes:
     """Read a stream page by page."""
-    found, position = b"", 0
+    content, position = b"", 0
     while position < (info := info_of(path)).tail:
         segment = log_reader.pages([log_reader.PageRequest(info, position, page)], cache, "default")[info.id, position]
         assert segment is not None
-        found += segment.data[position - segment.start :]
+        content += segment.data[position - segment.start :]
         position = segment.end
-    return found
+    return content
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_long_chain_costs_a_few_queries_for_a_page_and_a_few_kilobytes_for_a_r
     group_commit.apply([Create("s/0", TEXT, data=b"0000;")], "default")
     for number in range(1, 1100):
         fork(f"s/{number}", f"s/{number - 1}", None, b"%04d;" % number)
-    sizes = [len(json.dumps(found)) for found in Stream.objects.values_list("lineage", flat=True)]
+    sizes = [len(json.dumps(entries)) for entries in Stream.objects.values_list("lineage", flat=True)]
     assert max(sizes) < 5000
     info = info_of("s/1099")
     for number, most in [(0, 3), (500, 3), (1090, 1)]:
@@ -141,11 +141,11 @@ class AnyTreeTest(TransactionTestCase):
                     info = info_of(path)
                     assert not info.lineage or info.lineage[-1][3] >= 0  # the end is read without a look
                     for position in range(len(content) + 1):
-                        found = browsing.before(info, position, limit=3, count=50, using="default")
+                        messages = browsing.before(info, position, limit=3, count=50, using="default")
                         assert (
-                            b"".join(message.data for message in found)
+                            b"".join(message.data for message in messages)
                             == content[:position][
-                                found[0].start if found else position : found[-1].end if found else position
+                                messages[0].start if messages else position : messages[-1].end if messages else position
                             ]
                         )
             for number in range(len(expected)):

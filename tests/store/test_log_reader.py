@@ -36,7 +36,7 @@ def fresh() -> str:
 
 
 def create(*batches: list[bytes]) -> StreamInfo:
-    """Make a stream of some commits, each of some appends, and return it as a reader finds it."""
+    """Create a stream with several commits of several appends each, and return it as a reader sees it."""
     path = fresh()
     group_commit.apply([Create(path, BYTES)], "default")
     for batch in batches:
@@ -45,9 +45,9 @@ def create(*batches: list[bytes]) -> StreamInfo:
 
 
 def find(path: str) -> StreamInfo:
-    found = log_reader.find([path], "default")[path]
-    assert isinstance(found, StreamInfo)
-    return found
+    info = log_reader.find([path], "default")[path]
+    assert isinstance(info, StreamInfo)
+    return info
 
 
 def page(info: StreamInfo, position: int, limit: int, cache: SegmentCache | None = None) -> Segment | None:
@@ -56,7 +56,7 @@ def page(info: StreamInfo, position: int, limit: int, cache: SegmentCache | None
 
 
 def expected(model: ModelStream, position: int, limit: int) -> tuple[int, list[int]] | None:
-    """Where a page from a position begins, and the ends of its appends: as many as fit, and at least one."""
+    """The start of a page from a position, and the ends of its appends: as many as fit, and at least one."""
     start = 0
     ends: list[int] = []
     for end in model.ends:
@@ -82,12 +82,12 @@ def test_a_page_from_anywhere_has_as_many_whole_appends_as_fit(batches: list[lis
     info = create(*batches)
     model = ModelStream(BYTES, appends=[data for batch in batches for data in batch])
     for position in range(info.tail + 1):
-        found = page(info, position, limit)
+        segment = page(info, position, limit)
         wanted = expected(model, position, limit)
-        assert (found is None) == (wanted is None)
-        if found is not None and wanted is not None:
-            assert (found.start, list(found.ends)) == wanted
-            assert found.data == model.content[found.start : found.end]
+        assert (segment is None) == (wanted is None)
+        if segment is not None and wanted is not None:
+            assert (segment.start, list(segment.ends)) == wanted
+            assert segment.data == model.content[segment.start : segment.end]
 
 
 @given(commits, st.lists(st.tuples(st.integers(0, 80), limits), min_size=1, max_size=12), caches)
@@ -104,19 +104,19 @@ def test_whatever_is_cached_pages_are_whole_appends_and_exact(
         info = find(path)
         for position, limit in reads:
             position %= info.tail + 1
-            found = page(info, position, limit, cache)
-            assert (found is None) == (position == info.tail)
-            if found is None:
+            segment = page(info, position, limit, cache)
+            assert (segment is None) == (position == info.tail)
+            if segment is None:
                 continue
-            assert found.start in [0, *model.ends]
-            assert found.start <= position < found.ends[0]
-            assert set(found.ends) <= set(model.ends)
-            assert found.data == model.content[found.start : found.end]
-            assert found.end <= position + limit or len(found.ends) == 1
+            assert segment.start in [0, *model.ends]
+            assert segment.start <= position < segment.ends[0]
+            assert set(segment.ends) <= set(model.ends)
+            assert segment.data == model.content[segment.start : segment.end]
+            assert segment.end <= position + limit or len(segment.ends) == 1
 
 
 @given(commits, limits, caches, st.integers(0, 80))
-def test_reading_on_from_where_a_page_ended_yields_everything_and_ends(
+def test_pages_that_follow_each_other_have_all_data(
     batches: list[list[bytes]], limit: int, cache: SegmentCache, begin: int
 ) -> None:
     info = create(*batches)
@@ -125,12 +125,12 @@ def test_reading_on_from_where_a_page_ended_yields_everything_and_ends(
     wanted = expected(model, position, info.tail + 1)
     got = b""
     for _ in range(len(model.appends) + 1):
-        found = page(info, position, limit, cache)
-        if found is None:
+        segment = page(info, position, limit, cache)
+        if segment is None:
             break
-        assert found.end > position
-        got += found.data
-        position = found.end
+        assert segment.end > position
+        got += segment.data
+        position = segment.end
     assert position == info.tail
     assert got == (model.content[wanted[0] :] if wanted is not None else b"")
 
@@ -155,12 +155,12 @@ def test_a_chain_of_forks_reads_like_one_stream(
     info = find(path)
     assert info.tail == len(model.content)
     for position in range(info.tail):
-        found = page(info, position, limit, cache)
-        assert found is not None
-        assert found.start <= position < found.ends[0]
-        assert set(found.ends) <= set(model.ends)
-        assert found.data == model.content[found.start : found.end]
-        assert found.end <= position + limit or len(found.ends) == 1
+        segment = page(info, position, limit, cache)
+        assert segment is not None
+        assert segment.start <= position < segment.ends[0]
+        assert set(segment.ends) <= set(model.ends)
+        assert segment.data == model.content[segment.start : segment.end]
+        assert segment.end <= position + limit or len(segment.ends) == 1
 
 
 @given(st.lists(st.tuples(commits, st.integers(0, 40), limits), min_size=1, max_size=12))
@@ -172,25 +172,25 @@ def test_many_pages_at_once_are_the_same_as_each_alone(reads: list[tuple[list[li
     ]
     together = log_reader.pages(requests, SegmentCache(0), "default")
     for request in requests:
-        found = together[request.info.id, request.position]
+        one = together[request.info.id, request.position]
         alone = page(request.info, request.position, request.limit)
-        assert (found and (found.start, found.data, found.ends)) == (alone and (alone.start, alone.data, alone.ends))
+        assert (one and (one.start, one.data, one.ends)) == (alone and (alone.start, alone.data, alone.ends))
 
 
-def test_there_is_nothing_past_the_tail() -> None:
+def test_no_page_begins_after_the_tail() -> None:
     info = create([b"abc"])
     assert page(info, 3, 10) is None
     assert page(info, 99, 10) is None
 
 
-def test_what_was_read_once_costs_no_query() -> None:
+def test_a_cached_page_takes_no_query() -> None:
     info = create([b"abc", b"def"])
     cache = SegmentCache(10_000)
     page(info, 0, 100, cache)
     with CaptureQueriesContext(connection) as captured:
-        found = page(info, 0, 100, cache)
-    assert found is not None
-    assert found.data == b"abcdef"
+        segment = page(info, 0, 100, cache)
+    assert segment is not None
+    assert segment.data == b"abcdef"
     assert len(captured) == 0
 
 
@@ -201,7 +201,7 @@ def test_many_reads_at_the_tail_of_one_stream_take_one_query() -> None:
     assert len(captured) <= 1
 
 
-def test_a_page_does_not_drag_in_a_large_stream() -> None:
+def test_a_page_of_a_large_stream_reads_only_its_own_chunks() -> None:
     info = create(*[[b"x" * 9] for _ in range(50)])
     with CaptureQueriesContext(connection) as captured:
         page(info, 90, 20)
@@ -211,29 +211,29 @@ def test_a_page_does_not_drag_in_a_large_stream() -> None:
         assert len(cursor.fetchall()) <= 4
 
 
-def test_a_page_with_a_hole_in_it_is_no_page() -> None:
+def test_a_page_ends_before_missing_data() -> None:
     info = create([b"aaaaaaaaa"], [b"bbbbbbbbb"], [b"ccccccccc"])
     Chunk.objects.filter(stream_id=info.id).unguarded().delete()
     assert page(info, 0, 100) is None
     torn = create([b"aaaaaaaaa"], [b"bbbbbbbbb"], [b"ccccccccc"])
     Chunk.objects.filter(stream_id=torn.id, start=9).unguarded().delete()
-    found = page(torn, 0, 100)
-    assert found is not None
-    assert found.data == b"aaaaaaaaa"
+    segment = page(torn, 0, 100)
+    assert segment is not None
+    assert segment.data == b"aaaaaaaaa"
 
 
-def test_streams_are_found_in_one_query_and_the_others_are_not() -> None:
+def test_many_paths_take_one_query() -> None:
     paths = [create().path for _ in range(50)]
     with CaptureQueriesContext(connection) as captured:
-        found = log_reader.find([*paths, "nowhere"], "default")
+        results = log_reader.find([*paths, "nowhere"], "default")
     assert len(captured) <= 1
-    assert [found[path].id for path in paths] == sorted(
-        info.id for info in found.values() if isinstance(info, StreamInfo)
+    assert [results[path].id for path in paths] == sorted(
+        info.id for info in results.values() if isinstance(info, StreamInfo)
     )
-    assert isinstance(found["nowhere"], StreamNotFound)
+    assert isinstance(results["nowhere"], StreamNotFound)
 
 
-def test_an_expired_stream_is_not_found_and_can_be_made_again() -> None:
+def test_an_expired_stream_is_not_found_and_can_be_created_again() -> None:
     path = fresh()
     group_commit.apply([Create(path, BYTES, ttl=60, data=b"old")], "default")
     old = find(path).id
@@ -244,10 +244,10 @@ def test_an_expired_stream_is_not_found_and_can_be_made_again() -> None:
     assert isinstance(outcomes[0], StreamNotFound)
     assert [commit.stream_id for commit in commits if commit.removed] == [old]
     info = find(path)
-    found = page(info, 0, 100)
+    segment = page(info, 0, 100)
     assert info.id != old
-    assert found is not None
-    assert found.data == b"new"
+    assert segment is not None
+    assert segment.data == b"new"
 
 
 def test_the_clock_alone_ends_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +267,6 @@ def test_a_deleted_source_is_gone_while_its_fork_reads_on() -> None:
     source, fork = create([b"abc", b"def"]).path, fresh()
     group_commit.apply([Create(fork, None, fork=Fork(source, offset_in(source, 3))), Delete(source)], "default")
     assert isinstance(log_reader.find([source], "default")[source], StreamGone)
-    found = page(find(fork), 0, 100)
-    assert found is not None
-    assert found.data == b"abc"
+    segment = page(find(fork), 0, 100)
+    assert segment is not None
+    assert segment.data == b"abc"

@@ -50,25 +50,25 @@ def travels(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_a_batch_is_one_way_where_the_connection_knows_its_streams(travels: list[list[str]]) -> None:
-    known = RowCache()
+    row_cache = RowCache()
 
-    def apply_in_lane(*operations: Operation) -> list[list[str]]:
+    def round_trips_of(*operations: Operation) -> list[list[str]]:
         travels.clear()
-        outcomes, _ = group_commit.apply(operations, "default", Remembering(known), wait=False)
+        outcomes, _ = group_commit.apply(operations, "default", Remembering(row_cache), wait=False)
         assert all(isinstance(outcome, Created | Appended) for outcome in outcomes), outcomes
         return list(travels)
 
-    apply_in_lane(*(Create(path, TEXT) for path in "abc"))
+    round_trips_of(*(Create(path, TEXT) for path in "abc"))
     begin, insert, update, commit = ["BEGIN", "SET", "SET"], "INSERT", "UPDATE", "COMMIT"
-    assert len(apply_in_lane(*(Append(path, TEXT, b"0") for path in "abc"))) == 2
+    assert len(round_trips_of(*(Append(path, TEXT, b"0") for path in "abc"))) == 2
     one_way = [[*begin, update, insert, commit]]
-    assert apply_in_lane(Append("a", TEXT, b"1"), Append("b", TEXT, b"22"), Append("a", TEXT, b"333")) == one_way
+    assert round_trips_of(Append("a", TEXT, b"1"), Append("b", TEXT, b"22"), Append("a", TEXT, b"333")) == one_way
     # A producer has to be met first.
-    assert len(apply_in_lane(Append("c", TEXT, b"4", producer=ProducerClaim("p", 0, 0)))) == 2
-    assert apply_in_lane(Append("c", TEXT, b"5", producer=ProducerClaim("p", 0, 1)), Append("a", TEXT, b"6")) == [
+    assert len(round_trips_of(Append("c", TEXT, b"4", producer=ProducerClaim("p", 0, 0)))) == 2
+    assert round_trips_of(Append("c", TEXT, b"5", producer=ProducerClaim("p", 0, 1)), Append("a", TEXT, b"6")) == [
         [*begin, update, insert, update, commit]
     ]
-    assert apply_in_lane(Append("b", TEXT, b"", close=True)) == [[*begin, update, commit]]
+    assert round_trips_of(Append("b", TEXT, b"", close=True)) == [[*begin, update, commit]]
     assert tails() == {"a": 6, "b": 3, "c": 3}
 
 
@@ -197,12 +197,12 @@ def test_the_session_is_left_as_it_was() -> None:
     own = Transaction(connection, lock_ms=1234)
     assert own.execute("SELECT current_setting('lock_timeout')").fetchall() == [("1234ms",)]
     own.commit()
-    found = (
+    rows = (
         Pipeline(connection)
         .execute("SELECT current_setting('lock_timeout'), current_setting('enable_seqscan')")
         .fetchall()
     )
-    assert found == [("0", "on")]
+    assert rows == [("0", "on")]
     assert Pipeline(connection).execute("SELECT name FROM pg_prepared_statements").fetchall() == []
 
 
@@ -240,8 +240,8 @@ def test_values_arrive_as_they_are(kind: str) -> None:
     )
     assert list(row) == values
     for some in (values, values[:-1], values[:1], [None], []):
-        found = Pipeline(connection).execute("SELECT * FROM unnest(%s)", [binary.array(kind, some)]).fetchall()
-        assert [value for (value,) in found] == some
+        rows = Pipeline(connection).execute("SELECT * FROM unnest(%s)", [binary.array(kind, some)]).fetchall()
+        assert [value for (value,) in rows] == some
 
 
 @pytest.mark.parametrize("number", [2**63, -(2**63) - 1])

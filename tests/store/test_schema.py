@@ -30,8 +30,8 @@ def test_what_is_looked_for_by_deadline_or_source_is_found_in_an_index() -> None
 
 def test_a_path_stands_in_one_index() -> None:
     with connection.cursor() as cursor:
-        found = connection.introspection.get_constraints(cursor, Stream._meta.db_table).values()
-    assert [constraint["unique"] for constraint in found if constraint["columns"] == ["path"]] == [True]
+        constraints = connection.introspection.get_constraints(cursor, Stream._meta.db_table).values()
+    assert [constraint["unique"] for constraint in constraints if constraint["columns"] == ["path"]] == [True]
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="how PostgreSQL explains a query")

@@ -97,20 +97,20 @@ def test_what_was_used_longest_ago_goes_first(steps: list[tuple[str, int, int, i
             cache.put(*key, used[key])
         elif step == "forget":
             cache.forget(stream_id)
-            for known in [known for known in used if known[0] == stream_id]:
-                del used[known]
+            for key in [key for key in used if key[0] == stream_id]:
+                del used[key]
         elif cache.get(*key) is not None:
             used.move_to_end(key)
         else:
             used.pop(key, None)
     kept = []
     for key, put in list(used.items()):
-        found = cache._kept.get(key)
-        assert found is None or found.segment is put
-        kept.append(found is not None)
+        entry = cache._entries.get(key)
+        assert entry is None or entry.segment is put
+        kept.append(entry is not None)
     assert kept == sorted(kept)
-    assert sum(found.size for found in cache._kept.values()) == cache._size <= LIMIT
-    assert cache._newest.keys() == {key[0] for key in cache._kept}
+    assert sum(entry.size for entry in cache._entries.values()) == cache._size <= LIMIT
+    assert cache._newest.keys() == {key[0] for key in cache._entries}
 
 
 JSON = "application/json"
@@ -158,10 +158,10 @@ def test_a_segment_that_is_encoded_pushes_others_out() -> None:
     assert all(cache.get(number, 0) is not None for number in range(4))
     for kept in segments:
         kept.body(JSON)
-    found = [number for number in range(4) if cache.get(number, 0) is not None]
-    assert found == [2, 3]
+    remaining = [number for number in range(4) if cache.get(number, 0) is not None]
+    assert remaining == [2, 3]
     segments[0].data_event(JSON)  # nobody keeps it any more
-    assert [number for number in range(4) if cache.get(number, 0) is not None] == found
+    assert [number for number in range(4) if cache.get(number, 0) is not None] == remaining
 
 
 def test_the_end_of_a_stream_costs_nothing_for_what_is_kept_of_others(engines: None) -> None:
@@ -172,7 +172,7 @@ def test_the_end_of_a_stream_costs_nothing_for_what_is_kept_of_others(engines: N
             raise AssertionError("somebody goes through all that is kept")
 
     engine = engine_for()
-    engine.cache._kept = Untouched()
+    engine.cache._entries = Untouched()
     for number in range(100):
         engine.cache.put(number, 0, segment(1))
     engine.feed([Commit(number, f"s/{number}", "text/plain", 0, 1, False, removed=True) for number in range(90)])

@@ -53,14 +53,14 @@ def fail(stream_id: int, error: CorruptChunk) -> None:
     raise error
 
 
-def gather(number: int) -> None:
+def flush_block(number: int) -> None:
     for portion in staged_chunks.portions("default", number, fail):
         assert staged_chunks.flush("default", portion)
 
 
 def gather_all() -> None:
     for number in staged_rows.blocks("default"):
-        gather(number)
+        flush_block(number)
 
 
 def where(stream: Stream) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
@@ -93,7 +93,7 @@ def test_a_block_becomes_a_chunk_for_each_of_its_streams() -> None:
     before = {path: read(path) for path in "abc"}
     numbers = staged_rows.blocks("default")
     assert len(numbers) >= 4
-    gather(numbers[1])
+    flush_block(numbers[1])
     assert {path: read(path) for path in "abc"} == before
     assert staged_rows.blocks("default") == [numbers[0], *numbers[2:]]
     gather_all()
@@ -201,10 +201,10 @@ def test_a_chunk_that_contradicts_itself_stays_alone(damage: dict[str, object]) 
         append(path, b"12", b"345")
     StagedChunk.objects.filter(stream=streams[1]).unguarded().update(**damage)
     (number,) = staged_rows.blocks("default")
-    found = []
-    for portion in staged_chunks.portions("default", number, lambda *what: found.append(what)):
+    corrupt = []
+    for portion in staged_chunks.portions("default", number, lambda *what: corrupt.append(what)):
         assert staged_chunks.flush("default", portion)
-    ((stream_id, error),) = found
+    ((stream_id, error),) = corrupt
     assert (stream_id, type(error)) == (streams[1].pk, CorruptChunk)
     assert StagedChunk.objects.get().stream_id == stream_id
     assert read("a") == read("z") == (b"12345", [2, 5])
@@ -252,12 +252,12 @@ def test_blocks_are_due_when_they_are_many_or_nothing_comes_any_more(monkeypatch
     assert staged_chunks.due("default", timezone.now() + timedelta(seconds=10)) == (oldest, False)
     monkeypatch.setattr(staged_chunks, "MAX_BLOCKS", len(others))
     assert staged_chunks.due("default") == (oldest, True)
-    gather(oldest)
+    flush_block(oldest)
     assert staged_chunks.due("default") is None
     for _ in others:
-        found = staged_chunks.due("default", timezone.now() + timedelta(seconds=10))
-        assert found is not None
-        gather(found.block)
+        block_due = staged_chunks.due("default", timezone.now() + timedelta(seconds=10))
+        assert block_due is not None
+        flush_block(block_due.block)
     assert staged_chunks.due("default", timezone.now() + timedelta(seconds=10)) is None
 
 
@@ -283,8 +283,8 @@ def test_people_see_what_is_recent() -> None:
         append("s", b"%02d" % number, is_recent=number % 7 != 3)
     info = log_reader.find_ids([Stream.objects.get().pk], "default").popitem()[1]
     for _ in range(2):
-        found = browsing.before(info, 41, limit=100, count=5, using="default")
-        assert [message.data for message in found] == [b"15", b"16", b"17", b"18", b"19"]
+        messages = browsing.before(info, 41, limit=100, count=5, using="default")
+        assert [message.data for message in messages] == [b"15", b"16", b"17", b"18", b"19"]
         gather_all()
 
 
@@ -311,7 +311,7 @@ class ReadsTest(TransactionTestCase):
                 match step:
                     case "gather":
                         for block in staged_rows.blocks("default")[: number + 1]:
-                            gather(block)
+                            flush_block(block)
                     case "compact":
                         compaction.compact("default", [Stream.objects.get(path=path).pk])
                     case "delete":

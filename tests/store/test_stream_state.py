@@ -19,6 +19,7 @@ from django_durable_streams.protocol.errors import (
 from django_durable_streams.protocol.producers import ProducerClaim
 from django_durable_streams.store.operations import Append, Appended, Create
 from django_durable_streams.store.stream_info import StreamInfo
+from django_durable_streams.store.write.stream_creation import confirm, new_stream
 from django_durable_streams.store.write.stream_state import StreamState
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -43,7 +44,7 @@ def snapshot(state: StreamState) -> tuple[Any, ...]:
         state.last_seq,
         dict(state.producers),
         dict(state.changed_producers),
-        list(state.data),
+        list(state.appends),
         list(state.ends),
         state.deadline,
         state.changed,
@@ -65,7 +66,7 @@ def refused(
 def test_an_append_moves_the_tail() -> None:
     state = stream(tail=5)
     assert append(state, b"abc") == Appended(8, False)
-    assert (state.data, state.ends) == ([b"abc"], [8])
+    assert (state.appends, state.ends) == ([b"abc"], [8])
 
 
 def test_closed_is_judged_before_everything_else() -> None:
@@ -189,7 +190,7 @@ def test_a_touch_writes_only_where_the_life_would_fall_short() -> None:
 )  # fmt: skip
 def test_a_create_of_what_is_there_is_confirmed_whatever_its_body(same: Create) -> None:
     state = stream(tail=7)
-    assert not state.confirm(same).created
+    assert not confirm(state, same).created
     assert state.tail == 7
 
 
@@ -205,21 +206,21 @@ def test_a_create_of_what_is_there_is_confirmed_whatever_its_body(same: Create) 
 )
 def test_a_create_of_something_else_is_a_conflict(other: Create) -> None:
     with pytest.raises(StreamExists):
-        stream().confirm(other)
+        confirm(stream(), other)
 
 
 def test_a_conflict_with_a_closed_stream_says_that_it_is_closed() -> None:
     with pytest.raises(StreamExists) as conflict:
-        stream(closed=True).confirm(Create("s", TEXT))
+        confirm(stream(closed=True), Create("s", TEXT))
     assert (b"stream-closed", b"true") in conflict.value.headers
 
 
 def test_a_stream_can_be_created_closed_with_its_only_content() -> None:
-    state = StreamState.make(Create("s", TEXT, closed=True, data=b"all"), NOW)
+    state = new_stream(Create("s", TEXT, closed=True, data=b"all"), NOW)
     assert (state.closed, state.tail, state.ends) == (True, 3, [3])
     refused(state, StreamClosed, b"x")
 
 
 def test_a_defect_of_the_first_content_makes_no_stream() -> None:
     with pytest.raises(InvalidJSON):
-        StreamState.make(Create("s", "application/json", defect=InvalidJSON("no")), NOW)
+        new_stream(Create("s", "application/json", defect=InvalidJSON("no")), NOW)

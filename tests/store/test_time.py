@@ -55,12 +55,12 @@ def is_there(path: str) -> bool:
     """Whether a stream can be read, by the rules and by a query of the project's."""
     try:
         transactions.find(path, "default")
-        found = True
+        is_alive = True
     except StreamNotFound:
-        found = False
-    assert Stream.objects.alive().filter(path=path).exists() == found
-    assert Stream.objects.expired().filter(path=path).exists() != found
-    return found
+        is_alive = False
+    assert Stream.objects.alive().filter(path=path).exists() == is_alive
+    assert Stream.objects.expired().filter(path=path).exists() != is_alive
+    return is_alive
 
 
 @pytest.mark.parametrize("change", [SPRING, AUTUMN], ids=["forward", "back"])
@@ -95,8 +95,8 @@ def test_an_expiry_is_the_moment_that_was_asked_for(use_tz: bool, time: Clock, c
     moment = change + offset * MINUTE + timedelta(microseconds=1)
     time.moment = change - 3 * HOUR
     group_commit.apply([Create("a", "text/plain", expires_at=moment)], "default")
-    found = log_reader.find(["a"], "default")["a"]
-    assert getattr(found, "expires_at", None) == moment
+    info = log_reader.find(["a"], "default")["a"]
+    assert getattr(info, "expires_at", None) == moment
     # The same request again asks for the same stream.
     outcomes, _ = group_commit.apply([Create("a", "text/plain", expires_at=moment)], "default")
     assert not isinstance(outcomes[0], Exception)

@@ -1,6 +1,6 @@
-"""Looking at a stream's messages, some at a time and in both directions, for people.
+"""Messages of a stream for people: a few at a time, in both directions.
 
-What is read is bounded: a page, or a single append where that is larger, with the chunks that they lie in.
+A read is bounded. It takes one page, or one append where that is larger, and the chunks around them.
 """
 
 from __future__ import annotations
@@ -19,49 +19,52 @@ from .lineage import look_up
 from .segment_cache import SegmentCache
 
 MAX_CHUNKS = 256
-"""Chunks whose positions are looked at to find where a page that ends somewhere begins."""
+"""Chunks whose positions are read to find the start of a page that ends at a position."""
 
 MAX_PIECES = 8
-"""Streams in a line of forks that such a page reaches back into."""
+"""Streams in a chain of forks that such a page may span."""
 
 
 def after(info: StreamInfo, position: int, *, limit: int, count: int, using: str) -> list[Message]:
     """Return the first messages that begin at a position or after it.
 
     Args:
-        limit: bytes that are enough; there is one message at least.
-        count: most messages.
+        info: the stream, as a query has just seen it.
+        position: a position in it.
+        limit: bytes to read, about. At least one message is returned.
+        count: the largest number of messages.
+        using: alias of the database.
     """
     segment = _read(info, max(position, info.first_position), limit, using)
     if segment is None:
         return []
-    found = [message for message in segment.messages(info.content_type) if message.start >= position]
-    return found[:count]
+    messages = [message for message in segment.messages(info.content_type) if message.start >= position]
+    return messages[:count]
 
 
 def before(info: StreamInfo, position: int, *, limit: int, count: int, using: str) -> list[Message]:
     """Return the last messages that end at a position or before it. The arguments are those of `after`."""
     position = min(position, info.tail)
-    start, end = _reach(info, position, limit, using)
+    start, end = _range_before(info, position, limit, using)
     if start >= position:
         return []
     segment = _read(info, start, end - start, using)
     if segment is None:
         return []
-    found = [message for message in segment.messages(info.content_type) if message.end <= position]
-    return found[-count:]
+    messages = [message for message in segment.messages(info.content_type) if message.end <= position]
+    return messages[-count:]
 
 
 def whole(info: StreamInfo, messages: list[Message], using: str) -> list[Message]:
-    """Return messages as people read them: a character that appends have cut is in the one that completes it."""
+    """Return messages without cut characters: a character that spans two appends is in the second one."""
     if not messages or not content.holds_text(info.content_type):
         return messages
     held = log_reader.held_before(info, messages[0].start, using)
-    found = []
+    whole_messages = []
     for message in messages:
         data, held = text.split(held + message.data, final=info.closed and message.end >= info.tail)
-        found.append(message._replace(data=data))
-    return found
+        whole_messages.append(message._replace(data=data))
+    return whole_messages
 
 
 def _read(info: StreamInfo, position: int, limit: int, using: str) -> Segment | None:
@@ -69,10 +72,10 @@ def _read(info: StreamInfo, position: int, limit: int, using: str) -> Segment | 
     return log_reader.pages([request], SegmentCache(0), using)[info.id, position]
 
 
-def _reach(info: StreamInfo, position: int, limit: int, using: str) -> tuple[int, int]:
-    """Return where to begin reading, at an append about `limit` bytes before a position, and how far to read."""
+def _range_before(info: StreamInfo, position: int, limit: int, using: str) -> tuple[int, int]:
+    """Return the range to read for a page that ends at a position: it begins at a chunk about `limit` bytes before."""
     start = end = position
-    for first, last in _spans(info, position, using):
+    for first, last in _spans_before(info, position, using):
         if start == position:
             end = last
         elif last != start or first < position - limit:
@@ -81,17 +84,17 @@ def _reach(info: StreamInfo, position: int, limit: int, using: str) -> tuple[int
     return start, end
 
 
-def _spans(info: StreamInfo, position: int, using: str) -> Iterator[tuple[int, int]]:
+def _spans_before(info: StreamInfo, position: int, using: str) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of the chunks before a position, the nearest first, without their data."""
     tables = (staged_rows.chunks(using), Chunk.objects.using(using))
     (info,) = look_up([(info, position, position)], using)
     pieces = [piece for piece in info.pieces() if piece.start < min(piece.end, position)]
-    for piece in takewhile(_is_own, pieces[: -MAX_PIECES - 1 : -1]):
+    for piece in takewhile(_is_piece, pieces[: -MAX_PIECES - 1 : -1]):
         top = min(piece.end, position)
         nearest: list[tuple[int, int]] = []
         others: list[tuple[int, int]] = []
-        # The recent ones first, as they go to the others meanwhile. In two steps each, so that the index leads to both,
-        # however much lies behind.
+        # The staged chunks first, because a flush may move them to the other table meanwhile. Two queries for each
+        # table: the index leads to the chunks of both, however many chunks follow.
         for table in tables:
             spans = table.filter(stream_id=piece.owner).values_list("start", "end")
             nearest += spans.filter(end__gte=top).order_by("end")[:1]
@@ -103,5 +106,5 @@ def _spans(info: StreamInfo, position: int, using: str) -> Iterator[tuple[int, i
                 yield first, last
 
 
-def _is_own(piece: LineageEntry) -> bool:
-    return not piece.is_run
+def _is_piece(entry: LineageEntry) -> bool:
+    return not entry.is_run

@@ -1,12 +1,12 @@
-"""Lineages: which ranges of which streams a fork begins with, in few entries however long the chain of its sources is.
+"""Lineages: the ranges of other streams with which a fork begins, in few entries however long the chain of sources is.
 
-An entry is either a piece, a range of one stream's own bytes, or a run: what another stream has in a range, through a
-lineage of its own. A run stands for `WIDTH` entries of the level below it, which that stream's row lists. So a row has
-less than twice that for each level, and the levels are few: three for a chain of 30,000 forks. To read in a run is to
-look up rows, one level after the other; what a fork was given last are always pieces, and read without.
+An entry is either a piece, a range of one stream's own bytes, or a run: the content of another stream in a range,
+through the lineage of that stream. A run replaces `WIDTH` entries of the level below it, which the other stream's row
+lists. So a row has less than twice `WIDTH` entries for each level, and three levels are enough for a chain of 30,000
+forks. Reading in a run takes one query for each level. The newest entries of a fork are always pieces, which need none.
 
-The stream that a run names is always one of the fork's line of sources, whose rows are kept for as long as it is there.
-What a lineage says never changes.
+Invariants: the stream that a run names is a direct or indirect source of the fork, and its row exists for as long as
+the fork. A lineage never changes.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from ..sql import statements
 from ..stream_info import LineageEntry, StreamInfo
 
 WIDTH = 32
-"""Entries that one of the next level stands for."""
+"""Entries of one level that one entry of the next level replaces."""
 
 MAX_PIECES = 64
-"""Pieces of a fork that are looked up together, and that one page reads."""
+"""The largest number of pieces of a fork that one page reads, and that are looked up together."""
 
 _GENERATION = LineageEntry._fields.index("generation")
 
-Wanted = tuple[StreamInfo, int, int]
-"""A stream, and two positions: the entries from the first one, what lies right before it included, to the second."""
+LookUp = tuple[StreamInfo, int, int]
+"""A stream and two positions. Requests the entries from the byte before the first position to the second."""
 
 
 def has_runs(lineage: Sequence[Sequence[int]] | None) -> bool:
-    """Whether there is a run among the entries of a lineage."""
+    """Whether a lineage has a run among its entries."""
     return lineage is not None and any(entry[_GENERATION] < 0 for entry in lineage)
 
 
@@ -40,7 +40,8 @@ def of_fork(source: StreamInfo, cut: int) -> list[list[int]]:
     """Return the lineage of a fork of a stream.
 
     Args:
-        source: with its entries at the cut looked up (`look_up`).
+        source: the stream, with pieces instead of runs at the cut (`look_up`).
+        cut: the position at which the fork leaves the source.
     """
     entries = [
         entry._replace(end=min(entry.end, cut)) for entry in source.pieces() if entry.start < min(entry.end, cut)
@@ -63,48 +64,48 @@ def _count_of(entries: Sequence[LineageEntry], level: int) -> int:
 
 
 def around(info: StreamInfo, using: str, first: int, last: int) -> StreamInfo:
-    """Return a stream with pieces in place of the runs between two positions: a token says of which piece it is."""
+    """Return a stream with pieces instead of runs between two positions. Tokens of these positions need the pieces."""
     if has_runs(info.lineage):
         (info,) = look_up([(info, first, last)], using)
     return info
 
 
 def locate(info: StreamInfo, offset: Offset | Sentinel, using: str) -> tuple[StreamInfo, int]:
-    """Return a stream as its tokens at an offset need it, and the position that the offset stands for.
+    """Return a stream with the pieces that tokens at an offset need, and the position of the offset.
 
     Raises:
-        OffsetGone: none of this stream's (see `StreamInfo.locate`).
+        OffsetGone: the offset is not one of this stream's (see `StreamInfo.locate`).
     """
     if isinstance(offset, Offset):
         info = around(info, using, offset.position - 1, offset.position)
     return info, info.locate(offset)
 
 
-def look_up(wanted: Sequence[Wanted], using: str) -> list[StreamInfo]:
-    """Return streams with pieces in place of the runs between two positions, as many pieces as a page reads.
+def look_up(requests: Sequence[LookUp], using: str) -> list[StreamInfo]:
+    """Return the streams with pieces instead of runs between two positions, up to the pieces that one page reads.
 
-    It takes a query for each level, for all of them together, and none for a stream whose lineage has no runs there.
+    Takes one query for each level, for all streams together, and none for streams without runs in their range.
     """
-    found = [info for info, _, _ in wanted]
+    infos = [info for info, _, _ in requests]
     while True:
-        runs = [_first_run(info, first, last) for info, (_, first, last) in zip(found, wanted, strict=True)]
+        runs = [_first_run(info, first, last) for info, (_, first, last) in zip(infos, requests, strict=True)]
         owners = {run.owner for run in runs if run is not None}
         if not owners:
-            return found
+            return infos
         sql = statements(using)
         with connections[using].cursor() as cursor:
             rows = {info.id: info for info in sql.select_streams(cursor, "id", owners)}
             younger = owners - rows.keys()
             if younger and sql.reads_old_snapshot():
                 rows |= {info.id: info for info in sql.select_streams(cursor, "id", younger, lock="share")}
-        found = [
+        infos = [
             info if run is None else _with_entries(info, run, rows.get(run.owner))
-            for info, run in zip(found, runs, strict=True)
+            for info, run in zip(infos, runs, strict=True)
         ]
 
 
 def _first_run(info: StreamInfo, first: int, last: int) -> LineageEntry | None:
-    """Return the first run between two positions that a page would reach."""
+    """Return the first run between two positions, if a page reaches it."""
     if not has_runs(info.lineage):
         return None
     pieces = 0
@@ -120,8 +121,8 @@ def _first_run(info: StreamInfo, first: int, last: int) -> LineageEntry | None:
 
 
 def _with_entries(info: StreamInfo, run: LineageEntry, owner: StreamInfo | None) -> StreamInfo:
-    """Put the entries that a run stands for in its place."""
-    if owner is None:  # its row is gone, and so is the fork by now: there is nothing to read
+    """Return a stream with the entries that a run replaces in place of the run."""
+    if owner is None:  # its row was purged, and so was the fork: no data is left to read
         entries = [LineageEntry(run.owner, run.start, run.end, 0)]
     else:
         entries = [

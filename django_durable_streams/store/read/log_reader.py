@@ -1,7 +1,7 @@
-"""Reading: what streams are like now, and pages of their data, for many requests with few queries.
+"""Reads: streams as they are now, and pages of their data, for many requests with few queries.
 
-A page is a run of whole appends. It is put together from segments, which come from the cache or, all that are missing,
-from one query.
+A page is a range of whole appends. It consists of segments from the cache and, for all pages together, of the missing
+ones from one query. Knows no request and no event loop.
 """
 
 from __future__ import annotations
@@ -27,39 +27,52 @@ from .segment_cache import SegmentCache
 logger = logging.getLogger(__name__)
 
 MAX_PAGES_PER_QUERY = 8
-"""Pages whose missing data one query fetches: it bounds the memory that a batch of reads takes."""
-
+"""Pages whose missing data one query fetches. This bounds the memory that a batch of reads takes."""
 
 WARNING_SECONDS = 60.0
-"""Time between two messages of damaged data: its readers come again and again."""
+"""Time between two log lines about damaged data. Readers of damaged data come again and again."""
 
-CROWD = 128
-"""Chunks in a page from which a stream's chunks should be merged: far more than those that merging leaves."""
+COMPACT_FROM_CHUNKS_IN_PAGE = 128
+"""Chunks in one page from which a stream needs compaction. A compacted stream has far fewer."""
+
+PageKey = tuple[int, int]
+"""A stream's id and the position from which a page was requested."""
+
+
+class PageRequest(NamedTuple):
+    """A request for a page: from a position of a stream, up to about `limit` bytes."""
+
+    info: StreamInfo
+    position: int
+    limit: int
 
 
 def find(paths: Iterable[str], using: str) -> dict[str, StreamInfo | DurableStreamsError]:
-    """Return what the streams at some paths are like now, or why they cannot be read, in one query."""
+    """Return the streams at some paths as they are now, or the error for a path that cannot be read.
+
+    Takes one query, and a second one if a stream has expired.
+    """
     now = clock.now()
     wanted = set(paths)
-    found: dict[str, StreamInfo | DurableStreamsError] = {}
+    results: dict[str, StreamInfo | DurableStreamsError] = {}
     expired: dict[int, str] = {}
     with connections[using].cursor() as cursor:
         rows = statements(using).select_streams(cursor, "path", wanted)
     for info in rows:
         if info.deleted_at is not None:
-            found[info.path] = _gone()
+            results[info.path] = _gone()
         elif info.deadline is None or info.deadline > now:
-            found[info.path] = info
+            results[info.path] = info
         else:
             expired[info.id] = info.path
-    if expired:  # an expired stream with forks is one that was deleted with forks
+    if expired:  # an expired stream with forks counts as soft-deleted
         forks = Stream.objects.using(using).filter(source_id__in=expired, path__isnull=False)
         for source_id in forks.values_list("source_id", flat=True):
             if source_id is not None:
-                found[expired[source_id]] = _gone()
-    for path in wanted - found.keys():
-        found[path] = StreamNotFound("There is no stream at this path. Create it with PUT.")
-    return found
+                results[expired[source_id]] = _gone()
+    for path in wanted - results.keys():
+        results[path] = StreamNotFound("There is no stream at this path. Create it with PUT.")
+    return results
 
 
 def _gone() -> StreamGone:
@@ -67,7 +80,7 @@ def _gone() -> StreamGone:
 
 
 def find_ids(ids: Iterable[int], using: str) -> dict[int, StreamInfo]:
-    """Return those of some streams that are still alive, by their ids, in one query."""
+    """Return the streams with some ids that still exist, by id, in one query."""
     now = clock.now()
     with connections[using].cursor() as cursor:
         rows = statements(using).select_streams(cursor, "id", set(ids))
@@ -79,7 +92,10 @@ def find_ids(ids: Iterable[int], using: str) -> dict[int, StreamInfo]:
 
 
 def held_before(info: StreamInfo, position: int, using: str) -> bytes:
-    """Return the bytes before a position that begin a character, which who has read up to there has not got."""
+    """Return the bytes right before a position that begin a character.
+
+    A reader of text that has read up to the position has not received these bytes.
+    """
     if not content.holds_text(info.content_type) or position <= info.first_position:
         return b""
     start = max(position - text.MAX_HELD, info.first_position)
@@ -88,7 +104,7 @@ def held_before(info: StreamInfo, position: int, using: str) -> bytes:
 
 
 def damaged(path: str) -> ServiceUnavailable:
-    """Return the error for data that is not there though its stream is: of a stream that is gone there is none."""
+    """Log that data of an existing stream is missing, and return the error for its readers."""
     global _next_warning
     now = time.monotonic()
     if now >= _next_warning:
@@ -96,81 +112,72 @@ def damaged(path: str) -> ServiceUnavailable:
         logger.error(
             "Data of the stream %s is damaged or missing. Restore it from a backup, or delete the stream.", path
         )
-    return ServiceUnavailable("Data of this stream is damaged. It has to be restored by whoever runs the server.")
+    return ServiceUnavailable("Data of this stream is damaged. Ask the operator of the server to restore it.")
 
 
 _next_warning = 0.0
-
-
-class PageRequest(NamedTuple):
-    """A page wanted: from a position of a stream, up to about `limit` bytes."""
-
-    info: StreamInfo
-    position: int
-    limit: int
 
 
 def pages(
     requests: Sequence[PageRequest],
     cache: SegmentCache,
     using: str,
-    crowded: set[int] | None = None,
-) -> dict[PageRequestKey, Segment | None]:
-    """Return the pages for some requests, by (stream id, position): None where there is nothing past the position.
+    needs_compaction: set[int] | None = None,
+) -> dict[PageKey, Segment | None]:
+    """Return the requested pages, by stream id and position. None where no data follows the position.
 
-    A page that came out torn, as its stream was removed meanwhile, or its data damaged, is None too; look again to see
-    why (`damaged`).
+    The result is None too if the data is incomplete: the stream was removed meanwhile, or its data is damaged. A new
+    query for the stream tells which (`damaged`).
 
     Args:
-        cache: what was read before.
-        crowded: gets the ids of streams with so many chunks in a page that they should be merged.
+        requests: the requests.
+        cache: segments of earlier reads. New segments are put into it.
+        using: alias of the database.
+        needs_compaction: a set to which the ids of streams with too many chunks in a page are added.
     """
-    found: dict[PageRequestKey, Segment | None] = {}
+    results: dict[PageKey, Segment | None] = {}
     waiting = []
     for request in requests:
         key = (request.info.id, request.position)
-        if key not in found:
-            found[key] = None
+        if key not in results:
+            results[key] = None
             if request.position < request.info.tail:
                 waiting.append(request)
     for first in range(0, len(waiting), MAX_PAGES_PER_QUERY):
-        some = _looked_up(waiting[first : first + MAX_PAGES_PER_QUERY], using)
-        gaps = [gap for request in some for gap in _gaps(request, cache)]
-        fetched = _fetch(gaps, using, crowded) if gaps else {}
-        for request in some:
-            found[request.info.id, request.position] = _assemble(request, cache, fetched)
-    return found
+        slice_requests = _with_pieces(waiting[first : first + MAX_PAGES_PER_QUERY], using)
+        gaps = [gap for request in slice_requests for gap in _gaps(request, cache)]
+        fetched = _fetch(gaps, using, needs_compaction) if gaps else {}
+        for request in slice_requests:
+            results[request.info.id, request.position] = _assemble(request, cache, fetched)
+    return results
 
 
-def _looked_up(requests: Sequence[PageRequest], using: str) -> Sequence[PageRequest]:
+def _with_pieces(requests: Sequence[PageRequest], using: str) -> Sequence[PageRequest]:
+    """Return the requests with pieces in place of runs where their pages may reach."""
     for request in requests:
         if request.info.lineage is not None and has_runs(request.info.lineage):
             break
     else:
         return requests
-    wanted = [(request.info, request.position, request.position + request.limit) for request in requests]
-    infos = look_up(wanted, using)
+    infos = look_up([(request.info, request.position, request.position + request.limit) for request in requests], using)
     return [request._replace(info=info) for request, info in zip(requests, infos, strict=True)]
 
 
-PageRequestKey = tuple[int, int]
-
-
 class _Gap(NamedTuple):
-    """Data that the cache does not have: a stream's own, from a position up to a limit, for reads from `key`."""
+    """Data that the cache does not have: a range of one stream's own bytes, for pages from the position `key`."""
 
     owner: int
     key: int
     position: int
     limit: int
     end: int
-    """The position behind which nobody needs anything: where a fork was cut, or the limit, unless that is the tail."""
+    """The end of the range that is queried: the cut of a fork, or the limit. TO_THE_END if that is the tail."""
 
 
 def _overlapping(request: PageRequest) -> Iterator[tuple[LineageEntry, int]]:
-    """Yield the pieces that a page may reach into, each with the position from which it is read.
+    """Yield the pieces that a page may reach, each with the position from which it is read.
 
-    No more than `MAX_PIECES`: each may bring a chunk of which it needs only a few bytes.
+    Yields at most `MAX_PIECES`, because each piece may bring a chunk of which the page needs only a few bytes.
     """
     limit = request.position + request.limit
     count = 0
@@ -178,7 +185,7 @@ def _overlapping(request: PageRequest) -> Iterator[tuple[LineageEntry, int]]:
         position = max(piece.start, request.position)
         if position < piece.end and piece.start < limit:
             if count == MAX_PIECES:
-                return  # the next page goes on with the next ones
+                return  # the next page begins with the other pieces
             count += 1
             yield piece, position
 
@@ -186,49 +193,51 @@ def _overlapping(request: PageRequest) -> Iterator[tuple[LineageEntry, int]]:
 def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
     for piece, position in _overlapping(request):
         limit = position + request.limit
-        known = cache.get(piece.owner, position)
-        if known is not None and known.end > piece.end and piece.owner == request.info.id:
-            # The stream ends before it: the log has gone back, and whatever else was read of it may be lost too.
+        cached = cache.get(piece.owner, position)
+        if cached is not None and cached.end > piece.end and piece.owner == request.info.id:
+            # The stream ends before the cached segment does: the database has lost data, maybe of other streams too.
             cache.clear()
-            known = None
-        start = position if known is None else known.end
-        if known is None or (not known.full and start < min(piece.end, limit)):
-            # Behind the stream's own tail there is nothing, or what has come this moment.
+            cached = None
+        start = position if cached is None else cached.end
+        if cached is None or (not cached.full and start < min(piece.end, limit)):
+            # After the stream's own tail there is at most data that was committed right now.
             is_tail = piece.owner == request.info.id and piece.end <= limit
             yield _Gap(piece.owner, position, start, limit, TO_THE_END if is_tail else min(piece.end, limit))
 
 
-def _fetch(gaps: Sequence[_Gap], using: str, crowded: set[int] | None) -> dict[_Gap, Segment]:
-    """Return the data for gaps, in one query. What is not there, or not in one run, is left out.
+def _fetch(gaps: Sequence[_Gap], using: str, needs_compaction: set[int] | None) -> dict[_Gap, Segment]:
+    """Return the data of gaps from one query. Gaps whose data is missing or incomplete are left out.
 
-    A transaction that has locked a stream sees how long that is now, and its snapshot may be older than some of the
-    data: what it lacks takes another query.
+    A transaction that has locked a stream knows its current tail, but its snapshot may be older. A second query then
+    fetches the newest data.
     """
-    found = _select(gaps, using, crowded, latest=False)
-    missing = [gap for gap in gaps if gap not in found]
+    segments = _select(gaps, using, needs_compaction, latest=False)
+    missing = [gap for gap in gaps if gap not in segments]
     if missing and statements(using).reads_old_snapshot():
-        found |= _select(missing, using, crowded, latest=True)
-    return found
+        segments |= _select(missing, using, needs_compaction, latest=True)
+    return segments
 
 
-def _select(gaps: Sequence[_Gap], using: str, crowded: set[int] | None, *, latest: bool) -> dict[_Gap, Segment]:
+def _select(
+    gaps: Sequence[_Gap], using: str, needs_compaction: set[int] | None, *, latest: bool
+) -> dict[_Gap, Segment]:
     ranges = {(gap.owner, gap.position, gap.end) for gap in gaps}
     with connections[using].cursor() as cursor:
         chunks = statements(using).select_chunks(cursor, ranges, latest=latest)
     rows: dict[int, dict[int, tuple[bytes, bytes]]] = {}
-    for owner, start, end, data, ends in chunks:  # where ranges overlap, the same one may come twice
-        if end - start == len(data):  # otherwise something else has changed it, and it is not there
+    for owner, start, end, data, ends in chunks:  # a chunk of overlapping ranges may come twice
+        if end - start == len(data):  # a chunk with another size is damaged, and counts as missing
             rows.setdefault(owner, {})[start] = bytes(data), bytes(ends)
-    if crowded is not None:
-        crowded.update(owner for owner, found in rows.items() if len(found) > CROWD)
-    segments = {owner: _runs(found) for owner, found in rows.items()}
-    return {
-        gap: segment for gap in gaps for segment in [_within(segments.get(gap.owner, ()), gap)] if segment is not None
-    }
+    if needs_compaction is not None:
+        needs_compaction.update(
+            owner for owner, by_start in rows.items() if len(by_start) > COMPACT_FROM_CHUNKS_IN_PAGE
+        )
+    runs = {owner: _runs(by_start) for owner, by_start in rows.items()}
+    return {gap: segment for gap in gaps for segment in [_within(runs.get(gap.owner, ()), gap)] if segment is not None}
 
 
 def _runs(rows: Mapping[int, tuple[bytes, bytes]]) -> list[Segment]:
-    """Return a stream's chunks, by their starts, as segments; neighbours become one."""
+    """Return a stream's chunks, given by their starts, as segments. Neighbouring chunks become one segment."""
     runs: list[list[Segment]] = []
     for start, (data, ends) in sorted(rows.items()):
         segment = Segment(start, data, readable_ends(start, start + len(data), ends))
@@ -248,6 +257,7 @@ def _within(runs: Sequence[Segment], gap: _Gap) -> Segment | None:
 
 
 def _assemble(request: PageRequest, cache: SegmentCache, fetched: dict[_Gap, Segment]) -> Segment | None:
+    """Return the page of a request from cached and fetched segments, and put the latter into the cache."""
     by_key = {(gap.owner, gap.key): segment for gap, segment in fetched.items()}
     limit = request.position + request.limit
     parts: list[Segment] = []
@@ -270,6 +280,7 @@ def _assemble(request: PageRequest, cache: SegmentCache, fetched: dict[_Gap, Seg
         return None
     page = Segment.join(parts)
     if page.start < request.position and content.holds_text(request.info.content_type):
-        # Where a reader was told to go on, as what lies behind was no whole character then (see `protocol.text`).
+        # The reader goes on inside an append, because the bytes after the position were no whole character before (see
+        # `protocol.text`).
         return page.beginning(request.position)
     return page

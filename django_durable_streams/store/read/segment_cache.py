@@ -1,6 +1,8 @@
-"""Memory of what was read: segments by stream and position, bounded by their bytes.
+"""A memory of immutable byte ranges of streams, bounded by the bytes that it takes.
 
-What lies at a position never changes, and a stream's number is never used again, so nothing here can be stale.
+This is an optimisation. Invariant: no cached segment can be stale, because the bytes at a position never change, and a
+stream's id is never used again. The one exception is a database that has lost data. Then readers call `forget` or
+`clear`. `CACHE_BYTES = 0` switches it off.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from ...protocol.segments import Segment
 
 Key = tuple[int, int]
 
-_OVERHEAD = 640
-"""Bytes for a segment besides itself: its key, its places in two dicts, and what counts it."""
+_OVERHEAD_BYTES = 640
+"""Memory for each segment besides the segment itself: its key, its places in two dicts, and its entry here."""
 
 
-class _Kept:
-    """A segment that is kept, how many bytes it was counted for, and its neighbours among those of its stream."""
+class _Entry:
+    """A cached segment, the size for which it is counted, and its neighbours among the entries of its stream."""
 
     __slots__ = ("_cache", "key", "newer", "older", "segment", "size")
 
@@ -26,96 +28,96 @@ class _Kept:
         self.key = key
         self.segment = segment
         self.size = size
-        self.older: _Kept | None = None
-        self.newer: _Kept | None = None
+        self.older: _Entry | None = None
+        self.newer: _Entry | None = None
 
     def grow(self, size: int) -> None:
-        """Take note that the segment takes so many bytes more: it has been encoded."""
+        """Count `size` more bytes: the segment was encoded, and keeps the result."""
         self._cache.grow(self, size)
 
 
 class SegmentCache:
-    """A least-recently-used cache, safe to use from several threads. What it counts is the memory that it takes.
+    """A least-recently-used cache, safe to use from several threads.
 
     Args:
-        limit: most bytes to keep. A single segment of more than a quarter of it is not kept at all.
+        limit: the memory that the segments may take, in bytes. A segment of more than a quarter of it is not cached.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
-        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
-        self._newest: dict[int, _Kept] = {}
-        """Of each stream: the others hang on to it, so that a stream is forgotten without a look at all others."""
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._newest: dict[int, _Entry] = {}
+        """The newest entry of each stream. The others are linked to it, so `forget` needs no scan of all entries."""
         self._lock = Lock()
 
     def get(self, stream_id: int, position: int) -> Segment | None:
-        """Return the segment that was kept for reads of a stream from a position."""
+        """Return the segment that is cached for reads of a stream from a position."""
         key = (stream_id, position)
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is None:
+            entry = self._entries.get(key)
+            if entry is None:
                 return None
-            self._kept.move_to_end(key)
-            return kept.segment
+            self._entries.move_to_end(key)
+            return entry.segment
 
     def put(self, stream_id: int, position: int, segment: Segment) -> None:
-        """Keep a segment for reads of a stream from a position."""
+        """Cache a segment for reads of a stream from a position."""
         if len(segment.data) > self._limit // 4:
             return
         segment.pack()
-        size = segment.size() + _OVERHEAD
+        size = segment.size() + _OVERHEAD_BYTES
         if size > self._limit // 4:
             return
-        kept = _Kept(self, (stream_id, position), segment, size)
-        segment.on_encoded = kept.grow
+        entry = _Entry(self, (stream_id, position), segment, size)
+        segment.on_encoded = entry.grow
         with self._lock:
-            self._drop(kept.key)
-            self._kept[kept.key] = kept
+            self._drop(entry.key)
+            self._entries[entry.key] = entry
             self._size += size
-            kept.older = self._newest.get(stream_id)
-            if kept.older is not None:
-                kept.older.newer = kept
-            self._newest[stream_id] = kept
+            entry.older = self._newest.get(stream_id)
+            if entry.older is not None:
+                entry.older.newer = entry
+            self._newest[stream_id] = entry
             self._shrink()
 
     def forget(self, stream_id: int) -> None:
-        """Drop what is kept of a stream that is no more."""
+        """Drop all segments of a stream."""
         with self._lock:
-            while (kept := self._newest.get(stream_id)) is not None:
-                self._drop(kept.key)
+            while (entry := self._newest.get(stream_id)) is not None:
+                self._drop(entry.key)
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop all segments."""
         with self._lock:
-            self._kept.clear()
+            self._entries.clear()
             self._newest.clear()
             self._size = 0
 
-    def grow(self, kept: _Kept, size: int) -> None:
-        """Count so many bytes more for a segment, if that is kept still."""
+    def grow(self, entry: _Entry, size: int) -> None:
+        """Count `size` more bytes for an entry, if it is still cached."""
         with self._lock:
-            if self._kept.get(kept.key) is kept:
-                kept.size += size
+            if self._entries.get(entry.key) is entry:
+                entry.size += size
                 self._size += size
                 self._shrink()
 
     def _shrink(self) -> None:
         while self._size > self._limit:
-            self._drop(next(iter(self._kept)))
+            self._drop(next(iter(self._entries)))
 
     def _drop(self, key: Key) -> None:
-        kept = self._kept.pop(key, None)
-        if kept is None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
             return
-        self._size -= kept.size
-        kept.segment.on_encoded = None
-        if kept.older is not None:
-            kept.older.newer = kept.newer
-        if kept.newer is not None:
-            kept.newer.older = kept.older
-        elif kept.older is not None:
-            self._newest[key[0]] = kept.older
+        self._size -= entry.size
+        entry.segment.on_encoded = None
+        if entry.older is not None:
+            entry.older.newer = entry.newer
+        if entry.newer is not None:
+            entry.newer.older = entry.older
+        elif entry.older is not None:
+            self._newest[key[0]] = entry.older
         else:
             del self._newest[key[0]]
-        kept.older = kept.newer = None
+        entry.older = entry.newer = None

@@ -1,10 +1,12 @@
-"""Merging small chunks, so that a stream of many small appends reads like one of few large ones.
+"""Compaction: small chunks are merged, so that a stream of many small appends reads like one of few large appends.
 
-Chunks are merged until each is more than twice as large as the next one. A stream then has a number of chunks that
-grows with the logarithm of its size, and a byte is written again as often as that at most. Positions stay as they are.
+Chunks are merged until each is more than twice as large as the next one. The number of a stream's chunks then grows
+with the logarithm of its size, and so does the number of times that a byte is written again. No byte and no position
+changes. Chunks of streams that grow at the same time lie side by side in the table. Merging them together costs little
+more than merging those of one stream.
 
-The chunks of streams that grow at the same time lie side by side in the table: merged together, they cost little more
-than one of them alone.
+A span is planned and read outside a transaction. `merge` then replaces its chunks, or leaves a span alone of which
+another process has changed or locked a chunk.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ T = TypeVar("T")
 
 
 class Span(NamedTuple):
-    """Neighbouring chunks of a stream that are to be one: their ids, where the first starts and where each ends."""
+    """Neighbouring chunks of a stream that become one chunk: their ids, the first start, and the end of each."""
 
     stream_id: int
     ids: tuple[int, ...]
@@ -33,7 +35,7 @@ class Span(NamedTuple):
     ends: tuple[int, ...]
 
     def cut(self, rows: int) -> Iterator[Span]:
-        """Yield it in spans of so many chunks, two at least, of which each is one to be."""
+        """Yield spans of at most `rows` chunks, two at least, each of which becomes one chunk."""
         if len(self.ids) <= rows:
             yield self
             return
@@ -46,7 +48,7 @@ class Span(NamedTuple):
 
 
 class Merger(NamedTuple):
-    """A span, and the data and packed ends of the chunk that is to take its place."""
+    """A span, and the data and packed ends of the chunk that replaces it."""
 
     span: Span
     data: bytes
@@ -55,33 +57,35 @@ class Merger(NamedTuple):
 
 MERGE_BYTES = 2 * 1024 * 1024
 MERGE_ROWS = 1000
-"""What one transaction merges at the most: appends must not wait for it."""
+"""Data and chunks that one transaction merges at most. Appends wait for the transaction."""
 
 PLAN_STREAMS = 64
-"""Streams whose chunks are looked at together. Thousands may be due, with hundreds of chunks each."""
+"""Streams whose chunks one query plans. Thousands of streams may need compaction, with hundreds of chunks each."""
 
 PLAN_ROWS = 20_000
-"""Chunks that are looked at together, however many a stream has."""
+"""Chunks that one query plans, however many a stream has."""
 
 
 def compact(using: str, stream_ids: Collection[int]) -> int:
-    """Merge small chunks of streams, and return how many chunks went into the larger ones."""
+    """Merge small chunks of streams, and return how many chunks became part of larger ones."""
     merged = 0
     while stream_ids:
         unfinished: set[int] = set()
-        some = sum(merge(using, read(using, spans)) for spans in portions(using, stream_ids, unfinished))
-        if not some:
+        merged_now = sum(merge(using, read(using, spans)) for spans in portions(using, stream_ids, unfinished))
+        if not merged_now:
             break
-        merged += some
+        merged += merged_now
         stream_ids = unfinished
     return merged
 
 
 def portions(using: str, stream_ids: Collection[int], unfinished: set[int]) -> Iterator[list[Span]]:
-    """Yield what is to be merged in streams, as much at a time as one transaction should.
+    """Yield the spans to merge in streams, as many at a time as fit into one transaction.
 
     Args:
-        unfinished: gets those streams that have so many chunks that more is to be merged once this is.
+        using: alias of the database.
+        stream_ids: the streams.
+        unfinished: a set to which streams are added that need another round, because they have so many chunks.
     """
     planned = _planned(using, stream_ids, unfinished)
     return limited(planned, lambda span: len(span.ids), lambda span: span.ends[-1] - span.start)
@@ -90,12 +94,12 @@ def portions(using: str, stream_ids: Collection[int], unfinished: set[int]) -> I
 def _planned(using: str, stream_ids: Collection[int], unfinished: set[int]) -> Iterator[Span]:
     ordered = sorted(stream_ids, reverse=True)
     while ordered:
-        some = ordered[:PLAN_STREAMS]
+        planned = ordered[:PLAN_STREAMS]
         with connections[using].cursor() as cursor:
-            rows = statements(using).select_spans(cursor, some, PLAN_ROWS)
+            rows = statements(using).select_spans(cursor, planned, PLAN_ROWS)
         cut_off = rows[-1][0] if len(rows) == PLAN_ROWS else 0
-        # Of that stream there are only the last chunks; those with smaller ids are looked at next.
-        ordered = [stream_id for stream_id in some if stream_id < cut_off] + ordered[PLAN_STREAMS:]
+        # Of this stream the query has only the last chunks. The streams with smaller ids follow in the next query.
+        ordered = [stream_id for stream_id in planned if stream_id < cut_off] + ordered[PLAN_STREAMS:]
         for stream_id, chunks in groupby(rows, itemgetter(0)):
             for span in plan([*chunks][::-1]):
                 if stream_id == cut_off or len(span.ids) > MERGE_ROWS:
@@ -104,11 +108,12 @@ def _planned(using: str, stream_ids: Collection[int], unfinished: set[int]) -> I
 
 
 def limited(items: Iterable[T], rows: Callable[[T], int], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Yield items, as many at a time as one transaction should take.
+    """Yield items, as many at a time as fit into one transaction.
 
     Args:
-        rows: returns how many chunks an item is.
-        size: returns how much data it is, in bytes.
+        items: the items.
+        rows: returns the number of chunks of an item.
+        size: returns the size of an item's data, in bytes.
     """
     portion: list[T] = []
     total = count = 0
@@ -130,11 +135,11 @@ def plan(chunks: Sequence[Sequence[int]]) -> Iterator[Span]:
         chunks: (stream id, chunk id, start, end) of a stream's chunks, in the order of their positions.
     """
     spans: list[tuple[int, int]] = []
-    """The number of the first chunk in each, and its start."""
+    """Of each span, the index of its first chunk and the start of it."""
     position = None
     for number, (_, _, start, end) in enumerate(chunks):
-        if start != position:  # a gap, where data is not retained: nothing goes across
-            yield from _several(chunks[:number], spans)
+        if start != position:  # a gap in the data: no span crosses it
+            yield from _spans_of_several(chunks[:number], spans)
             spans = []
         position = end
         first = number
@@ -144,24 +149,26 @@ def plan(chunks: Sequence[Sequence[int]]) -> Iterator[Span]:
                 break
             first, start = spans.pop()
         spans.append((first, start))
-    yield from _several(chunks, spans)
+    yield from _spans_of_several(chunks, spans)
 
 
-def _several(chunks: Sequence[Sequence[int]], spans: Iterable[tuple[int, int]]) -> Iterator[Span]:
+def _spans_of_several(chunks: Sequence[Sequence[int]], spans: Iterable[tuple[int, int]]) -> Iterator[Span]:
     for (first, start), (last, _) in pairwise([*spans, (len(chunks), 0)]):
         if last - first > 1:
-            some = chunks[first:last]
-            yield Span(some[0][0], tuple([chunk[1] for chunk in some]), start, tuple([chunk[3] for chunk in some]))
+            merged = chunks[first:last]
+            yield Span(
+                merged[0][0], tuple([chunk[1] for chunk in merged]), start, tuple([chunk[3] for chunk in merged])
+            )
 
 
 def read(using: str, spans: Sequence[Span]) -> list[Merger]:
-    """Read the chunks of spans and return what is to take their place.
+    """Read the chunks of spans and return the chunks that replace them.
 
-    Chunks never change: that need not be done while others wait for a transaction. A span of which somebody else has
-    merged or deleted a chunk meanwhile is left out.
+    The content of a chunk never changes, so this needs no transaction. A span is left out if another process has merged
+    or deleted one of its chunks meanwhile.
 
     Raises:
-        CorruptChunk: one of them contradicts itself.
+        CorruptChunk: the columns of a chunk contradict each other.
     """
     with connections[using].cursor() as cursor:
         ids, data, packed, sizes = statements(using).read_chunks(cursor, _ids(spans))
@@ -183,15 +190,15 @@ def read(using: str, spans: Sequence[Span]) -> list[Merger]:
 
 
 def merge(using: str, mergers: Sequence[Merger]) -> int:
-    """Put chunks in the place of spans, in one transaction, and return how many chunks there were.
+    """Replace the chunks of spans in one transaction, and return how many chunks were replaced.
 
-    A span of which somebody else has merged or deleted a chunk meanwhile, or holds one, is left alone.
+    A span is left alone if another process has merged or deleted one of its chunks meanwhile, or holds its row.
     """
     sql = statements(using)
     now = _now(using)
     with sql.transaction() as cursor:
-        ours = sql.lock_chunks(cursor, _ids(merger.span for merger in mergers))
-        whole = [merger for merger in mergers if ours.issuperset(merger.span.ids)]
+        locked = sql.lock_chunks(cursor, _ids(merger.span for merger in mergers))
+        whole = [merger for merger in mergers if locked.issuperset(merger.span.ids)]
         ids = _ids(merger.span for merger in whole)
         if ids:
             sql.delete_rows(cursor, Chunk, ids)

@@ -1,7 +1,7 @@
-"""Rows of a project's own models that refer to streams, when these are deleted from Python.
+"""Rows of a project's own models that refer to streams, at the deletion of these streams from Python.
 
-What becomes of them is for `on_delete` to say, as with every model of Django. This app's own rows are none of it: the
-protocol has its rules for forks, and the housekeeper deletes what is left of a stream.
+Their `on_delete` decides, as for every Django model. The rows of this app are left out: the protocol has rules for
+forks, and housekeeping deletes the other rows of a removed stream.
 """
 
 from __future__ import annotations
@@ -16,18 +16,23 @@ from ...models import Stream
 
 
 def follow(streams: Sequence[Model], using: str) -> dict[str, int]:
-    """Delete, change or protect what refers to streams that are about to be deleted, as its `on_delete` says.
+    """Delete or change the rows that refer to streams, as their `on_delete` says. Called in a transaction.
 
-    Returns how many rows were deleted, by the label of their model. To be called in a transaction.
+    Args:
+        streams: the streams that are deleted next.
+        using: alias of the database.
+
+    Returns:
+        The number of deleted rows by the label of their model.
 
     Raises:
-        ProtectedError, RestrictedError: there is a row that forbids it.
+        ProtectedError, RestrictedError: a row forbids the deletion.
     """
     if not are_there():
         return {}
     collector = OthersCollector(using=using)
     collector.collect(streams)
-    # The streams themselves are not deleted as rows are.
+    # The streams are removed in another way: their rows stay until the purge.
     for model in [model for model in collector.data if issubclass(model, Stream)]:
         del collector.data[model]
     _, counts = collector.delete()
@@ -35,7 +40,7 @@ def follow(streams: Sequence[Model], using: str) -> dict[str, int]:
 
 
 def are_there() -> bool:
-    """Whether the project has a model that refers to streams."""
+    """Return whether the project has a model that refers to streams."""
     return any(not _is_own(relation.related_model) for relation in get_candidate_relations_to_delete(Stream._meta))  # type: ignore[arg-type]
 
 
@@ -44,9 +49,11 @@ def _is_own(model: Any) -> bool:
 
 
 class OthersCollector(Collector):
-    """Django's collector, which sees the models of other apps only."""
+    """Django's collector of related rows, without the rows of this app."""
 
     def related_objects(self, related_model: type[Model], *args: Any) -> QuerySet[Model]:
-        found: QuerySet[Model] = super().related_objects(related_model, *args)
-        # Plain ones, as the collector deletes also where there is nothing.
-        return QuerySet(related_model).none() if _is_own(related_model) else found
+        if _is_own(related_model):
+            # A plain queryset: the collector also deletes empty ones, and those of this app's models refuse that.
+            return QuerySet(related_model).none()
+        related: QuerySet[Model] = super().related_objects(related_model, *args)
+        return related

@@ -1,6 +1,7 @@
-"""The end of streams: what expires, what only its forks had kept, and the rows of what is gone.
+"""The end of streams: expiry, removal of soft-deleted streams, and the purge of their rows.
 
-Nobody waits for any of this. Reads and writes do not see an expired stream; a removed one has given its path back.
+Housekeeping does all of this in short transactions, and no request waits for it. Reads and writes never see an expired
+stream. A removed stream has no path any more.
 """
 
 from __future__ import annotations
@@ -22,69 +23,77 @@ from . import related_rows
 
 AnyQuery = TypeVar("AnyQuery", bound=QuerySet[Any])
 
-
-LIMIT = 500
-"""Streams of one transaction where the caller does not say which."""
+STREAMS_PER_TRANSACTION = 500
+"""Streams of one transaction, where the caller names none."""
 
 PURGE_ROWS = 500
 PURGE_BYTES = 2 * 1024 * 1024
-"""What one transaction of `purge_data` deletes at the most: appends must not wait for it."""
+"""Rows of a table, and data, that one transaction of `purge_data` deletes at most. Appends wait for the transaction."""
 
 
 def expired(
-    using: str, now: datetime | None = None, after: tuple[datetime, int] | None = None, limit: int = LIMIT
+    using: str,
+    now: datetime | None = None,
+    after: tuple[datetime, int] | None = None,
+    limit: int = STREAMS_PER_TRANSACTION,
 ) -> list[tuple[datetime, int]]:
-    """Return the deadlines and ids of streams whose deadline has passed, in order.
+    """Return the deadlines and ids of expired streams, in this order.
 
     Args:
-        after: the deadline and id behind which to look.
+        using: alias of the database.
+        now: the time, the current one by default.
+        after: return only streams after this deadline and id.
+        limit: the largest number of streams.
     """
     query = Stream.objects.using(using).expired(now)
     if after is not None:
         deadline, stream_id = after
-        behind = Q(deadline__gt=deadline) | Q(deadline=deadline, id__gt=stream_id)
-        query = query.filter(behind, deadline__gte=deadline)  # the second leads the index there
-    found = query.order_by("deadline", "id").values_list("deadline", "id")[:limit]
-    return [(deadline, stream_id) for deadline, stream_id in found if deadline is not None]
+        is_after = Q(deadline__gt=deadline) | Q(deadline=deadline, id__gt=stream_id)
+        query = query.filter(is_after, deadline__gte=deadline)  # the index can use only the second condition
+    rows = query.order_by("deadline", "id").values_list("deadline", "id")[:limit]
+    return [(deadline, stream_id) for deadline, stream_id in rows if deadline is not None]
 
 
 def expire(using: str, now: datetime | None = None, ids: Collection[int] | None = None) -> list[Commit]:
-    """Remove streams whose deadline has passed, or soft-delete those with forks; return what changed.
+    """Remove expired streams, or soft-delete those with forks; return the changes.
 
     Args:
-        ids: of the streams, as `expired` has found them. None: the first ones.
+        using: alias of the database.
+        now: the time, the current one by default.
+        ids: the streams, from `expired`. By default the first STREAMS_PER_TRANSACTION.
     """
     moment = now or clock.now()
     if ids is None:
         ids = [stream_id for _, stream_id in expired(using, moment)]
     if not ids:
-        return []  # without a transaction, which would be a writer's turn on SQLite
+        return []  # without a transaction, which would take the write lock on SQLite
     with atomic(using), connections[using].cursor() as cursor:
         query = Stream.objects.using(using).expired(moment).filter(id__in=ids)
-        found = list(_locked(query, using).order_by("id").defer("lineage"))
-        ours = [stream.pk for stream in found]
-        kept = set(_streams(using, ours).filter(Exists(_forks(using))).values_list("id", flat=True))
+        streams = list(_locked(query, using).order_by("id").defer("lineage"))
+        locked_ids = [stream.pk for stream in streams]
+        with_forks = set(_streams(using, locked_ids).filter(Exists(_forks(using))).values_list("id", flat=True))
         sql, at = statements(using), clock.to_microseconds(moment)
-        if kept:
-            sql.soft_delete_streams(cursor, at, sorted(kept))
-        if len(kept) < len(ours):
-            sql.remove_streams(cursor, at, [stream_id for stream_id in ours if stream_id not in kept])
-    return [_removal(stream) for stream in found]
+        if with_forks:
+            sql.soft_delete_streams(cursor, at, sorted(with_forks))
+        if len(with_forks) < len(locked_ids):
+            sql.remove_streams(cursor, at, [stream_id for stream_id in locked_ids if stream_id not in with_forks])
+    return [_removal(stream) for stream in streams]
 
 
-def unneeded(using: str, after: int = 0, limit: int = LIMIT) -> list[int]:
-    """Return the ids of soft-deleted streams whose last fork has gone, in order, from behind an id on."""
+def unneeded(using: str, after: int = 0, limit: int = STREAMS_PER_TRANSACTION) -> list[int]:
+    """Return the ids of soft-deleted streams that have no forks any more, in order, after the id `after`."""
     return list(_unneeded(using).filter(id__gt=after).order_by("id").values_list("id", flat=True)[:limit])
 
 
 def collect(using: str, ids: Collection[int] | None = None) -> int:
-    """Remove soft-deleted streams whose last fork has gone, and return how many there were.
+    """Remove soft-deleted streams that have no forks any more, and return how many were removed.
 
-    Each round ends the links of chains that have come free by the round before, however long the chains are. That it
-    looks for what has no forks, instead of counting them down, makes it right for forks that end at the same moment.
+    A chain of forks takes one call for each of its streams. The query for streams without forks is right even for forks
+    that end at the same moment. A counter of forks would not be.
 
     Args:
-        ids: of the streams, as `unneeded` has found them. None: the first ones.
+        using: alias of the database.
+        ids: the streams, from `unneeded`. By default the first STREAMS_PER_TRANSACTION.
     """
     if ids is None:
         ids = unneeded(using)
@@ -92,10 +101,10 @@ def collect(using: str, ids: Collection[int] | None = None) -> int:
         return 0
     with atomic(using), connections[using].cursor() as cursor:
         query = _unneeded(using).filter(id__in=ids).order_by("id")
-        found = list(_locked(query, using).values_list("id", flat=True))
-        if found:
-            statements(using).remove_streams(cursor, clock.to_microseconds(clock.now()), found)
-    return len(found)
+        locked_ids = list(_locked(query, using).values_list("id", flat=True))
+        if locked_ids:
+            statements(using).remove_streams(cursor, clock.to_microseconds(clock.now()), locked_ids)
+    return len(locked_ids)
 
 
 def _unneeded(using: str) -> StreamQuerySet:
@@ -103,14 +112,14 @@ def _unneeded(using: str) -> StreamQuerySet:
     return query.exclude(Exists(_forks(using)))
 
 
-def removed(using: str, after: int = 0, limit: int = LIMIT) -> list[int]:
-    """Return the ids of streams of which only rows are left, in order, from behind an id on."""
+def removed(using: str, after: int = 0, limit: int = STREAMS_PER_TRANSACTION) -> list[int]:
+    """Return the ids of removed streams whose rows are not purged yet, in order, after the id `after`."""
     query = Stream.objects.using(using).purgeable().filter(id__gt=after)
     return list(query.order_by("id").values_list("id", flat=True)[:limit])
 
 
 def purge(using: str) -> bool:
-    """Delete some rows of removed streams, in short transactions, and return whether there were any."""
+    """Delete some rows of removed streams in short transactions, and return whether there were such streams."""
     ids = removed(using)
     if ids and not purge_data(using, ids):
         purge_streams(using, ids)
@@ -118,31 +127,32 @@ def purge(using: str) -> bool:
 
 
 def purge_data(using: str, ids: Collection[int]) -> bool:
-    """Delete data and producers of removed streams, in one short transaction, and return whether there may be more.
+    """Delete data and producers of removed streams in one short transaction, and return whether more may be left.
 
-    Streams and chunks that another transaction holds are left alone: somebody else purges those, or merges them.
+    Streams and chunks that another transaction holds are left alone: it purges or merges them.
     """
     with atomic(using), connections[using].cursor() as cursor:
-        ours = _ours(using, ids)
-        waiting = _some(staged_rows.chunks(using).filter(stream_id__in=ours), "pk")
-        found = _some(_locked(Chunk.objects.using(using).filter(stream_id__in=ours), using), "pk", "start", "end")
-        few = _upto(found, PURGE_BYTES)
-        producers = _some(Producer.objects.using(using).filter(stream_id__in=ours), "pk")
-        for model, rows in ((StagedChunk, waiting), (Chunk, few), (Producer, producers)):
+        locked_ids = _lock_removed(using, ids)
+        staged = _first_rows(staged_rows.chunks(using).filter(stream_id__in=locked_ids), "pk")
+        query = _locked(Chunk.objects.using(using).filter(stream_id__in=locked_ids), using)
+        chunks = _first_rows(query, "pk", "start", "end")
+        small_chunks = _up_to_bytes(chunks, PURGE_BYTES)
+        producers = _first_rows(Producer.objects.using(using).filter(stream_id__in=locked_ids), "pk")
+        for model, rows in ((StagedChunk, staged), (Chunk, small_chunks), (Producer, producers)):
             if rows:
                 statements(using).delete_rows(cursor, model, [row[0] for row in rows])
-    return len(few) < len(found) or PURGE_ROWS in (len(waiting), len(found), len(producers))
+    return len(small_chunks) < len(chunks) or PURGE_ROWS in (len(staged), len(chunks), len(producers))
 
 
 def purge_streams(using: str, ids: Collection[int]) -> int:
-    """Delete the rows of removed streams that have no data any more, with what else refers to them; return how many.
+    """Delete the rows of removed streams without data, and the project's rows that refer to them; return how many.
 
     Raises:
-        ProtectedError, IntegrityError: something that refers to one of them does not let it go. None was deleted.
+        ProtectedError, IntegrityError: a row that refers to one of the streams forbids it. No stream was deleted.
     """
     with atomic(using), connections[using].cursor() as cursor:
-        query = _streams(using, _ours(using, ids))
-        # What somebody else is merging meanwhile is there still.
+        query = _streams(using, _lock_removed(using, ids))
+        # Chunks that another transaction merges right now are still there.
         for model in (Chunk, Producer):
             query = query.exclude(Exists(model._default_manager.using(using).filter(stream_id=OuterRef("id"))))
         empty = list(query.values_list("id", flat=True))
@@ -153,18 +163,18 @@ def purge_streams(using: str, ids: Collection[int]) -> int:
     return len(empty)
 
 
-def _ours(using: str, ids: Collection[int]) -> list[int]:
-    """Return those of some removed streams that nobody else holds, and hold them."""
+def _lock_removed(using: str, ids: Collection[int]) -> list[int]:
+    """Lock the rows of removed streams and return their ids, without rows that other transactions hold."""
     query = Stream.objects.using(using).purgeable().filter(id__in=ids).order_by("id")
     return list(_locked(query, using).values_list("id", flat=True))
 
 
-def _some(rows: QuerySet[Any], *columns: str) -> list[tuple[Any, ...]]:
+def _first_rows(rows: QuerySet[Any], *columns: str) -> list[tuple[Any, ...]]:
     return list(rows.order_by("stream_id", "end" if "end" in columns else "pk").values_list(*columns)[:PURGE_ROWS])
 
 
-def _upto(chunks: Sequence[tuple[Any, ...]], limit: int) -> Sequence[tuple[Any, ...]]:
-    """Return the first chunks, (id, start, end) each, that have so many bytes together, one at least."""
+def _up_to_bytes(chunks: Sequence[tuple[Any, ...]], limit: int) -> Sequence[tuple[Any, ...]]:
+    """Return the first chunks, (id, start, end) each, that have at most `limit` bytes together, and at least one."""
     size = 0
     for number, (_, start, end) in enumerate(chunks):
         size += end - start
@@ -174,7 +184,7 @@ def _upto(chunks: Sequence[tuple[Any, ...]], limit: int) -> Sequence[tuple[Any, 
 
 
 def _forks(using: str) -> StreamQuerySet:
-    """Return the forks of a stream, for a query of streams."""
+    """Return the forks of a stream, as a subquery of a query for streams."""
     return Stream.objects.using(using).filter(source_id=OuterRef("id"), path__isnull=False)
 
 

@@ -1,4 +1,8 @@
-"""Applying a batch of operations in one transaction."""
+"""Group commit: a batch of operations is applied in one transaction.
+
+Tries the fast ways first, and the general way where these do not apply. Knows no thread and no request: `CommitContext`
+is all that it knows of its caller.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,10 @@ from .commit_context import WITHOUT_CALLBACKS, CommitContext
 __all__ = ["CommitUncertain", "apply", "apply_when_free"]
 
 TRIES = 3
-"""How often an operation is tried that finds a row where there was none: somebody else has made it meanwhile."""
+"""Attempts to create a stream. An attempt fails if another transaction creates a row at the path meanwhile."""
 
 CACHED_LOCK_MS = 5
-"""How long appends wait for a row that somebody else holds, in milliseconds, if they have not looked at it before."""
+"""How long appends to cached rows wait for a row that another transaction holds, in milliseconds."""
 
 
 def apply(
@@ -65,10 +69,12 @@ def apply(
 def apply_when_free(
     path: str, operations: Callable[[], Sequence[Operation]], using: str, lock_ms: int
 ) -> tuple[list[Outcome], list[Commit]]:
-    """Wait for the row of a stream and apply operations on it in the same transaction.
+    """Wait for the row of a stream and apply operations to it in the same transaction.
 
     Args:
-        operations: returns them. It is called when the row is there.
+        path: the stream's path.
+        operations: returns the operations. Called when the transaction has the row.
+        using: alias of the database.
         lock_ms: how long to wait for each lock, in milliseconds.
 
     Raises:
@@ -106,12 +112,13 @@ def _append_cached(
             outcomes = [batch.apply(operation) for operation in operations]
             if not batch.save_cached():
                 return None
-    except Error:  # somebody holds a row, most likely: with a look, that is no reason to do the others one by one
+    except Error:  # probably a locked row: the general way applies the other operations together, without a wait
         return None
-    right = batch.confirmed_paths()
-    # What is not must not be tried again here: if that failed, all would be, and the others are written.
+    confirmed_paths = batch.confirmed_paths()
+    # The caller applies the LOCKED operations again. A failure here would repeat the operations that are committed.
     outcomes = [
-        outcome if operation.path in right else LOCKED for operation, outcome in zip(operations, outcomes, strict=True)
+        outcome if operation.path in confirmed_paths else LOCKED
+        for operation, outcome in zip(operations, outcomes, strict=True)
     ]
     row_cache.record_outcome(was_stale=LOCKED in outcomes)
     return outcomes, batch.commits()

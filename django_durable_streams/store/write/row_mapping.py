@@ -1,6 +1,7 @@
-"""What a batch has made of streams, as rows of the tables: in the order in which `sql` takes the columns.
+"""The rows of the tables for the changes of a batch, with the values in the order of `sql.columns`.
 
-`now` is for people, as Django's DateTimeField stores it. What the protocol decides by is stored as microseconds.
+`now` is the time that people see, as Django's DateTimeField stores it. Times by which the protocol decides are stored
+in microseconds since 1970. Knows no statement.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .stream_state import StreamState
 
 
 def stamp(using: str) -> Any:
-    """Return the time as the database takes it for a DateTimeField of Django's."""
+    """Return the current time as the database stores it in a DateTimeField."""
     return connections[using].ops.adapt_datetimefield_value(timezone.now())
 
 
@@ -29,7 +30,7 @@ def _instant(moment: datetime | None) -> int | None:
 
 
 def stream_insert(state: StreamState, now: Any) -> Row:
-    """Return a new stream's row."""
+    """Return the row of a new stream (`STREAM_COLUMNS`)."""
     return (
         state.path,
         state.content_type,
@@ -51,14 +52,17 @@ def stream_insert(state: StreamState, now: Any) -> Row:
 
 
 def stream_update(state: StreamState, now: Any) -> Row:
-    """Return what has changed in a stream's row, or may have."""
+    """Return the values of a changed stream (`UPDATED_STREAM_COLUMNS`)."""
     appended_at = now if state.ends else None
     deadline = _instant(state.deadline)
     return state.tail, state.closed, state.closed_by, state.last_seq, deadline, appended_at, state.id
 
 
 def lifetimes(states: Iterable[StreamState]) -> list[Row]:
-    """Return the lifetimes of the streams that were given another one. Hardly any is, so it is no part of the rest."""
+    """Return the lifetimes of the streams whose lifetime has changed, for `update_lifetimes`.
+
+    Such changes are rare, so their columns are not a part of `stream_update`.
+    """
     return [
         (state.ttl, _instant(state.expires_at), _instant(state.deadline), state.id)
         for state in states
@@ -67,25 +71,25 @@ def lifetimes(states: Iterable[StreamState]) -> list[Row]:
 
 
 def chunks(states: Iterable[StreamState], now: Any) -> list[Row]:
-    """Return the chunks for what was appended to streams."""
-    found: list[Row] = []
+    """Return the chunks of all appends since the last save (`CHUNK_COLUMNS`)."""
+    rows: list[Row] = []
     for state in states:
         ends = state.ends
         if len(ends) == 1:
-            found.append((state.id, state.start, ends[0], state.data[0], b"", now))
+            rows.append((state.id, state.start, ends[0], state.appends[0], b"", now))
         elif ends:
-            found += [(state.id, *chunk, now) for chunk in chunk_rows.chunks(state.start, state.data, ends)]
-    return found
+            rows += [(state.id, *chunk, now) for chunk in chunk_rows.chunks(state.start, state.appends, ends)]
+    return rows
 
 
 def producers(states: Iterable[StreamState], now: Any) -> tuple[list[Row], list[Row]]:
-    """Return the rows of new producers of streams, and what has changed in those of others."""
-    new: list[Row] = []
-    known: list[Row] = []
+    """Return the rows of new producers (`PRODUCER_COLUMNS`), and the changes of others (`UPDATED_PRODUCER_COLUMNS`)."""
+    inserts: list[Row] = []
+    updates: list[Row] = []
     for state in states:
-        for name, is_new in state.changed_producers.items():
+        for producer_id, is_new in state.changed_producers.items():
             if is_new:
-                new.append((state.id, name, *state.producers[name], now))
+                inserts.append((state.id, producer_id, *state.producers[producer_id], now))
             else:
-                known.append((*state.producers[name], now, state.id, name))
-    return new, known
+                updates.append((*state.producers[producer_id], now, state.id, producer_id))
+    return inserts, updates

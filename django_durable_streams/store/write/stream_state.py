@@ -1,6 +1,6 @@
-"""One stream inside a batch: a working copy of its row, and the rules by which operations change it.
+"""One stream inside a batch: a working copy of its row, and the protocol's rules for the changes to it.
 
-No database is touched here: `writing` loads these, applies operations to them in order, and stores the outcome.
+The rules for new streams are in `stream_creation`. Knows no database: `batch` loads and saves these.
 """
 
 from __future__ import annotations
@@ -8,24 +8,23 @@ from __future__ import annotations
 from datetime import datetime
 
 from ...protocol import content, headers, offsets
-from ...protocol.errors import ContentTypeMismatch, SequenceConflict, StreamClosed, StreamExists
+from ...protocol.errors import ContentTypeMismatch, SequenceConflict, StreamClosed
 from ...protocol.producers import ProducerClaim, ProducerState, advance
 from .. import lifetime
-from ..operations import Append, Appended, Commit, Create, Created, TakenOver, TakeOver
-from ..read.lineage import of_fork
+from ..operations import Append, Appended, Commit, Created, TakenOver, TakeOver
 from ..stream_info import StreamInfo
 
 
 class StreamState:
-    """A stream's row while a batch works on it."""
+    """A stream's row while a batch works on it, and what has changed since it was loaded or last saved."""
 
     __slots__ = (
+        "appends",
         "changed",
         "changed_producers",
         "closed",
         "closed_by",
         "content_type",
-        "data",
         "deadline",
         "deleted_at",
         "ends",
@@ -49,7 +48,7 @@ class StreamState:
 
     def __init__(self, info: StreamInfo) -> None:
         (
-            self.id,  # 0 until the row is there
+            self.id,  # 0 until the row is inserted
             self.path,
             self.content_type,
             self.generation,
@@ -66,116 +65,35 @@ class StreamState:
             self.lineage,
             self.deleted_at,
         ) = info
+        # The row, as it was last saved.
         self.start = self.tail
         self.was_closed = self.closed
-        self.version: int | None = None  # of its row, where the database has them and this connection wrote it
+        self.version: int | None = None  # of the row, where rows have versions and this connection wrote it
+        # The changes since then.
         self.changed = False
         self.lifetime_changed = False
         self.expired = False
-        self.data: list[bytes] = []
-        self.ends: list[int] = []
-        self.producers: dict[str, ProducerState] = {}
-        self.changed_producers: dict[str, bool] = {}  # and whether each is new
+        self.appends: list[bytes] = []
+        self.ends: list[int] = []  # the position after each append
+        self.changed_producers: dict[str, bool] = {}  # by producer id, whether the producer is new
+        self.producers: dict[str, ProducerState] = {}  # only those that were loaded
 
-    @classmethod
-    def make(cls, operation: Create, now: datetime, after: int = 0) -> StreamState:
-        """Return a new stream as a create asks for it, its initial content included.
+    def add(self, data: bytes) -> None:
+        """Append data, without any rule."""
+        self.appends.append(data)
+        self.tail += len(data)
+        self.ends.append(self.tail)
 
-        Args:
-            after: its generation is a greater one: that of the stream that was at its path in the same moment.
-        """
-        state = cls(new_info(operation, now, after))
-        state._begin(operation)
-        return state
-
-    @classmethod
-    def make_fork(cls, operation: Create, source: StreamState, cut: int, now: datetime, after: int = 0) -> StreamState:
-        """Return a new stream that begins with another one's data up to `cut`.
-
-        Raises:
-            ContentTypeMismatch: a content type is given, and is not the source's (409).
-        """
-        if operation.content_type is not None and not content.same_type(operation.content_type, source.content_type):
-            raise ContentTypeMismatch(f"The content type of the source is {source.content_type}.")
-        ttl, expires_at = _fork_lifetime(operation, source)
-        state = cls(
-            StreamInfo(
-                0,
-                operation.path,
-                operation.content_type or source.content_type,
-                offsets.new_generation(max(after, source.generation)),
-                tail=cut,
-                closed=operation.closed,
-                ttl=ttl,
-                expires_at=expires_at,
-                deadline=lifetime.deadline(ttl, expires_at, now),
-                source_id=source.id,
-                fork_position=cut,
-                lineage=of_fork(source.info(), cut),
-            )
-        )
-        state._begin(operation)
-        return state
-
-    def _begin(self, operation: Create) -> None:
-        if operation.defect is not None:
-            raise operation.defect
-        data = operation.data
-        if operation.content_type is None:
-            data = content.pack_initial(self.content_type, data)
-        if data:
-            self._add(data)
-
-    def confirm(self, operation: Create) -> Created:
-        """Answer a create for a path that has this stream (section 5.1).
-
-        Raises:
-            StreamExists: the configuration is another one.
-        """
-        if (
-            self.source_id is not None
-            or not content.same_type(operation.content_type or content.DEFAULT_CONTENT_TYPE, self.content_type)
-            or (operation.ttl, operation.expires_at) != (self.ttl, self.expires_at)
-            or operation.closed != self.closed
-        ):
-            raise self._exists()
-        return self.describe(created=False)
-
-    def confirm_fork(self, operation: Create, source: StreamState | None, cut: int | None) -> Created:
-        """Answer a create of a fork for a path that has this stream (section 4.2, "Idempotent fork creation").
+    def created_result(self, *, created: bool) -> Created:
+        """Return the result of a create.
 
         Args:
-            source: the stream that the request names, if there is one.
-            cut: where the request wants it cut. None for the source's tail: that moves on, and a request that is
-                only repeated must not fail for it.
-
-        Raises:
-            StreamExists: the configuration is another one.
+            created: whether the create made the stream, or confirmed an existing one.
         """
-        if (
-            source is None
-            or self.source_id != source.id
-            or (cut is not None and cut != self.fork_position)
-            or not content.same_type(operation.content_type or source.content_type, self.content_type)
-            or (self.ttl, self.expires_at) != _fork_lifetime(operation, source)
-            or operation.closed != self.closed
-        ):
-            raise self._exists()
-        return self.describe(created=False)
-
-    def _exists(self) -> StreamExists:
-        return StreamExists(
-            "There is a stream at this path whose content type, TTL, expiry, closure or source is another one. "
-            "Use another path, or delete that stream first.",
-            ((headers.STREAM_CLOSED, b"true"),) if self.closed else (),
-        )
-
-    def describe(self, *, created: bool) -> Created:
-        """Return the answer to a create."""
         return Created(created, self.content_type, self.tail, self.closed, self.generation_at(self.tail))
 
     def append(self, operation: Append, now: datetime) -> Appended:
-        """Append, close, or both, by the rules and in the order of section 5.2.
+        """Append, close, or both, with the checks in the order of section 5.2.
 
         Raises:
             StreamClosed, ContentTypeMismatch, SequenceConflict: 409.
@@ -191,64 +109,78 @@ class StreamState:
             if operation.defect is not None:
                 raise operation.defect
         if claim is not None:
-            known = self.producers.get(claim.id)
-            accepted = advance(known, claim)
+            producer = self.producers.get(claim.id)
+            accepted = advance(producer, claim)
             if accepted is None:
-                assert known is not None
-                return self._appended(known.epoch, known.seq, duplicate=True)
+                assert producer is not None
+                return self._appended(producer.epoch, producer.seq, duplicate=True)
         if operation.seq is not None:
             self._check_seq(operation.seq)
             self.last_seq = operation.seq
         if claim is not None:
             assert accepted is not None
-            self._remember(claim.id, accepted)
+            self._set_producer(claim.id, accepted)
         if operation.data:
-            self._add(operation.data)
+            self.add(operation.data)
         if operation.close:
             self.closed = True
-            self.closed_by = _signature(claim) if claim is not None else ""
+            self.closed_by = _closing_claim(claim) if claim is not None else ""
         if self.ttl is not None:
             self.deadline = lifetime.deadline(self.ttl, self.expires_at, now)
         self.changed = True
         return self._appended() if claim is None else self._appended(claim.epoch, claim.seq)
 
+    def _append_closed(self, operation: Append, claim: ProducerClaim | None) -> Appended:
+        """Append to a closed stream: only the operation that closed it, or another plain close, succeeds."""
+        if claim is not None and self.closed_by == _closing_claim(claim):
+            producer = self.producers.get(claim.id)
+            return self._appended(claim.epoch, producer.seq if producer is not None else claim.seq, duplicate=True)
+        if operation.close and not operation.data and operation.defect is None and claim is None:
+            return self._appended()
+        raise StreamClosed(
+            "The stream has ended; nothing can be appended to it.",
+            (
+                (headers.STREAM_CLOSED, b"true"),
+                (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(self.generation_at(self.tail), self.tail)),
+            ),
+        )
+
+    def _check_seq(self, seq: str) -> None:
+        # Python compares text by code points, which is the byte-wise order that the specification requires.
+        if self.last_seq is not None and seq <= self.last_seq:
+            raise SequenceConflict(f"The last Stream-Seq was {self.last_seq!r}; the next one must be greater.")
+
     def _appended(self, epoch: int | None = None, seq: int | None = None, *, duplicate: bool = False) -> Appended:
         return Appended(self.tail, self.closed, duplicate, epoch, seq, self.generation_at(self.tail))
 
-    def generation_at(self, position: int) -> int:
-        """Return the generation of the stream to which the byte before a position was appended."""
-        if self.lineage is None:
-            return self.generation
-        return self.info().generation_at(position)
-
     def take_over(self, operation: TakeOver) -> TakenOver:
-        """Begin a producer's next epoch. The first has no append behind it: its last sequence number is -1."""
-        known = self.producers.get(operation.producer_id)
-        state = ProducerState(0, -1) if known is None else ProducerState(known.epoch + 1, known.seq)
+        """Begin a producer's next epoch. The first epoch begins before the first append, with -1 as its last number."""
+        producer = self.producers.get(operation.producer_id)
+        state = ProducerState(0, -1) if producer is None else ProducerState(producer.epoch + 1, producer.seq)
         if not self.closed:
-            self._remember(operation.producer_id, state)
+            self._set_producer(operation.producer_id, state)
             self.changed = True
         return TakenOver(state.epoch, state.seq, self.tail, self.closed)
 
-    def _remember(self, producer_id: str, state: ProducerState) -> None:
+    def _set_producer(self, producer_id: str, state: ProducerState) -> None:
         if producer_id not in self.changed_producers:
             self.changed_producers[producer_id] = producer_id not in self.producers
         self.producers[producer_id] = state
 
     def touch(self, moment: datetime) -> None:
-        """Start the TTL anew at the moment of a read."""
+        """Restart the TTL at the moment of a read."""
         if lifetime.needs_touch(self.ttl, self.deadline, moment):
             self.deadline = lifetime.deadline(self.ttl, self.expires_at, moment)
             self.changed = True
 
     def set_lifetime(self, ttl: int | None, expires_at: datetime | None, now: datetime) -> None:
-        """Give it another lifetime, which begins now."""
+        """Set another TTL, in seconds, or another expiry. The TTL starts now."""
         self.ttl, self.expires_at = ttl, expires_at
         self.deadline = lifetime.deadline(ttl, expires_at, now)
         self.changed = self.lifetime_changed = True
 
     def info(self) -> StreamInfo:
-        """Return the stream as readers of its data see it."""
+        """Return the stream as its readers see it."""
         return StreamInfo(
             self.id,
             self.path,
@@ -260,8 +192,23 @@ class StreamState:
             lineage=self.lineage,
         )
 
+    def generation_at(self, position: int) -> int:
+        """Return the generation of the stream to which the byte before a position was appended."""
+        if self.lineage is None:
+            return self.generation
+        return self.info().generation_at(position)
+
+    @property
+    def has_visible_changes(self) -> bool:
+        """Whether readers see a difference. Changes of the TTL and of producers are invisible to them."""
+        return self.tail != self.start or self.closed != self.was_closed
+
     def commit(self, *, created: bool = False) -> Commit:
-        """Return what has changed since the last time the stream was saved."""
+        """Return the changes since the last save.
+
+        Args:
+            created: whether the stream itself is new.
+        """
         closes = self.closed and (created or not self.was_closed)
         return Commit(
             self.id,
@@ -270,7 +217,7 @@ class StreamState:
             self.start,
             self.tail,
             self.closed,
-            appends=self.data if self.ends else (),
+            appends=self.appends if self.ends else (),
             ends=self.ends if self.ends else (),
             created=created,
             closes=closes,
@@ -278,13 +225,8 @@ class StreamState:
             generation_before=self.generation_at(self.start),
         )
 
-    @property
-    def has_news(self) -> bool:
-        """Whether readers see a difference: a stream may also be changed in its TTL or its producers only."""
-        return self.tail != self.start or self.closed != self.was_closed
-
     def removal(self) -> Commit:
-        """Return that the stream is no more."""
+        """Return the change that ends the stream."""
         return Commit(
             self.id,
             self.path,
@@ -297,63 +239,18 @@ class StreamState:
             generation=self.generation,
         )
 
-    def saved(self) -> None:
-        """Take note that the database has it all."""
+    def mark_saved(self) -> None:
+        """Record that the row in the database has all changes."""
         self.start = self.tail
         self.was_closed = self.closed
         self.changed = self.lifetime_changed = False
-        if self.ends:  # the commit has these
-            self.data = []
+        if self.ends:  # new lists, because the commit has these
+            self.appends = []
             self.ends = []
         if self.changed_producers:
             self.changed_producers.clear()
 
-    def _append_closed(self, operation: Append, claim: ProducerClaim | None) -> Appended:
-        """Answer an append to a closed stream: only what closed it, or closes it again, succeeds."""
-        if claim is not None and self.closed_by == _signature(claim):
-            known = self.producers.get(claim.id)
-            return self._appended(claim.epoch, known.seq if known is not None else claim.seq, duplicate=True)
-        if operation.close and not operation.data and operation.defect is None and claim is None:
-            return self._appended()
-        raise StreamClosed(
-            "The stream has ended; nothing can be appended to it.",
-            (
-                (headers.STREAM_CLOSED, b"true"),
-                (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(self.generation_at(self.tail), self.tail)),
-            ),
-        )
 
-    def _check_seq(self, seq: str) -> None:
-        # Text compares by code points, which is the byte-wise order that the specification asks for.
-        if self.last_seq is not None and seq <= self.last_seq:
-            raise SequenceConflict(f"The last Stream-Seq was {self.last_seq!r}; the next one must be greater.")
-
-    def _add(self, data: bytes) -> None:
-        self.data.append(data)
-        self.tail += len(data)
-        self.ends.append(self.tail)
-
-
-def new_info(operation: Create, now: datetime, after: int = 0) -> StreamInfo:
-    """Return a new stream as a create asks for it, still without an id and with nothing in it."""
-    return StreamInfo(
-        0,
-        operation.path,
-        operation.content_type or content.DEFAULT_CONTENT_TYPE,
-        offsets.new_generation(after),
-        closed=operation.closed,
-        ttl=operation.ttl,
-        expires_at=operation.expires_at,
-        deadline=lifetime.deadline(operation.ttl, operation.expires_at, now),
-    )
-
-
-def _signature(claim: ProducerClaim) -> str:
+def _closing_claim(claim: ProducerClaim) -> str:
+    """Return the text by which a row names the producer's operation that closed the stream."""
     return f"{claim.epoch}:{claim.seq}:{claim.id}"
-
-
-def _fork_lifetime(operation: Create, source: StreamState) -> tuple[int | None, datetime | None]:
-    """Return a fork's TTL and expiry: its own, or else its source's (section 4.2, the table)."""
-    if operation.ttl is not None or operation.expires_at is not None:
-        return operation.ttl, operation.expires_at
-    return source.ttl, source.expires_at

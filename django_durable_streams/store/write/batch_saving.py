@@ -1,0 +1,174 @@
+"""How a batch writes its changes, and what it reports once they are committed.
+
+One chunk for each stream, one row for each producer: the number of statements does not depend on the number of
+operations. Knows no operation and no rule of the protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from ... import clock
+from ..operations import Commit
+from ..sql import Statements, statements
+from . import row_mapping
+from .row_cache import RowCache
+from .stream_state import StreamState
+
+
+class _Saved(NamedTuple):
+    """The streams of one save, and the ids and paths of those that were created."""
+
+    changed: list[StreamState]
+    created: list[StreamState]
+    ids: Iterable[tuple[int, str]]
+    ended: list[StreamState]
+
+
+class BatchSaver:
+    """Writes the streams of one batch, in its transaction.
+
+    Args:
+        using: alias of the database.
+        cursor: the transaction's cursor (see `sql.Statements.transaction`).
+        now: the time of the batch.
+        row_cache: gets the streams once they are committed.
+        stage: whether small chunks may go to the table of staged chunks.
+    """
+
+    def __init__(self, using: str, cursor: Any, now: datetime, row_cache: RowCache | None, stage: bool) -> None:
+        self._using = using
+        self._cursor = cursor
+        self._now = now
+        self._row_cache = row_cache
+        self._stage = stage
+        self._sql: Statements = statements(using)
+        self._commits: list[Commit] = []
+        self._saved: list[_Saved] = []
+        self._written: list[StreamState] = []
+        # The future result with the version of the written rows.
+        self._version: Iterable[Sequence[Any]] | None = None
+        # The future result with the ids and versions of the rows that `save_if_unchanged` has updated.
+        self._updated: Iterable[Sequence[Any]] = ()
+
+    def save(
+        self,
+        streams: Collection[StreamState],
+        removed: Collection[StreamState],
+        soft_deleted: Collection[StreamState],
+    ) -> None:
+        """Write all changes since the last save.
+
+        Args:
+            streams: the existing streams, changed or not.
+            removed: streams to remove. Those without an id were created in this batch and have no row.
+            soft_deleted: streams to mark as deleted, because they have forks.
+        """
+        sql, cursor = self._sql, self._cursor
+        self.mark_saved()
+        now = row_mapping.stamp(self._using)
+        ended_at = clock.to_microseconds(self._now)
+        removed_rows = [state for state in removed if state.id]
+        changed = [state for state in streams if state.changed and state.id]
+        created = [state for state in streams if not state.id]
+        ids: Iterable[tuple[int, str]] = ()
+        if removed_rows:
+            sql.remove_streams(cursor, ended_at, [state.id for state in removed_rows])
+        if soft_deleted:
+            sql.soft_delete_streams(cursor, ended_at, [state.id for state in soft_deleted])
+        if created:
+            ids = sql.insert_streams(cursor, [row_mapping.stream_insert(state, now) for state in created])
+            if any(state.ends or state.changed_producers for state in created):
+                _set_ids(created, ids)  # the rows of chunks and producers need them
+        if changed:
+            sql.update_streams(cursor, [row_mapping.stream_update(state, now) for state in changed])
+        self._save_contents(changed, [*changed, *created], now)
+        if changed and self._row_cache is not None and self._version is None:
+            self._version = sql.version_written(cursor)
+        self._saved.append(_Saved(changed, created, ids, [*removed_rows, *soft_deleted]))
+
+    def _save_contents(self, changed: list[StreamState], written: list[StreamState], now: Any) -> None:
+        """Write lifetimes, chunks and producers of streams whose rows are written."""
+        sql, cursor = self._sql, self._cursor
+        lifetimes = row_mapping.lifetimes(changed)
+        if lifetimes:
+            sql.update_lifetimes(cursor, lifetimes)
+        chunks = row_mapping.chunks(written, now)
+        if chunks:
+            sql.insert_chunks(cursor, chunks, self._stage)
+        new_producers, changed_producers = row_mapping.producers(written, now)
+        if new_producers:
+            sql.insert_producers(cursor, new_producers)
+        if changed_producers:
+            sql.update_producers(cursor, changed_producers)
+        self._written += written
+
+    def save_if_unchanged(self, streams: Iterable[StreamState]) -> bool:
+        """Write changes to those streams whose rows still are as the row cache has them (see `confirm`).
+
+        Returns False, with nothing written, where a stream has no change. Its row would not be checked, and the
+        outcome of its operations could be wrong.
+        """
+        now = row_mapping.stamp(self._using)
+        states = sorted(streams, key=attrgetter("id"))
+        if not all(state.changed for state in states):
+            return False
+        _, changed_producers = row_mapping.producers(states, now)  # the row cache has all of them, so none is new
+        self._updated = self._sql.update_if_unchanged(
+            self._cursor,
+            [(*row_mapping.stream_update(state, now), state.version, state.start) for state in states],
+            row_mapping.chunks(states, now),
+            changed_producers,
+        )
+        return True
+
+    def confirm(self, streams: Collection[StreamState]) -> list[StreamState]:
+        """Return those streams that `save_if_unchanged` has written. The others are unchanged in the database."""
+        versions = {stream_id: int(version) for stream_id, version in self._updated}
+        confirmed = [state for state in streams if state.id in versions]
+        for state in confirmed:
+            state.version = versions[state.id]
+        self._saved.append(_Saved([*confirmed], [], (), []))
+        return confirmed
+
+    def commits(self, streams: Iterable[StreamState]) -> list[Commit]:
+        """Return all changes of the batch, once they are committed.
+
+        Args:
+            streams: the existing streams, for the row cache.
+        """
+        self.mark_saved()
+        if self._row_cache is not None:
+            version = self._version_now()
+            for state in self._written:
+                state.version = version
+            for state in streams:
+                self._row_cache.put(state)
+        return self._commits
+
+    def _version_now(self) -> int | None:
+        if self._version is None:
+            return None
+        ((version,),) = self._version
+        return int(version)
+
+    def mark_saved(self) -> None:
+        """Collect the commits of all saves so far. The working copies are then as their rows."""
+        for changed, created, ids, ended in self._saved:
+            _set_ids(created, ids)
+            self._commits += [state.commit() for state in changed if state.has_visible_changes]
+            self._commits += [state.commit(created=True) for state in created]
+            self._commits += [state.removal() for state in ended]
+            for state in (*changed, *created):
+                state.mark_saved()
+        self._saved.clear()
+
+
+def _set_ids(created: list[StreamState], ids: Iterable[tuple[int, str]]) -> None:
+    if created and not created[0].id:
+        by_path = {state.path: state for state in created}
+        for stream_id, path in ids:
+            by_path[path].id = stream_id
