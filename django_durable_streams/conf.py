@@ -89,6 +89,10 @@ class Config:
     """Objects that a process which serves streams may make between two runs of Python's garbage collector; 0 leaves
     the collector alone. With Python's own 700, every batch of requests runs it, over everything that waits."""
 
+    gc_freeze: bool = False
+    """Whether a process which serves streams exempts all objects that exist at its start from Python's garbage
+    collector (`gc.freeze`). That shortens each full run, and garbage cycles that exist then are never freed."""
+
     permission_classes: Any = "django_durable_streams.permissions.ModelPermissions"
     """The permission class: a dotted path, a dict with CLASS and its options, or a list of these. A request is allowed
     if one of them allows it."""

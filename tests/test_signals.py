@@ -223,7 +223,7 @@ class TestFromTheLanes:
         thread = SignalDispatcher()
         monkeypatch.setattr(thread, "_thread", threading.current_thread())  # one that is busy
         for number in range(100):
-            thread.tell([Commit(1, "a", TEXT, number, number + 1, False)], "default")
+            thread.send_soon([Commit(1, "a", TEXT, number, number + 1, False)], "default")
         assert thread._queue.qsize() == 10
         assert caplog.text.count("too slow") == 1
 

@@ -1,7 +1,7 @@
 """Asynchronous access to the store, for many requests at once.
 
-Threads with a database connection each (lanes) do the work of all requests that wait, and the hub wakes readers.
-Nothing here knows a request.
+Threads with a database connection each do the work of all waiting requests together, and hubs wake live readers. Knows
+neither requests nor responses.
 """
 
 from .engine import Engine, engine_for

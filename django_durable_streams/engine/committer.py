@@ -1,4 +1,11 @@
-"""Writing for many requests at once: group commit."""
+"""The committer: the writer thread that commits the operations of many requests at once.
+
+Invariant: a stream's operations are applied in the order in which they arrive. While another transaction holds the
+stream's row, they wait in the lock wait queue. They move there before the committer takes another batch, and never
+back.
+
+Group commit gains most of the throughput of this package (docs/decisions/group-commit.md). Knows no SQL.
+"""
 
 from __future__ import annotations
 
@@ -14,32 +21,31 @@ from ..store.operations import Append, Commit, Create, Operation
 from ..store.write.batch import LOCKED
 from ..store.write.commit_context import CommitContext
 from .applier import Applier
+from .compaction_tracker import CompactionTracker
 from .lock_waits import LockWaitQueue, PendingOperation
+from .signal_dispatcher import has_created_listeners
 
 BATCH_SIZE = 512
 """Most operations in one transaction, about."""
 
-LANE_LOCK_MS = 100
-"""How long a lane waits for a lock, in milliseconds: for the path of a stream that somebody else is creating."""
+COMMITTER_LOCK_MS = 100
+"""How long a committer waits for a lock, in milliseconds. An example is a path at which another process creates a
+stream."""
 
 LOCK_SECONDS = 1
-"""The same where the database counts in seconds."""
+"""The same for databases that count in seconds."""
 
 
 class Committer(BatchWorker[Operation]):
-    """A lane that applies operations in one transaction and tells of the commit.
-
-    A stream's operations are applied in the order in which they come, wherever they wait: in this lane's queue or,
-    while another transaction holds the stream's row, in the lock wait queue. They pass from the first to the second
-    before the lane takes up anything else, and never back.
+    """A writer thread, with a lock wait queue of its own.
 
     Args:
-        pulse: whether the database answers.
-        backlog: bounds the operations that wait in either queue.
-        committed: is called in the lane's thread with what a transaction changed, once that is committed.
-        turn: held around each transaction: whose turn it is to write, where only one can.
-        is_busy: returns whether so much is appended that small chunks should wait to be gathered.
-        is_heard: returns whether somebody wants to know of streams that are made with nothing in them.
+        name: the name of the thread.
+        monitor: says whether the database answers, and makes connections.
+        backlog: limits the operations that wait in either queue.
+        committed: is called in the thread with the commits of each transaction, after it has committed.
+        write_lock: held around each transaction.
+        compaction_tracker: says whether small chunks should be staged.
     """
 
     delays_results = True
@@ -51,13 +57,12 @@ class Committer(BatchWorker[Operation]):
         backlog: Backlog,
         committed: Callable[[list[Commit]], None],
         write_lock: WriteLock,
-        is_busy: Callable[[], bool],
-        is_heard: Callable[[], bool],
+        compaction_tracker: CompactionTracker,
     ) -> None:
         connection = monitor.new_connection(LOCK_SECONDS)
         self._lock_waits = LockWaitQueue(
             f"{name}-lock-wait",
-            lambda: Applier(monitor.new_connection(LOCK_SECONDS), monitor, write_lock, committed, LANE_LOCK_MS),
+            lambda: Applier(monitor.new_connection(LOCK_SECONDS), monitor, write_lock, committed, COMMITTER_LOCK_MS),
             backlog,
         )
         self._applier = Applier(
@@ -65,13 +70,13 @@ class Committer(BatchWorker[Operation]):
             monitor,
             write_lock,
             committed,
-            LANE_LOCK_MS,
-            _CommitterContext(self, self._lock_waits, is_busy, is_heard),
+            COMMITTER_LOCK_MS,
+            _CommitterContext(self, self._lock_waits, compaction_tracker),
         )
         super().__init__(name, connection, self._applier.apply, backlog, BATCH_SIZE)
 
     def write(self, work: Callable[[], object]) -> object:
-        """Have something else written over the lane's connection, and wait for it."""
+        """Do other work that writes, over this committer's connection between two batches, and wait for it."""
         return self.between(partial(self._applier.run, work))
 
     def stop(self) -> None:
@@ -91,9 +96,9 @@ class Committer(BatchWorker[Operation]):
         waiting: list[PendingOperation] = []
         done: list[PendingBatch[Operation]] = []
         outcomes: list[object] = []
-        for batch, some in split_by_batch(batches, values):
+        for batch, batch_values in split_by_batch(batches, values):
             rest: PendingBatch[Operation] = PendingBatch(batch.loop, batch.thread)
-            for operation, callback, value in zip(batch.tasks, batch.callbacks, some, strict=True):
+            for operation, callback, value in zip(batch.tasks, batch.callbacks, batch_values, strict=True):
                 size = self._size_of(operation)
                 if value is LOCKED:
                     waiting.append(PendingOperation(operation, batch.loop, callback, now, size))
@@ -111,22 +116,20 @@ class _CommitterContext(CommitContext):
     """A committer, as the write path sees it.
 
     Args:
-        committer: delivers results before it waits, and has responses prepared before a commit.
-        lock_waits: has the paths whose operations wait for a row.
-        is_busy, is_heard: see `Committer`.
+        committer: delivers results before it waits, and prepares responses before a commit.
+        lock_waits: knows the paths whose operations wait for a row.
+        compaction_tracker: says whether small chunks should be staged.
     """
 
     def __init__(
         self,
         committer: Committer,
         lock_waits: LockWaitQueue,
-        is_busy: Callable[[], bool],
-        is_heard: Callable[[], bool],
+        compaction_tracker: CompactionTracker,
     ) -> None:
         self._committer = committer
         self._lock_waits = lock_waits
-        self._is_busy = is_busy
-        self._is_heard = is_heard
+        self._is_busy = compaction_tracker.is_busy
 
     def locked_paths(self, paths: Iterable[str]) -> Collection[str]:
         return self._lock_waits.held(paths)
@@ -141,4 +144,4 @@ class _CommitterContext(CommitContext):
         self._committer.prepare_results(outcomes)
 
     def reports_empty_streams(self) -> bool:
-        return self._is_heard()
+        return has_created_listeners()

@@ -1,4 +1,7 @@
-"""How streams have grown lately: which of them have so many chunks that these are to be merged, and how fast."""
+"""How fast the chunks of this process's streams grow in number, and which streams need compaction.
+
+Knows no database. A read that meets many chunks, and commits of this process, are its only sources.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,24 @@ from threading import Lock
 from ..models import StagedChunk
 from ..store.operations import Commit
 
-MANY = 256
-"""Chunks of a stream after which they are merged, however busy it is."""
+COMPACT_AFTER_CHUNKS = 256
+"""New chunks of a stream after which it is compacted, even while it is written to."""
 
-SEVERAL = 16
-"""Chunks of a stream that are merged once nothing comes any more, or nothing can."""
+COMPACT_QUIET_AFTER_CHUNKS = 16
+"""The same for a stream that is quiet or closed."""
 
 QUIET_SECONDS = 2.0
-"""How long nothing has come to a quiet stream."""
+"""Time without a commit after which a stream is quiet."""
 
-MAX_COUNTED = 10_000
-"""Streams that are counted at a time."""
+MAX_COUNTED_STREAMS = 10_000
+"""Streams whose chunks are counted at a time. The stream that was counted first is forgotten."""
 
-BUSY = 2000
-"""Chunks that a process appends in a second from which on it leaves them to be gathered (`store.recent`)."""
+STAGE_FROM_CHUNKS_PER_SECOND = 2000
+"""Chunks that a process appends in a second from which it stages small chunks (`store.upkeep.staged_chunks`)."""
 
 
 class _StreamGrowth:
-    """A stream's chunks since they were merged last."""
+    """The number of a stream's chunks since its last compaction, and the time of the last one."""
 
     __slots__ = ("chunks", "last")
 
@@ -39,28 +42,28 @@ class CompactionTracker:
     """Counts the commits of this process. Safe to use from any thread.
 
     Args:
-        gathers: whether a busy process leaves its chunks to be gathered.
+        flushes: whether a busy process stages its small chunks, and housekeeping flushes them.
     """
 
     def __init__(self, *, flushes: bool) -> None:
-        self._gathers = flushes
+        self._flushes = flushes
         self._lock = Lock()
         self._streams: dict[int, _StreamGrowth] = {}
-        self._crowded: set[int] = set()
+        self._due: set[int] = set()
         self._busy = False
         self._second = 0.0
-        """When the second began that is being counted."""
+        """When the second that is being counted began, in monotonic seconds."""
         self._chunks = 0
-        """Chunks in it."""
+        """Chunks in that second."""
 
     def is_busy(self) -> bool:
-        """Return whether so much is appended that small chunks should wait to be gathered."""
+        """Return whether appends are so many that small chunks should be staged."""
         return self._busy
 
     def count(self, commits: Iterable[Commit]) -> bool:
-        """Take note of commits, each of them a chunk; return whether something is to be merged now."""
+        """Count commits, each of them one chunk. Return whether a stream needs compaction now."""
         now = time.monotonic()
-        due = False
+        is_due = False
         with self._lock:
             self._pace(now)
             for commit in commits:
@@ -72,40 +75,43 @@ class CompactionTracker:
                         growth = self._streams.get(commit.stream_id)
                     else:
                         growth = self._add(commit.stream_id, now)
-                    if growth is not None and growth.chunks >= (SEVERAL if commit.closed else MANY):
-                        self._crowded.add(commit.stream_id)
-                        due = True
-            self._busy |= self._gathers and self._chunks >= BUSY
-        return due
+                    limit = COMPACT_QUIET_AFTER_CHUNKS if commit.closed else COMPACT_AFTER_CHUNKS
+                    if growth is not None and growth.chunks >= limit:
+                        self._due.add(commit.stream_id)
+                        is_due = True
+            self._busy |= self._flushes and self._chunks >= STAGE_FROM_CHUNKS_PER_SECOND
+        return is_due
 
     def flushed(self, stream_ids: Iterable[int]) -> None:
-        """Take note of streams of which some recent chunks are one chunk now."""
+        """Count one new chunk for each stream whose staged chunks were flushed."""
         now = time.monotonic()
         with self._lock:
             for stream_id in stream_ids:
-                if self._add(stream_id, now).chunks >= MANY:
-                    self._crowded.add(stream_id)
+                if self._add(stream_id, now).chunks >= COMPACT_AFTER_CHUNKS:
+                    self._due.add(stream_id)
 
-    def note(self, stream_ids: set[int]) -> None:
-        """Take note of streams that a read has found to have many chunks."""
+    def request(self, stream_ids: set[int]) -> None:
+        """Have streams compacted in which a read has met many chunks."""
         with self._lock:
-            self._crowded |= stream_ids
+            self._due |= stream_ids
 
     def take_due(self) -> set[int]:
-        """Return the streams whose chunks are to be merged now: those with many, and quiet ones with several."""
+        """Return the streams that need compaction now, and begin to count their chunks anew."""
         quiet_since = time.monotonic() - QUIET_SECONDS
         with self._lock:
             quiet = [stream_id for stream_id, growth in self._streams.items() if growth.last <= quiet_since]
-            crowded, self._crowded = self._crowded, set()
-            crowded.update(stream_id for stream_id in quiet if self._streams[stream_id].chunks >= SEVERAL)
-            for stream_id in [*quiet, *crowded]:
+            due, self._due = self._due, set()
+            due.update(
+                stream_id for stream_id in quiet if self._streams[stream_id].chunks >= COMPACT_QUIET_AFTER_CHUNKS
+            )
+            for stream_id in [*quiet, *due]:
                 self._streams.pop(stream_id, None)
-            return crowded
+            return due
 
     def _add(self, stream_id: int, now: float) -> _StreamGrowth:
         growth = self._streams.get(stream_id)
         if growth is None:
-            if len(self._streams) >= MAX_COUNTED:
+            if len(self._streams) >= MAX_COUNTED_STREAMS:
                 del self._streams[next(iter(self._streams))]
             growth = self._streams[stream_id] = _StreamGrowth()
         growth.chunks += 1
@@ -113,8 +119,8 @@ class CompactionTracker:
         return growth
 
     def _pace(self, now: float) -> None:
-        """Begin another second, if that is over which is being counted."""
+        """Begin to count another second, if the current one is over."""
         if now - self._second >= 1.0:
-            self._busy = self._busy and self._chunks >= BUSY * (now - self._second)
+            self._busy = self._busy and self._chunks >= STAGE_FROM_CHUNKS_PER_SECOND * (now - self._second)
             self._second = now
             self._chunks = 0

@@ -1,13 +1,14 @@
-"""The engine: the lanes of one database in this process, and the hubs of its event loops."""
+"""The engine of one database in this process: its threads, and the hubs of its event loops.
+
+Knows neither requests nor responses. Entry points post tasks here and get their outcomes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import gc
 import logging
 import os
-import time
 from collections.abc import Awaitable
 from functools import lru_cache
 from threading import Lock
@@ -23,12 +24,14 @@ from ..runtime import test_transactions
 from ..runtime.after_commit import follow_up
 from ..runtime.backlog import Backlog
 from ..runtime.lifecycle import run_stop_functions
+from ..runtime.log_once import LogOnce
 from ..runtime.monitor import monitor_for
 from ..runtime.results import ResultCallback, call_in
 from ..runtime.write_lock import write_lock
 from ..store.operations import Commit, Operation, Result
 from ..store.read.segment_cache import SegmentCache
 from ..store.stream_info import StreamInfo
+from . import garbage_collection
 from .checkpoints import Checkpointer
 from .committer import Committer
 from .compaction_tracker import CompactionTracker
@@ -36,7 +39,7 @@ from .housekeeping import Housekeeper
 from .hub import Hub
 from .live_reader_limit import LiveReaderLimit
 from .readiness import check_setup
-from .signal_dispatcher import SignalDispatcher, hears_of_new_streams, send_signals
+from .signal_dispatcher import SignalDispatcher, send_signals
 from .snapshot_reader import FollowRequest, ReadRequest, Snapshot, SnapshotReader, StatusQuery
 from .startup import check_threads
 from .ttl_renewals import TtlRenewals
@@ -47,10 +50,14 @@ logger = logging.getLogger(__name__)
 
 Task = Operation | ReadRequest
 
-NO_WAKE_UP = "Readers of other processes find the news by themselves, within POLL_INTERVAL: see WAKEUP."
+# The consequences of failed steps after a commit, for the log.
+NO_WAKE_UP = "Readers of other processes learn of the commit by polling, within POLL_INTERVAL. Check WAKEUP."
+NO_FEED = "Readers of this process learn of the commit by polling, within POLL_INTERVAL."
 NO_SIGNALS = "Receivers of signals were not called."
+NO_COUNT = "Chunks are compacted later."
+
 WARNING_SECONDS = 60.0
-"""Time between two warnings that the database has lost commits: it will be so of many streams at a time."""
+"""Time between two warnings about lost commits. A loss usually concerns many streams at once."""
 
 
 class Engine:
@@ -58,22 +65,22 @@ class Engine:
 
     Args:
         using: alias of the database.
+
+    Raises:
+        ImproperlyConfigured: the settings are wrong, or gevent or eventlet has replaced this process's threads.
     """
 
     def __init__(self, using: str) -> None:
         check_threads()
-        # Before anything runs: this raises where the settings are wrong.
-        self.wakeup = make_wakeup(using)
+        self.wakeup = make_wakeup(using)  # before any thread starts, because it raises if the settings are wrong
         settings = config()
-        if settings.gc_threshold:
-            _tune_garbage_collector(settings.gc_threshold)
+        garbage_collection.tune(settings.gc_threshold, freezes=settings.gc_freeze)
         self.using = using
         self.cache = SegmentCache(settings.cache_bytes)
-        # SQLite has one writer at a time.
-        is_one = connections[using].vendor == "sqlite"
-        committers = 1 if is_one else max(settings.writer_threads, 1)
+        is_sqlite = connections[using].vendor == "sqlite"
+        writer_threads = 1 if is_sqlite else max(settings.writer_threads, 1)  # SQLite has one writer at a time
         self.monitor = monitor_for(using)
-        growth = CompactionTracker(flushes=is_one)
+        compaction_tracker = CompactionTracker(flushes=is_sqlite)
         self._writers = [
             Committer(
                 f"durable-streams-write-{number}",
@@ -81,34 +88,35 @@ class Engine:
                 Backlog(settings.queue_size, settings.queue_bytes),
                 self._committed,
                 write_lock(using),
-                growth.is_busy,
-                hears_of_new_streams,
+                compaction_tracker,
             )
-            for number in range(committers)
+            for number in range(writer_threads)
         ]
-        # What its connection remembers is gone when another one has written; and it works on this process's own time.
-        write = self._writers[0].write if is_one else None
+        # On SQLite, another connection's write would clear the committer's row cache. So the committer does all writes.
+        write = self._writers[0].write if is_sqlite else None
         self._checkpointer = Checkpointer(self.monitor.new_connection(), write) if write is not None else None
-        self._housekeeper = Housekeeper(self.monitor, self._expired, write_lock(using), growth, write)
+        self._housekeeper = Housekeeper(self.monitor, self._expired, write_lock(using), compaction_tracker, write)
         self._reader = SnapshotReader(
             "durable-streams-read",
             self.monitor,
             Backlog(settings.queue_size, settings.queue_bytes),
             self.cache,
             lambda: config().page_bytes,
-            self._housekeeper.crowded,
+            self._housekeeper.request_compaction,
         )
         self._renewals = TtlRenewals(lambda touch, callback: self._writer(touch).put(touch, callback))
         self.places = LiveReaderLimit()
         self._signals = SignalDispatcher()
-        self._next_warning = 0.0
+        self._loss_warnings = LogOnce(WARNING_SECONDS)
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
+    # Requests.
+
     def post(self, task: Task, callback: ResultCallback) -> None:
-        """Apply an operation, or look at a stream, for somebody who is given what becomes of it: a value or an error.
+        """Apply an operation or read a stream, and give the outcome, a value or an error, to a callback.
 
         Raises:
-            ServiceUnavailable: too much is waiting already.
+            ServiceUnavailable: too many operations wait already.
         """
         if isinstance(task, ReadRequest):
             self._reader.post(task, callback)
@@ -116,20 +124,20 @@ class Engine:
             self._writer(task).post(task, callback)
 
     def write(self, operation: Operation) -> Awaitable[Result]:
-        """Apply an operation; the result comes once that is committed.
+        """Apply an operation. The result arrives once it is committed.
 
         Raises:
-            DurableStreamsError: the operation was refused, or could not be done.
+            DurableStreamsError: the operation was refused, or failed.
         """
         return cast("Awaitable[Result]", self._writer(operation).submit(operation))
 
     def _writer(self, operation: Operation) -> Committer:
         committers = self._writers
-        # A stream always has the same lane, so that its requests keep their order.
+        # A stream always has the same committer, so that its operations keep their order.
         return committers[0] if len(committers) == 1 else committers[crc32(operation.path.encode()) % len(committers)]
 
     def look(self, path: str, offset: Offset | Sentinel | None = None) -> Awaitable[Snapshot]:
-        """See a stream as it is now and, where an offset is given, the page from there.
+        """Read the metadata of a stream and, with an offset, the page from there.
 
         Raises:
             OffsetGone, StreamNotFound, StreamGone, ServiceUnavailable.
@@ -137,32 +145,47 @@ class Engine:
         return cast("Awaitable[Snapshot]", self._reader.submit(ReadRequest(path, offset)))
 
     def follow(self, info: StreamInfo, position: int) -> Awaitable[Snapshot]:
-        """The same for a position of a stream that is known already."""
+        """Read a stream again, by its id, with the page from a position that the reader has reached.
+
+        Raises:
+            OffsetGone: the database has lost the data before the position.
+            StreamNotFound, StreamGone, ServiceUnavailable.
+        """
         return cast("Awaitable[Snapshot]", self._reader.submit(FollowRequest(info.id, info.offset(position))))
 
-    def survey(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
-        """See which of some streams are still there, in one query."""
+    def query_status(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
+        """Return the metadata of the streams that still exist, by id, with one query.
+
+        Raises:
+            ServiceUnavailable.
+        """
         return cast("Awaitable[dict[int, StreamInfo]]", self._reader.submit(StatusQuery(stream_ids)))
 
     def renew(self, info: StreamInfo) -> None:
-        """Start a stream's TTL anew where a read has to. Nobody waits for it. Safe to call from any thread."""
+        """Start a stream's TTL again if this read has to. Does not wait. Safe to call from any thread."""
         self._renewals.renew(info)
 
     def hub(self, *, lasting: bool = True) -> Hub:
-        """Return the hub of the running event loop. One that does not last beyond a request is not connected."""
+        """Return the hub of the running event loop.
+
+        Args:
+            lasting: whether the event loop outlives the request. Otherwise the hub receives no wake-up messages.
+        """
         loop = asyncio.get_running_loop()
         hub = self._hubs.get(loop)
         if hub is None:
-            # Under WSGI every request has a loop of its own; those that ended are dropped here.
-            for ended in [known for known in list(self._hubs) if known.is_closed()]:
-                self._hubs.pop(ended, None)
+            # Under WSGI every request has an event loop of its own. Hubs of closed loops are dropped here.
+            for closed in [other for other in list(self._hubs) if other.is_closed()]:
+                self._hubs.pop(closed, None)
             hub = self._hubs[loop] = Hub(self)
             if lasting:
                 hub.subscriber = self.wakeup.subscriber(hub)
         return hub
 
+    # Commits.
+
     def _committed(self, commits: list[Commit]) -> None:
-        follow_up("Chunks are merged later.", self._count, commits)
+        follow_up(NO_COUNT, self._count, commits)
         self._expired(commits)
 
     def _count(self, commits: list[Commit]) -> None:
@@ -174,46 +197,46 @@ class Engine:
 
     def _expired(self, commits: list[Commit]) -> None:
         self.publish(commits)
-        follow_up(NO_SIGNALS, self._signals.tell, commits, self.using)
+        follow_up(NO_SIGNALS, self._signals.send_soon, commits, self.using)
 
     def publish(self, commits: list[Commit]) -> None:
-        """Tell all readers what was committed, of this process and of others. Safe to call from any thread."""
-        follow_up("Readers of this process find the news by themselves, within POLL_INTERVAL.", self.feed, commits)
+        """Tell the readers of all processes about commits. Safe to call from any thread."""
+        follow_up(NO_FEED, self.feed, commits)
         follow_up(NO_WAKE_UP, self.wakeup.publish, commits)
 
     def feed(self, commits: list[Commit]) -> None:
-        """Tell the readers of this process what was committed. Safe to call from any thread."""
+        """Tell the readers of this process about commits. Safe to call from any thread."""
         for commit in commits:
             if commit.removed:
                 self.cache.forget(commit.stream_id)
         for hub in list(self._hubs.values()):
-            news = [commit for commit in commits if hub.watches(commit.stream_id)]
-            if news:
-                call_in(hub.loop, hub.feed, news)
+            watched = [commit for commit in commits if hub.watches(commit.stream_id)]
+            if watched:
+                call_in(hub.loop, hub.feed, watched)
+
+    # Life.
 
     def check_setup(self) -> None:
-        """Log what has to be set right in the database before streams can be served from it. Asks the database."""
+        """Log what an operator has to set right in the database before streams can be served. Queries the database."""
         check_setup(self.using, self.monitor.problem_reporter)
 
-    def went_back(self, info: StreamInfo) -> None:
-        """The database has less of a stream than it had: what was read of any may be lost. Safe to call anywhere."""
+    def report_data_loss(self, info: StreamInfo) -> None:
+        """Drop all cached data, because the database has lost a part of a stream. Safe to call from any thread."""
         self.cache.clear()
-        now = time.monotonic()
-        if now >= self._next_warning:
-            self._next_warning = now + WARNING_SECONDS
+        if self._loss_warnings.is_due():
             logger.warning(
-                "The database has lost what it had committed to the stream %s, and maybe to others: a standby was "
-                "promoted without it, or a backup restored. Readers look again.",
+                "The database has lost data that it had committed to the stream %s, and maybe to others. A standby "
+                "was promoted without it, or a backup was restored. Readers query their streams again.",
                 info.path,
             )
 
     def end_live_reads(self) -> None:
-        """Let all who read live now end, and nobody who comes later. Safe to call from any thread."""
+        """End all present live reads. New ones may follow. Safe to call from any thread."""
         for hub in list(self._hubs.values()):
             call_in(hub.loop, hub.stop)
 
     def stop(self) -> None:
-        """End the threads, after what is queued, and the readers whom nobody would tell any more."""
+        """End all live reads, then all threads, each after its queue is done."""
         self.end_live_reads()
         self._housekeeper.stop()
         if self._checkpointer is not None:
@@ -222,31 +245,21 @@ class Engine:
             committer.stop()
         self._reader.stop()
         self.monitor.stop()
-        self.tell_the_rest()
+        self.send_pending()
 
-    def tell_the_rest(self) -> None:
-        """Send the news and the signals that wait, within seconds, and end the threads that do it."""
+    def send_pending(self) -> None:
+        """Send the waiting signals and wake-up messages, within seconds, and end the threads that send them."""
         self._signals.stop()
         self.wakeup.stop()
 
 
-def _tune_garbage_collector(threshold: int) -> None:
-    """Let the collector run less often, and not over what was loaded before: code, models, settings.
-
-    Requests leave hardly any cycles behind, and a tenth of a busy server's time went into looking for them.
-    """
-    _, *older = gc.get_threshold()
-    gc.set_threshold(threshold, *older)
-    gc.freeze()
-
-
 def announce(commits: list[Commit], using: str) -> None:
-    """Tell all readers what Python code has committed outside the lanes."""
+    """Tell all readers and receivers of signals about commits of Python callers, after their transaction."""
     engine = _engines.get(using)
     if engine is not None:
         engine.publish(commits)
     else:
-        # No readers in this process, and it may be about to end, as management commands are.
+        # This process has no readers, and may end right after this, like a management command.
         follow_up(NO_WAKE_UP, lambda: wakeup_for(using).publish_now(commits))
     follow_up(NO_SIGNALS, send_signals, commits, using)
 
@@ -268,10 +281,14 @@ _lock = Lock()
 
 
 def engine_for(using: str | None = None) -> Engine:
-    """Return this process's engine for a database: the one that the router has for streams, if none is named.
+    """Return this process's engine for a database. The first call makes it.
+
+    Args:
+        using: alias of the database. None: the database to which the router has streams written.
 
     Raises:
-        InvisibleTransaction: a TestCase is running whose transaction it could not see.
+        ImproperlyConfigured: as for `Engine`.
+        InvisibleTransaction: a TestCase is running, and the engine's threads would not see its transaction.
     """
     global _default
     if using is None and _default is not None:
@@ -293,7 +310,7 @@ def running_engines() -> list[Engine]:
 
 
 def stop_engines() -> None:
-    """End all engines of this process, and what was to stop with them; the next use makes new ones."""
+    """End all engines of this process, and all that stops with them. The next use makes new engines."""
     engines = running_engines()
     _forget_engines()
     for engine in engines:
@@ -302,10 +319,10 @@ def stop_engines() -> None:
 
 
 @atexit.register
-def _tell_the_rest() -> None:
-    """A command that ends right after it has written would take its last news with it."""
+def _send_pending() -> None:
+    """Send what waits, for commands that end right after their last commit."""
     for engine in running_engines():
-        engine.tell_the_rest()
+        engine.send_pending()
 
 
 def _forget_engines() -> None:
@@ -315,5 +332,5 @@ def _forget_engines() -> None:
     _lock = Lock()
 
 
-# Threads do not survive a fork, so a child makes engines of its own.
+# Threads do not survive a fork, so a child process makes engines of its own.
 os.register_at_fork(after_in_child=_forget_engines)

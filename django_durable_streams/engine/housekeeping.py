@@ -1,8 +1,8 @@
-"""Work that nobody waits for: ending expired streams, deleting removed ones' rows, gathering and merging chunks.
+"""The housekeeping thread: it runs background tasks in short steps and decides which task is next.
 
-Each kind of work is a duty (`duties`) and does a short step at a time. The thread gives the next turn to the duty that
-has been due for longest, so none waits longer than the others' steps take, however much one of them has to do; and one
-that fails waits by itself.
+The tasks (`housekeeping_tasks`) are expiry, removal, flush, compaction and purge. The next step goes to the task that
+has been due for longest. So a task waits at most for one step of each other task, and a task that fails delays only
+itself. Knows nothing of what a step does.
 """
 
 from __future__ import annotations
@@ -33,54 +33,57 @@ from .housekeeping_tasks import (
 logger = logging.getLogger(__name__)
 
 INTERVAL = 2.0
-"""Seconds between looks at what there is to do. Expired streams are invisible at once; this only gives their space
-back."""
+"""Seconds after which an idle task is due again. Expired streams are invisible at once, so there is no hurry."""
 
-SHORT_INTERVAL = 0.1
-"""The same while there is always something that says it."""
+WOKEN_INTERVAL = 0.1
+"""The same if the thread is woken: the shortest time between two steps of an idle task."""
 
-PAUSE = 0.002
-"""Seconds between two steps of a duty at the least, so that appends come through."""
+MIN_PAUSE = 0.002
+"""Shortest time, in seconds, between two steps of a task, so that appends get their turn."""
 
-KEEP_SECONDS = 1.0
-"""A rest of so long gives the connection back: one for each process is too much for work that comes now and then."""
+KEEP_CONNECTION_SECONDS = 1.0
+"""Before a longer rest the thread closes its database connection, because work comes seldom."""
 
 MAX_DELAY = 60.0
-"""Seconds until a duty that has failed is tried again, at the most: twice as long each time."""
+"""Longest time, in seconds, until a failed task is tried again. The time doubles with each failure."""
 
 
 class _Schedule:
-    """When a duty is due.
+    """When a task is due."""
 
-    `due_at` is in monotonic seconds; `is_idle`: it had nothing to do the last time, so news may make it due sooner.
-    """
-
-    def __init__(self, duty: HousekeepingTask) -> None:
-        self.duty = duty
+    def __init__(self, task: HousekeepingTask) -> None:
+        self.task = task
         self.due_at = time.monotonic()
+        """In monotonic seconds."""
         self.is_idle = True
+        """Whether its last step had nothing to do. Then a commit may make it due sooner."""
         self._last = 0.0
         self._failures = 0
 
     def done(self, began: float, rest: float | None) -> None:
-        """Take note of a step."""
+        """Record a step.
+
+        Args:
+            began: when the step began, in monotonic seconds.
+            rest: how many times as long as the step to rest. None: there was nothing to do.
+        """
         self._last = now = time.monotonic()
         self._failures = 0
         self.is_idle = rest is None
-        self.due_at = now + (INTERVAL if rest is None else max(rest * (now - began), PAUSE))
+        self.due_at = now + (INTERVAL if rest is None else max(rest * (now - began), MIN_PAUSE))
 
-    def hurry(self) -> None:
-        """There may be something to do."""
+    def wake(self) -> None:
+        """Make an idle task due soon, because there may be something to do."""
         if self.is_idle:
-            self.due_at = min(self.due_at, max(time.monotonic(), self._last + SHORT_INTERVAL))
+            self.due_at = min(self.due_at, max(time.monotonic(), self._last + WOKEN_INTERVAL))
 
     def postpone(self) -> None:
-        """Nothing could be tried."""
+        """Record that the step could not be tried."""
         self.is_idle = False
         self.due_at = time.monotonic() + INTERVAL
 
     def failed(self) -> bool:
-        """Take note that a step has failed, and return whether it is the first."""
+        """Record that a step has failed. Return whether the step before had not."""
         self._failures += 1
         self.is_idle = False
         self.due_at = time.monotonic() + min(INTERVAL * 2.0 ** min(self._failures - 1, 10), MAX_DELAY)
@@ -88,14 +91,14 @@ class _Schedule:
 
 
 class Housekeeper:
-    """A thread that cleans up, a little at a time.
+    """The housekeeping thread of an engine, which starts at once.
 
     Args:
-        pulse: whether the database answers.
-        publish: is told of streams that have expired.
-        turn: held around each piece of work: whose turn it is to write, where only one can.
-        growth: knows whose chunks are to be merged.
-        write: has a piece of work done where it disturbs least, and waits for it; None: by this thread.
+        monitor: says whether the database answers, and makes the thread's connection.
+        publish: is called with the commits that end expired streams.
+        write_lock: held while the thread writes.
+        compaction_tracker: says which streams need compaction.
+        write: does work on the committer's connection and waits for it. None: the thread does all work itself.
     """
 
     def __init__(
@@ -103,37 +106,37 @@ class Housekeeper:
         monitor: DatabaseMonitor,
         publish: Callable[[list[Commit]], None],
         write_lock: WriteLock,
-        growth: CompactionTracker,
+        compaction_tracker: CompactionTracker,
         write: Callable[[Callable[[], object]], object] | None,
     ) -> None:
         self._monitor = monitor
         self._connection = monitor.new_connection()
-        self._growth = growth
-        place = HousekeepingContext(self._connection, write_lock, write)
-        duties = (
-            ExpiryTask(place, publish),
-            RemovalTask(place),
-            FlushTask(place, growth),
-            CompactionTask(place, growth),
-            PurgeTask(place),
+        self._compaction_tracker = compaction_tracker
+        context = HousekeepingContext(self._connection, write_lock, write)
+        tasks = (
+            ExpiryTask(context, publish),
+            RemovalTask(context),
+            FlushTask(context, compaction_tracker),
+            CompactionTask(context, compaction_tracker),
+            PurgeTask(context),
         )
-        self._schedules = [_Schedule(duty) for duty in duties]
+        self._schedules = [_Schedule(task) for task in tasks]
         self._woken = Event()
         self._stopped = Event()
         self._thread = execution.start_thread(self._run, "durable-streams-housekeeping")
 
     def wake(self) -> None:
-        """Look soon whether there is something to do."""
+        """Run idle tasks soon."""
         self._woken.set()
 
     def count(self, commits: list[Commit]) -> None:
-        """Take note of commits: each is a chunk, and many chunks of a stream are to be merged."""
-        if self._growth.count(commits):
+        """Count commits, each of them one chunk, and wake the thread if a stream needs compaction."""
+        if self._compaction_tracker.count(commits):
             self._woken.set()
 
-    def crowded(self, stream_ids: set[int]) -> None:
-        """Take note of streams that a read has found to have many chunks."""
-        self._growth.note(stream_ids)
+    def request_compaction(self, stream_ids: set[int]) -> None:
+        """Compact streams in which a read has met many chunks."""
+        self._compaction_tracker.request(stream_ids)
         self._woken.set()
 
     def stop(self) -> None:
@@ -145,39 +148,39 @@ class Housekeeper:
     def _run(self) -> None:
         try:
             while self._wait():
-                self._give_turn(min(self._schedules, key=lambda schedule: schedule.due_at))
+                self._step(min(self._schedules, key=lambda schedule: schedule.due_at))
         finally:
             self._connection.close()
 
     def _wait(self) -> bool:
-        """Wait until a duty is due, and return whether this is not the end."""
+        """Wait until a task is due. Return False if the thread has to end."""
         while not self._stopped.is_set():
             if self._woken.is_set():
                 self._woken.clear()
                 for schedule in self._schedules:
-                    schedule.hurry()
+                    schedule.wake()
             rest = min(schedule.due_at for schedule in self._schedules) - time.monotonic()
             if rest <= 0:
                 return True
-            if rest > KEEP_SECONDS:
+            if rest > KEEP_CONNECTION_SECONDS:
                 self._connection.close()
             self._woken.wait(rest)
         return False
 
-    def _give_turn(self, schedule: _Schedule) -> None:
+    def _step(self, schedule: _Schedule) -> None:
         if not self._monitor.answers:
             schedule.postpone()
             return
         began = time.monotonic()
         try:
             self._connection.open()
-            rest = schedule.duty.step()
-        except BaseException as error:  # the thread must outlive every bug, those of a project's receivers too
+            rest = schedule.task.step()
+        except BaseException as error:  # the thread must outlive every bug, also of the project's receivers
             self._connection.close()
             if isinstance(error, Error) and passes(error):
-                logger.debug("Housekeeping could not go on: %s", error)
+                logger.debug("A housekeeping step failed, and is tried again: %s", error)
                 schedule.postpone()
             elif schedule.failed():
-                logger.exception("Housekeeping could not %s any stream. All else goes on.", schedule.duty.name)
+                logger.exception("Housekeeping could not %s any stream. All other work goes on.", schedule.task.name)
         else:
             schedule.done(began, rest)

@@ -1,6 +1,6 @@
-"""What housekeeping could not do: remembered so that all else goes on, tried again later, and logged once.
+"""Failures of housekeeping: each failed item is remembered, tried again later, and logged once.
 
-Knows nothing of what the work is.
+Knows nothing of the work itself, nor of what an item is.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from ..store.chunk_rows import CorruptChunk
 logger = logging.getLogger(__name__)
 
 FIRST_DELAY, MAX_DELAY = 10.0, 3600.0
-"""Seconds until what has failed is tried again: twice as long each time."""
+"""Seconds until a failed item is tried again, at first and at most. The time doubles with each failure."""
 
 MAX_REMEMBERED = 10_000
-"""Items of one kind of work that are remembered. What is forgotten is only tried again sooner."""
+"""Items of one kind of work that are remembered. A forgotten item is only tried again sooner."""
 
 MAX_LOGGED = 10
-"""Messages of one kind of work in an hour."""
+"""Log messages about one kind of work in an hour."""
 
 HOUR = 3600.0
 
-_SIGNALED = 1644
-"""Number that MySQL and MariaDB give to what a trigger raises."""
+_RAISED_BY_TRIGGER = 1644
+"""The error number of MySQL and MariaDB for errors that a trigger raises."""
 
 
 def passes(error: Exception) -> bool:
-    """Whether an error says nothing about the rows at hand: the database is away, or busy, or has no room."""
+    """Return whether an error is not about the rows at hand: the database is away or busy, or its disk is full."""
     if isinstance(error, Error) and diagnose(error) is FailureKind.BUSY:
         return True
-    return isinstance(error, OperationalError | InterfaceError) and error.args[:1] != (_SIGNALED,)
+    return isinstance(error, OperationalError | InterfaceError) and error.args[:1] != (_RAISED_BY_TRIGGER,)
 
 
 @dataclass
@@ -47,10 +47,10 @@ class _Failure:
 
 
 class HousekeepingFailures:
-    """Items that one kind of work has failed for.
+    """The items for which one kind of work has failed.
 
     Args:
-        work: what could not be done with an item, for messages: "purge the rows of".
+        work: a verb phrase for log messages, before the name of an item: "purge the rows of".
     """
 
     def __init__(self, work: str) -> None:
@@ -59,47 +59,47 @@ class HousekeepingFailures:
         self._logged: list[float] = []
 
     def add(self, item: int, name: str, error: Exception) -> None:
-        """Take note that the work has failed for an item.
+        """Record that the work has failed for an item.
 
         Args:
-            name: of the item, for people.
+            name: the name of the item for log messages.
         """
         now = time.monotonic()
-        known = self._items.pop(item, None)
-        delay = FIRST_DELAY if known is None else min(2 * known.delay, MAX_DELAY)
+        previous = self._items.pop(item, None)
+        delay = FIRST_DELAY if previous is None else min(2 * previous.delay, MAX_DELAY)
         self._items[item] = _Failure(now + delay, delay)
         if len(self._items) > MAX_REMEMBERED:
             del self._items[next(iter(self._items))]
-        if known is None:
+        if previous is None:
             self._log(name, error, now)
 
     def clear(self, items: Iterable[int]) -> None:
-        """Take note that the work is done for some items."""
+        """Record that the work is done for items."""
         if self._items:
             for item in items:
                 self._items.pop(item, None)
 
     def waiting(self) -> set[int]:
-        """Return the items that are not to be tried yet."""
+        """Return the items that must not be tried yet."""
         now = time.monotonic()
-        return {item for item, setback in self._items.items() if setback.until > now}
+        return {item for item, failure in self._items.items() if failure.until > now}
 
     def take_due(self) -> set[int]:
-        """Return the items that are to be tried again now, once: until the same time has passed again."""
+        """Return the items to try again now. Each is returned again only after its delay has passed once more."""
         now = time.monotonic()
-        found = {item for item, setback in self._items.items() if setback.until <= now}
-        for item in found:
+        due = {item for item, failure in self._items.items() if failure.until <= now}
+        for item in due:
             self._items[item].until = now + self._items[item].delay
-        return found
+        return due
 
     def _log(self, name: str, error: Exception, now: float) -> None:
         self._logged = [then for then in self._logged if then > now - HOUR]
         if len(self._logged) >= MAX_LOGGED:
             return
         self._logged.append(now)
-        last = " There were many of these: no more are logged for an hour." if len(self._logged) == MAX_LOGGED else ""
+        last = " Many streams failed, so no more are logged for an hour." if len(self._logged) == MAX_LOGGED else ""
         logger.error(
-            "Housekeeping could not %s %s: %s %s All else goes on. It is tried again in %d s, then less often.%s",
+            "Housekeeping could not %s %s: %s %s All other work goes on. It is tried again in %d s, then less often.%s",
             self._work,
             name,
             _sentence(error),
@@ -122,7 +122,7 @@ def _advice(error: Exception) -> str:
         models = sorted({row._meta.label for row in rows})
         return f"Delete the rows of {', '.join(models)} that refer to it, or give their foreign key another on_delete."
     if isinstance(error, CorruptChunk):
-        return "Something has changed its rows: restore them from a backup, or delete the stream."
+        return "Its rows are damaged: restore them from a backup, or delete the stream."
     if isinstance(error, Error):
-        return "A constraint or a trigger of the database refuses it: change that, or the rows that it is about."
-    return "The traceback says where: a receiver of Django's signals, most likely."
+        return "A constraint or a trigger of the database refuses it: change the constraint or trigger, or the rows."
+    return "The traceback shows the place. Most likely it is a receiver of Django's signals."

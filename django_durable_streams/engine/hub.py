@@ -1,8 +1,11 @@
-"""The hub: who waits on which stream, and what has happened there lately. One for each event loop.
+"""The hub: the watches of one event loop, and the queries that keep them up to date.
 
-A reader registers before its last look at the database, so that nothing falls between the two. What this process
-commits is fed in directly; everything else is found by one look for all watched streams every second or so, which also
-makes up for any message that was lost on the way.
+A reader registers before its last query, so no commit falls between the two. Commits of this process are fed in
+directly, and commits of other processes arrive as wake-up messages. One query for all watched streams, every
+`POLL_INTERVAL`, finds commits without a message (`polling` decides which streams are due).
+
+Knows no request, and how readers send data only through `Listener`. Use it in its event loop only, unless a method says
+otherwise.
 """
 
 from __future__ import annotations
@@ -10,13 +13,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Awaitable, Coroutine, Sequence
+from typing import Any, Protocol
 
 from .. import clock
 from ..conf import config
-from ..protocol import content, sse, text
 from ..protocol.errors import DurableStreamsError, OffsetGone
 from ..protocol.segments import Segment
 from ..runtime.servers import RunningServer
@@ -27,251 +28,46 @@ from ..store.stream_info import StreamInfo
 from .polling import PollSchedule
 from .snapshot_reader import Snapshot
 from .wakeup.base import Subscriber, WakeUpMessage
+from .watch import LARGE_EVENT_BYTES, Listener, Watch
+
+__all__ = ["LARGE_EVENT_BYTES", "Hub", "Listener", "Watch"]
 
 logger = logging.getLogger(__name__)
 
-K = TypeVar("K")
-V = TypeVar("V")
+MAX_POLLED = 1000
+"""Streams in one query of the poll."""
 
-RING_BYTES = 256 * 1024
-"""Recent data that is kept for a watched stream, beyond the newest segment."""
-
-RING_SEGMENTS = 256
-"""Commits that it may be: those of a few bytes take a hundred times as much memory as their data."""
-
-MAX_ENCODED = 16
-"""Encodings that are kept of what is new, for readers who are at the same place: clients choose their cursors."""
-
-LARGE_EVENT_BYTES = 256 * 1024
-"""An event from which on its control event is sent by itself, so that all readers share the event."""
-
-STRIDE = 1000
-TURN_SECONDS = 0.01
-"""Listeners that are told in one turn of the event loop, and about how long that may take: each is sent what is new."""
-
-MAX_LOOKED_AT = 1000
-"""Streams that one query looks at."""
-
-NEWS_SECONDS = 0.1
-"""How long news may take from the commit to here."""
+MESSAGE_SECONDS = 0.1
+"""How long a wake-up message may take from the commit to this hub."""
 
 LINGER_SECONDS = 3.0
-"""How long a stream stays watched after its last reader: long-polls come back at once."""
+"""How long a watch outlives its last reader. Long-polls come back at once."""
 
 
-class Listener(Protocol):
-    """Somebody who waits on a stream."""
-
-    def notify(self) -> None:
-        """Something has changed. Must not block."""
-
-    def tick(self, now: float) -> None:
-        """Called every second or so with the monotonic time."""
-
-    def stop(self) -> None:
-        """End soon: what serves this listener is about to. Must not block. May be called again."""
-
-
-class Frame(NamedTuple):
-    """What readers at a position get by SSE."""
-
-    chunk: bytes
-    """Empty where all that is new begins a character (see `protocol.text`). A large one lacks its control event."""
-    is_large: bool
-    end: int
-    """The position behind what was looked at, of which `held` was held back."""
-    held: bytes
-    closed: bool
-    is_cut: bool
-    """Whether it begins with the rest of a character, for those who have not seen its beginning."""
-
-
-class Watch:
-    """A stream that is waited on: how far it goes, as this process knows, and its newest segments."""
-
-    def __init__(self, info: StreamInfo) -> None:
-        self.info = info
-        self.tail = info.tail
-        self.closed = info.closed
-        self.removed = False
-        """There will be no more news here: the stream is gone, or what was believed of it is not so. Look once more."""
-        self.moved_at = time.monotonic()
-        """When it was last learned that the stream goes further or is closed."""
-        self.listeners: set[Listener] = set()
-        self.shared_responses: dict[Any, Any] = {}
-        """What listeners that are told of the same news have in common. Empty again once all are told."""
-        self.after_notify: list[Callable[[], object]] = []
-        """What is left to do for listeners that were told, once all are: those who wait come before it."""
-        self.ready: asyncio.Future[None] | None = None
-        self.is_catching_up = False
-        self.is_behind = False
-        self.idle_since: float | None = None
-        self._frames: dict[tuple[int, int, bytes], Frame] = {}
-        self._events: dict[tuple[int, bytes], tuple[bytes, bytes]] = {}
-        self._ring: deque[Segment] = deque()
-        self._ring_bytes = 0
-        self._joined: dict[int, Segment] = {}
-        self._views: dict[int, Snapshot] = {}
-
-    def feed(self, start: int, segment: Segment | None, tail: int, *, closed: bool, removed: bool = False) -> None:
-        """Take in what has been committed, and tell everybody who waits if it is news.
-
-        Args:
-            start: position where the commit began; `segment` is what it added, `tail` where it ended.
-        """
-        if tail > self.tail:
-            if start != self.tail or segment is None:
-                self._ring.clear()
-                self._ring_bytes = 0
-            if segment is not None:
-                self._ring.append(segment)
-                self._ring_bytes += len(segment.data)
-                while len(self._ring) > RING_SEGMENTS or (self._ring_bytes > RING_BYTES and len(self._ring) > 1):
-                    self._ring_bytes -= len(self._ring.popleft().data)
-            self.tail = tail
-        elif not (closed and not self.closed) and not removed:
-            return
-        self.moved_at = time.monotonic()
-        self.closed = self.closed or closed
-        self.removed = self.removed or removed
-        self._frames.clear()
-        self._events.clear()
-        self._joined.clear()
-        self._views.clear()
-        self.shared_responses.clear()
-        self._notify(list(self.listeners))
-
-    def is_ahead_of(self, info: StreamInfo, seen_at: float) -> bool:
-        """Whether more is believed here than a look at the database has shown that began at a (monotonic) time.
-
-        What was known before it began had been committed by then. So the database has lost it since.
-        """
-        if info.generation != self.info.generation:
-            return True
-        return self.moved_at < seen_at and (info.tail < self.tail or (self.closed and not info.closed))
-
-    def agrees(self, start: int, segment: Segment | None, tail: int, *, closed: bool) -> bool | None:
-        """Whether a commit goes with what is believed here; None where that cannot be told from what is at hand."""
-        if start >= self.tail:
-            return True  # it is new
-        if tail > self.tail or (closed and tail < self.tail):
-            return False  # a commit is seen whole or not at all, and nothing comes after a close
-        if segment is None:
-            return True if start == tail else None
-        for known in reversed(self._ring):
-            if known.start <= start and tail <= known.end:
-                return known.data[start - known.start : tail - known.start] == segment.data
-        return None
-
-    def _notify(self, listeners: list[Listener], first: int = 0) -> None:
-        """Tell listeners, some at a time: a loop may hold back what was written until its turn is over."""
-        until = time.monotonic() + TURN_SECONDS
-        last = min(first + STRIDE, len(listeners))
-        while first < last:
-            try:
-                listeners[first].notify()
-            except Exception:  # one must not keep up the others
-                logger.exception("A reader could not be told of news.")
-            first += 1
-            if time.monotonic() >= until:
-                break
-        if first < len(listeners):
-            asyncio.get_running_loop().call_soon(self._notify, listeners, first)
-            return
-        self.shared_responses.clear()
-        after_notify, self.after_notify = self.after_notify, []
-        for each in after_notify:
-            try:
-                each()
-            except Exception:
-                logger.exception("What follows news has failed.")
-
-    def after(self, position: int) -> Segment | None:
-        """Return what was committed past a position, if it is still at hand and joins on exactly."""
-        ring = self._ring
-        if not ring or ring[-1].end != self.tail:
-            return None
-        if ring[-1].start == position:
-            return ring[-1]
-        known = self._joined.get(position)
-        if known is None:
-            parts = [segment for segment in ring if segment.start >= position]
-            if not parts or parts[0].start != position:
-                return None
-            known = Segment.join(parts)
-            _keep(self._joined, position, known)
-        return known
-
-    def view(self, position: int) -> Snapshot | None:
-        """Return the stream as readers at a position see it now, the same object for all of them.
-
-        None where there is data past the position that is not at hand.
-        """
-        known = self._views.get(position)
-        if known is None:
-            segment = self.after(position)
-            if segment is None and self.tail > position:
-                return None
-            known = Snapshot(self.info, position, segment, max(self.tail, position), self.closed)
-            _keep(self._views, position, known)
-        return known
-
-    def frame(self, position: int, cursor: int, held: bytes = b"") -> Frame | None:
-        """Return what readers get by SSE who have looked up to a position, and have held some bytes back.
-
-        It is encoded once for all of them. None where the data is not at hand.
-        """
-        known = self._frames.get((position, cursor, held))
-        if known is None:
-            segment = self.after(position)
-            if segment is None:
-                return None
-            kind = self.info.content_type
-            event, rest = self._event(segment, held)
-            is_cut = text.is_cut(segment.data) and content.holds_text(kind)
-            is_large = len(event) >= LARGE_EVENT_BYTES
-            if event and not is_large:
-                offset = self.info.token(segment.end - len(rest))
-                event += sse.control_event(offset, cursor=cursor, up_to_date=True, closed=self.closed)
-            known = Frame(event, is_large, segment.end, rest, self.closed, is_cut)
-            _keep(self._frames, (position, cursor, held), known)
-        return known
-
-    def _event(self, segment: Segment, held: bytes) -> tuple[bytes, bytes]:
-        """Return a segment as a data event behind some bytes that were held back, and what is held back of it."""
-        known = self._events.get((segment.start, held))
-        if known is None:
-            known = segment.data_event(self.info.content_type, held, final=self.closed)
-            _keep(self._events, (segment.start, held), known)
-        return known
-
-
-def _keep(kept: dict[K, V], key: K, value: V) -> None:
-    if len(kept) >= MAX_ENCODED:
-        kept.clear()
-    kept[key] = value
-
-
-class Log(Protocol):
-    """What a hub asks of the database, for all its readers: the engine."""
+class HubEngine(Protocol):
+    """The part of the engine that a hub uses to reach the database, for all its readers."""
 
     def follow(self, info: StreamInfo, position: int) -> Awaitable[Snapshot]:
         """Read a stream from a position."""
 
-    def survey(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
+    def query_status(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
         """Return the streams that still exist, by id."""
 
     def renew(self, info: StreamInfo) -> None:
         """Start the TTL of a stream again."""
 
-    def went_back(self, info: StreamInfo) -> None:
+    def report_data_loss(self, info: StreamInfo) -> None:
         """Learn that the database has lost a part of a stream."""
 
 
 class Hub:
-    """All watches of one event loop."""
+    """All watches of the running event loop.
 
-    def __init__(self, engine: Log) -> None:
+    Args:
+        engine: the access to the database.
+    """
+
+    def __init__(self, engine: HubEngine) -> None:
         self.subscriber: Subscriber | None = None
         self.loop = asyncio.get_running_loop()
         self.timeouts = Timeouts(self.loop)
@@ -282,21 +78,22 @@ class Hub:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def watches(self, stream_id: int) -> bool:
-        """Whether a stream is waited on here. Safe to ask from any thread."""
+        """Return whether a stream has a watch here. Safe to call from any thread."""
         return stream_id in self._watches
 
     async def join(
         self, info: StreamInfo, listener: Listener, servers: Sequence[RunningServer] = (), *, seen_at: float = 0.0
     ) -> Watch:
-        """Register a listener on a stream; when this returns, the watch is at least as new as the call.
+        """Register a listener on a stream. The returned watch is at least as new as the call.
 
         Args:
-            servers: which servers it depends on, beyond those of the event loop. It is stopped when one of them ends.
-            seen_at: when the look at the database began that has shown `info`, in monotonic seconds.
+            servers: the servers that the listener depends on, beyond those of the event loop. The listener is stopped
+                when one of them ends.
+            seen_at: when the query that has shown `info` began, in monotonic seconds.
         """
         watch = self._watches.get(info.id)
         if watch is not None and (watch.removed or watch.is_ahead_of(info, seen_at)):
-            self._take_back(watch)
+            self._discard(watch)
             watch = None
         if watch is None:
             watch = self._watches[info.id] = Watch(info)
@@ -315,15 +112,23 @@ class Hub:
         return watch
 
     def leave(self, watch: Watch, listener: Listener) -> None:
-        """Take a listener away."""
+        """Remove a listener. A listener that has left already does no harm."""
         if listener in watch.listeners:
             watch.listeners.remove(listener)
             remove_reader(self.loop, listener)
         if not watch.listeners:
             watch.idle_since = time.monotonic()
 
+    def stop(self) -> None:
+        """Ask all present readers to end."""
+        for watch in list(self._watches.values()):
+            for listener in list(watch.listeners):
+                stop_reader(listener)
+
+    # Commits.
+
     def feed(self, commits: list[Commit]) -> None:
-        """Take in what this process has committed."""
+        """Apply commits of this process."""
         for commit in commits:
             watch = self._watches.get(commit.stream_id)
             if watch is not None:
@@ -331,191 +136,185 @@ class Hub:
                 if commit.removed or self._check(watch, commit.start, segment, commit.tail, closed=commit.closed):
                     watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
 
-    def receive(self, stream_id: int, news: WakeUpMessage) -> None:
-        """Take in what another process, or this one, has committed."""
+    def receive(self, stream_id: int, message: WakeUpMessage) -> None:
+        """Apply a wake-up message about a commit, which another process or this one has sent.
+
+        Data is used only if it joins exactly to the watch. Every other message is a reason to query the stream.
+        """
         watch = self._watches.get(stream_id)
         if watch is None:
             return
-        segment = Segment(news.start, news.data, news.ends) if news.data else None
-        if news.generation == watch.info.generation and not news.removed:
-            if news.start == watch.tail and (segment is not None or news.start == news.tail):
-                watch.feed(news.start, segment, news.tail, closed=news.closed)
+        segment = Segment(message.start, message.data, message.ends) if message.data else None
+        if message.generation == watch.info.generation and not message.removed:
+            if message.start == watch.tail and (segment is not None or message.start == message.tail):
+                watch.feed(message.start, segment, message.tail, closed=message.closed)
                 return
-            if news.tail <= watch.tail and watch.closed >= news.closed:
-                self._check(watch, news.start, segment, news.tail, closed=news.closed)
+            if message.tail <= watch.tail and watch.closed >= message.closed:
+                self._check(watch, message.start, segment, message.tail, closed=message.closed)
                 return
-        # What does not join on to what the database has said is only a reason to ask it: once for all who wait.
         self._catch_up_soon(watch)
 
     def _check(self, watch: Watch, start: int, segment: Segment | None, tail: int, *, closed: bool) -> bool:
-        """Return whether a commit goes with what is believed of its stream. If not, that is taken back."""
+        """Return whether a commit fits its watch. Otherwise the watch ends."""
         agrees = watch.agrees(start, segment, tail, closed=closed)
         if agrees is False:
-            self._take_back(watch)
+            self._discard(watch)
         elif agrees is None:
-            self._catch_up_soon(watch)  # it comes late, or the log has gone back
+            self._catch_up_soon(watch)  # the commit comes late, or the database has lost data
         return agrees is not False
 
-    def _take_back(self, watch: Watch) -> None:
-        """End a watch that believes in what the database does not have, or not any more.
+    def _discard(self, watch: Watch) -> None:
+        """End a watch that knows data which the database does not have.
 
-        That happens where a standby without the last commits is promoted, or a backup restored. Whoever waits looks
-        once more, and is told if that has met the offset it is at. What comes next begins with what is there.
+        This happens after the promotion of a standby without the last commits, or after a restored backup. The
+        listeners query the stream once more, and fail if their offset is gone. A new watch begins with the data of the
+        database.
         """
+        self._forget(watch)
+        if not watch.removed:
+            self._engine.report_data_loss(watch.info)
+            watch.end()
+
+    def _forget(self, watch: Watch) -> None:
         stream_id = watch.info.id
         if self._watches.get(stream_id) is watch:
             del self._watches[stream_id]
             if self.subscriber is not None:
                 self.subscriber.unsubscribe(stream_id)
-        if not watch.removed:
-            self._engine.went_back(watch.info)
-            watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
+
+    # Queries.
 
     async def fetch(self, watch: Watch, position: int) -> Snapshot:
-        """Return what lies past a position, for a reader for whom the watch has not got it at hand.
+        """Read a stream from a position, for a reader whose data the watch does not have.
 
         Raises:
-            OffsetGone: the database has lost what was before the position.
+            OffsetGone: the database has lost the data before the position.
             StreamNotFound, StreamGone, ServiceUnavailable.
         """
         began = time.monotonic()
         try:
-            view = await self._engine.follow(watch.info, position)
+            snapshot = await self._engine.follow(watch.info, position)
         except OffsetGone:
-            self._take_back(watch)
+            self._discard(watch)
             raise
-        if watch.is_ahead_of(view.info, began):
-            self._take_back(watch)
-        return view
-
-    def look_again(self) -> None:
-        """Look at all watched streams: news may have been lost."""
-        self._spawn(self._survey(list(self._watches)))
-
-    def _hears(self) -> bool:
-        """Whether news of other processes should arrive by themselves."""
-        return self.subscriber is not None and self.subscriber.hears
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self.loop.create_task(self._quietly(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    @staticmethod
-    async def _quietly(work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except DurableStreamsError as error:
-            logger.debug("A look at the watched streams failed: %s", error)
-        except Exception:  # whatever it is, the next look is soon
-            logger.exception("A look at the watched streams failed.")
-
-    def stop(self) -> None:
-        """Let every reader that is here now end."""
-        for watch in list(self._watches.values()):
-            for listener in list(watch.listeners):
-                stop_reader(listener)
+        if watch.is_ahead_of(snapshot.info, began):
+            self._discard(watch)
+        return snapshot
 
     async def _start(self, watch: Watch) -> None:
-        """Look once more, now that the watch is registered."""
+        """Subscribe to messages, then query the stream again, now that the watch is registered."""
         if self.subscriber is not None:
             await self.subscriber.subscribe(watch.info.id)
         await self._catch_up(watch)
         watch.ready = None
 
     def _catch_up_soon(self, watch: Watch) -> None:
-        """Look at a stream, or once more after the look that is under way: however many news there are, one waits."""
-        watch.is_behind = True
+        """Query a stream, or query it again after the current query. At most one query waits."""
+        watch.needs_query = True
         if not watch.is_catching_up:
             watch.is_catching_up = True
-            self._spawn(self._catch_up_while_behind(watch))
+            self._spawn(self._catch_up_while_needed(watch))
 
-    async def _catch_up_while_behind(self, watch: Watch) -> None:
+    async def _catch_up_while_needed(self, watch: Watch) -> None:
         try:
-            while watch.is_behind:
-                watch.is_behind = False
+            while watch.needs_query:
+                watch.needs_query = False
                 await self._catch_up(watch)
         finally:
             watch.is_catching_up = False
 
     async def _catch_up(self, watch: Watch) -> None:
+        """Read a stream from the watch's tail, and feed the watch. A database that does not answer changes nothing."""
         try:
-            view = await self.fetch(watch, watch.tail)
+            snapshot = await self.fetch(watch, watch.tail)
         except OffsetGone:
             return
         except DurableStreamsError as error:
             if error.status < 500:
-                watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
+                watch.end()
             return
-        self._take(watch, view)
+        segment = snapshot.segment
+        if segment is not None and (segment.start != watch.tail or not snapshot.up_to_date):
+            segment = None  # more than a page, or a commit came meanwhile: readers fetch the data themselves
+        watch.feed(snapshot.position, segment, snapshot.tail, closed=snapshot.closed)
 
-    @staticmethod
-    def _take(watch: Watch, view: Snapshot) -> None:
-        segment = view.segment
-        if segment is not None and (segment.start != watch.tail or not view.up_to_date):
-            segment = None  # more than a page, or somebody was faster: readers fetch it themselves
-        watch.feed(view.position, segment, view.tail, closed=view.closed)
+    # The poll.
+
+    def poll_all(self) -> None:
+        """Query all watched streams, because messages may have been lost."""
+        self._spawn(self._poll(list(self._watches)))
 
     async def _tick(self) -> None:
-        """Look at all watched streams now and then, for as long as there are any."""
+        """Poll the watched streams that are due, and tell all listeners the time, until no stream is watched."""
         while self._watches:
             interval = config().poll_interval
             await asyncio.sleep(interval)
             watched = {stream_id: watch.info for stream_id, watch in self._watches.items()}
-            due = self._polls.due(watched, time.monotonic(), interval, hears=self._hears())
-            await self._quietly(self._survey(due))
+            due = self._polls.due(watched, time.monotonic(), interval, receives=self._receives())
+            await self._log_errors(self._poll(due))
             now = time.monotonic()
-            for stream_id, watch in list(self._watches.items()):
+            for watch in list(self._watches.values()):
                 for listener in list(watch.listeners):
                     try:
                         listener.tick(now)
-                    except Exception:  # one must not stop the time of all others
-                        logger.exception("A reader could not be told that time passes.")
+                    except Exception:  # one listener must not stop the clock of all others
+                        logger.exception("A reader could not be told the time. All other readers go on.")
                 if watch.idle_since is not None and (now - watch.idle_since > LINGER_SECONDS or watch.removed):
-                    del self._watches[stream_id]
-                    if self.subscriber is not None:
-                        self.subscriber.unsubscribe(stream_id)
+                    self._forget(watch)
 
-    async def _survey(self, stream_ids: Sequence[int]) -> None:
-        """Look at some watched streams, a part at a time: others read meanwhile."""
-        for first in range(0, len(stream_ids), MAX_LOOKED_AT):
-            await self._look_at(stream_ids[first : first + MAX_LOOKED_AT])
+    async def _poll(self, stream_ids: Sequence[int]) -> None:
+        """Query watched streams, a limited number at a time, so that other reads come between."""
+        for first in range(0, len(stream_ids), MAX_POLLED):
+            await self._poll_together(stream_ids[first : first + MAX_POLLED])
 
-    async def _look_at(self, stream_ids: Sequence[int]) -> None:
-        # Those of now: one that comes while the look is under way is not in it, and yet is there.
+    async def _poll_together(self, stream_ids: Sequence[int]) -> None:
+        # A watch that starts during the query is not in the result, and its stream exists all the same.
         watches = [self._watches[stream_id] for stream_id in stream_ids if stream_id in self._watches]
         began = time.monotonic()
-        infos = await self._engine.survey(tuple(watch.info.id for watch in watches))
+        infos = await self._engine.query_status(tuple(watch.info.id for watch in watches))
         behind: list[tuple[Watch, StreamInfo]] = []
         for watch in watches:
             info = infos.get(watch.info.id)
             if info is None:
-                watch.feed(watch.tail, None, watch.tail, closed=watch.closed, removed=True)
+                watch.end()
                 continue
             if watch.is_ahead_of(info, began):
-                self._take_back(watch)
+                self._discard(watch)
                 continue
             self._polls.seen(info)
-            if _is_behind(watch, info):
+            if watch.lags_behind(info):
                 behind.append((watch, info))
-            if watch.listeners and _is_running_out(info):
+            if watch.listeners and _needs_renewal(info):
                 self._engine.renew(info)
-        if behind and self._hears():
-            await asyncio.sleep(NEWS_SECONDS)  # of what was committed just now, news are on their way
-            behind = [(watch, info) for watch, info in behind if _is_behind(watch, info)]
+        if behind and self._receives():
+            await asyncio.sleep(MESSAGE_SECONDS)  # messages about the newest commits are on their way
+            behind = [(watch, info) for watch, info in behind if watch.lags_behind(info)]
             if behind:
                 self._polls.missed(time.monotonic())
-        # All at once, so that the lanes do them in one go.
+        # All at once, so that the snapshot reader answers them with one query.
         await asyncio.gather(*(self._catch_up(watch) for watch, _ in behind))
 
+    def _receives(self) -> bool:
+        """Return whether messages of other processes arrive now."""
+        return self.subscriber is not None and self.subscriber.is_receiving
 
-def _is_behind(watch: Watch, info: StreamInfo) -> bool:
-    """Whether a stream goes further, or is closed, than is known where it is watched."""
-    return info.tail > watch.tail or (info.closed and not watch.closed)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(self._log_errors(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    async def _log_errors(work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except DurableStreamsError as error:
+            logger.debug("A query of the watched streams failed: %s", error)
+        except Exception:  # the next poll is soon
+            logger.exception("A query of the watched streams failed. The next poll tries again.")
 
 
-def _is_running_out(info: StreamInfo) -> bool:
-    """Whether a stream with live readers has to be touched, so that it does not expire under them."""
+def _needs_renewal(info: StreamInfo) -> bool:
+    """Return whether a stream would expire soon although it has live readers."""
     if info.ttl is None or info.deadline is None:
         return False
     margin = max(info.ttl / 2, 3 * config().poll_interval)

@@ -1,4 +1,7 @@
-"""Places of live readers: as many as MAX_LIVE_READERS, each taken before its reader waits for anything."""
+"""The limit on live readers of a process: `MAX_LIVE_READERS` slots.
+
+A reader takes its slot before it waits for anything. Knows no reader.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from ..protocol.errors import ServiceUnavailable
 
 
 class LiveReaderSlot:
-    """A live reader's place. It is given back by `release`, which may be called again, or with the object itself:
-    what has it may never get to its end, such as a response that a middleware has thrown away.
+    """The slot of one live reader.
+
+    `release` frees it, and so does the garbage collector: a response may be thrown away by a middleware before it ends.
     """
 
     __slots__ = ("_taken", "_token")
@@ -20,14 +24,14 @@ class LiveReaderSlot:
         self._token = token
 
     def release(self) -> None:
-        """Give it back. Safe to call from any thread; never blocks."""
+        """Free the slot. May be called again. Safe to call from any thread; never blocks."""
         self._taken.discard(self._token)
 
     __del__ = release
 
 
 class LiveReaderLimit:
-    """The places of one process."""
+    """The slots of one process."""
 
     def __init__(self) -> None:
         self._taken: set[object] = set()
@@ -37,15 +41,15 @@ class LiveReaderLimit:
         return len(self._taken)
 
     def take(self) -> LiveReaderSlot:
-        """Take a place.
+        """Take a slot.
 
         Raises:
-            ServiceUnavailable: all are taken (503, carries `Retry-After`).
+            ServiceUnavailable: all slots are taken (503 with `Retry-After`).
         """
         limit = config().max_live_readers
         token = object()
         with self._lock:
             if limit and len(self._taken) >= limit:
-                raise ServiceUnavailable("Too many live readers are here. Try again.", ((b"retry-after", b"5"),))
+                raise ServiceUnavailable("This server has too many live readers. Try again.", ((b"retry-after", b"5"),))
             self._taken.add(token)
         return LiveReaderSlot(self._taken, token)

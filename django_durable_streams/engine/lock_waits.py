@@ -1,11 +1,14 @@
-"""Operations on streams whose rows other transactions hold, such as that of a view that appends and goes on working.
+"""The lock wait queue: operations on streams whose rows other transactions hold.
 
-A lane leaves such operations to this queue and goes on with other streams. While one operation of a stream waits here,
-all that come after it on that stream join it, so a stream's operations keep their order.
+An example is the transaction of a view that appends and goes on working. The committer leaves such operations to this
+queue and goes on with other streams.
 
-Whoever waits for a row in the database has a place in the database's own queue, and loses it by giving up. So a few
-threads wait for one stream each until they have its row, and then apply all that waits for that stream. Where more
-streams are held than there are such threads, one more looks at the others again and again.
+Invariant: while an operation of a stream waits here, all later operations of the stream wait behind it. So they keep
+their order.
+
+The database has a queue for each row, and a waiting connection that gives up loses its place. So a few threads wait for
+one stream each until they have its row, and then apply all operations that wait for the stream. If more streams are
+locked, one more thread polls the others.
 """
 
 from __future__ import annotations
@@ -28,23 +31,23 @@ from .applier import Applier
 logger = logging.getLogger(__name__)
 
 MAX_WAIT = 30.0
-"""Seconds after which an operation is refused with 503, and with it all that wait behind it on its stream."""
+"""Seconds after which an operation is refused with 503, together with all operations behind it on its stream."""
 
-KEEPERS = 2
-"""Threads that keep their place in the database's queue for one stream each."""
+PLACE_THREADS = 2
+"""Threads that keep a place in the database's queue, for one stream each."""
 
 POLL_SECONDS = 0.02
-"""Time between two looks at streams that no thread has a place for."""
+"""Time between two attempts on the streams for which no thread keeps a place."""
 
 IDLE_SECONDS = 5.0
-"""A thread without work gives its database connection back after this time."""
+"""A thread without work closes its database connection after this time."""
 
-MAX_TOGETHER = 512
+MAX_BATCH = 512
 """Operations of a stream that are applied in one transaction."""
 
 
 class PendingOperation(NamedTuple):
-    """An operation that waits for its stream's row, and who is to know what becomes of it."""
+    """An operation that waits for its stream's row, and the callback for its outcome."""
 
     operation: Operation
     loop: asyncio.AbstractEventLoop
@@ -52,16 +55,16 @@ class PendingOperation(NamedTuple):
     since: float
     """When it began to wait, in monotonic seconds."""
     size: int
-    """Bytes of data that it carries."""
+    """Bytes of data that the operation carries."""
 
 
 class LockWaitQueue:
-    """Applies operations in the order of their streams as soon as their rows are free.
+    """Applies operations as soon as the rows of their streams are free.
 
     Args:
-        name: of its threads.
-        make_applier: returns what applies operations, over a connection of its own.
-        backlog: is told of the operations that are answered.
+        name: the name of its threads.
+        make_applier: returns an applier with a connection of its own.
+        backlog: counts the waiting operations of the committer. Applied operations are taken out of the count.
     """
 
     def __init__(self, name: str, make_applier: Callable[[], Applier], backlog: Backlog) -> None:
@@ -69,35 +72,37 @@ class LockWaitQueue:
         self._make_applier = make_applier
         self._backlog = backlog
         self._changed = Condition()
-        # By path, the one that has waited longest first.
         self._waiting: dict[str, list[PendingOperation]] = {}
-        # Paths that one of the threads is at work on: nobody else may apply their operations.
+        """By path, in the order in which they wait."""
         self._attended: set[str] = set()
+        """Paths that one of the threads works on. No other thread may apply their operations."""
         self._appliers: list[Applier] = []
         self._threads: list[Thread] = []
         self._stopped = Event()
 
     def held(self, paths: Iterable[str]) -> Collection[str]:
-        """Return those of some paths on which operations wait here."""
+        """Return those of the paths on which operations wait here."""
         return {path for path in paths if path in self._waiting} if self._waiting else ()
 
     def add(self, waiting: Sequence[PendingOperation]) -> None:
-        """Take over operations, behind those on the same streams that wait already."""
+        """Add operations, behind the waiting operations of the same streams."""
         with self._changed:
-            for one in waiting:
-                self._waiting.setdefault(one.operation.path, []).append(one)
+            for pending in waiting:
+                self._waiting.setdefault(pending.operation.path, []).append(pending)
             try:
-                while len(self._threads) < min(len(self._waiting), KEEPERS + 1):
+                while len(self._threads) < min(len(self._waiting), PLACE_THREADS + 1):
                     self._start_thread()
             except RuntimeError:
-                logger.exception("A thread that waits for locked streams cannot start.")
+                logger.exception(
+                    "A thread that waits for locked streams cannot start. If there is none, their operations get 503."
+                )
             self._changed.notify_all()
         if not self._threads:
             for path in list(self._waiting):
                 self._refuse(path)
 
     def stop(self) -> None:
-        """End the threads, and refuse what still waits."""
+        """End the threads, and refuse all operations that still wait."""
         with self._changed:
             self._stopped.set()
             self._changed.notify_all()
@@ -110,20 +115,20 @@ class LockWaitQueue:
 
     def _start_thread(self) -> None:
         applier = self._make_applier()
-        run = self._keep_places if len(self._threads) < KEEPERS else self._poll
+        run = self._keep_places if len(self._threads) < PLACE_THREADS else self._poll
         thread = Thread(target=run, args=(applier,), name=self._name, daemon=True)
         thread.start()
         self._appliers.append(applier)
         self._threads.append(thread)
 
     def _keep_places(self, applier: Applier) -> None:
-        """Attend to one stream after the other."""
+        """Work on one stream after another. Runs in a thread."""
         while paths := self._attend(applier, 1):
             self._work(self._keep_place, applier, paths)
         applier.connection.close()
 
     def _poll(self, applier: Applier) -> None:
-        """Attend to all streams that the other threads cannot attend to, again and again."""
+        """Work on all streams for which the other threads have no time, again and again. Runs in a thread."""
         while paths := self._attend(applier, None):
             self._work(self._try, applier, paths)
             self._stopped.wait(POLL_SECONDS)
@@ -133,7 +138,7 @@ class LockWaitQueue:
         try:
             work(applier, paths)
         except Exception:  # the thread must outlive every bug
-            logger.exception("Waiting for %s failed.", ", ".join(paths))
+            logger.exception("Waiting for the locked streams %s failed. Their operations get 503.", ", ".join(paths))
             for path in paths:
                 self._refuse(path)
         finally:
@@ -142,15 +147,15 @@ class LockWaitQueue:
                 self._changed.notify_all()
 
     def _attend(self, applier: Applier, limit: int | None) -> Sequence[str]:
-        """Wait for streams that nobody attends to, and return their paths; none at the end.
+        """Wait for streams that no thread works on, and return their paths. Empty: the thread has to end.
 
         Args:
-            limit: how many. None: all, once there are more than the other threads can attend to.
+            limit: the most streams to return. None: all of them, once the other threads are all at work.
         """
         with self._changed:
             while not self._stopped.is_set():
                 unattended = [path for path in self._waiting if path not in self._attended]
-                if unattended and (limit is not None or len(self._attended) >= KEEPERS):
+                if unattended and (limit is not None or len(self._attended) >= PLACE_THREADS):
                     paths = unattended[:limit]
                     self._attended.update(paths)
                     return paths
@@ -159,52 +164,52 @@ class LockWaitQueue:
         return ()
 
     def _keep_place(self, applier: Applier, paths: Sequence[str]) -> None:
-        """Wait for a stream's row and apply what has come for it by then, until nothing waits for it any more."""
+        """Wait for a stream's row and apply the stream's operations, until none waits any more."""
         (path,) = paths
         while path in self._waiting and not self._stopped.is_set():
-            left = self._waiting[path][0].since + MAX_WAIT - time.monotonic()
-            if left <= 0:
+            seconds_left = self._waiting[path][0].since + MAX_WAIT - time.monotonic()
+            if seconds_left <= 0:
                 self._refuse(path)
                 return
-            values = applier.apply_when_free(path, partial(self._operations, path), left)
-            self._answer(path, values)
+            values = applier.apply_when_free(path, partial(self._operations, path), seconds_left)
+            self._resolve(path, values)
 
     def _try(self, applier: Applier, paths: Sequence[str]) -> None:
-        """Apply what can be applied at once for some streams."""
+        """Apply the operations of streams whose rows are free now."""
         groups = [(path, self._operations(path)) for path in paths]
         values = applier.apply([operation for _, group in groups for operation in group])
         first = 0
         for path, group in groups:
-            self._answer(path, values[first : first + len(group)])
+            self._resolve(path, values[first : first + len(group)])
             first += len(group)
-        limit = time.monotonic() - MAX_WAIT
+        refuse_before = time.monotonic() - MAX_WAIT
         for path in paths:
-            if path in self._waiting and self._waiting[path][0].since < limit:
+            if path in self._waiting and self._waiting[path][0].since < refuse_before:
                 self._refuse(path)
 
     def _operations(self, path: str) -> list[Operation]:
-        """Return the operations on a stream that have waited longest."""
+        """Return the operations of a stream that have waited longest."""
         with self._changed:
-            return [one.operation for one in self._waiting.get(path, ())[:MAX_TOGETHER]]
+            return [pending.operation for pending in self._waiting.get(path, ())[:MAX_BATCH]]
 
     def _refuse(self, path: str) -> None:
-        """Refuse all operations on a stream: to apply the later ones would change their order."""
+        """Refuse all operations of a stream. To apply only the later ones would change their order."""
         with self._changed:
             count = len(self._waiting.get(path, ()))
-        self._answer(path, [ServiceUnavailable("Another transaction holds this stream. Try again.")] * count)
+        self._resolve(path, [ServiceUnavailable("Another transaction holds this stream. Try again.")] * count)
 
-    def _answer(self, path: str, values: Sequence[object]) -> None:
-        """Answer the operations on a stream that have waited longest, up to the first that is LOCKED still."""
+    def _resolve(self, path: str, values: Sequence[object]) -> None:
+        """Hand over the outcomes of a stream's first operations, up to the first that is still LOCKED."""
         done = next((number for number, value in enumerate(values) if value is LOCKED), len(values))
         if not done:
             return
         with self._changed:
             group = self._waiting[path]
-            answered, rest = group[:done], group[done:]
+            resolved, rest = group[:done], group[done:]
             if rest:
                 self._waiting[path] = rest
             else:
                 del self._waiting[path]
-        self._backlog.remove(done, sum(one.size for one in answered))
-        for one, value in zip(answered, values, strict=False):
-            settle(one.loop, [one.callback], [value])
+        self._backlog.remove(done, sum(pending.size for pending in resolved))
+        for pending, value in zip(resolved, values, strict=False):
+            settle(pending.loop, [pending.callback], [value])

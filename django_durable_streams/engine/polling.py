@@ -1,6 +1,11 @@
-"""When to look at which watched streams: often where nothing else tells of news, and rarely while news arrive.
+"""Which watched streams the next poll queries: all of them while no messages arrive, and a part of them otherwise.
 
-Knows neither the database nor who waits.
+- Invariant: each watched stream is polled at least every `MAX_INTERVAL` seconds, or every `POLL_INTERVAL` if that is
+  longer. A lost message delays a reader by no more than that.
+- Gain: a poll of 20,000 streams four times a second takes a fifth of a core (docs/decisions/one-poll.md).
+- Without a subscriber, each poll queries all streams.
+
+Knows neither the database nor the readers.
 """
 
 from __future__ import annotations
@@ -14,76 +19,78 @@ from django.utils import timezone
 from ..store.stream_info import StreamInfo
 
 MAX_INTERVAL = 5.0
-"""Seconds between two looks at a stream, at the most, while a subscriber hears of all news."""
+"""Longest time, in seconds, between two polls of a stream while wake-up messages arrive."""
 
 HOLD_SECONDS = 60.0
-"""How long nobody relies on news after some did not come: a process without Redis commits, or one that has lost it."""
+"""Time at the full rate after a poll has found a commit without a message.
+
+Some process commits without Redis, or has lost it."""
 
 SOON = timedelta(seconds=4 * MAX_INTERVAL)
-"""A stream that ends so soon is always looked at often: it may have to be touched, or its readers told."""
+"""A stream that expires within this time is polled at the full rate: its TTL may need a renewal."""
 
 
 class PollSchedule:
-    """The streams that one event loop watches, and when each was looked at last."""
+    """The watched streams of one event loop, and when each was polled last."""
 
     def __init__(self) -> None:
-        # Those that were looked at longest ago come first.
-        self._looked_at: dict[int, float] = {}
-        self._ending: set[int] = set()
+        self._polled_at: dict[int, float] = {}
+        """By stream, in the order of the polls."""
+        self._expiring: set[int] = set()
         self._interval = 0.0
         self._grown_at = 0.0
         self._held_until = 0.0
 
-    def due(self, watched: Mapping[int, StreamInfo], now: float, interval: float, *, hears: bool) -> list[int]:
-        """Return the streams to look at now, and take note that they are.
+    def due(self, watched: Mapping[int, StreamInfo], now: float, interval: float, *, receives: bool) -> list[int]:
+        """Return the streams to poll now, and record that they are polled.
 
         Args:
-            watched: all streams that are watched now, as they were when that began.
-            now: the monotonic time.
-            interval: seconds between two looks where nothing tells of news.
-            hears: whether all news should arrive by themselves.
+            watched: all watched streams by id, as they were when their watches began.
+            now: the monotonic time, in seconds.
+            interval: seconds between two polls at the full rate.
+            receives: whether wake-up messages arrive now.
         """
-        self._follow(watched, now)
-        self._pace(now, interval, hears)
-        found = list(watched) if self._interval <= interval else self._longest_ago(now, interval)
-        for stream_id in found:
-            del self._looked_at[stream_id]
-            self._looked_at[stream_id] = now
-        return found
+        self._update(watched, now)
+        self._pace(now, interval, receives)
+        due = list(watched) if self._interval <= interval else self._polled_longest_ago(now, interval)
+        for stream_id in due:
+            del self._polled_at[stream_id]
+            self._polled_at[stream_id] = now
+        return due
 
-    def _longest_ago(self, now: float, interval: float) -> list[int]:
-        """Return as many streams as keep the looks spread over the time, and those that end soon."""
-        most = math.ceil(len(self._looked_at) * interval / self._interval)
-        found: list[int] = []
-        for stream_id, then in self._looked_at.items():
-            if now - then < self._interval or len(found) >= most:
+    def _polled_longest_ago(self, now: float, interval: float) -> list[int]:
+        """Return a share of the streams, so that the load is even, and all streams that expire soon."""
+        share = math.ceil(len(self._polled_at) * interval / self._interval)
+        due: list[int] = []
+        for stream_id, polled_at in self._polled_at.items():
+            if now - polled_at < self._interval or len(due) >= share:
                 break
-            found.append(stream_id)
-        found += self._ending.difference(found)
-        return found
+            due.append(stream_id)
+        due += self._expiring.difference(due)
+        return due
 
     def seen(self, info: StreamInfo) -> None:
-        """Take note of how a stream was at a look."""
+        """Record a stream as a poll has shown it."""
         if info.deadline is not None and info.deadline - timezone.now() < SOON:
-            self._ending.add(info.id)
+            self._expiring.add(info.id)
         else:
-            self._ending.discard(info.id)
+            self._expiring.discard(info.id)
 
     def missed(self, now: float) -> None:
-        """Take note that a look has found what no news had told of."""
+        """Record that a poll has found a commit without a message."""
         self._held_until = now + HOLD_SECONDS
 
-    def _follow(self, watched: Mapping[int, StreamInfo], now: float) -> None:
-        for stream_id in [known for known in self._looked_at if known not in watched]:
-            del self._looked_at[stream_id]
-            self._ending.discard(stream_id)
+    def _update(self, watched: Mapping[int, StreamInfo], now: float) -> None:
+        for stream_id in [polled for polled in self._polled_at if polled not in watched]:
+            del self._polled_at[stream_id]
+            self._expiring.discard(stream_id)
         for stream_id, info in watched.items():
-            if stream_id not in self._looked_at:
-                self._looked_at[stream_id] = now
+            if stream_id not in self._polled_at:
+                self._polled_at[stream_id] = now
                 self.seen(info)
 
-    def _pace(self, now: float, interval: float, hears: bool) -> None:
-        if not hears or now < self._held_until or self._interval < interval:
+    def _pace(self, now: float, interval: float, receives: bool) -> None:
+        if not receives or now < self._held_until or self._interval < interval:
             self._interval, self._grown_at = interval, now
         elif now - self._grown_at >= 2 * self._interval:
             self._interval, self._grown_at = max(min(2 * self._interval, MAX_INTERVAL), interval), now

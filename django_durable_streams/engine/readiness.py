@@ -1,7 +1,7 @@
-"""Whether a database is ready for streams: its tables are there as the models have them, and may be written to.
+"""Readiness of a database: it has the tables of the models, and they may be written to.
 
-Migrations that were forgotten, a user without rights and a connection that may only read are found when a server
-starts, and not by the first request.
+The check at a server's start finds forgotten migrations, missing rights and read-only connections before the first
+request does.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 CHECK_SECONDS = 3.0
-"""How long a start waits for it: the database may not answer, and somebody may hold a table."""
+"""How long a start waits for the check. The database may not answer, and a transaction may have locked a table."""
 
 
 def check_setup(using: str, problem_reporter: ProblemReporter) -> None:
-    """Log what has to be set right in a database. One that does not answer is left to those who watch it."""
+    """Log what an operator has to set right in a database. The monitor reports a database that does not answer."""
     connection = DedicatedConnection(using, lock_seconds=1)
     thread = Thread(target=_check, args=(connection, problem_reporter), name="durable-streams-setup", daemon=True)
     thread.start()
@@ -39,19 +39,20 @@ def _check(connection: DedicatedConnection, problem_reporter: ProblemReporter) -
         try_tables(connection.using, writes=True)
     except Error as error:
         if problem_reporter.refusal(error) is None:
-            logger.debug("The database cannot be looked at: %s", error)
+            logger.debug("The database could not be checked: %s", error)
     finally:
         connection.close()
 
 
 def try_tables(using: str, *, writes: bool = False) -> None:
-    """Do what is done with the tables, to no row, over this thread's connection.
+    """Try the statements that streams need, on no row, over this thread's connection.
 
     Args:
-        writes: whether to change them too, which on SQLite takes the lock of all who write.
+        using: alias of the database.
+        writes: whether to try writes too, which on SQLite takes the lock of all writers.
 
     Raises:
-        django.db.Error: what cannot be done, where that is for the configuration to set right.
+        django.db.Error: a statement failed because of a configuration problem.
     """
     with connections[using].cursor() as cursor:
         for statement in _statements(using, writes):
@@ -60,7 +61,7 @@ def try_tables(using: str, *, writes: bool = False) -> None:
             except Error as error:
                 if find_problem(error) is not None:
                     raise
-                # Somebody holds a lock, most likely.
+                # Most likely another transaction holds a lock.
                 logger.debug("%s: %s", statement, error)
 
 

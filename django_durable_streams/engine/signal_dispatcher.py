@@ -1,4 +1,8 @@
-"""Sending the signals of `signals` for what was committed, where it disturbs nobody."""
+"""Django signals about commits: sent in this thread, or by a thread of its own.
+
+Receivers belong to the project and may be slow. So commits of the committers and of housekeeping go to a thread that
+starts with the first signal. Without receivers, a batch of commits costs five comparisons.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,13 @@ from ..store.operations import Commit
 logger = logging.getLogger(__name__)
 
 MAX_QUEUED = 10_000
-"""Signals that may wait for slow receivers. More are dropped."""
+"""Signals that may wait for slow receivers. Further signals are dropped."""
 
 IDLE_SECONDS = 10.0
-"""After this time without signals, the connections that receivers have opened are closed."""
+"""Time without signals after which the database connections of receivers are closed."""
 
 STOP_SECONDS = 5.0
-"""How long `stop` waits for receivers."""
+"""How long `stop` waits for receivers to return."""
 
 _ALL = (stream_created, stream_appended, stream_closed, stream_deleted, stream_expired)
 
@@ -32,24 +36,24 @@ Event = tuple[Signal, dict[str, Any]]
 
 
 def send_signals(commits: list[Commit], using: str) -> None:
-    """Send the signals for some commits, in this thread. Errors of receivers are logged."""
-    if _somebody_listens():
+    """Send the signals about commits, in this thread. Errors of receivers are logged."""
+    if _has_any_listeners():
         for signal, arguments in _events(commits, using):
             signal.send_robust(Stream, **arguments)
 
 
-def hears_of_new_streams() -> bool:
-    """Whether somebody is told of streams that are made."""
+def has_created_listeners() -> bool:
+    """Return whether `stream_created` has receivers."""
     return _has_listeners(stream_created)
 
 
-def _somebody_listens() -> bool:
-    # Asked once for each batch of commits.
+def _has_any_listeners() -> bool:
+    # Called once for each batch of commits.
     return any(map(_has_listeners, _ALL))
 
 
 def _has_listeners(signal: Signal) -> bool:
-    # The list spares `has_listeners`, with its lock, where it is empty.
+    # An empty list makes `has_listeners`, which takes a lock, unnecessary.
     return bool(signal.receivers) and signal.has_listeners(Stream)
 
 
@@ -67,14 +71,14 @@ def _events(commits: list[Commit], using: str) -> Iterator[Event]:
         if commit.created:
             yield stream_created, arguments
         if commit.tail > commit.start:
-            between = {"offset": commit.offset, "next_offset": commit.next_offset}
-            yield stream_appended, {**arguments, **between}
+            offsets = {"offset": commit.offset, "next_offset": commit.next_offset}
+            yield stream_appended, {**arguments, **offsets}
         if commit.closes:
             yield stream_closed, arguments
 
 
 class SignalDispatcher:
-    """Sends signals from a thread of its own, which starts with the first that somebody listens to."""
+    """Sends signals from a thread of its own, which starts with the first signal that has receivers."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Event | None] = SimpleQueue()
@@ -82,16 +86,20 @@ class SignalDispatcher:
         self._lock = Lock()
         self._is_full = False
 
-    def tell(self, commits: list[Commit], using: str) -> None:
-        """Send the signals for some commits soon. Safe to call from any thread."""
-        if not _somebody_listens():
+    def send_soon(self, commits: list[Commit], using: str) -> None:
+        """Send the signals about commits from the thread. Safe to call from any thread.
+
+        Raises:
+            RuntimeError: the thread cannot start.
+        """
+        if not _has_any_listeners():
             return
         for event in _events(commits, using):
             if event[0].has_listeners(Stream):
                 self._put(event)
 
     def stop(self) -> None:
-        """End the thread after what is queued, if that does not take too long."""
+        """Send the queued signals and end the thread, or leave it after some seconds."""
         with self._lock:
             thread, self._thread = self._thread, None
             if thread is not None:
@@ -104,7 +112,9 @@ class SignalDispatcher:
             if not self._is_full:
                 self._is_full = True
                 logger.warning(
-                    "Receivers of signals are too slow; signals are dropped until %d wait no more.", MAX_QUEUED
+                    "Receivers of signals are too slow. Signals are dropped while %d of them wait. Have receivers "
+                    "leave slow work to a task queue.",
+                    MAX_QUEUED,
                 )
             return
         self._is_full = False
@@ -112,7 +122,7 @@ class SignalDispatcher:
             with self._lock:
                 if self._thread is None:
                     thread = Thread(target=self._run, name="durable-streams-signals", daemon=True)
-                    thread.start()  # may fail, as at the end of Python; the next signal tries again
+                    thread.start()  # may fail, such as when Python is about to end; the next signal tries again
                     self._thread = thread
         self._queue.put(event)
 
@@ -136,5 +146,5 @@ class SignalDispatcher:
             close_old_connections()
             signal.send_robust(Stream, **arguments)
             close_old_connections()
-        except BaseException:  # the thread must outlive what receivers raise, and connections that cannot be closed
-            logger.exception("Receivers of a signal have failed for %s.", arguments["path"])
+        except BaseException:  # the thread must outlive errors of receivers, and connections that cannot be closed
+            logger.exception("Sending a signal failed for the stream %s. Further signals are sent.", arguments["path"])

@@ -1,4 +1,8 @@
-"""Reading for many requests at once: one look at the streams of all that wait, then the missing data."""
+"""The snapshot reader: one query for the metadata of all waiting reads, then one for the missing data.
+
+A read starts with a query that began after its request came, so it shows all commits of all processes until then. Reads
+never wait for writes. Knows no request: entry points and hubs submit tasks.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +29,14 @@ from ..store.stream_info import StreamInfo
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 512
-"""Most requests that one look serves."""
+"""Most tasks in one batch, about."""
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class ReadRequest:
-    """See what a stream is like now. With `offset`, also fetch a page from there."""
+    """Read the metadata of the stream at a path. With `offset`, also read the page from there."""
 
     path: str
     offset: Offset | Sentinel | None = None
@@ -40,9 +44,9 @@ class ReadRequest:
 
 @dataclass(slots=True)
 class FollowRequest:
-    """Fetch a page of a stream that is already known, by its id: for readers that stay with it.
+    """Read a page of a stream by its id, from an offset that the reader has reached.
 
-    They have been at `offset`. Where that is none of the stream's any more, the database has lost something.
+    If the offset is not the stream's any more, the database has lost data.
     """
 
     stream_id: int
@@ -51,7 +55,7 @@ class FollowRequest:
 
 @dataclass(slots=True)
 class StatusQuery:
-    """See which of some streams are still there, and how far they go."""
+    """Read the metadata of those of the streams that still exist."""
 
     stream_ids: tuple[int, ...]
 
@@ -61,7 +65,7 @@ Task = ReadRequest | FollowRequest | StatusQuery
 
 @dataclass(slots=True)
 class Snapshot:
-    """A stream as it was at a moment, the position that was asked for, and the page from there, if there is one."""
+    """A stream at one moment, the requested position, and the page from there, if there is one."""
 
     info: StreamInfo
     position: int
@@ -69,34 +73,36 @@ class Snapshot:
     tail: int
     closed: bool
     answers: dict[Any, Any] | None = None
-    """What a door has made of the view for all who share it."""
+    """Responses that an entry point has made from this snapshot, for all requests that share it."""
     seen_at: float = 0.0
-    """When the look at the database began, in monotonic seconds."""
+    """When the query began, in monotonic seconds."""
 
     @property
     def end(self) -> int:
-        """The position after what the view has."""
+        """The position after the page."""
         return self.segment.end if self.segment is not None else self.position
 
     @property
     def up_to_date(self) -> bool:
-        """Whether there is nothing behind what the view has."""
+        """Whether the page reaches the tail."""
         return self.end >= self.tail
 
     @property
     def at_end(self) -> bool:
-        """Whether the view reaches the end of a closed stream: nothing will ever come behind it."""
+        """Whether the page reaches the end of a closed stream, after which no data will ever come."""
         return self.closed and self.up_to_date
 
 
 class SnapshotReader(BatchWorker[Task]):
-    """A lane that answers looks with views.
+    """The thread that answers all waiting reads together.
 
     Args:
-        pulse: whether the database answers.
-        backlog: bounds what waits.
-        page_bytes: returns about how many bytes a page may have.
-        crowded: is called with the ids of streams that have too many chunks.
+        name: the name of the thread.
+        monitor: says whether the database answers, and makes the thread's connection.
+        backlog: limits the number of waiting tasks.
+        cache: the data of earlier reads.
+        page_bytes: returns the intended size of a page, in bytes.
+        request_compaction: is called with the ids of streams that have too many chunks.
     """
 
     def __init__(
@@ -106,25 +112,26 @@ class SnapshotReader(BatchWorker[Task]):
         backlog: Backlog,
         cache: SegmentCache,
         page_bytes: Callable[[], int],
-        crowded: Callable[[set[int]], None],
+        request_compaction: Callable[[set[int]], None],
     ) -> None:
-        self._crowded = crowded
+        self._request_compaction = request_compaction
         self._cache = cache
         self._page_bytes = page_bytes
         self._monitor = monitor
         connection = monitor.new_connection()
         self._using = connection.using
-        super().__init__(name, connection, self._look_or_refuse, backlog, BATCH_SIZE)
+        super().__init__(name, connection, self._read_or_refuse, backlog, BATCH_SIZE)
 
-    def _look_or_refuse(self, tasks: Sequence[Task]) -> Sequence[object]:
+    def _read_or_refuse(self, tasks: Sequence[Task]) -> Sequence[object]:
         if self._monitor.answers:
             with self._connection:
-                # The second time because it may only have been the connection.
-                if (views := self._try(tasks)) is not None or (views := self._try(tasks)) is not None:
-                    return views
+                # Twice, because the first attempt may have met a connection that was dead already.
+                if (outcomes := self._try(tasks)) is not None or (outcomes := self._try(tasks)) is not None:
+                    return outcomes
         return [self._monitor.refusal()] * len(tasks)
 
     def _try(self, tasks: Sequence[Task]) -> Sequence[object] | None:
+        """Return the outcomes of tasks. None: the database could not be queried."""
         if not self._monitor.answers:
             return None
         try:
@@ -133,20 +140,20 @@ class SnapshotReader(BatchWorker[Task]):
             self._monitor.suspect(error)
             return None
         if is_new:
-            # The database may have come back without the last that it had, after a crash or on another machine.
+            # The database may have lost its last commits, in a crash or a failover.
             self._cache.clear()
         try:
-            return self._look(tasks)
+            return self._read(tasks)
         except Error as error:
             self._connection.close()
             refusal = self._monitor.problem_reporter.refusal(error)
             if refusal is not None:
                 return [refusal] * len(tasks)
             if is_new:
-                logger.error("A look at the database failed: %s", error)
+                logger.error("A query for reads failed, so these requests get 503. (%s)", error)
             return None
 
-    def _look(self, tasks: Sequence[Task]) -> Sequence[object]:
+    def _read(self, tasks: Sequence[Task]) -> Sequence[object]:
         began = time.monotonic()
         paths = [task.path for task in tasks if type(task) is ReadRequest]
         ids = {task.stream_id for task in tasks if type(task) is FollowRequest}
@@ -155,74 +162,80 @@ class SnapshotReader(BatchWorker[Task]):
                 ids.update(task.stream_ids)
         by_path = log_reader.find(paths, self._using) if paths else {}
         by_id = log_reader.find_ids(ids, self._using) if ids else {}
-        # Those who ask for the same get the same view, and what a door makes of it is made once.
-        views: dict[Key, Snapshot | DurableStreamsError] = {}
+        # Equal reads share a snapshot, and the response that an entry point makes from it.
+        outcomes: dict[Key, Snapshot | DurableStreamsError] = {}
         for task in tasks:
-            if isinstance(task, StatusQuery) or (key := _key(task)) in views:
+            if isinstance(task, StatusQuery) or (key := _key(task)) in outcomes:
                 continue
             if isinstance(task, ReadRequest):
-                view = self._view(by_path[task.path], task.offset)
+                outcome = self._snapshot(by_path[task.path], task.offset)
             else:
-                view = self._view(by_id.get(task.stream_id), task.offset, is_known=True)
-            if isinstance(view, Snapshot):
-                view.seen_at = began
-            views[key] = view
-        self._fetch_pages(views)
+                outcome = self._snapshot(by_id.get(task.stream_id), task.offset, follows=True)
+            if isinstance(outcome, Snapshot):
+                outcome.seen_at = began
+            outcomes[key] = outcome
+        self._fetch_pages(outcomes)
         return [
             {stream_id: by_id[stream_id] for stream_id in task.stream_ids if stream_id in by_id}
             if isinstance(task, StatusQuery)
-            else views[_key(task)]
+            else outcomes[_key(task)]
             for task in tasks
         ]
 
-    def _fetch_pages(self, views: dict[Key, Snapshot | DurableStreamsError]) -> None:
-        """Add the pages that are asked for, where there is anything past the position."""
-        wanted = {
-            key: view
-            for key, view in views.items()
-            if isinstance(view, Snapshot) and key[1] is not None and view.position < view.info.tail
+    def _fetch_pages(self, outcomes: dict[Key, Snapshot | DurableStreamsError]) -> None:
+        """Add the requested pages to all snapshots with data past their position."""
+        with_data = {
+            key: snapshot
+            for key, snapshot in outcomes.items()
+            if isinstance(snapshot, Snapshot) and key[1] is not None and snapshot.position < snapshot.info.tail
         }
-        if not wanted:
+        if not with_data:
             return
-        crowded: set[int] = set()
+        needs_compaction: set[int] = set()
         limit = self._page_bytes()
-        requests = [PageRequest(view.info, view.position, limit) for view in wanted.values()]
-        segments = log_reader.pages(requests, self._cache, self._using, crowded)
-        if crowded:
-            self._crowded(crowded)
-        for key, view in wanted.items():
-            view.segment = segments[view.info.id, view.position]
-            if view.segment is None:
-                views[key] = self._why_torn(view.info)
+        requests = [PageRequest(snapshot.info, snapshot.position, limit) for snapshot in with_data.values()]
+        segments = log_reader.pages(requests, self._cache, self._using, needs_compaction)
+        if needs_compaction:
+            self._request_compaction(needs_compaction)
+        for key, snapshot in with_data.items():
+            snapshot.segment = segments[snapshot.info.id, snapshot.position]
+            if snapshot.segment is None:
+                outcomes[key] = self._explain_missing_page(snapshot.info)
             else:
-                view.info = lineage.around(view.info, self._using, view.end - text.MAX_HELD, view.end)
+                end = snapshot.end
+                snapshot.info = lineage.around(snapshot.info, self._using, end - text.MAX_HELD, end)
 
-    def _why_torn(self, info: StreamInfo) -> DurableStreamsError:
+    def _explain_missing_page(self, info: StreamInfo) -> DurableStreamsError:
         if log_reader.find_ids([info.id], self._using):
             return log_reader.damaged(info.path)
-        return StreamNotFound("The stream was deleted.")  # its rows went between the two queries
+        return StreamNotFound("The stream was deleted.")  # its rows were deleted between the two queries
 
-    def _view(
-        self, info: StreamInfo | DurableStreamsError | None, offset: Offset | Sentinel | None, *, is_known: bool = False
+    def _snapshot(
+        self, info: StreamInfo | DurableStreamsError | None, offset: Offset | Sentinel | None, *, follows: bool = False
     ) -> Snapshot | DurableStreamsError:
-        """Place an offset in a stream. `is_known`: the reader has been there."""
+        """Return a snapshot at an offset, still without its page, or the error of the read.
+
+        Args:
+            info: the stream or the error of its query. None: the query did not find it.
+            follows: whether the reader has reached the offset before.
+        """
         if info is None:
             return StreamNotFound("The stream was deleted or has expired.")
         if isinstance(info, DurableStreamsError):
             return info
         if offset is None:
             return Snapshot(info, info.tail, None, info.tail, info.closed)
-        if is_known and isinstance(offset, Offset) and offset.position <= (info.fork_position or 0):
-            position = offset.position  # what a fork began with never goes
+        if follows and isinstance(offset, Offset) and offset.position <= (info.fork_position or 0):
+            position = offset.position  # the data that a fork began with is never lost
         else:
             try:
                 info, position = lineage.locate(info, offset, self._using)
             except OffsetGone as error:
                 return error
-            if is_known and info.offset(position) != offset:
-                return OffsetGone("The stream has lost its last data. Read from -1.")
+            if follows and info.offset(position) != offset:
+                return OffsetGone("The stream has lost its last data. Read from offset -1.")
         if position < info.first_position:
-            return StreamGone("The data at this offset is not retained any more. Read from -1.")
+            return StreamGone("The data at this offset is no longer retained. Read from offset -1.")
         return Snapshot(info, position, None, info.tail, info.closed)
 
 

@@ -1,4 +1,4 @@
-"""What cannot work in this process, or with these settings, found before anything is served or committed."""
+"""Checks at the start: can this process serve streams, with these settings? Needs no database."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ logger = logging.getLogger(__name__)
 
 
 def check_startup(using: str | None = None) -> None:
-    """See that streams can be served from this process.
+    """Check that this process can serve streams.
 
     Args:
-        using: alias of the database; the one that the router has for streams, if none is named.
+        using: alias of the database. None: the database to which the router has streams written.
 
     Raises:
-        ImproperlyConfigured: they cannot; says why, and what to do.
+        ImproperlyConfigured: it cannot. The message says why, and what to do.
     """
     check_threads()
     make_wakeup(using or router.db_for_write(Stream)).stop()
 
 
 def check_threads() -> None:
-    """See that threads are threads.
+    """Check that the threads of this process are real threads.
 
     Raises:
-        ImproperlyConfigured: gevent or eventlet has put its own in their place.
+        ImproperlyConfigured: gevent or eventlet has replaced them.
     """
-    culprit = _patched_by()
-    if culprit is not None:
+    library = _patched_by()
+    if library is not None:
         raise ImproperlyConfigured(
-            f"{culprit} has replaced this process's threads, and streams are served by threads and an event loop that "
-            "would block each other. Serve them with an ASGI server, such as uvicorn, or with gunicorn's workers "
-            "`sync` or `gthread`. Appending and reading in Python works here; `tail` and `writer` do not."
+            f"{library} has replaced this process's threads. Streams are served by threads and an event loop, which "
+            "would then block each other. Serve them with an ASGI server, such as uvicorn, or with gunicorn's workers "
+            "`sync` or `gthread`. Appends and reads in Python work here; `tail` and `writer` do not."
         )
 
 
 def warn_of_threads() -> None:
-    """Log what `check_threads` would raise: a process that only appends may go on."""
+    """Log the error of `check_threads`. A process that only appends may go on."""
     try:
         check_threads()
     except ImproperlyConfigured as error:
@@ -51,7 +51,7 @@ def warn_of_threads() -> None:
 
 
 def _patched_by() -> str | None:
-    """Return the name of the library that has replaced this process's threads, if one has."""
+    """Return the name of the library that has replaced this process's threads, or None."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None and (monkey.is_module_patched("threading") or monkey.is_module_patched("thread")):
         return "gevent"

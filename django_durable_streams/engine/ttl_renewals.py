@@ -1,4 +1,7 @@
-"""Starting TTLs anew for reads, which never wait for that: another transaction may hold the stream's row for long."""
+"""TTL renewals: reads start the sliding TTL of their stream again, without a wait for the write.
+
+The write goes through the committer, because another transaction may hold the stream's row for long.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,19 @@ logger = logging.getLogger(__name__)
 
 
 class TtlRenewals:
-    """Streams whose TTL is about to start anew: each waits once for many reads, and again for those much later.
+    """The streams whose renewal is queued. Many reads share one renewal.
 
     Args:
-        queue: queues a touch for a receiver, which may be told in any thread.
+        queue: queues a touch. Its callback may be called in any thread.
     """
 
     def __init__(self, queue: Callable[[Touch, ResultCallback], None]) -> None:
         self._queue = queue
         self._queued: dict[int, datetime] = {}
-        """By stream, the moment of the last read that waits: as good as written, unless it cannot be."""
+        """By stream id, the time of the last read with a queued renewal. It counts as written unless that fails."""
 
     def renew(self, info: StreamInfo) -> None:
-        """Start a stream's TTL anew where a read has to. Safe to call from any thread."""
+        """Start a stream's TTL again if a read has to. Safe to call from any thread."""
         now = clock.now()
         if not lifetime.needs_touch(info.ttl, info.deadline, now):
             return
@@ -42,11 +45,11 @@ class TtlRenewals:
             self._queue(Touch(info.path, now, info.id), renewal)
         except DurableStreamsError as error:  # the next read tries again
             renewal.resolve(error)
-            logger.debug("The TTL of %s did not start anew: %s", info.path, error)
+            logger.debug("The TTL of %s was not renewed: %s", info.path, error)
 
 
 class _Renewal:
-    """Receives what becomes of one touch."""
+    """The callback of one renewal."""
 
     def __init__(self, queued: dict[int, datetime], stream_id: int, moment: datetime) -> None:
         self._queued = queued
@@ -54,9 +57,9 @@ class _Renewal:
         self._moment = moment
 
     def prepare(self, value: object) -> None:
-        """There is nothing to make ready."""
+        """Prepare nothing, because no caller waits."""
 
     def resolve(self, value: object) -> None:
-        """Let the next read start it anew. A stream that has ended meanwhile needs no more of that."""
+        """Allow the next renewal of the stream."""
         if self._queued.get(self._stream_id) == self._moment:
             self._queued.pop(self._stream_id, None)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
-import time
-from threading import Lock
 from typing import NamedTuple
 
 from django.db import DataError, Error, IntegrityError
 
 from ..protocol.errors import ServiceUnavailable
+from .log_once import LogOnce
 
 logger = logging.getLogger(__name__)
 
@@ -145,24 +144,15 @@ class ProblemReporter:
 
     def __init__(self, using: str) -> None:
         self._using = using
-        self._last_seen: dict[ConfigurationProblem, float] = {}
-        self._lock = Lock()
+        self._messages = LogOnce(LOG_AGAIN_SECONDS, extends=True)
 
     def refusal(self, error: BaseException | None) -> ServiceUnavailable | None:
         """Return the error for clients if an error of the database is a configuration problem, else None."""
         problem = find_problem(error)
         if problem is None:
             return None
-        if self._is_due(problem):
+        if self._messages.is_due(problem):
             logger.error(
                 "The database cannot be used. %s %s (%s: %s)", problem.message, problem.remedy, self._using, error
             )
         return ServiceUnavailable(f"{problem.message} The server's log says what to do.")
-
-    def _is_due(self, problem: ConfigurationProblem) -> bool:
-        """Count an occurrence of a problem, and return whether to log it."""
-        now = time.monotonic()
-        with self._lock:
-            last = self._last_seen.get(problem)
-            self._last_seen[problem] = now
-        return last is None or now - last > LOG_AGAIN_SECONDS

@@ -19,16 +19,16 @@ async def test_a_subscriber_says_that_it_hears_while_it_does(harm: str) -> None:
         wakeup = RedisWakeup("default", url=server.url)
         subscriber = wakeup.subscriber(Listener())
         try:
-            assert not subscriber.hears  # nothing is confirmed yet
+            assert not subscriber.is_receiving  # nothing is confirmed yet
 
             async def until(hears: bool) -> None:
                 async with asyncio.timeout(SECONDS):
-                    while subscriber.hears != hears:  # noqa: ASYNC110  there is no event for it
+                    while subscriber.is_receiving != hears:  # noqa: ASYNC110  there is no event for it
                         await asyncio.sleep(0.02)
 
             await until(True)
             await subscriber.subscribe(7)
-            assert subscriber.hears
+            assert subscriber.is_receiving
             getattr(server, harm)()
             await until(False)
             server.start() if harm == "kill" else server.thaw()

@@ -72,7 +72,7 @@ WITHOUT_ENGINE = {
 WITH_ENGINE = {
     "publishing": patched(InProcessWakeup, "publish"),
     "feeding": patched(Engine, "feed"),
-    "signals of others": patched(signal_dispatcher.SignalDispatcher, "tell"),
+    "signals of others": patched(signal_dispatcher.SignalDispatcher, "send_soon"),
     "the thread of signals": heard_but_without_threads,
     "housekeeping": patched(Housekeeper, "count"),
     "growth": patched(CompactionTracker, "count"),
@@ -151,7 +151,7 @@ async def test_one_step_that_fails_stops_none_of_the_others(engines: None, monke
             assert await live.chunk()
             await client.append("a", b"news")
             assert b"news" in await live.chunk()  # type: ignore[operator]
-        engine_for().tell_the_rest()
+        engine_for().send_pending()
     finally:
         stream_appended.disconnect(receive)
     assert heard == ["a", "a"]

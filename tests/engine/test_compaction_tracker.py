@@ -62,7 +62,7 @@ def test_a_closed_stream_and_a_quiet_one_are_merged_after_several(
 
 
 def test_what_a_read_has_found_is_merged_and_what_was_removed_is_not(log: CompactionTracker) -> None:
-    log.note({5})
+    log.request({5})
     for number in range(30):
         log.count([commit(1, number, b"x")])
     log.count([Commit(1, "s/1", TEXT, 30, 30, False, removed=True)])
@@ -70,13 +70,13 @@ def test_what_a_read_has_found_is_merged_and_what_was_removed_is_not(log: Compac
 
 
 def test_many_streams_at_once_do_not_fill_the_memory(log: CompactionTracker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction_tracker, "MAX_COUNTED", 10)
+    monkeypatch.setattr(compaction_tracker, "MAX_COUNTED_STREAMS", 10)
     log.count([commit(number, 0, b"x") for number in range(50)])
     assert sorted(log._streams) == list(range(40, 50))
 
 
 def test_a_process_is_busy_while_it_appends_much(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction_tracker, "BUSY", 20)
+    monkeypatch.setattr(compaction_tracker, "STAGE_FROM_CHUNKS_PER_SECOND", 20)
     log = CompactionTracker(flushes=True)
     sizes = []
     for number in range(8):
@@ -90,13 +90,13 @@ def test_a_process_is_busy_while_it_appends_much(clock: list[float], monkeypatch
 
 
 def test_only_where_chunks_are_gathered_a_process_is_ever_busy(log: CompactionTracker) -> None:
-    for number in range(compaction_tracker.BUSY + 1):
+    for number in range(compaction_tracker.STAGE_FROM_CHUNKS_PER_SECOND + 1):
         log.count([commit(number, 0, b"x")])
     assert not log.is_busy()
 
 
 def busy(monkeypatch: pytest.MonkeyPatch) -> CompactionTracker:
-    monkeypatch.setattr(compaction_tracker, "BUSY", 0)
+    monkeypatch.setattr(compaction_tracker, "STAGE_FROM_CHUNKS_PER_SECOND", 0)
     log = CompactionTracker(flushes=True)
     log.count([])
     assert log.is_busy()
@@ -106,7 +106,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> CompactionTracker:
 def test_what_a_busy_process_appends_is_counted_once_it_is_gathered(
     clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction_tracker, "MANY", 3)
+    monkeypatch.setattr(compaction_tracker, "COMPACT_AFTER_CHUNKS", 3)
     log = busy(monkeypatch)
     assert not any(log.count([commit(stream, number, b"x") for stream in range(5)]) for number in range(6))
     assert log.take_due() == set()
@@ -116,7 +116,7 @@ def test_what_a_busy_process_appends_is_counted_once_it_is_gathered(
 
 
 def test_what_is_too_large_to_wait_is_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction_tracker, "MANY", 3)
+    monkeypatch.setattr(compaction_tracker, "COMPACT_AFTER_CHUNKS", 3)
     log = busy(monkeypatch)
     large = b"x" * (StagedChunk.MAX_BYTES + 1)
     due = [log.count([commit(1, number * len(large), large), commit(2, number, b"x")]) for number in range(3)]
@@ -126,7 +126,7 @@ def test_what_is_too_large_to_wait_is_counted_at_once(monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def engine(engines: None, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    monkeypatch.setattr(compaction_tracker, "MANY", 60)
+    monkeypatch.setattr(compaction_tracker, "COMPACT_AFTER_CHUNKS", 60)
     return engine_for()
 
 
@@ -158,10 +158,10 @@ async def until_there_are(count: int, tidied: Event) -> None:
         assert await asyncio.to_thread(tidied.wait, 30)
 
 
-@pytest.fixture(params=[compaction_tracker.BUSY, 0], ids=["not busy", "busy"])
+@pytest.fixture(params=[compaction_tracker.STAGE_FROM_CHUNKS_PER_SECOND, 0], ids=["not busy", "busy"])
 def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the process is busy from its first append on, as it can be on SQLite."""
-    monkeypatch.setattr(compaction_tracker, "BUSY", request.param)
+    monkeypatch.setattr(compaction_tracker, "STAGE_FROM_CHUNKS_PER_SECOND", request.param)
     return request.param == 0 and connection.vendor == "sqlite"
 
 
@@ -197,7 +197,7 @@ async def test_a_busy_stream_alone_is_few_chunks_soon(engine: Engine, tidied: Ev
 
 
 async def test_the_end_does_not_wait_for_a_rest(engine: Engine, tidied: Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping_tasks, "REST", 20_000)  # half a minute and more
+    monkeypatch.setattr(housekeeping_tasks, "COMPACTION_REST", 20_000)  # half a minute and more
     await engine.write(Create("busy", TEXT))
     for _ in range(61):
         await engine.write(Append("busy", TEXT, b"x"))

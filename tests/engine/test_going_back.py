@@ -9,8 +9,8 @@ import pytest
 from django.db import connections
 
 from django_durable_streams.engine import Engine, engine_for
-from django_durable_streams.engine.hub import Watch
 from django_durable_streams.engine.wakeup.base import WakeUpMessage
+from django_durable_streams.engine.watch import Watch
 from django_durable_streams.models import Chunk, StagedChunk, Stream
 from django_durable_streams.protocol.errors import OffsetGone
 from django_durable_streams.protocol.segments import Segment
@@ -65,15 +65,20 @@ async def pages_of(stream: Stream, offset: str, got: list[Any]) -> None:
 async def surveyed() -> None:
     """Let every hub look at all it watches, as it does now and then."""
     for hub in engine_for()._hubs.values():
-        await hub._survey(list(hub._watches))
+        await hub._poll(list(hub._watches))
 
 
 def went_back(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the list of what is found to have gone back."""
-    found: list[str] = []
-    original = Engine.went_back
-    monkeypatch.setattr(Engine, "went_back", lambda self, info: (found.append(info.path), original(self, info))[1])
-    return found
+    """Return a list that gets the paths of streams that have lost data."""
+    paths: list[str] = []
+    original = Engine.report_data_loss
+
+    def report(self: Engine, info: StreamInfo) -> None:
+        paths.append(info.path)
+        original(self, info)
+
+    monkeypatch.setattr(Engine, "report_data_loss", report)
+    return paths
 
 
 async def test_those_who_wait_at_what_was_lost_are_told(client: AsgiClient) -> None:
@@ -160,14 +165,14 @@ async def test_who_finds_nothing_does_not_look_again_and_again(
         monkeypatch.setattr(Watch, "is_ahead_of", joined_blindly(Watch.is_ahead_of))
         await go_back()
         reader = engine_for()._reader
-        look = reader._look
+        look = reader._read
 
         def counted(tasks: Any) -> Any:
             nonlocal looks
             looks += len(tasks)
             return look(tasks)
 
-        monkeypatch.setattr(reader, "_look", counted)
+        monkeypatch.setattr(reader, "_read", counted)
         got: list[Any] = []
         if mode == "tail":
             following = asyncio.create_task(pages_of(stream, end, got))
@@ -254,7 +259,7 @@ async def test_it_is_said_once_in_a_while(client: AsgiClient, caplog: pytest.Log
             await go_back()
             await surveyed()
             assert await live.chunk() is None
-    assert caplog.text.count("The database has lost what it had committed") == 1
+    assert caplog.text.count("The database has lost data that it had committed") == 1
 
 
 class TestWatch:

@@ -45,7 +45,7 @@ class Heard:
 
 @pytest.fixture
 def engine(engines: None, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    monkeypatch.setattr(compaction_tracker, "MANY", 60)
+    monkeypatch.setattr(compaction_tracker, "COMPACT_AFTER_CHUNKS", 60)
     return engine_for()
 
 
@@ -162,16 +162,16 @@ def test_a_schedule_gives_way_in_proportion_and_waits_longer_after_each_failure(
     now[0] += 0.5
     schedule.done(100.0, 3.0)
     assert schedule.due_at == pytest.approx(now[0] + 1.5)
-    schedule.hurry()  # it rests
+    schedule.wake()  # it rests
     assert schedule.due_at == pytest.approx(now[0] + 1.5)
     schedule.done(now[0], None)
     assert schedule.due_at == now[0] + housekeeping.INTERVAL
-    schedule.hurry()
-    assert schedule.due_at == now[0] + housekeeping.SHORT_INTERVAL
+    schedule.wake()
+    assert schedule.due_at == now[0] + housekeeping.WOKEN_INTERVAL
     delays = []
     for number in range(12):
         assert schedule.failed() == (number == 0)
-        schedule.hurry()
+        schedule.wake()
         delays.append(schedule.due_at - now[0])
     assert delays[:3] == [2.0, 4.0, 8.0]
     assert max(delays) == delays[-1] == housekeeping.MAX_DELAY

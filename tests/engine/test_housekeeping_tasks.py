@@ -150,7 +150,7 @@ def merging() -> Job:
     for part in range(20):
         group_commit.apply([Append(path, TEXT, b"%d;" % part) for path in PATHS], "default")
     growth = CompactionTracker(flushes=False)
-    growth.note({*Stream.objects.values_list("pk", flat=True)})
+    growth.request({*Stream.objects.values_list("pk", flat=True)})
 
     def done() -> set[str]:
         counts = Stream.objects.annotate(number=models.Count("chunks")).values_list("path", "number")

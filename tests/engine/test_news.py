@@ -213,14 +213,14 @@ async def test_news_that_do_not_join_on_are_only_a_reason_to_look(
     hub.receive(stream.pk, lies(stream.generation)[number])
     await until(lambda: not hub._tasks)
     assert (watch.tail, watch.closed, watch.removed) == (3, False, False)
-    assert watch.after(3) is None
+    assert watch.segment_after(3) is None
     assert listener.heard == 0
     # What is so is found by the same look, and what joins on is taken as it comes.
     await written(Append("a", TEXT, b"def"))
     hub.receive(stream.pk, lies(stream.generation)[number])
     hub.receive(stream.pk, WakeUpMessage(stream.generation, 3, 6, False, False, b"def", [6]))
     await until(lambda: not hub._tasks)
-    assert (watch.tail, watch.after(3).data) == (6, b"def")
+    assert (watch.tail, watch.segment_after(3).data) == (6, b"def")
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 

@@ -13,10 +13,11 @@ from django.utils import timezone
 from django_durable_streams.engine import hub as hubs
 from django_durable_streams.engine import polling
 from django_durable_streams.engine.engine import Engine
-from django_durable_streams.engine.hub import Hub, Watch
+from django_durable_streams.engine.hub import Hub
 from django_durable_streams.engine.polling import MAX_INTERVAL, PollSchedule
 from django_durable_streams.engine.snapshot_reader import Snapshot
 from django_durable_streams.engine.wakeup.base import Subscriber
+from django_durable_streams.engine.watch import Watch
 from django_durable_streams.store.stream_info import StreamInfo
 from tests.overriding import override_streams
 from tests.server.waiting import until
@@ -29,24 +30,24 @@ def infos(count: int, **options: Any) -> dict[int, StreamInfo]:
 
 
 def looks(
-    schedule: PollSchedule, watched: dict[int, StreamInfo], seconds: float, start: float, *, hears: bool
+    schedule: PollSchedule, watched: dict[int, StreamInfo], seconds: float, start: float, *, receives: bool
 ) -> list[list[int]]:
     """Return what is looked at in each tick of a time."""
     ticks = round(seconds / TICK)
-    return [schedule.due(watched, start + TICK * number, TICK, hears=hears) for number in range(1, ticks + 1)]
+    return [schedule.due(watched, start + TICK * number, TICK, receives=receives) for number in range(1, ticks + 1)]
 
 
 def test_where_nothing_tells_of_news_all_are_looked_at_in_each_tick() -> None:
     watched = infos(50)
-    for found in looks(PollSchedule(), watched, 30, 100.0, hears=False):
+    for found in looks(PollSchedule(), watched, 30, 100.0, receives=False):
         assert sorted(found) == sorted(watched)
 
 
 @pytest.mark.parametrize("count", [1, 7, 1000, 20_000])
 def test_where_news_arrive_each_is_looked_at_within_seconds_and_few_in_each_tick(count: int) -> None:
     schedule, watched = PollSchedule(), infos(count)
-    looks(schedule, watched, 40, 100.0, hears=True)
-    found = looks(schedule, watched, 20, 140.0, hears=True)
+    looks(schedule, watched, 40, 100.0, receives=True)
+    found = looks(schedule, watched, 20, 140.0, receives=True)
     assert max(map(len, found)) <= count * TICK / MAX_INTERVAL + 1
     within = round(MAX_INTERVAL / TICK) + 1
     for first in range(0, len(found) - within, 7):
@@ -55,48 +56,48 @@ def test_where_news_arrive_each_is_looked_at_within_seconds_and_few_in_each_tick
 
 def test_where_news_stop_all_are_looked_at_in_the_next_tick() -> None:
     schedule, watched = PollSchedule(), infos(100)
-    looks(schedule, watched, 40, 100.0, hears=True)
-    assert sorted(schedule.due(watched, 140.25, TICK, hears=False)) == sorted(watched)
-    found = looks(schedule, watched, 0.5, 140.25, hears=True)  # it does not trust at once again
+    looks(schedule, watched, 40, 100.0, receives=True)
+    assert sorted(schedule.due(watched, 140.25, TICK, receives=False)) == sorted(watched)
+    found = looks(schedule, watched, 0.5, 140.25, receives=True)  # it does not trust at once again
     assert sorted(found[0]) == sorted(watched)
 
 
 def test_what_was_missed_makes_it_look_often_for_a_while() -> None:
     schedule, watched = PollSchedule(), infos(100)
-    looks(schedule, watched, 40, 100.0, hears=True)
+    looks(schedule, watched, 40, 100.0, receives=True)
     schedule.missed(140.0)
-    for found in looks(schedule, watched, polling.HOLD_SECONDS - 1, 140.0, hears=True):
+    for found in looks(schedule, watched, polling.HOLD_SECONDS - 1, 140.0, receives=True):
         assert sorted(found) == sorted(watched)
-    found = looks(schedule, watched, 60, 200.0, hears=True)
+    found = looks(schedule, watched, 60, 200.0, receives=True)
     assert len(found[-1]) < 10
 
 
 def test_a_longer_interval_of_the_settings_stays_as_it_is() -> None:
     schedule, watched = PollSchedule(), infos(10)
     for number in range(1, 20):
-        assert len(schedule.due(watched, 100.0 + 30 * number, 30.0, hears=True)) == 10
+        assert len(schedule.due(watched, 100.0 + 30 * number, 30.0, receives=True)) == 10
 
 
 def test_those_that_end_soon_are_always_looked_at() -> None:
     schedule = PollSchedule()
     watched = infos(100)
     watched[7] = watched[7]._replace(ttl=2, deadline=timezone.now() + timedelta(seconds=2))
-    looks(schedule, watched, 40, 100.0, hears=True)
-    for found in looks(schedule, watched, 10, 140.0, hears=True):
+    looks(schedule, watched, 40, 100.0, receives=True)
+    for found in looks(schedule, watched, 10, 140.0, receives=True):
         assert 7 in found
         assert len(found) < 10
     schedule.seen(watched[7]._replace(ttl=None, deadline=None))
     schedule.seen(watched[9]._replace(deadline=timezone.now() + timedelta(hours=1)))
-    assert sum(7 in found or 9 in found for found in looks(schedule, watched, 10, 150.0, hears=True)) < 8
+    assert sum(7 in found or 9 in found for found in looks(schedule, watched, 10, 150.0, receives=True)) < 8
 
 
 def test_those_that_come_and_go_are_followed() -> None:
     schedule, watched = PollSchedule(), infos(100)
-    looks(schedule, watched, 40, 100.0, hears=True)
+    looks(schedule, watched, 40, 100.0, receives=True)
     fewer = {number: watched[number] for number in range(1, 11)} | {500: infos(500)[500]}
-    found = looks(schedule, fewer, 12, 140.0, hears=True)
+    found = looks(schedule, fewer, 12, 140.0, receives=True)
     assert set().union(*found) == set(fewer)
-    assert len(schedule._looked_at) == len(fewer)
+    assert len(schedule._polled_at) == len(fewer)
 
 
 class Hearing(Subscriber):
@@ -105,7 +106,7 @@ class Hearing(Subscriber):
     is_fine = True
 
     @property
-    def hears(self) -> bool:
+    def is_receiving(self) -> bool:
         return self.is_fine
 
     async def subscribe(self, stream_id: int) -> None:
@@ -125,7 +126,7 @@ class Log:
         self.infos = infos(count)
         self.looked_at: list[tuple[int, ...]] = []
 
-    async def survey(self, stream_ids: tuple[int, ...]) -> dict[int, StreamInfo]:
+    async def query_status(self, stream_ids: tuple[int, ...]) -> dict[int, StreamInfo]:
         self.looked_at.append(stream_ids)
         return {stream_id: self.infos[stream_id] for stream_id in stream_ids}
 
@@ -197,7 +198,7 @@ async def test_one_reader_that_fails_does_not_stop_the_time_of_others(caplog: py
 
 async def test_what_no_news_told_of_is_found_and_then_looked_for_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(polling, "MAX_INTERVAL", 0.2)
-    monkeypatch.setattr(hubs, "NEWS_SECONDS", 0.02)
+    monkeypatch.setattr(hubs, "MESSAGE_SECONDS", 0.02)
     log, reader = Log(40), Reader()
     async with watching(log, reader, subscriber=Hearing()) as hub:
         await until(lambda: bool(log.looked_at) and len(log.looked_at[-1]) <= 4)  # it relies on news
@@ -221,11 +222,11 @@ async def test_news_that_are_on_their_way_are_not_missed(monkeypatch: pytest.Mon
 
 
 async def test_many_streams_are_looked_at_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hubs, "MAX_LOOKED_AT", 7)
+    monkeypatch.setattr(hubs, "MAX_POLLED", 7)
     log, reader = Log(20), Reader()
     async with watching(log, reader) as hub:
         log.looked_at.clear()
-        hub.look_again()
+        hub.poll_all()
         await until(lambda: {*range(1, 21)} <= {number for some in log.looked_at for number in some})
         assert max(map(len, log.looked_at)) == 7
 
@@ -233,6 +234,6 @@ async def test_many_streams_are_looked_at_a_part_at_a_time(monkeypatch: pytest.M
 def test_the_schedule_itself_takes_little_time() -> None:
     schedule, watched = PollSchedule(), infos(20_000)
     began = time.process_time()
-    found = looks(schedule, watched, 60, 100.0, hears=True)
+    found = looks(schedule, watched, 60, 100.0, receives=True)
     assert time.process_time() - began < 0.1 * 60
     assert sum(map(len, found)) < 0.25 * 240 * 20_000

@@ -25,7 +25,7 @@ class Listener:
     def receive(self, stream_id: int, news: WakeUpMessage) -> None:
         raise AssertionError("there is no Redis")
 
-    def look_again(self) -> None:
+    def poll_all(self) -> None:
         raise AssertionError("there is no Redis")
 
 
@@ -93,7 +93,7 @@ async def test_a_reader_is_subscribed_within_the_time_of_a_confirmation(
     await subscriber.subscribe(STREAM)
     await subscriber.subscribe(STREAM + 1)  # it is known by now that there is nobody to confirm it
     assert time.monotonic() - started < 2.0
-    assert not subscriber.hears
+    assert not subscriber.is_receiving
     subscriber.unsubscribe(STREAM)
     await asyncio.sleep(0)
     subscriber.close()

@@ -141,7 +141,7 @@ async def test_what_follows_the_fork_of_a_held_stream_waits_behind_it(
 
 @in_rows
 async def test_other_streams_go_on_while_some_are_held(engine: Engine, other: Holder) -> None:
-    paths = [f"held{number}" for number in range(2 * lock_waits.KEEPERS + 3)]
+    paths = [f"held{number}" for number in range(2 * lock_waits.PLACE_THREADS + 3)]
     await outcomes_of(engine, Create("free", TEXT), *(Create(path, TEXT) for path in paths))
     other.hold(*paths)
     waiting = [asyncio.ensure_future(engine.write(Append(path, TEXT, b"x"))) for path in paths for _ in range(3)]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from django_durable_streams.engine import hub
-from django_durable_streams.engine.hub import Watch
+from django_durable_streams.engine import watch as watches
+from django_durable_streams.engine.watch import Watch
 from django_durable_streams.protocol.segments import Segment
 from django_durable_streams.store.stream_info import StreamInfo
 from tests.event_stream import parse
@@ -50,7 +50,7 @@ def test_whatever_news_arrive_readers_get_exact_bytes_up_to_the_tail_or_are_sent
         known = max(known, end)
         assert watch.tail == known
         for position in range(known):
-            found = watch.after(position)
+            found = watch.segment_after(position)
             assert found is None or (found.start, found.data) == (position, content[position:known])
             frame = watch.frame(position, 7)
             assert (frame is None) == (found is None)
@@ -58,7 +58,7 @@ def test_whatever_news_arrive_readers_get_exact_bytes_up_to_the_tail_or_are_sent
                 parsed = parse(frame.chunk)
                 assert (parsed.data, frame.end, frame.held) == ([content[position:known].decode()], known, b"")
                 assert not frame.closed
-        assert watch.after(known) is None
+        assert watch.segment_after(known) is None
 
 
 @given(commits)
@@ -67,7 +67,7 @@ def test_news_in_order_are_all_at_hand(sizes: list[int]) -> None:
     watch = Watch(StreamInfo(1, "a", "text/plain"))
     for size in sizes:
         watch.feed(watch.tail, news(content, watch.tail, watch.tail + size), watch.tail + size, closed=False)
-    found = watch.after(0)
+    found = watch.segment_after(0)
     assert found is not None
     assert found.data == content
     assert list(found.ends) == list(range(1, len(content) + 1))
@@ -179,11 +179,11 @@ def test_commits_of_a_few_bytes_take_no_more_memory_than_large_ones(size: int) -
         for start in range(0, size * 5000, size):
             watch.feed(start, Segment(start, b"x" * size, [start + size]), start + size, closed=False)
         for position in range(size * 4700, size * 5000, size):
-            watch.after(position)
+            watch.segment_after(position)
             watch.view(position)
 
     assert growth(feed_many) < 1024 * 1024
-    assert watch.after(size * 4900) is not None
+    assert watch.segment_after(size * 4900) is not None
 
 
 @pytest.mark.parametrize("size", [100, 1000, 200_000])
@@ -205,7 +205,7 @@ def test_readers_with_cursors_of_their_own_share_an_event(size: int, held: bytes
 
 
 async def test_others_have_their_turn_while_many_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "TURN_SECONDS", 0)
+    monkeypatch.setattr(watches, "TURN_SECONDS", 0)
     order: list[str] = []
     told = asyncio.Event()
 

@@ -20,7 +20,7 @@ from django.db import (
 )
 
 from django_durable_streams.protocol.errors import ServiceUnavailable
-from django_durable_streams.runtime import configuration_errors
+from django_durable_streams.runtime import configuration_errors, log_once
 from django_durable_streams.runtime.configuration_errors import ConfigurationProblem, ProblemReporter, find_problem
 from django_durable_streams.runtime.database_errors import FailureKind, diagnose
 from django_durable_streams.runtime.monitor import DatabaseMonitor
@@ -147,7 +147,7 @@ def test_it_is_said_once(error: Error, expected: ConfigurationProblem, caplog: p
 def test_it_is_said_again_when_it_comes_back(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     problem_reporter = ProblemReporter("default")
     now = 0.0
-    monkeypatch.setattr(configuration_errors, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(log_once, "time", SimpleNamespace(monotonic=lambda: now))
     problem_reporter.refusal(mysql(1146))
     now = configuration_errors.LOG_AGAIN_SECONDS
     problem_reporter.refusal(mysql(1146))

@@ -46,7 +46,7 @@ async def last_offset(client: AsgiClient, path: str) -> str:
 async def test_a_slow_reader_gets_everything_whatever_is_still_at_hand(
     direct: AsgiClient, monkeypatch: pytest.MonkeyPatch, ring_bytes: int
 ) -> None:
-    monkeypatch.setattr(hubs, "RING_BYTES", ring_bytes)
+    monkeypatch.setattr("django_durable_streams.engine.watch.RING_BYTES", ring_bytes)
     await direct.create("a", b"first,")
     slow, quick = await reader("a"), await reader("a")
     async with slow, quick:
@@ -76,10 +76,10 @@ async def test_what_was_kept_of_a_stream_goes_with_it(direct: AsgiClient) -> Non
     await direct.create("a", b"abc")
     await direct.get("a")
     engine = engine_for()
-    kept = list(engine.cache._kept)
+    kept = list(engine.cache._entries)
     assert len(kept) == 1
     await direct.request("DELETE", "a")
-    assert not engine.cache._kept
+    assert not engine.cache._entries
 
 
 @LOOKS_NEVER
@@ -95,7 +95,7 @@ async def test_a_reader_holds_no_queue_and_gets_what_it_missed_as_one_event(dire
 
 @LOOKS_NEVER
 async def test_memory_for_a_watched_stream_is_bounded(direct: AsgiClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hubs, "RING_BYTES", 1000)
+    monkeypatch.setattr("django_durable_streams.engine.watch.RING_BYTES", 1000)
     await direct.create("a")
     found = await reader("a")
     async with found:

@@ -203,7 +203,7 @@ async def test_a_reader_who_is_ahead_of_the_hub_waits_for_what_is_new_to_him(cli
             await until(lambda: watched() == 2)
             (engine,) = running_engines()
             (hub,) = engine._hubs.values()
-            hub.look_again()
+            hub.poll_all()
             assert (await first.reply()).body == b"def"
             await client.append("a", b"ghi")
             reply = await ahead.reply()
@@ -233,4 +233,4 @@ async def test_polling_a_quiet_stream_with_many_cursors_costs_no_memory(client: 
     (engine,) = running_engines()
     (hub,) = engine._hubs.values()
     (watch,) = hub._watches.values()
-    assert sum(len(view.answers or ()) for view in watch._views.values()) <= 32
+    assert sum(len(view.answers or ()) for view in watch._snapshots.values()) <= 32

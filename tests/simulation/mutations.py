@@ -42,7 +42,11 @@ _ALL = (
         "two-orders",
         "engine/applier.py",
         (
-            ("            held=self._held(operation.path for operation in operations),\n", "            held=(),\n"),
+            (
+                "        self._context = CommitContext() if context is None else context\n",
+                "        self._context = CommitContext() if context is None else context\n"
+                "        self._context.locked_paths = lambda paths: ()\n",
+            ),
             (
                 "                if diagnose(outcomes) is FailureKind.BUSY and not self._has_row_locks:\n"
                 "                    return None\n",
@@ -54,9 +58,9 @@ _ALL = (
     ),
     Mutation(
         "news-that-do-not-join",
-        "engine/hub.py",
+        "engine/watch.py",
         (("            if start != self.tail or segment is None:\n", "            if segment is None:\n"),),
-        "News are believed without a look at whether they join on to what is known: a reader skips what was lost.",
+        "Data of messages is used although it does not join to the known data: a reader skips lost data.",
     ),
     Mutation(
         "instance-without-identity",

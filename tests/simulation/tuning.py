@@ -14,16 +14,16 @@ ALWAYS: list[tuple[str, str, Any]] = [
     ("runtime.batch_worker", "PREPARE_FROM_TASKS", 1),
 ]
 SMALL: list[tuple[str, str, Any]] = [
-    ("engine.compaction_tracker", "MANY", 6),
-    ("engine.compaction_tracker", "SEVERAL", 3),
-    ("engine.compaction_tracker", "BUSY", 3),
+    ("engine.compaction_tracker", "COMPACT_AFTER_CHUNKS", 6),
+    ("engine.compaction_tracker", "COMPACT_QUIET_AFTER_CHUNKS", 3),
+    ("engine.compaction_tracker", "STAGE_FROM_CHUNKS_PER_SECOND", 3),
     ("store.upkeep.staged_chunks", "MAX_BLOCKS", 1),
 ]
 HARSH: list[tuple[str, str, Any]] = [
-    ("engine.compaction_tracker", "MANY", 4),
-    ("engine.compaction_tracker", "SEVERAL", 2),
+    ("engine.compaction_tracker", "COMPACT_AFTER_CHUNKS", 4),
+    ("engine.compaction_tracker", "COMPACT_QUIET_AFTER_CHUNKS", 2),
     ("engine.compaction_tracker", "QUIET_SECONDS", 0.3),
-    ("engine.housekeeping_tasks", "REST", 1.0),
+    ("engine.housekeeping_tasks", "COMPACTION_REST", 1.0),
     ("engine.housekeeping", "INTERVAL", 0.3),
 ]
 

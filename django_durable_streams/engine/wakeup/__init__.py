@@ -1,4 +1,4 @@
-"""Wake-up backends: how a process tells the others that there is news. The settings name one by its dotted path,
+"""Wake-up backends: they tell other processes about commits. The settings name a backend by its dotted path:
 `DURABLE_STREAMS["WAKEUP"] = {"BACKEND": "django_durable_streams.engine.wakeup.redis.RedisWakeup", "CACHE": "default"}`.
 """
 
@@ -14,10 +14,10 @@ __all__ = ["Subscriber", "WakeUpMessage", "Wakeup", "make_wakeup"]
 
 
 def make_wakeup(using: str) -> Wakeup:
-    """Return the backend that the settings name, for the streams of a database.
+    """Return the backend of the settings, for the streams of a database.
 
     Raises:
-        ImproperlyConfigured: there is no such backend, or its options are wrong.
+        ImproperlyConfigured: the backend cannot be imported, or its options are wrong.
     """
     options = dict(config().wakeup)
     path = options.pop("BACKEND", "")
@@ -30,5 +30,5 @@ def make_wakeup(using: str) -> Wakeup:
     except (TypeError, ValueError) as error:
         raise ImproperlyConfigured(f"DURABLE_STREAMS['WAKEUP']: {path} does not take these options: {error}") from error
     if not isinstance(wakeup, Wakeup):
-        raise ImproperlyConfigured(f"{path} is no wake-up backend.")
+        raise ImproperlyConfigured(f"DURABLE_STREAMS['WAKEUP']: {path} is no subclass of `Wakeup`.")
     return wakeup

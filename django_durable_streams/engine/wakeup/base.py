@@ -1,4 +1,7 @@
-"""What a wake-up backend is, and the one for a single process."""
+"""The interface of wake-up backends, and the backend of a single process.
+
+Messages may be lost, doubled or late. Correctness never depends on them: hubs poll the database too.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 
 
 class WakeUpMessage(NamedTuple):
-    """What was committed to a stream, as it travels between processes. `data` is None where it is not along."""
+    """One commit to a stream, as it travels between processes. `data` is None if the message does not carry it."""
 
     generation: Number
     start: Number
@@ -27,72 +30,72 @@ class WakeUpMessage(NamedTuple):
 
     @property
     def is_sound(self) -> bool:
-        """Whether it says what a commit can be: its data fits between where it began and where it ended."""
+        """Whether the message is a possible commit: its data fits exactly between its start and its tail."""
         if self.start > self.tail:
             return False
         if not self.data:
             return not self.ends
-        in_order = all(one < other for one, other in pairwise((self.start, *self.ends)))
+        in_order = all(first < second for first, second in pairwise((self.start, *self.ends)))
         return len(self.data) == self.tail - self.start and self.ends[-1:] == [self.tail] and in_order
 
 
 class WakeUpListener(Protocol):
-    """Who is told of news: the hub of an event loop, in that loop."""
+    """The receiver of messages in one event loop: its hub."""
 
-    def receive(self, stream_id: int, news: WakeUpMessage) -> None:
-        """Take in news of a stream."""
+    def receive(self, stream_id: int, message: WakeUpMessage) -> None:
+        """Apply a message about a stream."""
 
-    def look_again(self) -> None:
-        """News may have been lost: look at the database."""
+    def poll_all(self) -> None:
+        """Query all watched streams, because messages may have been lost."""
 
 
 class Subscriber(ABC):
-    """Listens for one event loop."""
+    """Receives messages for one event loop."""
 
     @property
-    def hears(self) -> bool:
-        """Whether news arrive now, as far as can be known: then readers need not look at the database as often."""
+    def is_receiving(self) -> bool:
+        """Whether messages arrive now, as far as the subscriber can know. Then the hub polls less often."""
         return False
 
     @abstractmethod
     async def subscribe(self, stream_id: int) -> None:
-        """Listen for a stream. Returns when news of it arrive from now on, or when that cannot be had quickly."""
+        """Receive messages about a stream. Returns once they arrive, or after a short time without success."""
 
     @abstractmethod
     def unsubscribe(self, stream_id: int) -> None:
-        """Listen no longer."""
+        """Receive no more messages about a stream."""
 
     @abstractmethod
     def close(self) -> None:
-        """End all of it."""
+        """End the subscriber with its tasks."""
 
 
 class Wakeup(ABC):
-    """Carries news between processes. News may be lost, doubled or late: readers look at the database too."""
+    """Carries messages about commits between processes, for the streams of one database."""
 
     @abstractmethod
     def publish(self, commits: list[Commit]) -> None:
-        """Send news soon, without making the caller wait. Safe to call from any thread."""
+        """Send messages about commits soon, without a wait. Safe to call from any thread."""
 
     @abstractmethod
     def publish_now(self, commits: list[Commit]) -> None:
-        """Send news before returning, for processes that may end right after. Never raises."""
+        """Send messages about commits before this returns, for processes that may end right after. Never raises."""
 
     @abstractmethod
-    def subscriber(self, audience: WakeUpListener) -> Subscriber | None:
-        """Return what listens for the running event loop, or None where nothing can be heard."""
+    def subscriber(self, listener: WakeUpListener) -> Subscriber | None:
+        """Return a subscriber for the running event loop. None: this backend receives no messages."""
 
     @abstractmethod
     def check(self) -> bool:
-        """Return whether news can be sent now. May wait for a second."""
+        """Return whether messages can be sent now. May wait for a second."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End what runs."""
+        """Send the waiting messages, within seconds, and end all threads."""
 
 
 class InProcessWakeup(Wakeup):
-    """No news leave the process: readers elsewhere find them by their own look at the database.
+    """Sends no messages. Readers of other processes learn of commits by polling.
 
     Args:
         using: alias of the database.
@@ -107,12 +110,12 @@ class InProcessWakeup(Wakeup):
     def publish_now(self, commits: list[Commit]) -> None:
         """Do nothing."""
 
-    def subscriber(self, audience: WakeUpListener) -> Subscriber | None:
-        """There is nothing to listen to."""
+    def subscriber(self, listener: WakeUpListener) -> Subscriber | None:
+        """Return None, because there are no messages."""
         return None
 
     def check(self) -> bool:
-        """There is nothing that could fail."""
+        """Return True, because nothing can fail."""
         return True
 
     def stop(self) -> None:

@@ -1,4 +1,7 @@
-"""Redis connections from what a Django project has configured: a URL, or a cache alias of django-redis."""
+"""Redis connections from the configuration of a Django project: a URL, or a cache alias of django-redis.
+
+Knows no messages.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,17 @@ import redis.sentinel
 from django.core.exceptions import ImproperlyConfigured
 
 TIMEOUT = 1.0
-"""Seconds that anything may take. Readers look at the database every now and then anyway."""
+"""Seconds that any command may take. Readers poll the database anyway."""
 
-# What both kinds of connection understand. Parsers, retries and the like are made for one kind only.
+# Options that synchronous and asynchronous connections share. Parsers and retries exist for one kind only.
 _SHARED = (
     "host", "port", "db", "username", "password", "credential_provider", "path", "protocol", "client_name",
     "ssl_keyfile", "ssl_certfile", "ssl_password", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data",
     "ssl_check_hostname", "ssl_min_version", "ssl_ciphers",
 )  # fmt: skip
 
-# What a URL may say of an application's own connections, and what does not matter for these: how long they wait and how
-# often they try again is decided here, and messages are bytes.
-_OURS = (
+# Options of a URL that are accepted and ignored. This module sets timeouts and retries, and messages are bytes.
+_IGNORED = (
     "decode_responses", "encoding", "encoding_errors", "socket_timeout", "socket_connect_timeout", "socket_read_size",
     "socket_keepalive", "retry_on_timeout", "retry_on_error", "max_connections", "timeout", "health_check_interval",
     "legacy_responses",
@@ -38,44 +40,41 @@ Connect = Callable[[], AbstractAsyncContextManager[redis.asyncio.Redis]]
 
 
 class Source(NamedTuple):
-    """Where connections come from.
-
-    client: publishes, from any thread.
-    connect: makes asynchronous clients, each of which is a context and ends with it.
-    scope: what sets this project apart from others on the same server, which pub/sub does not do by itself: it knows
-        no database numbers, and no prefixes of keys.
-    """
+    """Connections to one Redis, for one project."""
 
     client: redis.Redis
+    """Publishes, from any thread."""
     connect: Connect
+    """Makes asynchronous clients. Each is a context manager, and closes when its context ends."""
     scope: str
+    """Separates this project from others on the same server, because pub/sub ignores database numbers and prefixes."""
 
 
 def from_url(url: str) -> Source:
     """Return the connections for a Redis URL.
 
     Raises:
-        ImproperlyConfigured: it is none, or has options that connections do not take.
+        ImproperlyConfigured: the URL is not one of Redis, or has unknown options.
     """
     try:
         options = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError as error:
-        raise ImproperlyConfigured(f"This is no URL of a Redis: {error}") from error
+        raise ImproperlyConfigured(f"URL is not a URL of Redis, such as redis://host:6379/0: {error}") from error
     kind = options.pop("connection_class", redis.Connection)
-    unknown = sorted(key for key in options if not (key in _SHARED or key in _OURS or key.startswith("ssl_")))
+    unknown = sorted(key for key in options if not (key in _SHARED or key in _IGNORED or key.startswith("ssl_")))
     if unknown:
-        raise ImproperlyConfigured(f"The URL of Redis has options that are not known: {', '.join(unknown)}.")
+        raise ImproperlyConfigured(f"The URL of Redis has unknown options: {', '.join(unknown)}. Remove them.")
     if not str(options.get("protocol", 2)).isdecimal():  # redis before 8 takes any word, and fails when it connects
-        raise ImproperlyConfigured(f"The URL of Redis has a protocol that is no number: {options['protocol']}.")
-    shared = {key: value for key, value in options.items() if key not in _OURS}
+        raise ImproperlyConfigured(f"The protocol in the URL of Redis is not a number: {options['protocol']}.")
+    shared = {key: value for key, value in options.items() if key not in _IGNORED}
     return _from_pool(kind, shared, _scope(shared, ""))
 
 
 def from_cache(alias: str) -> Source:
-    """The same for a cache alias whose backend is django-redis: its TLS, password, Sentinel and database are kept.
+    """Return the connections of a cache alias of django-redis, with its TLS, password, Sentinel and database.
 
     Raises:
-        ImproperlyConfigured: the alias is not django-redis's.
+        ImproperlyConfigured: the backend of the alias is not django-redis.
     """
     try:
         from django.core.cache import caches
@@ -83,7 +82,9 @@ def from_cache(alias: str) -> Source:
 
         pool = get_redis_connection(alias, write=True).connection_pool
     except (ImportError, NotImplementedError, AttributeError) as error:
-        raise ImproperlyConfigured(f"The cache {alias!r} is not one of django-redis: {error}") from error
+        raise ImproperlyConfigured(
+            f"The cache {alias!r} does not use django-redis. Set its BACKEND, or give a URL: {error}"
+        ) from error
     shared = {key: pool.connection_kwargs[key] for key in _SHARED if key in pool.connection_kwargs}
     scope = _scope(shared, caches[alias].key_prefix)
     if hasattr(pool, "sentinel_manager"):
@@ -92,7 +93,7 @@ def from_cache(alias: str) -> Source:
 
 
 def _from_pool(kind: type[Any], shared: dict[str, Any], scope: str) -> Source:
-    # Clients that close their pools with themselves.
+    # `from_pool` makes clients that close their pools.
     client = redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **shared, **_publishing()))
     asynchronous = getattr(redis.asyncio.connection, kind.__name__)
 
@@ -105,10 +106,10 @@ def _from_pool(kind: type[Any], shared: dict[str, Any], scope: str) -> Source:
 
 
 def _from_sentinel(pool: Any, shared: dict[str, Any], scope: str) -> Source:
-    known = [sentinel.connection_pool for sentinel in pool.sentinel_manager.sentinels]
-    addresses = [(found.connection_kwargs["host"], found.connection_kwargs["port"]) for found in known]
-    own = _without_address({key: value for key, value in known[0].connection_kwargs.items() if key in _SHARED})
-    own |= _tls(known[0])
+    pools = [sentinel.connection_pool for sentinel in pool.sentinel_manager.sentinels]
+    addresses = [(other.connection_kwargs["host"], other.connection_kwargs["port"]) for other in pools]
+    own = _without_address({key: value for key, value in pools[0].connection_kwargs.items() if key in _SHARED})
+    own |= _tls(pools[0])
     shared = _without_address(shared) | _tls(pool)
     sentinels = redis.sentinel.Sentinel(addresses, sentinel_kwargs={**own, **_publishing()})  # type: ignore[no-untyped-call]
     client: redis.Redis = sentinels.master_for(  # type: ignore[no-untyped-call]
@@ -121,8 +122,8 @@ def _from_sentinel(pool: Any, shared: dict[str, Any], scope: str) -> Source:
             addresses, sentinel_kwargs={**own, **_listening()}
         )
         try:
-            async with sentinels.master_for(pool.service_name, **shared, **_listening()) as found:
-                yield found
+            async with sentinels.master_for(pool.service_name, **shared, **_listening()) as master:
+                yield master
         finally:
             for sentinel in sentinels.sentinels:
                 await sentinel.aclose()
@@ -143,12 +144,12 @@ def _tls(pool: Any) -> dict[str, bool]:
 
 
 def _publishing() -> dict[str, Any]:
-    # Once more where a connection turns out to have ended while it was not used, and never after silence.
+    # One retry, for a connection that was closed while it was not in use. None after a timeout.
     retry = redis.retry.Retry(redis.backoff.NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
     return {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": retry}
 
 
 def _listening() -> dict[str, Any]:
-    # Who listens has to know of every break, as news are lost in it.
+    # No retry: the subscriber has to know of each lost connection, because messages may be lost with it.
     retry = redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0)
     return {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": retry}

@@ -1,4 +1,7 @@
-"""Saying once that something does not answer, and once that it does again, whoever of several has found out."""
+"""Log messages about an outage: one when a service stops to answer, and one when it answers again.
+
+Several clients of the service may notice both. Knows no service.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +10,35 @@ from threading import Lock
 
 
 class OutageLog:
-    """Those for whom a service is silent.
+    """The clients that get no answer from a service. Safe to use from any thread.
 
     Args:
-        logger: where to say it.
-        fallen: message where the first one finds no answer, with a place for the reason.
-        recovered: message where the last one has an answer again.
+        logger: the logger of both messages.
+        failed: the message when the first client gets no answer, with a `%s` for the reason.
+        recovered: the message when the last client gets answers again.
     """
 
-    def __init__(self, logger: logging.Logger, fallen: str, recovered: str) -> None:
+    def __init__(self, logger: logging.Logger, failed: str, recovered: str) -> None:
         self._logger = logger
-        self._fallen = fallen
+        self._failed = failed
         self._recovered = recovered
-        self._lost: set[object] = set()
+        self._without_answer: set[object] = set()
         self._lock = Lock()
 
-    def lost(self, who: object, reason: object) -> None:
-        """Take note that somebody gets no answer."""
+    def report_failure(self, client: object, reason: object) -> None:
+        """Record that a client gets no answer."""
         with self._lock:
-            is_first = not self._lost
-            self._lost.add(who)
+            is_first = not self._without_answer
+            self._without_answer.add(client)
         if is_first:
-            self._logger.warning(self._fallen, reason)
+            self._logger.warning(self._failed, reason)
 
-    def found(self, who: object) -> None:
-        """Take note that somebody gets answers."""
-        if who not in self._lost:
+    def report_success(self, client: object) -> None:
+        """Record that a client gets answers."""
+        if client not in self._without_answer:
             return
         with self._lock:
-            self._lost.discard(who)
-            is_last = not self._lost
+            self._without_answer.discard(client)
+            is_last = not self._without_answer
         if is_last:
             self._logger.warning(self._recovered)

@@ -1,7 +1,7 @@
-"""Wake-ups through Redis pub/sub: one channel for each stream that somebody waits on.
+"""The wake-up backend with Redis pub/sub: one channel for each stream with live readers.
 
-Nothing here is relied on. A message that is lost, or a Redis that is down or frozen, costs readers of other processes
-the time until the next look at the database (`POLL_INTERVAL`); appends never wait for it.
+Correctness does not depend on Redis. A lost message, or a Redis that is down or frozen, delays readers of other
+processes until the next poll (`POLL_INTERVAL`). Appends never wait for Redis.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from .subscriber import RedisSubscriber
 logger = logging.getLogger(__name__)
 
 MAX_PAYLOAD = 8 * 1024
-"""Bytes of a commit that travel along. With more, the readers' process reads them once for all."""
+"""Largest data, in bytes, that a message carries. With more data, the process of the readers reads it once."""
 
 MAX_QUEUED = 1_000
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
-"""Batches of commits that may wait to be published, and the data in them; what comes on top is left for readers to find
-by themselves."""
+"""Batches of commits that may wait to be published, and the bytes of their data. Readers learn of further commits by
+polling."""
 
 IDENTITY_SECONDS = 1.0
-"""How long who publishes first waits until it is known which database this is."""
+"""How long `publish_now` waits for the identity of the database."""
 
 REST_SECONDS = 1.0
-"""How long nothing is published after Redis has not answered: callers in Python must not wait for it each time."""
+"""How long nothing is published after Redis has not answered, so that Python callers do not wait each time."""
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -48,8 +48,8 @@ class RedisWakeup(Wakeup):
 
     Args:
         using: alias of the database.
-        cache: alias in CACHES whose backend is django-redis, for its connection.
-        url: of Redis, instead of a cache.
+        cache: alias in CACHES with the backend django-redis, whose connection settings are used.
+        url: the URL of Redis, instead of a cache.
         prefix: of the channels' names.
     """
 
@@ -57,9 +57,9 @@ class RedisWakeup(Wakeup):
         self, using: str, cache: str | None = None, url: str | None = None, prefix: str = "durable-streams"
     ) -> None:
         if (cache is None) == (url is None):
-            raise ImproperlyConfigured("RedisWakeup takes either CACHE, an alias in CACHES, or URL.")
+            raise ImproperlyConfigured("RedisWakeup takes either CACHE, an alias in CACHES, or URL, and not both.")
         self._client, self._connect, scope = from_url(url) if url is not None else from_cache(cache or "")
-        # Two projects on one Redis number their streams alike: the news of one must not reach the other's readers.
+        # Two projects on one Redis have the same stream ids, so the scope is a part of the channels' names.
         self._loader = SignerLoader(using, partial(MessageSigner, prefix, scope))
         self._queue: SimpleQueue[list[Commit] | None] = SimpleQueue()
         self._queued_bytes = 0
@@ -68,17 +68,21 @@ class RedisWakeup(Wakeup):
         self._rests_until = 0.0
         self.outage = OutageLog(
             logger,
-            "Redis does not answer (%s). Readers learn what other processes commit from the database until it does.",
-            "Redis answers again. Readers learn at once what other processes commit.",
+            "Redis does not answer (%s). Until it does, readers learn of commits of other processes by polling.",
+            "Redis answers again. Readers learn of commits of other processes at once.",
         )
 
     def publish(self, commits: list[Commit]) -> None:
-        """Send news soon, from a thread of the backend."""
+        """Send messages about commits soon, from a thread of the backend.
+
+        Raises:
+            RuntimeError: the thread cannot start.
+        """
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
                     thread = Thread(target=self._run, name="durable-streams-publish", daemon=True)
-                    thread.start()  # may fail, as at the end of Python; the next commit tries again
+                    thread.start()  # may fail, such as when Python is about to end; the next commit tries again
                     self._thread = thread
         size = size_of(commits)
         with self._lock:
@@ -89,7 +93,7 @@ class RedisWakeup(Wakeup):
         self._queue.put(commits)
 
     def publish_now(self, commits: list[Commit]) -> None:
-        """Send news, waiting for Redis for a second or so, and not at all for a while after it has not answered."""
+        """Send messages about commits. Waits a second or so for Redis, and not at all shortly after a failure."""
         if time.monotonic() < self._rests_until:
             return
         try:
@@ -103,13 +107,13 @@ class RedisWakeup(Wakeup):
             pipeline.execute()
         except (redis.RedisError, OSError) as error:
             self._rests_until = time.monotonic() + REST_SECONDS
-            self.outage.lost("publisher", error)
+            self.outage.report_failure("publisher", error)
         else:
-            self.outage.found("publisher")
+            self.outage.report_success("publisher")
 
-    def subscriber(self, audience: WakeUpListener) -> RedisSubscriber:
-        """Return what listens for the running event loop."""
-        return RedisSubscriber(self._loader, self._connect, self.outage, audience)
+    def subscriber(self, listener: WakeUpListener) -> RedisSubscriber:
+        """Return a subscriber for the running event loop."""
+        return RedisSubscriber(self._loader, self._connect, self.outage, listener)
 
     def check(self) -> bool:
         """Return whether Redis answers."""
@@ -119,7 +123,7 @@ class RedisWakeup(Wakeup):
             return False
 
     def stop(self) -> None:
-        """End the publishing thread, after what is queued."""
+        """Publish the queued commits and end the thread, or leave it after two seconds."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._queue.put(None)
@@ -134,20 +138,22 @@ class RedisWakeup(Wakeup):
             while more is not None and not self._queue.empty():
                 more = self._queue.get()
                 batch += more or ()
-            follow_up("Readers of other processes find the news by themselves: see WAKEUP.", self.publish_now, batch)
+            follow_up(
+                "Readers of other processes learn of the commit by polling. Check WAKEUP.", self.publish_now, batch
+            )
             with self._lock:
                 self._queued_bytes -= size_of(batch)
             commits = None if more is None else self._queue.get()
 
 
 def size_of(commits: list[Commit]) -> int:
-    """Return how much data commits carry, in bytes."""
+    """Return the size of the data of commits, in bytes."""
     return sum([commit.tail - commit.start for commit in commits])
 
 
 def encode(commit: Commit) -> bytes:
     """Return a commit as a message."""
-    along = commit.tail - commit.start <= MAX_PAYLOAD
+    carries_data = commit.tail - commit.start <= MAX_PAYLOAD
     return _encoder.encode(
         WakeUpMessage(
             commit.generation,
@@ -155,7 +161,7 @@ def encode(commit: Commit) -> bytes:
             commit.tail,
             commit.closed,
             commit.removed,
-            commit.data() if along else None,
-            [*commit.ends] if along else [],
+            commit.data() if carries_data else None,
+            [*commit.ends] if carries_data else [],
         )
     )

@@ -1,13 +1,12 @@
-"""What makes news believable: they are signed with the project's secret key, for one database.
+"""Signatures of wake-up messages, with the project's secret key and the identity of the database.
 
-Two deployments may share a Redis, and name and number everything alike. A message counts only where its sender had the
-same database, by its identity, and a `SECRET_KEY` that the receiver knows. Others are as if they had never come.
+Two deployments may share a Redis, with the same paths and stream ids. A message counts only if its sender had the same
+database and a `SECRET_KEY` that the receiver has. All other messages are ignored.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from hashlib import blake2b, sha256
 from hmac import compare_digest
@@ -18,6 +17,7 @@ from django.db import Error
 from django.utils.encoding import force_bytes
 
 from ...runtime.connection import DedicatedConnection
+from ...runtime.log_once import LogOnce
 from ...store.database_identity import identity
 
 logger = logging.getLogger(__name__)
@@ -25,43 +25,43 @@ logger = logging.getLogger(__name__)
 SIGNATURE_BYTES = 16
 
 WARNING_SECONDS = 60.0
-"""Time between two warnings of messages that are not believed: there may be thousands."""
+"""Time between two warnings about ignored messages, of which there may be thousands."""
 
 
 class MessageSigner:
-    """Names the channels of a database, and signs and verifies what goes over them.
+    """Names the channels of a database, and signs and verifies their messages.
 
     Args:
         prefix: of the channels' names.
-        scope: what else sets the project apart from others on the same Redis.
+        scope: separates the project from others on the same Redis (see `Source`).
         database: the identity of the database.
     """
 
     def __init__(self, prefix: str, scope: str, database: str) -> None:
         self._channels = f"{prefix}:{sha256(f'{scope}:{database}'.encode()).hexdigest()[:16]}:".encode()
         purpose = b"django_durable_streams.wakeup " + database.encode()
-        # Keyed BLAKE2 is a MAC as HMAC is, and takes a third of the time. The first key signs, each verifies.
+        # Keyed BLAKE2 is a MAC like HMAC, in a third of the time. The first key signs; every key verifies.
         self._keys = [
             blake2b(purpose, key=sha256(force_bytes(secret)).digest(), digest_size=32).digest()
             for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
         ]
-        self._next_warning = 0.0
+        self._warnings = LogOnce(WARNING_SECONDS)
 
     def channel(self, stream_id: int) -> bytes:
         """Return the name of a stream's channel."""
         return b"%s%d" % (self._channels, stream_id)
 
     def stream_id(self, channel: bytes) -> int | None:
-        """Return the stream whose channel it is; None: it is no channel of this database's."""
+        """Return the id of a channel's stream. None: the channel is not one of this database."""
         number = channel.removeprefix(self._channels)
         return int(number) if len(number) < len(channel) and number.isdigit() and len(number) < 20 else None
 
     def sign(self, channel: bytes, payload: bytes) -> bytes:
-        """Return a payload with its signature for a channel in front."""
+        """Return a payload, preceded by its signature for a channel."""
         return _signature(self._keys[0], channel, payload) + payload
 
     def verify(self, channel: bytes, message: object) -> bytes | None:
-        """Return the payload of a message that was signed for a channel; None: it was not, or by somebody else."""
+        """Return the payload of a message that was signed for a channel. None: the signature is missing or wrong."""
         if isinstance(message, bytes):
             signature, payload = message[:SIGNATURE_BYTES], message[SIGNATURE_BYTES:]
             if any(compare_digest(signature, _signature(key, channel, payload)) for key in self._keys):
@@ -70,12 +70,10 @@ class MessageSigner:
         return None
 
     def warn(self, channel: bytes, reason: str) -> None:
-        """Say, now and then, that messages are not believed."""
-        now = time.monotonic()
-        if now >= self._next_warning:
-            self._next_warning = now + WARNING_SECONDS
+        """Log, once in a while, that a message is ignored."""
+        if self._warnings.is_due():
             logger.warning(
-                "News are ignored: a message on %s %s. If another deployment uses a copy of this database and the "
+                "A wake-up message on %s is ignored: it %s. If another deployment uses a copy of this database and the "
                 "same Redis, give the copy an identity of its own.",
                 channel.decode("latin-1"),
                 reason,
@@ -83,14 +81,14 @@ class MessageSigner:
 
 
 def _signature(key: bytes, channel: bytes, payload: bytes) -> bytes:
-    # A channel's name has no NUL in it.
+    # The NUL separates the two, because no channel's name contains one.
     return blake2b(b"%s\0%s" % (channel, payload), key=key, digest_size=SIGNATURE_BYTES).digest()
 
 
 class SignerLoader:
-    """Makes the signer of a database once its identity is known.
+    """Makes the signer of a database once the identity of the database was read.
 
-    That is read over a connection of its own: the caller's may be in a transaction, or the caller in an event loop.
+    A thread reads it over a connection of its own, because the caller's connection may be in a transaction.
 
     Args:
         using: alias of the database.
@@ -105,7 +103,7 @@ class SignerLoader:
         self._lock = Lock()
 
     def get(self, seconds: float) -> MessageSigner | None:
-        """Return the signer, waiting for the database for some seconds at most; None where it does not answer."""
+        """Return the signer. None: the database has not answered within some seconds."""
         if self._signer is None:
             with self._lock:
                 thread = self._thread
@@ -121,6 +119,9 @@ class SignerLoader:
             connection.open()
             self._signer = self._make(identity(self._using))
         except Error as error:
-            logger.warning("The identity of the database cannot be read, so no news are sent or heard yet: %s", error)
+            logger.warning(
+                "The identity of the database cannot be read. Until then no wake-up messages are sent or read. (%s)",
+                error,
+            )
         finally:
             connection.close()

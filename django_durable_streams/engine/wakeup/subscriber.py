@@ -1,4 +1,7 @@
-"""Listening to Redis for one event loop. Reconnects by itself, and notices where nothing is heard any more."""
+"""The Redis subscriber of one event loop. It reconnects, and notices a silent Redis.
+
+After each connection it has the listener poll, because messages may have been lost meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -19,28 +22,28 @@ from .signing import MessageSigner, SignerLoader
 logger = logging.getLogger(__name__)
 
 CONFIRM_SECONDS = 0.5
-"""How long a reader waits until its subscription is confirmed."""
+"""How long a reader waits for the confirmation of its subscription."""
 
 QUIET_SECONDS = 2.0
-"""After this time without a message Redis is asked whether it is there, and has as long to say so."""
+"""Time without a message after which the subscriber sends a PING, and the time that Redis has to reply."""
 
 IDENTITY_SECONDS = 1.0
-"""How long it waits at a time until it is known which database this is."""
+"""How long one attempt to load the identity of the database waits."""
 
 MIN_BACKOFF, MAX_BACKOFF = 0.1, 1.0
-"""Seconds between attempts to connect."""
+"""Seconds between two attempts to connect, at first and at most."""
 
 _decoder = msgspec.msgpack.Decoder(WakeUpMessage)
 
 
 class RedisSubscriber(Subscriber):
-    """Listens to the channels of the streams that one event loop waits on.
+    """Receives the messages about the watched streams of one event loop.
 
     Args:
-        loader: has what names channels and verifies messages.
-        connect: makes a client.
-        outage: is told whether Redis answers.
-        audience: gets the news.
+        loader: loads the signer, which names channels and verifies messages.
+        connect: makes a Redis client.
+        outage: logs whether Redis answers.
+        listener: gets the messages.
     """
 
     def __init__(
@@ -48,44 +51,44 @@ class RedisSubscriber(Subscriber):
         loader: SignerLoader,
         connect: Connect,
         outage: OutageLog,
-        audience: WakeUpListener,
+        listener: WakeUpListener,
     ) -> None:
         self._loader = loader
         self._signer: MessageSigner | None = None
         self._connect = connect
         self._outage = outage
-        self._audience = audience
+        self._listener = listener
         self._streams: set[int] = set()
         self._confirmations: dict[int, asyncio.Future[None]] = {}
         self._pubsub: redis.asyncio.client.PubSub | None = None
         self._answers = True
         self._is_confirmed = False
-        """Whether this connection is subscribed to all that is wanted."""
+        """Whether this connection is subscribed to all watched streams."""
         self._failure = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening = asyncio.get_running_loop().create_task(self._listen())
 
     @property
-    def hears(self) -> bool:
+    def is_receiving(self) -> bool:
         return self._is_confirmed and self._answers
 
     async def subscribe(self, stream_id: int) -> None:
         self._streams.add(stream_id)
         confirmed = self._confirmations[stream_id] = asyncio.get_running_loop().create_future()
-        self._spawn(self._tell(stream_id))
+        self._spawn(self._update(stream_id))
         try:
             if self._answers:
                 async with asyncio.timeout(CONFIRM_SECONDS):
                     await confirmed
         except TimeoutError:
             self._answers = False
-            self._outage.lost(self, f"a subscription was not confirmed within {CONFIRM_SECONDS} s")
+            self._outage.report_failure(self, f"a subscription was not confirmed within {CONFIRM_SECONDS} s")
         finally:
             self._confirmations.pop(stream_id, None)
 
     def unsubscribe(self, stream_id: int) -> None:
         self._streams.discard(stream_id)
-        self._spawn(self._tell(stream_id))
+        self._spawn(self._update(stream_id))
 
     def close(self) -> None:
         self._listening.cancel()
@@ -95,16 +98,16 @@ class RedisSubscriber(Subscriber):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _tell(self, stream_id: int) -> None:
-        """Tell Redis whether a stream is wanted now. Where there is no connection, the next one begins with that."""
+    async def _update(self, stream_id: int) -> None:
+        """Subscribe to a stream or unsubscribe from it. A later connection begins with all wanted streams."""
         pubsub, signer = self._pubsub, self._signer
         if pubsub is None or signer is None:
             return
         send = pubsub.subscribe if stream_id in self._streams else pubsub.unsubscribe
         try:
             await send(signer.channel(stream_id))
-        except (redis.RedisError, OSError) as error:  # whoever listens notices, too
-            logger.debug("Telling Redis of stream %d failed: %s", stream_id, error)
+        except (redis.RedisError, OSError) as error:  # `_listen` notices it, too
+            logger.debug("A change of the subscription to stream %d failed: %s", stream_id, error)
 
     async def _listen(self) -> None:
         signer = self._signer = await self._load()
@@ -114,19 +117,21 @@ class RedisSubscriber(Subscriber):
                 async with self._connect() as client, client.pubsub() as pubsub:
                     await pubsub.connect()
                     self._pubsub = pubsub
-                    # The last channel is nobody's: it keeps the connection subscribed while nobody waits, and when it
-                    # is confirmed, so are those before it.
+                    # Channel 0 has no stream. It keeps the connection subscribed while no stream is watched, and its
+                    # confirmation implies the confirmation of all others.
                     await pubsub.subscribe(*map(signer.channel, [*self._streams, 0]))
                     backoff = MIN_BACKOFF
-                    await self._hear(pubsub, signer)
+                    await self._receive(pubsub, signer)
             except (redis.RedisError, OSError) as error:
                 self._answers = False
-                self._outage.lost(self, error)
-            except Exception as error:  # it must outlive every bug
+                self._outage.report_failure(self, error)
+            except Exception as error:  # the task must outlive every bug
                 self._answers = False
-                if repr(error) != self._failure:  # the same one comes again with every attempt
+                if repr(error) != self._failure:  # every attempt fails in the same way
                     self._failure = repr(error)
-                    logger.exception("Listening to Redis failed. Readers learn from the database what others commit.")
+                    logger.exception(
+                        "The Redis subscriber failed, and tries again. Until then readers poll the database."
+                    )
             finally:
                 self._pubsub = None
                 self._is_confirmed = False
@@ -140,24 +145,24 @@ class RedisSubscriber(Subscriber):
                 return signer
             await asyncio.sleep(MAX_BACKOFF)
 
-    async def _hear(self, pubsub: redis.asyncio.client.PubSub, signer: MessageSigner) -> None:
-        """Take messages until there is an error, or silence."""
-        asked = False
+    async def _receive(self, pubsub: redis.asyncio.client.PubSub, signer: MessageSigner) -> None:
+        """Handle messages until an error occurs, or Redis is silent."""
+        has_pinged = False
         while True:
             message = await pubsub.get_message(timeout=QUIET_SECONDS)
             if message is not None:
-                asked = False
-                self._take(message, signer)
-            elif asked:
-                raise redis.TimeoutError(f"nothing was heard for {2 * QUIET_SECONDS:.0f} s")
+                has_pinged = False
+                self._handle(message, signer)
+            elif has_pinged:
+                raise redis.TimeoutError(f"no message and no reply for {2 * QUIET_SECONDS:.0f} s")
             else:
-                asked = True
+                has_pinged = True
                 await pubsub.ping()
 
-    def _take(self, message: dict[str, Any], signer: MessageSigner) -> None:
+    def _handle(self, message: dict[str, Any], signer: MessageSigner) -> None:
         if not self._answers:
             self._answers = True
-            self._outage.found(self)
+            self._outage.report_success(self)
         kind, channel = message["type"], message["channel"]
         if kind not in ("message", "subscribe"):
             return
@@ -165,29 +170,29 @@ class RedisSubscriber(Subscriber):
         if stream_id is None:
             return
         if kind == "message":
-            news = _read(signer, channel, message["data"])
-            if news is not None:
-                self._audience.receive(stream_id, news)
+            wake_up = _read(signer, channel, message["data"])
+            if wake_up is not None:
+                self._listener.receive(stream_id, wake_up)
             return
         confirmed = self._confirmations.get(stream_id)
         if confirmed is not None and not confirmed.done():
             confirmed.set_result(None)
         if stream_id == 0:
             self._is_confirmed = True
-            self._outage.found(self)
-            self._audience.look_again()  # whatever came while there was no connection
+            self._outage.report_success(self)
+            self._listener.poll_all()  # commits without a connection had no messages
 
 
-def _read(signer: MessageSigner, channel: bytes, message: object) -> WakeUpMessage | None:
-    """Return the news that a message has, or None where it is not to be believed."""
-    payload = signer.verify(channel, message)
+def _read(signer: MessageSigner, channel: bytes, data: object) -> WakeUpMessage | None:
+    """Return the message in signed data. None: the signature is wrong, or the message is impossible."""
+    payload = signer.verify(channel, data)
     if payload is None:
         return None
     try:
-        news = _decoder.decode(payload)
-    except msgspec.DecodeError:  # another release of this package, most likely
-        news = None
-    if news is None or not news.is_sound:
-        signer.warn(channel, "has no news that this release can read")
+        message = _decoder.decode(payload)
+    except msgspec.DecodeError:  # most likely another release of this package has sent it
+        message = None
+    if message is None or not message.is_sound:
+        signer.warn(channel, "has a content that this release cannot read")
         return None
-    return news
+    return message

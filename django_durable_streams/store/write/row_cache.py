@@ -43,13 +43,11 @@ class RowCache:
 
     def __init__(self) -> None:
         self._states: OrderedDict[str, StreamState] = OrderedDict()
-        # Inline, other code writes on the same connection, and may roll back: nothing is cached.
-        is_inline = execution.is_inline()
-        self._max_streams = 0 if is_inline else MAX_STREAMS
+        # Inline, other code writes on the same connection and may roll back, so nothing is cached.
+        self._max_streams = 0 if execution.is_inline() else MAX_STREAMS
         # Streams of `bulk_create_empty`: a model for all streams of one batch, and their ids by path.
-        self._bulk_creates: deque[tuple[StreamInfo, dict[str, int]]] = deque(
-            maxlen=0 if is_inline else MAX_BULK_CREATES
-        )
+        max_bulk_creates = 0 if execution.is_inline() else MAX_BULK_CREATES
+        self._bulk_creates: deque[tuple[StreamInfo, dict[str, int]]] = deque(maxlen=max_bulk_creates)
         self._connection: object = None
         self._version: int | None = None
         self._pause = 0
