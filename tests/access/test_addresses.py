@@ -78,7 +78,7 @@ def test_no_header_costs_more_than_its_end(part: str, monkeypatch: pytest.Monkey
 
 
 def test_what_is_missing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    addresses._warn.cache_clear()
+    addresses._warn_about_proxies.cache_clear()
     addresses._nearest_client.cache_clear()
     with caplog.at_level(logging.WARNING), override_streams(TRUSTED_PROXIES=[]):
         for number in range(3):
