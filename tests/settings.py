@@ -60,4 +60,6 @@ DURABLE_STREAMS: dict[str, Any] = {
     "PERMISSION_CLASSES": "django_durable_streams.permissions.AllowAll",
 }
 ROOT_URLCONF = "tests.urls"
+# The default takes half a second for each password, and much more on a busy machine.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]

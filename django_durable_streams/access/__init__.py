@@ -1,5 +1,5 @@
-"""Who may do what with which stream: permissions, callers, CSRF, limits.
+"""Who may do what with which stream: permissions, identities, CSRF rules and limits.
 
-`guard.py` judges every request, in one place for both doors. Where a project allows everything to everybody there is
-no guard, and nothing is paid. Nothing here knows how a request is answered.
+`guard.py` checks every request, in one place for all entry points. A project that allows everything to everybody has no
+guard, and its requests pay for one comparison. The modules here do not know how a request is answered.
 """

@@ -1,4 +1,8 @@
-"""A request as permission classes see it, whichever door it came through."""
+"""A request as permission classes see it, the same at all entry points.
+
+Permissions see ambient credentials only if no other site can have caused the request. So no permission class can act on
+a forged request. This module decides nothing about permissions.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from .ambient_credentials import (
     comes_from_browser,
     copy_request,
     is_ambient,
-    is_shown,
+    is_visible,
     strip_scope,
 )
 
@@ -30,30 +34,32 @@ _READS = frozenset({"GET", "HEAD"})
 
 
 class AccessRequest:
-    """What can be asked about a request for a stream.
+    """A request for a stream, with the credentials that may count.
 
-    A request that changes something, and that another site may have made a browser send, is shown without what a
-    browser sends by itself: cookies, the session, a user whom those have logged in, and whatever else a proxy or
-    middleware may have made of them. So no permission class can be made to act on them.
+    If a request changes a stream and another site may have caused it, ambient credentials are hidden. These are
+    cookies, the session, its user, and all headers and keys that a proxy or middleware may have made of them.
 
     Args:
-        own_headers: names of headers that only a client's own code sends, in lower case.
+        credential_headers: names of the headers that only a client's own code sends, in lower case.
 
-    `expires` is the moment, in Unix seconds, at which what was granted ends, or None. `was_withheld`: credentials were
-    found that do not count for this reason. `may_lack`: something is not shown that may have been credentials.
+    Attributes:
+        expires: when the granted permission ends, in Unix seconds. None: it does not end.
+        caller: the identity of the caller, once it is loaded.
+        ignored_credentials: whether the request has credentials that do not count, because it may be forged.
+        may_hide_credentials: whether a permission has asked for a header that is hidden.
     """
 
-    def __init__(self, request: Request, own_headers: frozenset[bytes] = NO_HEADERS) -> None:
+    def __init__(self, request: Request, credential_headers: frozenset[bytes] = NO_HEADERS) -> None:
         self.expires: float | None = None
-        self.was_withheld = False
-        self.may_lack = False
+        self.ignored_credentials = False
+        self.may_hide_credentials = False
         self.caller: Identity | None = None
         self._request = request
-        self._own_headers = own_headers
+        self._credential_headers = credential_headers
 
     @property
     def method(self) -> str:
-        """The HTTP method, in capitals."""
+        """The HTTP method, in upper case."""
         return self._request.method
 
     @cached_property
@@ -61,93 +67,95 @@ class AccessRequest:
         """The query parameters.
 
         Raises:
-            InvalidParameter: the query is not UTF-8.
+            InvalidParameter: the query is not UTF-8 (400).
         """
-        found = QueryDict(mutable=True)
+        parameters = QueryDict(mutable=True)
         if self._request.query:
             for name, value in self._request.parsed_query().pairs:
-                found.appendlist(name, value)
-        found._mutable = False
-        return found
+                parameters.appendlist(name, value)
+        parameters._mutable = False
+        return parameters
 
     def parameter(self, name: str) -> str | None:
-        """Return a query parameter that may come once.
+        """Return the value of a query parameter that may occur once, or None.
 
         Raises:
-            InvalidParameter: it came twice, or the query is not UTF-8.
+            InvalidParameter: the parameter occurs twice, or the query is not UTF-8 (400).
         """
         return self._request.parameter(name)
 
     @cached_property
     def headers(self) -> Mapping[str, str]:
-        """Headers by their names in lower case."""
-        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.shown_headers}
+        """Visible headers as text, by their names in lower case."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.visible_headers}
 
     @cached_property
-    def shown_headers(self) -> list[tuple[bytes, bytes]]:
-        """Headers as they came, by their names in lower case."""
-        return [(name, value) for name, value in self._request.headers.items() if self._shows(name, value)]
+    def visible_headers(self) -> list[tuple[bytes, bytes]]:
+        """Visible headers as bytes, with names in lower case."""
+        return [(name, value) for name, value in self._request.headers.items() if self._is_visible(name, value)]
 
     def header(self, name: bytes) -> bytes | None:
-        """Return one header by its name in lower case, as it came."""
+        """Return the value of a visible header as bytes, by its name in lower case, or None."""
         value = self._request.headers.get(name)
-        return value if value is not None and self._shows(name, value) else None
+        return value if value is not None and self._is_visible(name, value) else None
 
     @cached_property
     def scope(self) -> Mapping[str, Any] | None:
-        """The ASGI scope, where there is one."""
+        """The ASGI scope with visible credentials only. None under WSGI."""
         source: Mapping[str, Any] | HttpRequest = self._request.source
         if isinstance(source, HttpRequest):
             if not isinstance(source, ASGIRequest):
                 return None
             source = source.scope
-        if self.shown is CredentialVisibility.ALL:
+        if self.visibility is CredentialVisibility.ALL:
             return source
-        return {**strip_scope(source, self.shown), "headers": self.shown_headers}
+        return {**strip_scope(source, self.visibility), "headers": self.visible_headers}
 
     @cached_property
     def http_request(self) -> HttpRequest:
-        """Django's request: as the view got it, or one without a body, made from the scope at the ASGI application."""
+        """Django's request of the view, or a copy without hidden credentials and without a body."""
         source = self._request.source
-        if self.shown is CredentialVisibility.ALL and isinstance(source, HttpRequest):
+        if self.visibility is CredentialVisibility.ALL and isinstance(source, HttpRequest):
             return source
-        return self.copy(self.shown, body=True)
+        return self.copy(self.visibility, body=True)
 
-    def copy(self, shown: CredentialVisibility, *, without: Iterable[bytes] = (), body: bool = False) -> HttpRequest:
+    def copy(
+        self, visibility: CredentialVisibility, *, without: Iterable[bytes] = (), body: bool = False
+    ) -> HttpRequest:
         """Return a copy of Django's request.
 
         Args:
-            shown: how much of what a browser sends by itself.
-            without: names of headers to leave out.
-            body: whether the headers of the body are kept. The body itself is not.
+            visibility: which ambient credentials the copy has.
+            without: names of headers to leave out, in lower case.
+            body: whether the copy has the headers of the body. It never has the body.
         """
-        found = [
+        header_lines = [
             (name, value)
             for name, value in self._request.headers.items()
-            if name not in without and is_shown(name, value, shown, self._own_headers)
+            if name not in without and is_visible(name, value, visibility, self._credential_headers)
         ]
-        return copy_request(self._request.source, found, shown=shown, body=body)
+        return copy_request(self._request.source, header_lines, visibility=visibility, body=body)
 
     @cached_property
     def address(self) -> str:
-        """The client's address; where TRUSTED_PROXIES have passed the request on, the one that they tell of."""
+        """The client's address. Behind `TRUSTED_PROXIES`, the address that they have written down."""
         return client_address(self._request.source, self._request.headers.get(headers.FORWARDED_FOR))
 
     def until(self, moment: float) -> None:
-        """Say that what is granted to this request ends at a moment, in Unix seconds. A live read ends with it."""
+        """Limit the granted permission to a moment, in Unix seconds. A live read ends then."""
         self.expires = moment if self.expires is None else min(self.expires, moment)
 
     @cached_property
-    def forged(self) -> str | None:
-        """Why another site may have made a browser send this request; None where it cannot have, or nothing changes."""
+    def csrf_failure(self) -> str | None:
+        """The reason why another site may have caused this change. None: a read, or a request that passes the rules."""
         if self._request.method in _READS:
             return None
-        return csrf.refusal(self.caller, self._request)
+        return csrf.failure_reason(self.caller, self._request)
 
     @cached_property
-    def shown(self) -> CredentialVisibility:
-        """How much is shown of what a browser sends by itself."""
-        if self.forged is None:
+    def visibility(self) -> CredentialVisibility:
+        """Which ambient credentials are visible."""
+        if self.csrf_failure is None:
             return CredentialVisibility.ALL
         return (
             CredentialVisibility.NOTHING
@@ -155,13 +163,13 @@ class AccessRequest:
             else CredentialVisibility.NO_COOKIES
         )
 
-    def withhold(self) -> None:
-        """Say that there are credentials that do not count, as the request may be forged."""
-        self.was_withheld = True
+    def ignore_credentials(self) -> None:
+        """Record that the request has credentials that do not count, because it may be forged."""
+        self.ignored_credentials = True
 
-    def _shows(self, name: bytes, value: bytes) -> bool:
-        own = self._own_headers
-        if not is_ambient(name, value, own) or is_shown(name, value, self.shown, own):
+    def _is_visible(self, name: bytes, value: bytes) -> bool:
+        own = self._credential_headers
+        if not is_ambient(name, value, own) or is_visible(name, value, self.visibility, own):
             return True
-        self.may_lack = True
+        self.may_hide_credentials = True
         return False

@@ -1,4 +1,4 @@
-"""Whose address a request came from."""
+"""The address of a request's client, also behind proxies. It does not know what the address is used for."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from ..conf import config
 logger = logging.getLogger("django_durable_streams.access")
 
 UNKNOWN = "unknown"
-"""The address of a client without one, as behind a Unix socket."""
+"""Stands for the address of a client that has none, as behind a Unix socket."""
 
-
-MAX_BYTES = 1024
-"""What is looked at of the header, from its end: twenty addresses and more. A client can send thousands."""
+MAX_HEADER_BYTES = 1024
+"""Bytes of `X-Forwarded-For` that are read, from its end: more than twenty addresses. A client can send thousands."""
 
 
 def client_address(source: Mapping[str, Any] | HttpRequest, forwarded: bytes | None) -> str:
     """Return the address of a request's client.
 
-    Some servers put an address out of `X-Forwarded-For` in the place of the peer's, as uvicorn does by default for what
-    comes from this machine. That says only that somebody has sent the header. So where the peer's address is one of
-    the header's, it counts for no more than the header.
+    Some servers replace the peer's address by one of `X-Forwarded-For`. Uvicorn does so by default for requests from
+    its own machine. Such an address is as credible as the header, and not more. So a peer's address that is also in
+    the header counts as a part of the header.
 
     Args:
         source: the ASGI scope, or Django's request.
-        forwarded: `X-Forwarded-For`, which is believed as far as it was written by TRUSTED_PROXIES.
+        forwarded: the header `X-Forwarded-For`. Only the part that `TRUSTED_PROXIES` have written counts.
     """
     if isinstance(source, HttpRequest):
         peer = source.META.get("REMOTE_ADDR") or ""
@@ -41,72 +40,73 @@ def client_address(source: Mapping[str, Any] | HttpRequest, forwarded: bytes | N
     proxies = config().trusted_proxies
     if forwarded is None:
         return peer or UNKNOWN
-    if len(forwarded) > MAX_BYTES:
+    if len(forwarded) > MAX_HEADER_BYTES:
         if peer and not _is_in(peer, networks(proxies)):
-            return UNKNOWN  # it may be one that is further in front
-        forwarded = forwarded[-MAX_BYTES:].partition(b",")[2]
-    return _behind(peer, forwarded.decode("latin-1"), proxies)
+            return UNKNOWN  # the peer may be a client that a server has read from the header
+        forwarded = forwarded[-MAX_HEADER_BYTES:].partition(b",")[2]
+    return _nearest_client(peer, forwarded.decode("latin-1"), proxies)
 
 
 def networks(proxies: tuple[str, ...]) -> list[IPv4Network | IPv6Network]:
-    """Return the networks that a setting names.
+    """Return the networks of a list of networks and addresses.
 
     Raises:
-        ValueError: one is neither a network nor an address.
+        ValueError: an entry is neither a network nor an address.
     """
     return [ip_network(proxy, strict=False) for proxy in proxies]
 
 
 @lru_cache(maxsize=1024)
-def _behind(peer: str, forwarded: str, proxies: tuple[str, ...]) -> str:
-    """Return the nearest address that is no proxy of ours. Each proxy writes down, on the right, whom it heard from."""
+def _nearest_client(peer: str, forwarded: str, proxies: tuple[str, ...]) -> str:
+    """Return the nearest address that is no trusted proxy. Each proxy adds the address of its peer on the right."""
     hops = [_without_port(part.strip()) for part in reversed(forwarded.split(","))]
-    is_rewritten = _same(peer) in map(_same, hops)
+    is_rewritten = _normalized(peer) in map(_normalized, hops)
     if not proxies:
         if not is_rewritten:
             return peer or UNKNOWN
-        _warn()
+        _warn_about_proxies()
         return UNKNOWN
     if not is_rewritten and peer:
         hops.insert(0, peer)
-    # A peer without an address is at the other end of a Unix socket: a proxy on this machine.
-    known = networks(proxies)
+    # A peer without an address uses a Unix socket, so it is a proxy on this machine.
+    proxy_networks = networks(proxies)
     for address in hops:
-        if not _is_in(address, known):
+        if not _is_in(address, proxy_networks):
             return address or UNKNOWN
     return hops[-1]
 
 
-def _is_in(address: str, known: list[IPv4Network | IPv6Network]) -> bool:
+def _is_in(address: str, networks_to_search: list[IPv4Network | IPv6Network]) -> bool:
     try:
-        found = ip_address(_same(address))
+        ip = ip_address(_normalized(address))
     except ValueError:
         return False
-    return any(found.version == network.version and found in network for network in known)
+    return any(ip.version == network.version and ip in network for network in networks_to_search)
 
 
-def _same(address: str) -> str:
-    """Return one way to write an address: on a socket for both, those of IPv4 are written as addresses of IPv6."""
+def _normalized(address: str) -> str:
+    """Return the standard form of an address. Sockets for both versions write IPv4 addresses as IPv6 addresses."""
     try:
-        found = ip_address(address)
+        ip = ip_address(address)
     except ValueError:
         return address
-    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-        return found.ipv4_mapped.compressed
-    return found.compressed
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+        return ip.ipv4_mapped.compressed
+    return ip.compressed
 
 
 def _without_port(part: str) -> str:
-    """Return the address in a part of the header, which some proxies write with a port or in brackets."""
+    """Return an address of the header without its port and its brackets, which some proxies write."""
     if part.startswith("["):
         return part[1:].partition("]")[0]
     return part.partition(":")[0] if part.count(":") == 1 else part
 
 
 @lru_cache(maxsize=1)
-def _warn() -> None:
-    """Say once in each process what is missing."""
+def _warn_about_proxies() -> None:
+    """Log once in each process that TRUSTED_PROXIES is missing."""
     logger.warning(
-        "Requests come through a proxy, as X-Forwarded-For says, and TRUSTED_PROXIES is empty. Their clients have no "
-        "addresses here, and are counted as one. Name the proxies in DURABLE_STREAMS['TRUSTED_PROXIES']."
+        "Requests come through a proxy, as X-Forwarded-For shows, but TRUSTED_PROXIES is empty. The addresses of their "
+        "clients are unknown, and all of them count as one client. Name the proxies in "
+        "DURABLE_STREAMS['TRUSTED_PROXIES']."
     )

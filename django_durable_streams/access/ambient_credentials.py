@@ -1,8 +1,8 @@
-"""Credentials that a browser sends by itself, so that a page of another site can have them sent.
+"""Ambient credentials: credentials that a browser sends by itself, also with requests that other sites cause.
 
-Cookies, client certificates, the schemes of `Authorization` for which browsers ask the user once, and whatever a proxy,
-server or middleware makes of these: a header, a key of the scope or of the environment. A page cannot read them, but
-each request that it causes has them. Nobody can list all of their names, so what may be shown is listed here.
+They are cookies, client certificates, and the schemes of `Authorization` for which browsers ask the user once. A proxy,
+a server or middleware may turn them into a header, a key of the scope, or a variable of the environment. No list of
+such names can be complete. So this module lists the names that carry no credentials, and hides all others.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..protocol import headers
 from .users import anonymous
 
 _BROWSER_SCHEMES = frozenset({b"basic", b"digest", b"negotiate", b"ntlm", b"kerberos", b"hoba", b"mutual"})
-"""Schemes of `Authorization` that browsers send again by themselves, once somebody has given a name and password."""
+"""Schemes of `Authorization` that browsers repeat by themselves after the user has logged in once."""
 
 _BROWSER_HEADERS = frozenset({headers.ORIGIN, b"referer", b"sec-fetch-site"})
-"""A browser sends at least one of these with every request that changes something."""
+"""A browser sends at least one of these with each request that may change data."""
 
 _HTTP_HEADERS = frozenset(
     b"host user-agent origin referer connection keep-alive upgrade http2-settings te trailer transfer-encoding expect "
@@ -35,10 +35,10 @@ _HTTP_HEADERS = frozenset(
     b"x-request-id x-correlation-id traceparent tracestate baggage sentry-trace".split()
 )
 _HTTP_PREFIXES = (b"accept", b"content-", b"if-", b"sec-", b"stream-", b"producer-")
-"""Headers that say nothing of who somebody is."""
+"""Headers that carry no credentials."""
 
 _COOKIE_KEYS = frozenset({"user", "session", "cookies"})
-"""What Channels makes of cookies, in the scope."""
+"""Keys of the scope that Channels makes from cookies."""
 
 _SCOPE_KEYS = frozenset(
     {
@@ -62,7 +62,7 @@ _SCOPE_KEYS = frozenset(
         "endpoint",
     }
 )
-"""What the scope has of the request itself, by ASGI and by routing."""
+"""Keys of the scope that ASGI and routing define."""
 
 _ENVIRON_KEYS = frozenset(
     {
@@ -85,36 +85,38 @@ _ENVIRON_KEYS = frozenset(
         "DOCUMENT_ROOT",
     }
 )
-"""What the environment has of it, by CGI, besides the keys of WSGI."""
+"""Variables of the environment that CGI defines. Keys that begin with `wsgi.` are kept, too."""
 
 NO_HEADERS = frozenset[bytes]()
 
 
 class CredentialVisibility(Enum):
-    """How much of what a browser sends by itself is shown to those who decide."""
+    """Which ambient credentials the permissions see."""
 
-    ALL = "no other site can have made a browser send the request"
-    NO_COOKIES = "another site may have, but nothing looks like a browser: programs have names and certificates, too"
-    NOTHING = "another site may have made a browser send it"
-
-
-def comes_from_browser(found: Mapping[bytes, bytes]) -> bool:
-    """Whether the headers show that a browser has sent a request."""
-    return not _BROWSER_HEADERS.isdisjoint(found)
+    ALL = "no other site can have caused the request"
+    NO_COOKIES = "no cookies: another site may have caused the request, but no header shows a browser"
+    NOTHING = "no ambient credentials: another site may have made a browser send the request"
 
 
-def is_shown(name: bytes, value: bytes, shown: CredentialVisibility, own: frozenset[bytes] = NO_HEADERS) -> bool:
-    """Whether a header is shown. `own`: as in `is_ambient`."""
-    if shown is CredentialVisibility.ALL:
+def comes_from_browser(request_headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether the headers show that a browser has sent a request."""
+    return not _BROWSER_HEADERS.isdisjoint(request_headers)
+
+
+def is_visible(name: bytes, value: bytes, visibility: CredentialVisibility, own: frozenset[bytes] = NO_HEADERS) -> bool:
+    """Return whether permissions see a header. `own`: as for `is_ambient`."""
+    if visibility is CredentialVisibility.ALL:
         return True
-    return name != headers.COOKIE and (shown is CredentialVisibility.NO_COOKIES or not is_ambient(name, value, own))
+    return name != headers.COOKIE and (
+        visibility is CredentialVisibility.NO_COOKIES or not is_ambient(name, value, own)
+    )
 
 
 def is_ambient(name: bytes, value: bytes, own: frozenset[bytes] = NO_HEADERS) -> bool:
-    """Whether a header may have credentials that browsers send by themselves, or what a proxy makes of these.
+    """Return whether a header may carry ambient credentials, also in the form that a proxy gives them.
 
     Args:
-        own: names of further headers that only a client's own code sends.
+        own: names of further headers that only a client's own code sends, in lower case.
     """
     if name == headers.AUTHORIZATION:
         return value.partition(b" ")[0].lower() in _BROWSER_SCHEMES
@@ -123,39 +125,42 @@ def is_ambient(name: bytes, value: bytes, own: frozenset[bytes] = NO_HEADERS) ->
 
 def copy_request(
     source: HttpRequest | Mapping[str, Any],
-    found: Iterable[tuple[bytes, bytes]],
+    header_lines: Iterable[tuple[bytes, bytes]],
     *,
-    shown: CredentialVisibility,
+    visibility: CredentialVisibility,
     body: bool = False,
 ) -> HttpRequest:
-    """Return Django's request for an ASGI scope or another of Django's requests, without its body.
+    """Return a request of Django's, made from an ASGI scope or another request, without its body.
 
     Args:
-        found: its headers, names in lower case.
-        shown: how much to keep of what the server or middleware says of who sent it.
-        body: whether to keep what the headers say of the body, which is the stream's.
+        source: the ASGI scope, or Django's request.
+        header_lines: the headers of the copy, with names in lower case.
+        visibility: which ambient credentials the copy has, besides its headers.
+        body: whether the copy keeps the headers of the body. The body belongs to the stream.
     """
-    lines = [(name, value) for name, value in found if body or name not in (headers.CONTENT_TYPE, b"content-length")]
-    made: HttpRequest
+    kept_lines = [
+        (name, value) for name, value in header_lines if body or name not in (headers.CONTENT_TYPE, b"content-length")
+    ]
+    copied_request: HttpRequest
     if isinstance(source, WSGIRequest):
-        made = WSGIRequest({**_environ(source, shown), **_meta(lines), "wsgi.input": BytesIO()})
+        copied_request = WSGIRequest({**_environ(source, visibility), **_meta(kept_lines), "wsgi.input": BytesIO()})
     else:
         scope: Mapping[str, Any] = source.scope if isinstance(source, ASGIRequest) else source  # type: ignore[assignment]
-        made = ASGIRequest({**strip_scope(scope, shown), "headers": lines}, BytesIO())
+        copied_request = ASGIRequest({**strip_scope(scope, visibility), "headers": kept_lines}, BytesIO())
     if isinstance(source, HttpRequest):
-        made.resolver_match = source.resolver_match
-        if shown is not CredentialVisibility.ALL:
-            _make_anonymous(made)
+        copied_request.resolver_match = source.resolver_match
+        if visibility is not CredentialVisibility.ALL:
+            _make_anonymous(copied_request)
         elif hasattr(source, "session"):
-            made.session = source.session
-    return made
+            copied_request.session = source.session
+    return copied_request
 
 
-def strip_scope(scope: Mapping[str, Any], shown: CredentialVisibility) -> dict[str, Any]:
-    """Return a copy of an ASGI scope with as much as is shown. Its headers are left to the caller."""
-    if shown is CredentialVisibility.NOTHING:
+def strip_scope(scope: Mapping[str, Any], visibility: CredentialVisibility) -> dict[str, Any]:
+    """Return a copy of an ASGI scope without hidden credentials. The caller replaces the headers."""
+    if visibility is CredentialVisibility.NOTHING:
         return {key: value for key, value in scope.items() if key in _SCOPE_KEYS}
-    hidden: frozenset[str] = frozenset() if shown is CredentialVisibility.ALL else _COOKIE_KEYS
+    hidden: frozenset[str] = frozenset() if visibility is CredentialVisibility.ALL else _COOKIE_KEYS
     return {key: value for key, value in scope.items() if key not in hidden}
 
 
@@ -165,18 +170,18 @@ def _make_anonymous(request: HttpRequest) -> None:
         request.session = import_module(settings.SESSION_ENGINE).SessionStore()
 
 
-def _environ(source: WSGIRequest, shown: CredentialVisibility) -> dict[str, Any]:
+def _environ(source: WSGIRequest, visibility: CredentialVisibility) -> dict[str, Any]:
     def is_kept(key: str) -> bool:
         if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             return False
-        return shown is not CredentialVisibility.NOTHING or key in _ENVIRON_KEYS or key.startswith("wsgi.")
+        return visibility is not CredentialVisibility.NOTHING or key in _ENVIRON_KEYS or key.startswith("wsgi.")
 
     return {key: value for key, value in source.environ.items() if is_kept(key)}
 
 
-def _meta(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    found = {}
-    for name, value in lines:
+def _meta(header_lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    meta = {}
+    for name, value in header_lines:
         key = name.decode("latin-1").upper().replace("-", "_")
-        found[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value.decode("latin-1")
-    return found
+        meta[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value.decode("latin-1")
+    return meta

@@ -1,4 +1,4 @@
-"""What a permission class is."""
+"""The base class of permissions, and the actions that they allow or refuse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Verdict = bool | Awaitable[bool]
 
 
 class Action(Enum):
-    """What somebody wants to do with a stream."""
+    """What a request does with a stream."""
 
     CREATE = "create"
     READ = "read"
@@ -23,81 +23,82 @@ class Action(Enum):
     CLOSE = "close"
     DELETE = "delete"
 
-    # Members are one of a kind. Enum's own hash is written in Python, and felt at each request.
+    # Each member is a single object. Enum's own hash is Python code, and each request uses it several times.
     __hash__ = object.__hash__
 
     @property
     def method(self) -> str:
-        """The name of the method that judges it."""
+        """The name of the permission's method for the action."""
         return f"can_{self.value}"
 
 
 ACTIONS = tuple(action.value for action in Action)
 
 
-Judgement = TypeVar("Judgement", bound=Callable[..., Any])
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def for_everybody(method: Judgement) -> Judgement:
-    """Mark a permission's method that allows its action to everybody, whatever the request."""
-    # The mark names what it was put on: functools.wraps copies it to a function that may refuse.
+def for_everybody(method: Method) -> Method:
+    """Mark a permission's method that allows its action on every stream to everybody."""
+    # The mark holds the marked function, because functools.wraps copies it to functions that may refuse.
     method._is_for_everybody = method  # type: ignore[attr-defined]
     return method
 
 
 def is_for_everybody(permission: object, action: Action) -> bool:
-    """Whether a permission allows an action to everybody. A method of a subclass has to say so for itself."""
+    """Return whether a permission allows an action to everybody. An overriding method needs a mark of its own."""
     method = getattr(permission, action.method)
     function = getattr(method, "__func__", method)
     return getattr(function, "_is_for_everybody", None) is function
 
 
 class Permission:
-    """Decides who may do what. Everything is refused that a subclass does not allow.
+    """Allows or refuses actions. The base class refuses all of them.
 
-    Methods are given the user, the stream's path and the request, and return whether they allow it. Each may be `async
-    def`. One that is not runs in a thread, so it may use the database; it should take milliseconds, as few threads do
-    this for all requests.
+    Each method takes the user, the stream's path and the request, and returns whether the action is allowed. A method
+    may be `async def`. Other methods run in a thread, so they may use the database. They should take milliseconds,
+    because a few threads serve all requests.
 
-    The settings name the class, or a dict with `CLASS` and options, which are passed in lower case as keywords.
+    The setting `PERMISSION_CLASSES` names the class, or a dict with `CLASS` and options. Options are passed as keyword
+    arguments, with names in lower case.
     """
 
     in_memory: ClassVar[bool] = False
-    """Whether the methods ask nothing but memory. They are then called in the event loop, which must never wait."""
+    """Whether the methods use memory only. They then run in the event loop, which must never wait."""
 
     needs_user: ClassVar[bool] = True
-    """Whether the methods look at the user. Where no permission does, nobody is looked up."""
+    """Whether the methods use the user. If no permission does, users are not loaded."""
 
     varies_on: tuple[str, ...] = ("Cookie", "Authorization")
-    """The request headers that the decision about a read depends on, for the `Vary` of its answer."""
+    """The request headers that decide about a read, for the header `Vary` of the response."""
 
     credential_headers: tuple[str, ...] = ()
-    """The request headers besides `Authorization` that the methods look at and only a client's own code sends, such as
-    `X-Api-Key`, never a browser or a proxy. Of a change that another site may have made a browser send, the methods see
-    no other headers of a project's own."""
+    """Request headers with credentials, besides `Authorization`, such as `X-Api-Key`. Only a client's own code sends
+    them, never a browser or a proxy. When another site may have caused a change, the methods see these headers, and no
+    other headers of the project's own."""
 
     challenge: str | None = None
-    """`WWW-Authenticate` for those who came without credentials, where a token would help them."""
+    """The header `WWW-Authenticate` for requests without credentials. None: they get 403 instead of 401."""
 
     def prepare(self, user: User) -> None:
-        """Look up what the methods will need to know of a user. Called in a thread, once each time a user is loaded."""
+        """Load the data about a user that the methods need. Called in a thread, each time a user is loaded."""
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> Verdict:
-        """Whether the user may create the stream, also as a fork, closed or with a first append."""
+        """Return whether the user may create the stream, also as a fork, closed, or with a first append."""
         return False
 
     def can_read(self, user: User, path: str, request: AccessRequest) -> Verdict:
-        """Whether the user may read the stream, look at its state, and fork it. Live readers are judged again."""
+        """Return whether the user may read the stream and its state, and fork it. Live reads are checked again."""
         return False
 
     def can_append(self, user: User, path: str, request: AccessRequest) -> Verdict:
-        """Whether the user may append."""
+        """Return whether the user may append to the stream."""
         return False
 
     def can_close(self, user: User, path: str, request: AccessRequest) -> Verdict:
-        """Whether the user may close the stream."""
+        """Return whether the user may close the stream."""
         return False
 
     def can_delete(self, user: User, path: str, request: AccessRequest) -> Verdict:
-        """Whether the user may delete the stream."""
+        """Return whether the user may delete the stream."""
         return False

@@ -1,4 +1,4 @@
-"""Bearer tokens: JWTs that say which streams their holders may use. Needs the extra `jwt`."""
+"""Bearer tokens: JWTs that name the streams that their holders may use. Needs the extra `jwt`."""
 
 from __future__ import annotations
 
@@ -6,39 +6,45 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..runtime.bounded_cache import BoundedCache
 from .access_request import AccessRequest
 from .base import ACTIONS, Action, Permission
 from .patterns import Pattern, pattern
 from .users import User
 
 PARAMETER = "access_token"
-"""The query parameter that carries a token where no header can, as in EventSource (RFC 6750, section 2.3)."""
+"""The query parameter for a token if the client cannot send headers, as with EventSource (RFC 6750, section 2.3)."""
 
-MAX_REMEMBERED = 4096
-"""Good tokens that one permission remembers, so as not to verify them again."""
+MAX_VERIFIED_TOKENS = 4096
+"""Valid tokens in the cache of one permission, which are not verified again."""
+
+MAX_VERIFIED_BYTES = 8 * 1024 * 1024
+"""Characters of all tokens in that cache."""
 
 MAX_TOKEN_LENGTH = 8192
+"""Characters of a token. Longer ones are refused."""
 
 Claims = tuple[dict[str, list[Pattern]], float]
+"""The patterns of paths by action, and the end of the token in Unix seconds."""
 
 
 class BearerTokens(Permission):
-    """Whoever comes with a valid token may do what its claim says, logged in or not.
+    """Allows the actions that the claim of a valid token names, whether or not the user is logged in.
 
     The claim is an object from actions to lists of patterns of paths, as in
     `{"read": ["chat/42/**"], "append": ["chat/42/typing"]}`.
-    The token comes in `Authorization: Bearer`, or in the query as `access_token`; one in each are none.
+    The token comes in `Authorization: Bearer`, or in the query as `access_token`. A request with both has no token.
 
     Args:
-        key: the secret (HS256 and the like) or public key in PEM; or a dict of several by `kid`.
-        algorithms: those that are accepted, such as `["ES256"]`. There is no default.
-        audience: what `aud` has to be or contain. None: a token with an `aud` is refused.
-        issuer: what `iss` has to be. None: any.
-        claim: name of the claim.
-        leeway: seconds by which clocks may differ, for `nbf` and `iat`; at `exp` a token ends.
+        key: the secret (for HS256 and similar) or the public key in PEM, or a dict of several keys by `kid`.
+        algorithms: the accepted algorithms, such as `["ES256"]`. There is no default.
+        audience: the value that `aud` must be or contain. None: tokens with an `aud` are refused.
+        issuer: the value that `iss` must be. None: any.
+        claim: the name of the claim.
+        leeway: seconds by which clocks may differ, for `nbf` and `iat`. A token ends at `exp` exactly.
 
     Raises:
-        ValueError: the options cannot be right.
+        ValueError: an option is invalid.
     """
 
     in_memory = True
@@ -58,21 +64,21 @@ class BearerTokens(Permission):
     ) -> None:
         import jwt  # an optional dependency
 
-        if isinstance(algorithms, str) or not (allowed := list(algorithms)):
-            raise ValueError("ALGORITHMS is a list of those that are accepted, such as ['ES256'].")
-        unknown = set(allowed) - (set(jwt.algorithms.get_default_algorithms()) - {"none"})
+        if isinstance(algorithms, str) or not (accepted := list(algorithms)):
+            raise ValueError("ALGORITHMS must be a list of the accepted algorithms, such as ['ES256'].")
+        unknown = set(accepted) - (set(jwt.algorithms.get_default_algorithms()) - {"none"})
         if unknown:
-            raise ValueError(f"ALGORITHMS has what cannot be accepted: {', '.join(sorted(unknown))}.")
+            raise ValueError(f"ALGORITHMS has unknown or unsafe algorithms: {', '.join(sorted(unknown))}.")
         if not key:
-            raise ValueError("KEY is missing.")
+            raise ValueError("KEY is missing. Set it to the secret or the public key.")
         self._keys = dict(key) if isinstance(key, Mapping) else None
         self._key = None if isinstance(key, Mapping) else key
-        self._algorithms = allowed
+        self._algorithms = accepted
         self._audience = audience
         self._issuer = issuer
         self._claim = claim
         self._leeway = leeway
-        self._remembered: dict[str, Claims] = {}
+        self._verified = BoundedCache[str, Claims](MAX_VERIFIED_TOKENS, max_bytes=MAX_VERIFIED_BYTES, size_of=len)
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
         return self._allows(Action.CREATE, path, request)
@@ -93,22 +99,20 @@ class BearerTokens(Permission):
         token = _token(request)
         if token is None:
             return False
-        known = self._remembered.get(token)
-        if known is None:
-            known = self._verify(token)
-            if known is None:
+        claims = self._verified.get(token)
+        if claims is None:
+            claims = self._verify(token)
+            if claims is None:
                 return False
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[token] = known
-        grants, ends = known
-        if time.time() >= ends or not any(known.matches(path) for known in grants.get(action.value, ())):
+            self._verified.put(token, claims)
+        patterns, ends = claims
+        if time.time() >= ends or not any(allowed.matches(path) for allowed in patterns.get(action.value, ())):
             return False
         request.until(ends)
         return True
 
     def _verify(self, token: str) -> Claims | None:
-        """Return what a token grants and when it ends, or None where it is not good."""
+        """Return the claims of a token, or None if it is invalid."""
         import jwt
 
         try:
@@ -132,25 +136,25 @@ class BearerTokens(Permission):
 
 
 def _grants(claim: Any) -> dict[str, list[Pattern]]:
-    """Read the claim. One that has anything in it that means nothing grants nothing.
+    """Return the patterns of paths by action. A claim with any invalid part grants nothing.
 
     Raises:
-        ValueError: it has.
+        ValueError: a part of the claim is invalid.
     """
     if not isinstance(claim, dict) or not set(claim) <= set(ACTIONS):
-        raise ValueError("The claim is no object of actions.")
-    found = {}
+        raise ValueError("The claim is not an object of actions.")
+    patterns = {}
     for action, texts in claim.items():
         if not isinstance(texts, list):
-            raise ValueError("A claim's patterns are a list.")
-        found[action] = [pattern(text) for text in texts]
-        if any(known.fields for known in found[action]):
-            raise ValueError("A token names its paths; it has no user to fill them in from.")
-    return found
+            raise ValueError("The patterns of an action in the claim must be a list.")
+        patterns[action] = [pattern(text) for text in texts]
+        if any(path_pattern.fields for path_pattern in patterns[action]):
+            raise ValueError("A pattern in a token cannot have a field such as {user.pk}. Write the path out.")
+    return patterns
 
 
 def _token(request: AccessRequest) -> str | None:
-    """Return the one token of a request."""
+    """Return the token of a request, or None if there is no token or more than one."""
     token = request.parameter(PARAMETER)
     header = request.header(b"authorization")
     if header is not None and header[:7].lower() == b"bearer ":

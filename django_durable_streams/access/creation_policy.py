@@ -1,4 +1,4 @@
-"""Which streams may be created at all: their paths and content types."""
+"""The paths and content types of streams that may be created over HTTP."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ from .patterns import pattern
 
 
 class CreationPolicy:
-    """Checks what is to be created over HTTP against `PATH_PATTERNS` and `CONTENT_TYPES`.
+    """Checks creates over HTTP against the settings `PATH_PATTERNS` and `CONTENT_TYPES`.
 
     Raises:
-        ValueError: a pattern means nothing.
+        ValueError: a pattern is invalid, or names a field of the user.
     """
 
     def __init__(self, settings: Config) -> None:
         self._patterns = [pattern(text) for text in settings.path_patterns]
-        if any(known.fields for known in self._patterns):
-            raise ValueError("PATH_PATTERNS are the same for all users.")
+        if any(path_pattern.fields for path_pattern in self._patterns):
+            raise ValueError("PATH_PATTERNS apply to all users, so they cannot have a field such as {user.pk}.")
         self._kinds = frozenset(kind.lower() for kind in settings.content_types)
 
     @staticmethod
     def is_needed(settings: Config) -> bool:
-        """Whether anything is restricted."""
+        """Return whether the settings restrict creates."""
         return bool(settings.path_patterns or settings.content_types)
 
     def check(self, path: str, content_type: bytes | None, *, forks: bool) -> None:
-        """See that a stream may be created.
+        """Return if a stream may be created.
 
         Args:
-            content_type: as it was given.
-            forks: whether it is a fork, which has its source's content type where none is given.
+            path: the stream's path.
+            content_type: the header `Content-Type`, or None.
+            forks: whether the stream is a fork. A fork without a content type has that of its source.
 
         Raises:
-            PermissionDenied: no stream is created at such a path (403).
-            UnsupportedContentType: none of this content type is (415).
+            PermissionDenied: no pattern matches the path (403).
+            UnsupportedContentType: the content type is not in the list (415).
         """
-        if self._patterns and not any(known.matches(path) for known in self._patterns):
-            raise PermissionDenied("Streams are not created at such paths here.")
+        if self._patterns and not any(path_pattern.matches(path) for path_pattern in self._patterns):
+            raise PermissionDenied("Streams cannot be created at this path.")
         if forks and not content_type:
             return
-        given = content_type.decode("latin-1") if content_type else content.DEFAULT_CONTENT_TYPE
-        if self._kinds and given.partition(";")[0].strip().lower() not in self._kinds:
-            raise UnsupportedContentType(f"Streams here are of: {', '.join(sorted(self._kinds))}.")
+        kind = content_type.decode("latin-1") if content_type else content.DEFAULT_CONTENT_TYPE
+        if self._kinds and kind.partition(";")[0].strip().lower() not in self._kinds:
+            raise UnsupportedContentType(f"The allowed content types are: {', '.join(sorted(self._kinds))}.")

@@ -1,4 +1,8 @@
-"""Protection against other sites that make a browser send requests, by Django's own rules."""
+"""Django's CSRF rules for requests to streams: could another site have made a browser send this request?
+
+The rules are those of `CsrfViewMiddleware`. Their results are cached by the headers that decide, because each check
+builds a request of Django's. The cache is emptied when a setting changes.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +15,24 @@ from django.core.signals import setting_changed
 from django.http import HttpRequest, parse_cookie
 from django.middleware.csrf import CSRF_SESSION_KEY, CsrfViewMiddleware
 
+from ..runtime.bounded_cache import BoundedCache
+
 if TYPE_CHECKING:
     from ..protocol.messages import Request
     from .identities import Identity, Source
 
-MAX_REMEMBERED = 1024
-"""Answers that a process remembers: those who append do it with the same headers again and again."""
+MAX_RESULTS = 1024
+"""Results in the cache of a process. A client that appends sends the same headers again and again."""
 
-MAX_REMEMBERED_BYTES = 4096
-"""Size of the headers up to which an answer is remembered."""
+MAX_RESULT_KEY_BYTES = 2 * 1024 * 1024
+"""Bytes of the headers of all cached results."""
+
+MAX_HEADER_BYTES = 4096
+"""Bytes of a request's headers up to which its result is cached."""
 
 EXEMPT = "_dont_enforce_csrf_checks"
-"""What Django's test client sets on requests, so that they pass; and middleware that does not rely on cookies. Here it
-may be a key of the scope as well."""
+"""The attribute of a request that switches the rules off. Django's test client sets it, and middleware that does not
+rely on cookies. It may also be a key of the ASGI scope."""
 
 _HEADERS = {
     b"cookie": "HTTP_COOKIE",
@@ -35,25 +44,22 @@ _HEADERS = {
 }
 
 
-def refusal(caller: Identity | None, request: Request) -> str | None:
-    """Return why a request may have been made by another site; None where it cannot have been.
+def failure_reason(identity: Identity | None, request: Request) -> str | None:
+    """Return the reason why another site may have caused a request, or None if the request passes Django's rules.
 
-    The token is taken from its header only: the body is the stream's.
+    The CSRF token counts only in its header, because the body belongs to the stream.
     """
-    secret = None if caller is None else caller.csrf_secret
+    secret = None if identity is None else identity.csrf_secret
     if not request.is_bare and _is_exempt(request.source):
         return None
     headers, scheme = request.headers, request.scheme
-    key = (scheme, secret, *[headers.get(name) for name in _names()])
-    try:
-        return _remembered[key]
-    except KeyError:
-        found = _check(secret, request.source, headers, scheme)
-    if sum(len(part) for part in key if part is not None) <= MAX_REMEMBERED_BYTES:
-        if len(_remembered) >= MAX_REMEMBERED:
-            _remembered.clear()
-        _remembered[key] = found
-    return found
+    key = (scheme, secret, *[headers.get(name) for name in _checked_headers()])
+    reason = _results.get(key)
+    if reason is None:
+        reason = _check(secret, request.source, headers, scheme) or _PASSED
+        if _size(key) <= MAX_HEADER_BYTES:
+            _results.put(key, reason)
+    return reason or None
 
 
 def _is_exempt(source: Source) -> bool:
@@ -71,33 +77,42 @@ def _as_header(key: str) -> str:
     return key.removeprefix("HTTP_").replace("_", "-").lower()
 
 
-_remembered: dict[tuple[str | bytes | None, ...], str | None] = {}
-_names_now: dict[bytes, str] = {}
+_Key = tuple[str | bytes | None, ...]
+
+_PASSED = ""
+"""Stands in the cache for requests that pass the rules."""
 
 
-def _names() -> dict[bytes, str]:
-    """The headers that Django's rules look at, with their keys in META."""
-    if not _names_now:
-        more = [settings.CSRF_HEADER_NAME]
+def _size(key: _Key) -> int:
+    return sum(len(part) for part in key if part is not None)
+
+
+_results = BoundedCache[_Key, str](MAX_RESULTS, max_bytes=MAX_RESULT_KEY_BYTES, size_of=_size)
+_meta_keys: dict[bytes, str] = {}
+
+
+def _checked_headers() -> dict[bytes, str]:
+    """Return the headers that Django's rules read, with their keys in `META`."""
+    if not _meta_keys:
+        configured = [settings.CSRF_HEADER_NAME]
         if settings.SECURE_PROXY_SSL_HEADER:
-            more.append(settings.SECURE_PROXY_SSL_HEADER[0])
-        named = {_as_header(name).encode(): name for name in more}
-        _names_now.update({**_HEADERS, **named})
-    return _names_now
+            configured.append(settings.SECURE_PROXY_SSL_HEADER[0])
+        _meta_keys.update({**_HEADERS, **{_as_header(name).encode(): name for name in configured}})
+    return _meta_keys
 
 
 def _check(secret: str | None, source: Source, headers: Mapping[bytes, bytes], scheme: str) -> str | None:
-    probe = _Probe(scheme)
-    for name, key in _names().items():
+    django_request = _CsrfRequest(scheme)
+    for name, key in _checked_headers().items():
         if name in headers:
-            probe.META[key] = headers[name].decode("latin-1")
-    probe.META["SERVER_NAME"], probe.META["SERVER_PORT"] = _server(source)
-    probe.COOKIES = parse_cookie(probe.META.get("HTTP_COOKIE", ""))
-    probe.session = {CSRF_SESSION_KEY: secret} if secret else {}
-    check = _Check(lambda request: None)  # type: ignore[arg-type]
-    check.process_request(probe)
-    found: Any = check.process_view(probe, None, (), {})  # type: ignore[arg-type]
-    return None if found is None else str(found)
+            django_request.META[key] = headers[name].decode("latin-1")
+    django_request.META["SERVER_NAME"], django_request.META["SERVER_PORT"] = _server(source)
+    django_request.COOKIES = parse_cookie(django_request.META.get("HTTP_COOKIE", ""))
+    django_request.session = {CSRF_SESSION_KEY: secret} if secret else {}
+    middleware = _ReasonCsrfMiddleware(lambda request: None)  # type: ignore[arg-type]
+    middleware.process_request(django_request)
+    reason: Any = middleware.process_view(django_request, None, (), {})  # type: ignore[arg-type]
+    return None if reason is None else str(reason)
 
 
 def _server(source: Source) -> tuple[str, str]:
@@ -107,8 +122,8 @@ def _server(source: Source) -> tuple[str, str]:
     return str(host), str(port)
 
 
-class _Probe(HttpRequest):
-    """A request with only what the rules are about. Its form is empty, so that nobody reads the body."""
+class _CsrfRequest(HttpRequest):
+    """A request with nothing but the headers that the rules read. Its form is empty, so no code reads the body."""
 
     session: dict[str, Any]  # type: ignore[assignment]
 
@@ -121,16 +136,16 @@ class _Probe(HttpRequest):
         return self._scheme
 
 
-class _Check(CsrfViewMiddleware):
-    """Says why instead of making a response."""
+class _ReasonCsrfMiddleware(CsrfViewMiddleware):
+    """Returns the reason instead of a response."""
 
     def _reject(self, request: HttpRequest, reason: str) -> Any:
         return reason
 
 
-def _forget(**kwargs: Any) -> None:
-    _remembered.clear()
-    _names_now.clear()
+def _clear(**kwargs: Any) -> None:
+    _results.clear()
+    _meta_keys.clear()
 
 
-setting_changed.connect(_forget, dispatch_uid="durable_streams.csrf")
+setting_changed.connect(_clear, dispatch_uid="durable_streams.csrf")

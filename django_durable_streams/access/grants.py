@@ -1,4 +1,8 @@
-"""What a live read stands on. It is looked at again while the read lasts, and the read ends with it."""
+"""The permission of a live read, which is checked again while the read lasts.
+
+A grant does not know readers. Readers ask the grant, and end when it no longer holds. While nothing is due, asking
+costs three comparisons.
+"""
 
 from __future__ import annotations
 
@@ -22,92 +26,96 @@ logger = logging.getLogger("django_durable_streams.access")
 
 
 UNCHECKED_SECONDS = 15.0
-"""How long a live read goes on once it should be judged again and cannot be: then nobody knows whether it may."""
+"""How long a live read goes on after a check was due and could not be made."""
 
 
-class Judge(Protocol):
-    """Decides again about a read that began some time ago: the guard."""
+class Authorizer(Protocol):
+    """What a grant needs of the guard, to check an earlier request again."""
 
-    def caller_again(self, request: Request, caller: Identity) -> Identity | Awaitable[Identity]:
-        """Return the caller of a request as the caller is now."""
+    def refresh_identity(self, request: Request, identity: Identity) -> Identity | Awaitable[Identity]:
+        """Return the current identity of the caller of an earlier request."""
 
-    async def may(self, action: Action, user: User, path: str, view: AccessRequest) -> bool:
-        """Return whether a user may do something with a stream."""
+    async def is_allowed(self, action: Action, user: User, path: str, access_request: AccessRequest) -> bool:
+        """Return whether a user may do an action on a stream."""
 
-    def refusal(self, caller: Identity, view: AccessRequest, path: str, action: Action) -> DurableStreamsError:
-        """Return the error for a caller who may not."""
+    def refusal(
+        self, identity: Identity, access_request: AccessRequest, path: str, action: Action
+    ) -> DurableStreamsError:
+        """Return the error for a refused action."""
 
 
 class Grant:
     """The permission of a live read.
 
-    Readers ask `holds` now and then, and whenever they have something to hand out. Every REAUTHORIZE_INTERVAL that
-    starts another look at the caller and the permission; all that are due at a time go to the database together. A look
-    that fails or does not return keeps the permission for UNCHECKED_SECONDS.
+    Readers call `holds` at each tick of the hub, and before they send data. Every `REAUTHORIZE_INTERVAL` this call
+    starts a new check of the identity and the permission. All checks that are due together use the same queries. If a
+    check fails or does not return, the grant holds for `UNCHECKED_SECONDS` more.
     """
 
-    def __init__(self, guard: Judge, request: Request, path: str, caller: Identity, view: AccessRequest) -> None:
-        self._guard = guard
+    def __init__(
+        self, authorizer: Authorizer, request: Request, path: str, identity: Identity, access_request: AccessRequest
+    ) -> None:
+        self._authorizer = authorizer
         self._request = request
         self._path = path
-        self._caller = caller
-        self._view = view
+        self._identity = identity
+        self._access_request = access_request
         self._refusal: DurableStreamsError | None = None
-        self._look: asyncio.Task[None] | None = None
-        self._next_look = time.monotonic() + config().reauthorize_interval
-        self._judged_until = self._next_look + UNCHECKED_SECONDS
-        self._ends = _monotonic(view.expires)
+        self._recheck: asyncio.Task[None] | None = None
+        self._next_recheck = time.monotonic() + config().reauthorize_interval
+        self._valid_until = self._next_recheck + UNCHECKED_SECONDS
+        self._expires = _monotonic(access_request.expires)
 
     @property
     def seconds_left(self) -> float:
-        """How long it can last at most."""
-        return max(0.0, self._ends - time.monotonic())
+        """The longest time that the grant can still hold, in seconds."""
+        return max(0.0, self._expires - time.monotonic())
 
     def holds(self, now: float) -> bool:
-        """Whether it still holds at a monotonic time, as far as is known."""
-        if self._refusal is not None or now >= self._ends or now >= self._judged_until:
+        """Return whether the grant holds at a monotonic time, by the latest check."""
+        if self._refusal is not None or now >= self._expires or now >= self._valid_until:
             return False
-        if now >= self._next_look and (self._look is None or self._look.done()):
-            self._next_look = now + config().reauthorize_interval
-            self._look = asyncio.ensure_future(self._look_again())
+        if now >= self._next_recheck and (self._recheck is None or self._recheck.done()):
+            self._next_recheck = now + config().reauthorize_interval
+            self._recheck = asyncio.ensure_future(self._check_again())
         return True
 
     def check(self) -> None:
-        """See that it still holds.
+        """Return if the grant holds now.
 
         Raises:
-            NotAuthenticated, PermissionDenied: it does not.
-            ServiceUnavailable: nobody knows.
+            NotAuthenticated, PermissionDenied: the grant has expired, or the permission was withdrawn (401, 403).
+            ServiceUnavailable: the permission could not be checked in time (503).
         """
         now = time.monotonic()
         if self.holds(now):
             return
-        if self._refusal is None and now < self._ends:
-            raise ServiceUnavailable("It cannot be found out whether this is still allowed. Try again.")
-        raise self._refusal or self._refuse(self._caller)
+        if self._refusal is None and now < self._expires:
+            raise ServiceUnavailable("The permission cannot be checked at present. Try again.")
+        raise self._refusal or self._refuse(self._identity)
 
-    async def _look_again(self) -> None:
-        """Judge the read again, with what is true now of whoever reads."""
-        request, guard = self._request, self._guard
+    async def _check_again(self) -> None:
+        """Check the current permission of the current identity."""
+        request, authorizer = self._request, self._authorizer
         try:
-            found = guard.caller_again(request, self._caller)
-            caller = found if isinstance(found, Identity) else await found
-            view = AccessRequest(request)
-            if await guard.may(Action.READ, caller.user, self._path, view):
-                self._ends = _monotonic(view.expires)
-                self._judged_until = time.monotonic() + config().reauthorize_interval + UNCHECKED_SECONDS
+            refreshed = authorizer.refresh_identity(request, self._identity)
+            identity = refreshed if isinstance(refreshed, Identity) else await refreshed
+            access_request = AccessRequest(request)
+            if await authorizer.is_allowed(Action.READ, identity.user, self._path, access_request):
+                self._expires = _monotonic(access_request.expires)
+                self._valid_until = time.monotonic() + config().reauthorize_interval + UNCHECKED_SECONDS
             else:
-                self._refusal = self._refuse(caller)
+                self._refusal = self._refuse(identity)
         except DurableStreamsError as error:
-            logger.warning("A live read of %s cannot be judged again at present: %s", self._path, error)
+            logger.warning("The permission of a live read of %s cannot be checked at present: %s", self._path, error)
         except Exception:
-            logger.exception("Judging a live read of %s again has failed; it ends.", self._path)
-            self._refusal = self._refuse(self._caller)
+            logger.exception("Checking the permission of a live read of %s has failed. The read ends.", self._path)
+            self._refusal = self._refuse(self._identity)
 
-    def _refuse(self, caller: Identity) -> DurableStreamsError:
-        return self._guard.refusal(caller, self._view, self._path, Action.READ)
+    def _refuse(self, identity: Identity) -> DurableStreamsError:
+        return self._authorizer.refusal(identity, self._access_request, self._path, Action.READ)
 
 
 def _monotonic(moment: float | None) -> float:
-    """A moment in Unix seconds as monotonic time."""
+    """Return the monotonic time of a moment in Unix seconds."""
     return float("inf") if moment is None else time.monotonic() + moment - time.time()

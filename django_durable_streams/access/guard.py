@@ -1,4 +1,8 @@
-"""The one place where requests are judged, before anything is known of the stream."""
+"""The one place that allows or refuses requests, before anything looks up the stream.
+
+A guard belongs to one set of settings. It finds the identity of the caller, counts the request against the limits, and
+asks the permissions. It does not know how a response is made, and it never says whether a stream exists.
+"""
 
 from __future__ import annotations
 
@@ -41,139 +45,153 @@ _ACTIONS = {
 }
 
 
-class Mode(Enum):
-    """How a permission's method is called."""
+class CallMode(Enum):
+    """How the guard calls a permission's method."""
 
-    HERE = "it asks nothing but memory"
-    AWAIT = "it is asynchronous"
-    THREAD = "it may use the database"
+    IN_LOOP = "the method uses memory only"
+    AWAIT = "the method is asynchronous"
+    IN_THREAD = "the method may use the database"
 
 
 class PermissionCheck(NamedTuple):
-    """A permission's method for an action."""
+    """A permission's method for one action, and how to call it."""
 
-    may: Callable[[User, str, AccessRequest], Any]
-    mode: Mode
+    method: Callable[[User, str, AccessRequest], Any]
+    mode: CallMode
 
 
 class Guard:
-    """Judges requests by the settings.
+    """Allows or refuses requests by the settings.
+
+    Attributes:
+        everybody_reads: whether everybody may read every stream.
+        varies_on: the request headers that decide about a read.
+        needs_task: whether a check may need a task of its own.
+        is_idle: whether the guard would allow everything.
 
     Raises:
-        ImproperlyConfigured, ValueError: the settings mean nothing.
+        ImproperlyConfigured, ValueError: the settings are invalid.
     """
 
     def __init__(self, settings: Config) -> None:
-        self.permissions = make_permissions(settings.permission_classes)
-        self.callers = IdentityLoader(self.prepare)
-        # Whatever else would be asked: one who allows everything allows it.
-        self._opens = any(all(is_for_everybody(known, action) for action in Action) for known in self.permissions)
-        self.everybody_reads = any(is_for_everybody(known, Action.READ) for known in self.permissions)
-        names = [name for known in self.permissions for name in (*known.varies_on, *known.credential_headers)]
-        self.varies_on = tuple(dict.fromkeys(names))
-        own = {name.lower().encode("latin-1") for known in self.permissions for name in known.credential_headers}
-        self._own_headers = frozenset(own)
-        self._judges = {action: [_judge(known, action) for known in self.permissions] for action in Action}
-        self._needs_caller = bool(settings.rate_limits) or any(known.needs_user for known in self.permissions)
-        self._nobody = Identity(anonymous())
+        self.permissions = permissions = make_permissions(settings.permission_classes)
+        self.identities = IdentityLoader(self.prepare)
+        # One permission that allows everything decides, whatever the others say.
+        self._allows_everything = any(all(is_for_everybody(one, action) for action in Action) for one in permissions)
+        self.everybody_reads = any(is_for_everybody(one, Action.READ) for one in permissions)
+        varies_on = [name for one in permissions for name in (*one.varies_on, *one.credential_headers)]
+        self.varies_on = tuple(dict.fromkeys(varies_on))
+        credential_headers = [name for one in permissions for name in one.credential_headers]
+        self._credential_headers = frozenset(name.lower().encode("latin-1") for name in credential_headers)
+        self._checks = {action: [_permission_check(one, action) for one in permissions] for action in Action}
+        self._needs_identity = bool(settings.rate_limits) or any(one.needs_user for one in permissions)
+        self._anonymous = Identity(anonymous())
         self._rates = RateLimits(settings.rate_limits, settings.rate_limit_cache) if settings.rate_limits else None
-        self._allowed = CreationPolicy(settings) if CreationPolicy.is_needed(settings) else None
-        # What a project has written may ask for the task that it runs in, as asyncio.timeout does.
-        self.needs_task = any(judge.mode is Mode.AWAIT for judges in self._judges.values() for judge in judges)
-        self.is_idle = self._opens and self._rates is None and self._allowed is None
+        self._creation_policy = CreationPolicy(settings) if CreationPolicy.is_needed(settings) else None
+        # A project's own coroutine may need the task that it runs in, as asyncio.timeout does.
+        self.needs_task = any(check.mode is CallMode.AWAIT for checks in self._checks.values() for check in checks)
+        self.is_idle = self._allows_everything and self._rates is None and self._creation_policy is None
 
     def prepare(self, user: User) -> None:
-        """Let the permissions look up what they need to know of a user. Synchronous."""
+        """Let all permissions load their data about a user. Synchronous."""
         try:
             for permission in self.permissions:
                 permission.prepare(user)
-        except BaseException as error:  # the thread is not the project's to end
+        except BaseException as error:  # a project's code must not end the thread
             failure = as_failure(error)
             raise failure from failure.__cause__
 
-    def caller_again(self, request: Request, caller: Identity) -> Identity | Awaitable[Identity]:
-        """Return the caller of a request that came some time ago, as the caller is now."""
-        return self.callers.refresh(request.source, request.headers.get(b"cookie"), caller)
+    def refresh_identity(self, request: Request, identity: Identity) -> Identity | Awaitable[Identity]:
+        """Return the current identity of the caller of an earlier request."""
+        return self.identities.refresh(request.source, request.headers.get(b"cookie"), identity)
 
     async def admit(self, request: Request) -> None:
-        """See that a request may go on.
+        """Return if a request may go on, and set `request.grant` of a live read.
 
         Raises:
-            InvalidPath, StreamNotFound: no stream can have this path.
-            NotAuthenticated, PermissionDenied: it is not allowed (401, 403).
-            TooManyRequests: it is one too many (429).
-            UnsupportedContentType: streams of this kind are not created here (415).
-            ServiceUnavailable: it cannot be found out who is asking.
+            InvalidPath, StreamNotFound: no stream can have this path (400, 404).
+            NotAuthenticated, PermissionDenied: the request is not allowed (401, 403).
+            TooManyRequests: the request exceeds a limit (429).
+            UnsupportedContentType: the settings do not allow this content type (415).
+            ServiceUnavailable: the identity cannot be checked (503).
         """
         path = paths.validate_again(request.path)
         action = _ACTIONS[request.method]
-        if self._allowed is not None and action is Action.CREATE:
+        if self._creation_policy is not None and action is Action.CREATE:
             forks = headers.STREAM_FORKED_FROM in request.headers
-            self._allowed.check(path, request.headers.get(headers.CONTENT_TYPE), forks=forks)
-        if self._opens and self._rates is None:
+            self._creation_policy.check(path, request.headers.get(headers.CONTENT_TYPE), forks=forks)
+        if self._allows_everything and self._rates is None:
             return
-        view = AccessRequest(request, self._own_headers)
-        caller = request.caller or self._nobody
-        if request.caller is None and self._needs_caller:
+        access_request = AccessRequest(request, self._credential_headers)
+        identity = request.caller or self._anonymous
+        if request.caller is None and self._needs_identity:
             cookies = request.headers.get(b"cookie")
-            bare = request.is_bare
-            found = self.callers.of_cookies(cookies) if bare else self.callers.of_source(request.source, cookies)
-            caller = found if isinstance(found, Identity) else await found
-        view.caller = caller
+            identities = self.identities
+            if request.is_bare:
+                loaded = identities.get_for_cookies(cookies)
+            else:
+                loaded = identities.get_for_source(request.source, cookies)
+            identity = loaded if isinstance(loaded, Identity) else await loaded
+        access_request.caller = identity
         if self._rates is not None:
-            for counted in _actions(request, action):
-                await self._rates.count(counted, caller, view)
-        if not self._opens:
-            await self._judge(request, action, path, caller, view)
+            for counted in _counted_actions(request, action):
+                await self._rates.count(counted, identity, access_request)
+        if not self._allows_everything:
+            await self._check(request, action, path, identity, access_request)
 
-    async def _judge(self, request: Request, action: Action, path: str, caller: Identity, view: AccessRequest) -> None:
-        if caller.ambient and view.forged is not None:
-            # Then it does not count that a user is logged in. What is allowed nevertheless does not depend on it.
-            view.withhold()
-            nobody = self.callers.of_key("")
-            caller = nobody if isinstance(nobody, Identity) else await nobody
-        refuse = partial(self.refusal, caller, view, path)
+    async def _check(
+        self, request: Request, action: Action, path: str, identity: Identity, access_request: AccessRequest
+    ) -> None:
+        if identity.ambient and access_request.csrf_failure is not None:
+            # Another site may have caused the request, so the permissions see an anonymous user.
+            access_request.ignore_credentials()
+            anonymous_identity = self.identities.get_for_session("")
+            identity = anonymous_identity if isinstance(anonymous_identity, Identity) else await anonymous_identity
+        refuse = partial(self.refusal, identity, access_request, path)
         if action is Action.APPEND:
-            await self._judge_append(request, path, caller, view, refuse)
+            await self._check_append(request, path, identity, access_request, refuse)
             return
-        if not await self.may(action, caller.user, path, view):
+        if not await self.is_allowed(action, identity.user, path, access_request):
             raise refuse(action)
         if action is Action.CREATE:
             source = request.fork_source()
-            if source is not None and not await self.may(Action.READ, caller.user, source, view):
-                raise self.refusal(caller, view, source, Action.READ)
+            if source is not None and not await self.is_allowed(Action.READ, identity.user, source, access_request):
+                raise self.refusal(identity, access_request, source, Action.READ)
         elif action is Action.READ and request.parameter("live") is not None:
-            request.grant = Grant(self, request, path, caller, view)
+            request.grant = Grant(self, request, path, identity, access_request)
 
-    async def _judge_append(
+    async def _check_append(
         self,
         request: Request,
         path: str,
-        caller: Identity,
-        view: AccessRequest,
+        identity: Identity,
+        access_request: AccessRequest,
         refuse: Callable[[Action], DurableStreamsError],
     ) -> None:
         closes = _closes(request)
-        if closes and not await self.may(Action.CLOSE, caller.user, path, view):
+        if closes and not await self.is_allowed(Action.CLOSE, identity.user, path, access_request):
             raise refuse(Action.CLOSE)
-        if await self.may(Action.APPEND, caller.user, path, view):
+        if await self.is_allowed(Action.APPEND, identity.user, path, access_request):
             return
         if not closes:
             raise refuse(Action.APPEND)
-        # Whether the close comes with data is known when the body is there.
+        # A close without data is still allowed. Only the body tells whether there is data.
         request.refuse_body = partial(refuse, Action.APPEND)
 
-    async def may(self, action: Action, user: User, path: str, view: AccessRequest) -> bool:
-        """Whether any of the permissions allows an action."""
-        for judge in self._judges[action]:
+    async def is_allowed(self, action: Action, user: User, path: str, access_request: AccessRequest) -> bool:
+        """Return whether any of the permissions allows an action."""
+        for check in self._checks[action]:
             try:
-                if judge.mode is Mode.HERE:
-                    granted = judge.may(user, path, view)
-                elif judge.mode is Mode.AWAIT:
-                    granted = await judge.may(user, path, view)
+                if check.mode is CallMode.IN_LOOP:
+                    granted = check.method(user, path, access_request)
+                elif check.mode is CallMode.AWAIT:
+                    granted = await check.method(user, path, access_request)
                 else:
-                    granted = await cast("Awaitable[bool]", workers.call(partial(judge.may, user, path, view)))
-                # A decorated method, or an object that is called, need not look asynchronous. What it returns is true.
+                    granted = await cast(
+                        "Awaitable[bool]", workers.call(partial(check.method, user, path, access_request))
+                    )
+                # A decorated method or a callable object may not look asynchronous, and return an awaitable.
+                # An awaitable is truthy, so its result must be awaited.
                 if granted is not True and isawaitable(granted):
                     granted = await granted
             except exceptions.PermissionDenied:
@@ -182,39 +200,43 @@ class Guard:
                 return True
         return False
 
-    def refusal(self, caller: Identity, view: AccessRequest, path: str, action: Action) -> DurableStreamsError:
-        """Return the error for what is not allowed, and note it in the log. It does not say what there is."""
-        who = caller.user.pk if caller.is_known else "anonymous"
-        lacks_token = view.was_withheld or view.may_lack
-        why = f" CSRF: {view.forged}" if lacks_token else ""
-        logger.warning("%s of %s is refused to user %s at %s.%s", action.value, path, who, view.address, why)
-        challenge = next((known.challenge for known in self.permissions if known.challenge), None)
-        if challenge is not None and not caller.is_known and not view.was_withheld:
-            found = ((b"www-authenticate", challenge.encode("latin-1")),)
-            return NotAuthenticated("This needs credentials, or others.", found)
-        if lacks_token:
+    def refusal(
+        self, identity: Identity, access_request: AccessRequest, path: str, action: Action
+    ) -> DurableStreamsError:
+        """Log a refused request and return its error, which does not say whether the stream exists."""
+        user = identity.user.pk if identity.is_authenticated else "anonymous"
+        failed_csrf = access_request.ignored_credentials or access_request.may_hide_credentials
+        reason = f" CSRF: {access_request.csrf_failure}" if failed_csrf else ""
+        logger.warning(
+            "%s of %s is refused to user %s at %s.%s", action.value, path, user, access_request.address, reason
+        )
+        challenge = next((permission.challenge for permission in self.permissions if permission.challenge), None)
+        if challenge is not None and not identity.is_authenticated and not access_request.ignored_credentials:
+            response_headers = ((b"www-authenticate", challenge.encode("latin-1")),)
+            return NotAuthenticated("Authentication is required, or the credentials are invalid.", response_headers)
+        if failed_csrf:
             return PermissionDenied(f"The CSRF check failed. Send the CSRF token in the header {csrf.header_name()}.")
-        return PermissionDenied("You may not do this, whether or not there is such a stream.")
+        return PermissionDenied("Permission denied.")
 
 
 def _closes(request: Request) -> bool:
-    """Whether an append is to close the stream."""
+    """Return whether an append also closes the stream."""
     closed = request.header(headers.STREAM_CLOSED)
     return closed is not None and headers.is_true(closed)
 
 
-def _actions(request: Request, action: Action) -> tuple[Action, ...]:
-    """Return all that a request does, to be counted, by what its method does."""
+def _counted_actions(request: Request, action: Action) -> tuple[Action, ...]:
+    """Return the actions that one request counts as."""
     return (action, Action.CLOSE) if action is Action.APPEND and _closes(request) else (action,)
 
 
-def _judge(permission: Permission, action: Action) -> PermissionCheck:
+def _permission_check(permission: Permission, action: Action) -> PermissionCheck:
     if is_asynchronous(permission, action):
-        mode = Mode.AWAIT
+        mode = CallMode.AWAIT
     elif permission.in_memory:
-        mode = Mode.HERE
+        mode = CallMode.IN_LOOP
     else:
-        mode = Mode.THREAD
+        mode = CallMode.IN_THREAD
     return PermissionCheck(getattr(permission, action.method), mode)
 
 
@@ -222,25 +244,25 @@ _current: tuple[Config, Guard | None] | None = None
 
 
 def current_guard() -> Guard | None:
-    """Return the guard of the settings in force; None where nothing is to be judged."""
+    """Return the guard of the current settings, or None if everybody may do everything."""
     global _current
     settings = config()
-    known = _current
-    if known is None or known[0] is not settings:
+    current = _current
+    if current is None or current[0] is not settings:
         guard = Guard(settings)
-        known = _current = settings, None if guard.is_idle else guard
-    return known[1]
+        current = _current = settings, None if guard.is_idle else guard
+    return current[1]
 
 
-def made_guard() -> Guard | None:
-    """Return the guard if one is at work already."""
+def existing_guard() -> Guard | None:
+    """Return the guard if a request has made one already."""
     return _current[1] if _current is not None else None
 
 
-def _forget(**kwargs: Any) -> None:
+def _drop_guard(**kwargs: Any) -> None:
     global _current
     _current = None
 
 
-setting_changed.connect(_forget, dispatch_uid="durable_streams.guard")
-call_at_stop(_forget)
+setting_changed.connect(_drop_guard, dispatch_uid="durable_streams.guard")
+call_at_stop(_drop_guard)

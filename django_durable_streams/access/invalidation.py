@@ -1,4 +1,7 @@
-"""What happens in this process and changes who somebody is or what they may do: it is seen at once here."""
+"""Signals of Django that drop cached identities: logins, logouts, and changes of users, groups and sessions.
+
+Changes in this process are visible at once. Changes in other processes are visible after `AUTH_CACHE_SECONDS`.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db import transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
-from .guard import made_guard
+from .guard import existing_guard
 from .users import User
 
 _UID = "durable_streams.access"
 
 
 def connect() -> None:
-    """Listen. To be called once all apps are loaded."""
-    user_logged_in.connect(_logged, dispatch_uid=_UID)
-    user_logged_out.connect(_logged, dispatch_uid=_UID)
+    """Connect the receivers. Call this once, after all apps are loaded."""
+    user_logged_in.connect(_logged_in_or_out, dispatch_uid=_UID)
+    user_logged_out.connect(_logged_in_or_out, dispatch_uid=_UID)
     if apps.is_installed("django.contrib.sessions"):
         from django.contrib.sessions.models import Session
 
@@ -36,27 +39,27 @@ def connect() -> None:
         m2m_changed.connect(_all_changed, sender=relation.remote_field.through, dispatch_uid=_UID)
 
 
-def _logged(sender: Any, request: Any, user: User, **kwargs: Any) -> None:
+def _logged_in_or_out(sender: Any, request: Any, user: User, **kwargs: Any) -> None:
     session = getattr(request, "session", None)
-    _forget(user, getattr(session, "session_key", None))
+    _invalidate(user, getattr(session, "session_key", None))
 
 
 def _session_deleted(sender: Any, instance: Any, using: str, **kwargs: Any) -> None:
-    _forget(None, instance.session_key, using)
+    _invalidate(None, instance.session_key, using)
 
 
 def _user_changed(sender: Any, instance: User, using: str, **kwargs: Any) -> None:
-    _forget(instance, None, using)
+    _invalidate(instance, None, using)
 
 
 def _all_changed(sender: Any, using: str, **kwargs: Any) -> None:
-    _forget(None, None, using)
+    _invalidate(None, None, using)
 
 
-def _forget(user: User, key: str | None, using: str | None = None) -> None:
-    """Forget now, and once more when it is committed: until then others read what was there before."""
-    guard = made_guard()
+def _invalidate(user: User, key: str | None, using: str | None = None) -> None:
+    """Drop identities now, and again after the commit. Until then other connections still read the old rows."""
+    guard = existing_guard()
     if guard is None:
         return
-    guard.callers.forget(user, key)
-    transaction.on_commit(lambda: guard.callers.forget(user, key), using=using)
+    guard.identities.invalidate(user, key)
+    transaction.on_commit(lambda: guard.identities.invalidate(user, key), using=using)

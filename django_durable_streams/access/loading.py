@@ -1,4 +1,4 @@
-"""From what the settings name to permission objects."""
+"""Makes permission objects from the setting `PERMISSION_CLASSES`."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from django.utils.module_loading import import_string
 from .base import Action, Permission
 
 
-def make_permissions(given: Any) -> list[Permission]:
-    """Return the permissions that a setting names: one, or a list of which any may allow.
+def make_permissions(setting: Any) -> list[Permission]:
+    """Return the permissions of a setting: one permission, or a list. Any of a list may allow an action.
 
     Raises:
-        ImproperlyConfigured: one cannot be made.
+        ImproperlyConfigured: a permission cannot be made.
     """
-    if isinstance(given, list | tuple):
-        if not given:
+    if isinstance(setting, list | tuple):
+        if not setting:
             raise ImproperlyConfigured(
-                "PERMISSION_CLASSES is an empty list; leave it out for Django's model permissions."
+                "PERMISSION_CLASSES is an empty list. Remove it to use Django's model permissions."
             )
-        return [make_permission(each) for each in given]
-    return [make_permission(given)]
+        return [make_permission(entry) for entry in setting]
+    return [make_permission(setting)]
 
 
-def make_permission(given: Any) -> Permission:
-    """Return the permission that a dotted path, or a dict with `CLASS` and options, names.
+def make_permission(setting: Any) -> Permission:
+    """Return the permission of a dotted path, or of a dict with `CLASS` and options.
 
     Raises:
-        ImproperlyConfigured: it cannot be imported, is none, or does not take the options.
+        ImproperlyConfigured: the class cannot be imported, lacks methods, or does not accept the options.
     """
     options: dict[str, Any] = {}
-    if isinstance(given, Mapping):
-        options = {str(key).lower(): value for key, value in given.items()}
-        given = options.pop("class", None)
-    if not isinstance(given, str):
-        raise ImproperlyConfigured("A permission is a dotted path, or a dict with CLASS and options.")
+    if isinstance(setting, Mapping):
+        options = {str(key).lower(): value for key, value in setting.items()}
+        setting = options.pop("class", None)
+    if not isinstance(setting, str):
+        raise ImproperlyConfigured("A permission must be a dotted path, or a dict with CLASS and options.")
     try:
-        kind = import_string(given)
+        permission_class = import_string(setting)
     except ImportError as error:
-        raise ImproperlyConfigured(f"The permission {given} cannot be imported: {error}") from error
+        raise ImproperlyConfigured(f"The permission {setting} cannot be imported: {error}") from error
     try:
-        made = kind(**options)
+        permission = permission_class(**options)
     except ImportError as error:
-        raise ImproperlyConfigured(f"{given} needs a package that is not installed: {error}") from error
+        raise ImproperlyConfigured(f"{setting} needs a package that is not installed: {error}") from error
     except (TypeError, ValueError) as error:
-        raise ImproperlyConfigured(f"{given} does not take these options: {error}") from error
-    missing = [action.method for action in Action if not callable(getattr(made, action.method, None))]
+        raise ImproperlyConfigured(f"{setting} does not accept these options: {error}") from error
+    missing = [action.method for action in Action if not callable(getattr(permission, action.method, None))]
     if missing:
-        raise ImproperlyConfigured(f"The permission {given} has no {', '.join(missing)}.")
-    return made  # type: ignore[no-any-return]
+        raise ImproperlyConfigured(f"The permission {setting} has no {', '.join(missing)}.")
+    return permission  # type: ignore[no-any-return]
 
 
 def is_asynchronous(permission: Permission, action: Action) -> bool:
-    """Whether a method has to be awaited."""
+    """Return whether a permission's method is a coroutine function."""
     return inspect.iscoroutinefunction(getattr(permission, action.method))

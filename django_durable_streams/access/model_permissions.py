@@ -1,4 +1,4 @@
-"""Django's model permissions, and the two simplest variations."""
+"""Django's model permissions, and the two simplest other classes: everybody reads, and everybody does everything."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ VIEW = "durable_streams.view_stream"
 CHANGE = "durable_streams.change_stream"
 DELETE = "durable_streams.delete_stream"
 
-_NOTES = "_durable_streams_permissions"
+_HELD_PERMISSIONS = "_durable_streams_permissions"
 
 
 class ModelPermissions(Permission):
-    """Django's permissions on the model Stream: add to create, view to read, change to append and close, delete.
+    """Uses Django's permissions on the model `Stream`: add to create, view to read, change to append and close, delete.
 
-    They are looked up through all AUTHENTICATION_BACKENDS, once each time a user is loaded.
+    The permissions come from all `AUTHENTICATION_BACKENDS`. They are loaded together with the user.
     """
 
     in_memory = True
 
     def prepare(self, user: User) -> None:
         held = frozenset(name for name in (ADD, VIEW, CHANGE, DELETE) if user.has_perm(name))
-        setattr(user, _NOTES, held)
+        setattr(user, _HELD_PERMISSIONS, held)
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
         return _has(user, ADD)
@@ -43,12 +43,12 @@ class ModelPermissions(Permission):
 
 
 def _has(user: User, permission: str) -> bool:
-    held = getattr(user, _NOTES, None)
+    held = getattr(user, _HELD_PERMISSIONS, None)
     return permission in held if held is not None else bool(user.has_perm(permission))
 
 
 class ReadOnly(ModelPermissions):
-    """Everybody may read; everything else is by Django's model permissions."""
+    """Allows everybody to read. All other actions need Django's model permissions."""
 
     @for_everybody
     def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
@@ -56,7 +56,7 @@ class ReadOnly(ModelPermissions):
 
 
 class AllowAll(Permission):
-    """Everybody may do everything. For development, and where something in front decides."""
+    """Allows everything to everybody. For development, and for servers behind another access control."""
 
     in_memory = True
     needs_user = False

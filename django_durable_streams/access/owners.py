@@ -1,4 +1,4 @@
-"""Streams that belong to users by where they are."""
+"""Streams that belong to users by their paths."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .users import User
 
 
 class Owner(Permission):
-    """Users may do with the streams at their own paths what the pattern says; nobody else may.
+    """Allows users to use the streams at their own paths.
 
     Args:
-        owner: a pattern of paths such as `users/{user.pk}/**`, or several, which allow everything; or a dict from
-            patterns to lists of actions: create, read, append, close, delete. A pattern without a field of the user
-            is for everybody who is logged in.
+        owner: a pattern of paths such as `users/{user.pk}/**`, or a list of patterns. They allow all actions. Or a dict
+            from patterns to lists of actions: create, read, append, close, delete. A pattern without a field of the
+            user is for all users who are logged in.
 
     Raises:
-        ValueError: a pattern or an action means nothing.
+        ValueError: a pattern or an action is invalid.
     """
 
     in_memory = True
@@ -27,18 +27,21 @@ class Owner(Permission):
     def __init__(self, *, owner: str | Iterable[str] | Mapping[str, Iterable[str]]) -> None:
         if isinstance(owner, str):
             owner = [owner]
-        given = owner if isinstance(owner, Mapping) else dict.fromkeys(owner, ACTIONS)
-        self._patterns = {action: [pattern(text) for text in given if action in given[text]] for action in ACTIONS}
-        for text, actions in given.items():
+        actions_by_pattern = owner if isinstance(owner, Mapping) else dict.fromkeys(owner, ACTIONS)
+        self._patterns = {
+            action: [pattern(text) for text in actions_by_pattern if action in actions_by_pattern[text]]
+            for action in ACTIONS
+        }
+        for text, actions in actions_by_pattern.items():
             pattern(text)
             if isinstance(actions, str) or not set(actions) <= set(ACTIONS):
-                raise ValueError(f"The actions of {text!r} are a list of some of: {', '.join(ACTIONS)}.")
+                raise ValueError(f"The actions of {text!r} must be a list with some of: {', '.join(ACTIONS)}.")
 
     def prepare(self, user: User) -> None:
-        # A field may lead to another model: from here on its value is at hand.
+        # A field may lead to another model. This query loads it, so later checks use memory only.
         for patterns in self._patterns.values():
-            for known in patterns:
-                for field in known.fields:
+            for path_pattern in patterns:
+                for field in path_pattern.fields:
                     value_of(user, field)
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
@@ -57,4 +60,6 @@ class Owner(Permission):
         return self._allows(Action.DELETE, user, path)
 
     def _allows(self, action: Action, user: User, path: str) -> bool:
-        return bool(user.is_authenticated) and any(known.matches(path, user) for known in self._patterns[action.value])
+        return bool(user.is_authenticated) and any(
+            path_pattern.matches(path, user) for path_pattern in self._patterns[action.value]
+        )

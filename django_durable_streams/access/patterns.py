@@ -1,7 +1,7 @@
-"""Patterns of stream paths, as settings and tokens write them.
+"""Patterns of stream paths in settings and tokens.
 
-`*` is one segment, `**` at the end everything below; `{user.pk}` and other attributes of the user stand for their
-values, each inside one segment.
+`*` matches one segment. `**` at the end matches all segments that follow. `{user.pk}` and other attributes of the user
+match their values, each inside one segment.
 """
 
 from __future__ import annotations
@@ -16,22 +16,26 @@ _TOKEN = re.compile(r"\{user[^}]*\}|\*+|[^*{]+|\{")
 
 
 class Pattern:
-    """A pattern of paths.
+    """A compiled pattern of paths.
+
+    Attributes:
+        text: the pattern as it was written.
+        fields: the attributes of the user in the pattern, such as `user.pk`.
 
     Raises:
-        ValueError: it means nothing.
+        ValueError: the text is not a pattern.
     """
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str) or not text:
-            raise ValueError(f"A pattern of paths is a text such as 'users/{{user.pk}}/**', not {text!r}.")
+            raise ValueError(f"A pattern of paths must be a text such as 'users/{{user.pk}}/**', not {text!r}.")
         self.text = text
         self.fields: list[str] = []
         self._regex = re.compile("".join(self._translate(token) for token in _TOKEN.findall(text)), re.DOTALL)
         if "**" in text.removesuffix("/**").removesuffix("**") or "***" in text:
-            raise ValueError(f"In {text!r}, ** can stand at the end only.")
+            raise ValueError(f"In {text!r}, ** may only stand at the end.")
         if text.endswith("**") and text not in ("**",) and not text.endswith("/**"):
-            raise ValueError(f"In {text!r}, ** has to be a segment of its own.")
+            raise ValueError(f"In {text!r}, ** must be a segment of its own.")
 
     def _translate(self, token: str) -> str:
         if token == "**":
@@ -43,20 +47,22 @@ class Pattern:
             self.fields.append(field[1])
             return "([^/]+)"
         if token.startswith("{"):
-            raise ValueError(f"In {self.text!r}, {token} means nothing; write {{user.pk}} or another attribute.")
+            raise ValueError(
+                f"In {self.text!r}, {token} is not an attribute of the user. Write {{user.pk}} or another attribute."
+            )
         return re.escape(token)
 
     def matches(self, path: str, user: User = None) -> bool:
-        """Whether a path is meant, for a user. A user without a value, as anonymous ones have no pk, has no paths."""
-        found = self._regex.fullmatch(path)
-        if found is None:
+        """Return whether a path matches for a user. A field without a value never matches."""
+        match = self._regex.fullmatch(path)
+        if match is None:
             return False
-        # What the path has must be exactly the user's value: nothing that a user is called can act as a pattern.
-        return all(text == value_of(user, field) for text, field in zip(found.groups(), self.fields, strict=True))
+        # Values are compared as text, so no user's name can act as a pattern.
+        return all(text == value_of(user, field) for text, field in zip(match.groups(), self.fields, strict=True))
 
 
 def value_of(user: User, field: str) -> str | None:
-    """Return the value of a field such as `user.pk`, as text; None where there is none."""
+    """Return the value of a field such as `user.pk` as text, or None if it has no value."""
     value: object = user
     for name in field.split(".")[1:]:
         value = getattr(value, name, None)
@@ -67,9 +73,9 @@ def value_of(user: User, field: str) -> str | None:
 
 @lru_cache(maxsize=1024)
 def pattern(text: str) -> Pattern:
-    """Return the pattern that a text is, compiled once.
+    """Return the pattern of a text. Compiled patterns are cached.
 
     Raises:
-        ValueError: it means nothing.
+        ValueError: the text is not a pattern.
     """
     return Pattern(text)

@@ -1,4 +1,4 @@
-"""Authentication classes of Django REST framework. Needs the extra `drf`."""
+"""Users by the authentication classes of Django REST framework. Needs the extra `drf`."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ from .users import User, anonymous
 
 
 class RestFramework(Permission):
-    """Finds out who somebody is by REST framework's authentication classes, and leaves the rest to another permission.
+    """Authenticates by REST framework's classes, and asks another permission about the user.
 
-    The classes are asked at each request, in a thread.
+    The classes run in a thread, for each request.
 
-    A class may take its credentials from anywhere, so for a request that changes something they count only if no other
-    site can have made a browser send it: if the request passes Django's CSRF check, or does not come from a browser and
-    has no cookies, or if the class finds nobody once `Authorization` and CREDENTIAL_HEADERS are left out.
+    A class may take its credentials from any part of a request. So for a change, they count only in one of these cases:
+
+    - The request passes Django's CSRF check.
+    - No header shows a browser, and there are no cookies.
+    - The class finds no user without `Authorization` and `CREDENTIAL_HEADERS`.
 
     Args:
         authentication: classes or their dotted paths, such as `rest_framework.authentication.TokenAuthentication`.
-            Those of `REST_FRAMEWORK["DEFAULT_AUTHENTICATION_CLASSES"]` if none are given.
-        permission: what those may do who are found: a dotted path, a dict with `CLASS`. Its methods must not be
-            asynchronous.
+            None: the classes of `REST_FRAMEWORK["DEFAULT_AUTHENTICATION_CLASSES"]`.
+        permission: the permission that decides about authenticated users: a dotted path, or a dict with `CLASS`. Its
+            methods must not be asynchronous.
         credential_headers: headers besides `Authorization` that only a client's own code sends, such as `X-Api-Key`,
             and never a browser or a proxy.
 
     Raises:
-        ValueError: the permission's methods are asynchronous.
+        ValueError: the permission has asynchronous methods, or `credential_headers` is not a list.
     """
 
     def __init__(
@@ -47,35 +49,37 @@ class RestFramework(Permission):
     ) -> None:
         from rest_framework.settings import api_settings  # an optional dependency
 
-        given = api_settings.DEFAULT_AUTHENTICATION_CLASSES if authentication is None else authentication
-        self._classes = [import_string(known) if isinstance(known, str) else known for known in given]
+        authentication_classes = (
+            api_settings.DEFAULT_AUTHENTICATION_CLASSES if authentication is None else authentication
+        )
+        self._classes = [import_string(entry) if isinstance(entry, str) else entry for entry in authentication_classes]
         self._permission = make_permission(permission)
         if any(is_asynchronous(self._permission, action) for action in Action):
             raise ValueError("A permission behind RestFramework must not have asynchronous methods.")
         if isinstance(credential_headers, str):
-            raise ValueError(f"CREDENTIAL_HEADERS is a list, such as [{credential_headers!r}].")
-        own = [name.strip() for name in credential_headers]
-        self._own_headers = frozenset([headers.AUTHORIZATION, *(name.lower().encode("latin-1") for name in own)])
-        self.credential_headers = (*own, *self._permission.credential_headers)
+            raise ValueError(f"CREDENTIAL_HEADERS must be a list, such as [{credential_headers!r}].")
+        names = [name.strip() for name in credential_headers]
+        self._client_headers = frozenset([headers.AUTHORIZATION, *(name.lower().encode("latin-1") for name in names)])
+        self.credential_headers = (*names, *self._permission.credential_headers)
         self.varies_on = tuple(dict.fromkeys([*Permission.varies_on, *self._permission.varies_on]))
         self.challenge = self._challenge()
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> Verdict:
-        return self._ask(Action.CREATE, user, path, request)
+        return self._decide(Action.CREATE, user, path, request)
 
     def can_read(self, user: User, path: str, request: AccessRequest) -> Verdict:
-        return self._ask(Action.READ, user, path, request)
+        return self._decide(Action.READ, user, path, request)
 
     def can_append(self, user: User, path: str, request: AccessRequest) -> Verdict:
-        return self._ask(Action.APPEND, user, path, request)
+        return self._decide(Action.APPEND, user, path, request)
 
     def can_close(self, user: User, path: str, request: AccessRequest) -> Verdict:
-        return self._ask(Action.CLOSE, user, path, request)
+        return self._decide(Action.CLOSE, user, path, request)
 
     def can_delete(self, user: User, path: str, request: AccessRequest) -> Verdict:
-        return self._ask(Action.DELETE, user, path, request)
+        return self._decide(Action.DELETE, user, path, request)
 
-    def _ask(self, action: Action, user: User, path: str, request: AccessRequest) -> Verdict:
+    def _decide(self, action: Action, user: User, path: str, request: AccessRequest) -> Verdict:
         from rest_framework.exceptions import APIException
 
         try:
@@ -87,26 +91,26 @@ class RestFramework(Permission):
         return verdict
 
     def _user(self, user: User, request: AccessRequest) -> User:
-        found, authenticator = self._authenticate(user, request, request.shown)
-        if request.forged is None:
-            return found
+        authenticated, authenticator = self._authenticate(user, request, request.visibility)
+        if request.csrf_failure is None:
+            return authenticated
         if authenticator is None:
-            if self._finds_somebody(user, request, CredentialVisibility.ALL):
-                request.withhold()
-        elif request.shown is CredentialVisibility.NOTHING and self._finds_somebody(
-            user, request, CredentialVisibility.NOTHING, type(authenticator), without=self._own_headers
+            if self._finds_user(user, request, CredentialVisibility.ALL):
+                request.ignore_credentials()
+        elif request.visibility is CredentialVisibility.NOTHING and self._finds_user(
+            user, request, CredentialVisibility.NOTHING, type(authenticator), without=self._client_headers
         ):
-            request.withhold()
+            request.ignore_credentials()
             return anonymous()
-        return found
+        return authenticated
 
-    def _finds_somebody(
-        self, user: User, request: AccessRequest, shown: CredentialVisibility, *classes: Any, **options: Any
+    def _finds_user(
+        self, user: User, request: AccessRequest, visibility: CredentialVisibility, *classes: Any, **options: Any
     ) -> bool:
         from rest_framework.exceptions import APIException
 
         try:
-            return self._authenticate(user, request, shown, *classes, **options)[1] is not None
+            return self._authenticate(user, request, visibility, *classes, **options)[1] is not None
         except (APIException, PermissionDenied):
             return False
 
@@ -114,33 +118,35 @@ class RestFramework(Permission):
         self,
         user: User,
         request: AccessRequest,
-        shown: CredentialVisibility,
+        visibility: CredentialVisibility,
         *classes: Any,
         without: Iterable[bytes] = (),
     ) -> tuple[User, Any]:
-        """Return who is found, and by which authenticator, None if by none.
+        """Return the authenticated user, and the authenticator that found it. None: no authenticator did.
 
         Args:
-            user: whom the session or middleware has found, if that counts.
-            shown: how much the authenticators see of what browsers send by themselves.
-            classes: those to ask. None: all.
-            without: headers that they do not see.
+            user: the user of the session or of middleware, if ambient credentials count.
+            visibility: which ambient credentials the authenticators see.
+            classes: the classes to ask. None of them: all.
+            without: headers that the authenticators do not see.
 
         Raises:
-            APIException, PermissionDenied: one of them refuses.
+            APIException, PermissionDenied: an authenticator refuses the credentials.
         """
         from rest_framework.request import Request
 
-        probe = request.copy(shown, without=without)
-        probe.user = user
-        # It has been checked already. Where it has not passed, they do not see what needs the check.
-        probe._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
-        made = Request(probe, authenticators=[known() for known in classes or self._classes])
-        return made.user, made.successful_authenticator
+        copied_request = request.copy(visibility, without=without)
+        copied_request.user = user
+        # The CSRF check was made already. If it has failed, the authenticators do not see ambient credentials.
+        copied_request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
+        drf_request = Request(
+            copied_request, authenticators=[authentication_class() for authentication_class in classes or self._classes]
+        )
+        return drf_request.user, drf_request.successful_authenticator
 
     def _challenge(self) -> str | None:
-        """What the first class asks for. It is that class's to answer without a request."""
-        for known in self._classes[:1]:
-            found = known().authenticate_header(HttpRequest())
-            return str(found) if found else None
+        """Return the challenge of the first class, as REST framework does. The class must not need the request."""
+        for authentication_class in self._classes[:1]:
+            challenge = authentication_class().authenticate_header(HttpRequest())
+            return str(challenge) if challenge else None
         return None

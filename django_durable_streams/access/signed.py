@@ -1,4 +1,4 @@
-"""URLs that carry their own permission, signed with SECRET_KEY."""
+"""URLs that carry their own permission, signed with `SECRET_KEY`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from django.utils.http import urlencode
 
 from ..links import stream_url
 from ..protocol import paths
+from ..runtime.bounded_cache import BoundedCache
 from .access_request import AccessRequest
 from .base import ACTIONS, Action, Permission
 from .users import User
@@ -25,24 +26,27 @@ SALT = "django_durable_streams.signed_url"
 
 _TOKEN = re.compile(r"([a-z]+(?:-[a-z]+)*)\.([0-9]{1,12})\.([A-Za-z0-9_-]{20,100})")
 
-MAX_REMEMBERED = 4096
-"""Good tokens that a process remembers, so as not to compute their signatures again."""
+MAX_VERIFIED_TOKENS = 4096
+"""Valid tokens in the cache of a process, whose signatures are not computed again."""
+
+MAX_VERIFIED_BYTES = 2 * 1024 * 1024
+"""Characters of all tokens in that cache, and of their paths."""
 
 
 def sign(path: str, *actions: str, expires: float | timedelta | datetime) -> str:
     """Return a token for a stream.
 
     Args:
-        path: of the stream, relative to the root of the streams; not percent-encoded.
-        actions: what the token allows: some of create, read, append, close, delete.
-        expires: when it ends: an aware datetime, or how long from now, in seconds or as a timedelta.
+        path: the stream's path, relative to the root of the streams, not percent-encoded.
+        actions: the actions that the token allows: create, read, append, close, delete.
+        expires: the end of the token: an aware datetime, or the time from now, in seconds or as a timedelta.
 
     Raises:
-        ValueError: no action, or one that means nothing.
+        ValueError: there is no action, or an unknown one.
         InvalidPath: no stream can have this path.
     """
     if not actions or not set(actions) <= set(ACTIONS):
-        raise ValueError(f"A signed URL is for some of: {', '.join(ACTIONS)}.")
+        raise ValueError(f"A signed URL needs one or more of these actions: {', '.join(ACTIONS)}.")
     if isinstance(expires, datetime):
         moment = expires.timestamp()
     else:
@@ -53,12 +57,14 @@ def sign(path: str, *actions: str, expires: float | timedelta | datetime) -> str
 
 
 def signed_url(path: str, *actions: str, expires: float | timedelta | datetime, root: str | None = None) -> str:
-    """Return a URL of a stream that whoever has it may use, until it expires; relative to the host.
+    """Return the URL of a stream with a token, relative to the host. Everybody who has the URL may use it.
 
-    Takes the arguments of `sign` and:
-        root: URL of the root of the streams, with a slash at its end. By default as in `links.stream_url`.
+    Args:
+        path, actions, expires: as for `sign`.
+        root: the URL of the root of the streams, with a slash at its end. None: as in `links.stream_url`.
 
-    Raises: as `sign`.
+    Raises:
+        ValueError, InvalidPath: as for `sign`.
     """
     token = sign(path, *actions, expires=expires)
     url = stream_url(path) if root is None else root + quote(path)
@@ -66,7 +72,7 @@ def signed_url(path: str, *actions: str, expires: float | timedelta | datetime, 
 
 
 class SignedURLs(Permission):
-    """Whoever comes with a signature for this stream and action, unexpired, may do it, logged in or not."""
+    """Allows the actions of a valid token for the stream, whether or not the user is logged in."""
 
     in_memory = True
     needs_user = False
@@ -88,7 +94,10 @@ class SignedURLs(Permission):
         return _allows(Action.DELETE, path, request)
 
 
-_remembered: dict[tuple[str, str], tuple[frozenset[Action], int]] = {}
+_Key = tuple[str, str]
+_verified = BoundedCache[_Key, tuple[frozenset[Action], int]](
+    MAX_VERIFIED_TOKENS, max_bytes=MAX_VERIFIED_BYTES, size_of=lambda key: len(key[0]) + len(key[1])
+)
 
 
 def _allows(action: Action, path: str, request: AccessRequest) -> bool:
@@ -96,15 +105,13 @@ def _allows(action: Action, path: str, request: AccessRequest) -> bool:
     if token is None:
         return False
     key = path, token
-    known = _remembered.get(key)
-    if known is None:
-        known = _verify(path, token)
-        if known is None:
+    grant = _verified.get(key)
+    if grant is None:
+        grant = _verify(path, token)
+        if grant is None:
             return False
-        if len(_remembered) >= MAX_REMEMBERED:
-            _remembered.clear()
-        _remembered[key] = known
-    actions, until = known
+        _verified.put(key, grant)
+    actions, until = grant
     if action not in actions or time.time() >= until:
         return False
     request.until(until)
@@ -112,14 +119,14 @@ def _allows(action: Action, path: str, request: AccessRequest) -> bool:
 
 
 def _verify(path: str, token: str) -> tuple[frozenset[Action], int] | None:
-    """Return the actions that a token allows and its end, or None where it is not from here."""
-    found = _TOKEN.fullmatch(token)
-    if found is None:
+    """Return the actions of a token and its end in Unix seconds, or None if the signature is invalid."""
+    match = _TOKEN.fullmatch(token)
+    if match is None:
         return None
-    allowed, until, signature = found.groups()
+    allowed, until, signature = match.groups()
     signer = _signer()
     try:
-        # Compares in constant time, and knows SECRET_KEY_FALLBACKS.
+        # Compares in constant time, and accepts SECRET_KEY_FALLBACKS.
         signer.unsign(f"{_message(allowed, until, path)}{signer.sep}{signature}")
     except BadSignature:
         return None
@@ -134,8 +141,8 @@ def _signer() -> Signer:
     return Signer(salt=SALT)
 
 
-def _forget(**kwargs: Any) -> None:
-    _remembered.clear()
+def _clear(**kwargs: Any) -> None:
+    _verified.clear()
 
 
-setting_changed.connect(_forget, dispatch_uid="durable_streams.signed")
+setting_changed.connect(_clear, dispatch_uid="durable_streams.signed")

@@ -1,4 +1,4 @@
-"""Who a user is: of the project's model, or nobody."""
+"""Users: instances of the project's model, or anonymous."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ User = Any
 
 
 def anonymous() -> User:
-    """Return a user who is nobody."""
+    """Return an anonymous user."""
     if not apps.is_installed("django.contrib.auth"):
         return AnonymousCaller()
     from django.contrib.auth.models import AnonymousUser
@@ -20,7 +20,7 @@ def anonymous() -> User:
 
 
 class AnonymousCaller:
-    """Stands for everybody in projects without users."""
+    """The user of all requests in projects without `django.contrib.auth`."""
 
     pk = None
     is_authenticated = False
@@ -28,5 +28,5 @@ class AnonymousCaller:
     is_active = is_staff = is_superuser = False
 
     def has_perm(self, perm: str, obj: object = None) -> bool:
-        """Nobody has any."""
+        """Return False: an anonymous caller has no permissions."""
         return False

@@ -1,4 +1,7 @@
-"""Threads for what would make the event loop wait: sessions, users, permissions that use the database, the cache."""
+"""Threads for work that would block the event loop: loading users, permissions that use the database, the rate cache.
+
+The threads know nothing of the work. They group waiting items by their function, so that one call serves many requests.
+"""
 
 from __future__ import annotations
 
@@ -28,59 +31,63 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BatchFunction = Callable[[Sequence[Any]], Sequence[object]]
-"""Does the same thing for several at once: returns a value or an exception for each."""
+"""Does the same work for several items, and returns a value or an exception for each."""
 
 PERMISSION_THREADS = 4
 """Threads for the synchronous methods of permissions."""
 
-BATCH_SIZE = 500
+MAX_BATCH_ITEMS = 500
 
 _workers: dict[str, _AccessWorker] = {}
-_turn = itertools.count()
+_call_numbers = itertools.count()
 _lock = Lock()
 
 
 def look_up(work: Callable[[Sequence[T]], Sequence[R | Exception]], item: T) -> Awaitable[R]:
-    """Have something looked up in the thread for callers, together with all else that waits for the same."""
+    """Call a function in the thread for identities, together with all other items that wait for the same function."""
     return cast("Awaitable[R]", _worker("lookup").submit((work, item)))
 
 
 def count(work: Callable[[Sequence[T]], Sequence[R | Exception]], item: T) -> Awaitable[R]:
-    """The same in the thread that talks to the cache."""
+    """Call a function in the thread for the cache, as `look_up` does."""
     return cast("Awaitable[R]", _worker("limits", asks_database=False).submit((work, item)))
 
 
 def call(function: Callable[[], T]) -> Awaitable[T]:
-    """Call a function in one of the threads for permissions."""
-    return cast("Awaitable[T]", _worker(f"judge-{next(_turn) % PERMISSION_THREADS}").submit((_call_all, function)))
+    """Call a function in one of the threads for permissions, in turn."""
+    return cast(
+        "Awaitable[T]", _worker(f"permission-{next(_call_numbers) % PERMISSION_THREADS}").submit((_call_all, function))
+    )
 
 
 def _call_all(functions: Sequence[Callable[[], object]]) -> Sequence[object]:
-    found: list[object] = []
+    results: list[object] = []
     for function in functions:
         try:
-            found.append(function())
-        except BaseException as error:  # others wait for this thread
-            found.append(as_failure(error))
-    return found
+            results.append(function())
+        except BaseException as error:  # other requests wait for this thread
+            results.append(as_failure(error))
+    return results
 
 
 class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
-    """A lane that does what waits grouped by what is to be done.
+    """A thread that groups waiting items by their function.
 
     Args:
-        pulse: whether the database answers. None: what is done here does not ask it.
+        name: the end of the thread's name.
+        using: the alias of the database.
+        monitor: tells whether the database answers. None: the work of this thread does not use the database.
     """
 
     def __init__(self, name: str, using: str, monitor: DatabaseMonitor | None) -> None:
         self._monitor = monitor
         connection = monitor.new_connection() if monitor is not None else DedicatedConnection(using)
         backlog = Backlog(config().queue_size, config().queue_bytes)
-        super().__init__(f"durable-streams-access-{name}", connection, self._do_or_refuse, backlog, BATCH_SIZE)
+        super().__init__(f"durable-streams-access-{name}", connection, self._run_or_refuse, backlog, MAX_BATCH_ITEMS)
 
-    def _do_or_refuse(self, tasks: Sequence[tuple[BatchFunction, Any]]) -> Sequence[object]:
+    def _run_or_refuse(self, tasks: Sequence[tuple[BatchFunction, Any]]) -> Sequence[object]:
         if self._monitor is None:
-            return self._do_all(tasks)
+            return self._run_all(tasks)
         if self._monitor.answers:
             with self._connection:
                 try:
@@ -88,27 +95,27 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
                 except Error as error:
                     self._monitor.suspect(error)
                 else:
-                    return self._do_all(tasks)
+                    return self._run_all(tasks)
         return [self._monitor.refusal()] * len(tasks)
 
-    def _do_all(self, tasks: Sequence[tuple[BatchFunction, Any]]) -> Sequence[object]:
+    def _run_all(self, tasks: Sequence[tuple[BatchFunction, Any]]) -> Sequence[object]:
         groups: dict[BatchFunction, list[int]] = {}
         for index, (work, _) in enumerate(tasks):
             groups.setdefault(work, []).append(index)
-        found: list[object] = [None] * len(tasks)
+        results: list[object] = [None] * len(tasks)
         for work, indices in groups.items():
-            values = self._do_once_or_twice(work, [tasks[index][1] for index in indices])
+            values = self._run_with_retry(work, [tasks[index][1] for index in indices])
             for index, value in zip(indices, values, strict=True):
-                found[index] = value
+                results[index] = value
         if any(connection.errors_occurred for connection in connections.all(initialized_only=True)):
             self._connection.close()
-        return found
+        return results
 
-    def _do_once_or_twice(self, work: BatchFunction, items: Sequence[Any]) -> Sequence[object]:
+    def _run_with_retry(self, work: BatchFunction, items: Sequence[Any]) -> Sequence[object]:
         try:
             try:
                 return work(items)
-            except Error:  # it may only have been the connection
+            except Error:  # the connection may be lost, while the database answers
                 self._connection.close()
                 self._connection.open()
                 return work(items)
@@ -116,9 +123,11 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
             refusal = self._monitor.problem_reporter.refusal(error) if self._monitor is not None else None
             if refusal is not None:
                 return [refusal] * len(items)
-            logger.error("It cannot be found out who is asking: %s", error)
-            return [ServiceUnavailable("It cannot be found out who is asking. Try again.")] * len(items)
-        except BaseException as error:  # others wait for this thread
+            logger.error("The identity or the permission of a request cannot be checked: %s", error)
+            return [
+                ServiceUnavailable("The identity or the permission cannot be checked at present. Try again.")
+            ] * len(items)
+        except BaseException as error:  # other requests wait for this thread
             return [as_failure(error)] * len(items)
 
 

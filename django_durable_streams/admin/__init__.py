@@ -1,7 +1,7 @@
-"""Streams in Django's admin: found, looked at, followed live, appended to, closed, forked and deleted.
+"""Streams in Django's admin: search, read, follow live, append, close, fork and delete.
 
-Everything goes by Django's permissions on `Stream`. Chunks and producers are not registered: they are large, and a
-stream's own page shows what there is to see of them.
+All pages need Django's permissions on `Stream`. Chunks and producers are not registered, because their tables are
+large. A stream's page shows them.
 """
 
 from .options import StreamAdmin

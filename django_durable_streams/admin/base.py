@@ -1,7 +1,7 @@
-"""What all pages of the streams' admin share: who may see them, which stream they are of, and their frame.
+"""The parts that all pages of the streams' admin share: permissions, the stream of a page, and the frame.
 
-Whatever a page says of a stream, or does to it, is by the permissions on that very stream. Django's own decide by the
-model; a subclass that overrides `has_view_permission` and its siblings, or `get_queryset`, decides by the stream.
+Each page checks the permissions on its stream. Django's permissions are those on the model. A subclass may decide for
+each stream: it overrides `has_view_permission` and similar methods, or `get_queryset`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class StreamPages(_ModelAdmin):
     """Pages about streams."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Stream]:
-        """Leave out what is only waiting for its rows to go. Streams are read where they are written."""
+        """Return streams of the database that takes writes, without removed streams whose rows still exist."""
         return super().get_queryset(request).using(self.alias).filter(path__isnull=False)
 
     @property
@@ -46,16 +46,16 @@ class StreamPages(_ModelAdmin):
         return router.db_for_write(Stream)
 
     def may(self, request: HttpRequest, permission: str, stream: Stream | None) -> bool:
-        """Whether a user has a permission, `view`, `add`, `change` or `delete`, on a stream."""
+        """Return whether a user has the permission `view`, `add`, `change` or `delete` on a stream."""
         if permission == "add":
             return self.has_add_permission(request)
         allowed: bool = getattr(self, f"has_{permission}_permission")(request, stream)
         return allowed
 
     def visible(self, request: HttpRequest, ids: Iterable[int]) -> dict[int, Stream]:
-        """Return those of some streams that a user may see, by their ids: others are not even named."""
-        found = self.get_queryset(request).filter(pk__in=ids).defer("lineage")
-        return {stream.pk: stream for stream in found if self.may(request, "view", stream)}
+        """Return the streams that a user may see, of a list of ids. Pages do not name other streams."""
+        streams = self.get_queryset(request).filter(pk__in=ids).defer("lineage")
+        return {stream.pk: stream for stream in streams if self.may(request, "view", stream)}
 
     def url(self, name: str, *args: object) -> str:
         """Return the URL of one of the pages, such as `change` or `append`."""
@@ -63,7 +63,7 @@ class StreamPages(_ModelAdmin):
         return reverse(f"admin:{opts.app_label}_{opts.model_name}_{name}", args=args, current_app=self.admin_site.name)
 
     def admin_form(self, form: Form, fieldsets: Any) -> helpers.AdminForm:
-        """Return a form as the admin lays it out."""
+        """Return a form with the admin's layout."""
         return helpers.AdminForm(form, fieldsets, {}, (), model_admin=self)  # type: ignore[arg-type]
 
     def render(self, request: HttpRequest, template: str, title: str, **context: Any) -> TemplateResponse:
@@ -84,9 +84,9 @@ class StreamPages(_ModelAdmin):
 
 
 def of_stream(*permissions: str) -> Callable[[View[Pages]], Page[Pages]]:
-    """Make a view of one stream from a function, for those who have some permissions on it.
+    """Make a view of one stream from a method. The user needs the permissions on this stream.
 
-    Who may not is told so whether or not there is such a stream; others are told where there is none.
+    Users without the permissions get 403, whether or not the stream exists. Other users get a message if it is missing.
     """
 
     def decorate(view: View[Pages]) -> Page[Pages]:
@@ -96,7 +96,7 @@ def of_stream(*permissions: str) -> Callable[[View[Pages]], Page[Pages]]:
             if not all(pages.may(request, permission, stream) for permission in permissions):
                 raise PermissionDenied
             if stream is None:
-                pages.message_user(request, _("There is no such stream any more."), messages.WARNING)
+                pages.message_user(request, _("This stream does not exist any more."), messages.WARNING)
                 return HttpResponseRedirect(pages.url("changelist"))
             return view(pages, request, stream)
 

@@ -1,4 +1,4 @@
-"""Deleting streams in the admin, by the protocol's rules, and what is said of it before."""
+"""Pages that delete streams by the protocol's rules, and that name the consequences first."""
 
 from __future__ import annotations
 
@@ -21,61 +21,61 @@ from ..protocol.errors import DurableStreamsError
 from ..store.upkeep import related_rows
 from .base import StreamPages
 
-MAX_SHOWN = 100
-"""Streams that a confirmation names one by one, and as many of the project's rows that go with them."""
+MAX_ROWS_NAMED = 100
+"""Streams that a confirmation names one by one, and related rows of each model."""
 
 _FORBIDDEN = (ProtectedError, RestrictedError)
 
 
-class _OthersNested(related_rows.OthersCollector, NestedObjects):
-    """The admin's collector, which notes what would be deleted, among the models of other apps."""
+class _RelatedRowsCollector(related_rows.OthersCollector, NestedObjects):
+    """The admin's collector of rows to delete, for the models of other apps only."""
 
 
 class DeleteViews(StreamPages):
-    """What differs from deleting rows: data belongs to forks too, and readers are told.
+    """Pages that delete streams. Unlike with other rows, forks may keep the data, and live readers get the end.
 
-    Rows of the project's own models that refer to streams are as everywhere in the admin: who deletes a stream needs
-    the permission to delete what goes with it, and what is protected forbids it.
+    Rows of the project's own models that refer to streams follow the admin's usual rules. The user needs the permission
+    to delete these rows, and protected rows prevent the deletion.
     """
 
     def get_deleted_objects(
         self, objs: QuerySet[Stream] | Sequence[Stream], request: HttpRequest
     ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
-        """Say what deleting streams comes to, without a look at their chunks, producers and forks one by one."""
+        """Return the texts of the confirmation, without loading chunks, producers and forks one by one."""
         streams = list(objs)
-        forks = self._forks(streams[:MAX_SHOWN])
-        lines = [self._line(request, stream, forks.get(stream.pk, 0)) for stream in streams[:MAX_SHOWN]]
-        lines += _rest(streams)
-        lacking = set()
+        forks = self._count_forks(streams[:MAX_ROWS_NAMED])
+        lines = [self._stream_line(request, stream, forks.get(stream.pk, 0)) for stream in streams[:MAX_ROWS_NAMED]]
+        lines += _remaining_line(streams)
+        missing_permissions = set()
         if not all(self.has_delete_permission(request, stream) for stream in streams):
-            lacking.add(str(self.opts.verbose_name))
+            missing_permissions.add(str(self.opts.verbose_name))
         counts = {str(self.opts.verbose_name_plural): len(streams)}
-        others = self._others(streams)
-        by_model: Mapping[Any, set[Model]] = others.model_objs
+        related = self._collect_related_rows(streams)
+        by_model: Mapping[Any, set[Model]] = related.model_objs
         for model, rows in by_model.items():
             if not issubclass(model, Stream):
-                lines += [*map(self._other_line, [*rows][:MAX_SHOWN]), *_rest(rows)]
+                lines += [*map(self._related_row_line, [*rows][:MAX_ROWS_NAMED]), *_remaining_line(rows)]
                 counts[str(model._meta.verbose_name_plural)] = len(rows)
                 if not self._may_delete(request, rows):
-                    lacking.add(str(model._meta.verbose_name))
-        return lines, counts, lacking, [*map(self._other_line, others.protected)]
+                    missing_permissions.add(str(model._meta.verbose_name))
+        return lines, counts, missing_permissions, [*map(self._related_row_line, related.protected)]
 
-    def _others(self, streams: Sequence[Stream]) -> _OthersNested:
-        """Return the project's own rows that go with streams, and those that forbid to delete them."""
-        found = _OthersNested(using=self.alias, origin=streams)
+    def _collect_related_rows(self, streams: Sequence[Stream]) -> _RelatedRowsCollector:
+        """Collect the project's own rows that a deletion includes, and the rows that prevent it."""
+        collector = _RelatedRowsCollector(using=self.alias, origin=streams)
         if streams and related_rows.are_there():
-            found.collect(streams)
-        return found
+            collector.collect(streams)
+        return collector
 
     def _may_delete(self, request: HttpRequest, rows: Iterable[Model]) -> bool:
-        """Whether a user may delete rows of one model. What has no admin goes with what it belongs to, as in Django."""
+        """Return whether a user may delete rows of one model. Models without an admin need no permission."""
         model = type(next(iter(rows)))
         if not self.admin_site.is_registered(model):
             return True
         pages = self.admin_site.get_model_admin(model)
         return all(pages.has_delete_permission(request, row) for row in rows)
 
-    def _other_line(self, row: Model) -> str:
+    def _related_row_line(self, row: Model) -> str:
         opts = row._meta
         name = capfirst(opts.verbose_name)
         try:
@@ -84,20 +84,20 @@ class DeleteViews(StreamPages):
             return format_html("{}: {}", name, row)
         return format_html('{}: <a href="{}">{}</a>', name, url, row)
 
-    def _forks(self, streams: Sequence[Stream]) -> dict[int, int]:
-        """Return how many forks each of some streams has, where it has any."""
-        found = Stream.objects.using(self.alias).filter(source__in=streams, path__isnull=False).order_by()
-        return dict(found.values_list("source_id").annotate(count=Count("pk")))
+    def _count_forks(self, streams: Sequence[Stream]) -> dict[int, int]:
+        """Return the number of forks by the ids of streams. Streams without forks are left out."""
+        forks = Stream.objects.using(self.alias).filter(source__in=streams, path__isnull=False).order_by()
+        return dict(forks.values_list("source_id").annotate(count=Count("pk")))
 
-    def _line(self, request: HttpRequest, stream: Stream, forks: int) -> str:
+    def _stream_line(self, request: HttpRequest, stream: Stream, forks: int) -> str:
         link = format_html('<a href="{}">{}</a>', self.url("change", stream.pk), stream)
         if not self.may(request, "view", stream):
             link = format_html("<i>{}</i>", _("a stream that you may not see"))
         if not forks:
             return link
         note = ngettext(
-            "It has a fork: its data is kept for it, and its path stays taken until that is deleted too.",
-            "It has %(count)d forks: its data is kept for them, and its path stays taken until they are deleted too.",
+            "It has a fork. Its data is kept, and its path stays in use until the fork is deleted, too.",
+            "It has %(count)d forks. Its data is kept, and its path stays in use until the forks are deleted, too.",
             forks,
         )
         return format_html("{} – {}", link, note % {"count": forks})
@@ -105,7 +105,7 @@ class DeleteViews(StreamPages):
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Delete a stream, after asking. One that has ended meanwhile is no error of the server's."""
+        """Delete a stream after a confirmation. If the stream has ended meanwhile, the page says so."""
         try:
             return super().delete_view(request, object_id, extra_context)
         except (DurableStreamsError, *_FORBIDDEN) as error:
@@ -113,8 +113,8 @@ class DeleteViews(StreamPages):
             return HttpResponseRedirect(self.url("changelist"))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Stream]) -> None:
-        """Delete streams one by one, so that none waits for the others; those that have ended are left alone."""
-        for stream in _alive(queryset):
+        """Delete streams one by one, so that one failure does not stop the others. Ended streams are skipped."""
+        for stream in _existing(queryset):
             if not self.may(request, "delete", stream):
                 raise PermissionDenied
             try:
@@ -123,16 +123,16 @@ class DeleteViews(StreamPages):
                 self.message_user(request, f"{stream}: {_reason(error)}", messages.WARNING)
 
 
-def _rest(rows: Collection[Model]) -> list[str]:
-    """Return a line for those that are not named, if there are any."""
-    return [_("… and %d more") % (len(rows) - MAX_SHOWN)] if len(rows) > MAX_SHOWN else []
+def _remaining_line(rows: Collection[Model]) -> list[str]:
+    """Return a line with the number of rows that are not named, if there are any."""
+    return [_("… and %d more") % (len(rows) - MAX_ROWS_NAMED)] if len(rows) > MAX_ROWS_NAMED else []
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, DurableStreamsError):
         return error.detail
-    return _("Something that refers to it forbids to delete it.")
+    return _("The stream cannot be deleted, because protected rows refer to it.")
 
 
-def _alive(streams: Iterable[Stream]) -> list[Stream]:
+def _existing(streams: Iterable[Stream]) -> list[Stream]:
     return [stream for stream in streams if stream.path is not None and stream.deleted_at is None]

@@ -1,4 +1,4 @@
-"""A stream's page: what it is like, some of its messages, its forks and its producers. Nothing here has no bound."""
+"""Pages that show a stream: its facts, a page of messages, its forks and its producers. All parts have limits."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from ..store.read import browsing, lineage, log_reader
 from ..store.stream_info import StreamInfo
 from .base import StreamPages, of_stream
 from .forms import AppendForm
-from .rendering import ALONE, IN_LIST, ShownMessage, show
+from .rendering import LIST_LIMIT, PAGE_LIMIT, DisplayedMessage, display
 from .states import Kind, State
 
 PAGE_MESSAGES = 50
 PAGE_BYTES = 256 * 1024
-"""What a page has of a stream's messages at the most, but for a single message that is larger."""
+"""Limits of the messages on a page. A single larger message is still shown."""
 
-MAX_LISTED = 10
-"""Forks and producers on a stream's page; there are links to all of them."""
+MAX_ROWS_LISTED = 10
+"""Forks, and producers, on a stream's page. Links lead to the complete lists."""
 
-MAX_LOOKED_AT = 200
-"""Forks among which those are looked for that may be seen."""
+MAX_FORKS_CHECKED = 200
+"""Forks whose permissions a page checks, to find those that the user may see."""
 
 PRODUCERS_PER_PAGE = 100
 
 MAX_COUNTED = 10_000
-"""Chunks and forks that are counted."""
+"""Chunks that a page counts."""
 
 POLL_SECONDS = 2.0
-"""Time between two looks of the live tail where the server cannot wait for news: under WSGI."""
+"""Time between two requests of the live tail under WSGI, where a request cannot wait for new data."""
 
 
 @dataclass(frozen=True)
 class MessagePage:
-    """Some messages of a stream, and where others are."""
+    """A page of messages, with positions for links to the pages around it."""
 
-    messages: Sequence[ShownMessage]
+    messages: Sequence[DisplayedMessage]
     start: int
     end: int
     tail: int
@@ -55,33 +55,33 @@ class MessagePage:
 
     @property
     def is_last(self) -> bool:
-        """Whether the stream ends with these."""
+        """Whether these messages are the last ones of the stream."""
         return self.end >= self.tail
 
 
 class DetailViews(StreamPages):
-    """Pages that change nothing."""
+    """Pages that only read."""
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Show a stream. What changes it has URLs of its own."""
-        return self._look(request, object_id)
+        """Show a stream. Pages that change it have URLs of their own."""
+        return self._detail_page(request, object_id)
 
     @of_stream("view")
-    def _look(self, request: HttpRequest, stream: Stream) -> HttpResponse:
+    def _detail_page(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         return self.stream_page(request, stream)
 
     def stream_page(self, request: HttpRequest, stream: Stream, append_form: AppendForm | None = None) -> HttpResponse:
-        """Return a stream's page, with a form that was refused if there is one."""
+        """Return a stream's page. `append_form`: a form with errors to show again."""
         state = State.of(stream)
         info = self.info(stream)
         page = None if info is None else self._message_page(request, info)
         may_append = state is State.OPEN and self.may(request, "change", stream)
         forks = self._visible_forks(request, stream)
-        producers = list(self._producers(stream)[: MAX_LISTED + 1])
+        producers = list(self._producers(stream)[: MAX_ROWS_LISTED + 1])
         return self.render(
             request,
             "stream",
@@ -97,10 +97,10 @@ class DetailViews(StreamPages):
             max_counted=MAX_COUNTED,
             page=page,
             page_messages=PAGE_MESSAGES,
-            forks=forks[:MAX_LISTED],
-            more_forks=len(forks) > MAX_LISTED,
-            producers=producers[:MAX_LISTED],
-            more_producers=len(producers) > MAX_LISTED,
+            forks=forks[:MAX_ROWS_LISTED],
+            more_forks=len(forks) > MAX_ROWS_LISTED,
+            producers=producers[:MAX_ROWS_LISTED],
+            more_producers=len(producers) > MAX_ROWS_LISTED,
             follows=page is not None and page.is_last and state is State.OPEN,
             poll_seconds=0 if isinstance(request, ASGIRequest) else POLL_SECONDS,
             append_form=self._append_form(append_form or AppendForm(stream.content_type)) if may_append else None,
@@ -110,62 +110,64 @@ class DetailViews(StreamPages):
         )
 
     def _visible_forks(self, request: HttpRequest, stream: Stream) -> list[Stream]:
-        """Return the latest forks of a stream that a user may see: one more than are listed, if there are so many."""
-        found = self.get_queryset(request).filter(source=stream).order_by("-pk").defer("lineage")[:MAX_LOOKED_AT]
-        visible = (fork for fork in found if self.may(request, "view", fork))
-        return [*islice(visible, MAX_LISTED + 1)]
+        """Return the latest forks that a user may see, and one more than the page lists, if it exists."""
+        candidates = (
+            self.get_queryset(request).filter(source=stream).order_by("-pk").defer("lineage")[:MAX_FORKS_CHECKED]
+        )
+        visible = (fork for fork in candidates if self.may(request, "view", fork))
+        return [*islice(visible, MAX_ROWS_LISTED + 1)]
 
     def _visible_source(self, request: HttpRequest, stream: Stream) -> Stream | None:
-        """Return what a stream was forked from, if a user may see that."""
+        """Return the source of a fork, if the user may see it."""
         if stream.source_id is None:
             return None
         return self.visible(request, [stream.source_id]).get(stream.source_id)
 
     def _count_chunks(self, stream: Stream) -> int:
-        """Return how many chunks a stream has: MAX_COUNTED, if there are more."""
+        """Return the number of a stream's chunks, at most `MAX_COUNTED`."""
         tables = (Chunk.objects.using(self.alias), staged_rows.chunks(self.alias))
-        return min(sum(found.filter(stream=stream).values("pk")[:MAX_COUNTED].count() for found in tables), MAX_COUNTED)
+        return min(sum(rows.filter(stream=stream).values("pk")[:MAX_COUNTED].count() for rows in tables), MAX_COUNTED)
 
     def _append_form(self, form: AppendForm) -> Any:
         return self.admin_form(form, [(_("Append"), {"fields": ["text", "file", "close"]})])
 
     def info(self, stream: Stream) -> StreamInfo | None:
-        """Return a stream as it is now, or None if it cannot be read any more."""
+        """Return the current state of a stream, or None if it cannot be read any more."""
         return log_reader.find_ids([stream.pk], self.alias).get(stream.pk)
 
     def _message_page(self, request: HttpRequest, info: StreamInfo) -> MessagePage:
-        """Return the page that a request asks for: the last one, if it does not say."""
-        given = request.GET
-        found: list[Message] = []
-        if given.get("from"):
-            found = self.messages_after(info, position(given["from"], info, self.alias))
-        elif given.get("to"):
-            found = self.messages_before(info, position(given["to"], info, self.alias))
-        return message_page(info, found or self.messages_before(info, info.tail), self.alias)
+        """Return the requested page of messages, or the last one."""
+        parameters = request.GET
+        page_messages: list[Message] = []
+        if parameters.get("from"):
+            page_messages = self.messages_after(info, position(parameters["from"], info, self.alias))
+        elif parameters.get("to"):
+            page_messages = self.messages_before(info, position(parameters["to"], info, self.alias))
+        return message_page(info, page_messages or self.messages_before(info, info.tail), self.alias)
 
     def messages_after(self, info: StreamInfo, start: int) -> list[Message]:
-        """Return about a page of messages from a position on."""
-        found = browsing.after(info, start, limit=PAGE_BYTES, count=PAGE_MESSAGES, using=self.alias)
-        return browsing.whole(info, found, self.alias)
+        """Return about one page of messages that begin at a position."""
+        page_messages = browsing.after(info, start, limit=PAGE_BYTES, count=PAGE_MESSAGES, using=self.alias)
+        return browsing.whole(info, page_messages, self.alias)
 
     def messages_before(self, info: StreamInfo, end: int) -> list[Message]:
-        """Return about a page of messages up to a position."""
-        found = browsing.before(info, end, limit=PAGE_BYTES, count=PAGE_MESSAGES, using=self.alias)
-        return browsing.whole(info, found, self.alias)
+        """Return about one page of messages that end at a position."""
+        page_messages = browsing.before(info, end, limit=PAGE_BYTES, count=PAGE_MESSAGES, using=self.alias)
+        return browsing.whole(info, page_messages, self.alias)
 
     @of_stream("view")
     def message_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
-        """Show one message, as much of it as a browser should be given."""
+        """Show one message, up to a size that browsers can display."""
         info, message = self._message(request, stream)
         (whole,) = browsing.whole(info, [message], self.alias)
-        shown = show(whole, lineage.around(info, self.alias, whole.start, whole.end), ALONE)
+        shown = display(whole, lineage.around(info, self.alias, whole.start, whole.end), PAGE_LIMIT)
         return self.render(
             request, "message", str(stream), stream=stream, original=stream, message=shown, here=_("Message")
         )
 
     @of_stream("view")
     def download_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
-        """Send one message whole, as a file: never to be displayed, whatever its content type."""
+        """Send one whole message as a file. Browsers must not display it, whatever its content type is."""
         _info, message = self._message(request, stream)
         name = f"stream-{stream.pk}-{message.end}.{_SUFFIXES[Kind.of(stream.content_type)]}"
         return HttpResponse(
@@ -187,17 +189,17 @@ class DetailViews(StreamPages):
         raise Http404(_("There is no message at this offset."))
 
     def _producers(self, stream: Stream) -> QuerySet[Producer]:
-        """Return the producers of a stream in the order of their ids, from where they are written."""
+        """Return the producers of a stream in the order of their ids, from the database that takes writes."""
         return Producer.objects.using(self.alias).filter(stream=stream).order_by("producer_id")
 
     @of_stream("view")
     def producers_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         """List the producers of a stream in the order of their ids, page by page."""
-        found = self._producers(stream)
+        rows = self._producers(stream)
         after = request.GET.get("after", "")
         if after and "\0" not in after:
-            found = found.filter(producer_id__gt=after)
-        producers = list(found[: PRODUCERS_PER_PAGE + 1])
+            rows = rows.filter(producer_id__gt=after)
+        producers = list(rows[: PRODUCERS_PER_PAGE + 1])
         more = len(producers) > PRODUCERS_PER_PAGE
         producers = producers[:PRODUCERS_PER_PAGE]
         return self.render(
@@ -216,21 +218,21 @@ class DetailViews(StreamPages):
 _SUFFIXES = {Kind.JSON: "json", Kind.TEXT: "txt", Kind.BINARY: "bin"}
 
 
-def message_page(info: StreamInfo, found: Sequence[Message], using: str) -> MessagePage:
-    """Return messages as a page shows them."""
-    if found:
-        info = lineage.around(info, using, found[0].start, found[-1].end)
-    shown = [show(message, info, IN_LIST) for message in found]
-    start = found[0].start if found else info.first_position
-    end = found[-1].end if found else info.tail
+def message_page(info: StreamInfo, page_messages: Sequence[Message], using: str) -> MessagePage:
+    """Return a page of messages for display."""
+    if page_messages:
+        info = lineage.around(info, using, page_messages[0].start, page_messages[-1].end)
+    shown = [display(message, info, LIST_LIMIT) for message in page_messages]
+    start = page_messages[0].start if page_messages else info.first_position
+    end = page_messages[-1].end if page_messages else info.tail
     return MessagePage(shown, start, end, info.tail, start <= info.first_position)
 
 
 def position(token: str, info: StreamInfo, using: str) -> int:
-    """Return the position in a stream that an offset, or a plain number, stands for.
+    """Return the position of an offset, or of a plain number.
 
     Raises:
-        Http404: it is neither, or an offset of another stream.
+        Http404: the text is neither, or the offset belongs to another stream.
     """
     if token.isdecimal() and token.isascii() and len(token) <= 16:
         return int(token)

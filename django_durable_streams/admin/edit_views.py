@@ -1,4 +1,4 @@
-"""What changes streams: forms to create, append, close and fork, each by the store's rules and errors."""
+"""Pages that change streams: forms to create, append, close and fork. The store decides, and its errors are shown."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class EditViews(DetailViews):
         """Create a stream."""
         if not self.has_add_permission(request):
             raise PermissionDenied
-        given = request.method == "POST"
-        linked = CreateForm.initial_of(request.GET)
-        form = CreateForm(request.POST, request.FILES) if given else CreateForm(initial=linked)
+        is_submitted = request.method == "POST"
+        from_link = CreateForm.initial_from_query(request.GET)
+        form = CreateForm(request.POST, request.FILES) if is_submitted else CreateForm(initial=from_link)
         if form.is_valid():
             try:
                 with transaction.atomic(using=self.alias):
@@ -59,16 +59,16 @@ class EditViews(DetailViews):
     @of_stream("view", "add")
     def fork_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         """Fork a stream."""
-        given = request.method == "POST"
+        is_submitted = request.method == "POST"
         suggested = {"path": f"{stream.path}-fork"[: Stream._meta.get_field("path").max_length]}
-        linked = ForkForm.initial_of(request.GET)
-        form = ForkForm(request.POST) if given else ForkForm(initial={**suggested, **linked})
+        from_link = ForkForm.initial_from_query(request.GET)
+        form = ForkForm(request.POST) if is_submitted else ForkForm(initial={**suggested, **from_link})
         if form.is_valid():
             try:
                 with transaction.atomic(using=self.alias):
                     fork = transactions.create(form.operation(stream), self.alias, Stream)
                     cut = fork.offset_at(fork.fork_position or 0)
-                    # By their numbers: who may see one of the two, and its history, may not see the other's path.
+                    # The history has ids instead of paths, because a user may see only one of the two streams.
                     where = {"source": stream.pk, "fork": fork.pk, "offset": cut}
                     self.log_addition(request, fork, _("Forked from stream %(source)d at %(offset)s.") % where)
                     self.log_change(request, stream, _("Forked at %(offset)s as stream %(fork)d.") % where)
@@ -94,7 +94,7 @@ class EditViews(DetailViews):
 
     @of_stream("view", "change")
     def append_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
-        """Append what a stream's page has a form for."""
+        """Append a message from the form of a stream's page."""
         if request.method != "POST":
             return HttpResponseRedirect(self.url("change", stream.pk))
         form = AppendForm(stream.content_type, request.POST, request.FILES)
@@ -104,10 +104,10 @@ class EditViews(DetailViews):
             except DurableStreamsError as error:
                 form.refuse(error)
             else:
-                done = _("Appended and closed.") if result.closed else _("Appended.")
-                self.message_user(request, done, messages.SUCCESS)
+                message = _("Appended and closed.") if result.closed else _("Appended.")
+                self.message_user(request, message, messages.SUCCESS)
                 return HttpResponseRedirect(self.url("change", stream.pk) + "#ds-end")
-        if State.of(stream) is not State.OPEN:  # the page has no form to show the errors in
+        if State.of(stream) is not State.OPEN:  # then the page has no form that could show the errors
             for refusal in form.non_field_errors():
                 self.message_user(request, str(refusal), messages.ERROR)
             return HttpResponseRedirect(self.url("change", stream.pk))
@@ -125,7 +125,7 @@ class EditViews(DetailViews):
 
     @of_stream("view", "change")
     def close_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
-        """Close a stream, after asking."""
+        """Close a stream after a confirmation."""
         if request.method == "POST":
             if self.close_streams(request, [stream]):
                 self.message_user(request, _("The stream %s was closed.") % stream.path, messages.SUCCESS)
@@ -143,7 +143,7 @@ class EditViews(DetailViews):
         )
 
     def close_streams(self, request: HttpRequest, streams: list[Stream]) -> int:
-        """Close streams, each in a transaction of its own, and return how many were open. Say of each what failed."""
+        """Close streams in one transaction each, and return how many were open. Failures become messages."""
         closed = 0
         for stream in streams:
             try:

@@ -1,4 +1,4 @@
-"""Filters of the list. None of them enumerates what is in the table: the choices are always the same few."""
+"""Filters of the list. Each has a few fixed choices, so no filter reads the whole table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StateFilter(admin.SimpleListFilter):
 
 
 class ForkFilter(admin.SimpleListFilter):
-    """Streams by what was forked from them, or what they were forked from."""
+    """Streams that have forks, and streams that are forks."""
 
     title = _("forks")
     parameter_name = "forks"
@@ -57,7 +57,7 @@ class ForkFilter(admin.SimpleListFilter):
 
 
 class KindFilter(admin.SimpleListFilter):
-    """Streams by what their content type means for how they are read."""
+    """Streams by the kind of their content type: JSON, text or binary."""
 
     title = _("kind of data")
     parameter_name = "kind"
@@ -71,7 +71,7 @@ class KindFilter(admin.SimpleListFilter):
 
 
 class ExpiryFilter(admin.SimpleListFilter):
-    """Streams by how long they have to live, unless they are used."""
+    """Streams by the time until they expire, if they are not used."""
 
     title = _("expiry")
     parameter_name = "expiry"

@@ -1,4 +1,4 @@
-"""Forms for what can be done to streams. They say in the protocol's words what is wrong."""
+"""Forms that change streams. Their errors are those of the protocol."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ _FIELDS: dict[type[DurableStreamsError], str] = {
 
 _TEXT_HELP: dict[str, _StrOrPromise] = {
     Kind.JSON: gettext_lazy("A JSON value. Each element of an array becomes a message of its own."),
-    Kind.TEXT: gettext_lazy("Becomes one message, exactly as it stands here, with or without a line break at its end."),
-    Kind.BINARY: gettext_lazy("Becomes one message, in UTF-8. For other bytes choose a file."),
+    Kind.TEXT: gettext_lazy("Becomes one message without any change. A line break at the end is kept."),
+    Kind.BINARY: gettext_lazy("Becomes one message in UTF-8. For other bytes, choose a file."),
 }
 
 
 class StreamForm(forms.Form):
-    """A form whose data goes to the store, which may refuse it."""
+    """A form whose data the store may refuse."""
 
     required_css_class = "required"
 
     @classmethod
-    def initial_of(cls, query: QueryDict) -> dict[str, str]:
-        """Return what a link to the form gives for its fields of one line or text: a moment, or a file, is none."""
+    def initial_from_query(cls, query: QueryDict) -> dict[str, str]:
+        """Return initial values from the query of a link, for text fields only, not for dates and files."""
         return {
             name: value
             for name, value in query.items()
@@ -73,7 +73,7 @@ class StreamForm(forms.Form):
         }
 
     def refuse(self, error: DurableStreamsError) -> None:
-        """Show an error of the store, at the field that it is about where there is one."""
+        """Show an error of the store at its field, or above the form."""
         field = next((name for kind, name in _FIELDS.items() if isinstance(error, kind)), None)
         message = error.detail
         if isinstance(error, OffsetOutOfRange | InvalidOffset):
@@ -82,7 +82,7 @@ class StreamForm(forms.Form):
 
 
 class PayloadForm(StreamForm):
-    """A form with data for a stream: what is typed, or a file."""
+    """A form with data for a stream: a text or a file."""
 
     text = forms.CharField(
         label=gettext_lazy("Text"),
@@ -94,16 +94,16 @@ class PayloadForm(StreamForm):
         label=gettext_lazy("Or a file"),
         required=False,
         allow_empty_file=True,
-        help_text=gettext_lazy("Its bytes are appended as they are."),
+        help_text=gettext_lazy("Its bytes are appended without any change."),
     )
 
     def body(self) -> bytes:
-        """Return what would be the body of a request."""
+        """Return the data as the body of a request would have it."""
         upload = self.cleaned_data.get("file")
         if upload is not None:
             data: bytes = upload.read()
             return data
-        # Browsers send line breaks as CRLF, which nobody has typed.
+        # Browsers send each line break as CRLF.
         text: str = self.cleaned_data.get("text", "")
         return text.replace("\r\n", "\n").encode()
 
@@ -111,11 +111,11 @@ class PayloadForm(StreamForm):
         cleaned = super().clean()
         upload = self.cleaned_data.get("file")
         if upload is not None and self.cleaned_data.get("text"):
-            self.add_error("file", _("Give a text or a file, not both."))
+            self.add_error("file", _("Enter a text or choose a file, not both."))
         limit = config().max_append_bytes
         size = upload.size if upload is not None else len(self.cleaned_data.get("text", "").encode())
         if size > limit:
-            # More than this is refused by HTTP too.
+            # The limit of HTTP requests.
             self.add_error(
                 "file" if upload is not None else "text",
                 _("At most %(limit)s can be appended at once.") % {"limit": filesizeformat(limit)},
@@ -129,7 +129,7 @@ class AppendForm(PayloadForm):
     close = forms.BooleanField(
         label=gettext_lazy("Close the stream with this"),
         required=False,
-        help_text=gettext_lazy("Nothing can be appended afterwards."),
+        help_text=gettext_lazy("Nothing can be appended after that."),
     )
 
     def __init__(self, content_type: str, *args: Any, **kwargs: Any) -> None:
@@ -140,39 +140,40 @@ class AppendForm(PayloadForm):
         self.fields["text"].label = Kind.JSON.label if self.kind is Kind.JSON else _("Text")
 
     def operation(self, stream: Stream) -> Append:
-        """Return what the form asks for.
+        """Return the form's data as an operation.
 
         Raises:
-            InvalidJSON, EmptyAppend.
+            InvalidJSON: the data is not JSON, but the stream is.
+            EmptyAppend: there is no data.
         """
         body = self.body()
         if not body:
-            raise EmptyAppend(_("There is nothing to append: write something, or choose a file that is not empty."))
+            raise EmptyAppend(_("There is nothing to append. Enter a text, or choose a file that is not empty."))
         data = content.pack(stream.content_type, body)
         return Append(stream.path, stream.content_type, data, self.cleaned_data["close"], stream_id=stream.pk)
 
 
 class LifetimeForm(StreamForm):
-    """A form for a new stream: its path, and how long it lives."""
+    """A form for a new stream: its path and its lifetime."""
 
     path = forms.CharField(
         label=gettext_lazy("Path"),
         strip=False,
         max_length=paths.MAX_PATH_LENGTH,
         widget=forms.TextInput(attrs={"class": "vTextField", "spellcheck": "false", "autocapitalize": "off"}),
-        help_text=gettext_lazy("Below the root of the streams, such as chat/42."),
+        help_text=gettext_lazy("Relative to the root of the streams, such as chat/42."),
     )
     ttl = forms.CharField(
         label=gettext_lazy("TTL"),
         required=False,
         widget=forms.TextInput(attrs={"class": "vIntegerField", "inputmode": "numeric"}),
-        help_text=gettext_lazy("Seconds without a read or an append after which the stream ends."),
+        help_text=gettext_lazy("Time to live: the stream expires after this many seconds without a read or an append."),
     )
     expires_at = forms.SplitDateTimeField(
         label=gettext_lazy("Expires at"),
         required=False,
         widget=widgets.AdminSplitDateTime,
-        help_text=gettext_lazy("When the stream ends however much it is used. Give this or a TTL, or neither."),
+        help_text=gettext_lazy("When the stream expires, even if it is used. Enter a time or a TTL, or neither."),
     )
 
     def clean_path(self) -> str:
@@ -192,25 +193,27 @@ class LifetimeForm(StreamForm):
             return None
         moment = clock.from_project(self.cleaned_data["expires_at"])
         if moment <= clock.now():
-            raise forms.ValidationError(_("This is in the past."))
+            raise forms.ValidationError(_("This time is in the past."))
         return moment
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
         if self.cleaned_data.get("ttl") is not None and self.cleaned_data.get("expires_at") is not None:
-            self.add_error("expires_at", _("Give a TTL or an expiry, not both."))
+            self.add_error("expires_at", _("Enter a TTL or a time of expiry, not both."))
         return cleaned
 
 
 class CreateForm(LifetimeForm, PayloadForm):
-    """Create a stream, with a first message or without."""
+    """Create a stream, with or without a first message."""
 
     content_type = forms.CharField(
         label=gettext_lazy("Content type"),
         initial=content.JSON_CONTENT_TYPE,
         max_length=content.MAX_CONTENT_TYPE_LENGTH,
         widget=forms.TextInput(attrs={"class": "vTextField", "list": "ds-content-types", "spellcheck": "false"}),
-        help_text=gettext_lazy("Of all messages, for good. application/json keeps JSON values apart from each other."),
+        help_text=gettext_lazy(
+            "Of all messages. It cannot be changed later. With application/json each JSON value is one message."
+        ),
     )
 
     field_order = ("path", "content_type", "ttl", "expires_at", "text", "file")
@@ -219,7 +222,7 @@ class CreateForm(LifetimeForm, PayloadForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["text"].label = _("First message")
-        self.fields["text"].help_text = _("Left empty, the stream begins empty. JSON where the content type is JSON.")
+        self.fields["text"].help_text = _("Optional. It must be JSON if the content type is JSON.")
 
     def clean_content_type(self) -> str:
         try:
@@ -228,10 +231,10 @@ class CreateForm(LifetimeForm, PayloadForm):
             raise forms.ValidationError(error.detail) from error
 
     def operation(self) -> Create:
-        """Return what the form asks for.
+        """Return the form's data as an operation.
 
         Raises:
-            InvalidJSON.
+            InvalidJSON: the first message is not JSON, but the stream is.
         """
         cleaned = self.cleaned_data
         data = content.pack_initial(cleaned["content_type"], self.body())
@@ -245,29 +248,31 @@ class ForkForm(LifetimeForm):
         label=gettext_lazy("Offset"),
         required=False,
         widget=forms.TextInput(attrs={"class": "vTextField", "spellcheck": "false"}),
-        help_text=gettext_lazy("The fork begins with everything before it. Left empty, with everything there is now."),
+        help_text=gettext_lazy("The fork begins with all data before this offset. If empty: with all current data."),
     )
 
     field_order = ("path", "offset", "ttl", "expires_at")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["ttl"].help_text = _("Seconds without a read or an append. Left empty, as the source has it.")
+        self.fields["ttl"].help_text = _("Seconds without a read or an append. If empty: the TTL of the source.")
 
     def clean_offset(self) -> offsets.Offset | None:
-        given = self.cleaned_data["offset"].strip()
-        if not given:
+        text = self.cleaned_data["offset"].strip()
+        if not text:
             return None
         try:
-            found = offsets.decode(given)
+            offset = offsets.decode(text)
         except InvalidOffset as error:
-            raise forms.ValidationError(_("Copy an offset from one of the messages, or leave this empty.")) from error
-        if isinstance(found, offsets.Sentinel):
-            return offsets.Offset(0, 0) if found is offsets.Sentinel.START else None
-        return found
+            raise forms.ValidationError(
+                _("Copy an offset from one of the messages, or leave this field empty.")
+            ) from error
+        if isinstance(offset, offsets.Sentinel):
+            return offsets.Offset(0, 0) if offset is offsets.Sentinel.START else None
+        return offset
 
     def operation(self, source: Stream) -> Create:
-        """Return what the form asks for."""
+        """Return the form's data as an operation."""
         cleaned = self.cleaned_data
         fork = Fork(source.path, cleaned["offset"], source_id=source.pk)
         return Create(cleaned["path"], source.content_type, cleaned["ttl"], cleaned["expires_at"], fork=fork)

@@ -1,9 +1,9 @@
-"""The live tail of a stream's page: what is appended elsewhere, as soon as the server hears of it.
+"""The live tail of a stream's page: it shows new messages as soon as they are committed.
 
-Under ASGI a request waits in the hub, as a long-poll by the protocol does, and holds no thread while it does. The end
-of a wait says no more than to ask again: the middleware judges a request when it comes, and by the end of a wait its
-user may be logged out, or may have lost the permission. Under WSGI a request is answered at once; the page asks again a
-little later.
+Under ASGI a request waits in the hub, as a long-poll of the protocol does, and holds no thread. At the end of a wait
+the response has no data, and the page sends a new request. The reason: middleware checks a request at its beginning,
+and the user may have logged out or lost the permission since. Under WSGI each request is answered immediately, and the
+page polls.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from .detail_views import PAGE_BYTES, DetailViews, message_page, position
 from .states import State
 
 
-class NothingNew(HttpResponse):
-    """Nothing has come to a stream: it still is as `info` says."""
+class NoNewData(HttpResponse):
+    """There is no new data. `info` is the state of the stream."""
 
     status_code = 204
 
@@ -40,25 +40,25 @@ class NothingNew(HttpResponse):
 
 
 class LiveTailView(DetailViews):
-    """Answers the script of a stream's page."""
+    """The view that the script of a stream's page requests."""
 
     @property
     def tail_view(self) -> Any:
-        """The view, which is asynchronous whatever the server: Django runs it under WSGI too."""
-        # The admin's own wrapper, which checks who is there and sends others to log in, takes synchronous views only.
-        look = sync_to_async(self.admin_site.admin_view(self._news))
+        """The view. It is asynchronous on every server: Django can run it under WSGI, too."""
+        # The admin's wrapper, which sends anonymous users to the login, takes synchronous views only.
+        get_new_data = sync_to_async(self.admin_site.admin_view(self._new_data))
 
         @never_atomic
         async def tail(request: HttpRequest, object_id: str) -> HttpResponse:
-            response: HttpResponse = await look(request, object_id)
-            if isinstance(response, NothingNew) and isinstance(request, ASGIRequest):
+            response: HttpResponse = await get_new_data(request, object_id)
+            if isinstance(response, NoNewData) and isinstance(request, ASGIRequest):
                 await self._wait(response.info)
             return response
 
         return tail
 
-    def _news(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Return what a stream has past a position, or that there is nothing (204)."""
+    def _new_data(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Return the messages after a position as JSON, or `NoNewData` (204)."""
         stream = self.get_object(request, object_id)
         if not self.may(request, "view", stream):
             raise PermissionDenied
@@ -67,19 +67,19 @@ class LiveTailView(DetailViews):
         info = None if stream is None else self.info(stream)
         if stream is None or info is None:
             raise Http404
-        transactions.renew(info, self.alias)  # who follows a stream is a reader like any other
+        transactions.renew(info, self.alias)  # a user who follows a stream is a reader, and readers renew the TTL
         start = position(request.GET.get("from", ""), info, self.alias)
         if start > info.tail:
-            raise Http404  # the page shows what the database has lost
+            raise Http404  # the database has lost data that the page still shows
         if start == info.tail and not info.closed:
-            return NothingNew(info)
+            return NoNewData(info)
         return JsonResponse(self._describe(request, stream, info, start))
 
     def _describe(self, request: HttpRequest, stream: Stream, info: StreamInfo, start: int) -> dict[str, Any]:
-        # Who is far behind wants to see what happens now.
-        is_far = info.tail - start > PAGE_BYTES
-        found = self.messages_before(info, info.tail) if is_far else self.messages_after(info, start)
-        page = message_page(info, [message for message in found if message.start >= start], self.alias)
+        # A page that is far behind shows the newest messages, and says that some are missing.
+        is_far_behind = info.tail - start > PAGE_BYTES
+        new_messages = self.messages_before(info, info.tail) if is_far_behind else self.messages_after(info, start)
+        page = message_page(info, [message for message in new_messages if message.start >= start], self.alias)
         state = State.CLOSED if info.closed else State.OPEN
         context = {"page": page, "stream": stream, "opts": self.opts, "may_fork": self.may(request, "add", stream)}
         request.current_app = self.admin_site.name
@@ -96,12 +96,12 @@ class LiveTailView(DetailViews):
         }
 
     async def _wait(self, info: StreamInfo) -> None:
-        """Wait until a stream has something more, is closed, or has gone, or until time is up."""
+        """Wait until a stream has new data, is closed or is gone, or until the time of a long-poll is over."""
         release_thread()
         engine = engine_for()
         try:
-            view = await engine.follow(info, info.tail)
-            if view.segment is None and not view.closed:
-                await LongPoll(engine, view, lambda *_: False).wait()
+            snapshot = await engine.follow(info, info.tail)
+            if snapshot.segment is None and not snapshot.closed:
+                await LongPoll(engine, snapshot, lambda *_: False).wait()
         except DurableStreamsError:
-            pass  # the next request is told what it is
+            pass  # the next request shows the error

@@ -1,4 +1,4 @@
-"""The streams' admin as Django knows it: the list's columns, its actions, and the URLs of the pages."""
+"""The `ModelAdmin` of streams: the columns and actions of the list, and the URLs of the pages."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from .filters import ExpiryFilter, ForkFilter, KindFilter, StateFilter
 from .live_tail_view import LiveTailView
 from .states import State
 
-MAX_ACTED_ON = 500
-"""Streams that one action changes: a request has to end, and Django takes no form of more than a thousand fields."""
+MAX_STREAMS_PER_ACTION = 500
+"""Streams that one action changes. More would take too long, and Django accepts at most a thousand form fields."""
 
 
 @admin.register(Stream)
 class StreamAdmin(EditViews, LiveTailView, DeleteViews):
-    """Streams in the admin. Subclass it, or register it with a site of your own."""
+    """The admin of streams. You may subclass it, or register it with a site of your own."""
 
     list_display = ("path", "state", "size", "chunks", "kind", "last_append", "expiry", "forked_from")
     list_filter = (StateFilter, KindFilter, ForkFilter, ExpiryFilter, ("appended_at", admin.DateFieldListFilter))
@@ -50,7 +50,7 @@ class StreamAdmin(EditViews, LiveTailView, DeleteViews):
         css = {"all": ("durable_streams/admin.css",)}
 
     def get_urls(self) -> list[URLPattern]:
-        """Put the pages of a stream before Django's own."""
+        """Return the URLs of a stream's pages, and then Django's own."""
         pages: dict[str, Any] = {
             "append": self.append_view,
             "close": self.close_view,
@@ -70,7 +70,7 @@ class StreamAdmin(EditViews, LiveTailView, DeleteViews):
         ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Show the list, under the name of what it lists."""
+        """Show the list with the title "Streams"."""
         return super().changelist_view(request, {"title": _("Streams"), **(extra_context or {})})
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[changelist.StreamChangeList]:
@@ -84,22 +84,25 @@ class StreamAdmin(EditViews, LiveTailView, DeleteViews):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Stream], search_term: str
     ) -> tuple[QuerySet[Stream], bool]:
-        """Find streams by the beginning of their path, spaces and wildcards standing for themselves."""
+        """Find streams by the beginning of their path. Spaces and wildcards are plain characters."""
         return (changelist.beginning_with(queryset, search_term) if search_term else queryset), False
 
     def response_action(
         self, request: HttpRequest, queryset: QuerySet[Stream], *args: Any, **kwargs: Any
     ) -> HttpResponse | None:
-        """Refuse actions on more streams than a request should change."""
-        if request.POST.get("select_across") == "1" and queryset.order_by()[MAX_ACTED_ON : MAX_ACTED_ON + 1].exists():
-            text = _("An action takes at most %d streams at once. Filter the list first.") % MAX_ACTED_ON
+        """Refuse actions on more than `MAX_STREAMS_PER_ACTION` streams."""
+        if (
+            request.POST.get("select_across") == "1"
+            and queryset.order_by()[MAX_STREAMS_PER_ACTION : MAX_STREAMS_PER_ACTION + 1].exists()
+        ):
+            text = _("An action can change at most %d streams at once. Filter the list first.") % MAX_STREAMS_PER_ACTION
             self.message_user(request, text, messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
         return super().response_action(request, queryset, *args, **kwargs)
 
     @admin.action(permissions=["change"], description=gettext_lazy("Close selected streams"))
     def close_selected(self, request: HttpRequest, queryset: QuerySet[Stream]) -> HttpResponse | None:
-        """Close those of some streams that a user may close, after asking; those that are closed stay so."""
+        """Close the selected streams that are open and that the user may close, after a confirmation."""
         chosen = list(queryset)
         allowed = [stream for stream in chosen if self.may(request, "change", stream)]
         if len(allowed) < len(chosen):
@@ -120,7 +123,7 @@ class StreamAdmin(EditViews, LiveTailView, DeleteViews):
             request,
             "close_confirmation",
             _("Close streams"),
-            streams=streams[:MAX_ACTED_ON],
+            streams=streams[:MAX_STREAMS_PER_ACTION],
             count=len(streams),
             action="close_selected",
             action_checkbox_name=helpers.ACTION_CHECKBOX_NAME,
@@ -133,24 +136,24 @@ class StreamAdmin(EditViews, LiveTailView, DeleteViews):
 
     @admin.display(description=gettext_lazy("size"), ordering="tail_position")
     def size(self, stream: Stream) -> SafeString:
-        """Return how much data a stream has, that of its sources included."""
+        """Return the size of a stream's data, including the data of its sources."""
         return format_html(
             '<span class="ds-number" title="{}">{}</span>', stream.tail_position, filesizeformat(stream.tail_position)
         )
 
     @admin.display(description=gettext_lazy("chunks"))
     def chunks(self, stream: Stream) -> SafeString:
-        """Return the number of a stream's own chunks, which the list has counted."""
+        """Return the number of a stream's own chunks, as the list has counted them."""
         return format_html('<span class="ds-number">{}</span>', getattr(stream, "chunk_count", "–"))
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, stream: Stream) -> SafeString:
-        """Return what can be done with a stream."""
+        """Return the state as a badge."""
         return State.of(stream).badge()
 
     @admin.display(description=gettext_lazy("expires"), ordering="deadline")
     def expiry(self, stream: Stream) -> str | None:
-        """Return when a stream ends."""
+        """Return the time until a stream expires."""
         if not State.of(stream).is_alive:
             return None
         if stream.deadline is None:
@@ -164,21 +167,21 @@ class StreamAdmin(EditViews, LiveTailView, DeleteViews):
     @admin.display(description=gettext_lazy("forked from"))
     def forked_from(self, stream: Stream) -> SafeString | None:
         """Return a link to a fork's source."""
-        source: Stream | None = getattr(stream, "visible_source", None)  # the list has looked for it
+        source: Stream | None = getattr(stream, "visible_source", None)  # set by the list
         if source is None:
             return None if stream.source_id is None else format_html("<i>{}</i>", _("another stream"))
         return format_html('<a href="{}">{}</a>', self.url("change", source.pk), source)
 
     @admin.display(description=gettext_lazy("last append"), ordering="appended_at")
     def last_append(self, stream: Stream) -> SafeString | None:
-        """Return when something was appended last."""
+        """Return the time since the last append."""
         if stream.appended_at is None:
             return None
         return _moment(stream.appended_at, _("%s ago") % timesince(stream.appended_at, depth=1), _("just now"))
 
 
 def _moment(moment: datetime, distance: str, close: str) -> SafeString:
-    """Return a moment by how far away it is, or the word for one that is close."""
+    """Return a moment as a distance in time, or as `close` within a minute. The tooltip has the date."""
     aware = clock.from_project(moment)
     text = close if abs(aware - clock.now()) < timedelta(minutes=1) else distance
     shown = date_format(timezone.localtime(moment) if timezone.is_aware(moment) else moment, "DATETIME_FORMAT")

@@ -1,4 +1,4 @@
-"""How a message is shown: JSON laid out, text as it is, bytes in hexadecimal; as much of it as has room."""
+"""Messages as text for pages: indented JSON, plain text, or bytes in hexadecimal, each up to a limit."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ KIB = 1024
 
 
 @dataclass(frozen=True)
-class Room:
-    """How much of a message is shown: bytes of text, and bytes in hexadecimal."""
+class DisplayLimit:
+    """How much of a message is shown: bytes of text or JSON, and bytes in hexadecimal."""
 
     text: int
     binary: int
 
 
-IN_LIST = Room(text=4 * KIB, binary=256)
-ALONE = Room(text=512 * KIB, binary=16 * KIB)
+LIST_LIMIT = DisplayLimit(text=4 * KIB, binary=256)
+PAGE_LIMIT = DisplayLimit(text=512 * KIB, binary=16 * KIB)
 
-_ONE_LINE = 80
-"""Bytes of JSON that stay on one line."""
+_ONE_LINE_BYTES = 80
+"""Bytes of JSON up to which it stays on one line."""
 
 _MAX_DEPTH = 40
-"""Levels of JSON that are laid out: indentation grows with their square."""
+"""Levels of JSON up to which it is indented. The indentation grows with their square."""
 
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
-_ROW = 16
+_ROW_BYTES = 16
 
-# Control characters would be invisible, or worse; Unicode has pictures of them.
+# Control characters are invisible, and some change the text around them. Unicode has pictures of them.
 _PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
 
 
 @dataclass(frozen=True)
-class ShownMessage:
-    """A message as a page shows it."""
+class DisplayedMessage:
+    """A message for display. `start`, `end` and `size` are in bytes."""
 
     start: int
     end: int
@@ -51,65 +51,64 @@ class ShownMessage:
     text: str
     is_cut: bool
     offset: str
-    """The offset after the message, as the protocol writes it."""
+    """The offset after the message."""
 
     @property
     def note(self) -> str:
-        """What a person should know who takes the text for the message."""
-        return _("Only its beginning is shown.") if self.is_cut else ""
+        """A hint that the text is not the whole message, or an empty text."""
+        return _("Only the beginning is shown.") if self.is_cut else ""
 
 
-def show(message: Message, info: StreamInfo, room: Room) -> ShownMessage:
-    """Return a message of a stream as it is shown where there is some room."""
+def display(message: Message, info: StreamInfo, limit: DisplayLimit) -> DisplayedMessage:
+    """Return a message of a stream for display, up to a limit."""
     kind = Kind.of(info.content_type)
     data = message.data
     if kind is Kind.BINARY:
-        text, is_cut = hexadecimal(data[: room.binary]), len(data) > room.binary
+        text, is_cut = hexadecimal(data[: limit.binary]), len(data) > limit.binary
     else:
-        laid_out = _lay_out(data, room.text) if kind is Kind.JSON else None
-        is_cut = len(laid_out if laid_out is not None else data) > room.text
-        text = _decode((laid_out if laid_out is not None else data)[: room.text], is_cut=is_cut)
+        formatted = _format_json(data, limit.text) if kind is Kind.JSON else None
+        is_cut = len(formatted if formatted is not None else data) > limit.text
+        text = _decode((formatted if formatted is not None else data)[: limit.text], is_cut=is_cut)
     size = len(data) if kind is Kind.JSON else message.end - message.start
-    return ShownMessage(message.start, message.end, size, kind, text, is_cut, info.token(message.end))
+    return DisplayedMessage(message.start, message.end, size, kind, text, is_cut, info.token(message.end))
 
 
-def _lay_out(data: bytes, room: int) -> bytes | None:
-    """Return JSON with line breaks and indentation, its numbers and strings as they were written.
+def _format_json(data: bytes, limit: int) -> bytes | None:
+    """Return JSON with line breaks and indentation. Its numbers and strings do not change.
 
-    None where that is not to be had: it is too long, too deep, or has strings that end in half a character, which
-    JSON allows and the parser does not.
+    None: the JSON is too long or too deep, or it has a lone surrogate, which JSON allows and the parser refuses.
     """
-    if len(data) > room or _depth(data) > _MAX_DEPTH:
+    if len(data) > limit or _depth(data) > _MAX_DEPTH:
         return None
     try:
-        return msgspec.json.format(data, indent=0 if len(data) <= _ONE_LINE else 2)
+        return msgspec.json.format(data, indent=0 if len(data) <= _ONE_LINE_BYTES else 2)
     except (msgspec.DecodeError, RecursionError):
         return None
 
 
 def _depth(data: bytes) -> int:
-    """Return how deeply JSON is nested, or a bit more."""
+    """Return an upper bound of the depth of JSON, exact if there are many brackets."""
     opening = data.count(b"[") + data.count(b"{")
     if opening <= _MAX_DEPTH:
         return opening
     depth = deepest = 0
-    for found in _STRUCTURE.finditer(data):
-        depth += (found[1] is not None) - (found[2] is not None)
+    for bracket in _STRUCTURE.finditer(data):
+        depth += (bracket[1] is not None) - (bracket[2] is not None)
         deepest = max(deepest, depth)
     return deepest
 
 
 def _decode(data: bytes, *, is_cut: bool) -> str:
-    # Cut inside a character, what is there of it is left out; everything else that is no UTF-8 shows as such.
+    # The part of a character at a cut is left out. Other invalid UTF-8 shows as replacement characters.
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(data, final=not is_cut)
     return text.replace("\r\n", "\n").translate(_PICTURES)
 
 
 def hexadecimal(data: bytes) -> str:
-    """Return bytes in rows of sixteen: where they are, in hexadecimal, and the ASCII among them."""
+    """Return bytes in rows of sixteen: the position, the bytes in hexadecimal, and their ASCII characters."""
     rows = []
-    for first in range(0, len(data), _ROW):
-        row = data[first : first + _ROW]
+    for first in range(0, len(data), _ROW_BYTES):
+        row = data[first : first + _ROW_BYTES]
         ascii_ = "".join(chr(byte) if 0x20 <= byte < 0x7F else "·" for byte in row)
         rows.append(f"{first:08x}  {row[:8].hex(' '):23}  {row[8:].hex(' '):23}  {ascii_}".rstrip())
     return "\n".join(rows)

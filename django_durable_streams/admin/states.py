@@ -1,4 +1,4 @@
-"""What a stream is at a moment, and what kind of data it has: for badges, and as conditions for queries."""
+"""The state of a stream at a moment and the kind of its data, for badges and as conditions of queries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..protocol import content
 
 
 class State(TextChoices):
-    """What can be done with a stream."""
+    """The state of a stream."""
 
     OPEN = "open", _("Open")
     CLOSED = "closed", _("Closed")
@@ -24,7 +24,7 @@ class State(TextChoices):
 
     @classmethod
     def of(cls, stream: Stream, now: datetime | None = None) -> State:
-        """Return what a stream is now."""
+        """Return the state of a stream at a moment: now, by default."""
         if stream.deleted_at is not None:
             return cls.KEPT
         if stream.deadline is not None and clock.from_project(stream.deadline) <= (now or clock.now()):
@@ -32,7 +32,7 @@ class State(TextChoices):
         return cls.CLOSED if stream.closed else cls.OPEN
 
     def condition(self, now: datetime | None = None) -> Q:
-        """Return the condition that streams of this state meet."""
+        """Return the condition for streams in this state."""
         if self is State.KEPT:
             return Q(deleted_at__isnull=False)
         over = Q(deadline__lte=now or clock.now())
@@ -47,7 +47,7 @@ class State(TextChoices):
         return self in (State.OPEN, State.CLOSED)
 
     def badge(self) -> SafeString:
-        """Return the state as a mark that is read and seen."""
+        """Return the state as HTML, with its name as text."""
         return format_html('<span class="ds-badge ds-badge-{}">{}</span>', self.value, self.label)
 
 
@@ -60,13 +60,13 @@ class Kind(TextChoices):
 
     @classmethod
     def of(cls, content_type: str) -> Kind:
-        """Return the kind that a content type is of."""
+        """Return the kind of a content type."""
         if content.is_json(content_type):
             return cls.JSON
         return cls.TEXT if content.is_text(content_type) else cls.BINARY
 
     def condition(self) -> Q:
-        """Return the condition that streams of this kind meet: a content type has any case, and parameters."""
+        """Return the condition for streams of this kind. Content types may have any case, and parameters."""
         json = Q(content_type__iexact=content.JSON_CONTENT_TYPE)
         for separator in "; \t":
             json |= Q(content_type__istartswith=content.JSON_CONTENT_TYPE + separator)

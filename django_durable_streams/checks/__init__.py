@@ -1,4 +1,4 @@
-"""System checks: mistakes that are cheaper to hear of at start than in production. docs/checks.md has all of them."""
+"""System checks: they report mistakes in the settings at start. `docs/checks.md` lists all of them."""
 
 from . import access, database, deployment, settings, urls
 

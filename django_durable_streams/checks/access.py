@@ -1,4 +1,4 @@
-"""Whether permissions can be asked, and whether there is anybody to ask about."""
+"""Checks of the permissions, and of the users, origins, proxies and caches that they depend on."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .requiring import needs_settings
 from .urls import has_url_entry_point
 
 _METHODS = [action.method for action in Action]
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @register(Tags.security)
 @needs_settings
 def check_permission(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E005: there is no such permission. E006: its methods cannot be called. W001: one is misspelt."""
+    """E005: an invalid permission. E006: a method with wrong arguments. W001: a misspelt method."""
     try:
         permissions = make_permissions(config().permission_classes)
     except ImproperlyConfigured as error:
@@ -41,61 +41,63 @@ def check_permission(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
                 id="durable_streams.E005",
             )
         ]
-    found: list[CheckMessage] = []
+    problems: list[CheckMessage] = []
     for permission in permissions:
-        found += _methods(permission)
-    return [*found, *_users(permissions), *_caching(permissions)]
+        problems += _check_methods(permission)
+    return [*problems, *_check_users(permissions), *_check_caching(permissions)]
 
 
 @register(Tags.security)
 @needs_settings
 def check_cross_origin(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E004: CORS_ALLOW_HEADERS has what is no header. W021: pages may read with a session, and not write."""
-    found: list[CheckMessage] = [
+    """E004: an invalid name in CORS_ALLOW_HEADERS. W021: pages may read with a session, but not write."""
+    problems: list[CheckMessage] = [
         Error(f"CORS_ALLOW_HEADERS: {name!r} is not the name of a header.", id="durable_streams.E004")
         for name in config().cors_allow_headers
-        if not _TOKEN.fullmatch(name)
+        if not _HEADER_NAME.fullmatch(name)
     ]
     trusted = settings.CSRF_TRUSTED_ORIGINS
-    missing = [] if _opens() else [known for known in config().cors_origins if not _is_trusted(known, trusted)]
+    missing = (
+        []
+        if _everybody_may_everything()
+        else [origin for origin in config().cors_origins if not _is_trusted(origin, trusted)]
+    )
     if missing:
-        found.append(
+        problems.append(
             Warning(
-                f"Pages of {', '.join(missing)} may read streams with a session, and cannot change them.",
-                hint="Add the origins to CSRF_TRUSTED_ORIGINS, or silence this check if the pages only read, or bring "
-                "tokens.",
+                f"Pages of {', '.join(missing)} may read streams with a session, but cannot change them.",
+                hint="Add the origins to CSRF_TRUSTED_ORIGINS. Silence this check if the pages only read.",
                 id="durable_streams.W021",
             )
         )
-    return found
+    return problems
 
 
 @register(Tags.security, deploy=True)
 @needs_settings
 def check_addresses(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """W022: behind a proxy, all clients are counted as one. W023: clients choose the address by which they count."""
+    """W022: behind a proxy, all clients count as one. W023: clients choose the address by which they are counted."""
     proxies = config().trusted_proxies
     if not proxies and config().rate_limits:
         return [
             Warning(
-                "RATE_LIMITS count those who are not logged in by address, and TRUSTED_PROXIES is empty: behind a "
-                "proxy they are all counted as one.",
-                hint="Have the proxy set X-Forwarded-For to the address of its client, and name the proxy in "
+                "RATE_LIMITS count anonymous clients by address, but TRUSTED_PROXIES is empty. Behind a proxy, all of "
+                "them count as one client.",
+                hint="Let the proxy set X-Forwarded-For to the address of its client, and name the proxy in "
                 "TRUSTED_PROXIES. Silence this check if clients connect to this server directly.",
                 id="durable_streams.W022",
             )
         ]
     try:
-        everybody = [str(known) for known in networks(proxies) if known.prefixlen == 0]
+        universal = [str(network) for network in networks(proxies) if network.prefixlen == 0]
     except ValueError:
         return []  # E004
-    if not everybody:
+    if not universal:
         return []
     return [
         Warning(
-            f"TRUSTED_PROXIES has {', '.join(everybody)}: whoever sends X-Forwarded-For is believed, and chooses the "
-            "address by which it is counted.",
-            hint="Name the proxies' own addresses or networks.",
+            f"TRUSTED_PROXIES has {', '.join(universal)}, so each client is trusted, and chooses its own address.",
+            hint="Name only the addresses or networks of the proxies.",
             id="durable_streams.W023",
         )
     ]
@@ -105,75 +107,77 @@ def check_addresses(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> l
 @needs_settings
 def check_open(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """W002: everybody may do everything."""
-    if not _opens():
+    if not _everybody_may_everything():
         return []
     return [
         Warning(
-            "Everybody who reaches a stream's URL may read, change and delete it.",
-            hint="Name another class than AllowAll in DURABLE_STREAMS['PERMISSION_CLASSES'], or silence this check if "
-            "something in front of this server decides.",
+            "All clients may read, change and delete all streams.",
+            hint="Set DURABLE_STREAMS['PERMISSION_CLASSES'] to another class than AllowAll. Silence this check if a "
+            "server in front of this one controls access.",
             id="durable_streams.W002",
         )
     ]
 
 
-def _opens() -> bool:
-    """Whether everybody may do everything."""
+def _everybody_may_everything() -> bool:
+    """Return whether everybody may do everything."""
     try:
         permissions = make_permissions(config().permission_classes)
     except ImproperlyConfigured:
         return False
-    return any(all(is_for_everybody(known, action) for action in Action) for known in permissions)
+    return any(all(is_for_everybody(permission, action) for action in Action) for permission in permissions)
 
 
 def _is_trusted(origin: str, trusted: Sequence[str]) -> bool:
-    """Whether Django's CSRF check takes an origin for one of ours, other than by the request's own host."""
-    if origin in trusted or origin == "*":  # * brings no session
+    """Return whether Django's CSRF check trusts an origin by the settings."""
+    if origin in trusted or origin == "*":  # requests for * have no session
         return True
     scheme, _, host = origin.partition("://")
     return any(
-        known.startswith(f"{scheme}://*.") and is_same_domain(host, known.removeprefix(f"{scheme}://*"))
-        for known in trusted
+        pattern.startswith(f"{scheme}://*.") and is_same_domain(host, pattern.removeprefix(f"{scheme}://*"))
+        for pattern in trusted
     )
 
 
-def _methods(permission: Permission) -> list[CheckMessage]:
-    kind = type(permission)
-    found: list[CheckMessage] = []
+def _check_methods(permission: Permission) -> list[CheckMessage]:
+    permission_class = type(permission)
+    problems: list[CheckMessage] = []
     for name in _METHODS:
         try:
             inspect.signature(getattr(permission, name)).bind(None, "path", None)
         except TypeError:
-            found.append(
+            problems.append(
                 Error(
-                    f"{kind.__name__}.{name} cannot be called.",
-                    hint="It takes the user, the stream's path and the request.",
+                    f"{permission_class.__name__}.{name} cannot be called.",
+                    hint="Let it take the user, the stream's path and the request.",
                     id="durable_streams.E006",
                 )
             )
-    for name in dir(kind):
+    for name in dir(permission_class):
         if name.startswith("can_") and name not in _METHODS:
-            near = get_close_matches(name, _METHODS, n=1)
-            found.append(
+            similar = get_close_matches(name, _METHODS, n=1)
+            problems.append(
                 Warning(
-                    f"{kind.__name__}.{name} is never asked.",
-                    hint=f"Did you mean {near[0]}?" if near else f"There are {', '.join(_METHODS)}.",
+                    f"{permission_class.__name__}.{name} is never called.",
+                    hint=f"Did you mean {similar[0]}?" if similar else f"The methods are {', '.join(_METHODS)}.",
                     id="durable_streams.W001",
                 )
             )
-    return found
+    return problems
 
 
-def _users(permissions: list[Permission]) -> list[CheckMessage]:
-    """E007: there are no users. W003: there are no sessions. W004: nobody is logged in at the URLs."""
-    need = [known for known in permissions if known.needs_user and not isinstance(known, RestFramework)]
-    if not need:
+def _check_users(permissions: list[Permission]) -> list[CheckMessage]:
+    """E007: no users. W003: no sessions. W004: no AuthenticationMiddleware in front of the URLs."""
+    using_users = [
+        permission for permission in permissions if permission.needs_user and not isinstance(permission, RestFramework)
+    ]
+    if not using_users:
         return []
-    names = ", ".join(type(known).__name__ for known in need)
+    names = ", ".join(type(permission).__name__ for permission in using_users)
     if not apps.is_installed("django.contrib.auth"):
         return [
             Error(
-                f"{names} asks about users, and there are none.",
+                f"{names} asks about users, but django.contrib.auth is not installed.",
                 hint="Add django.contrib.auth and django.contrib.contenttypes to INSTALLED_APPS, or name another "
                 "permission, such as SignedURLs.",
                 id="durable_streams.E007",
@@ -182,17 +186,17 @@ def _users(permissions: list[Permission]) -> list[CheckMessage]:
     if not apps.is_installed("django.contrib.sessions"):
         return [
             Warning(
-                f"{names} asks about users, and without sessions nobody is logged in at the ASGI application.",
-                hint="Add django.contrib.sessions to INSTALLED_APPS, or put into the scope who the user is.",
+                f"{names} asks about users. Without sessions, all users are anonymous at the ASGI application.",
+                hint="Add django.contrib.sessions to INSTALLED_APPS, or set the user in the ASGI scope.",
                 id="durable_streams.W003",
             )
         ]
     middleware = "django.contrib.auth.middleware.AuthenticationMiddleware"
-    if has_url_entry_point() and not any(_is(path, middleware) for path in settings.MIDDLEWARE):
+    if has_url_entry_point() and not any(_is_middleware(path, middleware) for path in settings.MIDDLEWARE):
         return [
             Warning(
-                f"{names} asks about users, and without AuthenticationMiddleware nobody is logged in at the URLs.",
-                hint="Add SessionMiddleware and AuthenticationMiddleware to MIDDLEWARE, or silence this check if other "
+                f"{names} asks about users. Without AuthenticationMiddleware, all users are anonymous at the URLs.",
+                hint="Add SessionMiddleware and AuthenticationMiddleware to MIDDLEWARE. Silence this check if other "
                 "middleware sets request.user.",
                 id="durable_streams.W004",
             )
@@ -200,22 +204,22 @@ def _users(permissions: list[Permission]) -> list[CheckMessage]:
     return []
 
 
-def _is(path: str, wanted: str) -> bool:
+def _is_middleware(path: str, wanted: str) -> bool:
     try:
-        found, base = import_string(path), import_string(wanted)
+        middleware, wanted_class = import_string(path), import_string(wanted)
     except ImportError:
         return False
-    return inspect.isclass(found) and issubclass(found, base)
+    return inspect.isclass(middleware) and issubclass(middleware, wanted_class)
 
 
-def _caching(permissions: list[Permission]) -> list[CheckMessage]:
-    """W005: what not everybody may read is not left to shared caches, whatever the setting says."""
-    if config().cache_scope != "public" or any(is_for_everybody(known, Action.READ) for known in permissions):
+def _check_caching(permissions: list[Permission]) -> list[CheckMessage]:
+    """W005: CACHE_SCOPE is public, but not everybody may read."""
+    if config().cache_scope != "public" or any(is_for_everybody(permission, Action.READ) for permission in permissions):
         return []
     return [
         Warning(
-            "CACHE_SCOPE is public, but not everybody may read: the setting does nothing, and every cache asks here.",
-            hint="Leave CACHE_SCOPE at 'private', or let everybody read.",
+            "CACHE_SCOPE is public, but not everybody may read, so the setting has no effect.",
+            hint="Caches revalidate each read. Set CACHE_SCOPE to 'private', or let everybody read.",
             id="durable_streams.W005",
         )
     ]

@@ -1,4 +1,4 @@
-"""Whether the database is set up so that many can use it at once."""
+"""Checks of the database's settings for concurrent use."""
 
 from __future__ import annotations
 
@@ -22,65 +22,65 @@ def check_database(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
     """W006: SQLite without IMMEDIATE. W007: SQLite without WAL. W008: CONN_MAX_AGE under ASGI. W011: dirty reads."""
     alias = router.db_for_write(Stream)
     connection = connections[alias]
-    given = connection.settings_dict
+    database = connection.settings_dict
     if connection.vendor == "sqlite":
-        return _sqlite(alias, given)
-    return [*_connections(alias, given), *_isolation(alias, connection.vendor, given)]
+        return _check_sqlite(alias, database)
+    return [*_check_connections(alias, database), *_check_isolation(alias, connection.vendor, database)]
 
 
-def _isolation(alias: str, vendor: str, given: Mapping[str, Any]) -> list[CheckMessage]:
-    level = str((given.get("OPTIONS") or {}).get("isolation_level") or "")
+def _check_isolation(alias: str, vendor: str, database: Mapping[str, Any]) -> list[CheckMessage]:
+    level = str((database.get("OPTIONS") or {}).get("isolation_level") or "")
     if vendor != "mysql" or level.lower() != "read uncommitted":
         return []
     return [
         Warning(
-            f"Transactions of the database {alias!r} read what others have not committed.",
-            hint="A stream could be read, forked or continued from data that is rolled back. Set 'isolation_level' in "
-            "its OPTIONS to 'read committed' or 'repeatable read'.",
+            f"Transactions of the database {alias!r} read uncommitted data.",
+            hint="Readers could receive data that is rolled back later. Set 'isolation_level' in its OPTIONS to "
+            "'read committed' or 'repeatable read'.",
             id="durable_streams.W011",
         )
     ]
 
 
-def _connections(alias: str, given: Mapping[str, Any]) -> list[CheckMessage]:
-    if given.get("CONN_MAX_AGE") != 0 and getattr(settings, "ASGI_APPLICATION", None):
+def _check_connections(alias: str, database: Mapping[str, Any]) -> list[CheckMessage]:
+    if database.get("CONN_MAX_AGE") != 0 and getattr(settings, "ASGI_APPLICATION", None):
         return [
             Warning(
-                f"The database {alias!r} has a CONN_MAX_AGE, which does not work under ASGI.",
-                hint="Each request has a thread of its own there, and leaves its connection behind. Leave CONN_MAX_AGE "
-                "at 0; with PostgreSQL, OPTIONS['pool'] spares connecting. The app's own threads keep theirs anyway.",
+                f"The database {alias!r} has a CONN_MAX_AGE, but persistent connections do not work under ASGI.",
+                hint="Under ASGI each request has a thread of its own, and its connection stays open. Set CONN_MAX_AGE "
+                "to 0. With PostgreSQL, OPTIONS['pool'] avoids new connections. This app's threads keep theirs anyway.",
                 id="durable_streams.W008",
             )
         ]
     return []
 
 
-def _sqlite(alias: str, given: Mapping[str, Any]) -> list[CheckMessage]:
-    options = given.get("OPTIONS") or {}
-    found: list[CheckMessage] = []
+def _check_sqlite(alias: str, database: Mapping[str, Any]) -> list[CheckMessage]:
+    options = database.get("OPTIONS") or {}
+    problems: list[CheckMessage] = []
     if str(options.get("transaction_mode") or "").upper() not in ("IMMEDIATE", "EXCLUSIVE"):
-        found.append(
+        problems.append(
             Warning(
-                f"Transactions of the SQLite database {alias!r} begin without its lock, and fail with "
-                "'database is locked' where they read first and then write.",
+                f"Transactions of the SQLite database {alias!r} begin without the write lock. They fail with "
+                "'database is locked' if they read first and then write.",
                 hint="Set 'transaction_mode': 'IMMEDIATE' in its OPTIONS.",
                 id="durable_streams.W006",
             )
         )
-    if _WAL.search(str(options.get("init_command") or "")) is None and not _is_in_wal(given):
-        found.append(
+    if _WAL.search(str(options.get("init_command") or "")) is None and not _is_in_wal(database):
+        problems.append(
             Warning(
-                f"Readers and the writer of the SQLite database {alias!r} wait for each other.",
+                f"Readers and the writer of the SQLite database {alias!r} block each other without WAL mode.",
                 hint="Set 'init_command': 'PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;' in its OPTIONS.",
                 id="durable_streams.W007",
             )
         )
-    return found
+    return problems
 
 
-def _is_in_wal(given: Mapping[str, Any]) -> bool:
-    """Whether the file says so itself, as WAL outlives connections. For a database in memory it means nothing."""
-    name = str(given.get("NAME") or "")
+def _is_in_wal(database: Mapping[str, Any]) -> bool:
+    """Return whether the file is in WAL mode, which outlives connections. True for a database in memory."""
+    name = str(database.get("NAME") or "")
     if not name or ":memory:" in name or "mode=memory" in name:
         return True
     try:

@@ -1,4 +1,4 @@
-"""Whether several processes know of each other."""
+"""Checks of settings that several worker processes need."""
 
 from __future__ import annotations
 
@@ -18,50 +18,48 @@ from ..engine.wakeup.base import InProcessWakeup
 from .requiring import needs_settings
 
 WORKER_VARIABLES = ("WEB_CONCURRENCY", "GRANIAN_WORKERS")
-"""What uvicorn, gunicorn and granian take their number of workers from. Options of commands are not seen here."""
+"""Variables that tell uvicorn, gunicorn and granian their number of workers. Command options are unknown here."""
 
 
 @register()
 @needs_settings
 def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """W009: several workers without wake-ups. W010: rates that every process counts for itself, or nobody does."""
-    found: list[CheckMessage] = []
-    workers = _workers()
-    if workers > 1 and _is(config().wakeup.get("BACKEND"), InProcessWakeup):
-        found.append(
+    """W009: several workers without wake-ups. W010: rate limits without a shared cache."""
+    problems: list[CheckMessage] = []
+    worker_count = _worker_count()
+    if worker_count > 1 and _is_backend(config().wakeup.get("BACKEND"), InProcessWakeup):
+        problems.append(
             Warning(
-                f"{workers} workers serve streams, and do not tell each other what they have committed.",
-                hint=f"Readers find it within POLL_INTERVAL ({config().poll_interval:g} s), by asking the "
-                "database. Set WAKEUP to RedisWakeup and they have it at once.",
+                f"{worker_count} workers serve streams, but they do not wake each other's readers.",
+                hint=f"Readers poll the database every POLL_INTERVAL ({config().poll_interval:g} s). Set WAKEUP to "
+                "RedisWakeup, and commits of all workers reach them immediately.",
                 id="durable_streams.W009",
             )
         )
     if config().rate_limits:
         backend = settings.CACHES.get(config().rate_limit_cache, {}).get("BACKEND")
-        if _is(backend, DummyCache):
-            found.append(_uncounted("The cache that RATE_LIMITS are counted in keeps nothing, so they limit nobody."))
-        elif workers > 1 and _is(backend, LocMemCache):
-            found.append(
-                _uncounted(f"Each of {workers} workers counts RATE_LIMITS for itself: {workers} times as many pass.")
-            )
-    return found
+        if _is_backend(backend, DummyCache):
+            message = "The cache that counts RATE_LIMITS stores nothing, so the limits have no effect."
+            problems.append(_rate_limit_warning(message))
+        elif worker_count > 1 and _is_backend(backend, LocMemCache):
+            message = f"Each of {worker_count} workers counts RATE_LIMITS by itself, so the limits do not hold."
+            problems.append(_rate_limit_warning(message))
+    return problems
 
 
-def _uncounted(message: str) -> CheckMessage:
-    return Warning(
-        message, hint="Name a cache that all processes share in RATE_LIMIT_CACHE.", id="durable_streams.W010"
-    )
+def _rate_limit_warning(message: str) -> CheckMessage:
+    return Warning(message, hint="Set RATE_LIMIT_CACHE to a cache that all processes share.", id="durable_streams.W010")
 
 
-def _workers() -> int:
-    """How many workers the environment asks for, as far as it can be known."""
-    given = [os.environ.get(name, "") for name in WORKER_VARIABLES]
-    return max([int(value) for value in given if value.isdigit()], default=1)
+def _worker_count() -> int:
+    """Return the number of workers that the environment asks for, or 1."""
+    values = [os.environ.get(name, "") for name in WORKER_VARIABLES]
+    return max([int(value) for value in values if value.isdigit()], default=1)
 
 
-def _is(path: Any, kind: type) -> bool:
+def _is_backend(path: Any, kind: type) -> bool:
     try:
-        found = import_string(path) if isinstance(path, str) else None
+        backend = import_string(path) if isinstance(path, str) else None
     except ImportError:
         return False
-    return isinstance(found, type) and issubclass(found, kind)
+    return isinstance(backend, type) and issubclass(backend, kind)

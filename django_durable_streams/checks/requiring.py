@@ -1,4 +1,4 @@
-"""Checks that look at what the settings mean, and have nothing to say where these cannot be read."""
+"""A decorator for checks that need valid settings. They report nothing while the settings are invalid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Check = Callable[..., list[CheckMessage]]
 
 
 def needs_settings(check: Check) -> Check:
-    """Leave a check out where `DURABLE_STREAMS` cannot be used: `checks.settings` says why."""
+    """Skip a check while `DURABLE_STREAMS` is invalid. `checks.settings` reports the reason."""
 
     @wraps(check)
     def checked(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:

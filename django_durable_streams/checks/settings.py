@@ -1,4 +1,4 @@
-"""Whether `DURABLE_STREAMS` says what can be understood."""
+"""Checks of `DURABLE_STREAMS`: its keys, and the types and values of its settings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ from ..server.validation import config_findings
 
 @register()
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001: no dict. E002: a key that means nothing. E003: a value of the wrong type. E004: a value that cannot be."""
-    found = conf.findings(conf.project_value()) or config_findings(conf.config())
-    return [Error(one.message, hint=one.hint or None, id=one.id) for one in found]
+    """E001: not a dict. E002: an unknown key. E003: a value of the wrong type. E004: an invalid value."""
+    findings = conf.findings(conf.project_value()) or config_findings(conf.config())
+    return [Error(finding.message, hint=finding.hint or None, id=finding.id) for finding in findings]

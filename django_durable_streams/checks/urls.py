@@ -1,4 +1,4 @@
-"""What stands in front of streams that are served through the project's URLs."""
+"""Checks of the middleware in front of streams that are served through the project's URLs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from django.urls import NoReverseMatch, reverse
 
 _NOTES = {
     "django.middleware.gzip.GZipMiddleware": Info(
-        "GZipMiddleware compresses what is read through the URLs, anew for each request.",
-        hint="Event streams are left alone: they are marked so that it does not cut them into pieces. Let a proxy "
-        "compress, or mount the ASGI application, in front of which there is no middleware.",
+        "GZipMiddleware compresses each read through the URLs again.",
+        hint="It does not compress event streams, because they are marked. Let a proxy compress, or mount the ASGI "
+        "application, which runs without middleware.",
         id="durable_streams.I001",
     ),
     "django.middleware.http.ConditionalGetMiddleware": Info(
-        "ConditionalGetMiddleware has nothing to do for streams that are read through the URLs.",
-        hint="They have ETags of their own, and answer If-None-Match before it could: its answers would lack the "
-        "protocol's headers.",
+        "ConditionalGetMiddleware has no effect on streams that are read through the URLs.",
+        hint="Streams have ETags of their own, and answer If-None-Match themselves. A response of the middleware would "
+        "lack the protocol's headers. Nothing needs to change.",
         id="durable_streams.I002",
     ),
 }
@@ -35,7 +35,7 @@ def check_urls(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
 
 
 def has_url_entry_point() -> bool:
-    """Whether streams are served through the project's URLs."""
+    """Return whether streams are served through the project's URLs."""
     if not getattr(settings, "ROOT_URLCONF", None):
         return False
     try:

@@ -125,7 +125,7 @@ class StreamView(View):
             stream_request = _DjangoRequest(request, stream_path)
             guard = current_guard()
             if guard is not None:
-                stream_request.caller = await sync_to_async(guard.callers.of_request)(request)
+                stream_request.caller = await sync_to_async(guard.identities.from_request)(request)
             if isinstance(request, ASGIRequest):
                 release_thread()
             response = await respond(stream_request)

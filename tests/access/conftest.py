@@ -1,4 +1,4 @@
-"""Both doors with users, sessions and permissions."""
+"""Both kinds of entry point with users, sessions and permissions."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,15 @@ from django.core.asgi import get_asgi_application
 from django.test import Client
 from django.test.client import Client as DjangoClient
 
+from django_durable_streams.models import Stream
 from django_durable_streams.server.asgi import DurableStreams
 from tests.access.visitors import Visitor
 from tests.asgi_client import AsgiClient
 
-DOORS = ("asgi", "django")
+ENTRY_POINTS = ("asgi", "django")
 
 
-@pytest.fixture(params=DOORS)
+@pytest.fixture(params=ENTRY_POINTS)
 def client(request: pytest.FixtureRequest, engines: None) -> AsgiClient:
     """A client of streams, served by the bare application, or by Django's views behind its usual middleware."""
     return AsgiClient(DurableStreams() if request.param == "asgi" else get_asgi_application())
@@ -62,3 +63,11 @@ def revoke(user: User, *actions: str) -> None:
 
 agrant = sync_to_async(grant)
 arevoke = sync_to_async(revoke)
+
+
+@pytest.fixture
+def ann(transactional_db: None, engines: None) -> None:
+    """Make the superuser ann, who has a session, and the stream "a" with three bytes."""
+    user = User.objects.create_user("ann", password="x", is_superuser=True)
+    Client().force_login(user)
+    Stream.objects.create(path="a", content_type="text/plain").append("abc")

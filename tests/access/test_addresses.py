@@ -68,9 +68,9 @@ def test_addresses(peer: str, forwarded: str, proxies: list[str], found: str) ->
 @pytest.mark.parametrize("part", ["1", "::1", "127.0.0.1", ":", "[", "\u00b2"])
 def test_no_header_costs_more_than_its_end(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    same = addresses._same
-    monkeypatch.setattr(addresses, "_same", lambda address: read.append(address) or same(address))
-    addresses._behind.cache_clear()
+    same = addresses._normalized
+    monkeypatch.setattr(addresses, "_normalized", lambda address: read.append(address) or same(address))
+    addresses._nearest_client.cache_clear()
     with override_streams(TRUSTED_PROXIES=PROXY):
         client_address({"client": ("127.0.0.1", 1)}, ",".join([part] * 30_000).encode("latin-1"))
     assert len(read) < 2500
@@ -78,8 +78,8 @@ def test_no_header_costs_more_than_its_end(part: str, monkeypatch: pytest.Monkey
 
 
 def test_what_is_missing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    addresses._warn.cache_clear()
-    addresses._behind.cache_clear()
+    addresses._warn_about_proxies.cache_clear()
+    addresses._nearest_client.cache_clear()
     with caplog.at_level(logging.WARNING), override_streams(TRUSTED_PROXIES=[]):
         for number in range(3):
             address = f"192.0.2.{number}"

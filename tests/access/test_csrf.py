@@ -96,7 +96,7 @@ async def test_the_secret_may_be_in_the_session(visitor: Visitor) -> None:
 
         await sync_to_async(keep)()
         # What another process writes into a session is seen when its time in memory is over.
-        current_guard().callers.forget()  # type: ignore[union-attr]
+        current_guard().identities.invalidate()  # type: ignore[union-attr]
         assert (await send(visitor, "append")).status == 204
 
 

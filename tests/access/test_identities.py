@@ -186,7 +186,7 @@ async def test_a_session_that_is_ending_is_not_remembered_in_its_last_moment(
         guard = current_guard()
         assert guard is not None
         # As logging out does: it tells of it first, and deletes the session then.
-        guard.callers.forget(key=key)
+        guard.identities.invalidate(key=key)
         for _ in range(3):
             assert (await send(visitor, "read")).status == 200
     assert len(lookups) == 3

@@ -210,7 +210,7 @@ def test_rates(text: str, rate: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "100", "0/s", "100/x", "100 / s", "-1/s", "1.5/s", "100/0s", None, 100])
 def test_rates_that_mean_nothing(text: Any) -> None:
-    with pytest.raises(ValueError, match="A rate is a text"):
+    with pytest.raises(ValueError, match="A rate must be a text"):
         parse_rate(text)
     with pytest.raises(ValueError, match="write"):
         RateLimits({"write": "1/s"}, "default")

@@ -232,7 +232,7 @@ def test_a_closed_stream_can_be_forked_and_a_deleted_one_not(admin_client: Clien
 def test_deleting_says_what_becomes_of_forks(admin_client: Client, log: Stream) -> None:
     fork = log.fork("fork")
     asked = admin_client.get(url("delete", log)).content.decode()
-    assert "It has a fork: its data is kept for it" in asked
+    assert "It has a fork. Its data is kept" in asked
     admin_client.post(url("delete", log), {"post": "yes"})
     log.refresh_from_db()
     assert log.deleted_at is not None

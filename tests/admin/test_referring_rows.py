@@ -89,5 +89,5 @@ def test_a_row_that_has_come_meanwhile_is_no_error_of_the_server(
     monkeypatch.setattr(pages, "get_deleted_objects", lambda *_: ([], {}, set(), []))
     answer = delete(client, how, stream, post="yes")
     assert answer.status_code == 302
-    assert "forbids to delete it" in client.get(url("changelist")).content.decode()
+    assert "protected rows refer to it" in client.get(url("changelist")).content.decode()
     assert Stream.objects.alive().exists()

@@ -160,7 +160,7 @@ def test_producers_are_listed_some_at_a_time(admin_client: Client, monkeypatch: 
     for number in range(25):
         stream.append("x", producer=(f"worker {number:02}&<", 3, 0) if number else ("a/b?c", 0, 0))
     page = text(admin_client, stream)
-    assert page.count("worker ") == detail_views.MAX_LISTED - 1
+    assert page.count("worker ") == detail_views.MAX_ROWS_LISTED - 1
     assert "worker 01&amp;&lt;" in page
     monkeypatch.setattr(detail_views, "PRODUCERS_PER_PAGE", 10)
     found: list[str] = []

@@ -25,15 +25,15 @@ def size(count: int) -> str:
 
 def test_the_numbers_are_those_of_the_code() -> None:
     text = words()
-    assert f"at most {options.MAX_ACTED_ON:,} streams at once" in text
+    assert f"at most {options.MAX_STREAMS_PER_ACTION:,} streams at once" in text
     assert f"Up to {changelist.COUNT_LIMIT:,} streams are counted" in text
     assert f"up to {detail_views.PAGE_MESSAGES}, and about {size(detail_views.PAGE_BYTES)}" in text
     assert f"by more than {size(detail_views.PAGE_BYTES)}, is brought to the end" in text
-    assert f"{size(rendering.IN_LIST.text)} of text or {size(rendering.IN_LIST.binary)}, with" in text
-    assert f"({size(rendering.ALONE.text)} of text, {size(rendering.ALONE.binary)} in hexadecimal)" in text
+    assert f"{size(rendering.LIST_LIMIT.text)} of text or {size(rendering.LIST_LIMIT.binary)}, with" in text
+    assert f"({size(rendering.PAGE_LIMIT.text)} of text, {size(rendering.PAGE_LIMIT.binary)} in hexadecimal)" in text
     assert detail_views.POLL_SECONDS == 2
     script = (ROOT / "django_durable_streams" / "static" / "durable_streams" / "tail.js").read_text()
-    assert re.findall(r"const (\w+) = (\d+);", script) == [("MOST_MESSAGES", "500"), ("LONGEST_WAIT", "30")]
+    assert re.findall(r"const (\w+) = (\d+);", script) == [("MAX_MESSAGES", "500"), ("MAX_RETRY_SECONDS", "30")]
     assert "keeps the last 500 messages" in text
 
 

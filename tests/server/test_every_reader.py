@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from django_durable_streams.admin.rendering import ALONE, show
+from django_durable_streams.admin.rendering import PAGE_LIMIT, display
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol import content, sse, text
 from django_durable_streams.protocol.values import decode
@@ -155,7 +155,7 @@ class Readers:
 
     def _shown(self, info: Any, messages: Any) -> list[bytes]:
         whole = browsing.whole(info, messages, "default")
-        assert all(show(message, info, ALONE).text is not None for message in whole)
+        assert all(display(message, info, PAGE_LIMIT).text is not None for message in whole)
         return [message.data for message in whole]
 
     def _joined(self, messages: list[Any]) -> Any:

@@ -1,9 +1,9 @@
-/* Follows a stream: asks for what is past the last message on the page, and puts it there. Nothing else is needed. */
+/* Follows a stream: requests the messages after the last one on the page, and adds them to the list. */
 "use strict";
 
 (() => {
-  const MOST_MESSAGES = 500;
-  const LONGEST_WAIT = 30;
+  const MAX_MESSAGES = 500;
+  const MAX_RETRY_SECONDS = 30;
 
   const bar = document.getElementById("ds-live");
   if (bar === null) return;
@@ -21,7 +21,7 @@
   function show(next, sentence) {
     state = next;
     bar.dataset.state = next;
-    // A status that is said again is read out again.
+    // Screen readers announce each change of the text, even to the same text.
     if (text.textContent !== sentence) text.textContent = sentence;
     button.hidden = next === "over" || next === "hidden";
     button.textContent = bar.dataset[{ paused: "textResume", lost: "textRetry" }[next] || "textPause"];
@@ -38,68 +38,68 @@
     show("over", sentence);
   }
 
-  function go() {
+  function start() {
     halt();
     if (document.hidden) return show("hidden", bar.dataset.textHidden);
     if (state !== "live" && failures === 0) show("live", bar.dataset.textLive);
-    return ask();
+    return requestNew();
   }
 
-  async function ask() {
-    const mine = (request = new AbortController());
+  async function requestNew() {
+    const controller = (request = new AbortController());
     try {
-      const answer = await fetch(`${bar.dataset.url}?from=${position}`, {
+      const response = await fetch(`${bar.dataset.url}?from=${position}`, {
         credentials: "same-origin",
         redirect: "manual",
         cache: "no-store",
-        signal: mine.signal,
+        signal: controller.signal,
       });
-      if (answer.type === "opaqueredirect" || answer.status === 401 || answer.status === 403) {
+      if (response.type === "opaqueredirect" || response.status === 401 || response.status === 403) {
         return end(bar.dataset.textDenied);
       }
-      if (answer.status === 404) return end(bar.dataset.textGone);
-      if (!answer.ok) throw new Error(String(answer.status));
-      const news = answer.status === 204 ? null : await answer.json();
-      if (mine !== request) return undefined; // paused meanwhile
+      if (response.status === 404) return end(bar.dataset.textGone);
+      if (!response.ok) throw new Error(String(response.status));
+      const newData = response.status === 204 ? null : await response.json();
+      if (controller !== request) return undefined; // paused meanwhile
       failures = 0;
       show("live", bar.dataset.textLive);
-      if (news !== null) take(news);
-      if (state === "live") timer = setTimeout(ask, news !== null && news.more ? 0 : pollSeconds * 1000);
+      if (newData !== null) addMessages(newData);
+      if (state === "live") timer = setTimeout(requestNew, newData !== null && newData.more ? 0 : pollSeconds * 1000);
     } catch (error) {
-      if (mine !== request) return undefined;
+      if (controller !== request) return undefined;
       failures += 1;
-      lose(Math.min(2 ** (failures - 1), LONGEST_WAIT));
+      retryIn(Math.min(2 ** (failures - 1), MAX_RETRY_SECONDS));
     }
     return undefined;
   }
 
-  function lose(seconds) {
+  function retryIn(seconds) {
     show("lost", bar.dataset.textLost.replace("%s", seconds));
-    timer = setTimeout(ask, seconds * 1000);
+    timer = setTimeout(requestNew, seconds * 1000);
   }
 
-  function take(news) {
+  function addMessages(newData) {
     const isAtEnd = list.getBoundingClientRect().bottom < window.innerHeight + 120;
-    if (news.skipped) {
+    if (newData.skipped) {
       const gap = document.createElement("li");
       gap.className = "ds-gap";
       gap.textContent = bar.dataset.textSkipped;
       list.append(gap);
     }
     const parsed = document.createElement("template");
-    parsed.innerHTML = news.html; // made and escaped by the server, as the rest of the page is
+    parsed.innerHTML = newData.html; // the server has escaped it, like the rest of the page
     for (const message of parsed.content.querySelectorAll("li")) {
       message.classList.add("ds-new");
       list.append(message);
     }
-    while (list.children.length > MOST_MESSAGES) list.firstElementChild.remove();
-    position = String(news.position);
+    while (list.children.length > MAX_MESSAGES) list.firstElementChild.remove();
+    position = String(newData.position);
     document.getElementById("ds-nothing")?.remove();
-    document.getElementById("ds-state").innerHTML = news.state;
-    document.getElementById("ds-size").textContent = news.size;
-    document.getElementById("ds-offset").textContent = news.offset;
-    if (news.count > 0 && isAtEnd) list.lastElementChild.scrollIntoView({ block: "nearest" });
-    if (news.closed && !news.more) end(bar.dataset.textClosed);
+    document.getElementById("ds-state").innerHTML = newData.state;
+    document.getElementById("ds-size").textContent = newData.size;
+    document.getElementById("ds-offset").textContent = newData.offset;
+    if (newData.count > 0 && isAtEnd) list.lastElementChild.scrollIntoView({ block: "nearest" });
+    if (newData.closed && !newData.more) end(bar.dataset.textClosed);
   }
 
   button.addEventListener("click", () => {
@@ -108,7 +108,7 @@
       failures = 0;
       show("paused", bar.dataset.textPaused);
     } else {
-      go();
+      start();
     }
   });
 
@@ -119,10 +119,10 @@
       failures = 0;
       show("hidden", bar.dataset.textHidden);
     } else {
-      go();
+      start();
     }
   });
 
   bar.hidden = false;
-  go();
+  start();
 })();
