@@ -18,6 +18,7 @@ FOR_EACH_LOOP = frozenset(
     {
         "engine.hub.Hub",
         "engine.polling.PollSchedule",
+        "runtime.log_once.LogOnce",
         "runtime.timeouts.Timeouts",
         "engine.wakeup.signing.MessageSigner",
         "engine.wakeup.subscriber.RedisSubscriber",
