@@ -35,6 +35,6 @@ class DurableStreamsConfig(AppConfig):
 
 
 def _is_command() -> bool:
-    """Whether this process runs a management command: those have the system checks, which say the same."""
+    """Whether this process runs a management command. Commands run the system checks, which report the same."""
     program = Path(sys.argv[0])
     return program.stem in ("manage", "django-admin") or program.parts[-2:] == ("django", "__main__.py")

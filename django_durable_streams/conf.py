@@ -3,9 +3,9 @@
     from django_durable_streams.conf import config
     config().page_bytes
 
-The object is made anew whenever Django's settings change, so `override_settings` works. There is none where the setting
-has a key that is unknown or a value that cannot be: `findings` says what is wrong, for the system checks and for the
-exception that nothing which serves streams starts without.
+The object is made again whenever Django's settings change, so `override_settings` works. With an unknown key or an
+invalid value there is no object: `findings` lists the problems, for the system checks and for the exception that stops
+a server at its start.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ MIB = 1024 * KIB
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Every setting with its default; the key in `DURABLE_STREAMS` is the name in capitals."""
+    """Every setting with its default. The key in `DURABLE_STREAMS` is the name in capitals."""
 
     max_append_bytes: int = 16 * MIB
-    """Largest body of a POST or PUT. More is refused with 413."""
+    """Largest body of a POST or PUT, in bytes. A larger body is refused with 413."""
 
     max_body_memory: int = 64 * MIB
-    """Bytes of request bodies that one process holds before they are complete, all requests together. Over it, bodies
-    that come in parts are refused with 503."""
+    """Bytes of incomplete request bodies in one process, all requests together. Beyond the limit, bodies that arrive in
+    parts are refused with 503."""
 
     receive_timeout: float = 60.0
-    """Seconds within which the whole body of a request has to arrive. After them it is refused with 408."""
+    """Seconds in which the whole body of a request must arrive. Otherwise the request is refused with 408."""
 
     send_timeout: float = 60.0
-    """Seconds for which a client may take nothing of what it is sent. After them its connection is closed."""
+    """Seconds for which a client may take no data. Then its connection is closed."""
 
     page_bytes: int = 1 * MIB
     """A read returns whole appends up to this many bytes, and at least one."""
 
     cache_bytes: int = 32 * MIB
-    """Memory that one process spends on data it has read, so as not to read it again."""
+    """Memory of one process for its segment cache, in bytes."""
 
     long_poll_timeout: float = 30.0
     """Seconds that a long-poll waits for data."""
@@ -57,33 +57,33 @@ class Config:
     """Seconds after which an SSE response ends, so that CDNs can collapse readers (section 5.8)."""
 
     sse_max_bytes: int = 16 * MIB
-    """Bytes after which an SSE response ends: some servers buffer what a reader does not take."""
+    """Bytes after which an SSE response ends, because some servers buffer data that a reader does not take."""
 
     sse_keep_alive: float = 15.0
-    """Seconds between comments on an idle SSE response, for proxies that cut quiet connections."""
+    """Seconds between comments on an idle SSE response, for proxies that cut idle connections."""
 
     poll_interval: float = 0.25
-    """Seconds between looks at the database for readers whom no message has woken."""
+    """How often to poll the database for readers that received no wake-up, in seconds."""
 
     wakeup: Mapping[str, Any] = field(
         default_factory=lambda: {"BACKEND": "django_durable_streams.engine.wakeup.base.InProcessWakeup"}
     )
-    """How readers of other processes are woken: the dotted path of a BACKEND, and its options. Without Redis they
-    find out by themselves, within `POLL_INTERVAL`."""
+    """How a commit wakes the readers of other processes: the dotted path of a BACKEND, and its options. Without Redis
+    these readers find new data by polling, within `POLL_INTERVAL`."""
 
     writer_threads: int = 1
-    """Threads of a process that commit appends, each with a database connection. SQLite always has one. With more of
-    them fewer requests share a commit, which is slower unless the database has processors to spare and is far away."""
+    """Writer threads of a process, each with a database connection. SQLite always has one. With more threads fewer
+    requests share a commit. That is slower, unless the database is far away and has idle processors."""
 
     json_encoder: str = "django.core.serializers.json.DjangoJSONEncoder"
-    """What says in JSON what Python appends to JSON streams and JSON has no words for, such as a date: the dotted path
-    of a `json.JSONEncoder`. What it does not know is refused."""
+    """The dotted path of a `json.JSONEncoder` for values that Python code appends to JSON streams, such as dates. A
+    value that it cannot encode is refused."""
 
     queue_size: int = 10_000
-    """Operations that may wait in one lane. More are refused with 503."""
+    """Operations that may wait for one committer. More are refused with 503."""
 
     queue_bytes: int = 128 * MIB
-    """Data that may wait with them. More is refused with 503."""
+    """Bytes of data that these operations may carry. More are refused with 503."""
 
     gc_threshold: int = 10_000
     """Objects that a process which serves streams may make between two runs of Python's garbage collector; 0 leaves
@@ -94,56 +94,56 @@ class Config:
     collector (`gc.freeze`). That shortens each full run, and garbage cycles that exist then are never freed."""
 
     permission_classes: Any = "django_durable_streams.permissions.ModelPermissions"
-    """Who may do what: the dotted path of a permission class, a dict with CLASS and its options, or a list of these,
-    of which any may allow."""
+    """The permission class: a dotted path, a dict with CLASS and its options, or a list of these. A request is allowed
+    if one of them allows it."""
 
     auth_cache_seconds: float = 5.0
-    """Seconds for which the ASGI application remembers who a session's user is and what Django's permissions allow
-    that user. What is revoked in another process works at most so long."""
+    """Seconds for which the ASGI application caches the user of a session and the user's Django permissions. A
+    permission that another process revokes works for so long at most."""
 
     reauthorize_interval: float = 10.0
-    """Seconds between looks whether a live reader may still read."""
+    """Seconds between two checks of a live reader's permission."""
 
     rate_limits: Mapping[str, str] = field(default_factory=dict)
-    """How often a user, or the address of those who are not logged in, may do something: by action (create, read,
-    append, close, delete), as in `{"append": "100/s", "create": "1000/h"}`. More is refused with 429."""
+    """Request rates for each user, or for each address without login, by action (create, read, append, close, delete):
+    `{"append": "100/s", "create": "1000/h"}`. More requests are refused with 429."""
 
     rate_limit_cache: str = "default"
-    """Alias of the cache in which requests are counted."""
+    """Alias of the cache that counts requests for the rate limits."""
 
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses and networks of the proxies whose `X-Forwarded-For` is believed."""
+    """Addresses and networks of proxies whose `X-Forwarded-For` is trusted."""
 
     max_live_readers: int = 0
-    """Live readers of one process. More are refused with 503. 0 is no limit."""
+    """Live readers of one process. More are refused with 503. 0: no limit."""
 
     path_patterns: tuple[str, ...] = ()
-    """Patterns of the paths at which streams may be created over HTTP, such as `chat/*`. Empty: everywhere."""
+    """Patterns of paths at which HTTP clients may create streams, such as `chat/*`. Empty: all paths."""
 
     content_types: tuple[str, ...] = ()
-    """Content types that streams may be created with over HTTP. Empty: all."""
+    """Content types with which HTTP clients may create streams. Empty: all content types."""
 
     url_prefix: str = ""
-    """What the URLs of streams begin with in links: `/streams/` or `https://streams.example.com/v1/stream/`. Empty: the
-    place at which the URLs are included, or else `/v1/stream/`, where the ASGI application has them."""
+    """The beginning of stream URLs in links: `/streams/` or `https://streams.example.com/v1/stream/`. Empty: the place
+    where the URLs are included, or else `/v1/stream/`, the default of the ASGI application."""
 
     uvicorn_fast_path: bool = True
-    """Under uvicorn, answer plain stream requests on the connection itself, past the making of scopes and tasks, where
-    the `DurableStreams` application is all that the server serves."""
+    """Whether uvicorn's connections answer plain stream requests themselves, without ASGI scopes and tasks. This needs
+    a uvicorn that serves the `DurableStreams` application alone."""
 
     cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may use the streams: `https://app.example.com`, or `*` for every page."""
+    """Origins whose pages may use the streams: `https://app.example.com`, or `*` for all origins."""
 
     cors_allow_headers: tuple[str, ...] = ()
-    """Request headers that pages of other origins may send besides the protocol's, the CSRF token's and tracing's."""
+    """Request headers that pages of other origins may send, besides those of the protocol, CSRF and tracing."""
 
     cache_scope: str = "private"
-    """`public` lets caches, shared ones too, keep data that everybody may read, for a minute without asking. `private`
-    has every cache ask each time. What not everybody may read is always private."""
+    """`public` lets caches, also shared ones, reuse data that everybody may read for a minute. `private` makes every
+    cache ask the server each time. Data that not everybody may read is always private."""
 
 
 class Range(NamedTuple):
-    """The least and the most that a number may be."""
+    """The smallest and the largest valid number."""
 
     least: float
     most: float
@@ -158,7 +158,7 @@ RANGES: Mapping[str, Range] = {
     "LONG_POLL_TIMEOUT": Range(0.001, HOUR),
     "SSE_DURATION": Range(0.001, 24 * HOUR),
     "SSE_KEEP_ALIVE": Range(0.001, HOUR),
-    # More often than that, looking is all that a process does.
+    # A process that polls more often does nothing else.
     "POLL_INTERVAL": Range(0.001, HOUR),
     "WRITER_THREADS": Range(1, 64),
     "CACHE_BYTES": Range(0, math.inf),
@@ -166,10 +166,10 @@ RANGES: Mapping[str, Range] = {
     "MAX_LIVE_READERS": Range(0, math.inf),
     "AUTH_CACHE_SECONDS": Range(0, 24 * HOUR),
 }
-"""What numbers may be. One that is not here has to be greater than zero."""
+"""Valid numbers, by key. A number without an entry must be greater than zero."""
 
 CHOICES: Mapping[str, tuple[str, ...]] = {"CACHE_SCOPE": ("private", "public")}
-"""What texts may be of which there are few."""
+"""Valid texts, by key. A text without an entry may have any value."""
 
 _TYPES: dict[Any, tuple[Any, str]] = {
     bool: (bool, "True or False"),
@@ -182,46 +182,46 @@ _TYPES: dict[Any, tuple[Any, str]] = {
 
 
 class Finding(NamedTuple):
-    """What is wrong with the setting: the id of the system check that says so, the message, and what to do."""
+    """A problem with the setting: the id of its system check, the message, and what to do."""
 
     id: str
     message: str
     hint: str = ""
 
 
-def findings(given: Any) -> list[Finding]:
-    """Return what is wrong with a value of `DURABLE_STREAMS`, as far as that can be seen from the value itself.
+def findings(value: Any) -> list[Finding]:
+    """Return the problems of a value of `DURABLE_STREAMS` that the value itself shows.
 
-    E001: no dict. E002: an unknown key. E003: a value of the wrong type. E004: a value that cannot be.
+    E001: the value is no dict. E002: unknown key. E003: wrong type. E004: invalid value.
     """
-    if not isinstance(given, Mapping):
-        return [Finding("durable_streams.E001", f"{SETTING} must be a dict.", f"It is {given!r}.")]
-    known = names()
-    found = [
-        Finding("durable_streams.E002", f"{SETTING} has an unknown key: {key!r}.", _suggestion(str(key), known))
-        for key in given
-        if key not in known
+    if not isinstance(value, Mapping):
+        return [Finding("durable_streams.E001", f"{SETTING} must be a dict.", f"It is {value!r}.")]
+    valid_keys = names()
+    problems = [
+        Finding("durable_streams.E002", f"{SETTING} has an unknown key: {key!r}.", _suggestion(str(key), valid_keys))
+        for key in value
+        if key not in valid_keys
     ]
     for name, kind in get_type_hints(Config).items():
         key = name.upper()
-        if key in given:
-            problem = _mistyped(key, kind, given[key]) or _impossible(key, given[key])
-            found += [problem] if problem is not None else []
-    return found
+        if key in value:
+            problem = _type_problem(key, kind, value[key]) or _value_problem(key, value[key])
+            problems += [problem] if problem is not None else []
+    return problems
 
 
-def _suggestion(key: str, known: list[str]) -> str:
-    near = get_close_matches(key.upper(), known, n=1)
-    return f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(known)}."
+def _suggestion(key: str, valid_keys: list[str]) -> str:
+    near = get_close_matches(key.upper(), valid_keys, n=1)
+    return f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(valid_keys)}."
 
 
-def _mistyped(key: str, hint: Any, value: Any) -> Finding | None:
+def _type_problem(key: str, hint: Any, value: Any) -> Finding | None:
     expected = _TYPES.get(get_origin(hint) or hint)
     if expected is None:
         return None
     kind, words = expected
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        # Most of all, a single text where several are expected: each of its letters would be one.
+        # The usual mistake is one text instead of a list: each of its letters would be an item.
         shown = f"Write [{value!r}]." if isinstance(value, str) and words == "a list" else f"It is {value!r}."
         return Finding("durable_streams.E003", f"{key} must be {words}.", shown)
     if words == "a list" and not all(isinstance(item, str) for item in value):
@@ -229,7 +229,7 @@ def _mistyped(key: str, hint: Any, value: Any) -> Finding | None:
     return None
 
 
-def _impossible(key: str, value: Any) -> Finding | None:
+def _value_problem(key: str, value: Any) -> Finding | None:
     shown = f"It is {value!r}."
     if key in CHOICES and value not in CHOICES[key]:
         return Finding("durable_streams.E004", f"{key} must be {' or '.join(map(repr, CHOICES[key]))}.", shown)
@@ -244,24 +244,24 @@ def _impossible(key: str, value: Any) -> Finding | None:
     return None if fits else Finding("durable_streams.E004", f"{key} must be {words}.", shown)
 
 
-def refuse(found: list[Finding]) -> None:
-    """Raise what is wrong as one exception, if anything is.
+def refuse(problems: list[Finding]) -> None:
+    """Raise one exception for all problems, if there are any.
 
     Raises:
-        ImproperlyConfigured: says of each finding what it is and what to do.
+        ImproperlyConfigured: the message lists each problem and what to do.
     """
-    if found:
-        lines = [f"{one.message} {one.hint} ({one.id})".replace("  ", " ") for one in found]
+    if problems:
+        lines = [f"{problem.message} {problem.hint} ({problem.id})".replace("  ", " ") for problem in problems]
         raise ImproperlyConfigured("\n".join([f"The setting {SETTING} cannot be used.", *lines]))
 
 
-def given() -> Any:
-    """Return the setting as the project has it."""
+def project_value() -> Any:
+    """Return the value of the setting in the project, which may be invalid."""
     return getattr(settings, SETTING, {})
 
 
 def _read() -> Config:
-    value = given()
+    value = project_value()
     refuse(findings(value))
     kinds = get_type_hints(Config)
     values: dict[str, Any] = {}
@@ -275,13 +275,13 @@ config = lru_cache(maxsize=1)(_read)
 """Return the settings in force.
 
 Raises:
-    ImproperlyConfigured: they cannot be used; says why.
+    ImproperlyConfigured: the setting is invalid. The message says why.
 """
 
 
 def names() -> list[str]:
-    """Return every key that `DURABLE_STREAMS` may have."""
-    return [known.name.upper() for known in fields(Config)]
+    """Return all valid keys of `DURABLE_STREAMS`."""
+    return [setting.name.upper() for setting in fields(Config)]
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Where streams are on the web, for pages that link to them."""
+"""URLs of streams, for pages that link to them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from .models import Stream
 
 DEFAULT_PREFIX = "v1/stream/"
-"""Where the ASGI application has the streams, unless it is told otherwise."""
+"""The root of the streams in the ASGI application, unless its argument says otherwise."""
 
 
 def stream_url(stream: Stream | str) -> str:
     """Return the URL of a stream, or of the stream at a path, percent-encoded.
 
-    It begins with `URL_PREFIX` if that is set, else with the place at which the URLs are included, else with
-    `/v1/stream/`. It is relative to the host, unless the setting names one.
+    The URL begins with `URL_PREFIX` if that is set, else with the place where the URLs are included, else with
+    `/v1/stream/`. It has no host, unless the setting names one.
     """
     path = stream if isinstance(stream, str) else stream.path or ""
     return _prefix() + quote(path)

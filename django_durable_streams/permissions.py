@@ -1,4 +1,4 @@
-"""Permissions: who may do what with which stream. Named by the setting `PERMISSION_CLASSES`.
+"""Permission classes for the setting `PERMISSION_CLASSES`, and the names for writing new ones.
 
 DURABLE_STREAMS = {
     "PERMISSION_CLASSES": [

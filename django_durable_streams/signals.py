@@ -1,16 +1,17 @@
-"""Signals: what has happened to streams, once it is committed.
+"""Signals about committed changes of streams.
 
-The process that has committed sends them, and no other: a receiver hears of everything once in all processes together,
-if each of them connects it. All have the sender `Stream` and the arguments `path`, `stream_id`, `content_type` and
-`using`, the alias of the database; `stream_appended` has `offset` and `next_offset` too, between which the new data
-lies: `stream.read(offset)` returns it.
+Only the process that commits a change sends its signal. If every process connects a receiver, the receiver is called
+once for each change. All signals have the sender `Stream` and the arguments `path`, `stream_id`, `content_type` and
+`using`, the alias of the database. `stream_appended` also has `offset` and `next_offset`. The new data lies between
+them, and `stream.read(offset)` returns it.
 
-- What Python code has done is sent where and when its transaction commits, by `transaction.on_commit`.
-- What came by HTTP, what a writer wrote, and what the housekeeping thread has found expired, is sent from a thread
-  that does nothing else, so that a slow receiver keeps neither appends nor readers waiting.
+- Signals for changes by Python code are sent in the caller's thread when its transaction commits.
+- Signals for requests, writers and expired streams are sent by a thread of their own, so that a slow receiver delays
+  neither appends nor readers.
 
-An error in a receiver is logged, and harms nobody. If a process is killed between a commit and its signal, that is
-never sent: what must not be missed belongs into the transaction of the append, or to a reader that keeps its offset.
+An error in a receiver is logged, and affects no other receiver. If a process is killed between a commit and its signal,
+the signal is never sent. Work that must not be missed belongs into the transaction of the append, or to a reader that
+stores its offset.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from __future__ import annotations
 from django.dispatch import Signal
 
 stream_created = Signal()
-"""A stream was created, a fork included."""
+"""A stream or a fork was created."""
 
 stream_appended = Signal()
-"""Data was appended. One signal stands for all appends of a commit to a stream."""
+"""Data was appended. There is one signal for all appends of a commit to a stream."""
 
 stream_closed = Signal()
 """A stream was closed, or created closed."""
@@ -30,5 +31,4 @@ stream_deleted = Signal()
 """A stream was deleted."""
 
 stream_expired = Signal()
-"""A stream has reached the end of its life. Sent when the process that cleans up finds it, within a few seconds; or
-before that, by who takes its path."""
+"""A stream has expired. Housekeeping sends the signal within a few seconds, or a create that reuses the path before."""

@@ -1,6 +1,6 @@
-"""A writer's operations on its stream: beginning, messages, and the end, tried again where that is safe.
+"""A writer's operations on its stream: the start, the messages and the end. They are repeated where that is safe.
 
-Runs in the background loop. Knows neither threads nor buffers: `committing` has these.
+Runs in the background loop. Knows neither threads nor buffers, which are in `stream_committer`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 60.0
-"""Seconds for which a writer that can tell what has come through tries again while the database does not answer."""
+RETRY_SECONDS = 60.0
+"""Time for which operations are repeated while the database does not answer."""
 
-PAUSE = 0.25
-"""Seconds between two attempts."""
+RETRY_PAUSE_SECONDS = 0.25
+"""Time between two attempts."""
 
 
 class StreamAppender:
     """Appends a writer's messages to its stream, in their order, from one task at a time.
 
     Args:
-        stream: is told how far it goes, and whether it is closed.
+        stream: its `tail_position` and `closed` are updated after each commit.
         using: alias of the database.
-        producer: a name under which each message is there once.
+        producer: stored id of the producer that counts the messages, or None.
 
     Attributes:
         written, resumed, closed: see `Writer`.
@@ -47,33 +47,33 @@ class StreamAppender:
         self.closed = False
         self.stream = stream
         self.path: str = stream.path
-        self.kind: str = stream.content_type
+        self.content_type: str = stream.content_type
         self._stream_id: int = stream.pk
         self._using = using
         self._producer = producer
         self._epoch = 0
 
     async def begin(self) -> None:
-        """Find out how far the stream is, and fence earlier writers of the name.
+        """Read the tail of the stream, and fence earlier writers of the producer's name.
 
         Raises:
-            DurableStreamsError: the stream is not there, or the database is not.
+            DurableStreamsError: the stream does not exist, or the database does not answer.
         """
         if self._producer is not None:
-            (taken,) = await self._persist([TakeOver(self.path, self._producer, self._stream_id)])
-            assert isinstance(taken, TakenOver)
-            self._epoch, self.written, self.closed = taken.epoch, taken.seq + 1, taken.closed
+            (taken_over,) = await self._persist([TakeOver(self.path, self._producer, self._stream_id)])
+            assert isinstance(taken_over, TakenOver)
+            self._epoch, self.written, self.closed = taken_over.epoch, taken_over.seq + 1, taken_over.closed
             self.resumed = self.written > 0
-            tail = taken.tail
+            tail = taken_over.tail
         else:
-            view = await engine_for(self._using).look(self.path)
-            expect(self._stream_id, view.info.id, self.path)
-            self.closed, tail = view.closed, view.tail
+            snapshot = await engine_for(self._using).look(self.path)
+            expect(self._stream_id, snapshot.info.id, self.path)
+            self.closed, tail = snapshot.closed, snapshot.tail
         self.stream.tail_position, self.stream.closed = tail, self.closed
 
     async def append(self, batch: list[bytes]) -> None:
-        """Append messages."""
-        if self._producer is None and content.is_json(self.kind):
+        """Append encoded messages, each with its own sequence number of the producer."""
+        if self._producer is None and content.is_json(self.content_type):
             appends = [self._append(b"".join(batch))]
         else:
             appends = [self._append(data, number) for number, data in enumerate(batch)]
@@ -88,35 +88,39 @@ class StreamAppender:
         self.closed = self.stream.closed = True
 
     async def mark_failure(self, message: bytes, *, close: bool) -> None:
-        """Say in the stream that whoever wrote it has failed, by a last message or by closing it, or both."""
+        """Mark in the stream that its writer has failed: by a last message, by closing the stream, or both."""
         if self._producer is not None:
-            # The last message once more: no news for the stream, unless somebody else has taken over.
+            # A repeated sequence number changes nothing. It fails if another writer has taken over.
             await self._persist([self._append(b"", -1)])
-        # Without the producer, as it is none of the messages that another run would skip.
+        # Without the producer: another run must not count this message as one of its own.
         try:
             await self._persist([self._append(message, close=close)])
         except DurableStreamsError as error:
             if not (close and message) or error.status >= 500 or isinstance(error, StreamClosed | StreamNotFound):
                 raise
-            logger.warning("%s does not take the error_message of its writer: %s", self.path, error)
+            logger.warning(
+                "The stream %s refused the error_message of its writer. It is closed without that message: %s",
+                self.path,
+                error,
+            )
             await self._persist([self._append(b"", close=True)])
         self.closed = self.stream.closed = close
 
     def _append(self, data: bytes, number: int | None = None, *, close: bool = False) -> Append:
-        """Return an append to the writer's own stream. `number` counts the producer's messages from the next one on."""
+        """Return an append to the writer's stream. `number` counts the producer's messages, 0 for the next one."""
         claim = None
         if number is not None and self._producer is not None:
             claim = ProducerClaim(self._producer, self._epoch, self.written + number)
-        return Append(self.path, self.kind, data, close, producer=claim, stream_id=self._stream_id)
+        return Append(self.path, self.content_type, data, close, producer=claim, stream_id=self._stream_id)
 
     async def _persist(self, operations: Sequence[Operation]) -> list[Result]:
-        """Apply operations, in one commit as a rule, and return their results.
+        """Apply operations, usually in one commit, and return their results.
 
-        What did not even get into the lane's queue is tried again. What did can be tried again with a producer: what
-        has come through is recognised.
+        An operation that the committer's full queue refused is repeated. Other operations are repeated only with a
+        producer, because then the stream recognises an append that was committed before.
         """
         clock = asyncio.get_running_loop().time
-        deadline = clock() + PATIENCE
+        deadline = clock() + RETRY_SECONDS
         results: list[Result] = []
         while True:
             futures, error = self._submit(operations[len(results) :])
@@ -131,11 +135,11 @@ class StreamAppender:
                 return results
             if not (may_repeat and isinstance(error, ServiceUnavailable) and clock() < deadline):
                 raise error
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(RETRY_PAUSE_SECONDS)
 
     def _submit(self, operations: Sequence[Operation]) -> tuple[list[Awaitable[Result]], BaseException | None]:
-        """Hand operations to their lane, and return what is to be awaited, and the error if the lane is full."""
-        # Asked each time: a server that ends stops its engines, and the next use makes new ones.
+        """Queue operations, and return their futures, and the error if the queue is full."""
+        # The engine may be new: a server that ends stops its engines, and the next use makes new ones.
         engine = engine_for(self._using)
         futures: list[Awaitable[Result]] = []
         try:

@@ -1,8 +1,8 @@
-"""Committing what a writer has taken, and ending its stream as it was told, whatever becomes of the writer.
+"""Commits the messages of a writer and ends its stream, in whatever way the writer ends.
 
-A writer may end in many ways: with its block, with its event loop, with its process, or by being forgotten. So what it
-has taken is not kept where any of these end, but here, in the background loop. What arrives here is committed within
-the interval. Each end arrives as one call that waits for nothing and takes no lock, as finalisers may make it.
+A writer may end with its block, with its event loop, with its process, or by garbage collection. So its messages are
+kept in the background loop, which none of these ends. They are committed within the interval. Each end arrives as one
+call that waits for nothing and takes no lock, because a finaliser may make it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Lock
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..protocol.errors import ProducerFenced, StreamClosed, StreamNotFound
-from ..protocol.values import Data
 from ..runtime import background
 from ..store.encoding import encode
 from .stream_appender import StreamAppender
+from .writer_options import WriterSettings
 
 if TYPE_CHECKING:
     from ..models.methods import StreamMethods
@@ -29,20 +29,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGES = 500
-"""Messages that are collected at the most. With that many it commits at once, and `put` waits until it has begun."""
+"""Collected messages from which a commit begins at once. `put` then returns a future until it has begun."""
 
 EXIT_SECONDS = 5.0
-"""How long the end of the process waits for writers that have not ended."""
+"""Time that the end of the process waits for writers that have not ended."""
 
 GENERIC_MESSAGE = "The writer failed."
-"""What a stream is told of a failure where its own message cannot be made or encoded."""
+"""The last message of a failed writer whose own `error_message` cannot be made or encoded."""
 
 
 class Ending(NamedTuple):
-    """How a stream is to be ended.
+    """How to end a stream.
 
-    error: what the writer's block has ended with; None: it is done.
-    message: a last message for the stream in that case, encoded; empty: none.
+    Attributes:
+        error: the exception that ended the writer's block; None if the block completed.
+        message: an encoded last message for the stream if there is an error; empty for none.
     """
 
     error: BaseException | None
@@ -50,39 +51,29 @@ class Ending(NamedTuple):
 
 
 class StreamCommitter:
-    """Takes a writer's messages from any thread, and commits them in the background loop.
+    """Takes a writer's messages in any thread, and commits them in the background loop.
 
     Attributes:
-        is_entered: the writer's block has begun.
-        appender: what the writer knows of its stream.
+        is_entered: whether the writer's block has begun.
+        appender: the state of the stream, and the operations on it.
     """
 
     def __init__(
         self,
         stream: StreamMethods,
         using: str,
-        *,
-        producer: str | None,
-        close: bool,
-        on_error: Literal["leave", "close"],
-        error_message: Data | Callable[[BaseException], Data],
-        interval: float,
-        max_bytes: int,
+        settings: WriterSettings,
     ) -> None:
         self.is_entered = False
-        self.appender = StreamAppender(stream, using, producer)
-        self._close_at_end = close
-        self._on_error = on_error
-        self._error_message = error_message
-        self._interval = interval
-        self._max_bytes = max_bytes
+        self.appender = StreamAppender(stream, using, settings.stored_producer())
+        self._settings = settings
         self._process = os.getpid()
         self._lock = Lock()
         self._buffer: list[bytes] = []
         self._size = 0
-        self._taken = 0
-        self._settled = 0
-        self._hurried = False
+        self._taken_count = 0
+        self._committed_count = 0
+        self._must_flush = False
         self._waiting_for_room: list[Future[None]] = []
         self._waiting_for_commit: list[tuple[int, Future[None]]] = []
         self._failure: BaseException | None = None
@@ -92,18 +83,18 @@ class StreamCommitter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
 
-    # From any thread.
+    # Methods for any thread.
 
     @property
     def is_ours(self) -> bool:
-        """Whether this is the process that has made it, and not a fork of that."""
+        """Whether this process made the object, and is not a fork of that process."""
         return self._process == os.getpid()
 
     async def open(self) -> None:
-        """Find out how far the stream is, fence earlier writers of the name, and begin. Runs in the background loop.
+        """Read the tail of the stream, fence earlier writers of the name, and begin. Runs in the background loop.
 
         Raises:
-            DurableStreamsError: the stream is not there, or the database is not.
+            DurableStreamsError: the stream does not exist, or the database does not answer.
         """
         await self.appender.begin()
         self._loop = asyncio.get_running_loop()
@@ -111,10 +102,12 @@ class StreamCommitter:
         _open.add(self)
 
     def put(self, data: bytes) -> Future[None] | None:
-        """Take a message, or return what to wait for before it is offered again.
+        """Take a message and return None. Without room, return a future to wait for before the next attempt.
 
         Raises:
-            The error with which an earlier commit failed, StreamClosed, RuntimeError: it cannot be taken.
+            StreamClosed: the stream is closed.
+            RuntimeError: the writer belongs to the parent process.
+            The error of an earlier commit that failed.
         """
         self._check_process()
         with self._lock:
@@ -124,66 +117,71 @@ class StreamCommitter:
                 return room
             self._buffer.append(data)
             self._size += len(data)
-            self._taken += 1
-            is_news = len(self._buffer) == 1 or self._is_full()
-        if is_news:
-            self._tell(self._changed.set)
+            self._taken_count += 1
+            must_wake = len(self._buffer) == 1 or self._is_full()
+        if must_wake:
+            self._call_in_loop(self._changed.set)
         return None
 
     def flush(self) -> Future[None]:
-        """Commit what was taken without waiting for the interval. The future is done when that is committed."""
+        """Commit the taken messages now. The returned future is done when they are committed."""
         self._check_process()
         committed = _future()
         with self._lock:
             self._check()
-            if self._settled >= self._taken:
+            if self._committed_count >= self._taken_count:
                 committed.set_result(None)
                 return committed
-            self._waiting_for_commit.append((self._taken, committed))
-        self._tell(self._hurry)
+            self._waiting_for_commit.append((self._taken_count, committed))
+        self._call_in_loop(self._request_flush)
         return committed
 
     def end(self, ending: Ending) -> Future[None]:
-        """Commit what was taken and end the stream as told. The future is done then, with the error if that failed."""
+        """Commit the taken messages and end the stream. The returned future is done then, or has the error."""
         if not self.is_ours:
             nothing = _future()
             nothing.set_result(None)
             return nothing
-        self._tell(lambda: self._begin_end(ending))
+        self._call_in_loop(lambda: self._begin_end(ending))
         return self._ended
 
     def abandon(self) -> None:
-        """The writer is gone without an end."""
+        """End the stream of a writer that is gone without an end."""
         if self.is_ours and self._task is not None and self._ending is None:
-            self._tell(lambda: background.run_to_end(self._end_abandoned()))
+            self._call_in_loop(lambda: background.run_to_end(self._end_abandoned()))
 
     def ending_for(self, error: BaseException) -> Ending:
-        """Return how to end where the writer's block has ended with an exception."""
-        if self._error_message is None:
+        """Return how to end the stream after an exception in the writer's block."""
+        error_message = self._settings.error_message
+        if error_message is None:
             return Ending(error)
         try:
-            made = self._error_message(error) if callable(self._error_message) else self._error_message
-            return Ending(error, b"" if made is None else encode(self.appender.kind, made))
+            message = error_message(error) if callable(error_message) else error_message
+            return Ending(error, b"" if message is None else encode(self.appender.content_type, message))
         except Exception:
             logger.exception(
-                "The error_message of a writer of %s cannot be used. Another one is written.", self.appender.path
+                "The error_message of a writer of %s cannot be used. A generic message is written instead.",
+                self.appender.path,
             )
         try:
-            return Ending(error, encode(self.appender.kind, GENERIC_MESSAGE))
-        except Exception:  # the stream takes no text
+            return Ending(error, encode(self.appender.content_type, GENERIC_MESSAGE))
+        except Exception:  # the content type has no place for text
             return Ending(error)
 
-    def _tell(self, what: Callable[[], object]) -> None:
+    def _call_in_loop(self, function: Callable[[], object]) -> None:
         assert self._loop is not None
         try:
-            self._loop.call_soon_threadsafe(what)
-        except RuntimeError:  # the loop has ended: in tests only, as the background loop never does
-            logger.error("A writer of %s has outlived its event loop.", self.appender.path)
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:  # the loop was closed, which happens in tests only
+            logger.error(
+                "A writer of %s lost its event loop. Its last messages may be lost.",
+                self.appender.path,
+            )
             _resolve(self._ended, RuntimeError("The event loop has ended."))
 
     def _check_process(self) -> None:
         if not self.is_ours:
-            raise RuntimeError("This writer belongs to the process that was forked. Make one in this process.")
+            raise RuntimeError("This writer belongs to the parent process. Create a writer in this process.")
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -192,12 +190,12 @@ class StreamCommitter:
             raise StreamClosed("The stream has ended; nothing can be appended to it.")
 
     def _is_full(self) -> bool:
-        return self._size >= self._max_bytes or len(self._buffer) >= MAX_MESSAGES
+        return self._size >= self._settings.max_bytes or len(self._buffer) >= MAX_MESSAGES
 
-    # In the background loop.
+    # Methods for the background loop.
 
-    def _hurry(self) -> None:
-        self._hurried = True
+    def _request_flush(self) -> None:
+        self._must_flush = True
         self._changed.set()
 
     def _begin_end(self, ending: Ending) -> None:
@@ -208,23 +206,23 @@ class StreamCommitter:
     async def _end_abandoned(self) -> None:
         if self._ending is not None:
             return
-        if not self.is_entered:  # its block has never begun
+        if not self.is_entered:  # the block never began
             self._begin_end(Ending(None))
             return
         error = RuntimeError("The writer was not ended.")
-        # Not here, as it is the project's code; nor by the one who has found that it is gone, who must not wait.
+        # The project's error_message may block: neither this loop nor the garbage collector may wait for it.
         self._begin_end(await asyncio.to_thread(self.ending_for, error))
 
     async def _run(self) -> None:
-        """Commit what is collected, until the end."""
+        """Commit the collected messages until the end, then end the stream."""
         clock = asyncio.get_running_loop().time
         due = clock()
         try:
             while await self._collect(due):
-                due = clock() + self._interval
-                batch = self._take()
+                due = clock() + self._settings.interval
+                batch = self._take_batch()
                 await self.appender.append(batch)
-                self._settle(len(batch))
+                self._mark_committed(len(batch))
         except BaseException as error:
             self._fail(error)
             while self._ending is None:
@@ -235,21 +233,21 @@ class StreamCommitter:
         _resolve(self._ended, outcome)
 
     async def _collect(self, due: float) -> bool:
-        """Wait until there is something to commit and it is time for it. False: that was all."""
+        """Wait until there are messages and their commit is due. Return False at the end."""
         while not self._buffer and self._ending is None:
             self._changed.clear()
             await self._changed.wait()
         try:
             async with asyncio.timeout_at(due):
-                while not (self._ending is not None or self._hurried or self._is_full()):
+                while not (self._ending is not None or self._must_flush or self._is_full()):
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
             pass
-        self._hurried = False
+        self._must_flush = False
         return bool(self._buffer)
 
-    def _take(self) -> list[bytes]:
+    def _take_batch(self) -> list[bytes]:
         with self._lock:
             batch, self._buffer, self._size = self._buffer, [], 0
             waiting, self._waiting_for_room = self._waiting_for_room, []
@@ -257,11 +255,11 @@ class StreamCommitter:
             room.set_result(None)
         return batch
 
-    def _settle(self, count: int) -> None:
+    def _mark_committed(self, count: int) -> None:
         with self._lock:
-            self._settled += count
-            done = [future for number, future in self._waiting_for_commit if number <= self._settled]
-            self._waiting_for_commit = [one for one in self._waiting_for_commit if one[0] > self._settled]
+            self._committed_count += count
+            done = [future for number, future in self._waiting_for_commit if number <= self._committed_count]
+            self._waiting_for_commit = [entry for entry in self._waiting_for_commit if entry[0] > self._committed_count]
         for future in done:
             future.set_result(None)
 
@@ -274,12 +272,12 @@ class StreamCommitter:
             future.set_exception(error)
 
     async def _finish(self) -> BaseException | None:
-        """End the stream as told, and return the error to raise."""
+        """End the stream, and return the error that the end of the block raises, or None."""
         ending = self._ending
         assert ending is not None
         failure = self._failure
         if ending.error is None and failure is None:
-            if not self._close_at_end or self.appender.closed or not self.is_entered:
+            if not self._settings.close or self.appender.closed or not self.is_entered:
                 return None
             try:
                 await self.appender.close()
@@ -287,11 +285,11 @@ class StreamCommitter:
                 failure = error
             else:
                 return None
-        if ending.error is None and failure is not None:  # the writer has failed where its block has not
+        if ending.error is None and failure is not None:  # the writer failed, but not its block
             ending = await asyncio.to_thread(self.ending_for, failure)
         else:
             failure = None
-        close = self._on_error == "close"
+        close = self._settings.on_error == "close"
         if (ending.message or close) and not self.appender.closed:
             await self._mark_failure(ending.message, close=close)
         return failure
@@ -301,14 +299,16 @@ class StreamCommitter:
             await self.appender.mark_failure(message, close=close)
         except (StreamClosed, StreamNotFound, ProducerFenced) as error:
             logger.info(
-                "A writer of %s has failed, and its stream is not its own any more: %s", self.appender.path, error
+                "A writer of %s failed. Its stream is not marked, as it has ended or changed hands: %s",
+                self.appender.path,
+                error,
             )
         except Exception as error:
-            logger.warning("A writer of %s has failed, which could not be marked there: %s", self.appender.path, error)
+            logger.warning("A writer of %s failed, and the stream could not be marked: %s", self.appender.path, error)
 
 
 def _future() -> Future[None]:
-    """Return a future that whoever waits for it cannot cancel."""
+    """Return a future that its waiters cannot cancel."""
     future: Future[None] = Future()
     future.set_running_or_notify_cancel()
     return future
@@ -324,21 +324,21 @@ def _resolve(future: Future[None], error: BaseException | None) -> None:
 
 
 _open: set[StreamCommitter] = set()
-"""Those that have begun and not ended."""
+"""Committers that have begun and not ended."""
 
 
 @atexit.register
 def _end_all() -> None:
-    """End what the end of the process has left: writers in daemon threads, or in event loops that were given up."""
+    """End the writers that still run when the process ends: in daemon threads, or in abandoned event loops."""
     error = RuntimeError("The process ended before the writer.")
-    ended = [committer.end(committer.ending_for(error)) for committer in list(_open)]
+    endings = [committer.end(committer.ending_for(error)) for committer in list(_open)]
     deadline = time.monotonic() + EXIT_SECONDS
-    for future in ended:
+    for future in endings:
         try:
             future.exception(max(deadline - time.monotonic(), 0))
         except TimeoutError:
-            logger.error("A writer could not be ended before the process: the database did not answer in time.")
+            logger.error("A writer did not end before the process, because the database did not answer in time.")
 
 
-# The parent goes on with its writers; a child has none of its threads.
+# The parent continues with its writers. A child process has none of its threads.
 os.register_at_fork(after_in_child=_open.clear)

@@ -1,7 +1,7 @@
-"""The work behind the methods of `Stream` and of its manager, for synchronous code.
+"""The functions behind the methods of `Stream` and of its manager. `models.hinge` imports them at the first call.
 
-The operations are the wire's, with the wire's rules and errors. All but `tail` and the writers join the caller's
-transaction.
+The operations have the rules and errors of the protocol. All but `tail` and the writers take part in the caller's
+transaction. Knows no request.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ from ..store.read import lineage
 from ..store.stream_info import StreamInfo
 from . import transactions
 from .tail import Page, follow, follow_in_thread
-from .writer import SyncWriter, Writer, WriterOptions
+from .writer import SyncWriter, Writer
+from .writer_options import WriterOptions
 
 S = TypeVar("S", bound=StreamMethods)
 
 Producer = ProducerClaim | tuple[str, int, int]
+
+Lifetime = tuple[int | None, datetime | None]
+"""A TTL in seconds and an absolute expiry, of which at most one is set."""
 
 MAX_PORTION_MESSAGES = 10_000
 """Messages that one step of `append_many` writes at most, however small they are."""
@@ -62,15 +66,15 @@ def create_operation(
         InvalidPath, InvalidHeader, InvalidJSON, PayloadTooLarge.
     """
     path, content_type = arguments.path(path), arguments.content_type(content_type)
-    seconds, moment = lifetime_of(ttl, expires_at)
-    return Create(path, content_type, seconds, moment, bool(closed), encode_initial(content_type, data))
+    ttl, expires_at = lifetime_of(ttl, expires_at)
+    return Create(path, content_type, ttl, expires_at, bool(closed), encode_initial(content_type, data))
 
 
-def lifetime_of(ttl: int | None, expires_at: datetime | None) -> tuple[int | None, datetime | None]:
-    """Return a checked TTL in seconds and an aware expiry. Without USE_TZ the caller's times are those of TIME_ZONE.
+def lifetime_of(ttl: int | None, expires_at: datetime | None) -> Lifetime:
+    """Return a checked TTL in seconds and an aware expiry. Without USE_TZ the caller's times are in TIME_ZONE.
 
     Raises:
-        InvalidHeader: one of them is invalid, or both are given (see `protocol.arguments`).
+        InvalidHeader: one of them is invalid, or both are set (see `protocol.arguments`).
     """
     if isinstance(expires_at, datetime) and not settings.USE_TZ:
         expires_at = clock.from_project(expires_at)
@@ -80,8 +84,8 @@ def lifetime_of(ttl: int | None, expires_at: datetime | None) -> tuple[int | Non
 def delete_all(streams: StreamQuerySet, using: str) -> tuple[int, dict[str, int]]:
     """Delete the streams of a query. See `StreamQuerySet.delete`."""
     alive = streams.filter(path__isnull=False, deleted_at__isnull=True).using(using)
-    count, others = transactions.delete(list(alive), using)
-    return count + sum(others.values()), {streams.model._meta.label: count, **others}
+    count, related_counts = transactions.delete(list(alive), using)
+    return count + sum(related_counts.values()), {streams.model._meta.label: count, **related_counts}
 
 
 def offset_at(stream: Stream, position: int) -> str:
@@ -142,15 +146,15 @@ def append_many(
 def delete(stream: StreamMethods, using: str | None) -> tuple[int, dict[str, int]]:
     """Delete a stream. See `Stream.delete`."""
     stream._expected()
-    count, others = transactions.delete([stream], using or stream._alias(), all_there=True)
-    return count + sum(others.values()), {stream._meta.label: count, **others}
+    count, related_counts = transactions.delete([stream], using or stream._alias(), must_exist=True)
+    return count + sum(related_counts.values()), {stream._meta.label: count, **related_counts}
 
 
 def set_lifetime(stream: StreamMethods, ttl: int | None, expires_at: datetime | None) -> None:
     """Give a stream another lifetime. See `Stream.set_lifetime`."""
-    seconds, moment = lifetime_of(ttl, expires_at)
-    transactions.apply(SetLifetime(stream.path, seconds, moment, stream._expected()), stream._alias())
-    stream.ttl, stream.expires_at = seconds, moment
+    ttl, expires_at = lifetime_of(ttl, expires_at)
+    transactions.apply(SetLifetime(stream.path, ttl, expires_at, stream._expected()), stream._alias())
+    stream.ttl, stream.expires_at = ttl, expires_at
 
 
 def fork(
@@ -159,16 +163,15 @@ def fork(
     *,
     offset: str | None,
     sub_offset: int,
-    ttl: int | None,
-    expires_at: datetime | None,
+    lifetime: Lifetime,
     data: Data,
 ) -> S:
     """Create a stream that begins with the data of another one. See `Stream.fork`."""
-    cut, past = arguments.fork_offset(offset), arguments.sub_offset(sub_offset)
-    source = Fork(stream.path, cut, past, stream._expected())
-    seconds, moment = lifetime_of(ttl, expires_at)
+    cut, past_cut = arguments.fork_offset(offset), arguments.sub_offset(sub_offset)
+    source = Fork(stream.path, cut, past_cut, stream._expected())
+    ttl, expires_at = lifetime_of(*lifetime)
     initial = encode_initial(stream.content_type, data)
-    operation = Create(arguments.path(path), stream.content_type, seconds, moment, data=initial, fork=source)
+    operation = Create(arguments.path(path), stream.content_type, ttl, expires_at, data=initial, fork=source)
     return transactions.create(operation, stream._alias(), type(stream))
 
 
@@ -189,7 +192,7 @@ def tail(stream: StreamMethods, offset: str, timeout: float | None) -> Iterator[
 
 
 def atail(stream: StreamMethods, offset: str, timeout: float | None) -> AsyncIterator[Page]:
-    """The same for asynchronous code. See `Stream.atail`."""
+    """Yield the same pages for asynchronous code. See `Stream.atail`."""
     return follow(stream.path, stream._expected(), offset, stream._alias(), timeout)
 
 
@@ -207,14 +210,14 @@ def awriter(stream: StreamMethods, **options: Unpack[WriterOptions]) -> Writer:
 
 
 def _appends(stream: StreamMethods, encoded: list[bytes], claims: Iterator[ProducerClaim] | None) -> list[Append]:
-    """Return the appends for some messages: one for all in JSON mode, where they stay apart, else one each."""
+    """Return the appends for encoded messages: one append in JSON mode without claims, else one for each message."""
     if not all(encoded):
         raise EmptyAppend("There is nothing to append.")
-    path, kind, stream_id = stream.path, stream.content_type, stream._expected()
+    path, content_type, stream_id = stream.path, stream.content_type, stream._expected()
     if claims is not None:
-        return [Append(path, kind, part, producer=next(claims), stream_id=stream_id) for part in encoded]
-    parts = [b"".join(encoded)] if content.is_json(kind) else encoded
-    return [Append(path, kind, part, stream_id=stream_id) for part in parts]
+        return [Append(path, content_type, data, producer=next(claims), stream_id=stream_id) for data in encoded]
+    parts = [b"".join(encoded)] if content.is_json(content_type) else encoded
+    return [Append(path, content_type, data, stream_id=stream_id) for data in parts]
 
 
 def _update(stream: StreamMethods, result: Appended) -> None:
@@ -223,12 +226,12 @@ def _update(stream: StreamMethods, result: Appended) -> None:
 
 
 def _claims(first: ProducerClaim) -> Iterator[ProducerClaim]:
-    """Yield a producer's claims from one on."""
+    """Yield a producer's claims, from the first one on."""
     return (first._replace(seq=seq) for seq in count(first.seq))
 
 
 def _portions(parts: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    """Yield parts in lists of about a size in bytes."""
+    """Yield parts in lists of about `size` bytes."""
     portion: list[bytes] = []
     collected = 0
     for part in parts:

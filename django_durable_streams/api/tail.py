@@ -1,6 +1,7 @@
-"""Following a stream from Python: what is there, then what comes, page by page.
+"""`Stream.tail`: the existing messages of a stream, then new ones as they are committed, page by page.
 
-A reader who waits is an object in the engine's hub, as the readers by HTTP are: it holds no thread and no connection.
+While it waits, the reader is an object in the engine's hub, as HTTP readers are: it holds no thread and no database
+connection. Knows no request.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from . import transactions
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Messages of a stream that follow one another, and where to go on. Iterates over its messages."""
+    """Consecutive messages of a stream, and the offset after them. Iterates over its messages."""
 
     messages: list[Data]
     next_offset: str
-    """The offset behind the last message: whoever reads on from here misses nothing and gets nothing twice."""
+    """The offset after the last message. A read from here misses no message and repeats none."""
     up_to_date: bool
-    """Nothing more was in the stream."""
+    """Whether the stream had no more messages."""
     closed: bool
-    """Nothing more will ever be."""
+    """Whether the stream is closed, so that no more messages follow."""
 
     def __iter__(self) -> Iterator[Data]:
         return iter(self.messages)
@@ -47,103 +48,108 @@ class Page:
 async def follow(
     path: str, stream_id: int, offset: str, using: str, timeout: float | None
 ) -> AsyncGenerator[Page, None]:
-    """Yield pages for as long as there are any, and then as they come.
+    """Yield pages of the existing messages, then of new ones.
 
     Args:
-        stream_id: of the stream that is meant to be at the path.
-        timeout: seconds to wait for the next page before giving up; None waits for ever, 0 not at all.
+        path: path of the stream.
+        stream_id: id that the stream at the path must have.
+        offset: where to start: an offset, `-1` or `now`.
+        using: alias of the database.
+        timeout: seconds to wait for the next page; after that the generator ends. None: no limit. 0: no wait.
 
     Raises:
         InvalidOffset, OffsetGone, StreamNotFound, StreamGone, ServiceUnavailable.
     """
     engine = engine_for(using)
-    view = await engine.look(path, arguments.offset(offset))
-    expect(stream_id, view.info.id, path)
-    engine.renew(view.info)
-    async with aclosing(_pages(engine, view, timeout)) as pages:
+    snapshot = await engine.look(path, arguments.offset(offset))
+    expect(stream_id, snapshot.info.id, path)
+    engine.renew(snapshot.info)
+    async with aclosing(_pages(engine, snapshot, timeout)) as pages:
         async for page in pages:
             yield page
 
 
 def follow_in_thread(path: str, stream_id: int, offset: str, using: str, timeout: float | None) -> Iterator[Page]:
-    """The same for synchronous code. What is there is read in the caller's transaction, and only then is waited.
+    """The same for synchronous code. It reads existing messages in the caller's transaction, and waits only then.
 
-    What waits is in the background loop, which no server knows, nor any signal: what ends it is found out here.
+    The wait is in the background loop. No server and no signal ends that loop, so this passes on the servers that run
+    here, and holds the signals.
     """
     info, start = lineage.locate(transactions.find(path, using, stream_id), arguments.offset(offset), using)
-    view = Snapshot(info, start, None, info.tail, info.closed)
+    snapshot = Snapshot(info, start, None, info.tail, info.closed)
     messages: MessageReader | None = None
-    for found in transactions.pages(path, stream_id, info.offset(start), using, config().page_bytes):
-        messages = found.reader
-        view = Snapshot(found.info, found.end, None, found.info.tail, found.info.closed)
-        if found.messages or view.at_end:
-            yield _page(view, found.messages, messages)
-    if messages is None and view.at_end:
-        yield _page(view, [], None)
-    if view.at_end or (timeout is not None and timeout <= 0):
+    for page in transactions.pages(path, stream_id, info.offset(start), using, config().page_bytes):
+        messages = page.reader
+        snapshot = Snapshot(page.info, page.end, None, page.info.tail, page.info.closed)
+        if page.messages or snapshot.at_end:
+            yield _page(snapshot, page.messages, messages)
+    if messages is None and snapshot.at_end:
+        yield _page(snapshot, [], None)
+    if snapshot.at_end or (timeout is not None and timeout <= 0):
         return
-    # Whatever has come meanwhile is found by the first look of the one who waits.
-    seen = Snapshot(view.info, view.end, None, view.end, False)
+    # The first query of the waiting reader finds the messages that were committed meanwhile.
+    seen = Snapshot(snapshot.info, snapshot.end, None, snapshot.end, False)
     with signals_held():
         yield from background.iterate(_pages(engine_for(using), seen, timeout, servers_around(), messages))
 
 
 async def _pages(
     engine: Engine,
-    view: Snapshot,
+    snapshot: Snapshot,
     timeout: float | None,
     servers: Sequence[RunningServer] = (),
     messages: MessageReader | None = None,
 ) -> AsyncGenerator[Page, None]:
-    info = view.info
+    info = snapshot.info
     reader = _Reader(engine.hub(), servers)
     try:
         while True:
-            if view.segment is not None and messages is None:
-                messages = MessageReader(info.content_type, await _held_before(engine, view))
-            found = _messages(view, messages)
-            if found or view.at_end:
-                yield _page(view, found, messages)
-            if view.at_end:
+            if snapshot.segment is not None and messages is None:
+                messages = MessageReader(info.content_type, await _held_before(engine, snapshot))
+            new_messages = _messages(snapshot, messages)
+            if new_messages or snapshot.at_end:
+                yield _page(snapshot, new_messages, messages)
+            if snapshot.at_end:
                 return
-            if not view.up_to_date:
-                view = await engine.follow(info, view.end)
+            if not snapshot.up_to_date:
+                snapshot = await engine.follow(info, snapshot.end)
                 continue
-            watch = await reader.wait(view, timeout)
+            watch = await reader.wait(snapshot, timeout)
             if watch is None:
                 return
-            at_hand = None if watch.removed else watch.view(view.end)
-            view = at_hand or await reader.hub.fetch(watch, view.end)
+            in_memory = None if watch.removed else watch.view(snapshot.end)
+            snapshot = in_memory or await reader.hub.fetch(watch, snapshot.end)
     except StreamNotFound:
-        return  # deleted meanwhile, or expired
+        return  # the stream was deleted or has expired meanwhile
     finally:
         reader.leave()
 
 
-async def _held_before(engine: Engine, view: Snapshot) -> bytes:
-    """Return the bytes before a view that begin the character with whose rest it begins, if it does."""
-    info, segment = view.info, view.segment
+async def _held_before(engine: Engine, snapshot: Snapshot) -> bytes:
+    """Return the bytes before a snapshot that belong to the character with whose last bytes it begins."""
+    info, segment = snapshot.info, snapshot.segment
     if segment is None or not (content.holds_text(info.content_type) and text.is_cut(segment.data)):
         return b""
-    start = max(view.position - text.MAX_HELD, info.first_position)
+    start = max(snapshot.position - text.MAX_HELD, info.first_position)
     before = (await engine.follow(info, start)).segment
-    return b"" if before is None else before.held_before(view.position)
+    return b"" if before is None else before.held_before(snapshot.position)
 
 
-def _messages(view: Snapshot, reader: MessageReader | None) -> list[Data]:
+def _messages(snapshot: Snapshot, reader: MessageReader | None) -> list[Data]:
     if reader is None:
         return []
-    found = list(reader.messages(view.segment, final=view.at_end)) if view.segment is not None else []
-    return [*found, *reader.rest()] if view.at_end else found
+    segment = snapshot.segment
+    messages = list(reader.messages(segment, final=snapshot.at_end)) if segment is not None else []
+    return [*messages, *reader.rest()] if snapshot.at_end else messages
 
 
-def _page(view: Snapshot, messages: list[Data], reader: MessageReader | None) -> Page:
+def _page(snapshot: Snapshot, messages: list[Data], reader: MessageReader | None) -> Page:
     held = len(reader.held) if reader is not None else 0
-    return Page(messages, view.info.token(view.end - held), view.up_to_date, view.at_end)
+    return Page(messages, snapshot.info.token(snapshot.end - held), snapshot.up_to_date, snapshot.at_end)
 
 
 class _Reader:
-    """A listener in the hub, from the first wait on."""
+    """A live reader of the hub, from its first wait on."""
 
     def __init__(self, hub: Hub, servers: Sequence[RunningServer]) -> None:
         self.hub = hub
@@ -157,27 +163,27 @@ class _Reader:
         self._woken.set()
 
     def tick(self, now: float) -> None:
-        """Time passes; the wait has a timeout of its own."""
+        """Do nothing: the wait has its own timeout."""
 
     def stop(self) -> None:
-        """The process, or the server that this is a part of, is about to end."""
+        """End the wait: the process, or the server of this reader, is about to end."""
         self._stopped = True
         self._woken.set()
 
-    async def wait(self, view: Snapshot, timeout: float | None) -> Watch | None:
-        """Wait for news past a view and return the watch that has them; None if the time is over.
+    async def wait(self, snapshot: Snapshot, timeout: float | None) -> Watch | None:
+        """Wait for data after a snapshot, and return the watch that has it. None: the time is over.
 
-        Where that is removed, the reader has left it: the stream is gone, or has to be looked at once more.
+        If the watch is removed, the reader has left it: the stream is gone, or must be queried again.
         """
         if timeout is not None and timeout <= 0:
             return None
         if self._watch is None:
-            self._watch = await self.hub.join(view.info, self, self._servers, seen_at=view.seen_at)
+            self._watch = await self.hub.join(snapshot.info, self, self._servers, seen_at=snapshot.seen_at)
         watch = self._watch
         try:
             async with asyncio.timeout(timeout):
                 while not (watch.removed or self._stopped):
-                    if watch.tail > view.end or watch.closed:
+                    if watch.tail > snapshot.end or watch.closed:
                         return watch
                     self._woken.clear()
                     await self._woken.wait()
@@ -189,7 +195,7 @@ class _Reader:
         return None
 
     def leave(self) -> None:
-        """Wait no more."""
+        """Leave the hub."""
         if self._watch is not None:
             self.hub.leave(self._watch, self)
             self._watch = None

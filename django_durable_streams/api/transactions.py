@@ -1,7 +1,7 @@
-"""Single operations for Python callers, inside whatever transaction they are in.
+"""Operations of Python callers, inside the caller's transaction.
 
-The rules and the errors are the wire's. Readers are woken when the transaction commits, and not at all when it is
-rolled back.
+They have the rules and errors of the protocol. Readers are woken when the transaction commits, and not at all if it is
+rolled back. Knows no request and no event loop.
 """
 
 from __future__ import annotations
@@ -43,31 +43,31 @@ M = TypeVar("M", bound=StreamMethods)
 Listener = Callable[[list[Commit], str], None]
 
 _listeners: list[Listener] = [announce]
-"""Functions that learn what a caller's transaction has changed, and the alias of its database."""
+"""Functions that get the commits of callers' transactions, with the alias of the database."""
 
 
 def apply(operation: Operation, using: str) -> Result:
     """Apply an operation in the caller's transaction, or in one of its own, and return its result.
 
     Raises:
-        DurableStreamsError: the operation was refused; nothing was changed.
+        DurableStreamsError: the operation was refused, and changed nothing.
     """
     return _apply(operation, using)[0]
 
 
 def _apply(operation: Operation, using: str) -> tuple[Result, list[Commit]]:
-    """The same; returns what has changed, too."""
+    """The same. Returns the commits, too."""
     with _write_lock(using):
         outcomes, commits = _write([operation], using)
-    _tell_on_commit(commits, using)
+    _notify_on_commit(commits, using)
     return _result(outcomes[0]), commits
 
 
 def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
-    """Apply appends to one stream in one transaction, a portion at a time in memory, and return the last's result.
+    """Apply appends to one stream in one transaction, with one portion in memory at a time. Return the last result.
 
     Raises:
-        DurableStreamsError: one was refused; nothing was changed.
+        DurableStreamsError: an append was refused, and nothing was changed.
     """
     test_transactions.check_thread(using)
     result: Result | None = None
@@ -78,10 +78,10 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
             for outcome in outcomes:
                 result = _result(outcome)
             for commit in commits:
-                # Without the data, which would be held until the whole is committed. Readers fetch it page by page.
+                # Without the data, which would stay in memory until the commit. Readers fetch it page by page.
                 whole = commit if whole is None else _joined(whole, commit)
         if whole is not None:
-            _tell_on_commit([whole], using)
+            _notify_on_commit([whole], using)
     assert result is None or isinstance(result, Appended)
     return result
 
@@ -91,37 +91,37 @@ def _joined(whole: Commit, commit: Commit) -> Commit:
     return replace(commit, start=whole.start, generation_before=before, appends=(), ends=[])
 
 
-def delete(streams: Sequence[StreamMethods], using: str, *, all_there: bool = False) -> tuple[int, dict[str, int]]:
-    """Delete streams in one transaction, and return how many, and how many rows of other models by label.
+def delete(streams: Sequence[StreamMethods], using: str, *, must_exist: bool = False) -> tuple[int, dict[str, int]]:
+    """Delete streams in one transaction. Return their number, and the number of rows of other models by label.
 
     Args:
-        all_there: whether one that is gone already is an error, rather than passed over.
+        must_exist: whether a stream that is gone already is an error. Otherwise it is skipped.
 
     Raises:
-        StreamNotFound, StreamGone: `all_there`, and one is not.
-        ProtectedError, RestrictedError: a row of the project's forbids it.
+        StreamNotFound, StreamGone: `must_exist` is set, and a stream is gone.
+        ProtectedError, RestrictedError: a row of the project forbids the deletion.
     """
     if not streams:
         return 0, {}
-    # Forks, which are younger, before what they were forked from: that need not be kept for them then.
+    # Forks, which are younger, before their sources: a source without forks need not be kept.
     youngest_first = sorted(streams, key=lambda stream: -int(stream.pk))
     operations = [Delete(stream.path, stream.pk) for stream in youngest_first]
-    # Several steps only where there are others' rows: a transaction that begins by reading may not get to write.
+    # An outer transaction only where other models refer to streams: one that begins with a read may fail to write.
     with _write_lock(using), caller_transaction.atomic(using) if related_rows.are_there() else nullcontext():
-        others = related_rows.follow(streams, using)
+        related_counts = related_rows.follow(streams, using)
         outcomes, commits = _write(operations, using)
-        done = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
-        for outcome in outcomes if all_there else done:
+        deleted = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
+        for outcome in outcomes if must_exist else deleted:
             _result(outcome)
-    _tell_on_commit(commits, using)
-    return len(done), others
+    _notify_on_commit(commits, using)
+    return len(deleted), related_counts
 
 
 def _write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], list[Commit]]:
-    """Apply operations as `writing.apply` does.
+    """Apply operations by `group_commit.apply`.
 
     Raises:
-        django.db.Error: nothing was changed; or the connection was lost in the commit, and everything was, or nothing.
+        django.db.Error: nothing was changed. If the connection was lost during the commit, all or nothing was changed.
     """
     tries = 1
     while True:
@@ -140,39 +140,39 @@ def _write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], 
 def _result(outcome: Outcome) -> Result:
     if isinstance(outcome, DurableStreamsError):
         raise outcome
-    assert not isinstance(outcome, Locked)  # it waits
+    assert not isinstance(outcome, Locked)  # Python callers wait for locks
     return outcome
 
 
 def _write_lock(using: str) -> AbstractContextManager[object]:
-    """Return what to hold around an operation. Inside a transaction, the caller's turn has begun with that."""
+    """Return the lock to hold around an operation. A caller's transaction holds the database's lock already."""
     test_transactions.check_thread(using)
     return nullcontext() if caller_transaction.in_callers_transaction(connections[using]) else write_lock(using).hold()
 
 
-def _tell_on_commit(commits: list[Commit], using: str) -> None:
+def _notify_on_commit(commits: list[Commit], using: str) -> None:
     if commits:
-        caller_transaction.on_commit(lambda: _tell(commits, using), using)
+        caller_transaction.on_commit(lambda: _notify(commits, using), using)
 
 
-def _tell(commits: list[Commit], using: str) -> None:
+def _notify(commits: list[Commit], using: str) -> None:
     for listener in _listeners:
-        follow_up("Somebody who listens to commits was not told.", listener, commits, using)
+        follow_up("A listener did not learn of it.", listener, commits, using)
 
 
 def ensure(operation: Create, using: str, model: type[M]) -> tuple[M, bool]:
-    """Return the stream that a create asks for, as an instance of a model, and whether it was made now."""
+    """Return the stream of a create as an instance of a model, and whether it was created now."""
     result, commits = _apply(operation, using)
     assert isinstance(result, Created)
-    # The one that was made, by its id: somebody may have deleted it since, and made another one.
-    made = [commit.stream_id for commit in commits if commit.created and commit.path == operation.path]
-    query = model._base_manager.using(using).filter(**({"pk": made[0]} if made else {"path": operation.path}))
+    # A new stream by its id: other code may have deleted it since, and created another one.
+    new_ids = [commit.stream_id for commit in commits if commit.created and commit.path == operation.path]
+    query = model._base_manager.using(using).filter(**({"pk": new_ids[0]} if new_ids else {"path": operation.path}))
     if statements(using).reads_old_snapshot():
-        query = query.select_for_update()  # it may be younger than the snapshot
-    found = query.first()
-    if found is None:
+        query = query.select_for_update()  # the row may be newer than the transaction's snapshot
+    stream = query.first()
+    if stream is None:
         raise StreamNotFound("The stream was deleted.")
-    return found, result.created
+    return stream, result.created
 
 
 def create(operation: Create, using: str, model: type[M]) -> M:
@@ -188,62 +188,62 @@ def create(operation: Create, using: str, model: type[M]) -> M:
 
 
 def find(path: str, using: str, stream_id: int | None = None) -> StreamInfo:
-    """Return a stream as it is now.
+    """Return the present metadata of a stream.
 
     Args:
-        stream_id: of the stream that is meant; None for whichever is at the path.
+        stream_id: id that the stream at the path must have. None: any stream.
 
     Raises:
-        StreamNotFound, StreamGone: also if it is another one that is at the path now.
+        StreamNotFound, StreamGone: the stream is gone, or another one is at the path now.
     """
     test_transactions.check_thread(using)
-    found = log_reader.find([path], using)[path]
-    if isinstance(found, DurableStreamsError):
-        raise found
+    info = log_reader.find([path], using)[path]
+    if isinstance(info, DurableStreamsError):
+        raise info
     if stream_id is not None:
-        expect(stream_id, found.id, path)
-    return found
+        expect(stream_id, info.id, path)
+    return info
 
 
 def renew(info: StreamInfo, using: str) -> None:
-    """Start a stream's TTL anew where a read has to, once the caller's transaction has ended.
+    """Renew the TTL of a stream after a read, once the caller's transaction has ended.
 
-    A read waits for nobody and keeps nobody waiting: inside the transaction, the row would be held up to its end. Where
-    somebody else holds it, the next read does this.
+    A read blocks no other code and waits for none: inside the transaction, the row would stay locked until its end. If
+    another transaction holds the row, the next read renews the TTL.
     """
     now = clock.now()
     if lifetime.needs_touch(info.ttl, info.deadline, now):
         touch = Touch(info.path, now, info.id)
         caller_transaction.on_commit(
-            partial(follow_up, "The TTL of a stream did not start anew.", _renew, touch, using), using
+            partial(follow_up, "The TTL of a stream was not renewed.", _renew, touch, using), using
         )
 
 
 def _renew(touch: Touch, using: str) -> None:
-    with write_lock(using).try_hold() as is_ours:
-        if is_ours:
+    with write_lock(using).try_hold() as is_held:
+        if is_held:
             try:
                 group_commit.apply([touch], using, wait=False, lock_ms=0)
             except DatabaseError as error:
-                logger.debug("The TTL of %s did not start anew: %s", touch.path, error)
+                logger.debug("The TTL of %s was not renewed. The next read tries again: %s", touch.path, error)
 
 
 class Page(NamedTuple):
-    """Messages of a stream that follow one another, and the stream as it was then."""
+    """Consecutive messages of a stream, and its metadata at the time of the read."""
 
     info: StreamInfo
     messages: list[Data]
     end: int
-    """The position behind what was read."""
+    """The position after the last byte that was read."""
     reader: MessageReader
-    """Has what was read and is held back."""
+    """Holds back the bytes of an incomplete character."""
 
 
 def pages(path: str, stream_id: int, offset: Offset | Sentinel, using: str, page_bytes: int) -> Iterator[Page]:
-    """Yield what a stream has past an offset, page by page. Renews its TTL.
+    """Yield the messages after an offset, page by page. Renews the TTL of the stream.
 
     Raises:
-        OffsetGone, StreamNotFound, StreamGone: also in the middle, if the stream is deleted meanwhile.
+        OffsetGone, StreamNotFound, StreamGone: also between pages, if the stream is deleted meanwhile.
     """
     info = find(path, using, stream_id)
     info, position = lineage.locate(info, offset, using)
@@ -252,7 +252,7 @@ def pages(path: str, stream_id: int, offset: Offset | Sentinel, using: str, page
     while position < info.tail:
         segment = _page(info, position, page_bytes, using)
         if reader is None:
-            # What is known to be no character was read before: only what becomes one now was not.
+            # Earlier reads returned all bytes before the position, except the beginning of an incomplete character.
             held = log_reader.held_before(info, position, using) if text.is_cut(segment.data) else b""
             reader = MessageReader(info.content_type, held)
         position = segment.end
@@ -268,6 +268,6 @@ def _page(info: StreamInfo, position: int, page_bytes: int, using: str) -> Segme
     request = log_reader.PageRequest(info, position, page_bytes)
     segment = log_reader.pages([request], SegmentCache(0), using)[info.id, position]
     if segment is None:
-        find(info.path, using, info.id)  # it was deleted meanwhile, most likely
+        find(info.path, using, info.id)  # raises if the stream was deleted meanwhile
         raise log_reader.damaged(info.path)
     return segment

@@ -1,10 +1,11 @@
-"""Writing what comes in small pieces, such as the tokens of a language model, into a stream.
+"""Writers: append many small messages, such as the tokens of a language model, with few commits.
 
-Pieces are collected for a moment, and what was collected shares a commit: of the writer's own, and with whatever else
-waits in the lane. With a producer's name it goes on after a crash where the last process was stopped, exactly once.
+A writer collects messages for a moment. They share one commit with each other, and with other operations that wait for
+the committer. A writer with a producer's name continues after a crash where the last process stopped, with each message
+exactly once.
 
-What a writer has taken is committed, and its stream ended, by `committing`, in a thread that none of the ways ends in
-which a writer may end.
+`stream_committer` commits the collected messages and ends the stream. It works in a thread that none of the possible
+ends of a writer can end.
 """
 
 from __future__ import annotations
@@ -13,116 +14,62 @@ import inspect
 import logging
 import weakref
 from asyncio import run_coroutine_threadsafe
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from asgiref.sync import sync_to_async
 from django.db import connections
 
-from ..protocol.producers import server_producer
 from ..protocol.values import Data
 from ..runtime import background, caller_transaction, execution, test_transactions
 from ..store.encoding import encode
 from .stream_committer import Ending, StreamCommitter
+from .writer_options import WriterOptions, WriterSettings
 
 if TYPE_CHECKING:
     from ..models.methods import StreamMethods
 
 logger = logging.getLogger(__name__)
 
-INTERVAL = 0.05
-"""Seconds between the commits of a writer: 20 in a second."""
-
-MAX_BYTES = 64 * 1024
-"""Bytes that are collected at the most. With that much it commits at once, and `write` waits until that begins."""
-
-
 _COMMITS_BY_ITSELF = (
-    "A writer commits by itself: it cannot be used inside transaction.atomic(), or where the transaction is the "
-    "caller's, as autocommit is off. End the transaction first; with autocommit off, call set_autocommit(True) then."
+    "A writer commits by itself, so it cannot be used inside transaction.atomic() or with autocommit off. End the "
+    "transaction first. With autocommit off, then call set_autocommit(True)."
 )
 
 
-class WriterOptions(TypedDict, total=False):
-    """How a writer writes."""
-
-    producer: str | None
-    """A name under which a job that is started again goes on where it was stopped, exactly once. Whoever begins to
-    write under the name fences all who did before (they get `ProducerFenced`), and `written` says how many messages
-    are in the stream already: that many are to be skipped. A writer with a name also tries again for a minute while
-    the database does not answer."""
-
-    close: bool
-    """Close the stream at the end: the default, but for `aappend_from`."""
-
-    on_error: Literal["leave", "close"]
-    """What becomes of the stream where the block ends with an exception: `leave` it open, the default, for a job that
-    is started again, or `close` it. What was written before is committed in any case."""
-
-    error_message: Data | Callable[[BaseException], Data]
-    """A last message in that case, or a function that makes it of the exception. It is not counted in `written`. Where
-    it cannot be made or encoded, that is logged, and "The writer failed." is written in its place."""
-
-    interval: float
-    """Seconds between two commits: 0.05, so 20 in a second."""
-
-    max_bytes: int
-    """Of messages that wait, 64 KiB. With more, it commits at once, and `write` waits until that has begun."""
-
-
 class Writer:
-    """Writes to a stream from asynchronous code. `Stream.awriter` makes one; use it as a context manager.
+    """Writes to a stream from asynchronous code. `Stream.awriter` returns one. Use it as a context manager.
 
     Attributes:
-        written: messages in the stream that come from this writer and, if it has a producer's name, from all before
-            it of that name. A job that makes the same messages again skips as many. (On a stream that such a writer
-            has closed, the close may count as one more; there is nothing to do then.)
-        resumed: whether some of them were there already.
-        closed: the stream is closed, perhaps by an earlier run that had come to its end: there is nothing to do.
+        written: number of messages of this writer in the stream. With a producer's name, messages of all earlier
+            writers of the name count, too. A job that produces the same messages again skips that many. (On a stream
+            that such a writer has closed, the close may count as one more. Then no message is left to write.)
+        resumed: whether an earlier writer of the name has written messages.
+        closed: whether the stream is closed, perhaps by an earlier run that completed. Then no message is left to
+            write.
     """
 
     def __init__(
         self,
         stream: StreamMethods,
         using: str,
-        *,
-        producer: str | None = None,
-        close: bool = True,
-        on_error: Literal["leave", "close"] = "leave",
-        error_message: Data | Callable[[BaseException], Data] = None,
-        interval: float = INTERVAL,
-        max_bytes: int = MAX_BYTES,
+        **options: Unpack[WriterOptions],
     ) -> None:
-        if on_error not in ("leave", "close"):
-            raise ValueError("on_error is 'leave' or 'close'.")
-        if not (isinstance(interval, int | float) and interval >= 0):
-            raise ValueError("interval is a number of seconds, 0 or more.")
-        if not (isinstance(max_bytes, int) and max_bytes > 0):
-            raise ValueError("max_bytes is a whole number, 1 or more.")
         self._using = using
-        self.core = StreamCommitter(
-            stream,
-            using,
-            producer=server_producer(producer) if producer is not None else None,
-            close=close,
-            on_error=on_error,
-            error_message=error_message,
-            interval=interval,
-            max_bytes=max_bytes,
-        )
+        self.core = StreamCommitter(stream, using, WriterSettings(**options))
         self.is_open = False
-        # One that is forgotten inside its block has failed. It waits for nothing, so the collector may call it.
+        # A writer that is garbage-collected inside its block has failed. `abandon` waits for nothing.
         weakref.finalize(self, self.core.abandon).atexit = False
 
     @property
     def written(self) -> int:
-        """Messages in the stream that come from this writer, and from earlier ones of its name."""
+        """Number of messages in the stream from this writer, and from earlier writers of its name."""
         return self.core.appender.written
 
     @property
     def resumed(self) -> bool:
-        """Whether some of them were there already."""
+        """Whether an earlier writer of the name has written messages."""
         return self.core.appender.resumed
 
     @property
@@ -132,11 +79,11 @@ class Writer:
 
     @property
     def next_offset(self) -> str:
-        """The offset behind what the writer has committed."""
+        """The offset after the last message that the writer has committed."""
         return self.core.appender.stream.next_offset
 
     async def __aenter__(self) -> Self:
-        # Where synchronous code that is in a transaction has called this by `async_to_sync`, that code's thread knows.
+        # Synchronous code in a transaction may have called this by `async_to_sync`: only that code's thread knows.
         await sync_to_async(_check_not_atomic)(self._using)
         opening = run_coroutine_threadsafe(self.core.open(), background.loop())
         try:
@@ -151,19 +98,19 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         ended = self.begin_end(error)
-        # A coroutine or generator that is closed, perhaps by the garbage collector, may not wait.
+        # A closed coroutine or generator may not wait: the garbage collector may have closed it.
         if not isinstance(error, GeneratorExit):
             await background.arrival(ended)
 
     async def write(self, value: Data) -> None:
-        """Write one message. Returns when it is taken; it is committed within the interval.
+        """Write one message. It is committed within the interval after this returns.
 
-        Where messages come faster than the database commits them, it waits. An empty text or empty bytes, as models
-        send them, are passed over.
+        If messages arrive faster than the database commits them, this waits. Empty texts and empty bytes, which
+        language models send, are skipped.
 
         Raises:
-            InvalidJSON, TypeError: the stream cannot have it.
-            StreamClosed, StreamNotFound, ProducerFenced, ServiceUnavailable: what was written before it failed.
+            InvalidJSON, TypeError: a stream of this content type cannot hold the value.
+            StreamClosed, StreamNotFound, ProducerFenced, ServiceUnavailable: the commit of earlier messages failed.
         """
         data = self.encode(value)
         if data:
@@ -171,7 +118,7 @@ class Writer:
                 await background.arrival(room)
 
     async def flush(self) -> None:
-        """Commit everything that was written, without waiting for the interval.
+        """Commit all written messages now, without waiting for the interval.
 
         Raises:
             The errors of `write`.
@@ -180,12 +127,15 @@ class Writer:
         await background.arrival(self.core.flush())
 
     async def write_from(self, values: AsyncIterable[Data] | Iterable[Data]) -> int:
-        """Write all that an iterator yields, without what earlier runs of the producer have written.
+        """Write the messages of an iterator, without the messages that earlier runs of the producer have written.
 
-        It has to yield the same messages again from its beginning; `written` of them are skipped. A generator that is
-        not taken to its end, as the stream refuses something, is closed.
+        The iterator must yield the same messages again from the beginning: the first `written` of them are skipped. If
+        the stream refuses a message, a generator is closed.
 
-        Returns how many were written now. On a closed stream that is none.
+        Returns the number of messages that this call has written: 0 on a closed stream.
+
+        Raises:
+            The errors of `write`, and those of the iterator.
         """
         counter = _Counter(self)
         if self.closed:
@@ -197,7 +147,7 @@ class Writer:
             else:
                 for value in values:
                     await counter.write(value)
-        except GeneratorExit:  # nothing can be awaited any more
+        except GeneratorExit:  # this coroutine may not await any more
             raise
         except BaseException:
             await _close_source(values)
@@ -205,38 +155,38 @@ class Writer:
         return counter.count
 
     def begin_end(self, error: BaseException | None) -> Any:
-        """Have the stream ended as told, and return the future of that. Waits for nothing."""
+        """Start the end of the stream, and return its future. Waits for nothing."""
         self.is_open = False
         return self.core.end(Ending(None) if error is None else self.core.ending_for(error))
 
     def encode(self, value: Data) -> bytes:
-        """Return a message as the stream has it.
+        """Return a message as the stream stores it.
 
         Raises:
-            InvalidJSON, TypeError: it cannot have it.
-            RuntimeError: the writer is not in use.
+            InvalidJSON, TypeError: a stream of this content type cannot hold the value.
+            RuntimeError: the writer is outside its block.
         """
-        data = encode(self.core.appender.kind, value)
+        data = encode(self.core.appender.content_type, value)
         if data:
             self.check_open()
         return data
 
     def check_open(self) -> None:
-        """See that the writer is inside its block.
+        """Check that the writer is inside its block.
 
         Raises:
-            RuntimeError: it is not.
+            RuntimeError: the writer is outside its block.
         """
         if not self.is_open:
-            raise RuntimeError("A writer writes inside its `with` or `async with` only.")
+            raise RuntimeError("The writer is not open. Write inside its `with` or `async with` block.")
 
 
 def _check_not_atomic(using: str) -> None:
-    """See that the caller is not in a transaction, whose locks the writer would wait for.
+    """Check that the caller is not in a transaction, because the writer would wait for its locks.
 
     Raises:
-        RuntimeError: it is.
-        InvisibleTransaction: it is a test's.
+        RuntimeError: the caller is in a transaction.
+        InvisibleTransaction: the transaction is that of a TestCase.
     """
     test_transactions.check_engine(using)
     if connections[using].in_atomic_block and not execution.is_inline():
@@ -244,7 +194,7 @@ def _check_not_atomic(using: str) -> None:
 
 
 class _Counter:
-    """Writes what earlier runs have not written, and counts it."""
+    """Writes the messages that earlier runs have not written, and counts them."""
 
     def __init__(self, writer: Writer) -> None:
         self.count = 0
@@ -252,7 +202,7 @@ class _Counter:
         self._skip = writer.written
 
     async def write(self, value: Data) -> None:
-        """Write one message, skip it, or pass over it where it is empty."""
+        """Write one message, unless an earlier run has written it or it is empty."""
         if not self._writer.encode(value):
             return
         if self._skip:
@@ -263,18 +213,18 @@ class _Counter:
 
 
 async def _close_source(values: object) -> None:
-    """Close a generator that nobody takes anything from any more. What it says of that is not the writer's matter."""
+    """Close a generator whose messages are not needed any more. Its own errors are logged only."""
     try:
         if inspect.isasyncgen(values):
             await values.aclose()
         elif inspect.isgenerator(values):
             values.close()
     except Exception:
-        logger.exception("The generator whose messages a writer took could not be closed.")
+        logger.exception("The generator of a writer's messages could not be closed.")
 
 
 class SyncWriter:
-    """The same for synchronous code. `Stream.writer` makes one; use it as a context manager."""
+    """Writes to a stream from synchronous code. `Stream.writer` returns one. Use it as a context manager."""
 
     def __init__(self, writer: Writer, using: str) -> None:
         self._writer = writer
@@ -292,7 +242,7 @@ class SyncWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         ended = self._writer.begin_end(error)
-        # A generator that is closed, perhaps by the garbage collector in any thread, may not wait.
+        # A closed generator may not wait: the garbage collector may have closed it, in any thread.
         if not isinstance(error, GeneratorExit):
             background.wait(ended)
 

@@ -19,6 +19,6 @@ def needs_settings(check: Check) -> Check:
 
     @wraps(check)
     def checked(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-        return [] if conf.findings(conf.given()) else check(app_configs, **kwargs)
+        return [] if conf.findings(conf.project_value()) else check(app_configs, **kwargs)
 
     return checked

@@ -15,5 +15,5 @@ from ..server.validation import config_findings
 @register()
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """E001: no dict. E002: a key that means nothing. E003: a value of the wrong type. E004: a value that cannot be."""
-    found = conf.findings(conf.given()) or config_findings(conf.config())
+    found = conf.findings(conf.project_value()) or config_findings(conf.config())
     return [Error(one.message, hint=one.hint or None, id=one.id) for one in found]

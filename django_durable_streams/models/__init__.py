@@ -1,4 +1,4 @@
-"""The tables. `store` is the only code that writes them."""
+"""The tables. Only `store` writes them."""
 
 from .chunk import Chunk, StagedChunk
 from .guard import ReadOnlyModelError

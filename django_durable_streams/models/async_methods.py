@@ -1,9 +1,8 @@
-"""What streams can do in asynchronous code: the methods with an `a` in front.
+"""The asynchronous methods of streams, whose names begin with `a`.
 
-They run their database work with Django's `sync_to_async`, in the thread whose transaction the caller may be in, be it
-a view's around `async_to_sync`, or one that a middleware has opened. That is why `aappend` does not hand its data to
-the lanes, which commit by themselves: whether there is a transaction to be joined can only be asked in that thread.
-What is to share commits with other writers goes through `awriter`.
+They run their database work by `sync_to_async`, in the thread whose transaction the caller may be in: that of a view
+around `async_to_sync`, or of a middleware. Only that thread knows whether there is a transaction. So `aappend` does not
+use the committer, which commits by itself. Code that wants to share commits with other requests uses `awriter`.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class AsyncStreamMethods(StreamMethods):
-    """The operations on a stream, for asynchronous code too."""
+    """The operations on a stream, also for asynchronous code."""
 
     class Meta:
         abstract = True
 
     async def aappend(self, value: Data, **options: Any) -> Appended:
-        """The same as `append`: it joins the transaction of the thread that `sync_to_async` uses, if that is in one.
+        """The same as `append`, in the transaction of the thread that `sync_to_async` uses, if there is one.
 
-        So it commits by itself only where there is none, and does not wait for other requests' commits.
+        Without a transaction it makes a commit of its own, which it does not share with other requests.
         """
         return await sync_to_async(self.append)(value, **options)
 
@@ -47,9 +46,9 @@ class AsyncStreamMethods(StreamMethods):
                 yield message
 
     def atail(self, offset: str = "-1", *, timeout: float | None = None) -> AsyncIterator[Page]:
-        """The same as `tail`, but that it sees only what is committed. It holds neither thread nor connection.
+        """The same as `tail`, for committed data only. It holds neither a thread nor a database connection.
 
-        Wrap it in `contextlib.aclosing` where it may be left in the middle of a longer-lived task.
+        Wrap it in `contextlib.aclosing` if a long-lived task may leave the loop before its end.
         """
         pages: AsyncIterator[Page] = api().atail(self, offset, timeout)
         return pages
@@ -60,10 +59,10 @@ class AsyncStreamMethods(StreamMethods):
         return writer
 
     async def aappend_from(self, values: AsyncIterable[Data] | Iterable[Data], **options: Unpack[WriterOptions]) -> int:
-        """Append what an iterator yields, as it comes, through a writer, and return how many messages were written.
+        """Append the messages of an iterator through a writer, and return the number of messages that were written.
 
-        Unlike `append_many`, readers see them at once. With `producer`, an iterator that yields the same messages again
-        from its beginning goes on where an earlier run was stopped. The stream stays open, but for `close`.
+        Unlike with `append_many`, readers see them at once. With `producer`, an iterator that yields the same messages
+        again continues where an earlier run stopped. The stream stays open, unless `close` is set.
 
         Raises:
             The errors of `writer` and of `Writer.write`, and those of the iterator.
@@ -106,4 +105,4 @@ for _name in [
     "aset_lifetime",
     "awriter",
 ]:
-    getattr(AsyncStreamMethods, _name).alters_data = True  # so that no template calls it
+    getattr(AsyncStreamMethods, _name).alters_data = True  # templates cannot call it

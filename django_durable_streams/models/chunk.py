@@ -1,4 +1,4 @@
-"""A stream's data: one row for what one commit appended, merged with its neighbours later."""
+"""The data of streams: one row for each stream and commit. Compaction merges neighbouring rows later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .stream import Stream
 
 
 class AbstractChunk(GuardedModel):
-    """A range of a stream's bytes, stored as they go on the wire, and where the appends inside it end."""
+    """A range of a stream's bytes, stored as they go on the wire, and the ends of the appends inside."""
 
     start = models.PositiveBigIntegerField(_("start"))
     end = models.PositiveBigIntegerField(_("end"))
@@ -24,8 +24,8 @@ class AbstractChunk(GuardedModel):
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     stream_id: int
 
-    instead = dict.fromkeys(("add", "change"), "Call Stream.append() to add data; what is there never changes.") | {
-        "delete": "Call Stream.delete(): data goes with its stream."
+    instead = dict.fromkeys(("add", "change"), "Call Stream.append() to add data. Stored data never changes.") | {
+        "delete": "Call Stream.delete(): data is deleted with its stream."
     }
 
     class Meta:
@@ -36,22 +36,22 @@ class AbstractChunk(GuardedModel):
 
 
 class ChunkQuerySet(GuardedQuerySet["Chunk"]):
-    """Chunks, to be read."""
+    """Chunks, for reading."""
 
 
 class StagedChunkQuerySet(GuardedQuerySet["StagedChunk"]):
-    """Recent chunks, to be read."""
+    """Staged chunks, for reading."""
 
 
 class Chunk(AbstractChunk):
-    """A chunk where it stays, until it is merged with others."""
+    """A chunk in its final table, until compaction merges it with others."""
 
     stream = models.ForeignKey(
         Stream,
         verbose_name=_("stream"),
         on_delete=models.CASCADE,
         related_name="chunks",
-        db_index=False,  # the unique constraint below begins with it
+        db_index=False,  # the unique constraint below begins with this column
     )
 
     objects = ChunkQuerySet.as_manager()
@@ -65,25 +65,25 @@ class Chunk(AbstractChunk):
 
 
 class StagedChunk(AbstractChunk):
-    """A chunk that a busy process has appended, until it is gathered with those of its block (`store.recent`).
+    """A small chunk of a busy process on SQLite, until a flush moves it to `Chunk` (`store.upkeep.staged_chunks`).
 
-    Only on SQLite, where what a commit costs is the pages that it changes. The index of all chunks has a page for each
-    stream that has many; that of a block has few for all streams together.
+    The cost of a commit on SQLite is the pages that it changes. The index of all chunks has a page for each stream with
+    many chunks. The index of a block has few pages for all streams together.
     """
 
     BLOCK_BITS = 12
-    """A block is 4,096 ids in a row."""
+    """A block has 4,096 consecutive ids."""
 
     MAX_BYTES = 512
-    """Data of a recent chunk. What a larger one takes is much beside its index."""
+    """Largest data of a staged chunk. The data of a larger chunk costs more than its index entry."""
 
     block = models.BigIntegerField(_("block"))
     stream = models.ForeignKey(
         Stream,
         verbose_name=_("stream"),
-        on_delete=models.DO_NOTHING,  # `store.removal` sees to it
+        on_delete=models.DO_NOTHING,  # `store.upkeep.removal` deletes the rows
         related_name="recent_chunks",
-        db_constraint=False,  # to look for them without a block would be to read them all
+        db_constraint=False,  # a search without the block would read the whole table
         db_index=False,
     )
 

@@ -1,4 +1,4 @@
-"""Columns that mean the same on every database and with all settings: exact text, and moments."""
+"""Columns with the same meaning on every database and with all settings: exact text, and times."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ else:
 class ExactCharField(_CharField):
     """A CharField compared code point by code point.
 
-    MySQL and MariaDB compare text without case by default, and pad it with spaces, so that two streams whose paths
-    differ in one of these would be one. PostgreSQL compares as a language sorts, which takes longer, and its index then
-    does not lead to what begins with a prefix: Django makes a second one for that. On SQLite this is a plain CharField.
+    MySQL and MariaDB ignore case by default, and pad text with spaces. Two streams whose paths differ only in these
+    would be one. PostgreSQL compares by the rules of a language, which takes longer. Its index then does not serve
+    searches by prefix, and Django makes a second one for these. On SQLite this is a plain CharField.
     """
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
@@ -35,7 +35,7 @@ class ExactCharField(_CharField):
             collation = "utf8mb4_nopad_bin" if connection.mysql_is_mariadb else "utf8mb4_0900_bin"  # type: ignore[attr-defined]
             return f"{kind} CHARACTER SET utf8mb4 COLLATE {collation}"
         if connection.vendor == "postgresql":
-            # By its long name: next to an index on a `varchar`, Django makes another one for prefixes.
+            # The long name: with an index on a `varchar`, Django makes another index for prefixes.
             return f'character varying({self.max_length}) COLLATE "C"'
         return kind
 
@@ -45,12 +45,11 @@ class ExactCharField(_CharField):
 
 
 class InstantField(_Field):
-    """A moment, stored as microseconds since 1970 in UTC, and a datetime of the project's kind in Python.
+    """A time, stored in microseconds since 1970 in UTC. In Python it is a datetime, aware with `USE_TZ`, else naive.
 
-    What Django's DateTimeField stores depends on `USE_TZ`, `TIME_ZONE` and the connection's time zone. A local time is
-    not a moment when clocks are set back, and streams would end an hour early or late. Queries compare it with
-    datetimes of either kind, and sort by it. For dates, as in `__date` or `TruncDay`, there are `created_at` and
-    `appended_at`.
+    The values of Django's DateTimeField depend on `USE_TZ`, `TIME_ZONE` and the connection's time zone. When clocks are
+    set back a local time is ambiguous, and streams would end an hour early or late. Queries compare the field with
+    aware and naive datetimes, and sort by it. For `__date` or `TruncDay`, use `created_at` and `appended_at`.
     """
 
     description = _("Moment")
@@ -59,20 +58,20 @@ class InstantField(_Field):
         return "BigIntegerField"
 
     def from_db_value(self, value: int | None, expression: object, connection: BaseDatabaseWrapper) -> datetime | None:
-        """Return what the database has as the project has its datetimes."""
+        """Return the stored value as a datetime of the project."""
         return None if value is None else clock.to_project(clock.from_microseconds(value))
 
     def to_python(self, value: Any) -> datetime | None:
         """Return a datetime for a value of a form or a fixture.
 
         Raises:
-            ValidationError: there is no datetime in it.
+            ValidationError: the value is no datetime.
         """
-        found: datetime | None = models.DateTimeField().to_python(value)
-        return found
+        moment: datetime | None = models.DateTimeField().to_python(value)
+        return moment
 
     def get_prep_value(self, value: Any) -> Any:
-        """Return what a query compares with, or what is stored."""
+        """Return the integer that a query compares with or stores."""
         moment = self.to_python(super().get_prep_value(value))
         return None if moment is None else clock.to_microseconds(clock.from_project(moment))
 

@@ -1,12 +1,12 @@
-"""Rows that only the protocol writes: what Django's models would write past it is refused.
+"""The guard of the tables: Django's own ways to write rows are refused, because only `store` may write them.
 
-An instance that somebody holds is a copy of how a row was. To write it back, or to write a column by itself, would take
-back acknowledged appends, tear the log, or change what readers and producers rely on, and nobody would be told of it.
-So every way that leads from a model, a manager or a queryset to INSERT, UPDATE and DELETE ends here, whichever public
-method it begins with: an instance's at `_save_table`, a queryset's at `_insert`, `_update` and `_raw_delete`, and the
-methods that build a statement of their own. The base manager is guarded as well, as Django's internals use that.
+A model instance is a copy of an earlier state of its row. Writing it back, or writing one column, would take back
+acknowledged appends or break the log, and readers would not learn of it. So the guard refuses every way from a model, a
+manager or a queryset to INSERT, UPDATE and DELETE. An instance's ways meet in `_save_table`, a queryset's in `_insert`,
+`_update` and `_raw_delete`, and some methods build their own statement. Django's internals use the base manager, so it
+is guarded, too.
 
-This package writes by the statements of `store.sql`, and by `unguarded`, which is the one door.
+This package writes by the statements of `store.sql`, and by `unguarded`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Row = TypeVar("Row", bound=models.Model)
 
 
 class ReadOnlyModelError(RuntimeError):
-    """A write was refused, as only the protocol writes these rows. The message names the method to call instead."""
+    """A write was refused, because only the protocol writes these rows. The message names the method to call."""
 
 
 class GuardedQuerySet(models.QuerySet[Row]):
-    """A queryset that reads."""
+    """A queryset that only reads."""
 
     def unguarded(self) -> models.QuerySet[Row]:
-        """Return the same rows as a queryset that writes. For this package, which knows what else depends on them."""
-        using = self._db  # type: ignore[attr-defined]  # None where nobody has said: then the router is asked to write
+        """Return a queryset of the same rows that can write. Only for `store`."""
+        using = self._db  # type: ignore[attr-defined]  # None: then the router chooses the database
         return models.QuerySet(self.model, query=self.query.chain(), using=using)
 
     def create(self, **values: Any) -> Any:
@@ -77,7 +77,7 @@ class GuardedModel(models.Model):
         abstract = True
 
     def save(self, *args: Any, **options: Any) -> Never:
-        """Refuse. See `GuardedModel.instead` for what there is in its place."""
+        """Refuse. `instead` names the method to call."""
         refuse(type(self), "save", "add" if self._state.adding else "change")
 
     def save_base(self, *args: Any, **options: Any) -> Never:
@@ -89,19 +89,24 @@ class GuardedModel(models.Model):
         refuse(type(self), "delete", "delete")
 
     def _save_table(self, raw: bool = False, *args: Any, **options: Any) -> Never:
-        # Where a fixture comes from, and a model with a table of its own that inherits from this one.
+        # Called for a fixture, and for a model that inherits from this one with a table of its own.
         if not raw:
             refuse(type(self), "save", "add")
         label = self._meta.app_label
         raise ReadOnlyModelError(
-            f"A fixture cannot restore rows of {self._meta.label}: it may be older than what is there, or not whole. "
+            f"A fixture cannot restore rows of {self._meta.label}: it may be incomplete, or older than the rows. "
             f"Leave them out (loaddata --exclude {label}), and copy streams with the tools of the database."
         )
 
 
 def refuse(model: type[models.Model], method: str, kind: str) -> Never:
-    """Raise the error for a write that passes the protocol by."""
+    """Raise the error for a write that bypasses the protocol.
+
+    Args:
+        method: name of the refused method.
+        kind: `add`, `change` or `delete`, a key of the model's `instead`.
+    """
     instead: dict[str, str] = getattr(model, "instead", {})
     raise ReadOnlyModelError(
-        f"{model._meta.object_name}.{method}() would write past the protocol, and is refused. {instead.get(kind, '')}"
+        f"{model._meta.object_name}.{method}() is refused, as it would bypass the protocol. {instead.get(kind, '')}"
     )

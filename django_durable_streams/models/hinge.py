@@ -1,7 +1,7 @@
-"""The one way from the models up to the code that does their work. It is imported at the first call.
+"""The lazy hinge: the only import from the models to a room below them, made at the first call.
 
-The methods of `Stream` are delegates, so that the tables stand below everything that uses them. Their types come from
-here as well.
+The methods of `Stream` are delegates to `api.stream_methods`, so that the tables know no code that uses them. The types
+of the delegates come from here as well.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..api.tail import Page
-    from ..api.writer import SyncWriter, Writer, WriterOptions
+    from ..api.writer import SyncWriter, Writer
+    from ..api.writer_options import WriterOptions
     from ..store.operations import Appended
 
 __all__ = ["Appended", "Page", "SyncWriter", "Writer", "WriterOptions", "api"]
 
 
 def api() -> Any:
-    """Return the module with the functions behind the methods of streams."""
+    """Return the module with the functions behind the methods of `Stream` and its manager."""
     from ..api import stream_methods
 
     return stream_methods

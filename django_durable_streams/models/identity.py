@@ -1,4 +1,4 @@
-"""Which database this is, whatever its name, its host, and the project that uses it."""
+"""The identity of the database, which depends on no name, host or project."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def new_identity() -> str:
 
 
 class DatabaseIdentity(models.Model):
-    """The one row that tells a database from every other, also from those that have its name (see `store.identity`).
+    """The one row that distinguishes this database from all others (see `store.database_identity`).
 
-    A copy has the identity of its original, until somebody deletes the row there: then it is given another one.
+    A copy has the identity of its original until the row is deleted there. Then the copy gets a new identity.
     """
 
     THE_ONE = 1

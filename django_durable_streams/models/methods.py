@@ -1,7 +1,7 @@
-"""What streams can do in Python: the wire's operations, with the wire's rules and errors.
+"""The methods of streams: the operations of the protocol, with its rules and errors.
 
-Every method but those that wait or write for long (`tail`, `writer`) joins the caller's transaction. Each has a twin
-with an `a` in front for asynchronous code (`async_methods`). The work is done in `api.stream_methods`.
+All methods but `tail` and `writer` take part in the caller's transaction. `async_methods` has the same methods for
+asynchronous code. The methods are delegates to `api.stream_methods`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class StreamMethods(GuardedModel):
-    """The operations on a stream: the one that was loaded or created, and not another one that is at its path now."""
+    """The operations on the stream that was loaded or created, and not on a later stream at the same path."""
 
     class Meta:
         abstract = True
@@ -50,11 +50,11 @@ class StreamMethods(GuardedModel):
         """Append one message (specification, section 5.2).
 
         Args:
-            value: bytes or str; for JSON streams any value, a list too being one message.
-            close: close the stream in the same step.
+            value: bytes or str; for JSON streams any JSON value. A list is one message.
+            close: whether to close the stream in the same step.
             seq: `Stream-Seq`, greater than the last one.
-            producer: id, epoch and sequence number, for exactly-once appends (section 5.2.1). The ids that Python code
-                names are its own: a client that sends the same one is another producer.
+            producer: id, epoch and sequence number, for exactly-once appends (section 5.2.1). A client that sends the
+                same id is another producer.
 
         Raises:
             StreamClosed, StreamNotFound, StreamGone, SequenceConflict, ProducerFenced, ProducerSequenceGap,
@@ -70,41 +70,45 @@ class StreamMethods(GuardedModel):
         batch_bytes: int | None = None,
         producer: ProducerClaim | tuple[str, int, int] | None = None,
     ) -> int:
-        """Append many messages in one transaction, and return how many they are.
+        """Append many messages in one transaction, and return their number.
 
-        Memory stays bounded however many there are; readers see them when the transaction commits.
+        Memory is bounded for any number of messages. Readers see them when the transaction commits.
 
         Args:
-            batch_bytes: about how many bytes are written at a time, a page's if it is left out.
-            producer: id, epoch, and the sequence number of the first message; each takes one. So the call can be
-                repeated: what is there already is passed over.
+            values: the messages, as for `append`.
+            batch_bytes: about how many bytes to write at a time; by default PAGE_BYTES.
+            producer: id, epoch, and the sequence number of the first message. Each message takes one number, so a
+                repeated call skips the messages that the stream has already.
 
         Raises:
-            The errors of `append`; then none of the messages is there.
+            The errors of `append`. Then no message is stored.
         """
         count: int = api().append_many(self, values, batch_bytes, producer)
         return count
 
     def close(self) -> None:
-        """Close the stream: nothing can be appended any more, and readers learn that they have it all (5.3)."""
+        """Close the stream (section 5.3): it takes no more appends, and readers learn that it is complete."""
         api().append(self, b"", close=True)
 
     def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
-        """Delete the stream (5.4). With forks it is soft-deleted: its data is kept for them, its path stays taken.
+        """Delete the stream (section 5.4). A stream with forks keeps its data for them, and its path stays taken.
 
         Rows of the project's own models that refer to it follow their `on_delete`.
 
         Raises:
-            StreamNotFound, StreamGone; ProtectedError, RestrictedError, if one of these rows forbids it.
+            StreamNotFound, StreamGone.
+            ProtectedError, RestrictedError: such a row forbids the deletion.
         """
         result: tuple[int, dict[str, int]] = api().delete(self, using)
         return result
 
     def set_lifetime(self, *, ttl: int | None = None, expires_at: datetime | None = None) -> None:
-        """Give the stream another lifetime, which begins now; without arguments it lives until it is deleted.
+        """Give the stream a new lifetime, which begins now. Without arguments it never expires.
 
         Args:
-            ttl: seconds of idle life; `expires_at`, an absolute end. A PUT that repeats the old ones is refused then.
+            ttl: seconds without appends and reads after which the stream expires.
+            expires_at: time at which the stream expires, instead of `ttl`. A PUT with the old lifetime is refused
+                afterwards.
 
         Raises:
             StreamNotFound, StreamGone, InvalidHeader.
@@ -121,28 +125,27 @@ class StreamMethods(GuardedModel):
         expires_at: datetime | None = None,
         data: Data = None,
     ) -> Self:
-        """Create a stream that begins with this one's data, without copying it (section 4.2), and return it.
+        """Create a stream that begins with this stream's data, without a copy of it, and return it (section 4.2).
 
         Args:
-            path: of the new stream.
-            offset: where to cut, as a `Stream-Next-Offset`; the tail, if it is left out.
-            sub_offset: messages (JSON) or bytes past the offset.
-            ttl: seconds of idle life; `expires_at`, an absolute end. Without either this stream's are inherited.
-            data: a first message of the fork's own.
+            path: path of the new stream.
+            offset: where to cut, as a `Stream-Next-Offset`; by default the tail.
+            sub_offset: messages (JSON) or bytes after the offset.
+            ttl: seconds without appends and reads after which the fork expires.
+            expires_at: time at which the fork expires, instead of `ttl`. By default it has this stream's lifetime.
+            data: a first message of the fork itself.
 
         Raises:
             StreamExists, StreamNotFound, SourceGone, InvalidOffset, OffsetOutOfRange, InvalidPath, InvalidHeader.
         """
-        fork: Self = api().fork(
-            self, path, offset=offset, sub_offset=sub_offset, ttl=ttl, expires_at=expires_at, data=data
-        )
+        fork: Self = api().fork(self, path, offset=offset, sub_offset=sub_offset, lifetime=(ttl, expires_at), data=data)
         return fork
 
     def read(self, offset: str = "-1") -> Iterator[Data]:
-        """Yield the messages past an offset, up to the tail: JSON values, text or bytes, one for each message.
+        """Yield the messages after an offset, up to the tail: JSON values, texts or bytes.
 
-        A character that appends to a `text/*` stream have cut comes with the append that completes it. JSON numbers
-        of more digits than Python's `int` takes are `decimal.Decimal`.
+        In a `text/*` stream, a character that two appends share comes with the second append. JSON numbers with more
+        digits than Python's `int` accepts are `decimal.Decimal`.
 
         Raises:
             InvalidOffset, StreamNotFound, StreamGone.
@@ -151,54 +154,54 @@ class StreamMethods(GuardedModel):
             yield from page
 
     def tail(self, offset: str = "-1", *, timeout: float | None = None) -> Iterator[Page]:
-        """Yield what is there past an offset, and then what comes, as pages: lists of messages with their offset.
+        """Yield pages of the existing messages after an offset, then pages of new messages as they are committed.
 
-        What is there is read in the caller's transaction. Then it waits as readers by HTTP do, without a connection,
-        and without asking the database for each; use it outside of transactions, as in a management command.
+        Existing messages are read in the caller's transaction. Then this waits as HTTP readers do, without a database
+        connection. Use it outside of transactions, for example in a management command.
 
         Args:
             offset: `-1` is the start, `now` the end.
-            timeout: seconds to wait for the next page; after that it ends. None waits for ever, 0 not at all.
+            timeout: seconds to wait for the next page; after that the iterator ends. None: no limit. 0: no wait.
 
-        It ends as well when the stream is closed, after a page that says so; when the stream is deleted or expires;
-        and when the process is asked to end.
+        The iterator also ends after the last page of a closed stream, when the stream is deleted or expires, and when
+        the process is asked to end.
 
         Raises:
-            InvalidOffset, StreamNotFound, StreamGone; ServiceUnavailable, if the database does not answer: go on at
-            the last page's `next_offset`.
+            InvalidOffset, StreamNotFound, StreamGone.
+            ServiceUnavailable: the database does not answer. Continue at the last page's `next_offset`.
         """
         pages: Iterator[Page] = api().tail(self, offset, timeout)
         return pages
 
     def writer(self, **options: Unpack[WriterOptions]) -> SyncWriter:
-        """Return a writer for what comes in small pieces, for use as a context manager: `writer.write(token)`.
+        """Return a writer for many small messages, to be used as a context manager: `writer.write(token)`.
 
-        What comes within an interval shares a commit. The writer commits by itself, and takes no part in a transaction.
-        For the options see `writer.WriterOptions`.
+        Messages within an interval share a commit. The writer commits by itself, and takes no part in a transaction.
+        For the options see `api.writer_options.WriterOptions`.
 
         Raises:
-            StreamNotFound, StreamGone, ServiceUnavailable: on entering; for `write` see `Writer.write`.
+            StreamNotFound, StreamGone, ServiceUnavailable: on entering. For `write` see `Writer.write`.
             RuntimeError: on entering, inside `transaction.atomic()` or with autocommit off.
-            ValueError: an option cannot be.
+            ValueError: an option has an invalid value.
         """
         writer: SyncWriter = api().writer(self, **options)
         return writer
 
     def _alias(self) -> str:
-        # For reading too: a replica may not have what was acknowledged.
+        # Also for reading: a replica may lack acknowledged data.
         return router.db_for_write(type(self), instance=self)
 
     def _expected(self) -> int:
-        """Return the id of the stream that the instance stands for, which has to be the one at its path still.
+        """Return the id of the instance's stream, which an operation expects at the path.
 
         Raises:
-            ValueError: the instance was made, and not loaded, so that it stands for none.
-            StreamNotFound: the stream was removed before it was loaded.
+            ValueError: the instance was constructed, and not loaded from the database.
+            StreamNotFound: the stream was removed before the instance was loaded.
         """
         if self.pk is None:
             raise ValueError(
-                "This Stream was not loaded from the database, so it stands for no stream. "
-                "Load it with Stream.objects.get(path=...), or make it with Stream.objects.create() or ensure()."
+                "This Stream was not loaded from the database, so there is no stream for it. "
+                "Load it with Stream.objects.get(path=...), or create it with Stream.objects.create() or ensure()."
             )
         if self.path is None:
             raise StreamNotFound("The stream was deleted.")

@@ -1,4 +1,4 @@
-"""What a stream remembers of an idempotent producer."""
+"""The state of idempotent producers on their streams."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .stream import Stream
 
 
 class ProducerQuerySet(GuardedQuerySet["Producer"]):
-    """Producers, to be read."""
+    """Producers, for reading."""
 
 
 class Producer(GuardedModel):
     """A producer's epoch and last sequence number on one stream (specification, section 5.2.1).
 
-    Written in the transaction of the append that it belongs to, and kept as long as the stream.
+    It is written in the transaction of the producer's append, and deleted with the stream.
     """
 
     stream = models.ForeignKey(
@@ -33,7 +33,7 @@ class Producer(GuardedModel):
     objects = ProducerQuerySet.as_manager()
 
     instead = dict.fromkeys(
-        ("add", "change", "delete"), "Call Stream.append(producer=...): a producer's state comes with its appends."
+        ("add", "change", "delete"), "Call Stream.append(producer=...): an append writes the state of its producer."
     )
 
     class Meta:
@@ -44,12 +44,12 @@ class Producer(GuardedModel):
 
     @property
     def name(self) -> str:
-        """The name by which those who write as this producer know it."""
+        """The name of the producer, as its clients or the Python code wrote it."""
         return producers.producer_name(self.producer_id)
 
     @property
     def is_of_server(self) -> bool:
-        """Whether Python code has named it. Clients cannot take that name, and may have the same one among them."""
+        """Whether Python code has named the producer. A client's producer of the same name is another one."""
         return producers.is_server_producer(self.producer_id)
 
     def __str__(self) -> str:

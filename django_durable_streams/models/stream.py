@@ -1,4 +1,4 @@
-"""A stream's metadata: one row each, locked by whoever writes to the stream."""
+"""The metadata of streams: one row for each stream, which a writing transaction locks."""
 
 from __future__ import annotations
 
@@ -19,53 +19,54 @@ from .fields import ExactCharField, InstantField
 from .guard import GuardedQuerySet, refuse
 from .hinge import api
 
-_AS_IT_SHOULD_BE = frozenset(
+_EXPECTED_WARNINGS = frozenset(
     {
-        "models.W037",  # MySQL has the indexes without their conditions
-        "mysql.W003",  # a path is as long as what it can index
+        "models.W037",  # MySQL makes the indexes without their conditions
+        "mysql.W003",  # MySQL can index paths of this length
     }
 )
 
 
 class StreamQuerySet(GuardedQuerySet["Stream"]):
-    """Streams by their state. What it changes, it changes by the protocol's rules."""
+    """Streams by their state. Its methods change streams by the rules of the protocol only."""
 
     def alive(self, now: datetime | None = None) -> StreamQuerySet:
-        """Streams that can be read: not deleted, not expired."""
+        """Return the streams that can be read: neither deleted nor expired."""
         return self.filter(path__isnull=False, deleted_at__isnull=True).exclude(deadline__lte=now or clock.now())
 
     def expired(self, now: datetime | None = None) -> StreamQuerySet:
-        """Streams whose life is over and whose rows are still here."""
+        """Return the expired streams whose rows still exist."""
         return self.filter(deleted_at__isnull=True, deadline__lte=now or clock.now())
 
     def purgeable(self) -> StreamQuerySet:
-        """Streams that nobody can reach any more: their path is given back, only their rows are left."""
+        """Return the removed streams: they have no path any more, and their rows wait for the purge."""
         return self.filter(path__isnull=True)
 
     def create(self, **options: Any) -> Stream:
         """Create a stream and return it.
 
         Args:
-            path: of the stream, relative to the root of the streams.
-            content_type: `application/octet-stream` where it is left out.
-            ttl: seconds of idle life; or `expires_at`, an absolute end.
-            closed: create it closed.
+            path: path of the stream, relative to the root of the streams.
+            content_type: content type of the stream, by default `application/octet-stream`.
+            ttl: seconds without appends and reads after which the stream expires.
+            expires_at: time at which the stream expires, instead of `ttl`.
+            closed: whether to create the stream closed.
             data: a first message.
 
         Raises:
-            StreamExists: there is a stream at the path, of whatever configuration. See `ensure`.
+            StreamExists: there is a stream at the path already. See `ensure`.
             InvalidPath, InvalidHeader, InvalidJSON, PayloadTooLarge.
         """
-        if "source" in options:  # as `stream.forks.create()` has it
+        if "source" in options:  # `stream.forks.create()` passes it
             refuse(self.model, "create", "fork")
         stream: Stream = api().create(self, self._write_alias(), **options)
         return stream
 
     def ensure(self, path: str, **options: Any) -> tuple[Stream, bool]:
-        """Return the stream at a path, created with these options if there is none, and whether it was created.
+        """Return the stream at a path, and whether this call created it. For the options see `create`.
 
         Raises:
-            StreamExists: the stream that is there has another content type, TTL, expiry or closure.
+            StreamExists: the stream at the path has another content type, TTL, expiry or closure.
         """
         result: tuple[Stream, bool] = api().ensure(self, self._write_alias(), path, **options)
         return result
@@ -79,18 +80,18 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
         return await sync_to_async(self.ensure)(path, **options)
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """Delete streams by the protocol's rules, all or none: readers are told, and forks keep their data.
+        """Delete streams by the protocol's rules, all or none. Readers learn of it, and forks keep their data.
 
         Rows of the project's own models that refer to them follow their `on_delete`.
 
         Raises:
-            ProtectedError, RestrictedError: one of these rows forbids it; nothing was deleted.
+            ProtectedError, RestrictedError: such a row forbids the deletion. Nothing was deleted.
         """
         result: tuple[int, dict[str, int]] = api().delete_all(self, self._write_alias())
         return result
 
     def _write_alias(self) -> str:
-        """Return the database that `using` names, or else the one to which the router has streams written."""
+        """Return the alias that `using` names, or else the database to which the router sends writes."""
         self._for_write = True
         return self.db
 
@@ -101,9 +102,9 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
 class Stream(AsyncStreamMethods):
     """An append-only stream at a path (specification, section 4).
 
-    A stream that was deleted or has expired is one of two things. Without forks it is removed: its path is null, so
-    that it can be taken again at once, and its rows go a little later. With forks it is soft-deleted: `deleted_at` is
-    set, the path stays taken, and the data is kept for the forks (section 4.2).
+    A stream without forks is removed when it is deleted or expires: its path becomes null, so that a new stream can use
+    the path at once, and housekeeping purges its rows later. A stream with forks is soft-deleted: `deleted_at` is set,
+    the path stays taken, and the data is kept for the forks (section 4.2).
     """
 
     path = ExactCharField(_("path"), max_length=paths.MAX_PATH_LENGTH, unique=True, null=True, editable=False)
@@ -140,7 +141,7 @@ class Stream(AsyncStreamMethods):
         blank=True,
         on_delete=models.PROTECT,
         related_name="forks",
-        db_index=False,  # there is one below
+        db_index=False,  # Meta has a partial index
     )
     fork_position = models.PositiveBigIntegerField(_("fork position"), null=True, blank=True)
     lineage = models.JSONField(
@@ -159,7 +160,7 @@ class Stream(AsyncStreamMethods):
     instead = {
         "add": "Call Stream.objects.create() or ensure().",
         "fork": "Call stream.fork().",
-        "change": "Call append(), close() or set_lifetime() of each stream; what else there is cannot be changed.",
+        "change": "Call append(), close() or set_lifetime() of each stream; other fields cannot be changed.",
         "delete": "Call Stream.delete() or Stream.objects.filter(...).delete().",
     }
 
@@ -167,7 +168,7 @@ class Stream(AsyncStreamMethods):
         base_manager_name = "objects"
         verbose_name = _("stream")
         verbose_name_plural = _("streams")
-        # Most streams have none of these, and are made faster for not standing in the indexes of those that have.
+        # Most streams have no value here. Partial indexes leave them out, which makes creates faster.
         indexes = [
             models.Index(fields=["deadline"], name="stream_deadline", condition=Q(deadline__isnull=False)),
             models.Index(fields=["deleted_at"], name="stream_deleted_at", condition=Q(deleted_at__isnull=False)),
@@ -176,15 +177,15 @@ class Stream(AsyncStreamMethods):
 
     @classmethod
     def check(cls, **kwargs: Any) -> list[CheckMessage]:
-        """Check the model. What MySQL does otherwise is no reason to warn of it."""
-        return [message for message in super().check(**kwargs) if message.id not in _AS_IT_SHOULD_BE]
+        """Check the model, without Django's warnings about MySQL that do not matter here."""
+        return [message for message in super().check(**kwargs) if message.id not in _EXPECTED_WARNINGS]
 
     def __str__(self) -> str:
         return self.path if self.path is not None else f"({self.pk}, removed)"
 
     @property
     def closing_request(self) -> str:
-        """`closed_by`, with the producer's id as those who use it know it."""
+        """`closed_by`, with the producer's name instead of its stored id."""
         return self.closed_by.replace(producers.SERVER_MARK, "", 1)
 
     @property

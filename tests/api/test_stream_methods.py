@@ -39,9 +39,9 @@ def chat() -> Stream:
 
 @pytest.fixture
 def told(monkeypatch) -> list:
-    """What readers are told of."""
+    """The commits that readers learn of."""
     commits: list = []
-    monkeypatch.setattr(transactions, "_listeners", [lambda found, using: commits.extend(found)])
+    monkeypatch.setattr(transactions, "_listeners", [lambda new, using: commits.extend(new)])
     return commits
 
 
@@ -287,11 +287,11 @@ class TestManyMessages:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("engines")
-class TestBesideTheLanes:
+class TestBesideTheCommitter:
     """A process that serves streams and appends from its own code too."""
 
     @pytest.mark.parametrize("in_transaction", [False, True])
-    def test_appends_come_through_while_the_lanes_are_busy(self, in_transaction):
+    def test_appends_succeed_while_the_committer_is_busy(self, in_transaction):
         async def load(engine, stopping):
             while not stopping.is_set():
                 await asyncio.gather(*(engine.write(Append(f"load/{n}", JSON, b"1\n")) for n in range(32)))

@@ -42,13 +42,13 @@ def answer(engines: None) -> Stream:
 @pytest.fixture
 def commits() -> Iterator[list[str]]:
     """The offsets at which commits ended, as signals tell."""
-    found: list[str] = []
+    offsets: list[str] = []
 
     def receive(next_offset: str, **arguments: Any) -> None:
-        found.append(next_offset)
+        offsets.append(next_offset)
 
     stream_appended.connect(receive)
-    yield found
+    yield offsets
     stream_appended.disconnect(receive)
 
 
@@ -308,7 +308,7 @@ class TestProducers:
         assert await messages(answer) == [1]
 
     @pytest.mark.parametrize("producer", ["job", None])
-    async def test_a_full_lane_is_waited_for(self, answer: Stream, settings: Any, producer: str | None) -> None:
+    async def test_a_full_queue_is_waited_for(self, answer: Stream, settings: Any, producer: str | None) -> None:
         settings.DURABLE_STREAMS = {"QUEUE_SIZE": 3}
         stop_engines()
         text = await Stream.objects.acreate(path="text", content_type="text/plain")
@@ -400,8 +400,8 @@ class TestTakingOver:
         with pytest.raises(ProducerFenced):
             stream.append(2, producer=("job", 0, 1))
         stream.append(2, producer=("job", 1, 1))
-        known = Producer.objects.get()
-        assert (known.name, known.epoch, known.seq) == ("job", 1, 1)
+        producer = Producer.objects.get()
+        assert (producer.name, producer.epoch, producer.seq) == ("job", 1, 1)
 
     def test_a_closed_stream_is_left_as_it_is(self) -> None:
         Stream.objects.create(path="a", closed=True)

@@ -9,10 +9,11 @@ from django.dispatch import Signal
 from django.test import override_settings
 
 from django_durable_streams import links, signals
-from django_durable_streams.api.stream_appender import PATIENCE
+from django_durable_streams.api.stream_appender import RETRY_SECONDS
 from django_durable_streams.api.stream_methods import create_operation
 from django_durable_streams.api.tail import Page
-from django_durable_streams.api.writer import INTERVAL, MAX_BYTES, SyncWriter, Writer, WriterOptions
+from django_durable_streams.api.writer import SyncWriter, Writer
+from django_durable_streams.api.writer_options import INTERVAL, MAX_BYTES, WriterOptions
 from django_durable_streams.engine import signal_dispatcher
 from django_durable_streams.models import Stream, StreamQuerySet
 from django_durable_streams.models.async_methods import AsyncStreamMethods
@@ -69,7 +70,7 @@ def test_the_numbers_of_a_writer_are_those_of_the_code() -> None:
     text = " ".join(section(PAGE, "Writing token by token").split())
     assert f"within {INTERVAL * 1000:.0f} ms, at most {MAX_BYTES // 1024} KiB" in text
     assert f"commits them {1 / INTERVAL:.0f} times a second" in " ".join(README.read_text().split())
-    assert PATIENCE == 60
+    assert RETRY_SECONDS == 60
     assert "up to a minute" in text
 
 
