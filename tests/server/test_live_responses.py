@@ -76,10 +76,10 @@ async def test_what_was_kept_of_a_stream_goes_with_it(direct: AsgiClient) -> Non
     await direct.create("a", b"abc")
     await direct.get("a")
     engine = engine_for()
-    kept = list(engine.cache._kept)
+    kept = list(engine.cache._entries)
     assert len(kept) == 1
     await direct.request("DELETE", "a")
-    assert not engine.cache._kept
+    assert not engine.cache._entries
 
 
 @LOOKS_NEVER
