@@ -92,7 +92,7 @@ class Engine:
             )
             for number in range(writer_threads)
         ]
-        # On SQLite, another connection's write would clear the committer's row cache. So the committer does all writes.
+        # On SQLite, the write of another connection clears the committer's row cache, so frequent writes use its own.
         write = self._writers[0].write if is_sqlite else None
         self._checkpointer = Checkpointer(self.monitor.new_connection(), write) if write is not None else None
         self._housekeeper = Housekeeper(self.monitor, self._expired, write_lock(using), compaction_tracker, write)

@@ -1,4 +1,4 @@
 """The Durable Streams Protocol as pure functions and small value objects.
 
-Nothing in this package imports Django, does I/O, or knows what stores the streams.
+This package does not import Django, does no I/O, and does not know how streams are stored.
 """

@@ -1,4 +1,4 @@
-"""What lets caches and CDNs share reads: cursors, entity tags, what may be stored (specification, section 10)."""
+"""Rules for caches and CDNs: cursors, entity tags and `Cache-Control` (specification, section 10)."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from enum import Enum
 from functools import lru_cache
 
 CURSOR_EPOCH = 1_728_432_000
-"""2024-10-09T00:00:00Z in Unix seconds: where intervals are counted from (section 10.1)."""
+"""2024-10-09T00:00:00Z in Unix seconds, from which intervals are counted (section 10.1)."""
 
 CURSOR_INTERVAL = 20
-"""Seconds in an interval."""
+"""Length of an interval in seconds."""
 
 MAX_JITTER = 3600
-"""Seconds by which a cursor may be moved ahead."""
+"""Most seconds by which a cursor is moved ahead."""
 
 
 class Caching(Enum):
-    """What caches may do with an answer, as far as the protocol goes. Who may read it decides about the rest."""
+    """What the protocol allows caches to do with a response. `cache_control` also considers who may read it."""
 
     NEVER = "true only now: not stored"
     REVALIDATE = "it may change: stored, and used only after asking the server"
     DATA = "bytes at a position, which never change"
 
-    # Members are one of a kind. Enum's own hash is written in Python, and felt at each request.
+    # Members are singletons. Enum's own hash is written in Python, and costs time at each request.
     __hash__ = object.__hash__
 
 
@@ -35,15 +35,16 @@ PUBLIC = b"public, max-age=60, stale-while-revalidate=300"
 
 
 def cache_control(caching: Caching, *, everybody_reads: bool, shared: bool) -> bytes:
-    """Return the `Cache-Control` of the answer to a read (section 10.1).
+    """Return the `Cache-Control` of the response to a read (section 10.1).
 
-    What not everybody may read is revalidated each time, so that no cache shows it to somebody else, and so that it is
-    not shown once the stream or the permission is gone. Only caches that a project has asked for keep data without
-    that, and show it for that much longer.
+    Responses that not everybody may read are revalidated each time. So no cache shows them to another user, or after
+    the stream or the permission is gone. Caches reuse data without revalidation only if the project wants it, and then
+    show deleted data for a minute more.
 
     Args:
-        everybody_reads: whether the streams can be read by everybody.
-        shared: whether the project wants shared caches to keep data, as CACHE_SCOPE says.
+        caching: what the protocol allows.
+        everybody_reads: whether everybody may read all streams.
+        shared: whether the project lets shared caches reuse data (CACHE_SCOPE).
     """
     if caching is Caching.NEVER:
         return NO_STORE
@@ -54,22 +55,22 @@ def cache_control(caching: Caching, *, everybody_reads: bool, shared: bool) -> b
     return PUBLIC if shared else PRIVATE
 
 
-# A cursor is a number of some digits; anything else that a client sends is no cursor of ours.
+# Other values of clients are no cursors of this server.
 _CURSOR = re.compile(r"[0-9]{1,15}")
 _ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 
 def interval(now: float) -> int:
-    """Return the number of the cursor interval at `now`, in Unix seconds."""
+    """Return the number of the cursor interval at a time in Unix seconds."""
     return int(now - CURSOR_EPOCH) // CURSOR_INTERVAL
 
 
 def cursor_floor(client_cursor: str | None, now: float) -> int:
-    """Return the smallest cursor that may answer a client who sent `client_cursor`.
+    """Return the smallest cursor for the response to a client that sent `client_cursor` (section 10.1).
 
-    It is strictly greater than the client's once that has reached the current interval, by a random amount, so that
-    no cache can hand a client the same URL twice for ever. The amount is drawn once in an interval for all who send the
-    same: they stay together, and what answers one of them can be shared by all.
+    If the client's cursor has reached the current interval, the new one is greater by a random amount. So no cache can
+    return the same response to a client forever. All clients with the same cursor get the same amount within an
+    interval, so they can share a response.
     """
     current = interval(now)
     if client_cursor is None or _CURSOR.fullmatch(client_cursor) is None:
@@ -88,15 +89,15 @@ def etag(generation: int, start: int, end: int, closed: bool) -> bytes:
     """Return the entity tag of a read.
 
     Args:
-        generation: the stream's, so that a stream made anew at a path has tags of its own.
-        start: position that the read starts from, in bytes.
-        end: position after what it returns.
-        closed: the response says that the stream is closed (section 10.1, "ETag and Stream Closure").
+        generation: generation of the stream, so that a later stream at the same path has other tags.
+        start: position at which the read starts, in bytes.
+        end: position after the last returned byte.
+        closed: whether the response says that the stream is closed (section 10.1, "ETag and Stream Closure").
     """
     return b'"%x:%x:%x%s"' % (generation, start, end, b":c" if closed else b"")
 
 
 def matches(if_none_match: str, tag: bytes) -> bool:
-    """Whether an `If-None-Match` value names `tag`: a star, or a list of tags, weak ones too (RFC 9110, 13.1.2)."""
-    wanted = tag.decode("latin-1")
-    return if_none_match == wanted or if_none_match.strip() == "*" or wanted in _ENTITY_TAG.findall(if_none_match)
+    """Whether an `If-None-Match` value matches `tag`: a star, or a list with it, weak or not (RFC 9110, 13.1.2)."""
+    name = tag.decode("latin-1")
+    return if_none_match == name or if_none_match.strip() == "*" or name in _ENTITY_TAG.findall(if_none_match)

@@ -1,6 +1,6 @@
-"""The errors of the protocol: one family that knows its status, its headers, and what to do next.
+"""The errors of the protocol: one family of exceptions that know their status, their headers and their message.
 
-The same exceptions reach Python callers and, as `application/problem+json` (RFC 9457), HTTP clients.
+Python callers get the exceptions. HTTP clients get them as `application/problem+json` (RFC 9457).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class DurableStreamsError(Exception):
-    """Something about a request that a stream server must refuse.
+    """A stream server refuses a request.
 
     Args:
-        detail: a sentence or two for a person: what is wrong, and what to do about it.
-        headers: response headers that clients act on, as (lower-case name, value) pairs.
+        detail: one or two sentences for people: what happened, and what to do.
+        headers: response headers for clients, as pairs of lower-case name and value.
     """
 
     status: ClassVar[int] = 500
@@ -33,11 +33,11 @@ class DurableStreamsError(Exception):
 
     @classmethod
     def code(cls) -> str:
-        """Return the stable short name of this kind of error, such as `stream-closed`."""
+        """Return the stable short name of this class of errors, such as `stream-closed`."""
         return _WORD.sub("-", cls.__name__).lower()
 
     def problem(self) -> bytes:
-        """Return the body that describes the error, as `application/problem+json`."""
+        """Return the body of the response, as `application/problem+json`."""
         return msgspec.json.encode(
             {
                 "type": f"urn:durable-streams:error:{self.code()}",
@@ -56,37 +56,37 @@ class BadRequest(DurableStreamsError):
 
 
 class InvalidPath(BadRequest):
-    """The URL names no possible stream."""
+    """No stream can have this path."""
 
     title = "Invalid stream path"
 
 
 class InvalidOffset(BadRequest):
-    """An offset is malformed, missing, or given twice."""
+    """An offset is malformed, missing, or occurs twice."""
 
     title = "Invalid offset"
 
 
 class OffsetOutOfRange(BadRequest):
-    """An offset lies where the stream has no data, and the operation needs some."""
+    """The operation needs data at an offset where the stream has none."""
 
     title = "Offset out of range"
 
 
 class InvalidParameter(BadRequest):
-    """A query parameter has a value that means nothing."""
+    """A query parameter has an invalid value."""
 
     title = "Invalid parameter"
 
 
 class InvalidHeader(BadRequest):
-    """A header is malformed, missing, or given twice."""
+    """A header is malformed, missing, or occurs twice."""
 
     title = "Invalid header"
 
 
 class IncompleteBody(BadRequest):
-    """Less of the body has come than the request has announced."""
+    """The body is shorter than the request announced."""
 
     title = "Incomplete body"
 
@@ -102,26 +102,26 @@ class InvalidJSON(BadRequest):
 
 
 class EmptyAppend(BadRequest):
-    """An append carries nothing."""
+    """An append has no data."""
 
     title = "Empty append"
 
 
 class InvalidEpoch(BadRequest):
-    """A producer starts an epoch with another sequence number than 0."""
+    """A producer starts an epoch with a sequence number other than 0."""
 
     title = "Invalid producer epoch"
 
 
 class NotAuthenticated(DurableStreamsError):
-    """The request needs credentials, or others than it has."""
+    """The request has no credentials, or invalid ones."""
 
     status = 401
     title = "Not authenticated"
 
 
 class PermissionDenied(DurableStreamsError):
-    """The caller may not do this."""
+    """The caller has no permission for this operation."""
 
     status = 403
     title = "Forbidden"
@@ -135,7 +135,7 @@ class ProducerFenced(DurableStreamsError):
 
 
 class StreamNotFound(DurableStreamsError):
-    """There is no stream at this path, or no longer."""
+    """There is no stream at this path."""
 
     status = 404
     title = "Stream not found"
@@ -149,33 +149,33 @@ class MethodNotAllowed(DurableStreamsError):
 
 
 class RequestTimeout(DurableStreamsError):
-    """The body did not come in time."""
+    """The body did not arrive in time."""
 
     status = 408
     title = "Request timeout"
 
 
 class Conflict(DurableStreamsError):
-    """The stream's state does not allow this."""
+    """The stream's state does not allow the operation."""
 
     status = 409
     title = "Conflict"
 
 
 class StreamExists(Conflict):
-    """The path is taken by a stream of another configuration."""
+    """A stream with another configuration has this path."""
 
     title = "Stream exists with another configuration"
 
 
 class SourceGone(Conflict):
-    """The stream to fork was deleted; only the forks that it has read its data."""
+    """The source of a new fork was deleted. Only its existing forks read its data."""
 
     title = "Source stream is gone"
 
 
 class StreamClosed(Conflict):
-    """The stream has ended; nothing can be appended."""
+    """The stream is closed, and takes no appends."""
 
     title = "Stream is closed"
 
@@ -189,61 +189,61 @@ class ContentTypeMismatch(Conflict):
 class SequenceConflict(Conflict):
     """A `Stream-Seq` is not greater than the last one.
 
-    Clients tell it from other conflicts by these words, as no header does.
+    Clients recognise it by this title, because no header distinguishes it from other conflicts.
     """
 
     title = "Sequence conflict"
 
 
 class ProducerSequenceGap(Conflict):
-    """A producer has left out a sequence number."""
+    """A producer skipped a sequence number."""
 
     title = "Producer sequence gap"
 
 
 class StreamGone(DurableStreamsError):
-    """The stream was deleted, and its path stays taken while forks read its data; or the data is not retained."""
+    """The stream was deleted, but its path stays taken while forks read its data. Or the data is not retained."""
 
     status = 410
     title = "Stream is gone"
 
 
 class OffsetGone(StreamGone):
-    """An offset was handed out for data that is not there: of another stream at this path, or lost with it."""
+    """An offset belongs to an earlier stream at this path, or to data that the database has lost."""
 
     title = "Offset is gone"
 
 
 class LengthRequired(DurableStreamsError):
-    """The body has no `Content-Length`, and this deployment cannot read it without one."""
+    """The body has no `Content-Length`, which this deployment needs."""
 
     status = 411
     title = "Length required"
 
 
 class PayloadTooLarge(DurableStreamsError):
-    """The body is over the limit."""
+    """The body is larger than the limit."""
 
     status = 413
     title = "Payload too large"
 
 
 class UnsupportedContentType(DurableStreamsError):
-    """Streams of this content type are not created here."""
+    """Clients may not create streams of this content type here."""
 
     status = 415
     title = "Content type not supported"
 
 
 class UnsupportedContentEncoding(DurableStreamsError):
-    """The body is compressed, and streams keep bodies as they are sent."""
+    """The body is compressed, but streams store bodies as they are sent."""
 
     status = 415
     title = "Content coding not supported"
 
 
 class TooManyRequests(DurableStreamsError):
-    """The caller has done this too often for now."""
+    """The caller has reached a rate limit."""
 
     status = 429
     title = "Too many requests"
@@ -257,7 +257,7 @@ class LiveModeUnsupported(DurableStreamsError):
 
 
 class ServiceUnavailable(DurableStreamsError):
-    """The server cannot take the request now; the same request may succeed a little later."""
+    """The server cannot handle the request now. The same request may succeed a little later."""
 
     status = 503
     title = "Service unavailable"

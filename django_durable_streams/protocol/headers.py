@@ -1,7 +1,7 @@
-"""Names of the protocol's headers and the strict reading of their values (specification, sections 5 and 13.2).
+"""Names of the protocol's headers, and strict parsers of their values (specification, sections 5 and 13.2).
 
-Names are lower-case bytes, as ASGI passes them. A reader takes the value as text and returns what it means, or raises
-the error that the client should get. What comes with every append is read from the bytes.
+Names are lower-case bytes, as ASGI passes them. A parser takes the value as text, and returns its meaning or raises the
+error for the client. Parsers of headers that come with every append take bytes.
 """
 
 from __future__ import annotations
@@ -58,41 +58,40 @@ _OPAQUE = frozenset({PRODUCER_ID, STREAM_SEQ, STREAM_FORKED_FROM})
 
 
 _PARTS = re.compile(rb'(?:"(?:[^"\\]|\\.?)*(?:"|\Z)|[^,"])+', re.DOTALL)
-"""What stands between commas, other than those in quotes. Quotes that are not closed go on to the end: nothing is read
-twice."""
+"""The parts between commas outside of quotes. An unclosed quote extends to the end, so no byte is read twice."""
 
 
 def is_single(name: bytes) -> bool:
-    """Whether a request header has one value, and does not list several."""
+    """Whether a request header has one value, and is not a list."""
     return name in _SINGLE or name.startswith(_SINGLE_PREFIXES)
 
 
 def merge_repeated(pairs: list[Header]) -> dict[bytes, bytes]:
-    """Return request headers by name, where some came in several lines.
+    """Return request headers by name, if some of them came in several lines.
 
-    A header with one value may come again with the same value. Any other header is a list, and its lines are joined as
-    if it had come in one line (RFC 9110, section 5.3; RFC 6265, section 5.4, for cookies). So no part of the server can
-    take one value where another part takes the other.
+    A header with one value may be repeated with the same value. Any other header is a list, and its lines are joined
+    into one (RFC 9110, section 5.3; RFC 6265, section 5.4, for cookies). So two parts of the server never use two
+    different values of a header.
 
     Raises:
         InvalidHeader: a header with one value came with different ones.
     """
-    found: dict[bytes, bytes] = {}
+    merged: dict[bytes, bytes] = {}
     for name, value in pairs:
-        earlier = found.get(name)
+        earlier = merged.get(name)
         if earlier is None:
-            found[name] = value
+            merged[name] = value
         elif not is_single(name):
-            found[name] = earlier + (b"; " if name == COOKIE else b", ") + value
+            merged[name] = earlier + (b"; " if name == COOKIE else b", ") + value
         elif earlier.strip(b" \t") != value.strip(b" \t"):
-            raise _differing(name)
-    return found
+            raise _different_values(name)
+    return merged
 
 
 def split_repeated(name: bytes, value: bytes) -> bytes:
-    """Return the one value of a header whose lines the server has joined by commas, as under WSGI.
+    """Return the one value of a header whose lines the server joined by commas, as WSGI servers do.
 
-    Values that may have commas themselves are left as they are.
+    Values of headers that may contain commas are returned unchanged.
 
     Raises:
         InvalidHeader: a header with one value came with different ones.
@@ -104,10 +103,10 @@ def split_repeated(name: bytes, value: bytes) -> bytes:
         return parts.pop()
     if name == AUTHORIZATION:  # some schemes have parameters
         return value
-    raise _differing(name)
+    raise _different_values(name)
 
 
-def _differing(name: bytes) -> InvalidHeader:
+def _different_values(name: bytes) -> InvalidHeader:
     return InvalidHeader(f"{name.decode('latin-1').title()} came several times with different values.")
 
 
@@ -119,7 +118,7 @@ _RFC3339 = re.compile(
 
 
 def is_coded(value: str) -> bool:
-    """Whether a `Content-Encoding` says that a body has to be decoded before it is what was meant."""
+    """Whether a `Content-Encoding` says that the body is compressed or encoded otherwise."""
     return any(coding.strip(" \t").lower() not in ("", "identity") for coding in value.split(","))
 
 
@@ -132,26 +131,26 @@ def ttl(value: str) -> int:
     """Return a `Stream-TTL` in seconds (section 5.1).
 
     Raises:
-        InvalidHeader: not a positive decimal integer without sign, zeros in front, or fraction, or over a century.
+        InvalidHeader: not a positive decimal integer without sign, leading zeros and fraction, or over a century.
     """
     if _INTEGER.fullmatch(value) is None:
         raise InvalidHeader("Stream-TTL must be a whole number of seconds in decimal digits, such as 3600.")
-    # The length first: turning a million digits into a number takes seconds.
+    # The length first: `int` of a million digits takes seconds.
     return arguments.ttl(int(value) if len(value) <= 12 else MAX_TTL_SECONDS + 1, "Stream-TTL")
 
 
 def expires_at(value: str, now: datetime) -> datetime:
-    """Return a `Stream-Expires-At` as an aware time in UTC (section 5.1). Digits below a microsecond are dropped.
+    """Return a `Stream-Expires-At` as an aware time in UTC (section 5.1), cut to microseconds.
 
     Raises:
-        InvalidHeader: not an RFC 3339 timestamp, no date of the calendar, or not after `now`.
+        InvalidHeader: not an RFC 3339 timestamp, not a date of the calendar, or not after `now`.
     """
     match = _RFC3339.fullmatch(value)
     if match is None:
         raise InvalidHeader("Stream-Expires-At must be an RFC 3339 timestamp, such as 2030-01-31T12:00:00Z.")
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     microsecond = int((match[7] or "0")[:6].ljust(6, "0"))
-    # RFC 3339 writes leap seconds as :60; clocks here have none, so it is the second before.
+    # RFC 3339 writes a leap second as :60. Python has none, so this uses the second before.
     second = min(second, 59) if second == 60 else second
     offset = timedelta(hours=int(match[9] or 0), minutes=int(match[10] or 0))
     try:
@@ -163,7 +162,7 @@ def expires_at(value: str, now: datetime) -> datetime:
 
 
 def format_time(moment: datetime) -> str:
-    """Return an aware time as RFC 3339 in UTC, with a fraction only where there is one."""
+    """Return an aware time as RFC 3339 in UTC, with a fraction only if it has one."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -171,7 +170,7 @@ def sub_offset(value: str) -> int:
     """Return a `Stream-Fork-Sub-Offset`: messages in JSON mode, else bytes (section 4.2).
 
     Raises:
-        InvalidHeader: not a decimal integer without sign and zeros in front.
+        InvalidHeader: not a decimal integer without sign and leading zeros.
     """
     if _INTEGER.fullmatch(value) is None or len(value) > 16:
         raise InvalidHeader("Stream-Fork-Sub-Offset must be a whole number in decimal digits, 0 or more.")
@@ -180,7 +179,7 @@ def sub_offset(value: str) -> int:
 
 def text(value: bytes) -> str:
     """Return a header's value as text, without the white space around it."""
-    return value.decode("latin-1").strip(" \t")  # no-break spaces are text
+    return value.decode("latin-1").strip(" \t")  # a no-break space belongs to the value
 
 
 def producer_number(name: str, value: bytes) -> int:
@@ -197,4 +196,4 @@ def producer_number(name: str, value: bytes) -> int:
 
 
 opaque = arguments.opaque
-"""Return an opaque name such as a `Producer-Id` or `Stream-Seq` as it came."""
+"""Return an opaque name, such as a `Producer-Id` or a `Stream-Seq`, unchanged."""

@@ -1,11 +1,12 @@
-"""JSON texts of appends, checked and put on lines, without a Python object for what is in them (section 9.1).
+"""Checks JSON texts of appends and puts their messages on lines, without Python objects for the values (section 9.1).
 
-The interpreter does nothing else while one call of the parser runs. So a large text is validated by one call that
-builds nothing, which takes 25 ms for 16 MB of the worst kind, and its messages are taken apart in pieces of 64 KB, each
-by a call of its own. Between the calls other threads get their turn. An array of five million messages costs others
-25 ms in one piece instead of 300, and the memory of a few copies of the text instead of 500 MB.
+The optimisation: no other thread runs during one call of the parser. So one call that builds nothing validates a large
+text, which takes 25 ms for 16 MB in the worst case. Further calls split it into messages, each call for a piece of 64
+KB, and other threads run between them. An array of five million messages delays other threads by 25 ms instead of 300,
+and takes the memory of a few copies of the text instead of 500 MB.
 
-The messages stay as they came, byte for byte, but for line breaks between tokens.
+Invariant: messages are stored as they were sent, byte for byte, except line breaks between tokens.
+docs/decisions/json-as-text.md has the reasons.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ import msgspec
 from .errors import InvalidJSON
 
 PIECE_BYTES = 64 * 1024
-"""About how much of an array is taken apart by one call of the parser."""
+"""About how many bytes of an array one call of the parser splits."""
 
-TRIES = 6
-"""Commas that are tried in one piece before a larger one is taken."""
+COMMA_TRIES = 6
+"""Commas that are tried in a piece before a larger piece is used."""
 
 UTF8_BYTES = 1024 * 1024
-"""How much is decoded at a time to see that it is UTF-8."""
+"""Bytes that one call checks for valid UTF-8."""
 
 SPARE_LEVELS = 200
-"""Levels of nesting that whoever takes a text has to spare: to parse it for others takes more of their stack."""
+"""Levels of nesting that must be left when a text is accepted, because later parsers may have less stack."""
 
-_MANY = 300
-"""Brackets from which a text may be nested deeply."""
+_CHECK_DEPTH_FROM_BRACKETS = 300
+"""Opening brackets from which the depth of a text is checked."""
 
 _SPACES = bytes.maketrans(b"\r\n", b"  ")
 _WHITESPACE = b" \t\r\n"
@@ -47,16 +48,16 @@ def to_lines(body: bytes) -> bytes:
     An empty array has no lines.
 
     Raises:
-        InvalidJSON: the body is no JSON text in UTF-8.
+        InvalidJSON: the body is not a JSON text in UTF-8.
     """
     is_array = body.lstrip(_WHITESPACE)[:1] == b"["
     if len(body) > PIECE_BYTES:
         return _large_to_lines(body, is_array)
     try:
         if not body.isascii():
-            body.decode()  # msgspec takes the bytes inside strings as they are
+            body.decode()  # msgspec does not check the bytes inside strings
         parts = _array.decode(body) if is_array else [_value.decode(body)]
-        if len(body) > _MANY:
+        if len(body) > _CHECK_DEPTH_FROM_BRACKETS:
             _check_depth(body)
     except (UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         if not _has_surrogates(body):
@@ -70,14 +71,14 @@ def to_lines(body: bytes) -> bytes:
 
 
 def _check_depth(text: bytes) -> None:
-    """See that whoever reads a valid text later, in whichever way, is able to parse it.
+    """Check that every later reader of a valid text can parse it.
 
-    How deep that may be depends on the interpreter's stack, of which each caller has used another part.
+    The possible depth depends on the interpreter's stack, of which each caller has used a different part.
 
     Raises:
-        RecursionError: it is nested too deeply for that.
+        RecursionError: the text is nested too deeply.
     """
-    if text.count(b"[") + text.count(b"{") > _MANY:
+    if text.count(b"[") + text.count(b"{") > _CHECK_DEPTH_FROM_BRACKETS:
         _value.decode(b"%b%b%b" % (b"[" * SPARE_LEVELS, text, b"]" * SPARE_LEVELS))
 
 
@@ -90,7 +91,7 @@ def _refuse(error: Exception) -> NoReturn:
 
 
 def _large_to_lines(body: bytes, is_array: bool) -> bytes:
-    """The same, for what is large or has surrogates, with the interpreter free for others every few milliseconds."""
+    """The same for a large text or one with surrogates. Other threads can run every few milliseconds."""
     try:
         if not body.isascii():
             _check_utf8(body)
@@ -100,9 +101,9 @@ def _large_to_lines(body: bytes, is_array: bool) -> bytes:
     except (UnicodeDecodeError, RecursionError, msgspec.DecodeError) as error:
         _refuse(error)
     # Valid JSON has line breaks between tokens only.
-    same = plain is body
+    is_same = plain is body
     body = body.translate(_SPACES).strip(b" \t")
-    plain = body if same else plain.translate(_SPACES).strip(b" \t")
+    plain = body if is_same else plain.translate(_SPACES).strip(b" \t")
     if not is_array:
         return body + b"\n"
     lines = [_lines_of(body, plain, start, end) for start, end in _pieces(plain, 1, len(plain) - 1)]
@@ -124,33 +125,32 @@ def _check_utf8(body: bytes) -> None:
 
 
 def _has_surrogates(body: bytes) -> bool:
-    r"""Whether a text may have halves of a surrogate pair, written `\ud83d`.
+    r"""Whether a text may have surrogates, written `\ud83d`.
 
-    msgspec refuses one without the other, which JSON's grammar allows. JavaScript's JSON.stringify writes it when a
+    msgspec refuses an unpaired surrogate, which JSON's grammar allows. JavaScript's JSON.stringify writes one when a
     string, such as a token of a language model, ends in the middle of an emoji.
     """
     return b"\\ud" in body or b"\\uD" in body
 
 
 def _without_surrogates(body: bytes) -> bytes:
-    r"""Return a text of the same length that is valid exactly if this one is but for surrogates.
+    r"""Return a text of the same length without surrogates, which is valid exactly if this one is.
 
-    `\ud83d` becomes `\u083d`. An escaped backslash before `ud` changes into one before `u0`, which is text either way.
+    `\ud83d` becomes `\u083d`. After an escaped backslash, `ud` becomes `u0`: both are plain text there.
     """
     return body.replace(b"\\ud", b"\\u0").replace(b"\\uD", b"\\u0")
 
 
 def _pieces(text: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield where the pieces of a valid array's inside begin and end: at commas between its elements.
+    """Yield start and end of pieces of a valid array's inside, cut at commas between its elements.
 
-    A comma is one of those exactly if what lies before it, from the last one on, is a list of elements by itself.
-    Which commas are tried is left to chance, so nobody can write a text in which the few that are tried are all inside
-    elements, and the many that are not tried are not.
+    A comma is between elements exactly if the text from the last cut to it is a list of elements. Random commas are
+    tried, so no client can write a text in which all tried commas are inside elements.
     """
     size = PIECE_BYTES
     while end - start > size:
-        for _ in range(TRIES):
-            comma = _some_comma(text, start + size // 2, start + size)
+        for _ in range(COMMA_TRIES):
+            comma = _random_comma(text, start + size // 2, start + size)
             if comma > 0 and _is_list(text, start, comma):
                 yield start, comma
                 start, size = comma + 1, PIECE_BYTES
@@ -160,8 +160,8 @@ def _pieces(text: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
     yield start, end
 
 
-def _some_comma(text: bytes, start: int, end: int) -> int:
-    """Return where some comma between two places is, or -1; at best one after an object or array."""
+def _random_comma(text: bytes, start: int, end: int) -> int:
+    """Return the place of a random comma between two places, or -1. Prefers one after an object."""
     begin = random.randrange(start, end)
     closing = text.find(b"},", begin, end)
     return closing + 1 if closing >= 0 else text.find(b",", begin, end)
@@ -181,7 +181,7 @@ def _lines_of(body: bytes, plain: bytes, start: int, end: int) -> bytes:
         return b"\n".join(parts)
     lines = []
     for part in parts:
-        # Before an element there are only spaces and a comma, so this finds the element itself.
+        # Only spaces and a comma precede an element, so this finds the element itself.
         start = plain.index(part, start)
         lines.append(body[start : start + len(part)])
         start += len(part)

@@ -1,4 +1,4 @@
-"""Requests and responses as the handlers see them: neither ASGI's nor Django's. Knows no server and no permission."""
+"""Requests and responses of the handlers, independent of ASGI and Django. Knows no server and no permission."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLOSED: Header = (headers.STREAM_CLOSED, b"true")
 
 
 ENDING_SECONDS = 1.0
-"""How long a client may send or take nothing more once the server is about to end."""
+"""Time that a client has to send or take more data once the server is about to end."""
 
 
 class ClientDisconnected(Exception):
@@ -47,55 +47,55 @@ class PartialBody(Protocol):
 
 
 class Request(ABC):
-    """An HTTP request for a stream. Each door has a kind of its own.
+    """An HTTP request for a stream. Each entry point has a subclass.
 
     Args:
-        method: in capitals.
-        path: of the stream, relative to the root of the streams, percent-decoded and not yet validated.
-        query: the raw query string.
-        header_list: names in lower case and values, as they came.
+        method: HTTP method in capitals.
+        path: path of the stream, relative to the root of the streams, percent-decoded and not yet validated.
+        query: raw query string.
+        header_list: pairs of lower-case name and value, in the order of the request.
 
     Raises:
-        InvalidHeader: a header with one value came with different ones.
+        InvalidHeader: a header with one value came with different values.
     """
 
     __slots__ = ("_parameters", "arriving", "body", "grant", "headers", "method", "path", "query", "refuse_body")
 
     can_stream = True
-    """Whether this deployment can hold a response open."""
+    """Whether this deployment can keep a response open."""
 
     is_bare = False
-    """Whether nothing stands between the server and this app, so that nobody else can have said who sent it."""
+    """Whether no middleware is between the server and this app, so that none can have identified the caller."""
 
     caller: Any = None
-    """Who sent the request, where the entry point knows: an `access.identities.Identity`."""
+    """The sender of the request, if the entry point knows it: an `access.identities.Identity`."""
 
     def __init__(self, method: str, path: str, query: bytes, header_list: list[Header]) -> None:
         self.method = method
         self.path = path
         self.query = query
-        found = dict(header_list)
-        if len(found) != len(header_list):
-            found = headers.merge_repeated(header_list)
-        self.headers: Mapping[bytes, bytes] = found
+        by_name = dict(header_list)
+        if len(by_name) != len(header_list):
+            by_name = headers.merge_repeated(header_list)
+        self.headers: Mapping[bytes, bytes] = by_name
         self._reset()
 
     def _reset(self, body: bytes | None = None) -> None:
-        self.body = body  # the whole of it, once it is there
-        self.arriving: PartialBody | None = None  # what has come of it, where it comes in parts
+        self.body = body  # complete
+        self.arriving: PartialBody | None = None  # the parts that have arrived
         self._parameters: Query | None = None
-        self.grant: LiveGrant | None = None  # what a live read stands on, where that can end
-        self.refuse_body: Callable[[], DurableStreamsError] | None = None  # where only an empty body is allowed
+        self.grant: LiveGrant | None = None  # the permission of a live read, if it can end
+        self.refuse_body: Callable[[], DurableStreamsError] | None = None  # set if only an empty body is allowed
 
     @property
     @abstractmethod
     def scheme(self) -> str:
-        """`http` or `https`, as the server has it."""
+        """`http` or `https`, from the server."""
 
     @property
     @abstractmethod
     def source(self) -> Any:
-        """The ASGI scope or Django's request. Permissions decide by it."""
+        """The ASGI scope or Django's request, for permissions."""
 
     @abstractmethod
     def url(self) -> bytes:
@@ -109,63 +109,63 @@ class Request(ABC):
     async def read_body(self) -> bytes:
         """Return the whole body.
 
-        It is asked for once the request is allowed. What holds the parts is left in `arriving`, to be released.
+        Called once the request is allowed. `arriving` then holds the parts, and the caller releases it.
 
         Raises:
-            PayloadTooLarge: it is over the limit, and was read no further.
-            IncompleteBody: it is less than was announced.
-            RequestTimeout: it did not come in time.
-            ServiceUnavailable: too much of other bodies is there already.
-            ClientDisconnected: it did not come to its end.
+            PayloadTooLarge: the body is over the limit, and was read no further.
+            IncompleteBody: the body is shorter than announced.
+            RequestTimeout: the body did not arrive in time.
+            ServiceUnavailable: other incomplete bodies take all of the memory limit.
+            ClientDisconnected: the client left before the end of the body.
         """
 
-    def when_left(self, tell: Callable[[], object]) -> None:  # noqa: B027 - a door need not do anything
-        """Have a function called when the client leaves before it is answered.
+    def when_left(self, tell: Callable[[], object]) -> None:  # noqa: B027 - entry points may do nothing
+        """Call a function when the client leaves before the response.
 
-        It is not called where the door itself ends the request then.
+        It is not called where the entry point itself ends the request then.
         """
 
     def let_leave(self) -> None:  # noqa: B027
-        """Have it called no longer."""
+        """Cancel the call of `when_left`."""
 
     def send_now(self, response: Response) -> bool:
-        """Send a response from where the news of it arrives, without waking the request's own task.
+        """Send a response at once, without waking the request's own task.
 
-        Returns False where the door cannot; then nothing was sent.
+        Returns False if the entry point cannot. Then nothing was sent.
         """
         return False
 
     def fork_source(self) -> str | None:
-        """Return the path of the stream that a create wants to fork, or None (section 4.2).
+        """Return the path of the source of a new fork, or None (section 4.2).
 
         Raises:
-            InvalidPath, StreamNotFound: no stream of this server can have it.
+            InvalidPath, StreamNotFound: no stream of this server can have the path.
         """
         source = self.header(headers.STREAM_FORKED_FROM)
         if source is None:
             return None
         path, root = unquote(source), self.root()
         if not path.startswith(root):
-            raise StreamNotFound(f"Stream-Forked-From is the path of a stream on this server, below {root}.")
+            raise StreamNotFound(f"Stream-Forked-From must be the path of a stream on this server, below {root}.")
         return paths.validate_again(path[len(root) :])
 
     def header(self, name: bytes) -> str | None:
-        """Return a header's value as text, or None where it did not come."""
+        """Return a header's value as text, or None if the request does not have it."""
         value = self.headers.get(name)
         return None if value is None else headers.text(value)
 
     def parameter(self, name: str) -> str | None:
-        """Return a query parameter, or None where it did not come. Nothing else decides by the query.
+        """Return a query parameter, or None if the request does not have it. No other code interprets the query.
 
         Raises:
-            InvalidOffset, InvalidParameter: it came twice, or the query is not UTF-8.
+            InvalidOffset, InvalidParameter: the parameter came twice, or the query is not UTF-8.
         """
         if not self.query:
             return None
-        found = self._parameters or self.parsed_query()
-        if found.repeated and name in found.repeated:
+        parsed = self._parameters or self.parsed_query()
+        if parsed.repeated and name in parsed.repeated:
             raise _repeated(name)
-        return found.values.get(name)
+        return parsed.values.get(name)
 
     def parsed_query(self) -> Query:
         """Return all query parameters.
@@ -175,13 +175,13 @@ class Request(ABC):
                 came twice.
         """
         if self._parameters is None:
-            is_short = len(self.query) <= MAX_REMEMBERED_QUERY
+            is_short = len(self.query) <= MAX_CACHED_QUERY_BYTES
             self._parameters = _parse_query(self.query) if is_short else _parse_query.__wrapped__(self.query)
         return self._parameters
 
 
 class Query(NamedTuple):
-    """A query string, read once: its pairs as they came, the last value of each name, the names that came twice."""
+    """A parsed query string: its pairs in order, the last value of each name, and the names that came twice."""
 
     pairs: tuple[tuple[str, str], ...]
     values: Mapping[str, str]
@@ -191,8 +191,8 @@ class Query(NamedTuple):
 MAX_PARAMETERS = 100
 """Query parameters of one request."""
 
-MAX_REMEMBERED_QUERY = 4096
-"""Bytes of a query up to which what was read is remembered."""
+MAX_CACHED_QUERY_BYTES = 4096
+"""Length of a query up to which its parsed form is cached."""
 
 _PARAMETERS = ("offset", "live", "cursor")
 
@@ -202,7 +202,9 @@ def _parse_query(query: bytes) -> Query:
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
     except ValueError as error:
-        raise InvalidParameter("The query string cannot be read.") from error
+        raise InvalidParameter(
+            f"The query string is invalid. Send UTF-8, with at most {MAX_PARAMETERS} parameters."
+        ) from error
     values = dict(pairs)
     repeated = frozenset[str]()
     if len(values) != len(pairs):
@@ -220,13 +222,17 @@ def _repeated(name: str) -> DurableStreamsError:
 
 
 class Response:
-    """An HTTP response that is ready as a whole.
+    """A complete HTTP response.
 
     Args:
-        is_shared: many requests get it, so nothing in it may be changed; what is made of it can be kept.
-        caching: what caches may do with it, where it answers a read. The policy makes headers of that.
+        status: HTTP status.
+        header_list: pairs of lower-case name and value.
+        is_shared: whether many requests get this object. Then no code may change it, and its encoded form is kept.
+        caching: what caches may do with the response to a read. `server.response_policy` makes headers from it.
 
-    `sent`: it has been sent already, by `Request.send_now`. `wire`: where a door keeps a shared one as it is sent.
+    Attributes:
+        sent: whether `Request.send_now` has sent it.
+        wire: place where an entry point keeps the encoded form of a shared response.
     """
 
     __slots__ = ("_completed", "body", "caching", "headers", "is_shared", "sent", "status", "wire")
@@ -250,26 +256,26 @@ class Response:
         self._completed: tuple[list[Header], Response] | None = None
 
     def with_headers(self, added: list[Header]) -> Response:
-        """Return the response with some more headers. One that is shared stays as it is, and gives the same again."""
+        """Return the response with more headers. A shared response does not change, and returns the same copy again."""
         if not self.is_shared:
             self.headers += added
             return self
-        known = self._completed
-        if known is None or known[0] is not added:
-            whole = Response(self.status, [*self.headers, *added], self.body, is_shared=True, caching=self.caching)
-            known = self._completed = added, whole
-        return known[1]
+        completed = self._completed
+        if completed is None or completed[0] is not added:
+            copy = Response(self.status, [*self.headers, *added], self.body, is_shared=True, caching=self.caching)
+            completed = self._completed = added, copy
+        return completed[1]
 
 
 def stream_headers(content_type: str, next_offset: bytes, *, closed: bool) -> list[Header]:
-    """Return the headers that say what a stream is like."""
-    found = [
+    """Return the headers that describe a stream."""
+    header_list = [
         (headers.CONTENT_TYPE, content_type.encode("latin-1")),
         (headers.STREAM_NEXT_OFFSET, next_offset),
     ]
     if closed:
-        found.append(CLOSED)
-    return found
+        header_list.append(CLOSED)
+    return header_list
 
 
 def error_response(error: DurableStreamsError) -> Response:

@@ -1,4 +1,4 @@
-"""Stream paths: what may stand in a URL behind the root of the streams (specification, sections 6 and 12.2)."""
+"""Rules for the paths of streams (specification, sections 6 and 12.2)."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from functools import lru_cache
 from .errors import InvalidPath, StreamNotFound
 
 MAX_PATH_LENGTH = 512
-"""Characters. It keeps the path inside what every database can index."""
+"""Characters that every supported database can index."""
 
 CONTROL_SEGMENT = "__ds"
-"""First segment of paths that are control APIs, never streams."""
+"""First segment of the paths of control APIs, which are never streams."""
 
-# Control characters, the backslash that some proxies turn into a slash, the mark that servers put where a URL was not
-# UTF-8 (two different URLs would meet in one stream), and halves of surrogate pairs, which no database stores.
+# Control characters; the backslash, which some proxies turn into a slash; the replacement character, which servers put
+# where a URL is not UTF-8, so that two URLs would name one stream; and surrogates, which no database stores.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f\\\\\ufffd\ud800-\udfff]")
-# A first, middle or last segment that is empty or made of dots only up to "..".
+# A segment that is empty, "." or "..".
 _TRAVERSAL = re.compile(r"(?:^|/)(?:\.{1,2})?(?:/|$)")
-# What has none of these at a glance, as most paths: segments that begin with a letter or a digit.
+# Most paths: segments of harmless characters that begin with a letter or a digit.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@=+-]*(?:/[A-Za-z0-9][A-Za-z0-9._~:@=+-]*)*")
 
 
 def validate(path: str) -> str:
-    """Return a stream-root-relative path, percent-decoded, if a stream can have it.
+    """Return a percent-decoded path, relative to the root of the streams, if a stream can have it.
 
     Raises:
-        InvalidPath: empty, over 512 characters, with empty, `.` or `..` segments, or forbidden characters.
-        StreamNotFound: it lies in the reserved control namespace.
+        InvalidPath: the path is empty, has over 512 characters, has an empty, `.` or `..` segment, or a forbidden
+            character.
+        StreamNotFound: the path is in the reserved control namespace.
     """
     if not path or len(path) > MAX_PATH_LENGTH:
         raise InvalidPath(f"A stream path has 1 to {MAX_PATH_LENGTH} characters.")
@@ -43,4 +44,4 @@ def validate(path: str) -> str:
 
 
 validate_again = lru_cache(maxsize=4096)(validate)
-"""The same for paths that come again and again: those of streams that are there."""
+"""The same with a cache, for paths of existing streams, which repeat."""

@@ -1,7 +1,7 @@
-"""Idempotent producers: the rules of section 5.2.1 as a pure state transition, and the names that there are.
+"""Idempotent producers: the rules of section 5.2.1 as a pure state transition, and the names of producers.
 
-Producers that Python code names are kept apart from those of HTTP clients: a client that may append could otherwise
-send a job's name, and the job would pass over as many of its messages as the client has counted.
+Producers of Python code and producers of HTTP clients have separate names. Otherwise a client could send the name of a
+job, and the job would skip as many messages as the client has counted.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from .arguments import MAX_NAME_LENGTH, MAX_SAFE_INTEGER, integer, opaque
 from .errors import InvalidEpoch, InvalidHeader, ProducerFenced, ProducerSequenceGap
 
 SERVER_MARK = "\x01"
-"""What the ids of producers that Python code has named begin with in the database. A `Producer-Id` of HTTP has no
-control characters, so no client can be taken for one of them, and take its sequence numbers."""
+"""The first character of the stored ids of producers that Python code names. A `Producer-Id` has no control characters,
+so no client can use such an id."""
 
 MAX_STORED_NAME_LENGTH = len(SERVER_MARK) + MAX_NAME_LENGTH
 """Characters in the stored id of a producer."""
 
 
 class ProducerState(NamedTuple):
-    """What a stream remembers of one producer: its epoch and the last sequence number accepted in it."""
+    """The state of a producer on a stream: its epoch, and the last accepted sequence number of that epoch."""
 
     epoch: int
     seq: int
 
 
 class ProducerClaim(NamedTuple):
-    """What a request says of its producer: `Producer-Id`, `Producer-Epoch`, `Producer-Seq`."""
+    """The producer headers of a request: `Producer-Id`, `Producer-Epoch`, `Producer-Seq`."""
 
     id: str
     epoch: int
@@ -36,12 +36,12 @@ class ProducerClaim(NamedTuple):
 
 
 def advance(state: ProducerState | None, claim: ProducerClaim) -> ProducerState | None:
-    """Return the state after accepting `claim`, or None where the request was accepted before (a duplicate).
+    """Return the state after accepting `claim`, or None if the request is a duplicate (section 5.2.1).
 
     Raises:
-        ProducerFenced: the epoch is older than the known one (403, carries `Producer-Epoch`).
-        InvalidEpoch: a newer epoch starts with another sequence number than 0 (400).
-        ProducerSequenceGap: a sequence number was left out (409, carries the expected and the received one).
+        ProducerFenced: the epoch is older than that of the state (403 with `Producer-Epoch`).
+        InvalidEpoch: a newer epoch starts with a sequence number other than 0 (400).
+        ProducerSequenceGap: a sequence number was skipped (409 with the expected and the received one).
     """
     if state is None:
         if claim.seq != 0:
@@ -73,10 +73,10 @@ def _gap(expected: int, received: int) -> ProducerSequenceGap:
 
 
 def server_claim(value: Any) -> ProducerClaim:
-    """Return the claim of a producer that Python code has named: (id, epoch, sequence number).
+    """Return the claim for the `producer` argument of Python code: (id, epoch, sequence number).
 
     Raises:
-        InvalidHeader: it is not these three, or one of them cannot be.
+        InvalidHeader: the value is no such tuple, or one of its items is invalid.
     """
     if not isinstance(value, tuple | list) or len(value) != 3:
         raise InvalidHeader("producer must be a tuple of the producer's id, its epoch and the sequence number.")
@@ -92,16 +92,16 @@ def server_producer(name: Any) -> str:
     """Return the stored id of a producer that Python code names.
 
     Raises:
-        InvalidHeader: the name cannot be one.
+        InvalidHeader: the name is invalid.
     """
     return SERVER_MARK + opaque("The producer's id", name)
 
 
 def producer_name(stored: str) -> str:
-    """Return the name by which those who use a producer know it."""
+    """Return the name of a producer from its stored id."""
     return stored.removeprefix(SERVER_MARK)
 
 
 def is_server_producer(stored: str) -> bool:
-    """Whether Python code has named a producer, rather than a client."""
+    """Whether Python code, and not a client, has named a producer."""
     return stored.startswith(SERVER_MARK)

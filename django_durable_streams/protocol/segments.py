@@ -1,6 +1,7 @@
-"""Segments: runs of whole appends, and what they look like on the wire.
+"""Segments: ranges of a stream's bytes with whole appends, and their encoded forms.
 
-A segment never changes, so it can be kept, shared by readers, and encoded once for all of them.
+Invariant: the bytes of a segment never change. So caches keep segments, readers share them, and each is encoded once
+for all readers. A chat with 1,000 readers encodes each event once. Knows no stream and no store.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ class Segment:
 
     Args:
         start: position of the first byte.
-        data: the bytes, as stored.
-        ends: positions after each append inside, ascending; the last one is the segment's end.
-        full: the segment ends where it does because the next append would not have fit.
+        data: the stored bytes.
+        ends: positions after each append inside, ascending. The last one is the segment's end.
+        full: whether the segment ends here because the next append did not fit.
     """
 
     __slots__ = ("_body", "_event", "data", "end", "ends", "full", "on_encoded", "start")
@@ -43,23 +44,24 @@ class Segment:
         self._body: bytes | None = None
         self._event: tuple[bytes, bytes] | None = None
         self.on_encoded: Callable[[int], None] | None = None
-        """Is told how many bytes the segment takes more, whenever it is encoded."""
+        """Called with the additional bytes of memory when an encoded form is kept."""
 
     def body(self, content_type: str) -> bytes:
-        """Return the segment as the body of a response. A stream has one content type, so it is made once."""
+        """Return the body of a response with this segment. A stream has one content type, so the body is made once."""
         if self._body is None:
             self._body = content.unpack(content_type, self.data)
-            self._keeps(self._body)
+            self._report_size(self._body)
         return self._body
 
     def data_event(self, content_type: str, held: bytes = b"", *, final: bool = False) -> tuple[bytes, bytes]:
-        """Return the segment as an SSE `data` event, made once, and what is held back of it (see `text`).
+        """Return the segment's SSE `data` event, which is made once, and the bytes that it holds back (see `text`).
 
-        The event is empty where that is all of it.
+        The event is empty if it holds back all bytes.
 
         Args:
-            held: bytes before the segment that were held back.
-            final: nothing will ever come behind the segment.
+            content_type: content type of the stream.
+            held: bytes that the event before held back.
+            final: whether no data can follow the segment.
         """
         if self._event is not None and not held and not (final and self._event[1]):
             return self._event
@@ -70,23 +72,23 @@ class Segment:
             return sse.data_event(content_type, data + rest), b""
         event = sse.data_event(content_type, data) if data else b"", rest
         if not held:
-            # Only what does not depend on `final`: a fork, which goes on, shares the segments of its source.
+            # Only an event that does not depend on `final`: a fork, which goes on, shares segments of its source.
             self._event = event
-            self._keeps(event[0])
+            self._report_size(event[0])
         return event
 
-    def _keeps(self, encoded: bytes) -> None:
+    def _report_size(self, encoded: bytes) -> None:
         on_encoded = self.on_encoded
         if on_encoded is not None and encoded is not self.data:
             on_encoded(getsizeof(encoded))
 
     def pack(self) -> None:
-        """Hold the ends in eight bytes each, for a segment that is kept: as a list they take five times as much."""
+        """Store the ends as eight bytes each, for a segment in a cache. A list takes five times as much."""
         if isinstance(self.ends, list):
             self.ends = array("Q", self.ends)
 
     def size(self) -> int:
-        """Return how many bytes of memory it takes, its encoded forms included."""
+        """Return the bytes of memory that the segment takes, with its encoded forms."""
         size = getsizeof(self) + getsizeof(self.data) + getsizeof(self.ends)
         if self._body is not None and self._body is not self.data:
             size += getsizeof(self._body)
@@ -95,7 +97,7 @@ class Segment:
         return size
 
     def messages(self, content_type: str) -> Iterator[Message]:
-        """Yield the messages inside, in order: in JSON mode its values (section 9.1), else its appends."""
+        """Yield the messages inside: in JSON mode its values (section 9.1), else its appends."""
         begin = self.start
         if content.is_json(content_type):
             for line in self.data[:-1].split(b"\n"):
@@ -108,7 +110,7 @@ class Segment:
                 begin = end
 
     def upto(self, limit: int) -> Segment:
-        """Return the appends that end at `limit` or before, and at least the first one."""
+        """Return the appends that end at `limit` or before, at least the first one."""
         if self.end <= limit:
             return self
         count = max(bisect_right(self.ends, limit), 1)
@@ -117,7 +119,7 @@ class Segment:
         return Segment(self.start, self.data[: self.ends[count - 1] - self.start], self.ends[:count], full=True)
 
     def clip(self, end: int) -> Segment:
-        """Return what lies before `end`, cutting an append where a fork was cut inside it."""
+        """Return the part before `end`, which may cut an append, as a fork may."""
         if self.end <= end:
             return self
         ends = [*self.ends[: bisect_right(self.ends, end)]]
@@ -126,16 +128,16 @@ class Segment:
         return Segment(self.start, self.data[: end - self.start], ends)
 
     def held_before(self, position: int) -> bytes:
-        """Return the bytes before a position that begin a character, if the segment has them all."""
+        """Return the bytes of an incomplete character before a position, if the segment reaches that position."""
         return text.split(self.data[: position - self.start])[1] if self.end >= position else b""
 
     def beginning(self, position: int) -> Segment:
-        """Return what lies behind a position inside, also where that is inside an append."""
+        """Return the part after a position inside, which may be inside an append."""
         first = bisect_right(self.ends, position)
         return Segment(position, self.data[position - self.start :], self.ends[first:], full=self.full)
 
     def after(self, position: int) -> Segment | None:
-        """Return the appends that end past `position`, from the first of them on, or None if there are none."""
+        """Return the appends that end after `position`, or None if there are none."""
         first = bisect_right(self.ends, position)
         if first == 0:
             return self
@@ -146,7 +148,7 @@ class Segment:
 
     @classmethod
     def join(cls, parts: Sequence[Segment]) -> Segment:
-        """Return neighbouring segments as one."""
+        """Return consecutive segments as one."""
         if len(parts) == 1:
             return parts[0]
         ends = [end for part in parts for end in part.ends]

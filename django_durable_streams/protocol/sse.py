@@ -1,4 +1,4 @@
-"""Server-Sent Events as the protocol frames them (specification, section 5.8)."""
+"""Server-Sent Events in the format of the protocol (specification, section 5.8)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from . import content, text
 
 KEEP_ALIVE = b":\n\n"
-"""A comment, which clients pass over: traffic for proxies that cut idle connections."""
+"""A comment, which clients ignore: traffic for proxies that cut idle connections."""
 
 PIECE_BYTES = 48 * 1024
 """Stored bytes in a piece of a large event. In base64 it has to be a multiple of three."""
 
-_TOGETHER = (b"\r\n", b"\r ", b"\n ")
+_INSEPARABLE = (b"\r\n", b"\r ", b"\n ")
 
 
 def split(data: bytes, *, final: bool = False) -> tuple[bytes, bytes]:
-    """Return what of a text an event can hand out, and what it holds back.
+    """Return the part of a text that an event can carry, and the part that it holds back.
 
-    That is a character which is incomplete (see `text`), or a carriage return, which may be half of a line break: cut
-    in two, it would arrive as two.
+    It holds back an incomplete character (see `text`). It also holds back a carriage return, which may be half of a
+    line break: cut in two, the line break would arrive as two.
     """
     data, held = text.split(data, final=final)
     if data.endswith(b"\r") and not (held or final):
@@ -29,15 +29,14 @@ def split(data: bytes, *, final: bool = False) -> tuple[bytes, bytes]:
 
 
 def data_event(content_type: str, stored: bytes) -> bytes:
-    """Return the `data` event for stored bytes: text as it is, messages as an array, everything else in base64.
+    """Return the `data` event for stored bytes: text unchanged, JSON messages as an array, other data in base64.
 
-    A line break of the payload, whichever of the three it is, starts a new `data:` line, so that no payload can end
-    the event or forge another. Clients strip one space after the colon, so a line that begins with a space, as tokens
-    of language models do, gets another one to lose; other lines get none. An event stream is UTF-8, so bytes of a text
-    that are none are replaced (U+FFFD).
+    Each of the three kinds of line breaks in the payload starts a new `data:` line, so no payload can end the event or
+    forge another one. Clients strip one space after the colon. So a line that begins with a space, as tokens of
+    language models do, gets one more. An event stream is UTF-8, so invalid bytes of a text are replaced (U+FFFD).
     """
     if content.is_json(content_type):
-        # Line feeds are message ends here and become commas; a carriage return cannot occur (see `content`).
+        # Line feeds end messages here and become commas. A carriage return cannot occur (see `content`).
         return b"event: data\ndata:" + content.unpack(content_type, stored) + b"\n\n"
     if not content.is_text(content_type):
         return b"event: data\ndata:" + b64encode(stored) + b"\n\n"
@@ -47,7 +46,7 @@ def data_event(content_type: str, stored: bytes) -> bytes:
 
 
 def event_pieces(content_type: str, stored: bytes) -> Iterator[bytes]:
-    """Yield the same event in pieces, each of which takes a millisecond or two to make."""
+    """Yield the same event in pieces. Each takes a millisecond or two, so that a large event delays no other work."""
     if content.is_json(content_type):
         yield b"event: data\ndata:["
         for start in range(0, len(stored) - 1, PIECE_BYTES):
@@ -68,18 +67,16 @@ def event_pieces(content_type: str, stored: bytes) -> Iterator[bytes]:
 def _data_lines(text: bytes) -> bytes:
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    # After the first step every line feed is followed by "data:", and by what the line begins with.
+    # After the first step, "data:" and the beginning of the line follow every line feed.
     return text.replace(b"\n", b"\ndata:").replace(b"\ndata: ", b"\ndata:  ")
 
 
 def _pieces(stored: bytes) -> Iterator[bytes]:
-    """Yield a text in pieces, none of which ends inside a character, or between a line break and what decides how it is
-    written.
-    """
+    """Yield a text in pieces. None ends inside a character or a line break, or between a line break and a space."""
     start = 0
     while start < len(stored):
         end = start + PIECE_BYTES
-        while stored[end - 1 : end + 1] in _TOGETHER:
+        while stored[end - 1 : end + 1] in _INSEPARABLE:
             end += 1
         if end < len(stored):
             end -= text.incomplete(stored[max(start, end - text.MAX_HELD) : end]) if end - start > text.MAX_HELD else 0
@@ -91,10 +88,10 @@ def control_event(offset: str, *, cursor: int | None, up_to_date: bool, closed: 
     """Return the `control` event that follows every `data` event.
 
     Args:
-        offset: where the reader goes on.
-        cursor: the cursor of section 10.1; left out once closed, as nobody reconnects.
-        up_to_date: nothing more was in the stream.
-        closed: nothing more will ever be.
+        offset: offset at which the reader continues.
+        cursor: the cursor of section 10.1, or None. A closed stream has none, because no client reconnects.
+        up_to_date: whether the reader has all data of the stream.
+        closed: whether the stream is closed, and the reader has all of it.
     """
     fields = f'{{"streamNextOffset":"{offset}"'
     if closed:

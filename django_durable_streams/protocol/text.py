@@ -1,7 +1,7 @@
-"""UTF-8 in pieces: appends to a stream of `text/*` may end anywhere, and so do characters.
+"""UTF-8 in pieces: an append to a stream of `text/*` may end inside a character.
 
-Whoever hands out text holds back the bytes at the end that begin a character, at most three, until they are complete.
-What can never become a character, and what is incomplete where a stream ends, is a replacement character (U+FFFD).
+A reader holds back the bytes at the end that begin a character, at most three, until the character is complete. Bytes
+that cannot become a character, and an incomplete character at the end of a stream, become U+FFFD.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from codecs import utf_8_decode
 
 MAX_HELD = 3
-"""Bytes of a character that is incomplete, at the most."""
+"""Most bytes of an incomplete character."""
 
 
 def incomplete(data: bytes) -> int:
-    """Return how many bytes at the end begin a character that others may complete."""
+    """Return how many bytes at the end begin a character that later bytes may complete."""
     if not data or data[-1] < 0x80:
         return 0
     end = data[-MAX_HELD:]
@@ -21,23 +21,23 @@ def incomplete(data: bytes) -> int:
 
 
 def split(data: bytes, *, final: bool = False) -> tuple[bytes, bytes]:
-    """Return what can be handed out, and what is held back; if the text is `final`, nothing is."""
+    """Return the complete characters, and the bytes to hold back. With `final`, no bytes are held back."""
     count = 0 if final else incomplete(data)
     return (data[:-count], data[-count:]) if count else (data, b"")
 
 
 def is_cut(data: bytes) -> bool:
-    """Whether data begins with the rest of a character, of which other bytes before may have the beginning."""
+    """Whether data begins inside a character whose first bytes may be before the data."""
     return data[:1] != b"" and data[0] & 0xC0 == 0x80
 
 
 def decode(data: bytes) -> str:
-    """Return bytes as text."""
+    """Return bytes as text, with replacement characters for invalid bytes."""
     return data.decode(errors="replace")
 
 
 def valid(data: bytes) -> bytes:
-    """Return bytes as UTF-8, with replacement characters for what is none."""
+    """Return bytes as valid UTF-8, with replacement characters for invalid bytes."""
     if data.isascii():
         return data
     try:

@@ -1,8 +1,8 @@
-"""Messages as Python callers give and get them, and as they are stored.
+"""Conversion between Python values and stored messages.
 
-In JSON mode bytes are JSON text, and any other value is what `json.dumps` makes of it with an encoder: what JSON does
-not have is refused, rather than stored as something else. Text of `text/*` is UTF-8, whatever a charset says. There an
-append is no boundary of text: a character that appends cut goes with the one that completes it.
+In JSON mode bytes are JSON text, and an encoder writes any other value as JSON. A value that JSON cannot represent is
+refused, and not stored in another form. Text of `text/*` is UTF-8, whatever its charset parameter says. There, a
+character that two appends share belongs to the second one.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .errors import BadRequest, InvalidJSON
 from .segments import Segment
 
 Data = Any
-"""bytes or str; for JSON streams anything that JSON can say."""
+"""bytes or str; for JSON streams any JSON value."""
 
 MAX_INTEGER_DIGITS = 4300
-"""Python makes no number of more digits, as that takes time that grows with their square."""
+"""Python converts no longer number, because the time grows with the square of the digits."""
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
@@ -34,12 +34,14 @@ def encode(content_type: str, value: Data, encoder: json.JSONEncoder) -> bytes:
     """Return one message as it is stored in a stream of a content type.
 
     Args:
-        encoder: says in JSON what `json` does not by itself. It refuses NaN, and escapes nothing that need not be.
+        content_type: content type of the stream.
+        value: the message.
+        encoder: encodes values that `json` cannot. It must refuse NaN, and escape only where JSON requires it.
 
     Raises:
-        InvalidJSON: JSON cannot say it; the message says where in the value.
+        InvalidJSON: JSON cannot represent the value. The message says where in the value.
         TypeError: the stream is not in JSON mode, and the value is neither bytes nor text.
-        BadRequest: text with half of a surrogate pair.
+        BadRequest: the text has an unpaired surrogate.
     """
     is_bytes = isinstance(value, bytes | bytearray | memoryview)
     if content.is_json(content_type):
@@ -49,7 +51,7 @@ def encode(content_type: str, value: Data, encoder: json.JSONEncoder) -> bytes:
             return value.encode()
         except UnicodeEncodeError as error:
             raise BadRequest(
-                f"The text has half of a surrogate pair at character {error.start}, which UTF-8 cannot say. "
+                f"The text has an unpaired surrogate at character {error.start}, which UTF-8 cannot encode. "
                 "Remove it, or encode the text yourself and append bytes."
             ) from error
     if is_bytes:
@@ -61,67 +63,67 @@ def _one_line(body: bytes) -> bytes:
     """Return JSON text as one stored message.
 
     Raises:
-        InvalidJSON: it is none, or several values.
+        InvalidJSON: the body is no JSON text, or has several values.
     """
-    # An array is split into its messages, and this is one message, be it an array or not.
+    # `to_lines` splits an array into messages. The value is one message, also if it is an array.
     lines = json_text.to_lines(b"[%b]" % body) if body else b""
     if lines.count(b"\n") != 1:
-        raise InvalidJSON("Bytes are taken as JSON text in a JSON stream, and these are not one JSON value.")
+        raise InvalidJSON("The bytes are not one JSON value. A JSON stream takes bytes as JSON text.")
     return lines
 
 
 def _json(value: Any, encoder: json.JSONEncoder) -> bytes:
     try:
-        found = encoder.encode(value)
+        json_string = encoder.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidJSON(f"The message cannot be JSON: {_reason(value, encoder, error)}") from error
     try:
-        data = found.encode()
-    except UnicodeEncodeError:  # only strings can have them, and there JSON has a way to write them
-        data = _HALF_PAIR.sub(lambda half: f"\\u{ord(half[0]):04x}", found).encode()
+        data = json_string.encode()
+    except UnicodeEncodeError:  # an unpaired surrogate, which JSON can write as an escape
+        data = _HALF_PAIR.sub(lambda half: f"\\u{ord(half[0]):04x}", json_string).encode()
     kind = type(encoder)
     if kind.encode is not json.JSONEncoder.encode or kind.iterencode is not json.JSONEncoder.iterencode:
-        return _one_line(data)  # it writes in a way of its own
+        return _one_line(data)  # the project's encoder may write line breaks
     return data + b"\n"
 
 
 def _reason(value: Any, encoder: json.JSONEncoder, error: Exception) -> str:
-    """Return what is wrong with a value, and where in it."""
+    """Return the problem of a value, and its place in the value."""
     try:
-        found = _find(value, encoder, "message")
-    except (RecursionError, ValueError):  # too deep, or with a key that is a number too long to be shown
-        found = None
-    if found is not None:
-        return found
+        problem = _find_problem(value, encoder, "message")
+    except (RecursionError, ValueError):  # nested too deeply, or with a key that is too long a number
+        problem = None
+    if problem is not None:
+        return problem
     return "it is nested too deeply." if isinstance(error, RecursionError) else f"{error}."
 
 
-def _find(value: Any, encoder: json.JSONEncoder, name: str) -> str | None:
-    """Return the first thing in a value that JSON does not have."""
+def _find_problem(value: Any, encoder: json.JSONEncoder, name: str) -> str | None:
+    """Return the first part of a value that JSON cannot represent, as a message."""
     if isinstance(value, dict):
         for key, item in value.items():
             if not (key is None or isinstance(key, str | int | float)):
                 return f"{name} has the key {key!r}, a {type(key).__name__}; the keys of JSON are text."
             if isinstance(key, float) and not math.isfinite(key):
                 return f"{name} has the key {key}, which JSON does not have."
-            if (found := _find(item, encoder, f"{name}[{key!r}]")) is not None:
-                return found
+            if (problem := _find_problem(item, encoder, f"{name}[{key!r}]")) is not None:
+                return problem
         return None
     if isinstance(value, list | tuple):
-        each = (_find(item, encoder, f"{name}[{number}]") for number, item in enumerate(value))
-        return next((found for found in each if found is not None), None)
+        problems = (_find_problem(item, encoder, f"{name}[{number}]") for number, item in enumerate(value))
+        return next((problem for problem in problems if problem is not None), None)
     if isinstance(value, float) and not math.isfinite(value):
         return f"{name} is {value}, which JSON does not have."
     if value is None or isinstance(value, str | int | float):
         return None
     try:
-        return _find(encoder.default(value), encoder, name)
+        return _find_problem(encoder.default(value), encoder, name)
     except (TypeError, ValueError) as error:
         return f"{name} is a {type(value).__name__}, which JSON does not have ({error})."
 
 
 def decode(content_type: str, stored: bytes) -> Data:
-    """Return a stored message as Python sees it: the JSON value, text for `text/*`, else bytes."""
+    """Return the Python value of a stored message: the JSON value, text for `text/*`, else bytes."""
     if content.is_json(content_type):
         return _value(stored)
     return text.decode(stored) if content.holds_text(content_type) else stored
@@ -131,7 +133,7 @@ def _value(stored: bytes) -> Any:
     try:
         return _parsed(stored)
     except RecursionError:
-        # It was accepted where there was less on the stack, and a new thread has an empty one.
+        # It was accepted with less on the stack. A new thread has an empty stack.
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(_parsed, stored).result()
 
@@ -139,7 +141,7 @@ def _value(stored: bytes) -> Any:
 def _parsed(stored: bytes) -> Any:
     try:
         return msgspec.json.decode(stored)
-    except (msgspec.DecodeError, ValueError):  # half of a surrogate pair, or a number that is large
+    except (msgspec.DecodeError, ValueError):  # an unpaired surrogate, or a large number
         return json.loads(stored, parse_int=_integer)
 
 
@@ -148,20 +150,21 @@ def _integer(digits: str) -> int | Decimal:
 
 
 class MessageReader:
-    """Yields the messages of a stream's segments, one after the other, as Python sees them.
+    """Yields the Python values of the messages of consecutive segments.
 
     Args:
-        held: bytes before the first segment that begin a character.
+        content_type: content type of the stream.
+        held: bytes before the first segment that begin an incomplete character.
     """
 
     def __init__(self, content_type: str, held: bytes = b"") -> None:
         self._kind = content_type
         self._is_text = content.holds_text(content_type)
         self.held = held
-        """Bytes at the end that begin a character: they come with what completes it."""
+        """Bytes at the end that begin an incomplete character. They belong to the message that completes it."""
 
     def messages(self, segment: Segment, *, final: bool) -> Iterator[Data]:
-        """Yield the messages of the next segment. `final`: nothing will ever come behind it."""
+        """Yield the messages of the next segment. `final`: whether no data can follow it."""
         if not self._is_text:
             for message in segment.messages(self._kind):
                 yield decode(self._kind, message.data)
@@ -172,7 +175,7 @@ class MessageReader:
                 yield text.decode(data)
 
     def rest(self) -> Iterator[Data]:
-        """Yield what is held back, where nothing will ever come behind it."""
+        """Yield the bytes that are held back as a message. For a closed stream, after its last segment."""
         if self.held:
             data, self.held = self.held, b""
             yield text.decode(data)

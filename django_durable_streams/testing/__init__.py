@@ -1,4 +1,4 @@
-"""For the tests of projects that use streams: a client that reads them live, and engines that work inside a test.
+"""Tools for the tests of projects: a client that reads streams live, and engines that work inside a test.
 
 See docs/testing.md. The fixtures for pytest are in `testing.plugin`.
 """

@@ -1,4 +1,4 @@
-"""What a test case needs to use streams."""
+"""A mixin that lets Django's test cases use streams."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ else:
 class StreamsMixin(_Case):
     """For Django's test cases: `class ChatTests(StreamsMixin, TestCase)`.
 
-    In a `TestCase` engines work in the test's transaction. In a `TransactionTestCase` they work as they do in
-    production, and end with the test.
+    In a `TestCase` engines work in the test's transaction. In a `TransactionTestCase` they work as in production, and
+    end with the test.
     """
 
     stream_client: StreamClient
-    """A client of streams."""
+    """The client of the test."""
 
     def setUp(self) -> None:
-        """Prepare engines and the client."""
+        """Prepare the engines and the client."""
         super().setUp()
         if needs_inline_engines(isinstance(self, TestCase)):
             self.enterContext(inline_engines())

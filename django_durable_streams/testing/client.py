@@ -1,6 +1,7 @@
 """A client that calls an ASGI application in its own event loop, without a server or a socket.
 
-Bodies go in in pieces, responses come out in the chunks in which they were sent, and clients can leave in the middle.
+A test can send a body in pieces, receive a response in the chunks that the application sends, and disconnect at any
+time.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ Message = MutableMapping[str, Any]
 ROOT = "/v1/stream/"
 
 TIMEOUT = 10.0
-"""Seconds that a client waits for the next thing to happen, before it fails with TimeoutError."""
+"""Seconds that a client waits for the next part of a response before it raises TimeoutError."""
 
 
 class Reply:
-    """A response as a whole."""
+    """A complete response."""
 
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         self.status = status
@@ -42,23 +43,25 @@ class Reply:
 
     @property
     def offset(self) -> str:
-        """`Stream-Next-Offset`."""
+        """The value of `Stream-Next-Offset`."""
         return self.headers["stream-next-offset"]
 
 
 class Exchange:
-    """A request on its way, and its response as it comes. Use it as an asynchronous context manager.
+    """A request and its response, part by part. Use it as an asynchronous context manager.
 
     Args:
-        pieces: the request's body.
-        timeout: seconds to wait for each piece of the response; None waits for ever.
+        application: an ASGI application.
+        scope: the ASGI scope of the request.
+        pieces: the pieces of the request's body.
+        timeout: seconds to wait for each piece of the response. None: no limit.
     """
 
     def __init__(
         self, application: Any, scope: dict[str, Any], pieces: Iterable[bytes], timeout: float | None = None
     ) -> None:
         self.receives = 0
-        """How many messages the application has taken from the client."""
+        """The number of ASGI messages that the application has received."""
         self.status = 0
         self.header_list: list[tuple[bytes, bytes]] = []
         self._application = application
@@ -66,7 +69,7 @@ class Exchange:
         self._pieces = iter(pieces)
         self._timeout = timeout
         self._next: bytes | None = next(self._pieces, b"")
-        self._left = asyncio.Event()
+        self._disconnected = asyncio.Event()
         self._sent: asyncio.Queue[Message | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
@@ -86,15 +89,15 @@ class Exchange:
             await self._task
 
     def disconnect(self) -> None:
-        """Leave."""
-        self._left.set()
+        """Disconnect from the application."""
+        self._disconnected.set()
 
     async def head(self) -> Self:
         """Wait for status and headers."""
         if not self.status:
             message = await self._get()
             if message is None and self._task is not None:
-                await self._task  # what the application has raised tells more
+                await self._task  # raises the error of the application
             assert message is not None, "the application ended without a response"
             assert message["type"] == "http.response.start"
             self.status = message["status"]
@@ -106,13 +109,13 @@ class Exchange:
         return self
 
     async def chunk(self) -> bytes | None:
-        """Return the next piece of the body that is not empty; None at the end of the response."""
+        """Return the next piece of the body that is not empty. None: the end of the response."""
         await self.head()
         while (message := await self._get()) is not None:
             assert message["type"] == "http.response.body"
             if message.get("body"):
-                found: bytes = message["body"]
-                return found
+                body: bytes = message["body"]
+                return body
             if not message.get("more_body", False):
                 return None
         return None
@@ -125,7 +128,7 @@ class Exchange:
         return Reply(self.status, self.header_list, b"".join(parts))
 
     def has_more(self) -> bool:
-        """Return whether something was sent that has not been looked at."""
+        """Return whether the application has sent messages that the test has not received."""
         return not self._sent.empty()
 
     async def _get(self) -> Message | None:
@@ -143,7 +146,7 @@ class Exchange:
         if self._next is not None:
             piece, self._next = self._next, next(self._pieces, None)
             return {"type": "http.request", "body": piece, "more_body": self._next is not None}
-        await self._left.wait()
+        await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -161,7 +164,7 @@ class EventReader:
         await self._exchange.__aenter__()
         try:
             await self._exchange.head()
-            assert self.status == 200, f"the stream is not to be read: {(await self._exchange.reply()).body!r}"
+            assert self.status == 200, f"the stream cannot be read: {(await self._exchange.reply()).body!r}"
         except BaseException as error:
             await self._exchange.__aexit__(type(error), error, None)
             raise
@@ -178,7 +181,7 @@ class EventReader:
         return self._exchange.status
 
     async def next(self) -> Event | None:
-        """Wait for the next event and return it; None at the end of the response."""
+        """Wait for the next event and return it. None: the end of the response."""
         while (event := self._parser.next()) is None:
             chunk = await self._exchange.chunk()
             if chunk is None:
@@ -187,7 +190,7 @@ class EventReader:
         return event
 
     async def next_data(self) -> Event | None:
-        """The same for the next `data` event, passing over `control` events."""
+        """The same for the next `data` event. Skips `control` events."""
         while (event := await self.next()) is not None and event.kind != "data":
             pass
         return event
@@ -201,12 +204,12 @@ class StreamClient:
     """Sends requests for streams to an ASGI application.
 
     Args:
-        application: `DurableStreams()`, if none is given.
-        root: the path of the root of the streams.
-        headers: go with every request.
-        timeout: seconds to wait for each piece of a response; None waits for ever.
-        http_version: what the server that is not there says that the client speaks.
-        enforce_csrf_checks: whether requests of somebody who is logged in need the token, as in `django.test.Client`.
+        application: an ASGI application, by default `DurableStreams()`.
+        root: path of the root of the streams.
+        headers: headers of every request.
+        timeout: seconds to wait for each piece of a response. None: no limit.
+        http_version: the HTTP version in the ASGI scope.
+        enforce_csrf_checks: whether requests of a logged-in user need the CSRF token, as in `django.test.Client`.
     """
 
     def __init__(
@@ -247,11 +250,11 @@ class StreamClient:
         return await self.request("POST", quote(path), {"content-type": content_type, **named(headers)}, body)
 
     async def read(self, path: str, offset: str = "-1", **headers: str) -> Reply:
-        """Read what is there past an offset."""
+        """Read the existing data after an offset."""
         return await self.request("GET", f"{quote(path)}?offset={offset}", named(headers))
 
     async def long_poll(self, path: str, offset: str = "now", **headers: str) -> Reply:
-        """Wait for something past an offset."""
+        """Read by long-poll: wait for data after an offset."""
         return await self.request("GET", f"{quote(path)}?offset={offset}&live=long-poll", named(headers))
 
     async def delete(self, path: str, **headers: str) -> Reply:
@@ -259,13 +262,13 @@ class StreamClient:
         return await self.request("DELETE", quote(path), named(headers))
 
     def events(self, path: str, offset: str = "-1", **headers: str) -> EventReader:
-        """Return a live read by Server-Sent Events that has not begun: `async with client.events(path) as events:`."""
+        """Return a live read by Server-Sent Events, to be entered: `async with client.events(path) as events:`."""
         return EventReader(self.open("GET", f"{quote(path)}?offset={offset}&live=sse", named(headers)))
 
     def open(
         self, method: str, target: str | bytes, headers: Headers = (), body: bytes | Iterable[bytes] = b""
     ) -> Exchange:
-        """Return an exchange that has not begun. `target` is relative to the root, percent-encoded, with its query."""
+        """Return an exchange, to be entered. `target`: relative to the root, percent-encoded, with its query."""
         raw = target.encode() if isinstance(target, str) else target
         path, _, query = raw.partition(b"?")
         pairs = [*encoded(self.headers), *encoded(headers)]
@@ -297,12 +300,12 @@ class StreamClient:
 
 
 def named(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers whose names are written with underscores."""
+    """Return headers with hyphens instead of the underscores in their names."""
     return {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 def encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Return headers as ASGI has them."""
+    """Return headers in the form of ASGI: pairs of lower-case name and value, as bytes."""
     if not isinstance(headers, Mapping):
         return list(headers)
     return [

@@ -1,4 +1,4 @@
-"""Server-Sent Events, as a browser takes them apart."""
+"""A parser of Server-Sent Events that works as a browser does."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class Event:
     data: str
 
     def json(self) -> Any:
-        """Return the text as JSON: the messages of a JSON stream, or what a control event says."""
+        """Return the text as JSON: the messages of a JSON stream, or the fields of a control event."""
         return json.loads(self.data)
 
 
 class EventParser:
-    """Takes an event stream in pieces, and gives its events. Lines end with LF, as this package ends them."""
+    """Parses an event stream in pieces. Lines must end with LF, as those of this package do."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._events: deque[Event] = deque()
 
     def feed(self, piece: bytes) -> None:
-        """Take in the next piece."""
+        """Parse the next piece."""
         *blocks, self._rest = (self._rest + piece).split(b"\n\n")
         for block in blocks:
             kind, lines = "message", []
@@ -43,5 +43,5 @@ class EventParser:
                 self._events.append(Event(kind, "\n".join(lines)))
 
     def next(self) -> Event | None:
-        """Return the next event that is complete."""
+        """Return the next complete event, or None."""
         return self._events.popleft() if self._events else None

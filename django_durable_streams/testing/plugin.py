@@ -2,7 +2,7 @@
 
 pytest_plugins = ["django_durable_streams.testing.plugin"]
 
-Django is not loaded when pytest loads this, so what needs it is imported where it is used.
+pytest loads this module before Django is set up, so functions import the modules that need Django.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def _engines_end_with_their_test() -> Iterator[None]:
 
 @pytest.fixture
 def stream_engines(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The database, and engines that fit to it.
+    """The database, with engines for it.
 
-    In a test with `django_db(transaction=True)` they work as they do in production, and end with the test. In any other
+    In a test with `django_db(transaction=True)` engines work as in production, and end with the test. In any other test
     they work inside the test's transaction.
     """
     from .engines import inline_engines, needs_inline_engines, stop_engines
@@ -51,7 +51,7 @@ def stream_engines(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def stream_client(stream_engines: None) -> StreamClient:
-    """A client of streams: it creates, appends, reads, and follows live."""
+    """A client that creates streams, appends, reads and follows them live."""
     from .client import StreamClient
 
     return StreamClient()

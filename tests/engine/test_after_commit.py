@@ -1,4 +1,4 @@
-"""Whatever follows a commit fails by itself: the commit is done, and whoever asked for it is told so."""
+"""A step that follows a commit may fail: the commit is done, and its caller gets no error."""
 
 import sys
 import threading
@@ -90,7 +90,7 @@ def forgotten() -> Iterator[None]:
 
 @pytest.mark.parametrize("in_transaction", [False, True])
 @pytest.mark.parametrize("step", WITHOUT_ENGINE)
-def test_python_callers_are_not_told_of_it(
+def test_python_callers_get_no_error(
     engines: None,
     step: str,
     in_transaction: bool,
@@ -121,7 +121,7 @@ ONLY_ON_SQLITE = pytest.mark.skipif(connection.vendor != "sqlite", reason="the o
 @pytest.mark.parametrize(
     "step", [pytest.param(step, marks=ONLY_ON_SQLITE if step == "checkpoints" else ()) for step in WITH_ENGINE]
 )
-async def test_requests_are_acknowledged(
+async def test_requests_get_no_error(
     engines: None, step: str, settings: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = AsgiClient(DurableStreams())
@@ -135,7 +135,7 @@ async def test_requests_are_acknowledged(
     assert caplog.text.count("a step after it failed") == 1, caplog.text
 
 
-async def test_one_step_that_fails_stops_none_of_the_others(engines: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_step_that_fails_stops_no_other_step(engines: None, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
 
     def receive(path: str, **arguments: Any) -> None:
@@ -157,7 +157,7 @@ async def test_one_step_that_fails_stops_none_of_the_others(engines: None, monke
     assert heard == ["a", "a"]
 
 
-def test_it_is_logged_again_once_it_has_worked_between(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_is_logged_again_after_a_success(caplog: pytest.LogCaptureFixture) -> None:
     for step in (fail, fail, bool, fail, fail):
         after_commit.follow_up("Nothing comes of it.", step)
     assert caplog.text.count("Nothing comes of it.") == 2
@@ -170,16 +170,16 @@ def interrupt() -> None:
 
 
 def test_the_thread_of_signals_is_started_again(engines: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = signal_dispatcher.SignalDispatcher()
+    dispatcher = signal_dispatcher.SignalDispatcher()
     monkeypatch.setattr(signal_dispatcher, "_has_listeners", lambda signal: True)
     with monkeypatch.context() as patches:
         patches.setattr(threading.Thread, "start", cannot_start)
         with pytest.raises(RuntimeError):
-            found._put((stream_appended, {}))
-    assert found._thread is None
-    found._put((stream_appended, {}))
-    assert found._thread is not None
-    found.stop()
+            dispatcher._put((stream_appended, {}))
+    assert dispatcher._thread is None
+    dispatcher._put((stream_appended, {}))
+    assert dispatcher._thread is not None
+    dispatcher.stop()
 
 
 class TestStart:
@@ -194,13 +194,13 @@ class TestStart:
         assert threading.active_count() == before
         assert not running_engines()
 
-    def test_a_server_is_told(self, settings: Any) -> None:
+    def test_the_check_at_the_start_raises(self, settings: Any) -> None:
         check_startup()
         settings.DURABLE_STREAMS = {"WAKEUP": {"BACKEND": "no.such.Backend"}}
         with pytest.raises(ImproperlyConfigured, match="BACKEND"):
             check_startup()
 
-    async def test_its_start_fails_with_the_reason(self, settings: Any) -> None:
+    async def test_the_start_of_a_server_fails_with_the_reason(self, settings: Any) -> None:
         application = DurableStreams()
         settings.DURABLE_STREAMS = {"WAKEUP": {"BACKEND": "no.such.Backend"}}
         sent: list[dict[str, Any]] = []
@@ -224,7 +224,7 @@ class TestStart:
             ("eventlet", "eventlet.patcher", {"thread"}),
         ],
     )
-    def test_threads_that_are_none_are_refused(
+    def test_replaced_threads_are_refused(
         self,
         engines: None,
         monkeypatch: pytest.MonkeyPatch,
@@ -250,7 +250,7 @@ class TestStart:
         with pytest.raises(ImproperlyConfigured, match=library):
             list(stream.tail())
 
-    def test_a_library_that_has_patched_nothing_is_welcome(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_library_that_has_patched_nothing_is_accepted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for module, asks in (("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")):
             fake = types.ModuleType(module)
             fake.__dict__[asks] = set[str]().__contains__

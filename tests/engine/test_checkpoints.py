@@ -1,4 +1,4 @@
-"""SQLite's write-ahead log is copied into the database while others go on writing."""
+"""A thread copies SQLite's write-ahead log into the database while the committer goes on."""
 
 import asyncio
 import threading
@@ -48,7 +48,7 @@ async def test_much_data_is_in_the_database_before_the_log_is_long(engine: Engin
     await until(lambda: files()[0].stat().st_mtime_ns > before)
 
 
-async def test_the_log_begins_anew_under_load(engine: Engine) -> None:
+async def test_the_log_starts_over_under_load(engine: Engine) -> None:
     await engine.write(Create("a", BINARY))
     written = 0
     while written < 48 * STEP_BYTES:
@@ -61,7 +61,9 @@ async def test_the_log_begins_anew_under_load(engine: Engine) -> None:
     assert view.info.tail == written
 
 
-async def test_the_log_is_the_lanes_again_once_no_more_comes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_committer_limits_the_log_again_once_little_data_arrives(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def limit() -> object:
         with connections["default"].cursor() as cursor:
             return cursor.execute("PRAGMA wal_autocheckpoint").fetchone()[0]
@@ -77,7 +79,7 @@ async def test_the_log_is_the_lanes_again_once_no_more_comes(engine: Engine, mon
         await asyncio.sleep(0)
 
 
-async def test_little_data_is_left_to_those_who_write(engine: Engine) -> None:
+async def test_with_little_data_the_committer_copies_the_log(engine: Engine) -> None:
     await engine.write(Create("a", BINARY))
     await engine.write(Append("a", BINARY, MEGABYTE))
     assert "durable-streams-checkpoints" not in thread_names()

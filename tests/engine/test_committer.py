@@ -1,4 +1,4 @@
-"""Group commit: what happens to the others when one of them makes the database fail."""
+"""Group commit, and the isolation of an operation that makes the database fail."""
 
 import asyncio
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ async def content_of(engine: Engine, path: str) -> bytes:
     return view.segment.data if view.segment is not None else b""
 
 
-async def test_what_waits_is_committed_together(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_operations_are_committed_together(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     await engine.write(Create("a", TEXT))
     sizes = break_database(monkeypatch, DataError(), "nowhere")
     await outcomes_of(engine, *(Append("a", TEXT, b"%d," % number) for number in range(200)))
@@ -58,7 +58,7 @@ async def test_what_waits_is_committed_together(engine: Engine, monkeypatch: pyt
     assert await content_of(engine, "a") == b"".join(b"%d," % number for number in range(200))
 
 
-async def test_an_answer_does_not_wait_for_what_the_next_batch_waits_for(
+async def test_a_result_does_not_wait_for_the_locks_of_the_next_batch(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await outcomes_of(engine, Create("a", TEXT), Create("b", TEXT))
@@ -86,7 +86,7 @@ async def test_an_answer_does_not_wait_for_what_the_next_batch_waits_for(
     assert (await asyncio.wait_for(second, 30)) == Appended(1, False, generation=ANY)
 
 
-def test_who_waits_for_a_turn_is_told_before() -> None:
+def test_results_are_delivered_before_a_wait_for_the_write_lock() -> None:
     write_lock, told = WriteLock(is_one=True), Event()
 
     def take() -> None:
@@ -103,7 +103,7 @@ def test_who_waits_for_a_turn_is_told_before() -> None:
     assert not waiting.is_alive()
 
 
-async def test_others_may_write_to_the_same_streams(engine: Engine) -> None:
+async def test_other_connections_may_write_to_the_same_streams(engine: Engine) -> None:
     def write_elsewhere(path: str, data: bytes) -> None:
         transactions.apply(Append(path, TEXT, data), "default")
         connections["default"].close()
@@ -120,36 +120,38 @@ async def test_others_may_write_to_the_same_streams(engine: Engine) -> None:
         expected["a"] += 2 * data
         expected["b"] += data
     assert {path: await content_of(engine, path) for path in expected} == expected
-    # The lane itself has done them all: the lock wait queue is for rows that somebody holds.
+    # The committer itself has applied them all: the lock wait queue is for locked rows only.
     assert not engine._writers[0]._lock_waits._threads
 
 
 async def test_a_poisoned_operation_fails_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     await outcomes_of(engine, Create("good", TEXT), Create("poison", TEXT))
     break_database(monkeypatch, DataError("no"), "poison")
-    found = await outcomes_of(engine, *(Append(path, TEXT, b"x") for path in ("good", "poison", "good")))
-    assert isinstance(found[1], DurableStreamsError)
-    assert found[1].status == 400
-    assert [found[0].tail, found[2].tail] == [1, 2]
+    outcomes = await outcomes_of(engine, *(Append(path, TEXT, b"x") for path in ("good", "poison", "good")))
+    assert isinstance(outcomes[1], DurableStreamsError)
+    assert outcomes[1].status == 400
+    assert [outcomes[0].tail, outcomes[2].tail] == [1, 2]
     monkeypatch.undo()
     assert (await content_of(engine, "good"), await content_of(engine, "poison")) == (b"xx", b"")
 
 
-async def test_a_failing_database_is_asked_a_few_times_and_not_once_for_each(
+async def test_a_failing_database_is_tried_a_few_times_for_a_batch(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await engine.write(Create("a", TEXT))
     sizes = break_database(monkeypatch, OperationalError("gone"))
-    found = await outcomes_of(engine, *(Append(f"a{number}", TEXT, b"x") for number in range(100)))
-    assert {outcome.status for outcome in found} == {503}
-    assert all((b"retry-after", b"1") in outcome.headers for outcome in found)
+    outcomes = await outcomes_of(engine, *(Append(f"a{number}", TEXT, b"x") for number in range(100)))
+    assert {outcome.status for outcome in outcomes} == {503}
+    assert all((b"retry-after", b"1") in outcome.headers for outcome in outcomes)
     assert sizes == [100, 100, 1, 1, 1]
     monkeypatch.undo()
     assert await content_of(engine, "a") == b""
     assert (await engine.write(Append("a", TEXT, b"y"))).tail == 1  # type: ignore[union-attr]
 
 
-async def test_a_commit_without_an_answer_is_not_tried_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_commit_with_an_unknown_outcome_is_not_tried_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await engine.write(Create("a", TEXT))
     calls = []
 
@@ -159,27 +161,27 @@ async def test_a_commit_without_an_answer_is_not_tried_again(engine: Engine, mon
         raise group_commit.CommitUncertain
 
     monkeypatch.setattr(group_commit, "apply", apply)
-    (found,) = await outcomes_of(engine, Append("a", TEXT, b"x"))
-    assert (found.status, calls) == (503, [1])
+    (outcome,) = await outcomes_of(engine, Append("a", TEXT, b"x"))
+    assert (outcome.status, calls) == (503, [1])
     monkeypatch.undo()
     assert await content_of(engine, "a") == b"x"
 
 
-async def test_a_bug_does_not_end_the_lane(
+async def test_a_bug_does_not_end_the_committer(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def apply(*arguments: Any, **options: Any) -> Any:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(group_commit, "apply", apply)
-    (found,) = await outcomes_of(engine, Create("a", TEXT))
-    assert found.status == 503
+    (outcome,) = await outcomes_of(engine, Create("a", TEXT))
+    assert outcome.status == 503
     assert "a bug" in caplog.text
     monkeypatch.undo()
     assert (await engine.write(Create("a", TEXT))).created  # type: ignore[union-attr]
 
 
-async def test_a_request_that_is_given_up_is_done_all_the_same(engine: Engine) -> None:
+async def test_an_operation_is_applied_although_its_caller_has_left(engine: Engine) -> None:
     await engine.write(Create("a", TEXT))
     given_up = asyncio.ensure_future(engine.write(Append("a", TEXT, b"x")))
     after = engine.write(Append("a", TEXT, b"y"))
@@ -187,9 +189,7 @@ async def test_a_request_that_is_given_up_is_done_all_the_same(engine: Engine) -
     assert (await after).tail == 2  # type: ignore[union-attr]
 
 
-async def test_a_commit_that_the_database_refuses_is_no_uncertain_one(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_outcome_of_a_refused_commit_is_not_unknown(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     await outcomes_of(engine, Create("good", TEXT), Create("poison", TEXT))
 
     def apply(operations: Sequence[Operation], using: str, **options: Any) -> Any:
@@ -202,7 +202,7 @@ async def test_a_commit_that_the_database_refuses_is_no_uncertain_one(
     assert (good.tail, poison.status) == (1, 400)
 
 
-async def test_a_row_that_somebody_else_has_just_made_is_found_the_next_time(
+async def test_a_row_that_another_process_has_just_created_is_read_in_the_next_attempt(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = [IntegrityError("there is one"), IntegrityError("and another one")]
@@ -217,16 +217,16 @@ async def test_a_row_that_somebody_else_has_just_made_is_found_the_next_time(
 
 
 @pytest.mark.parametrize("error", [InternalError("read-only"), OperationalError("no space left")])
-async def test_a_state_of_the_database_is_not_held_against_the_request(
+async def test_a_failure_of_the_database_is_a_503_and_not_a_400(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Error
 ) -> None:
     break_database(monkeypatch, error)
-    (found,) = await outcomes_of(engine, Create("a", TEXT))
-    assert found.status == 503
-    assert (b"retry-after", b"1") in found.headers
+    (outcome,) = await outcomes_of(engine, Create("a", TEXT))
+    assert outcome.status == 503
+    assert (b"retry-after", b"1") in outcome.headers
 
 
-async def test_what_is_tried_one_by_one_keeps_the_order_of_its_stream(
+async def test_operations_that_are_applied_one_by_one_keep_the_order_of_their_stream(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await engine.write(Create("a", TEXT))
@@ -241,12 +241,12 @@ async def test_what_is_tried_one_by_one_keeps_the_order_of_its_stream(
     monkeypatch.setattr(group_commit, "apply", apply)
     # As if the database had locks for rows: SQLite itself is locked as a whole.
     monkeypatch.setattr(connections["default"].features.__class__, "has_select_for_update", True)
-    found = await outcomes_of(engine, *(Append("a", TEXT, b"%d" % number) for number in range(3)))
-    assert [outcome.tail for outcome in found] == [1, 2, 3]
+    outcomes = await outcomes_of(engine, *(Append("a", TEXT, b"%d" % number) for number in range(3)))
+    assert [outcome.tail for outcome in outcomes] == [1, 2, 3]
     assert await content_of(engine, "a") == b"012"
 
 
-async def test_what_an_answer_sets_off_may_fail_and_the_others_have_theirs(
+async def test_a_callback_that_fails_takes_no_result_from_others(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(reply: Reply) -> None:

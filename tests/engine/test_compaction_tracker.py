@@ -1,4 +1,4 @@
-"""Which chunks are merged when: counted, remembered, and in the end few in the database."""
+"""Compaction: which streams need it, and few chunks in the database afterwards."""
 
 import asyncio
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_stream_is_merged_after_many_commits_and_once(log: CompactionTracker) -> None:
+def test_a_stream_needs_compaction_once_after_many_commits(log: CompactionTracker) -> None:
     due = [log.count([commit(1, number, b"x"), commit(2, number, b"x")][: 1 + number % 2]) for number in range(256)]
     assert due == [False] * 255 + [True]
     assert log.take_due() == {1}
@@ -49,7 +49,7 @@ def test_a_stream_is_merged_after_many_commits_and_once(log: CompactionTracker) 
     assert not log.count([commit(1, 256, b"x")])
 
 
-def test_a_closed_stream_and_a_quiet_one_are_merged_after_several(
+def test_closed_and_quiet_streams_need_compaction_after_fewer_commits(
     log: CompactionTracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(20):
@@ -61,7 +61,7 @@ def test_a_closed_stream_and_a_quiet_one_are_merged_after_several(
     assert log.take_due() == {2}
 
 
-def test_what_a_read_has_found_is_merged_and_what_was_removed_is_not(log: CompactionTracker) -> None:
+def test_a_read_may_request_compaction_and_removed_streams_need_none(log: CompactionTracker) -> None:
     log.request({5})
     for number in range(30):
         log.count([commit(1, number, b"x")])
@@ -89,7 +89,7 @@ def test_a_process_is_busy_while_it_appends_much(clock: list[float], monkeypatch
     assert not log.is_busy()
 
 
-def test_only_where_chunks_are_gathered_a_process_is_ever_busy(log: CompactionTracker) -> None:
+def test_a_process_is_never_busy_if_it_stages_no_chunks(log: CompactionTracker) -> None:
     for number in range(compaction_tracker.STAGE_FROM_CHUNKS_PER_SECOND + 1):
         log.count([commit(number, 0, b"x")])
     assert not log.is_busy()
@@ -103,9 +103,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> CompactionTracker:
     return log
 
 
-def test_what_a_busy_process_appends_is_counted_once_it_is_gathered(
-    clock: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_staged_chunks_are_counted_when_they_are_flushed(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction_tracker, "COMPACT_AFTER_CHUNKS", 3)
     log = busy(monkeypatch)
     assert not any(log.count([commit(stream, number, b"x") for stream in range(5)]) for number in range(6))
@@ -115,7 +113,7 @@ def test_what_a_busy_process_appends_is_counted_once_it_is_gathered(
     assert log.take_due() == {1}
 
 
-def test_what_is_too_large_to_wait_is_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_that_are_too_large_to_be_staged_are_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction_tracker, "COMPACT_AFTER_CHUNKS", 3)
     log = busy(monkeypatch)
     large = b"x" * (StagedChunk.MAX_BYTES + 1)
@@ -206,7 +204,7 @@ async def test_the_end_does_not_wait_for_a_rest(engine: Engine, tidied: Event, m
         await asyncio.to_thread(stop_engines)
 
 
-async def test_merging_and_removing_do_not_meet(
+async def test_compaction_and_removal_do_not_collide(
     engine: Engine, tidied: Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(12):
@@ -221,7 +219,9 @@ async def test_merging_and_removing_do_not_meet(
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="there is one writer on SQLite only")
-async def test_on_sqlite_merging_leaves_the_lane_what_it_knows(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_on_sqlite_compaction_leaves_the_row_cache_as_it_is(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads = set()
     done = Event()
     real = compaction.merge
@@ -241,7 +241,7 @@ async def test_on_sqlite_merging_leaves_the_lane_what_it_knows(engine: Engine, m
     assert engine._writers[0]._applier._row_cache.is_alone
 
 
-async def test_a_lane_does_something_else_between_two_batches(engine: Engine) -> None:
+async def test_a_committer_does_other_work_between_two_batches(engine: Engine) -> None:
     committer = engine._writers[0]
     held, go_on, tails = Event(), Event(), []
 
@@ -250,7 +250,7 @@ async def test_a_lane_does_something_else_between_two_batches(engine: Engine) ->
         assert go_on.wait(30)
         return "held"
 
-    def errand() -> None:
+    def fail() -> None:
         tails.append(Stream.objects.get(path="a").tail_position)
         raise OperationalError("not now")
 
@@ -259,7 +259,7 @@ async def test_a_lane_does_something_else_between_two_batches(engine: Engine) ->
     await asyncio.to_thread(held.wait, 30)
     before = engine.write(Append("a", TEXT, b"1"))
     await asyncio.sleep(0)  # it is handed over within a turn of the loop
-    failing = ExclusiveJob(errand)
+    failing = ExclusiveJob(fail)
     committer._queue.put(failing)
     after = engine.write(Append("a", TEXT, b"2"))
     await asyncio.sleep(0)

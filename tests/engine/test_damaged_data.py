@@ -1,4 +1,4 @@
-"""Chunks that something else has changed: their stream's readers are told, and nobody else is concerned."""
+"""Damaged chunks: readers of their stream get an error, and other streams are not affected."""
 
 import asyncio
 from typing import Any
@@ -62,8 +62,8 @@ async def test_data_is_read_whole_where_only_the_ends_of_its_appends_are_wrong(
         assert (reply.status, reply.body) == (200, content_of(kind))
     async with client.follow("damaged", "-1") as live:
         assert b"upToDate" in (await live.chunk() or b"")
-    found = await asyncio.to_thread(read, "damaged")
-    assert found == ([{"a": 1}, 2] if kind.endswith("json") else found[:1])
+    messages = await asyncio.to_thread(read, "damaged")
+    assert messages == ([{"a": 1}, 2] if kind.endswith("json") else messages[:1])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""Group commit when a real database refuses one operation of a batch, or goes away in the middle."""
+"""Group commit on a real database that refuses one operation of a batch, or ends connections."""
 
 import asyncio
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ async def content_of(engine: Engine, path: str) -> bytes:
 
 
 @pytest.mark.parametrize("poison", ["\ud800", pytest.param("\x00", marks=on_postgresql)])
-async def test_one_that_cannot_be_stored_fails_alone(engine: Engine, poison: str) -> None:
+async def test_an_operation_that_cannot_be_stored_fails_alone(engine: Engine, poison: str) -> None:
     await outcomes_of(engine, Create("a", TEXT), Create("b", TEXT))
     bad = [Append("a", TEXT, b"x", seq=poison), Append("b", TEXT, b"x", producer=ProducerClaim(poison, 0, 0))]
     first, *refused, last, other = await outcomes_of(
@@ -85,7 +85,7 @@ def deaths() -> int:
 
 
 @on_postgresql
-async def test_connections_that_were_lost_meanwhile_are_replaced(engine: Engine) -> None:
+async def test_lost_connections_are_replaced(engine: Engine) -> None:
     for sequence in range(3):
         await engine.write(Create(f"s{sequence}", TEXT))
         await asyncio.to_thread(end_all_others)

@@ -1,4 +1,4 @@
-"""What a process has committed is told before it ends, however soon that is."""
+"""A process sends its signals and messages before it ends, however soon that is."""
 
 import shutil
 import signal

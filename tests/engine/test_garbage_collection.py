@@ -1,4 +1,4 @@
-"""The garbage collector of the process: changed as the settings say, and not otherwise."""
+"""An engine changes the garbage collector of its process only as the settings say."""
 
 import gc
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The housekeeper's thread: every duty gets its turn, whatever the others have to do and however they fail."""
+"""The housekeeping thread: every task gets its steps, however busy other tasks are and however they fail."""
 
 import asyncio
 import logging
@@ -65,18 +65,16 @@ async def everything_goes_on(engine: Engine) -> None:
     stream_expired.connect(heard)
     try:
         await engine.write(Create("ends", TEXT, expires_at=timezone.now() + timedelta(seconds=0.1)))
-        await engine.write(Create("crowded", TEXT))
+        await engine.write(Create("many chunks", TEXT))
         for _ in range(70):
-            await engine.write(Append("crowded", TEXT, b"x"))
+            await engine.write(Append("many chunks", TEXT, b"x"))
         assert await asyncio.to_thread(heard.event.wait, 20)
-        await until(lambda: Chunk.objects.filter(stream__path="crowded").count() < 40)
+        await until(lambda: Chunk.objects.filter(stream__path="many chunks").count() < 40)
     finally:
         stream_expired.disconnect(heard)
 
 
-async def test_a_purge_without_end_leaves_the_others_their_turns(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_long_purge_delays_no_other_task(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     turns = []
 
     def purge(using: str, ids: object) -> bool:
@@ -97,7 +95,7 @@ DUTIES = (ExpiryTask, RemovalTask, FlushTask, CompactionTask, PurgeTask)
 
 @pytest.mark.parametrize("failing", [RemovalTask, FlushTask, PurgeTask])
 @pytest.mark.parametrize("kind", [RuntimeError, SystemExit, asyncio.CancelledError])
-async def test_a_duty_that_fails_whole_stops_no_other(
+async def test_a_task_that_fails_stops_no_other_task(
     failing: type[HousekeepingTask],
     kind: type[BaseException],
     engine: Engine,
@@ -152,7 +150,7 @@ async def test_a_thousand_removed_streams_go_in_a_few_steps(engine: Engine, monk
     assert len(steps) < 200
 
 
-def test_a_schedule_gives_way_in_proportion_and_waits_longer_after_each_failure(
+def test_a_task_rests_in_proportion_and_waits_longer_after_each_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [100.0]

@@ -1,4 +1,4 @@
-"""What housekeeping does where a row fails it: all else, and that row again, later. On every database."""
+"""Housekeeping tasks skip a row that fails, try it again later, and do all other work. On every database."""
 
 import logging
 import time
@@ -104,11 +104,11 @@ class Job(NamedTuple):
 def expiry() -> Job:
     make(*PATHS, expires_at=timezone.now() + timedelta(hours=1))
     Stream.objects.unguarded().update(deadline=timezone.now() - timedelta(seconds=1))
-    found: list[Commit] = []
+    commits: list[Commit] = []
     return Job(
         number(BAD),
-        ExpiryTask(place(), found.extend),
-        lambda: {commit.path for commit in found},
+        ExpiryTask(place(), commits.extend),
+        lambda: {commit.path for commit in commits},
         lambda pk: refusing("UPDATE", Stream, "id", pk),
     )
 
@@ -212,7 +212,7 @@ def test_a_row_that_fails_stops_nothing_else(
 
 
 @pytest.mark.parametrize("name", [*JOBS, pytest.param("gathering", marks=sqlite_only)])
-def test_where_nothing_fails_all_is_done(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_failures_all_work_is_done(name: str, caplog: pytest.LogCaptureFixture) -> None:
     job = {**JOBS, "gathering": gathering}[name]()
     drain(job.duty)
     assert job.done() == {*PATHS}
@@ -263,7 +263,7 @@ def test_a_protected_stream_does_not_stop_the_purge(
     assert len(caplog.records) == len(protected)
 
 
-def test_many_that_fail_do_not_fill_the_log(bookmark: type[models.Model], caplog: pytest.LogCaptureFixture) -> None:
+def test_many_failures_do_not_fill_the_log(bookmark: type[models.Model], caplog: pytest.LogCaptureFixture) -> None:
     paths = [f"t/{number}" for number in range(100)]
     make(*paths)
     bookmark._default_manager.bulk_create([bookmark(stream=stream) for stream in Stream.objects.all()])
@@ -312,7 +312,7 @@ def test_a_chunk_that_contradicts_itself_stops_nothing_else(
     assert "backup" in record.getMessage()
 
 
-def test_an_error_of_the_database_itself_is_nothing_about_a_stream(
+def test_an_outage_of_the_database_is_not_a_failure_of_a_stream(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = expiry()
@@ -332,7 +332,7 @@ def test_an_error_of_the_database_itself_is_nothing_about_a_stream(
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="it has one lock for all")
 @pytest.mark.parametrize("name", ["expiry", "removal", "purging a stream"])
-def test_what_another_process_has_in_hand_is_left_to_it(name: str) -> None:
+def test_rows_that_another_process_has_locked_are_skipped(name: str) -> None:
     job = JOBS[name]()
     taken = [*Stream._base_manager.order_by("pk").values_list("pk", flat=True)[:5]]
     with transaction.atomic():
@@ -344,7 +344,7 @@ def test_what_another_process_has_in_hand_is_left_to_it(name: str) -> None:
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="it has one lock for all")
-def test_purging_does_not_wait_for_what_is_being_merged() -> None:
+def test_a_purge_does_not_wait_for_a_compaction() -> None:
     job = purging(Stream, "id")
     chunk = Chunk.objects.order_by("pk").first()
     assert chunk is not None

@@ -1,4 +1,4 @@
-"""How often watched streams are looked at: by the clock, by who hears of news, and by what was missed."""
+"""How often watched streams are polled: with and without messages, and after a missed message."""
 
 import asyncio
 import time
@@ -37,39 +37,39 @@ def looks(
     return [schedule.due(watched, start + TICK * number, TICK, receives=receives) for number in range(1, ticks + 1)]
 
 
-def test_where_nothing_tells_of_news_all_are_looked_at_in_each_tick() -> None:
+def test_without_messages_each_poll_queries_all_streams() -> None:
     watched = infos(50)
-    for found in looks(PollSchedule(), watched, 30, 100.0, receives=False):
-        assert sorted(found) == sorted(watched)
+    for due in looks(PollSchedule(), watched, 30, 100.0, receives=False):
+        assert sorted(due) == sorted(watched)
 
 
 @pytest.mark.parametrize("count", [1, 7, 1000, 20_000])
-def test_where_news_arrive_each_is_looked_at_within_seconds_and_few_in_each_tick(count: int) -> None:
+def test_while_messages_arrive_polls_are_small_and_reach_each_stream_within_seconds(count: int) -> None:
     schedule, watched = PollSchedule(), infos(count)
     looks(schedule, watched, 40, 100.0, receives=True)
-    found = looks(schedule, watched, 20, 140.0, receives=True)
-    assert max(map(len, found)) <= count * TICK / MAX_INTERVAL + 1
+    polls = looks(schedule, watched, 20, 140.0, receives=True)
+    assert max(map(len, polls)) <= count * TICK / MAX_INTERVAL + 1
     within = round(MAX_INTERVAL / TICK) + 1
-    for first in range(0, len(found) - within, 7):
-        assert set().union(*found[first : first + within]) == set(watched)
+    for first in range(0, len(polls) - within, 7):
+        assert set().union(*polls[first : first + within]) == set(watched)
 
 
-def test_where_news_stop_all_are_looked_at_in_the_next_tick() -> None:
+def test_when_messages_stop_the_next_poll_queries_all_streams() -> None:
     schedule, watched = PollSchedule(), infos(100)
     looks(schedule, watched, 40, 100.0, receives=True)
     assert sorted(schedule.due(watched, 140.25, TICK, receives=False)) == sorted(watched)
-    found = looks(schedule, watched, 0.5, 140.25, receives=True)  # it does not trust at once again
-    assert sorted(found[0]) == sorted(watched)
+    polls = looks(schedule, watched, 0.5, 140.25, receives=True)  # it does not trust at once again
+    assert sorted(polls[0]) == sorted(watched)
 
 
-def test_what_was_missed_makes_it_look_often_for_a_while() -> None:
+def test_a_missed_message_brings_the_full_rate_back_for_a_while() -> None:
     schedule, watched = PollSchedule(), infos(100)
     looks(schedule, watched, 40, 100.0, receives=True)
     schedule.missed(140.0)
-    for found in looks(schedule, watched, polling.HOLD_SECONDS - 1, 140.0, receives=True):
-        assert sorted(found) == sorted(watched)
-    found = looks(schedule, watched, 60, 200.0, receives=True)
-    assert len(found[-1]) < 10
+    for due in looks(schedule, watched, polling.HOLD_SECONDS - 1, 140.0, receives=True):
+        assert sorted(due) == sorted(watched)
+    polls = looks(schedule, watched, 60, 200.0, receives=True)
+    assert len(polls[-1]) < 10
 
 
 def test_a_longer_interval_of_the_settings_stays_as_it_is() -> None:
@@ -78,25 +78,25 @@ def test_a_longer_interval_of_the_settings_stays_as_it_is() -> None:
         assert len(schedule.due(watched, 100.0 + 30 * number, 30.0, receives=True)) == 10
 
 
-def test_those_that_end_soon_are_always_looked_at() -> None:
+def test_streams_that_expire_soon_are_in_each_poll() -> None:
     schedule = PollSchedule()
     watched = infos(100)
     watched[7] = watched[7]._replace(ttl=2, deadline=timezone.now() + timedelta(seconds=2))
     looks(schedule, watched, 40, 100.0, receives=True)
-    for found in looks(schedule, watched, 10, 140.0, receives=True):
-        assert 7 in found
-        assert len(found) < 10
+    for due in looks(schedule, watched, 10, 140.0, receives=True):
+        assert 7 in due
+        assert len(due) < 10
     schedule.seen(watched[7]._replace(ttl=None, deadline=None))
     schedule.seen(watched[9]._replace(deadline=timezone.now() + timedelta(hours=1)))
-    assert sum(7 in found or 9 in found for found in looks(schedule, watched, 10, 150.0, receives=True)) < 8
+    assert sum(7 in due or 9 in due for due in looks(schedule, watched, 10, 150.0, receives=True)) < 8
 
 
-def test_those_that_come_and_go_are_followed() -> None:
+def test_new_and_ended_watches_change_the_schedule() -> None:
     schedule, watched = PollSchedule(), infos(100)
     looks(schedule, watched, 40, 100.0, receives=True)
     fewer = {number: watched[number] for number in range(1, 11)} | {500: infos(500)[500]}
-    found = looks(schedule, fewer, 12, 140.0, receives=True)
-    assert set().union(*found) == set(fewer)
+    polls = looks(schedule, fewer, 12, 140.0, receives=True)
+    assert set().union(*polls) == set(fewer)
     assert len(schedule._polled_at) == len(fewer)
 
 
@@ -181,7 +181,7 @@ async def watching(log: Log, *readers: Reader, subscriber: Subscriber | None = N
                 hub._ticker.cancel()
 
 
-async def test_one_reader_that_fails_does_not_stop_the_time_of_others(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_reader_that_fails_does_not_stop_the_ticks_of_others(caplog: pytest.LogCaptureFixture) -> None:
     log = Log(3)
     readers = [Reader(fails=True), Reader(), Reader(fails=True)]
     async with watching(log, *readers) as hub:
@@ -196,7 +196,9 @@ async def test_one_reader_that_fails_does_not_stop_the_time_of_others(caplog: py
     assert "a reader of its own" in caplog.text
 
 
-async def test_what_no_news_told_of_is_found_and_then_looked_for_often(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_poll_finds_a_commit_without_a_message_and_returns_to_the_full_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(polling, "MAX_INTERVAL", 0.2)
     monkeypatch.setattr(hubs, "MESSAGE_SECONDS", 0.02)
     log, reader = Log(40), Reader()
@@ -208,7 +210,7 @@ async def test_what_no_news_told_of_is_found_and_then_looked_for_often(monkeypat
         await until(lambda: len(log.looked_at[-1]) == 40)
 
 
-async def test_news_that_are_on_their_way_are_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_message_that_is_on_its_way_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     missed = []
     monkeypatch.setattr(PollSchedule, "missed", lambda self, now: missed.append(now))
     log, reader = Log(1), Reader()
@@ -221,7 +223,7 @@ async def test_news_that_are_on_their_way_are_not_missed(monkeypatch: pytest.Mon
     assert not missed
 
 
-async def test_many_streams_are_looked_at_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_streams_are_polled_with_several_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hubs, "MAX_POLLED", 7)
     log, reader = Log(20), Reader()
     async with watching(log, reader) as hub:
@@ -234,6 +236,6 @@ async def test_many_streams_are_looked_at_a_part_at_a_time(monkeypatch: pytest.M
 def test_the_schedule_itself_takes_little_time() -> None:
     schedule, watched = PollSchedule(), infos(20_000)
     began = time.process_time()
-    found = looks(schedule, watched, 60, 100.0, receives=True)
+    polls = looks(schedule, watched, 60, 100.0, receives=True)
     assert time.process_time() - began < 0.1 * 60
-    assert sum(map(len, found)) < 0.25 * 240 * 20_000
+    assert sum(map(len, polls)) < 0.25 * 240 * 20_000

@@ -1,4 +1,4 @@
-"""A server that starts says what has to be set right in its database, and changes nothing there."""
+"""A server that starts logs what an operator has to set right in the database, and changes nothing there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ def missing(table: str) -> Iterator[None]:
             cursor.execute("ALTER TABLE {1} RENAME TO {0}".format(*names))
 
 
-def test_a_database_that_is_ready_is_not_talked_about_nor_changed(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_ready_database_causes_no_message_and_is_not_changed(caplog: pytest.LogCaptureFixture) -> None:
     stream = Stream.objects.create(path="a", content_type="text/plain", data="abc")
     check_setup("default", ProblemReporter("default"))
     assert caplog.records == []
@@ -42,6 +42,6 @@ def test_a_table_that_is_missing_is_named_with_what_to_do(caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize("writes", [False, True])
-def test_whoever_tries_the_tables_gets_the_error(writes: bool) -> None:
+def test_a_caller_that_tries_the_tables_gets_the_error(writes: bool) -> None:
     with missing(Producer._meta.db_table), pytest.raises(Error):
         try_tables("default", writes=writes)

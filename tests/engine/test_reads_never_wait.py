@@ -1,4 +1,4 @@
-"""Reads never wait for writes: not for the TTL that they start anew, whoever holds the stream's row."""
+"""Reads never wait for writes, not even for a TTL renewal while another transaction holds the stream's row."""
 
 import asyncio
 from collections.abc import Iterator
@@ -54,10 +54,10 @@ async def until_renewed() -> None:
         pass
 
 
-@pytest.mark.parametrize("door", ["asgi", "django"])
+@pytest.mark.parametrize("entry_point", ["asgi", "django"])
 @pytest.mark.parametrize("query", READS)
-async def test_a_read_is_answered_while_the_row_is_held(other: Holder, door: str, query: str) -> None:
-    client = AsgiClient(DurableStreams() if door == "asgi" else get_asgi_application())
+async def test_a_read_is_answered_while_the_row_is_held(other: Holder, entry_point: str, query: str) -> None:
+    client = AsgiClient(DurableStreams() if entry_point == "asgi" else get_asgi_application())
     if query.endswith("sse"):
         async with client.follow("a") as live:
             await asyncio.wait_for(live.head(), SOON)
@@ -71,7 +71,7 @@ async def test_a_read_is_answered_while_the_row_is_held(other: Holder, door: str
     assert await deadline() > before
 
 
-async def test_many_reads_of_a_held_stream_are_one_that_waits(other: Holder) -> None:
+async def test_many_reads_of_a_locked_stream_share_one_renewal(other: Holder) -> None:
     engine = engine_for()
     client = AsgiClient(DurableStreams())
     for _ in range(50):
@@ -110,7 +110,7 @@ def test_a_read_in_a_transaction_does_not_hold_the_row(stream: Stream) -> None:
         other.release()
 
 
-async def test_a_stream_that_was_read_in_time_lives_on(other: Holder, stream: Stream) -> None:
+async def test_a_stream_that_was_read_in_time_does_not_expire(other: Holder, stream: Stream) -> None:
     """Also where the row is held until its deadline has passed."""
     engine = engine_for()
     info = (await engine.look("a")).info
@@ -134,5 +134,5 @@ async def test_the_last_read_counts_however_long_the_first_waits(
     other.release()
     await asyncio.wait_for(until(lambda: engine._writers[0]._backlog.tasks == 0), 20)
     monkeypatch.undo()
-    found = await deadline()
-    assert found >= began + timedelta(seconds=later + 1 + TTL)
+    renewed = await deadline()
+    assert renewed >= began + timedelta(seconds=later + 1 + TTL)

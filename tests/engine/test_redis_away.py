@@ -1,4 +1,4 @@
-"""While Redis is away, commits and readers go on: the log says it once, and nobody waits for it again and again."""
+"""While Redis is away, commits and readers go on. It is logged once, and callers do not wait again and again."""
 
 import asyncio
 import socket
@@ -55,7 +55,7 @@ def test_publishing_reports_the_failure_once_and_raises_nothing(
     assert record.getMessage().startswith("Redis does not answer (")
 
 
-def test_after_a_failure_nobody_tries_for_a_while(wakeup: RedisWakeup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_failure_nothing_is_published_for_a_while(wakeup: RedisWakeup, monkeypatch: pytest.MonkeyPatch) -> None:
     wakeup.publish_now([commit()])
     with monkeypatch.context() as patch:
         patch.setattr(wakeup, "_client", None)  # whoever used it now would fail
@@ -74,7 +74,7 @@ def test_commits_are_published_in_their_order_and_all_of_them(
     assert [one for batch in batches for one in batch] == commits
 
 
-def test_more_than_may_wait_is_left_for_readers_to_find(wakeup: RedisWakeup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commits_beyond_the_limit_are_not_published(wakeup: RedisWakeup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_QUEUED", 0)
     monkeypatch.setattr(wakeup, "publish_now", Mock(side_effect=AssertionError("it was not queued")))
     wakeup.publish([commit()])
@@ -106,5 +106,5 @@ def test_a_protocol_that_is_no_number_is_refused_at_the_start() -> None:
 
 
 @pytest.mark.parametrize(("size", "along"), [(MAX_PAYLOAD, True), (MAX_PAYLOAD + 1, False)])
-def test_a_small_commit_travels_along_and_a_large_one_does_not(size: int, along: bool) -> None:
+def test_a_message_carries_the_data_of_a_small_commit_only(size: int, along: bool) -> None:
     assert (len(encode(commit(size))) > MAX_PAYLOAD) == along

@@ -1,4 +1,4 @@
-"""A stream's operations are done in the order in which they come, wherever they wait, and what waits is bounded."""
+"""A stream's operations are applied in the order in which they arrive, and the number of waiting ones is bounded."""
 
 import asyncio
 import statistics
@@ -70,7 +70,7 @@ def in_sequence(number: int) -> Append:
 
 @pytest.mark.parametrize("make", [numbered, in_sequence], ids=["a producer's", "with a Stream-Seq"])
 @pytest.mark.parametrize("apart", [0.0, 0.01, 0.05], ids=["at once", "soon", "later"])
-async def test_what_comes_while_a_stream_is_held_keeps_its_order(
+async def test_operations_that_arrive_while_a_stream_is_locked_keep_their_order(
     engine: Engine, other: Holder, impatient: None, make: Any, apart: float
 ) -> None:
     await outcomes_of(engine, Create("a", TEXT), make(0))
@@ -85,7 +85,7 @@ async def test_what_comes_while_a_stream_is_held_keeps_its_order(
     assert await content_of(engine, "a") == b"012345678"
 
 
-async def test_what_is_sent_right_when_a_stream_is_released_comes_last(
+async def test_an_operation_that_arrives_as_the_lock_ends_comes_last(
     engine: Engine, other: Holder, impatient: None
 ) -> None:
     await outcomes_of(engine, Create("a", TEXT))
@@ -156,7 +156,7 @@ async def test_other_streams_go_on_while_some_are_held(engine: Engine, other: Ho
 
 
 @in_rows
-async def test_who_is_refused_takes_along_those_behind_it(
+async def test_operations_behind_a_refused_operation_are_refused(
     engine: Engine, other: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await outcomes_of(engine, Create("a", TEXT))
@@ -187,7 +187,7 @@ async def test_a_database_that_stays_locked_is_given_up(
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize("error", [OperationalError("gone"), OperationalError(2013, "lost")])
-async def test_behind_an_append_that_could_not_be_done_none_of_its_stream_is(
+async def test_operations_behind_a_failed_append_are_not_applied(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, number: int, error: Exception
 ) -> None:
     await outcomes_of(engine, Create("a", TEXT), Create("b", TEXT))
@@ -206,7 +206,7 @@ async def test_behind_an_append_that_could_not_be_done_none_of_its_stream_is(
 
 
 @pytest.mark.parametrize("kind", ["bytes", "number"])
-async def test_what_waits_is_bounded_wherever_it_waits(
+async def test_the_backlog_counts_operations_wherever_they_wait(
     engines: None, other: Holder, impatient: None, kind: str
 ) -> None:
     limits = {"QUEUE_BYTES": 1_000_000} if kind == "bytes" else {"QUEUE_SIZE": 10}
@@ -232,7 +232,7 @@ async def test_what_waits_is_bounded_wherever_it_waits(
         assert (await outcomes_of(engine, Append("a", TEXT, b"x"))) == [Appended(1_000_001, False)]
 
 
-async def test_one_append_may_be_larger_than_all_that_may_wait(engines: None) -> None:
+async def test_one_append_may_be_larger_than_the_backlog(engines: None) -> None:
     with override_streams(QUEUE_BYTES=10):
         engine = engine_for()
         await outcomes_of(engine, Create("a", TEXT))
@@ -245,7 +245,7 @@ async def test_one_append_may_be_larger_than_all_that_may_wait(engines: None) ->
 
 
 @pytest.mark.parametrize("fails", [RuntimeError("a bug"), OperationalError("gone")])
-async def test_what_is_answered_with_an_error_does_not_count_as_waiting(
+async def test_failed_operations_do_not_count_as_waiting(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, fails: Exception
 ) -> None:
     def apply(*arguments: Any, **options: Any) -> Any:
@@ -263,7 +263,7 @@ def stream(transactional_db: None) -> Stream:
 
 
 @in_rows
-async def test_two_who_take_turns_at_holding_a_stream_leave_a_turn_to_appends(stream: Stream, engine: Engine) -> None:
+async def test_two_transactions_that_alternate_leave_a_place_to_appends(stream: Stream, engine: Engine) -> None:
     held_seconds = 0.1
     stop = Event()
 
@@ -295,7 +295,7 @@ async def test_two_who_take_turns_at_holding_a_stream_leave_a_turn_to_appends(st
 
 
 @in_rows
-async def test_where_no_thread_can_wait_operations_are_refused(
+async def test_without_a_thread_that_can_wait_operations_are_refused(
     engine: Engine, other: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(thread: Thread) -> None:

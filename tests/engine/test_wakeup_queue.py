@@ -1,4 +1,4 @@
-"""What waits to be published to Redis, while that takes long to answer, is bounded by number and by bytes."""
+"""The queue of commits for a slow Redis is bounded by number and by bytes."""
 
 from threading import Event
 
@@ -17,7 +17,7 @@ def commit(start: int, size: int) -> Commit:
 
 @pytest.mark.parametrize(("size", "most"), [(8 * 1024 * 1024, 2), (1024 * 1024, 16), (100, backend.MAX_QUEUED)])
 @pytest.mark.parametrize("together", [1, 3])
-def test_what_waits_for_redis_is_bounded(size: int, most: int, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_for_redis_is_bounded(size: int, most: int, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
     began, go_on, published = Event(), Event(), []
 
     def slow(commits: list[Commit]) -> None:
@@ -40,7 +40,7 @@ def test_what_waits_for_redis_is_bounded(size: int, most: int, together: int, mo
     assert wakeup._queued_bytes == 0
 
 
-def test_one_batch_may_be_larger_than_what_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_batch_may_be_larger_than_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     published: list[int] = []
     wakeup = RedisWakeup("default", url="redis://127.0.0.1:1")
     monkeypatch.setattr(wakeup, "publish_now", lambda commits: published.extend(each.tail for each in commits))

@@ -24,8 +24,8 @@ from django_durable_streams.models.guard import GuardedModel, GuardedQuerySet
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-async def _awaited(found: Awaitable[Any]) -> Any:
-    return await found
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 wait = async_to_sync(_awaited)
@@ -138,9 +138,11 @@ def test_no_way_of_writing_takes_back_what_was_acknowledged(way: str) -> None:
 
 
 def test_every_model_of_the_app_is_guarded() -> None:
-    found = set(apps.get_app_config("durable_streams").get_models()) - {DatabaseIdentity}  # has nothing of any stream
-    assert found == set(OWN)
-    for model in found:
+    own_models = set(apps.get_app_config("durable_streams").get_models()) - {
+        DatabaseIdentity
+    }  # has nothing of any stream
+    assert own_models == set(OWN)
+    for model in own_models:
         assert issubclass(model, GuardedModel)
         assert {"add", "change", "delete"} <= set(model.instead)
         for manager in (model._base_manager, model._default_manager):
@@ -150,7 +152,7 @@ def test_every_model_of_the_app_is_guarded() -> None:
 def test_every_method_of_django_that_writes_is_refused_or_is_the_protocols() -> None:
     """So that one which a later Django adds is seen here."""
     ours = {"create", "acreate", "delete", "adelete"}
-    writing = {name for name, found in inspect.getmembers(models.QuerySet) if getattr(found, "alters_data", False)}
+    writing = {name for name, method in inspect.getmembers(models.QuerySet) if getattr(method, "alters_data", False)}
     asynchronous = {name for name in writing if name.startswith("a") and name[1:] in writing}
     for name in writing - asynchronous - ours:
         assert getattr(GuardedQuerySet, name) is not getattr(models.QuerySet, name), name
@@ -224,13 +226,13 @@ class TestLifetimes:
             Stream.objects.create(path=f"beside/{number}")
         stream = Stream.objects.create(path="a", expires_at=moment)
         stream.set_lifetime()
-        found = Stream.objects.get(path="a")
-        assert (found.ttl, found.expires_at, found.deadline) == (None, None, None)
+        stored = Stream.objects.get(path="a")
+        assert (stored.ttl, stored.expires_at, stored.deadline) == (None, None, None)
         stream.append(b"x")
         stream.set_lifetime(expires_at=moment)
         stream.append(b"y")
-        found = Stream.objects.get(path="a")
-        assert (found.ttl, found.expires_at, found.deadline) == (None, moment, moment)
+        stored = Stream.objects.get(path="a")
+        assert (stored.ttl, stored.expires_at, stored.deadline) == (None, moment, moment)
         assert b"".join(stream.read()) == b"xy"
 
     def test_it_joins_the_callers_transaction(self) -> None:

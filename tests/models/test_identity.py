@@ -18,12 +18,12 @@ from django_durable_streams.protocol.errors import StreamGone, StreamNotFound
 TEXT = "text/plain"
 
 
-async def asynchronously(found: Any) -> Any:
-    return [item async for item in found] if hasattr(found, "__aiter__") else await found
+async def asynchronously(work: Any) -> Any:
+    return [item async for item in work] if hasattr(work, "__aiter__") else await work
 
 
-def run(found: Any) -> Any:
-    return asyncio.run(asynchronously(found))
+def run(work: Any) -> Any:
+    return asyncio.run(asynchronously(work))
 
 
 SYNCHRONOUS: dict[str, Callable[[Stream], Any]] = {
@@ -57,11 +57,11 @@ def replace(old: Stream) -> Stream:
 
 
 def untouched(new: Stream) -> None:
-    found = Stream.objects.get(path=new.path)
-    assert (found.pk, found.closed, found.ttl) == (new.pk, False, new.ttl)
-    assert list(found.read()) == ["new"]
-    assert not found.producers.exists()
-    assert not found.forks.exists()
+    stored = Stream.objects.get(path=new.path)
+    assert (stored.pk, stored.closed, stored.ttl) == (new.pk, False, new.ttl)
+    assert list(stored.read()) == ["new"]
+    assert not stored.producers.exists()
+    assert not stored.forks.exists()
 
 
 @pytest.mark.django_db
@@ -122,9 +122,9 @@ def test_a_deleted_source_with_forks_is_gone() -> None:
 @pytest.mark.django_db
 def test_a_queryset_deletes_the_streams_that_it_has_found() -> None:
     loaded, new = again()
-    found = Stream.objects.filter(path="a")
-    assert list(found) == [new]
-    assert found.delete()[0] == 1
+    streams = Stream.objects.filter(path="a")
+    assert list(streams) == [new]
+    assert streams.delete()[0] == 1
     with pytest.raises(StreamNotFound):
         loaded.delete()
 

@@ -42,9 +42,9 @@ def test_names_of_every_length_fit(name: str) -> None:
     assert stream.append("1", producer=(name, 2**53 - 1, 0)).duplicate
     stream.append("2", producer=(name, 2**53 - 1, 1), close=True)
     assert stream.append("2", producer=(name, 2**53 - 1, 1), close=True).duplicate
-    known = Producer.objects.get()
-    assert (known.name, known.is_of_server) == (name, True)
-    assert str(known).startswith(name)
+    producer = Producer.objects.get()
+    assert (producer.name, producer.is_of_server) == (name, True)
+    assert str(producer).startswith(name)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -55,8 +55,11 @@ class TestBesideClients:
         assert not (await stream.aappend("ours ", producer=("llm", 0, 0))).duplicate
         assert (await post(client, "llm", 7, 1, "more")).status == 200
         assert "".join([part async for part in stream.aread()]) == "mine ours more"
-        found = [(known.name, known.epoch, known.seq, known.is_of_server) async for known in Producer.objects.all()]
-        assert sorted(found) == [("llm", 0, 0, True), ("llm", 7, 1, False)]
+        states = [
+            (producer.name, producer.epoch, producer.seq, producer.is_of_server)
+            async for producer in Producer.objects.all()
+        ]
+        assert sorted(states) == [("llm", 0, 0, True), ("llm", 7, 1, False)]
 
     async def test_a_job_skips_none_of_its_messages_for_a_client(self, client: AsgiClient) -> None:
         stream = await Stream.objects.acreate(path="a", content_type=TEXT)
@@ -135,7 +138,7 @@ def test_the_admin_goes_from_page_to_page_of_producers(admin_client: Any, monkey
     url, seen = f"/admin/durable_streams/stream/{stream.pk}/producers/", []
     while True:
         response = admin_client.get(url)
-        seen += [known.producer_id for known in response.context["producers"]]
+        seen += [producer.producer_id for producer in response.context["producers"]]
         if response.context["next_after"] is None:
             break
         query = response.content.decode().partition("?after=")[2].partition('"')[0]

@@ -44,7 +44,7 @@ def test_what_is_incomplete_at_the_end_is_replaced(stream: Stream, in_one: bool)
     if not in_one:
         stream.close()
     assert "".join(stream.read()) == "a\ufffd"
-    assert "".join(page for found in stream.tail() for page in found) == "a\ufffd"
+    assert "".join(message for page in stream.tail() for message in page) == "a\ufffd"
 
 
 def test_one_that_is_closed_while_it_is_read_ends_with_it_all(stream: Stream) -> None:

@@ -24,7 +24,7 @@ def test_cascade_deletes_them_in_the_same_transaction(make: Make) -> None:
     note.objects.create(stream=kept)
     note.objects.create(stream=gone)
     assert gone.delete() == (2, {"durable_streams.Stream": 1, f"{LABEL}.Note": 1})
-    assert [found.stream for found in note.objects.all()] == [kept]
+    assert [row.stream for row in note.objects.all()] == [kept]
     assert removal.purge("default")
     while removal.purge("default"):
         pass
@@ -61,7 +61,7 @@ def test_what_is_deleted_too_does_not_restrict(make: Make) -> None:
     stream = Stream.objects.create(path="a")
     child.objects.create(stream=stream, parent=parent.objects.create(stream=stream))
     stream.delete()
-    assert not any(found.exists() for found in (child.objects, parent.objects, Stream.objects.alive()))
+    assert not any(rows.exists() for rows in (child.objects, parent.objects, Stream.objects.alive()))
 
 
 def test_a_stream_with_forks_keeps_its_data_for_them(make: Make) -> None:
@@ -71,7 +71,7 @@ def test_a_stream_with_forks_keeps_its_data_for_them(make: Make) -> None:
     note.objects.create(stream=source)
     note.objects.create(stream=fork)
     source.delete()
-    assert [found.stream for found in note.objects.all()] == [fork]
+    assert [row.stream for row in note.objects.all()] == [fork]
     assert list(fork.read()) == ["one"]
 
 
@@ -87,7 +87,7 @@ def test_they_follow_when_the_row_goes_where_no_python_code_deletes(make: Make, 
         removal.expire("default")
     while removal.purge("default"):
         pass
-    assert not any(found.exists() for found in (note.objects, Stream.objects))
+    assert not any(rows.exists() for rows in (note.objects, Stream.objects))
 
 
 def test_a_project_that_deletes_its_own_rows_leaves_streams_alone(make: Make) -> None:

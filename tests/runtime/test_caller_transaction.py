@@ -17,13 +17,13 @@ from django_durable_streams.store.operations import Commit
 @pytest.fixture
 def told(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths of the streams that readers are told of."""
-    found: list[str] = []
+    paths: list[str] = []
 
     def listen(commits: list[Commit], using: str) -> None:
-        found.extend(commit.path for commit in commits)
+        paths.extend(commit.path for commit in commits)
 
     monkeypatch.setattr(transactions, "_listeners", [listen])
-    return found
+    return paths
 
 
 @contextmanager

@@ -22,25 +22,25 @@ T = TypeVar("T")
 
 def made(vendor: str, settings: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """What is made of a project's settings, which stay as they are."""
-    given = {"NAME": "x", "AUTOCOMMIT": True, **settings, "OPTIONS": options}
-    before = deepcopy(given)
-    found = service_settings(cast(BaseDatabaseWrapper, SimpleNamespace(vendor=vendor, settings_dict=given)))
-    assert given == before
-    return found
+    project = {"NAME": "x", "AUTOCOMMIT": True, **settings, "OPTIONS": options}
+    before = deepcopy(project)
+    own = service_settings(cast(BaseDatabaseWrapper, SimpleNamespace(vendor=vendor, settings_dict=project)))
+    assert project == before
+    return own
 
 
 @pytest.mark.parametrize("vendor", ["sqlite", "postgresql", "mysql", "oracle"])
-@pytest.mark.parametrize("given", [False, True, 0, 60, None])
-def test_what_decides_on_commits_is_the_same_for_all(vendor: str, given: Any) -> None:
+@pytest.mark.parametrize("value", [False, True, 0, 60, None])
+def test_what_decides_on_commits_is_the_same_for_all(vendor: str, value: Any) -> None:
     keys = ("AUTOCOMMIT", "ATOMIC_REQUESTS", "CONN_MAX_AGE", "CONN_HEALTH_CHECKS")
-    found = made(vendor, dict.fromkeys(keys, given), {})
-    assert [found[key] for key in keys] == [True, False, None, False]
-    assert found["NAME"] == "x"
+    own = made(vendor, dict.fromkeys(keys, value), {})
+    assert [own[key] for key in keys] == [True, False, None, False]
+    assert own["NAME"] == "x"
 
 
 def test_postgresql() -> None:
     psycopg = pytest.importorskip("psycopg")
-    given = {
+    options = {
         "pool": {"max_size": 1},
         "isolation_level": psycopg.IsolationLevel.SERIALIZABLE,
         "server_side_binding": True,
@@ -49,11 +49,11 @@ def test_postgresql() -> None:
         "sslmode": "verify-full",
         "options": "-c search_path=app -c statement_timeout=5ms -c DEFAULT_transaction_isolation=serializable",
     }
-    found = made("postgresql", {}, given)["OPTIONS"]
-    assert found.pop("options") == (
-        f"{given['options']} -c statement_timeout=0 -c default_transaction_isolation=read\\ committed"
+    own = made("postgresql", {}, options)["OPTIONS"]
+    assert own.pop("options") == (
+        f"{options['options']} -c statement_timeout=0 -c default_transaction_isolation=read\\ committed"
     )
-    assert found == {
+    assert own == {
         "isolation_level": psycopg.IsolationLevel.READ_COMMITTED,
         "server_side_binding": False,
         "connect_timeout": 2,
@@ -65,22 +65,28 @@ def test_postgresql() -> None:
     assert made("postgresql", {}, {"options": "-c search_path=app"})["OPTIONS"]["options"] == "-c search_path=app"
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, 2), ("1", 1), (1, 1), (30, 2), ("soon", 2), (0, 2)])
-def test_connecting_is_bounded(given: Any, expected: int) -> None:
-    assert made("mysql", {}, {"connect_timeout": given})["OPTIONS"]["connect_timeout"] == expected
+@pytest.mark.parametrize(("seconds", "expected"), [(None, 2), ("1", 1), (1, 1), (30, 2), ("soon", 2), (0, 2)])
+def test_connecting_is_bounded(seconds: Any, expected: int) -> None:
+    assert made("mysql", {}, {"connect_timeout": seconds})["OPTIONS"]["connect_timeout"] == expected
 
 
 def test_mysql_and_sqlite() -> None:
-    given = {"isolation_level": None, "read_timeout": 1, "write_timeout": 1, "charset": "utf8mb4", "init_command": "x"}
-    assert made("mysql", {}, given)["OPTIONS"] == {
+    options = {
+        "isolation_level": None,
+        "read_timeout": 1,
+        "write_timeout": 1,
+        "charset": "utf8mb4",
+        "init_command": "x",
+    }
+    assert made("mysql", {}, options)["OPTIONS"] == {
         "isolation_level": "read committed",
         "connect_timeout": 2,
         "charset": "utf8mb4",
         "init_command": "x",
     }
     for mode in (None, "DEFERRED", "EXCLUSIVE"):
-        found = made("sqlite", {}, {"transaction_mode": mode, "timeout": 20})["OPTIONS"]
-        assert found == {"transaction_mode": "IMMEDIATE", "timeout": 20}
+        own = made("sqlite", {}, {"transaction_mode": mode, "timeout": 20})["OPTIONS"]
+        assert own == {"transaction_mode": "IMMEDIATE", "timeout": 20}
 
 
 def with_line(work: Callable[[BaseDatabaseWrapper], T], lock_seconds: int | None = None) -> T:

@@ -284,18 +284,18 @@ class TestServers:
         assert servers_of_thread() == []
 
     def test_so_is_one_of_the_standard_library(self) -> None:
-        found: list[Any] = []
+        servers: list[Any] = []
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                found.extend(servers_of_thread())
+                servers.extend(servers_of_thread())
 
         with socketserver.TCPServer(("127.0.0.1", 0), Handler) as listener:
             import socket
 
             with socket.create_connection(listener.server_address):  # type: ignore[arg-type]
                 listener.handle_request()
-            (server,) = found
+            (server,) = servers
             assert not server.is_ending()
         assert server.is_ending()
 

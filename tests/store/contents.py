@@ -1,4 +1,4 @@
-"""What is in a stream, as a read finds it."""
+"""The content of a stream, as a read returns it."""
 
 from django_durable_streams.store.read import log_reader
 from django_durable_streams.store.read.segment_cache import SegmentCache

@@ -1,4 +1,4 @@
-"""Streams as the specification describes them, in plain Python: what the store is held against.
+"""Streams as the specification describes them, in plain Python. The tests compare the store with these.
 
 It applies one operation after the other, knows no batches, rows or bytes of a database, and shares no code with them.
 """

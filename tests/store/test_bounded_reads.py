@@ -1,4 +1,4 @@
-"""What a read costs the database: what the page has, not what comes behind it. On every database."""
+"""The cost of a read: it depends on the data of the page, and not on the data after it. On every database."""
 
 import json
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def page(path: str, position: int, limit: int, cache: SegmentCache | None = None
 
 
 def looked_at(read: Callable[[], object]) -> int:
-    """Return how much the database has to look at for a read: rows, or steps of its machine."""
+    """Return how much work a read is for the database: rows, or steps of its virtual machine."""
     return {"sqlite": _sqlite_steps, "postgresql": _postgresql_rows, "mysql": _mysql_rows}[connection.vendor](read)
 
 
@@ -99,7 +99,7 @@ def _rows(node: dict[str, Any]) -> int:
         pytest.param(StagedChunk, marks=pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's only")),
     ],
 )
-def test_a_page_does_not_look_at_what_comes_behind_it(model: type[Chunk] | type[StagedChunk], position: int) -> None:
+def test_a_page_reads_no_rows_after_its_end(model: type[Chunk] | type[StagedChunk], position: int) -> None:
     make("short", 100, model=model)
     make("long", LONG_STREAM_APPENDS, model=model)
     for path in ("short", "long"):
@@ -121,7 +121,7 @@ def test_pages_of_several_streams_are_bounded_together() -> None:
     assert looked_at(lambda: read(100)) < 0.3 * looked_at(lambda: read(LONG_STREAM_APPENDS))
 
 
-def test_a_fork_does_not_read_what_its_source_has_behind_the_cut() -> None:
+def test_a_fork_does_not_read_its_source_after_the_cut() -> None:
     make("short", 12)
     make("long", LONG_STREAM_APPENDS)
     for path in ("short", "long"):
@@ -134,7 +134,7 @@ def test_a_fork_does_not_read_what_its_source_has_behind_the_cut() -> None:
 
 
 @pytest.mark.parametrize("cut", [95, 100, 103])
-def test_what_a_fork_has_read_of_its_source_serves_the_source_too(cut: int) -> None:
+def test_segments_read_for_a_fork_serve_its_source(cut: int) -> None:
     make("source", 30)
     group_commit.apply([Create("fork", TEXT, fork=Fork("source", offset_in("source", cut)))], "default")
     cache = SegmentCache(1 << 20)

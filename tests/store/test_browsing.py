@@ -1,4 +1,4 @@
-"""Looking at messages, some at a time: forwards and backwards, through forks, without reading much."""
+"""Messages for people: a few at a time, forwards and backwards, through forks, with bounded reads."""
 
 import json
 from unittest import mock
@@ -80,14 +80,14 @@ def test_the_pages_of_a_fork_reach_back_into_its_sources() -> None:
     assert [message.data for message in before(last, last.tail_position)] == [b"one", b"two", b"four", b"five"]
 
 
-def test_a_fork_that_is_cut_inside_an_append_shows_what_it_has_of_it() -> None:
+def test_a_fork_that_is_cut_inside_an_append_shows_its_part_of_the_append() -> None:
     source = text("a", "one", "twofold")
     fork = source.fork("b", offset=source.offset_at(3), sub_offset=3)
     fork.append("three")
     assert backwards(fork, 100, 10) == forwards(fork, 100, 10) == [b"one", b"two", b"three"]
 
 
-def test_there_is_nothing_before_the_beginning_or_after_the_end() -> None:
+def test_no_message_is_before_the_start_or_after_the_end() -> None:
     empty = Stream.objects.create(path="empty")
     assert after(empty, 0) == before(empty, 0) == []
     stream = text("log", "one")
@@ -95,7 +95,7 @@ def test_there_is_nothing_before_the_beginning_or_after_the_end() -> None:
     assert [message.data for message in before(stream, 10**15)] == [b"one"]
 
 
-def test_data_that_has_gone_ends_a_page() -> None:
+def test_missing_data_ends_a_page() -> None:
     stream = text("log", "one", "two", "three")
     Chunk.objects.filter(stream=stream, start=3).unguarded().delete()
     assert [message.data for message in before(stream, stream.tail_position)] == [b"three"]
@@ -104,7 +104,7 @@ def test_data_that_has_gone_ends_a_page() -> None:
 
 
 @pytest.mark.parametrize("compacted", [False, True])
-def test_what_is_read_does_not_grow_with_the_stream(compacted: bool, django_assert_max_num_queries) -> None:  # type: ignore[no-untyped-def]
+def test_a_page_of_a_long_stream_takes_no_more_queries_and_data(compacted: bool, django_assert_max_num_queries) -> None:  # type: ignore[no-untyped-def]
     stream = Stream.objects.create(path="big")
     for _ in range(40):
         stream.append(b"x" * 100 * KIB)
@@ -129,7 +129,7 @@ def test_what_is_read_does_not_grow_with_the_stream(compacted: bool, django_asse
 
 
 @given(sizes=st.lists(st.integers(1, 40), max_size=30), limit=st.integers(1, 100), count=st.integers(1, 7))
-def test_nothing_is_left_out_or_doubled(sizes: list[int], limit: int, count: int) -> None:
+def test_pages_have_each_message_exactly_once(sizes: list[int], limit: int, count: int) -> None:
     Stream.objects.all().delete()
     stream = text("log", *(f"{number:02}".ljust(size + 2, ".") for number, size in enumerate(sizes)))
     compaction.compact("default", [stream.pk])

@@ -1,4 +1,4 @@
-"""Merging small chunks: the same bytes at the same positions, in few rows."""
+"""Compaction: the same bytes at the same positions, in few rows."""
 
 from itertools import pairwise
 
@@ -23,7 +23,7 @@ def appended(path: str, parts: list[bytes]) -> Stream:
 
 
 @pytest.mark.django_db
-def test_merging_changes_no_byte_and_no_offset() -> None:
+def test_compaction_changes_no_byte_and_no_offset() -> None:
     stream = appended("tokens", [b"%d " % number for number in range(300)])
     before = read("tokens")
     assert compaction.compact("default", [stream.pk]) > 290
@@ -34,7 +34,7 @@ def test_merging_changes_no_byte_and_no_offset() -> None:
 
 
 @pytest.mark.django_db
-def test_a_merged_stream_goes_on() -> None:
+def test_appends_continue_after_a_compaction() -> None:
     stream = appended("tokens", [b"a"] * 50)
     compaction.compact("default", [stream.pk])
     group_commit.apply([Append("tokens", "text/plain", b"b")], "default")
@@ -70,7 +70,7 @@ def spans_of(stream: Stream) -> list[Span]:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("when", ["before it is read", "after it was read"])
-def test_what_others_have_taken_away_is_left_alone(when: str) -> None:
+def test_a_span_with_a_missing_chunk_is_left_alone(when: str) -> None:
     stream = appended("tokens", [b"a"] * 10)
     spans = spans_of(stream)
     taken = Chunk.objects.filter(stream=stream).earliest("end")
@@ -85,7 +85,7 @@ def test_what_others_have_taken_away_is_left_alone(when: str) -> None:
 
 
 @given(st.lists(st.integers(1, 3 * MAX_CHUNK_BYTES // 2), max_size=60))
-def test_a_plan_leaves_each_chunk_larger_than_what_follows_or_large_enough(sizes: list[int]) -> None:
+def test_a_plan_leaves_each_chunk_larger_than_the_next_or_large_enough(sizes: list[int]) -> None:
     chunks, position = [], 0
     for number, size in enumerate(sizes):
         chunks.append((7, number, position, position + size))
@@ -109,14 +109,14 @@ def test_a_plan_leaves_each_chunk_larger_than_what_follows_or_large_enough(sizes
     assert all(span.ends[-1] - span.start <= MAX_CHUNK_BYTES for span in planned.values())
 
 
-def test_a_plan_does_not_reach_across_a_gap() -> None:
+def test_no_span_crosses_a_gap() -> None:
     chunks = [(7, number, start, start + 2) for number, start in enumerate([0, 2, 8, 10, 20])]
     assert [span.ids for span in compaction.plan(chunks)] == [(0, 1), (2, 3)]
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("rows", "planned"), [(7, 1000), (1000, 50), (7, 50), (2, 3)])
-def test_no_transaction_merges_more_rows_than_it_should(
+def test_the_rows_of_a_merging_transaction_are_bounded(
     rows: int, planned: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compaction, "MERGE_ROWS", rows)
@@ -139,7 +139,7 @@ def test_no_transaction_merges_more_rows_than_it_should(
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("damage", [{"ends": b"\1\2\3"}, {"ends": b"\2\0\0\0"}, {"data": b"xx"}, {"data": b""}])
-def test_what_is_wrong_in_a_chunk_does_not_spread(damage: dict[str, bytes]) -> None:
+def test_a_corrupt_chunk_is_not_merged(damage: dict[str, bytes]) -> None:
     fine, torn, other = (appended(path, [b"a", b"b", b"c"] * 4) for path in ("fine", "torn", "other"))
     Chunk.objects.filter(pk=Chunk.objects.filter(stream=torn).order_by("end")[5].pk).unguarded().update(**damage)
     there = list(Chunk.objects.filter(stream=torn).values_list())

@@ -1,4 +1,4 @@
-"""Values from Python: JSON says them as Django does, or they are refused by name."""
+"""Values from Python: encoded as Django's JSON encoder does, or refused with their place."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def named(part: object) -> str:
 
 
 @pytest.mark.parametrize("value", SAID, ids=lambda value: f"{type(value).__name__} {value!r}"[:40])
-def test_what_django_says_in_json_is_said_alike(value: Any) -> None:
+def test_values_of_django_are_encoded_as_django_encodes_them(value: Any) -> None:
     stored = encode(JSON, value)
     assert stored.endswith(b"\n")
     assert b"\n" not in stored[:-1]
@@ -123,18 +123,18 @@ REFUSED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("value", "message"), REFUSED, ids=named)
-def test_what_json_does_not_have_is_refused_by_name(value: Any, message: str) -> None:
+def test_values_without_json_are_refused_with_their_place(value: Any, message: str) -> None:
     with pytest.raises(InvalidJSON, match=message):
         encode(JSON, value)
 
 
-def test_a_key_that_is_too_long_to_be_shown_is_refused_too() -> None:
+def test_a_key_that_is_too_long_to_be_shown_is_refused() -> None:
     for value in (1, object()):
         with pytest.raises(InvalidJSON, match="cannot be JSON"):
             encode(JSON, {10**5000: value})
 
 
-def test_what_has_no_end_is_refused() -> None:
+def test_a_value_that_contains_itself_is_refused() -> None:
     circle: list[Any] = []
     circle.append(circle)
     deep: Any = None
@@ -245,7 +245,7 @@ class TestTheSetting:
         with pytest.raises(InvalidJSON, match=r"message\['a'\] is a object"):
             encode(JSON, {"a": object()})
 
-    def test_whatever_an_encoder_writes_a_message_is_one_line_of_json(self, settings: Any) -> None:
+    def test_with_any_encoder_a_message_is_one_line_of_json(self, settings: Any) -> None:
         settings.DURABLE_STREAMS = {"JSON_ENCODER": "tests.store.test_encoding.OnManyLines"}
         assert json.loads(encode(JSON, {"a": [1, 2]})) == {"a": [1, 2]}
         assert encode(JSON, {"a": [1, 2]}).count(b"\n") == 1
@@ -269,7 +269,7 @@ def test_an_integer_of_any_length_is_read(digits: int, sign: str) -> None:
     assert f"{decimal.Decimal(decoded):f}" == number
 
 
-def test_what_is_nested_deeply_is_read_wherever_there_is_little_room() -> None:
+def test_deeply_nested_values_are_decoded_on_a_small_stack() -> None:
     def with_little_room(frames: int) -> Any:
         return with_little_room(frames - 1) if frames else values.decode(JSON, stored)
 

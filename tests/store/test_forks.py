@@ -1,4 +1,4 @@
-"""Forks against a plain model in memory: random trees, and every offset that was ever handed out."""
+"""Forks against a plain model in memory: random trees, and every offset that was ever returned."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -218,7 +218,7 @@ def test_random_trees_read_back_as_the_model_says(steps: Any, page: int) -> None
     assert not Chunk.objects.exclude(stream__path__in=kept).exists()
 
 
-def test_a_chain_of_twenty_costs_no_more_queries_than_one_of_two() -> None:
+def test_a_chain_of_twenty_takes_no_more_queries_than_one_of_two() -> None:
     def queries(length: int) -> int:
         create(f"c{length}-0", data=b"0;")
         for number in range(1, length):
@@ -234,14 +234,14 @@ def test_a_chain_of_twenty_costs_no_more_queries_than_one_of_two() -> None:
     assert queries(20) == queries(2)
 
 
-def test_nothing_is_copied() -> None:
+def test_a_fork_copies_no_data() -> None:
     create("big", data=b"x" * 100_000)
     before = Chunk.objects.count()
     fork("copy", "big")
     assert Chunk.objects.count() == before
 
 
-def test_forks_share_what_was_read_of_their_source() -> None:
+def test_forks_share_cached_segments_of_their_source() -> None:
     create("shared", data=b"one,")
     append("shared", b"two,")
     fork("left", "shared")
@@ -303,7 +303,7 @@ def test_repeating_a_fork_confirms_it_even_when_its_source_has_grown() -> None:
         create("twin")
 
 
-def test_a_fork_in_the_batch_of_its_source_sees_what_came_before_it() -> None:
+def test_a_fork_in_the_batch_of_its_source_sees_earlier_operations() -> None:
     outcomes, _ = group_commit.apply(
         [
             Create("a", TEXT, data=b"1,"),
@@ -330,7 +330,7 @@ def test_a_fork_has_its_own_lifetime_or_its_sources(source: Any, requested: Any)
     assert (twin.ttl, twin.expires_at) == (expected.get("ttl"), expected.get("expires_at"))
 
 
-def test_two_forks_deleted_at_once_leave_nothing() -> None:
+def test_two_forks_that_are_deleted_at_once_leave_no_rows() -> None:
     create("root", data=b"x")
     fork("left", "root")
     fork("right", "root")

@@ -1,4 +1,4 @@
-"""Offsets tell one stream at a path from the next, and from what it was forked from, whatever the order of events."""
+"""Offsets separate a stream from the next one at its path, and from its sources, in any order of events."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -76,7 +76,7 @@ def purge(path: str) -> None:
 
 @pytest.mark.parametrize("end", [delete, expire, purge])
 @pytest.mark.parametrize("length", [1, 3, 10])
-def test_offsets_of_a_stream_are_refused_by_the_one_that_is_made_at_its_path(
+def test_offsets_of_a_stream_are_refused_by_the_next_stream_at_its_path(
     end: Callable[[str], None], length: int
 ) -> None:
     apply(Create("a", TEXT, data=b"abc"), Append("a", TEXT, b"def"))
@@ -105,7 +105,7 @@ def test_streams_that_follow_each_other_in_one_batch_have_generations_of_their_o
     assert [refused("a", token) for token in (*tokens, again)] == [True, True, True, True, False]
 
 
-def test_a_clock_that_goes_back_does_not_bring_a_generation_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generations_grow_when_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     source = apply(Create("a", TEXT, data=b"abc"))[0]
     monkeypatch.setattr(offsets.time, "time_ns", lambda: 1000)  # type: ignore[attr-defined]
     fork, _, again = apply(
@@ -115,7 +115,7 @@ def test_a_clock_that_goes_back_does_not_bring_a_generation_back(monkeypatch: py
     assert refused("b", fork.offset)
 
 
-def test_an_offset_past_the_tail_is_refused_but_for_the_next() -> None:
+def test_offsets_past_the_tail_are_refused_except_the_next() -> None:
     """Some clients ask for the byte behind what they have. That is answered as the tail is."""
     apply(Create("a", TEXT, data=b"abc"), Append("a", TEXT, b"def"))
     lost = [info("a").token(position) for position in range(7)]
@@ -186,9 +186,7 @@ steps = st.lists(
 
 class TestAnyHistory(TransactionTestCase):
     @given(steps)
-    def test_an_offset_leads_where_it_led_when_it_was_handed_out_or_nowhere(
-        self, history: list[tuple[str, str, str, int]]
-    ) -> None:
+    def test_an_offset_keeps_its_position_or_is_refused(self, history: list[tuple[str, str, str, int]]) -> None:
         handed_out: dict[str, tuple[bytes, int]] = {}
         for kind, path, other, size in history:
             created = Create(path, TEXT, data=b"x" * size)

@@ -101,7 +101,7 @@ def test_a_batch_does_what_its_operations_do_one_after_the_other(given_batches: 
 
 @given(batches)
 @settings(max_examples=60)
-def test_commits_tell_readers_exactly_what_was_added(given_batches: list[list[Operation]]) -> None:
+def test_commits_have_exactly_the_appended_data(given_batches: list[list[Operation]]) -> None:
     """Whoever follows a stream by its commits alone ends up with its content, its closure and its end."""
     prefix = fresh()
     seen: dict[int, tuple[bytes, list[int], bool]] = {}
@@ -144,7 +144,7 @@ def test_a_life_in_one_batch() -> None:
     assert Stream.objects.get(path=path).content_type == "a/b"
 
 
-def test_one_bad_operation_leaves_the_others_alone() -> None:
+def test_a_refused_operation_does_not_affect_the_others() -> None:
     good, bad = fresh(), fresh()
     apply(Create(good, TEXT), Create(bad, TEXT, closed=True))
     outcomes, commits = apply(
@@ -155,7 +155,7 @@ def test_one_bad_operation_leaves_the_others_alone() -> None:
     assert [commit.path for commit in commits] == [good]
 
 
-def test_a_stream_made_again_has_another_number_and_nothing_of_the_old_one() -> None:
+def test_a_stream_that_is_created_again_has_a_new_id_and_no_old_data() -> None:
     path = fresh()
     apply(Create(path, TEXT, data=b"old"), Append(path, TEXT, b"x", seq="9", producer=ProducerClaim("p", 5, 0)))
     old = Stream.objects.get(path=path).pk
@@ -253,7 +253,7 @@ def test_a_large_commit_is_cut_into_chunks_between_appends(monkeypatch: pytest.M
     assert ends == [4, 8, 9, 34, 36, 45]
 
 
-def test_a_fork_keeps_its_data_when_its_source_is_made_and_deleted_in_the_same_batch() -> None:
+def test_a_fork_keeps_its_data_when_its_source_is_created_and_deleted_in_the_same_batch() -> None:
     source, fork = fresh(), fresh()
     outcomes, _ = apply(Create(source, TEXT, data=b"inherited"), Create(fork, None, fork=Fork(source)), Delete(source))
     assert [word(outcome) for outcome in outcomes] == ["created", "created", "done"]

@@ -1,4 +1,4 @@
-"""A merge at whose every statement something else happens: each acknowledged byte is there once, whatever it is."""
+"""A merge that is interrupted at each of its statements: each acknowledged byte exists exactly once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress

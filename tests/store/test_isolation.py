@@ -1,4 +1,4 @@
-"""Callers whose transactions read from a snapshot, which is older than what others have committed since."""
+"""Callers whose transactions read from a snapshot that is older than commits of others."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -66,7 +66,7 @@ def elsewhere(work: Callable[[], object]) -> None:
         raise errors[0]
 
 
-def repeat_after_somebody_else() -> Appended:
+def repeat_after_another_writer() -> Appended:
     """Have another connection append in the middle of a transaction, and do the same in it."""
     transactions.apply(Create("a", TEXT), "default")
     with isolated("REPEATABLE READ"), transaction.atomic():
@@ -77,9 +77,9 @@ def repeat_after_somebody_else() -> Appended:
     return result
 
 
-def test_a_repeated_append_is_seen_to_be_one_or_the_transaction_is_refused() -> None:
+def test_a_repeated_append_is_a_duplicate_or_the_transaction_fails() -> None:
     try:
-        assert repeat_after_somebody_else().duplicate
+        assert repeat_after_another_writer().duplicate
     except OperationalError:  # PostgreSQL does not let a snapshot and what is there now mix
         assert connection.vendor == "postgresql"
     assert Producer.objects.get().seq == 0
@@ -130,7 +130,7 @@ def test_an_expired_source_with_a_younger_fork_is_kept(level: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_fork_sees_what_is_younger_than_the_snapshot(level: str) -> None:
+def test_a_fork_sees_data_that_is_younger_than_the_snapshot(level: str) -> None:
     transactions.apply(Create("source", "application/json", data=b"1\n"), "default")
     behind_the_first = offset_in("source", 2)
     try:
@@ -154,7 +154,7 @@ def append_elsewhere(path: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_transaction_that_has_appended_reads_all_that_is_before(level: str) -> None:
+def test_a_transaction_reads_all_data_before_its_own_append(level: str) -> None:
     transactions.apply(Create("a", TEXT, data=b"1"), "default")
     stream = Stream.objects.get(path="a")
     try:
@@ -172,7 +172,7 @@ def test_a_transaction_that_has_appended_reads_all_that_is_before(level: str) ->
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_stream_that_is_younger_than_the_snapshot_is_there(level: str) -> None:
+def test_a_stream_that_is_younger_than_the_snapshot_exists(level: str) -> None:
     try:
         with isolated(level), transaction.atomic():
             list(Producer.objects.all())
@@ -237,7 +237,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("in_transaction", [False, True])
-def test_of_two_who_ensure_a_stream_both_have_it(late: None, in_transaction: bool) -> None:
+def test_two_callers_that_ensure_a_stream_both_get_it(late: None, in_transaction: bool) -> None:
     with transaction.atomic() if in_transaction else nullcontext():
         stream, is_new = Stream.objects.ensure("a", content_type=TEXT)
         assert not is_new
@@ -246,7 +246,7 @@ def test_of_two_who_ensure_a_stream_both_have_it(late: None, in_transaction: boo
 
 
 @pytest.mark.parametrize("in_transaction", [False, True])
-def test_of_two_who_create_a_stream_one_is_told(late: None, in_transaction: bool) -> None:
+def test_of_two_callers_that_create_a_stream_one_gets_the_error(late: None, in_transaction: bool) -> None:
     with transaction.atomic() if in_transaction else nullcontext():
         with pytest.raises(StreamExists):
             Stream.objects.create(path="a", content_type=TEXT)

@@ -42,7 +42,7 @@ def test_short_lives_show_their_end_within_a_second(ttl: int) -> None:
 
 
 @given(ttls, st.lists(st.floats(0, 1), max_size=20))
-def test_whatever_reads_it_has_a_stream_lives_its_whole_ttl_from_each(ttl: int, pauses: list[float]) -> None:
+def test_a_stream_lives_for_its_whole_ttl_after_each_read(ttl: int, pauses: list[float]) -> None:
     now = NOW
     end = lifetime.deadline(ttl, None, now)
     for pause in pauses:

@@ -78,7 +78,7 @@ caches = st.sampled_from([0, 6000, 10_000_000]).map(SegmentCache)
 
 
 @given(commits, limits)
-def test_a_page_from_anywhere_has_as_many_whole_appends_as_fit(batches: list[list[bytes]], limit: int) -> None:
+def test_a_page_from_any_position_has_as_many_whole_appends_as_fit(batches: list[list[bytes]], limit: int) -> None:
     info = create(*batches)
     model = ModelStream(BYTES, appends=[data for batch in batches for data in batch])
     for position in range(info.tail + 1):
@@ -91,7 +91,7 @@ def test_a_page_from_anywhere_has_as_many_whole_appends_as_fit(batches: list[lis
 
 
 @given(commits, st.lists(st.tuples(st.integers(0, 80), limits), min_size=1, max_size=12), caches)
-def test_whatever_is_cached_pages_are_whole_appends_and_exact(
+def test_with_any_cached_segments_pages_are_exact_and_of_whole_appends(
     batches: list[list[bytes]], reads: list[tuple[int, int]], cache: SegmentCache
 ) -> None:
     path = fresh()

@@ -1,4 +1,4 @@
-"""PostgreSQL's transactions that need no way of their own, and what an error in the middle of one leaves behind."""
+"""PostgreSQL's transactions without round trips of their own, and errors inside of them."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from tests.store.contexts import Holding, Remembering
 
 TEXT = "text/plain"
 POISON = "\x00"
-"""A text that PostgreSQL does not take, and that nobody looks at before."""
+"""A text that PostgreSQL refuses, and that no check finds before."""
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -49,7 +49,7 @@ def travels(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return seen
 
 
-def test_a_batch_is_one_way_where_the_connection_knows_its_streams(travels: list[list[str]]) -> None:
+def test_a_batch_of_cached_streams_is_one_round_trip(travels: list[list[str]]) -> None:
     row_cache = RowCache()
 
     def round_trips_of(*operations: Operation) -> list[list[str]]:
@@ -72,7 +72,7 @@ def test_a_batch_is_one_way_where_the_connection_knows_its_streams(travels: list
     assert tails() == {"a": 6, "b": 3, "c": 3}
 
 
-def test_a_batch_is_two_ways_to_the_server_and_back(travels: list[list[str]]) -> None:
+def test_a_batch_without_cached_streams_is_two_round_trips(travels: list[list[str]]) -> None:
     apply(*(Create(path, TEXT) for path in "abc"))
     begin, settings, select, insert, update, commit = "BEGIN", "SET", "SELECT", "INSERT", "UPDATE", "COMMIT"
     assert travels == [[begin, settings, select], [insert, commit]]
@@ -110,7 +110,7 @@ def test_a_batch_that_changes_nothing_commits_nothing(travels: list[list[str]]) 
 
 
 @pytest.mark.parametrize("poison", [POISON, "\ud800"])
-def test_an_error_in_the_middle_leaves_nothing_behind(poison: str) -> None:
+def test_an_error_in_a_transaction_leaves_no_changes(poison: str) -> None:
     apply(Create("a", TEXT), Create("b", TEXT))
     for operation in (
         Append("b", TEXT, b"x", seq=poison),
@@ -128,16 +128,16 @@ def test_an_error_in_the_middle_leaves_nothing_behind(poison: str) -> None:
 
 def test_the_callers_transaction_goes_on_after_an_error() -> None:
     apply(Create("a", TEXT))
-    told: list[str] = []
+    called: list[str] = []
     with transaction.atomic():
-        transaction.on_commit(lambda: told.append("before"))
+        transaction.on_commit(lambda: called.append("before"))
         transactions.apply(Append("a", TEXT, b"1"), "default")
         with pytest.raises(DataError):
             transactions.apply(Append("a", TEXT, b"2", seq=POISON), "default")
         transactions.apply(Append("a", TEXT, b"3"), "default")
-        transaction.on_commit(lambda: told.append("after"))
-        assert told == []
-    assert told == ["before", "after"]
+        transaction.on_commit(lambda: called.append("after"))
+        assert called == []
+    assert called == ["before", "after"]
     assert b"".join(bytes(chunk.data) for chunk in Chunk.objects.order_by("end")) == b"13"
 
 
@@ -174,7 +174,7 @@ def test_a_connection_that_was_lost_before_has_changed_nothing() -> None:
     assert tails() == {"a": 0}
 
 
-def test_a_commit_of_what_has_failed_is_an_error() -> None:
+def test_the_commit_of_a_failed_transaction_is_an_error() -> None:
     failed = Transaction(connection)
     with pytest.raises(DataError):
         failed.execute("SELECT 1/0").fetchall()
@@ -192,7 +192,7 @@ def test_a_commit_of_what_has_failed_is_an_error() -> None:
 
 
 def test_the_session_is_left_as_it_was() -> None:
-    """It may be somebody else's next, behind a pooler."""
+    """Behind a pooler, another client may use it next."""
     group_commit.apply([Create("a", TEXT)], "default", wait=False, lock_ms=1234)
     own = Transaction(connection, lock_ms=1234)
     assert own.execute("SELECT current_setting('lock_timeout')").fetchall() == [("1234ms",)]

@@ -9,18 +9,18 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.mark.parametrize("model", [Stream, Chunk, StagedChunk, Producer])
-def test_no_database_has_a_reason_to_complain_of_a_model(model: type[Stream | Chunk | StagedChunk | Producer]) -> None:
+def test_no_database_reports_a_problem_of_a_model(model: type[Stream | Chunk | StagedChunk | Producer]) -> None:
     assert model.check(databases=["default"]) == []
 
 
 @pytest.mark.skipif(connection.vendor == "mysql", reason="its indexes have all rows")
-def test_streams_that_live_for_ever_and_are_no_forks_stand_in_no_index_but_their_paths() -> None:
+def test_streams_without_deadline_and_source_are_only_in_the_index_of_paths() -> None:
     for index in Stream._meta.indexes:
         (field,) = index.fields
         assert str(index.condition) == f"(AND: ('{field}__isnull', False))"
 
 
-def test_what_is_looked_for_by_deadline_or_source_is_found_in_an_index() -> None:
+def test_queries_by_deadline_or_source_use_an_index() -> None:
     if connection.vendor != "sqlite":
         pytest.skip("a planner that knows how small the tables are reads them whole")
     assert "stream_deadline" in Stream.objects.expired().explain()
@@ -28,14 +28,14 @@ def test_what_is_looked_for_by_deadline_or_source_is_found_in_an_index() -> None
     assert "stream_deleted_at" in Stream.objects.filter(deleted_at__isnull=False, path__isnull=False).explain()
 
 
-def test_a_path_stands_in_one_index() -> None:
+def test_a_path_is_in_one_index() -> None:
     with connection.cursor() as cursor:
         constraints = connection.introspection.get_constraints(cursor, Stream._meta.db_table).values()
     assert [constraint["unique"] for constraint in constraints if constraint["columns"] == ["path"]] == [True]
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="how PostgreSQL explains a query")
-def test_the_index_of_paths_leads_to_those_that_begin_with_a_prefix() -> None:
+def test_queries_by_a_prefix_use_the_index_of_paths() -> None:
     query = Stream.objects.filter(path__startswith="some/where")
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")

@@ -29,7 +29,7 @@ def test_a_segment_is_found_by_its_stream_and_position() -> None:
     assert cache.get(2, 0) is None
 
 
-def test_a_newer_segment_takes_the_place_of_an_older_one() -> None:
+def test_a_newer_segment_replaces_an_older_one() -> None:
     cache = SegmentCache(LIMIT)
     newer = segment(20)
     cache.put(1, 0, segment(10))
@@ -37,7 +37,7 @@ def test_a_newer_segment_takes_the_place_of_an_older_one() -> None:
     assert cache.get(1, 0) is newer
 
 
-def test_one_large_segment_does_not_push_out_all_others() -> None:
+def test_one_large_segment_does_not_evict_all_others() -> None:
     cache = SegmentCache(LIMIT)
     cache.put(1, 0, segment(10))
     cache.put(2, 0, segment(LIMIT // 4))
@@ -45,7 +45,7 @@ def test_one_large_segment_does_not_push_out_all_others() -> None:
     assert cache.get(1, 0) is not None
 
 
-def test_without_memory_nothing_is_kept() -> None:
+def test_a_cache_without_memory_caches_nothing() -> None:
     cache = SegmentCache(0)
     cache.put(1, 0, segment(1))
     assert cache.get(1, 0) is None
@@ -61,7 +61,7 @@ def test_a_stream_can_be_forgotten() -> None:
     assert cache.get(2, 0) is not None
 
 
-def test_what_is_read_often_stays() -> None:
+def test_segments_that_are_read_often_stay() -> None:
     cache = SegmentCache(LIMIT)
     for number in range(50):
         cache.put(number, 0, segment(3000))
@@ -85,7 +85,7 @@ operations = st.lists(
 
 
 @given(operations)
-def test_what_was_used_longest_ago_goes_first(steps: list[tuple[str, int, int, int]]) -> None:
+def test_the_least_recently_used_segments_are_dropped_first(steps: list[tuple[str, int, int, int]]) -> None:
     """Whatever the cache still has is a suffix of what was used, in the order of use."""
     cache = SegmentCache(LIMIT)
     used: OrderedDict[tuple[int, int], Segment] = OrderedDict()
@@ -129,7 +129,7 @@ def json_of(appends: int, size: int) -> Segment:
 @pytest.mark.parametrize("forms", [(), ("body",), ("body", "data_event")], ids=" and ".join)
 @pytest.mark.parametrize("make", [text_of, json_of])
 @pytest.mark.parametrize(("appends", "size"), [(1, 10), (1, 100), (50, 8), (2000, 10), (100, 1000), (1, 80_000)])
-def test_what_is_counted_is_the_memory_that_is_taken(
+def test_the_counted_size_is_the_memory_in_use(
     appends: int, size: int, make: Callable[[int, int], Segment], forms: tuple[str, ...]
 ) -> None:
     cache = SegmentCache(BUDGET)
@@ -150,7 +150,7 @@ def test_what_is_counted_is_the_memory_that_is_taken(
     assert 0.75 * cache._size < taken < 1.05 * cache._size + 20_000
 
 
-def test_a_segment_that_is_encoded_pushes_others_out() -> None:
+def test_encoding_a_segment_evicts_others() -> None:
     cache = SegmentCache(LIMIT)
     segments = [json_of(1, 8000) for _ in range(4)]
     for number, kept in enumerate(segments):
@@ -164,12 +164,12 @@ def test_a_segment_that_is_encoded_pushes_others_out() -> None:
     assert [number for number in range(4) if cache.get(number, 0) is not None] == remaining
 
 
-def test_the_end_of_a_stream_costs_nothing_for_what_is_kept_of_others(engines: None) -> None:
-    """A delete or an expiry must not walk through what was read of all streams: it holds up the commits."""
+def test_forgetting_a_stream_touches_no_segments_of_others(engines: None) -> None:
+    """A delete or an expiry must not scan the segments of all streams: that would block the commits."""
 
     class Untouched(OrderedDict[tuple[int, int], Any]):
         def __iter__(self) -> Iterator[tuple[int, int]]:
-            raise AssertionError("somebody goes through all that is kept")
+            raise AssertionError("the whole cache is scanned")
 
     engine = engine_for()
     engine.cache._entries = Untouched()

@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture
 def other() -> Iterator[sqlite3.Connection]:
-    """A connection of somebody else, that has begun to write; the test's own does not wait."""
+    """Another connection that has begun to write. The test's own connection does not wait."""
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA busy_timeout = 0")
     other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
@@ -56,7 +56,7 @@ class Clock:
         pytest.param([Create("a", TEXT, data=b"x")], id="a transaction"),
     ],
 )
-def test_it_is_asked_for_again_until_it_is_free(
+def test_attempts_are_repeated_until_the_lock_is_free(
     operations: list[Operation], other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(lambda number: other.execute("ROLLBACK") if number == 3 else None)
@@ -67,7 +67,7 @@ def test_it_is_asked_for_again_until_it_is_free(
     assert clock.pauses == [sqlite_busy.RETRY_PAUSE_SECONDS] * 3
 
 
-def test_in_the_end_it_is_given_up(other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attempts_end_after_a_time(other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(lambda number: None)
     monkeypatch.setattr(sqlite_busy, "time", clock)
     with pytest.raises(OperationalError, match="locked"):
@@ -75,7 +75,7 @@ def test_in_the_end_it_is_given_up(other: sqlite3.Connection, monkeypatch: pytes
     assert len(clock.pauses) == 10
 
 
-def test_who_has_waited_by_itself_does_not_ask_again(
+def test_a_connection_that_has_waited_itself_makes_no_second_attempt(
     other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""Recent chunks: read like all others, wherever they lie, and gathered without a change to any byte or offset."""
+"""Staged chunks: read like all others, and flushed without a change of any byte or offset."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -23,7 +23,7 @@ from tests.store.contents import read
 from tests.store.contexts import Staging
 from tests.tokens import offset_in
 
-pytestmark = pytest.mark.skipif(connection.vendor != "sqlite", reason="recent chunks are SQLite's only")
+pytestmark = pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite has staged chunks")
 
 TEXT = "text/plain"
 
@@ -40,8 +40,8 @@ def small_blocks() -> Iterator[None]:
 blocks_of_eight = pytest.fixture(small_blocks)
 
 
-def append(path: str, *parts: bytes, is_recent: bool = True) -> None:
-    group_commit.apply([Append(path, TEXT, part) for part in parts], "default", Staging(is_recent))
+def append(path: str, *parts: bytes, is_staged: bool = True) -> None:
+    group_commit.apply([Append(path, TEXT, part) for part in parts], "default", Staging(is_staged))
 
 
 def create(*paths: str) -> list[Stream]:
@@ -58,24 +58,24 @@ def flush_block(number: int) -> None:
         assert staged_chunks.flush("default", portion)
 
 
-def gather_all() -> None:
+def flush_all() -> None:
     for number in staged_rows.blocks("default"):
         flush_block(number)
 
 
 def where(stream: Stream) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return the chunks of a stream, and its recent ones."""
+    """Return the chunks of a stream, and its staged ones."""
     chunks = Chunk.objects.filter(stream=stream).order_by("end").values_list("start", "end")
     waiting = staged_rows.chunks("default").filter(stream=stream).order_by("end").values_list("start", "end")
     return list(chunks), list(waiting)
 
 
 @pytest.mark.django_db
-def test_what_is_recent_is_read_like_the_rest() -> None:
+def test_staged_chunks_are_read_like_others() -> None:
     (stream,) = create("s")
-    append("s", b"one ", is_recent=False)
+    append("s", b"one ", is_staged=False)
     append("s", b"two ", b"three ")
-    append("s", b"four ", is_recent=False)
+    append("s", b"four ", is_staged=False)
     append("s", b"five")
     assert where(stream) == ([(0, 4), (14, 19)], [(4, 14), (19, 23)])
     assert read("s") == (b"one two three four five", [4, 8, 14, 19, 23])
@@ -85,7 +85,7 @@ def test_what_is_recent_is_read_like_the_rest() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("blocks_of_eight")
-def test_a_block_becomes_a_chunk_for_each_of_its_streams() -> None:
+def test_a_flush_makes_one_chunk_of_each_stream_in_a_block() -> None:
     streams = create("a", "b", "c")
     for number in range(10):
         for path in "abc":
@@ -96,7 +96,7 @@ def test_a_block_becomes_a_chunk_for_each_of_its_streams() -> None:
     flush_block(numbers[1])
     assert {path: read(path) for path in "abc"} == before
     assert staged_rows.blocks("default") == [numbers[0], *numbers[2:]]
-    gather_all()
+    flush_all()
     assert not StagedChunk.objects.exists()
     assert {path: read(path) for path in "abc"} == before
     assert all(len(where(stream)[0]) <= len(numbers) for stream in streams)
@@ -105,7 +105,7 @@ def test_a_block_becomes_a_chunk_for_each_of_its_streams() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("rows", [1, 7])
-def test_a_block_of_many_streams_is_gathered_in_portions(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_of_many_streams_is_flushed_in_portions(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "MERGE_ROWS", rows)
     paths = [f"s/{number}" for number in range(6)]
     streams = create(*paths)
@@ -125,20 +125,20 @@ def test_a_block_of_many_streams_is_gathered_in_portions(rows: int, monkeypatch:
 
 
 @pytest.mark.django_db
-def test_a_chunk_does_not_reach_across_what_others_appended_in_between() -> None:
+def test_a_flushed_chunk_does_not_span_appends_of_others() -> None:
     (stream,) = create("s")
     append("s", b"aa", b"a")
     append("s", b"b")
-    append("s", b"other", is_recent=False)
+    append("s", b"other", is_staged=False)
     append("s", b"c")
     before = read("s")
-    gather_all()
+    flush_all()
     assert where(stream) == ([(0, 4), (4, 9), (9, 10)], [])
     assert read("s") == before
 
 
 @pytest.mark.django_db
-def test_what_is_large_does_not_wait() -> None:
+def test_large_chunks_are_not_staged() -> None:
     (stream,) = create("s")
     append("s", b"x" * StagedChunk.MAX_BYTES)
     append("s", b"y" * (StagedChunk.MAX_BYTES + 1))
@@ -148,16 +148,16 @@ def test_what_is_large_does_not_wait() -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("other", ["gathered it", "removed a stream", "removed one of two and appended to the other"])
-def test_a_block_that_is_not_as_it_was_is_left_alone(other: str) -> None:
+@pytest.mark.parametrize("other", ["flushed it", "removed a stream", "removed one of two and appended to the other"])
+def test_a_block_that_has_changed_is_left_alone(other: str) -> None:
     one, _ = create("one", "two")
     append("one", b"1")
     append("two", b"2")
     (number,) = staged_rows.blocks("default")
     (portion,) = staged_chunks.portions("default", number, fail)
     match other:
-        case "gathered it":
-            gather_all()
+        case "flushed it":
+            flush_all()
         case "removed a stream":
             group_commit.apply([Delete("one")], "default")
             assert removal.purge("default")
@@ -173,7 +173,7 @@ def test_a_block_that_is_not_as_it_was_is_left_alone(other: str) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("count", [1, 3])
-def test_what_is_appended_while_a_block_is_gathered_is_not_lost(count: int) -> None:
+def test_appends_during_a_flush_are_not_lost(count: int) -> None:
     """Only what was read goes: whatever has come into the block since stays, whoever else has taken something away."""
     create("old", "read", "new")
     append("old", b"1")
@@ -189,13 +189,13 @@ def test_what_is_appended_while_a_block_is_gathered_is_not_lost(count: int) -> N
     assert not staged_chunks.flush("default", first)
     assert read("read")[0] == b"2" + count * b"acknowledged"
     assert read("new")[0] == count * b"too"
-    gather_all()
+    flush_all()
     assert read("read")[0] == b"2" + count * b"acknowledged"
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("damage", [{"ends": b"\1\2\3"}, {"ends": b"\1\0\0\0"}, {"data": b"x"}, {"end": 77}])
-def test_a_chunk_that_contradicts_itself_stays_alone(damage: dict[str, object]) -> None:
+def test_a_corrupt_chunk_is_not_flushed(damage: dict[str, object]) -> None:
     streams = create("a", "torn", "z")
     for path in ("a", "torn", "z"):
         append(path, b"12", b"345")
@@ -211,12 +211,12 @@ def test_a_chunk_that_contradicts_itself_stays_alone(damage: dict[str, object]) 
 
 
 @pytest.mark.django_db
-def test_a_removed_stream_takes_its_recent_chunks_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_purge_deletes_staged_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(removal, "PURGE_ROWS", 2)
     create("s", "other")
     for _ in range(5):
         append("s", b"x")
-    append("s", b"x", is_recent=False)
+    append("s", b"x", is_staged=False)
     append("other", b"y")
     group_commit.apply([Delete("s")], "default")
     while removal.purge("default"):
@@ -227,14 +227,14 @@ def test_a_removed_stream_takes_its_recent_chunks_with_it(monkeypatch: pytest.Mo
 
 
 @pytest.mark.django_db
-def test_rows_of_a_stream_that_somebody_has_deleted_by_hand_hold_nothing_up() -> None:
+def test_rows_of_a_stream_that_was_deleted_by_hand_block_no_flush() -> None:
     gone, _ = create("gone", "there")
     append("gone", b"\xff\0 bytes")
     append("there", b"12", b"3")
     append("gone", b"more")
     append("there", b"4")
     Stream.objects.filter(pk=gone.pk).unguarded()._raw_delete("default")
-    gather_all()
+    flush_all()
     assert not StagedChunk.objects.exists()
     assert list(Chunk.objects.values_list("data", flat=True)) == [b"1234"]
     assert read("there") == (b"1234", [2, 3, 4])
@@ -242,7 +242,7 @@ def test_rows_of_a_stream_that_somebody_has_deleted_by_hand_hold_nothing_up() ->
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("blocks_of_eight")
-def test_blocks_are_due_when_they_are_many_or_nothing_comes_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_due_when_there_are_many_or_after_a_quiet_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert staged_chunks.due("default") is None
     create("s")
     for _ in range(40):
@@ -262,7 +262,7 @@ def test_blocks_are_due_when_they_are_many_or_nothing_comes_any_more(monkeypatch
 
 
 @pytest.mark.django_db
-def test_a_fork_reads_what_is_recent_in_its_source() -> None:
+def test_a_fork_reads_staged_chunks_of_its_source() -> None:
     (source,) = create("source")
     for number in range(6):
         append("source", b"%d" % number)
@@ -270,31 +270,31 @@ def test_a_fork_reads_what_is_recent_in_its_source() -> None:
     append("fork", b"!")
     append("source", b"?")
     assert read("fork")[0] == b"0123!"
-    gather_all()
+    flush_all()
     assert read("fork") == (b"0123!", [1, 2, 3, 4, 5])
     compaction.compact("default", [source.pk])
     assert read("fork")[0] == b"0123!"
 
 
 @pytest.mark.django_db
-def test_people_see_what_is_recent() -> None:
+def test_people_see_staged_chunks() -> None:
     create("s")
     for number in range(30):
-        append("s", b"%02d" % number, is_recent=number % 7 != 3)
+        append("s", b"%02d" % number, is_staged=number % 7 != 3)
     info = log_reader.find_ids([Stream.objects.get().pk], "default").popitem()[1]
     for _ in range(2):
         messages = browsing.before(info, 41, limit=100, count=5, using="default")
         assert [message.data for message in messages] == [b"15", b"16", b"17", b"18", b"19"]
-        gather_all()
+        flush_all()
 
 
 class ReadsTest(TransactionTestCase):
-    """However chunks are written, gathered and merged, and whatever is read, the bytes are those that were appended."""
+    """In any order of appends, flushes and compactions, each read returns the appended bytes."""
 
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from(["recent", "recent", "recent", "direct", "gather", "compact", "delete"]),
+                st.sampled_from(["staged", "staged", "staged", "direct", "flush", "compact", "delete"]),
                 st.integers(0, 3),
                 st.lists(st.binary(min_size=1, max_size=3) | st.just(b"x" * 600), min_size=1, max_size=3),
             ),
@@ -309,7 +309,7 @@ class ReadsTest(TransactionTestCase):
             for step, number, parts in steps:
                 path = paths[number]
                 match step:
-                    case "gather":
+                    case "flush":
                         for block in staged_rows.blocks("default")[: number + 1]:
                             flush_block(block)
                     case "compact":
@@ -320,7 +320,7 @@ class ReadsTest(TransactionTestCase):
                         while number and removal.purge("default"):
                             pass
                     case _:
-                        append(path, *parts, is_recent=step == "recent")
+                        append(path, *parts, is_staged=step == "staged")
                         expected[path] += parts
                 for path, appended in expected.items():
                     ends = [len(b"".join(appended[: count + 1])) for count in range(len(appended))]

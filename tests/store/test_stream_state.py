@@ -69,7 +69,7 @@ def test_an_append_moves_the_tail() -> None:
     assert (state.appends, state.ends) == ([b"abc"], [8])
 
 
-def test_closed_is_judged_before_everything_else() -> None:
+def test_closure_is_checked_before_everything_else() -> None:
     state = stream(tail=5, closed=True, last_seq="9")
     defect = InvalidJSON("no")
     error = refused(state, StreamClosed, b"x", "a/b", seq="1", producer=("p", 0, 7), defect=defect)
@@ -77,22 +77,22 @@ def test_closed_is_judged_before_everything_else() -> None:
     assert (b"stream-next-offset", b"0000000000000000_0000000000000005") in error.headers
 
 
-def test_the_content_type_is_judged_before_the_body_the_producer_and_the_sequence() -> None:
+def test_the_content_type_is_checked_before_the_body_the_producer_and_the_sequence() -> None:
     state = stream(last_seq="9")
     refused(state, ContentTypeMismatch, b"x", "a/b", seq="1", producer=("p", 0, 7), defect=InvalidJSON("no"))
 
 
-def test_the_body_is_judged_before_the_producer_and_the_sequence() -> None:
+def test_the_body_is_checked_before_the_producer_and_the_sequence() -> None:
     state = stream(last_seq="9")
     refused(state, InvalidJSON, b"", TEXT, seq="1", producer=("p", 0, 7), defect=InvalidJSON("no"))
 
 
-def test_the_producer_is_judged_before_the_sequence() -> None:
+def test_the_producer_is_checked_before_the_sequence() -> None:
     state = stream(last_seq="9")
     refused(state, ProducerSequenceGap, seq="1", producer=("p", 0, 7))
 
 
-def test_a_duplicate_is_recognised_before_the_sequence_is_looked_at() -> None:
+def test_a_duplicate_is_recognised_before_the_sequence_is_checked() -> None:
     state = stream()
     append(state, b"a", seq="1", producer=("p", 0, 0))
     append(state, b"b", seq="2", producer=("p", 0, 1))
@@ -173,7 +173,7 @@ def test_an_append_renews_the_ttl_and_a_refused_one_does_not() -> None:
     assert state.deadline >= NOW + timedelta(seconds=60)
 
 
-def test_a_touch_writes_only_where_the_life_would_fall_short() -> None:
+def test_a_touch_writes_only_if_the_stream_would_end_before_its_ttl() -> None:
     state = stream(ttl=60, deadline=NOW + timedelta(seconds=60))
     state.touch(NOW)
     assert not state.changed
@@ -188,7 +188,7 @@ def test_a_touch_writes_only_where_the_life_would_fall_short() -> None:
     [Create("s", TEXT), Create("s", "Text/Plain; charset=utf-8"), Create("s", TEXT, data=b"x"),
      Create("s", TEXT, defect=InvalidJSON("no"))],
 )  # fmt: skip
-def test_a_create_of_what_is_there_is_confirmed_whatever_its_body(same: Create) -> None:
+def test_a_repeated_create_is_confirmed_with_any_body(same: Create) -> None:
     state = stream(tail=7)
     assert not confirm(state, same).created
     assert state.tail == 7
@@ -204,7 +204,7 @@ def test_a_create_of_what_is_there_is_confirmed_whatever_its_body(same: Create) 
         Create("s", TEXT, closed=True),
     ],
 )
-def test_a_create_of_something_else_is_a_conflict(other: Create) -> None:
+def test_a_create_with_another_configuration_is_a_conflict(other: Create) -> None:
     with pytest.raises(StreamExists):
         confirm(stream(), other)
 
@@ -221,6 +221,6 @@ def test_a_stream_can_be_created_closed_with_its_only_content() -> None:
     refused(state, StreamClosed, b"x")
 
 
-def test_a_defect_of_the_first_content_makes_no_stream() -> None:
+def test_a_defect_of_the_initial_content_creates_no_stream() -> None:
     with pytest.raises(InvalidJSON):
         new_stream(Create("s", "application/json", defect=InvalidJSON("no")), NOW)

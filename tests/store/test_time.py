@@ -1,4 +1,4 @@
-"""Streams live as long as they should, whatever time zone the project is in, and when clocks there are changed."""
+"""Lifetimes of streams in any time zone of the project, and when its clocks change."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -91,7 +91,7 @@ def test_a_ttl_is_renewed_over_a_change_of_clocks(use_tz: bool, time: Clock, cha
 
 @pytest.mark.parametrize("offset", range(-90, 91, 30))
 @pytest.mark.parametrize("change", [SPRING, AUTUMN], ids=["forward", "back"])
-def test_an_expiry_is_the_moment_that_was_asked_for(use_tz: bool, time: Clock, change: datetime, offset: int) -> None:
+def test_an_expiry_is_the_requested_moment(use_tz: bool, time: Clock, change: datetime, offset: int) -> None:
     moment = change + offset * MINUTE + timedelta(microseconds=1)
     time.moment = change - 3 * HOUR
     group_commit.apply([Create("a", "text/plain", expires_at=moment)], "default")
@@ -142,6 +142,6 @@ def test_the_last_moment_of_all_is_no_error(zone: str, aware: bool) -> None:
     connections["default"].close()
 
 
-def test_what_the_protocol_decides_by_is_no_local_time() -> None:
+def test_the_protocol_never_uses_local_time() -> None:
     kinds = {field.name for field in Stream._meta.fields if isinstance(field, InstantField)}
     assert kinds == {"expires_at", "deadline", "deleted_at"}

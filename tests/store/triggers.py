@@ -1,4 +1,4 @@
-"""Triggers of a project's database that refuse what is done to one row."""
+"""Triggers of a database that refuse changes of one row."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What a reader is shown is what the database has, whatever arrives on the channel of its stream."""
+"""Wake-up messages: readers get the data of the database, whatever arrives on the channel of their stream."""
 
 import asyncio
 import logging
@@ -32,14 +32,14 @@ def commit(data: bytes = b"abc") -> Commit:
 
 
 class TestSignatures:
-    def test_what_was_signed_is_read(self) -> None:
+    def test_a_signed_message_is_read(self) -> None:
         signer = MessageSigner("p", "", "a")
         message = signer.sign(CHANNEL, encode(commit()))
         assert _read(signer, CHANNEL, message) == WakeUpMessage(9, 5, 8, False, False, b"abc", [8])
         assert signer.stream_id(CHANNEL) == 7
 
     @pytest.mark.parametrize(("database", "secret"), [("b", "x"), ("a", "y")])
-    def test_what_another_database_or_project_has_signed_is_not(
+    def test_a_message_of_another_database_or_project_is_ignored(
         self, settings: Any, caplog: pytest.LogCaptureFixture, database: str, secret: str
     ) -> None:
         settings.SECRET_KEY = "x"
@@ -65,16 +65,16 @@ class TestSignatures:
         assert _read(old, CHANNEL, new.sign(CHANNEL, encode(commit()))) is None
         assert _read(new, CHANNEL, new.sign(CHANNEL, encode(commit()))) is not None
 
-    def test_news_of_one_stream_are_none_of_another(self) -> None:
+    def test_a_message_about_one_stream_is_not_valid_for_another(self) -> None:
         signer = MessageSigner("p", "", "a")
         assert _read(signer, signer.channel(8), signer.sign(CHANNEL, encode(commit()))) is None
 
     @given(st.one_of(st.binary(), st.integers(), st.text(), st.none()))
-    def test_garbage_is_passed_over(self, message: object) -> None:
+    def test_garbage_is_ignored(self, message: object) -> None:
         assert _read(MessageSigner("p", "", "a"), CHANNEL, message) is None
 
     @given(st.integers(0, 500), st.integers(0, 255))
-    def test_a_message_that_was_changed_is_passed_over(self, place: int, value: int) -> None:
+    def test_a_changed_message_is_ignored(self, place: int, value: int) -> None:
         signer = MessageSigner("p", "", "a")
         message = bytearray(signer.sign(CHANNEL, encode(commit(b"x" * 400))))
         place %= len(message)
@@ -98,7 +98,7 @@ class TestSignatures:
             ).map(msgspec.msgpack.encode),
         )
     )
-    def test_what_is_signed_and_yet_no_commit_is_passed_over(self, payload: bytes) -> None:
+    def test_a_signed_message_that_is_no_possible_commit_is_ignored(self, payload: bytes) -> None:
         signer = MessageSigner("p", "", "a")
         news = _read(signer, CHANNEL, signer.sign(CHANNEL, payload))
         if news is not None:
@@ -111,19 +111,19 @@ class TestSignatures:
 class TestIdentity:
     pytestmark = pytest.mark.django_db
 
-    def test_a_database_has_one_from_the_beginning_and_keeps_it(self) -> None:
-        (found,) = DatabaseIdentity.objects.values_list("value", flat=True)
-        assert found == identity("default") == identity("default")
-        assert len(found) == 32
+    def test_a_database_has_an_identity_from_the_beginning_and_keeps_it(self) -> None:
+        (stored,) = DatabaseIdentity.objects.values_list("value", flat=True)
+        assert stored == identity("default") == identity("default")
+        assert len(stored) == 32
         DatabaseIdentity.objects.all().delete()
-        assert identity("default") != found
+        assert identity("default") != stored
 
     @pytest.mark.django_db(transaction=True)
-    def test_a_flushed_database_has_one_again(self) -> None:
+    def test_a_flushed_database_gets_an_identity_again(self) -> None:
         assert DatabaseIdentity.objects.count() == 1
 
     @pytest.mark.django_db(transaction=True)
-    def test_those_who_give_it_at_the_same_time_agree(self) -> None:
+    def test_processes_that_create_the_identity_at_the_same_time_agree(self) -> None:
         DatabaseIdentity.objects.all().delete()
 
         async def together() -> list[str]:
@@ -135,9 +135,9 @@ class TestIdentity:
             finally:
                 connection.close()
 
-        found = asyncio.run(together())
-        assert len({*found}) == 1
-        assert found[0] == identity("default")
+        identities = asyncio.run(together())
+        assert len({*identities}) == 1
+        assert identities[0] == identity("default")
 
     @pytest.mark.django_db(transaction=True)
     def test_a_database_that_does_not_answer_is_asked_again(
@@ -202,7 +202,7 @@ def lies(generation: int) -> list[WakeUpMessage]:
 
 
 @pytest.mark.parametrize("number", range(10))
-async def test_news_that_do_not_join_on_are_only_a_reason_to_look(
+async def test_a_message_that_does_not_join_is_only_a_reason_to_query(
     engine: Engine, number: int, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "POLL_INTERVAL": 60}
@@ -224,7 +224,9 @@ async def test_news_that_do_not_join_on_are_only_a_reason_to_look(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_however_many_news_come_one_look_waits_at_a_time(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_at_most_one_query_waits_however_many_messages_arrive(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await written(Create("a", TEXT, data=b"abc"))
     stream = await Stream.objects.aget()
     hub, watch = await joined(engine, Listener())

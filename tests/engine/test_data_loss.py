@@ -1,4 +1,4 @@
-"""A database that has lost its last commits, as after a failover or a restore: nobody goes on believing in them."""
+"""A database that has lost its last commits, as after a failover or a restore: readers get no lost data."""
 
 import asyncio
 import random
@@ -81,7 +81,7 @@ def went_back(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return paths
 
 
-async def test_those_who_wait_at_what_was_lost_are_told(client: AsgiClient) -> None:
+async def test_readers_that_wait_at_lost_data_get_an_error(client: AsgiClient) -> None:
     stream = await begun(client)
     lost = (await client.append("a", LOST)).offset
     got: list[Any] = []
@@ -100,7 +100,7 @@ async def test_those_who_wait_at_what_was_lost_are_told(client: AsgiClient) -> N
 
 
 @pytest.mark.parametrize("mode", ["sse", "long-poll", "tail"])
-async def test_a_reader_that_comes_is_shown_what_is_there_and_then_what_comes(client: AsgiClient, mode: str) -> None:
+async def test_a_new_reader_gets_the_data_of_the_database_and_then_new_data(client: AsgiClient, mode: str) -> None:
     stream = await begun(client)
     end = stream.next_offset
     async with client.follow("a", end) as keeps_watch:
@@ -128,12 +128,12 @@ async def test_a_reader_that_comes_is_shown_what_is_there_and_then_what_comes(cl
 
 
 @pytest.mark.parametrize("anew", [b"REAL1", b"longer than what was lost", b"x"])
-async def test_an_append_where_something_was_lost_is_told(
+async def test_an_append_at_the_place_of_lost_data_ends_the_watch(
     client: AsgiClient, monkeypatch: pytest.MonkeyPatch, anew: bytes
 ) -> None:
     """Nobody has looked meanwhile, and the stream may be longer again than it ever was."""
     await begun(client)
-    found = went_back(monkeypatch)
+    lost_paths = went_back(monkeypatch)
     async with client.follow("a") as one:
         await one.chunk()
         await until(lambda: watched() == 1)
@@ -142,14 +142,14 @@ async def test_an_append_where_something_was_lost_is_told(
         await go_back()
         after = (await client.append("a", anew)).offset
         assert await one.chunk() is None
-    assert found == ["a"]
+    assert lost_paths == ["a"]
     async with client.follow("a") as again:
         events = parse(await again.chunk() or b"")
         assert ("".join(events.data).encode(), events.controls[-1]["streamNextOffset"]) == (REAL + anew, after)
 
 
 @pytest.mark.parametrize("mode", ["sse", "long-poll", "tail"])
-async def test_who_finds_nothing_does_not_look_again_and_again(
+async def test_a_reader_without_data_does_not_query_again_and_again(
     client: AsgiClient, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     """The watch has begun with its end beyond, so that it has nothing at hand that would be wrong."""
@@ -157,7 +157,7 @@ async def test_who_finds_nothing_does_not_look_again_and_again(
     end = stream.next_offset
     await client.append("a", LOST)
     looks = 0
-    found = went_back(monkeypatch)
+    lost_paths = went_back(monkeypatch)
     async with client.follow("a", "now") as keeps_watch:
         await keeps_watch.chunk()
         await until(lambda: watched() == 1)
@@ -176,7 +176,7 @@ async def test_who_finds_nothing_does_not_look_again_and_again(
         got: list[Any] = []
         if mode == "tail":
             following = asyncio.create_task(pages_of(stream, end, got))
-            await until(lambda: found == ["a"] and watched() == 1)
+            await until(lambda: lost_paths == ["a"] and watched() == 1)
             await client.append("a", b"REAL1")
             await until(lambda: got == ["REAL1"])
             following.cancel()
@@ -193,7 +193,7 @@ def joined_blindly(is_ahead_of: Callable[..., bool]) -> Callable[..., bool]:
     return lambda watch, info, seen_at: next(numbers, None) is None and is_ahead_of(watch, info, seen_at)
 
 
-async def test_a_close_that_was_lost_is_taken_back(client: AsgiClient) -> None:
+async def test_a_lost_close_ends_the_watch(client: AsgiClient) -> None:
     await begun(client)
     async with client.follow("a", "now") as live:
         await live.chunk()
@@ -208,7 +208,7 @@ async def test_a_close_that_was_lost_is_taken_back(client: AsgiClient) -> None:
         assert b"on" in (await live.chunk() or b"")
 
 
-async def test_another_stream_with_the_same_number_is_another_stream(client: AsgiClient) -> None:
+async def test_another_stream_with_the_same_id_is_another_stream(client: AsgiClient) -> None:
     stream = await begun(client)
     offset = stream.next_offset
     async with client.follow("a", offset) as live:
@@ -221,7 +221,7 @@ async def test_another_stream_with_the_same_number_is_another_stream(client: Asg
     assert (await client.get("a")).body == REAL
 
 
-async def test_what_was_read_of_it_is_forgotten(client: AsgiClient) -> None:
+async def test_cached_data_is_dropped(client: AsgiClient) -> None:
     await begun(client)
     await client.append("a", LOST)
     for _ in range(2):
@@ -233,9 +233,7 @@ async def test_what_was_read_of_it_is_forgotten(client: AsgiClient) -> None:
     assert (await client.get("a")).body == REAL + b"REAL1"
 
 
-async def test_what_was_read_over_another_connection_is_forgotten(
-    client: AsgiClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_new_connection_drops_cached_data(client: AsgiClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nobody read, the database may have gone back and grown as long again."""
     monkeypatch.setattr(batch_worker, "IDLE_SECONDS", 0.05)
     await begun(client)
@@ -248,7 +246,7 @@ async def test_what_was_read_over_another_connection_is_forgotten(
     assert (await client.get("a")).body == REAL + b"REAL1"
 
 
-async def test_it_is_said_once_in_a_while(client: AsgiClient, caplog: pytest.LogCaptureFixture) -> None:
+async def test_lost_data_is_logged_once_in_a_while(client: AsgiClient, caplog: pytest.LogCaptureFixture) -> None:
     await begun(client)
     for _ in range(3):
         async with client.follow("a", "now") as live:
@@ -266,7 +264,7 @@ class TestWatch:
     def watch(self, tail: int = 10) -> Watch:
         return Watch(StreamInfo(1, "a", TEXT, 7, tail=tail))
 
-    def test_only_a_look_that_began_later_contradicts_it(self) -> None:
+    def test_only_a_query_that_began_later_contradicts_a_watch(self) -> None:
         watch = self.watch()
         shorter = watch.info._replace(tail=9)
         assert not watch.is_ahead_of(shorter, watch.moved_at)
@@ -291,19 +289,21 @@ class TestWatch:
             (5, b"xxxxxxx", False, None),
         ],
     )
-    def test_what_was_committed_agrees_or_not(self, start: int, data: bytes, closed: bool, agrees: bool | None) -> None:
+    def test_a_commit_agrees_with_the_known_data_or_not(
+        self, start: int, data: bytes, closed: bool, agrees: bool | None
+    ) -> None:
         watch = self.watch()
         watch.feed(10, Segment(10, b"abcde", [15]), 15, closed=False)
         segment = Segment(start, data, [start + len(data)])
         assert watch.agrees(start, segment, segment.end, closed=closed) is agrees
 
 
-async def test_nothing_is_taken_back_that_is_there(
+async def test_no_watch_ends_while_the_database_has_all_data(
     engines: None, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
-    """Appends by lanes, by Python in threads and by other processes; news that come late, doubled and in any order."""
+    """Appends by committers, by Python threads and by other processes; messages that are late, doubled or unordered."""
     settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "POLL_INTERVAL": 0.002}
-    found = went_back(monkeypatch)
+    lost_paths = went_back(monkeypatch)
     engine = engine_for()
     await elsewhere(Create("a", TEXT))
     stream = await Stream.objects.aget()
@@ -330,7 +330,7 @@ async def test_nothing_is_taken_back_that_is_there(
         finally:
             connections.close_all()
 
-    async def by_lane(number: int) -> None:
+    async def by_committer(number: int) -> None:
         for _ in range(60):
             await engine.write(Append("a", TEXT, b"%d\n" % number))
 
@@ -360,10 +360,10 @@ async def test_nothing_is_taken_back_that_is_there(
     readers = [asyncio.create_task(read(mode)) for mode in ("sse", "sse", "page", "sse")]
     await asyncio.gather(
         *[asyncio.to_thread(in_python, number) for number in range(3)],
-        *[by_lane(number) for number in range(3, 7)],
+        *[by_committer(number) for number in range(3, 7)],
         *[by_others(number) for number in range(7, 9)],
     )
     await elsewhere(Append("a", TEXT, b"end\n", close=True))
     content = "".join([message async for message in stream.aread()]).encode()
     assert await asyncio.gather(*readers) == [content] * 4
-    assert found == []
+    assert lost_paths == []
