@@ -71,7 +71,7 @@ class GuardedModel(models.Model):
     """A model whose rows only the protocol writes. Its Meta names a guarded manager as the `base_manager_name`."""
 
     instead: ClassVar[dict[str, str]]
-    """What to call instead, where somebody would `add`, `change` or `delete` rows."""
+    """The method to call instead of a write, by its kind: `add`, `change` or `delete`."""
 
     class Meta:
         abstract = True

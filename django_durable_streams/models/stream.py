@@ -102,8 +102,8 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
 class Stream(AsyncStreamMethods):
     """An append-only stream at a path (specification, section 4).
 
-    A stream without forks is removed when it is deleted or expires: its path becomes null, so that a new stream can use
-    the path at once, and housekeeping purges its rows later. A stream with forks is soft-deleted: `deleted_at` is set,
+    A stream without forks is removed when it is deleted or expires. Its path becomes null, so that a new stream can use
+    the path at once. Housekeeping purges its rows later. A stream with forks is soft-deleted: `deleted_at` is set,
     the path stays taken, and the data is kept for the forks (section 4.2).
     """
 

@@ -2,8 +2,8 @@
 
 The optimisation: no other thread runs during one call of the parser. So one call that builds nothing validates a large
 text, which takes 25 ms for 16 MB in the worst case. Further calls split it into messages, each call for a piece of 64
-KB, and other threads run between them. An array of five million messages delays other threads by 25 ms instead of 300,
-and takes the memory of a few copies of the text instead of 500 MB.
+KB, and other threads run between them. An array of five million messages delays other threads by 25 ms instead of 300.
+It takes the memory of a few copies of the text instead of 500 MB.
 
 Invariant: messages are stored as they were sent, byte for byte, except line breaks between tokens.
 docs/decisions/json-as-text.md has the reasons.

@@ -1,7 +1,7 @@
 """Steps that follow a commit: wake-ups of readers and other processes, signals, counts for housekeeping.
 
 A failing step never changes the response to a request, because the commit is done. The error goes to the log. It is
-logged when the step begins to fail, and again only after the step has worked: a step that fails after one commit, such
+logged when the step begins to fail, and again only after the step has worked. A step that fails after one commit, such
 as a misconfigured wake-up backend, fails after all commits.
 """
 
