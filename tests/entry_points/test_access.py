@@ -53,8 +53,8 @@ class Site:
         return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
 
     def enter(self, name: str) -> dict[str, str]:
-        found: dict[str, str] = json.loads(self.run(ENTER, name=name))
-        return found
+        credentials: dict[str, str] = json.loads(self.run(ENTER, name=name))
+        return credentials
 
 
 @pytest.fixture(scope="module", params=[Configuration("uvicorn", "asgi"), Configuration("uvicorn", "urls")], ids=str)

@@ -122,15 +122,15 @@ def test_no_request_breaks_the_server_or_changes_what_it_was_refused(engines: No
         runner.run(send(method, target, pairs, query, body))
 
     async def send(method: str, target: str, pairs: list[tuple[bytes, bytes]], query: bytes, body: bytes) -> None:
-        known = f"known{next(_numbers)}"
-        await client.create(known, b"abc")
-        before = await state(client, known)
-        target = target.replace("known", known)
-        pairs = [(name, value.replace(b"known", known.encode())) for name, value in pairs]
+        existing_path = f"known{next(_numbers)}"
+        await client.create(existing_path, b"abc")
+        before = await state(client, existing_path)
+        target = target.replace("known", existing_path)
+        pairs = [(name, value.replace(b"known", existing_path.encode())) for name, value in pairs]
         reply = await client.request(method, target.encode() + b"?" + query, pairs, body)
         judge(method, reply)
         if reply.status >= 400:
-            assert await state(client, known) == before
+            assert await state(client, existing_path) == before
 
     with asyncio.Runner() as runner, SMALL:
         check()
