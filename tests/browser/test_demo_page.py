@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server("uvicorn", door="asgi") as server:
+    with Server("uvicorn", entry_point="asgi") as server:
         yield server
 
 

@@ -104,9 +104,9 @@ async def state(client: AsgiClient, path: str) -> tuple[object, ...]:
     return head.status, tuple(head.headers.get(name) for name in seen), read.body
 
 
-@pytest.mark.parametrize("door", ["asgi", "django"])
-def test_no_request_breaks_the_server_or_changes_what_it_was_refused(engines: None, door: str) -> None:
-    client = AsgiClient(DurableStreams() if door == "asgi" else get_asgi_application(), http_version="2")
+@pytest.mark.parametrize("entry_point", ["asgi", "django"])
+def test_no_request_breaks_the_server_or_changes_what_it_was_refused(engines: None, entry_point: str) -> None:
+    client = AsgiClient(DurableStreams() if entry_point == "asgi" else get_asgi_application(), http_version="2")
 
     @examples(max_examples=250)
     @given(methods, targets, headers, queries, bodies)
@@ -116,7 +116,7 @@ def test_no_request_breaks_the_server_or_changes_what_it_was_refused(engines: No
     @example("POST", "known", [(b"content-type", b"text/plain"), (b"content-length", b"-1")], b"", b"x")
     @example("PUT", "new", [(b"content-type", b"application/json")], b"", b"[" * 2000)
     def check(method: str, target: str, pairs: list[tuple[bytes, bytes]], query: bytes, body: bytes) -> None:
-        if door == "django":
+        if entry_point == "django":
             # These two are refused by Django before there is a view to answer them.
             query, target = query.decode("latin-1").encode(), target.replace("%0a", "")
         runner.run(send(method, target, pairs, query, body))

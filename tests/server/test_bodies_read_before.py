@@ -1,4 +1,4 @@
-"""The URL door behind middleware that has read the body before it: as much of it as it likes."""
+"""The URLs behind middleware that has read the body before it: as much of it as it likes."""
 
 from collections.abc import Callable
 from io import BytesIO

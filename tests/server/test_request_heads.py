@@ -113,9 +113,7 @@ def test_whatever_is_read_here_the_servers_parser_reads_so_too(
     result = request_heads.parse(data)
     if result is not None:
         parsed = Parsed(data)
-        assert sorted(result.headers.items()) == sorted(
-            (name, value.strip(b" \t")) for name, value in parsed.headers
-        )
+        assert sorted(result.headers.items()) == sorted((name, value.strip(b" \t")) for name, value in parsed.headers)
         assert parsed.url == target
         assert parsed.parser.should_keep_alive()
         assert not parsed.parser.should_upgrade()
