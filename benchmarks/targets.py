@@ -199,7 +199,7 @@ class Ours(Process):
             "DJANGO_SETTINGS_MODULE": "config.settings",
             "PYTHONPATH": os.pathsep.join([str(ROOT / "example_project"), str(ROOT)]),
         }
-        for name in ("REDIS_URL", "EXAMPLE_DOOR", "LONG_POLL_TIMEOUT", "PERMISSION", "DEBUG", "LOG_LEVEL"):
+        for name in ("REDIS_URL", "EXAMPLE_ENTRY_POINT", "LONG_POLL_TIMEOUT", "PERMISSION", "DEBUG", "LOG_LEVEL"):
             environment.pop(name, None)
         return environment
 

@@ -1,6 +1,6 @@
 """Real servers for tests: the example project under uvicorn, daphne, granian or hypercorn, as a subprocess.
 
-    with Server("granian", door="asgi", workers=2) as server:
+    with Server("granian", entry_point="asgi", workers=2) as server:
         httpx.put(f"{server.base_url}/v1/stream/a")
 
 Knows how to start, await and end a server. Knows nothing of the protocol.
@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 Kind = Literal["uvicorn", "daphne", "granian", "hypercorn"]
-Door = Literal["asgi", "urls"]
+EntryPoint = Literal["asgi", "urls"]
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "example_project"
@@ -45,7 +45,7 @@ OWN_VARIABLES = (
     "ALLOWED_HOSTS",
     "DATABASE_URL",
     "DEBUG",
-    "EXAMPLE_DOOR",
+    "EXAMPLE_ENTRY_POINT",
     "LONG_POLL_TIMEOUT",
     "PERMISSION",
     "REDIS_URL",
@@ -60,7 +60,7 @@ class Server:
     """One server process on a free port of 127.0.0.1, with a database of its own unless it is given one.
 
     kind: the program that serves.
-    door: whether the protocol is served by the bare ASGI application or by Django's views.
+    entry_point: whether the protocol is served by the bare ASGI application or by Django's views.
     workers: how many processes serve; daphne can only be one.
     long_poll_timeout: seconds.
     database_url: an existing, empty or migrated database; default: a fresh SQLite file.
@@ -74,7 +74,7 @@ class Server:
         self,
         kind: Kind = "uvicorn",
         *,
-        door: Door = "asgi",
+        entry_point: EntryPoint = "asgi",
         workers: int = 1,
         long_poll_timeout: float = 0.5,
         database_url: str | None = None,
@@ -97,7 +97,7 @@ class Server:
         self.env = example_environment(
             {
                 "DATABASE_URL": self.database_url,
-                "EXAMPLE_DOOR": door,
+                "EXAMPLE_ENTRY_POINT": entry_point,
                 "LONG_POLL_TIMEOUT": str(long_poll_timeout),
                 **(env or {}),
             }

@@ -23,19 +23,19 @@ class LongPoll(LiveReader):
     """Waits on a stream until there is data past a position.
 
     Args:
-        view: the stream as the request has seen it, without data past its position.
+        snapshot: the stream as the request has seen it, without data past its position.
         deliver: sends the response that a snapshot leads to, if it can do so at once, and returns whether it did. It
             gets the snapshot, and a dict that all readers share that get the same news.
         grant: the permission of the read, if it can end. The wait ends with it.
         lasting: whether the event loop goes on after the request. Under WSGI it does not.
     """
 
-    __slots__ = ("_deliver", "_lasting", "_view", "delivered")
+    __slots__ = ("_deliver", "_lasting", "_snapshot", "delivered")
 
     def __init__(
         self,
         engine: Engine,
-        view: Snapshot,
+        snapshot: Snapshot,
         deliver: Callable[[Snapshot, dict[Any, Any]], bool],
         grant: LiveGrant | None = None,
         *,
@@ -44,7 +44,7 @@ class LongPoll(LiveReader):
         super().__init__(engine.hub(lasting=lasting), grant)
         self.delivered = False
         """Whether `deliver` has sent the response."""
-        self._view = view
+        self._snapshot = snapshot
         self._deliver = deliver
         self._lasting = lasting
 
@@ -55,13 +55,13 @@ class LongPoll(LiveReader):
             return  # before its wait, the reader looks at the watch itself
         watch = self.watch
         is_over = watch.removed or not self.is_permitted(time.monotonic())
-        view = None if is_over else watch.view(self._view.position)
-        if view is not None and view.segment is not None:
-            self.delivered = self._deliver(view, watch.shared_responses)
+        snapshot = None if is_over else watch.view(self._snapshot.position)
+        if snapshot is not None and snapshot.segment is not None:
+            self.delivered = self._deliver(snapshot, watch.shared_responses)
             if self.delivered:
                 watch.after_notify.append(self.wake)
                 return
-        elif view is not None and not view.closed:
+        elif snapshot is not None and not snapshot.closed:
             return  # the hub has caught up with what this reader has seen already
         self.wake()
 
@@ -72,10 +72,10 @@ class LongPoll(LiveReader):
             StreamNotFound: the stream was deleted or has expired meanwhile.
             OffsetGone: the database has lost the data before the position.
         """
-        position = self._view.position
+        position = self._snapshot.position
         # Under WSGI the event loop belongs to no server. The server waits further up, in the thread of the request.
         servers = () if self._lasting else await sync_to_async(servers_of_thread)()
-        watch = await self.join(self._view, servers)
+        watch = await self.join(self._snapshot, servers)
         try:
             if not (watch.tail > position or watch.closed or watch.removed or self.is_stopped):
                 seconds = config().long_poll_timeout
@@ -83,9 +83,9 @@ class LongPoll(LiveReader):
                     seconds = min(seconds, self._grant.seconds_left)
                 await self.wait_for_news(seconds)
             if not watch.removed:
-                view = watch.view(position)
-                if view is not None:
-                    return view
+                snapshot = watch.view(position)
+                if snapshot is not None:
+                    return snapshot
         finally:
             self.leave()
         return await self.hub.fetch(watch, position)

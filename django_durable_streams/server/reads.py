@@ -42,9 +42,9 @@ def parse_head(request: Request) -> ReadRequest:
     return ReadRequest(paths.validate_again(request.path))
 
 
-def respond_head(request: Request, engine: Engine, view: Snapshot) -> Response:
+def respond_head(request: Request, engine: Engine, snapshot: Snapshot) -> Response:
     """Respond to a HEAD."""
-    info = view.info
+    info = snapshot.info
     header_list = stream_headers(info.content_type, info.header(info.tail), closed=info.closed)
     if info.ttl is not None:
         header_list.append((headers.STREAM_TTL, b"%d" % info.ttl))
@@ -72,16 +72,16 @@ def parse_read(request: Request) -> ReadRequest:
     return ReadRequest(path, offsets.Sentinel.START if token is None else offsets.decode(token))
 
 
-def respond_read(request: Request, engine: Engine, view: Snapshot) -> Response | EventStream | Work:
+def respond_read(request: Request, engine: Engine, snapshot: Snapshot) -> Response | EventStream | Work:
     """Respond to a GET, or return the work that leads to the response."""
-    if view.info.ttl is not None:
-        engine.renew(view.info)
+    if snapshot.info.ttl is not None:
+        engine.renew(snapshot.info)
     if not request.query:
-        return _page(request, view, is_now=False)
+        return _page(request, snapshot, is_now=False)
     live = request.parameter("live")
     if live is None:
-        return _page(request, view, is_now=_is_now(request))
-    return _events(request, view, engine) if live == "sse" else _long_poll(request, view, engine)
+        return _page(request, snapshot, is_now=_is_now(request))
+    return _events(request, snapshot, engine) if live == "sse" else _long_poll(request, snapshot, engine)
 
 
 Key = TypeVar("Key")
@@ -95,57 +95,57 @@ class _Answer(Enum):
     NOT_MODIFIED = "the client has the data"
 
 
-def _page(request: Request, view: Snapshot, *, is_now: bool) -> Response:
+def _page(request: Request, snapshot: Snapshot, *, is_now: bool) -> Response:
     """Respond to a catch-up read (section 5.6)."""
     if is_now:
-        return _shared(view, _Answer.NOW, _page_answer)
+        return _shared(snapshot, _Answer.NOW, _page_answer)
     tags = request.headers.get(headers.IF_NONE_MATCH)
     if tags is None or len(tags) > MAX_SHARED_TAG_BYTES:
-        return _page_unless_cached(view, tags)
-    return _shared(view, tags, _page_unless_cached)
+        return _page_unless_cached(snapshot, tags)
+    return _shared(snapshot, tags, _page_unless_cached)
 
 
-def _page_unless_cached(view: Snapshot, tags: bytes | None) -> Response:
-    is_cached = tags is not None and caching.matches(tags.decode("latin-1"), _etag(view))
-    return _shared(view, _Answer.NOT_MODIFIED if is_cached else _Answer.PAGE, _page_answer)
+def _page_unless_cached(snapshot: Snapshot, tags: bytes | None) -> Response:
+    is_cached = tags is not None and caching.matches(tags.decode("latin-1"), _etag(snapshot))
+    return _shared(snapshot, _Answer.NOT_MODIFIED if is_cached else _Answer.PAGE, _page_answer)
 
 
-def _page_answer(view: Snapshot, kind: _Answer) -> Response:
-    header_list = _position_headers(view)
+def _page_answer(snapshot: Snapshot, kind: _Answer) -> Response:
+    header_list = _position_headers(snapshot)
     if kind is _Answer.NOW:
-        return _with_body(header_list, view, Caching.NEVER)
-    header_list.append((headers.ETAG, _etag(view)))
-    cacheable = _caching(view)
+        return _with_body(header_list, snapshot, Caching.NEVER)
+    header_list.append((headers.ETAG, _etag(snapshot)))
+    cacheable = _caching(snapshot)
     if kind is _Answer.NOT_MODIFIED:
         return Response(304, header_list, caching=cacheable)
-    return _with_body(header_list, view, cacheable)
+    return _with_body(header_list, snapshot, cacheable)
 
 
-def _etag(view: Snapshot) -> bytes:
-    return caching.etag(view.info.generation, view.position, view.end, view.at_end)
+def _etag(snapshot: Snapshot) -> bytes:
+    return caching.etag(snapshot.info.generation, snapshot.position, snapshot.end, snapshot.at_end)
 
 
-def _shared(view: Snapshot, key: Key, make: Callable[[Snapshot, Key], Response]) -> Response:
+def _shared(snapshot: Snapshot, key: Key, make: Callable[[Snapshot, Key], Response]) -> Response:
     """Return the response for a key, made once for all requests with this snapshot and key."""
-    answers: dict[Key, Response] | None = view.answers
+    answers: dict[Key, Response] | None = snapshot.answers
     answer = None if answers is None else answers.get(key)
     if answer is None:
-        answer = make(view, key)
+        answer = make(snapshot, key)
         answer.is_shared = True
-        if view.answers is None or len(view.answers) >= MAX_SHARED_RESPONSES:
-            view.answers = {}
-        view.answers[key] = answer
+        if snapshot.answers is None or len(snapshot.answers) >= MAX_SHARED_RESPONSES:
+            snapshot.answers = {}
+        snapshot.answers[key] = answer
     return answer
 
 
-async def _long_poll(request: Request, view: Snapshot, engine: Engine) -> Response:
+async def _long_poll(request: Request, snapshot: Snapshot, engine: Engine) -> Response:
     """Respond to a long-poll (section 5.7)."""
-    if view.segment is None and not view.closed:
+    if snapshot.segment is None and not snapshot.closed:
         slot = engine.places.take()
         try:
-            poll = LongPoll(engine, view, partial(_deliver, request), request.grant, lasting=request.can_stream)
+            poll = LongPoll(engine, snapshot, partial(_deliver, request), request.grant, lasting=request.can_stream)
             request.when_left(poll.wake)
-            view = await poll.wait()
+            snapshot = await poll.wait()
         finally:
             slot.release()
             request.let_leave()
@@ -153,51 +153,51 @@ async def _long_poll(request: Request, view: Snapshot, engine: Engine) -> Respon
             return _SENT
         if request.grant is not None:
             request.grant.check()
-    return _long_poll_answer(request, view)
+    return _long_poll_answer(request, snapshot)
 
 
 _SENT = Response(200, [])
 _SENT.sent = True
 
 
-def _deliver(request: Request, view: Snapshot, shared_responses: dict[Any, Any]) -> bool:
+def _deliver(request: Request, snapshot: Snapshot, shared_responses: dict[Any, Any]) -> bool:
     # The key has everything that a response depends on. Hundreds of readers may get the same news.
-    key = view.position, request.query, request.headers.get(b"origin")
+    key = snapshot.position, request.query, request.headers.get(b"origin")
     answer: Response | None = shared_responses.get(key)
     if answer is None:
-        bare = _long_poll_answer(request, view)
+        bare = _long_poll_answer(request, snapshot)
         answer = bare.with_headers(common_headers(request, bare))
         if len(shared_responses) < MAX_SHARED_RESPONSES:
             shared_responses[key] = answer
     return request.send_now(answer)
 
 
-def _long_poll_answer(request: Request, view: Snapshot) -> Response:
+def _long_poll_answer(request: Request, snapshot: Snapshot) -> Response:
     cursor = caching.cursor_floor(request.parameter("cursor"), time.time())
-    return _shared(view, (cursor, _is_now(request)), _poll_answer)
+    return _shared(snapshot, (cursor, _is_now(request)), _poll_answer)
 
 
-def _poll_answer(view: Snapshot, kind: tuple[int, bool]) -> Response:
+def _poll_answer(snapshot: Snapshot, kind: tuple[int, bool]) -> Response:
     cursor, is_now = kind
-    header_list = _position_headers(view)
-    if not view.at_end:
+    header_list = _position_headers(snapshot)
+    if not snapshot.at_end:
         header_list.append((headers.STREAM_CURSOR, b"%d" % cursor))
-    if view.segment is None:
+    if snapshot.segment is None:
         return Response(204, header_list)
     # A later request with offset=now begins elsewhere.
     if is_now:
-        return _with_body(header_list, view, Caching.NEVER)
-    header_list.append((headers.ETAG, _etag(view)))
-    return _with_body(header_list, view, _caching(view))
+        return _with_body(header_list, snapshot, Caching.NEVER)
+    header_list.append((headers.ETAG, _etag(snapshot)))
+    return _with_body(header_list, snapshot, _caching(snapshot))
 
 
-def _caching(view: Snapshot) -> Caching:
+def _caching(snapshot: Snapshot) -> Caching:
     """Return what caches may do with a page.
 
     An empty page may have data in a second. A page with data keeps it, unless the stream expires.
     """
-    lasts = view.info.ttl is None and view.info.expires_at is None
-    return Caching.DATA if lasts and view.segment is not None else Caching.REVALIDATE
+    lasts = snapshot.info.ttl is None and snapshot.info.expires_at is None
+    return Caching.DATA if lasts and snapshot.segment is not None else Caching.REVALIDATE
 
 
 def _is_now(request: Request) -> bool:
@@ -205,7 +205,7 @@ def _is_now(request: Request) -> bool:
     return request.parameter("offset") == _NOW
 
 
-def _events(request: Request, view: Snapshot, engine: Engine) -> EventStream:
+def _events(request: Request, snapshot: Snapshot, engine: Engine) -> EventStream:
     """Respond to an SSE read (section 5.8)."""
     slot = engine.places.take()
     header_list: list[Header] = [
@@ -213,24 +213,24 @@ def _events(request: Request, view: Snapshot, engine: Engine) -> EventStream:
         # nginx would collect events until its buffer is full.
         (b"x-accel-buffering", b"no"),
     ]
-    if not content.is_text(view.info.content_type):
+    if not content.is_text(snapshot.info.content_type):
         header_list.append((headers.STREAM_SSE_DATA_ENCODING, b"base64"))
-    reader = SseReader(engine, view, request.parameter("cursor"), slot, request.grant)
+    reader = SseReader(engine, snapshot, request.parameter("cursor"), slot, request.grant)
     return EventStream(header_list, reader, Caching.NEVER if _is_now(request) else Caching.REVALIDATE)
 
 
-def _position_headers(view: Snapshot) -> list[Header]:
-    header_list: list[Header] = [(headers.STREAM_NEXT_OFFSET, view.info.header(view.end))]
-    if view.up_to_date:
+def _position_headers(snapshot: Snapshot) -> list[Header]:
+    header_list: list[Header] = [(headers.STREAM_NEXT_OFFSET, snapshot.info.header(snapshot.end))]
+    if snapshot.up_to_date:
         header_list.append(_UP_TO_DATE)
-        if view.closed:
+        if snapshot.closed:
             header_list.append(CLOSED)
     return header_list
 
 
-def _with_body(header_list: list[Header], view: Snapshot, cacheable: Caching) -> Response:
-    kind = view.info.content_type
-    body = view.segment.body(kind) if view.segment is not None else content.unpack(kind, b"")
+def _with_body(header_list: list[Header], snapshot: Snapshot, cacheable: Caching) -> Response:
+    kind = snapshot.info.content_type
+    body = snapshot.segment.body(kind) if snapshot.segment is not None else content.unpack(kind, b"")
     header_list.append((headers.CONTENT_TYPE, kind.encode("latin-1")))
     header_list.append((headers.CONTENT_LENGTH, b"%d" % len(body)))
     header_list += disposition(kind)

@@ -46,7 +46,7 @@ class SseReader(LiveReader):
     chunk was the last one of the response.
 
     Args:
-        view: the stream as the request has seen it, with its first page.
+        snapshot: the stream as the request has seen it, with its first page.
         client_cursor: the query parameter `cursor`.
         slot: the reader's slot among all live readers. It is released when the reader leaves.
         grant: the permission of the read, if it can end. The response then ends as it does after SSE_DURATION.
@@ -55,7 +55,7 @@ class SseReader(LiveReader):
     def __init__(
         self,
         engine: Engine,
-        view: Snapshot,
+        snapshot: Snapshot,
         client_cursor: str | None,
         slot: LiveReaderSlot,
         grant: LiveGrant | None = None,
@@ -69,15 +69,15 @@ class SseReader(LiveReader):
         """Called when the server is about to end, whether or not the reader waits for a chunk."""
         self._engine = engine
         self._slot = slot
-        self._info = view.info
-        self._position = view.position
+        self._info = snapshot.info
+        self._position = snapshot.position
         self._held = b""
         """The beginning of a character, of which the rest has not come."""
         self._has_begun = False
         """Whether data has been sent."""
         self._is_behind = False
         """Whether the last control event did not say that the reader is up to date."""
-        self._first: Snapshot | None = view
+        self._first: Snapshot | None = snapshot
         self._rest: Iterator[bytes] | None = None
         """The rest of a large event."""
         self._pause = 0.0
@@ -124,8 +124,8 @@ class SseReader(LiveReader):
         if self._first is not None:
             if self._is_cut(self._first):
                 return Step.FETCH
-            view, self._first = self._first, None
-            return self._from_view(view, opens=True)
+            snapshot, self._first = self._first, None
+            return self._from_snapshot(snapshot, opens=True)
         if self._rest is not None and not self._abandoned:
             return Step.FETCH
         watch = self.watch
@@ -203,23 +203,23 @@ class SseReader(LiveReader):
                 self._rest = None
             return self._count(piece or b"")
         try:
-            view, self._first = self._first, None
-            opens = view is not None
-            if view is None:
-                view = await self.hub.fetch(self.watch, self._position)
-            if self._is_cut(view):
-                self._held = await self._held_before(view.position)
+            snapshot, self._first = self._first, None
+            opens = snapshot is not None
+            if snapshot is None:
+                snapshot = await self.hub.fetch(self.watch, self._position)
+            if self._is_cut(snapshot):
+                self._held = await self._held_before(snapshot.position)
         except DurableStreamsError:
             return self._finish()  # the client reconnects, and gets the error as a response
-        return b"" if view.segment is None else self._from_view(view, opens=opens)
+        return b"" if snapshot.segment is None else self._from_snapshot(snapshot, opens=opens)
 
-    def _is_cut(self, view: Snapshot) -> bool:
+    def _is_cut(self, snapshot: Snapshot) -> bool:
         """Return whether the first data is the rest of a character that begins before the reader's offset."""
-        segment = view.segment
+        segment = snapshot.segment
         return (
             segment is not None
             and not self._has_begun
-            and view.position > self._info.first_position
+            and snapshot.position > self._info.first_position
             and text.is_cut(segment.data)
             and content.holds_text(self._info.content_type)
         )
@@ -230,31 +230,31 @@ class SseReader(LiveReader):
         segment = (await self._engine.follow(self._info, start)).segment
         return b"" if segment is None else segment.held_before(position)
 
-    def _from_view(self, view: Snapshot, *, opens: bool) -> bytes:
-        self._info, self._position = view.info, view.end
-        if view.segment is not None and len(view.segment.data) > MIN_BYTES_IN_PIECES:
+    def _from_snapshot(self, snapshot: Snapshot, *, opens: bool) -> bytes:
+        self._info, self._position = snapshot.info, snapshot.end
+        if snapshot.segment is not None and len(snapshot.segment.data) > MIN_BYTES_IN_PIECES:
             self._has_begun = True
-            self._rest = self._pieces(view, view.segment.data)
+            self._rest = self._pieces(snapshot, snapshot.segment.data)
             return self._count(next(self._rest))
         event = b""
-        if view.segment is not None:
+        if snapshot.segment is not None:
             self._has_begun = True
-            event, self._held = view.segment.data_event(self._info.content_type, self._held, final=view.at_end)
+            event, self._held = snapshot.segment.data_event(self._info.content_type, self._held, final=snapshot.at_end)
             if len(event) >= LARGE_EVENT_BYTES:
-                self._rest = self._large_event(event, up_to_date=view.up_to_date, closed=view.at_end)
+                self._rest = self._large_event(event, up_to_date=snapshot.up_to_date, closed=snapshot.at_end)
                 return self._count(next(self._rest))
-        self.finished = view.at_end
-        says_more = opens or view.at_end or (self._is_behind and view.up_to_date)
-        if view.segment is not None and not (event or says_more):
+        self.finished = snapshot.at_end
+        says_more = opens or snapshot.at_end or (self._is_behind and snapshot.up_to_date)
+        if snapshot.segment is not None and not (event or says_more):
             return b""  # all of it is held back
-        return self._chunk(event, up_to_date=view.up_to_date, closed=view.at_end)
+        return self._chunk(event, up_to_date=snapshot.up_to_date, closed=snapshot.at_end)
 
-    def _pieces(self, view: Snapshot, data: bytes) -> Iterator[bytes]:
+    def _pieces(self, snapshot: Snapshot, data: bytes) -> Iterator[bytes]:
         """Yield a data event and its control event in pieces."""
         if content.holds_text(self._info.content_type):
-            data, self._held = sse.split(self._held + data, final=view.at_end)
+            data, self._held = sse.split(self._held + data, final=snapshot.at_end)
         yield from sse.event_pieces(self._info.content_type, data)
-        yield self._last_piece(up_to_date=view.up_to_date, closed=view.at_end)
+        yield self._last_piece(up_to_date=snapshot.up_to_date, closed=snapshot.at_end)
 
     def _large_event(self, event: bytes, *, up_to_date: bool, closed: bool) -> Iterator[bytes]:
         """Yield a data event that other readers get too, without a copy, and its control event."""

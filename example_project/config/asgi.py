@@ -17,6 +17,6 @@ django_application = ASGIStaticFilesHandler(get_asgi_application())
 from django_durable_streams.server.asgi import DurableStreams  # noqa: E402
 
 application = DurableStreams(
-    prefix="/v1/stream/" if settings.EXAMPLE_DOOR == "asgi" else None,
+    prefix="/v1/stream/" if settings.EXAMPLE_ENTRY_POINT == "asgi" else None,
     fallback=django_application,
 )

@@ -3,7 +3,7 @@
 DATABASE_URL        any URL that dj-database-url reads; default: db.sqlite3 beside manage.py
 REDIS_URL           redis://host:port/db; default: none, readers of other processes are woken by polling
 LONG_POLL_TIMEOUT   seconds that a long-poll waits; default: 30
-EXAMPLE_DOOR        asgi (default): the protocol is served by the bare ASGI application, Django beside it
+EXAMPLE_ENTRY_POINT asgi (default): the protocol is served by the bare ASGI application, Django beside it
                     urls: the protocol is served by Django's views, behind the middleware list below
 PERMISSION          dotted paths of permission classes, comma-separated; default: everybody may do everything
 ALLOWED_HOSTS       comma-separated; default: localhost and 127.0.0.1
@@ -21,7 +21,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 DEBUG = os.environ.get("DEBUG", "") == "1"
 SECRET_KEY = os.environ.get("SECRET_KEY", "example-only-not-for-production-0123456789-abcdefghij")
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
-EXAMPLE_DOOR = os.environ.get("EXAMPLE_DOOR", "asgi")
+EXAMPLE_ENTRY_POINT = os.environ.get("EXAMPLE_ENTRY_POINT", "asgi")
 REDIS_URL = os.environ.get("REDIS_URL", "")
 
 INSTALLED_APPS = [

@@ -38,7 +38,7 @@ def prepare(server: Server, script: str) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server("uvicorn", door="asgi") as server:
+    with Server("uvicorn", entry_point="asgi") as server:
         prepare(server, USERS)
         yield server
 
@@ -156,7 +156,7 @@ def test_what_is_appended_elsewhere_appears_in_the_page(visit: Visit, stream: Ma
 
 
 def test_under_wsgi_the_page_asks_again_and_again(visit: Visit) -> None:
-    with WsgiServer(door="urls") as server:
+    with WsgiServer(entry_point="urls") as server:
         prepare(server, USERS)
         send = create(server, "live/wsgi", "text/plain", "one")
         page = visit(server=server).page

@@ -21,7 +21,7 @@ Visit = Callable[..., Visitor]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server("uvicorn", door="asgi") as server:
+    with Server("uvicorn", entry_point="asgi") as server:
         yield server
 
 

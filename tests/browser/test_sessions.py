@@ -72,7 +72,7 @@ def origins() -> Iterator[tuple[str, str]]:
 @pytest.fixture(scope="module", params=["asgi", "urls"])
 def server(request: pytest.FixtureRequest, origins: tuple[str, str]) -> Iterator[Server]:
     env = {"DJANGO_SETTINGS_MODULE": "tests.browser.cross_origin_settings", "PAGE_ORIGINS": origins[0]}
-    with Server("uvicorn", door=request.param, env=env) as server:
+    with Server("uvicorn", entry_point=request.param, env=env) as server:
         command = [sys.executable, str(EXAMPLE / "manage.py"), "shell", "--verbosity", "0", "-c", MAKE_USERS]
         subprocess.run(command, env=server.env, check=True, capture_output=True, timeout=60)
         yield server

@@ -61,7 +61,7 @@ SHOWN = ["html", "html-in-capitals", "svg", "xhtml", "xml", "application-xml", "
 
 @pytest.fixture(scope="module", params=["asgi", "urls"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with Server("uvicorn", door=request.param) as server:
+    with Server("uvicorn", entry_point=request.param) as server:
         command = [sys.executable, str(EXAMPLE / "manage.py"), "shell", "--verbosity", "0", "-c", MAKE_USER]
         subprocess.run(command, env=server.env, check=True, capture_output=True, timeout=60)
         for name, (kind, body) in STORED.items():

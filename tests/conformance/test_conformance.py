@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import Door, Kind, Server
+from tests.servers import EntryPoint, Kind, Server
 from tests.services import Database, MariaDB, PostgreSQL, Redis, shared
 
 pytestmark = pytest.mark.conformance
@@ -41,13 +41,13 @@ TARGET_URL = os.environ.get("CONFORMANCE_TARGET_URL")
 @dataclass(frozen=True)
 class Configuration:
     kind: Kind
-    door: Door
+    entry_point: EntryPoint
     workers: int = 1
     database: type[Database] | None = None
     redis: bool = False
 
     def __str__(self) -> str:
-        parts = [self.kind, self.door]
+        parts = [self.kind, self.entry_point]
         if self.workers > 1:
             parts.append(f"{self.workers}-workers")  # type: ignore[arg-type]
         if self.database is not None:
@@ -58,7 +58,7 @@ class Configuration:
         """A server of this configuration, with an empty database. Started services stay for the next one."""
         return Server(
             self.kind,
-            door=self.door,
+            entry_point=self.entry_point,
             workers=self.workers,
             database_url=None if self.database is None else shared(self.database).new_database(),
             env={"REDIS_URL": shared(Redis).url} if self.redis else None,

@@ -20,7 +20,7 @@ def tour_of(port: int) -> list[tour.Step]:
 
 
 def test_the_tour_shows_what_happens_and_leaves_nothing_behind() -> None:
-    with Server("uvicorn", door="asgi", long_poll_timeout=30) as server:
+    with Server("uvicorn", entry_point="asgi", long_poll_timeout=30) as server:
         steps = tour_of(server.port)
         # Nobody takes a tour once: the second time it has to be the same.
         for _ in range(2):

@@ -9,6 +9,6 @@ from tests.entry_points.probed import CONFIGURATIONS, ProbedServer
 
 @pytest.fixture(scope="package", params=CONFIGURATIONS, ids=str)
 def served(request: pytest.FixtureRequest) -> Iterator[ProbedServer]:
-    """The example project, served by each program and through each door."""
-    with ProbedServer(request.param.kind, door=request.param.door) as server:
+    """The example project, served by each program and through each entry point."""
+    with ProbedServer(request.param.kind, entry_point=request.param.entry_point) as server:
         yield server

@@ -64,7 +64,7 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-application = DurableStreams(prefix="/v1/stream/" if settings.EXAMPLE_DOOR == "asgi" else None, fallback=window)
+application = DurableStreams(prefix="/v1/stream/" if settings.EXAMPLE_ENTRY_POINT == "asgi" else None, fallback=window)
 
 
 def findings() -> dict[str, int]:
@@ -80,10 +80,10 @@ def findings() -> dict[str, int]:
             for hub in list(engine._hubs.values())
             for watch in list(hub._watches.values())
         ),
-        "direct": sum(isinstance(found, FastPathConnection) for found in gc.get_objects()),
+        "direct": sum(isinstance(each, FastPathConnection) for each in gc.get_objects()),
         # One is the probe's own.
-        "connections": sum(isinstance(found, CONNECTIONS) for found in gc.get_objects()),
-        "requests": sum(isinstance(found, (Request, EventStream, ArrivingBody)) for found in gc.get_objects()),
+        "connections": sum(isinstance(each, CONNECTIONS) for each in gc.get_objects()),
+        "requests": sum(isinstance(each, (Request, EventStream, ArrivingBody)) for each in gc.get_objects()),
         "places": sum(len(engine.places) for engine in running_engines()),
         "held": memory.held,
         "files": sum(not target.startswith("socket:") for target in descriptors),

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import httpx
 
-from tests.servers import APPLICATION, Door, Kind, Server
+from tests.servers import APPLICATION, EntryPoint, Kind, Server
 
 PROBED = "tests.entry_points.probe_asgi:application"
 MIB = 1024 * 1024
@@ -16,18 +16,18 @@ MIB = 1024 * 1024
 # How long a server may wait for open responses once it is told to end. Tests that measure the end want the servers'
 # patience out of the way: what ends in time must have ended by itself.
 GRACE_OPTIONS = {"--timeout-graceful-shutdown", "--workers-kill-timeout", "--graceful-timeout"}
-PATIENCE = "60"
+SHUTDOWN_SECONDS = "60"
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A server program and the door through which it serves."""
+    """A server program and the entry point through which it serves."""
 
     kind: Kind
-    door: Door
+    entry_point: EntryPoint
 
     def __str__(self) -> str:
-        return f"{self.kind}-{self.door}"
+        return f"{self.kind}-{self.entry_point}"
 
 
 CONFIGURATIONS = (
@@ -72,7 +72,7 @@ class ProbedServer(Server):
         self,
         kind: Kind = "uvicorn",
         *,
-        door: Door = "asgi",
+        entry_point: EntryPoint = "asgi",
         workers: int = 1,
         long_poll_timeout: float = 30,
         env: Mapping[str, str] | None = None,
@@ -80,7 +80,7 @@ class ProbedServer(Server):
         options: Sequence[str] = (),
         patient: bool = False,
     ) -> None:
-        super().__init__(kind, door=door, workers=workers, long_poll_timeout=long_poll_timeout, env=env)
+        super().__init__(kind, entry_point=entry_point, workers=workers, long_poll_timeout=long_poll_timeout, env=env)
         self.application = application
         self.options = list(options)
         self.patient = patient
@@ -117,7 +117,7 @@ class ProbedServer(Server):
         command[command.index(APPLICATION)] = self.application
         if self.patient:
             for option in GRACE_OPTIONS & set(command):
-                command[command.index(option) + 1] = PATIENCE
+                command[command.index(option) + 1] = SHUTDOWN_SECONDS
         return [*command[:-1], *self.options, command[-1]]
 
 

@@ -53,14 +53,16 @@ class Site:
         return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
 
     def enter(self, name: str) -> dict[str, str]:
-        found: dict[str, str] = json.loads(self.run(ENTER, name=name))
-        return found
+        credentials: dict[str, str] = json.loads(self.run(ENTER, name=name))
+        return credentials
 
 
 @pytest.fixture(scope="module", params=[Configuration("uvicorn", "asgi"), Configuration("uvicorn", "urls")], ids=str)
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     env = {"DJANGO_SETTINGS_MODULE": SETTINGS}
-    with ProbedServer(request.param.kind, door=request.param.door, env=env, long_poll_timeout=30) as server:
+    with ProbedServer(
+        request.param.kind, entry_point=request.param.entry_point, env=env, long_poll_timeout=30
+    ) as server:
         yield Site(server)
 
 

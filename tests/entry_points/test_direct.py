@@ -17,8 +17,8 @@ PLAIN = {"Content-Type": "text/plain"}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ProbedServer]:
-    with ProbedServer("uvicorn") as found:
-        yield found
+    with ProbedServer("uvicorn") as running:
+        yield running
 
 
 class Wire:

@@ -15,7 +15,7 @@ import pytest
 from tests.entry_points.ending_server import LIMIT, PROGRAMS
 from tests.entry_points.exchange import Exchange, live
 from tests.entry_points.probed import ProbedServer, wait_until
-from tests.servers import Door
+from tests.servers import EntryPoint
 
 READERS = 5
 SECONDS = 2.0
@@ -29,8 +29,8 @@ CUTS_OFF = {"daphne-reactor"}
 class EndingServer(ProbedServer):
     """The example project under a program that ends its server once it is told to."""
 
-    def __init__(self, program: str, door: Door) -> None:
-        super().__init__(door=door)
+    def __init__(self, program: str, entry_point: EntryPoint) -> None:
+        super().__init__(entry_point=entry_point)
         self.program = program
 
     def _command(self) -> list[str]:
@@ -52,13 +52,13 @@ class EndingServer(ProbedServer):
         return time.monotonic() - began
 
 
-@pytest.mark.parametrize("door", ["asgi", "urls"])
+@pytest.mark.parametrize("entry_point", ["asgi", "urls"])
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_live_responses_end_with_a_server_that_gets_no_signal(program: str, door: Door) -> None:
+def test_live_responses_end_with_a_server_that_gets_no_signal(program: str, entry_point: EntryPoint) -> None:
     is_wsgi = program.startswith("wsgiref")
-    if is_wsgi and door == "asgi":
-        pytest.skip("WSGI has one door")
-    with EndingServer(program, door) as server, ExitStack() as stack:
+    if is_wsgi and entry_point == "asgi":
+        pytest.skip("WSGI has one entry point")
+    with EndingServer(program, entry_point) as server, ExitStack() as stack:
         path = server.create(b"first")
         modes = ["long-poll"] * READERS + ["sse"] * (0 if is_wsgi else READERS)
         readers = [stack.enter_context(live(server.port, path, mode, "now")) for mode in modes]
@@ -67,7 +67,7 @@ def test_live_responses_end_with_a_server_that_gets_no_signal(program: str, door
                 assert next(reader.events()).kind == "control"
         time.sleep(0.3)  # long-polls say nothing while they wait, and this server has no window
         seconds = server.end()
-        print(f"{program}, {door}: {seconds:.2f} s")
+        print(f"{program}, {entry_point}: {seconds:.2f} s")
         assert seconds < SECONDS + LATE, server.log_tail()
         if program not in CUTS_OFF:
             for reader, mode in zip(readers, modes, strict=True):

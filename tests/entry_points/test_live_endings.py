@@ -16,8 +16,8 @@ SOON = 1.0
 
 @pytest.fixture(scope="module", params=["asgi", "urls"])
 def timed(request: pytest.FixtureRequest) -> Iterator[ProbedServer]:
-    """One server for each door: time passes in the same way under all programs."""
-    with ProbedServer(door=request.param) as server:
+    """One server for each entry point: time passes in the same way under all programs."""
+    with ProbedServer(entry_point=request.param) as server:
         yield server
 
 

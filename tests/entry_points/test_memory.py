@@ -109,10 +109,10 @@ def follow_to_the_end(server: ProbedServer, path: str, offset: str) -> int:
 
 def settle(pid: int) -> None:
     """Wait until a process's memory has stopped growing."""
-    known = [0]
+    peaks = [0]
 
     def still() -> bool:
-        known.append(memory_of(pid, "VmHWM"))
-        return len(known) > 50 and known[-1] == known[-50]
+        peaks.append(memory_of(pid, "VmHWM"))
+        return len(peaks) > 50 and peaks[-1] == peaks[-50]
 
     wait_until(still, 20, "memory has stopped growing")

@@ -1,4 +1,4 @@
-"""The URL door behind all of Django's middleware, with ATOMIC_REQUESTS."""
+"""The URLs behind all of Django's middleware, with ATOMIC_REQUESTS."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ LONG = b"compressible " * 1000
 @pytest.fixture(scope="module")
 def server() -> Iterator[ProbedServer]:
     env = {"DJANGO_SETTINGS_MODULE": "tests.entry_points.middleware_settings"}
-    with ProbedServer(door="urls", env=env, long_poll_timeout=0.5) as server:
+    with ProbedServer(entry_point="urls", env=env, long_poll_timeout=0.5) as server:
         yield server
 
 

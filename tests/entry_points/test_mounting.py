@@ -1,4 +1,4 @@
-"""The ASGI door inside other applications, and the URLs that it gives out."""
+"""The ASGI application inside other applications, and the URLs that it gives out."""
 
 from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
@@ -74,7 +74,7 @@ def test_a_host_that_is_not_allowed_is_refused(served: ProbedServer, root: str) 
             assert exchange.response.status == 400
 
 
-def test_the_bare_door_says_what_is_wrong_with_a_host() -> None:
+def test_the_bare_application_says_what_is_wrong_with_a_host() -> None:
     with (
         ProbedServer(application="tests.entry_points.mounts:alone") as server,
         Exchange(server.port, "GET", "/v1/stream/a", {"Host": "evil.example"}) as exchange,

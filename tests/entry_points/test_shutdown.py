@@ -27,7 +27,7 @@ ENDS_WORKERS_FOR_EACH_OTHER = {"hypercorn"}
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
 def test_sigterm_ends_the_server_and_every_live_response(configuration: Configuration) -> None:
     with (
-        ProbedServer(configuration.kind, door=configuration.door, patient=True) as server,
+        ProbedServer(configuration.kind, entry_point=configuration.entry_point, patient=True) as server,
         occupied(server) as (readers, waiters),
     ):
         wait_until(lambda: server.probe().listeners == 2 * READERS, 5, "all readers listen")

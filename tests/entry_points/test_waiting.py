@@ -7,15 +7,15 @@ import pytest
 
 from tests.entry_points.exchange import Exchange, live
 from tests.entry_points.probed import Probe, ProbedServer, wait_until
-from tests.servers import Door
+from tests.servers import EntryPoint
 
 READERS = 100
 SLACK = 3
 
 
-@pytest.mark.parametrize("door", ["asgi", "urls"])
-def test_two_hundred_waiting_readers_hold_nothing_but_their_sockets(door: Door) -> None:
-    with ProbedServer(door=door) as server:
+@pytest.mark.parametrize("entry_point", ["asgi", "urls"])
+def test_two_hundred_waiting_readers_hold_nothing_but_their_sockets(entry_point: EntryPoint) -> None:
+    with ProbedServer(entry_point=entry_point) as server:
         path = server.create(b"first")
         with waiting(server, path, 2):
             before = server.probe()

@@ -15,17 +15,17 @@ def test_every_offset_is_unique_and_leads_to_exactly_what_follows(served: Probed
     path = served.create()
 
     def write(writer: int) -> list[tuple[str, bytes]]:
-        found = []
+        appends = []
         with httpx.Client(timeout=30) as client:
             for number in range(APPENDS):
                 message = b"<%d:%d:%b>" % (writer, number, b"x" * (writer * number % 50))
                 response = client.post(served.url(path), content=message, headers=TEXT)
                 assert response.status_code == 204
-                found.append((response.headers["Stream-Next-Offset"], message))
-        return found
+                appends.append((response.headers["Stream-Next-Offset"], message))
+        return appends
 
     with ThreadPoolExecutor(WRITERS) as pool:
-        appends = sorted(append for found in pool.map(write, range(WRITERS)) for append in found)
+        appends = sorted(append for written in pool.map(write, range(WRITERS)) for append in written)
     assert len({offset for offset, _ in appends}) == WRITERS * APPENDS
     messages = [message for _, message in appends]
     with httpx.Client(timeout=30) as client:

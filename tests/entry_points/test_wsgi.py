@@ -23,7 +23,7 @@ class WsgiServer(ProbedServer):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[WsgiServer]:
-    with WsgiServer(door="urls", long_poll_timeout=LONG_POLL_SECONDS) as server:
+    with WsgiServer(entry_point="urls", long_poll_timeout=LONG_POLL_SECONDS) as server:
         yield server
 
 

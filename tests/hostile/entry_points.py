@@ -45,7 +45,7 @@ class EntryPoint(ProbedServer):
         served: Kind = "uvicorn" if kind == "wsgi" else kind  # type: ignore[assignment]
         super().__init__(
             served,
-            door="urls" if way in ("urls", "django") or kind == "wsgi" else "asgi",
+            entry_point="urls" if way in ("urls", "django") or kind == "wsgi" else "asgi",
             long_poll_timeout=1,
             env={"DJANGO_SETTINGS_MODULE": "tests.hostile.settings", "STREAMS": json.dumps(streams)},
             patient=patient,

@@ -15,8 +15,8 @@ REFUSED = (0, 400, 408, 411, 413, 501, 503)
 
 def content(server: EntryPoint, path: str) -> tuple[bytes, bool] | None:
     """A stream's content and whether it is closed; None: there is no stream."""
-    found = httpx.get(server.url(path), params={"offset": "-1"}, timeout=30)
-    return None if found.status_code == 404 else (found.content, "Stream-Closed" in found.headers)
+    reply = httpx.get(server.url(path), params={"offset": "-1"}, timeout=30)
+    return None if reply.status_code == 404 else (reply.content, "Stream-Closed" in reply.headers)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
@@ -178,7 +178,7 @@ def test_a_body_with_two_framings_is_taken_whole_or_refused(entry_point: EntryPo
             wire.socket.shutdown(socket.SHUT_WR)
             status = wire.answer().status
         assert status in (204, *REFUSED)
-        found = content(entry_point, path)
-        assert found is not None
-        assert found[0] == (BODY if status == 204 else b"")
+        stored = content(entry_point, path)
+        assert stored is not None
+        assert stored[0] == (BODY if status == 204 else b"")
         path = entry_point.create()

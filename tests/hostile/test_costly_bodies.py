@@ -49,14 +49,14 @@ def longest_wait() -> float:
 def costs_others_little(server: EntryPoint, work: Callable[[], object]) -> None:
     """Do something several times, at most, until others are seen to be served in the meantime."""
     path = server.create(b"x")
-    found = []
+    delays = []
     for _ in range(ATTEMPTS):
         with Bystander(server, path) as bystander:
             work()
-        found.append(bystander.p99)
-        if found[-1] < longest_wait():
+        delays.append(bystander.p99)
+        if delays[-1] < longest_wait():
             return
-    raise AssertionError(f"others wait for {found} s")
+    raise AssertionError(f"others wait for {delays} s")
 
 
 @pytest.mark.parametrize("nasty", NASTY, ids=str)
@@ -67,8 +67,8 @@ def test_a_body_is_appended_and_read_while_others_are_served(server: EntryPoint,
     url = server.url(path)
 
     def append() -> None:
-        found = httpx.post(url, content=nasty.body, headers={"Content-Type": "application/json"}, timeout=60)
-        assert found.status_code == (400 if nasty.messages is None else 204)
+        response = httpx.post(url, content=nasty.body, headers={"Content-Type": "application/json"}, timeout=60)
+        assert response.status_code == (400 if nasty.messages is None else 204)
 
     costs_others_little(server, append)
     if nasty.messages is not None:
@@ -80,9 +80,9 @@ def test_a_body_is_appended_and_read_while_others_are_served(server: EntryPoint,
 
 def read_back(url: str) -> None:
     """Read the first page, which is one append."""
-    found = httpx.get(url, params={"offset": "-1"}, timeout=60)
-    assert found.status_code == 200
-    assert found.content[:1] == b"["
+    response = httpx.get(url, params={"offset": "-1"}, timeout=60)
+    assert response.status_code == 200
+    assert response.content[:1] == b"["
 
 
 def read_back_events(server: EntryPoint, path: str) -> None:

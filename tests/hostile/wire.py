@@ -59,12 +59,12 @@ class Wire:
             while (end := self.received.find(b"\r\n\r\n")) < 0:
                 self._more()
             line, *lines = self.received[:end].decode("latin-1").split("\r\n")
-            found = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+            headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
             self.received = self.received[end + 4 :]
             status = int(line.split()[1])
             if status == 100:
                 return self.answer(method=method)
-            return Answer(status, found, b"" if method == "HEAD" else self._body(status, found))
+            return Answer(status, headers, b"" if method == "HEAD" else self._body(status, headers))
         except (EOFError, ConnectionError):
             return Answer(0, {}, b"")
 

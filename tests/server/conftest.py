@@ -1,4 +1,4 @@
-"""Both doors, behind the same client: what is true of one has to be true of the other."""
+"""Both entry points, behind the same client: what is true of one has to be true of the other."""
 
 import pytest
 from django.core.asgi import get_asgi_application

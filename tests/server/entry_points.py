@@ -72,8 +72,8 @@ def _ask_wsgi(method: str, target: str, lines: list[tuple[bytes, bytes]], body: 
         environ[key] = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}" if key in environ else text
     started: list[Any] = []
 
-    def start(status: str, found: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-        started[:] = [int(status.split()[0]), found]
+    def start(status: str, header_list: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        started[:] = [int(status.split()[0]), header_list]
         return lambda data: None
 
     answer = get_wsgi_application()(environ, start)

@@ -104,9 +104,9 @@ async def state(client: AsgiClient, path: str) -> tuple[object, ...]:
     return head.status, tuple(head.headers.get(name) for name in seen), read.body
 
 
-@pytest.mark.parametrize("door", ["asgi", "django"])
-def test_no_request_breaks_the_server_or_changes_what_it_was_refused(engines: None, door: str) -> None:
-    client = AsgiClient(DurableStreams() if door == "asgi" else get_asgi_application(), http_version="2")
+@pytest.mark.parametrize("entry_point", ["asgi", "django"])
+def test_no_request_breaks_the_server_or_changes_what_it_was_refused(engines: None, entry_point: str) -> None:
+    client = AsgiClient(DurableStreams() if entry_point == "asgi" else get_asgi_application(), http_version="2")
 
     @examples(max_examples=250)
     @given(methods, targets, headers, queries, bodies)
@@ -116,21 +116,21 @@ def test_no_request_breaks_the_server_or_changes_what_it_was_refused(engines: No
     @example("POST", "known", [(b"content-type", b"text/plain"), (b"content-length", b"-1")], b"", b"x")
     @example("PUT", "new", [(b"content-type", b"application/json")], b"", b"[" * 2000)
     def check(method: str, target: str, pairs: list[tuple[bytes, bytes]], query: bytes, body: bytes) -> None:
-        if door == "django":
+        if entry_point == "django":
             # These two are refused by Django before there is a view to answer them.
             query, target = query.decode("latin-1").encode(), target.replace("%0a", "")
         runner.run(send(method, target, pairs, query, body))
 
     async def send(method: str, target: str, pairs: list[tuple[bytes, bytes]], query: bytes, body: bytes) -> None:
-        known = f"known{next(_numbers)}"
-        await client.create(known, b"abc")
-        before = await state(client, known)
-        target = target.replace("known", known)
-        pairs = [(name, value.replace(b"known", known.encode())) for name, value in pairs]
+        existing_path = f"known{next(_numbers)}"
+        await client.create(existing_path, b"abc")
+        before = await state(client, existing_path)
+        target = target.replace("known", existing_path)
+        pairs = [(name, value.replace(b"known", existing_path.encode())) for name, value in pairs]
         reply = await client.request(method, target.encode() + b"?" + query, pairs, body)
         judge(method, reply)
         if reply.status >= 400:
-            assert await state(client, known) == before
+            assert await state(client, existing_path) == before
 
     with asyncio.Runner() as runner, SMALL:
         check()

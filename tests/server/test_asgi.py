@@ -76,7 +76,8 @@ async def test_the_end_of_the_server_ends_readers_and_threads(engines: None) -> 
         await live.reply()
     await lifespan
     assert running_engines() == []
-    assert not any(lane._thread.is_alive() for lane in (*engine._writers, engine._reader))  # type: ignore[attr-defined]
+    workers = (*engine._writers, engine._reader)
+    assert not any(worker._thread.is_alive() for worker in workers)  # type: ignore[attr-defined]
 
 
 async def test_a_proxy_in_front_may_tell_host_and_scheme(direct: AsgiClient) -> None:

@@ -1,4 +1,4 @@
-"""The URL door behind middleware that has read the body before it: as much of it as it likes."""
+"""The URLs behind middleware that has read the body before it: as much of it as it likes."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -55,8 +55,8 @@ async def test_under_asgi(engines: None, way: str, kind: str, framing: str) -> N
     assert made.status == 201
     length = {"content-length": str(len(BODY))} if framing == "length" else {"transfer-encoding": "chunked"}
     reply = await client.request("POST", "a", {"content-type": kind, "stream-closed": "true", **length}, BODY)
-    found = await client.get("a")
-    state = (reply.status, found.body, "stream-closed" in found.headers)
+    read_back = await client.get("a")
+    state = (reply.status, read_back.body, "stream-closed" in read_back.headers)
     assert state == (204, BODY, True)
 
 
@@ -68,7 +68,7 @@ def test_under_wsgi(engines: None, way: str, framing: str) -> None:
     if framing == "chunked":
         extra |= {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}
     reply = client.generic("POST", "/v1/stream/a", BODY, MULTIPART, headers={"Stream-Closed": "true"}, **extra)
-    found = client.get("/v1/stream/a")
-    state = (reply.status_code, found.content, found.has_header("Stream-Closed"))
+    read_back = client.get("/v1/stream/a")
+    state = (reply.status_code, read_back.content, read_back.has_header("Stream-Closed"))
     # A body in chunks is none to Django, so what reads it there has not got it.
     assert state == ((400, b"", False) if WAYS[way] and framing == "length" else (204, BODY, True))

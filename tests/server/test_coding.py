@@ -27,8 +27,8 @@ async def test_a_coded_append_is_refused(client: AsgiClient, coding: str) -> Non
     await client.create("a", b"before")
     for headers in ({}, {"stream_closed": "true"}, {"producer_id": "p", "producer_epoch": "0", "producer_seq": "0"}):
         check_refusal(await client.append("a", BODY, content_encoding=coding, **headers))
-    found = await client.get("a")
-    assert (found.body, found.headers.get("stream-closed")) == (b"before", None)
+    reply = await client.get("a")
+    assert (reply.body, reply.headers.get("stream-closed")) == (b"before", None)
 
 
 @pytest.mark.parametrize("coding", CODED)

@@ -56,15 +56,15 @@ deep = st.sampled_from(["[" * 400 + "]" * 400, '{"a":' * 400 + "1" + "}" * 400, 
 values = st.recursive(
     scalars,
     lambda inner: (
-        st.lists(inner, max_size=3).map(lambda found: "[" + " ,\n".join(found) + "]")
+        st.lists(inner, max_size=3).map(lambda items: "[" + " ,\n".join(items) + "]")
         | st.lists(st.tuples(strings, inner), max_size=3).map(
-            lambda found: "{" + ",".join(f"{key} :{value}" for key, value in found) + "}"
+            lambda pairs: "{" + ",".join(f"{key} :{value}" for key, value in pairs) + "}"
         )
     ),
     max_leaves=8,
 )
 json_bodies = st.lists(
-    (values | deep | st.lists(values, min_size=1, max_size=3).map(lambda found: "[" + ",".join(found) + "]")).map(
+    (values | deep | st.lists(values, min_size=1, max_size=3).map(lambda items: "[" + ",".join(items) + "]")).map(
         str.encode
     ),
     max_size=4,
@@ -80,28 +80,28 @@ class Readers:
 
     async def by_get(self, offset: str = "-1", live: str = "") -> list[bytes]:
         """The bodies of pages that have any, up to the end."""
-        found = []
+        bodies_read = []
         while True:
             reply = await self.client.get(f"{self.path}?offset={offset}{live}")
             assert reply.status in (200, 204), reply.body
             if reply.body not in (b"", b"[]"):
-                found.append(reply.body)
+                bodies_read.append(reply.body)
             offset = reply.offset
             if reply.headers.get("stream-up-to-date"):
-                return found
+                return bodies_read
 
     async def by_sse(self, offset: str = "-1") -> Parsed:
         """The events, up to the end."""
-        found = Parsed()
+        events_read = Parsed()
         async with self.client.follow(self.path, offset) as live:
-            while not (found.controls and found.controls[-1].get("upToDate")):
+            while not (events_read.controls and events_read.controls[-1].get("upToDate")):
                 chunk = await live.chunk()
                 assert chunk is not None
                 chunk.decode()  # an event stream is UTF-8
                 news = parse(chunk)
                 assert len(news.controls) == 1
-                found.events += news.events
-        return found
+                events_read.events += news.events
+        return events_read
 
     def whole(self, data: list[str]) -> Any:
         """What data events say together."""
@@ -118,16 +118,16 @@ class Readers:
 
     def by_tail_again(self) -> Any:
         """As somebody who begins anew after each page."""
-        found, offset = [], "-1"
+        messages, offset = [], "-1"
         for _ in range(1000):
             page = next(Stream.objects.get(path=self.path).tail(offset, timeout=0), None)
             if page is None:
                 break
-            found += page.messages
+            messages += page.messages
             offset = page.next_offset
             if page.closed:
                 break
-        return self._joined(found)
+        return self._joined(messages)
 
     async def by_atail(self) -> Any:
         stream = await Stream.objects.aget(path=self.path)

@@ -92,7 +92,7 @@ async def test_a_plain_request_takes_no_task() -> None:
 
 
 def before_each_commit(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
-    """Have something done between what a lane announces and the commit of that."""
+    """Do something between the outcomes that a committer announces and their commit."""
     real = group_commit.apply
 
     def apply(*args: Any, context: CommitContext, **options: Any) -> Any:
@@ -116,13 +116,13 @@ async def test_answers_are_made_before_the_commit_and_sent_after_it(
     if method == "POST":
         await engine_for().write(Create("0", "text/plain"))
     go_on, made = Event(), asyncio.Event()
-    found = []
+    prepared = []
 
     def prepare_response(request: Any, value: object) -> Response | None:
-        found.append(dispatch.prepare_response(request, value))
-        if len(found) == len(clients):
+        prepared.append(dispatch.prepare_response(request, value))
+        if len(prepared) == len(clients):
             made.set()
-        return found[-1]
+        return prepared[-1]
 
     monkeypatch.setattr(fast_path, "prepare_response", prepare_response)
     before_each_commit(monkeypatch, lambda: go_on.wait(30))
@@ -135,7 +135,7 @@ async def test_answers_are_made_before_the_commit_and_sent_after_it(
     go_on.set()
     assert [await status(connection) for _, connection in clients] == [expected] * len(clients)
     assert all(connection.sent.empty() for _, connection in clients)
-    assert [response.wire is not None for response in found if response is not None] == [True] * len(clients)
+    assert [response.wire is not None for response in prepared if response is not None] == [True] * len(clients)
 
 
 @pytest.mark.usefixtures("engines")

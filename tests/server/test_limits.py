@@ -92,12 +92,12 @@ async def test_other_methods_are_not_allowed(client: AsgiClient, method: str) ->
 
 @pytest.mark.parametrize("host", ["evil.example", "", "testserver@evil.example", "testserver/evil", "\xff", "[::1"])
 @pytest.mark.parametrize("middleware", [True, False])
-@pytest.mark.parametrize("door", ["asgi", "django"])
+@pytest.mark.parametrize("entry_point", ["asgi", "django"])
 async def test_a_host_that_is_not_ours_is_refused_and_nothing_is_made(
-    engines: None, settings: Any, door: str, middleware: bool, host: str
+    engines: None, settings: Any, entry_point: str, middleware: bool, host: str
 ) -> None:
     with override_settings(MIDDLEWARE=settings.MIDDLEWARE if middleware else []):
-        client = AsgiClient(DurableStreams() if door == "asgi" else get_asgi_application())
+        client = AsgiClient(DurableStreams() if entry_point == "asgi" else get_asgi_application())
     assert (await client.request("PUT", "a", {"host": host})).status == 400
     assert (await client.request("HEAD", "a")).status == 404
 

@@ -29,11 +29,11 @@ async def reader(path: str) -> SseReader:
     return SseReader(engine, await engine.look(path, Sentinel.START), None, engine.places.take())
 
 
-async def drain(found: SseReader, end: str) -> Parsed:
+async def drain(sse_reader: SseReader, end: str) -> Parsed:
     """Take chunks up to the one that leads to an offset."""
     raw = b""
     while end not in [control["streamNextOffset"] for control in parse(raw).controls]:
-        raw += await found.next_chunk()
+        raw += await sse_reader.next_chunk()
     return parse(raw)
 
 
@@ -67,8 +67,8 @@ async def test_what_is_written_between_a_readers_look_and_its_wait_is_not_lost(d
     engine = engine_for()
     view = await engine.look("a", Sentinel.NOW)
     await elsewhere(Append("a", TEXT, b"def"))
-    async with SseReader(engine, view, None, engine.places.take()) as found:
-        assert (await drain(found, await last_offset(direct, "a"))).data == ["def"]
+    async with SseReader(engine, view, None, engine.places.take()) as late_reader:
+        assert (await drain(late_reader, await last_offset(direct, "a"))).data == ["def"]
 
 
 @LOOKS_NEVER
@@ -85,23 +85,23 @@ async def test_what_was_kept_of_a_stream_goes_with_it(direct: AsgiClient) -> Non
 @LOOKS_NEVER
 async def test_a_reader_holds_no_queue_and_gets_what_it_missed_as_one_event(direct: AsgiClient) -> None:
     await direct.create("a")
-    found = await reader("a")
-    async with found:
-        await found.next_chunk()
+    slow_reader = await reader("a")
+    async with slow_reader:
+        await slow_reader.next_chunk()
         for number in range(5):
             await direct.append("a", b"%d" % number)
-        assert (await drain(found, await last_offset(direct, "a"))).data == ["01234"]
+        assert (await drain(slow_reader, await last_offset(direct, "a"))).data == ["01234"]
 
 
 @LOOKS_NEVER
 async def test_memory_for_a_watched_stream_is_bounded(direct: AsgiClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("django_durable_streams.engine.watch.RING_BYTES", 1000)
     await direct.create("a")
-    found = await reader("a")
-    async with found:
+    slow_reader = await reader("a")
+    async with slow_reader:
         for _ in range(50):
             await direct.append("a", b"x" * 300)
-        watch = found.watch
+        watch = slow_reader.watch
         assert watch._ring_bytes == sum(len(segment.data) for segment in watch._ring) <= 1000
 
 
@@ -192,14 +192,14 @@ async def test_a_watched_stream_is_forgotten_after_its_last_reader(
 
 @LOOKS_NEVER
 def test_two_event_loops_of_a_process_hear_of_each_other(engines: None) -> None:
-    reading, found = Event(), []
+    reading, parsed = Event(), []
 
     async def read() -> None:
         client = AsgiClient(DurableStreams())
         async with client.follow("a") as live:
             await live.chunk()
             reading.set()
-            found.append(parse((await live.reply()).body))
+            parsed.append(parse((await live.reply()).body))
 
     async def write() -> None:
         client = AsgiClient(DurableStreams())
@@ -212,7 +212,7 @@ def test_two_event_loops_of_a_process_hear_of_each_other(engines: None) -> None:
         await asyncio.to_thread(thread.join, 20)
 
     asyncio.run(write())
-    assert "".join(found[0].data) == "secondthird"
+    assert "".join(parsed[0].data) == "secondthird"
 
 
 async def test_five_hundred_requests_at_once_are_answered(direct: AsgiClient) -> None:

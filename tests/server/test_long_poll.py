@@ -150,9 +150,9 @@ async def test_cursors_never_go_back(client: AsgiClient) -> None:
     for number in range(6):
         offset = "-1" if number % 2 else "now"
         async with poll(client, offset, f"&cursor={cursor}" if number else "") as waiting:
-            found = int((await waiting.reply()).headers["stream-cursor"])
-        assert found > cursor
-        cursor = found
+            next_cursor = int((await waiting.reply()).headers["stream-cursor"])
+        assert next_cursor > cursor
+        cursor = next_cursor
 
 
 @LOOKS_NEVER

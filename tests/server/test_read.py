@@ -222,9 +222,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr("django_durable_streams.clock.now", found)
-    return found
+    fake_clock = Clock()
+    monkeypatch.setattr("django_durable_streams.clock.now", fake_clock)
+    return fake_clock
 
 
 async def test_reads_and_appends_renew_a_ttl_and_head_does_not(client: AsgiClient, clock: Clock) -> None:

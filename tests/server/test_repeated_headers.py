@@ -123,7 +123,7 @@ async def test_cookies_may_come_in_several_lines(entry: str, engines: None, tran
 
 
 @pytest.mark.parametrize(
-    ("value", "found"),
+    ("value", "expected"),
     [
         (b"a/b,a/b", b"a/b"),
         (b'a/b; x="1,2"', b'a/b; x="1,2"'),
@@ -136,12 +136,12 @@ async def test_cookies_may_come_in_several_lines(entry: str, engines: None, tran
         (b'"\\' * 30_000 + b",", b'"\\' * 30_000 + b","),
     ],
 )
-def test_what_a_server_has_joined_is_taken_apart_outside_of_quotes(value: bytes, found: bytes | None) -> None:
-    if found is None:
+def test_what_a_server_has_joined_is_taken_apart_outside_of_quotes(value: bytes, expected: bytes | None) -> None:
+    if expected is None:
         with pytest.raises(InvalidHeader):
             headers.split_repeated(b"content-type", value)
     else:
-        assert headers.split_repeated(b"content-type", value) == found
+        assert headers.split_repeated(b"content-type", value) == expected
 
 
 names = st.sampled_from([b"host", b"stream-seq", b"producer-x", b"cookie", b"accept", b"x-a"])
@@ -151,11 +151,11 @@ values = st.binary(max_size=5)
 @given(st.lists(st.tuples(names, values), max_size=12))
 def test_no_value_that_came_is_dropped(pairs: Lines) -> None:
     try:
-        found = headers.merge_repeated(pairs)
+        merged = headers.merge_repeated(pairs)
     except InvalidHeader:
         singles = {name for name, _ in pairs if headers.is_single(name)}
         assert any(len({value.strip(b" \t") for key, value in pairs if key == name}) > 1 for name in singles)
         return
-    assert set(found) == {name for name, _ in pairs}
+    assert set(merged) == {name for name, _ in pairs}
     for name, value in pairs:
-        assert value.strip(b" \t") in found[name]
+        assert value.strip(b" \t") in merged[name]

@@ -31,22 +31,22 @@ class Parsed:
 
 
 def test_a_plain_head_is_read() -> None:
-    found = request_heads.parse(
+    head_parsed = request_heads.parse(
         head(b"Content-Type:text/plain ", b"CONTENT-LENGTH:\t12", request=b"POST /v1/stream/a%20b?offset=-1 HTTP/1.1")
     )
-    assert found is not None
-    assert (found.method, found.path, found.query) == ("POST", "/v1/stream/a b", b"offset=-1")
-    assert found.headers == {b"host": b"example.com", b"content-type": b"text/plain", b"content-length": b"12"}
-    assert found.content_length == 12
+    assert head_parsed is not None
+    assert (head_parsed.method, head_parsed.path, head_parsed.query) == ("POST", "/v1/stream/a b", b"offset=-1")
+    assert head_parsed.headers == {b"host": b"example.com", b"content-type": b"text/plain", b"content-length": b"12"}
+    assert head_parsed.content_length == 12
 
 
 def test_what_counts_up_is_read_anew_and_the_rest_is_remembered() -> None:
     for number in range(3):
         lines = head(b"Content-Length: 1", b"PRODUCER-SEQ:  %d " % number, b"A: b", request=b"POST /a HTTP/1.1")
-        found = request_heads.parse(lines)
-        assert found is not None
-        assert found.headers[b"producer-seq"] == b"%d" % number
-        assert (found.path, found.headers[b"a"], found.content_length) == ("/a", b"b", 1)
+        head_parsed = request_heads.parse(lines)
+        assert head_parsed is not None
+        assert head_parsed.headers[b"producer-seq"] == b"%d" % number
+        assert (head_parsed.path, head_parsed.headers[b"a"], head_parsed.content_length) == ("/a", b"b", 1)
 
 
 def test_a_head_is_remembered_once_however_often_it_counts() -> None:
@@ -110,10 +110,10 @@ def test_whatever_is_read_here_the_servers_parser_reads_so_too(
     method: bytes, target: bytes, lines: list[tuple[bytes, bytes, bytes]]
 ) -> None:
     data = head(*(b"".join(line) for line in lines), request=method + target + b" HTTP/1.1")
-    found = request_heads.parse(data)
-    if found is not None:
+    result = request_heads.parse(data)
+    if result is not None:
         parsed = Parsed(data)
-        assert sorted(found.headers.items()) == sorted((name, value.strip(b" \t")) for name, value in parsed.headers)
+        assert sorted(result.headers.items()) == sorted((name, value.strip(b" \t")) for name, value in parsed.headers)
         assert parsed.url == target
         assert parsed.parser.should_keep_alive()
         assert not parsed.parser.should_upgrade()

@@ -279,5 +279,5 @@ async def test_readers_who_come_while_much_is_written_see_every_byte_once(client
         await client.close("a")
 
     readers = [read(lambda at=at: written >= at) for at in (0, 1, 30, 60, 119)]
-    *found, _ = await asyncio.gather(*readers, write())
-    assert found == [list(range(120))] * 5
+    *received, _ = await asyncio.gather(*readers, write())
+    assert received == [list(range(120))] * 5

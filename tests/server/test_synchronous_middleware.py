@@ -1,4 +1,4 @@
-"""The URL door behind middleware that is synchronous only: its thread waits for the view."""
+"""The URLs behind middleware that is synchronous only: its thread waits for the view."""
 
 import pytest
 from django.conf import settings

@@ -136,10 +136,10 @@ async def test_pages_are_no_boundaries_either(client: AsgiClient) -> None:
         await client.append("a", piece)
     await client.append("a", EURO[2:], stream_closed="true")
     async with client.follow("a") as live:
-        found = parse((await live.reply()).body)
-    assert "".join(found.data) == "abcdefghij€klmno€"
-    assert "\ufffd" not in "".join(found.data)
-    for control in found.controls:
+        parsed = parse((await live.reply()).body)
+    assert "".join(parsed.data) == "abcdefghij€klmno€"
+    assert "\ufffd" not in "".join(parsed.data)
+    for control in parsed.controls:
         rest = ""
         async with client.follow("a", control["streamNextOffset"]) as live:
             rest = "".join(parse((await live.reply()).body).data)
@@ -155,11 +155,11 @@ async def test_many_readers_that_have_begun_at_different_places_agree(client: As
     got: list[str] = []
 
     async def follow(live: Exchange, begin: int) -> None:
-        found = ""
-        while not found.endswith("!"):
-            found += "".join((await next_events(live)).data)
-        assert found == text[begin:] + "!"
-        got.append(found)
+        received = ""
+        while not received.endswith("!"):
+            received += "".join((await next_events(live)).data)
+        assert received == text[begin:] + "!"
+        got.append(received)
 
     async with asyncio.TaskGroup() as group:
         lives: list[Any] = []

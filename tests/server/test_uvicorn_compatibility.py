@@ -63,7 +63,7 @@ def test_without_a_method_requests_go_through_asgi(
         installation.install(application, "/v1/stream/", server)
     assert connections_of(server) is HttpToolsProtocol
     (record,) = caplog.records
-    assert f"It has no {kind.__name__}.{part}. Requests are served through ASGI." in record.getMessage()
+    assert f"It has no {kind.__name__}.{part}. Requests go through ASGI" in record.getMessage()
 
 
 @pytest.mark.parametrize(

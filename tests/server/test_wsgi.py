@@ -1,4 +1,4 @@
-"""The URL door without an event loop of its own: every request has one that ends with it."""
+"""The URLs under WSGI: every request has an event loop of its own, which ends with it."""
 
 import json
 from typing import Any

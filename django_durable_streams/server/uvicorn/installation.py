@@ -64,7 +64,7 @@ def _install(application: object, prefix: str | None, server: object) -> None:
 
 def _warn(reason: str) -> None:
     logger.warning(
-        "uvicorn %s cannot have the fast path, nor limits for its connections. %s Requests are served through ASGI. "
+        "The fast path cannot be used with uvicorn %s. %s Requests go through ASGI, and connections have no limits. "
         "Install a version that the extra django-durable-streams[uvicorn] allows.",
         uvicorn.__version__,
         reason,
