@@ -45,9 +45,9 @@ OWN_VARIABLES = (
     "ALLOWED_HOSTS",
     "DATABASE_URL",
     "DEBUG",
-    "EXAMPLE_DOOR",
+    "EXAMPLE_ENTRY_POINT",
     "LONG_POLL_TIMEOUT",
-    "PERMISSION",
+    "PERMISSION_CLASSES",
     "REDIS_URL",
 )
 
@@ -97,7 +97,7 @@ class Server:
         self.env = example_environment(
             {
                 "DATABASE_URL": self.database_url,
-                "EXAMPLE_DOOR": door,
+                "EXAMPLE_ENTRY_POINT": door,
                 "LONG_POLL_TIMEOUT": str(long_poll_timeout),
                 **(env or {}),
             }

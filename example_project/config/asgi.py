@@ -1,4 +1,4 @@
-"""ASGI entry: the protocol through the bare application, everything else through Django."""
+"""The ASGI application: streams through `DurableStreams`, all other URLs through Django."""
 
 import os
 import sys
@@ -17,6 +17,6 @@ django_application = ASGIStaticFilesHandler(get_asgi_application())
 from django_durable_streams.server.asgi import DurableStreams  # noqa: E402
 
 application = DurableStreams(
-    prefix="/v1/stream/" if settings.EXAMPLE_DOOR == "asgi" else None,
+    prefix="/v1/stream/" if settings.EXAMPLE_ENTRY_POINT == "asgi" else None,
     fallback=django_application,
 )

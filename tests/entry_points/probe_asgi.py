@@ -64,7 +64,7 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-application = DurableStreams(prefix="/v1/stream/" if settings.EXAMPLE_DOOR == "asgi" else None, fallback=window)
+application = DurableStreams(prefix="/v1/stream/" if settings.EXAMPLE_ENTRY_POINT == "asgi" else None, fallback=window)
 
 
 def findings() -> dict[str, int]:
