@@ -104,6 +104,11 @@ bench: $(INSTALLED) ## measure beside the reference server; ARGS=--quick takes t
 	@$(PYTHON) tools/ensure_system.py node npm wrk postgresql
 	$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: bench-guard
+bench-guard: $(INSTALLED) ## five short rows of it against stored ratios to the ASGI ceiling; fails on a loss of 15 %
+	@$(PYTHON) tools/ensure_system.py wrk
+	$(BIN)/python -m benchmarks.guard $(ARGS)
+
 .PHONY: matrix
 matrix: $(INSTALLED_NOX) ## the unit tests on every supported Python (if found) and Django, and on the lowest dependencies
 	$(BIN)/nox $(ARGS)

@@ -55,12 +55,12 @@ def choose_targets(options: argparse.Namespace) -> list[targets.Target]:
 
 
 def raise_open_file_limit() -> None:
-    """A thousand readers are a thousand sockets, here and in the servers, which inherit the limit."""
+    """Allow thousands of sockets, here and in the servers, which inherit the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def drop_what_is_not_installed(chosen: list[targets.Target]) -> tuple[list[targets.Target], list[str]]:
+def drop_missing_targets(chosen: list[targets.Target]) -> tuple[list[targets.Target], list[str]]:
     missing = {}
     if postgres.binaries() is None:
         missing[targets.POSTGRESQL] = "PostgreSQL is not installed"
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
     # The servers are stopped on the way out, so a request to end must unwind like any other exception.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     raise_open_file_limit()
-    chosen, warnings = drop_what_is_not_installed(chosen)
+    chosen, warnings = drop_missing_targets(chosen)
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else FULL_ROUNDS)
     seconds = options.seconds or (QUICK_SECONDS if options.quick else FULL_SECONDS)
     results = Results(

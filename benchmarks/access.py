@@ -1,8 +1,8 @@
-"""What permissions cost: the same appends and reads where everything is allowed, by a session, and by a signed URL.
+"""The cost of permissions: the same appends and reads with no checks, with a session, and with a signed URL.
 
 python -m benchmarks.access [--rounds 5] [--seconds 2] [append read] [100 1000]
 
-The servers run side by side, and the runs take turns, so that whatever else the machine does falls on all of them.
+The servers run side by side and the measurements alternate, so other load on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PERMISSIONS = "django_durable_streams.permissions"
 CONNECTIONS = 64
 NAME = "measured"
 
-# Prints what a browser would send that is logged in, and what a signed URL ends with.
+# Prints the headers of a browser with a session, and the token of a signed URL.
 CREDENTIALS = f"""
 import django; django.setup()
 import json, time
@@ -51,7 +51,7 @@ print(json.dumps({{
 
 
 class Guarded(Ours):
-    """The example project with a permission, and credentials for it."""
+    """The example project with a permission class, and credentials for it."""
 
     def __init__(self, key: str, permission: str) -> None:
         super().__init__(key, key)
@@ -80,8 +80,8 @@ class Guarded(Ours):
         )
         if made.returncode:
             raise TargetError(made.stderr[-600:])
-        found = json.loads(made.stdout)
-        self.session, self.token = found["session"], found["token"]
+        credentials = json.loads(made.stdout)
+        self.session, self.token = credentials["session"], credentials["token"]
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Side:
 
 
 def sides(stack: ExitStack) -> Iterator[Side]:
-    """The open server comes with the same requests as well: what longer ones cost is not the permissions' cost."""
+    """Yield the sides. The open server also gets the longer requests, whose cost is not that of permissions."""
     started = {}
     for permission in ("AllowAll", "ModelPermissions", "SignedURLs"):
         target = started[permission] = Guarded(permission, permission)
@@ -115,7 +115,7 @@ def sides(stack: ExitStack) -> Iterator[Side]:
 
 @contextmanager
 def stream(side: Side, body: bytes) -> Iterator[None]:
-    """A stream with an append in it, which nobody can have made without credentials where some are needed."""
+    """Make a stream with one append. Where credentials are needed, check that a request without them is refused."""
     with Client(side.address) as client:
         if "open" not in side.name:
             client.request("PUT", NAME, headers={"Content-Type": BINARY}, expect=(403,))
@@ -151,13 +151,13 @@ def main() -> None:
         for size in sizes:
             with ExitStack() as stack:
                 file = stack.enter_context(body_file(binary(size)))
-                found = list(sides(stack))
-                for side in found:
+                chosen = list(sides(stack))
+                for side in chosen:
                     stack.enter_context(stream(side, binary(size)))
                     measure(side, operation, file, WARM_UP_SECONDS)
-                rates: dict[str, list[float]] = {side.name: [] for side in found}
+                rates: dict[str, list[float]] = {side.name: [] for side in chosen}
                 for _ in range(arguments.rounds):
-                    for side in found:
+                    for side in chosen:
                         rates[side.name].append(measure(side, operation, file, arguments.seconds))
             medians = {name: statistics.median(each) for name, each in rates.items()}
             shown = ", ".join(f"{name} {rate:,.0f}/s ({rate / medians['open']:.0%})" for name, rate in medians.items())

@@ -1,4 +1,4 @@
-"""Append to delivery: how long after an append is sent has each waiting reader got it.
+"""Append to delivery: the time from sending an append until each waiting reader has received it.
 
 A sample is the time from just before the POST is sent to the receipt, by one reader, of the data event (SSE)
 or the response (long-poll) that carries the append. Each append gives as many samples as there are readers.

@@ -1,8 +1,8 @@
-"""What a fork costs: making one beside an empty create, and reading through it beside reading its source.
+"""The cost of a fork: its creation beside an empty create, and a read of it beside a read of its source.
 
     python -m benchmarks.forks
 
-It needs no server: the store is called directly, on a SQLite file in a temporary folder.
+It needs no server. It calls the store directly, on a SQLite file in a temporary folder.
 """
 
 import os

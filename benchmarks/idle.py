@@ -1,4 +1,4 @@
-"""Memory of waiting readers: what the server process grows by while they are connected and idle."""
+"""Memory of waiting readers: the growth of the server process while they are connected and idle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.fleet import SseFleet
 from benchmarks.outcome import MeasurementError, Outcome
 from benchmarks.workload import Bench
 
-# Enough requests and readers for a server to have loaded, compiled and cached what it does once.
+# Enough requests and readers for a server to finish its one-time loading, compiling and caching.
 WARM_UP_REQUESTS = 200
 WARM_UP_READERS = 20
 SETTLE_SECONDS = 2.0
@@ -26,7 +26,7 @@ class IdleReaders:
 
     def run(self, bench: Bench) -> Outcome:
         if bench.pid is None:
-            raise MeasurementError("the process of this server is not known")
+            raise MeasurementError("the process of this server is unknown")
         with Client(bench.address) as client:
             client.create(bench.name, TEXT)
             for _ in range(WARM_UP_REQUESTS):

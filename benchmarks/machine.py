@@ -1,4 +1,4 @@
-"""What the numbers were taken on: the machine, the versions, and what a commit costs there."""
+"""Facts about a run: the machine, the versions, and the time of a commit to its disk."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    found = {"Python": platform.python_version()}
+    versions_by_name = {"Python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions_by_name[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    found["SQLite"] = sqlite3.sqlite_version
-    found["PostgreSQL"] = postgres.version()
-    found["Node"] = _first_line(["node", "--version"]).removeprefix("v")
-    found["@durable-streams/server"] = _reference_version()
-    found["wrk"] = wrk.version()
-    return found
+            versions_by_name[package] = "not installed"
+    versions_by_name["SQLite"] = sqlite3.sqlite_version
+    versions_by_name["PostgreSQL"] = postgres.version()
+    versions_by_name["Node"] = _first_line(["node", "--version"]).removeprefix("v")
+    versions_by_name["@durable-streams/server"] = _reference_version()
+    versions_by_name["wrk"] = wrk.version()
+    return versions_by_name
 
 
 def _cpu() -> str:
@@ -55,15 +55,15 @@ def _cpu() -> str:
 
 def _filesystem(directory: Path) -> str:
     """Type and device of the mount that holds `directory`."""
-    best, found = -1, "unknown"
+    longest, description = -1, "unknown"
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
         mount = Path(left.split()[4])
-        if directory.resolve().is_relative_to(mount) and len(mount.parts) > best:
-            best = len(mount.parts)
+        if directory.resolve().is_relative_to(mount) and len(mount.parts) > longest:
+            longest = len(mount.parts)
             kind, device = right.split()[:2]
-            found = f"{kind} on {device.removeprefix('/dev/')}"
-    return found
+            description = f"{kind} on {device.removeprefix('/dev/')}"
+    return description
 
 
 def _sync_milliseconds() -> float:

@@ -1,4 +1,4 @@
-"""What one measurement hands back: named values, or the reason why there are none."""
+"""The result of one measurement: named values, or the reason why there are none."""
 
 from __future__ import annotations
 

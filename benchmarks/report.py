@@ -1,4 +1,4 @@
-"""Results as Markdown: medians with ranges, ratios to the reference, and what they were taken on."""
+"""Results as Markdown: medians with ranges, ratios to the reference, the machine and the versions."""
 
 from __future__ import annotations
 

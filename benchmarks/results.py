@@ -12,7 +12,7 @@ from benchmarks.rows import Share
 
 @dataclass(frozen=True)
 class Sample:
-    """One value of one row on one target in one round. `error` is what was wrong with it, or None."""
+    """One value of one row on one target in one round. `error`: the reason why it does not count, or None."""
 
     round: int
     target: str
@@ -23,7 +23,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Cell:
-    """What the samples of one row on one target come to. Samples with errors are listed, not counted."""
+    """All samples of one row on one target. Samples with errors are listed, but do not count."""
 
     values: tuple[float, ...]
     errors: tuple[str, ...]
@@ -50,7 +50,7 @@ class Results:
         )
 
     def share(self, target: str, share: Share, ceiling: str) -> Cell:
-        """Percentages of the ceiling, round by round: what slows the machine in a round slows both."""
+        """Return percentages of the ceiling for each round, because other load in a round slows both."""
         rates: dict[tuple[str, int], float] = {
             (sample.target, sample.round): sample.value
             for sample in self.samples

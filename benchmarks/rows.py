@@ -1,4 +1,4 @@
-"""The rows of the table: what is measured, in which unit, and what this server has to hold.
+"""The rows of the table: the measured value, its unit, and the limit that this server must hold.
 
 Several rows may share a workload (its p50 and its p99); it then runs once.
 """
@@ -35,7 +35,7 @@ class Hold:
 
 @dataclass(frozen=True)
 class Row:
-    """One line: `value` of what `workload` measures. `on_ceiling` is its like where there are no streams."""
+    """One line: the result `value` of a workload. `on_ceiling`: the equal workload for a server without streams."""
 
     key: str
     title: str
@@ -64,8 +64,8 @@ SSE_1000 = Delivery(readers=1000)
 LONG_POLL_500 = Delivery(readers=500, live=Live.LONG_POLL)
 UP, DOWN = Better.HIGHER, Better.LOWER
 
-# Memory comes first: it is the growth of a process that has done nothing else yet. What leaves hundreds of
-# megabytes behind (checkpoints, garbage) comes last, so that no other row pays for it.
+# Memory comes first, because it is the growth of a process that has done nothing else yet. Rows that leave hundreds of
+# megabytes behind (checkpoints, garbage) come last, so that they do not affect other rows.
 ROWS: tuple[Row, ...] = (
     Row(
         "idle-sse-memory",
@@ -217,8 +217,8 @@ def select(keys: str | None) -> tuple[Row, ...]:
     chosen: set[str] = set()
     for key in filter(None, (part.strip() for part in keys.split(","))):
         stem = key.removesuffix("*")
-        found = {row.key for row in ROWS if row.key == key or (stem != key and row.key.startswith(stem))}
-        if not found:
+        matching = {row.key for row in ROWS if row.key == key or (stem != key and row.key.startswith(stem))}
+        if not matching:
             raise ValueError(f"no row {key!r}; there are {', '.join(row.key for row in ROWS)}")
-        chosen |= found
+        chosen |= matching
     return tuple(row for row in ROWS if row.key in chosen)

@@ -80,7 +80,7 @@ def _delete(address: Address, names: Sequence[str]) -> None:
 def _workload(row: Row, target: Target) -> Workload | None:
     if target.key == CEILING:
         return row.on_ceiling
-    # The memory of a process can only be read by who started it.
+    # The memory of a process is readable only for a server that this run has started.
     if target.outlives_the_run and isinstance(row.workload, IdleReaders):
         return None
     return row.workload

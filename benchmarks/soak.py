@@ -1,4 +1,4 @@
-"""Whether memory grows: minutes of mixed load on one server, and its resident memory at the end of each.
+"""A check for growing memory: minutes of mixed load on one server, with its resident memory after each round.
 
     python -m benchmarks.soak [--minutes 5] [--target sqlite]
 
@@ -36,7 +36,7 @@ def main() -> int:
     raise_open_file_limit()
     target = make(options.target)
     if not isinstance(target, Process):
-        parser.error("the memory of a server that was not started here cannot be read")
+        parser.error("the memory of a server that this run has not started cannot be read")
     address = target.start()
     problems: set[str] = set()
     try:
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def load(address: Address, name: str) -> list[str]:
-    """One round of everything at once; returns what went wrong."""
+    """Run one round of all loads at once, and return the errors."""
     with Client(address) as client, body_file(b"x" * 100) as file, ThreadPoolExecutor() as pool:
         grown = [f"{name}/one", *(f"{name}/many/{number}" for number in range(100))]
         for stream in (*grown, f"{name}/live", f"{name}/page"):

@@ -1,4 +1,4 @@
-"""The servers that are measured: how each is started, found and stopped."""
+"""The measured servers: how to start each one, reach it and stop it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ INSTALL_SECONDS = 300
 LOG_TAIL = 600
 
 
+# Variables of the example project that it must not inherit from the caller's environment.
+OWN_VARIABLES = ("REDIS_URL", "EXAMPLE_DOOR", "LONG_POLL_TIMEOUT", "PERMISSION", "DEBUG", "LOG_LEVEL")
+
+
 class TargetError(Exception):
     """A server could not be started."""
 
@@ -37,9 +41,9 @@ def free_port() -> int:
 
 
 class Target(ABC):
-    """One column. `start` returns where its streams are; after `stop` nothing of it is left.
+    """One column of the table. `start` returns the address of its streams, and `stop` removes everything.
 
-    That is, unless it `outlives_the_run`: then its streams are to be deleted one by one.
+    A target that `outlives_the_run` is not removed. Its streams are deleted one by one instead.
     """
 
     outlives_the_run = False
@@ -61,7 +65,7 @@ class Target(ABC):
 
 
 class Running(Target):
-    """A server that somebody else started, and that is left running."""
+    """A server that runs already, and that stays running."""
 
     outlives_the_run = True
 
@@ -77,7 +81,7 @@ class Running(Target):
 
 
 class Process(Target):
-    """A server process of our own, on a free port, with a fresh directory for whatever it stores."""
+    """A server process that this run starts, on a free port, with a fresh directory for its data."""
 
     def __init__(self, key: str, title: str) -> None:
         super().__init__(key, title)
@@ -95,10 +99,10 @@ class Process(Target):
         return dict(os.environ)
 
     def prepare(self, directory: Path) -> None:
-        """What has to be there before the server starts."""
+        """Prepare the directory and services before the server starts."""
 
     def clean_up(self) -> None:
-        """What has to go after it ended."""
+        """Remove services after the server has ended."""
 
     def start(self) -> Address:
         self._directory = Path(tempfile.mkdtemp(prefix=f"bench-{self.key}-"))
@@ -136,7 +140,7 @@ class Process(Target):
             self._directory = None
 
     def _wait(self, port: int, log: Path) -> None:
-        """Any answer will do: a stream that does not exist is answered too."""
+        """Wait for any response. A 404 for a missing stream is enough."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
@@ -199,7 +203,7 @@ class Ours(Process):
             "DJANGO_SETTINGS_MODULE": "config.settings",
             "PYTHONPATH": os.pathsep.join([str(ROOT / "example_project"), str(ROOT)]),
         }
-        for name in ("REDIS_URL", "EXAMPLE_ENTRY_POINT", "LONG_POLL_TIMEOUT", "PERMISSION", "DEBUG", "LOG_LEVEL"):
+        for name in OWN_VARIABLES:
             environment.pop(name, None)
         return environment
 
@@ -246,7 +250,7 @@ class OursOnPostgres(Ours):
 
 
 def install_reference() -> None:
-    """Installs what the lock file names, unless it is there already."""
+    """Install the packages of the lock file, if they are not installed already."""
     installed = REFERENCE / "node_modules" / ".package-lock.json"
     lock = REFERENCE / "package-lock.json"
     if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:

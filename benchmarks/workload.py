@@ -1,4 +1,4 @@
-"""What a workload is given to work with, and what it must be able to do."""
+"""The arguments of a workload, and its interface."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from benchmarks.outcome import Outcome
 
 @dataclass(frozen=True)
 class Bench:
-    """One running server, and how long to look at it.
+    """One running server, and the time to measure it.
 
     `name` is a path that nothing else uses, for this measurement's streams; `pid` is unknown (None) for a
-    server that was not started here; `thorough` is False when samples should be few and quick.
+    server that this run has not started; `thorough` is False when samples should be few and quick.
     """
 
     address: Address

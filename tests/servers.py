@@ -45,7 +45,7 @@ OWN_VARIABLES = (
     "ALLOWED_HOSTS",
     "DATABASE_URL",
     "DEBUG",
-    "EXAMPLE_ENTRY_POINT",
+    "EXAMPLE_DOOR",
     "LONG_POLL_TIMEOUT",
     "PERMISSION",
     "REDIS_URL",
@@ -97,7 +97,7 @@ class Server:
         self.env = example_environment(
             {
                 "DATABASE_URL": self.database_url,
-                "EXAMPLE_ENTRY_POINT": entry_point,
+                "EXAMPLE_DOOR": entry_point,
                 "LONG_POLL_TIMEOUT": str(long_poll_timeout),
                 **(env or {}),
             }

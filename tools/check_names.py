@@ -44,7 +44,6 @@ SETTINGS = {
     "REMEMBER_SECONDS": "AUTH_CACHE_SECONDS",
     "FALLBACK_INTERVAL": "POLL_INTERVAL",
     "LIVE_CHECK_INTERVAL": "REAUTHORIZE_INTERVAL",
-    "PERMISSION": "PERMISSION_CLASSES",
     "WRITE_LANES": "WRITER_THREADS",
     "DIRECT": "UVICORN_FAST_PATH",
 }
@@ -52,6 +51,8 @@ SETTINGS = {
 
 NAMES = {
     **SETTINGS,
+    # In strings it is also an environment variable of the example project, and an option of RestFramework.
+    "PERMISSION": "PERMISSION_CLASSES",
     "remember_seconds": "auth_cache_seconds",
     "fallback_interval": "poll_interval",
     "live_check_interval": "reauthorize_interval",

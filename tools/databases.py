@@ -1,7 +1,7 @@
 """Run tests on throwaway databases: `python tools/databases.py [pytest arguments]`, tests/store if there are none.
 
-Every database is started, used for one run of pytest, and removed. The runs go side by side, and their output comes one
-after the other. The exit status is 1 if any run failed.
+Each database is started, used for one run of pytest, and removed. The exit status is 1 if a run has failed. The
+coverage of these runs is added to the result of `make coverage`.
 """
 
 import os

@@ -1,10 +1,10 @@
-"""Make sure that programs from outside Python are there: `python3 tools/ensure_system.py node chromium`.
+"""Make sure that system programs are installed: `python3 tools/ensure_system.py node chromium`.
 
-With root and apt-get, missing ones are installed. Else one line names them all, and the exit status is 1.
+As root on Debian, it installs missing programs with apt-get. Otherwise one line names them, and the exit status is 1.
 Uses the standard library only, since it runs before anything is installed.
 """
 
-# Old Pythons must come far enough to be told that they are too old.
+# An old Python must be able to run this file until it reports that it is too old.
 from __future__ import annotations
 
 import importlib
@@ -25,7 +25,7 @@ MINIMUM_PYTHON = (3, 11)
 
 @dataclass(frozen=True)
 class Requirement:
-    """One program: how to find it, which Debian packages bring it, what to say about a machine without it."""
+    """One program: a function that finds it, its Debian packages, and its name for the error message."""
 
     find: Callable[[], Path | None]
     packages: tuple[str, ...]
@@ -38,8 +38,8 @@ def binary(*names: str, folders: str = "") -> Callable[[], Path | None]:
     def find() -> Path | None:
         path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/sbin"])
         for name in names:
-            if found := shutil.which(name, path=path):
-                return Path(found)
+            if on_path := shutil.which(name, path=path):
+                return Path(on_path)
             # Debian keeps one folder for each PostgreSQL version; the newest is wanted.
             candidates = Path("/").glob(f"{folders}/{name}") if folders else ()
             for candidate in sorted(candidates, key=_numbers, reverse=True):

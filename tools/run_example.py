@@ -1,4 +1,4 @@
-"""Serve the example project: migrate its database, make an administrator, then become uvicorn."""
+"""Serve the example project: migrate its database, create an administrator, then run uvicorn in this process."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ ADMINISTRATOR = "admin"
 
 
 def prepare() -> str:
-    """Bring the database up to date and give the administrator a fresh password, which is returned."""
+    """Migrate the database, give the administrator a new password, and return the password."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
     sys.path.insert(0, str(EXAMPLE))
 
@@ -24,7 +24,7 @@ def prepare() -> str:
 
     call_command("migrate", verbosity=0, interactive=False)
 
-    # A password kept from an earlier start could not be printed again: only its hash is stored.
+    # Only the hash of an earlier password is stored, so it could not be printed again.
     password = secrets.token_urlsafe(9)
     administrator, _ = User.objects.get_or_create(username=ADMINISTRATOR)
     administrator.is_active = administrator.is_staff = administrator.is_superuser = True
@@ -48,7 +48,7 @@ def main() -> None:
         flush=True,
     )
 
-    # The server takes this process over, so that signals to `make run` reach it directly.
+    # The server replaces this process, so signals to `make run` reach it directly.
     uvicorn = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLE), "config.asgi:application"]
     os.execv(sys.executable, [*uvicorn, "--host", HOST, "--port", str(port)])
 

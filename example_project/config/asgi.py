@@ -1,4 +1,4 @@
-"""ASGI entry: the protocol through the bare application, everything else through Django."""
+"""The ASGI application: streams through `DurableStreams`, all other URLs through Django."""
 
 import os
 import sys

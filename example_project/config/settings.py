@@ -1,10 +1,10 @@
-"""Settings of the example project. Everything that differs between deployments comes from the environment.
+"""Settings of the example project. All values that differ between deployments come from environment variables.
 
 DATABASE_URL        any URL that dj-database-url reads; default: db.sqlite3 beside manage.py
-REDIS_URL           redis://host:port/db; default: none, readers of other processes are woken by polling
+REDIS_URL           redis://host:port/db; default: none. Then readers of other processes poll the database
 LONG_POLL_TIMEOUT   seconds that a long-poll waits; default: 30
-EXAMPLE_ENTRY_POINT asgi (default): the protocol is served by the bare ASGI application, Django beside it
-                    urls: the protocol is served by Django's views, behind the middleware list below
+EXAMPLE_DOOR        asgi (default): the bare ASGI application serves streams, and Django serves all other URLs
+                    urls: Django's views serve streams, behind the middleware below
 PERMISSION          dotted paths of permission classes, comma-separated; default: everybody may do everything
 ALLOWED_HOSTS       comma-separated; default: localhost and 127.0.0.1
 SECRET_KEY, DEBUG   as usual
@@ -21,7 +21,8 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 DEBUG = os.environ.get("DEBUG", "") == "1"
 SECRET_KEY = os.environ.get("SECRET_KEY", "example-only-not-for-production-0123456789-abcdefghij")
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
-EXAMPLE_ENTRY_POINT = os.environ.get("EXAMPLE_ENTRY_POINT", "asgi")
+EXAMPLE_ENTRY_POINT = os.environ.get("EXAMPLE_DOOR", "asgi")
+PERMISSION_CLASSES = os.environ.get("PERMISSION", "django_durable_streams.permissions.AllowAll")
 REDIS_URL = os.environ.get("REDIS_URL", "")
 
 INSTALLED_APPS = [
@@ -70,7 +71,7 @@ DATABASES = {"default": dj_database_url.config(default=f"sqlite:///{BASE_DIR / '
 match DATABASES["default"]["ENGINE"]:
     case "django.db.backends.sqlite3":
         # IMMEDIATE: a transaction that reads and then writes never fails with "database is locked".
-        # WAL: readers and the writer do not wait for each other. FULL: a commit is on the disk.
+        # WAL: readers and the writer do not block each other. FULL: a commit is on the disk.
         DATABASES["default"].setdefault("OPTIONS", {}).update(
             {
                 "transaction_mode": "IMMEDIATE",
@@ -84,10 +85,10 @@ if REDIS_URL:
 
 DURABLE_STREAMS: dict[str, Any] = {
     "LONG_POLL_TIMEOUT": float(os.environ.get("LONG_POLL_TIMEOUT", "30")),
-    # The demo is for whoever has started it, on their own machine. A real project leaves this line out, and has
-    # Django's permissions decide, or names what it needs: see docs/access.md.
-    "PERMISSION_CLASSES": os.environ.get("PERMISSION", "django_durable_streams.permissions.AllowAll").split(","),
-    # The demo may be called from any page. A real project lists its own origins.
+    # The demo is for use on the developer's own machine. A real project removes this line to use Django's permissions,
+    # or names other classes. See docs/access.md.
+    "PERMISSION_CLASSES": PERMISSION_CLASSES.split(","),
+    # All pages may use the demo's streams. A real project lists its own origins.
     "CORS_ORIGINS": ["*"],
 }
 

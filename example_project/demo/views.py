@@ -1,4 +1,4 @@
-"""The demo page: one template. Everything on it talks to the streams with plain HTTP from the browser."""
+"""The demo page. Its scripts use the streams with plain HTTP from the browser."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from django.views.generic import TemplateView
 # Where `config.urls` and `config.asgi` serve the protocol.
 STREAM_BASE = "/v1/stream/"
 
-# The page needs nothing but this site: a script or style that crept in from elsewhere would not load.
+# The page uses files of this site only. Browsers do not load scripts or styles of other sites.
 CONTENT_SECURITY_POLICY = "; ".join(
     [
         "default-src 'none'",

@@ -18,7 +18,7 @@ PROXY = ["127.0.0.1"]
 
 
 @pytest.mark.parametrize(
-    ("peer", "forwarded", "proxies", "found"),
+    ("peer", "forwarded", "proxies", "expected"),
     [
         # The server has put an address of the header in the place of the peer's: that proves nothing.
         ("192.0.2.9", "192.0.2.9", [], "unknown"),
@@ -59,10 +59,10 @@ PROXY = ["127.0.0.1"]
         ("127.0.0.1", "1" * 5000, PROXY, "unknown"),
     ],
 )
-def test_addresses(peer: str, forwarded: str, proxies: list[str], found: str) -> None:
+def test_addresses(peer: str, forwarded: str, proxies: list[str], expected: str) -> None:
     for scope in ({"client": (peer, 1) if peer else None}, {"client": [peer, 0] if peer else None}):
         with override_streams(TRUSTED_PROXIES=proxies):
-            assert client_address(scope, forwarded.encode()) == found
+            assert client_address(scope, forwarded.encode()) == expected
 
 
 @pytest.mark.parametrize("part", ["1", "::1", "127.0.0.1", ":", "[", "\u00b2"])
@@ -96,13 +96,13 @@ class Nginx:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         peer = dict(scope["headers"])[b"x-real"].decode()
-        given = [(name, value) for name, value in scope["headers"] if name != b"x-real"]
-        client = [value for name, value in given if name == b"x-forwarded-for"]
+        header_lines = [(name, value) for name, value in scope["headers"] if name != b"x-real"]
+        client = [value for name, value in header_lines if name == b"x-forwarded-for"]
         if self._sets != "nothing":
-            given = [(name, value) for name, value in given if name != b"x-forwarded-for"]
+            header_lines = [(name, value) for name, value in header_lines if name != b"x-forwarded-for"]
             whole = [*client, peer.encode()] if self._sets == "append" else [peer.encode()]
-            given.append((b"x-forwarded-for", b", ".join(whole)))
-        await self._application({**scope, "client": ("127.0.0.1", 40_000), "headers": given}, receive, send)
+            header_lines.append((b"x-forwarded-for", b", ".join(whole)))
+        await self._application({**scope, "client": ("127.0.0.1", 40_000), "headers": header_lines}, receive, send)
 
 
 # What nginx does, which addresses uvicorn trusts, TRUSTED_PROXIES, and whether honest clients are told apart.

@@ -32,14 +32,14 @@ PUBLIC = (
     .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     .decode()
 )
-PERMISSION = {
+BEARER = {
     "CLASS": "django_durable_streams.permissions.BearerTokens",
     "KEY": SECRET,
     "ALGORITHMS": ["HS256"],
     "AUDIENCE": "streams",
     "ISSUER": "login",
 }
-JWT = override_streams(PERMISSION_CLASSES=PERMISSION)
+JWT = override_streams(PERMISSION_CLASSES=BEARER)
 
 
 @pytest.fixture(autouse=True)
@@ -64,12 +64,12 @@ def asked(query: bytes = b"", *headers: tuple[bytes, bytes], path: str = "a") ->
     return AccessRequest(_AsgiRequest(path, scope, None, None))  # type: ignore[arg-type]
 
 
-def allowed(bearer: str | bytes, known: BearerTokens | None = None, path: str = "a") -> set[str]:
+def allowed(bearer: str | bytes, tokens: BearerTokens | None = None, path: str = "a") -> set[str]:
     """What a token allows on a stream."""
     value = bearer.encode("latin-1", "replace") if isinstance(bearer, str) else bearer
     request = asked(b"", (b"authorization", b"Bearer " + value), path=path)
-    judge = known or permission()
-    return {action.value for action in Action if getattr(judge, action.method)(None, path, request)}
+    bearer_tokens = tokens or permission()
+    return {action.value for action in Action if getattr(bearer_tokens, action.method)(None, path, request)}
 
 
 @pytest.mark.parametrize("operation", NEEDS)
@@ -102,7 +102,7 @@ async def test_a_browsers_event_source_brings_its_token_in_the_query(client: Asg
 
 async def test_a_live_read_ends_when_its_token_expires(client: AsgiClient) -> None:
     moment = int(time.time()) + 2
-    with override_streams(PERMISSION_CLASSES=PERMISSION, POLL_INTERVAL=0.02):
+    with override_streams(PERMISSION_CLASSES=BEARER, POLL_INTERVAL=0.02):
         bearer = token({"read": ["a"]}, exp=moment)
         async with client.open("GET", f"a?offset=now&live=sse&access_token={bearer}") as exchange:
             while await exchange.chunk() is not None:
@@ -148,23 +148,23 @@ def test_an_audience_has_to_be_expected() -> None:
 
 
 def test_public_keys_by_their_ids() -> None:
-    known = permission(key={"new": PUBLIC, "old": SECRET}, algorithms=["ES256"])
+    tokens = permission(key={"new": PUBLIC, "old": SECRET}, algorithms=["ES256"])
     claim = {"read": ["a"]}
-    assert allowed(token(claim, PRIVATE, "ES256", {"kid": "new"}), known) == {"read"}
-    assert allowed(token(claim, PRIVATE, "ES256", {"kid": "gone"}), known) == set()
-    assert allowed(token(claim, PRIVATE, "ES256"), known) == set()
-    assert allowed(token(claim, SECRET, "HS256", {"kid": "old"}), known) == set()
+    assert allowed(token(claim, PRIVATE, "ES256", {"kid": "new"}), tokens) == {"read"}
+    assert allowed(token(claim, PRIVATE, "ES256", {"kid": "gone"}), tokens) == set()
+    assert allowed(token(claim, PRIVATE, "ES256"), tokens) == set()
+    assert allowed(token(claim, SECRET, "HS256", {"kid": "old"}), tokens) == set()
 
 
 def test_a_public_key_is_no_secret_to_sign_with() -> None:
-    known = permission(key=PUBLIC, algorithms=["ES256"])
+    tokens = permission(key=PUBLIC, algorithms=["ES256"])
     good = token({"read": ["a"]}, PRIVATE, "ES256")
     header = jwt.utils.base64url_encode(b'{"alg":"HS256","typ":"JWT"}').decode()
     body = good.split(".")[1]
     signature = hmac.new(PUBLIC.encode(), f"{header}.{body}".encode(), hashlib.sha256).digest()
     forged = f"{header}.{body}.{jwt.utils.base64url_encode(signature).decode()}"
-    assert allowed(good, known) == {"read"}
-    assert allowed(forged, known) == set()
+    assert allowed(good, tokens) == {"read"}
+    assert allowed(forged, tokens) == set()
 
 
 @pytest.mark.parametrize(
@@ -180,10 +180,10 @@ def test_options_that_cannot_be_right(options: dict[str, Any]) -> None:
 def test_there_is_one_token_or_none() -> None:
     good = token({"read": ["a"]}).encode()
     header = (b"authorization", b"Bearer " + good)
-    known = permission()
-    assert known.can_read(None, "a", asked(b"", header))
-    assert known.can_read(None, "a", asked(b"offset=-1&access_token=" + good))
-    assert known.can_read(None, "a", asked(b"", (b"authorization", b"bearer  " + good)))
+    tokens = permission()
+    assert tokens.can_read(None, "a", asked(b"", header))
+    assert tokens.can_read(None, "a", asked(b"offset=-1&access_token=" + good))
+    assert tokens.can_read(None, "a", asked(b"", (b"authorization", b"bearer  " + good)))
     for request in (
         asked(b"access_token=" + good, header),
         asked(b"xaccess_token=" + good),
@@ -192,9 +192,9 @@ def test_there_is_one_token_or_none() -> None:
         asked(b"", (b"authorization", b"Bearer")),
         asked(b"", (b"authorization", b"Bearer " + b"x" * 10_000)),
     ):
-        assert not known.can_read(None, "a", request)
+        assert not tokens.can_read(None, "a", request)
     with pytest.raises(InvalidParameter):
-        known.can_read(None, "a", asked(b"access_token=" + good + b"&access_token=" + good))
+        tokens.can_read(None, "a", asked(b"access_token=" + good + b"&access_token=" + good))
 
 
 async def test_a_token_that_came_twice_is_one_and_two_tokens_are_refused(client: AsgiClient) -> None:
@@ -207,15 +207,15 @@ async def test_a_token_that_came_twice_is_one_and_two_tokens_are_refused(client:
 
 
 def test_a_token_that_was_good_is_not_good_for_ever() -> None:
-    known = permission()
+    tokens = permission()
     bearer = token({"read": ["a"]}, exp=int(time.time()) + 1)
-    assert allowed(bearer, known) == {"read"}
+    assert allowed(bearer, tokens) == {"read"}
     time.sleep(1.1)
-    assert allowed(bearer, known) == set()
+    assert allowed(bearer, tokens) == set()
 
 
 GOOD = token({"read": ["some/path"], "append": ["some/path"]}, exp=int(time.time()) + 36_000)
-KNOWN = permission()
+TOKENS = permission()
 CHARACTERS = string.ascii_letters + string.digits + "-_.=+/ \x00é"
 
 
@@ -238,13 +238,13 @@ def is_the_same(bearer: str) -> bool:
 
 @given(tampered())
 def test_no_token_that_was_tampered_with_allows_anything(bearer: str) -> None:
-    found = allowed(bearer, KNOWN, "some/path")
-    assert found == set() or (found == {"read", "append"} and is_the_same(bearer))
+    actions = allowed(bearer, TOKENS, "some/path")
+    assert actions == set() or (actions == {"read", "append"} and is_the_same(bearer))
 
 
 @given(st.binary(max_size=300) | st.from_regex(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", fullmatch=True))
 def test_nothing_that_was_made_up_allows_anything(bearer: bytes) -> None:
-    assert allowed(bearer, KNOWN, "some/path") == set()
+    assert allowed(bearer, TOKENS, "some/path") == set()
 
 
 claims = st.recursive(
@@ -255,6 +255,6 @@ claims = st.recursive(
 
 @given(claims)
 def test_whatever_a_claim_is_it_allows_only_what_it_says(claim: Any) -> None:
-    found = allowed(token(claim), path="some/path")
-    for action in found:
+    actions = allowed(token(claim), path="some/path")
+    for action in actions:
         assert any("*" in text or text == "some/path" for text in claim[action])

@@ -54,15 +54,15 @@ def visitor(direct: AsgiClient, make_user: Callable[..., User]) -> Visitor:
 @pytest.fixture
 def lookups(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """What was looked up together, one after the other."""
-    found: list[set[str]] = []
+    lookups: list[set[str]] = []
     load = sessions.load_sessions
 
     def record(keys: set[str]) -> Any:
-        found.append(set(keys))
+        lookups.append(set(keys))
         return load(keys)
 
     monkeypatch.setattr(sessions, "load_sessions", record)
-    return found
+    return lookups
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ async def rest_of(exchange: Exchange) -> AsyncIterator[bytes]:
 def control(chunk: bytes) -> dict[str, object]:
     """The control event at the end of a chunk."""
     _, _, data = chunk.rpartition(b"event: control\ndata:")
-    found: dict[str, object] = json.loads(data)
-    return found
+    control: dict[str, object] = json.loads(data)
+    return control
 
 
 @override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)

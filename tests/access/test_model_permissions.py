@@ -1,4 +1,4 @@
-"""Django's permissions on the model Stream, for every operation and through both doors."""
+"""Django's permissions on the model Stream, for every operation and through both entry points."""
 
 from collections.abc import Callable
 

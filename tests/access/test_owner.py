@@ -87,8 +87,8 @@ def test_options_that_mean_nothing(owner: Any) -> None:
 
 async def test_users_have_what_is_theirs_and_nothing_else(client: AsgiClient, make_user: Callable[..., User]) -> None:
     def enter(name: str) -> tuple[User, Visitor]:
-        found = make_user(name)
-        return found, Visitor(client, log_in_at_django(found))
+        user = make_user(name)
+        return user, Visitor(client, log_in_at_django(user))
 
     ann, hers = await sync_to_async(enter)("ann")
     bob, his = await sync_to_async(enter)("bob")
@@ -118,8 +118,8 @@ async def test_users_have_what_is_theirs_and_nothing_else(client: AsgiClient, ma
 
 async def test_a_single_pattern_is_for_everything(client: AsgiClient, make_user: Callable[..., User]) -> None:
     def enter() -> tuple[User, Visitor]:
-        found = make_user("ann")
-        return found, Visitor(client, log_in_at_django(found))
+        user = make_user("ann")
+        return user, Visitor(client, log_in_at_django(user))
 
     _, visitor = await sync_to_async(enter)()
     with override_streams(PERMISSION_CLASSES={"CLASS": CLASS, "OWNER": "u/{user.username}"}):

@@ -8,8 +8,7 @@ import pytest
 
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, Permission, sign
-from tests.access.test_bearer_tokens import PERMISSION as BEARER
-from tests.access.test_bearer_tokens import token
+from tests.access.test_bearer_tokens import BEARER, token
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
 from tests.server.entry_points import ENTRY_POINTS, EntryPoint

@@ -174,14 +174,14 @@ async def test_a_refusal_is_logged_once_and_without_what_must_stay_secret(
     headers = {"authorization": "Bearer hunter2", "cookie": "sessionid=hunter2hunter2"}
     with caplog.at_level(logging.DEBUG):
         assert (await send(client, "read", f"token={secret}", headers)).status == 403
-    (record,) = [found for found in caplog.records if found.name == "django_durable_streams.access"]
+    (record,) = [entry for entry in caplog.records if entry.name == "django_durable_streams.access"]
     assert record.levelname == "WARNING"
     assert record.getMessage() == "read of a is refused to user anonymous at 127.0.0.1."
-    assert not any(secret in found.getMessage() or "hunter2" in found.getMessage() for found in caplog.records)
+    assert not any(secret in entry.getMessage() or "hunter2" in entry.getMessage() for entry in caplog.records)
 
 
 @pytest.mark.parametrize(
-    "given",
+    "permission",
     [
         "no.such.Permission",
         "os.path.join",
@@ -197,9 +197,9 @@ async def test_a_refusal_is_logged_once_and_without_what_must_stay_secret(
     ],
 )
 async def test_a_setting_that_means_nothing_lets_nobody_in(
-    client: AsgiClient, given: object, caplog: pytest.LogCaptureFixture
+    client: AsgiClient, permission: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with override_streams(PERMISSION_CLASSES=given), caplog.at_level(logging.CRITICAL):
+    with override_streams(PERMISSION_CLASSES=permission), caplog.at_level(logging.CRITICAL):
         try:
             status = (await send(client, "read")).status
         except exceptions.ImproperlyConfigured:

@@ -217,7 +217,7 @@ def test_rates_that_mean_nothing(text: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("peer", "forwarded", "proxies", "found"),
+    ("peer", "forwarded", "proxies", "expected"),
     [
         ("192.0.2.1", None, [], "192.0.2.1"),
         ("192.0.2.1", "198.51.100.1", [], "192.0.2.1"),
@@ -234,10 +234,10 @@ def test_rates_that_mean_nothing(text: Any) -> None:
         ("::1", "2001:db8::1", ["::1"], "2001:db8::1"),
     ],
 )
-def test_addresses(peer: str, forwarded: str | None, proxies: list[str], found: str) -> None:
+def test_addresses(peer: str, forwarded: str | None, proxies: list[str], expected: str) -> None:
     scope = {"client": (peer, 1) if peer else None}
     with override_streams(TRUSTED_PROXIES=proxies):
-        assert client_address(scope, None if forwarded is None else forwarded.encode()) == found
+        assert client_address(scope, None if forwarded is None else forwarded.encode()) == expected
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from django.test import Client
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, AllowAll, ModelPermissions, Permission, ReadOnly, sign
 from tests.access.conftest import log_in_at_django
-from tests.access.test_bearer_tokens import PERMISSION as BEARER
-from tests.access.test_bearer_tokens import token
+from tests.access.test_bearer_tokens import BEARER, token
 from tests.asgi_client import AsgiClient
 from tests.http_cache import HttpCache
 from tests.overriding import override_streams

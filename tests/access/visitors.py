@@ -21,11 +21,11 @@ class Visitor:
     @property
     def headers(self) -> dict[str, str]:
         cookies = {name: morsel.value for name, morsel in self.django.cookies.items()}
-        found = {}
+        csrf_header = {}
         if self.csrf:
             cookies[settings.CSRF_COOKIE_NAME] = self.secret
-            found["x-csrftoken"] = _mask_cipher_secret(self.secret)
-        return {"cookie": "; ".join(f"{name}={value}" for name, value in cookies.items()), **found}
+            csrf_header["x-csrftoken"] = _mask_cipher_secret(self.secret)
+        return {"cookie": "; ".join(f"{name}={value}" for name, value in cookies.items()), **csrf_header}
 
     def open(self, method: str, target: str, headers: Headers = (), body: bytes | Iterable[bytes] = b"") -> Exchange:
         own = {name: value for name, value in self.headers.items() if name not in dict(headers)}

@@ -14,7 +14,9 @@ def url(name: str, *streams: Stream) -> str:
 def staff(*permissions: str, name: str = "clerk") -> User:
     """Somebody who may enter the admin, and has some permissions on streams."""
     user = User.objects.create_user(name, is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=[f"{found}_stream" for found in permissions]))
+    user.user_permissions.set(
+        Permission.objects.filter(codename__in=[f"{permission}_stream" for permission in permissions])
+    )
     return user
 
 

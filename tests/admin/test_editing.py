@@ -35,13 +35,13 @@ def create(client: Client, **fields: Any) -> Any:
 
 
 def errors(response: Any, form: str = "form") -> dict[str, list[str]]:
-    found = response.context[form]
-    return dict(getattr(found, "form", found).errors)
+    context_form = response.context[form]
+    return dict(getattr(context_form, "form", context_form).errors)
 
 
 def history() -> list[tuple[int, str, str]]:
-    found = LogEntry.objects.order_by("pk").values_list("action_flag", "object_repr", "change_message")
-    return [(flag, name, message) for flag, name, message in found]
+    entries = LogEntry.objects.order_by("pk").values_list("action_flag", "object_repr", "change_message")
+    return [(flag, name, message) for flag, name, message in entries]
 
 
 def test_a_message_is_appended_and_noted(admin_client: Client, log: Stream) -> None:

@@ -70,8 +70,8 @@ def client_of(permissions: str) -> Client:
 
 
 def granted(permissions: str) -> set[str]:
-    found = {*permissions.split()}
-    return found | {"view"} if "change" in found else found
+    names = {*permissions.split()}
+    return names | {"view"} if "change" in names else names
 
 
 def state(stream: Stream) -> tuple[Any, ...] | None:

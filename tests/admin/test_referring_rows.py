@@ -17,20 +17,20 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def client() -> Client:
-    found = Client()
-    found.force_login(User.objects.create_superuser("ada"))
-    return found
+    client = Client()
+    client.force_login(User.objects.create_superuser("ada"))
+    return client
 
 
 def delete(client: Client, how: str, stream: Stream, **data: str) -> Any:
     """Ask for a stream's deletion on its own page, or among those that are selected."""
     if how == "page":
-        address, given = url("delete", stream), {}
+        address, fields = url("delete", stream), {}
         if not data:
             return client.get(address)
     else:
-        address, given = url("changelist"), {"action": "delete_selected", "_selected_action": str(stream.pk)}
-    return client.post(address, {**given, **data})
+        address, fields = url("changelist"), {"action": "delete_selected", "_selected_action": str(stream.pk)}
+    return client.post(address, {**fields, **data})
 
 
 def keep_from_deleting(monkeypatch: pytest.MonkeyPatch, model: type[models.Model]) -> None:

@@ -163,19 +163,19 @@ def test_producers_are_listed_some_at_a_time(admin_client: Client, monkeypatch: 
     assert page.count("worker ") == detail_views.MAX_ROWS_LISTED - 1
     assert "worker 01&amp;&lt;" in page
     monkeypatch.setattr(detail_views, "PRODUCERS_PER_PAGE", 10)
-    found: list[str] = []
+    producer_ids: list[str] = []
     query: dict[str, str] = {}
     while True:
         response = admin_client.get(url("producers", stream), query)
-        found += [producer.producer_id for producer in response.context["producers"]]
+        producer_ids += [producer.producer_id for producer in response.context["producers"]]
         after = response.context["next_after"]
         if after is None:
             break
         (link,) = re.findall(r'href="\?after=([^"]+)"', response.content.decode())
         assert len(response.context["producers"]) == 10
         query = {"after": after}
-    assert found == list(Producer.objects.order_by("producer_id").values_list("producer_id", flat=True))
-    assert len(found) == 25
+    assert producer_ids == list(Producer.objects.order_by("producer_id").values_list("producer_id", flat=True))
+    assert len(producer_ids) == 25
     assert link
 
 

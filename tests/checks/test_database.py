@@ -15,11 +15,11 @@ WAL = {"init_command": "PRAGMA journal_mode=WAL;"}
 
 
 @contextmanager
-def database(vendor: str = "sqlite", **given: Any) -> Iterator[None]:
+def database(vendor: str = "sqlite", **options: Any) -> Iterator[None]:
     """Other settings of the default database, which is not used meanwhile."""
     connection = connections["default"]
     before, kind = connection.settings_dict, type(connection).vendor
-    connection.settings_dict = {**before, **given}
+    connection.settings_dict = {**before, **options}
     connection.vendor = vendor
     try:
         yield
@@ -28,8 +28,8 @@ def database(vendor: str = "sqlite", **given: Any) -> Iterator[None]:
         connection.vendor = kind
 
 
-def ids(vendor: str = "sqlite", **given: Any) -> list[str | None]:
-    with database(vendor, **given):
+def ids(vendor: str = "sqlite", **options: Any) -> list[str | None]:
+    with database(vendor, **options):
         return [message.id for message in check_database(None)]
 
 

@@ -40,15 +40,15 @@ def test_rates_are_counted_in_a_cache_that_is_shared(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("middleware", "found"),
+    ("middleware", "check_id"),
     [
         ("django.middleware.gzip.GZipMiddleware", "durable_streams.I001"),
         ("django.middleware.http.ConditionalGetMiddleware", "durable_streams.I002"),
     ],
 )
-def test_what_some_middleware_does_in_front_of_the_urls(middleware: str, found: str) -> None:
+def test_what_some_middleware_does_in_front_of_the_urls(middleware: str, check_id: str) -> None:
     assert check_urls(None) == []
     with override_settings(MIDDLEWARE=[middleware]):
-        assert [(message.id, message.is_serious()) for message in check_urls(None)] == [(found, False)]
+        assert [(message.id, message.is_serious()) for message in check_urls(None)] == [(check_id, False)]
         with override_settings(ROOT_URLCONF="tests.checks.no_streams"):
             assert check_urls(None) == []

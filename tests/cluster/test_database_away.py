@@ -37,7 +37,7 @@ def test_threads_that_serve_streams_do_not_need_the_projects_pool(redis: Redis) 
     """Through the URLs, where Django's own part of a request takes connections from psycopg's pool."""
     with (
         PostgreSQL() as database,
-        Cluster(2, database, redis, options="?pool=true", env={"EXAMPLE_ENTRY_POINT": "urls"}) as cluster,
+        Cluster(2, database, redis, options="?pool=true", env={"EXAMPLE_DOOR": "urls"}) as cluster,
     ):
         asyncio.run(asyncio.wait_for(take_away(cluster, database.kill, database.start), 60 + 20 * ROUNDS))
 

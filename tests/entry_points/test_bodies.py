@@ -15,7 +15,7 @@ LIMIT = 16 * MIB
 
 def reads_ahead(server: ProbedServer) -> bool:
     """Whether a body is read as a whole before streams are asked: by Twisted, and by Django's ASGI handler."""
-    return server.kind == "daphne" or server.env["EXAMPLE_ENTRY_POINT"] == "urls"
+    return server.kind == "daphne" or server.env["EXAMPLE_DOOR"] == "urls"
 
 
 def test_a_body_at_the_limit_is_taken(served: ProbedServer) -> None:

@@ -45,11 +45,11 @@ def urls() -> Call:
     client = AsyncClient()
 
     async def request(method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer:
-        given: dict[str, Any] = {name.replace("_", "-"): value for name, value in headers.items()}
-        kind = given.pop("content-type", "")
-        found: Any = await client.generic(method, root() + target, body, content_type=kind, headers=given)
-        data = b"".join([part async for part in found.streaming_content]) if found.streaming else found.content
-        return Answer(found.status_code, {name.lower(): value for name, value in found.headers.items()}, data)
+        extra_headers: dict[str, Any] = {name.replace("_", "-"): value for name, value in headers.items()}
+        kind = extra_headers.pop("content-type", "")
+        response: Any = await client.generic(method, root() + target, body, content_type=kind, headers=extra_headers)
+        data = b"".join([part async for part in response.streaming_content]) if response.streaming else response.content
+        return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, data)
 
     def call(method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
         return async_to_sync(request)(method, target, body, headers)
@@ -62,10 +62,12 @@ def wsgi() -> Call:
     client = Client()
 
     def call(method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
-        given: dict[str, Any] = {name.replace("_", "-"): value for name, value in headers.items()}
-        kind = given.pop("content-type", "")
-        found: Any = client.generic(method, f"/{settings.PREFIX}{target}", body, content_type=kind, headers=given)
-        return Answer(found.status_code, {name.lower(): value for name, value in found.headers.items()}, found.content)
+        extra_headers: dict[str, Any] = {name.replace("_", "-"): value for name, value in headers.items()}
+        kind = extra_headers.pop("content-type", "")
+        url = f"/{settings.PREFIX}{target}"
+        response: Any = client.generic(method, url, body, content_type=kind, headers=extra_headers)
+        received = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status_code, received, response.content)
 
     return call
 

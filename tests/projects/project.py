@@ -125,8 +125,8 @@ class Project:
         """Run a script of these tests, and return what it has found: the last line that it has printed, as JSON."""
         done = self.start(module, *arguments)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return found | {"log": done.stderr}
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return result | {"log": done.stderr}
 
     def migrate(self) -> None:
         """Make the tables of all databases."""

@@ -85,15 +85,15 @@ def test_what_is_acknowledged_is_there_for_others(case: Case, kind: str, tmp_pat
         _folder(tmp_path / "project"), {"default": {**database, **case.settings, "OPTIONS": options}}, case.source
     )
     (project if case.makes_tables else Project(_folder(tmp_path / "plain"), {"default": database})).migrate()
-    found = project.run("tests.projects.durable", *ENTRY_POINTS)
-    assert set(found["statuses"]) == set(ENTRY_POINTS)
-    for statuses in found["statuses"].values():
-        assert statuses == [201, 204, 200, 201, 204, 201, 204], found["log"]
-    assert found["there"] == {
+    result = project.run("tests.projects.durable", *ENTRY_POINTS)
+    assert set(result["statuses"]) == set(ENTRY_POINTS)
+    for statuses in result["statuses"].values():
+        assert statuses == [201, 204, 200, 201, 204, 201, 204], result["log"]
+    assert result["there"] == {
         "python": "in Python and on",
         **dict.fromkeys(ENTRY_POINTS, "first second third"),
         **{f"{name}-fork": "first second third own" for name in ENTRY_POINTS},
-    }, found["log"]
+    }, result["log"]
 
 
 def _folder(path: Path) -> Path:

@@ -71,8 +71,12 @@ PROJECTS = [
     ],
 )
 def test_everything_works(kind: Kind, database: str, tmp_path: Path) -> None:
-    found = new_database(database, tmp_path) if database != "sqlite" else sqlite(tmp_path)
-    changed = {**found, **kind.database, "OPTIONS": {**found.get("OPTIONS", {}), **kind.options}}
+    base = new_database(database, tmp_path) if database != "sqlite" else sqlite(tmp_path)
+    changed = {
+        **base,
+        **kind.database,
+        "OPTIONS": {**base.get("OPTIONS", {}), **kind.options},
+    }
     project = Project(tmp_path, {"default": changed}, kind.source)
     project.migrate()
     seen = project.run("tests.projects.tour", *ENTRY_POINTS)

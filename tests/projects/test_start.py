@@ -120,20 +120,20 @@ def test_what_has_to_be_set_right_is_said_once_at_the_start(trouble: FailureKind
     options = {**database.get("OPTIONS", {}), **trouble.options}
     (tmp_path / "troubled").mkdir()
     project = Project(tmp_path / "troubled", {"default": {**database, **trouble.settings, "OPTIONS": options}}, LOGGING)
-    found = project.run("tests.projects.troubled")
-    assert found["started"][0] == "lifespan.startup.complete"
-    assert found["log"].count(trouble.advice.remedy) in (1, 2), found["log"]  # the health check says it too
+    result = project.run("tests.projects.troubled")
+    assert result["started"][0] == "lifespan.startup.complete"
+    assert result["log"].count(trouble.advice.remedy) in (1, 2), result["log"]  # the health check says it too
     if trouble.advice is not configuration_errors.DISK_FULL:  # nothing is written at the start
-        assert found["log"].index(trouble.advice.remedy) < found["log"].index("requests follow")
-    for number, (status, body) in enumerate(found["answers"]):
+        assert result["log"].index(trouble.advice.remedy) < result["log"].index("requests follow")
+    for number, (status, body) in enumerate(result["answers"]):
         if trouble.reads and number % 2:
             assert status == 404, body
         else:
-            assert (status, trouble.advice.message in body) == (503, True), f"{body}\n{found['log']}"
-    assert found["seconds"] < 20
-    assert found["health"]["status"] == "not ready" or trouble.advice in (
+            assert (status, trouble.advice.message in body) == (503, True), f"{body}\n{result['log']}"
+    assert result["seconds"] < 20
+    assert result["health"]["status"] == "not ready" or trouble.advice in (
         configuration_errors.READ_ONLY,
         configuration_errors.DISK_FULL,
     )
-    if found["health"]["status"] != "ok":
-        assert found["health"]["problem"] == trouble.advice.message
+    if result["health"]["status"] != "ok":
+        assert result["health"]["problem"] == trouble.advice.message

@@ -30,10 +30,10 @@ class Tour:
         self.call = ENTRY_POINTS[name]()
         self.wrong: list[str] = []
 
-    def expect(self, what: str, found: object, expected: object) -> None:
+    def expect(self, what: str, actual: object, expected: object) -> None:
         """Note what is not as it should be."""
-        if found != expected:
-            self.wrong.append(f"{self.name}: {what} is {str(found)[:300]!r}, and not {str(expected)[:300]!r}")
+        if actual != expected:
+            self.wrong.append(f"{self.name}: {what} is {str(actual)[:300]!r}, and not {str(expected)[:300]!r}")
 
     def go(self) -> None:
         """Do everything."""

@@ -40,19 +40,19 @@ def main() -> dict[str, Any]:
 
     started = asyncio.run(start())
     logging.getLogger("tests").warning("requests follow")
-    found = []
+    answers = []
     began = time.monotonic()
     for make in ENTRY_POINTS.values():
         call = make()
         for number in range(3):
             answer = call("PUT", f"a/{number}", BODY, content_type="text/plain")
-            found.append((answer.status, answer.body.decode()))
+            answers.append((answer.status, answer.body.decode()))
             answer = call("GET", f"a/{number}")
-            found.append((answer.status, answer.body.decode()))
+            answers.append((answer.status, answer.body.decode()))
     seconds = time.monotonic() - began
     health = json.loads(readyz(HttpRequest()).content)
     stop_engines()
-    return {"started": started, "answers": found, "seconds": seconds, "health": health}
+    return {"started": started, "answers": answers, "seconds": seconds, "health": health}
 
 
 if __name__ == "__main__":

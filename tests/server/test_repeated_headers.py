@@ -8,8 +8,7 @@ from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, Permission
 from django_durable_streams.protocol import headers
 from django_durable_streams.protocol.errors import InvalidHeader
-from tests.access.test_bearer_tokens import PERMISSION as BEARER
-from tests.access.test_bearer_tokens import token
+from tests.access.test_bearer_tokens import BEARER, token
 from tests.overriding import override_streams
 from tests.server.entry_points import ENTRY_POINTS, EntryPoint
 
@@ -118,7 +117,7 @@ async def test_what_is_a_list_is_one_for_everybody(entry: str, engines: None, tr
 async def test_cookies_may_come_in_several_lines(entry: str, engines: None, transactional_db: None) -> None:
     await Stream.objects.acreate(path="a", content_type="text/plain", data="abc")
     lines = [(b"cookie", b"a=1"), (b"cookie", b"jwt=ann"), (b"cookie", b"b=2")]
-    with override_streams(PERMISSION_CLASSES="tests.access.test_ambient_credentials.OwnCookie"):
+    with override_streams(PERMISSION_CLASSES="tests.access.test_hidden_credentials.OwnCookie"):
         assert (await EntryPoint(entry).request("GET", "a", lines)).status == 200
 
 

@@ -61,7 +61,7 @@ def test_names_of_other_projects_and_other_words_are_good(tmp_path: Path, text: 
 @pytest.mark.parametrize(
     ("text", "old"),
     [
-        ('DURABLE_STREAMS = {"PERMISSION": "x"}\n', '"PERMISSION": rather PERMISSION_CLASSES'),
+        ('DURABLE_STREAMS = {"WRITE_LANES": 2}\n', '"WRITE_LANES": rather WRITER_THREADS'),
         ("override(FALLBACK_INTERVAL=1)\n", "FALLBACK_INTERVAL: rather POLL_INTERVAL"),
         ("config().remember_seconds\n", "remember_seconds: rather auth_cache_seconds"),
         (f'x = "{PACKAGE}.store.calls"\n', f"{PACKAGE}.store.calls: rather transactions"),

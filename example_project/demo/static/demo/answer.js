@@ -1,8 +1,8 @@
 // A simulated language model: a text appended token by token, each token a request of its own.
 //
 // The producer headers number the requests, so a token that is sent twice (a retry after a lost reply,
-// or after a reload) is stored once, and one that overtakes another is refused. What the next number is
-// lives in the session storage: a reload in mid-answer goes on where it was.
+// or after a reload) is stored once, and one that overtakes another is refused. The next
+// number is in the session storage, so an answer continues after a reload.
 
 import { append, isJson, Refused } from "./wire.js";
 
@@ -15,7 +15,7 @@ Reload the page in the middle of this sentence, or open it in a second tab, and 
 and then the rest as it arrives. Nothing was kept in the page. The stream is the memory, and everyone who has \
 its address reads the same words.\n`;
 
-// The space stays at the end of a token: it is part of what is stored.
+// A token includes the space at its end, which is stored, too.
 export const TOKENS = TEXT.split(/(?<=\s)/);
 
 export const tokenBody = (contentType, token) => (isJson(contentType) ? JSON.stringify({ token }) : token);
@@ -52,12 +52,12 @@ async function appendWithRetries(url, contentType, body, producer) {
 export async function answer({ path, url, contentType, producer, signal, onToken }) {
   for (let seq = producer.seq; seq < TOKENS.length && !signal.aborted; seq += 1) {
     const numbered = { ...producer, seq };
-    // Saved before it is sent: after a reload this token is sent again and at most one copy is stored.
+    // Saved before the request: after a reload this token is sent again, and at most one copy is stored.
     sessionStorage.setItem(KEY, JSON.stringify({ path, producer: numbered }));
     onToken(numbered);
     await appendWithRetries(url, contentType, tokenBody(contentType, TOKENS[seq]), numbered);
     await pause(30 + Math.random() * 70);
   }
-  // Stopped because the page turned to another stream, it can still go on later.
+  // If the page has changed to another stream, the answer can continue later.
   if (!signal.aborted) forget();
 }

@@ -1,7 +1,7 @@
-// The page: what the visitor does, what the stream answers, and the curl line for each.
+// The page: the actions of the visitor, the responses of the stream, and a curl line for each.
 //
-// The page keeps no content. The address bar names the stream, and the stream is read again from its
-// start after every load.
+// The page stores no content. The address bar names the stream. After each load, the page reads the
+// stream from its start.
 
 import { answer, forget, interrupted, newProducer, TOKENS, tokenBody } from "./answer.js";
 import { curl } from "./curl.js";
@@ -33,13 +33,13 @@ let stream = null;
 let reader = null;
 /** Ends the simulated answer while one is being written. */
 let answering = null;
-/** What the curl line of the simulated answer shows: the next request, or the one just sent. */
+/** The request in the curl line of the simulated answer: the next one, or the last one sent. */
 let producer = newProducer();
 
 const streamUrl = (path) => new URL(document.body.dataset.streamBase + path, location.href).href;
 const randomPath = () => `demo/${crypto.getRandomValues(new Uint32Array(1))[0].toString(36).slice(-6)}`;
 
-// What it shows
+// Display
 
 function span(content) {
   const made = document.createElement("span");
@@ -87,7 +87,7 @@ function render() {
   element("offset").textContent = stream?.offset || "–";
   element("stream-state").textContent = stream ? (stream.closed ? "closed" : "open") : "–";
   element("stream-state").dataset.value = element("stream-state").textContent;
-  // What comes next stands out: first to create a stream, then to append to it.
+  // The next step is highlighted: create a stream, and then append to it.
   element("create").classList.toggle("primary", !open);
   element("append").disabled = !open;
   element("simulate").disabled = !open && answering === null;
@@ -100,7 +100,7 @@ function render() {
   element("second-tab").href = stream ? `#${stream.path}` : "#";
   element("empty").hidden = output.hasChildNodes();
   element("empty").textContent = stream
-    ? "Nothing in it yet. Append something, here or from a terminal."
+    ? "The stream is empty. Append to it here, or from a terminal."
     : "Create a stream to see its content here as it is appended.";
   renderAppendForm();
   renderCurl();
@@ -110,7 +110,7 @@ const contentType = () => stream?.contentType ?? formStream().contentType;
 const appendBody = () =>
   wire.isJson(contentType()) || !element("append-newline").checked ? text.value : `${text.value}\n`;
 
-// A hint only: what is no JSON is sent all the same, and the server says what it thinks of it.
+// A hint only: invalid JSON is sent, too, and the page shows the server's error.
 function renderAppendForm() {
   const json = wire.isJson(contentType());
   element("append-label").textContent = json ? "JSON message" : "Text";
@@ -202,7 +202,7 @@ function attach(path, { contentType, offset, closed }) {
   follow("-1");
 }
 
-/** Lets go of the stream; what was read stays on the screen. */
+/** Leaves the stream. Its data stays on the screen. */
 function leave(state) {
   reader?.abort();
   stopAnswer();
@@ -230,7 +230,7 @@ async function resume(path) {
       form.path.value = path;
       localStorage.removeItem(LAST_STREAM);
       leave("gone");
-      show("create-result", "plain", "Not there", "Nothing is at this path any more. Create it to begin again.");
+      show("create-result", "plain", "Not there", "There is no stream at this path any more. Create it again.");
     } else {
       setConnection("failed");
       showError("create-result", error);
@@ -238,7 +238,7 @@ async function resume(path) {
   }
 }
 
-// What the visitor does
+// Actions of the visitor
 
 async function submitCreate(event) {
   event.preventDefault();
@@ -261,7 +261,7 @@ async function submitCreate(event) {
       "create-result",
       "done",
       fresh ? "201 Created" : "200 OK",
-      fresh ? "It lives at the address of this page now." : "It was there already. Creating is idempotent.",
+      fresh ? "The address of this page now names it." : "It existed already. Creates are idempotent.",
     );
   } catch (error) {
     showError("create-result", error);
@@ -323,10 +323,10 @@ async function closeStream() {
   try {
     const closing = stream;
     const { status, offset } = await wire.close(streamUrl(closing.path));
-    // The live reader hears of it too, unless it is paused.
+    // The live reader receives the end, too, unless it is paused.
     Object.assign(closing, { offset, closed: true });
     render();
-    show("finish-result", "done", `${status} Closed`, "Every reader has been told that this is the end.");
+    show("finish-result", "done", `${status} Closed`, "All live readers receive the end of the stream.");
   } catch (error) {
     showError("finish-result", error);
   }
@@ -335,7 +335,7 @@ async function closeStream() {
 async function deleteStream() {
   hideNotices();
   const { path, offset } = stream;
-  // The reader goes first: after the delete it would only find out that the stream is gone.
+  // The reader stops first. After the delete it would only get an error.
   reader.abort();
   stopAnswer();
   try {
@@ -362,7 +362,7 @@ async function copy(button) {
   try {
     await navigator.clipboard.writeText(code.textContent);
   } catch {
-    // No clipboard without HTTPS or permission: the line is selected instead, ready for the keyboard.
+    // Without HTTPS or permission there is no clipboard, so the line is selected for copying by keyboard.
     getSelection().selectAllChildren(code);
     return;
   }

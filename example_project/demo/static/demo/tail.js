@@ -1,7 +1,7 @@
 // A live reader: server-sent events over fetch, from an offset, for as long as the stream is open.
 //
-// fetch rather than EventSource: EventSource reconnects to the URL it was made with, which would read
-// the stream from the start again, and it hides the status of an answer that is no event stream.
+// Why not EventSource: it reconnects to its first URL, and would read the stream from the start again. It
+// also hides the status of a response that is not an event stream.
 
 import { Refused } from "./wire.js";
 
@@ -19,7 +19,7 @@ async function* serverSentEvents(body) {
     const { value, done } = await reader.read();
     if (done) return;
     buffer += value;
-    // A CR at the very end may be half of a CRLF: it waits for the next piece.
+    // A CR at the end may be half of a CRLF, so it waits for the next piece.
     const lines = buffer.split(/\r\n|\n|\r(?!$)/);
     buffer = lines.pop();
     for (const line of lines) {
@@ -67,7 +67,7 @@ export async function tail(url, offset, signal, on) {
         const control = JSON.parse(data);
         offset = control.streamNextOffset;
         cursor = control.streamCursor ?? "";
-        // The server ends a response about once a minute. That is no failure: the next goes on from here.
+        // The server ends each response after about a minute. The next request continues from this offset.
         wait = AGAIN;
         retry = RETRY_FIRST;
         on.control(control);

@@ -1,16 +1,16 @@
-// The protocol as this page speaks it: one function for each operation on a stream.
+// The protocol of this page: one function for each operation on a stream.
 
 const SEGMENT = "[A-Za-z0-9._~-]+";
 const PATH = new RegExp(`^${SEGMENT}(/${SEGMENT})*$`);
 
-// Paths come from the address bar too, so they are judged before they become part of a URL.
+// Paths may come from the address bar, so they are checked before they become part of a URL.
 export function isStreamPath(path) {
   return PATH.test(path) && !path.split("/").some((part) => part === "." || part === ".." || part === "__ds");
 }
 
 export const isJson = (contentType) => contentType.split(";")[0].trim().toLowerCase() === "application/json";
 
-/** What the server refused, in its own words (`application/problem+json`, RFC 9457). */
+/** An error response of the server, with its own text (`application/problem+json`, RFC 9457). */
 export class Refused extends Error {
   constructor(status, title, detail) {
     super(title);
@@ -18,7 +18,7 @@ export class Refused extends Error {
     this.detail = detail;
   }
 
-  // Worth the same request again: the server is busy or broken, the request is not at fault.
+  // The same request may succeed later: the server is busy or broken, and the request is valid.
   get passing() {
     return this.status === 429 || this.status >= 500;
   }
