@@ -63,12 +63,12 @@ class Migration(migrations.Migration):
                 ('ends', models.BinaryField(default=b'', help_text="Where each append ends, from the chunk's start: 32-bit little-endian. Empty: one append.", verbose_name='ends')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created at')),
                 ('block', models.BigIntegerField(verbose_name='block')),
-                ('stream', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='recent_chunks', to='durable_streams.stream', verbose_name='stream')),
+                ('stream', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='staged_chunks', to='durable_streams.stream', verbose_name='stream')),
             ],
             options={
                 'base_manager_name': 'objects',
-                'verbose_name': 'recent chunk',
-                'verbose_name_plural': 'recent chunks',
+                'verbose_name': 'staged chunk',
+                'verbose_name_plural': 'staged chunks',
             },
         ),
         migrations.CreateModel(
@@ -118,7 +118,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='stagedchunk',
-            constraint=models.UniqueConstraint(fields=('block', 'stream', 'end'), name='recent_block_stream_end'),
+            constraint=models.UniqueConstraint(fields=('block', 'stream', 'end'), name='staged_block_stream_end'),
         ),
         migrations.AddConstraint(
             model_name='producer',

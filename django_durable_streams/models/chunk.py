@@ -82,7 +82,7 @@ class StagedChunk(AbstractChunk):
         Stream,
         verbose_name=_("stream"),
         on_delete=models.DO_NOTHING,  # `store.upkeep.removal` deletes the rows
-        related_name="recent_chunks",
+        related_name="staged_chunks",
         db_constraint=False,  # a search without the block would read the whole table
         db_index=False,
     )
@@ -91,6 +91,6 @@ class StagedChunk(AbstractChunk):
 
     class Meta:
         base_manager_name = "objects"
-        verbose_name = _("recent chunk")
-        verbose_name_plural = _("recent chunks")
-        constraints = [models.UniqueConstraint(fields=["block", "stream", "end"], name="recent_block_stream_end")]
+        verbose_name = _("staged chunk")
+        verbose_name_plural = _("staged chunks")
+        constraints = [models.UniqueConstraint(fields=["block", "stream", "end"], name="staged_block_stream_end")]
