@@ -66,7 +66,7 @@ class StreamAppender:
             self.resumed = self.written > 0
             tail = taken_over.tail
         else:
-            snapshot = await engine_for(self._using).look(self.path)
+            snapshot = await engine_for(self._using).read(self.path)
             expect(self._stream_id, snapshot.info.id, self.path)
             self.closed, tail = snapshot.closed, snapshot.tail
         self.stream.tail_position, self.stream.closed = tail, self.closed

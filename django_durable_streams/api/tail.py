@@ -61,7 +61,7 @@ async def follow(
         InvalidOffset, OffsetGone, StreamNotFound, StreamGone, ServiceUnavailable.
     """
     engine = engine_for(using)
-    snapshot = await engine.look(path, arguments.offset(offset))
+    snapshot = await engine.read(path, arguments.offset(offset))
     expect(stream_id, snapshot.info.id, path)
     engine.renew(snapshot.info)
     async with aclosing(_pages(engine, snapshot, timeout)) as pages:
@@ -117,7 +117,7 @@ async def _pages(
             watch = await reader.wait(snapshot, timeout)
             if watch is None:
                 return
-            in_memory = None if watch.removed else watch.view(snapshot.end)
+            in_memory = None if watch.removed else watch.snapshot(snapshot.end)
             snapshot = in_memory or await reader.hub.fetch(watch, snapshot.end)
     except StreamNotFound:
         return  # the stream was deleted or has expired meanwhile

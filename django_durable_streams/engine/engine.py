@@ -105,7 +105,7 @@ class Engine:
             self._housekeeper.request_compaction,
         )
         self._renewals = TtlRenewals(lambda touch, callback: self._writer(touch).put(touch, callback))
-        self.places = LiveReaderLimit()
+        self.live_reader_limit = LiveReaderLimit()
         self._signals = SignalDispatcher()
         self._loss_warnings = LogOnce(WARNING_SECONDS)
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
@@ -136,7 +136,7 @@ class Engine:
         # A stream always has the same committer, so that its operations keep their order.
         return committers[0] if len(committers) == 1 else committers[crc32(operation.path.encode()) % len(committers)]
 
-    def look(self, path: str, offset: Offset | Sentinel | None = None) -> Awaitable[Snapshot]:
+    def read(self, path: str, offset: Offset | Sentinel | None = None) -> Awaitable[Snapshot]:
         """Read the metadata of a stream and, with an offset, the page from there.
 
         Raises:

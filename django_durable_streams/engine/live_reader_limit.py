@@ -40,7 +40,7 @@ class LiveReaderLimit:
     def __len__(self) -> int:
         return len(self._taken)
 
-    def take(self) -> LiveReaderSlot:
+    def acquire(self) -> LiveReaderSlot:
         """Take a slot.
 
         Raises:

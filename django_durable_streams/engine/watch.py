@@ -215,7 +215,7 @@ class Watch:
             _put(self._joined, position, joined)
         return joined
 
-    def view(self, position: int) -> Snapshot | None:
+    def snapshot(self, position: int) -> Snapshot | None:
         """Return the stream as readers at a position see it now: the same object for all of them.
 
         None: there is data past the position, and it is not at hand.

@@ -127,7 +127,7 @@ async def _handle(request: Request, handler: Handler) -> Response | EventStream:
         finally:
             if request.arriving is not None:
                 request.arriving.release()
-    value = await (engine.look(task.path, task.offset) if isinstance(task, ReadRequest) else engine.write(task))
+    value = await (engine.read(task.path, task.offset) if isinstance(task, ReadRequest) else engine.write(task))
     outcome = handler.respond(request, engine, value)
     return outcome if isinstance(outcome, ANSWERS) else await outcome
 

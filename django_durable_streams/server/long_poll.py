@@ -55,7 +55,7 @@ class LongPoll(LiveReader):
             return  # before its wait, the reader looks at the watch itself
         watch = self.watch
         is_over = watch.removed or not self.is_permitted(time.monotonic())
-        snapshot = None if is_over else watch.view(self._snapshot.position)
+        snapshot = None if is_over else watch.snapshot(self._snapshot.position)
         if snapshot is not None and snapshot.segment is not None:
             self.delivered = self._deliver(snapshot, watch.shared_responses)
             if self.delivered:
@@ -83,7 +83,7 @@ class LongPoll(LiveReader):
                     seconds = min(seconds, self._grant.seconds_left)
                 await self.wait_for_news(seconds)
             if not watch.removed:
-                snapshot = watch.view(position)
+                snapshot = watch.snapshot(position)
                 if snapshot is not None:
                     return snapshot
         finally:

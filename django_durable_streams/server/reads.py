@@ -141,7 +141,7 @@ def _shared(snapshot: Snapshot, key: Key, make: Callable[[Snapshot, Key], Respon
 async def _long_poll(request: Request, snapshot: Snapshot, engine: Engine) -> Response:
     """Respond to a long-poll (section 5.7)."""
     if snapshot.segment is None and not snapshot.closed:
-        slot = engine.places.take()
+        slot = engine.live_reader_limit.acquire()
         try:
             poll = LongPoll(engine, snapshot, partial(_deliver, request), request.grant, lasting=request.can_stream)
             request.when_left(poll.wake)
@@ -207,7 +207,7 @@ def _is_now(request: Request) -> bool:
 
 def _events(request: Request, snapshot: Snapshot, engine: Engine) -> EventStream:
     """Respond to an SSE read (section 5.8)."""
-    slot = engine.places.take()
+    slot = engine.live_reader_limit.acquire()
     header_list: list[Header] = [
         (headers.CONTENT_TYPE, b"text/event-stream"),
         # nginx would collect events until its buffer is full.

@@ -57,7 +57,7 @@ async def test_the_log_starts_over_under_load(engine: Engine) -> None:
         # On a busy machine the thread may come late: it is its work that is tested, not the machine's.
         await until(lambda: not engine._checkpointer._due.is_set())  # type: ignore[union-attr]
     assert files()[1].stat().st_size < written / 2
-    view = await engine.look("a", Sentinel.START)
+    view = await engine.read("a", Sentinel.START)
     assert view.info.tail == written
 
 

@@ -176,7 +176,7 @@ async def test_streams_that_grow_together_are_few_chunks_soon(
     expected = b"".join(b"%d;" % number for number in range(50))
     for _ in range(2):
         for path in paths:
-            view = await engine.look(path, Sentinel.START)
+            view = await engine.read(path, Sentinel.START)
             assert view.segment is not None
             assert view.segment.data == expected
             assert len(view.segment.ends) == 50
@@ -189,7 +189,7 @@ async def test_a_busy_stream_alone_is_few_chunks_soon(engine: Engine, tidied: Ev
     for _ in range(130):
         await engine.write(Append("busy", TEXT, b"x" * 10))
     await until_there_are(30, tidied)
-    view = await engine.look("busy", Sentinel.START)
+    view = await engine.read("busy", Sentinel.START)
     assert view.segment is not None
     assert list(view.segment.ends) == list(range(10, 1310, 10))
 

@@ -28,7 +28,7 @@ async def outcomes_of(engine: Engine, *operations: Operation) -> list[Any]:
 
 
 async def content_of(engine: Engine, path: str) -> bytes:
-    view = await engine.look(path, Sentinel.START)
+    view = await engine.read(path, Sentinel.START)
     return view.segment.data if view.segment is not None else b""
 
 

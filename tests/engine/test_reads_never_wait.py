@@ -45,7 +45,7 @@ def other(stream: Stream) -> Iterator[Holder]:
 
 
 async def deadline() -> Any:
-    info = (await engine_for().look("a", Sentinel.START)).info
+    info = (await engine_for().read("a", Sentinel.START)).info
     return info.deadline
 
 
@@ -113,7 +113,7 @@ def test_a_read_in_a_transaction_does_not_hold_the_row(stream: Stream) -> None:
 async def test_a_stream_that_was_read_in_time_does_not_expire(other: Holder, stream: Stream) -> None:
     """Also where the row is held until its deadline has passed."""
     engine = engine_for()
-    info = (await engine.look("a")).info
+    info = (await engine.read("a")).info
     engine.renew(info._replace(deadline=timezone.now()))
     other.release()
     await asyncio.wait_for(until_renewed(), 20)
@@ -125,7 +125,7 @@ async def test_the_last_read_counts_however_long_the_first_waits(
     other: Holder, stream: Stream, monkeypatch: pytest.MonkeyPatch, later: float
 ) -> None:
     engine = engine_for()
-    info = (await engine.look("a")).info
+    info = (await engine.read("a")).info
     began = clock.now()
     for seconds in (0, 1, later, later + 1):  # all before the deadline that the readers see
         monkeypatch.setattr(clock, "now", lambda seconds=seconds: began + timedelta(seconds=seconds))

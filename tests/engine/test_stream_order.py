@@ -46,7 +46,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def content_of(engine: Engine, path: str) -> bytes:
-    view = await engine.look(path, Sentinel.START)
+    view = await engine.read(path, Sentinel.START)
     return view.segment.data if view.segment is not None else b""
 
 

@@ -181,7 +181,7 @@ class Listener:
 
 async def joined(engine: Engine, listener: Listener) -> tuple[Hub, Any]:
     hub = engine.hub()
-    watch = await hub.join((await engine.look("a", Sentinel.START)).info, listener)
+    watch = await hub.join((await engine.read("a", Sentinel.START)).info, listener)
     return hub, watch
 
 

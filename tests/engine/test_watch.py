@@ -183,7 +183,7 @@ def test_commits_of_a_few_bytes_take_no_more_memory_than_large_ones(size: int) -
             watch.feed(start, Segment(start, b"x" * size, [start + size]), start + size, closed=False)
         for position in range(size * 4700, size * 5000, size):
             watch.segment_after(position)
-            watch.view(position)
+            watch.snapshot(position)
 
     assert growth(feed_many) < 1024 * 1024
     assert watch.segment_after(size * 4900) is not None

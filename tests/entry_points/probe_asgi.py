@@ -84,7 +84,7 @@ def findings() -> dict[str, int]:
         # One is the probe's own.
         "connections": sum(isinstance(each, CONNECTIONS) for each in gc.get_objects()),
         "requests": sum(isinstance(each, (Request, EventStream, ArrivingBody)) for each in gc.get_objects()),
-        "places": sum(len(engine.places) for engine in running_engines()),
+        "places": sum(len(engine.live_reader_limit) for engine in running_engines()),
         "held": memory.held,
         "files": sum(not target.startswith("socket:") for target in descriptors),
         "databases": sum(target.endswith(".sqlite3") for target in descriptors),

@@ -214,7 +214,7 @@ class TestServers:
                 stopped.append(self)
                 raise RuntimeError("a bug")
 
-        hub, view = engine_for().hub(), await engine_for().look("chat")
+        hub, view = engine_for().hub(), await engine_for().read("chat")
         readers = [Broken() for _ in range(3)]
         watches = [await hub.join(view.info, reader) for reader in readers]
         engine_for().end_live_reads()

@@ -26,7 +26,7 @@ LOOKS_OFTEN = override_streams(POLL_INTERVAL=0.01)
 
 async def reader(path: str) -> SseReader:
     engine = engine_for()
-    return SseReader(engine, await engine.look(path, Sentinel.START), None, engine.places.take())
+    return SseReader(engine, await engine.read(path, Sentinel.START), None, engine.live_reader_limit.acquire())
 
 
 async def drain(sse_reader: SseReader, end: str) -> Parsed:
@@ -65,9 +65,9 @@ async def test_a_slow_reader_gets_everything_whatever_is_still_at_hand(
 async def test_what_is_written_between_a_readers_look_and_its_wait_is_not_lost(direct: AsgiClient) -> None:
     await direct.create("a", b"abc")
     engine = engine_for()
-    view = await engine.look("a", Sentinel.NOW)
+    view = await engine.read("a", Sentinel.NOW)
     await elsewhere(Append("a", TEXT, b"def"))
-    async with SseReader(engine, view, None, engine.places.take()) as late_reader:
+    async with SseReader(engine, view, None, engine.live_reader_limit.acquire()) as late_reader:
         assert (await drain(late_reader, await last_offset(direct, "a"))).data == ["def"]
 
 
