@@ -13,8 +13,8 @@ from tests.servers import APPLICATION, EntryPoint, Kind, Server
 PROBED = "tests.entry_points.probe_asgi:application"
 MIB = 1024 * 1024
 
-# How long a server may wait for open responses once it is told to end. Tests that measure the end want the servers'
-# patience out of the way: what ends in time must have ended by itself.
+# How long a server may wait for open responses before it ends. Tests that measure the end make this long: a response
+# that ends in time has then ended by itself.
 GRACE_OPTIONS = {"--timeout-graceful-shutdown", "--workers-kill-timeout", "--graceful-timeout"}
 SHUTDOWN_SECONDS = "60"
 
