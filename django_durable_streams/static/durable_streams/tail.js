@@ -68,12 +68,12 @@
     } catch (error) {
       if (controller !== request) return undefined;
       failures += 1;
-      retryDelay(Math.min(2 ** (failures - 1), MAX_RETRY_SECONDS));
+      retryAfter(Math.min(2 ** (failures - 1), MAX_RETRY_SECONDS));
     }
     return undefined;
   }
 
-  function retryDelay(seconds) {
+  function retryAfter(seconds) {
     show("lost", bar.dataset.textLost.replace("%s", seconds));
     timer = setTimeout(requestNew, seconds * 1000);
   }
