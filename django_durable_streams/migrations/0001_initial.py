@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
                 ('expires_at', django_durable_streams.models.fields.InstantField(blank=True, help_text='As the creator asked.', null=True, verbose_name='expires at')),
                 ('deadline', django_durable_streams.models.fields.InstantField(blank=True, help_text='When the stream ends, from its TTL or its expiry.', null=True, verbose_name='deadline')),
                 ('fork_position', models.PositiveBigIntegerField(blank=True, null=True, verbose_name='fork position')),
-                ('lineage', models.JSONField(blank=True, editable=False, help_text='The ranges of other streams that a fork begins with, in order (see store.lineage).', null=True, verbose_name='lineage')),
+                ('lineage', models.JSONField(blank=True, editable=False, help_text='The ranges of other streams that a fork begins with, in order (see store.read.lineage).', null=True, verbose_name='lineage')),
                 ('deleted_at', django_durable_streams.models.fields.InstantField(blank=True, null=True, verbose_name='deleted at')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created at')),
                 ('appended_at', models.DateTimeField(blank=True, null=True, verbose_name='last append at')),

@@ -149,7 +149,7 @@ class Stream(AsyncStreamMethods):
         null=True,
         blank=True,
         editable=False,
-        help_text=_("The ranges of other streams that a fork begins with, in order (see store.lineage)."),
+        help_text=_("The ranges of other streams that a fork begins with, in order (see store.read.lineage)."),
     )
     deleted_at = InstantField(_("deleted at"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)

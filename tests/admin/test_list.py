@@ -115,7 +115,7 @@ def test_what_no_path_has_is_not_looked_for(admin_client: Client) -> None:
     for term, expected in (("a%00", []), ("%00", []), ("a", ["a/b"])):
         query = f"term={term}&app_label=durable_streams&model_name=stream&field_name=source"
         answer = admin_client.get(f"{reverse('admin:autocomplete')}?{query}")
-        assert [found["text"] for found in answer.json()["results"]] == expected
+        assert [row["text"] for row in answer.json()["results"]] == expected
 
 
 def test_search_uses_the_index_of_paths() -> None:
@@ -150,7 +150,7 @@ def many(count: int) -> None:
 def queries(client: Client, **query: str) -> list[str]:
     with CaptureQueriesContext(connection) as captured:
         assert client.get(url("changelist"), query).status_code == 200
-    return [found["sql"] for found in captured]
+    return [query["sql"] for query in captured]
 
 
 def test_queries_do_not_grow_with_the_rows_and_select_no_data(admin_client: Client) -> None:
@@ -159,9 +159,9 @@ def test_queries_do_not_grow_with_the_rows_and_select_no_data(admin_client: Clie
     few = queries(admin_client)
     for number in range(20):
         stream.fork(f"fork/{number}").append("more")
-    found = queries(admin_client)
-    assert len(found) == len(few)
-    about_streams = [sql for sql in found if "durable_streams" in sql]
+    statements = queries(admin_client)
+    assert len(statements) == len(few)
+    about_streams = [sql for sql in statements if "durable_streams" in sql]
     assert 0 < len(about_streams) <= 5
     for sql in about_streams:
         assert "payload" not in sql
@@ -174,7 +174,7 @@ def test_chunks_are_counted_for_the_page(admin_client: Client) -> None:
     stream.append("b")
     stream.fork("two")
     response = admin_client.get(url("changelist"))
-    counts = {found.path: found.chunk_count for found in response.context["cl"].result_list}
+    counts = {stream.path: stream.chunk_count for stream in response.context["cl"].result_list}
     assert counts == {"one": 2, "two": 0}
 
 

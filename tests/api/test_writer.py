@@ -266,6 +266,7 @@ class TestProducers:
         async with answer.awriter(producer="one", close=False) as one, answer.awriter(producer="other") as other:
             await other.write("other")
             await one.write("one")
+            await one.flush()  # the other one closes the stream first
         async with answer.awriter(producer="one") as again:
             assert (again.written, again.closed) == (1, True)
 

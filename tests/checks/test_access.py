@@ -161,8 +161,8 @@ def test_what_is_open_is_a_warning_before_it_is_deployed() -> None:
         with override_streams(PERMISSION_CLASSES=permission):
             assert [message.id for message in check_open(None)] == ["durable_streams.W002"] * expected
     for deploy in (True, False):
-        found = {message.id for message in run_checks(include_deployment_checks=deploy)}
-        assert ("durable_streams.W002" in found) is deploy
+        messages = {message.id for message in run_checks(include_deployment_checks=deploy)}
+        assert ("durable_streams.W002" in messages) is deploy
 
 
 @pytest.mark.parametrize(
@@ -183,5 +183,5 @@ def test_what_is_open_is_a_warning_before_it_is_deployed() -> None:
 )
 def test_what_no_browser_sends_as_the_origin_of_one_site_is_refused(origin: str, fine: bool) -> None:
     with override_streams(CORS_ORIGINS=[origin]):
-        found = [finding.message for finding in config_findings(config())]
-    assert found == ([] if fine else [f"CORS_ORIGINS: {origin!r} is not an origin as browsers send it."])
+        messages = [finding.message for finding in config_findings(config())]
+    assert messages == ([] if fine else [f"CORS_ORIGINS: {origin!r} is not an origin as browsers send it."])

@@ -50,12 +50,12 @@ class Tour:
         location = f"http://testserver{self.root}{self.name}/ttl"
         self.expect("its Location", answer.headers.get("location"), location)
         moment = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)
-        given = moment.isoformat().replace("+00:00", "Z")
+        expires_at = moment.isoformat().replace("+00:00", "Z")
         for status in (201, 200):
-            answer = self.call("PUT", f"{self.name}/expiry", content_type=TEXT, stream_expires_at=given)
+            answer = self.call("PUT", f"{self.name}/expiry", content_type=TEXT, stream_expires_at=expires_at)
             self.expect("a create with an expiry", (answer.status, answer.body), (status, b""))
         answer = self.call("HEAD", f"{self.name}/expiry")
-        self.expect("its expiry", answer.headers.get("stream-expires-at"), given)
+        self.expect("its expiry", answer.headers.get("stream-expires-at"), expires_at)
         self.expect(
             "a short life", self.call("PUT", f"{self.name}/short", content_type=TEXT, stream_ttl="1").status, 201
         )
@@ -107,9 +107,9 @@ def python() -> list[str]:
     fork = stream.fork("python/fork", ttl=60)
     if list(fork.read()) != [{"a": 1}]:
         wrong.append(f"python: the fork has {list(fork.read())}")
-    for found in (stream, Stream.objects.get(path="python"), Stream.objects.get(path="asgi/expiry")):
-        if found.expires_at is None or timezone.is_aware(found.expires_at) != settings.USE_TZ:
-            wrong.append(f"python: an expiry is {found.expires_at!r}")
+    for example in (stream, Stream.objects.get(path="python"), Stream.objects.get(path="asgi/expiry")):
+        if example.expires_at is None or timezone.is_aware(example.expires_at) != settings.USE_TZ:
+            wrong.append(f"python: an expiry is {example.expires_at!r}")
     if stream.expires_at != soon:
         wrong.append(f"python: an expiry of {soon!r} is {stream.expires_at!r}")
     if not Stream.objects.alive().filter(path="python", deadline__gt=timezone.now()).exists():
