@@ -44,11 +44,12 @@ tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## unit, simulation, confo
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) --cov --cov-report=
 
 .PHONY: lint
-lint: $(INSTALLED) ## ruff: rules and format; codespell; who may import whom
+lint: $(INSTALLED) ## ruff: rules and format; codespell; who may import whom; the words of the glossary
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tools/check_names.py
 
 .PHONY: types
 types: $(INSTALLED) ## mypy on the package, the tests and the tools

@@ -15,8 +15,8 @@ class Event:
     @property
     def fields(self) -> dict[str, Any]:
         """The JSON object in a control event."""
-        found: dict[str, Any] = json.loads(self.data)
-        return found
+        result: dict[str, Any] = json.loads(self.data)
+        return result
 
 
 @dataclass

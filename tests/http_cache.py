@@ -86,8 +86,8 @@ class HttpCache:
 
 
 def _directives(reply: Reply) -> dict[str, str]:
-    given = reply.headers.get("cache-control", "")
-    return {name.lower(): value for name, value in re.findall(r"([a-zA-Z-]+)(?:=([0-9]+))?", given)}
+    received = reply.headers.get("cache-control", "")
+    return {name.lower(): value for name, value in re.findall(r"([a-zA-Z-]+)(?:=([0-9]+))?", received)}
 
 
 def _freshness(reply: Reply, directives: Mapping[str, str]) -> float:

@@ -22,7 +22,7 @@ class Nasty(NamedTuple):
 
 def json_bodies(size: int) -> Iterator[Nasty]:
     """Bodies of about so many bytes."""
-    for name, element in MANY.items():
+    for name, element in MANY_MESSAGES.items():
         count = size // (len(element) + 1)
         yield Nasty(f"many-{name}", b"[" + b",".join([element] * count) + b"]", count)
         yield Nasty(f"one-with-many-{name}", b"[[" + b",".join([element] * count) + b"]]", 1)
@@ -45,7 +45,7 @@ def json_bodies(size: int) -> Iterator[Nasty]:
     yield Nasty("surrogates-and-no-end", b'["' + b"\\ud800" * (size // 6), None)
 
 
-MANY = {
+MANY_MESSAGES = {
     "empty-arrays": b"[]",
     "digits": b"1",
     "empty-strings": b'""',

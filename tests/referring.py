@@ -26,15 +26,15 @@ def referring_models() -> Iterator[Make]:
     def make(name: str, on_delete: Callable[..., None], **more: models.Field[Any, Any]) -> type[models.Model]:
         key = models.ForeignKey(Stream, on_delete, null=True, related_name="+")
         meta = type("Meta", (), {"app_label": LABEL})
-        found = type(name, (models.Model,), {"stream": key, "Meta": meta, "__module__": __name__, **more})
+        result = type(name, (models.Model,), {"stream": key, "Meta": meta, "__module__": __name__, **more})
         with connection.schema_editor() as editor:
-            editor.create_model(found)
-        made.append(found)
-        return found
+            editor.create_model(result)
+        made.append(result)
+        return result
 
     yield make
-    for found in reversed(made):
+    for result in reversed(made):
         with connection.schema_editor() as editor:
-            editor.delete_model(found)
-        del apps.all_models[LABEL][found.__name__.lower()]
+            editor.delete_model(result)
+        del apps.all_models[LABEL][result.__name__.lower()]
     apps.clear_cache()

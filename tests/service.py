@@ -191,8 +191,8 @@ def _unprivileged() -> str | None:
     """The user to run database servers as, or None for this one."""
     if os.geteuid() != 0:
         return None
-    known = {entry.pw_name for entry in pwd.getpwall()}
-    return next(name for name in UNPRIVILEGED if name in known)
+    existing = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in UNPRIVILEGED if name in existing)
 
 
 def _exit_on_sigterm() -> None:
@@ -212,13 +212,13 @@ def descendants(pid: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for child, parent in _parents():
         children.setdefault(parent, []).append(child)
-    found: list[int] = []
+    result: list[int] = []
     waiting = [pid]
     while waiting:
         more = children.get(waiting.pop(), [])
-        found += more
+        result += more
         waiting += more
-    return found
+    return result
 
 
 def _parents() -> Iterator[tuple[int, int]]:

@@ -229,7 +229,9 @@ class Sentinel(Service):
         import redis
 
         with redis.Redis(host=HOST, port=self.port, decode_responses=True) as client:
-            return sum("disconnected" not in str(known["flags"]) for known in client.sentinel_slaves(self.service_name))
+            return sum(
+                "disconnected" not in str(replica["flags"]) for replica in client.sentinel_slaves(self.service_name)
+            )
 
 
 S = TypeVar("S", bound=Service)

@@ -28,7 +28,7 @@ def test_a_project_need_not_have_the_setting() -> None:
 
 
 def test_every_field_has_a_key() -> None:
-    assert names() == [known.name.upper() for known in fields(Config)]
+    assert names() == [existing.name.upper() for existing in fields(Config)]
 
 
 @pytest.mark.parametrize(("key", "value"), [("PAGE_BYTES", 7), ("LONG_POLL_TIMEOUT", 0.5), ("CACHE_SCOPE", "public")])
@@ -81,35 +81,35 @@ MEANINGLESS = [
 
 
 @pytest.mark.parametrize(("given", "words"), WRONG, ids=str)
-def test_settings_that_cannot_be_used_are_refused_with_what_to_do(given: object, words: list[str]) -> None:
-    with override_settings(DURABLE_STREAMS=given), pytest.raises(ImproperlyConfigured) as raised:
+def test_settings_that_cannot_be_used_are_refused_with_what_to_do(received: object, words: list[str]) -> None:
+    with override_settings(DURABLE_STREAMS=received), pytest.raises(ImproperlyConfigured) as raised:
         config()
     assert all(word in str(raised.value) for word in words), raised.value
 
 
-@pytest.mark.parametrize(("given", "words"), [*WRONG, *((given, [word]) for given, word in MEANINGLESS)], ids=str)
-def test_the_asgi_application_is_not_made_with_them(given: object, words: list[str]) -> None:
-    with override_settings(DURABLE_STREAMS=given), pytest.raises(ImproperlyConfigured) as raised:
+@pytest.mark.parametrize(("given", "words"), [*WRONG, *((received, [word]) for received, word in MEANINGLESS)], ids=str)
+def test_the_asgi_application_is_not_made_with_them(received: object, words: list[str]) -> None:
+    with override_settings(DURABLE_STREAMS=received), pytest.raises(ImproperlyConfigured) as raised:
         DurableStreams()
     assert all(word in str(raised.value) for word in words), raised.value
 
 
 @pytest.mark.parametrize(("given", "words"), WRONG, ids=str)
-def test_an_engine_is_not_made_with_them(given: object, words: list[str]) -> None:
-    with override_settings(DURABLE_STREAMS=given), pytest.raises(ImproperlyConfigured) as raised:
+def test_an_engine_is_not_made_with_them(received: object, words: list[str]) -> None:
+    with override_settings(DURABLE_STREAMS=received), pytest.raises(ImproperlyConfigured) as raised:
         Engine("default")
     assert words[0] in str(raised.value)
 
 
 @pytest.mark.parametrize(("given", "words"), WRONG, ids=str)
-def test_the_checks_say_the_same(given: object, words: list[str]) -> None:
-    with override_settings(DURABLE_STREAMS=given):
-        found = [message for message in run_checks() if (message.id or "").startswith("durable_streams.")]
+def test_the_checks_say_the_same(received: object, words: list[str]) -> None:
+    with override_settings(DURABLE_STREAMS=received):
+        result = [message for message in run_checks() if (message.id or "").startswith("durable_streams.")]
         with pytest.raises(ImproperlyConfigured) as raised:
             config()
-    assert {message.id for message in found} <= {f"durable_streams.E00{number}" for number in (1, 2, 3, 4)}
-    assert found
-    assert all(message.msg in str(raised.value) and message.id in str(raised.value) for message in found)
+    assert {message.id for message in result} <= {f"durable_streams.E00{number}" for number in (1, 2, 3, 4)}
+    assert result
+    assert all(message.msg in str(raised.value) and message.id in str(raised.value) for message in result)
 
 
 @pytest.mark.parametrize("key", ["CACHE_BYTES", "MAX_LIVE_READERS", "QUEUE_BYTES"])

@@ -44,9 +44,9 @@ def test_one_whose_migrations_are_not_applied_is_not_ready() -> None:
     recorder = MigrationRecorder(connection)
     recorder.record_unapplied(Stream._meta.app_label, "0001_initial")
     try:
-        status, found = ready()
-        assert "manage.py migrate" in found.pop("problem")
-        assert (status, found) == (
+        status, result = ready()
+        assert "manage.py migrate" in result.pop("problem")
+        assert (status, result) == (
             503,
             {"status": "not ready", "database": True, "migrations": False, "wakeup": True},
         )

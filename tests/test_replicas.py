@@ -24,9 +24,9 @@ class StreamsFromReplica:
 
 @pytest.fixture
 def source() -> Stream:
-    found = Stream.objects.create(path="a", content_type="text/plain", data="one")
-    found.append("two", producer=("p", 0, 0))
-    return found
+    result = Stream.objects.create(path="a", content_type="text/plain", data="one")
+    result.append("two", producer=("p", 0, 0))
+    return result
 
 
 @pytest.fixture(autouse=True)

@@ -39,10 +39,10 @@ class Heard:
         return receive
 
     def names(self) -> list[str]:
-        found = []
+        result = []
         while not self.queue.empty():
-            found.append(self.queue.get()[0])
-        return found
+            result.append(self.queue.get()[0])
+        return result
 
     def wait(self, count: int) -> list[tuple[str, dict[str, Any], str]]:
         return [self.queue.get(timeout=20) for _ in range(count)]
@@ -50,11 +50,11 @@ class Heard:
 
 @pytest.fixture
 def heard() -> Iterator[Heard]:
-    found = Heard()
-    receivers = {name: found.receiver(name) for name in ALL}
+    result = Heard()
+    receivers = {name: result.receiver(name) for name in ALL}
     for name, signal in ALL.items():
         signal.connect(receivers[name], sender=Stream)
-    yield found
+    yield result
     for name, signal in ALL.items():
         signal.disconnect(receivers[name], sender=Stream)
 
@@ -69,8 +69,8 @@ class TestFromPython:
             fork = stream.fork("b")
             stream.delete()
             assert heard.queue.empty()
-        found = heard.wait(heard.queue.qsize())
-        assert [(name, arguments["path"]) for name, arguments, _ in found] == [
+        result = heard.wait(heard.queue.qsize())
+        assert [(name, arguments["path"]) for name, arguments, _ in result] == [
             ("stream_created", "a"),
             ("stream_appended", "a"),
             ("stream_appended", "a"),
@@ -80,12 +80,12 @@ class TestFromPython:
             ("stream_deleted", "a"),
         ]
         between = [
-            (arguments["offset"], arguments["next_offset"]) for name, arguments, _ in found if "offset" in arguments
+            (arguments["offset"], arguments["next_offset"]) for name, arguments, _ in result if "offset" in arguments
         ]
         ends = [stream.offset_at(position) for position in (0, 3, 6, 7)]
         assert between == list(itertools.pairwise(ends))
-        assert {thread for _, _, thread in found} == {threading.current_thread().name}
-        assert found[0][1] == {"path": "a", "stream_id": stream.pk, "content_type": TEXT, "using": "default"}
+        assert {thread for _, _, thread in result} == {threading.current_thread().name}
+        assert result[0][1] == {"path": "a", "stream_id": stream.pk, "content_type": TEXT, "using": "default"}
         assert fork.closed is False
 
     def test_what_is_rolled_back_has_not_happened(self, heard: Heard) -> None:
@@ -152,20 +152,20 @@ class TestFromPython:
         assert list(log.read()) == ["a "]
 
 
-class TestFromTheLanes:
+class TestFromCommitters:
     async def test_they_come_from_a_thread_of_their_own(self, engines: None, heard: Heard) -> None:
         engine = engine_for()
         await engine.write(Create("a", TEXT))
         await engine.write(Append("a", TEXT, b"x", close=True))
         await engine.write(Delete("a"))
-        found = heard.wait(4)
-        assert [name for name, _, _ in found] == [
+        result = heard.wait(4)
+        assert [name for name, _, _ in result] == [
             "stream_created",
             "stream_appended",
             "stream_closed",
             "stream_deleted",
         ]
-        assert {thread for _, _, thread in found} == {"durable-streams-signals"}
+        assert {thread for _, _, thread in result} == {"durable-streams-signals"}
 
     async def test_a_slow_receiver_keeps_no_append_waiting(self, engines: None) -> None:
         go_on, began = threading.Event(), threading.Event()

@@ -75,20 +75,20 @@ class TestInsideATransaction:
         stream = Stream.objects.create(path="a", content_type="application/json")
 
         async def follow(client: StreamClient) -> list[Any]:
-            found = []
+            result = []
             async with client.events("a") as events:
                 await client.post("a", b"1", content_type="application/json")
-                found.append(await events.next_data())
+                result.append(await events.next_data())
                 await stream.aappend(2)
-                found.append(await events.next_data())
+                result.append(await events.next_data())
                 await stream.aappend_from([3], close=True)
-                found += [event async for event in events if event.kind == "data" or "streamClosed" in event.data]
-            return [event and event.json() for event in found]
+                result += [event async for event in events if event.kind == "data" or "streamClosed" in event.data]
+            return [event and event.json() for event in result]
 
-        found = async_to_sync(follow)(StreamClient())
-        assert found[:3] == [[1], [2], [3]]
-        assert found[3]["streamClosed"] is True
-        assert len(found) == 4
+        result = async_to_sync(follow)(StreamClient())
+        assert result[:3] == [[1], [2], [3]]
+        assert result[3]["streamClosed"] is True
+        assert len(result) == 4
 
     def test_djangos_own_clients_see_it_through_the_urls(self, inline: None) -> None:
         stream = Stream.objects.create(path="a", content_type=TEXT, data="one ")
@@ -165,10 +165,10 @@ class TestTheClient:
 def test_events_are_put_together_from_any_pieces() -> None:
     raw = b'event: data\ndata:one\ndata:  two\n\n:\n\nevent: control\ndata:{"upToDate":true}\n\n'
     parser = EventParser()
-    found = []
+    result = []
     for number in range(len(raw)):
         parser.feed(raw[number : number + 1])
         while (event := parser.next()) is not None:
-            found.append(event)
-    assert found == [Event("data", "one\n two"), Event("control", '{"upToDate":true}')]
-    assert found[1].json() == {"upToDate": True}
+            result.append(event)
+    assert result == [Event("data", "one\n two"), Event("control", '{"upToDate":true}')]
+    assert result[1].json() == {"upToDate": True}

@@ -16,6 +16,6 @@ def token(position: int, generation: int = FIRST) -> str:
 def offset_in(path: str, position: int) -> Offset:
     """Return the offset of a position in the stream at a path, whether or not it is so long."""
     stream = Stream.objects.filter(path=path).first()
-    found = offsets.decode(stream.offset_at(position)) if stream is not None else Offset(0, position)
-    assert isinstance(found, Offset)
-    return found
+    result = offsets.decode(stream.offset_at(position)) if stream is not None else Offset(0, position)
+    assert isinstance(result, Offset)
+    return result

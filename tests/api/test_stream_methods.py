@@ -43,7 +43,7 @@ def chat() -> Stream:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What readers are told of."""
     commits: list[Any] = []
-    monkeypatch.setattr(transactions, "_listeners", [lambda found, using: commits.extend(found)])
+    monkeypatch.setattr(transactions, "_listeners", [lambda result, using: commits.extend(result)])
     return commits
 
 
@@ -293,7 +293,7 @@ class TestBesideTheCommitter:
     """A process that serves streams and appends from its own code too."""
 
     @pytest.mark.parametrize("in_transaction", [False, True])
-    def test_appends_come_through_while_the_lanes_are_busy(self, in_transaction: bool) -> None:
+    def test_appends_succeed_while_the_committer_is_busy(self, in_transaction: bool) -> None:
         async def load(engine: Any, stopping: Any) -> None:
             while not stopping.is_set():
                 await asyncio.gather(*(engine.write(Append(f"load/{n}", JSON, b"1\n")) for n in range(32)))

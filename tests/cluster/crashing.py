@@ -63,20 +63,20 @@ def prepare(at: str) -> None:
 
 def state(at: str) -> dict[str, Any]:
     """What the database holds."""
-    found: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
     for name in NAMES:
         path = f"{at}/{name}"
         try:
             info = transactions.find(path, "default")
         except DurableStreamsError as error:
-            found[name] = error.status
+            outcome[name] = error.status
             continue
         pages = transactions.pages(path, info.id, Sentinel.START, "default", 1 << 20)
         data = "".join(message for page in pages for message in page.messages)
         producers = Producer.objects.filter(stream_id=info.id).values_list("producer_id", "epoch", "seq")
-        found[name] = [info.tail, info.closed, data, list(producers)]
-    found["rows"] = Stream.objects.filter(path__startswith=f"{at}/").count()
-    return found
+        outcome[name] = [info.tail, info.closed, data, list(producers)]
+    outcome["rows"] = Stream.objects.filter(path__startswith=f"{at}/").count()
+    return outcome
 
 
 def connection_is_postgresql() -> bool:

@@ -147,20 +147,20 @@ class Load:
 
     def _check_stream(self, stream: str, data: bytes) -> None:
         assert data.endswith(b"\n") or not data, f"{stream}: torn at its end"
-        found = Counter(data.decode().splitlines(keepends=True))
+        result = Counter(data.decode().splitlines(keepends=True))
         writers = [writer for writer in self.writers if writer.stream == stream]
         tried = {payload for writer in writers for payload in writer.attempts}
-        assert not (torn := found.keys() - tried), f"{stream}: torn or foreign: {[line[:40] for line in torn][:5]}"
-        assert not (twice := [line for line, count in found.items() if count > 1]), f"{stream}: twice: {twice[:5]}"
+        assert not (torn := result.keys() - tried), f"{stream}: torn or foreign: {[line[:40] for line in torn][:5]}"
+        assert not (twice := [line for line, count in result.items() if count > 1]), f"{stream}: twice: {twice[:5]}"
         ends: list[int] = []
         for writer in writers:
-            missing = [payload[:40] for payload, _ in writer.acknowledged if payload not in found]
+            missing = [payload[:40] for payload, _ in writer.acknowledged if payload not in result]
             assert not missing, f"{stream}: acknowledged but lost: {missing[:5]}"
-            known = [(payload, end) for payload, end in writer.acknowledged if end is not None]
-            for payload, end in known:
+            existing = [(payload, end) for payload, end in writer.acknowledged if end is not None]
+            for payload, end in existing:
                 assert data[:end].endswith(payload.encode()), f"{stream}: {payload[:40]!r} does not end at {end}"
-            ends += [end for _, end in known]
-            numbers = [int(line.split(":")[1]) for line in found if line.startswith(f"{writer.name}:")]
+            ends += [end for _, end in existing]
+            numbers = [int(line.split(":")[1]) for line in result if line.startswith(f"{writer.name}:")]
             assert numbers == sorted(numbers), f"{stream}: {writer.name}'s appends are out of order"
         assert len(ends) == len(set(ends)), f"{stream}: an offset was given twice"
 

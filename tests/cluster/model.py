@@ -39,8 +39,8 @@ class Stream:
 
     def past(self, offset: str) -> Any:
         """What a read from an offset has to return."""
-        found = [message for append in self.appends[self.behind(offset) :] for message in append]
-        return found if self.content_type == JSON else "".join(found)
+        result = [message for append in self.appends[self.behind(offset) :] for message in append]
+        return result if self.content_type == JSON else "".join(result)
 
     def behind(self, offset: str) -> int:
         return 0 if offset == START else self.offsets[offset]
@@ -48,8 +48,8 @@ class Stream:
     def handed_out(self, offset: str, behind: int | None = None) -> None:
         """Take note of an offset that the server has returned: one for each place, greater for each later one."""
         behind = len(self.appends) if behind is None else behind
-        known = self.offsets.setdefault(offset, behind)
-        assert known == behind, f"{offset} is behind {known} appends and behind {behind}"
+        existing = self.offsets.setdefault(offset, behind)
+        assert existing == behind, f"{offset} is behind {existing} appends and behind {behind}"
         for other, place in self.offsets.items():
             assert (other < offset, other == offset) == (place < behind, place == behind)
 
@@ -60,18 +60,18 @@ class Stream:
             return 204 if repeated or (close and not body and claim is None) else 409
         if claim is not None:
             name, epoch, seq = claim
-            known = self.producers.get(name)
-            if known is None:
+            existing = self.producers.get(name)
+            if existing is None:
                 if seq:
                     return 409
-            elif epoch < known[0]:
+            elif epoch < existing[0]:
                 return 403
-            elif epoch > known[0]:
+            elif epoch > existing[0]:
                 if seq:
                     return 400
-            elif seq <= known[1]:
+            elif seq <= existing[1]:
                 return 204
-            elif seq > known[1] + 1:
+            elif seq > existing[1] + 1:
                 return 409
             self.producers[name] = epoch, seq
         if body:
@@ -89,16 +89,16 @@ class Model:
 
     def status(self, path: str) -> int:
         """What a request for a stream gets that needs it to be there."""
-        found = self.streams.get(path)
-        if found is None:
+        result = self.streams.get(path)
+        if result is None:
             return 404
-        return 410 if found.gone else 200
+        return 410 if result.gone else 200
 
     def create(self, path: str, content_type: str, body: bytes, closed: bool) -> int:
-        known = self.streams.get(path)
-        if known is not None:
-            same = (known.content_type, known.closed, known.gone) == (content_type, closed, False)
-            return 200 if same and known.source is None else 409
+        existing = self.streams.get(path)
+        if existing is not None:
+            same = (existing.content_type, existing.closed, existing.gone) == (content_type, closed, False)
+            return 200 if same and existing.source is None else 409
         self.streams[path] = made = Stream(content_type, closed)
         if body:
             made.appends.append(messages(content_type, body))
@@ -110,22 +110,22 @@ class Model:
         if origin is None or origin.gone:
             return 404 if origin is None else 409
         cut = len(origin.appends) if offset is None else origin.behind(offset)
-        known = {other: place for other, place in origin.offsets.items() if place <= cut}
-        self.streams[path] = Stream(origin.content_type, False, origin.appends[:cut], known, source=origin)
+        existing = {other: place for other, place in origin.offsets.items() if place <= cut}
+        self.streams[path] = Stream(origin.content_type, False, origin.appends[:cut], existing, source=origin)
         return 201
 
     def delete(self, path: str) -> int:
         status = self.status(path)
         if status != 200:
             return status
-        found = self.streams[path]
-        if any(other.source is found for other in self.streams.values()):
-            found.gone = True
+        result = self.streams[path]
+        if any(other.source is result for other in self.streams.values()):
+            result.gone = True
             return 204
         del self.streams[path]
-        while (source := found.source) is not None and source.gone:
+        while (source := result.source) is not None and source.gone:
             if any(other.source is source for other in self.streams.values()):
                 break
             del self.streams[next(name for name, stream in self.streams.items() if stream is source)]
-            found = source
+            result = source
         return 204

@@ -94,10 +94,10 @@ async def is_refused(client: Client, url: str, method: str, target: str, content
 async def readiness(client: Client, urls: list[str]) -> set[tuple[int, int]]:
     """What the servers' healthz and readyz say, which must not take long whatever happens."""
     began = time.monotonic()
-    found = set()
+    result = set()
     for url in urls:
         base = url.removesuffix("/v1/stream")
         alive, ready = await client.request("GET", f"{base}/healthz"), await client.request("GET", f"{base}/readyz")
-        found.add((alive.status, ready.status))
+        result.add((alive.status, ready.status))
     assert time.monotonic() - began < (REFUSED_WITHIN + BUSY) * len(urls)
-    return found
+    return result

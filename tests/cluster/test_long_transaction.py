@@ -12,7 +12,7 @@ from tests.cluster.load import TEXT, read
 from tests.services import Database, PostgreSQL, shared
 
 STREAMS = 16
-"""Enough that every lane of the server has some."""
+"""Enough for every committer of the server."""
 APPENDS = scaled(20, 500)
 HELD = 30
 FREE_WITHIN = 3.0

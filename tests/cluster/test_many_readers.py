@@ -83,7 +83,7 @@ async def come_and_go(cluster: Cluster, process: Process) -> None:
         for number in range(STREAMS):
             answer = await client.request("PUT", f"{cluster.urls[0]}/m{number}", TEXT, b"begin\n")
             assert answer.status == 201
-        await visit(cluster, client)  # what is made once, such as lanes, is there from now on
+        await visit(cluster, client)  # threads and other things that are made once exist from now on
         await settled(process, SPARE_FILES)
         files, memory = process.files(), process.memory()
         for _ in range(ROUNDS):

@@ -73,8 +73,8 @@ class Machine(RuleBasedStateMachine):
     def append(
         self, server: int, path: str, claim: tuple[str, int, int] | None, close: int, data: st.DataObject
     ) -> None:
-        found = self.model.streams.get(path)
-        kind = found.content_type if found is not None else TEXT
+        result = self.model.streams.get(path)
+        kind = result.content_type if result is not None else TEXT
         body = data.draw(bodies[kind])
         closing = close > 8 or not body
         headers = {"content-type": kind, **({"stream-closed": "true"} if closing else {})}
@@ -83,11 +83,11 @@ class Machine(RuleBasedStateMachine):
         status = self.model.status(path)
         answer = self.request(server, "POST", path, headers, body)
         if status == 200:
-            assert found is not None
-            assert answer.status == found.append(body, closing, claim)
+            assert result is not None
+            assert answer.status == result.append(body, closing, claim)
             if answer.status in (200, 204):
-                found.handed_out(answer.headers["stream-next-offset"])
-                assert answer.headers.get("stream-closed") == ("true" if found.closed else None)
+                result.handed_out(answer.headers["stream-next-offset"])
+                assert answer.headers.get("stream-closed") == ("true" if result.closed else None)
         else:
             assert answer.status == status
 
@@ -119,13 +119,13 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.streams)
     @rule(server=servers, path=paths, pick=picks, live=st.sampled_from(["", "&live=long-poll"]))
     def read(self, server: int, path: str, pick: int, live: str) -> None:
-        found = self.model.streams.get(path)
-        offset = pick_offset(found, pick) if found is not None else START
+        result = self.model.streams.get(path)
+        offset = pick_offset(result, pick) if result is not None else START
         answer = self.request(server, "GET", path, query=f"?offset={offset}{live}")
-        if found is None or found.gone:
+        if result is None or result.gone:
             assert answer.status == self.model.status(path)
             return
-        self.check_page(found, offset, answer, live=bool(live))
+        self.check_page(result, offset, answer, live=bool(live))
 
     @precondition(lambda self: self.model.streams)
     @rule(server=servers, path=paths)
@@ -133,39 +133,39 @@ class Machine(RuleBasedStateMachine):
         answer = self.request(server, "HEAD", path)
         assert answer.status == self.model.status(path)
         if answer.status == 200:
-            found = self.model.streams[path]
-            found.handed_out(answer.headers["stream-next-offset"])
-            assert answer.headers["content-type"] == found.content_type
-            assert answer.headers.get("stream-closed") == ("true" if found.closed else None)
+            result = self.model.streams[path]
+            result.handed_out(answer.headers["stream-next-offset"])
+            assert answer.headers["content-type"] == result.content_type
+            assert answer.headers.get("stream-closed") == ("true" if result.closed else None)
 
     @precondition(lambda self: self.model.streams)
     @rule(server=servers, path=paths, data=st.data())
     def wait(self, server: int, path: str, data: st.DataObject) -> None:
         """A long-poll at the tail gets what is appended through another server meanwhile."""
-        found = self.model.streams.get(path)
-        if found is None or found.gone or found.closed:
+        result = self.model.streams.get(path)
+        if result is None or result.gone or result.closed:
             return
         tail = self.request(server, "HEAD", path).headers["stream-next-offset"]
-        found.handed_out(tail)
-        body = data.draw(bodies[found.content_type].filter(bool))
+        result.handed_out(tail)
+        body = data.draw(bodies[result.content_type].filter(bool))
         waiting = http.client.HTTPConnection(HOST, self.cluster.servers[server].port, timeout=10)
         with contextlib.closing(waiting):
             waiting.request("GET", f"{self.prefix}/{quote(path)}?offset={tail}&live=long-poll")
-            answer = self.request(1 - server, "POST", path, {"content-type": found.content_type}, body)
-            assert answer.status == found.append(body, False, None) == 204
-            found.handed_out(answer.headers["stream-next-offset"])
+            answer = self.request(1 - server, "POST", path, {"content-type": result.content_type}, body)
+            assert answer.status == result.append(body, False, None) == 204
+            result.handed_out(answer.headers["stream-next-offset"])
             page = Answer(waiting.getresponse())
         if page.status == 204:  # the time was up before the other server's news came
             page = self.request(server, "GET", path, query=f"?offset={tail}&live=long-poll")
-        self.check_page(found, tail, page, live=True)
+        self.check_page(result, tail, page, live=True)
 
     @precondition(lambda self: self.model.streams)
     @rule(server=servers, path=paths, pick=picks)
     def events(self, server: int, path: str, pick: int) -> None:
-        found = self.model.streams.get(path)
-        if found is None or found.gone:
+        result = self.model.streams.get(path)
+        if result is None or result.gone:
             return
-        offset = pick_offset(found, pick)
+        offset = pick_offset(result, pick)
         connection = http.client.HTTPConnection(HOST, self.cluster.servers[server].port, timeout=10)
         with contextlib.closing(connection):
             connection.request("GET", f"{self.prefix}/{quote(path)}?offset={offset}&live=sse")
@@ -175,22 +175,22 @@ class Machine(RuleBasedStateMachine):
             while not parse(raw).controls or not parse(raw).controls[-1].get("upToDate"):
                 raw += response.readline()
         parsed = parse(raw)
-        parts = [content(found.content_type, data.encode()) for data in parsed.data]
-        if found.content_type == JSON:
-            assert [message for part in parts for message in part] == found.past(offset)
+        parts = [content(result.content_type, data.encode()) for data in parsed.data]
+        if result.content_type == JSON:
+            assert [message for part in parts for message in part] == result.past(offset)
         else:  # line breaks of all kinds are one kind in an event stream
-            assert "".join(parts) == found.past(offset).replace("\r\n", "\n")
-        found.handed_out(parsed.controls[-1]["streamNextOffset"])
+            assert "".join(parts) == result.past(offset).replace("\r\n", "\n")
+        result.handed_out(parsed.controls[-1]["streamNextOffset"])
 
-    def check_page(self, found: Stream, offset: str, answer: "Answer", *, live: bool) -> None:
-        expected = found.past(offset)
-        at_tail = found.behind(offset) == len(found.appends)
+    def check_page(self, result: Stream, offset: str, answer: "Answer", *, live: bool) -> None:
+        expected = result.past(offset)
+        at_tail = result.behind(offset) == len(result.appends)
         assert answer.status == (204 if at_tail and live else 200)
         if answer.status == 200:
-            assert content(found.content_type, answer.body) == expected
-        found.handed_out(answer.headers["stream-next-offset"])
+            assert content(result.content_type, answer.body) == expected
+        result.handed_out(answer.headers["stream-next-offset"])
         assert answer.headers["stream-up-to-date"] == "true"
-        assert answer.headers.get("stream-closed") == ("true" if found.closed else None)
+        assert answer.headers.get("stream-closed") == ("true" if result.closed else None)
 
     def request(
         self,
@@ -213,9 +213,9 @@ class Answer:
         self.headers = {name.lower(): value for name, value in response.getheaders()}
 
 
-def pick_offset(found: Stream, pick: int) -> str:
-    known = [START, *found.offsets]
-    return known[pick % len(known)]
+def pick_offset(result: Stream, pick: int) -> str:
+    existing = [START, *result.offsets]
+    return existing[pick % len(existing)]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

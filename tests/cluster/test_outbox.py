@@ -71,6 +71,6 @@ async def save_and_fail(url: str, wsgi: WsgiServer, redis: Redis) -> None:
 
 async def until_lines(follower: Follower, count: int) -> None:
     deadline = time.monotonic() + 20
-    while (found := follower.data.count(b"\n")) < count:
-        assert time.monotonic() < deadline, f"{found} of {count} have come"
+    while (result := follower.data.count(b"\n")) < count:
+        assert time.monotonic() < deadline, f"{result} of {count} have come"
         await asyncio.sleep(0.002)

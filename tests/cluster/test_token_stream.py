@@ -85,9 +85,9 @@ async def kill_often(cluster: Cluster, commits: Path) -> None:
                 if job.returncode is None:
                     job.kill()
                 await job.wait()
-            found = numbers(await read(client, cluster.urls[0], "answer"))
-            assert found == list(range(len(found)))
-            count = len(found)
+            result = numbers(await read(client, cluster.urls[0], "answer"))
+            assert result == list(range(len(result)))
+            count = len(result)
         job = await start_job(cluster.servers[0].env, commits, count=count + 500, per_second=2_000)
         assert await job.wait() == 0
         assert numbers(await read(client, cluster.urls[0], "answer")) == list(range(count + 500))
@@ -106,7 +106,7 @@ def numbers(data: bytes) -> list[int]:
 
 def latencies(follower: Follower) -> list[float]:
     """How long each token took from when it was written to when the reader had it."""
-    found = []
+    result = []
     end = 0
     arrivals = iter(follower.arrivals)
     size, moment = next(arrivals)
@@ -114,8 +114,8 @@ def latencies(follower: Follower) -> list[float]:
         end += len(line)
         while size < end:
             size, moment = next(arrivals)
-        found.append(moment - float(line.split()[1]))
-    return found
+        result.append(moment - float(line.split()[1]))
+    return result
 
 
 def most_in_a_second(moments: Sequence[float]) -> int:

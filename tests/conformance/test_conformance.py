@@ -145,12 +145,12 @@ def run_suite(base_url: str, name: str) -> list[str]:
 def judge(results: dict[str, Any]) -> list[str]:
     """What is wrong with a run: failures, tests that did not run, a suite of the wrong size."""
     problems = []
-    found = 0
+    result = 0
     for file in results["testResults"]:
         if file["message"]:
             problems.append(f"{Path(file['name']).name}: {file['message']}")
         for test in file["assertionResults"]:
-            found += 1
+            result += 1
             name = " > ".join([*test["ancestorTitles"], test["title"]])
             match test["status"]:
                 case "passed":
@@ -161,8 +161,8 @@ def judge(results: dict[str, Any]) -> list[str]:
                     problems.append(f"{name}: {first_line}")
                 case _ if not name.startswith(EXCLUDED_BLOCKS):
                     problems.append(f"{name}: did not run ({test['status']})")
-    if found != SUITE_TESTS:
-        problems.append(f"the suite has {found} tests where {SUITE_TESTS} were expected")
+    if result != SUITE_TESTS:
+        problems.append(f"the suite has {result} tests where {SUITE_TESTS} were expected")
     return problems
 
 

@@ -25,7 +25,7 @@ class Block(NamedTuple):
 
 def blocks(page: Path, *languages: str) -> list[Block]:
     """The fenced code of a page in some languages."""
-    found = []
+    result = []
     opened: tuple[int, str, list[str]] | None = None
     for number, line in enumerate(page.read_text().splitlines(), 1):
         if line.startswith("```"):
@@ -34,18 +34,18 @@ def blocks(page: Path, *languages: str) -> list[Block]:
             else:
                 start, language, text = opened
                 if language in languages:
-                    found.append(Block(page, start, language, "".join(f"{line}\n" for line in text)))
+                    result.append(Block(page, start, language, "".join(f"{line}\n" for line in text)))
                 opened = None
         elif opened is not None:
             opened[2].append(line)
     assert opened is None, f"{page.name}: the fence of line {opened[0]} is not closed"
-    return found
+    return result
 
 
 def section(page: Path, title: str) -> str:
     """What stands under a heading, up to the next one of its level or above."""
     level = 0
-    found = []
+    result = []
     fenced = False
     for line in page.read_text().splitlines():
         fenced ^= line.startswith("```")
@@ -53,11 +53,11 @@ def section(page: Path, title: str) -> str:
         if level and heading is not None and len(heading[1]) <= level:
             break
         if level:
-            found.append(line)
+            result.append(line)
         elif heading is not None and heading[2] == title:
             level = len(heading[1])
     assert level, f"{page.name} has no heading {title!r}"
-    return "\n".join(found)
+    return "\n".join(result)
 
 
 def table(text: str) -> list[list[str]]:
@@ -69,9 +69,9 @@ def table(text: str) -> list[list[str]]:
 
 def code(cell: str) -> str:
     """What stands between the backticks of a table's cell."""
-    found = re.fullmatch(r"`([^`]+)`", cell)
-    assert found is not None, f"not in backticks: {cell}"
-    return found[1]
+    result = re.fullmatch(r"`([^`]+)`", cell)
+    assert result is not None, f"not in backticks: {cell}"
+    return result[1]
 
 
 def links(page: Path) -> list[str]:

@@ -44,8 +44,8 @@ def test_the_states_are_all_there() -> None:
 @pytest.mark.django_db
 def test_the_permissions_are_djangos() -> None:
     shown = {code(row[0]) for row in table(section(ADMIN, "Permissions"))}
-    found = Permission.objects.filter(content_type__model="stream").values_list("codename", flat=True)
-    assert shown == {f"durable_streams.{name}" for name in found}
+    result = Permission.objects.filter(content_type__model="stream").values_list("codename", flat=True)
+    assert shown == {f"durable_streams.{name}" for name in result}
 
 
 def test_a_subclass_can_be_registered_as_shown() -> None:

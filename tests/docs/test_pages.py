@@ -58,8 +58,8 @@ def test_the_numbers_are_those_of_the_code() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_name_in_capitals_that_could_be_a_setting_is_one(page: Path) -> None:
     ours = tuple(sorted({name.partition("_")[0] + "_" for name in conf.names()}))
-    found = {name for name in re.findall(r"`([A-Z][A-Z_]+)`", page.read_text()) if name.startswith(ours)}
-    assert found <= set(conf.names())
+    result = {name for name in re.findall(r"`([A-Z][A-Z_]+)`", page.read_text()) if name.startswith(ours)}
+    assert result <= set(conf.names())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -135,16 +135,16 @@ def application(block: Block) -> Any:
 @pytest.mark.parametrize("block", APPLICATIONS, ids=str)
 @override_settings(STATIC_URL="/static/")
 async def test_applications_serve_streams(block: Block) -> None:
-    status, found = await ask(application(block), "/v1/stream/chat/42")
+    status, result = await ask(application(block), "/v1/stream/chat/42")
     assert status == 204
-    assert b"PUT" in found[b"allow"]
+    assert b"PUT" in result[b"allow"]
 
 
 def test_there_are_applications_to_test() -> None:
     assert len(APPLICATIONS) == 3
 
 
-def test_the_url_door_with_a_login_turns_others_away(settings: Any) -> None:
+def test_the_urls_with_a_login_refuse_others(settings: Any) -> None:
     (block,) = [block for block in blocks(DEPLOYMENT, "python") if "LoginRequiredMiddleware" in block.text]
     scope: dict[str, Any] = {}
     exec(block.text, scope)

@@ -28,10 +28,10 @@ SESSIONS = [block for page in (README, PAGE) for block in blocks(page, "pycon")]
 @pytest.mark.django_db
 @pytest.mark.parametrize("session", SESSIONS, ids=str)
 def test_sessions_go_as_shown(session: Block) -> None:
-    found = doctest.DocTestParser().get_doctest(session.text, {}, str(session), session.page.name, session.line)
+    result = doctest.DocTestParser().get_doctest(session.text, {}, str(session), session.page.name, session.line)
     report: list[str] = []
-    assert found.examples
-    assert doctest.DocTestRunner().run(found, out=report.append).failed == 0, "".join(report)
+    assert result.examples
+    assert doctest.DocTestRunner().run(result, out=report.append).failed == 0, "".join(report)
 
 
 def test_the_table_of_methods_has_all_of_them() -> None:
@@ -88,10 +88,10 @@ def test_the_template_that_is_shown_renders() -> None:
 
 def public(kind: type) -> set[str]:
     """The names that an object of a kind has for others."""
-    found = {
+    result = {
         name for base in kind.__mro__ if base.__module__.startswith("django_durable_streams") for name in vars(base)
     }
-    return {name for name in found if not name.startswith("_") and not name.isupper()}
+    return {name for name in result if not name.startswith("_") and not name.isupper()}
 
 
 DJANGO = {

@@ -25,31 +25,33 @@ def follow(events: list[Any], statuses: list[int]) -> dict[str, Any]:
     (block,) = blocks(PAGE, "html+django")
     html = engines["django"].from_string(block.text).render({})
     (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
-    given = json.dumps({"script": script, "events": events, "statuses": statuses})
-    done = subprocess.run(["node", str(BROWSER)], input=given, capture_output=True, text=True, timeout=30, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    received = json.dumps({"script": script, "events": events, "statuses": statuses})
+    done = subprocess.run(
+        ["node", str(BROWSER)], input=received, capture_output=True, text=True, timeout=30, check=True
+    )
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 def test_a_closed_stream_is_read_once() -> None:
-    found = follow([[DATA, CLOSED, ERROR]], [])
-    assert found["sources"] == ["/v1/stream/notes?offset=-1&live=sse"]
-    assert (found["notes"], found["heads"], found["shown"]) == (["hello"], 0, [])
+    result = follow([[DATA, CLOSED, ERROR]], [])
+    assert result["sources"] == ["/v1/stream/notes?offset=-1&live=sse"]
+    assert (result["notes"], result["heads"], result["shown"]) == (["hello"], 0, [])
 
 
 def test_a_response_that_ends_is_gone_on_with_at_the_last_offset() -> None:
-    found = follow([[DATA, CONTROL, ERROR], [CLOSED]], [200])
-    assert found["sources"] == ["/v1/stream/notes?offset=-1&live=sse", "/v1/stream/notes?offset=1_1&live=sse"]
+    result = follow([[DATA, CONTROL, ERROR], [CLOSED]], [200])
+    assert result["sources"] == ["/v1/stream/notes?offset=-1&live=sse", "/v1/stream/notes?offset=1_1&live=sse"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 def test_it_does_not_ask_again_for_what_it_is_refused(status: int) -> None:
-    found = follow([[ERROR]], [status])
-    assert (len(found["sources"]), found["heads"]) == (1, 1)
-    assert str(status) in found["shown"][0]
+    result = follow([[ERROR]], [status])
+    assert (len(result["sources"]), result["heads"]) == (1, 1)
+    assert str(status) in result["shown"][0]
 
 
 @pytest.mark.parametrize("status", [0, 429, 500, 502, 503])
 def test_it_asks_again_after_what_passes(status: int) -> None:
-    found = follow([[ERROR], [ERROR], [DATA, CLOSED]], [status, status])
-    assert (len(found["sources"]), found["heads"], found["notes"]) == (3, 2, ["hello"])
+    result = follow([[ERROR], [ERROR], [DATA, CLOSED]], [status, status])
+    assert (len(result["sources"]), result["heads"], result["notes"]) == (3, 2, ["hello"])

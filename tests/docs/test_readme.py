@@ -95,9 +95,9 @@ def test_the_extras_are_there() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    found = re.findall(r'"django-durable-streams\[([\w,]+)\]"', README.read_text())
-    assert found
-    for extras in found:
+    result = re.findall(r'"django-durable-streams\[([\w,]+)\]"', README.read_text())
+    assert result
+    for extras in result:
         assert set(extras.split(",")) <= set(project["optional-dependencies"])
 
 
@@ -105,7 +105,7 @@ def test_the_tests_that_promises_refer_to_are_there() -> None:
     rows = table(section(README, "Reliability"))
     assert rows
     for promise, _, where in rows:
-        found = re.findall(r"\[`(\w+)`\]\(([^)]+)\)", where)
-        assert found, promise
-        for name, path in found:
+        result = re.findall(r"\[`(\w+)`\]\(([^)]+)\)", where)
+        assert result, promise
+        for name, path in result:
             assert re.search(rf"def {name}\(", (ROOT / path).read_text()), f"{path} has no {name}"

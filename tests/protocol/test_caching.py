@@ -22,8 +22,8 @@ def test_a_cursor_from_the_past_or_from_nowhere_gets_the_current_one(cursor: str
 
 @given(st.integers(1000, 10**15 - 1))
 def test_a_cursor_that_has_reached_the_present_gets_a_strictly_greater_one(cursor: int) -> None:
-    found = caching.cursor_floor(str(cursor), NOW)
-    assert cursor < found <= cursor + 3600 // 20
+    result = caching.cursor_floor(str(cursor), NOW)
+    assert cursor < result <= cursor + 3600 // 20
 
 
 def test_the_jitter_is_random() -> None:

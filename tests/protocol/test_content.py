@@ -232,8 +232,8 @@ def test_a_body_is_taken_exactly_when_it_is_json(text: str) -> None:
         with pytest.raises(InvalidJSON):
             json_text.to_lines(body)
         return
-    found = json_text.to_lines(body).splitlines()
-    assert [json.loads(message) for message in found] == (value if isinstance(value, list) else [value])
+    outcome = json_text.to_lines(body).splitlines()
+    assert [json.loads(message) for message in outcome] == (value if isinstance(value, list) else [value])
 
 
 @given(st.binary())

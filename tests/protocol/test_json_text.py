@@ -26,9 +26,9 @@ def test_a_large_body_is_taken_apart_in_pieces(nasty: Nasty, monkeypatch: pytest
 
     class Recorder:
         def decode(self, text: bytes) -> list[Any]:
-            found = real.decode(text)
-            taken.append((len(text), len(found)))
-            return found
+            result = real.decode(text)
+            taken.append((len(text), len(result)))
+            return result
 
     monkeypatch.setattr(json_text, "_array", Recorder())
     monkeypatch.setattr(json_text, "random", random.Random(1))

@@ -82,7 +82,7 @@ def test_what_is_no_token_is_refused(token: str) -> None:
 @given(st.text())
 def test_any_text_decodes_or_is_refused(token: str) -> None:
     try:
-        found = offsets.decode(token)
+        result = offsets.decode(token)
     except InvalidOffset:
         return
-    assert isinstance(found, Sentinel) or f"{found.generation:016d}_{found.position:016d}" == token
+    assert isinstance(result, Sentinel) or f"{result.generation:016d}_{result.position:016d}" == token

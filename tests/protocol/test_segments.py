@@ -23,12 +23,12 @@ def make(start: int, appends: list[bytes]) -> Segment:
 def taken_apart(segment: Segment) -> list[tuple[int, bytes]]:
     """The appends of a segment, each with its start."""
     assert segment.end == segment.start + len(segment.data) == segment.ends[-1]
-    found, position = [], segment.start
+    result, position = [], segment.start
     for end in segment.ends:
         assert end > position
-        found.append((position, segment.data[position - segment.start : end - segment.start]))
+        result.append((position, segment.data[position - segment.start : end - segment.start]))
         position = end
-    return found
+    return result
 
 
 @given(starts, appends_lists, st.integers(0, 120))
@@ -36,9 +36,9 @@ def test_upto_keeps_the_appends_that_end_in_time_and_always_the_first(
     start: int, appends: list[bytes], limit: int
 ) -> None:
     whole = make(start, appends)
-    found = taken_apart(whole.upto(limit))
+    result = taken_apart(whole.upto(limit))
     expected = [(at, data) for at, data in taken_apart(whole) if at + len(data) <= limit]
-    assert found == (expected or taken_apart(whole)[:1])
+    assert result == (expected or taken_apart(whole)[:1])
 
 
 @given(starts, appends_lists, st.integers(0, 120))
@@ -54,18 +54,18 @@ def test_a_part_that_reaches_the_end_of_a_full_segment_is_full_too(
     start: int, appends: list[bytes], data: st.DataObject
 ) -> None:
     whole = make(start, appends)
-    found = whole.upto(data.draw(st.sampled_from(whole.ends[1:])))
-    part = found.after(whole.ends[0])
+    result = whole.upto(data.draw(st.sampled_from(whole.ends[1:])))
+    part = result.after(whole.ends[0])
     assert part is not None
-    assert part.full == found.full == (found.end < whole.end)
+    assert part.full == result.full == (result.end < whole.end)
 
 
 @given(starts, appends_lists, st.integers(0, 120))
 def test_after_begins_with_the_append_that_a_position_lies_in(start: int, appends: list[bytes], position: int) -> None:
     whole = make(start, appends)
     expected = [(at, data) for at, data in taken_apart(whole) if at + len(data) > position]
-    found = whole.after(position)
-    assert (taken_apart(found) if found is not None else []) == expected
+    result = whole.after(position)
+    assert (taken_apart(result) if result is not None else []) == expected
 
 
 @given(starts, appends_lists, st.data())

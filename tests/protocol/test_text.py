@@ -40,12 +40,12 @@ def test_what_is_handed_out_is_what_a_decoder_of_the_whole_says(parts: list[byte
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     held = b""
     for part in parts:
-        found, held = text.split(held + part)
-        assert text.decode(found) == decoder.decode(part)
+        result, held = text.split(held + part)
+        assert text.decode(result) == decoder.decode(part)
         assert len(held) <= text.MAX_HELD
-    found, held = text.split(held, final=True)
+    result, held = text.split(held, final=True)
     assert held == b""
-    assert text.decode(found) == decoder.decode(b"", final=True)
+    assert text.decode(result) == decoder.decode(b"", final=True)
 
 
 @pytest.mark.parametrize(
@@ -70,25 +70,25 @@ def test_valid_is_what_a_decoder_says(parts: list[bytes]) -> None:
 
 def segments(parts: list[bytes], per: int) -> list[Segment]:
     """Parts as appends, some of them in each segment."""
-    found, start = [], 0
+    result, start = [], 0
     for first in range(0, len(parts), per):
         some = parts[first : first + per]
         ends = [start + len(b"".join(some[: count + 1])) for count in range(len(some))]
-        found.append(Segment(start, b"".join(some), ends))
+        result.append(Segment(start, b"".join(some), ends))
         start = ends[-1]
-    return found
+    return result
 
 
 @given(pieces, st.integers(1, 3), st.booleans())
 def test_messages_join_to_the_whole_text(parts: list[bytes], per: int, is_closed: bool) -> None:
     reader = MessageReader("text/plain")
-    whole, found = segments(parts, per), []
+    whole, result = segments(parts, per), []
     for segment in whole:
-        found += reader.messages(segment, final=is_closed and segment is whole[-1])
+        result += reader.messages(segment, final=is_closed and segment is whole[-1])
     data = b"".join(parts)
-    assert "".join(found) == text.decode(text.split(data, final=is_closed)[0])
+    assert "".join(result) == text.decode(text.split(data, final=is_closed)[0])
     assert data.endswith(reader.held)
-    assert len(found) <= len(parts)
+    assert len(result) <= len(parts)
 
 
 @given(pieces, st.integers(1, 3))
@@ -96,8 +96,8 @@ def test_messages_of_valid_text_never_have_half_a_character(parts: list[bytes], 
     data = b"".join(parts).decode(errors="ignore").encode()
     cuts = [data[first : first + 2] for first in range(0, len(data), 2)]
     reader = MessageReader("text/plain")
-    found = [message for segment in segments(cuts, per) for message in reader.messages(segment, final=False)]
-    assert "".join(found).encode() == data
+    result = [message for segment in segments(cuts, per) for message in reader.messages(segment, final=False)]
+    assert "".join(result).encode() == data
 
 
 newlines = st.lists(st.sampled_from([b"\r", b"\n", b"a", b"\xe2", b"\x82", b"\xac", b" "]), min_size=1, max_size=5)

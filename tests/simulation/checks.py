@@ -30,29 +30,29 @@ def check(history: History, paths: list[Path], final: dict[str, Final | None]) -
         changes = [change for change in history.changes if change.path == path.name]
         sessions = [session for session in history.sessions if session.path == path.name]
         yield from _by_instances(path.name, writes, changes)
-        found = final.get(path.name)
-        if found is None:
+        result = final.get(path.name)
+        if result is None:
             if path.lasting:
                 yield f"{path.name} is gone"
             for session in sessions:
                 yield from _session_by_itself(session, by_token)
             continue
-        place = {token: number for number, token in enumerate(found.tokens)}
-        yield from _whole(path.name, found, place, writes, by_token)
+        place = {token: number for number, token in enumerate(result.tokens)}
+        yield from _whole(path.name, result, place, writes, by_token)
         yield from _there(path, place, writes, changes)
         yield from _in_order(path.name, place, writes)
-        yield from _closed(path, found, writes)
+        yield from _closed(path, result, writes)
         for session in sessions:
             yield from _session_by_itself(session, by_token)
-            yield from _session_in(path, session, found, place, by_token)
+            yield from _session_in(path, session, result, place, by_token)
 
 
 def _whole(
-    name: str, found: Final, place: dict[int, int], writes: list[Write], by_token: dict[int, Write]
+    name: str, result: Final, place: dict[int, int], writes: list[Write], by_token: dict[int, Write]
 ) -> Iterator[str]:
     """Each message is there once, belongs here, and is in one piece with the others of its append."""
-    if len(place) < len(found.tokens):
-        twice = sorted({token for token in found.tokens if found.tokens.count(token) > 1})
+    if len(place) < len(result.tokens):
+        twice = sorted({token for token in result.tokens if result.tokens.count(token) > 1})
         yield f"{name} has messages twice: {twice}"
     for token in place:
         if by_token[token].path != name:
@@ -116,15 +116,15 @@ def _in_order(name: str, place: dict[int, int], writes: list[Write]) -> Iterator
                     yield f"{name} has {second.tokens} before {first.tokens}, which came to {server} before it"
 
 
-def _closed(path: Path, found: Final, writes: list[Write]) -> Iterator[str]:
+def _closed(path: Path, result: Final, writes: list[Write]) -> Iterator[str]:
     """A closed stream stays closed, and nothing comes behind what closed it."""
     closing = [write for write in writes if write.closes and write.outcome == DONE]
     if not closing or not path.lasting:
         return
-    if not found.closed:
+    if not result.closed:
         yield f"{path.name} was closed and is open"
-    if found.tokens and found.tokens[-1] != closing[0].tokens[-1]:
-        yield f"{path.name} goes on behind {closing[0].tokens}, with which it was closed: {found.tokens[-3:]}"
+    if result.tokens and result.tokens[-1] != closing[0].tokens[-1]:
+        yield f"{path.name} goes on behind {closing[0].tokens}, with which it was closed: {result.tokens[-3:]}"
     for write in writes:
         ended = closing[0].ended
         if write.outcome == DONE and write is not closing[0] and ended is not None and write.began > ended:
@@ -155,7 +155,7 @@ def _are_whole(tokens: list[int], by_token: dict[int, Write]) -> bool:
 
 
 def _session_in(
-    path: Path, session: Session, found: Final, place: dict[int, int], by_token: dict[int, Write]
+    path: Path, session: Session, result: Final, place: dict[int, int], by_token: dict[int, Write]
 ) -> Iterator[str]:
     """What a reader got is a piece of the stream without a gap, from where it began."""
     got = session.tokens
@@ -167,7 +167,7 @@ def _session_in(
     first = place[there[0]]
     if path.lasting and session.start == "-1":
         first = 0
-    expected = found.tokens[first : first + len(got)]
+    expected = result.tokens[first : first + len(got)]
     if got != expected:
         wrong = next(
             number for number, pair in enumerate(zip(got, [*expected, None], strict=False)) if len(set(pair)) > 1

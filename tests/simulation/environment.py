@@ -86,9 +86,9 @@ class OrderedSet(MutableSet[Any]):
             self._items.update(dict.fromkeys(other))
 
     def union(self, *others: Iterable[Any]) -> OrderedSet:
-        found = self.copy()
-        found.update(*others)
-        return found
+        result = self.copy()
+        result.update(*others)
+        return result
 
     def difference_update(self, *others: Iterable[Any]) -> None:
         for other in others:
@@ -96,9 +96,9 @@ class OrderedSet(MutableSet[Any]):
                 self._items.pop(item, None)
 
     def difference(self, *others: Iterable[Any]) -> OrderedSet:
-        found = self.copy()
-        found.difference_update(*others)
-        return found
+        result = self.copy()
+        result.difference_update(*others)
+        return result
 
     def intersection(self, other: Iterable[Any]) -> OrderedSet:
         wanted = set(other)
@@ -197,7 +197,7 @@ def make_modules() -> dict[str, ModuleType]:
     """Return the modules by name."""
     threads = Facade(threading, **_threading())
     asynchronous = Facade(redis.asyncio, Redis=AsyncClient)
-    found = [
+    result = [
         threads,
         Facade(queue, SimpleQueue=primitives.SimpleQueue, Queue=primitives.SimpleQueue, LifoQueue=None),
         Facade(
@@ -221,7 +221,7 @@ def make_modules() -> dict[str, ModuleType]:
     ]
     # Futures of the standard library that a thread waits for.
     concurrent.futures._base.threading = threads  # type: ignore[attr-defined]
-    return {module.__name__: module for module in found}
+    return {module.__name__: module for module in result}
 
 
 def importer(modules: dict[str, ModuleType], real: Callable[..., Any]) -> Callable[..., Any]:

@@ -69,8 +69,8 @@ class Rates:
         return cls(**{name: rate * rng.choice((0.3, 1, 2)) for name, rate in usual.items() if rng.random() < share})
 
     def __str__(self) -> str:
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return ", ".join(f"{name} {rate:g}" for name, rate in given.items() if rate) or "no faults"
+        received = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ", ".join(f"{name} {rate:g}" for name, rate in received.items() if rate) or "no faults"
 
 
 class Faults:

@@ -22,10 +22,10 @@ class Torn(ValueError):
 
 def body(content_type: str, tokens: list[int], size: int) -> bytes:
     """Return a body that appends some messages, each with a number that only it has."""
-    found = [f"<{token}:{'abcdefgh' * (size // 8)}>" for token in tokens]
+    result = [f"<{token}:{'abcdefgh' * (size // 8)}>" for token in tokens]
     if content_type == JSON:
-        return json.dumps(found if len(found) > 1 else found[0]).encode()
-    return "".join(found).encode()
+        return json.dumps(result if len(result) > 1 else result[0]).encode()
+    return "".join(result).encode()
 
 
 def tokens(content_type: str, data: bytes) -> list[int]:
@@ -40,14 +40,14 @@ def tokens(content_type: str, data: bytes) -> list[int]:
         except ValueError as error:
             raise Torn(f"{data[:200]!r} is not JSON: {error}") from error
         data = "".join(messages).encode()
-    found, position = [], 0
+    result, position = [], 0
     while position < len(data):
         match = _MESSAGE.match(data, position)
         if match is None:
             raise Torn(f"at {position} of {len(data)} bytes: {data[max(0, position - 20) : position + 40]!r}")
-        found.append(int(match[1]))
+        result.append(int(match[1]))
         position = match.end()
-    return found
+    return result
 
 
 def event_tokens(content_type: str, data: str) -> list[int]:
@@ -178,8 +178,8 @@ class History:
         self.sessions.append(made)
         return made
 
-    def read(self, session: Session, found: list[int], after: str, how: str) -> None:
+    def read(self, session: Session, result: list[int], after: str, how: str) -> None:
         """A reader has got something."""
-        session.pages.append(Page(found, session.offset, after, self.moment()))
-        if found:
-            self.note(session.who, f"{how} of {session.path} from {session.pages[-1].before}: {found} up to {after}")
+        session.pages.append(Page(result, session.offset, after, self.moment()))
+        if result:
+            self.note(session.who, f"{how} of {session.path} from {session.pages[-1].before}: {result} up to {after}")

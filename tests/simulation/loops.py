@@ -52,11 +52,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
         def work() -> None:
             try:
-                found = function(*args), None
+                outcome = function(*args), None
             except Exception as error:
-                found = None, error
+                outcome = None, error
             try:
-                self.call_soon_threadsafe(settle, *found)
+                self.call_soon_threadsafe(settle, *outcome)
             except RuntimeError:
                 pass  # the loop has ended
 

@@ -255,10 +255,10 @@ class Exchange:
 
     def send(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> None:
         """Write the request."""
-        given = [("host", HOST), *headers.items()]
+        received = [("host", HOST), *headers.items()]
         if body or method in ("POST", "PUT"):
-            given.append(("content-length", str(len(body))))
-        data = self._connection.send(h11.Request(method=method, target=PREFIX + target, headers=given)) or b""
+            received.append(("content-length", str(len(body))))
+        data = self._connection.send(h11.Request(method=method, target=PREFIX + target, headers=received)) or b""
         if body:
             data += self._connection.send(h11.Data(data=body)) or b""
         self._connection.send(h11.EndOfMessage())

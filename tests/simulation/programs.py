@@ -166,8 +166,8 @@ class LiveTailView:
             try:
                 stream = self._world.models.Stream.objects.get(path=self._path.name)
                 for page in stream.tail(self.session.offset, timeout=1.0):
-                    found = tokens(JSON, _as_json(page.messages))
-                    self._world.history.read(self.session, found, page.next_offset, f"tail in {server.process}")
+                    result = tokens(JSON, _as_json(page.messages))
+                    self._world.history.read(self.session, result, page.next_offset, f"tail in {server.process}")
             except (Error, ServiceUnavailable) as error:
                 self._world.history.note(self.name, f"tail of {self._path.name}: {error!r}")
             connections.close_all()

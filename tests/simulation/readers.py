@@ -88,10 +88,10 @@ class Reader(Client):
         if answer.status == 204:
             self._move(answer.headers["stream-next-offset"])
             return
-        found = tokens(self.path.content_type, answer.body)
+        result = tokens(self.path.content_type, answer.body)
         after = answer.headers["stream-next-offset"]
-        self.history.read(self.session, found, after, f"{mode} at {exchange.server.process}")
-        if not found or mode == "catch-up":
+        self.history.read(self.session, result, after, f"{mode} at {exchange.server.process}")
+        if not result or mode == "catch-up":
             await asyncio.sleep(0.05 + 0.5 * self.rng.random())
 
     def _check(self, answer: Answer, target: str) -> None:

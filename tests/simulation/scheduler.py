@@ -242,12 +242,12 @@ class Scheduler:
     def stacks(self) -> str:
         """Return where every task is."""
         frames = sys._current_frames()
-        found = []
+        result = []
         for task in self._tasks.values():
             frame = frames.get(task.thread.ident or 0)
             lines = traceback.format_stack(frame)[-9:] if frame is not None else []
-            found.append(f"{task!r}{' (blocked)' if task.is_blocked else ''}\n{''.join(lines)}")
-        return "\n".join(found)
+            result.append(f"{task!r}{' (blocked)' if task.is_blocked else ''}\n{''.join(lines)}")
+        return "\n".join(result)
 
     def _end(self, task: Task, reaper: Task | None) -> None:
         if task.is_over or task is reaper:

@@ -20,8 +20,8 @@ def appended(log: History, count: int = 1, outcome: str = DONE, path: str = "s")
     return write.tokens
 
 
-def faults(log: History, *found: int, path: Path = S, closed: bool = False) -> str:
-    return "\n".join(check(log, [path], {path.name: Final(list(found), "9", closed)}))
+def faults(log: History, *result: int, path: Path = S, closed: bool = False) -> str:
+    return "\n".join(check(log, [path], {path.name: Final(list(result), "9", closed)}))
 
 
 @pytest.mark.parametrize("kind", [TEXT, BYTES, JSON])
@@ -108,9 +108,9 @@ def test_a_reader_gets_whole_appends_from_where_it_began_without_a_gap(got: list
     there += appended(log, 2)
     session = log.session("s", "reader", "-1")
     log.read(session, got, "9", "read")
-    found = faults(log, *there)
-    assert fault in found
-    assert bool(fault) == bool(found)
+    result = faults(log, *there)
+    assert fault in result
+    assert bool(fault) == bool(result)
 
 
 def test_an_instance_belongs_to_the_stream_that_was_there_when_it_was_loaded() -> None:

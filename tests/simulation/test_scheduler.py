@@ -41,11 +41,11 @@ def run(seed: int, main: Callable[[], object], process: type[Process] = Process)
 
 
 def interleaving(seed: int) -> tuple[list[int], int]:
-    found: list[int] = []
+    result: list[int] = []
 
     def work(number: int) -> None:
         for _ in range(5):
-            found.append(number)
+            result.append(number)
             primitives.scheduler.pause()
 
     def main() -> None:
@@ -55,7 +55,7 @@ def interleaving(seed: int) -> tuple[list[int], int]:
         for thread in threads:
             thread.join()
 
-    return found, run(seed, main).digest
+    return result, run(seed, main).digest
 
 
 def test_a_seed_decides_the_run_and_seeds_differ() -> None:
@@ -121,18 +121,18 @@ def test_what_is_put_is_got_once_and_in_order(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_waits_end_by_news_or_by_time(seed: int) -> None:
-    found = []
+    result = []
 
     def main() -> None:
         event, condition = Event(), Condition()
-        found.append(event.wait(1.0))
+        result.append(event.wait(1.0))
         with condition:
-            found.append(condition.wait(1.0))
+            result.append(condition.wait(1.0))
         Thread(target=event.set).start()
-        found.append(event.wait(1.0))
+        result.append(event.wait(1.0))
 
     run(seed, main)
-    assert found == [False, False, True]
+    assert result == [False, False, True]
 
 
 def test_two_who_wait_for_each_other_are_a_failure() -> None:

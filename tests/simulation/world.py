@@ -181,11 +181,11 @@ class World:
         except TimeoutError:
             self.history.fault(f"what clients wanted was not done in {WORK_SECONDS:.0f} s")
         await self._heal()
-        found = await self._look()
-        for fault in check(self.history, self.program.paths, found):
+        result = await self._look()
+        for fault in check(self.history, self.program.paths, result):
             self.history.fault(fault)
-        await self._finish_reading(readers, reading, found)
-        for fault in set(check(self.history, self.program.paths, found)) - set(self.history.faults):
+        await self._finish_reading(readers, reading, result)
+        for fault in set(check(self.history, self.program.paths, result)) - set(self.history.faults):
             self.history.fault(fault)
         await self._stop()
 
@@ -262,18 +262,18 @@ class World:
         """Return how all streams are in the end: every process has to see the same."""
         fresh = self.start("fresh")
         await until(lambda: fresh.is_up)
-        found: dict[str, Final | None] = {}
+        result: dict[str, Final | None] = {}
         for path in self.program.paths:
-            found[path.name] = await self._read(fresh, path)
+            result[path.name] = await self._read(fresh, path)
             for server in self.servers:
                 seen = await self._read(server, path)
-                if seen != found[path.name]:
-                    self.history.fault(f"{server.process} sees {path.name} as {seen}, others as {found[path.name]}")
+                if seen != result[path.name]:
+                    self.history.fault(f"{server.process} sees {path.name} as {seen}, others as {result[path.name]}")
         self._unused = objects(fresh.process)
         fresh.process.kill()
-        for name, final in found.items():
+        for name, final in result.items():
             self.history.note("world", f"in the end {name} is {final}")
-        return found
+        return result
 
     async def _read(self, server: Server, path: Path) -> Final | None:
         """Read a stream from its beginning."""
@@ -301,10 +301,10 @@ class World:
                 return Final(got, offset, answer.headers.get("stream-closed") == "true")
 
     async def _finish_reading(
-        self, readers: list[Reader], reading: list[asyncio.Task[None]], found: dict[str, Final | None]
+        self, readers: list[Reader], reading: list[asyncio.Task[None]], result: dict[str, Final | None]
     ) -> None:
         """Wait until all readers have read all. Live ones have to be told at once."""
-        self.final = found
+        self.final = result
         await asyncio.sleep(TOLD_SECONDS)
         for reader in readers:
             if reader.is_behind:
