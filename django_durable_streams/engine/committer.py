@@ -4,26 +4,48 @@ Invariant: a stream's operations are applied in the order in which they arrive. 
 stream's row, they wait in the lock wait queue. They move there before the committer takes another batch, and never
 back.
 
-Group commit gains most of the throughput of this package (docs/decisions/group-commit.md). Knows no SQL.
+A batch is one transaction over one connection (`Applier`). If it fails, its operations are applied one by one
+(`single_operations`). Group commit gains most of the throughput of this package (docs/decisions/group-commit.md). Knows
+no SQL.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from typing import TypeVar
 
+from django.db import Error, connections
+
+from ..protocol.errors import ServiceUnavailable
+from ..runtime.after_commit import follow_up
 from ..runtime.backlog import Backlog
 from ..runtime.batch_worker import BatchWorker, PendingBatch, split_by_batch
+from ..runtime.connection import DedicatedConnection
+from ..runtime.database_errors import FailureKind, diagnose
 from ..runtime.monitor import DatabaseMonitor
 from ..runtime.write_lock import WriteLock
 from ..store.operations import Append, Commit, Create, Operation
+from ..store.write import group_commit
 from ..store.write.batch import LOCKED
 from ..store.write.commit_context import CommitContext
-from .applier import Applier
+from ..store.write.row_cache import RowCache
 from .compaction_tracker import CompactionTracker
 from .lock_waits import LockWaitQueue, PendingOperation
 from .signal_dispatcher import has_created_listeners
+from .single_operations import apply_each, repeat_locked
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Applied = tuple[Sequence[object], list[Commit]]
+"""The outcomes of the operations of a transaction, and its commits."""
+
+MAX_FILE_WAIT = 30.0
+"""Seconds for which a batch waits while another process holds the lock of a whole database, as on SQLite."""
 
 BATCH_SIZE = 512
 """Most operations in one transaction, about."""
@@ -34,6 +56,188 @@ stream."""
 
 LOCK_SECONDS = 1
 """The same for databases that count in seconds."""
+
+
+class Applier:
+    """Applies operations. The outcome of each is a result, an error, or LOCKED.
+
+    Args:
+        connection: the connection of the thread that calls the applier.
+        monitor: says whether the database answers.
+        write_lock: held around each transaction.
+        committed: is called with the commits of each transaction, after it has committed.
+        lock_ms: how long to wait for locks, in milliseconds.
+        context: the thread, as the write path sees it. It gets a row cache for the connection.
+    """
+
+    def __init__(
+        self,
+        connection: DedicatedConnection,
+        monitor: DatabaseMonitor,
+        write_lock: WriteLock,
+        committed: Callable[[list[Commit]], None],
+        lock_ms: int,
+        context: CommitContext | None = None,
+    ) -> None:
+        self.connection = connection
+        self._monitor = monitor
+        self._write_lock = write_lock
+        self._committed = committed
+        self._lock_ms = lock_ms
+        self._context = CommitContext() if context is None else context
+        self._row_cache = self._context.row_cache = RowCache()
+        self._has_row_locks = connections[connection.using].features.has_select_for_update
+        self._stopping = False
+
+    def apply(self, operations: Sequence[Operation]) -> Sequence[object]:
+        """Apply operations and return their outcomes. LOCKED: another transaction holds the stream's row.
+
+        On a database with one lock for all rows, this method itself waits for the lock.
+        """
+        until = time.monotonic() + MAX_FILE_WAIT
+        while (outcomes := self._apply(operations)) is None:
+            if self._stopping or time.monotonic() >= until:
+                return [ServiceUnavailable("Another process holds the database's lock. Try again.")] * len(operations)
+        return outcomes
+
+    def apply_when_free(
+        self, path: str, operations: Callable[[], Sequence[Operation]], seconds: float
+    ) -> Sequence[object]:
+        """Wait for a stream's row, with a place in the database's queue, and apply the stream's operations.
+
+        Args:
+            operations: returns the operations. It is called when the row is locked, so that one wait serves all
+                operations that have arrived by then.
+            seconds: how long to wait.
+
+        Returns:
+            The outcomes of the operations. The first is LOCKED if the row was not free in time.
+        """
+        lock_ms = max(int(seconds * 1000), 1)
+
+        def transact() -> Applied:
+            return group_commit.apply_when_free(path, operations, self.connection.using, lock_ms)
+
+        if self._stopping or not self._monitor.answers:
+            return self.refusals(len(operations()))
+        with self.connection:
+            outcomes = self._try_twice(transact, lambda: len(operations()))
+            if not isinstance(outcomes, Exception):
+                return outcomes
+            if self._stopping:
+                return self.refusals(len(operations()))
+            if diagnose(outcomes) is FailureKind.BUSY:
+                return [LOCKED]
+            refusal = self._monitor.problem_reporter.refusal(outcomes)
+            if refusal is not None:
+                return [refusal] * len(operations())
+            return apply_each(self, operations(), lock_ms)
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Do other work that writes, over the same connection.
+
+        Raises:
+            django.db.Error: the database cannot be reached, or the work failed.
+        """
+        with self.connection, self._write_lock.hold():
+            self.connection.open()
+            return work()
+
+    def stop(self) -> None:
+        """Stop to wait for locks. Safe to call from any thread."""
+        self._stopping = True
+        self.connection.cut()
+
+    def _apply(self, operations: Sequence[Operation]) -> Sequence[object] | None:
+        """Apply operations. None: another process holds the lock of the whole database, and nothing has changed."""
+        if not self._monitor.answers:
+            return self.refusals(len(operations))
+        with self.connection:
+            outcomes = self._try_twice(lambda: self._transact(operations), lambda: len(operations))
+            if isinstance(outcomes, Exception):
+                refusal = self._monitor.problem_reporter.refusal(outcomes)
+                if refusal is not None:
+                    return [refusal] * len(operations)
+                if diagnose(outcomes) is FailureKind.BUSY and not self._has_row_locks:
+                    return None
+                return apply_each(self, operations)
+            if not self._row_cache.was_stale:
+                return outcomes
+            self._row_cache.was_stale = False
+            return repeat_locked(self, operations, outcomes)
+
+    def _try_twice(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Sequence[object] | Exception:
+        """Do the same as `_try`, and once more over a new connection if the first was lost before the commit.
+
+        The first connection may have been dead for long.
+        """
+        outcomes = self._try(transact, count)
+        if not isinstance(outcomes, Exception) or diagnose(outcomes) is not FailureKind.AWAY:
+            return outcomes
+        return self._try(transact, count) if self.reconnect() else self.refusals(count())
+
+    def _try(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Sequence[object] | Exception:
+        """Do a transaction and return its outcomes. If it has changed nothing, return its error.
+
+        Args:
+            transact: does the transaction.
+            count: returns the number of operations, which are all refused if the outcome of the commit is unknown.
+        """
+        try:
+            if not self._row_cache.is_alone:
+                self._context.before_wait()
+            with self._write_lock.hold(self._context.before_wait):
+                self.connection.open()
+                outcomes, commits = transact()
+        except group_commit.CommitUncertain as error:
+            if isinstance(error.__cause__, Error) and diagnose(error.__cause__) is not FailureKind.AWAY:
+                return error.__cause__  # the database refused the commit
+            logger.error(
+                "The connection was lost during a commit of %d operations. Their outcome is unknown, so they get 503.",
+                count(),
+            )
+            self.connection.close()
+            return [ServiceUnavailable("The database did not confirm this. Try again.")] * count()
+        except (Error, ValueError) as error:
+            if diagnose(error) in (FailureKind.AWAY, FailureKind.SETUP):
+                self.connection.close()  # a new connection may work
+            return error
+        if commits:
+            follow_up("Readers learn of the commit by polling.", self._committed, commits)
+        return outcomes
+
+    def _transact(self, operations: Sequence[Operation], lock_ms: int | None = None) -> Applied:
+        """Apply operations in a transaction.
+
+        Args:
+            lock_ms: how long to wait for locked rows, in milliseconds. None: not at all.
+        """
+        return group_commit.apply(
+            operations,
+            self.connection.using,
+            context=self._context,
+            wait=lock_ms is not None,
+            lock_ms=self._lock_ms if lock_ms is None else lock_ms,
+        )
+
+    def try_together(self, operations: Sequence[Operation], lock_ms: int | None) -> Sequence[object] | Exception:
+        """Apply operations in one transaction and return their outcomes. If nothing has changed, return the error."""
+        return self._try(lambda: self._transact(operations, lock_ms), lambda: len(operations))
+
+    def refusals(self, count: int) -> list[object]:
+        """Return the outcomes of operations that are not tried."""
+        return [self._monitor.refusal()] * count
+
+    def reconnect(self) -> bool:
+        """Connect if there is no connection. Return whether there is one now."""
+        try:
+            if self._monitor.answers and not self._stopping:
+                self.connection.open()
+                return True
+        except Error as error:
+            self.connection.close()
+            self._monitor.suspect(error)
+        return False
 
 
 class Committer(BatchWorker[Operation]):
@@ -121,12 +325,7 @@ class _CommitterContext(CommitContext):
         compaction_tracker: says whether small chunks should be staged.
     """
 
-    def __init__(
-        self,
-        committer: Committer,
-        lock_waits: LockWaitQueue,
-        compaction_tracker: CompactionTracker,
-    ) -> None:
+    def __init__(self, committer: Committer, lock_waits: LockWaitQueue, compaction_tracker: CompactionTracker) -> None:
         self._committer = committer
         self._lock_waits = lock_waits
         self._is_busy = compaction_tracker.is_busy

@@ -19,14 +19,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from threading import Condition, Event, Thread
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.backlog import Backlog
+from ..runtime.connection import DedicatedConnection
 from ..runtime.results import ResultCallback, settle
 from ..store.operations import Operation
 from ..store.write.batch import LOCKED
-from .applier import Applier
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,23 @@ IDLE_SECONDS = 5.0
 
 MAX_BATCH = 512
 """Operations of a stream that are applied in one transaction."""
+
+
+class Applier(Protocol):
+    """A connection, and the way to apply operations over it: `committer.Applier`."""
+
+    connection: DedicatedConnection
+
+    def apply(self, operations: Sequence[Operation]) -> Sequence[object]:
+        """Apply operations and return their outcomes, LOCKED where another transaction holds the stream's row."""
+
+    def apply_when_free(
+        self, path: str, operations: Callable[[], Sequence[Operation]], seconds: float
+    ) -> Sequence[object]:
+        """Wait for a stream's row for at most so many seconds, and apply the stream's operations."""
+
+    def stop(self) -> None:
+        """Stop to wait for locks."""
 
 
 class PendingOperation(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection, transaction
 
-from django_durable_streams.engine import Engine, applier, engine_for, lock_waits
+from django_durable_streams.engine import Engine, committer, engine_for, lock_waits
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import DurableStreamsError, ServiceUnavailable
 from django_durable_streams.protocol.offsets import Sentinel
@@ -177,7 +177,7 @@ async def test_a_database_that_stays_locked_is_given_up(
     engine: Engine, other: Holder, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await outcomes_of(engine, Create("a", TEXT))
-    monkeypatch.setattr(applier, "MAX_FILE_WAIT", 0.1)
+    monkeypatch.setattr(committer, "MAX_FILE_WAIT", 0.1)
     other.hold()
     outcomes = await asyncio.wait_for(outcomes_of(engine, numbered(0), numbered(1)), 10)
     assert [type(outcome) for outcome in outcomes] == [ServiceUnavailable] * 2

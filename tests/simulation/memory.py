@@ -29,7 +29,7 @@ FOR_EACH_LOOP = frozenset(
 WAITERS = 3
 """Threads of the lock wait queue, which start with the first operations that wait."""
 
-FOR_EACH_WAITER = frozenset({"engine.applier.Applier", "runtime.connection.DedicatedConnection"})
+FOR_EACH_WAITER = frozenset({"engine.committer.Applier", "runtime.connection.DedicatedConnection"})
 """What each of these threads has for as long as the process runs."""
 
 FOR_EACH_STREAM = frozenset({"engine.compaction_tracker._StreamGrowth"})

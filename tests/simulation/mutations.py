@@ -40,7 +40,7 @@ class Mutation(NamedTuple):
 _ALL = (
     Mutation(
         "two-orders",
-        "engine/applier.py",
+        "engine/committer.py",
         (
             (
                 "        self._context = CommitContext() if context is None else context\n",
