@@ -32,6 +32,9 @@ WAITERS = 3
 FOR_EACH_WAITER = frozenset({"engine.committer.Applier", "runtime.connection.DedicatedConnection"})
 """What each of these threads has for as long as the process runs."""
 
+LAST_ONES = frozenset({"runtime.monitor.Probe"})
+"""What a process keeps the last one of."""
+
 FOR_EACH_STREAM = frozenset({"engine.compaction_tracker._StreamGrowth"})
 """What a process has of a stream that it appended to until its chunks are merged, which waits after failures."""
 
@@ -60,6 +63,6 @@ def left_over(process: Process, unused: Counter[str], streams: int) -> Iterator[
         elif name in FOR_EACH_STREAM:
             more = streams
         else:
-            more = WAITERS if name in FOR_EACH_WAITER else 0
+            more = WAITERS if name in FOR_EACH_WAITER else int(name in LAST_ONES)
         if count > unused[name] + more:
             yield f"{process} has {count} objects of {name} at rest, where a new process has {unused[name]}"
