@@ -80,28 +80,30 @@ MEANINGLESS = [
 ]
 
 
-@pytest.mark.parametrize(("given", "words"), WRONG, ids=str)
+@pytest.mark.parametrize(("received", "words"), WRONG, ids=str)
 def test_settings_that_cannot_be_used_are_refused_with_what_to_do(received: object, words: list[str]) -> None:
     with override_settings(DURABLE_STREAMS=received), pytest.raises(ImproperlyConfigured) as raised:
         config()
     assert all(word in str(raised.value) for word in words), raised.value
 
 
-@pytest.mark.parametrize(("given", "words"), [*WRONG, *((received, [word]) for received, word in MEANINGLESS)], ids=str)
+@pytest.mark.parametrize(
+    ("received", "words"), [*WRONG, *((received, [word]) for received, word in MEANINGLESS)], ids=str
+)
 def test_the_asgi_application_is_not_made_with_them(received: object, words: list[str]) -> None:
     with override_settings(DURABLE_STREAMS=received), pytest.raises(ImproperlyConfigured) as raised:
         DurableStreams()
     assert all(word in str(raised.value) for word in words), raised.value
 
 
-@pytest.mark.parametrize(("given", "words"), WRONG, ids=str)
+@pytest.mark.parametrize(("received", "words"), WRONG, ids=str)
 def test_an_engine_is_not_made_with_them(received: object, words: list[str]) -> None:
     with override_settings(DURABLE_STREAMS=received), pytest.raises(ImproperlyConfigured) as raised:
         Engine("default")
     assert words[0] in str(raised.value)
 
 
-@pytest.mark.parametrize(("given", "words"), WRONG, ids=str)
+@pytest.mark.parametrize(("received", "words"), WRONG, ids=str)
 def test_the_checks_say_the_same(received: object, words: list[str]) -> None:
     with override_settings(DURABLE_STREAMS=received):
         result = [message for message in run_checks() if (message.id or "").startswith("durable_streams.")]
