@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from django.core.cache import caches
 
+from ..protocol import headers
 from ..protocol.errors import TooManyRequests
 from ..runtime.bounded_cache import BoundedCache
 from . import workers
@@ -96,7 +97,7 @@ class RateLimits:
         wait_seconds = max(1, math.ceil((window + 1) * rate.seconds - now))
         raise TooManyRequests(
             f"At most {rate.requests} in {rate.seconds} s are allowed. Try again in {wait_seconds} s.",
-            ((b"retry-after", b"%d" % wait_seconds),),
+            ((headers.RETRY_AFTER, b"%d" % wait_seconds),),
         )
 
     def _count(self, items: Sequence[tuple[str, int, int]]) -> Sequence[int | Exception]:

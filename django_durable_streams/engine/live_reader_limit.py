@@ -8,6 +8,7 @@ from __future__ import annotations
 from threading import Lock
 
 from ..conf import config
+from ..protocol import headers
 from ..protocol.errors import ServiceUnavailable
 
 
@@ -50,6 +51,7 @@ class LiveReaderLimit:
         token = object()
         with self._lock:
             if limit and len(self._taken) >= limit:
-                raise ServiceUnavailable("This server has too many live readers. Try again.", ((b"retry-after", b"5"),))
+                message = "This server has too many live readers. Try again."
+                raise ServiceUnavailable(message, ((headers.RETRY_AFTER, b"5"),))
             self._taken.add(token)
         return LiveReaderSlot(self._taken, token)

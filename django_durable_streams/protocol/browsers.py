@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+from . import headers
 from .content import essence
 from .errors import Header, PermissionDenied
 
@@ -28,7 +29,7 @@ they can send data of the page to another site."""
 _SHOWN_PREFIXES = ("text/", "image/", "audio/", "video/")
 _SHOWN_SUFFIXES = ("+json", "+xml", "/json", "/xml")
 
-_ATTACHMENT: list[Header] = [(b"content-disposition", b"attachment")]
+_ATTACHMENT: list[Header] = [(headers.CONTENT_DISPOSITION, b"attachment")]
 _INLINE: list[Header] = []
 
 

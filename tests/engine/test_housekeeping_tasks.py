@@ -41,7 +41,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 TEXT = "text/plain"
 PATHS = [f"s/{number}" for number in range(20)]
 BAD = "s/7"
-sqlite_only = pytest.mark.skipif(connection.vendor != "sqlite", reason="recent chunks are SQLite's only")
+sqlite_only = pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite has staged chunks")
 
 
 class OwnLine(nullcontext[None]):
