@@ -5,5 +5,16 @@ from .guard import ReadOnlyModelError
 from .identity import DatabaseIdentity
 from .producer import Producer
 from .stream import Stream, StreamQuerySet
+from .subscription import Subscription, SubscriptionLink
 
-__all__ = ["Chunk", "DatabaseIdentity", "Producer", "ReadOnlyModelError", "StagedChunk", "Stream", "StreamQuerySet"]
+__all__ = [
+    "Chunk",
+    "DatabaseIdentity",
+    "Producer",
+    "ReadOnlyModelError",
+    "StagedChunk",
+    "Stream",
+    "StreamQuerySet",
+    "Subscription",
+    "SubscriptionLink",
+]

@@ -23,6 +23,12 @@ class DatabaseIdentity(models.Model):
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=THE_ONE, editable=False)
     value = models.CharField(_("value"), max_length=32, default=new_identity, editable=False)
+    link_rules_version = models.PositiveBigIntegerField(
+        _("version of the link rules"),
+        default=0,
+        editable=False,
+        help_text=_("Grows with each change of the rules by which new streams are linked to subscriptions."),
+    )
 
     class Meta:
         verbose_name = _("database identity")

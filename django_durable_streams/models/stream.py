@@ -27,6 +27,13 @@ _EXPECTED_WARNINGS = frozenset(
 )
 
 
+class LinkState(models.IntegerChoices):
+    """How a stream is linked to subscriptions. A stream without a link has no value, and its appends pay nothing."""
+
+    SEEN = 1, _("linked")
+    UNSEEN = 2, _("linked, with new data")
+
+
 class StreamQuerySet(GuardedQuerySet["Stream"]):
     """Streams by their state. Its methods change streams by the rules of the protocol only."""
 
@@ -152,6 +159,14 @@ class Stream(AsyncStreamMethods):
         help_text=_("The ranges of other streams that a fork begins with, in order (see store.read.lineage)."),
     )
     deleted_at = InstantField(_("deleted at"), null=True, blank=True)
+    link_state = models.PositiveSmallIntegerField(
+        _("link state"),
+        null=True,
+        blank=True,
+        editable=False,
+        choices=LinkState.choices,
+        help_text=_("Whether subscriptions follow the stream, and whether it has data that they were not told of."),
+    )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     appended_at = models.DateTimeField(_("last append at"), null=True, blank=True)
 
@@ -173,6 +188,7 @@ class Stream(AsyncStreamMethods):
             models.Index(fields=["deadline"], name="stream_deadline", condition=Q(deadline__isnull=False)),
             models.Index(fields=["deleted_at"], name="stream_deleted_at", condition=Q(deleted_at__isnull=False)),
             models.Index(fields=["source"], name="stream_source", condition=Q(source__isnull=False)),
+            models.Index(fields=["link_state"], name="stream_link_state", condition=Q(link_state=LinkState.UNSEEN)),
         ]
 
     @classmethod

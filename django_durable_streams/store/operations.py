@@ -195,7 +195,7 @@ class Commit:
     `appends` are the bytes from `start` to `tail`, and `ends` the positions at which the appends end. Both are empty
     if the data is too large to be passed on. `generation` is the stream's own. `generation_before` is the generation of
     the stream to which the byte before `start` was appended: in a fork, maybe a source. `closed` is the state after the
-    change, and `closes` says whether this change closed the stream.
+    change, and `closes` says whether this change closed the stream. `is_linked`: whether a subscription follows it.
     """
 
     stream_id: int
@@ -212,6 +212,7 @@ class Commit:
     expired: bool = False
     generation: int = 0
     generation_before: int = 0
+    is_linked: bool = False
 
     @property
     def offset(self) -> str:

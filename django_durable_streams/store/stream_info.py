@@ -53,6 +53,7 @@ class StreamInfo(NamedTuple):
     fork_position: int | None = None
     lineage: list[list[int]] | None = None
     deleted_at: datetime | None = None
+    link_state: int | None = None
 
     def pieces(self) -> Iterator[LineageEntry]:
         """Yield the ranges of the stream in order: the pieces and runs of its sources, then its own piece."""

@@ -27,6 +27,7 @@ class Parameter(NamedTuple):
 # The number of each type and of its array type, which every PostgreSQL has.
 _OIDS = {
     "bigint": (20, 1016),
+    "smallint": (21, 1005),
     "xid": (28, 1011),
     "text": (25, 1009),
     "boolean": (16, 1000),
@@ -49,6 +50,7 @@ def _bigint(value: int) -> bytes:
 
 _WRITERS: dict[str, Callable[[Any], bytes]] = {
     "bigint": _bigint,
+    "smallint": Struct(">h").pack,
     "xid": Struct(">I").pack,
     "text": str.encode,
     "boolean": lambda value: b"\x01" if value else b"\x00",

@@ -18,6 +18,7 @@ STREAM_COLUMNS = {
     "source_id": "bigint",
     "fork_position": "bigint",
     "lineage": "jsonb",
+    "link_state": "smallint",
     "created_at": "timestamptz",
     "appended_at": "timestamptz",
 }
@@ -37,12 +38,22 @@ PRODUCER_COLUMNS = {
     "seq": "bigint",
     "updated_at": "timestamptz",
 }
+LINK_COLUMNS = {
+    "subscription_id": "bigint",
+    "path": "text",
+    "stream_id": "bigint",
+    "is_explicit": "boolean",
+    "is_glob": "boolean",
+    "acked_position": "bigint",
+    "is_pending": "boolean",
+}
 UPDATED_STREAM_COLUMNS = {
     "tail": "bigint",
     "closed": "boolean",
     "closed_by": "text",
     "last_seq": "text",
     "deadline": "bigint",
+    "link_state": "smallint",
     "appended_at": "timestamptz",
     "id": "bigint",
 }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .chunk_statements import ChunkStatements
+from .link_statements import LinkStatements
 from .stream_statements import StreamStatements
 
 
-class Statements(StreamStatements, ChunkStatements):
+class Statements(StreamStatements, ChunkStatements, LinkStatements):
     """SQL for one database alias."""

@@ -55,8 +55,11 @@ class PostgreSQLStatements(Statements):
         into = self._insert_stream
         expressions, source = _layout(into.types, tuple(number > 0 for number in range(len(into.types))))
         taken = self._select_paths.replace("%s", "$1")
+        rules = f"{self._lock_link_rules.replace(' FOR SHARE', '')} AND {name('link_rules_version')} = "
         self._insert_copies = (
-            f"{into.head} SELECT {', '.join(expressions)} FROM {source} WHERE NOT EXISTS ({taken}){self._returning_ids}"
+            f"WITH rules AS MATERIALIZED ({rules}${len(into.types) + 1}::bigint FOR SHARE) "
+            f"{into.head} SELECT {', '.join(expressions)} FROM {source}, rules WHERE NOT EXISTS ({taken})"
+            f"{self._returning_ids}"
         )
         chunks = ", ".join(f"c.{name(column)}" for column in READ_CHUNK_COLUMNS)
         last = f"SELECT MIN(l.{name('end')}) FROM {self._chunk} AS l WHERE l.{name('stream_id')} = v.owner"
@@ -174,9 +177,18 @@ class PostgreSQLStatements(Statements):
     def insert_streams(self, cursor: Any, rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
         return self._insert_rows(cursor, self._insert_stream, rows, self._returning_ids)
 
-    def insert_copies(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
+    def insert_copies(
+        self, cursor: Any, row: Row, paths: Sequence[str], rules_version: int
+    ) -> Iterable[tuple[int, str]]:
         _, *others = _scalars(self._insert_stream.types, row)
-        return self._send(cursor, self._insert_copies, [array("text", paths), *others])
+        parameters = [array("text", paths), *others, scalar("bigint", rules_version)]
+        return self._send(cursor, self._insert_copies, parameters)
+
+    def lock_link_rules(self, cursor: Any) -> Rows:
+        return self._send(cursor, self._lock_link_rules, [])
+
+    def _execute_values(self, cursor: Any, sql: str, values: Sequence[tuple[str, Any]]) -> Rows:
+        return self._send(cursor, sql, [scalar(kind, value) for kind, value in values])
 
     def remove_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
         self._send(cursor, self._remove_streams, [scalar("bigint", moment), array("bigint", ids)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from itertools import product
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from .sqlite_execution import MAX_ROWS, RowsStatement, json_field, to_json
 _CLOSED = StreamInfo._fields.index("closed")
 
 _DEADLINE = [*UPDATED_STREAM_COLUMNS].index("deadline")
+_LINK_STATE = [*UPDATED_STREAM_COLUMNS].index("link_state")
 
 
 class SQLiteStatements(SQLiteChunkStatements, Statements):
@@ -44,13 +46,15 @@ class SQLiteStatements(SQLiteChunkStatements, Statements):
             f"FROM json_each(%s) AS v CROSS JOIN {producer} AS p "
             f"ON p.{name('stream_id')} = {json_field(0)} AND p.{name('producer_id')} = {json_field(1)}"
         )
-        self._inserts: dict[tuple[int, ...], tuple[RowsStatement, Callable[[Row], Row]]] = {}
+        self._inserts: dict[tuple[tuple[int, ...], int | None], tuple[RowsStatement, Callable[[Row], Row]]] = {}
         # New ids follow the last id of the table. The write lock keeps other connections from taking ids meanwhile.
         self._last_id = f"COALESCE((SELECT seq FROM sqlite_sequence WHERE name = '{Stream._meta.db_table}'), 0)"
         self._insert_producers = self._insert_of_rows(
             self._insert_producer, ("epoch", "seq", "updated_at"), PRODUCER_COLUMNS
         )
-        self._update_streams = {has_deadline: self._update_of_streams(has_deadline) for has_deadline in (True, False)}
+        self._update_streams = {
+            changed: self._update_of_streams(*changed) for changed in product((True, False), repeat=2)
+        }
         self._update_producers = RowsStatement(
             f"UPDATE {producer} SET {name('epoch')} = {{0}}, {name('seq')} = {{1}}, {name('updated_at')} = {{2}} "
             f"FROM {{rows}} WHERE {producer}.{name('stream_id')} = {{3}} AND {producer}.{name('producer_id')} = {{4}}",
@@ -58,20 +62,20 @@ class SQLiteStatements(SQLiteChunkStatements, Statements):
             (0, 2),
         )
 
-    def _update_of_streams(self, has_deadline: bool) -> RowsStatement:
+    def _update_of_streams(self, has_deadline: bool, has_link: bool) -> RowsStatement:
         # An assignment to an indexed column writes its index even where the value stays. Streams without a deadline
-        # get one by `update_lifetimes` only.
+        # get one by `update_lifetimes` only, and streams without a link get one by `link_streams`.
         name, stream = self._quote, self._stream
         assignments = [
             f"{name(column)} = {{{number}}}"
-            for number, column in enumerate([*UPDATED_STREAM_COLUMNS][:5])
-            if has_deadline or number != _DEADLINE
+            for number, column in enumerate([*UPDATED_STREAM_COLUMNS][:6])
+            if (has_deadline or number != _DEADLINE) and (has_link or number != _LINK_STATE)
         ]
-        assignments.append(f"{name('appended_at')} = COALESCE({{5}}, {stream}.{name('appended_at')})")
+        assignments.append(f"{name('appended_at')} = COALESCE({{6}}, {stream}.{name('appended_at')})")
         return RowsStatement(
-            f"UPDATE {stream} SET {', '.join(assignments)} FROM {{rows}} WHERE {stream}.{name('id')} = {{6}}",
-            7,
-            (1, 2, 3, 5),
+            f"UPDATE {stream} SET {', '.join(assignments)} FROM {{rows}} WHERE {stream}.{name('id')} = {{7}}",
+            8,
+            (1, 2, 3, 5, 6),
         )
 
     def select_streams(
@@ -103,28 +107,40 @@ class SQLiteStatements(SQLiteChunkStatements, Statements):
             ids += enumerate((row[0] for row in slice_rows), cursor.lastrowid - len(slice_rows) + 1)
         return ids
 
-    def insert_copies(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
-        insert, used_of = self._insert_used(tuple(number for number, value in enumerate(row) if value is not None))
+    def insert_copies(
+        self, cursor: Any, row: Row, paths: Sequence[str], rules_version: int
+    ) -> Iterable[tuple[int, str]]:
+        used = tuple(number for number, value in enumerate(row) if value is not None)
+        insert, used_of = self._insert_used(used, rules_version)
         _, *shared = used_of(row)
         ids: list[tuple[int, str]] = []
         for first in range(0, len(paths), MAX_ROWS):
             slice_paths = paths[first : first + MAX_ROWS]
             values = [value for pair in enumerate(slice_paths, 1) for value in pair]
             # The statement may be a transaction by itself (see `insertion`), so it may have to wait for the write lock.
-            retry_while_locked(partial(self._execute_rows, cursor, insert, len(slice_paths), shared, values))
+            if not retry_while_locked(partial(self._execute_rows, cursor, insert, len(slice_paths), shared, values)):
+                return []
             ids += enumerate(slice_paths, cursor.lastrowid - len(slice_paths) + 1)
         return ids
 
-    def _insert_used(self, used: tuple[int, ...]) -> tuple[RowsStatement, Callable[[Row], Row]]:
-        """Return the INSERT of the columns with these numbers, and a function that returns their values of a row."""
-        insert_and_getter = self._inserts.get(used)
+    def _insert_used(
+        self, used: tuple[int, ...], rules_version: int | None = None
+    ) -> tuple[RowsStatement, Callable[[Row], Row]]:
+        """Return the INSERT of the columns with these numbers, and a function that returns their values of a row.
+
+        Args:
+            rules_version: insert nothing where the link rules have another version. None: do not compare it.
+        """
+        insert_and_getter = self._inserts.get((used, rules_version))
         if insert_and_getter is None:
             kinds = [*STREAM_COLUMNS.items()]
             into = self._insert(self._stream, {"id": "bigint"} | dict(kinds[number] for number in used))
             columns = ", ".join(f"{{{number}}}" for number in range(1, len(used) + 1))
             sql = f"{into.head} SELECT {self._last_id} + {{0}}, {columns} FROM {{rows}} WHERE {{0}} IS NOT NULL"
+            if rules_version is not None:
+                sql += f" AND ({self._select_link_rules_version}) = {rules_version}"
             insert = RowsStatement(sql, len(used) + 1, range(2, len(used) + 1))
-            insert_and_getter = self._inserts[used] = insert, itemgetter(*used)
+            insert_and_getter = self._inserts[used, rules_version] = insert, itemgetter(*used)
         return insert_and_getter
 
     def delete_rows(self, cursor: Any, model: type[Model], ids: Sequence[int]) -> None:
@@ -135,8 +151,8 @@ class SQLiteStatements(SQLiteChunkStatements, Statements):
         self._insert_all(cursor, self._insert_producer, self._insert_producers, rows)
 
     def update_streams(self, cursor: Any, rows: Sequence[Row]) -> None:
-        has_deadline = any(row[_DEADLINE] is not None for row in rows)
-        self._execute_for_all(cursor, self._update_streams[has_deadline], rows)
+        changed = tuple(any(row[column] is not None for row in rows) for column in (_DEADLINE, _LINK_STATE))
+        self._execute_for_all(cursor, self._update_streams[changed], rows)
 
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         self._execute_for_all(cursor, self._update_producers, rows)

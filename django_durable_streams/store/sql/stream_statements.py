@@ -54,7 +54,7 @@ class StreamStatements(BaseStatements):
         self._returning_ids = f" RETURNING {name('id')}, {name('path')}"
         self._update_stream = (
             f"UPDATE {stream} SET {name('tail')}=%s, {name('closed')}=%s, {name('closed_by')}=%s, "
-            f"{name('last_seq')}=%s, {name('deadline')}=%s, "
+            f"{name('last_seq')}=%s, {name('deadline')}=%s, {name('link_state')}=%s, "
             f"{name('appended_at')}=COALESCE(%s, {name('appended_at')}) WHERE {name('id')}=%s"
         )
         self._update_lifetime = (
@@ -181,11 +181,13 @@ class StreamStatements(BaseStatements):
             ids += inserted.fetchall()
         return ids
 
-    def insert_copies(self, cursor: Any, row: Row, paths: Sequence[str]) -> Iterable[tuple[int, str]]:
+    def insert_copies(
+        self, cursor: Any, row: Row, paths: Sequence[str], rules_version: int
+    ) -> Iterable[tuple[int, str]]:
         """Insert one stream for each path, with all other values from `row`, and return the id and path of each.
 
-        Inserts nothing if one of the paths is taken; then the result is empty, or an IntegrityError is raised. Only
-        where `supports_blind_insert`.
+        Inserts nothing if one of the paths is taken, or if the link rules have another version; then the result is
+        empty, or an IntegrityError is raised. Only where `supports_blind_insert`.
         """
         raise NotImplementedError
 
@@ -204,7 +206,7 @@ class StreamStatements(BaseStatements):
             self._execute(cursor, self._soft_delete_stream, (moment, stream_id))
 
     def update_streams(self, cursor: Any, rows: Sequence[Row]) -> None:
-        """Update streams: tail, closed, closed_by, last_seq, deadline, appended_at (None keeps it), id."""
+        """Update streams, with values in the order of `UPDATED_STREAM_COLUMNS`. None keeps `appended_at`."""
         if len(rows) == 1:
             self._execute(cursor, self._update_stream, rows[0])
         else:

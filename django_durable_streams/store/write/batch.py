@@ -85,13 +85,16 @@ class Batch:
             producers = {(path, producer_id) for path, producer_id in producers if path in paths}
         states = self._pop_cached(paths, producers)
         paths.difference_update(states)
+        creates = any(type(operation) is Create for operation in operations)
+        if creates:
+            self._saver.linker.lock_rules()
         if paths:
             loaded = self._sql.lock_streams(
                 self._cursor,
                 paths,
                 {(path, producer_id) for path, producer_id in producers if path in paths},
                 wait=wait,
-                absent=any(type(operation) is Create for operation in operations),
+                absent=creates,
             )
             self._locked.update(loaded.locked)
             by_id = {info.id: StreamState(info) for info in loaded.streams}

@@ -15,6 +15,7 @@ from ... import clock
 from ..operations import Commit
 from ..sql import Statements, statements
 from . import row_mapping
+from .linking import Linker
 from .row_cache import RowCache
 from .stream_state import StreamState
 
@@ -46,6 +47,7 @@ class BatchSaver:
         self._row_cache = row_cache
         self._stage = stage
         self._sql: Statements = statements(using)
+        self.linker = Linker(using, cursor)
         self._commits: list[Commit] = []
         self._saved: list[_Saved] = []
         self._written: list[StreamState] = []
@@ -80,9 +82,12 @@ class BatchSaver:
         if soft_deleted:
             sql.soft_delete_streams(cursor, ended_at, [state.id for state in soft_deleted])
         if created:
+            links = self.linker.match(created)
             ids = sql.insert_streams(cursor, [row_mapping.stream_insert(state, now) for state in created])
-            if any(state.ends or state.changed_producers for state in created):
-                _set_ids(created, ids)  # the rows of chunks and producers need them
+            if links or any(state.ends or state.changed_producers for state in created):
+                _set_ids(created, ids)  # the rows of chunks, producers and links need them
+            if links:
+                self.linker.insert(links)
         if changed:
             sql.update_streams(cursor, [row_mapping.stream_update(state, now) for state in changed])
         self._save_contents(changed, [*changed, *created], now)

@@ -2,8 +2,9 @@
 
 This is an optimisation for applications that create a stream for each conversation or task.
 
-Invariant: the streams differ only in their paths, and none has data, so they share one outcome and one row. If one of
-the paths is taken, the statement inserts nothing, and the batch goes the general way. Only on SQLite and PostgreSQL.
+Invariant: the streams differ only in their paths, and none has data or a link, so they share one outcome and one row.
+If one of the paths is taken, or the rules for links have changed, the statement inserts nothing, and the batch goes the
+general way. Only on SQLite and PostgreSQL.
 
 Gain: the batch needs no query, no working copy and no outcome for each stream. On PostgreSQL it is one round trip.
 docs/benchmarks.md has the rate of creates. `Statements.supports_blind_insert` switches it off.
@@ -22,6 +23,7 @@ from ..sql import statements
 from . import row_mapping
 from .batch import Outcome
 from .commit_context import CommitContext
+from .linking import cached_rules
 from .stream_creation import new_info
 from .stream_state import StreamState
 
@@ -46,6 +48,9 @@ def bulk_create_empty(
     paths = _paths_of_copies(operations) if sql.supports_blind_insert else None
     if paths is None:
         return None
+    rules = cached_rules(using)
+    if rules is None or rules.concern(paths):
+        return None
     first = operations[0]
     assert isinstance(first, Create)
     model = new_info(first, clock.now())
@@ -56,7 +61,8 @@ def bulk_create_empty(
             if row_cache is not None and not row_cache.has_version:
                 row_cache.check(cursor, sql)
             context.before_commit(outcomes)
-            inserted = sql.insert_copies(cursor, row_mapping.stream_insert(state, row_mapping.stamp(using)), paths)
+            row = row_mapping.stream_insert(state, row_mapping.stamp(using))
+            inserted = sql.insert_copies(cursor, row, paths, rules.version)
     except IntegrityError:
         return None
     ids = list(inserted)

@@ -46,6 +46,7 @@ def stream_insert(state: StreamState, now: Any) -> Row:
         state.source_id,
         state.fork_position,
         None if state.lineage is None else json.dumps(state.lineage),
+        state.link_state,
         now,
         now if state.ends else None,
     )
@@ -55,7 +56,16 @@ def stream_update(state: StreamState, now: Any) -> Row:
     """Return the values of a changed stream (`UPDATED_STREAM_COLUMNS`)."""
     appended_at = now if state.ends else None
     deadline = _instant(state.deadline)
-    return state.tail, state.closed, state.closed_by, state.last_seq, deadline, appended_at, state.id
+    return (
+        state.tail,
+        state.closed,
+        state.closed_by,
+        state.last_seq,
+        deadline,
+        state.link_state,
+        appended_at,
+        state.id,
+    )
 
 
 def lifetimes(states: Iterable[StreamState]) -> list[Row]:

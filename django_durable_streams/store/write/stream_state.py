@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from ...models.stream import LinkState
 from ...protocol import content, headers, offsets
 from ...protocol.errors import ContentTypeMismatch, SequenceConflict, StreamClosed
 from ...protocol.producers import ProducerClaim, ProducerState, advance
@@ -36,6 +37,7 @@ class StreamState:
         "last_seq",
         "lifetime_changed",
         "lineage",
+        "link_state",
         "path",
         "producers",
         "source_id",
@@ -64,6 +66,7 @@ class StreamState:
             self.fork_position,
             self.lineage,
             self.deleted_at,
+            self.link_state,
         ) = info
         # The row, as it was last saved.
         self.start = self.tail
@@ -83,6 +86,8 @@ class StreamState:
         self.appends.append(data)
         self.tail += len(data)
         self.ends.append(self.tail)
+        if self.link_state is not None:
+            self.link_state = LinkState.UNSEEN.value
 
     def created_result(self, *, created: bool) -> Created:
         """Return the result of a create.
@@ -223,6 +228,7 @@ class StreamState:
             closes=closes,
             generation=self.generation,
             generation_before=self.generation_at(self.start),
+            is_linked=self.link_state is not None,
         )
 
     def removal(self) -> Commit:

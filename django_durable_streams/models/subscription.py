@@ -1,0 +1,144 @@
+"""Subscriptions: durable cursors that wake workers when streams have something for them (specification, section 6).
+
+A link is the cursor of one subscription on one stream. Knows neither requests nor deliveries.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from ..protocol import arguments, paths
+from .fields import ExactCharField, InstantField
+from .guard import GuardedModel, GuardedQuerySet
+from .stream import Stream
+
+
+class SubscriptionQuerySet(GuardedQuerySet["Subscription"]):
+    """Subscriptions, for reading."""
+
+
+class SubscriptionLinkQuerySet(GuardedQuerySet["SubscriptionLink"]):
+    """Links, for reading."""
+
+
+class Subscription(GuardedModel):
+    """A subscription: which streams it follows, how it wakes workers, and the state of its present wake.
+
+    A wake is in flight while `wake_id` is set. `generation` grows with each wake, and fences requests of earlier ones.
+    A worker holds the lease until `lease_expires_at`. `due_at` says when the delivery has to look at the subscription
+    again: for a new wake, another attempt, or the end of the lease.
+    """
+
+    class Kind(models.TextChoices):
+        """How a subscription wakes its workers."""
+
+        WEBHOOK = "webhook", _("webhook")
+        PULL_WAKE = "pull-wake", _("pull-wake")
+
+    name = ExactCharField(_("id"), max_length=arguments.MAX_NAME_LENGTH, unique=True)
+    kind = models.CharField(_("type"), max_length=16, choices=Kind.choices)
+    pattern = models.CharField(_("pattern"), max_length=paths.MAX_PATH_LENGTH, default="", blank=True)
+    webhook_url = models.CharField(_("webhook URL"), max_length=2048, default="", blank=True)
+    wake_stream = models.CharField(_("wake stream"), max_length=paths.MAX_PATH_LENGTH, default="", blank=True)
+    lease_ms = models.PositiveIntegerField(_("lease"), help_text=_("In milliseconds."))
+    description = models.TextField(_("description"), default="", blank=True)
+    config_hash = models.CharField(_("configuration hash"), max_length=64)
+    base_url = models.CharField(
+        _("base URL"),
+        max_length=2048,
+        default="",
+        help_text=_("The root of the streams as the creating client saw it, for the URLs in webhooks."),
+    )
+    is_paused = models.BooleanField(_("paused"), default=False)
+    generation = models.PositiveBigIntegerField(_("generation"), default=0)
+    wake_id = models.CharField(_("wake"), max_length=40, default="", blank=True)
+    holder = models.CharField(_("holder"), max_length=arguments.MAX_NAME_LENGTH, default="", blank=True)
+    lease_expires_at = InstantField(_("lease expires at"), null=True, blank=True)
+    failures = models.PositiveIntegerField(_("failed attempts"), default=0)
+    last_error = models.TextField(_("last error"), default="", blank=True)
+    next_attempt_at = InstantField(_("next attempt at"), null=True, blank=True)
+    due_at = InstantField(_("due at"), null=True, blank=True)
+    linked_through = models.BigIntegerField(
+        _("linked through"),
+        null=True,
+        blank=True,
+        help_text=_("While existing streams are linked: the id of the last stream that was compared with the pattern."),
+    )
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+
+    objects = SubscriptionQuerySet.as_manager()
+
+    instead = {
+        "add": "Call subscriptions.create().",
+        "change": "Call the functions of `django_durable_streams.subscriptions`.",
+        "delete": "Call subscriptions.delete().",
+    }
+
+    class Meta:
+        base_manager_name = "objects"
+        verbose_name = _("subscription")
+        verbose_name_plural = _("subscriptions")
+        indexes = [models.Index(fields=["due_at"], name="subscription_due_at", condition=Q(due_at__isnull=False))]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def status(self) -> str:
+        """`failed` while another attempt is scheduled after a failed one, `active` otherwise (section 6.3)."""
+        return "failed" if self.failures else "active"
+
+
+class SubscriptionLink(GuardedModel):
+    """The cursor of a subscription on one stream.
+
+    `stream` is null while there is no stream at the path of an explicit link. `acked_position` is null until something
+    was acknowledged: the subscription has then to read from the beginning.
+    """
+
+    subscription = models.ForeignKey(
+        Subscription,
+        verbose_name=_("subscription"),
+        on_delete=models.CASCADE,
+        related_name="links",
+        db_index=False,  # the unique constraint begins with this column
+    )
+    path = ExactCharField(_("path"), max_length=paths.MAX_PATH_LENGTH)
+    stream = models.ForeignKey(
+        Stream,
+        verbose_name=_("stream"),
+        null=True,
+        on_delete=models.DO_NOTHING,  # `store.upkeep.removal` unlinks purged streams
+        related_name="subscription_links",
+        db_constraint=False,
+    )
+    is_explicit = models.BooleanField(_("explicit"), default=False)
+    is_glob = models.BooleanField(_("by pattern"), default=False)
+    acked_position = models.PositiveBigIntegerField(_("acknowledged position"), null=True)
+    is_pending = models.BooleanField(
+        _("pending"), default=False, help_text=_("Whether the stream had data after the cursor when it was looked at.")
+    )
+
+    objects = SubscriptionLinkQuerySet.as_manager()
+
+    instead = {
+        "add": "Call subscriptions.add_streams().",
+        "change": "Acknowledge by the subscription.",
+        "delete": "Call subscriptions.remove_stream().",
+    }
+
+    class Meta:
+        base_manager_name = "objects"
+        verbose_name = _("subscription link")
+        verbose_name_plural = _("subscription links")
+        constraints = [models.UniqueConstraint(fields=["subscription", "path"], name="subscription_link_path")]
+        indexes = [
+            models.Index(fields=["subscription", "id"], name="subscription_link_pending", condition=Q(is_pending=True)),
+            models.Index(fields=["path"], name="subscription_link_explicit", condition=Q(is_explicit=True)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.subscription_id}: {self.path}"

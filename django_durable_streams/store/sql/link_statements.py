@@ -1,0 +1,80 @@
+"""The statements on links of subscriptions that the write path needs, for all databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.db import connections
+
+from ...models import DatabaseIdentity, Subscription, SubscriptionLink
+from .base import SHARED_LOCK, BaseStatements
+from .columns import LINK_COLUMNS
+from .rows import Row, slices
+
+
+class LinkStatements(BaseStatements):
+    """Reads the rules by which new streams are linked, and inserts links."""
+
+    def __init__(self, using: str) -> None:
+        super().__init__(using)
+        name = self._quote
+        subscription, link = self._table(Subscription), self._table(SubscriptionLink)
+        lock = {"mysql": SHARED_LOCK, "postgresql": " FOR SHARE"}.get(connections[using].vendor, "")
+        self._select_link_rules_version = (
+            f"SELECT {name('link_rules_version')} FROM {self._table(DatabaseIdentity)} WHERE {name('id')} = "
+            f"{DatabaseIdentity.THE_ONE}"
+        )
+        self._lock_link_rules = self._select_link_rules_version + lock
+        self._select_patterns = (
+            f"SELECT {name('id')}, {name('pattern')} FROM {subscription} WHERE {name('pattern')} <> ''"
+        )
+        self._select_explicit_links = (
+            f"SELECT {name('subscription_id')}, {name('path')} FROM {link} WHERE {name('is_explicit')} = %s"
+        )
+        self._insert_link = self._insert(link, LINK_COLUMNS)
+        updated = ("stream_id", "is_glob", "acked_position", "is_pending")
+        if self._is_mysql:
+            changes = ", ".join(f"{name(column)} = VALUES({name(column)})" for column in updated)
+            self._or_update_link = f" ON DUPLICATE KEY UPDATE {changes}"
+        else:
+            changes = ", ".join(f"{name(column)} = excluded.{name(column)}" for column in updated)
+            self._or_update_link = (
+                f" ON CONFLICT ({name('subscription_id')}, {name('path')}) DO UPDATE SET {changes}"
+            )
+
+    def lock_link_rules(self, cursor: Any) -> Iterable[Sequence[Any]]:
+        """Return one row with the version of the link rules. No other transaction changes them before this one ends."""
+        rows: list[Sequence[Any]] = self._execute(cursor, self._lock_link_rules, ()).fetchall()
+        return rows
+
+    def select_link_rules(self, cursor: Any) -> tuple[list[tuple[int, str]], bool]:
+        """Return (subscription id, pattern) of the subscriptions with patterns, and whether there are explicit links.
+
+        Called with the version of the rules locked.
+        """
+        newest = SHARED_LOCK if self.reads_old_snapshot() else ""
+        patterns: list[tuple[int, str]] = self._execute(cursor, self._select_patterns + newest, ()).fetchall()
+        links = self._execute_values(cursor, f"{self._select_explicit_links} LIMIT 1{newest}", [("boolean", True)])
+        return patterns, bool(links.fetchall())
+
+    def select_explicit_links(self, cursor: Any, paths: Sequence[str]) -> list[tuple[int, str]]:
+        """Return (subscription id, path) of the explicit links at some paths."""
+        links: list[tuple[int, str]] = []
+        newest = SHARED_LOCK if self.reads_old_snapshot() else ""
+        for slice_paths in slices(paths):
+            among = f"{self._quote('path')} IN ({', '.join(['%s'] * len(slice_paths))})"
+            values = [("boolean", True), *(("text", path) for path in slice_paths)]
+            links += self._execute_values(
+                cursor, f"{self._select_explicit_links} AND {among}{newest}", values
+            ).fetchall()
+        return links
+
+    def insert_links(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Insert links, with values in the order of `LINK_COLUMNS`. A link of the same subscription and path is reset."""
+        for slice_rows in slices(rows):
+            self._insert_rows(cursor, self._insert_link, slice_rows, self._or_update_link)
+
+    def _execute_values(self, cursor: Any, sql: str, values: Sequence[tuple[str, Any]]) -> Any:
+        """Execute a statement whose parameters come with their types in PostgreSQL's names."""
+        return self._execute(cursor, sql, [value for _, value in values])
