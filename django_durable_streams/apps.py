@@ -27,8 +27,11 @@ class DurableStreamsConfig(AppConfig):
             engine,  # noqa: F401  tells readers about commits
         )
         from .engine.startup import warn_of_threads
+        from .server import control
         from .server.validation import check_configuration
+        from .subscriptions.routes import respond_control
 
+        control.register(respond_control)
         warn_of_threads()
         if not _is_command():
             check_configuration()

@@ -15,13 +15,14 @@ Verdict = bool | Awaitable[bool]
 
 
 class Action(Enum):
-    """What a request does with a stream."""
+    """What a request does with a stream, or with a subscription."""
 
     CREATE = "create"
     READ = "read"
     APPEND = "append"
     CLOSE = "close"
     DELETE = "delete"
+    SUBSCRIBE = "subscribe"
 
     # Each member is a single object. Enum's own hash is Python code, and each request uses it several times.
     __hash__ = object.__hash__
@@ -33,6 +34,8 @@ class Action(Enum):
 
 
 ACTIONS = tuple(action.value for action in Action)
+STREAM_ACTIONS = tuple(action.value for action in Action if action is not Action.SUBSCRIBE)
+"""The actions on one stream. A subscription follows any number of streams, so no path of a stream decides about it."""
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -101,4 +104,12 @@ class Permission:
 
     def can_delete(self, user: User, path: str, request: AccessRequest) -> Verdict:
         """Return whether the user may delete the stream."""
+        return False
+
+    def can_subscribe(self, user: User, subscription_id: str, request: AccessRequest) -> Verdict:
+        """Return whether the user may create, see, change, claim and delete the subscription.
+
+        A subscription tells the paths and offsets of all streams that its creator names, and sends them to a webhook. It
+        tells no data of streams.
+        """
         return False

@@ -33,6 +33,7 @@ class BearerTokens(Permission):
 
     The claim is an object from actions to lists of patterns of paths, as in
     `{"read": ["chat/42/**"], "append": ["chat/42/typing"]}`.
+    The action `subscribe` has patterns of the ids of subscriptions.
     The token comes in `Authorization: Bearer`, or in the query as `access_token`. A request with both has no token.
 
     Args:
@@ -94,6 +95,9 @@ class BearerTokens(Permission):
 
     def can_delete(self, user: User, path: str, request: AccessRequest) -> bool:
         return self._allows(Action.DELETE, path, request)
+
+    def can_subscribe(self, user: User, subscription_id: str, request: AccessRequest) -> bool:
+        return self._allows(Action.SUBSCRIBE, subscription_id, request)
 
     def _allows(self, action: Action, path: str, request: AccessRequest) -> bool:
         token = _token(request)

@@ -123,15 +123,8 @@ class Guard:
         if self._allows_everything and self._rates is None:
             return
         access_request = AccessRequest(request, self._credential_headers)
-        identity = request.caller or self._anonymous
-        if request.caller is None and self._needs_identity:
-            cookies = request.headers.get(b"cookie")
-            identities = self.identities
-            if request.is_bare:
-                loaded = identities.get_for_cookies(cookies)
-            else:
-                loaded = identities.get_for_source(request.source, cookies)
-            identity = loaded if isinstance(loaded, Identity) else await loaded
+        found = self._identify(request)
+        identity = found if isinstance(found, Identity) else await found
         access_request.caller = identity
         if self._rates is not None:
             for counted in _counted_actions(request, action):
@@ -139,14 +132,51 @@ class Guard:
         if not self._allows_everything:
             await self._check(request, action, path, identity, access_request)
 
+    async def admit_control(self, request: Request, subscription_id: str) -> None:
+        """Return if a request may use a subscription. Knows nothing of whether it exists.
+
+        Raises:
+            NotAuthenticated, PermissionDenied: the request is not allowed (401, 403).
+            TooManyRequests: the request exceeds a limit (429).
+            ServiceUnavailable: the identity cannot be checked (503).
+        """
+        if self._allows_everything and self._rates is None:
+            return
+        access_request = AccessRequest(request, self._credential_headers)
+        found = self._identify(request)
+        identity = found if isinstance(found, Identity) else await found
+        access_request.caller = identity
+        if self._rates is not None:
+            await self._rates.count(Action.SUBSCRIBE, identity, access_request)
+        if self._allows_everything:
+            return
+        if identity.ambient and access_request.csrf_failure is not None:
+            identity = await self._ignore_credentials(access_request)
+        if not await self.is_allowed(Action.SUBSCRIBE, identity.user, subscription_id, access_request):
+            raise self.refusal(identity, access_request, subscription_id, Action.SUBSCRIBE)
+
+    def _identify(self, request: Request) -> Identity | Awaitable[Identity]:
+        """Return the caller of a request, if a permission or a limit needs it."""
+        if request.caller is not None:
+            return cast("Identity", request.caller)
+        if not self._needs_identity:
+            return self._anonymous
+        cookies = request.headers.get(b"cookie")
+        if request.is_bare:
+            return self.identities.get_for_cookies(cookies)
+        return self.identities.get_for_source(request.source, cookies)
+
+    async def _ignore_credentials(self, access_request: AccessRequest) -> Identity:
+        """Return an anonymous identity instead, because another site may have caused the request."""
+        access_request.ignore_credentials()
+        anonymous_identity = self.identities.get_for_session("")
+        return anonymous_identity if isinstance(anonymous_identity, Identity) else await anonymous_identity
+
     async def _check(
         self, request: Request, action: Action, path: str, identity: Identity, access_request: AccessRequest
     ) -> None:
         if identity.ambient and access_request.csrf_failure is not None:
-            # Another site may have caused the request, so the permissions see an anonymous user.
-            access_request.ignore_credentials()
-            anonymous_identity = self.identities.get_for_session("")
-            identity = anonymous_identity if isinstance(anonymous_identity, Identity) else await anonymous_identity
+            identity = await self._ignore_credentials(access_request)
         refuse = partial(self.refusal, identity, access_request, path)
         if action is Action.APPEND:
             await self._check_append(request, path, identity, access_request, refuse)

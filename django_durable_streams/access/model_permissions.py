@@ -10,6 +10,7 @@ ADD = "durable_streams.add_stream"
 VIEW = "durable_streams.view_stream"
 CHANGE = "durable_streams.change_stream"
 DELETE = "durable_streams.delete_stream"
+SUBSCRIBE = "durable_streams.change_subscription"
 
 _HELD_PERMISSIONS = "_durable_streams_permissions"
 
@@ -17,13 +18,13 @@ _HELD_PERMISSIONS = "_durable_streams_permissions"
 class ModelPermissions(Permission):
     """Uses Django's permissions on the model `Stream`: add to create, view to read, change to append and close, delete.
 
-    The permissions come from all `AUTHENTICATION_BACKENDS`. They are loaded together with the user.
+    Subscriptions need the permission to change the model `Subscription`. The permissions come from all `AUTHENTICATION_BACKENDS`. They are loaded together with the user.
     """
 
     in_memory = True
 
     def prepare(self, user: User) -> None:
-        held = frozenset(name for name in (ADD, VIEW, CHANGE, DELETE) if user.has_perm(name))
+        held = frozenset(name for name in (ADD, VIEW, CHANGE, DELETE, SUBSCRIBE) if user.has_perm(name))
         setattr(user, _HELD_PERMISSIONS, held)
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
@@ -40,6 +41,9 @@ class ModelPermissions(Permission):
 
     def can_delete(self, user: User, path: str, request: AccessRequest) -> bool:
         return _has(user, DELETE)
+
+    def can_subscribe(self, user: User, subscription_id: str, request: AccessRequest) -> bool:
+        return _has(user, SUBSCRIBE)
 
 
 def _has(user: User, permission: str) -> bool:
@@ -67,3 +71,7 @@ class AllowAll(Permission):
         return True
 
     can_read = can_append = can_close = can_delete = can_create
+
+    @for_everybody
+    def can_subscribe(self, user: User, subscription_id: str, request: AccessRequest) -> bool:
+        return True

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .access_request import AccessRequest
-from .base import ACTIONS, Action, Permission
+from .base import STREAM_ACTIONS, Action, Permission
 from .patterns import pattern, value_of
 from .users import User
 
 
 class Owner(Permission):
-    """Allows users to use the streams at their own paths.
+    """Allows users to use the streams at their own paths. It allows no subscriptions, which may follow any stream.
 
     Args:
         owner: a pattern of paths such as `users/{user.pk}/**`, or a list of patterns. They allow all actions. Or a dict
@@ -27,15 +27,15 @@ class Owner(Permission):
     def __init__(self, *, owner: str | Iterable[str] | Mapping[str, Iterable[str]]) -> None:
         if isinstance(owner, str):
             owner = [owner]
-        actions_by_pattern = owner if isinstance(owner, Mapping) else dict.fromkeys(owner, ACTIONS)
+        actions_by_pattern = owner if isinstance(owner, Mapping) else dict.fromkeys(owner, STREAM_ACTIONS)
         self._patterns = {
             action: [pattern(text) for text in actions_by_pattern if action in actions_by_pattern[text]]
-            for action in ACTIONS
+            for action in STREAM_ACTIONS
         }
         for text, actions in actions_by_pattern.items():
             pattern(text)
-            if isinstance(actions, str) or not set(actions) <= set(ACTIONS):
-                raise ValueError(f"The actions of {text!r} must be a list with some of: {', '.join(ACTIONS)}.")
+            if isinstance(actions, str) or not set(actions) <= set(STREAM_ACTIONS):
+                raise ValueError(f"The actions of {text!r} must be a list with some of: {', '.join(STREAM_ACTIONS)}.")
 
     def prepare(self, user: User) -> None:
         # A field may lead to another model. This query loads it, so later checks use memory only.

@@ -79,6 +79,9 @@ class RestFramework(Permission):
     def can_delete(self, user: User, path: str, request: AccessRequest) -> Verdict:
         return self._decide(Action.DELETE, user, path, request)
 
+    def can_subscribe(self, user: User, subscription_id: str, request: AccessRequest) -> Verdict:
+        return self._decide(Action.SUBSCRIBE, user, subscription_id, request)
+
     def _decide(self, action: Action, user: User, path: str, request: AccessRequest) -> Verdict:
         from rest_framework.exceptions import APIException
 

@@ -16,7 +16,7 @@ from ..links import stream_url
 from ..protocol import paths
 from ..runtime.bounded_cache import BoundedCache
 from .access_request import AccessRequest
-from .base import ACTIONS, Action, Permission
+from .base import STREAM_ACTIONS, Action, Permission
 from .users import User
 
 PARAMETER = "token"
@@ -45,8 +45,8 @@ def sign(path: str, *actions: str, expires: float | timedelta | datetime) -> str
         ValueError: there is no action, or an unknown one.
         InvalidPath: no stream can have this path.
     """
-    if not actions or not set(actions) <= set(ACTIONS):
-        raise ValueError(f"A signed URL needs one or more of these actions: {', '.join(ACTIONS)}.")
+    if not actions or not set(actions) <= set(STREAM_ACTIONS):
+        raise ValueError(f"A signed URL needs one or more of these actions: {', '.join(STREAM_ACTIONS)}.")
     if isinstance(expires, datetime):
         moment = expires.timestamp()
     else:
@@ -72,7 +72,10 @@ def signed_url(path: str, *actions: str, expires: float | timedelta | datetime, 
 
 
 class SignedURLs(Permission):
-    """Allows the actions of a valid token for the stream, whether or not the user is logged in."""
+    """Allows the actions of a valid token for the stream, whether or not the user is logged in.
+
+    It allows no subscriptions, which may follow any stream.
+    """
 
     in_memory = True
     needs_user = False

@@ -23,6 +23,7 @@ class Caching(Enum):
     NEVER = "true only now: not stored"
     REVALIDATE = "it may change: stored, and used only after asking the server"
     DATA = "bytes at a position, which never change"
+    KEYS = "public keys, which everybody may have for some minutes (section 6.5)"
 
     # Members are singletons. Enum's own hash is written in Python, and costs time at each request.
     __hash__ = object.__hash__
@@ -32,6 +33,7 @@ NO_STORE = b"no-store"
 NO_CACHE = b"no-cache"
 PRIVATE = b"private, no-cache"
 PUBLIC = b"public, max-age=60, stale-while-revalidate=300"
+KEYS = b"public, max-age=300"
 
 
 def cache_control(caching: Caching, *, everybody_reads: bool, shared: bool) -> bytes:
@@ -48,6 +50,8 @@ def cache_control(caching: Caching, *, everybody_reads: bool, shared: bool) -> b
     """
     if caching is Caching.NEVER:
         return NO_STORE
+    if caching is Caching.KEYS:
+        return KEYS
     if not everybody_reads:
         return PRIVATE
     if caching is Caching.REVALIDATE:

@@ -13,11 +13,7 @@ MAX_PATH_LENGTH = 512
 CONTROL_SEGMENT = "__ds"
 """First segment of the paths of control APIs, which are never streams."""
 
-class ReservedPath(StreamNotFound):
-    """The path belongs to a control API, and no stream has it."""
-
-    title = "Control API not found"
-
+CONTROL_ROOT = CONTROL_SEGMENT + "/"
 
 # Control characters; the backslash, which some proxies turn into a slash; the replacement character, which servers put
 # where a URL is not UTF-8, so that two URLs would name one stream; and surrogates, which no database stores.
@@ -28,24 +24,35 @@ _TRAVERSAL = re.compile(r"(?:^|/)(?:\.{1,2})?(?:/|$)")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@=+-]*(?:/[A-Za-z0-9][A-Za-z0-9._~:@=+-]*)*")
 
 
+class ReservedPath(StreamNotFound):
+    """The path belongs to the control APIs, so no stream has it."""
+
+    title = "Reserved path"
+
+
+def is_reserved(path: str) -> bool:
+    """Return whether a path belongs to the control APIs."""
+    return path.startswith(CONTROL_ROOT) or path == CONTROL_SEGMENT
+
+
 def validate(path: str) -> str:
     """Return a percent-decoded path, relative to the root of the streams, if a stream can have it.
 
     Raises:
+        ReservedPath: the path is in the reserved control namespace, whatever else is wrong with it.
         InvalidPath: the path is empty, has over 512 characters, has an empty, `.` or `..` segment, or a forbidden
             character.
-        ReservedPath: the path is in the reserved control namespace.
     """
+    if len(path) <= MAX_PATH_LENGTH and _PLAIN.fullmatch(path) is not None:
+        return path
+    if is_reserved(path):
+        raise ReservedPath(f"Paths below {CONTROL_ROOT} are reserved for control APIs.")
     if not path or len(path) > MAX_PATH_LENGTH:
         raise InvalidPath(f"A stream path has 1 to {MAX_PATH_LENGTH} characters.")
-    if _PLAIN.fullmatch(path) is not None:
-        return path
     if _FORBIDDEN.search(path) is not None:
         raise InvalidPath("A stream path has no control characters and no backslash, and is UTF-8.")
     if _TRAVERSAL.search(path) is not None:
         raise InvalidPath("A stream path has no empty segments and none that is . or .., and no slash at its ends.")
-    if path == CONTROL_SEGMENT or path.startswith(CONTROL_SEGMENT + "/"):
-        raise ReservedPath(f"Paths below {CONTROL_SEGMENT}/ are reserved for control APIs.")
     return path
 
 

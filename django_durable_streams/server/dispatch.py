@@ -13,13 +13,15 @@ from ..access.guard import current_guard
 from ..engine import engine_for
 from ..engine.snapshot_reader import ReadRequest
 from ..protocol import content, headers
-from ..protocol.errors import DurableStreamsError
+from ..protocol.errors import DurableStreamsError, MethodNotAllowed
 from ..protocol.messages import ClientDisconnected, Request, Response, error_response
+from ..protocol.paths import ReservedPath
 from ..runtime.results import ResultCallback
 from ..runtime.test_transactions import InvisibleTransaction
 from ..store.operations import Appended, Created
 from .answers import ANSWERS, EventStream, Work
 from .body_preparation import LONG_BYTES, prepare
+from .control import is_control, respond_control
 from .coroutines import start
 from .handlers import Handler, handler_for
 from .response_policy import common_headers, complete_refusal, policy
@@ -61,7 +63,7 @@ def start_request(request: Request, callback: ResultCallback) -> Response | Even
             handler.set_body(request, task, body)
         engine_for().post(task, callback)
     except Exception as error:
-        return _failed(request, error)
+        return respond(request) if is_control(request, error) else _failed(request, error)
     return None
 
 
@@ -141,7 +143,12 @@ def _takes_long(request: Request, body: bytes) -> bool:
 
 async def _catch_errors(request: Request, work: Work) -> Response | EventStream:
     try:
-        return _completed(request, await work)
+        try:
+            return _completed(request, await work)
+        except (ReservedPath, MethodNotAllowed) as error:
+            if not is_control(request, error):
+                raise
+        return _completed(request, await respond_control(request))
     except (ClientDisconnected, InvisibleTransaction):
         raise
     except Exception as error:

@@ -86,7 +86,7 @@ class ResponsePolicy:
             (b"cross-origin-resource-policy", b"cross-origin" if embeds else b"same-origin"),
             (headers.CACHE_CONTROL, kept),
         ]
-        vary = [] if everybody else list(self._readers.varies_on)
+        vary = [] if everybody or caching is Caching.KEYS else list(self._readers.varies_on)
         if kept is PUBLIC:  # a cache would otherwise give a response for an image to a script
             vary.append("Sec-Fetch-Dest")
         if self.cors.depends_on_origin:
