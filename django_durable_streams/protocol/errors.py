@@ -23,8 +23,11 @@ class DurableStreamsError(Exception):
         headers: response headers for clients, as pairs of lower-case name and value.
     """
 
-    status: ClassVar[int] = 500
+    status: int = 500
     title: ClassVar[str] = "Internal error"
+
+    content_type: ClassVar[bytes] = b"application/problem+json"
+    """The media type of `problem`."""
 
     def __init__(self, detail: str = "", headers: tuple[Header, ...] = ()) -> None:
         super().__init__(detail or self.title)

@@ -279,12 +279,12 @@ def stream_headers(content_type: str, next_offset: bytes, *, closed: bool) -> li
 
 
 def error_response(error: DurableStreamsError) -> Response:
-    """Return the response that tells a client of an error (RFC 9457)."""
+    """Return the response that tells a client of an error."""
     body = error.problem()
     return Response(
         error.status,
         [
-            (headers.CONTENT_TYPE, b"application/problem+json"),
+            (headers.CONTENT_TYPE, error.content_type),
             (headers.CONTENT_LENGTH, b"%d" % len(body)),
             *error.headers,
         ],

@@ -13,6 +13,12 @@ MAX_PATH_LENGTH = 512
 CONTROL_SEGMENT = "__ds"
 """First segment of the paths of control APIs, which are never streams."""
 
+class ReservedPath(StreamNotFound):
+    """The path belongs to a control API, and no stream has it."""
+
+    title = "Control API not found"
+
+
 # Control characters; the backslash, which some proxies turn into a slash; the replacement character, which servers put
 # where a URL is not UTF-8, so that two URLs would name one stream; and surrogates, which no database stores.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f\\\\\ufffd\ud800-\udfff]")
@@ -28,7 +34,7 @@ def validate(path: str) -> str:
     Raises:
         InvalidPath: the path is empty, has over 512 characters, has an empty, `.` or `..` segment, or a forbidden
             character.
-        StreamNotFound: the path is in the reserved control namespace.
+        ReservedPath: the path is in the reserved control namespace.
     """
     if not path or len(path) > MAX_PATH_LENGTH:
         raise InvalidPath(f"A stream path has 1 to {MAX_PATH_LENGTH} characters.")
@@ -39,7 +45,7 @@ def validate(path: str) -> str:
     if _TRAVERSAL.search(path) is not None:
         raise InvalidPath("A stream path has no empty segments and none that is . or .., and no slash at its ends.")
     if path == CONTROL_SEGMENT or path.startswith(CONTROL_SEGMENT + "/"):
-        raise StreamNotFound(f"Paths below {CONTROL_SEGMENT}/ are reserved for control APIs.")
+        raise ReservedPath(f"Paths below {CONTROL_SEGMENT}/ are reserved for control APIs.")
     return path
 
 
