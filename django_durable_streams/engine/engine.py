@@ -9,7 +9,7 @@ import asyncio
 import atexit
 import logging
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from threading import Lock
 from typing import cast
@@ -55,6 +55,7 @@ NO_WAKE_UP = "Readers of other processes learn of the commit by polling, within 
 NO_FEED = "Readers of this process learn of the commit by polling, within POLL_INTERVAL."
 NO_SIGNALS = "Receivers of signals were not called."
 NO_COUNT = "Chunks are compacted later."
+NO_DELIVERY = "Subscriptions learn of the commit by polling."
 
 WARNING_SECONDS = 60.0
 """Time between two warnings about lost commits. A loss usually concerns many streams at once."""
@@ -109,6 +110,7 @@ class Engine:
         self._signals = SignalDispatcher()
         self._loss_warnings = LogOnce(WARNING_SECONDS)
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
+        self.after_linked_commit: Callable[[], None] | None = None  # set by the delivery of subscriptions
 
     # Requests.
 
@@ -203,6 +205,8 @@ class Engine:
         """Tell the readers of all processes about commits. Safe to call from any thread."""
         follow_up(NO_FEED, self.feed, commits)
         follow_up(NO_WAKE_UP, self.wakeup.publish, commits)
+        if self.after_linked_commit is not None and any([commit.is_linked for commit in commits]):
+            follow_up(NO_DELIVERY, self.after_linked_commit)
 
     def feed(self, commits: list[Commit]) -> None:
         """Tell the readers of this process about commits. Safe to call from any thread."""
@@ -276,6 +280,7 @@ def _lone_wakeup(using: str) -> Wakeup:
 
 
 _engines: dict[str, Engine] = {}
+_start_functions: list[Callable[[Engine], None]] = []
 _default: Engine | None = None
 _lock = Lock()
 
@@ -295,13 +300,23 @@ def engine_for(using: str | None = None) -> Engine:
         return _default
     alias = using or router.db_for_write(Stream)
     test_transactions.check_engine(alias)
+    new_engine: Engine | None = None
     with _lock:
         engine = _engines.get(alias)
         if engine is None:
             engine = _engines[alias] = Engine(alias)
+            new_engine = engine
         if using is None and not test_transactions.is_under_test():
             _default = engine
+    if new_engine is not None:
+        for function in _start_functions:
+            function(new_engine)
     return engine
+
+
+def call_at_start(function: Callable[[Engine], None]) -> None:
+    """Register a function that is called with each new engine. It must not block."""
+    _start_functions.append(function)
 
 
 def running_engines() -> list[Engine]:

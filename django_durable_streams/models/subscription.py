@@ -38,7 +38,13 @@ class Subscription(GuardedModel):
         WEBHOOK = "webhook", _("webhook")
         PULL_WAKE = "pull-wake", _("pull-wake")
 
-    name = ExactCharField(_("id"), max_length=arguments.MAX_NAME_LENGTH, unique=True)
+    name = ExactCharField(
+        _("id"),
+        max_length=arguments.MAX_NAME_LENGTH,
+        unique=True,
+        null=True,
+        help_text=_("Null once the subscription is deleted: its links are deleted later."),
+    )
     kind = models.CharField(_("type"), max_length=16, choices=Kind.choices)
     pattern = models.CharField(_("pattern"), max_length=paths.MAX_PATH_LENGTH, default="", blank=True)
     webhook_url = models.CharField(_("webhook URL"), max_length=2048, default="", blank=True)
@@ -84,7 +90,12 @@ class Subscription(GuardedModel):
         indexes = [models.Index(fields=["due_at"], name="subscription_due_at", condition=Q(due_at__isnull=False))]
 
     def __str__(self) -> str:
-        return self.name
+        return self.name if self.name is not None else f"({self.pk}, deleted)"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether pending work makes it due: no wake is in flight, and no attempt is scheduled."""
+        return not self.wake_id and self.due_at is None and not self.is_paused
 
     @property
     def status(self) -> str:
@@ -105,6 +116,9 @@ class SubscriptionLink(GuardedModel):
         on_delete=models.CASCADE,
         related_name="links",
         db_index=False,  # the unique constraint begins with this column
+        # A check at each insert would wait for transactions that change the subscription. The lock of the link rules
+        # keeps the subscription in place.
+        db_constraint=False,
     )
     path = ExactCharField(_("path"), max_length=paths.MAX_PATH_LENGTH)
     stream = models.ForeignKey(

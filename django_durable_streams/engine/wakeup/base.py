@@ -17,6 +17,10 @@ from ...store.operations import Commit
 Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 
 
+DELIVERY_CHANNEL = 2**63 - 1
+"""The number of a channel that no stream has: commits to streams with subscriptions are told there, too."""
+
+
 class WakeUpMessage(NamedTuple):
     """One commit to a stream, as it travels between processes. `data` is None if the message does not carry it."""
 
@@ -73,6 +77,9 @@ class Subscriber(ABC):
 class Wakeup(ABC):
     """Carries messages about commits between processes, for the streams of one database."""
 
+    carries_messages = True
+    """Whether processes learn of each other's commits by messages."""
+
     @abstractmethod
     def publish(self, commits: list[Commit]) -> None:
         """Send messages about commits soon, without a wait. Safe to call from any thread."""
@@ -100,6 +107,8 @@ class InProcessWakeup(Wakeup):
     Args:
         using: alias of the database.
     """
+
+    carries_messages = False
 
     def __init__(self, using: str) -> None:
         self.using = using

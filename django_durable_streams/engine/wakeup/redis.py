@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ...runtime.after_commit import follow_up
 from ...store.operations import Commit
-from .base import Wakeup, WakeUpListener, WakeUpMessage
+from .base import DELIVERY_CHANNEL, Wakeup, WakeUpListener, WakeUpMessage
 from .connections import from_cache, from_url
 from .outage import OutageLog
 from .signing import MessageSigner, SignerLoader
@@ -41,6 +41,9 @@ REST_SECONDS = 1.0
 """How long nothing is published after Redis has not answered, so that Python callers do not wait each time."""
 
 _encoder = msgspec.msgpack.Encoder()
+
+_LINKED_COMMIT = _encoder.encode(WakeUpMessage(0, 0, 0, False, False, None, []))
+"""Tells deliveries that there may be work."""
 
 
 class RedisWakeup(Wakeup):
@@ -104,6 +107,9 @@ class RedisWakeup(Wakeup):
             for commit in commits:
                 channel = signer.channel(commit.stream_id)
                 pipeline.publish(channel, signer.sign(channel, encode(commit)))
+            if any(commit.is_linked for commit in commits):
+                channel = signer.channel(DELIVERY_CHANNEL)
+                pipeline.publish(channel, signer.sign(channel, _LINKED_COMMIT))
             pipeline.execute()
         except (redis.RedisError, OSError) as error:
             self._rests_until = time.monotonic() + REST_SECONDS

@@ -139,6 +139,7 @@ class SQLiteStatements(SQLiteChunkStatements, Statements):
             sql = f"{into.head} SELECT {self._last_id} + {{0}}, {columns} FROM {{rows}} WHERE {{0}} IS NOT NULL"
             if rules_version is not None:
                 sql += f" AND ({self._select_link_rules_version}) = {rules_version}"
+                self._inserts = {key: value for key, value in self._inserts.items() if key[1] in (None, rules_version)}
             insert = RowsStatement(sql, len(used) + 1, range(2, len(used) + 1))
             insert_and_getter = self._inserts[used, rules_version] = insert, itemgetter(*used)
         return insert_and_getter

@@ -14,7 +14,7 @@ from django.db import connections
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from ... import clock
-from ...models import Chunk, Producer, StagedChunk, Stream, StreamQuerySet
+from ...models import Chunk, Producer, StagedChunk, Stream, StreamQuerySet, SubscriptionLink
 from ...runtime.caller_transaction import atomic
 from .. import staged_rows
 from ..operations import Commit
@@ -159,8 +159,17 @@ def purge_streams(using: str, ids: Collection[int]) -> int:
         if empty:
             if related_rows.are_there():
                 related_rows.follow(list(_streams(using, empty).defer("lineage")), using)
+            _unlink(using, empty)
             statements(using).delete_rows(cursor, Stream, empty)
     return len(empty)
+
+
+def _unlink(using: str, ids: Collection[int]) -> None:
+    """End the links of subscriptions to streams. Explicit links wait for a new stream at their path."""
+    links = SubscriptionLink.objects.using(using).unguarded().filter(stream_id__in=ids)
+    if links.exists():
+        links.filter(is_explicit=False).delete()
+        links.update(stream=None, acked_position=None, is_pending=False)
 
 
 def _lock_removed(using: str, ids: Collection[int]) -> list[int]:

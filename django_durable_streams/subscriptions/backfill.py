@@ -1,0 +1,87 @@
+"""Links the streams that exist when a subscription with a pattern is created, in portions.
+
+A new subscription begins at the present tails, so nothing old is replayed (specification, section 6.2). Streams that
+are created later are linked in their own transaction (`store.write.linking`), so each stream is linked exactly once:
+whichever comes second finds the link.
+
+Appends wait for a portion, because it locks the rows of its streams. So it is small, and skips rows that another
+transaction holds. The next portion begins with the first of these.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..models import Stream, Subscription, SubscriptionLink
+from ..protocol.globs import glob
+from ..runtime.caller_transaction import atomic
+from .registry import mark_linked
+from .rows import change, links, locked, subscriptions
+
+PORTION_STREAMS = 200
+"""Streams that one transaction links."""
+
+PORTION_SCANNED = 5000
+"""Streams that one portion compares with the pattern."""
+
+
+class Progress(NamedTuple):
+    """The result of a portion."""
+
+    is_done: bool
+    is_held_up: bool
+    """Whether another transaction holds the row of the next stream."""
+
+
+def link_portion(subscription_id: int, using: str) -> Progress:
+    """Link some of the existing streams that match the pattern of a subscription."""
+    with atomic(using):
+        subscription = locked(subscriptions(using).filter(pk=subscription_id), using).first()
+        if subscription is None or subscription.linked_through is None:
+            return Progress(is_done=True, is_held_up=False)
+        matching, scanned_through = _next_matching(subscription, using)
+        linked = _link(subscription, matching, using)
+        held = [stream_id for stream_id in matching if stream_id not in linked]
+        is_done = scanned_through is None and not held
+        through = held[0] - 1 if held else scanned_through
+        change(subscription, using, linked_through=None if is_done else through)
+        return Progress(is_done, bool(held))
+
+
+def _next_matching(subscription: Subscription, using: str) -> tuple[list[int], int | None]:
+    """Return the ids of the next matching streams, and the id up to which was compared. None: all were."""
+    pattern = glob(subscription.pattern)
+    query = Stream.objects.using(using).filter(id__gt=subscription.linked_through, path__startswith=pattern.prefix)
+    rows = list(query.filter(deleted_at__isnull=True).order_by("id").values_list("id", "path")[:PORTION_SCANNED])
+    matching = [stream_id for stream_id, path in rows if path is not None and pattern.matches(path)]
+    if len(matching) > PORTION_STREAMS:
+        matching = matching[:PORTION_STREAMS]
+        return matching, matching[-1]
+    return matching, rows[-1][0] if len(rows) == PORTION_SCANNED else None
+
+
+def _link(subscription: Subscription, stream_ids: list[int], using: str) -> set[int]:
+    """Link streams at their tails, except those whose rows are held. Return the ids of the others."""
+    query = Stream.objects.using(using).filter(pk__in=stream_ids).order_by("id")
+    rows = list(locked(query, using, skip=True).values_list("id", "path", "tail_position"))
+    alive = [row for row in rows if row[1] is not None]
+    paths = [path for _, path, _ in alive]
+    existing = links(using, subscription=subscription, path__in=paths)
+    linked_paths = set(existing.values_list("path", flat=True))
+    existing.update(is_glob=True)
+    links(using).bulk_create(
+        [
+            SubscriptionLink(
+                subscription=subscription, path=path, stream_id=stream_id, is_glob=True, acked_position=tail
+            )
+            for stream_id, path, tail in alive
+            if path not in linked_paths
+        ]
+    )
+    mark_linked([stream_id for stream_id, _, _ in alive], using)
+    return {stream_id for stream_id, _, _ in rows}
+
+
+def unfinished(using: str) -> list[int]:
+    """Return the ids of the subscriptions whose existing streams are not all linked yet."""
+    return list(subscriptions(using).filter(linked_through__isnull=False).values_list("pk", flat=True))

@@ -1,0 +1,283 @@
+"""The delivery of wakes: finds subscriptions that are due, calls webhooks, and writes wake events.
+
+It runs in any number of processes. The database decides which process delivers a wake (`leases.begin_due`), so nothing
+is delivered by two, and nothing is lost with one. A commit to a linked stream wakes the delivery of its own process at
+once, and that of others through wake-up messages or a poll.
+
+An event loop in a thread of its own does the work, so a slow receiver delays no other one. Knows neither SQL nor the
+rules of wakes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from threading import Thread
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from .. import clock
+from ..conf import config
+from ..engine import engine_for
+from ..engine.wakeup.base import DELIVERY_CHANNEL, WakeUpMessage
+from ..models import Subscription
+from ..protocol import content
+from ..protocol.errors import DurableStreamsError
+from ..protocol.subscriptions import WEBHOOK
+from ..runtime import execution
+from ..runtime.log_once import LogOnce
+from ..store.operations import Append
+from . import leases
+from .backfill import link_portion, unfinished
+from .leases import Wake
+from .pending import look_at_unseen
+from .registry import delete_remains
+from .serialization import CONTROL_PATH
+from .webhooks import WebhookRequest, WebhookSender
+
+logger = logging.getLogger(__name__)
+
+MAX_DELIVERIES = 256
+"""Webhooks that one process calls at the same time."""
+
+MIN_PAUSE = 0.01
+"""Shortest time between two looks at the database, in seconds. Commits that come meanwhile share a look."""
+
+RECEIVING_INTERVAL = 2.0
+"""How often to look at the database while wake-up messages arrive, in seconds."""
+
+IDLE_INTERVAL = 10.0
+"""The same while there is no subscription."""
+
+FAILURE_PAUSE = 1.0
+"""Time until the next look after the database did not answer, in seconds."""
+
+STOP_SECONDS = 2.0
+"""How long the end of the process waits for the delivery. What is not delivered then follows when its lease ends."""
+
+WARNING_SECONDS = 60.0
+
+
+class Call(Protocol):
+    """Calls a synchronous function in the thread of the subscriptions, and returns its value."""
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        """Raises DurableStreamsError if the database does not answer."""
+
+
+class Look(NamedTuple):
+    """What one look at the database has found."""
+
+    wakes: list[Wake]
+    has_more: bool
+    """Whether there is more to do at once."""
+    due_in: float | None
+    """Seconds until the next subscription is due."""
+
+
+def look(using: str, limit: int) -> Look | None:
+    """Do all work that is due in the database, in short transactions, and return the wakes to deliver.
+
+    None: there is no subscription at all.
+    """
+    if not Subscription.objects.using(using).exists():
+        return None
+    has_more = look_at_unseen(using)
+    for subscription_id in unfinished(using):
+        progress = link_portion(subscription_id, using)
+        has_more = has_more or not (progress.is_done or progress.is_held_up)
+    wakes = leases.begin_due(using, limit) if limit else []
+    has_more = delete_remains(using) or has_more or len(wakes) == limit > 0
+    return Look(wakes, has_more, leases.next_due_seconds(using))
+
+
+class Delivery:
+    """The delivery of one process, for the subscriptions of one database.
+
+    Args:
+        using: alias of the database.
+        call: calls a function in the thread of the subscriptions.
+    """
+
+    def __init__(self, using: str, call: Call) -> None:
+        self._using = using
+        self._call = call
+        self._thread: Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = asyncio.Event()
+        self._is_stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sender: WebhookSender | None = None
+        self._failures = LogOnce(WARNING_SECONDS)
+
+    # For any thread.
+
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
+        if self._thread is None:
+            self._thread = execution.start_thread(lambda: asyncio.run(self._run()), "durable-streams-delivery")
+
+    def wake(self) -> None:
+        """Look at the database soon."""
+        loop = self._loop
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(self._woken.set)
+            except RuntimeError:  # the loop was closed
+                pass
+
+    def stop(self) -> None:
+        """End the thread, and wait for it for some seconds."""
+        self._is_stopping = True
+        self.wake()
+        if self._thread is not None:
+            self._thread.join(STOP_SECONDS)
+
+    # Messages of other processes, in the event loop of the delivery.
+
+    def receive(self, stream_id: int, message: WakeUpMessage) -> None:
+        """Look at the database: another process has committed to a linked stream."""
+        self._woken.set()
+
+    def poll_all(self) -> None:
+        """Look at the database, because messages may have been lost."""
+        self._woken.set()
+
+    # In the event loop of the delivery.
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        subscriber = engine_for(self._using).wakeup.subscriber(self)
+        subscribing = None if subscriber is None else self._loop.create_task(subscriber.subscribe(DELIVERY_CHANNEL))
+        try:
+            while not self._is_stopping:
+                self._woken.clear()
+                pause = await self._look()
+                if pause > config().poll_interval and subscriber is not None and not subscriber.is_receiving:
+                    pause = config().poll_interval
+                await self._rest(pause)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            if subscribing is not None:
+                subscribing.cancel()
+            if subscriber is not None:
+                subscriber.close()
+            await self._close()
+
+    async def _rest(self, seconds: float) -> None:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(max(began + MIN_PAUSE - time.monotonic(), 0.0))
+
+    async def _look(self) -> float:
+        """Look at the database, start deliveries, and return the seconds until the next look."""
+        try:
+            found: Look | None = await self._call(look, self._using, MAX_DELIVERIES - len(self._tasks))
+        except DurableStreamsError as error:
+            logger.debug("The delivery could not look at the database: %s", error)
+            return FAILURE_PAUSE
+        except Exception:  # the delivery must outlive every bug
+            if self._failures.is_due():
+                logger.exception("The delivery of subscriptions failed. It is tried again.")
+            return FAILURE_PAUSE
+        if found is None:
+            return IDLE_INTERVAL
+        for wake in found.wakes:
+            task = asyncio.get_running_loop().create_task(self._deliver(wake))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if found.has_more:
+            return 0.0
+        pause = RECEIVING_INTERVAL if engine_for(self._using).wakeup.carries_messages else config().poll_interval
+        return pause if found.due_in is None else min(found.due_in, pause)
+
+    async def deliver_all(self) -> None:
+        """Deliver the wakes that are due now, and those that follow from them, without the thread."""
+        try:
+            while await self._look() == 0.0 or self._tasks:
+                if self._tasks:
+                    await asyncio.wait(self._tasks)
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            await sender.close()
+
+    async def _deliver(self, wake: Wake) -> None:
+        try:
+            if wake.subscription.kind == WEBHOOK:
+                await self._call_webhook(wake)
+            else:
+                await self._write_event(wake)
+        except DurableStreamsError as error:  # the database does not answer: the wake follows when its lease ends
+            logger.debug("The outcome of a wake of %s was not recorded: %s", wake.subscription, error)
+        except Exception:
+            logger.exception("A wake of the subscription %s failed. It is tried again.", wake.subscription)
+        self._woken.set()
+
+    async def _call_webhook(self, wake: Wake) -> None:
+        if self._sender is None:
+            self._sender = WebhookSender(self._using)
+        lease_seconds = wake.subscription.lease_ms / 1000
+        timeout = min(config().webhook_timeout, lease_seconds)
+        result = await self._sender.send(WebhookRequest(wake.subscription.webhook_url, body_of(wake), timeout))
+        if result.outcome == "done":
+            await self._call(leases.finish_delivery, wake, self._using)
+        elif result.outcome == "accepted":
+            await self._call(leases.confirm_delivery, wake, self._using)
+        else:
+            await self._fail(wake, result.error, is_certain=result.outcome == "failed")
+
+    async def _write_event(self, wake: Wake) -> None:
+        engine = engine_for(self._using)
+        path = wake.subscription.wake_stream
+        try:
+            info = (await engine.read(path)).info
+            data = content.pack(info.content_type, wake_event(wake))
+            await engine.write(Append(path, info.content_type, data, stream_id=info.id))
+        except DurableStreamsError as error:
+            await self._fail(wake, f"The wake event was not written to {path}: {error}", is_certain=True)
+        else:
+            await self._call(leases.confirm_delivery, wake, self._using)
+
+    async def _fail(self, wake: Wake, error: str, *, is_certain: bool) -> None:
+        logger.info("A wake of the subscription %s was not delivered: %s", wake.subscription, error)
+        await self._call(leases.fail_delivery, wake, error, self._using, is_certain=is_certain)
+
+
+def wake_event(wake: Wake) -> bytes:
+    """Return the event that tells the readers of a wake stream of a wake (section 7.2)."""
+    return msgspec.json.encode(
+        {
+            "type": "wake",
+            "subscription_id": wake.subscription.name,
+            "stream": wake.pending[0].path,
+            "generation": wake.subscription.generation,
+            "ts": clock.to_microseconds(clock.now()) // 1000,
+        }
+    )
+
+
+def body_of(wake: Wake) -> bytes:
+    """Return the body of a webhook request (section 7.1)."""
+    subscription = wake.subscription
+    return msgspec.json.encode(
+        {
+            "subscription_id": subscription.name,
+            "wake_id": subscription.wake_id,
+            "generation": subscription.generation,
+            "streams": leases.stream_list(wake.pending),
+            "callback_url": f"{subscription.base_url}{CONTROL_PATH}subscriptions/{subscription.name}/callback",
+            "callback_token": wake.token,
+        }
+    )

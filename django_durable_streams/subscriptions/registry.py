@@ -1,0 +1,151 @@
+"""The configuration of subscriptions: create, confirm, delete, and their explicit links (specification, section 6).
+
+Each function is one short transaction. Existing streams are linked later, in portions (`backfill`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..models import Stream, Subscription, SubscriptionLink
+from ..models.stream import LinkState
+from ..protocol.subscriptions import SubscriptionConfig, subscription_already_exists
+from ..runtime.caller_transaction import atomic
+from .rows import change, find, links, locked, subscriptions
+from .rules import changing_link_rules
+
+LINKS_PER_DELETE = 1000
+"""Links of deleted subscriptions that one transaction deletes."""
+
+
+def create(name: str, config: SubscriptionConfig, base_url: str, using: str) -> tuple[Subscription, bool]:
+    """Create a subscription, or confirm that it exists with this configuration. Return it, and whether it is new.
+
+    Args:
+        name: its id.
+        config: its configuration.
+        base_url: the root of the streams in the URLs of webhooks.
+        using: alias of the database.
+
+    Raises:
+        SubscriptionError: there is one with another configuration.
+        django.db.OperationalError: a transaction that creates streams has not ended. Try again.
+    """
+    digest = config.digest()
+    existing = subscriptions(using).filter(name=name).first()
+    if existing is not None:
+        return _confirm(existing, digest), False
+    with changing_link_rules(using):
+        existing = subscriptions(using).filter(name=name).first()  # the lock may have waited for its creation
+        if existing is not None:
+            return _confirm(existing, digest), False
+        subscription = Subscription(
+            name=name,
+            kind=config.kind,
+            pattern=config.pattern,
+            webhook_url=config.webhook_url,
+            wake_stream=config.wake_stream,
+            lease_ms=config.lease_ms,
+            description=config.description,
+            config_hash=digest,
+            base_url=base_url,
+            linked_through=0 if config.pattern else None,
+        )
+        (subscription,) = subscriptions(using).bulk_create([subscription])
+        _link_explicitly(subscription, config.streams, _lock_streams(config.streams, using), using)
+    return subscription, True
+
+
+def _confirm(existing: Subscription, digest: str) -> Subscription:
+    if existing.config_hash != digest:
+        raise subscription_already_exists()
+    return existing
+
+
+def delete(name: str, using: str) -> None:
+    """Delete a subscription: nothing can use its id, its wake or its tokens any more.
+
+    Raises:
+        SubscriptionError: there is none of this name (404).
+        django.db.OperationalError: a transaction that creates streams has not ended. Try again.
+    """
+    with changing_link_rules(using):
+        subscription = find(name, using, lock=True)
+        change(subscription, using, name=None, pattern="", wake_id="", holder="", due_at=None, linked_through=None)
+
+
+def delete_remains(using: str) -> bool:
+    """Delete some links of deleted subscriptions, then their rows, and return whether there may be more."""
+    deleted = list(Subscription.objects.using(using).filter(name__isnull=True).values_list("pk", flat=True)[:1])
+    if not deleted:
+        return False
+    with atomic(using):
+        ids = list(links(using, subscription_id__in=deleted).values_list("pk", flat=True)[:LINKS_PER_DELETE])
+        if ids:
+            links(using, pk__in=ids).delete()
+        else:
+            Subscription.objects.using(using).unguarded().filter(pk__in=deleted).delete()
+    return True
+
+
+def add_streams(name: str, paths: Sequence[str], using: str) -> None:
+    """Link streams explicitly, at their present tails. They need not exist yet.
+
+    Raises:
+        SubscriptionError: there is no subscription of this name (404).
+        django.db.OperationalError: a transaction that creates streams has not ended. Try again.
+    """
+    with changing_link_rules(using):
+        streams = _lock_streams(paths, using)  # before the subscription, as everywhere
+        _link_explicitly(find(name, using, lock=True), paths, streams, using)
+
+
+def remove_stream(name: str, path: str, using: str) -> None:
+    """Remove an explicit link, if there is one. The pattern may still match the stream.
+
+    Raises:
+        SubscriptionError: there is no subscription of this name (404).
+    """
+    with atomic(using):
+        subscription = find(name, using, lock=True)
+        explicit = links(using, subscription=subscription, path=path, is_explicit=True)
+        explicit.filter(is_glob=False).delete()
+        explicit.update(is_explicit=False)
+
+
+def _lock_streams(paths: Sequence[str], using: str) -> dict[str | None, Stream]:
+    """Lock the streams that exist at some paths, and return them by path.
+
+    No stream can appear at one of the paths meanwhile, because its transaction waits for the lock of the link rules.
+    """
+    query = Stream.objects.using(using).alive().filter(path__in=paths).order_by("id")
+    return {stream.path: stream for stream in locked(query, using)}
+
+
+def _link_explicitly(
+    subscription: Subscription, paths: Sequence[str], streams: Mapping[str | None, Stream], using: str
+) -> None:
+    """Insert explicit links, or mark existing links as explicit. Called with the rules and the streams locked."""
+    existing = links(using, subscription=subscription, path__in=paths)
+    linked_paths = set(existing.values_list("path", flat=True))
+    existing.update(is_explicit=True)
+    links(using).bulk_create(
+        [
+            SubscriptionLink(
+                subscription=subscription,
+                path=path,
+                stream=streams.get(path),
+                is_explicit=True,
+                acked_position=streams[path].tail_position if path in streams else None,
+            )
+            for path in dict.fromkeys(paths)
+            if path not in linked_paths
+        ]
+    )
+    mark_linked([stream.pk for stream in streams.values()], using)
+
+
+def mark_linked(stream_ids: Sequence[int], using: str) -> None:
+    """Let appends to streams whose rows are locked mark them from now on."""
+    rows = Stream.objects.using(using).unguarded().filter(pk__in=stream_ids, link_state__isnull=True)
+    rows.update(link_state=LinkState.SEEN)
