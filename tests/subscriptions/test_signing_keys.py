@@ -272,9 +272,9 @@ def test_after_the_last_key_was_retired_another_one_signs(at: Callable[[float], 
 
 def test_a_rotation_inside_a_transaction_ends_with_it() -> None:
     kid = active_key(USING).kid
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
+    with transaction.atomic():
         rotate(USING, revoke=True)
-        raise ZeroDivisionError
+        transaction.set_rollback(True)
     assert kids() == [kid]
 
 

@@ -9,7 +9,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import ip_address
 from threading import Event
 from typing import Any
@@ -27,7 +27,7 @@ from tests.overriding import override_streams
 from tests.subscriptions.receivers import (
     NAME,
     Answer,
-    Receiver,
+    WebhookReceiver,
     endless,
     local_name,
     names,
@@ -58,7 +58,7 @@ async def send(url: str, seconds: float = SECONDS, by: WebhookSender | None = No
 
 async def outcome(answer: Answer, seconds: float = SECONDS, **options: Any) -> WebhookResult:
     """The result of a webhook to a receiver with an answer. The connection has ended with it."""
-    async with Receiver(answer, **options) as receiver:
+    async with WebhookReceiver(answer, **options) as receiver:
         result = await send(receiver.url(), seconds)
         assert receiver.connections == 1
         async with asyncio.timeout(SECONDS):
@@ -73,7 +73,7 @@ def _allowed_name() -> Iterator[None]:
 
 
 async def test_the_request_is_the_one_of_the_specification() -> None:
-    async with Receiver(replies(200, b'{"done": true}')) as receiver:
+    async with WebhookReceiver(replies(200, b'{"done": true}')) as receiver:
         assert await send(receiver.url()) == ("done", "")
     (request,) = receiver.requests
     assert request.line == "POST /hook?a=1 HTTP/1.1"
@@ -88,7 +88,7 @@ async def test_the_request_is_the_one_of_the_specification() -> None:
 
 
 async def test_the_signature_is_made_when_the_request_is_sent() -> None:
-    async with Receiver(replies(200)) as receiver:
+    async with WebhookReceiver(replies(200)) as receiver:
         before = int(time.time())
         await send(receiver.url())
     fields = dict(part.split("=", 1) for part in receiver.requests[0].headers["webhook-signature"].split(","))
@@ -150,7 +150,7 @@ async def test_every_other_status_is_a_refusal(status: int) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_not_followed(status: int) -> None:
-    async with Receiver(replies(200, b'{"done": true}')) as inside:
+    async with WebhookReceiver(replies(200, b'{"done": true}')) as inside:
         for location in (inside.url("127.0.0.1"), inside.url(), "//127.0.0.1/", "/other"):
             result = await outcome(replies(status, b"", f"Location: {location}"))
             assert result == ("failed", f"The receiver answered with status {status}. Redirects are not followed.")
@@ -158,7 +158,7 @@ async def test_redirects_are_not_followed(status: int) -> None:
 
 
 async def test_other_headers_lead_nowhere() -> None:
-    async with Receiver(replies(200)) as inside:
+    async with WebhookReceiver(replies(200)) as inside:
         url = inside.url("127.0.0.1")
         head = (f"Refresh: 0; url={url}", f"Link: <{url}>; rel=preload", f'Alt-Svc: h3="127.0.0.1:{inside.port}"')
         assert (await outcome(replies(200, b"", *head))).outcome == "accepted"
@@ -168,7 +168,7 @@ async def test_other_headers_lead_nowhere() -> None:
 
 async def test_no_cookie_of_one_receiver_goes_to_another_request() -> None:
     by = sender()
-    async with Receiver(replies(200, b"", "Set-Cookie: a=b; Path=/")) as receiver:
+    async with WebhookReceiver(replies(200, b"", "Set-Cookie: a=b; Path=/")) as receiver:
         await send(receiver.url(), by=by)
         await send(receiver.url(), by=by)
     assert len(receiver.requests) == receiver.connections == 2
@@ -308,7 +308,7 @@ async def test_a_refused_connection_is_a_failure() -> None:
 
 
 async def test_the_next_address_is_tried() -> None:
-    async with Receiver(replies(200)) as receiver:
+    async with WebhookReceiver(replies(200)) as receiver:
         by = sender(names(hooks_example="127.0.0.9 127.0.0.1"))
         assert (await send(receiver.url(), by=by)).outcome == "accepted"
 
@@ -319,7 +319,7 @@ async def test_a_name_that_does_not_exist_is_a_failure() -> None:
 
 
 async def test_a_url_that_is_not_allowed_any_more_is_a_failure() -> None:
-    async with Receiver(replies(200)) as receiver:
+    async with WebhookReceiver(replies(200)) as receiver:
         with override_streams(WEBHOOK_ALLOWED_HOSTS=[]):
             result = await send(receiver.url())
     assert result.outcome == "failed"
@@ -359,7 +359,7 @@ async def test_the_key_is_asked_for_again_after_a_while(monkeypatch: pytest.Monk
         return KEY
 
     by = WebhookSender(load, resolver=local_name())
-    async with Receiver(replies(200)) as receiver:
+    async with WebhookReceiver(replies(200)) as receiver:
         for _ in range(3):
             await send(receiver.url(), by=by)
         assert len(asked) == 1
@@ -385,8 +385,8 @@ async def test_a_name_is_looked_up_once_for_each_request_and_each_answer_is_chec
     with override_streams(WEBHOOK_ALLOWED_HOSTS=["127.0.0.1"]):
         server, client = tls_contexts(NAME)
         by = sender(Resolver(rebind), client)
-        async with Receiver(replies(200), context=server) as receiver:
-            async with Receiver(replies(200), host="127.0.0.2", port=receiver.port) as other:
+        async with WebhookReceiver(replies(200), context=server) as receiver:
+            async with WebhookReceiver(replies(200), host="127.0.0.2", port=receiver.port) as other:
                 outcomes = [(await send(receiver.url(scheme="https"), by=by)).outcome for _ in answers]
             assert outcomes == ["accepted", "failed", "failed", "accepted"]
             assert lookups == [NAME] * 4
@@ -402,7 +402,7 @@ async def test_the_library_never_looks_up_a_name_itself(monkeypatch: pytest.Monk
 
 
 async def test_the_environment_names_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Receiver(replies(200)) as proxy:
+    async with WebhookReceiver(replies(200)) as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url("127.0.0.1"))
         assert (await outcome(replies(200))).outcome == "accepted"
@@ -459,7 +459,7 @@ async def test_whatever_the_resolver_raises_is_a_failure() -> None:
 
 async def test_https_works_with_a_certificate_for_the_name() -> None:
     server, client = tls_contexts(NAME)
-    async with Receiver(replies(200, b'{"done":true}'), context=server) as receiver:
+    async with WebhookReceiver(replies(200, b'{"done":true}'), context=server) as receiver:
         result = await send(receiver.url(scheme="https"), by=sender(context=client))
     assert result == ("done", "")
     assert receiver.requests[0].headers["host"] == f"{NAME}:{receiver.port}"
@@ -469,7 +469,7 @@ async def test_https_works_with_a_certificate_for_the_name() -> None:
 async def test_a_certificate_for_another_name_or_of_a_stranger_gets_no_request(is_trusted: bool) -> None:
     server, client = tls_contexts("other.example" if is_trusted else NAME)
     by = sender(context=client if is_trusted else None)
-    async with Receiver(replies(200), context=server) as receiver:
+    async with WebhookReceiver(replies(200), context=server) as receiver:
         assert await send(receiver.url(scheme="https"), by=by) == (
             "failed",
             "The TLS handshake with the receiver failed.",
@@ -479,7 +479,7 @@ async def test_a_certificate_for_another_name_or_of_a_stranger_gets_no_request(i
 
 @pytest.mark.parametrize("answer", [waits, closes, sends(b"HTTP/1.1 200 OK\r\n\r\n")], ids=["waits", "closes", "http"])
 async def test_a_receiver_without_tls_gets_no_request_and_no_connection_stays(answer: Answer) -> None:
-    async with Receiver(answer, reads=False) as receiver:
+    async with WebhookReceiver(answer, reads=False) as receiver:
         result = await send(receiver.url(scheme="https"), SHORT)
         assert result.outcome == "failed"
         async with asyncio.timeout(SECONDS):
@@ -489,11 +489,11 @@ async def test_a_receiver_without_tls_gets_no_request_and_no_connection_stays(an
 # Endings.
 
 
-async def cancelled(receiver: Receiver, url: str, is_ready: Callable[[], bool]) -> None:
+async def cancel(receiver: WebhookReceiver, url: str) -> None:
+    """Cancel a request that has reached its receiver."""
     task = asyncio.create_task(send(url, 60.0))
     async with asyncio.timeout(SECONDS):
-        while not is_ready():
-            await asyncio.sleep(0.001)
+        await receiver.reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -501,19 +501,20 @@ async def cancelled(receiver: Receiver, url: str, is_ready: Callable[[], bool]) 
 
 
 async def test_a_request_that_is_cancelled_leaves_no_connection() -> None:
-    async with Receiver(waits) as receiver:
-        await cancelled(receiver, receiver.url(), lambda: bool(receiver.requests))
+    async with WebhookReceiver(waits) as receiver:
+        await cancel(receiver, receiver.url())
+        assert len(receiver.requests) == 1
 
 
 async def test_a_handshake_that_is_cancelled_leaves_no_connection() -> None:
-    async with Receiver(waits, reads=False) as receiver:
-        await cancelled(receiver, receiver.url(scheme="https"), lambda: receiver.connections == 1)
+    async with WebhookReceiver(waits, reads=False) as receiver:
+        await cancel(receiver, receiver.url(scheme="https"))
 
 
 async def test_many_requests_at_once_leave_nothing_behind() -> None:
     before = len(asyncio.all_tasks())
     by = sender()
-    async with Receiver(replies(200, b'{"done":true}')) as receiver, Receiver(closes) as other:
+    async with WebhookReceiver(replies(200, b'{"done":true}')) as receiver, WebhookReceiver(closes) as other:
         urls = [receiver.url(), other.url()] * 50
         results = await asyncio.gather(*(send(url, by=by) for url in urls))
     assert [result.outcome for result in results] == ["done", "unknown"] * 50
