@@ -341,6 +341,23 @@ async def test_a_key_that_cannot_be_used_is_a_failure_that_says_why() -> None:
     assert result == ("failed", "The database does not answer.")
 
 
+async def test_a_wrong_secret_tells_the_operator_once_and_the_subscriber_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with override_streams(WEBHOOK_KEY_SECRET="a secret of the tests that is long enough"):
+        key = signing_keys._new_key(1, clock.now())
+
+    async def load() -> SigningKey:
+        return key
+
+    by = WebhookSender(load, resolver=local_name())
+    with caplog.at_level(logging.ERROR):
+        results = {await send(f"http://{NAME}/", by=by) for _ in range(3)}
+    assert results == {("failed", "The server cannot sign webhooks.")}
+    (record,) = caplog.records
+    assert record.message.startswith("Webhooks cannot be signed. The key that signs webhooks is encrypted")
+
+
 async def test_a_bug_is_a_failure_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def fail() -> SigningKey:
         raise KeyError("secret")
