@@ -278,7 +278,9 @@ def test_a_stream_that_is_deleted_with_a_wake_in_flight_is_not_pending_any_more(
     first = stream()
     wake = one_wake()
     first.delete()
-    refused("INVALID_OFFSET", leases.callback, "s", wake.token, request(wake, ("events/a", wake.pending[0].tail_offset)))
+    refused(
+        "INVALID_OFFSET", leases.callback, "s", wake.token, request(wake, ("events/a", wake.pending[0].tail_offset))
+    )
     assert leases.callback("s", wake.token, request(wake), USING) is False
     assert wakes() == []
 
