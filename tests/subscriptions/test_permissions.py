@@ -29,7 +29,7 @@ BEARER = {"CLASS": PACKAGE + "BearerTokens", "KEY": KEY, "ALGORITHMS": ["HS256"]
 class OnlyOne(Permission):
     """Allows one subscription, and asks where it is called."""
 
-    async def can_subscribe(self, user: Any, subscription_id: str, request: Any) -> bool:  # type: ignore[override]
+    async def can_subscribe(self, user: Any, subscription_id: str, request: Any) -> bool:
         return subscription_id == "mine" and request.header(b"authorization") == b"Bearer x"
 
 
