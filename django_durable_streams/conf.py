@@ -145,6 +145,16 @@ class Config:
     """`public` lets caches, also shared ones, reuse data that everybody may read for a minute. `private` makes every
     cache ask the server each time. Data that not everybody may read is always private."""
 
+    webhook_allowed_hosts: tuple[str, ...] = ()
+    """Hosts to which webhooks may go although they are local, or without HTTPS: names, `.suffixes`, addresses and
+    networks. Metadata services of clouds are always refused."""
+
+    webhook_timeout: float = 10.0
+    """Seconds for one webhook: name, connection, request and response. The lease of the wake may end it earlier."""
+
+    webhook_key_secret: str = field(default="", repr=False)
+    """A random text that encrypts the private keys of webhooks in the database. Empty: they are not encrypted."""
+
 
 class Range(NamedTuple):
     """The smallest and the largest valid number."""
@@ -169,11 +179,16 @@ RANGES: Mapping[str, Range] = {
     "GC_THRESHOLD": Range(0, 2**31 - 1),
     "MAX_LIVE_READERS": Range(0, math.inf),
     "AUTH_CACHE_SECONDS": Range(0, 24 * HOUR),
+    # Receivers refuse older signatures.
+    "WEBHOOK_TIMEOUT": Range(0.1, 240),
 }
 """Valid numbers, by key. A number without an entry must be greater than zero."""
 
 CHOICES: Mapping[str, tuple[str, ...]] = {"CACHE_SCOPE": ("private", "public")}
 """Valid texts, by key. A text without an entry may have any value."""
+
+SECRETS = frozenset({"WEBHOOK_KEY_SECRET"})
+"""Keys whose values no message shows."""
 
 _TYPES: dict[Any, tuple[Any, str]] = {
     bool: (bool, "True or False"),
@@ -225,6 +240,8 @@ def _type_problem(key: str, hint: Any, value: Any) -> Finding | None:
         return None
     kind, words = expected
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        if key in SECRETS:
+            return Finding("durable_streams.E003", f"{key} must be {words}.")
         # The usual mistake is one text instead of a list: each of its letters would be an item.
         shown = f"Write [{value!r}]." if isinstance(value, str) and words == "a list" else f"It is {value!r}."
         return Finding("durable_streams.E003", f"{key} must be {words}.", shown)

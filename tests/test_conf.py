@@ -67,6 +67,9 @@ WRONG = [
     ({"CORS_ORIGINS": "*"}, ["CORS_ORIGINS must be a list.", "Write ['*']."]),
     ({"WAKEUP": "redis"}, ["WAKEUP must be a dict."]),
     ({"CACHE_SCOPE": 1, "PAGE_BYTES": -1, "ZZZ": 1}, ["CACHE_SCOPE", "PAGE_BYTES", "ZZZ"]),
+    ({"WEBHOOK_ALLOWED_HOSTS": "localhost"}, ["WEBHOOK_ALLOWED_HOSTS must be a list.", "Write ['localhost']."]),
+    ({"WEBHOOK_TIMEOUT": 0}, ["WEBHOOK_TIMEOUT must be from 0.1 to 240."]),
+    ({"WEBHOOK_KEY_SECRET": b"x" * 32}, ["WEBHOOK_KEY_SECRET must be a text. (durable_streams.E003)"]),
     ([("PAGE_BYTES", 1)], ["DURABLE_STREAMS must be a dict."]),
 ]
 MEANINGLESS = [
@@ -76,6 +79,8 @@ MEANINGLESS = [
     ({"PATH_PATTERNS": ["a**"]}, "PATH_PATTERNS"),
     ({"WAKEUP": {"BACKEND": "no.such.Backend"}}, "WAKEUP"),
     ({"WAKEUP": {}}, "WAKEUP"),
+    ({"WEBHOOK_ALLOWED_HOSTS": ["*"]}, "WEBHOOK_ALLOWED_HOSTS"),
+    ({"WEBHOOK_KEY_SECRET": "short"}, "WEBHOOK_KEY_SECRET"),
     ({"PERMISSION_CLASSES": "no.such.Permission"}, "no.such"),
 ]
 
@@ -112,6 +117,13 @@ def test_the_checks_say_the_same(received: object, words: list[str]) -> None:
     assert {message.id for message in result} <= {f"durable_streams.E00{number}" for number in (1, 2, 3, 4)}
     assert result
     assert all(message.msg in str(raised.value) and message.id in str(raised.value) for message in result)
+
+
+def test_no_message_and_no_text_of_the_settings_shows_a_secret() -> None:
+    with override_settings(DURABLE_STREAMS={"WEBHOOK_KEY_SECRET": "a-secret-text-of-32-characters-xx"}):
+        assert "a-secret" not in repr(config())
+    for value in (b"a-secret", ["a-secret"], {"a": "a-secret"}):
+        assert all("a-secret" not in str(finding) for finding in findings({"WEBHOOK_KEY_SECRET": value}))
 
 
 @pytest.mark.parametrize("key", ["CACHE_BYTES", "MAX_LIVE_READERS", "QUEUE_BYTES"])

@@ -4,6 +4,7 @@ from .chunk import Chunk, StagedChunk
 from .guard import ReadOnlyModelError
 from .identity import DatabaseIdentity
 from .producer import Producer
+from .signing_key import SigningKey
 from .stream import Stream, StreamQuerySet
 from .subscription import Subscription, SubscriptionLink
 
@@ -12,6 +13,7 @@ __all__ = [
     "DatabaseIdentity",
     "Producer",
     "ReadOnlyModelError",
+    "SigningKey",
     "StagedChunk",
     "Stream",
     "StreamQuerySet",

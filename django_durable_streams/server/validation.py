@@ -15,6 +15,7 @@ from ..access.addresses import networks
 from ..access.creation_policy import CreationPolicy
 from ..access.loading import make_permissions
 from ..access.rates import RateLimits
+from ..access.webhook_hosts import allowed_hosts
 from ..conf import Config, Finding, config, refuse
 from ..engine.wakeup import make_wakeup
 from ..models import Stream
@@ -98,6 +99,23 @@ def _encoder(settings: Config) -> Iterator[Finding]:
         yield _finding("JSON_ENCODER", error)
 
 
+MIN_SECRET_LENGTH = 32
+"""Characters of WEBHOOK_KEY_SECRET. The key that is made of it is as random as the text."""
+
+
+def _webhooks(settings: Config) -> Iterator[Finding]:
+    try:
+        allowed_hosts(settings.webhook_allowed_hosts)
+    except ValueError as error:
+        yield _finding("WEBHOOK_ALLOWED_HOSTS", error)
+    if 0 < len(settings.webhook_key_secret) < MIN_SECRET_LENGTH:
+        yield Finding(
+            "durable_streams.E004",
+            f"WEBHOOK_KEY_SECRET must have {MIN_SECRET_LENGTH} characters or more, or be empty.",
+            "Make one with `python -c 'import secrets; print(secrets.token_urlsafe(48))'`.",
+        )
+
+
 _PARTS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _bodies,
     _rates,
@@ -106,6 +124,7 @@ _PARTS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _origins,
     _encoder,
     _wakeup,
+    _webhooks,
 )
 
 

@@ -90,6 +90,9 @@ DURABLE_STREAMS: dict[str, Any] = {
     "PERMISSION_CLASSES": PERMISSION_CLASSES.split(","),
     # All pages may use the demo's streams. A real project lists its own origins.
     "CORS_ORIGINS": ["*"],
+    # Webhooks may go to receivers on the developer's own machine. A real project sends them to public HTTPS URLs, and
+    # sets WEBHOOK_KEY_SECRET. See docs/webhooks.md.
+    "WEBHOOK_ALLOWED_HOSTS": ["localhost", "127.0.0.0/8"],
 }
 
 if REDIS_URL:

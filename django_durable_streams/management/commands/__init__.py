@@ -1,1 +1,1 @@
-"""The management commands, one module each."""
+"""Management commands."""
