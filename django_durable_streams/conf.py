@@ -131,6 +131,10 @@ class Config:
     """Whether uvicorn's connections answer plain stream requests themselves, without ASGI scopes and tasks. This needs
     a uvicorn that serves the `DurableStreams` application alone."""
 
+    subscription_delivery: bool = True
+    """Whether processes that serve streams also deliver the wakes of subscriptions. Without it, run
+    `manage.py streams_worker`."""
+
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may use the streams: `https://app.example.com`, or `*` for all origins."""
 

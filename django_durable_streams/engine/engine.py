@@ -304,13 +304,11 @@ def engine_for(using: str | None = None) -> Engine:
     with _lock:
         engine = _engines.get(alias)
         if engine is None:
-            engine = _engines[alias] = Engine(alias)
-            new_engine = engine
+            engine = new_engine = _engines[alias] = Engine(alias)
         if using is None and not test_transactions.is_under_test():
             _default = engine
-    if new_engine is not None:
-        for function in _start_functions:
-            function(new_engine)
+    for function in _start_functions if new_engine is not None else ():
+        function(engine)
     return engine
 
 

@@ -113,7 +113,7 @@ class SubscriptionLink(GuardedModel):
     subscription = models.ForeignKey(
         Subscription,
         verbose_name=_("subscription"),
-        on_delete=models.CASCADE,
+        on_delete=models.DO_NOTHING,  # the links are deleted first, in portions
         related_name="links",
         db_index=False,  # the unique constraint begins with this column
         # A check at each insert would wait for transactions that change the subscription. The lock of the link rules

@@ -1,7 +1,7 @@
 """Subscriptions as values, and the errors of requests about them (specification, sections 6 and 7).
 
-`normalise` checks a configuration, whether it comes from a client or from Python. `subscription_bodies` reads the bodies
-of requests. Knows neither the database nor how a request is allowed.
+`normalise` checks a configuration, whether it comes from a client or from Python. `subscription_bodies` reads the
+bodies of requests. Knows neither the database nor how a request is allowed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ FENCED = "FENCED"
 ALREADY_CLAIMED = "ALREADY_CLAIMED"
 NO_PENDING_WORK = "NO_PENDING_WORK"
 INVALID_OFFSET = "INVALID_OFFSET"
-TOKEN_INVALID = "TOKEN_INVALID"  # noqa: S105 - the code of an error
-TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105
+TOKEN_INVALID = "TOKEN_INVALID"
+TOKEN_EXPIRED = "TOKEN_EXPIRED"
 
 MIN_LEASE_MS = 1_000
 MAX_LEASE_MS = 600_000
@@ -188,8 +188,8 @@ def subscription_id(value: Any) -> str:
         SubscriptionError: no subscription can have this id, because its URL would not be its own (400).
     """
     name = opaque("The id of a subscription", value)
-    # Clients resolve "." and "..", some proxies turn a backslash into a slash, and servers put U+FFFD for bytes that are
-    # not UTF-8.
+    # Clients resolve "." and "..", some proxies turn a backslash into a slash, and servers put U+FFFD for bytes that
+    # are not UTF-8.
     if name in (".", "..") or any(character in name for character in "/\\\ufffd"):
         raise invalid_request("The id of a subscription is UTF-8, has no slash and no backslash, and is not . or .. .")
     return name

@@ -30,7 +30,7 @@ from ..protocol.subscriptions import WEBHOOK
 from ..runtime import execution
 from ..runtime.log_once import LogOnce
 from ..store.operations import Append
-from . import leases
+from . import leases, signing_keys
 from .backfill import link_portion, unfinished
 from .leases import Wake
 from .pending import look_at_unseen
@@ -227,7 +227,7 @@ class Delivery:
 
     async def _call_webhook(self, wake: Wake) -> None:
         if self._sender is None:
-            self._sender = WebhookSender(self._using)
+            self._sender = WebhookSender(lambda: self._call(signing_keys.active_key, self._using))
         lease_seconds = wake.subscription.lease_ms / 1000
         timeout = min(config().webhook_timeout, lease_seconds)
         result = await self._sender.send(WebhookRequest(wake.subscription.webhook_url, body_of(wake), timeout))

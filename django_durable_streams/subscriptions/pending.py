@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet
 from django.db.models.functions import Coalesce
 
 from .. import clock
@@ -77,8 +77,8 @@ def pending_links(subscription: Subscription, using: str, limit: int = LINKS_PER
     Clears the mark of links that have nothing pending any more.
     """
     marked = list(links(using, subscription=subscription, is_pending=True).order_by("id")[: 2 * limit])
-    unseen = Q(stream__link_state=LinkState.UNSEEN)
-    new = _with_data(links(using, unseen, subscription=subscription, is_pending=False)).order_by("id")[:limit]
+    new = links(using, stream__link_state=LinkState.UNSEEN, subscription=subscription, is_pending=False)
+    new = _with_data(new).order_by("id")[:limit]
     candidates = [*marked, *new]
     infos = _existing_streams({link.stream_id for link in candidates}, using)
     has_data = [

@@ -80,7 +80,7 @@ async def respond_control(request: Request) -> Response:
         _choose(request, {"GET": None})
         return await _respond_keys(service_for())
     methods, name, path = _find(request.path)
-    endpoint = _choose(request, methods)
+    endpoint: Endpoint = _choose(request, methods)
     token = ""
     if endpoint.purpose is not None:
         token = _token(request)

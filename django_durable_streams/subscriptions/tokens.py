@@ -25,19 +25,31 @@ def make(subscription: Subscription, purpose: str) -> str:
     return signing.dumps([subscription.pk, subscription.generation], salt=_SALT + purpose)
 
 
-def check(token: str, subscription: Subscription, purpose: str) -> int:
-    """Return the generation of the wake for which a token was made.
+def verify(token: str, purpose: str) -> tuple[int, int]:
+    """Return the key of the subscription and the generation of the wake for which a token was made.
+
+    It asks no database, so a request without a valid token costs little and learns nothing.
 
     Raises:
-        SubscriptionError: it is too old, or was not made here, or is for another subscription or purpose (401).
+        SubscriptionError: the token is too old, or was not made here, or for another purpose (401).
     """
     try:
         content: Any = signing.loads(token, salt=_SALT + purpose, max_age=TOKEN_SECONDS)
     except signing.SignatureExpired:
         raise token_expired() from None
     except signing.BadSignature:
-        content = None
-    match content:
-        case [int(subscription_id), int(generation)] if subscription_id == subscription.pk:
-            return generation
-    raise token_invalid()
+        raise token_invalid() from None
+    key, generation = content
+    return key, generation
+
+
+def check(token: str, subscription: Subscription, purpose: str) -> int:
+    """Return the generation of the wake for which a token was made.
+
+    Raises:
+        SubscriptionError: the token is invalid, or for another subscription (401).
+    """
+    key, generation = verify(token, purpose)
+    if key != subscription.pk:
+        raise token_invalid()
+    return generation

@@ -75,7 +75,7 @@ class SQLiteStatements(SQLiteChunkStatements, Statements):
         return RowsStatement(
             f"UPDATE {stream} SET {', '.join(assignments)} FROM {{rows}} WHERE {stream}.{name('id')} = {{7}}",
             8,
-            (1, 2, 3, 5, 6),
+            (1, 2, 3, _LINK_STATE, 6) if has_link else (1, 2, 3, 6),
         )
 
     def select_streams(
