@@ -12,9 +12,12 @@ import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from threading import Event
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from django_durable_streams import clock
 from django_durable_streams.access.webhook_hosts import Address
@@ -42,6 +45,16 @@ SHORT = 0.3
 """For receivers that never answer: every test with it takes so long."""
 
 KEY = signing_keys._new_key(1, clock.now())
+
+
+def has_ipv6() -> bool:
+    """Whether this machine can listen at ::1."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 async def load_key() -> SigningKey:
@@ -297,6 +310,14 @@ async def test_an_answer_in_tiny_pieces_takes_no_time_of_others(start: bytes, pi
     assert longest < 0.5  # all of it takes a second of the processor
 
 
+@settings(max_examples=40)
+@given(st.binary(max_size=300), st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b'HTTP/1.1 200 OK\r\n\r\n{"done"']))
+def test_no_bytes_of_a_receiver_make_more_than_a_result(data: bytes, start: bytes) -> None:
+    with override_streams(WEBHOOK_ALLOWED_HOSTS=[NAME]):
+        result = asyncio.run(outcome(sends(start + data)))
+    assert result.outcome in ("accepted", "failed", "unknown")
+
+
 # Receivers that are not reached.
 
 
@@ -311,6 +332,14 @@ async def test_the_next_address_is_tried() -> None:
     async with WebhookReceiver(replies(200)) as receiver:
         by = sender(names(hooks_example="127.0.0.9 127.0.0.1"))
         assert (await send(receiver.url(), by=by)).outcome == "accepted"
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6")
+async def test_an_ipv6_address_has_brackets_in_the_request() -> None:
+    async with WebhookReceiver(replies(200), host="::1") as receiver:
+        with override_streams(WEBHOOK_ALLOWED_HOSTS=["::1"]):
+            assert (await send(receiver.url("[::1]"))).outcome == "accepted"
+    assert receiver.requests[0].headers["host"] == f"[::1]:{receiver.port}"
 
 
 async def test_a_name_that_does_not_exist_is_a_failure() -> None:
@@ -442,26 +471,78 @@ async def test_a_name_server_that_does_not_answer_takes_no_more_than_the_time_of
         release.set()
 
 
-async def test_lookups_that_hang_are_bounded_and_end_no_thread_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(name_resolution, "MAX_LOOKUPS", 2)
-    release, running = Event(), []
+class Hanging:
+    """A lookup that ends when a test says so, and the names for which it was called."""
 
-    def hang(host: str, port: int) -> list[Address]:
-        running.append(host)
-        release.wait(SECONDS)
+    def __init__(self) -> None:
+        self.hosts: list[str] = []
+        self._release = Event()
+
+    def __call__(self, host: str, port: int) -> list[Address]:
+        self.hosts.append(host)
+        self._release.wait(SECONDS)
         return [ip_address("127.0.0.1")]
 
-    resolver = Resolver(hang)
+    def release(self) -> None:
+        self._release.set()
+
+
+async def test_lookups_that_hang_are_one_for_each_name_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(name_resolution, "MAX_LOOKUPS", 3)
+    hanging = Hanging()
+    by = sender(Resolver(hanging))
     try:
-        results = await asyncio.gather(*(send(f"http://{NAME}:1/", SHORT, sender(resolver)) for _ in range(5)))
-        assert {result.outcome for result in results} == {"failed"}
-        assert len(running) == 2
+        with override_streams(WEBHOOK_ALLOWED_HOSTS=[".example"]):
+            urls = [f"http://{name}.example/" for name in ("a", "a", "b", "a", "b", "c", "d")]
+            results = await asyncio.gather(*(send(url, SHORT, by) for url in urls))
+            assert {result.outcome for result in results} == {"failed"}
+            assert await send("http://a.example/", SHORT, by) == ("failed", "The receiver did not answer in time.")
+            assert await send("http://d.example/", SHORT, by) == ("failed", "The receiver cannot be reached.")
+        assert sorted(hanging.hosts) == ["a.example", "b.example", "c.example"]
         # Other threads of the process are free.
         assert await asyncio.to_thread(lambda: 7) == 7
     finally:
-        release.set()
+        hanging.release()
+
+
+async def test_a_lookup_that_ends_late_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(name_resolution, "MAX_LOOKUPS", 1)
+    hanging = Hanging()
+    resolver = Resolver(hanging)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await resolver.resolve("a.example", 1)
+    with pytest.raises(OSError, match="Too many"):
+        await resolver.resolve("b.example", 1)
+    late = asyncio.create_task(resolver.resolve("a.example", 1))
+    hanging.release()
     async with asyncio.timeout(SECONDS):
-        assert [str(address) for address in await resolver.resolve(NAME, 1)] == ["127.0.0.1"]
+        assert [str(address) for address in await late] == ["127.0.0.1"]
+        assert [str(address) for address in await resolver.resolve("b.example", 1)] == ["127.0.0.1"]
+    assert hanging.hosts == ["a.example", "b.example"]
+
+
+async def test_a_lookup_that_outlives_its_event_loop_disturbs_nobody() -> None:
+    hanging = Hanging()
+
+    async def ask() -> None:
+        async with asyncio.timeout(0.01):
+            await Resolver(hanging).resolve("a.example", 1)
+
+    def run() -> None:
+        with pytest.raises(TimeoutError):
+            asyncio.run(ask())
+
+    await asyncio.to_thread(run)
+    threads = [thread for thread in enumerate_threads() if thread.name == "durable-streams-resolver"]
+    hanging.release()
+    for thread in threads:
+        await asyncio.to_thread(thread.join, SECONDS)
+        assert not thread.is_alive()
+
+
+async def test_the_system_knows_this_machine() -> None:
+    assert {address.is_loopback for address in await Resolver().resolve("localhost", 80)} == {True}
 
 
 async def test_whatever_the_resolver_raises_is_a_failure() -> None:
