@@ -54,7 +54,7 @@ class LinkStatements(BaseStatements):
         Called with the version of the rules locked.
         """
         newest = SHARED_LOCK if self.reads_old_snapshot() else ""
-        patterns: list[tuple[int, str]] = self._execute(cursor, self._select_patterns + newest, ()).fetchall()
+        patterns: list[tuple[int, str]] = self._execute_values(cursor, self._select_patterns + newest, []).fetchall()
         links = self._execute_values(cursor, f"{self._select_explicit_links} LIMIT 1{newest}", [("boolean", True)])
         return patterns, bool(links.fetchall())
 
