@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from django_durable_streams.models import Subscription
-from django_durable_streams.subscriptions import tokens
+from django_durable_streams.subscriptions import serialization, tokens
 from tests.asgi_client import Reply
 from tests.overriding import override_streams
 from tests.server.entry_points import ENTRY_POINTS, EntryPoint
@@ -113,6 +113,14 @@ async def test_explicit_links_come_and_go(entry: EntryPoint) -> None:
         assert code(await send(entry, method, target, body)) == (404, "SUBSCRIPTION_NOT_FOUND")
 
 
+async def test_a_subscription_never_follows_its_own_wake_stream(entry: EntryPoint) -> None:
+    assert code(await send(entry, "PUT", "s", {**CONFIG, "pattern": "**"})) == (400, "INVALID_REQUEST")
+    await send(entry, "PUT", "s", CONFIG)
+    for streams in (["wake/pool"], ["a", "/wake/pool/"]):
+        assert code(await send(entry, "POST", "s/streams", {"streams": streams})) == (400, "INVALID_REQUEST")
+    assert (await send(entry, "GET", "s")).json()["streams"] == []
+
+
 async def test_a_forged_or_foreign_token_does_not_tell_what_exists(entry: EntryPoint) -> None:
     await send(entry, "PUT", "s", CONFIG)
     await send(entry, "PUT", "other", CONFIG)
@@ -187,3 +195,24 @@ async def test_a_body_at_the_limit_is_taken(entry: EntryPoint) -> None:
     with override_streams(MAX_APPEND_BYTES=2_000_000):
         assert (await send(entry, "POST", "s/streams", {"streams": paths})).status == 204
     assert len((await send(entry, "GET", "s")).json()["streams"]) == 9000
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5])
+async def test_all_links_are_described_in_parts(engines: None, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(serialization, "LINKS_PER_PART", 2)
+    entry = EntryPoint("asgi")
+    paths = [f"events/{each}" for each in range(number)]
+    for path in paths:
+        await append(entry, path)
+    described = (await send(entry, "PUT", "s", CONFIG)).json()
+    assert [stream["path"] for stream in described["streams"]] == paths
+    assert (await send(entry, "GET", "s")).json() == described
+
+
+@pytest.mark.parametrize(
+    ("name", "encoded"), [("a b", "a%20b"), ("a?b#c", "a%3Fb%23c"), ("%2F", "%252F"), ("é", "%C3%A9")]
+)
+def test_the_url_for_callbacks_is_that_of_the_subscription(name: str, encoded: str) -> None:
+    subscription = Subscription(name=name, base_url="https://x.example/v1/stream/")
+    url = serialization.callback_url(subscription)
+    assert url == f"https://x.example/v1/stream/__ds/subscriptions/{encoded}/callback"
