@@ -81,6 +81,11 @@ def invalid_request(message: str) -> SubscriptionError:
     return SubscriptionError(INVALID_REQUEST, 400, message)
 
 
+def own_wake_stream() -> SubscriptionError:
+    """Return the error for a wake stream that is to wake its own subscription: each event would cause the next one."""
+    return invalid_request("The wake stream of a subscription must not be one of its streams.")
+
+
 def webhook_url_rejected(message: str) -> SubscriptionError:
     """Return the error for a webhook's URL to which this server sends nothing."""
     return SubscriptionError(WEBHOOK_URL_REJECTED, 400, message)
@@ -265,9 +270,8 @@ def _wake_stream(value: Any, pattern: str, streams: tuple[str, ...]) -> str:
     if not value:
         raise invalid_request("A pull-wake subscription needs wake_stream.")
     path = stream_path(value)
-    # Each wake event would be pending work, and cause the next one.
     if path in streams or (pattern and glob(pattern).matches(path)):
-        raise invalid_request("wake_stream must not be one of the subscription's own streams.")
+        raise own_wake_stream()
     return path
 
 

@@ -22,14 +22,22 @@ from ..protocol.errors import MethodNotAllowed, PayloadTooLarge, UnsupportedCont
 from ..protocol.messages import Header, Request, Response
 from ..protocol.paths import CONTROL_ROOT
 from ..protocol.subscription_bodies import parse_claim, parse_config, parse_streams, parse_wake_request
-from ..protocol.subscriptions import WEBHOOK, WakeRequest, stream_path, subscription_id, token_invalid
+from ..protocol.subscriptions import (
+    MAX_URL_LENGTH,
+    WEBHOOK,
+    WakeRequest,
+    invalid_request,
+    stream_path,
+    subscription_id,
+    token_invalid,
+)
 from ..server.bodies import announced_length
 from ..server.body_preparation import LONG_BYTES
 from ..server.control import not_found
 from . import leases, registry, signing_keys, tokens
 from .addresses import check_url
 from .rows import find
-from .serialization import describe
+from .serialization import describe, describe_links
 from .service import Service, service_for
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -151,7 +159,10 @@ def _base_url(request: Request) -> str:
     prefix = config().url_prefix
     if prefix.startswith(("http://", "https://")):
         return prefix
-    return request.url().decode("ascii").removesuffix(quote(request.path))
+    url = request.url().decode("latin-1").removesuffix(quote(request.path))
+    if len(url) > MAX_URL_LENGTH:
+        raise invalid_request(f"The URL of this server has over {MAX_URL_LENGTH} characters.")
+    return url
 
 
 async def _respond_keys(service: Service) -> Response:
@@ -168,18 +179,36 @@ async def _create(call: Call) -> Response:
     subscription, is_new = await service.call(registry.create, call.name, configuration, base_url, service.using)
     if is_new and configuration.pattern:
         await service.link_existing(subscription)
-    body = await service.call(_encode_described, call.name, service.using)
+    body = await _described(call)
     location = [(headers.LOCATION, call.request.url())] if is_new else []
     return _encoded(201 if is_new else 200, body, _JSON, location)
 
 
 async def _get(call: Call) -> Response:
     """Describe a subscription (section 6.3)."""
-    return _encoded(200, await call.service.call(_encode_described, call.name, call.service.using), _JSON)
+    return _encoded(200, await _described(call), _JSON)
 
 
-def _encode_described(name: str, using: str) -> bytes:
-    return msgspec.json.encode(describe(find(name, using), using))
+async def _described(call: Call) -> bytes:
+    """Return a subscription as JSON. It may have very many links, so they are read in parts."""
+    service = call.service
+    key, description = await service.call(_describe, call.name, service.using)
+    parts: list[bytes] = []
+    after: int | None = 0
+    while after is not None:
+        part, after = await service.call(_encode_links, key, after, service.using)
+        parts += [part] if part else []
+    return b'%b,"streams":[%b]}' % (description[:-1], b",".join(parts))
+
+
+def _describe(name: str, using: str) -> tuple[int, bytes]:
+    subscription = find(name, using)
+    return subscription.pk, msgspec.json.encode(describe(subscription, using))
+
+
+def _encode_links(key: int, after: int, using: str) -> tuple[bytes, int | None]:
+    links, last = describe_links(key, after, using)
+    return msgspec.json.encode(links)[1:-1], last
 
 
 async def _delete(call: Call) -> Response:

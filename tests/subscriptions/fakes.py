@@ -17,7 +17,8 @@ class FakeService:
         self.linked: list[Any] = []
         self.outcomes: dict[str, Any] = {
             "create": ("the subscription", True),
-            "_encode_described": b'{"id":"sub-1"}',
+            "_describe": (1, b'{"id":"sub-1"}'),
+            "_encode_links": (b'{"path":"a"}', None),
             "claim": {"wake_id": "w_1", "token": "secret"},
             "ack": False,
             "callback": False,

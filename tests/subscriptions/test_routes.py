@@ -50,7 +50,7 @@ CALLBACK_BEARER = {"authorization": f"Bearer {CALLBACK_TOKEN}"}
 # Method, target, headers and body; the status, and the call of the function that answers.
 REQUESTS: dict[str, tuple[str, str, dict[str, str], Any, int, tuple[Any, ...]]] = {
     "create": ("PUT", SUB, {}, CONFIG, 201, ("create", "sub-1", PARSED, "http://testserver/v1/stream/", "default")),
-    "get": ("GET", SUB, {}, None, 200, ("_encode_described", "sub-1", "default")),
+    "get": ("GET", SUB, {}, None, 200, ("_describe", "sub-1", "default")),
     "delete": ("DELETE", SUB, {}, None, 204, ("delete", "sub-1", "default")),
     "add": (
         "POST",
@@ -133,12 +133,12 @@ async def test_a_new_subscription_is_linked_to_existing_streams_and_described(
     entry: EntryPoint, service: FakeService
 ) -> None:
     reply = await send(entry, "create")
-    assert (reply.status, reply.json()) == (201, {"id": "sub-1"})
+    assert (reply.status, reply.json()) == (201, {"id": "sub-1", "streams": [{"path": "a"}]})
     assert reply.headers["location"] == f"http://testserver/v1/stream/{SUB}"
     assert service.linked == ["the subscription"]
     service.outcomes["create"] = ("the subscription", False)
     reply = await send(entry, "create")
-    assert (reply.status, reply.json()) == (200, {"id": "sub-1"})
+    assert (reply.status, reply.json()) == (200, {"id": "sub-1", "streams": [{"path": "a"}]})
     assert "location" not in reply.headers
     assert service.linked == ["the subscription"]
 
@@ -181,7 +181,7 @@ async def test_head_is_a_get_without_a_body(entry: EntryPoint, service: FakeServ
         whole, head = await entry.request("GET", target), await entry.request("HEAD", target)
         assert (head.status, head.body) == (200, b"")
         assert head.headers["content-type"] == whole.headers["content-type"]
-    assert len(service.calls) == 4
+    assert [call[0] for call in service.calls] == [*["_describe", "_encode_links"] * 2, "jwks", "jwks"]
 
 
 async def test_the_public_keys_are_for_everybody_and_for_caches(entry: EntryPoint, service: FakeService) -> None:
@@ -304,7 +304,7 @@ async def test_an_id_may_have_odd_characters(entry: EntryPoint, service: FakeSer
     assert (await entry.request("GET", f"__ds/subscriptions/{encoded}")).status == 200
     assert (await entry.request("POST", f"__ds/subscriptions/{encoded}/claim", {}, b'{"worker":"w"}')).status == 200
     assert (await entry.request("DELETE", f"__ds/subscriptions/{encoded}/streams/a/b")).status == 204
-    assert [call[1] for call in service.calls] == [name] * 3
+    assert [call[1] for call in service.calls if call[0] != "_encode_links"] == [name] * 3
 
 
 @pytest.mark.parametrize("encoded", ["%00", "%7F", "a%5Cb", "%FF", "%ED%A0%BD", "%EF%BF%BD", "x" * 257])
@@ -606,6 +606,13 @@ async def test_a_proxy_says_the_scheme_if_it_is_trusted(entry: EntryPoint, servi
     assert (await base_url(create, service)).startswith("http://testserver/")
     with override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_SECURE", "https")):
         assert await base_url(create, service) == "https://testserver/v1/stream/"
+
+
+async def test_a_root_that_is_too_long_is_refused(entry: EntryPoint, service: FakeService) -> None:
+    with override_settings(ALLOWED_HOSTS=[".example"]):
+        reply = await send(entry, "create", headers={"host": f"{'x' * 2048}.example"})
+    assert reply.status == 400
+    assert service.calls == []
 
 
 async def test_another_host_is_refused(entry: EntryPoint, service: FakeService) -> None:
