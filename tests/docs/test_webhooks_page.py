@@ -163,7 +163,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
     text = " ".join(PAGE.read_text().split())
     assert f"a response above {http_client.MAX_RESPONSE_BYTES // 1024} KiB" in text
     assert f"`WEBHOOK_TIMEOUT` ({Config().webhook_timeout:.0f} s)" in text
-    assert f"signs in {signing_keys.CACHE_SECONDS // 60} minutes" in text
+    assert f"signs in {signing_keys.HEAD_START_SECONDS // 60} minutes" in text
     assert f"published for {signing_keys.PUBLISHED_SECONDS // 60} minutes more" in text
     assert signing_keys.CACHE_SECONDS == signing_keys.REPLAY_SECONDS == 300
     assert f"The port is 443, or {addresses.FIRST_UNPRIVILEGED_PORT} and above" in text

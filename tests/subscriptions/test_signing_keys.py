@@ -24,7 +24,7 @@ from django_durable_streams.conf import config
 from django_durable_streams.models import ReadOnlyModelError, SigningKey
 from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.protocol.subscriptions import SubscriptionError
-from django_durable_streams.subscriptions import extra, signing_keys
+from django_durable_streams.subscriptions import extra, routes, signing_keys
 from django_durable_streams.subscriptions.signing_keys import (
     SigningKeyError,
     active_key,
@@ -199,17 +199,17 @@ def test_a_new_key_is_published_before_it_signs_and_the_old_one_after(at: Callab
     old = active_key(USING)
     new = rotate(USING)
     assert kids() == [old.kid, new.kid]
-    for seconds in (0, signing_keys.CACHE_SECONDS - 1):
+    for seconds in (0, signing_keys.HEAD_START_SECONDS - 1):
         at(seconds)
         assert active_key(USING).kid == old.kid
-    at(signing_keys.CACHE_SECONDS - 1)
+    at(signing_keys.HEAD_START_SECONDS - 1)
     last = signed()
     for seconds in (0, signing_keys.REPLAY_SECONDS, signing_keys.PUBLISHED_SECONDS - 1):
-        at(signing_keys.CACHE_SECONDS + seconds)
+        at(signing_keys.HEAD_START_SECONDS + seconds)
         assert active_key(USING).kid == new.kid
         assert kids() == [old.kid, new.kid]
         assert is_signed(b"{}", last, jwks(USING))
-    at(signing_keys.CACHE_SECONDS + signing_keys.PUBLISHED_SECONDS + 1)
+    at(signing_keys.HEAD_START_SECONDS + signing_keys.PUBLISHED_SECONDS + 1)
     assert kids() == [new.kid]
 
 
@@ -221,7 +221,8 @@ def test_at_no_time_a_receiver_with_a_cached_set_lacks_a_key(at: Callable[[float
             rotate(USING)
         cached.append((seconds, kids()))
         kid = active_key(USING).kid
-        assert all(kid in keys for since, keys in cached if since >= seconds - signing_keys.CACHE_SECONDS)
+        oldest = seconds - signing_keys.CACHE_SECONDS - routes.KEYS_SECONDS - 20
+        assert all(kid in keys for since, keys in cached if since >= oldest)
     assert len({keys[0] for _, keys in cached}) >= 3
 
 
@@ -283,7 +284,7 @@ def test_the_command_rotates() -> None:
     output = StringIO()
     call_command("streams_rotate_key", stdout=output)
     (_, new) = kids()
-    assert output.getvalue() == f"{new} signs webhooks in 5 minutes.\n"
+    assert output.getvalue() == f"{new} signs webhooks in 6 minutes.\n"
     assert active_key(USING).kid == first
     output = StringIO()
     call_command("streams_rotate_key", "--revoke", "--database", USING, stdout=output)
