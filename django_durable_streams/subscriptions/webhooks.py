@@ -150,6 +150,9 @@ def _result_of_error(error: Exception, *, is_sent: bool) -> WebhookResult:
 
     A receiver whose connection is lost after the request was sent may be at work, whatever it has sent last.
     """
+    if isinstance(error, ImportError):
+        logger.error("A webhook could not be sent.", exc_info=error)
+        return WebhookResult("failed", f"A package of this server is missing or too old. {extra.INSTALL}")
     import httpcore
 
     from .http_client import ResponseTooLarge

@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -360,6 +361,17 @@ async def test_a_missing_package_is_a_failure(monkeypatch: pytest.MonkeyPatch) -
     result = await send(f"http://{NAME}/")
     assert result.outcome == "failed"
     assert extra.INSTALL in result.error
+
+
+async def test_a_package_that_cannot_be_imported_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "django_durable_streams.subscriptions.http_client", None)
+    with caplog.at_level(logging.ERROR):
+        result = await send(f"http://{NAME}/")
+    assert result.outcome == "failed"
+    assert extra.INSTALL in result.error
+    assert [record.message for record in caplog.records] == ["A webhook could not be sent."]
 
 
 async def test_a_key_that_cannot_be_used_is_a_failure_that_says_why() -> None:
