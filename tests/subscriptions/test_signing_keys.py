@@ -158,6 +158,14 @@ def test_of_two_first_keys_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SigningKey.objects.count() == 1
 
 
+def test_a_transaction_that_cannot_see_the_key_of_another_process_is_told_to_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signing_keys, "_active", lambda using: None)
+    with pytest.raises(ServiceUnavailable, match="Try again"):
+        active_key(USING)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_threads_that_start_at_once_have_one_key() -> None:
     count = 4
