@@ -109,7 +109,7 @@ class Permission:
     def can_subscribe(self, user: User, subscription_id: str, request: AccessRequest) -> Verdict:
         """Return whether the user may create, see, change, claim and delete the subscription.
 
-        A subscription tells the paths and offsets of all streams that its creator names, and sends them to a webhook. It
-        tells no data of streams.
+        A subscription tells the paths and offsets of all streams that its creator names, and sends them to a webhook.
+        It tells no data of streams.
         """
         return False

@@ -18,7 +18,8 @@ _HELD_PERMISSIONS = "_durable_streams_permissions"
 class ModelPermissions(Permission):
     """Uses Django's permissions on the model `Stream`: add to create, view to read, change to append and close, delete.
 
-    Subscriptions need the permission to change the model `Subscription`. The permissions come from all `AUTHENTICATION_BACKENDS`. They are loaded together with the user.
+    Subscriptions need the permission to change the model `Subscription`. The permissions come from all
+    `AUTHENTICATION_BACKENDS`. They are loaded together with the user.
     """
 
     in_memory = True

@@ -1,7 +1,7 @@
 """Subscriptions as values, and the errors of requests about them (specification, sections 6 and 7).
 
-`normalise` checks a configuration, whether it comes from a client or from Python. `subscription_bodies` reads the bodies
-of requests. Knows neither the database nor how a request is allowed.
+`normalise` checks a configuration, whether it comes from a client or from Python. `subscription_bodies` reads the
+bodies of requests. Knows neither the database nor how a request is allowed.
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ class SubscriptionError(DurableStreamsError):
 def invalid_request(message: str) -> SubscriptionError:
     """Return the error for a request that cannot be understood."""
     return SubscriptionError(INVALID_REQUEST, 400, message)
+
+
+def own_wake_stream() -> SubscriptionError:
+    """Return the error for a wake stream that is to wake its own subscription: each event would cause the next one."""
+    return invalid_request("The wake stream of a subscription must not be one of its streams.")
 
 
 def webhook_url_rejected(message: str) -> SubscriptionError:
@@ -188,8 +193,8 @@ def subscription_id(value: Any) -> str:
         SubscriptionError: no subscription can have this id, because its URL would not be its own (400).
     """
     name = opaque("The id of a subscription", value)
-    # Clients resolve "." and "..", some proxies turn a backslash into a slash, and servers put U+FFFD for bytes that are
-    # not UTF-8.
+    # Clients resolve "." and "..", some proxies turn a backslash into a slash, and servers put U+FFFD for bytes that
+    # are not UTF-8.
     if name in (".", "..") or any(character in name for character in "/\\\ufffd"):
         raise invalid_request("The id of a subscription is UTF-8, has no slash and no backslash, and is not . or .. .")
     return name
@@ -265,9 +270,8 @@ def _wake_stream(value: Any, pattern: str, streams: tuple[str, ...]) -> str:
     if not value:
         raise invalid_request("A pull-wake subscription needs wake_stream.")
     path = stream_path(value)
-    # Each wake event would be pending work, and cause the next one.
     if path in streams or (pattern and glob(pattern).matches(path)):
-        raise invalid_request("wake_stream must not be one of the subscription's own streams.")
+        raise own_wake_stream()
     return path
 
 

@@ -35,7 +35,7 @@ from .backfill import link_portion, unfinished
 from .leases import Wake
 from .pending import look_at_unseen
 from .registry import delete_remains
-from .serialization import CONTROL_PATH
+from .serialization import callback_url
 from .webhooks import WebhookRequest, WebhookSender
 
 logger = logging.getLogger(__name__)
@@ -277,7 +277,7 @@ def body_of(wake: Wake) -> bytes:
             "wake_id": subscription.wake_id,
             "generation": subscription.generation,
             "streams": leases.stream_list(wake.pending),
-            "callback_url": f"{subscription.base_url}{CONTROL_PATH}subscriptions/{subscription.name}/callback",
+            "callback_url": callback_url(subscription),
             "callback_token": wake.token,
         }
     )

@@ -320,7 +320,7 @@ def fail_delivery(wake: Wake, error: str, using: str, *, is_certain: bool) -> No
     """
     with atomic(using):
         subscription = _present(wake, using)
-        if subscription is None:
+        if subscription is None or subscription.holder:  # a worker has claimed it without being told
             return
         failures = subscription.failures + 1
         next_attempt_at = clock.now() + timedelta(seconds=backoff(failures))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ..models import Stream, Subscription, SubscriptionLink
 from ..models.stream import LinkState
-from ..protocol.subscriptions import SubscriptionConfig, subscription_already_exists
+from ..protocol.subscriptions import SubscriptionConfig, own_wake_stream, subscription_already_exists
 from ..runtime.caller_transaction import atomic
 from .rows import change, find, links, locked, subscriptions
 from .rules import changing_link_rules
@@ -92,12 +92,15 @@ def add_streams(name: str, paths: Sequence[str], using: str) -> None:
     """Link streams explicitly, at their present tails. They need not exist yet.
 
     Raises:
-        SubscriptionError: there is no subscription of this name (404).
+        SubscriptionError: there is no subscription of this name (404), or a stream is its own wake stream (400).
         django.db.OperationalError: a transaction that creates streams has not ended. Try again.
     """
     with changing_link_rules(using):
         streams = _lock_streams(paths, using)  # before the subscription, as everywhere
-        _link_explicitly(find(name, using, lock=True), paths, streams, using)
+        subscription = find(name, using, lock=True)
+        if subscription.wake_stream in paths:
+            raise own_wake_stream()
+        _link_explicitly(subscription, paths, streams, using)
 
 
 def remove_stream(name: str, path: str, using: str) -> None:

@@ -8,9 +8,11 @@ thread. Knows neither rows nor the rules of wakes.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -22,14 +24,22 @@ from ..protocol.errors import MethodNotAllowed, PayloadTooLarge, UnsupportedCont
 from ..protocol.messages import Header, Request, Response
 from ..protocol.paths import CONTROL_ROOT
 from ..protocol.subscription_bodies import parse_claim, parse_config, parse_streams, parse_wake_request
-from ..protocol.subscriptions import WEBHOOK, WakeRequest, stream_path, subscription_id, token_invalid
+from ..protocol.subscriptions import (
+    MAX_URL_LENGTH,
+    WEBHOOK,
+    WakeRequest,
+    invalid_request,
+    stream_path,
+    subscription_id,
+    token_invalid,
+)
 from ..server.bodies import announced_length
 from ..server.body_preparation import LONG_BYTES
 from ..server.control import not_found
 from . import leases, registry, signing_keys, tokens
 from .addresses import check_url
 from .rows import find
-from .serialization import describe
+from .serialization import describe, describe_links
 from .service import Service, service_for
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -37,6 +47,9 @@ MAX_BODY_BYTES = 1024 * 1024
 
 MAX_TOKEN_LENGTH = 1024
 """Characters of a token. Longer ones are refused."""
+
+KEYS_SECONDS = 5.0
+"""For how long a process answers with the public keys that it has, so that nobody can busy the database with them."""
 
 _JSON = b"application/json"
 _JWKS = b"application/jwk-set+json"
@@ -80,7 +93,7 @@ async def respond_control(request: Request) -> Response:
         _choose(request, {"GET": None})
         return await _respond_keys(service_for())
     methods, name, path = _find(request.path)
-    endpoint = _choose(request, methods)
+    endpoint: Endpoint = _choose(request, methods)
     token = ""
     if endpoint.purpose is not None:
         token = _token(request)
@@ -151,12 +164,26 @@ def _base_url(request: Request) -> str:
     prefix = config().url_prefix
     if prefix.startswith(("http://", "https://")):
         return prefix
-    return request.url().decode("ascii").removesuffix(quote(request.path))
+    url = request.url().decode("latin-1").removesuffix(quote(request.path))
+    if len(url) > MAX_URL_LENGTH:
+        raise invalid_request(f"The URL of this server has over {MAX_URL_LENGTH} characters.")
+    return url
 
 
 async def _respond_keys(service: Service) -> Response:
     """Return the public keys of webhooks (section 6.5). Everybody may have them."""
-    return _encoded(200, await service.call(signing_keys.jwks, service.using), _JWKS, caching=Caching.KEYS)
+    now = time.monotonic()
+    expires_at, keys = _keys.get(service, (now, b""))
+    if now >= expires_at:
+        if keys:
+            _keys[service] = now + KEYS_SECONDS, keys  # one request asks for newer keys
+        keys = await service.call(signing_keys.jwks, service.using)
+        _keys[service] = time.monotonic() + KEYS_SECONDS, keys
+    return _encoded(200, keys, _JWKS, caching=Caching.KEYS)
+
+
+_keys: WeakKeyDictionary[Service, tuple[float, bytes]] = WeakKeyDictionary()
+"""Until when to answer with which keys, by service."""
 
 
 async def _create(call: Call) -> Response:
@@ -168,18 +195,36 @@ async def _create(call: Call) -> Response:
     subscription, is_new = await service.call(registry.create, call.name, configuration, base_url, service.using)
     if is_new and configuration.pattern:
         await service.link_existing(subscription)
-    body = await service.call(_encode_described, call.name, service.using)
+    body = await _described(call)
     location = [(headers.LOCATION, call.request.url())] if is_new else []
     return _encoded(201 if is_new else 200, body, _JSON, location)
 
 
 async def _get(call: Call) -> Response:
     """Describe a subscription (section 6.3)."""
-    return _encoded(200, await call.service.call(_encode_described, call.name, call.service.using), _JSON)
+    return _encoded(200, await _described(call), _JSON)
 
 
-def _encode_described(name: str, using: str) -> bytes:
-    return msgspec.json.encode(describe(find(name, using), using))
+async def _described(call: Call) -> bytes:
+    """Return a subscription as JSON. It may have very many links, so they are read in parts."""
+    service = call.service
+    key, description = await service.call(_describe, call.name, service.using)
+    parts: list[bytes] = []
+    after: int | None = 0
+    while after is not None:
+        part, after = await service.call(_encode_links, key, after, service.using)
+        parts += [part] if part else []
+    return b'%b,"streams":[%b]}' % (description[:-1], b",".join(parts))
+
+
+def _describe(name: str, using: str) -> tuple[int, bytes]:
+    subscription = find(name, using)
+    return subscription.pk, msgspec.json.encode(describe(subscription, using))
+
+
+def _encode_links(key: int, after: int, using: str) -> tuple[bytes, int | None]:
+    links, last = describe_links(key, after, using)
+    return msgspec.json.encode(links)[1:-1], last
 
 
 async def _delete(call: Call) -> Response:

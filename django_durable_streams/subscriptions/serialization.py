@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC
 from typing import Any
+from urllib.parse import quote
 
 from .. import clock
 from ..models import Subscription
@@ -16,17 +17,17 @@ from .rows import links
 CONTROL_PATH = "__ds/"
 """Root of the control APIs, relative to the root of the streams."""
 
-LINKS_PER_QUERY = 1000
+LINKS_PER_PART = 1000
+"""Links that one call describes. Meanwhile, the thread of the subscriptions does nothing else."""
 
 
 def describe(subscription: Subscription, using: str) -> dict[str, Any]:
-    """Return a subscription with its links, as the answer to a GET has it."""
+    """Return a subscription as the answer to a GET has it, except for its links."""
     return {
         "id": subscription.name,
         "subscription_id": subscription.name,
         "type": subscription.kind,
         "pattern": subscription.pattern or None,
-        "streams": _links(subscription, using),
         "webhook": _webhook(subscription, using) if subscription.kind == WEBHOOK else None,
         "wake_stream": subscription.wake_stream or None,
         "lease_ttl_ms": subscription.lease_ms,
@@ -34,6 +35,40 @@ def describe(subscription: Subscription, using: str) -> dict[str, Any]:
         "status": subscription.status,
         "description": subscription.description,
     }
+
+
+def describe_links(subscription_id: int, after: int, using: str) -> tuple[list[dict[str, Any]], int | None]:
+    """Return a part of a subscription's links: those to streams that exist, and explicit ones to others.
+
+    Args:
+        subscription_id: key of the subscription.
+        after: key of the last link of the part before, or 0.
+        using: alias of the database.
+
+    Returns:
+        The links, and the key of the last one if there may be more.
+    """
+    rows = list(links(using, subscription_id=subscription_id, pk__gt=after).order_by("pk")[:LINKS_PER_PART])
+    stream_ids = [link.stream_id for link in rows if link.stream_id is not None]
+    infos = log_reader.find_ids(stream_ids, using) if stream_ids else {}
+    described: list[dict[str, Any]] = []
+    for link in rows:
+        info = infos.get(link.stream_id or 0)
+        if info is None and not link.is_explicit:
+            continue
+        described.append(
+            {
+                "path": link.path,
+                "link_type": "explicit" if link.is_explicit else "glob",
+                "acked_offset": "-1" if info is None else offset_at(info, link.acked_position, using),
+            }
+        )
+    return described, rows[-1].pk if len(rows) == LINKS_PER_PART else None
+
+
+def callback_url(subscription: Subscription) -> str:
+    """Return the URL that the receiver of a webhook calls back."""
+    return f"{subscription.base_url}{CONTROL_PATH}subscriptions/{quote(subscription.name or '', safe='')}/callback"
 
 
 def _webhook(subscription: Subscription, using: str) -> dict[str, Any]:
@@ -45,30 +80,6 @@ def _webhook(subscription: Subscription, using: str) -> dict[str, Any]:
             "jwks_url": f"{subscription.base_url}{CONTROL_PATH}jwks.json",
         },
     }
-
-
-def _links(subscription: Subscription, using: str) -> list[dict[str, Any]]:
-    """Return all links to streams that exist, and the explicit ones to others."""
-    described: list[dict[str, Any]] = []
-    after = 0
-    while True:
-        rows = list(links(using, subscription=subscription, pk__gt=after).order_by("pk")[:LINKS_PER_QUERY])
-        stream_ids = [link.stream_id for link in rows if link.stream_id is not None]
-        infos = log_reader.find_ids(stream_ids, using) if stream_ids else {}
-        for link in rows:
-            info = infos.get(link.stream_id or 0)
-            if info is None and not link.is_explicit:
-                continue
-            described.append(
-                {
-                    "path": link.path,
-                    "link_type": "explicit" if link.is_explicit else "glob",
-                    "acked_offset": "-1" if info is None else offset_at(info, link.acked_position, using),
-                }
-            )
-        if len(rows) < LINKS_PER_QUERY:
-            return described
-        after = rows[-1].pk
 
 
 def _time(subscription: Subscription) -> str:

@@ -97,6 +97,9 @@ ACTS: dict[Action, list[tuple[str, str, dict[str, str], bytes]]] = {
         ("POST", "s{0}", {**TEXT, **CLOSE}, b"x"),
     ],
     Action.DELETE: [("DELETE", "s{0}", {}, b"")],
+    Action.SUBSCRIBE: [
+        ("PUT", "__ds/subscriptions/s{0}", {}, b'{"type":"pull-wake","streams":["a"],"wake_stream":"w"}'),
+    ],
 }
 
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from django_durable_streams.access.access_request import AccessRequest
-from django_durable_streams.access.base import ACTIONS, Action
+from django_durable_streams.access.base import STREAM_ACTIONS, Action
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import SignedURLs, sign, signed_url
 from django_durable_streams.protocol.errors import InvalidParameter, InvalidPath
@@ -57,13 +57,13 @@ def allowed(path: str, token: str | bytes) -> set[str]:
 async def test_a_signature_allows_what_it_was_made_for_and_nothing_else(client: AsgiClient, operation: str) -> None:
     path = OPERATIONS[operation][1].partition("?")[0]
     needed = NEEDS[operation]
-    others = set(ACTIONS) - set(needed)
+    others = set(STREAM_ACTIONS) - set(needed)
     with SIGNED:
         assert (await send(client, operation, f"token={sign(path, *others, expires=60)}")).status == 403
         for missing in needed:
             rest = [*others, *(set(needed) - {missing})]
             assert (await send(client, operation, f"token={sign(path, *rest, expires=60)}")).status == 403
-        assert (await send(client, operation, f"token={sign('other', *ACTIONS, expires=60)}")).status == 403
+        assert (await send(client, operation, f"token={sign('other', *STREAM_ACTIONS, expires=60)}")).status == 403
         assert (await send(client, operation)).status == 403
         assert (await send(client, operation, f"token={sign(path, *needed, expires=60)}")).status in (200, 201, 204)
 
@@ -90,7 +90,7 @@ async def test_reads_by_a_signature_can_be_cached(client: AsgiClient) -> None:
 
 async def test_a_signature_does_not_open_the_source_of_a_fork(client: AsgiClient) -> None:
     with SIGNED:
-        assert (await send(client, "fork", f"token={sign('made', *ACTIONS, expires=60)}")).status == 403
+        assert (await send(client, "fork", f"token={sign('made', *STREAM_ACTIONS, expires=60)}")).status == 403
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,9 @@ def test_a_token_is_good_for_no_other_path(path: str) -> None:
 
 
 @given(
-    st.sampled_from(ACTIONS), st.integers(0, 10**12 - 1), st.text("abcdefghij/.:-0123456789", min_size=1, max_size=20)
+    st.sampled_from(STREAM_ACTIONS),
+    st.integers(0, 10**12 - 1),
+    st.text("abcdefghij/.:-0123456789", min_size=1, max_size=20),
 )
 def test_parts_of_what_is_signed_cannot_be_moved_into_each_other(action: str, until: int, path: str) -> None:
     _, moment, signature = TOKEN.split(".")

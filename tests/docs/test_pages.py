@@ -12,7 +12,7 @@ from django.test import Client, override_settings
 from django_durable_streams import conf, health
 from django_durable_streams.engine import lock_waits
 from django_durable_streams.engine.wakeup import redis
-from django_durable_streams.protocol import arguments, paths
+from django_durable_streams.protocol import arguments, paths, subscriptions
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.runtime import connection_settings, monitor
 from django_durable_streams.store import lifetime
@@ -59,7 +59,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
 def test_every_name_in_capitals_that_could_be_a_setting_is_one(page: Path) -> None:
     ours = tuple(sorted({name.partition("_")[0] + "_" for name in conf.names()}))
     result = {name for name in re.findall(r"`([A-Z][A-Z_]+)`", page.read_text()) if name.startswith(ours)}
-    assert result <= set(conf.names())
+    assert result <= {*conf.names(), *vars(subscriptions)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

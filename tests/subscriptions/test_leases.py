@@ -299,6 +299,16 @@ class TestPullWake:
         refused("NO_PENDING_WORK", leases.claim, "s", "w2")
         refused("FENCED", leases.ack, "s", claimed["token"], acks)
 
+    def test_a_wake_event_that_fails_after_a_claim_leaves_the_lease(self) -> None:
+        subscribe(kind="pull-wake")
+        stream()
+        wake = one_wake()
+        claimed = leases.claim("s", "w1", USING)
+        leases.fail_delivery(wake, "there is no wake stream", USING, is_certain=True)
+        body = WakeRequest(claimed["wake_id"], claimed["generation"], (), False)
+        assert leases.ack("s", claimed["token"], body, USING) is False
+        assert Subscription.objects.get().failures == 0
+
     def test_a_claim_right_after_an_append_begins_a_wake(self) -> None:
         subscribe(kind="pull-wake")
         stream()
