@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from . import headers, paths
 from .caching import Caching
@@ -141,10 +141,11 @@ class Request(ABC):
         Raises:
             InvalidPath, StreamNotFound: no stream of this server can have the path.
         """
-        source = self.header(headers.STREAM_FORKED_FROM)
+        source = self.headers.get(headers.STREAM_FORKED_FROM)
         if source is None:
             return None
-        path, root = unquote(source), self.root()
+        # As servers decode the path of a request: bytes that are not UTF-8 become a character that no path has.
+        path, root = unquote_to_bytes(source.strip(b" \t")).decode(errors="replace"), self.root()
         if not path.startswith(root):
             raise StreamNotFound(f"Stream-Forked-From must be the path of a stream on this server, below {root}.")
         return paths.validate_again(path[len(root) :])
