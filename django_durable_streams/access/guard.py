@@ -123,21 +123,44 @@ class Guard:
         if self._allows_everything and self._rates is None:
             return
         access_request = AccessRequest(request, self._credential_headers)
-        identity = request.caller or self._anonymous
-        if request.caller is None and self._needs_identity:
-            cookies = request.headers.get(b"cookie")
-            identities = self.identities
-            if request.is_bare:
-                loaded = identities.get_for_cookies(cookies)
-            else:
-                loaded = identities.get_for_source(request.source, cookies)
-            identity = loaded if isinstance(loaded, Identity) else await loaded
+        loaded = self._find_identity(request)
+        identity = loaded if isinstance(loaded, Identity) else await loaded
         access_request.caller = identity
         if self._rates is not None:
             for counted in _counted_actions(request, action):
                 await self._rates.count(counted, identity, access_request)
         if not self._allows_everything:
             await self._check(request, action, path, identity, access_request)
+
+    async def admit_again(self, request: Request) -> None:
+        """Return if a request that was admitted may still go on, now that its body has arrived. Counts no limit.
+
+        Raises:
+            NotAuthenticated, PermissionDenied, ServiceUnavailable: as for `admit`.
+        """
+        if self._allows_everything:
+            return
+        access_request = AccessRequest(request, self._credential_headers)
+        loaded = self._find_identity(request)
+        identity = loaded if isinstance(loaded, Identity) else await loaded
+        if self._needs_identity:
+            refreshed = self.refresh_identity(request, identity)
+            identity = refreshed if isinstance(refreshed, Identity) else await refreshed
+        access_request.caller = identity
+        request.refuse_body = None
+        await self._check(request, _ACTIONS[request.method], request.path, identity, access_request)
+
+    def _find_identity(self, request: Request) -> Identity | Awaitable[Identity]:
+        """Return the identity of the caller: as the entry point knows it, or from the scope or the session."""
+        if request.caller is not None:
+            caller: Identity = request.caller
+            return caller
+        if not self._needs_identity:
+            return self._anonymous
+        cookies = request.headers.get(b"cookie")
+        if request.is_bare:
+            return self.identities.get_for_cookies(cookies)
+        return self.identities.get_for_source(request.source, cookies)
 
     async def _check(
         self, request: Request, action: Action, path: str, identity: Identity, access_request: AccessRequest

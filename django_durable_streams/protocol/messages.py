@@ -119,6 +119,14 @@ class Request(ABC):
             ClientDisconnected: the client left before the end of the body.
         """
 
+    def waiting_bytes(self) -> int:
+        """Return how much of the body is in memory while it is not yet decided whether the request is allowed."""
+        return 0 if self.body is None else len(self.body)
+
+    def drop_body(self) -> None:
+        """Drop that part of the body, because there is no room for it. The request will be refused."""
+        self.body = b""
+
     def when_left(self, tell: Callable[[], object]) -> None:  # noqa: B027 - entry points may do nothing
         """Call a function when the client leaves before the response.
 
