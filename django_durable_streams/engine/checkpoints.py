@@ -83,7 +83,7 @@ class Checkpointer:
                 self._copy_while_due()
             except Error as error:  # the next writer copies the log in the end
                 logger.debug("The write-ahead log was not copied: %s", error)
-            except Exception:  # the thread must outlive every bug
+            except BaseException:  # the thread must outlive every bug
                 logger.exception("The write-ahead log was not copied. The committer copies it later.")
 
     def _is_due(self, seconds: float | None = None) -> bool:
