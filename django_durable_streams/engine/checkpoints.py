@@ -116,5 +116,6 @@ class Checkpointer:
 def _copy(using: str) -> int:
     """Copy the log as far as possible, and return its length in pages."""
     with connections[using].cursor() as cursor:
-        _, pages, _ = cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        _, pages, _ = cursor.fetchone()
     return int(pages)
