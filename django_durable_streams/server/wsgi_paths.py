@@ -1,7 +1,7 @@
 """The paths of WSGI requests as the server has sent them, to refuse those that are not UTF-8.
 
-Django percent-encodes bytes that are not UTF-8 again, and replaces the path in `environ`. The URLs of `a%FF` and `a%25FF`
-would then name one stream. `AppConfig.ready` connects the receiver, which keeps the path before Django replaces it.
+Django percent-encodes bytes that are not UTF-8 again, and replaces the path in `environ`. The URLs of `a%FF` and of
+`a%25FF` would then name one stream. A receiver keeps the path before Django replaces it.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ async def test_nor_is_there_a_source_of_a_fork_with_such_a_path(point: EntryPoin
 async def test_different_paths_are_different_streams(point: EntryPoint) -> None:
     for target in DIFFERENT:
         assert (await point.request("PUT", target, TEXT, target.encode())).status == 201
-    for target, path in DIFFERENT.items():
+    for target in DIFFERENT:
         assert (await point.request("GET", target)).body == target.encode()
         fork = await point.request("PUT", f"fork-of-{target}", {"stream-forked-from": f"/v1/stream/{target}"})
         assert fork.status == 201
