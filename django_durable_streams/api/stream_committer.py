@@ -158,7 +158,7 @@ class StreamCommitter:
         try:
             message = error_message(error) if callable(error_message) else error_message
             return Ending(error, b"" if message is None else encode(self.appender.content_type, message))
-        except Exception:
+        except BaseException:  # the stream has to end all the same, and the block raises its own exception
             logger.exception(
                 "The error_message of a writer of %s cannot be used. A generic message is written instead.",
                 self.appender.path,

@@ -94,7 +94,7 @@ class DatabaseMonitor:
             self._due.clear()
             try:
                 self._check()
-            except Exception:  # the thread must outlive every bug
+            except BaseException:  # the thread must outlive every bug
                 logger.exception("A check of the connections to the database failed. It is tried again.")
 
     def _check(self) -> None:

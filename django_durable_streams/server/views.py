@@ -26,6 +26,7 @@ from ..conf import config
 from ..protocol import headers
 from ..protocol.errors import DurableStreamsError, IncompleteBody, LengthRequired
 from ..protocol.messages import ENDING_SECONDS, Header, Request, Response
+from . import wsgi_paths
 from .answers import EventStream
 from .bodies import ArrivingBody, admitted_length, too_slow
 from .dispatch import refuse, respond
@@ -48,6 +49,7 @@ class _DjangoRequest(Request):
             header_list, query = _asgi_headers(request), _asgi_query(request)
         else:
             header_list, query = _wsgi_headers(request), request.META.get("QUERY_STRING", "").encode("latin-1")
+            path = wsgi_paths.stream_path(request, path)
         super().__init__(request.method or "", path, query, header_list)
         self._request = request
         self.caller: Identity | None = None

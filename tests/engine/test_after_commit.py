@@ -176,9 +176,9 @@ def test_the_thread_of_signals_is_started_again(engines: None, monkeypatch: pyte
         patches.setattr(threading.Thread, "start", cannot_start)
         with pytest.raises(RuntimeError):
             dispatcher._put((stream_appended, {}))
-    assert dispatcher._thread is None
+    assert dispatcher._thread._thread is None
     dispatcher._put((stream_appended, {}))
-    assert dispatcher._thread is not None
+    assert dispatcher._thread._thread is not None
     dispatcher.stop()
 
 

@@ -124,13 +124,15 @@ class Connection(HttpToolsProtocol):
         return not self.pipeline
 
     def _resume(self) -> None:
-        """Parse the held data."""
-        if not self._held_data or self.transport.is_closing() or not self._may_resume():
+        """Parse the held data, and read again."""
+        is_waiting = self._held_data or self.flow.is_held
+        if not is_waiting or self.transport.is_closing() or not self._may_resume():
             return
         data = b"".join(self._held_data)
         self._held_data = []
         self.flow.release()
-        self.data_received(data)
+        if data:
+            self.data_received(data)
 
     def on_message_begin(self) -> None:
         """A request begins."""

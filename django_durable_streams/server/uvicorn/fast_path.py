@@ -77,12 +77,14 @@ class FastPathRequest(Request):
         return self._connection.prefix
 
     async def read_body(self) -> bytes:
-        upload = self._connection.start_upload(self.headers, self._head.content_length)
-        self.arriving = upload.body
-        try:
-            return await upload.reply  # type: ignore[return-value]
-        finally:
-            self._connection.end_upload()
+        return await self._connection.receive_body(self, self._head.content_length)
+
+    def waiting_bytes(self) -> int:
+        return self._connection.waiting_bytes() if self.body is None else len(self.body)
+
+    def drop_body(self) -> None:
+        self.body = b""
+        self._connection.drop_waiting()
 
     def prepare(self, value: object) -> None:
         """Make the response to an outcome that the engine is about to commit."""
@@ -148,12 +150,9 @@ class FastPathConnection(UploadConnection):
         missing = head.content_length - len(body)
         if missing > 0:
             if head.method in _WITH_BODY:
-                self._unread = head.content_length
-                if body:
-                    self._held_data.append(body)
+                self._expect_body(head.content_length, body)
                 self._answer(head, None)
-                if self._held_data and self._upload is None:
-                    self.flow.hold()
+                self._wait_for_permission()
             else:
                 super().data_received(data)
             return
@@ -280,7 +279,7 @@ class FastPathConnection(UploadConnection):
         self._last_used = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._start_idle_timer(self.timeout_keep_alive)
-        if self._held_data:
+        if self._held_data or self.flow.is_held:
             self.loop.call_soon(self._resume)  # a call from here could nest as deep as there are waiting requests
 
     def when_left(self, tell: Callable[[], object]) -> None:
