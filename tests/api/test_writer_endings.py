@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -333,6 +334,7 @@ def test_a_synchronous_writer_that_is(way: str, answer: Stream) -> None:
 
 PROCESS = """
 import asyncio, os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background has it ignored
 import django
 django.setup()
 from django.db import connection, transaction
@@ -462,18 +464,24 @@ AT_THE_END_OF_THE_PROCESS = {
 }
 
 
+def run(environment: dict[str, str], code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process. If it hangs, fail with the stacks of its threads."""
+    command = [sys.executable, "-X", "faulthandler", "-c", code, *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=EXAMPLE, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            output, errors = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            pytest.fail(f"The process hangs:\n{process.communicate(timeout=10)[1]}")
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
 @pytest.mark.parametrize("way", AT_THE_END_OF_THE_PROCESS)
 def test_a_writer_of_a_process_that_ends(way: str, tmp_path: Path) -> None:
     file = shutil.copyfile(migrated_sqlite_file(), tmp_path / "db.sqlite3")
     environment = example_environment({"DATABASE_URL": f"sqlite:///{file}"})
-
-    def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", code, *arguments]
-        return subprocess.run(
-            command, cwd=EXAMPLE, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-
-    done = run(PROCESS, way)
+    done = run(environment, PROCESS, way)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     look = (
@@ -482,7 +490,7 @@ def test_a_writer_of_a_process_that_ends(way: str, tmp_path: Path) -> None:
         "stream = Stream.objects.get(path='answer')\n"
         "print(json.dumps([list(stream.read()), stream.closed]))"
     )
-    assert json.loads(run(look).stdout) == [AT_THE_END_OF_THE_PROCESS[way], True]
+    assert json.loads(run(environment, look).stdout) == [AT_THE_END_OF_THE_PROCESS[way], True]
 
 
 def cannot(error: BaseException) -> Any:
