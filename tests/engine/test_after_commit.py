@@ -1,9 +1,13 @@
 """A step that follows a commit may fail: the commit is done, and its caller gets no error."""
 
+import asyncio
+import shutil
+import subprocess
 import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +28,7 @@ from django_durable_streams.runtime import after_commit
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.signals import stream_appended
 from tests.asgi_client import AsgiClient
+from tests.servers import EXAMPLE, example_environment, migrated_sqlite_file
 
 TEXT = "text/plain"
 
@@ -256,3 +261,20 @@ class TestStart:
             fake.__dict__[asks] = set[str]().__contains__
             monkeypatch.setitem(sys.modules, module, fake)
         check_startup()
+    def test_a_process_appends_whose_poll_a_library_has_removed(self, tmp_path: Path) -> None:
+        """As eventlet does: what is left of `select` is `select` alone."""
+        file = shutil.copyfile(migrated_sqlite_file(), tmp_path / "db.sqlite3")
+        code = (
+            "import select; del select.poll, select.epoll\n"
+            "import django; django.setup()\n"
+            "from django_durable_streams.models import Stream\n"
+            "Stream.objects.create(path='a', content_type='text/plain').append('x')\n"
+            "print(list(Stream.objects.get(path='a').read()))"
+        )
+        environment = example_environment({"DATABASE_URL": f"sqlite:///{file}"})
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, cwd=EXAMPLE, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, "['x']\n"), done.stderr
+
