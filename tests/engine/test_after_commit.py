@@ -162,6 +162,21 @@ async def test_a_step_that_fails_stops_no_other_step(engines: None, monkeypatch:
     assert heard == ["a", "a"]
 
 
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), GeneratorExit()], ids=repr)
+async def test_a_step_that_exits_takes_no_commit_back(
+    engines: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    def leave(*arguments: Any) -> None:
+        raise error
+
+    client = AsgiClient(DurableStreams())
+    await client.create("a")
+    monkeypatch.setattr(InProcessWakeup, "publish", leave)
+    assert (await client.append("a", b"one")).status == 204
+    assert (await client.get("a")).body == b"one"
+    assert "a step after it was ended" in caplog.text
+
+
 def test_a_failure_is_logged_again_after_a_success(caplog: pytest.LogCaptureFixture) -> None:
     for step in (fail, fail, bool, fail, fail):
         after_commit.follow_up("Nothing comes of it.", step)
@@ -255,12 +270,6 @@ class TestStart:
         with pytest.raises(ImproperlyConfigured, match=library):
             list(stream.tail())
 
-    def test_a_library_that_has_patched_nothing_is_accepted(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module, asks in (("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")):
-            fake = types.ModuleType(module)
-            fake.__dict__[asks] = set[str]().__contains__
-            monkeypatch.setitem(sys.modules, module, fake)
-        check_startup()
     def test_a_process_appends_whose_poll_a_library_has_removed(self, tmp_path: Path) -> None:
         """As eventlet does: what is left of `select` is `select` alone."""
         file = shutil.copyfile(migrated_sqlite_file(), tmp_path / "db.sqlite3")
@@ -278,3 +287,9 @@ class TestStart:
         )
         assert (done.returncode, done.stdout) == (0, "['x']\n"), done.stderr
 
+    def test_a_library_that_has_patched_nothing_is_accepted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module, asks in (("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")):
+            fake = types.ModuleType(module)
+            fake.__dict__[asks] = set[str]().__contains__
+            monkeypatch.setitem(sys.modules, module, fake)
+        check_startup()
