@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from django.db import Error, OperationalError, connections
+from django.db import Error, IntegrityError, OperationalError, connections
 
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.after_commit import follow_up_in_thread
@@ -170,11 +170,11 @@ class Applier:
             return repeat_locked(self, operations, outcomes)
 
     def _try_twice(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Sequence[object] | Exception:
-        """Do the same as `_try`, and once more over a new connection if the first was lost before the commit.
-
-        The first connection may have been dead for long.
-        """
+        """Do the same as `_try`, and once more if a connection that may have been dead for long was lost before the
+        commit, or if another process has just created a stream, whose row the next attempt reads."""
         outcomes = self._try(transact, count)
+        if isinstance(outcomes, IntegrityError):
+            return self._try(transact, count)
         if not isinstance(outcomes, Exception) or diagnose(outcomes) is not FailureKind.AWAY:
             return outcomes
         return self._try(transact, count) if self.reconnect() else self.refusals(count())

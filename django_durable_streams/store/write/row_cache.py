@@ -35,7 +35,7 @@ MAX_PRODUCERS = 256
 """A stream with more producers is not cached: most of its producers will not write again soon."""
 
 MAX_ENTRIES = 32_768
-"""The largest number of producers and lineage entries of all cached streams together, which take up to half a KB each."""
+"""The largest number of producers and lineage entries of all cached streams together. Each takes half a KB at most."""
 
 MAX_PAUSE_BATCHES = 64
 """After a stale row, so many batches at most read their rows first."""
