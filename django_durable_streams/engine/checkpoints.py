@@ -58,7 +58,7 @@ class Checkpointer:
         """Count the data of commits. Safe to call from any thread. A lost count does no harm.
 
         Raises:
-            RuntimeError: the thread cannot start.
+            ServiceUnavailable: the thread cannot start.
         """
         self._bytes += sum([commit.tail - commit.start for commit in commits])
         if self._bytes < STEP_BYTES:

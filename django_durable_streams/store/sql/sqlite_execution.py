@@ -82,6 +82,7 @@ class SQLiteExecution(BaseStatements):
     def transaction(self, lock_ms: int | None = None, before_wait: Callable[[], None] | None = None) -> Iterator[Any]:
         connection = connections[self._using]
         if in_callers_transaction(connection):
+            connection.validate_no_broken_transaction()  # the statements pass by the cursor of Django that does so
             with super().transaction(lock_ms) as cursor:
                 yield cursor
             return
