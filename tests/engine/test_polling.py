@@ -91,6 +91,16 @@ def test_streams_that_expire_soon_are_in_each_poll() -> None:
     assert sum(7 in due or 9 in due for due in looks(schedule, watched, 10, 150.0, receives=True)) < 8
 
 
+def test_a_query_that_outlasts_the_watch_of_a_stream_does_not_bring_it_back() -> None:
+    schedule, watched = PollSchedule(), infos(10)
+    looks(schedule, watched, 40, 100.0, receives=True)
+    ended = watched.pop(7)._replace(ttl=2, deadline=timezone.now() + timedelta(seconds=2))
+    looks(schedule, watched, TICK, 140.0, receives=True)
+    schedule.seen(ended)
+    for due in looks(schedule, watched, 10, 141.0, receives=True):
+        assert 7 not in due
+
+
 def test_new_and_ended_watches_change_the_schedule() -> None:
     schedule, watched = PollSchedule(), infos(100)
     looks(schedule, watched, 40, 100.0, receives=True)
