@@ -237,7 +237,8 @@ class Engine:
 
     def stop(self) -> None:
         """End all live reads, then all threads, each after its queue is done."""
-        self.end_live_reads()
+        for hub in list(self._hubs.values()):
+            call_in(hub.loop, hub.close)
         self._housekeeper.stop()
         if self._checkpointer is not None:
             self._checkpointer.stop()

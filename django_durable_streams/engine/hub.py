@@ -125,6 +125,13 @@ class Hub:
             for listener in list(watch.listeners):
                 stop_reader(listener)
 
+    def close(self) -> None:
+        """End all present readers, and the subscriber with its connection: the engine stops, and the loop may go on."""
+        self.stop()
+        if self.subscriber is not None:
+            self.subscriber.close()
+            self.subscriber = None
+
     # Commits.
 
     def feed(self, commits: list[Commit]) -> None:
@@ -203,9 +210,13 @@ class Hub:
 
     async def _start(self, watch: Watch) -> None:
         """Subscribe to messages, then query the stream again, now that the watch is registered."""
-        if self.subscriber is not None:
-            await self.subscriber.subscribe(watch.info.id)
-        await self._catch_up(watch)
+        try:
+            if self.subscriber is not None:
+                await self.subscriber.subscribe(watch.info.id)
+            await self._catch_up(watch)
+        except BaseException:
+            self._forget(watch)  # all later readers of the stream would get the same error
+            raise
         watch.ready = None
 
     def _catch_up_soon(self, watch: Watch) -> None:
