@@ -270,6 +270,7 @@ class Hub:
                         listener.tick(now)
                     except Exception:  # one listener must not stop the clock of all others
                         logger.exception("A reader could not be told the time. All other readers go on.")
+                watch.drop_large(now)
                 if watch.idle_since is not None and (now - watch.idle_since > LINGER_SECONDS or watch.removed):
                     self._forget(watch)
 
