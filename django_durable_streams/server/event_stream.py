@@ -56,7 +56,7 @@ async def send_events(response: EventStream, outlet: Outlet, disconnected: async
             # The headers wait for the join: the first event should follow them at once.
             await outlet.start(response)
             pusher = _Pusher(reader, outlet)
-            while not reader.finished:
+            while pusher.has_unsent or not reader.finished:
                 await pusher.step()
             if not disconnected.done():
                 await outlet.end()
@@ -73,6 +73,11 @@ class _Pusher:
         self._unsent: Awaitable[None] | None = None
         if outlet.is_immediate:
             reader.on_news = self._push
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether the hub has pushed a chunk that the client has not taken yet."""
+        return self._unsent is not None
 
     async def step(self) -> None:
         """Send the next chunk, or wait for one."""

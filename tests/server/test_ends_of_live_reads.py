@@ -1,0 +1,113 @@
+"""The last thing that a live reader is sent: it arrives whole, and once."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from django_durable_streams.engine import engine_for
+from django_durable_streams.engine import watch as watches
+from django_durable_streams.protocol.errors import StreamNotFound
+from django_durable_streams.protocol.offsets import Sentinel
+from django_durable_streams.protocol.segments import Segment
+from django_durable_streams.server.long_poll import LongPoll
+from django_durable_streams.store.operations import Create, Delete
+from tests.asgi_client import AsgiClient, Exchange
+from tests.event_stream import parse
+from tests.overriding import override_streams
+from tests.server.test_fast_path import connected, send
+from tests.server.waiting import elsewhere, until, watched
+
+TEXT = "text/plain"
+POLLS_NEVER = override_streams(POLL_INTERVAL=3600, LONG_POLL_TIMEOUT=3600)
+
+
+class SentAtOnce(Exchange):
+    """An exchange through a server whose sends may be started by the hub, as uvicorn's may."""
+
+    __module__ = "uvicorn.tests"
+
+
+@POLLS_NEVER
+@pytest.mark.parametrize("size", [10, 100_000, 400_000, 2_000_000])
+async def test_an_append_that_closes_the_stream_reaches_a_waiting_reader(direct: AsgiClient, size: int) -> None:
+    await direct.create("a", b"first")
+    live = direct.follow("a")
+    live.__class__ = SentAtOnce
+    async with live:
+        await live.chunk()
+        await until(lambda: watched() == 1)
+        await direct.append("a", b"x" * size, stream_closed="true")
+        events = parse((await live.reply()).body)
+    assert "".join(events.data) == "x" * size
+    assert events.controls[-1]["streamClosed"] is True
+
+
+class SlowlyTaken(SentAtOnce):
+    """An exchange with a server that makes a send wait while the client takes nothing."""
+
+    __module__ = "uvicorn.tests"
+
+    takes: asyncio.Event
+    is_waiting = False
+
+    async def _send(self, message: Any) -> None:
+        self.is_waiting = not self.takes.is_set()
+        await self.takes.wait()
+        await super()._send(message)
+
+
+@POLLS_NEVER
+async def test_an_append_that_closes_the_stream_waits_for_a_slow_reader(direct: AsgiClient) -> None:
+    await direct.create("a", b"first")
+    live = direct.follow("a")
+    live.__class__ = SlowlyTaken
+    assert isinstance(live, SlowlyTaken)
+    live.takes = asyncio.Event()
+    live.takes.set()
+    async with live:
+        await live.chunk()
+        await until(lambda: watched() == 1)
+        live.takes.clear()
+        await direct.append("a", b"last", stream_closed="true")
+        await until(lambda: live.is_waiting)
+        live.takes.set()
+        events = parse((await live.reply()).body)
+    assert (events.data, events.controls[-1]["streamClosed"]) == (["last"], True)
+
+
+@pytest.mark.usefixtures("engines")
+@POLLS_NEVER
+async def test_a_long_poll_with_a_response_does_not_query_a_stream_that_was_deleted_since() -> None:
+    engine = engine_for()
+    await engine.write(Create("a", TEXT))
+    poll = LongPoll(engine, await engine.read("a", Sentinel.NOW), lambda *_: True)
+    waiting = asyncio.create_task(poll.wait())
+    await until(lambda: watched() == 1)
+    await elsewhere(Delete("a"))
+    poll.watch.feed(0, Segment(0, b"abc", [3]), 3, closed=False)
+    poll.watch.end()
+    await asyncio.wait_for(waiting, 20)
+    assert poll.delivered
+
+
+@pytest.mark.usefixtures("engines")
+@POLLS_NEVER
+async def test_a_request_has_one_response_where_the_stream_is_deleted_right_after_an_append(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await engine_for().write(Create("a", TEXT))
+    clients = [connected() for _ in range(3)]
+    for protocol, _ in clients:
+        send(protocol, "GET", "a?offset=now&live=long-poll")
+    await until(lambda: watched() == len(clients))
+    (watch,) = engine_for().hub()._watches.values()
+    await elsewhere(Delete("a"))
+    monkeypatch.setattr(watches, "TURN_SECONDS", 0)  # one reader in each turn, as if there were thousands
+    watch.feed(0, Segment(0, b"abc", [3]), 3, closed=False)
+    watch.end()
+    await until(lambda: watched() == 0)
+    with pytest.raises(StreamNotFound):
+        await engine_for().read("a")  # so the reads before it have ended, too
+    responses = [[connection.sent.get_nowait() for _ in range(connection.sent.qsize())] for _, connection in clients]
+    assert [len(parts) for parts in responses] == [1] * len(clients)
