@@ -42,6 +42,10 @@ class Outlet(ABC):
         """The server is about to end: do not wait long for a client that takes no data."""
 
     @abstractmethod
+    def cut_off(self) -> None:
+        """The data of clients that do not take it has used up MAX_RESPONSE_MEMORY. End the connection."""
+
+    @abstractmethod
     async def end(self) -> None:
         """Send the end."""
 
@@ -51,6 +55,7 @@ async def send_events(response: EventStream, outlet: Outlet, disconnected: async
     reader = response.reader
     disconnected.add_done_callback(lambda _: reader.abandon())
     reader.on_stopping = outlet.hurry
+    reader.on_cut_off = outlet.cut_off
     try:
         async with reader:
             # The headers wait for the join: the first event should follow them at once.

@@ -1,4 +1,4 @@
-"""The last thing that a live reader is sent: it arrives whole, and once."""
+"""The last thing that a live reader is sent: it arrives whole, once, and is waited for only for so long."""
 
 import asyncio
 from typing import Any
@@ -10,6 +10,8 @@ from django_durable_streams.engine import watch as watches
 from django_durable_streams.protocol.errors import StreamNotFound
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.protocol.segments import Segment
+from django_durable_streams.server import asgi_sending, views
+from django_durable_streams.server.asgi_sending import Sender
 from django_durable_streams.server.long_poll import LongPoll
 from django_durable_streams.store.operations import Create, Delete
 from tests.asgi_client import AsgiClient, Exchange
@@ -111,3 +113,36 @@ async def test_a_request_has_one_response_where_the_stream_is_deleted_right_afte
         await engine_for().read("a")  # so the reads before it have ended, too
     responses = [[connection.sent.get_nowait() for _ in range(connection.sent.qsize())] for _, connection in clients]
     assert [len(parts) for parts in responses] == [1] * len(clients)
+
+
+async def test_a_server_that_ends_waits_for_a_client_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi_sending, "ENDING_SECONDS", 30.0)
+    never = asyncio.get_running_loop().create_future()
+
+    async def send(message: Any) -> None:
+        await never
+
+    sender = Sender(send)
+    sending = asyncio.create_task(sender.send({"type": "http.response.body"}))
+    await until(lambda: sender._timeout is not None)
+    assert sender._timeout is not None
+    sender.hurry()
+    deadline = sender._timeout.when()
+    await asyncio.sleep(0.01)
+    sender.hurry()  # the server is asked whether it ends twice a second
+    assert sender._timeout.when() == deadline
+    sender.cut_off()
+    with pytest.raises(BrokenPipeError):
+        await asyncio.wait_for(sending, 20)
+
+
+async def test_a_server_that_ends_waits_for_a_client_of_the_urls_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "ENDING_SECONDS", 30.0)
+    client = views._Client()
+    client.begin_piece()
+    client.hurry()
+    timer = client._timer
+    await asyncio.sleep(0.01)
+    client.hurry()
+    assert client._timer is timer
+    client.end_piece()
