@@ -13,6 +13,7 @@ from django_durable_streams.server import response_memory
 from django_durable_streams.server.asgi_sending import send_response
 from django_durable_streams.server.response_memory import PIECE_BYTES, ResponseMemory, Transfer, memory
 from django_durable_streams.server.sse_reader import SseReader
+from django_durable_streams.server.uvicorn import downloads
 from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
 from django_durable_streams.store.operations import Create
 from tests.overriding import override_streams
@@ -92,7 +93,7 @@ async def test_a_transport_holds_a_piece_of_a_large_page_and_the_client_gets_all
     await ask(client, "a?offset=-1")
     send(client.protocol, "HEAD", "a")  # the next request waits
     while client.unsent:
-        assert len(client.unsent) <= HIGH_WATER + PIECE_BYTES
+        assert len(client.unsent) <= HIGH_WATER + downloads.PIECE_BYTES
         assert memory.held == before + (len(data) if client.is_paused else 0)
         client.take(50_000)
     assert client.received.partition(b"\r\n\r\n")[2] == data
@@ -168,7 +169,7 @@ async def test_those_who_have_waited_for_longest_are_cut_off_where_memory_is_sho
         first, second, third, fourth = clients = [slow_client() for _ in range(4)]
         for client, path in zip(clients[:3], ("a", "b", "c"), strict=True):
             await ask(client, f"{path}?offset=-1")
-        first.take(HIGH_WATER + PIECE_BYTES)  # it goes on, and the second has waited for longest now
+        first.take(HIGH_WATER + downloads.PIECE_BYTES)  # it goes on, and the second has waited for longest now
         await ask(fourth, "d?offset=-1")
         await asyncio.wait_for(second.aborted.wait(), 20)
     assert [client.aborted.is_set() for client in clients] == [False, True, False, False]

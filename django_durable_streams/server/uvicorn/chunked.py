@@ -14,7 +14,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 from ..answers import EventStream
 from ..event_stream import Outlet
-from ..response_memory import PIECE_BYTES, memory
+from ..response_memory import memory
+from .downloads import PIECE_BYTES
 
 MAX_COPIED_BYTES = 256 * 1024
 """Bytes of an event up to which it is copied into a chunk, and the chunk is kept for the next reader. A larger event is

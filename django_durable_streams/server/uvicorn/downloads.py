@@ -12,8 +12,11 @@ from typing import Any
 from ...protocol.errors import ServiceUnavailable
 from ...protocol.messages import Response
 from ..dispatch import refuse
-from ..response_memory import PIECE_BYTES, Transfer, memory
+from ..response_memory import Transfer, memory
 from .uploads import UploadConnection
+
+PIECE_BYTES = 256 * 1024
+"""Bytes that are written at a time. Pieces of 64 KB cost half as much again for a page of 1 MB."""
 
 
 class DownloadConnection(UploadConnection):
