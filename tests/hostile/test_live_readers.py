@@ -148,7 +148,7 @@ def test_a_page_that_is_not_taken_is_not_kept(name: str, target: str) -> None:
         wait_until(is_over, 20, "nothing is left of them")
 
 
-@pytest.mark.parametrize("name", ["uvicorn-direct", "uvicorn-routed", "uvicorn-urls"])
+@pytest.mark.parametrize("name", ["uvicorn-direct", "uvicorn-h11", "uvicorn-routed", "uvicorn-urls"])
 def test_a_server_that_ends_does_not_wait_for_a_reader_that_does_not_read(name: str) -> None:
     with EntryPoint(name, patient=True) as server, ExitStack() as stack:
         path = fill(server)
