@@ -103,8 +103,9 @@ class Sender:
         self._wait_at_most(ENDING_SECONDS)
 
     def cut_off(self) -> None:
-        """Do not wait for the client any more. A client that takes all of its data now loses nothing."""
+        """Do not wait for the client any more, and close the connection where the server lets us."""
         self._wait_at_most(0.0)
+        self._abort()
 
     def _wait_at_most(self, seconds: float) -> None:
         self._seconds = min(self._seconds, seconds)

@@ -43,7 +43,7 @@ class Outlet(ABC):
 
     @abstractmethod
     def cut_off(self) -> None:
-        """The data of clients that do not take it has used up MAX_RESPONSE_MEMORY. End the connection."""
+        """End the connection soon, although the response is incomplete. Do not wait for the client any more."""
 
     @abstractmethod
     async def end(self) -> None:
@@ -63,7 +63,7 @@ async def send_events(response: EventStream, outlet: Outlet, disconnected: async
             pusher = _Pusher(reader, outlet)
             while pusher.has_unsent or not reader.finished:
                 await pusher.step()
-            if not disconnected.done():
+            if not (disconnected.done() or reader.is_cut_off):
                 await outlet.end()
     except OSError:
         pass  # some servers say so that the client has left

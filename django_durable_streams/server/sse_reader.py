@@ -22,7 +22,7 @@ from ..engine.live_reader_limit import LiveReaderSlot
 from ..engine.snapshot_reader import Snapshot
 from ..protocol import caching, content, sse, text
 from ..protocol.errors import DurableStreamsError, ServiceUnavailable
-from ..protocol.messages import LiveGrant
+from ..protocol.messages import ENDING_SECONDS, LiveGrant
 from .response_memory import Transfer, memory
 
 MIN_BYTES_IN_PIECES = 1024 * 1024
@@ -69,7 +69,8 @@ class SseReader(LiveReader):
         self.on_stopping: Callable[[], None] = _do_nothing
         """Called when the server is about to end, whether or not the reader waits for a chunk."""
         self.on_cut_off: Callable[[], None] = _do_nothing
-        """Called when the client is cut off, because it has not taken its data for longer than others."""
+        """Called when the response ends in the middle of an event."""
+        self.is_cut_off = False
         self._engine = engine
         self._slot = slot
         self._info = snapshot.info
@@ -184,7 +185,8 @@ class SseReader(LiveReader):
         self.wake()
 
     def cut_off(self) -> None:
-        """End without the rest of a large event, because the data of slow clients takes too much memory."""
+        """End in the middle of a large event. The response must not look complete, so its connection has to end."""
+        self.is_cut_off = True
         self.on_cut_off()
         self.abandon()
 
@@ -194,19 +196,30 @@ class SseReader(LiveReader):
             self.on_news()
 
     def stop(self) -> None:
-        """The server is about to end. So does the response, with a last control event."""
+        """The server is about to end. So does the response, with a last control event.
+
+        A client has ENDING_SECONDS for the rest of a large event.
+        """
+        if self._rest is not None and not self.is_stopped:
+            self.hub.loop.call_later(ENDING_SECONDS, self._cut_off_rest)
         self.is_stopped = True
         self.on_stopping()
         self.notify()
 
     def tick(self, now: float) -> None:
         """Time has passed. The response may be over, or a proxy may need traffic."""
-        if self._wait is not None and (self._is_due(now) or now - self._last_chunk >= self._keep_alive):
+        if self._rest is not None and not self.is_permitted(now):
+            self.cut_off()
+        elif self._wait is not None and (self._is_due(now) or now - self._last_chunk >= self._keep_alive):
             self.on_news()
 
     def _is_due(self, now: float) -> bool:
         """Return whether the response has lasted for SSE_DURATION, or its permission has ended."""
-        return now >= self._deadline or (self._grant is not None and not self._grant.holds(now))
+        return now >= self._deadline or not self.is_permitted(now)
+
+    def _cut_off_rest(self) -> None:
+        if self._rest is not None:
+            self.cut_off()
 
     async def _fetch(self) -> bytes:
         if self._rest is not None:

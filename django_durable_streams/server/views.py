@@ -186,6 +186,8 @@ async def _events(response: EventStream) -> AsyncIterator[bytes]:
                     client.end_piece()
             finally:
                 client.end_chunk()
+    if reader.is_cut_off:
+        raise asyncio.CancelledError  # Django ends the response without its end, as where the client has left
 
 
 class _Client:

@@ -10,9 +10,10 @@ from django_durable_streams.engine import watch as watches
 from django_durable_streams.protocol.errors import StreamNotFound
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.protocol.segments import Segment
-from django_durable_streams.server import asgi_sending, views
+from django_durable_streams.server import asgi_sending, sse_reader, views
 from django_durable_streams.server.asgi_sending import Sender
 from django_durable_streams.server.long_poll import LongPoll
+from django_durable_streams.server.sse_reader import SseReader
 from django_durable_streams.store.operations import Create, Delete
 from tests.asgi_client import AsgiClient, Exchange
 from tests.event_stream import parse
@@ -146,3 +147,55 @@ async def test_a_server_that_ends_waits_for_a_client_of_the_urls_once(monkeypatc
     client.hurry()
     assert client._timer is timer
     client.end_piece()
+
+
+class Withdrawn:
+    """The permission of a live read that has ended."""
+
+    seconds_left = 0.0
+
+    def holds(self, now: float) -> bool:
+        return False
+
+    def check(self) -> None: ...
+
+
+async def reader_in_large_event(grant: Withdrawn | None = None) -> SseReader:
+    engine = engine_for()
+    await engine.write(Create("a", "application/octet-stream", data=bytes(2_000_000)))
+    snapshot = await engine.read("a", Sentinel.START)
+    return SseReader(engine, snapshot, None, engine.live_reader_limit.acquire(), grant)
+
+
+@pytest.mark.usefixtures("engines")
+async def test_a_large_event_ends_with_its_permission() -> None:
+    async with await reader_in_large_event(Withdrawn()) as reader:
+        assert await reader.next_chunk()
+        reader.tick(0.0)
+        assert (await reader.next_chunk(), reader.finished, reader.is_cut_off) == (b"", True, True)
+
+
+@pytest.mark.usefixtures("engines")
+async def test_a_server_that_ends_waits_a_moment_for_the_rest_of_a_large_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse_reader, "ENDING_SECONDS", 0.01)
+    async with await reader_in_large_event() as reader:
+        assert await reader.next_chunk()
+        for _ in range(2):
+            reader.stop()
+        await until(lambda: reader.is_cut_off)
+
+
+@POLLS_NEVER
+async def test_a_response_that_ends_within_an_event_does_not_look_complete(client: AsgiClient) -> None:
+    await client.create("a", bytes(2_000_000), "application/octet-stream")
+    async with client.follow("a") as live:
+        assert await live.chunk()
+        (watch,) = engine_for().hub()._watches.values()
+        (reader,) = watch.listeners
+        assert isinstance(reader, SseReader)
+        reader.cut_off()
+        messages = []
+        while (message := await live._get()) is not None:
+            messages.append(message)
+    assert all(message["more_body"] for message in messages)
+    assert watched() == 0
