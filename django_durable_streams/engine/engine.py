@@ -245,7 +245,8 @@ class Engine:
 
     def stop(self) -> None:
         """End all live reads, then all threads, each after its queue is done."""
-        self.end_live_reads()
+        for hub in list(self._hubs.values()):
+            call_in(hub.loop, hub.close)
         self._ends.close()  # housekeeping, then the committers, then the reader
         self.monitor.stop()
         self.send_pending()
