@@ -161,8 +161,8 @@ class Writer:
         if error is None:
             return self.core.end(Ending(None))
         try:
-            ending = self.core.error_endings.make(error)
-        except BaseException:  # such as a KeyboardInterrupt meanwhile
+            ending = self.core.error_endings.make_surely(error, passes=KeyboardInterrupt)
+        except KeyboardInterrupt:  # of a signal meanwhile
             self.core.end(self.core.error_endings.make_generic(error))
             raise
         return self.core.end(ending)

@@ -49,7 +49,7 @@ class ErrorEndings:
     content_type: str
     path: str
 
-    def make(self, error: BaseException) -> Ending:
+    def _make(self, error: BaseException) -> Ending:
         """Return how to end the stream after an exception. SystemExit and its like pass."""
         if self.error_message is None:
             return Ending(error)
@@ -69,10 +69,14 @@ class ErrorEndings:
         except Exception:  # the content type has no place for text
             return Ending(error)
 
-    def make_surely(self, error: BaseException) -> Ending:
-        """The same, whatever the code of the project raises."""
+    def make_surely(
+        self, error: BaseException, passes: type[BaseException] | tuple[type[BaseException], ...] = ()
+    ) -> Ending:
+        """The same, whatever the code of the project raises, except what `passes`."""
         try:
-            return self.make(error)
+            return self._make(error)
+        except passes:
+            raise
         except BaseException:
             logger.exception(_GENERIC_INSTEAD, self.path)
             return self.make_generic(error)

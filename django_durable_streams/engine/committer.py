@@ -20,7 +20,7 @@ from typing import TypeVar
 from django.db import Error, IntegrityError, OperationalError, connections
 
 from ..protocol.errors import ServiceUnavailable
-from ..runtime.after_commit import follow_up_in_thread
+from ..runtime.after_commit import follow_up
 from ..runtime.backlog import Backlog
 from ..runtime.batch_worker import BatchWorker, PendingBatch, split_by_batch
 from ..runtime.connection import DedicatedConnection
@@ -206,7 +206,7 @@ class Applier:
                 self.connection.close()  # a new connection may work
             return error
         if commits:
-            follow_up_in_thread("Readers learn of the commit by polling.", self._committed, commits)
+            follow_up("Readers learn of the commit by polling.", self._committed, commits)
         return outcomes
 
     def _transact(self, operations: Sequence[Operation], lock_ms: int | None = None) -> Applied:

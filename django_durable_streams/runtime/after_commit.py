@@ -41,11 +41,3 @@ def follow_up(purpose: str, step: Callable[P, object], *args: P.args, **kwargs: 
     else:
         if _failing_purposes:
             _failing_purposes.discard(purpose)
-
-
-def follow_up_in_thread(purpose: str, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Do the same in a thread of the service, which raises nothing at all to the requests whose commit is done."""
-    try:
-        follow_up(purpose, step, *args, **kwargs)
-    except BaseException:  # code of the project may raise SystemExit, or a cancellation
-        logger.exception("A commit succeeded, but a step after it was ended. %s", purpose)
