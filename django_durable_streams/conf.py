@@ -147,7 +147,7 @@ class Config:
 
     webhook_allowed_hosts: tuple[str, ...] = ()
     """Hosts to which webhooks may go although they are local, or without HTTPS: names, `.suffixes`, addresses and
-    networks. Metadata services of clouds are always refused."""
+    networks. Link-local addresses and metadata services of clouds are always refused."""
 
     webhook_timeout: float = 10.0
     """Seconds for one webhook: name, connection, request and response. The lease of the wake may end it earlier."""

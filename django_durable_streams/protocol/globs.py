@@ -42,7 +42,9 @@ class Glob:
         self.text = text
         # One `**` after another adds nothing.
         self._segments = [
-            segment for number, segment in enumerate(segments) if segment != ANY or segments[number - 1 : number] != [ANY]
+            segment
+            for number, segment in enumerate(segments)
+            if segment != ANY or segments[number - 1 : number] != [ANY]
         ]
         literals = self._segments[: next((n for n, one in enumerate(segments) if one in (ONE, ANY)), len(segments))]
         is_literal = len(literals) == len(self._segments)

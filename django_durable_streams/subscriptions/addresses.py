@@ -4,8 +4,8 @@ A URL is taken apart once, by a grammar without exceptions: whatever two parsers
 connection is made from the parts that were checked, and never from the text. A name says nothing about its addresses,
 and may have others tomorrow, so `resolve_checked` checks each address that a name has when a webhook is sent.
 
-The settings may exempt hosts (WEBHOOK_ALLOWED_HOSTS, and DEBUG for this machine), but never the metadata services of
-clouds: they give credentials of the machine to everybody who can send a request from it.
+The settings may exempt hosts (WEBHOOK_ALLOWED_HOSTS, and DEBUG for this machine), but never link-local addresses and
+the metadata services of clouds: they give credentials of the machine to everybody who can send a request from it.
 """
 
 from __future__ import annotations
@@ -60,20 +60,19 @@ METADATA_ADDRESSES = frozenset(
         ip_address,
         (
             "169.254.169.254",  # most clouds
-            "169.254.169.253",  # the resolver of AWS
-            "169.254.170.2",  # AWS ECS
-            "169.254.170.23",  # AWS EKS
-            "169.254.0.23",  # Tencent
-            "fd00:ec2::254",
+            "fd00:ec2::254",  # Amazon: metadata, the resolver, and credentials of pods
             "fd00:ec2::253",
             "fd00:ec2::23",
             "fd20:ce::254",  # Google
+            "fd00:42::42",  # Scaleway
             "100.100.100.200",  # Alibaba
             "192.0.0.192",  # Oracle
             "168.63.129.16",  # Azure, from its machines only
         ),
     )
 )
+
+_LINK_LOCAL = (ip_network("169.254.0.0/16"), ip_network("fe80::/10"))
 
 _METADATA = frozenset(map(int, METADATA_ADDRESSES))
 """As numbers, because an address with a zone is unequal to the same address without it."""
@@ -239,11 +238,15 @@ def _is_this_machine(host: str) -> bool:
 
 def is_allowed(address: Address, reach: Reach = Reach.PUBLIC) -> bool:
     """Return whether a webhook may be sent to an address."""
-    if any(int(part) in _METADATA for part in (address, *_embedded(address))):
+    if any(_is_never_allowed(part) for part in (address, *_embedded(address))):
         return False
     if reach is Reach.ANY or is_public(address) or allowed_hosts(config().webhook_allowed_hosts).has_address(address):
         return True
     return reach is Reach.LOOPBACK and address.is_loopback
+
+
+def _is_never_allowed(address: Address) -> bool:
+    return int(address) in _METADATA or any(address in network for network in _LINK_LOCAL)
 
 
 def is_public(address: Address) -> bool:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import certifi
 import httpcore
 
+from ..access.webhook_hosts import Address
 from .addresses import Target, resolve_checked
 from .name_resolution import Resolver
 
@@ -56,6 +57,7 @@ class Exchange(httpcore.AsyncNetworkBackend):
         self._target = target
         self._resolver = resolver
         self._ssl_context = ssl_context
+        self._seconds = 0.0
         self._streams: list[httpcore.AsyncNetworkStream] = []
 
     async def post(self, headers: Mapping[bytes | str, bytes | str], body: bytes, seconds: float) -> Response:
@@ -104,19 +106,19 @@ class Exchange(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         """Connect to the target. The arguments say the same as the target, which was checked."""
         addresses = await resolve_checked(self._target, self._resolver.resolve)
-        addresses = addresses[:MAX_ADDRESSES]
-        network = httpcore.AnyIOBackend()
-        seconds = self._seconds / len(addresses)
-        for number, address in enumerate(addresses, 1):
+        *others, last = addresses[:MAX_ADDRESSES]
+        seconds = self._seconds / (len(others) + 1)
+        for address in others:
             try:
-                stream = await network.connect_tcp(str(address), self._target.port, seconds)
+                return await self._connect(address, seconds)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                if number == len(addresses):
-                    raise
-            else:
-                self._streams.append(stream)
-                return _BoundedStream(stream, self)
-        raise httpcore.ConnectError("There is no address.")
+                pass  # the next one may answer
+        return await self._connect(last, seconds)
+
+    async def _connect(self, address: Address, seconds: float) -> httpcore.AsyncNetworkStream:
+        stream = await httpcore.AnyIOBackend().connect_tcp(str(address), self._target.port, seconds)
+        self._streams.append(stream)
+        return _BoundedStream(stream, self)
 
 
 class _BoundedStream(httpcore.AsyncNetworkStream):

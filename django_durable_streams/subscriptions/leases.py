@@ -359,5 +359,3 @@ def next_due_seconds(using: str) -> float | None:
     scheduled = subscriptions(using).filter(due_at__isnull=False, is_paused=False).order_by("due_at")
     due_at = scheduled.values_list("due_at", flat=True).first()
     return None if due_at is None else max((clock.from_project(due_at) - clock.now()).total_seconds(), 0.0)
-
-

@@ -1,7 +1,8 @@
 """The addresses of names, asked of the system's resolver in threads of its own.
 
 The resolver of the system blocks, and a name may belong to somebody whose name servers never answer. So these threads
-are no pool that others use, there are few of them, and no process waits for them at its end. Knows nothing of rules.
+are no pool that others use, a name has one of them at most, and no process waits for them at its end. Knows nothing of
+rules.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import socket
 from collections.abc import Callable
 from ipaddress import ip_address
 from threading import Thread
-from typing import Any
 
 from ..access.webhook_hosts import Address
 
-MAX_LOOKUPS = 32
+MAX_LOOKUPS = 256
 """Names that one resolver looks up at the same time. A lookup that nobody waits for any more counts until it ends."""
 
 Lookup = Callable[[str, int], list[Address]]
@@ -35,7 +35,7 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 class Resolver:
-    """Looks up names for one event loop.
+    """Looks up names for one event loop. Requests for a name share the lookup that runs, if there is one.
 
     Args:
         lookup: blocks, and returns the addresses of a name or raises OSError.
@@ -43,41 +43,47 @@ class Resolver:
 
     def __init__(self, lookup: Lookup = system_addresses) -> None:
         self._lookup = lookup
-        self._slots = asyncio.Semaphore(MAX_LOOKUPS)
+        self._running: dict[str, asyncio.Future[list[Address] | OSError]] = {}
 
     async def resolve(self, host: str, port: int) -> list[Address]:
         """Return all addresses of a name.
 
         Raises:
-            OSError: the name has no address, or the resolver does not answer.
+            OSError: the name has no address, or the resolver does not answer, or too many lookups run.
         """
-        await self._slots.acquire()
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[list[Address]] = loop.create_future()
+        outcome = await asyncio.shield(self._running.get(host) or self._start(host, port))
+        if isinstance(outcome, OSError):
+            raise OSError(str(outcome)) from outcome  # one exception for each request
+        return outcome
 
-        def finish(addresses: list[Address] | None, error: Exception | None) -> None:
-            self._slots.release()
-            if result.done():  # nobody waits any more
-                return
-            if error is not None:
-                result.set_exception(error)
-            else:
-                result.set_result(addresses or [])
+    def _start(self, host: str, port: int) -> asyncio.Future[list[Address] | OSError]:
+        """Start a lookup, and return what will be its outcome."""
+        if len(self._running) >= MAX_LOOKUPS:
+            raise OSError("Too many names are looked up.")
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[list[Address] | OSError] = loop.create_future()
+
+        def finish(outcome: list[Address] | OSError) -> None:
+            del self._running[host]
+            if not result.done():
+                result.set_result(outcome)
 
         def look_up() -> None:
-            outcome: tuple[Any, Exception | None]
+            outcome: list[Address] | OSError
             try:
-                outcome = self._lookup(host, port), None
-            except Exception as error:
-                outcome = None, error if isinstance(error, OSError) else OSError(f"{host} cannot be resolved: {error}")
+                outcome = self._lookup(host, port)
+            except OSError as error:
+                outcome = error
+            except Exception as error:  # such as a UnicodeError for a name
+                outcome = OSError(str(error))
             try:
-                loop.call_soon_threadsafe(finish, *outcome)
+                loop.call_soon_threadsafe(finish, outcome)
             except RuntimeError:  # the loop was closed
                 pass
 
         try:
             Thread(target=look_up, name="durable-streams-resolver", daemon=True).start()
-        except RuntimeError as error:  # no more threads
-            self._slots.release()
-            raise OSError(f"{host} cannot be resolved now: {error}") from error
-        return await result
+        except RuntimeError as error:  # the system has no thread left
+            raise OSError(str(error)) from error
+        self._running[host] = result
+        return result

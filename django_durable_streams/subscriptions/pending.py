@@ -109,7 +109,7 @@ def _clear(link_ids: Sequence[int], using: str) -> None:
 def _existing_streams(stream_ids: Iterable[int | None], using: str) -> dict[int | None, StreamInfo]:
     """Return the streams with these ids that can be read now."""
     wanted = [stream_id for stream_id in stream_ids if stream_id is not None]
-    return {**log_reader.find_ids(wanted, using)} if wanted else {}
+    return dict(log_reader.find_ids(wanted, using).items()) if wanted else {}
 
 
 def describe(link: SubscriptionLink, info: StreamInfo, using: str) -> PendingLink:

@@ -8,9 +8,11 @@ thread. Knows neither rows nor the rules of wakes.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -45,6 +47,9 @@ MAX_BODY_BYTES = 1024 * 1024
 
 MAX_TOKEN_LENGTH = 1024
 """Characters of a token. Longer ones are refused."""
+
+KEYS_SECONDS = 5.0
+"""For how long a process answers with the public keys that it has, so that nobody can busy the database with them."""
 
 _JSON = b"application/json"
 _JWKS = b"application/jwk-set+json"
@@ -167,7 +172,18 @@ def _base_url(request: Request) -> str:
 
 async def _respond_keys(service: Service) -> Response:
     """Return the public keys of webhooks (section 6.5). Everybody may have them."""
-    return _encoded(200, await service.call(signing_keys.jwks, service.using), _JWKS, caching=Caching.KEYS)
+    now = time.monotonic()
+    expires_at, keys = _keys.get(service, (now, b""))
+    if now >= expires_at:
+        if keys:
+            _keys[service] = now + KEYS_SECONDS, keys  # one request asks for newer keys
+        keys = await service.call(signing_keys.jwks, service.using)
+        _keys[service] = time.monotonic() + KEYS_SECONDS, keys
+    return _encoded(200, keys, _JWKS, caching=Caching.KEYS)
+
+
+_keys: WeakKeyDictionary[Service, tuple[float, bytes]] = WeakKeyDictionary()
+"""Until when to answer with which keys, by service."""
 
 
 async def _create(call: Call) -> Response:

@@ -193,5 +193,3 @@ def _forget_services() -> None:
 
 # Threads do not survive a fork, so a child process makes services of its own.
 os.register_at_fork(after_in_child=_forget_services)
-
-

@@ -34,7 +34,10 @@ REPLAY_SECONDS = 300
 """The age up to which receivers should accept a signature."""
 
 CACHE_SECONDS = 300
-"""For how long caches and receivers may keep the published keys. A new key signs only after that."""
+"""For how long caches and receivers may keep the published keys."""
+
+HEAD_START_SECONDS = CACHE_SECONDS + 60
+"""For how long a new key is published before it signs: until caches have it, also those of slow requests."""
 
 PUBLISHED_SECONDS = 3600
 """For how long a retired key stays published. It covers the replay window, caches, slow requests, and clocks that
@@ -123,7 +126,7 @@ def rotate(using: str, *, revoke: bool = False) -> SigningKey:
         if revoke:
             earlier.delete()
         else:
-            earlier.filter(retired_at__isnull=True).update(retired_at=now + timedelta(seconds=CACHE_SECONDS))
+            earlier.filter(retired_at__isnull=True).update(retired_at=now + timedelta(seconds=HEAD_START_SECONDS))
             earlier.filter(retired_at__lt=now - timedelta(seconds=PUBLISHED_SECONDS)).delete()
     return key
 

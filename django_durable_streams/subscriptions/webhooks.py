@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from .. import __version__, clock
 from ..models.signing_key import SigningKey
 from ..protocol.errors import DurableStreamsError
+from ..runtime.log_once import LogOnce
 from . import extra
 from .addresses import Target, parse_url
 from .name_resolution import Resolver
-from .signing_keys import sign
+from .signing_keys import SigningKeyError, sign
 
 if TYPE_CHECKING:
     from .http_client import Exchange, Response
@@ -29,6 +30,8 @@ Outcome = Literal["done", "accepted", "failed", "unknown"]
 
 KEY_SECONDS = 30.0
 """For how long a process signs with a key before it asks the database for the active one again."""
+
+WARNING_SECONDS = 60.0
 
 
 class WebhookRequest(NamedTuple):
@@ -73,6 +76,7 @@ class WebhookSender:
         self._ssl_context = ssl_context
         self._key: SigningKey | None = None
         self._key_expires_at = 0.0
+        self._key_errors = LogOnce(WARNING_SECONDS)
 
     async def send(self, request: WebhookRequest) -> WebhookResult:
         """Send a request and wait for its response. Raises nothing, except that it can be cancelled."""
@@ -83,6 +87,10 @@ class WebhookSender:
             headers = self._headers(target, sign(request.body, clock.now(), await self._active_key()))
             exchange = self._exchange(target)
             return _result_of(await exchange.post(headers, request.body, request.timeout))
+        except SigningKeyError as error:
+            if self._key_errors.is_due():
+                logger.error("Webhooks cannot be signed. %s", error.detail)
+            return WebhookResult("failed", "The server cannot sign webhooks.")
         except DurableStreamsError as error:
             return WebhookResult("failed", error.detail)
         except Exception as error:
@@ -142,6 +150,9 @@ def _result_of_error(error: Exception, *, is_sent: bool) -> WebhookResult:
 
     A receiver whose connection is lost after the request was sent may be at work, whatever it has sent last.
     """
+    if isinstance(error, ImportError):
+        logger.error("A webhook could not be sent.", exc_info=error)
+        return WebhookResult("failed", f"A package of this server is missing or too old. {extra.INSTALL}")
     import httpcore
 
     from .http_client import ResponseTooLarge

@@ -18,7 +18,17 @@ from django.forms import modelform_factory
 from django.template import Context, Template
 from django.utils import timezone
 
-from django_durable_streams.models import Chunk, DatabaseIdentity, Producer, ReadOnlyModelError, StagedChunk, Stream
+from django_durable_streams.models import (
+    Chunk,
+    DatabaseIdentity,
+    Producer,
+    ReadOnlyModelError,
+    SigningKey,
+    StagedChunk,
+    Stream,
+    Subscription,
+    SubscriptionLink,
+)
 from django_durable_streams.models.guard import GuardedModel, GuardedQuerySet
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,7 +40,7 @@ async def _awaited(awaitable: Awaitable[Any]) -> Any:
 
 wait = async_to_sync(_awaited)
 
-OWN: list[type[models.Model]] = [Stream, Chunk, StagedChunk, Producer]
+OWN: list[type[models.Model]] = [Stream, Chunk, StagedChunk, Producer, Subscription, SubscriptionLink, SigningKey]
 
 
 def changed(stream: Stream) -> Stream:

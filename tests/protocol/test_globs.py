@@ -37,14 +37,24 @@ def test_every_matching_path_begins_with_the_prefix(pattern: str, path: str) -> 
 
 @pytest.mark.parametrize(
     ("pattern", "prefix"),
-    [("a", "a"), ("a/b", "a/b"), ("a/*", "a/"), ("a/**", "a"), ("*", ""), ("**/a", ""), ("a/b/*/c", "a/b/"), ("a/**/b", "a")],
+    [
+        ("a", "a"),
+        ("a/b", "a/b"),
+        ("a/*", "a/"),
+        ("a/**", "a"),
+        ("*", ""),
+        ("**/a", ""),
+        ("a/b/*/c", "a/b/"),
+        ("a/**/b", "a"),
+    ],
 )
 def test_the_prefix_is_as_long_as_it_can_be(pattern: str, prefix: str) -> None:
     assert Glob(pattern).prefix == prefix
 
 
 @pytest.mark.parametrize(
-    "pattern", ["", "/a", "a/", "a//b", "a*", "*a", "a/b*c", "***", "a/***", "../a", "a/./b", "a\\b", "__ds/**", "a\0", "a" * 513]
+    "pattern",
+    ["", "/a", "a/", "a//b", "a*", "*a", "a/b*c", "***", "a/***", "../a", "a/./b", "a\\b", "__ds/**", "a\0", "a" * 513],
 )
 def test_a_pattern_that_no_path_can_match_is_refused(pattern: str) -> None:
     with pytest.raises(DurableStreamsError):

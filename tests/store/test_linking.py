@@ -150,7 +150,9 @@ def test_a_purge_keeps_explicit_links_only() -> None:
 
 def test_streams_without_links_cost_no_query_more_when_something_is_appended() -> None:
     create("others/a")
-    with CaptureQueriesContext(connection, ) as before:
+    with CaptureQueriesContext(
+        connection,
+    ) as before:
         apply(Append("others/a", TEXT, b"x"))
     subscribe("s", "events/*")
     with CaptureQueriesContext(connection) as after:

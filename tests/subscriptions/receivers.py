@@ -35,7 +35,7 @@ class Received(NamedTuple):
     body: bytes
 
 
-class Receiver:
+class WebhookReceiver:
     """A server. Use as an asynchronous context manager.
 
     answer: is called with each connection once its request has arrived, and writes the response, or does not.
@@ -59,6 +59,8 @@ class Receiver:
         self.port = port
         self.connections = 0
         self.requests: list[Received] = []
+        self.reached = asyncio.Event()
+        """Set when a connection, and the request if it is read, has arrived."""
         self.ended = asyncio.Event()
         """Set when a connection was closed by the client or by the answer."""
 
@@ -78,6 +80,7 @@ class Receiver:
         try:
             if self._reads:
                 self.requests.append(await read_request(reader))
+            self.reached.set()
             await self._answer(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass

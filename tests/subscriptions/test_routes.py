@@ -181,7 +181,7 @@ async def test_head_is_a_get_without_a_body(entry: EntryPoint, service: FakeServ
         whole, head = await entry.request("GET", target), await entry.request("HEAD", target)
         assert (head.status, head.body) == (200, b"")
         assert head.headers["content-type"] == whole.headers["content-type"]
-    assert [call[0] for call in service.calls] == [*["_describe", "_encode_links"] * 2, "jwks", "jwks"]
+    assert [call[0] for call in service.calls] == [*["_describe", "_encode_links"] * 2, "jwks"]
 
 
 async def test_the_public_keys_are_for_everybody_and_for_caches(entry: EntryPoint, service: FakeService) -> None:
@@ -193,7 +193,25 @@ async def test_the_public_keys_are_for_everybody_and_for_caches(entry: EntryPoin
         assert reply.headers["cache-control"] == "public, max-age=300"
         if entry.name in ("asgi", "direct"):  # elsewhere, middleware may have asked for the session
             assert "vary" not in reply.headers
-    assert service.calls == [("jwks", "default")] * 2
+    assert service.calls == [("jwks", "default")]
+
+
+async def test_no_number_of_requests_for_the_public_keys_keeps_the_database_busy(
+    entry: EntryPoint, service: FakeService
+) -> None:
+    for _ in range(20):
+        assert (await entry.request("GET", "__ds/jwks.json")).status == 200
+    assert service.calls == [("jwks", "default")]
+    # Old keys are for others while one request asks for new ones, and if it fails.
+    service.outcomes["jwks"] = b'{"keys":[1]}'
+    routes._keys[service] = 0.0, routes._keys[service][1]  # type: ignore[index]
+    service.error = ServiceUnavailable("The database does not answer.")
+    replies = [await entry.request("GET", "__ds/jwks.json") for _ in range(3)]
+    assert [reply.status for reply in replies] == [503, 200, 200]
+    assert replies[-1].body == b'{"keys":[]}'
+    service.error = None
+    routes._keys[service] = 0.0, routes._keys[service][1]  # type: ignore[index]
+    assert (await entry.request("GET", "__ds/jwks.json")).body == b'{"keys":[1]}'
 
 
 async def test_errors_of_the_functions_are_answers(entry: EntryPoint, service: FakeService) -> None:

@@ -8,13 +8,17 @@ import json
 import logging
 import socket
 import ssl
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import ip_address
 from threading import Event
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from django_durable_streams import clock
 from django_durable_streams.access.webhook_hosts import Address
@@ -27,7 +31,7 @@ from tests.overriding import override_streams
 from tests.subscriptions.receivers import (
     NAME,
     Answer,
-    Receiver,
+    WebhookReceiver,
     endless,
     local_name,
     names,
@@ -44,6 +48,16 @@ SHORT = 0.3
 KEY = signing_keys._new_key(1, clock.now())
 
 
+def has_ipv6() -> bool:
+    """Whether this machine can listen at ::1."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 async def load_key() -> SigningKey:
     return KEY
 
@@ -58,7 +72,7 @@ async def send(url: str, seconds: float = SECONDS, by: WebhookSender | None = No
 
 async def outcome(answer: Answer, seconds: float = SECONDS, **options: Any) -> WebhookResult:
     """The result of a webhook to a receiver with an answer. The connection has ended with it."""
-    async with Receiver(answer, **options) as receiver:
+    async with WebhookReceiver(answer, **options) as receiver:
         result = await send(receiver.url(), seconds)
         assert receiver.connections == 1
         async with asyncio.timeout(SECONDS):
@@ -73,7 +87,7 @@ def _allowed_name() -> Iterator[None]:
 
 
 async def test_the_request_is_the_one_of_the_specification() -> None:
-    async with Receiver(replies(200, b'{"done": true}')) as receiver:
+    async with WebhookReceiver(replies(200, b'{"done": true}')) as receiver:
         assert await send(receiver.url()) == ("done", "")
     (request,) = receiver.requests
     assert request.line == "POST /hook?a=1 HTTP/1.1"
@@ -88,7 +102,7 @@ async def test_the_request_is_the_one_of_the_specification() -> None:
 
 
 async def test_the_signature_is_made_when_the_request_is_sent() -> None:
-    async with Receiver(replies(200)) as receiver:
+    async with WebhookReceiver(replies(200)) as receiver:
         before = int(time.time())
         await send(receiver.url())
     fields = dict(part.split("=", 1) for part in receiver.requests[0].headers["webhook-signature"].split(","))
@@ -150,7 +164,7 @@ async def test_every_other_status_is_a_refusal(status: int) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_not_followed(status: int) -> None:
-    async with Receiver(replies(200, b'{"done": true}')) as inside:
+    async with WebhookReceiver(replies(200, b'{"done": true}')) as inside:
         for location in (inside.url("127.0.0.1"), inside.url(), "//127.0.0.1/", "/other"):
             result = await outcome(replies(status, b"", f"Location: {location}"))
             assert result == ("failed", f"The receiver answered with status {status}. Redirects are not followed.")
@@ -158,7 +172,7 @@ async def test_redirects_are_not_followed(status: int) -> None:
 
 
 async def test_other_headers_lead_nowhere() -> None:
-    async with Receiver(replies(200)) as inside:
+    async with WebhookReceiver(replies(200)) as inside:
         url = inside.url("127.0.0.1")
         head = (f"Refresh: 0; url={url}", f"Link: <{url}>; rel=preload", f'Alt-Svc: h3="127.0.0.1:{inside.port}"')
         assert (await outcome(replies(200, b"", *head))).outcome == "accepted"
@@ -168,7 +182,7 @@ async def test_other_headers_lead_nowhere() -> None:
 
 async def test_no_cookie_of_one_receiver_goes_to_another_request() -> None:
     by = sender()
-    async with Receiver(replies(200, b"", "Set-Cookie: a=b; Path=/")) as receiver:
+    async with WebhookReceiver(replies(200, b"", "Set-Cookie: a=b; Path=/")) as receiver:
         await send(receiver.url(), by=by)
         await send(receiver.url(), by=by)
     assert len(receiver.requests) == receiver.connections == 2
@@ -297,6 +311,14 @@ async def test_an_answer_in_tiny_pieces_takes_no_time_of_others(start: bytes, pi
     assert longest < 0.5  # all of it takes a second of the processor
 
 
+@settings(max_examples=40)
+@given(st.binary(max_size=300), st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b'HTTP/1.1 200 OK\r\n\r\n{"done"']))
+def test_no_bytes_of_a_receiver_make_more_than_a_result(data: bytes, start: bytes) -> None:
+    with override_streams(WEBHOOK_ALLOWED_HOSTS=[NAME]):
+        result = asyncio.run(outcome(sends(start + data)))
+    assert result.outcome in ("accepted", "failed", "unknown")
+
+
 # Receivers that are not reached.
 
 
@@ -308,9 +330,17 @@ async def test_a_refused_connection_is_a_failure() -> None:
 
 
 async def test_the_next_address_is_tried() -> None:
-    async with Receiver(replies(200)) as receiver:
+    async with WebhookReceiver(replies(200)) as receiver:
         by = sender(names(hooks_example="127.0.0.9 127.0.0.1"))
         assert (await send(receiver.url(), by=by)).outcome == "accepted"
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6")
+async def test_an_ipv6_address_has_brackets_in_the_request() -> None:
+    async with WebhookReceiver(replies(200), host="::1") as receiver:
+        with override_streams(WEBHOOK_ALLOWED_HOSTS=["::1"]):
+            assert (await send(receiver.url("[::1]"))).outcome == "accepted"
+    assert receiver.requests[0].headers["host"] == f"[::1]:{receiver.port}"
 
 
 async def test_a_name_that_does_not_exist_is_a_failure() -> None:
@@ -319,7 +349,7 @@ async def test_a_name_that_does_not_exist_is_a_failure() -> None:
 
 
 async def test_a_url_that_is_not_allowed_any_more_is_a_failure() -> None:
-    async with Receiver(replies(200)) as receiver:
+    async with WebhookReceiver(replies(200)) as receiver:
         with override_streams(WEBHOOK_ALLOWED_HOSTS=[]):
             result = await send(receiver.url())
     assert result.outcome == "failed"
@@ -333,12 +363,40 @@ async def test_a_missing_package_is_a_failure(monkeypatch: pytest.MonkeyPatch) -
     assert extra.INSTALL in result.error
 
 
+async def test_a_package_that_cannot_be_imported_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "django_durable_streams.subscriptions.http_client", None)
+    with caplog.at_level(logging.ERROR):
+        result = await send(f"http://{NAME}/")
+    assert result.outcome == "failed"
+    assert extra.INSTALL in result.error
+    assert [record.message for record in caplog.records] == ["A webhook could not be sent."]
+
+
 async def test_a_key_that_cannot_be_used_is_a_failure_that_says_why() -> None:
     async def refuse() -> SigningKey:
         raise ServiceUnavailable("The database does not answer.")
 
     result = await WebhookSender(refuse, resolver=local_name()).send(WebhookRequest(f"http://{NAME}/", BODY, SECONDS))
     assert result == ("failed", "The database does not answer.")
+
+
+async def test_a_wrong_secret_tells_the_operator_once_and_the_subscriber_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with override_streams(WEBHOOK_KEY_SECRET="a secret of the tests that is long enough"):
+        key = signing_keys._new_key(1, clock.now())
+
+    async def load() -> SigningKey:
+        return key
+
+    by = WebhookSender(load, resolver=local_name())
+    with caplog.at_level(logging.ERROR):
+        results = {await send(f"http://{NAME}/", by=by) for _ in range(3)}
+    assert results == {("failed", "The server cannot sign webhooks.")}
+    (record,) = caplog.records
+    assert record.message.startswith("Webhooks cannot be signed. The key that signs webhooks is encrypted")
 
 
 async def test_a_bug_is_a_failure_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -359,7 +417,7 @@ async def test_the_key_is_asked_for_again_after_a_while(monkeypatch: pytest.Monk
         return KEY
 
     by = WebhookSender(load, resolver=local_name())
-    async with Receiver(replies(200)) as receiver:
+    async with WebhookReceiver(replies(200)) as receiver:
         for _ in range(3):
             await send(receiver.url(), by=by)
         assert len(asked) == 1
@@ -385,8 +443,8 @@ async def test_a_name_is_looked_up_once_for_each_request_and_each_answer_is_chec
     with override_streams(WEBHOOK_ALLOWED_HOSTS=["127.0.0.1"]):
         server, client = tls_contexts(NAME)
         by = sender(Resolver(rebind), client)
-        async with Receiver(replies(200), context=server) as receiver:
-            async with Receiver(replies(200), host="127.0.0.2", port=receiver.port) as other:
+        async with WebhookReceiver(replies(200), context=server) as receiver:
+            async with WebhookReceiver(replies(200), host="127.0.0.2", port=receiver.port) as other:
                 outcomes = [(await send(receiver.url(scheme="https"), by=by)).outcome for _ in answers]
             assert outcomes == ["accepted", "failed", "failed", "accepted"]
             assert lookups == [NAME] * 4
@@ -402,7 +460,7 @@ async def test_the_library_never_looks_up_a_name_itself(monkeypatch: pytest.Monk
 
 
 async def test_the_environment_names_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Receiver(replies(200)) as proxy:
+    async with WebhookReceiver(replies(200)) as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url("127.0.0.1"))
         assert (await outcome(replies(200))).outcome == "accepted"
@@ -425,26 +483,78 @@ async def test_a_name_server_that_does_not_answer_takes_no_more_than_the_time_of
         release.set()
 
 
-async def test_lookups_that_hang_are_bounded_and_end_no_thread_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(name_resolution, "MAX_LOOKUPS", 2)
-    release, running = Event(), []
+class Hanging:
+    """A lookup that ends when a test says so, and the names for which it was called."""
 
-    def hang(host: str, port: int) -> list[Address]:
-        running.append(host)
-        release.wait(SECONDS)
+    def __init__(self) -> None:
+        self.hosts: list[str] = []
+        self._release = Event()
+
+    def __call__(self, host: str, port: int) -> list[Address]:
+        self.hosts.append(host)
+        self._release.wait(SECONDS)
         return [ip_address("127.0.0.1")]
 
-    resolver = Resolver(hang)
+    def release(self) -> None:
+        self._release.set()
+
+
+async def test_lookups_that_hang_are_one_for_each_name_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(name_resolution, "MAX_LOOKUPS", 3)
+    hanging = Hanging()
+    by = sender(Resolver(hanging))
     try:
-        results = await asyncio.gather(*(send(f"http://{NAME}:1/", SHORT, sender(resolver)) for _ in range(5)))
-        assert {result.outcome for result in results} == {"failed"}
-        assert len(running) == 2
+        with override_streams(WEBHOOK_ALLOWED_HOSTS=[".example"]):
+            urls = [f"http://{name}.example/" for name in ("a", "a", "b", "a", "b", "c", "d")]
+            results = await asyncio.gather(*(send(url, SHORT, by) for url in urls))
+            assert {result.outcome for result in results} == {"failed"}
+            assert await send("http://a.example/", SHORT, by) == ("failed", "The receiver did not answer in time.")
+            assert await send("http://d.example/", SHORT, by) == ("failed", "The receiver cannot be reached.")
+        assert sorted(hanging.hosts) == ["a.example", "b.example", "c.example"]
         # Other threads of the process are free.
         assert await asyncio.to_thread(lambda: 7) == 7
     finally:
-        release.set()
+        hanging.release()
+
+
+async def test_a_lookup_that_ends_late_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(name_resolution, "MAX_LOOKUPS", 1)
+    hanging = Hanging()
+    resolver = Resolver(hanging)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await resolver.resolve("a.example", 1)
+    with pytest.raises(OSError, match="Too many"):
+        await resolver.resolve("b.example", 1)
+    late = asyncio.create_task(resolver.resolve("a.example", 1))
+    hanging.release()
     async with asyncio.timeout(SECONDS):
-        assert [str(address) for address in await resolver.resolve(NAME, 1)] == ["127.0.0.1"]
+        assert [str(address) for address in await late] == ["127.0.0.1"]
+        assert [str(address) for address in await resolver.resolve("b.example", 1)] == ["127.0.0.1"]
+    assert hanging.hosts == ["a.example", "b.example"]
+
+
+async def test_a_lookup_that_outlives_its_event_loop_disturbs_nobody() -> None:
+    hanging = Hanging()
+
+    async def ask() -> None:
+        async with asyncio.timeout(0.01):
+            await Resolver(hanging).resolve("a.example", 1)
+
+    def run() -> None:
+        with pytest.raises(TimeoutError):
+            asyncio.run(ask())
+
+    await asyncio.to_thread(run)
+    threads = [thread for thread in enumerate_threads() if thread.name == "durable-streams-resolver"]
+    hanging.release()
+    for thread in threads:
+        await asyncio.to_thread(thread.join, SECONDS)
+        assert not thread.is_alive()
+
+
+async def test_the_system_knows_this_machine() -> None:
+    assert {address.is_loopback for address in await Resolver().resolve("localhost", 80)} == {True}
 
 
 async def test_whatever_the_resolver_raises_is_a_failure() -> None:
@@ -459,7 +569,7 @@ async def test_whatever_the_resolver_raises_is_a_failure() -> None:
 
 async def test_https_works_with_a_certificate_for_the_name() -> None:
     server, client = tls_contexts(NAME)
-    async with Receiver(replies(200, b'{"done":true}'), context=server) as receiver:
+    async with WebhookReceiver(replies(200, b'{"done":true}'), context=server) as receiver:
         result = await send(receiver.url(scheme="https"), by=sender(context=client))
     assert result == ("done", "")
     assert receiver.requests[0].headers["host"] == f"{NAME}:{receiver.port}"
@@ -469,7 +579,7 @@ async def test_https_works_with_a_certificate_for_the_name() -> None:
 async def test_a_certificate_for_another_name_or_of_a_stranger_gets_no_request(is_trusted: bool) -> None:
     server, client = tls_contexts("other.example" if is_trusted else NAME)
     by = sender(context=client if is_trusted else None)
-    async with Receiver(replies(200), context=server) as receiver:
+    async with WebhookReceiver(replies(200), context=server) as receiver:
         assert await send(receiver.url(scheme="https"), by=by) == (
             "failed",
             "The TLS handshake with the receiver failed.",
@@ -479,7 +589,7 @@ async def test_a_certificate_for_another_name_or_of_a_stranger_gets_no_request(i
 
 @pytest.mark.parametrize("answer", [waits, closes, sends(b"HTTP/1.1 200 OK\r\n\r\n")], ids=["waits", "closes", "http"])
 async def test_a_receiver_without_tls_gets_no_request_and_no_connection_stays(answer: Answer) -> None:
-    async with Receiver(answer, reads=False) as receiver:
+    async with WebhookReceiver(answer, reads=False) as receiver:
         result = await send(receiver.url(scheme="https"), SHORT)
         assert result.outcome == "failed"
         async with asyncio.timeout(SECONDS):
@@ -489,11 +599,11 @@ async def test_a_receiver_without_tls_gets_no_request_and_no_connection_stays(an
 # Endings.
 
 
-async def cancelled(receiver: Receiver, url: str, is_ready: Callable[[], bool]) -> None:
+async def cancel(receiver: WebhookReceiver, url: str) -> None:
+    """Cancel a request that has reached its receiver."""
     task = asyncio.create_task(send(url, 60.0))
     async with asyncio.timeout(SECONDS):
-        while not is_ready():
-            await asyncio.sleep(0.001)
+        await receiver.reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -501,19 +611,20 @@ async def cancelled(receiver: Receiver, url: str, is_ready: Callable[[], bool]) 
 
 
 async def test_a_request_that_is_cancelled_leaves_no_connection() -> None:
-    async with Receiver(waits) as receiver:
-        await cancelled(receiver, receiver.url(), lambda: bool(receiver.requests))
+    async with WebhookReceiver(waits) as receiver:
+        await cancel(receiver, receiver.url())
+        assert len(receiver.requests) == 1
 
 
 async def test_a_handshake_that_is_cancelled_leaves_no_connection() -> None:
-    async with Receiver(waits, reads=False) as receiver:
-        await cancelled(receiver, receiver.url(scheme="https"), lambda: receiver.connections == 1)
+    async with WebhookReceiver(waits, reads=False) as receiver:
+        await cancel(receiver, receiver.url(scheme="https"))
 
 
 async def test_many_requests_at_once_leave_nothing_behind() -> None:
     before = len(asyncio.all_tasks())
     by = sender()
-    async with Receiver(replies(200, b'{"done":true}')) as receiver, Receiver(closes) as other:
+    async with WebhookReceiver(replies(200, b'{"done":true}')) as receiver, WebhookReceiver(closes) as other:
         urls = [receiver.url(), other.url()] * 50
         results = await asyncio.gather(*(send(url, by=by) for url in urls))
     assert [result.outcome for result in results] == ["done", "unknown"] * 50

@@ -1,4 +1,4 @@
-"""Checks signatures of webhooks as the specification says, by nothing but the header, the body and the published keys."""
+"""Checks signatures of webhooks as the specification says: by the header, the body and the published keys."""
 
 import base64
 import json

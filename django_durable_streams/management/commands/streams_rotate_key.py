@@ -17,7 +17,7 @@ class Command(BaseCommand):
     """Rotates the key that signs webhooks."""
 
     help = (
-        "Makes a new key that signs webhooks. It is published now and signs five minutes later, when caches have it. "
+        "Makes a new key that signs webhooks. It is published now and signs six minutes later, when caches have it. "
         "The old key then stays published for an hour."
     )
 
@@ -36,5 +36,5 @@ class Command(BaseCommand):
             signs_now = signing_keys.active_key(using).kid == key.kid
         except DurableStreamsError as error:
             raise CommandError(error.detail) from error
-        when = "now" if signs_now else f"in {signing_keys.CACHE_SECONDS // 60} minutes"
+        when = "now" if signs_now else f"in {signing_keys.HEAD_START_SECONDS // 60} minutes"
         self.stdout.write(f"{key.kid} signs webhooks {when}.")

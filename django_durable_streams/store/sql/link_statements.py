@@ -39,9 +39,7 @@ class LinkStatements(BaseStatements):
             self._or_update_link = f" ON DUPLICATE KEY UPDATE {changes}"
         else:
             changes = ", ".join(f"{name(column)} = excluded.{name(column)}" for column in updated)
-            self._or_update_link = (
-                f" ON CONFLICT ({name('subscription_id')}, {name('path')}) DO UPDATE SET {changes}"
-            )
+            self._or_update_link = f" ON CONFLICT ({name('subscription_id')}, {name('path')}) DO UPDATE SET {changes}"
 
     def lock_link_rules(self, cursor: Any) -> Iterable[Sequence[Any]]:
         """Return one row with the version of the link rules. No other transaction changes them before this one ends."""

@@ -71,11 +71,13 @@ class SQLiteStatements(SQLiteChunkStatements, Statements):
             for number, column in enumerate([*UPDATED_STREAM_COLUMNS][:6])
             if (has_deadline or number != _DEADLINE) and (has_link or number != _LINK_STATE)
         ]
-        assignments.append(f"{name('appended_at')} = COALESCE({{6}}, {stream}.{name('appended_at')})")
+        # A shared value has to occur in the statement, before the rows. Without a link it is null, and changes nothing.
+        unused = "" if has_link else ", {5}"
+        assignments.append(f"{name('appended_at')} = COALESCE({{6}}, {stream}.{name('appended_at')}{unused})")
         return RowsStatement(
             f"UPDATE {stream} SET {', '.join(assignments)} FROM {{rows}} WHERE {stream}.{name('id')} = {{7}}",
             8,
-            (1, 2, 3, _LINK_STATE, 6) if has_link else (1, 2, 3, 6),
+            (1, 2, 3, 5, 6) if has_link else (1, 2, 3, 6, 5),
         )
 
     def select_streams(
