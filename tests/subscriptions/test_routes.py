@@ -520,7 +520,7 @@ def as_header(cookies: dict[str, str]) -> dict[str, str]:
 
 async def test_djangos_permission_to_change_subscriptions_decides(entry: EntryPoint, service: FakeService) -> None:
     others = ("add_stream", "view_stream", "change_stream", "delete_stream", "view_subscription", "add_subscription")
-    may = with_token(await sync_to_async(make_user)("may", "change_subscription"))
+    may = with_token(await sync_to_async(make_user)("may", "change_subscription", "change_stream"))
     may_not = with_token(await sync_to_async(make_user)("may-not", *others))
     with CLOSED:
         for name in GUARDED:
