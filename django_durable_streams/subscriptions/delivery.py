@@ -68,8 +68,8 @@ class Call(Protocol):
         """Raises DurableStreamsError if the database does not answer."""
 
 
-class Look(NamedTuple):
-    """What one look at the database has found."""
+class DueWork(NamedTuple):
+    """The work that one look at the database has returned."""
 
     wakes: list[Wake]
     has_more: bool
@@ -78,7 +78,7 @@ class Look(NamedTuple):
     """Seconds until the next subscription is due."""
 
 
-def look(using: str, limit: int) -> Look | None:
+def look(using: str, limit: int) -> DueWork | None:
     """Do all work that is due in the database, in short transactions, and return the wakes to deliver.
 
     None: there is no subscription at all.
@@ -91,7 +91,7 @@ def look(using: str, limit: int) -> Look | None:
         has_more = has_more or not (progress.is_done or progress.is_held_up)
     wakes = leases.begin_due(using, limit) if limit else []
     has_more = delete_remains(using) or has_more or len(wakes) == limit > 0
-    return Look(wakes, has_more, leases.next_due_seconds(using))
+    return DueWork(wakes, has_more, leases.next_due_seconds(using))
 
 
 class Delivery:
@@ -180,7 +180,7 @@ class Delivery:
     async def _look(self) -> float:
         """Look at the database, start deliveries, and return the seconds until the next look."""
         try:
-            found: Look | None = await self._call(look, self._using, MAX_DELIVERIES - len(self._tasks))
+            work: DueWork | None = await self._call(look, self._using, MAX_DELIVERIES - len(self._tasks))
         except DurableStreamsError as error:
             logger.debug("The delivery could not look at the database: %s", error)
             return FAILURE_PAUSE
@@ -188,16 +188,16 @@ class Delivery:
             if self._failures.is_due():
                 logger.exception("The delivery of subscriptions failed. It is tried again.")
             return FAILURE_PAUSE
-        if found is None:
+        if work is None:
             return IDLE_INTERVAL
-        for wake in found.wakes:
+        for wake in work.wakes:
             task = asyncio.get_running_loop().create_task(self._deliver(wake))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if found.has_more:
+        if work.has_more:
             return 0.0
         pause = RECEIVING_INTERVAL if engine_for(self._using).wakeup.carries_messages else config().poll_interval
-        return pause if found.due_in is None else min(found.due_in, pause)
+        return pause if work.due_in is None else min(work.due_in, pause)
 
     async def deliver_all(self) -> None:
         """Deliver the wakes that are due now, and those that follow from them, without the thread."""

@@ -69,7 +69,7 @@ class LinkStatements(BaseStatements):
         return links
 
     def insert_links(self, cursor: Any, rows: Sequence[Row]) -> None:
-        """Insert links, with values in the order of `LINK_COLUMNS`. A link of the same subscription and path is reset."""
+        """Insert links, with values in the order of `LINK_COLUMNS`. An existing link of the path is reset."""
         for slice_rows in slices(rows):
             self._insert_rows(cursor, self._insert_link, slice_rows, self._or_update_link)
 
