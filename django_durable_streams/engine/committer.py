@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from django.db import Error, connections
+from django.db import Error, IntegrityError, OperationalError, connections
 
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.after_commit import follow_up
@@ -87,7 +87,8 @@ class Applier:
         self._context = CommitContext() if context is None else context
         self._row_cache = self._context.row_cache = RowCache()
         self._has_row_locks = connections[connection.using].features.has_select_for_update
-        self._stopping = False
+        self.is_stopping = False
+        """Whether to stop waiting for locks."""
 
     def apply(self, operations: Sequence[Operation]) -> Sequence[object]:
         """Apply operations and return their outcomes. LOCKED: another transaction holds the stream's row.
@@ -96,7 +97,7 @@ class Applier:
         """
         until = time.monotonic() + MAX_FILE_WAIT
         while (outcomes := self._apply(operations)) is None:
-            if self._stopping or time.monotonic() >= until:
+            if self.is_stopping or time.monotonic() >= until:
                 return [ServiceUnavailable("Another process holds the database's lock. Try again.")] * len(operations)
         return outcomes
 
@@ -116,15 +117,17 @@ class Applier:
         lock_ms = max(int(seconds * 1000), 1)
 
         def transact() -> Applied:
+            if self.is_stopping:  # since before the connection was made, which `stop` could not cut then
+                raise OperationalError("The lock wait queue ends.")
             return group_commit.apply_when_free(path, operations, self.connection.using, lock_ms)
 
-        if self._stopping or not self._monitor.answers:
+        if self.is_stopping or not self._monitor.answers:
             return self.refusals(len(operations()))
         with self.connection:
             outcomes = self._try_twice(transact, lambda: len(operations()))
             if not isinstance(outcomes, Exception):
                 return outcomes
-            if self._stopping:
+            if self.is_stopping:
                 return self.refusals(len(operations()))
             if diagnose(outcomes) is FailureKind.BUSY:
                 return [LOCKED]
@@ -144,8 +147,8 @@ class Applier:
             return work()
 
     def stop(self) -> None:
-        """Stop to wait for locks. Safe to call from any thread."""
-        self._stopping = True
+        """Stop to wait for locks, and cut the connection, which may wait for one. Safe to call from any thread."""
+        self.is_stopping = True
         self.connection.cut()
 
     def _apply(self, operations: Sequence[Operation]) -> Sequence[object] | None:
@@ -167,11 +170,11 @@ class Applier:
             return repeat_locked(self, operations, outcomes)
 
     def _try_twice(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Sequence[object] | Exception:
-        """Do the same as `_try`, and once more over a new connection if the first was lost before the commit.
-
-        The first connection may have been dead for long.
-        """
+        """Do the same as `_try`, and once more if a connection that may have been dead for long was lost before the
+        commit, or if another process has just created a stream, whose row the next attempt reads."""
         outcomes = self._try(transact, count)
+        if isinstance(outcomes, IntegrityError):
+            return self._try(transact, count)
         if not isinstance(outcomes, Exception) or diagnose(outcomes) is not FailureKind.AWAY:
             return outcomes
         return self._try(transact, count) if self.reconnect() else self.refusals(count())
@@ -231,7 +234,7 @@ class Applier:
     def reconnect(self) -> bool:
         """Connect if there is no connection. Return whether there is one now."""
         try:
-            if self._monitor.answers and not self._stopping:
+            if self._monitor.answers and not self.is_stopping:
                 self.connection.open()
                 return True
         except Error as error:
@@ -284,7 +287,7 @@ class Committer(BatchWorker[Operation]):
         return self.between(partial(self._applier.run, work))
 
     def stop(self) -> None:
-        self._applier.stop()
+        self._applier.is_stopping = True  # the last batches may still commit
         super().stop()
         self._lock_waits.stop()
 

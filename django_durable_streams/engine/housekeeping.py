@@ -173,7 +173,6 @@ class Housekeeper:
             return
         began = time.monotonic()
         try:
-            self._connection.open()
             rest = schedule.task.step()
         except BaseException as error:  # the thread must outlive every bug, also of the project's receivers
             self._connection.close()

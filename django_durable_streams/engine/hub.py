@@ -125,6 +125,13 @@ class Hub:
             for listener in list(watch.listeners):
                 stop_reader(listener)
 
+    def close(self) -> None:
+        """End all present readers, and the subscriber with its connection: the engine stops, and the loop may go on."""
+        self.stop()
+        if self.subscriber is not None:
+            self.subscriber.close()
+            self.subscriber = None
+
     # Commits.
 
     def feed(self, commits: list[Commit]) -> None:
@@ -203,9 +210,13 @@ class Hub:
 
     async def _start(self, watch: Watch) -> None:
         """Subscribe to messages, then query the stream again, now that the watch is registered."""
-        if self.subscriber is not None:
-            await self.subscriber.subscribe(watch.info.id)
-        await self._catch_up(watch)
+        try:
+            if self.subscriber is not None:
+                await self.subscriber.subscribe(watch.info.id)
+            await self._catch_up(watch)
+        except BaseException:
+            self._forget(watch)  # all later readers of the stream would get the same error
+            raise
         watch.ready = None
 
     def _catch_up_soon(self, watch: Watch) -> None:
@@ -259,6 +270,7 @@ class Hub:
                         listener.tick(now)
                     except Exception:  # one listener must not stop the clock of all others
                         logger.exception("A reader could not be told the time. All other readers go on.")
+                watch.drop_large(now)
                 if watch.idle_since is not None and (now - watch.idle_since > LINGER_SECONDS or watch.removed):
                     self._forget(watch)
 

@@ -34,6 +34,9 @@ MAX_BULK_CREATES = 32
 MAX_PRODUCERS = 256
 """A stream with more producers is not cached: most of its producers will not write again soon."""
 
+MAX_ENTRIES = 32_768
+"""The largest number of producers and lineage entries of all cached streams together. Each takes half a KB at most."""
+
 MAX_PAUSE_BATCHES = 64
 """After a stale row, so many batches at most read their rows first."""
 
@@ -43,6 +46,7 @@ class RowCache:
 
     def __init__(self) -> None:
         self._states: OrderedDict[str, StreamState] = OrderedDict()
+        self._entries = 0
         # Inline, other code writes on the same connection and may roll back, so nothing is cached.
         self._max_streams = 0 if execution.is_inline() else MAX_STREAMS
         # Streams of `bulk_create_empty`: a model for all streams of one batch, and their ids by path.
@@ -122,7 +126,10 @@ class RowCache:
     def pop(self, path: str) -> StreamState | None:
         """Take a stream out of the cache and return it. So a batch that fails leaves no wrong row behind."""
         state = self._states.pop(path, None)
-        return state if state is not None else self._pop_new(path)
+        if state is None:
+            return self._pop_new(path)
+        self._entries -= _entries_of(state)
+        return state
 
     def _pop_new(self, path: str) -> StreamState | None:
         for model, ids in self._bulk_creates:
@@ -140,8 +147,10 @@ class RowCache:
         """Cache a stream as it was committed, if the database can confirm later that it is unchanged."""
         if (self.has_version or state.version is not None) and len(state.producers) <= MAX_PRODUCERS:
             self._states[state.path] = state
-            if len(self._states) > self._max_streams:
-                self._states.popitem(last=False)
+            self._entries += _entries_of(state)
+            while self._states and (len(self._states) > self._max_streams or self._entries > MAX_ENTRIES):
+                _, dropped = self._states.popitem(last=False)
+                self._entries -= _entries_of(dropped)
 
     def put_new(self, model: StreamInfo, ids: Iterable[tuple[int, str]]) -> None:
         """Cache new and empty streams that differ only in their ids and paths.
@@ -164,4 +173,9 @@ class RowCache:
 
     def _clear(self) -> None:
         self._states.clear()
+        self._entries = 0
         self._bulk_creates.clear()
+
+
+def _entries_of(state: StreamState) -> int:
+    return len(state.producers) + len(state.lineage or ())
