@@ -138,20 +138,31 @@ class Guard:
             TooManyRequests: the request exceeds a limit (429).
             ServiceUnavailable: the identity cannot be checked (503).
         """
-        if self._allows_everything and self._rates is None:
+        await self._admit_for(Action.SUBSCRIBE, request, subscription_id, self._rates)
+
+    async def admit_wake_stream(self, request: Request, path: str) -> None:
+        """Return if the sender of an admitted request may have the server append wake events to a stream.
+
+        Raises:
+            NotAuthenticated, PermissionDenied, ServiceUnavailable: as for `admit_control`.
+        """
+        await self._admit_for(Action.APPEND, request, path, None)
+
+    async def _admit_for(self, action: Action, request: Request, name: str, rates: RateLimits | None) -> None:
+        if self._allows_everything and rates is None:
             return
         access_request = AccessRequest(request, self._credential_headers)
         loaded = self._find_identity(request)
         identity = loaded if isinstance(loaded, Identity) else await loaded
         access_request.caller = identity
-        if self._rates is not None:
-            await self._rates.count(Action.SUBSCRIBE, identity, access_request)
+        if rates is not None:
+            await rates.count(action, identity, access_request)
         if self._allows_everything:
             return
         if identity.ambient and access_request.csrf_failure is not None:
             identity = await self._ignore_credentials(access_request)
-        if not await self.is_allowed(Action.SUBSCRIBE, identity.user, subscription_id, access_request):
-            raise self.refusal(identity, access_request, subscription_id, Action.SUBSCRIBE)
+        if not await self.is_allowed(action, identity.user, name, access_request):
+            raise self.refusal(identity, access_request, name, action)
 
     async def admit_again(self, request: Request) -> None:
         """Return if a request that was admitted may still go on, now that its body has arrived. Counts no limit.
