@@ -196,7 +196,9 @@ class Stream(AsyncStreamMethods):
             models.Index(fields=["deadline"], name="stream_deadline", condition=Q(deadline__isnull=False)),
             models.Index(fields=["deleted_at"], name="stream_deleted_at", condition=Q(deleted_at__isnull=False)),
             models.Index(fields=["source"], name="stream_source", condition=Q(source__isnull=False)),
-            models.Index(fields=["link_state"], name="stream_link_state", condition=Q(link_state=LinkState.UNSEEN.value)),
+            models.Index(
+                fields=["link_state"], name="stream_link_state", condition=Q(link_state=LinkState.UNSEEN.value)
+            ),
         ]
 
     @classmethod
