@@ -21,9 +21,13 @@ def keep_sent_paths() -> None:
 
 
 def stream_path(request: HttpRequest, path: str) -> str:
-    """Return the path of a stream, with the replacement character if the URL is not UTF-8, as under ASGI."""
+    """Return the path of a stream. If the URL is not UTF-8, it has the replacement character there, as under ASGI."""
     sent: bytes = request.META.get(_SENT_PATH, "").encode("latin-1")
-    return path if "\ufffd" not in sent.decode(errors="replace") else f"{path}\ufffd"
+    decoded = sent.decode(errors="replace")
+    if "\ufffd" not in decoded:
+        return path
+    root = request.path_info.removesuffix(path)
+    return decoded[len(root) :] if decoded.startswith(root) else f"{path}\ufffd"
 
 
 def _keep(environ: MutableMapping[str, Any] | None = None, **kwargs: Any) -> None:
