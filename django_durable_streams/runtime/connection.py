@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import Lock, RLock
 from types import TracebackType
+from typing import Any
 
 from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -112,7 +113,6 @@ class DedicatedConnection:
             _reduce_disk_writes(connection)
         if self._lock_seconds is not None:
             _limit_lock_waits(connection, self._lock_seconds)
-        self._duplicate_socket(connection)
 
     def close(self) -> None:
         """Close the connection. Never raises, as the thread must outlive it. Only for the connection's thread."""
@@ -153,15 +153,24 @@ class DedicatedConnection:
         # Django connects again at the end of a transaction whose connection was lost. That may take as long as the
         # first time, and would delay all responses of the batch.
         connection.connect = refuse  # type: ignore[method-assign]
+        if connection.vendor != "sqlite":
+            connect_driver = connection.get_new_connection
+
+            def connect_and_duplicate(conn_params: Any) -> Any:
+                driver_connection = connect_driver(conn_params)
+                self._duplicate_socket(
+                    driver_connection
+                )  # before the statements that Django sends, which may wait, too
+                return driver_connection
+
+            connection.get_new_connection = connect_and_duplicate  # type: ignore[method-assign]
         return connection
 
-    def _duplicate_socket(self, connection: BaseDatabaseWrapper) -> None:
-        """Duplicate the connection's socket for `cut`. Its number could belong to another socket a moment later."""
+    def _duplicate_socket(self, driver_connection: Any) -> None:
+        """Duplicate a connection's socket for `cut`. Its number could belong to another socket a moment later."""
         self._close_socket()
-        if connection.vendor == "sqlite":
-            return
         try:
-            duplicate = socket.socket(fileno=os.dup(connection.connection.fileno()))
+            duplicate = socket.socket(fileno=os.dup(driver_connection.fileno()))
         except (OSError, AttributeError):  # the driver or the system does not show its socket
             return
         for name, (level, value) in _SOCKET_OPTIONS.items():

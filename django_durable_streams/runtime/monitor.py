@@ -34,6 +34,10 @@ MAX_PROBE_SECONDS = 5.0
 """Seconds after which a probe without an answer is cut, and the next one begins. Behind a proxy its connection may stay
 silent, while the database answers over new ones."""
 
+MAX_WORK_SECONDS = 120.0
+"""Seconds of work after which a connection is cut although the database answers over others. No statement of the
+service takes so long. So the server of this connection is gone, and a proxy keeps the connection open."""
+
 
 class DatabaseMonitor:
     """Watches the dedicated connections of this process to one database.
@@ -117,6 +121,7 @@ class DatabaseMonitor:
         if probe.answered:
             now = time.monotonic()
             self._vouched = dict.fromkeys(stuck, now)
+            self._cut_silent(stuck, now - MAX_WORK_SECONDS)
             self._problem = None
             if not self.answers:
                 logger.warning("The database answers again.")
@@ -142,6 +147,15 @@ class DatabaseMonitor:
             for connection in self._connections
             if (since := connection.since) is not None and max(since, self._vouched.get(connection, 0.0)) < limit
         ]
+
+    def _cut_silent(self, stuck: list[DedicatedConnection], limit: float) -> None:
+        for connection in stuck:
+            since = connection.since
+            if since is not None and since < limit:
+                logger.warning(
+                    "A connection got no answer for %d s, but the database answers. It is cut.", MAX_WORK_SECONDS
+                )
+                connection.cut()
 
     def _probe_database(self) -> Probe:
         """Query the database over a new connection, and wait up to `PROBE_SECONDS` for the answer."""

@@ -160,6 +160,18 @@ def test_a_slow_statement_is_no_reason_to_cut_its_connection(monitor: DatabaseMo
     assert not connection.is_cut
 
 
+def test_a_connection_that_stays_silent_is_cut_although_the_database_answers_over_others(
+    monitor: DatabaseMonitor, database: FakeDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow = working(monitor, module.MAX_WORK_SECONDS - 60)
+    silent = working(monitor, module.MAX_WORK_SECONDS + 1)
+    until(lambda: silent.is_cut)
+    monitor.stop()
+    assert monitor.answers
+    assert not slow.is_cut
+    assert "got no answer for 120 s" in caplog.text
+
+
 def test_after_an_answer_a_slow_statement_is_left_alone_for_a_while(
     monitor: DatabaseMonitor, database: FakeDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
