@@ -28,7 +28,9 @@ class DurableStreamsConfig(AppConfig):
         )
         from .engine.startup import warn_of_threads
         from .server.validation import check_configuration
+        from .server.wsgi_paths import keep_sent_paths
 
+        keep_sent_paths()
         warn_of_threads()
         if not _is_command():
             check_configuration()

@@ -5,9 +5,8 @@ stream's row, they wait in the lock wait queue, and never come back. As long as 
 batch leaves later ones LOCKED without touching the row (`locked_paths`). They move behind the others before the
 committer takes its next batch (`_finish`).
 
-A batch is one transaction over one connection (`Applier`). The section "When a batch fails" of docs/architecture.md
-shows the other ways. Group commit gives most of the throughput of this package (docs/decisions/group-commit.md). Knows
-no SQL.
+A batch is one transaction over one connection (`Applier`); "When a batch fails" in docs/architecture.md has the other
+ways. Group commit gives most of the throughput (docs/decisions/group-commit.md). Knows no SQL.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from django.db import Error, connections
+from django.db import Error, IntegrityError, OperationalError, connections
 
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.after_commit import follow_up
@@ -93,13 +92,14 @@ class Applier:
         self._context = CommitContext() if context is None else context
         self._row_cache = self._context.row_cache = make_row_cache(connection.using)
         self._has_row_locks = connections[connection.using].features.has_select_for_update
-        self._stopping = False
+        self.is_stopping = False
+        """Whether to stop waiting for locks."""
 
     def apply(self, operations: Sequence[Operation]) -> Sequence[object]:
         """Apply operations and return their outcomes. On SQLite each attempt waits for the lock (`sql.sqlite_busy`)."""
         until = time.monotonic() + MAX_DATABASE_LOCK_SECONDS
         while (outcomes := self._apply(operations)) is None:
-            if self._stopping or time.monotonic() >= until:
+            if self.is_stopping or time.monotonic() >= until:
                 return [ServiceUnavailable("Another process holds the database's lock. Try again.")] * len(operations)
         return outcomes
 
@@ -109,8 +109,8 @@ class Applier:
         """Wait for a stream's row, with a place in the database's queue, and apply the stream's operations.
 
         Args:
-            operations: returns the operations that wait at the moment. It is called when the row is locked, so that one
-                wait serves all that have arrived by then. Where none is applied, it is called for their number.
+            operations: returns the operations that wait now. It is called when the row is locked, so that one wait
+                serves all that have arrived by then. Where none is applied, it is called for their number.
             seconds: how long to wait.
 
         Returns:
@@ -119,15 +119,17 @@ class Applier:
         lock_ms = max(int(seconds * 1000), 1)
 
         def transact() -> Applied:
+            if self.is_stopping:  # since before the connection was made, which `stop` could not cut then
+                raise OperationalError("The lock wait queue ends.")
             return group_commit.apply_when_free(path, operations, self.connection.using, lock_ms)
 
-        if self._stopping or not self._monitor.answers:
+        if self.is_stopping or not self._monitor.answers:
             return self.refuse(len(operations()))
         with self.connection:
             attempt = self._try_twice(transact, lambda: len(operations()))
             if not isinstance(attempt, Exception):
                 return attempt
-            if self._stopping:
+            if self.is_stopping:
                 return self.refuse(len(operations()))
             if diagnose(attempt) is FailureKind.BUSY:
                 return [LOCKED]
@@ -149,8 +151,8 @@ class Applier:
             return work()
 
     def stop(self) -> None:
-        """Stop waiting for locks. Safe to call from any thread."""
-        self._stopping = True
+        """Stop waiting for locks, and cut the connection, which may wait for one. Safe to call from any thread."""
+        self.is_stopping = True
         self.connection.cut()
 
     def _apply(self, operations: Sequence[Operation]) -> Sequence[object] | None:
@@ -172,8 +174,11 @@ class Applier:
             return repeat_locked(self, operations, attempt)
 
     def _try_twice(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Attempt:
-        """Do `_try`, and once more if the connection was lost before the commit: it may have been dead for long."""
+        """Do `_try`, and once more over another connection if it was lost before the commit, or if another process has
+        just created a stream, whose row the next attempt reads."""
         attempt = self._try(transact, count)
+        if isinstance(attempt, IntegrityError):
+            return self._try(transact, count)
         if not isinstance(attempt, Exception) or diagnose(attempt) is not FailureKind.AWAY:
             return attempt
         return self._try(transact, count) if self.reconnect() else self.refuse(count())
@@ -181,8 +186,7 @@ class Applier:
     def _try(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Attempt:
         """Do a transaction and return its outcomes or, if it has changed nothing, its error.
 
-        If the connection is lost during the commit, all has changed or nothing. The transaction must not be repeated
-        then, so the outcomes are errors. `count` returns the number of operations.
+        If the connection is lost during the commit, the transaction must not be repeated: the outcomes are errors.
         """
         try:
             # Results of the previous batch do not wait for a lock, which is likely taken if other connections write.
@@ -235,7 +239,7 @@ class Applier:
     def reconnect(self) -> bool:
         """Connect if there is no connection. Return whether there is one now."""
         try:
-            if self._monitor.answers and not self._stopping:
+            if self._monitor.answers and not self.is_stopping:
                 self.connection.open()
                 return True
         except Error as error:
@@ -288,7 +292,7 @@ class Committer(BatchWorker[Operation]):
         return self.between(partial(self._applier.run, work))
 
     def stop(self) -> None:
-        self._applier.stop()
+        self._applier.is_stopping = True  # the last batches may still commit
         super().stop()
         self._lock_waits.stop()
 

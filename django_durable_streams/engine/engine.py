@@ -10,6 +10,7 @@ import atexit
 import logging
 import os
 from collections.abc import Awaitable
+from contextlib import ExitStack
 from functools import lru_cache
 from threading import Lock
 from typing import cast
@@ -17,7 +18,7 @@ from zlib import crc32
 
 from django.db import connections, router
 
-from ..conf import config
+from ..conf import Config, config
 from ..models import Stream
 from ..protocol.offsets import Offset, Sentinel
 from ..runtime import test_transactions
@@ -68,6 +69,7 @@ class Engine:
 
     Raises:
         ImproperlyConfigured: the settings are wrong, or gevent or eventlet has replaced this process's threads.
+        ServiceUnavailable: a thread cannot start.
     """
 
     def __init__(self, using: str) -> None:
@@ -77,38 +79,44 @@ class Engine:
         garbage_collection.tune(settings.gc_threshold, freezes=settings.gc_freeze)
         self.using = using
         self.cache = SegmentCache(settings.cache_bytes)
-        is_sqlite = connections[using].vendor == "sqlite"
-        writer_threads = 1 if is_sqlite else max(settings.writer_threads, 1)  # SQLite has one writer at a time
         self.monitor = monitor_for(using)
+        self._renewals = TtlRenewals(lambda touch, callback: self._writer(touch).put(touch, callback))
+        self.live_reader_limit = LiveReaderLimit()
+        self._signals = SignalDispatcher()
+        self._loss_warnings = LogOnce(WARNING_SECONDS)
+        self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
+        self._ends = ExitStack()
+        with self._ends:  # if a thread cannot start, those that have started end
+            self._start_threads(settings)
+            self._ends = self._ends.pop_all()
+
+    def _start_threads(self, settings: Config) -> None:
+        is_sqlite = connections[self.using].vendor == "sqlite"
+        writer_threads = 1 if is_sqlite else max(settings.writer_threads, 1)  # SQLite has one writer at a time
         compaction_tracker = CompactionTracker(flushes=is_sqlite)
-        self._writers = [
-            Committer(
-                f"durable-streams-write-{number}",
-                self.monitor,
-                Backlog(settings.queue_size, settings.queue_bytes),
-                self._committed,
-                write_lock(using),
-                compaction_tracker,
-            )
-            for number in range(writer_threads)
-        ]
-        # On SQLite, the write of another connection clears the committer's row cache, so frequent writes use its own.
-        write = self._writers[0].write if is_sqlite else None
-        self._checkpointer = Checkpointer(self.monitor.new_connection(), write) if write is not None else None
-        self._housekeeper = Housekeeper(self.monitor, self._expired, write_lock(using), compaction_tracker, write)
+        lock = write_lock(self.using)
         self._reader = SnapshotReader(
             "durable-streams-read",
             self.monitor,
             Backlog(settings.queue_size, settings.queue_bytes),
             self.cache,
             lambda: config().page_bytes,
-            self._housekeeper.request_compaction,
+            lambda stream_ids: self._housekeeper.request_compaction(stream_ids),
         )
-        self._renewals = TtlRenewals(lambda touch, callback: self._writer(touch).put(touch, callback))
-        self.live_reader_limit = LiveReaderLimit()
-        self._signals = SignalDispatcher()
-        self._loss_warnings = LogOnce(WARNING_SECONDS)
-        self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
+        self._ends.callback(self._reader.stop)
+        self._writers: list[Committer] = []
+        for number in range(writer_threads):
+            name, backlog = f"durable-streams-write-{number}", Backlog(settings.queue_size, settings.queue_bytes)
+            committer = Committer(name, self.monitor, backlog, self._committed, lock, compaction_tracker)
+            self._ends.callback(committer.stop)
+            self._writers.append(committer)
+        # On SQLite, the write of another connection clears the committer's row cache, so frequent writes use its own.
+        write = self._writers[0].write if is_sqlite else None
+        self._checkpointer = Checkpointer(self.monitor.new_connection(), write) if write is not None else None
+        if self._checkpointer is not None:
+            self._ends.callback(self._checkpointer.stop)
+        self._housekeeper = Housekeeper(self.monitor, self._expired, lock, compaction_tracker, write)
+        self._ends.callback(self._housekeeper.stop)
 
     # Requests.
 
@@ -237,13 +245,9 @@ class Engine:
 
     def stop(self) -> None:
         """End all live reads, then all threads, each after its queue is done."""
-        self.end_live_reads()
-        self._housekeeper.stop()
-        if self._checkpointer is not None:
-            self._checkpointer.stop()
-        for committer in self._writers:
-            committer.stop()
-        self._reader.stop()
+        for hub in list(self._hubs.values()):
+            call_in(hub.loop, hub.close)
+        self._ends.close()  # housekeeping, then the committers, then the reader
         self.monitor.stop()
         self.send_pending()
 
@@ -311,8 +315,11 @@ def running_engines() -> list[Engine]:
 
 def stop_engines() -> None:
     """End all engines of this process, and all that stops with them. The next use makes new engines."""
-    engines = running_engines()
-    _forget_engines()
+    with _lock:
+        engines = running_engines()
+        for engine in engines:
+            engine.monitor.retire()  # the next engine may begin before this one has ended
+        _forget_engines()
     for engine in engines:
         engine.stop()
     run_stop_functions()
@@ -326,11 +333,16 @@ def _send_pending() -> None:
 
 
 def _forget_engines() -> None:
-    global _default, _lock
+    global _default
     _default = None
     _engines.clear()
+
+
+def _begin_child() -> None:
+    global _lock
+    _forget_engines()
     _lock = Lock()
 
 
 # Threads do not survive a fork, so a child process makes engines of its own.
-os.register_at_fork(after_in_child=_forget_engines)
+os.register_at_fork(after_in_child=_begin_child)

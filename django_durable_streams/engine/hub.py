@@ -6,12 +6,10 @@ commits since then arrive as news. A reader that joins an existing watch compare
 A watch is in one of these states:
 
 - starting: `ready` is set, and its first query is under way. Readers that join wait for it.
-- current, as far as the process knows. Commits of this process are fed in directly. Commits of other processes arrive
-  as wake-up messages. One query for all watched streams, every `POLL_INTERVAL`, finds commits without a message
-  (`polling` decides which streams are due).
+- current, as far as the process knows. Commits of this process are fed in, and those of others arrive as messages. One
+  query for all watched streams, every `POLL_INTERVAL`, finds commits without a message (`polling` says what is due).
 - behind: a message, a poll or a reader's query shows more. `_catch_up` reads it.
-- ended: `removed` is set, because the stream is gone, or the database has lost a part of it. Its readers query the
-  stream once more. A reader that joins later gets a new watch.
+- ended: `removed` is set, because the stream is gone, or the database has lost a part of it. Later readers get another.
 - idle: it has no reader. After `LINGER_SECONDS` the hub forgets it.
 
 Knows no request, and knows readers only as `Listener`. Use it in its event loop only, unless a method says otherwise.
@@ -70,18 +68,13 @@ class HubEngine(Protocol):
 
 
 class Hub:
-    """All watches of the running event loop.
-
-    Args:
-        engine: the access to the database.
-    """
+    """All watches of the running event loop. The engine is their access to the database."""
 
     def __init__(self, engine: HubEngine) -> None:
         self.subscriber: Subscriber | None = None
-        """Receives wake-up messages for this hub. None: the backend sends none, or the loop ends with its request."""
+        """None: the backend sends no messages, or the loop ends with its request."""
         self.loop = asyncio.get_running_loop()
         self.timeouts = Timeouts(self.loop)
-        """For the waits of live readers."""
         self._engine = engine
         self._watches: dict[int, Watch] = {}
         self._polls = PollSchedule()
@@ -104,8 +97,7 @@ class Hub:
             info: the stream, as a query of the reader has shown it.
             servers: the servers that the listener depends on, beyond those of the event loop. The listener is stopped
                 when one of them ends.
-            seen_at: when that query began, in monotonic seconds. A watch that knows more than the query has shown lost
-                it in the database. 0: unknown, so there is nothing to compare.
+            seen_at: when that query began, in monotonic seconds, to detect lost data. 0: it is not known.
         """
         watch = self._watches.get(info.id)
         if watch is not None and (watch.removed or watch.is_ahead_of(info, seen_at)):
@@ -143,6 +135,13 @@ class Hub:
             for listener in list(watch.listeners):
                 stop_reader(listener)
 
+    def close(self) -> None:
+        """End all present readers, and the subscriber with its connection: the engine stops, and the loop may go on."""
+        self.stop()
+        if self.subscriber is not None:
+            self.subscriber.close()
+            self.subscriber = None
+
     # Commits.
 
     def feed(self, commits: list[Commit]) -> None:
@@ -157,8 +156,8 @@ class Hub:
     def receive(self, stream_id: int, message: WakeUpMessage) -> None:
         """Apply a wake-up message about a commit, which another process or this one has sent.
 
-        Data is used only if it joins exactly to the watch. A message that tells nothing new is compared with the watch.
-        Every other message is a reason to query the stream.
+        Data is used only if it joins exactly to the watch. A message that tells nothing new is compared with the watch,
+        and every other one is a reason to query the stream.
         """
         watch = self._watches.get(stream_id)
         if watch is None:
@@ -247,10 +246,7 @@ class Hub:
             watch.is_catching_up = False
 
     async def _catch_up(self, watch: Watch) -> None:
-        """Read a stream from the watch's tail, and feed the watch. A database that does not answer changes nothing.
-
-        If the stream is gone, the watch ends. It stays registered, so that its readers can leave, until the next one.
-        """
+        """Read a stream from the watch's tail and feed the watch. If the stream is gone, the watch ends."""
         try:
             snapshot = await self.fetch(watch, watch.tail)
         except OffsetGone:
@@ -258,7 +254,7 @@ class Hub:
         except DurableStreamsError as error:
             if error.status < 500:
                 watch.end()
-            return
+            return  # a database that does not answer changes nothing
         segment = snapshot.segment
         if segment is not None and (segment.start != watch.tail or not snapshot.up_to_date):
             segment = None  # more than a page, or a commit came meanwhile: readers fetch the data themselves
@@ -285,6 +281,7 @@ class Hub:
                         listener.tick(now)
                     except Exception:  # one listener must not stop the clock of all others
                         logger.exception("A reader could not be told the time. All other readers go on.")
+                watch.drop_large(now)
                 if watch.idle_since is not None and (now - watch.idle_since > LINGER_SECONDS or watch.removed):
                     self._forget(watch)
 

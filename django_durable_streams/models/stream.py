@@ -86,7 +86,13 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
 
         Raises:
             ProtectedError, RestrictedError: such a row forbids the deletion. Nothing was deleted.
+            TypeError: the query does not yield streams, has a slice, or combines queries.
         """
+        if self._fields is not None or self.query.is_sliced or self.query.combinator:  # type: ignore[attr-defined]
+            raise TypeError(
+                "delete() is refused after values(), values_list(), dates(), union() and slices. Call it on a query "
+                "for streams, such as Stream.objects.filter(pk__in=...).delete()."
+            )
         result: tuple[int, dict[str, int]] = api().delete_all(self, self._write_alias())
         return result
 

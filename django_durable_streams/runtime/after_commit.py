@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import ParamSpec
 
+from .results import contained
+
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -19,14 +21,15 @@ _failing_purposes: set[str] = set()
 
 
 def follow_up(purpose: str, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Run a step that follows a commit. Never raises an `Exception`.
+    """Run a step that follows a commit. Raises nothing but an exception by which a signal ends the process.
 
     Args:
         purpose: one sentence for the log that says the effect of the failure. It also identifies the step.
         step: the function to call with the other arguments.
     """
     try:
-        step(*args, **kwargs)
+        with contained:
+            step(*args, **kwargs)
     except Exception:
         if purpose not in _failing_purposes:
             _failing_purposes.add(purpose)

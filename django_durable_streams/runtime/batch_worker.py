@@ -43,6 +43,9 @@ COLLECT_FROM_TASKS = 4
 MAX_EXTRA_TURNS = 2
 """Turns for which a pending batch waits at most."""
 
+STOP_SECONDS = 5.0
+"""How long a worker that has to end works on its queue. Then its connection is cut: the database may be silent."""
+
 PREPARE_FROM_TASKS = 8
 """Tasks in a batch from which an additional call into the event loop costs less than early preparation saves."""
 
@@ -184,6 +187,8 @@ class BatchWorker(Generic[T]):
     def stop(self) -> None:
         """End the thread after the tasks that are queued, and wait for its end."""
         self._queue.put(None)
+        self._thread.join(STOP_SECONDS)
+        self._connection.cut()
         self._thread.join()
 
     def _enqueue(self, batch: PendingBatch[T], count_before: int = 0, extra_turns: int = 0) -> None:

@@ -100,8 +100,8 @@ class DedicatedConnection:
                 self._set_up(connection)
         except Error:
             raise
-        except Exception as error:
-            # Receivers of `connection_created` belong to the project. They may fail in a thread without a request.
+        except BaseException as error:
+            # Receivers of `connection_created` belong to the project, and may raise anything.
             raise OperationalError(f"The connection could not be set up: {type(error).__name__}: {error}") from error
         self._opened = connection.connection
         return True
@@ -123,7 +123,7 @@ class DedicatedConnection:
         try:
             with self._at_work:
                 connections[self.using].close()
-        except Exception as error:
+        except BaseException as error:
             logger.debug("A connection could not be closed. It is dropped as it is: %s", error)
             connections[self.using].connection = None
 

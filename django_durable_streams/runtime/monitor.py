@@ -30,6 +30,10 @@ STUCK_SECONDS = 0.75
 PROBE_SECONDS = 1.0
 """Seconds in which the probe needs an answer. A slow statement alone is no reason to cut: disks and locks are slow."""
 
+MAX_PROBE_SECONDS = 5.0
+"""Seconds after which a probe without an answer is cut, and the next one begins. Behind a proxy its connection may stay
+silent, while the database answers over new ones."""
+
 
 class DatabaseMonitor:
     """Watches the dedicated connections of this process to one database.
@@ -79,12 +83,17 @@ class DatabaseMonitor:
         refusal = self.problem_reporter.report(error)
         return None if refusal is None else refusal.detail
 
+    def retire(self) -> None:
+        """Have the next call of `monitor_for` make a new monitor. This one goes on until `stop`."""
+        with _lock:
+            if _monitors.get(self._using) is self:
+                del _monitors[self._using]
+
     def stop(self) -> None:
         """End the thread."""
+        self.retire()
         self._stopping = True
         self._due.set()
-        if _monitors.get(self._using) is self:
-            del _monitors[self._using]
         if self._thread is not None:
             self._thread.join()
 
@@ -94,7 +103,7 @@ class DatabaseMonitor:
             self._due.clear()
             try:
                 self._check()
-            except Exception:  # the thread must outlive every bug
+            except BaseException:  # the thread must outlive every bug
                 logger.exception("A check of the connections to the database failed. It is tried again.")
 
     def _check(self) -> None:
@@ -136,6 +145,8 @@ class DatabaseMonitor:
         """Query the database over a new connection, and wait up to `PROBE_SECONDS` for the answer."""
         if self._probe is None or self._probe.done.is_set():
             self._probe = Probe(self._using)
+        elif time.monotonic() - self._probe.began > MAX_PROBE_SECONDS:
+            self._probe.cut()
         self._probe.done.wait(PROBE_SECONDS)  # a probe without an answer so far is used again
         return self._probe
 
@@ -151,8 +162,13 @@ class Probe:
         self.done = Event()
         self.answered = False
         self.error: Exception | None = None
+        self.began = time.monotonic()
         self._connection = DedicatedConnection(using)
         execution.start_thread(self._run, "durable-streams-probe")
+
+    def cut(self) -> None:
+        """End the wait for the answer."""
+        self._connection.cut()
 
     def _run(self) -> None:
         try:

@@ -1,9 +1,13 @@
 """A step that follows a commit may fail: the commit is done, and its caller gets no error."""
 
+import asyncio
+import shutil
+import subprocess
 import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +28,7 @@ from django_durable_streams.runtime import after_commit
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.signals import stream_appended
 from tests.asgi_client import AsgiClient
+from tests.servers import EXAMPLE, example_environment, migrated_sqlite_file
 
 TEXT = "text/plain"
 
@@ -157,6 +162,21 @@ async def test_a_step_that_fails_stops_no_other_step(engines: None, monkeypatch:
     assert heard == ["a", "a"]
 
 
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), GeneratorExit()], ids=repr)
+async def test_a_step_that_exits_takes_no_commit_back(
+    engines: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    def leave(*arguments: Any) -> None:
+        raise error
+
+    client = AsgiClient(DurableStreams())
+    await client.create("a")
+    monkeypatch.setattr(InProcessWakeup, "publish", leave)
+    assert (await client.append("a", b"one")).status == 204
+    assert (await client.get("a")).body == b"one"
+    assert "a step after it failed" in caplog.text
+
+
 def test_a_failure_is_logged_again_after_a_success(caplog: pytest.LogCaptureFixture) -> None:
     for step in (fail, fail, bool, fail, fail):
         after_commit.follow_up("Nothing comes of it.", step)
@@ -176,9 +196,9 @@ def test_the_thread_of_signals_is_started_again(engines: None, monkeypatch: pyte
         patches.setattr(threading.Thread, "start", cannot_start)
         with pytest.raises(RuntimeError):
             dispatcher._put((stream_appended, {}))
-    assert dispatcher._thread is None
+    assert dispatcher._thread._thread is None
     dispatcher._put((stream_appended, {}))
-    assert dispatcher._thread is not None
+    assert dispatcher._thread._thread is not None
     dispatcher.stop()
 
 
@@ -249,6 +269,23 @@ class TestStart:
         assert list(stream.read()) == ["x"]
         with pytest.raises(ImproperlyConfigured, match=library):
             list(stream.tail())
+
+    def test_a_process_appends_whose_poll_a_library_has_removed(self, tmp_path: Path) -> None:
+        """As eventlet does: what is left of `select` is `select` alone."""
+        file = shutil.copyfile(migrated_sqlite_file(), tmp_path / "db.sqlite3")
+        code = (
+            "import select; del select.poll, select.epoll\n"
+            "import django; django.setup()\n"
+            "from django_durable_streams.models import Stream\n"
+            "Stream.objects.create(path='a', content_type='text/plain').append('x')\n"
+            "print(list(Stream.objects.get(path='a').read()))"
+        )
+        environment = example_environment({"DATABASE_URL": f"sqlite:///{file}"})
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, cwd=EXAMPLE, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, "['x']\n"), done.stderr
 
     def test_a_library_that_has_patched_nothing_is_accepted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for module, asks in (("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")):

@@ -49,6 +49,12 @@ def test_a_stream_needs_compaction_once_after_many_commits(log: CompactionTracke
     assert not log.count([commit(1, 256, b"x")])
 
 
+def test_a_stream_that_waits_for_compaction_wakes_nothing_again(log: CompactionTracker) -> None:
+    wakes = [log.count([commit(1, number, b"x")]) for number in range(2 * compaction_tracker.COMPACT_AFTER_CHUNKS)]
+    assert wakes.count(True) == 1
+    assert log.take_due() == {1}
+
+
 def test_closed_and_quiet_streams_need_compaction_after_fewer_commits(
     log: CompactionTracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import io
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from asgiref.sync import sync_to_async
 from django.core.asgi import get_asgi_application
@@ -50,7 +51,7 @@ def _ask_wsgi(method: str, target: str, lines: list[tuple[bytes, bytes]], body: 
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "SCRIPT_NAME": "",
-        "PATH_INFO": ROOT + path,
+        "PATH_INFO": unquote_to_bytes(ROOT + path).decode("latin-1"),  # PEP 3333
         "QUERY_STRING": query,
         "SERVER_NAME": "testserver",
         "SERVER_PORT": "80",

@@ -12,12 +12,12 @@ from django.utils import timezone
 from django_durable_streams.api import transactions
 from django_durable_streams.models import Chunk, Producer, Stream
 from django_durable_streams.protocol.errors import StreamClosed, StreamNotFound
-from django_durable_streams.protocol.producers import ProducerClaim
+from django_durable_streams.protocol.producers import ProducerClaim, ProducerState
 from django_durable_streams.store.operations import Append, Appended, Create, Delete, Operation
 from django_durable_streams.store.stream_info import StreamInfo
 from django_durable_streams.store.write import group_commit, row_cache
 from django_durable_streams.store.write.batch import LOCKED, Outcome
-from django_durable_streams.store.write.row_cache import PostgreSQLRowCache, make_row_cache
+from django_durable_streams.store.write.row_cache import PostgreSQLRowCache, SQLiteRowCache, make_row_cache
 from django_durable_streams.store.write.stream_state import StreamState
 from tests.store.contexts import Caching
 
@@ -241,3 +241,24 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         "mysql": set(),
     }[connection.vendor]
     assert Stream.objects.get(path="s1").tail_position == 4
+
+
+def test_the_producers_and_lineages_of_all_cached_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_cache, "MAX_ENTRIES", 10)
+    cache = SQLiteRowCache()
+    cache._commit_count = 1
+
+    def put(path: str, producers: int = 0, lineage: int = 0) -> list[str]:
+        state = StreamState(StreamInfo(1, path, TEXT, lineage=[[1, 0, 1, 1]] * lineage or None))
+        state.producers = {str(number): ProducerState(0, 0) for number in range(producers)}
+        cache.put([state])
+        return [*cache._states]
+
+    assert put("a", producers=4) == ["a"]
+    assert put("b", lineage=6) == ["a", "b"]
+    assert put("c") == ["a", "b", "c"]
+    assert put("d", producers=1) == ["b", "c", "d"]
+    assert cache.pop("b") is not None
+    assert put("e", producers=9) == ["c", "d", "e"]
+    assert put("f", producers=2, lineage=9) == []
+    assert put("g", producers=10) == ["g"]

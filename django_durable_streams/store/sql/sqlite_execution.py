@@ -64,6 +64,16 @@ class DriverCursor(Cursor):
     before_wait: Callable[[], None] | None = None
     """Called before each statement."""
 
+    # SQLite finds rows as they are fetched, so a fetch fails as a statement does.
+
+    def fetchone(self) -> Any:
+        with self.errors:
+            return super().fetchone()
+
+    def fetchall(self) -> list[Any]:
+        with self.errors:
+            return super().fetchall()
+
 
 class SQLiteExecution(BaseStatements):
     """Transactions and the execution of statements on SQLite."""
@@ -74,6 +84,7 @@ class SQLiteExecution(BaseStatements):
     def transaction(self, lock_ms: int | None = None, before_wait: Callable[[], None] | None = None) -> Iterator[Any]:
         connection = connections[self._using]
         if in_callers_transaction(connection):
+            connection.validate_no_broken_transaction()  # the statements pass by the cursor of Django that does so
             with super().transaction(lock_ms) as cursor:
                 yield cursor
             return
@@ -180,7 +191,8 @@ class SQLiteExecution(BaseStatements):
             return super()._execute(cursor, sql, parameters)
         with connection.wrap_database_errors:
             # Django's own cursor would convert the placeholders of every statement again.
-            return Cursor.execute(cursor.cursor, _with_question_marks(sql), parameters)
+            Cursor.execute(cursor.cursor, _with_question_marks(sql), parameters)
+        return cursor
 
 
 def to_json(values: Iterable[object]) -> str:

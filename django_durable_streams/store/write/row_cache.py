@@ -40,6 +40,9 @@ MAX_BULK_CREATES = 32
 MAX_PRODUCERS = 256
 """A stream with more producers is not cached: most of its producers will not write again soon."""
 
+MAX_ENTRIES = 32_768
+"""The largest number of producers and lineage entries of all cached streams together. Each takes half a KB at most."""
+
 MAX_PAUSE_BATCHES = 64
 """The longest pause of PostgreSQL's cache, in batches."""
 
@@ -69,6 +72,8 @@ class RowCache(ABC):
 
     def __init__(self) -> None:
         self._states: OrderedDict[str, StreamState] = OrderedDict()
+        self._entries = 0
+        """Producers and lineage entries of these streams."""
         self._connection: object = None
 
     @abstractmethod
@@ -80,7 +85,10 @@ class RowCache(ABC):
 
     def pop(self, path: str) -> StreamState | None:
         """Take a stream out of the cache and return it. Its row may be stale."""
-        return self._states.pop(path, None)
+        state = self._states.pop(path, None)
+        if state is not None:
+            self._entries -= _entries_of(state)
+        return state
 
     def forget(self, paths: Iterable[str]) -> None:
         """Drop the streams at some paths."""
@@ -92,8 +100,10 @@ class RowCache(ABC):
         for state in states:
             if len(state.producers) <= MAX_PRODUCERS:
                 self._states[state.path] = state
-                if len(self._states) > MAX_STREAMS:
-                    self._states.popitem(last=False)
+                self._entries += _entries_of(state)
+                while self._states and (len(self._states) > MAX_STREAMS or self._entries > MAX_ENTRIES):
+                    _, dropped = self._states.popitem(last=False)
+                    self._entries -= _entries_of(dropped)
 
     def _use_connection(self, connection: object) -> None:
         """Clear the cache for a new connection: its database may have come back without the last commits."""
@@ -103,6 +113,7 @@ class RowCache(ABC):
 
     def _clear(self) -> None:
         self._states.clear()
+        self._entries = 0
 
 
 class SQLiteRowCache(RowCache):
@@ -124,7 +135,7 @@ class SQLiteRowCache(RowCache):
         return {state.path: state for state in map(self.pop, paths) if state is not None}
 
     def pop(self, path: str) -> StreamState | None:
-        state = self._states.pop(path, None)
+        state = super().pop(path)
         return state if state is not None else self._pop_new(path)
 
     def _pop_new(self, path: str) -> StreamState | None:
@@ -232,3 +243,7 @@ class PostgreSQLRowCache(RowCache):
             self._next_pause = min(2 * self._next_pause, MAX_PAUSE_BATCHES)
         else:
             self._next_pause = 1
+
+
+def _entries_of(state: StreamState) -> int:
+    return len(state.producers) + len(state.lineage or ())
