@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from ..protocol.errors import ProducerFenced, StreamClosed, StreamNotFound
 from ..runtime import background
+from ..runtime.results import copy_of
 from .stream_appender import StreamAppender
 from .writer_endings import Ending, ErrorEndings
 from .writer_options import WriterSettings
@@ -154,7 +155,7 @@ class StreamCommitter:
 
     def _check(self) -> None:
         if self._failure is not None:
-            raise self._failure
+            raise copy_of(self._failure)
         if self.appender.closed:
             raise StreamClosed("The stream has ended; nothing can be appended to it.")
 
@@ -241,7 +242,7 @@ class StreamCommitter:
             waiting = [*self._waiting_for_room, *(future for _, future in self._waiting_for_commit)]
             self._waiting_for_room, self._waiting_for_commit = [], []
         for future in waiting:
-            future.set_exception(error)
+            future.set_exception(copy_of(error))
 
     async def _finish(self) -> BaseException | None:
         """End the stream, and return the error that the end of the block raises, or None."""

@@ -61,7 +61,8 @@ class Writer:
         self.core = StreamCommitter(stream, using, WriterSettings(**options))
         self.is_open = False
         # A writer that is garbage-collected inside its block has failed. `abandon` waits for nothing.
-        weakref.finalize(self, self.core.abandon).atexit = False
+        self._finalizer = weakref.finalize(self, self.core.abandon)
+        self._finalizer.atexit = False
 
     @property
     def written(self) -> int:
@@ -158,6 +159,8 @@ class Writer:
     def begin_end(self, error: BaseException | None) -> Any:
         """Start the end of the stream, and return its future. Waits for nothing."""
         self.is_open = False
+        # It would keep the writer, which the exception keeps by its frames, for as long as the process runs.
+        self._finalizer.detach()
         if error is None:
             return self.core.end(Ending(None))
         try:

@@ -271,9 +271,7 @@ class Hub:
         while self._watches:
             interval = config().poll_interval
             await asyncio.sleep(interval)
-            watched = {stream_id: watch.info for stream_id, watch in self._watches.items()}
-            due = self._polls.due(watched, time.monotonic(), interval, receives=self._receives())
-            await self._log_errors(self._poll(due))
+            await self._log_errors(self._poll_due(interval))
             now = time.monotonic()
             for watch in list(self._watches.values()):
                 for listener in list(watch.listeners):
@@ -284,6 +282,10 @@ class Hub:
                 watch.drop_large(now)
                 if watch.idle_since is not None and (now - watch.idle_since > LINGER_SECONDS or watch.removed):
                     self._forget(watch)
+
+    async def _poll_due(self, interval: float) -> None:
+        watched = {stream_id: watch.info for stream_id, watch in self._watches.items()}
+        await self._poll(self._polls.due(watched, time.monotonic(), interval, receives=self._receives()))
 
     async def _poll(self, stream_ids: Sequence[int]) -> None:
         """Query watched streams, a limited number at a time, so that other reads come between."""

@@ -50,6 +50,14 @@ PREPARE_FROM_TASKS = 8
 """Tasks in a batch from which an additional call into the event loop costs less than early preparation saves."""
 
 
+class WorkerEnded(ServiceUnavailable):
+    """A worker has ended before it has begun a task. Another worker may do the task, which has changed nothing."""
+
+    @classmethod
+    def code(cls) -> str:
+        return ServiceUnavailable.code()
+
+
 class PendingBatch(Generic[T]):
     """The tasks that one event loop submits together, and the callbacks for their results."""
 
@@ -176,7 +184,7 @@ class BatchWorker(Generic[T]):
         """Let the thread do other work between two batches, and wait for it. Do not call this in an event loop.
 
         Raises:
-            ServiceUnavailable: the thread has ended.
+            WorkerEnded: the thread has ended.
         """
         job = ExclusiveJob(work)
         self._queue.put(job)
@@ -230,7 +238,7 @@ class BatchWorker(Generic[T]):
 
     def _refuse_queued(self) -> None:
         """Refuse the tasks that came too late. Every caller that queues a task after the end calls this, too."""
-        error = ServiceUnavailable("The server is about to end. Try again.")
+        error = WorkerEnded("The server is about to end. Try again.")
         while True:
             try:
                 item = self._queue.get_nowait()

@@ -54,7 +54,7 @@ def start_thread(run: Callable[[], object], name: str) -> Thread:
         thread.start()
     except RuntimeError as error:
         if _failures.is_due():
-            logger.error("The thread %s cannot start, so requests get 503. Let the process have more threads.", name)
+            logger.error("A thread cannot start, so requests get 503. Let the process have more threads. (%s)", name)
         raise ServiceUnavailable("The server cannot start a thread. Try again.") from error
     return thread
 

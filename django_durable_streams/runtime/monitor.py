@@ -90,12 +90,14 @@ class DatabaseMonitor:
                 del _monitors[self._using]
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, and that of a probe that waits for an answer."""
         self.retire()
         self._stopping = True
         self._due.set()
         if self._thread is not None:
             self._thread.join()
+        if self._probe is not None:
+            self._probe.cut()
 
     def _run(self) -> None:
         while not self._stopping:

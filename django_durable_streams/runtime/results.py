@@ -6,6 +6,7 @@ A worker's thread makes one call into the event loop for all results of a pendin
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
@@ -94,6 +95,22 @@ class _Contained(ContextDecorator):
 
 
 contained = _Contained()
+
+
+def copy_of(error: BaseException) -> BaseException:
+    """Return an error for one more caller to raise.
+
+    An error keeps the frames through which it was raised, and all that is in them. The original, which lasts, must not
+    keep the callers.
+    """
+    kind = type(error)
+    try:
+        result = copy.copy(error)
+    except Exception:  # its class has other parameters than its arguments
+        result = kind.__new__(kind, *error.args)
+        result.__dict__.update(error.__dict__)
+    result.__cause__ = error.__cause__
+    return result.with_traceback(error.__traceback__)
 
 
 class _NoLoop:

@@ -86,6 +86,8 @@ class SseReader(LiveReader):
         """The rest of a large event."""
         self._transfer: Transfer | None = None
         """The data that the rest of a large event is made of."""
+        self._end_timer: asyncio.TimerHandle | None = None
+        """Cuts the rest of a large event off, once the server is about to end."""
         self._pause = 0.0
         self._cursor_floor = caching.cursor_floor(client_cursor, time.time())
         self._bytes_left = settings.sse_max_bytes
@@ -200,8 +202,8 @@ class SseReader(LiveReader):
 
         A client has ENDING_SECONDS for the rest of a large event.
         """
-        if self._rest is not None and not self.is_stopped:
-            self.hub.loop.call_later(ENDING_SECONDS, self._cut_off_rest)
+        if self._rest is not None and self._end_timer is None:
+            self._end_timer = self.hub.loop.call_later(ENDING_SECONDS, self.cut_off)
         self.is_stopped = True
         self.on_stopping()
         self.notify()
@@ -216,10 +218,6 @@ class SseReader(LiveReader):
     def _is_due(self, now: float) -> bool:
         """Return whether the response has lasted for SSE_DURATION, or its permission has ended."""
         return now >= self._deadline or not self.is_permitted(now)
-
-    def _cut_off_rest(self) -> None:
-        if self._rest is not None:
-            self.cut_off()
 
     async def _fetch(self) -> bytes:
         if self._rest is not None:
@@ -295,6 +293,8 @@ class SseReader(LiveReader):
         transfer, self._transfer, self._rest = self._transfer, None, None
         if transfer is not None:
             memory.remove(transfer)
+        if self._end_timer is not None:
+            self._end_timer.cancel()
 
     def _pieces(self, snapshot: Snapshot, data: bytes) -> Iterator[bytes]:
         """Yield a data event and its control event in pieces."""

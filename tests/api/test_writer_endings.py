@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 
-from django_durable_streams.api import writer_endings
+from django_durable_streams.api import stream_appender, writer_endings
 from django_durable_streams.engine import engine, engine_for
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import ProducerFenced
@@ -729,6 +729,20 @@ def test_one_that_was_never_entered_ends_nothing(answer: Stream) -> None:
     gc.collect()
     answer.refresh_from_db()
     assert not answer.closed
+
+
+def test_a_message_that_comes_too_late_for_one_engine_goes_to_the_next(
+    answer: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may stop its engine just when the writer has chosen it."""
+    with answer.writer(close=False) as writer:
+        ended_engine = engine_for()
+        engine.stop_engines()
+        engines = iter([ended_engine])
+        monkeypatch.setattr(stream_appender, "engine_for", lambda using: next(engines, None) or engine_for(using))
+        writer.write("first")
+        writer.flush()
+    assert list(answer.read()) == ["first"]
 
 
 def test_a_server_that_stops_its_engines_stops_no_writer(answer: Stream) -> None:

@@ -12,6 +12,7 @@ from django.db import connection
 from django_durable_streams.engine import Engine, engine_for
 from django_durable_streams.engine import engine as module
 from django_durable_streams.engine.engine import running_engines, stop_engines
+from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.runtime import execution
 from django_durable_streams.runtime.log_once import LogOnce
@@ -138,6 +139,27 @@ async def test_the_end_of_an_engine_waits_for_its_last_commit(engines: None, mon
     await asyncio.to_thread(stop_engines)
     outcomes = await asyncio.gather(*appends)
     assert [outcome.tail for outcome in outcomes if isinstance(outcome, Appended)] == [1, 2]
+
+
+def test_a_writer_loses_nothing_while_engines_end(engines: None) -> None:
+    stream = Stream.objects.create(path="a", content_type="application/json")
+    is_over = threading.Event()
+
+    def end_engines() -> None:
+        while not is_over.is_set():
+            stop_engines()
+
+    ending = threading.Thread(target=end_engines)
+    ending.start()
+    try:
+        with stream.writer(interval=0.001, close=False) as writer:
+            for number in range(20):
+                writer.write(number)
+                writer.flush()
+    finally:
+        is_over.set()
+        ending.join()
+    assert list(stream.read()) == [*range(20)]
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="nothing cuts a connection to a file")

@@ -206,6 +206,19 @@ async def test_a_reader_that_fails_does_not_stop_the_ticks_of_others(caplog: pyt
     assert "a reader of its own" in caplog.text
 
 
+async def test_a_schedule_that_fails_does_not_stop_the_ticks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any, **options: Any) -> list[int]:
+        raise KeyError("a stream of its own")
+
+    monkeypatch.setattr(PollSchedule, "due", fail)
+    reader = Reader()
+    async with watching(Log(1), reader):
+        await asyncio.wait_for(reader.ticked.wait(), 20)
+    assert "a stream of its own" in caplog.text
+
+
 async def test_a_poll_finds_a_commit_without_a_message_and_returns_to_the_full_rate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

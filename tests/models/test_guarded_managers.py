@@ -139,6 +139,23 @@ def test_wherever_the_manager_comes_from(manager: str, how: str) -> None:
         assert_refused(lambda kind=kind: kind.update(ttl=1))
 
 
+@pytest.mark.parametrize("manager", MANAGERS)
+def test_related_and_prefetched_rows_are_guarded(manager: str) -> None:
+    source = Stream.objects.create(path="room")
+    source.fork("fork")
+    room = proxy_of(Stream, plain=MANAGERS[manager]())
+    fetched = Stream.objects.prefetch_related(models.Prefetch("forks", queryset=room.plain.all())).get(path="room")
+    for rows in (
+        fetched.forks.all(),
+        source.forks,
+        source.forks(manager="objects"),
+        room.plain.get(pk=source.pk).forks,
+    ):
+        assert_refused(lambda rows=rows: rows.update(ttl=1))
+        assert_refused(lambda rows=rows: rows.all()._raw_delete("default"))
+        assert_refused(lambda rows=rows: rows.all().bulk_create([Stream(path="new")]))
+
+
 @pytest.mark.parametrize("model", [Chunk, Producer])
 def test_chunks_and_producers_are_guarded_the_same_way(model: Any) -> None:
     stream = Stream.objects.create(path="room", content_type="text/plain")

@@ -135,6 +135,7 @@ def test_when_the_database_is_silent_the_connections_at_work_are_cut(
     assert not monitor.answers
     assert not idle.is_cut  # type: ignore[attr-defined]
     assert database.probes == 1  # the one that nobody answers is waited for, not joined by others
+    assert database.cuts == 1  # at the end, so that no thread is left
 
 
 def test_a_probe_that_is_never_answered_is_cut_and_another_one_finds_that_the_database_answers(

@@ -1,9 +1,12 @@
 """Clients that take their responses slowly, or not at all: what they hold, and for how long."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from django_durable_streams.engine import engine_for
 from django_durable_streams.protocol.errors import ServiceUnavailable
@@ -292,3 +295,34 @@ async def test_pages_that_are_read_at_once_share_the_memory() -> None:
         assert refused == [False] * 8 + [True] * 4 + [False]
         snapshot = await engine.read("11", Sentinel.START)
     assert snapshot.segment is not None
+
+
+class NoLoop:
+    """Takes the calls that cut transfers off, and forgets them."""
+
+    def call_soon_threadsafe(self, function: Any, *args: Any) -> None: ...
+
+
+steps = st.lists(st.tuples(st.sampled_from(["add", "admit", "progress", "remove"]), st.integers(0, 7)), max_size=60)
+
+
+@given(steps, st.integers(1, 60))
+def test_the_count_is_the_size_of_all_different_data(order: list[tuple[str, int]], limit: int) -> None:
+    responses, loop = ResponseMemory(), cast("asyncio.AbstractEventLoop", NoLoop())
+    data = [bytes(size) for size in (3, 5, 8, 13)]
+    transfers = [Transfer(data[number % 4], loop, lambda: None) for number in range(8)]
+
+    def different() -> dict[int, bytes]:
+        return {id(transfer.data): transfer.data for transfer in responses._transfers}
+
+    with override_streams(MAX_RESPONSE_MEMORY=limit), patch.object(response_memory, "GRACE_SECONDS", 0.0):
+        for step, number in order:
+            transfer = transfers[number]
+            if step == "progress":
+                responses.report_progress(transfer)
+            elif step == "remove" or transfer in responses._transfers:
+                responses.remove(transfer)
+            else:
+                (responses.add if step == "add" else responses.admit)(transfer)
+                assert responses.held <= limit or list(different()) == [id(transfer.data)]
+            assert responses.held == sum(map(len, different().values()))
