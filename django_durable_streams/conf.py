@@ -77,7 +77,7 @@ class Config:
     these readers find new data by polling, within `POLL_INTERVAL`."""
 
     writer_threads: int = 1
-    """Writer threads of a process, each with a database connection. SQLite always has one. With more threads fewer
+    """Committers of a process: threads, each with a database connection. SQLite always has one. With more, fewer
     requests share a commit. That is slower, unless the database is far away and has idle processors."""
 
     json_encoder: str = "django.core.serializers.json.DjangoJSONEncoder"

@@ -221,7 +221,7 @@ class Engine:
             if commit.removed:
                 self.cache.forget(commit.stream_id)
         for hub in list(self._hubs.values()):
-            watched = [commit for commit in commits if hub.watches(commit.stream_id)]
+            watched = [commit for commit in commits if hub.is_watched(commit.stream_id)]
             if watched:
                 call_in(hub.loop, hub.feed, watched)
 

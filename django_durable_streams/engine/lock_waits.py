@@ -60,7 +60,7 @@ class Applier(Protocol):
         """Wait for a stream's row for at most so many seconds, and apply the stream's operations."""
 
     def stop(self) -> None:
-        """Stop to wait for locks."""
+        """Stop waiting for locks. Safe to call from any thread."""
 
 
 class PendingOperation(NamedTuple):

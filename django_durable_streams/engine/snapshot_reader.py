@@ -147,7 +147,7 @@ class SnapshotReader(BatchWorker[Task]):
             return self._read(tasks)
         except Error as error:
             self._connection.close()
-            refusal = self._monitor.problem_reporter.refusal(error)
+            refusal = self._monitor.problem_reporter.report(error)
             if refusal is not None:
                 return [refusal] * len(tasks)
             if is_new:

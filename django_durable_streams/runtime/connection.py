@@ -41,6 +41,8 @@ LOG_PAGES = 2000
 class DedicatedConnection:
     """A database connection that belongs to one thread. As a context manager it marks the time in which it works.
 
+    Do not nest these contexts: the end of the inner one would count as the end of the work.
+
     The connection has settings of its own (`connection_settings`). In its thread it replaces the project's connection
     of the same alias, so code that uses `connections[using]` there works with it.
 

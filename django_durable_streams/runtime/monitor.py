@@ -84,7 +84,7 @@ class DatabaseMonitor:
         return ServiceUnavailable(self._problem or "The database does not answer. Try again.")
 
     def _report_problem(self, error: BaseException | None) -> str | None:
-        refusal = self.problem_reporter.refusal(error)
+        refusal = self.problem_reporter.report(error)
         return None if refusal is None else refusal.detail
 
     def retire(self) -> None:

@@ -1,6 +1,6 @@
 """How the result of a task gets back to the event loop that waits for it.
 
-A worker's thread makes one call into the event loop for all results of a batch. Knows no worker and no queue.
+A worker's thread makes one call into the event loop for all results of a pending batch. Knows no worker and no queue.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from enum import Enum
 
 from ..conf import config
 from ..engine import Engine
-from ..engine.hub import LARGE_EVENT_BYTES
 from ..engine.live_reader import LiveReader
 from ..engine.live_reader_limit import LiveReaderSlot
 from ..engine.snapshot_reader import Snapshot
+from ..engine.watch import LARGE_EVENT_BYTES
 from ..protocol import caching, content, sse, text
 from ..protocol.errors import DurableStreamsError, ServiceUnavailable
 from ..protocol.messages import ENDING_SECONDS, LiveGrant

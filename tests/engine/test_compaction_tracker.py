@@ -244,7 +244,9 @@ async def test_on_sqlite_compaction_leaves_the_row_cache_as_it_is(
     assert await asyncio.to_thread(done.wait, 30)
     await engine.write(Append("busy", TEXT, b"x"))
     assert threads == {engine._writers[0]._thread}
-    assert engine._writers[0]._applier._row_cache.is_alone
+    row_cache = engine._writers[0]._applier._row_cache
+    assert row_cache is not None
+    assert not row_cache.others_write
 
 
 async def test_a_committer_does_other_work_between_two_batches(engine: Engine) -> None:

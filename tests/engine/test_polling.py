@@ -223,7 +223,7 @@ async def test_a_poll_finds_a_commit_without_a_message_and_returns_to_the_full_r
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(polling, "MAX_INTERVAL", 0.2)
-    monkeypatch.setattr(hubs, "MESSAGE_SECONDS", 0.02)
+    monkeypatch.setattr(hubs, "MESSAGE_GRACE_SECONDS", 0.02)
     log, reader = Log(40), Reader()
     async with watching(log, reader, subscriber=Hearing()) as hub:
         await until(lambda: bool(log.looked_at) and len(log.looked_at[-1]) <= 4)  # it relies on news

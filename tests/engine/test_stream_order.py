@@ -179,7 +179,7 @@ async def test_a_database_that_stays_locked_is_given_up(
     engine: Engine, other: Holder, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await outcomes_of(engine, Create("a", TEXT))
-    monkeypatch.setattr(committer, "MAX_FILE_WAIT", 0.1)
+    monkeypatch.setattr(committer, "MAX_DATABASE_LOCK_SECONDS", 0.1)
     other.hold()
     outcomes = await asyncio.wait_for(outcomes_of(engine, numbered(0), numbered(1)), 10)
     assert [type(outcome) for outcome in outcomes] == [ServiceUnavailable] * 2

@@ -76,7 +76,12 @@ _ALL = (
     Mutation(
         "stale-row-cache",
         "store/write/row_cache.py",
-        (("self.is_alone = version == self._version\n", "self.is_alone = self._version is not None\n"),),
+        (
+            (
+                "self.others_write = commit_count != self._commit_count\n",
+                "self.others_write = self._commit_count is None\n",
+            ),
+        ),
         "What a connection remembers of streams is believed though others have written: their appends are overwritten.",
     ),
     Mutation(

@@ -78,6 +78,8 @@ class DriverCursor(Cursor):
 class SQLiteExecution(BaseStatements):
     """Transactions and the execution of statements on SQLite."""
 
+    counts_commits = True
+
     @contextmanager
     def transaction(self, lock_ms: int | None = None, before_wait: Callable[[], None] | None = None) -> Iterator[Any]:
         connection = connections[self._using]
@@ -132,9 +134,9 @@ class SQLiteExecution(BaseStatements):
         finally:
             own.close()
 
-    def version(self, cursor: Any) -> int | None:
-        (version,) = self._execute(cursor, "PRAGMA data_version", ()).fetchone()
-        return int(version)
+    def commit_count(self, cursor: Any) -> int:
+        (count,) = self._execute(cursor, "PRAGMA data_version", ()).fetchone()
+        return int(count)
 
     def _insert_of_rows(
         self, into: Insert, shared: Collection[str], columns: Collection[str], first: str = ""

@@ -40,11 +40,11 @@ class StreamState:
         "link_state",
         "path",
         "producers",
+        "row_version",
         "source_id",
         "start",
         "tail",
         "ttl",
-        "version",
         "was_closed",
     )
 
@@ -71,7 +71,7 @@ class StreamState:
         # The row, as it was last saved.
         self.start = self.tail
         self.was_closed = self.closed
-        self.version: int | None = None  # of the row, where rows have versions and this connection wrote it
+        self.row_version: int | None = None  # where rows have versions, and this connection wrote the row
         # The changes since then.
         self.changed = False
         self.lifetime_changed = False
