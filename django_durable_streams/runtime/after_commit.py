@@ -28,16 +28,25 @@ def follow_up(purpose: str, step: Callable[P, object], *args: P.args, **kwargs: 
         step: the function to call with the other arguments.
     """
     try:
-        with contained:
-            step(*args, **kwargs)
-    except Exception:
-        if purpose not in _failing_purposes:
-            _failing_purposes.add(purpose)
-            logger.exception(
-                "A commit succeeded, but a step after it failed. %s This is logged again only after the step has "
-                "worked. Read the error below, and run `manage.py check`.",
-                purpose,
-            )
+        step(*args, **kwargs)
+    except BaseException as error:
+        _log(purpose, error)
     else:
         if _failing_purposes:
             _failing_purposes.discard(purpose)
+
+
+def _log(purpose: str, error: BaseException) -> None:
+    """Log that a step failed, unless it failed before. Raises only an exception by which a signal ends the process."""
+    try:
+        with contained:
+            raise error
+    except Exception as failure:
+        if purpose not in _failing_purposes:
+            _failing_purposes.add(purpose)
+            logger.error(
+                "A commit succeeded, but a step after it failed. %s This is logged again only after the step has "
+                "worked. Read the error below, and run `manage.py check`.",
+                purpose,
+                exc_info=failure,
+            )
