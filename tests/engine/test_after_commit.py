@@ -70,7 +70,7 @@ WITHOUT_ENGINE = {
     "no such wake-up backend": wrong_wakeup,
     "wrong options of the wake-up backend": wrong_options_of_wakeup,
     "publishing": patched(InProcessWakeup, "publish_now"),
-    "signals": patched(engine, "send_signals"),
+    "signals": patched(announcements, "send_signals"),
     "a listener": patched(transactions, "_listeners", [fail]),
 }
 
