@@ -217,18 +217,18 @@ class Subscribers:
             self.wrong.append(f"two wakes in flight: {earlier}, {later}")
 
     def _check_cursors(self, in_order: Sequence[Wake]) -> None:
-        known: dict[str, str] = {}  # by path, and the generation of the stream that was there
+        cursors: dict[str, str] = {}  # by path, and the generation of the stream that was there
         for wake in in_order:
             for one in wake.streams:
                 cursor, tail = one["acked_offset"], one["tail_offset"]
                 key = f"{one['path']} {_generation(tail)}"
-                if _is_before(cursor, known.get(key, "-1")):
-                    self.wrong.append(f"{wake}: the cursor of {one} went back from {known[key]}")
+                if _is_before(cursor, cursors.get(key, "-1")):
+                    self.wrong.append(f"{wake}: the cursor of {one} went back from {cursors[key]}")
                 if not _is_before(cursor, tail):
                     self.wrong.append(f"{wake}: {one} has nothing pending")
-                known[key] = cursor
+                cursors[key] = cursor
             for path, offset in wake.acknowledged.items():
-                known[f"{path} {_generation(offset)}"] = offset
+                cursors[f"{path} {_generation(offset)}"] = offset
 
     def missed(self, name: str, tails: dict[str, str]) -> list[str]:
         """The paths of which a subscription was never told some bytes, given the offsets of their tails."""
