@@ -1,7 +1,9 @@
 """The delivery of a real server to real receivers, which do whatever receivers do, across restarts of the server."""
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -296,13 +298,24 @@ async def test_a_callback_after_a_restart_ends_its_wake() -> None:
 
 async def test_a_retry_keeps_its_schedule_across_a_restart() -> None:
     with Server() as server:
-        async with Deliveries(server, "restart", replies(500), replies(500), replies(500), DONE) as deliveries:
+        async with Deliveries(server, "restart", replies(500), replies(500), DONE) as deliveries:
             await deliveries.subscribe()
             offset = await deliveries.append()
-            await deliveries.wake(3)
-            await deliveries.failed()
+            await deliveries.wake(2)
+            scheduled_at = await asyncio.to_thread(next_attempt_at, server, 2)
             await deliveries.restart(server)
             assert (await deliveries.ask("GET"))[1]["status"] == "failed"
-            assert (await deliveries.wake(4))["generation"] == 4
-            assert deliveries.arrivals[3] - deliveries.arrivals[2] >= 4 * FIRST_BACKOFF
+            assert (await deliveries.wake(3))["generation"] == 3
+            assert deliveries.arrivals[2] >= scheduled_at
             await deliveries.settled(offset)
+
+
+def next_attempt_at(server: Server, failures: int) -> float:
+    """Wait until the database of a server has so many failures of its subscription, and return the time of a retry."""
+    query = "SELECT next_attempt_at FROM durable_streams_subscription WHERE failures = ?"
+    with contextlib.closing(sqlite3.connect(server.directory / "db.sqlite3")) as database:
+        while True:
+            for (microseconds,) in database.execute(query, [failures]):
+                if microseconds is not None:
+                    return float(microseconds) / 1_000_000
+            time.sleep(0.02)
