@@ -1,7 +1,7 @@
 """The subscriptions of one database in this process: a thread for their rows, and the delivery of their wakes.
 
 The functions of this room are synchronous and short. One thread with a connection of its own calls them, for requests
-and for the delivery. So a request blocks no event loop, and on SQLite they have the write lock.
+and for the delivery. So a request blocks no event loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from ..runtime.backlog import Backlog
 from ..runtime.batch_worker import BatchWorker
 from ..runtime.database_errors import FailureKind, diagnose
 from ..runtime.monitor import DatabaseMonitor, monitor_for
-from ..runtime.write_lock import write_lock
 from .backfill import link_portion
 from .delivery import Delivery
 
@@ -79,7 +78,7 @@ class _Worker(BatchWorker[Task]):
 
     def _try(self, task: Task) -> object:
         try:
-            with self._connection, write_lock(self._using).hold():
+            with self._connection:
                 self._connection.open()
                 return task()
         except DurableStreamsError as error:
@@ -94,13 +93,13 @@ class Service:
     """The subscriptions of one database in this process.
 
     Args:
-        using: alias of the database.
+        engine: the engine of the database, which delivers wake events.
     """
 
-    def __init__(self, using: str) -> None:
-        self.using = using
+    def __init__(self, engine: Engine) -> None:
+        using = self.using = engine.using
         self._worker = _Worker(using, monitor_for(using))
-        self._delivery = Delivery(using, self.call)
+        self._delivery = Delivery(engine, self.call)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of this room in the service's thread, and return its value.
@@ -160,11 +159,11 @@ def service_for(using: str | None = None) -> Service:
         using: alias of the database. None: the database to which the router has streams written.
     """
     alias = using or router.db_for_write(Stream)
-    engine_for(using)  # which ends with the services, and is what delivers wake events
+    engine = engine_for(using)  # which ends with the services
     with _lock:
         service = _services.get(alias)
         if service is None:
-            service = _services[alias] = Service(alias)
+            service = _services[alias] = Service(engine)
     return service
 
 
