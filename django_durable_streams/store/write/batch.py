@@ -85,10 +85,10 @@ class Batch:
             producers = {(path, producer_id) for path, producer_id in producers if path in paths}
         states = self._pop_cached(paths, producers)
         paths.difference_update(states)
-        creates = any(type(operation) is Create for operation in operations)
-        if creates:
-            self._saver.linker.lock_rules()
         if paths:
+            creates = any(type(operation) is Create for operation in operations)
+            if creates:
+                self._saver.linker.lock_rules()
             loaded = self._sql.lock_streams(
                 self._cursor,
                 paths,

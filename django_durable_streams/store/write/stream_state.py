@@ -156,7 +156,9 @@ class StreamState:
             raise SequenceConflict(f"The last Stream-Seq was {self.last_seq!r}; the next one must be greater.")
 
     def _appended(self, epoch: int | None = None, seq: int | None = None, *, duplicate: bool = False) -> Appended:
-        return Appended(self.tail, self.closed, duplicate, epoch, seq, self.generation_at(self.tail))
+        # Not `generation_at` for most streams: a batch has hundreds of appends.
+        generation = self.generation if self.lineage is None else self.generation_at(self.tail)
+        return Appended(self.tail, self.closed, duplicate, epoch, seq, generation)
 
     def take_over(self, operation: TakeOver) -> TakenOver:
         """Begin a producer's next epoch. The first epoch begins before the first append, with -1 as its last number."""
