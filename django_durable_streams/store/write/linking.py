@@ -84,7 +84,7 @@ class Linker:
                 is_glob = (path, subscription_id) in links
                 links[path, subscription_id] = (by_path[path], subscription_id, True, is_glob)
         for state, *_ in links.values():
-            state.link_state = (LinkState.UNSEEN if state.ends else LinkState.SEEN).value
+            state.link_state = (LinkState.UNSEEN if state.tail else LinkState.SEEN).value
         return list(links.values())
 
     def insert(self, links: Iterable[tuple[StreamState, int, bool, bool]]) -> None:
