@@ -123,8 +123,8 @@ class Guard:
         if self._allows_everything and self._rates is None:
             return
         access_request = AccessRequest(request, self._credential_headers)
-        found = self._identify(request)
-        identity = found if isinstance(found, Identity) else await found
+        loaded = self._identify(request)
+        identity = loaded if isinstance(loaded, Identity) else await loaded
         access_request.caller = identity
         if self._rates is not None:
             for counted in _counted_actions(request, action):
@@ -143,8 +143,8 @@ class Guard:
         if self._allows_everything and self._rates is None:
             return
         access_request = AccessRequest(request, self._credential_headers)
-        found = self._identify(request)
-        identity = found if isinstance(found, Identity) else await found
+        loaded = self._identify(request)
+        identity = loaded if isinstance(loaded, Identity) else await loaded
         access_request.caller = identity
         if self._rates is not None:
             await self._rates.count(Action.SUBSCRIBE, identity, access_request)

@@ -81,6 +81,11 @@ class Subscription(GuardedModel):
         blank=True,
         help_text=_("While existing streams are linked: the id of the last stream that was compared with the pattern."),
     )
+    named_through = models.BigIntegerField(
+        _("named through"),
+        default=0,
+        help_text=_("The id of the last link that the last wake has named. The next wake begins after it."),
+    )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
 
     objects = SubscriptionQuerySet.as_manager()

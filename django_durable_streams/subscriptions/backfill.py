@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 from ..models import Stream, Subscription, SubscriptionLink
 from ..protocol.globs import glob
-from ..runtime.caller_transaction import atomic
 from .registry import mark_linked
-from .rows import change, links, locked, subscriptions
+from .rows import change, links, locked, subscriptions, transaction
 
 PORTION_STREAMS = 200
 """Streams that one transaction links."""
@@ -35,7 +34,7 @@ class Progress(NamedTuple):
 
 def link_portion(subscription_id: int, using: str) -> Progress:
     """Link some of the existing streams that match the pattern of a subscription."""
-    with atomic(using):
+    with transaction(using):
         subscription = locked(subscriptions(using).filter(pk=subscription_id), using).first()
         if subscription is None or subscription.linked_through is None:
             return Progress(is_done=True, is_held_up=False)

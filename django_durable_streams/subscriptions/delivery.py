@@ -15,9 +15,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from threading import Thread
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import msgspec
+from django.db import Error
 
 from .. import clock
 from ..conf import config
@@ -28,9 +29,10 @@ from ..protocol import content
 from ..protocol.errors import DurableStreamsError
 from ..protocol.subscriptions import WEBHOOK
 from ..runtime import execution
+from ..runtime.database_errors import FailureKind, diagnose
 from ..runtime.log_once import LogOnce
 from ..store.operations import Append
-from . import leases, signing_keys
+from . import leases, outcomes, signing_keys
 from .backfill import link_portion, unfinished
 from .leases import Wake
 from .pending import look_at_unseen
@@ -40,8 +42,14 @@ from .webhooks import WebhookRequest, WebhookSender
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 MAX_DELIVERIES = 256
 """Webhooks that one process calls at the same time."""
+
+MAX_RETRIES = MAX_DELIVERIES // 2
+"""How many of them may follow failed calls. So receivers that do not answer cannot take the turns of all others."""
 
 MIN_PAUSE = 0.01
 """Shortest time between two looks at the database, in seconds. Commits that come meanwhile share a look."""
@@ -54,6 +62,9 @@ IDLE_INTERVAL = 10.0
 
 FAILURE_PAUSE = 1.0
 """Time until the next look after the database did not answer, in seconds."""
+
+BUSY_PAUSE = 0.05
+"""Time until the next look if another transaction holds a lock, in seconds."""
 
 STOP_SECONDS = 2.0
 """How long the end of the process waits for the delivery. What is not delivered then follows when its lease ends."""
@@ -68,30 +79,61 @@ class Call(Protocol):
         """Raises DurableStreamsError if the database does not answer."""
 
 
-class Look(NamedTuple):
+class DueWork(NamedTuple):
     """What one look at the database has found."""
 
     wakes: list[Wake]
     has_more: bool
     """Whether there is more to do at once."""
+    looked_through: int
+    """The id of the last stream that was looked at, if others follow it. Otherwise 0."""
     due_in: float | None
     """Seconds until the next subscription is due."""
 
 
-def look(using: str, limit: int) -> Look | None:
+def look(using: str, limit: int, retries: int, after: int = 0) -> DueWork | None:
     """Do all work that is due in the database, in short transactions, and return the wakes to deliver.
 
-    None: there is no subscription at all.
+    A part that has to wait for another transaction is left for the next look, and delays no other part.
+
+    Args:
+        using: alias of the database.
+        limit: the largest number of wakes.
+        retries: the largest number of wakes that follow failed ones.
+        after: id of the last stream that the look before has looked at.
+
+    Returns:
+        None if there is no subscription at all.
     """
     if not Subscription.objects.using(using).exists():
         return None
-    has_more = look_at_unseen(using)
-    for subscription_id in unfinished(using):
-        progress = link_portion(subscription_id, using)
-        has_more = has_more or not (progress.is_done or progress.is_held_up)
-    wakes = leases.begin_due(using, limit) if limit else []
-    has_more = delete_remains(using) or has_more or len(wakes) == limit > 0
-    return Look(wakes, has_more, leases.next_due_seconds(using))
+    through = _unless_busy(look_at_unseen, using, after)
+    results = [_unless_busy(link_portion, subscription_id, using) for subscription_id in unfinished(using)]
+    links_more = any(progress is not None and not (progress.is_done or progress.is_held_up) for progress in results)
+    deletes_more = _unless_busy(delete_remains, using)
+    wakes = _unless_busy(leases.begin_due, using, limit, retries) if limit else []
+    # Nothing may fail from here on: these wakes have begun, and their leases run.
+    is_held_up = None in (through, deletes_more, wakes)
+    try:
+        due_in = leases.next_due_seconds(using)
+    except Error:
+        is_held_up, due_in = True, None
+    if is_held_up:
+        due_in = min(BUSY_PAUSE, BUSY_PAUSE if due_in is None else due_in)
+    # After the last streams come those that got an append meanwhile.
+    has_more = bool(through or after or links_more or deletes_more or (wakes and len(wakes) == limit))
+    return DueWork(wakes or [], has_more and not is_held_up, through or 0, due_in)
+
+
+def _unless_busy(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """Call a function. Return None if another transaction holds a lock that it waits for."""
+    try:
+        return function(*args, **kwargs)
+    except Error as error:
+        if diagnose(error) is not FailureKind.BUSY:
+            raise
+        logger.debug("A part of the delivery waits for another transaction: %s", error)
+        return None
 
 
 class Delivery:
@@ -110,6 +152,9 @@ class Delivery:
         self._woken = asyncio.Event()
         self._is_stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retries: set[asyncio.Task[None]] = set()
+        """The tasks whose subscriptions have failed before."""
+        self._looked_through = 0
         self._sender: WebhookSender | None = None
         self._failures = LogOnce(WARNING_SECONDS)
 
@@ -180,7 +225,8 @@ class Delivery:
     async def _look(self) -> float:
         """Look at the database, start deliveries, and return the seconds until the next look."""
         try:
-            found: Look | None = await self._call(look, self._using, MAX_DELIVERIES - len(self._tasks))
+            limits = MAX_DELIVERIES - len(self._tasks), MAX_RETRIES - len(self._retries)
+            work: DueWork | None = await self._call(look, self._using, *limits, self._looked_through)
         except DurableStreamsError as error:
             logger.debug("The delivery could not look at the database: %s", error)
             return FAILURE_PAUSE
@@ -188,16 +234,20 @@ class Delivery:
             if self._failures.is_due():
                 logger.exception("The delivery of subscriptions failed. It is tried again.")
             return FAILURE_PAUSE
-        if found is None:
+        if work is None:
             return IDLE_INTERVAL
-        for wake in found.wakes:
+        for wake in work.wakes:
             task = asyncio.get_running_loop().create_task(self._deliver(wake))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if found.has_more:
+            if wake.subscription.failures:
+                self._retries.add(task)
+                task.add_done_callback(self._retries.discard)
+        self._looked_through = work.looked_through
+        if work.has_more:
             return 0.0
         pause = RECEIVING_INTERVAL if engine_for(self._using).wakeup.carries_messages else config().poll_interval
-        return pause if found.due_in is None else min(found.due_in, pause)
+        return pause if work.due_in is None else min(work.due_in, pause)
 
     async def deliver_all(self) -> None:
         """Deliver the wakes that are due now, and those that follow from them, without the thread."""
@@ -232,9 +282,9 @@ class Delivery:
         timeout = min(config().webhook_timeout, lease_seconds)
         result = await self._sender.send(WebhookRequest(wake.subscription.webhook_url, body_of(wake), timeout))
         if result.outcome == "done":
-            await self._call(leases.finish_delivery, wake, self._using)
+            await self._call(outcomes.finish_delivery, wake, self._using)
         elif result.outcome == "accepted":
-            await self._call(leases.confirm_delivery, wake, self._using)
+            await self._call(outcomes.confirm_delivery, wake, self._using)
         else:
             await self._fail(wake, result.error, is_certain=result.outcome == "failed")
 
@@ -248,11 +298,11 @@ class Delivery:
         except DurableStreamsError as error:
             await self._fail(wake, f"The wake event was not written to {path}: {error}", is_certain=True)
         else:
-            await self._call(leases.confirm_delivery, wake, self._using)
+            await self._call(outcomes.confirm_delivery, wake, self._using)
 
     async def _fail(self, wake: Wake, error: str, *, is_certain: bool) -> None:
         logger.info("A wake of the subscription %s was not delivered: %s", wake.subscription, error)
-        await self._call(leases.fail_delivery, wake, error, self._using, is_certain=is_certain)
+        await self._call(outcomes.fail_delivery, wake, error, self._using, is_certain=is_certain)
 
 
 def wake_event(wake: Wake) -> bytes:

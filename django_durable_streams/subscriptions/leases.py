@@ -11,7 +11,6 @@ something to deliver, while an attempt is scheduled, and while a lease runs.
 
 from __future__ import annotations
 
-import random
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -32,18 +31,11 @@ from ..protocol.subscriptions import (
     invalid_request,
     no_pending_work,
 )
-from ..runtime.caller_transaction import atomic
 from ..store.read import lineage, log_reader
 from ..store.stream_info import StreamInfo
 from . import tokens
 from .pending import PendingLink, pending_links
-from .rows import change, find, links, locked, subscriptions
-
-MIN_BACKOFF, MAX_BACKOFF = 1.0, 60.0
-"""Seconds until another attempt, after the first failure and at most."""
-
-JITTER = 0.2
-"""Part by which such a time varies, so that receivers that failed together are not called together."""
+from .rows import change, find, links, locked, subscriptions, transaction
 
 NOTICE_SECONDS = 5.0
 """Time in which a process has to write a wake event. After it, another process writes the event."""
@@ -62,27 +54,31 @@ class Wake(NamedTuple):
     """Authorises callbacks of this wake. Empty for pull-wake."""
 
 
-def begin_due(using: str, limit: int) -> list[Wake]:
+def begin_due(using: str, limit: int, retries: int | None = None) -> list[Wake]:
     """Begin the wakes of subscriptions that are due, and return them. Each is returned to one process only.
 
     Args:
         using: alias of the database.
         limit: the largest number of subscriptions.
+        retries: the largest number of those whose last wake has failed. They come after the others. None: no limit.
     """
     due = subscriptions(using).filter(due_at__lte=clock.now(), is_paused=False)
     if not due.exists():  # without a transaction, which would take the write lock on SQLite
         return []
-    with atomic(using):
-        rows = list(locked(due.order_by("due_at"), using, skip=True)[:limit])
+    with transaction(using):
+        query = locked(due.order_by("due_at"), using, skip=True)
+        rows = list(query.filter(failures=0)[:limit])
+        rest = limit - len(rows)
+        rows += query.filter(failures__gt=0)[: rest if retries is None else min(rest, retries)]
         wakes = [_begin(subscription, using) for subscription in rows]
     return [wake for wake in wakes if wake is not None]
 
 
 def _begin(subscription: Subscription, using: str) -> Wake | None:
     now = clock.now()
-    pending = pending_links(subscription, using)
+    pending, is_complete = pending_links(subscription, using)
     if not pending:
-        change(subscription, using, wake_id="", holder="", lease_expires_at=None, next_attempt_at=None, due_at=None)
+        _rest(subscription, using, due_at=None if is_complete else now)
         return None
     is_webhook = subscription.kind == WEBHOOK
     if not is_webhook and subscription.wake_id and not subscription.holder:
@@ -92,7 +88,8 @@ def _begin(subscription: Subscription, using: str) -> Wake | None:
     _number(subscription, using)
     if is_webhook:
         lease_expires_at = now + _lease(subscription)
-        change(subscription, using, lease_expires_at=lease_expires_at, due_at=lease_expires_at)
+        named = pending[-1].link_id
+        change(subscription, using, lease_expires_at=lease_expires_at, due_at=lease_expires_at, named_through=named)
     else:
         change(subscription, using, due_at=now + timedelta(seconds=NOTICE_SECONDS))
     return Wake(subscription, pending, tokens.make(subscription, CALLBACK) if is_webhook else "")
@@ -126,15 +123,24 @@ def claim(name: str, worker: str, using: str) -> dict[str, Any]:
     Raises:
         SubscriptionError: not found, of another type, claimed already, or nothing is pending.
     """
-    with atomic(using):
+    claimed = _claim(name, worker, using)
+    if claimed is None:
+        raise no_pending_work()
+    return claimed
+
+
+def _claim(name: str, worker: str, using: str) -> dict[str, Any] | None:
+    with transaction(using):
         subscription = find(name, using, lock=True)
         _check_kind(subscription, PULL_WAKE)
         now = clock.now()
         if subscription.holder and _lease_runs(subscription, now):
             raise already_claimed(subscription.holder, subscription.generation)
-        pending = pending_links(subscription, using)
+        pending, is_complete = pending_links(subscription, using)
         if not pending:
-            raise no_pending_work()
+            if not is_complete:  # the next claim, or the delivery, goes on with the other links
+                change(subscription, using, due_at=now)
+            return None
         if not subscription.wake_id or subscription.holder:  # no wake, or one whose lease has expired
             _number(subscription, using)
         lease_expires_at = now + _lease(subscription)
@@ -142,6 +148,7 @@ def claim(name: str, worker: str, using: str) -> dict[str, Any]:
             subscription,
             using,
             holder=worker,
+            named_through=pending[-1].link_id,
             lease_expires_at=lease_expires_at,
             due_at=lease_expires_at,
             failures=0,
@@ -189,11 +196,11 @@ def ack(name: str, token: str, request: WakeRequest, using: str) -> bool:
 
 
 def _acknowledge(name: str, token: str, request: WakeRequest, using: str, kind: str, purpose: str) -> bool:
-    with atomic(using):
+    with transaction(using):
         subscription = _fenced(name, token, request, using, kind, purpose)
         _apply_acks(subscription, request.acks, using)
         if request.done:
-            return _end(subscription, using)
+            return end(subscription, using)
         lease_expires_at = clock.now() + _lease(subscription)
         change(subscription, using, lease_expires_at=lease_expires_at, due_at=lease_expires_at)
         return False
@@ -205,8 +212,8 @@ def release(name: str, token: str, request: WakeRequest, using: str) -> None:
     Raises:
         SubscriptionError: nothing was changed.
     """
-    with atomic(using):
-        _end(_fenced(name, token, request, using, PULL_WAKE, CLAIM), using)
+    with transaction(using):
+        end(_fenced(name, token, request, using, PULL_WAKE, CLAIM), using)
 
 
 def _fenced(name: str, token: str, request: WakeRequest, using: str, kind: str, purpose: str) -> Subscription:
@@ -237,7 +244,8 @@ def _apply_acks(subscription: Subscription, acks: Sequence[Ack], using: str) -> 
         SubscriptionError: a cursor would go back or past the tail, or the subscription has no such link.
     """
     query = links(using, subscription=subscription, path__in=[ack.path for ack in acks]).order_by("id")
-    by_path = {link.path: link for link in locked(query, using)}
+    # Without a wait: a transaction that creates a stream at one of the paths may hold a link for long.
+    by_path = {link.path: link for link in locked(query, using, waits=False)}
     stream_ids = [link.stream_id for link in by_path.values() if link.stream_id is not None]
     infos = log_reader.find_ids(stream_ids, using) if stream_ids else {}
     for one in acks:
@@ -261,9 +269,16 @@ def _position(one: Ack, info: StreamInfo, using: str) -> int:
         raise invalid_offset(f"The offset is not one of the stream at {one.path}, or lies past its tail.") from None
 
 
-def _end(subscription: Subscription, using: str) -> bool:
+def end(subscription: Subscription, using: str) -> bool:
     """End the wake of a locked subscription. Return whether another one follows."""
-    has_more = bool(pending_links(subscription, using, limit=1))
+    pending, is_complete = pending_links(subscription, using, limit=1)
+    has_more = bool(pending) or not is_complete
+    _rest(subscription, using, due_at=clock.now() if has_more and not subscription.is_paused else None)
+    return has_more
+
+
+def _rest(subscription: Subscription, using: str, due_at: datetime | None) -> None:
+    """Record that no wake is in flight, and when the next one may begin."""
     change(
         subscription,
         using,
@@ -273,89 +288,16 @@ def _end(subscription: Subscription, using: str) -> bool:
         next_attempt_at=None,
         failures=0,
         last_error="",
-        due_at=clock.now() if has_more and not subscription.is_paused else None,
+        due_at=due_at,
     )
-    return has_more
-
-
-def finish_delivery(wake: Wake, using: str) -> None:
-    """Acknowledge the snapshot of a wake whose receiver has answered that it is done, and end the wake.
-
-    Does nothing if the wake has ended meanwhile: a late answer never acknowledges a newer wake.
-    """
-    with atomic(using):
-        subscription = _present(wake, using)
-        if subscription is None:
-            return
-        by_id = {link.link_id: link.tail for link in wake.pending}
-        rows = list(locked(links(using, pk__in=by_id).order_by("id"), using))
-        infos = log_reader.find_ids([link.stream_id for link in rows if link.stream_id], using) if rows else {}
-        for link in rows:
-            tail = by_id[link.pk]
-            info = infos.get(link.stream_id or 0)
-            if info is not None and tail >= (link.acked_position or 0):
-                links(using, pk=link.pk).update(acked_position=tail, is_pending=info.tail > tail)
-        _end(subscription, using)
-
-
-def confirm_delivery(wake: Wake, using: str) -> None:
-    """Record that a wake was delivered. Its receiver calls back later, or a worker claims it."""
-    with atomic(using):
-        subscription = _present(wake, using)
-        if subscription is None:
-            return
-        # The lease of a webhook runs. A wake event waits for a claim without a time limit.
-        due_at = subscription.lease_expires_at
-        change(subscription, using, failures=0, last_error="", due_at=due_at)
-
-
-def fail_delivery(wake: Wake, error: str, using: str, *, is_certain: bool) -> None:
-    """Record that a wake was not delivered, and schedule another attempt.
-
-    Args:
-        wake: the wake.
-        error: what happened, for people.
-        using: alias of the database.
-        is_certain: whether the receiver cannot be at work. Otherwise its lease ends before another attempt.
-    """
-    with atomic(using):
-        subscription = _present(wake, using)
-        if subscription is None or subscription.holder:  # a worker has claimed it without being told
-            return
-        failures = subscription.failures + 1
-        next_attempt_at = clock.now() + timedelta(seconds=backoff(failures))
-        values: dict[str, Any] = {"wake_id": "", "holder": "", "lease_expires_at": None}
-        if not is_certain and subscription.lease_expires_at is not None:
-            next_attempt_at = max(next_attempt_at, clock.from_project(subscription.lease_expires_at))
-            values = {}
-        change(
-            subscription,
-            using,
-            failures=failures,
-            last_error=error,
-            next_attempt_at=next_attempt_at,
-            due_at=next_attempt_at,
-            **values,
-        )
-
-
-def backoff(failures: int) -> float:
-    """Return the seconds until another attempt, after a number of failures (section 7.1)."""
-    seconds = min(MIN_BACKOFF * 2.0 ** min(failures - 1, 10), MAX_BACKOFF)
-    return seconds * random.uniform(1 - JITTER, 1 + JITTER)
-
-
-def _present(wake: Wake, using: str) -> Subscription | None:
-    """Return the subscription of a wake, locked, if the wake is still in flight."""
-    query = subscriptions(using).filter(pk=wake.subscription.pk)
-    subscription: Subscription | None = locked(query, using).first()
-    if subscription is None or subscription.wake_id != wake.subscription.wake_id:
-        return None
-    return subscription
 
 
 def next_due_seconds(using: str) -> float | None:
-    """Return the seconds until a subscription is due, or None if none is scheduled."""
-    scheduled = subscriptions(using).filter(due_at__isnull=False, is_paused=False).order_by("due_at")
+    """Return the seconds until another subscription is due, or None if none is scheduled.
+
+    Those that are due already wait for another process, or for the end of a delivery.
+    """
+    now = clock.now()
+    scheduled = subscriptions(using).filter(due_at__gt=now, is_paused=False).order_by("due_at")
     due_at = scheduled.values_list("due_at", flat=True).first()
-    return None if due_at is None else max((clock.from_project(due_at) - clock.now()).total_seconds(), 0.0)
+    return None if due_at is None else (clock.from_project(due_at) - now).total_seconds()

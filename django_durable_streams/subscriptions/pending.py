@@ -10,7 +10,7 @@ locks no stream.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from django.db.models import Exists, F, OuterRef, QuerySet
@@ -20,22 +20,28 @@ from .. import clock
 from ..models import Stream, Subscription, SubscriptionLink
 from ..models.stream import LinkState
 from ..protocol import offsets
-from ..runtime.caller_transaction import atomic
 from ..store.read import lineage, log_reader
 from ..store.stream_info import StreamInfo
-from .rows import links, locked, subscriptions
+from .rows import links, locked, subscriptions, transaction, update
 
 UNSEEN_PER_STEP = 500
 """Streams that one transaction looks at."""
 
 LINKS_PER_WAKE = 1000
-"""Streams that one wake names at most. The others are still pending after it."""
+"""Streams that one wake names at most. The others are still pending after it, and the next wake begins with them."""
+
+LINKS_PER_STEP = 5000
+"""Links that one transaction compares with their streams at most, until it finds what is pending."""
+
+SPARE_LINKS = 100
+"""Links that one query reads beyond the wanted ones, as some may have nothing pending any more."""
 
 
 class PendingLink(NamedTuple):
     """A link whose stream has data after the cursor, with the offsets of both as clients see them."""
 
     link_id: int
+    stream_id: int
     path: str
     is_explicit: bool
     acked_offset: str
@@ -43,65 +49,109 @@ class PendingLink(NamedTuple):
     tail: int
 
 
-def look_at_unseen(using: str) -> bool:
-    """Make subscriptions due whose streams have new appends. Return whether there may be more such streams."""
-    unseen = Stream.objects.using(using).filter(link_state=LinkState.UNSEEN).order_by("id")
+class Pending(NamedTuple):
+    """What is pending for a subscription."""
+
+    links: list[PendingLink]
+    is_complete: bool
+    """False if nothing pending was found yet, but not all links were compared."""
+
+
+def look_at_unseen(using: str, after: int = 0) -> int:
+    """Make subscriptions due whose streams have new appends.
+
+    Args:
+        using: alias of the database.
+        after: look only at streams with greater ids.
+
+    Returns:
+        The id of the last stream if there may be more such streams, otherwise 0.
+    """
+    unseen = Stream.objects.using(using).filter(link_state=LinkState.UNSEEN, id__gt=after).order_by("id")
     if not unseen.exists():  # without a transaction, which would take the write lock on SQLite
-        return False
-    with atomic(using):
+        return 0
+    with transaction(using):
         stream_ids = list(locked(unseen, using, skip=True).values_list("id", flat=True)[:UNSEEN_PER_STEP])
         if not stream_ids:
-            return False
-        follower_ids = set(links(using, stream_id__in=stream_ids).values_list("subscription_id", flat=True))
+            return 0
+        # Links of removed streams are left out: a transaction that creates a stream at the path may hold them for long.
+        present = links(using, stream_id__in=stream_ids, stream__path__isnull=False)
+        follower_ids = set(present.values_list("subscription_id", flat=True))
         if follower_ids:
             # All of them: the wake of one that is not idle may end in a transaction that is not committed yet.
             followers = list(locked(subscriptions(using).filter(pk__in=follower_ids).order_by("id"), using))
-            _with_data(links(using, stream_id__in=stream_ids, is_pending=False)).update(is_pending=True)
-            pending = links(using, subscription_id=OuterRef("pk"), stream_id__in=stream_ids, is_pending=True)
+            update(_with_data(present.filter(is_pending=False)), using, is_pending=True)
+            pending = links(using, subscription=OuterRef("pk"), stream_id__in=stream_ids, is_pending=True)
             idle_ids = [one.pk for one in followers if one.is_idle]
-            subscriptions(using).filter(Exists(pending), pk__in=idle_ids).update(due_at=clock.now())
+            update(subscriptions(using).filter(Exists(pending), pk__in=idle_ids), using, due_at=clock.now())
         rows = Stream.objects.using(using).unguarded().filter(pk__in=stream_ids)
         has_link = Exists(links(using, stream_id=OuterRef("pk")))
-        rows.filter(has_link).update(link_state=LinkState.SEEN)
-        rows.filter(~has_link).update(link_state=None)
-    return len(stream_ids) == UNSEEN_PER_STEP
+        update(rows.filter(has_link), using, link_state=LinkState.SEEN)
+        update(rows.filter(~has_link), using, link_state=None)
+    return stream_ids[-1] if len(stream_ids) == UNSEEN_PER_STEP else 0
 
 
 def _with_data(query: QuerySet[SubscriptionLink]) -> QuerySet[SubscriptionLink]:
     return query.filter(stream__tail_position__gt=Coalesce(F("acked_position"), 0))
 
 
-def pending_links(subscription: Subscription, using: str, limit: int = LINKS_PER_WAKE) -> list[PendingLink]:
+def pending_links(subscription: Subscription, using: str, limit: int | None = None) -> Pending:
     """Return pending links of a subscription whose row is locked, also of streams that were not looked at yet.
 
     Clears the mark of links that have nothing pending any more.
+
+    Args:
+        subscription: the subscription.
+        using: alias of the database.
+        limit: the largest number of links. None: as many as a wake names.
     """
-    marked = list(links(using, subscription=subscription, is_pending=True).order_by("id")[: 2 * limit])
-    new = links(using, stream__link_state=LinkState.UNSEEN, subscription=subscription, is_pending=False)
-    new = _with_data(new).order_by("id")[:limit]
-    candidates = [*marked, *new]
-    infos = _existing_streams({link.stream_id for link in candidates}, using)
-    has_data = [
-        link
-        for link in candidates
-        if (info := infos.get(link.stream_id)) is not None and info.tail > (link.acked_position or 0)
-    ]
-    pending_ids = {link.pk for link in has_data}
-    done = [link.pk for link in marked if link.pk not in pending_ids]
-    if done:
-        _clear(done, using)
-    return [describe(link, infos[link.stream_id], using) for link in has_data[:limit] if link.stream_id is not None]
+    limit = LINKS_PER_WAKE if limit is None else limit
+    result: list[PendingLink] = []
+    wrong: list[int] = []
+    compared = 0
+    for slice_links in _candidates(subscription, using, limit + SPARE_LINKS):
+        infos = _existing_streams({link.stream_id for link in slice_links}, using)
+        for link in slice_links:
+            info = infos.get(link.stream_id)
+            if info is None or not _has_data(link, info):
+                wrong += [link.pk] if link.is_pending else []
+            elif len(result) < limit:
+                result.append(describe(link, info, using))
+        compared += len(slice_links)
+        if len(result) == limit or (compared >= LINKS_PER_STEP and not result):
+            break
+    else:
+        compared = 0
+    if wrong:
+        _clear(wrong, using)
+    return Pending(result, bool(result) or not compared)
+
+
+def _candidates(subscription: Subscription, using: str, size: int) -> Iterator[list[SubscriptionLink]]:
+    """Yield links that may be pending, in slices. The links after those of the last wake come first."""
+    marked = links(using, subscription=subscription, is_pending=True).order_by("id")
+    for part in (marked.filter(id__gt=subscription.named_through), marked.filter(id__lte=subscription.named_through)):
+        rows = list(part[:size])
+        while rows:
+            yield rows
+            rows = list(part.filter(id__gt=rows[-1].pk)[:size]) if len(rows) == size else []
+    unseen = links(using, stream__link_state=LinkState.UNSEEN, subscription=subscription, is_pending=False)
+    yield list(_with_data(unseen.filter(stream__path__isnull=False)).order_by("id")[:size])
+
+
+def _has_data(link: SubscriptionLink, info: StreamInfo) -> bool:
+    return info.tail > (link.acked_position or 0)
 
 
 def _clear(link_ids: Sequence[int], using: str) -> None:
-    """Clear marks, if they are still wrong once the rows are locked: an append may have been looked at meanwhile."""
-    rows = locked(links(using, pk__in=link_ids).order_by("id"), using)
+    """Clear marks, if they are still wrong once the rows are locked: the stream may be another one meanwhile."""
+    rows = locked(links(using, pk__in=link_ids).order_by("id"), using, skip=True)
     locked_links = {link.pk: link for link in rows}
     infos = _existing_streams({link.stream_id for link in locked_links.values()}, using)
     wrong = [
         link.pk
         for link in locked_links.values()
-        if (info := infos.get(link.stream_id)) is None or info.tail <= (link.acked_position or 0)
+        if (info := infos.get(link.stream_id)) is None or not _has_data(link, info)
     ]
     links(using, pk__in=wrong).update(is_pending=False)
 
@@ -116,6 +166,7 @@ def describe(link: SubscriptionLink, info: StreamInfo, using: str) -> PendingLin
     """Return a link with its offsets."""
     return PendingLink(
         link.pk,
+        info.id,
         link.path,
         link.is_explicit,
         offset_at(info, link.acked_position, using),

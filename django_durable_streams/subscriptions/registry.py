@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from django.db.models import Q
+
 from ..models import Stream, Subscription, SubscriptionLink
 from ..models.stream import LinkState
 from ..protocol.subscriptions import SubscriptionConfig, own_wake_stream, subscription_already_exists
-from ..runtime.caller_transaction import atomic
-from .rows import change, find, links, locked, subscriptions
+from .rows import change, find, links, locked, subscriptions, transaction
 from .rules import changing_link_rules
 
 LINKS_PER_DELETE = 1000
@@ -79,7 +80,7 @@ def delete_remains(using: str) -> bool:
     deleted = list(Subscription.objects.using(using).filter(name__isnull=True).values_list("pk", flat=True)[:1])
     if not deleted:
         return False
-    with atomic(using):
+    with transaction(using):
         ids = list(links(using, subscription_id__in=deleted).values_list("pk", flat=True)[:LINKS_PER_DELETE])
         if ids:
             links(using, pk__in=ids).delete()
@@ -108,11 +109,13 @@ def remove_stream(name: str, path: str, using: str) -> None:
 
     Raises:
         SubscriptionError: there is no subscription of this name (404).
+        django.db.OperationalError: a transaction that creates streams has not ended. Try again.
     """
-    with atomic(using):
+    # A transaction that creates the stream has read the link, and would insert it again.
+    with changing_link_rules(using):
         subscription = find(name, using, lock=True)
         explicit = links(using, subscription=subscription, path=path, is_explicit=True)
-        explicit.filter(is_glob=False).delete()
+        explicit.filter(Q(is_glob=False) | Q(stream=None)).delete()
         explicit.update(is_explicit=False)
 
 

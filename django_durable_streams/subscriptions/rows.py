@@ -5,6 +5,8 @@ The queryset methods of the models refuse to write, so nothing outside this room
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import connections
@@ -12,6 +14,25 @@ from django.db.models import QuerySet
 
 from ..models import Subscription, SubscriptionLink
 from ..protocol.subscriptions import subscription_not_found
+from ..runtime.caller_transaction import atomic, in_callers_transaction
+from ..store.sql.rows import slices
+
+LOCK_MS = 1000
+"""How long a statement waits for a lock, in milliseconds. The thread of the subscriptions does nothing else then."""
+
+
+@contextmanager
+def transaction(using: str, lock_ms: int = LOCK_MS) -> Iterator[None]:
+    """Run the block in a transaction whose statements wait for locks for a limited time.
+
+    Inside the caller's transaction they wait as the caller's do. MySQL has a limit of the connection instead.
+    """
+    is_own = not in_callers_transaction(connections[using])
+    with atomic(using):
+        if is_own and connections[using].vendor == "postgresql":
+            with connections[using].cursor() as cursor:
+                cursor.execute(f"SET LOCAL lock_timeout = {lock_ms}")
+        yield
 
 
 def subscriptions(using: str) -> QuerySet[Subscription]:
@@ -42,18 +63,35 @@ def find(name: str, using: str, *, lock: bool = False) -> Subscription:
     return subscription
 
 
-def locked(query: QuerySet[Any], using: str, *, skip: bool = False) -> QuerySet[Any]:
+def locked(query: QuerySet[Any], using: str, *, skip: bool = False, waits: bool = True) -> QuerySet[Any]:
     """Return a query that locks its rows, where the database has row locks.
 
     Args:
         query: the query.
         using: alias of the database.
         skip: whether to leave out the rows that other transactions hold.
+        waits: whether to wait for such rows, or to fail at once.
     """
     features = connections[using].features
     if not features.has_select_for_update:
         return query
-    return query.select_for_update(skip_locked=skip and features.has_select_for_update_skip_locked)
+    if skip and features.has_select_for_update_skip_locked:
+        return query.select_for_update(skip_locked=True)
+    return query.select_for_update(nowait=not (waits or skip) and features.has_select_for_update_nowait)
+
+
+def update(query: QuerySet[Any], using: str, **values: Any) -> None:
+    """Update the rows of a query over several tables. No other transaction changes meanwhile what it selects by.
+
+    For a subquery MariaDB and MySQL read the whole table, lock all rows that they read, and wait for transactions that
+    hold one of them. So they get the ids.
+    """
+    if connections[using].vendor != "mysql":
+        query.update(**values)
+        return
+    ids = list(query.values_list("pk", flat=True))
+    for slice_ids in slices(ids):
+        query.model._base_manager.using(using).unguarded().filter(pk__in=slice_ids).update(**values)
 
 
 def change(subscription: Subscription, using: str, **values: Any) -> None:

@@ -10,11 +10,9 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.db import connections
-
 from ..models import DatabaseIdentity
-from ..runtime.caller_transaction import atomic
 from ..store.database_identity import identity
+from .rows import transaction
 
 LOCK_MS = 50
 """How long the lock is waited for, in milliseconds. Creates wait behind it."""
@@ -28,10 +26,7 @@ def changing_link_rules(using: str) -> Iterator[None]:
         django.db.OperationalError: a transaction that has created streams has not ended. Nothing was changed.
     """
     identity(using)  # the row exists from now on
-    with atomic(using):
-        if connections[using].vendor == "postgresql":
-            with connections[using].cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
+    with transaction(using, LOCK_MS):
         # Random: the version of a transaction that was rolled back never comes back with other rules.
         version = secrets.randbelow(2**62) + 1
         DatabaseIdentity.objects.using(using).filter(id=DatabaseIdentity.THE_ONE).update(link_rules_version=version)

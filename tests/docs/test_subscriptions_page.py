@@ -23,13 +23,13 @@ STREAMS = "http://localhost:8000/v1/stream/"
 
 def commands() -> list[tuple[str, int]]:
     """The commands of the page in their order, with their statuses. Not those for a webhook's receiver."""
-    found = []
+    annotated = []
     for block in blocks(PAGE, "sh"):
         for part in block.text.strip().split("\n\n"):
             command, _, status = part.partition("  # ")
             if status:
-                found.append((command, int(status)))
-    return found
+                annotated.append((command, int(status)))
+    return annotated
 
 
 def request_of(command: str, variables: dict[str, str]) -> tuple[str, str, dict[str, str], bytes]:

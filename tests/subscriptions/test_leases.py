@@ -1,35 +1,18 @@
 """The wakes of a subscription: one at a time, fenced, and never lost."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from django_durable_streams import clock
-from django_durable_streams.models import Stream, Subscription, SubscriptionLink
+from django_durable_streams.models import Stream, Subscription
 from django_durable_streams.protocol.offsets import Sentinel, decode
-from django_durable_streams.protocol.subscriptions import Ack, SubscriptionConfig, SubscriptionError, WakeRequest
-from django_durable_streams.subscriptions import backfill, leases, registry
-from django_durable_streams.subscriptions.leases import Wake
-from django_durable_streams.subscriptions.pending import look_at_unseen
+from django_durable_streams.protocol.subscriptions import WakeRequest
+from django_durable_streams.subscriptions import leases, outcomes, registry
+from tests.subscriptions.steps import USING, Clock, acked, one_wake, refused, request, stream, subscribe, wakes
 
 pytestmark = pytest.mark.django_db
-
-USING = "default"
-
-
-class Clock:
-    """The time of the package, which a test moves."""
-
-    def __init__(self) -> None:
-        self.moment = clock.now()
-
-    def __call__(self) -> Any:
-        return self.moment
-
-    def move(self, seconds: float) -> None:
-        self.moment += timedelta(seconds=seconds)
 
 
 @pytest.fixture
@@ -37,47 +20,6 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
     moving = Clock()
     monkeypatch.setattr(clock, "now", moving)
     return moving
-
-
-def subscribe(name: str = "s", pattern: str = "events/*", *streams: str, kind: str = "webhook") -> Subscription:
-    url, wake_stream = ("https://example.com/", "") if kind == "webhook" else ("", "wake")
-    config = SubscriptionConfig(kind, pattern, streams, url, wake_stream, 30_000, "")
-    subscription, _ = registry.create(name, config, "http://testserver/", USING)
-    while not backfill.link_portion(subscription.pk, USING).is_done:
-        pass
-    return subscription
-
-
-def wakes(limit: int = 10) -> list[Wake]:
-    while look_at_unseen(USING):
-        pass
-    return leases.begin_due(USING, limit)
-
-
-def one_wake() -> Wake:
-    (wake,) = wakes()
-    return wake
-
-
-def stream(path: str = "events/a", data: bytes = b"x") -> Stream:
-    return Stream.objects.create(path=path, content_type="text/plain", data=data)
-
-
-def request(wake: Wake, *acks: tuple[str, str], done: bool = True) -> WakeRequest:
-    present = wake.subscription
-    return WakeRequest(
-        present.wake_id, present.generation, tuple(Ack(path, decode(offset)) for path, offset in acks), done
-    )
-
-
-def acked(path: str = "events/a") -> int | None:
-    return SubscriptionLink.objects.get(path=path).acked_position
-
-
-def refused(code: str, function: Callable[..., object], *args: object) -> None:
-    with pytest.raises(SubscriptionError) as raised:
-        function(*args, USING)
-    assert raised.value.error_code == code
 
 
 def test_existing_streams_begin_at_their_tails_and_new_ones_at_their_beginning() -> None:
@@ -88,7 +30,7 @@ def test_existing_streams_begin_at_their_tails_and_new_ones_at_their_beginning()
     wake = one_wake()
     assert [(link.path, link.acked_offset, link.tail) for link in wake.pending] == [("events/new", "-1", 3)]
     Stream.objects.get(path="events/old").append(b"er")
-    leases.finish_delivery(wake, USING)
+    outcomes.finish_delivery(wake, USING)
     wake = one_wake()
     assert [(link.path, link.tail) for link in wake.pending] == [("events/old", 5)]
 
@@ -101,12 +43,12 @@ def test_one_wake_is_in_flight_however_much_is_appended() -> None:
     first.append(b"y")
     stream("events/b")
     assert wakes() == []
-    leases.finish_delivery(wake, USING)
+    outcomes.finish_delivery(wake, USING)
     assert acked() == 1
     following = one_wake()
     assert following.subscription.generation == wake.subscription.generation + 1
     assert {link.path for link in following.pending} == {"events/a", "events/b"}
-    leases.finish_delivery(following, USING)
+    outcomes.finish_delivery(following, USING)
     assert wakes() == []
     assert Subscription.objects.get().due_at is None
 
@@ -152,9 +94,9 @@ def test_a_late_done_never_acknowledges_a_newer_wake(now: Clock) -> None:
     wake = one_wake()
     now.move(31)
     newer = one_wake()
-    leases.finish_delivery(wake, USING)
-    leases.confirm_delivery(wake, USING)
-    leases.fail_delivery(wake, "late", USING, is_certain=True)
+    outcomes.finish_delivery(wake, USING)
+    outcomes.confirm_delivery(wake, USING)
+    outcomes.fail_delivery(wake, "late", USING, is_certain=True)
     present = Subscription.objects.get()
     assert (present.wake_id, present.failures, acked()) == (newer.subscription.wake_id, 0, None)
 
@@ -223,7 +165,7 @@ def test_failures_are_retried_with_a_growing_delay(now: Clock) -> None:
     delays = []
     for failures in range(1, 10):
         wake = one_wake()
-        leases.fail_delivery(wake, "500", USING, is_certain=True)
+        outcomes.fail_delivery(wake, "500", USING, is_certain=True)
         present = Subscription.objects.get()
         assert (present.status, present.failures, present.last_error) == ("failed", failures, "500")
         assert present.next_attempt_at is not None
@@ -234,14 +176,14 @@ def test_failures_are_retried_with_a_growing_delay(now: Clock) -> None:
         now.move(0.001)
     assert all(0.8 * 2**number <= delay <= 1.2 * 2**number for number, delay in enumerate(delays[:6]))
     assert all(48 <= delay <= 72 for delay in delays[6:])
-    leases.confirm_delivery(one_wake(), USING)
+    outcomes.confirm_delivery(one_wake(), USING)
     assert Subscription.objects.get().status == "active"
 
 
 def test_new_appends_do_not_shorten_the_delay(now: Clock) -> None:
     subscribe()
     first = stream()
-    leases.fail_delivery(one_wake(), "500", USING, is_certain=True)
+    outcomes.fail_delivery(one_wake(), "500", USING, is_certain=True)
     first.append(b"y")
     assert wakes() == []
 
@@ -250,7 +192,7 @@ def test_a_receiver_that_may_be_at_work_keeps_its_lease(now: Clock) -> None:
     subscribe()
     first = stream()
     wake = one_wake()
-    leases.fail_delivery(wake, "timed out", USING, is_certain=False)
+    outcomes.fail_delivery(wake, "timed out", USING, is_certain=False)
     now.move(29)
     assert wakes() == []
     assert leases.callback("s", wake.token, request(wake, ("events/a", first.next_offset)), USING) is False
@@ -265,7 +207,7 @@ def test_a_deleted_subscription_ends_its_wake_and_its_name_is_free() -> None:
     wake = one_wake()
     registry.delete("s", USING)
     refused("SUBSCRIPTION_NOT_FOUND", leases.callback, "s", wake.token, request(wake))
-    leases.finish_delivery(wake, USING)
+    outcomes.finish_delivery(wake, USING)
     subscribe()
     refused("TOKEN_INVALID", leases.callback, "s", wake.token, request(wake))
     while registry.delete_remains(USING):
@@ -290,7 +232,7 @@ class TestPullWake:
         subscribe(kind="pull-wake")
         first = stream()
         wake = one_wake()
-        leases.confirm_delivery(wake, USING)
+        outcomes.confirm_delivery(wake, USING)
         claimed = leases.claim("s", "w1", USING)
         assert (claimed["wake_id"], claimed["generation"]) == (wake.subscription.wake_id, 1)
         refused("ALREADY_CLAIMED", leases.claim, "s", "w2")
@@ -304,7 +246,7 @@ class TestPullWake:
         stream()
         wake = one_wake()
         claimed = leases.claim("s", "w1", USING)
-        leases.fail_delivery(wake, "there is no wake stream", USING, is_certain=True)
+        outcomes.fail_delivery(wake, "there is no wake stream", USING, is_certain=True)
         body = WakeRequest(claimed["wake_id"], claimed["generation"], (), False)
         assert leases.ack("s", claimed["token"], body, USING) is False
         assert Subscription.objects.get().failures == 0
@@ -343,7 +285,7 @@ class TestPullWake:
         now.move(leases.NOTICE_SECONDS)
         again = one_wake()
         assert (again.subscription.wake_id, again.subscription.generation) == (wake.subscription.wake_id, 1)
-        leases.confirm_delivery(again, USING)
+        outcomes.confirm_delivery(again, USING)
         now.move(3600)
         assert wakes() == []
 

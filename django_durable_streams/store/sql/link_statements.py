@@ -26,8 +26,9 @@ class LinkStatements(BaseStatements):
             f"{DatabaseIdentity.THE_ONE}"
         )
         self._lock_link_rules = self._select_link_rules_version + lock
-        self._select_patterns = (
-            f"SELECT {name('id')}, {name('pattern')} FROM {subscription} WHERE {name('pattern')} <> ''"
+        self._select_rules = (
+            f"SELECT {name('id')}, {name('pattern')}, {name('name')} IS NULL FROM {subscription} "
+            f"WHERE {name('pattern')} <> '' OR {name('name')} IS NULL"
         )
         self._select_explicit_links = (
             f"SELECT {name('subscription_id')}, {name('path')} FROM {link} WHERE {name('is_explicit')} = %s"
@@ -59,20 +60,26 @@ class LinkStatements(BaseStatements):
         rows: list[Sequence[Any]] = self._execute(cursor, self._lock_link_rules, ()).fetchall()
         return rows
 
-    def select_link_rules(self, cursor: Any) -> tuple[list[tuple[int, str]], bool]:
-        """Return (subscription id, pattern) of the subscriptions with patterns, and whether there are explicit links.
+    def select_link_rules(self, cursor: Any, version: int) -> tuple[list[tuple[int, str]], list[int], bool]:
+        """Return the rules. Called with their version locked.
 
-        Called with the version of the rules locked.
+        Returns:
+            (subscription id, pattern) of the subscriptions with patterns, the ids of deleted subscriptions, and whether
+            there are explicit links of others.
         """
-        newest = SHARED_LOCK if self.reads_old_snapshot() else ""
-        patterns: list[tuple[int, str]] = self._execute_values(cursor, self._select_patterns + newest, []).fetchall()
-        links = self._execute_values(cursor, f"{self._select_explicit_links} LIMIT 1{newest}", [("boolean", True)])
-        return patterns, bool(links.fetchall())
+        newest = self._newest(cursor, version)
+        rows = self._execute_values(cursor, self._select_rules + newest, []).fetchall()
+        deleted = [subscription_id for subscription_id, _, is_deleted in rows if is_deleted]
+        patterns = [(subscription_id, pattern) for subscription_id, pattern, is_deleted in rows if not is_deleted]
+        sql, values = self._select_explicit_links, [("boolean", True)]
+        if deleted:
+            sql += f" AND {self._quote('subscription_id')} NOT IN ({', '.join(map(str, deleted))})"
+        return patterns, deleted, bool(self._execute_values(cursor, f"{sql} LIMIT 1{newest}", values).fetchall())
 
-    def select_explicit_links(self, cursor: Any, paths: Sequence[str]) -> list[tuple[int, str]]:
-        """Return (subscription id, path) of the explicit links at some paths."""
+    def select_explicit_links(self, cursor: Any, paths: Sequence[str], version: int) -> list[tuple[int, str]]:
+        """Return (subscription id, path) of the explicit links at some paths. `version` is the one that is locked."""
         links: list[tuple[int, str]] = []
-        newest = SHARED_LOCK if self.reads_old_snapshot() else ""
+        newest = self._newest(cursor, version)
         for slice_paths in slices(paths):
             among = f"{self._quote('path')} IN ({', '.join(['%s'] * len(slice_paths))})"
             values = [("boolean", True), *(("text", path) for path in slice_paths)]
@@ -81,8 +88,19 @@ class LinkStatements(BaseStatements):
             ).fetchall()
         return links
 
+    def _newest(self, cursor: Any, version: int) -> str:
+        """Return the clause with which a query finds what belongs to a version of the rules.
+
+        In a snapshot from before that version a query finds other rows. So it has to lock the rows that it reads, but
+        the delivery waits for the locks of subscriptions. A snapshot that shows the version needs none.
+        """
+        if not self.reads_old_snapshot():
+            return ""
+        rows = self._execute(cursor, self._select_link_rules_version, ()).fetchall()
+        return "" if [tuple(row) for row in rows] == [(version,)] else SHARED_LOCK
+
     def insert_links(self, cursor: Any, rows: Sequence[Row]) -> None:
-        """Insert links, with values in the order of `LINK_COLUMNS`. A link of the same path is reset."""
+        """Insert links, with values in the order of `LINK_COLUMNS`. An existing link of the path is reset."""
         for slice_rows in slices(rows):
             self._insert_rows(cursor, self._insert_link, slice_rows, self._or_update_link)
 

@@ -155,21 +155,30 @@ def purge_streams(using: str, ids: Collection[int]) -> int:
         # Chunks that another transaction merges right now are still there.
         for model in (Chunk, Producer):
             query = query.exclude(Exists(model._default_manager.using(using).filter(stream_id=OuterRef("id"))))
-        empty = list(query.values_list("id", flat=True))
+        empty = _unlink(using, list(query.values_list("id", flat=True)))
         if empty:
             if related_rows.are_there():
                 related_rows.follow(list(_streams(using, empty).defer("lineage")), using)
-            _unlink(using, empty)
             statements(using).delete_rows(cursor, Stream, empty)
     return len(empty)
 
 
-def _unlink(using: str, ids: Collection[int]) -> None:
-    """End the links of subscriptions to streams. Explicit links wait for a new stream at their path."""
-    links = SubscriptionLink.objects.using(using).unguarded().filter(stream_id__in=ids)
-    if links.exists():
-        links.filter(is_explicit=False).delete()
-        links.update(stream=None, acked_position=None, is_pending=False)
+def _unlink(using: str, ids: Collection[int]) -> list[int]:
+    """End the links of subscriptions to streams, and return the ids of the streams that have none any more.
+
+    Explicit links wait for a new stream at their path. A transaction that creates one holds them.
+    """
+    links = SubscriptionLink.objects.using(using).unguarded()
+    query = links.filter(stream_id__in=ids)
+    if not query.exists():
+        return [*ids]
+    rows = _locked(query.order_by("id"), using).values_list("id", "is_explicit")
+    kinds = dict(rows)
+    links.filter(pk__in=[pk for pk, is_explicit in kinds.items() if not is_explicit]).delete()
+    waiting = [pk for pk, is_explicit in kinds.items() if is_explicit]
+    links.filter(pk__in=waiting).update(stream=None, acked_position=None, is_pending=False)
+    held = set(query.values_list("stream_id", flat=True))
+    return [stream_id for stream_id in ids if stream_id not in held]
 
 
 def _lock_removed(using: str, ids: Collection[int]) -> list[int]:

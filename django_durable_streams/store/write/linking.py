@@ -29,6 +29,8 @@ class LinkRules(NamedTuple):
     """Subscription id and pattern of each subscription that has a pattern."""
     has_explicit: bool = False
     """Whether there are explicit links, which may wait for a stream at their path."""
+    deleted: frozenset[int] = frozenset()
+    """Ids of deleted subscriptions, some of whose links are still there."""
 
     def subscriptions_of(self, path: str) -> list[int]:
         """Return the ids of the subscriptions whose pattern matches a path."""
@@ -80,7 +82,9 @@ class Linker:
         }
         if rules.has_explicit:
             by_path = {state.path: state for state in created}
-            for subscription_id, path in self._sql.select_explicit_links(self._cursor, [*by_path]):
+            for subscription_id, path in self._sql.select_explicit_links(self._cursor, [*by_path], rules.version):
+                if subscription_id in rules.deleted:
+                    continue
                 is_glob = (path, subscription_id) in links
                 links[path, subscription_id] = (by_path[path], subscription_id, True, is_glob)
         for state, *_ in links.values():
@@ -101,7 +105,7 @@ class Linker:
         version = next((int(version) for (version,) in self._version), 0)
         rules = _cached.get(self._using)
         if rules is None or rules.version != version:
-            patterns, has_explicit = self._sql.select_link_rules(self._cursor)
+            patterns, deleted, has_explicit = self._sql.select_link_rules(self._cursor, version)
             globs = tuple((subscription_id, glob(pattern)) for subscription_id, pattern in patterns)
-            rules = _cached[self._using] = LinkRules(version, globs, has_explicit)
+            rules = _cached[self._using] = LinkRules(version, globs, has_explicit, frozenset(deleted))
         return rules

@@ -1,7 +1,9 @@
 """The leases and cursors of consumers: one row for each stream, which one worker at a time holds.
 
 A claim is a random token in the row. Each statement names the token, so a worker whose lease has ended changes nothing.
-No statement waits for a handler: the cursor is moved by the last statement of the handler's transaction.
+No statement waits for a handler: the cursor is moved by the last statement of the handler's transaction. Only a
+transaction that creates a stream again at its path holds a link for longer. Claims skip such links, and the other
+statements wait for a second.
 """
 
 from __future__ import annotations
@@ -12,14 +14,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from django.db import connections
 from django.db.models import F, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
 from ... import clock
 from ...models import SubscriptionLink
-from ...runtime.caller_transaction import atomic
 from ...store.read import log_reader
-from ..rows import links, locked, subscriptions
+from ..rows import links, locked, subscriptions, transaction
 
 MAX_ERROR_LENGTH = 20_000
 """Characters of a stored error, from its end."""
@@ -57,7 +59,8 @@ def _lease_end(seconds: float) -> Any:
 
 def _pending(subscription_ids: Collection[int], using: str) -> QuerySet[SubscriptionLink]:
     query = links(using, subscription_id__in=subscription_ids, is_pending=True, is_stopped=False)
-    return query.filter(subscription__is_paused=False, subscription__name__isnull=False)
+    query = query.filter(subscription__is_paused=False, subscription__name__isnull=False)
+    return query.filter(stream__path__isnull=False)  # a transaction may hold links of removed streams
 
 
 def claimable(subscription_ids: Collection[int], using: str, after: int, limit: int) -> list[SubscriptionLink]:
@@ -81,7 +84,7 @@ def seconds_until_due(subscription_ids: Collection[int], using: str) -> float | 
 
 
 def claim(link: SubscriptionLink, lease: float, using: str) -> Claim | None:
-    """Take a link that was free, if nothing has changed it since. One statement does it on every database."""
+    """Take a link that was free, if nothing has changed it since, and no transaction holds it."""
     holder = secrets.token_hex(16)
     same = links(
         using,
@@ -100,8 +103,10 @@ def claim(link: SubscriptionLink, lease: float, using: str) -> Claim | None:
     if link.holder:  # the worker that had it may have ended by what the handler does
         failures += 1
         values |= {"failures": failures, "last_error": WORKER_VANISHED}
-    if not same.update(**values):
-        return None
+    with transaction(using):
+        is_held = connections[using].features.has_select_for_update and not locked(same, using, skip=True).exists()
+        if is_held or not same.update(**values):
+            return None
     return Claim(
         link.pk,
         link.subscription_id,
@@ -133,12 +138,13 @@ def advance(held: Claim, position: int, using: str, *, failures: int = 0) -> Non
 
 def renew(held: Claim, using: str) -> bool:
     """Extend the lease. Return whether the claim still holds the link. Also the first statement on SQLite."""
-    return bool(held.rows(using).update(lease_expires_at=_lease_end(held.lease)))
+    with transaction(using):
+        return bool(held.rows(using).update(lease_expires_at=_lease_end(held.lease)))
 
 
 def release(held: Claim, using: str) -> None:
     """Give the link back."""
-    held.rows(using).update(holder="", lease_expires_at=None)
+    _change(held, using, holder="", lease_expires_at=None)
 
 
 def finish(held: Claim, tail: int, using: str) -> None:
@@ -147,7 +153,7 @@ def finish(held: Claim, tail: int, using: str) -> None:
     The lock on the subscription separates this from `pending.look_at_unseen`, which finds the mark cleared, or sets it
     before the tail is read here.
     """
-    with atomic(using):
+    with transaction(using):
         locked(subscriptions(using).filter(pk=held.subscription_id), using).first()
         info = None if held.stream_id is None else log_reader.find_ids([held.stream_id], using).get(held.stream_id)
         has_more = info is not None and info.tail > tail
@@ -156,7 +162,9 @@ def finish(held: Claim, tail: int, using: str) -> None:
 
 def fail(held: Claim, error: str, delay: float, using: str) -> None:
     """Give the link back after a failure, with the failures of the claim, for another attempt after some seconds."""
-    held.rows(using).update(
+    _change(
+        held,
+        using,
         holder="",
         lease_expires_at=None,
         failures=held.failures,
@@ -167,18 +175,25 @@ def fail(held: Claim, error: str, delay: float, using: str) -> None:
 
 def note_failures(held: Claim, error: str, using: str) -> None:
     """Store the failures of a claim that goes on."""
-    held.rows(using).update(failures=held.failures, last_error=error[-MAX_ERROR_LENGTH:])
+    _change(held, using, failures=held.failures, last_error=error[-MAX_ERROR_LENGTH:])
 
 
 def stop(held: Claim, error: str, using: str) -> None:
     """Stop the stream: no worker takes it until somebody resumes it."""
-    held.rows(using).update(
+    _change(
+        held,
+        using,
         holder="",
         lease_expires_at=None,
         failures=held.failures,
         last_error=error[-MAX_ERROR_LENGTH:],
         is_stopped=True,
     )
+
+
+def _change(held: Claim, using: str, **values: Any) -> None:
+    with transaction(using):
+        held.rows(using).update(**values)
 
 
 def unhandled_bytes(subscription_id: int, using: str) -> int:

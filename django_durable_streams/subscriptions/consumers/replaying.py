@@ -17,7 +17,7 @@ from ...protocol.offsets import Offset, Sentinel
 from ...runtime.caller_transaction import atomic
 from ...store.read import lineage, log_reader
 from ...store.stream_info import StreamInfo
-from ..rows import change, links, locked, subscriptions
+from ..rows import change, links, locked, subscriptions, transaction
 from .declarations import Consumer
 from .subscribing import find_subscription
 
@@ -25,6 +25,9 @@ FENCE = "replay"
 """The holder of all links while the cursors are set."""
 
 LINKS_PER_STEP = 1000
+
+LOCK_MS = 30_000
+"""How long a replay waits for handlers that are about to commit, in milliseconds."""
 
 
 class ReplayError(Exception):
@@ -129,14 +132,14 @@ def replay(consumer: Consumer, start: Offset | Sentinel, pattern: str, using: st
 
 
 def _pause(subscription: Subscription, using: str) -> None:
-    with atomic(using):
+    with transaction(using, LOCK_MS):
         locked(subscriptions(using).filter(pk=subscription.pk), using).first()
         change(subscription, using, is_paused=True)
         links(using, subscription=subscription).update(holder=FENCE, lease_expires_at=None)
 
 
 def _continue(subscription: Subscription, is_paused: bool, using: str) -> None:
-    with atomic(using):
+    with transaction(using, LOCK_MS):
         locked(subscriptions(using).filter(pk=subscription.pk), using).first()
         links(using, subscription=subscription, holder=FENCE).update(holder="")
         change(subscription, using, is_paused=is_paused)

@@ -22,7 +22,7 @@ from ...runtime.caller_transaction import atomic
 from ...runtime.database_errors import FailureKind, diagnose
 from ...store.read import log_reader
 from ...store.stream_info import StreamInfo
-from ..leases import backoff
+from ..outcomes import backoff
 from ..pending import look_at_unseen
 from . import cursors, parking
 from .cursors import Claim, ClaimLost
@@ -105,9 +105,8 @@ class Runner:
             Exception: a handler has failed, and `raises` is set.
         """
         while self._unreleased:
-            cursors.release(self._unreleased[-1], self._using)
-            self._unreleased.pop()
-        look_at_unseen(self._using)
+            cursors.release(self._unreleased.pop(), self._using)
+        self._look()
         held = self._claim()
         if held is None:
             return False
@@ -120,6 +119,15 @@ class Runner:
             self._unreleased.append(held)
             raise
         return True
+
+    def _look(self) -> None:
+        """Mark the streams with new messages. If a transaction holds one of the rows, the marks follow later."""
+        try:
+            look_at_unseen(self._using)
+        except Error as error:
+            if diagnose(error) is not FailureKind.BUSY:
+                raise
+            logger.debug("Another transaction holds a row that a look needs: %s", error)
 
     def _claim(self) -> Claim | None:
         after, has_wrapped = self._last_link, False

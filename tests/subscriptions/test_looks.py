@@ -1,0 +1,118 @@
+"""The delivery's looks at the database: what one finds, what it delivers, and when the next one comes."""
+
+import asyncio
+
+import pytest
+from django.db import OperationalError
+
+from django_durable_streams import clock
+from django_durable_streams.conf import config
+from django_durable_streams.models import Subscription
+from django_durable_streams.subscriptions import delivery, leases, outcomes
+from django_durable_streams.subscriptions.delivery import Delivery, look
+from django_durable_streams.subscriptions.pending import look_at_unseen
+from tests.subscriptions.steps import USING, one_wake, stream, subscribe, wakes
+
+BUSY = OperationalError(1205, "Lock wait timeout exceeded")
+"""An error that another transaction's lock causes."""
+
+
+def busy(*args: object) -> None:
+    raise BUSY
+
+
+def looked(limit: int = 10, retries: int = 10) -> delivery.DueWork:
+    work = look(USING, limit, retries)
+    assert work is not None
+    return work
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("part", ["look_at_unseen", "link_portion", "delete_remains"])
+def test_a_part_that_waits_for_another_transaction_holds_up_no_wake(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    subscribe()
+    stream()
+    while look_at_unseen(USING):
+        pass
+    Subscription.objects.unguarded().update(linked_through=0)
+    monkeypatch.setattr(delivery, part, busy)
+    work = looked()
+    assert [wake.subscription.name for wake in work.wakes] == ["s"]
+
+
+@pytest.mark.django_db
+def test_wakes_that_have_begun_are_delivered_whatever_fails_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    subscribe()
+    stream()
+    monkeypatch.setattr(leases, "next_due_seconds", busy)
+    work = looked()
+    assert len(work.wakes) == 1
+    assert work.due_in == delivery.BUSY_PAUSE
+
+
+@pytest.mark.django_db
+def test_wakes_that_cannot_begin_yet_are_tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    subscribe()
+    stream()
+    monkeypatch.setattr(leases, "begin_due", busy)
+    work = looked()
+    assert (work.wakes, work.has_more, work.due_in) == ([], False, delivery.BUSY_PAUSE)
+
+
+@pytest.mark.django_db
+def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        raise OperationalError("the disk is full")
+
+    subscribe()
+    monkeypatch.setattr(delivery, "look_at_unseen", fails)
+    with pytest.raises(OperationalError):
+        looked()
+
+
+@pytest.mark.django_db
+def test_a_look_after_the_first_streams_is_followed_by_one_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    subscribe()
+    first = stream()
+    assert look(USING, 10, 10, after=first.pk) == delivery.DueWork([], True, 0, None)
+    assert len(looked().wakes) == 1
+
+
+@pytest.mark.django_db
+def test_failed_subscriptions_leave_turns_to_the_others() -> None:
+    for number in range(6):
+        subscribe(f"failed-{number}")
+    stream()
+    for wake in wakes():
+        outcomes.fail_delivery(wake, "500", USING, is_certain=True)
+    subscribe("healthy")
+    Subscription.objects.unguarded().filter(failures=1).update(due_at=clock.now())
+    stream("events/b")
+    names = [wake.subscription.name or "" for wake in looked(4, 2).wakes]
+    assert [name.partition("-")[0] for name in names] == ["healthy", "failed", "failed"]
+    assert len(looked(4, 0).wakes) == 0
+    assert len(looked(10, 10).wakes) == 4
+
+
+@pytest.mark.django_db
+async def test_the_delivery_does_not_turn_in_circles_while_it_has_no_free_turn(engines: None) -> None:
+    await asyncio.to_thread(subscribe)
+    await asyncio.to_thread(stream)
+    running = Delivery(USING, lambda function, *args, **kwargs: asyncio.to_thread(function, *args, **kwargs))
+    ends = asyncio.Event()
+
+    async def deliver() -> None:
+        await ends.wait()
+
+    running._tasks = {asyncio.create_task(deliver()) for _ in range(delivery.MAX_DELIVERIES)}
+    assert await running._look() == config().poll_interval
+    ends.set()
+    await asyncio.wait(running._tasks)
+
+
+@pytest.mark.django_db
+def test_an_idle_subscription_is_not_looked_at() -> None:
+    subscribe()
+    stream()
+    outcomes.finish_delivery(one_wake(), USING)
+    assert looked() == delivery.DueWork([], False, 0, None)

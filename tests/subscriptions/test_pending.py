@@ -1,0 +1,141 @@
+"""What is pending for a subscription: nothing is lost, nothing starves, and nothing is acknowledged unread."""
+
+from typing import Any
+
+import pytest
+
+from django_durable_streams.models import Stream, Subscription, SubscriptionLink
+from django_durable_streams.protocol.subscriptions import WakeRequest
+from django_durable_streams.store.upkeep import removal
+from django_durable_streams.subscriptions import leases, outcomes, pending, registry
+from tests.subscriptions.steps import USING, Clock, one_wake, request, stream, subscribe, wakes
+from tests.subscriptions.test_leases import now as now
+
+pytestmark = pytest.mark.django_db
+
+
+def test_deleted_streams_do_not_hide_the_pending_ones_behind_them() -> None:
+    subscribe()
+    deleted = [stream(f"events/{number}") for number in range(150)]
+    stream("events/last")
+    wake = one_wake()
+    for one in deleted:
+        one.delete()
+    assert leases.callback("s", wake.token, request(wake), USING) is True
+    assert [link.path for link in one_wake().pending] == ["events/last"]
+
+
+def test_marks_of_very_many_deleted_streams_are_cleared_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "LINKS_PER_STEP", 5)
+    monkeypatch.setattr(pending, "SPARE_LINKS", 2)
+    subscribe("s")
+    subscribe("p", kind="pull-wake")
+    for number in range(30):
+        stream(f"events/{number:02}")
+    by_name = {wake.subscription.name: wake for wake in wakes()}
+    for one in Stream.objects.exclude(path="events/29"):
+        one.delete()
+    leases.callback("s", by_name["s"].token, request(by_name["s"]), USING)
+    assert SubscriptionLink.objects.filter(is_pending=True).count() > 30
+    begun: list[Any] = []
+    for _ in range(10):
+        begun += [wake for wake in wakes() if wake.subscription.name == "s"]
+    assert [[link.path for link in wake.pending] for wake in begun] == [["events/29"]]
+    claimed = leases.claim("p", "w", USING)
+    assert [one["path"] for one in claimed["streams"]] == ["events/29"]
+
+
+def test_done_never_acknowledges_a_stream_that_has_taken_the_path_of_the_delivered_one() -> None:
+    subscribe()
+    stream(data=b"delivered").delete()
+    first = stream(data=b"delivered")
+    wake = one_wake()
+    first.delete()
+    stream(data=b"new")
+    outcomes.finish_delivery(wake, USING)
+    following = one_wake()
+    assert [(link.path, link.acked_offset, link.tail) for link in following.pending] == [("events/a", "-1", 3)]
+
+
+def test_all_links_have_their_turn_however_much_is_appended_to_the_first_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "LINKS_PER_WAKE", 2)
+    subscribe()
+    streams = [stream(f"events/{number}") for number in range(5)]
+    named: set[str] = set()
+    for _ in range(3):
+        wake = one_wake()
+        assert len(wake.pending) == 2
+        named |= {link.path for link in wake.pending}
+        for one in streams[:3]:
+            one.append(b"more")
+        outcomes.finish_delivery(wake, USING)
+    assert named == {one.path for one in streams}
+
+
+def test_all_workers_see_all_links_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "LINKS_PER_WAKE", 2)
+    subscribe(kind="pull-wake")
+    for number in range(5):
+        stream(f"events/{number}")
+    named: set[str] = set()
+    for _ in range(3):
+        one_wake()
+        claimed = leases.claim("s", "w", USING)
+        named |= {one["path"] for one in claimed["streams"]}
+        body = WakeRequest(claimed["wake_id"], claimed["generation"], (), True)
+        leases.ack("s", claimed["token"], body, USING)
+    assert len(named) == 5
+
+
+def test_streams_have_their_turn_however_much_is_appended_to_the_first_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "UNSEEN_PER_STEP", 2)
+    subscribe("s", "events/*")
+    subscribe("t", "last")
+    streams = [stream(f"events/{number}") for number in range(3)]
+    stream("last")
+    through = pending.look_at_unseen(USING)
+    for one in streams:
+        one.append(b"more")
+    assert through
+    pending.look_at_unseen(USING, through)
+    assert Subscription.objects.get(name="t").due_at is not None
+
+
+def test_a_fork_is_pending_with_the_data_of_its_source() -> None:
+    subscribe(pattern="events/*")
+    source = stream("others/a", b"common")
+    assert wakes() == []
+    source.fork("events/a")
+    (link,) = one_wake().pending
+    assert (link.path, link.acked_offset, link.tail) == ("events/a", "-1", 6)
+
+
+def test_a_failed_subscription_is_active_again_once_nothing_is_pending(now: Clock) -> None:
+    subscribe()
+    first = stream()
+    outcomes.fail_delivery(one_wake(), "500", USING, is_certain=True)
+    first.delete()
+    now.move(60)
+    assert wakes() == []
+    present = Subscription.objects.get()
+    assert (present.status, present.due_at, present.next_attempt_at) == ("active", None, None)
+
+
+def test_an_explicit_link_whose_stream_was_purged_ends_when_it_is_removed() -> None:
+    subscribe("s", "events/*", "events/a")
+    stream().delete()
+    while removal.purge(USING):
+        pass
+    registry.remove_stream("s", "events/a", USING)
+    assert not SubscriptionLink.objects.exists()
+
+
+def test_streams_that_are_created_after_a_deletion_are_not_linked_to_what_was_deleted() -> None:
+    subscribe("s", "", "events/a", "events/b")
+    registry.delete("s", USING)
+    created = stream()
+    assert created.link_state is None
+    assert not SubscriptionLink.objects.filter(stream=created).exists()
+    while registry.delete_remains(USING):
+        pass
+    assert not SubscriptionLink.objects.exists()

@@ -1,0 +1,176 @@
+"""Subscriptions and transactions of others: none waits long for another, and nothing is missed."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Thread
+
+import pytest
+from django.db import OperationalError, connection, transaction
+
+from django_durable_streams.models import Producer, Stream, Subscription, SubscriptionLink
+from django_durable_streams.protocol.subscriptions import SubscriptionConfig, WakeRequest
+from django_durable_streams.runtime.database_errors import FailureKind, diagnose
+from django_durable_streams.store.upkeep import removal
+from django_durable_streams.store.write import linking
+from django_durable_streams.subscriptions import backfill, leases, outcomes, registry
+from django_durable_streams.subscriptions.pending import look_at_unseen
+from tests.store.test_isolation import LEVELS, elsewhere, isolated
+from tests.subscriptions.steps import USING, one_wake, request, stream, subscribe, wakes
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(connection.vendor == "sqlite", reason="one writer at a time"),
+]
+
+
+def busy(work: Callable[[], object]) -> Callable[[], None]:
+    """A function that has to fail at once, because another transaction holds a lock."""
+
+    def attempt() -> None:
+        with pytest.raises(OperationalError) as raised:
+            work()
+        assert diagnose(raised.value) is FailureKind.BUSY
+
+    return attempt
+
+
+@pytest.mark.parametrize("level", LEVELS[:2])  # on MariaDB all reads of a serializable transaction lock
+def test_a_transaction_with_old_rules_stops_no_delivery(level: str) -> None:
+    first = stream("events/first", b"")
+    subscribe()
+    first.append(b"x")
+    linking._cached.clear()
+    with isolated(level), transaction.atomic():
+        stream("events/a")
+        elsewhere(deliver_first)
+    assert [link.path for link in one_wake().pending] == ["events/a"]
+
+
+def deliver_first() -> None:
+    wake = one_wake()
+    assert [link.path for link in wake.pending] == ["events/first"]
+    outcomes.finish_delivery(wake, USING)
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_stream_that_is_created_in_an_older_snapshot_is_linked(level: str, explicit: bool) -> None:
+    stream("others/a")  # the rules of before are cached
+    try:
+        with isolated(level), transaction.atomic():
+            list(Producer.objects.all())  # from here on the transaction has its snapshot
+            elsewhere(lambda: subscribe("s", "", "events/a") if explicit else subscribe("s", "events/*"))
+            stream()
+    except OperationalError:  # the database refuses the transaction, which may be done again
+        assert level != "READ COMMITTED"
+        stream()
+    assert [link.path for link in one_wake().pending] == ["events/a"]
+
+
+def test_a_transaction_that_takes_a_path_again_stops_nothing() -> None:
+    subscribe("s", "events/*")
+    subscribe("p", "events/*", "events/a", kind="pull-wake")
+    first, other = stream(), stream("events/b")
+    (wake,) = (wake for wake in wakes() if wake.subscription.name == "s")
+    claimed = leases.claim("p", "w", USING)
+    first.delete()
+    other.append(b"y")
+
+    def do_all() -> None:
+        outcomes.finish_delivery(wake, USING)
+        (following,) = wakes()
+        assert [(link.path, link.tail) for link in following.pending] == [("events/b", 2)]
+        body = WakeRequest(claimed["wake_id"], claimed["generation"], (), True)
+        leases.ack("p", claimed["token"], body, USING)
+        while removal.purge_data(USING, removal.removed(USING)):
+            pass
+        removal.purge_streams(USING, removal.removed(USING))
+
+    with transaction.atomic():
+        stream(data=b"new")
+        elsewhere(lambda: limited(do_all))
+    for link in SubscriptionLink.objects.filter(path="events/a"):
+        assert (link.stream, link.acked_position) == (Stream.objects.get(path="events/a"), None)
+    while removal.purge(USING):
+        pass
+    assert SubscriptionLink.objects.filter(path="events/a").count() == 2
+    assert Stream.objects.count() == 2
+    assert [link.path for wake in wakes() for link in wake.pending if link.path == "events/a"] == ["events/a"]
+
+
+def test_an_acknowledgement_of_such_a_stream_does_not_wait() -> None:
+    subscribe()
+    first = stream()
+    wake = one_wake()
+    first.delete()
+    body = request(wake, ("events/a", wake.pending[0].tail_offset))
+    with transaction.atomic():
+        stream(data=b"new")
+        elsewhere(busy(lambda: leases.callback("s", wake.token, body, USING)))
+
+
+def test_an_explicit_link_that_was_removed_does_not_come_back_with_its_stream() -> None:
+    subscribe("s", "", "events/a")
+    with transaction.atomic():
+        stream()
+        elsewhere(busy(lambda: limited(lambda: registry.remove_stream("s", "events/a", USING))))
+    registry.remove_stream("s", "events/a", USING)
+    assert not SubscriptionLink.objects.exists()
+
+
+def limited(work: Callable[[], object]) -> None:
+    """Do something over a connection that waits for locks as the service's does."""
+    if connection.vendor == "mysql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = 1")
+    work()
+
+
+def test_a_wake_that_ends_while_an_append_is_not_committed_is_followed_by_another() -> None:
+    subscribe()
+    first = stream()
+    wake = one_wake()
+    with transaction.atomic():
+        first.append(b"y")
+        elsewhere(lambda: outcomes.finish_delivery(wake, USING))
+        elsewhere(lambda: [look_at_unseen(USING), leases.begin_due(USING, 1)])
+    assert one_wake().pending[0].tail == 2
+
+
+def test_a_portion_leaves_out_a_stream_that_another_transaction_holds() -> None:
+    first, second = stream(), stream("events/b")
+    with transaction.atomic():
+        first.append(b"y")
+        elsewhere(subscribe_without_links)
+        elsewhere(lambda: backfill.link_portion(Subscription.objects.get().pk, USING))
+    while not backfill.link_portion(Subscription.objects.get().pk, USING).is_done:
+        pass
+    assert wakes() == []
+    assert set(SubscriptionLink.objects.values_list("stream", "acked_position")) == {(first.pk, 2), (second.pk, 1)}
+    first.append(b"z")
+    assert [link.path for link in one_wake().pending] == ["events/a"]
+
+
+def subscribe_without_links() -> None:
+    config = SubscriptionConfig("webhook", "events/*", (), "https://example.com/", "", 30_000, "")
+    registry.create("s", config, "http://testserver/", USING)
+
+
+def test_a_transaction_that_appends_and_then_creates_outlives_a_change_of_the_rules() -> None:
+    """The change holds the rules and waits for the stream, and the transaction holds the stream and waits for them."""
+    first = stream()
+    subscribe("s", "", "other")
+
+    def add() -> None:
+        with suppress(OperationalError):
+            limited(lambda: registry.add_streams("s", ["events/a"], USING))
+
+    with transaction.atomic():
+        first.append(b"y")
+        adding = Thread(target=lambda: elsewhere(add))
+        adding.start()
+        adding.join(0.02)
+        stream("events/b")
+    adding.join()
+    assert first.read() is not None
+    assert Stream.objects.count() == 2
