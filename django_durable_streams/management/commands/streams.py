@@ -1,4 +1,4 @@
-"""`manage.py streams`: replays consumers, and lets stopped ones go on."""
+"""`manage.py streams`: replays consumers, lets stopped ones go on, and deletes the cursors of old ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import router
 
+from ...models import Stream
 from ...protocol import arguments
 from ...protocol.errors import DurableStreamsError
+from ...protocol.producers import SERVER_MARK
+from ...subscriptions import registry
 from ...subscriptions.consumers import replaying
 from ...subscriptions.consumers.cursors import unhandled_bytes
 from ...subscriptions.consumers.declarations import Consumer, find
@@ -23,9 +27,9 @@ IDLE_SECONDS = 30.0
 
 
 class Command(BaseCommand):
-    """Replay and resume consumers."""
+    """Replay, resume and delete consumers."""
 
-    help = "Replays consumers, and lets stopped ones go on."
+    help = "Replays consumers, lets stopped ones go on, and deletes the cursors of old ones."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="action")
@@ -38,12 +42,20 @@ class Command(BaseCommand):
         replay.add_argument("--dry-run", action="store_true", help="print what would be done")
         replay.add_argument("--no-input", action="store_false", dest="interactive", help="do not ask")
         replay.add_argument("--no-wait", action="store_false", dest="waits", help="do not wait for the workers")
+        delete = actions.add_parser(
+            "delete", help="delete the cursors of a consumer that the code does not have any more"
+        )
+        delete.add_argument("name", help="name of the consumer")
+        delete.add_argument("--database", help="alias of the database (default: the database of the streams)")
         resume = actions.add_parser("resume", help="let stopped streams go on")
         resume.add_argument("name", help="name of the consumer")
         resume.add_argument("--streams", default="", help="pattern of the paths of streams (default: all)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
+            if options["action"] == "delete":
+                self._delete(options)
+                return
             (consumer,) = find([options["name"]])
             if options["action"] == "replay":
                 self._replay(consumer, options)
@@ -54,6 +66,13 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except DurableStreamsError as error:
             raise CommandError(error.detail) from error
+
+    def _delete(self, options: dict[str, Any]) -> None:
+        name = options["name"]
+        if name in {consumer.name for consumer in find([])}:
+            raise CommandError(f"The code still has the consumer {name}. Remove it first, and stop its workers.")
+        registry.delete(SERVER_MARK + name, options["database"] or router.db_for_write(Stream))
+        self.stdout.write(f"The cursors of {name} are deleted.")
 
     def _replay(self, consumer: Consumer, options: dict[str, Any]) -> None:
         start, using = arguments.offset(options["start"]), consumer.alias

@@ -63,12 +63,15 @@ def _pending(subscription_ids: Collection[int], using: str) -> QuerySet[Subscrip
     return query.filter(stream__path__isnull=False)  # a transaction may hold links of removed streams
 
 
-def claimable(subscription_ids: Collection[int], using: str, after: int, limit: int) -> list[SubscriptionLink]:
-    """Return links with pending messages that no worker holds, in the order of their ids, after the id `after`."""
+def claimable(subscription_id: int, using: str, after: int, limit: int) -> list[SubscriptionLink]:
+    """Return links with pending messages that no worker holds, in the order of their ids, after the id `after`.
+
+    One subscription at a time, because the index has its links in this order.
+    """
     now = clock.now()
     is_free = Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lte=now)
     is_due = Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=now)
-    return list(_pending(subscription_ids, using).filter(is_free, is_due, pk__gt=after).order_by("pk")[:limit])
+    return list(_pending([subscription_id], using).filter(is_free, is_due, pk__gt=after).order_by("pk")[:limit])
 
 
 def seconds_until_due(subscription_ids: Collection[int], using: str) -> float | None:

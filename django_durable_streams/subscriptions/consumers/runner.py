@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from typing import NamedTuple
 from django.db import Error, connections
 
 from ...protocol.errors import ServiceUnavailable
-from ...runtime.caller_transaction import atomic
+from ...runtime.caller_transaction import atomic, on_commit
 from ...runtime.database_errors import FailureKind, diagnose
 from ...store.read import log_reader
 from ...store.stream_info import StreamInfo
@@ -37,6 +38,9 @@ TURN_SECONDS = 1.0
 
 CANDIDATES = 32
 """Links that one query offers to a worker. Other workers take some of them first."""
+
+UNREADABLE_SECONDS = 10.0
+"""Time until another attempt to read a stream whose data is damaged."""
 
 TRANSIENT_SECONDS = 1.0
 """Time until another attempt after an error of the database."""
@@ -94,14 +98,17 @@ class Runner:
         self._delay = delay
         self._raises = raises
         # Each worker begins somewhere else, so that they do not race for the same streams.
-        self._last_link = random.choice([0, random.getrandbits(31)])
+        self._order = deque(random.sample([*consumers], len(consumers)))
+        self._last_links = {
+            subscription_id: random.choice([0, random.getrandbits(31)]) for subscription_id in consumers
+        }
         self._unreleased: list[Claim] = []
 
     def step(self) -> bool:
         """Handle messages of one stream, for about a second. Return whether there was one to take.
 
         Raises:
-            django.db.Error, ServiceUnavailable: the database does not answer, or is busy. Try again.
+            django.db.Error: the database does not answer, or is busy. Try again.
             Exception: a handler has failed, and `raises` is set.
         """
         while self._unreleased:
@@ -115,7 +122,7 @@ class Runner:
             self._take_turn(consumer, held)
         except ClaimLost:
             logger.info("Another worker, or a reset, has taken %s from the consumer %s.", held.path, consumer.name)
-        except (Error, ServiceUnavailable):
+        except Error:
             self._unreleased.append(held)
             raise
         return True
@@ -130,21 +137,33 @@ class Runner:
             logger.debug("Another transaction holds a row that a look needs: %s", error)
 
     def _claim(self) -> Claim | None:
-        after, has_wrapped = self._last_link, False
+        """Take a stream of the next consumer that has one."""
+        for _ in range(len(self._order)):
+            subscription_id = self._order[0]
+            self._order.rotate(-1)
+            held = self._claim_of(subscription_id)
+            if held is not None:
+                return held
+        return None
+
+    def _claim_of(self, subscription_id: int) -> Claim | None:
+        """Take the next stream of a consumer: those after the last one first, then those before it."""
+        consumer = self.consumers[subscription_id]
+        last = self._last_links[subscription_id]
+        after, has_wrapped = last, False
         while True:
-            offered = cursors.claimable([*self.consumers], self._using, after, CANDIDATES)
+            offered = cursors.claimable(subscription_id, self._using, after, CANDIDATES)
             for link in offered:
                 after = link.pk
-                if has_wrapped and after > self._last_link:
+                if has_wrapped and after > last:
                     return None
-                consumer = self.consumers[link.subscription_id]
-                if consumer.follows(link.path):
-                    held = cursors.claim(link, consumer.lease, self._using)
-                    if held is not None:
-                        self._last_link = link.pk
-                        return held
+                # Workers with another version of the code may have given the subscription another pattern.
+                held = cursors.claim(link, consumer.lease, self._using) if consumer.follows(link.path) else None
+                if held is not None:
+                    self._last_links[subscription_id] = link.pk
+                    return held
             if len(offered) < CANDIDATES:
-                if has_wrapped or not self._last_link:
+                if has_wrapped or not last:
                     return None
                 after, has_wrapped = 0, True
 
@@ -156,13 +175,20 @@ class Runner:
             return
         reader = StreamReader(info, held.position, self._using)
         until = time.monotonic() + TURN_SECONDS
-        while stored := reader.take(consumer.batch_size):
+        while True:
+            try:
+                stored = reader.take(consumer.batch_size)
+            except ServiceUnavailable as error:  # damaged, or just removed: other streams go on
+                cursors.fail(held, error.detail, UNREADABLE_SECONDS, self._using)
+                return
+            if not stored:
+                cursors.finish(held, info.tail, self._using)
+                return
             if not self._handle(consumer, held, info, stored):
                 return
             if self.is_stopping or time.monotonic() >= until:
                 cursors.release(held, self._using)
                 return
-        cursors.finish(held, info.tail, self._using)
 
     def _handle(self, consumer: Consumer, held: Claim, info: StreamInfo, stored: Sequence[StoredMessage]) -> bool:
         """Handle a batch, with all that its failure causes. Return whether the claim still holds the stream."""
@@ -175,6 +201,7 @@ class Runner:
                 return True
             if self._is_transient(failure):
                 return self._try_later(consumer, held, failure)
+            _check_connections()
             held.failures += 1
             logger.warning(
                 "The consumer %s failed on %s, attempt %d of %d.",
@@ -215,8 +242,11 @@ class Runner:
         """
         began = time.monotonic()
         position = stored[-1].end
+        commits: list[None] = []
         try:
             with self._hold(held), atomic(self._using):
+                # The first one: functions that the handler registers may fail after the commit.
+                on_commit(lambda: commits.append(None), self._using)
                 if connections[self._using].vendor == "sqlite" and not cursors.renew(held, self._using):
                     # This takes the write lock. A transaction that begins with a read could fail to write later.
                     raise ClaimLost
@@ -225,11 +255,13 @@ class Runner:
         except ClaimLost:
             raise
         except HANDLER_ERRORS as error:
-            self._report(Report(consumer.name, info.path, "failed", len(stored), time.monotonic() - began))
-            if self._raises:
-                cursors.release(held, self._using)
-                raise
-            return error
+            if not commits:
+                self._report(Report(consumer.name, info.path, "failed", len(stored), time.monotonic() - began))
+                if self._raises:
+                    cursors.release(held, self._using)
+                    raise
+                return error
+            logger.exception("A function that the consumer %s had registered for its commit failed.", consumer.name)
         held.position, held.failures = position, failures
         self._report(Report(consumer.name, info.path, "handled", len(stored), time.monotonic() - began))
         return None
@@ -289,3 +321,10 @@ class Runner:
         self._report(Report(consumer.name, info.path, "parked", 1, time.monotonic() - began))
         cursors.release(held, self._using)
         return False
+
+
+def _check_connections() -> None:
+    """Close connections to other databases that a handler may have found broken, as requests do at their end."""
+    for connection in connections.all(initialized_only=True):
+        if connection.errors_occurred:
+            connection.close_if_unusable_or_obsolete()

@@ -107,6 +107,8 @@ class Worker:
     def _step(self) -> float:
         """Do the next piece of work, and return the seconds until the next look."""
         try:
+            if not connections[self._using].get_autocommit():  # as "AUTOCOMMIT": False in DATABASES has it
+                connections[self._using].set_autocommit(True)
             if self._runner is None:
                 self._runner = self._subscribe()
             if self._unlinked:

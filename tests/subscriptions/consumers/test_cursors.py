@@ -12,7 +12,7 @@ from django.db import OperationalError
 
 from django_durable_streams import clock
 from django_durable_streams.consumers import Batch, Consumer, consumer
-from django_durable_streams.models import Stream, Subscription, SubscriptionLink
+from django_durable_streams.models import Chunk, StagedChunk, Stream, Subscription, SubscriptionLink
 from django_durable_streams.subscriptions.consumers import cursors
 from django_durable_streams.subscriptions.consumers.cursors import Claim
 from django_durable_streams.subscriptions.consumers.runner import Report, Runner
@@ -65,7 +65,7 @@ def take(consumer: Consumer) -> Claim:
     subscription_id = subscribe(consumer, USING, from_beginning=True)
     assert link_existing(subscription_id, USING).is_done
     look_at_unseen(USING)
-    (link,) = cursors.claimable([subscription_id], USING, 0, 10)
+    (link,) = cursors.claimable(subscription_id, USING, 0, 10)
     claim = cursors.claim(link, consumer.lease, USING)
     assert claim is not None
     return claim
@@ -124,7 +124,7 @@ def test_two_workers_that_saw_the_same_stream_do_not_both_take_it() -> None:
     subscription_id = subscribe(one, USING, from_beginning=True)
     link_existing(subscription_id, USING)
     look_at_unseen(USING)
-    (link,) = cursors.claimable([subscription_id], USING, 0, 10)
+    (link,) = cursors.claimable(subscription_id, USING, 0, 10)
     assert cursors.claim(link, 30, USING) is not None
     assert cursors.claim(link, 30, USING) is None
 
@@ -135,7 +135,7 @@ def test_a_stale_view_of_a_stream_takes_nothing() -> None:
     subscription_id = subscribe(one, USING, from_beginning=True)
     link_existing(subscription_id, USING)
     look_at_unseen(USING)
-    (link,) = cursors.claimable([subscription_id], USING, 0, 10)
+    (link,) = cursors.claimable(subscription_id, USING, 0, 10)
     worker = runner(one)
     assert worker.step()
     stream("s/2")
@@ -315,3 +315,16 @@ def test_one_stream_that_fails_does_not_delay_the_others() -> None:
     while worker.step():
         pass
     assert sorted(handled) == ["s/2", "s/3", "s/4", "s/5"]
+
+
+def test_a_stream_with_damaged_data_does_not_delay_the_others() -> None:
+    handled: list[str] = []
+    for number in (1, 2):
+        stream(f"s/{number}")
+    Chunk.objects.unguarded().filter(stream__path="s/1").delete()
+    StagedChunk.objects.unguarded().filter(stream__path="s/1").delete()
+    worker = runner(register(lambda batch: handled.append(batch.stream)))
+    while worker.step():
+        pass
+    assert handled == ["s/2"]
+    assert "damaged" in SubscriptionLink.objects.get(path="s/1").last_error

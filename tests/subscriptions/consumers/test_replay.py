@@ -10,7 +10,8 @@ from django.core.management.base import CommandError
 from django_durable_streams.consumers import Batch, Consumer, consumer
 from django_durable_streams.management.commands import streams as command
 from django_durable_streams.models import Stream, Subscription, SubscriptionLink
-from django_durable_streams.subscriptions.consumers import cursors, replaying
+from django_durable_streams.subscriptions import registry
+from django_durable_streams.subscriptions.consumers import cursors, declarations, replaying
 from django_durable_streams.subscriptions.consumers.cursors import ClaimLost
 from django_durable_streams.subscriptions.pending import look_at_unseen
 from django_durable_streams.testing import run_consumers
@@ -122,19 +123,19 @@ def test_a_reset_that_fails_changes_nothing(totals: Totals) -> None:
 def test_no_worker_commits_or_begins_while_effects_are_taken_back(summing: Consumer, totals: Totals) -> None:
     Stream.objects.get(path="s/1").append(5)
     look_at_unseen("default")
-    ids = [Subscription.objects.get().pk]
-    (link,) = cursors.claimable(ids, "default", 0, 10)
+    subscription_id = Subscription.objects.get().pk
+    (link,) = cursors.claimable(subscription_id, "default", 0, 10)
     held = cursors.claim(link, 30, "default")
     assert held is not None
     Stream.objects.get(path="s/2").append(5)
     look_at_unseen("default")
-    (free,) = cursors.claimable(ids, "default", 0, 10)
+    (free,) = cursors.claimable(subscription_id, "default", 0, 10)
 
     def check(paths: list[str]) -> None:
         with pytest.raises(ClaimLost):
             cursors.advance(held, 7, "default")
         assert cursors.claim(free, 30, "default") is None  # a worker that had seen it before
-        assert cursors.claimable(ids, "default", 0, 10) == []
+        assert cursors.claimable(subscription_id, "default", 0, 10) == []
 
     summing.reset(check)
     replay("--from", "-1")
@@ -210,3 +211,19 @@ def test_a_consumer_that_never_ran_or_does_not_exist_is_refused() -> None:
         call_command("streams", "replay", "c", "--from", "-1")
     with pytest.raises(CommandError, match="no consumer 'x'"):
         call_command("streams", "resume", "x")
+
+
+@pytest.mark.usefixtures("summing")
+def test_the_cursors_of_a_consumer_that_the_code_has_lost_are_deleted() -> None:
+    with pytest.raises(CommandError, match="still has"):
+        call_command("streams", "delete", "sum")
+    declarations._consumers.clear()
+    output = StringIO()
+    call_command("streams", "delete", "sum", stdout=output)
+    assert output.getvalue() == "The cursors of sum are deleted.\n"
+    while registry.delete_remains("default"):
+        pass
+    assert not Subscription.objects.exists()
+    assert not SubscriptionLink.objects.exists()
+    with pytest.raises(CommandError, match="no subscription"):
+        call_command("streams", "delete", "sum")

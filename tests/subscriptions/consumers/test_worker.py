@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import transaction
 from django.test import override_settings
 
 from django_durable_streams.consumers import Batch, consumer
 from django_durable_streams.models import Stream, SubscriptionLink
 from django_durable_streams.subscriptions.consumers.worker import Worker
+from django_durable_streams.testing import run_consumers
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -97,3 +99,19 @@ def test_the_command_refuses_what_it_cannot_do() -> None:
         call_command("streams_worker", no_delivery=True)
     with pytest.raises(CommandError, match="processes"):
         call_command("streams_worker", processes=0)
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_function_that_fails_after_the_commit_does_not_repeat_the_message() -> None:
+    handled: list[Any] = []
+
+    @consumer("s/*", name="c", max_attempts=1, on_failure="stop")
+    def handle(batch: Batch) -> None:
+        handled.extend(batch.messages)
+        transaction.on_commit(lambda: 1 // 0)
+
+    json_stream("s/1", 1)
+    assert run_consumers(raise_errors=False) == 1
+    assert handled == [1]
+    link = SubscriptionLink.objects.get()
+    assert (link.failures, link.is_stopped, link.is_pending, link.last_error) == (0, False, False, "")
