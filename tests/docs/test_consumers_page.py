@@ -2,9 +2,11 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -35,21 +37,24 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def manage(project: Path, *arguments: str) -> str:
+def start(project: Path, *arguments: str) -> subprocess.Popen[str]:
     path = os.pathsep.join([str(project), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "django", *arguments],
         cwd=project,
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "settings", "PYTHONPATH": path},
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "settings", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=SECONDS,
-        check=False,
     )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+
+
+def manage(project: Path, *arguments: str) -> str:
+    with start(project, *arguments) as process:
+        output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, output
+    return output
 
 
 def test_the_projection_and_its_tests_work(project: Path) -> None:
@@ -100,3 +105,29 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert "after 1 second, then after 2, 4 and so on, up to a minute" in TEXT
     assert parking.MAX_VALUE_BYTES == 1024 * 1024
     assert "more than 1 MiB is left out" in TEXT
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_processes_run_consumers_until_their_parent_ends(project: Path, number: signal.Signals) -> None:
+    manage(project, "migrate", "--run-syncdb", "--verbosity", "0")
+    append = (
+        "from django_durable_streams.models import Stream; "
+        "order = Stream.objects.create(path='orders/7', content_type='application/json'); "
+        "order.append({'type': 'ItemAdded', 'euros': 3})"
+    )
+    manage(project, "shell", "--verbosity", "0", "-c", append)
+    with start(project, "streams_worker", "--processes", "2", "--no-delivery", "--verbosity", "2") as worker:
+        try:
+            assert worker.stdout is not None
+            timer = Timer(SECONDS, worker.kill)
+            timer.start()
+            lines = [worker.stdout.readline(), worker.stdout.readline()]
+            worker.send_signal(number)
+            lines += worker.stdout.readlines()  # up to the end of the last process
+            assert worker.wait() == (0 if number == signal.SIGTERM else -number), lines
+        finally:
+            timer.cancel()
+            worker.kill()
+    assert lines[0] == "Running order-totals. Quit with Ctrl-C.\n"
+    assert lines[1].startswith("order-totals: handled 1 of orders/7 in ")
+    assert lines[2:] == []

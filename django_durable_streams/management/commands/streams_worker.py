@@ -24,6 +24,7 @@ from ...subscriptions.consumers.declarations import Consumer, find
 from ...subscriptions.consumers.runner import Report
 from ...subscriptions.consumers.worker import Worker
 from ...subscriptions.service import service_for
+from .. import worker_process
 
 CHECK_SECONDS = 0.5
 """How often a worker looks whether its threads are alive."""
@@ -93,6 +94,14 @@ class Command(BaseCommand):
                 worker.join(worker.longest_lease)
             stop_engines()
 
+    def run_child(self, options: dict[str, Any]) -> None:
+        """Be one of several processes. It ends with its parent, however that ends."""
+        parent = multiprocessing.parent_process()
+        with _signals() as ended:
+            if parent is not None:
+                Thread(target=_end_with, args=(parent, ended), daemon=True).start()
+            self._work(self._consumers(options), options, ended)
+
     def _print(self, report: Report) -> None:
         milliseconds = report.seconds * 1000
         self.stdout.write(
@@ -110,7 +119,7 @@ class Command(BaseCommand):
                         no_delivery = options["no_delivery"] or number > 0
                         own = {name: options[name] for name in ("database", "consumers", "verbosity")}
                         own["no_delivery"] = no_delivery
-                        children[number] = context.Process(target=_run_child, args=(own,))
+                        children[number] = context.Process(target=worker_process.run, args=(own,))
                         children[number].start()
                 multiprocessing.connection.wait([child.sentinel for child in children.values()], CHECK_SECONDS)
                 if not all(child.is_alive() for child in children.values()):
@@ -138,19 +147,6 @@ def _signals() -> Iterator[Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _run_child(options: dict[str, Any]) -> None:
-    """Run one process. Ends with its parent, however that ends."""
-    import django
-
-    django.setup()
-    command = Command()
-    parent = multiprocessing.parent_process()
-    with _signals() as ended:
-        if parent is not None:
-            Thread(target=_end_with, args=(parent, ended), daemon=True).start()
-        command._work(command._consumers(options), options, ended)
 
 
 def _end_with(parent: BaseProcess, ended: Event) -> None:
