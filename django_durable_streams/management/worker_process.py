@@ -14,6 +14,7 @@ def run(options: dict[str, Any]) -> None:
     import django
 
     django.setup()
-    from .commands.streams_worker import Command
+    from django.core.management import load_command_class
 
-    Command().run_child(options)
+    command: Any = load_command_class("django_durable_streams", "streams_worker")
+    command.run_child(options)
