@@ -22,6 +22,7 @@ from ... import clock
 from ...models import SubscriptionLink
 from ...store.read import log_reader
 from ..rows import links, locked, subscriptions, transaction
+from .isolation import read_committed
 
 MAX_ERROR_LENGTH = 20_000
 """Characters of a stored error, from its end."""
@@ -156,7 +157,7 @@ def finish(held: Claim, tail: int, using: str) -> None:
     The lock on the subscription separates this from `pending.look_at_unseen`, which finds the mark cleared, or sets it
     before the tail is read here.
     """
-    with transaction(using):
+    with read_committed(using), transaction(using):
         locked(subscriptions(using).filter(pk=held.subscription_id), using).first()
         info = None if held.stream_id is None else log_reader.find_ids([held.stream_id], using).get(held.stream_id)
         has_more = info is not None and info.tail > tail

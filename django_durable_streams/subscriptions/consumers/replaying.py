@@ -19,6 +19,7 @@ from ...store.read import lineage, log_reader
 from ...store.stream_info import StreamInfo
 from ..rows import change, links, locked, subscriptions, transaction
 from .declarations import Consumer
+from .isolation import read_committed
 from .subscribing import find_subscription
 
 FENCE = "replay"
@@ -118,7 +119,7 @@ def replay(consumer: Consumer, start: Offset | Sentinel, pattern: str, using: st
     was_paused = subscription.is_paused
     _pause(subscription, using)
     try:
-        with atomic(using):
+        with read_committed(using), atomic(using):
             cursors = plan(consumer, start, pattern, using)
             if consumer.reset_function is not None:
                 # Before the lock on the subscription, for which the delivery waits.
@@ -132,14 +133,14 @@ def replay(consumer: Consumer, start: Offset | Sentinel, pattern: str, using: st
 
 
 def _pause(subscription: Subscription, using: str) -> None:
-    with transaction(using, LOCK_MS):
+    with read_committed(using), transaction(using, LOCK_MS):
         locked(subscriptions(using).filter(pk=subscription.pk), using).first()
         change(subscription, using, is_paused=True)
         links(using, subscription=subscription).update(holder=FENCE, lease_expires_at=None)
 
 
 def _continue(subscription: Subscription, is_paused: bool, using: str) -> None:
-    with transaction(using, LOCK_MS):
+    with read_committed(using), transaction(using, LOCK_MS):
         locked(subscriptions(using).filter(pk=subscription.pk), using).first()
         links(using, subscription=subscription, holder=FENCE).update(holder="")
         change(subscription, using, is_paused=is_paused)

@@ -28,6 +28,7 @@ from ..pending import look_at_unseen
 from . import cursors, parking
 from .cursors import Claim, ClaimLost
 from .declarations import Consumer
+from .isolation import read_committed
 from .messages import Batch, StoredMessage, upcast_all
 from .reading import StreamReader
 
@@ -113,8 +114,9 @@ class Runner:
         """
         while self._unreleased:
             cursors.release(self._unreleased.pop(), self._using)
-        self._look()
-        held = self._claim()
+        with read_committed(self._using):
+            self._look()
+            held = self._claim()
         if held is None:
             return False
         consumer = self.consumers[held.subscription_id]

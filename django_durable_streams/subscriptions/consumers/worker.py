@@ -21,6 +21,7 @@ from ...runtime import background
 from ...runtime.log_once import LogOnce
 from .cursors import seconds_until_due
 from .declarations import Consumer
+from .isolation import read_committed
 from .lease_keeper import LeaseKeeper
 from .runner import Report, Runner
 from .subscribing import link_existing, subscribe
@@ -109,10 +110,11 @@ class Worker:
         try:
             if not connections[self._using].get_autocommit():  # as "AUTOCOMMIT": False in DATABASES has it
                 connections[self._using].set_autocommit(True)
-            if self._runner is None:
-                self._runner = self._subscribe()
-            if self._unlinked:
-                return self._link_existing()
+            with read_committed(self._using):
+                if self._runner is None:
+                    self._runner = self._subscribe()
+                if self._unlinked:
+                    return self._link_existing()
             return 0.0 if self._runner.step() else self._idle_seconds(self._runner)
         except (Error, DurableStreamsError) as error:
             if self._failures.is_due():

@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -13,10 +15,11 @@ from django_durable_streams import clock
 from django_durable_streams.consumers import Batch, Consumer, consumer
 from django_durable_streams.models import Stream, SubscriptionLink
 from django_durable_streams.subscriptions.consumers import cursors
+from django_durable_streams.subscriptions.consumers.isolation import read_committed
 from django_durable_streams.subscriptions.consumers.runner import Runner
 from django_durable_streams.subscriptions.consumers.subscribing import link_existing, subscribe
 from django_durable_streams.subscriptions.consumers.worker import Worker
-from tests.store.test_isolation import elsewhere
+from tests.store.test_isolation import LEVELS, elsewhere, isolated
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -133,7 +136,7 @@ def test_a_handler_may_run_for_longer_than_its_lease() -> None:
         first = SubscriptionLink.objects.get().lease_expires_at
         assert first is not None
         until = time.monotonic() + SECONDS
-        while SubscriptionLink.objects.get().lease_expires_at < first + timedelta(seconds=1):  # type: ignore[operator]
+        while SubscriptionLink.objects.get().lease_expires_at < first + timedelta(seconds=1):
             assert time.monotonic() < until
             assert cursors.claimable(SubscriptionLink.objects.get().subscription_id, USING, 0, 10) == []
             time.sleep(0.02)
@@ -180,3 +183,45 @@ def test_two_workers_share_streams_and_handle_each_message_once() -> None:
     assert get_user_model().objects.count() == streams * count
     for number in range(streams):
         assert [value for path, value in handled if path == f"s/{number}"] == list(range(count))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_workers_own_transactions_are_read_committed_and_handlers_have_the_level_of_the_project(level: str) -> None:
+    levels: list[str] = []
+
+    @consumer("s/*", name="c")
+    def handle(batch: Batch) -> None:
+        levels.append(present_level())
+
+    json_stream("s/1", 1)
+    with isolated(level), as_configured(level):
+        worker = runner(handle)
+        with read_committed(USING), transaction.atomic():
+            levels.append(present_level())
+        with transaction.atomic():
+            levels.append(present_level())
+        assert worker.step()
+    assert levels == ["READ COMMITTED", level, level]
+    assert SubscriptionLink.objects.get().acked_position == 2
+
+
+@contextmanager
+def as_configured(level: str) -> Iterator[None]:
+    """Have Django's connection say the same as that of the database."""
+    if connection.vendor != "mysql":
+        yield
+        return
+    previous, connection.isolation_level = connection.isolation_level, level.lower()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        connection.isolation_level = previous  # type: ignore[attr-defined]
+
+
+def present_level() -> str:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SHOW transaction_isolation")
+            return str(cursor.fetchall()[0][0]).upper()
+        cursor.execute("SHOW VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')")
+        return str(cursor.fetchall()[0][1]).replace("-", " ")
