@@ -22,7 +22,7 @@ from django.db import Error
 
 from .. import clock
 from ..conf import config
-from ..engine import engine_for
+from ..engine import Engine
 from ..engine.wakeup.base import DELIVERY_CHANNEL, WakeUpMessage
 from ..models import Subscription
 from ..protocol import content
@@ -140,12 +140,13 @@ class Delivery:
     """The delivery of one process, for the subscriptions of one database.
 
     Args:
-        using: alias of the database.
+        engine: the engine of the database. It is not looked up again: that would make another one at the end.
         call: calls a function in the thread of the subscriptions.
     """
 
-    def __init__(self, using: str, call: Call) -> None:
-        self._using = using
+    def __init__(self, engine: Engine, call: Call) -> None:
+        self._engine = engine
+        self._using = engine.using
         self._call = call
         self._thread: Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -195,7 +196,7 @@ class Delivery:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
-        subscriber = engine_for(self._using).wakeup.subscriber(self)
+        subscriber = self._engine.wakeup.subscriber(self)
         subscribing = None if subscriber is None else self._loop.create_task(subscriber.subscribe(DELIVERY_CHANNEL))
         try:
             while not self._is_stopping:
@@ -246,7 +247,7 @@ class Delivery:
         self._looked_through = work.looked_through
         if work.has_more:
             return 0.0
-        pause = RECEIVING_INTERVAL if engine_for(self._using).wakeup.carries_messages else config().poll_interval
+        pause = RECEIVING_INTERVAL if self._engine.wakeup.carries_messages else config().poll_interval
         return pause if work.due_in is None else min(work.due_in, pause)
 
     async def deliver_all(self) -> None:
@@ -289,12 +290,11 @@ class Delivery:
             await self._fail(wake, result.error, is_certain=result.outcome == "failed")
 
     async def _write_event(self, wake: Wake) -> None:
-        engine = engine_for(self._using)
         path = wake.subscription.wake_stream
         try:
-            info = (await engine.read(path)).info
+            info = (await self._engine.read(path)).info
             data = content.pack(info.content_type, wake_event(wake))
-            await engine.write(Append(path, info.content_type, data, stream_id=info.id))
+            await self._engine.write(Append(path, info.content_type, data, stream_id=info.id))
         except DurableStreamsError as error:
             await self._fail(wake, f"The wake event was not written to {path}: {error}", is_certain=True)
         else:

@@ -94,13 +94,13 @@ class Service:
     """The subscriptions of one database in this process.
 
     Args:
-        using: alias of the database.
+        engine: the engine of the database, which delivers wake events.
     """
 
-    def __init__(self, using: str) -> None:
-        self.using = using
+    def __init__(self, engine: Engine) -> None:
+        using = self.using = engine.using
         self._worker = _Worker(using, monitor_for(using))
-        self._delivery = Delivery(using, self.call)
+        self._delivery = Delivery(engine, self.call)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function of this room in the service's thread, and return its value.
@@ -160,11 +160,11 @@ def service_for(using: str | None = None) -> Service:
         using: alias of the database. None: the database to which the router has streams written.
     """
     alias = using or router.db_for_write(Stream)
-    engine_for(using)  # which ends with the services, and is what delivers wake events
+    engine = engine_for(using)  # which ends with the services
     with _lock:
         service = _services.get(alias)
         if service is None:
-            service = _services[alias] = Service(alias)
+            service = _services[alias] = Service(engine)
     return service
 
 

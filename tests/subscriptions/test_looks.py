@@ -7,6 +7,7 @@ from django.db import OperationalError
 
 from django_durable_streams import clock
 from django_durable_streams.conf import config
+from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Subscription
 from django_durable_streams.subscriptions import delivery, leases, outcomes
 from django_durable_streams.subscriptions.delivery import Delivery, look
@@ -98,7 +99,7 @@ def test_failed_subscriptions_leave_turns_to_the_others() -> None:
 async def test_the_delivery_does_not_turn_in_circles_while_it_has_no_free_turn(engines: None) -> None:
     await asyncio.to_thread(subscribe)
     await asyncio.to_thread(stream)
-    running = Delivery(USING, lambda function, *args, **kwargs: asyncio.to_thread(function, *args, **kwargs))
+    running = Delivery(engine_for(), lambda function, *args, **kwargs: asyncio.to_thread(function, *args, **kwargs))
     ends = asyncio.Event()
 
     async def deliver() -> None:

@@ -1,0 +1,47 @@
+"""The threads of the subscriptions: what they do in a process, and how they end."""
+
+import asyncio
+import threading
+import time
+
+from django.db import connection
+
+from django_durable_streams.engine import engine_for
+from django_durable_streams.engine.engine import running_engines, stop_engines
+from django_durable_streams.models import Subscription
+from django_durable_streams.subscriptions.service import service_for
+from tests.subscriptions.steps import stream, subscribe
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("durable-streams")}
+
+
+async def test_a_process_that_stops_keeps_no_thread_of_the_delivery(engines: None) -> None:
+    await asyncio.to_thread(subscribe, kind="pull-wake")
+    await asyncio.to_thread(stream)
+    engine = engine_for()
+    service = service_for()
+    service.start()
+    assert "durable-streams-delivery" in threads()
+    await asyncio.wait_for(asyncio.to_thread(begun), 10)
+    looks = service._delivery
+    # The delivery goes on with its looks while the engine ends.
+    ends = engine.stop
+
+    def stop() -> None:
+        ends()
+        looks.wake()
+        time.sleep(0.1)
+
+    engine.stop = stop  # type: ignore[method-assign]
+    await asyncio.to_thread(stop_engines)
+    assert running_engines() == []
+    assert threads() == set()
+
+
+def begun() -> None:
+    """Wait until a wake has begun."""
+    while not Subscription.objects.filter(generation__gt=0).exists():
+        time.sleep(0.01)
+    connection.close()
