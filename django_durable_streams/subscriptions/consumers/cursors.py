@@ -48,6 +48,8 @@ class Claim:
     holder: str
     lease: float
     """In seconds."""
+    has_vanished: bool = False
+    """Whether the worker before it has neither finished nor failed."""
 
     def rows(self, using: str) -> QuerySet[SubscriptionLink]:
         """Return the row of the link, if this claim still holds it for the same stream."""
@@ -120,6 +122,7 @@ def claim(link: SubscriptionLink, lease: float, using: str) -> Claim | None:
         failures,
         holder,
         lease,
+        has_vanished=bool(link.holder),
     )
 
 
@@ -202,7 +205,9 @@ def _change(held: Claim, using: str, **values: Any) -> None:
 
 def unhandled_bytes(subscription_id: int, using: str) -> int:
     """Return how many bytes of existing streams lie after the cursors of a consumer."""
-    following = links(using, subscription_id=subscription_id, stream__path__isnull=False)
+    following = links(
+        using, subscription_id=subscription_id, stream__path__isnull=False, stream__deleted_at__isnull=True
+    )
     rest = F("stream__tail_position") - Coalesce(F("acked_position"), 0)
     has_rest = following.filter(stream__tail_position__gt=Coalesce(F("acked_position"), 0))
     return has_rest.aggregate(rest=Sum(rest))["rest"] or 0

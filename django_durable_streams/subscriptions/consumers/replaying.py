@@ -116,8 +116,7 @@ def replay(consumer: Consumer, start: Offset | Sentinel, pattern: str, using: st
     """
     plan(consumer, start, pattern, using)  # before anything is stopped
     subscription = subscription_of(consumer, using)
-    was_paused = subscription.is_paused
-    _pause(subscription, using)
+    was_paused = _pause(subscription, using)
     try:
         with read_committed(using), atomic(using):
             cursors = plan(consumer, start, pattern, using)
@@ -132,11 +131,18 @@ def replay(consumer: Consumer, start: Offset | Sentinel, pattern: str, using: st
     return len(cursors)
 
 
-def _pause(subscription: Subscription, using: str) -> None:
+def _pause(subscription: Subscription, using: str) -> bool:
+    """Keep all workers away, and return whether the consumer was paused before."""
     with read_committed(using), transaction(using, LOCK_MS):
-        locked(subscriptions(using).filter(pk=subscription.pk), using).first()
-        change(subscription, using, is_paused=True)
+        present = locked(subscriptions(using).filter(pk=subscription.pk), using).first()
+        if present is None or links(using, subscription=subscription, holder=FENCE).exists():
+            raise ReplayError(
+                "Another replay of the consumer runs, or was killed. In the second case run manage.py streams resume."
+            )
         links(using, subscription=subscription).update(holder=FENCE, lease_expires_at=None)
+        was_paused: bool = present.is_paused
+        change(present, using, is_paused=True)
+        return was_paused
 
 
 def _continue(subscription: Subscription, is_paused: bool, using: str) -> None:

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 from django.db import Error, connections
 
-from ...protocol.errors import ServiceUnavailable
 from ...runtime.caller_transaction import atomic, on_commit
 from ...runtime.database_errors import FailureKind, diagnose
 from ...store.read import log_reader
@@ -124,7 +123,7 @@ class Runner:
             self._take_turn(consumer, held)
         except ClaimLost:
             logger.info("Another worker, or a reset, has taken %s from the consumer %s.", held.path, consumer.name)
-        except Error:
+        except Exception:
             self._unreleased.append(held)
             raise
         return True
@@ -180,8 +179,11 @@ class Runner:
         while True:
             try:
                 stored = reader.take(consumer.batch_size)
-            except ServiceUnavailable as error:  # damaged, or just removed: other streams go on
-                cursors.fail(held, error.detail, UNREADABLE_SECONDS, self._using)
+            except Error:
+                raise
+            except Exception as error:  # its data is damaged, or it was just removed: other streams go on
+                logger.warning("The consumer %s could not read %s: %s", consumer.name, info.path, error)
+                cursors.fail(held, parking.describe(error), UNREADABLE_SECONDS, self._using)
                 return
             if not stored:
                 cursors.finish(held, info.tail, self._using)
@@ -194,7 +196,7 @@ class Runner:
 
     def _handle(self, consumer: Consumer, held: Claim, info: StreamInfo, stored: Sequence[StoredMessage]) -> bool:
         """Handle a batch, with all that its failure causes. Return whether the claim still holds the stream."""
-        if held.failures > consumer.max_attempts:
+        if held.has_vanished and held.failures > consumer.max_attempts:
             error = WorkerEnded(cursors.WORKER_VANISHED)
             return self._give_up(consumer, held, info, stored[0], error)
         if held.failures < consumer.max_attempts:

@@ -328,3 +328,32 @@ def test_a_stream_with_damaged_data_does_not_delay_the_others() -> None:
         pass
     assert handled == ["s/2"]
     assert "damaged" in SubscriptionLink.objects.get(path="s/1").last_error
+
+
+def test_a_message_that_failed_more_often_than_it_may_now_is_tried_before_it_is_parked() -> None:
+    handled: list[Any] = []
+    one = register(lambda batch: handled.extend(batch.messages), max_attempts=2)
+    stream()
+    worker = runner(one)
+    SubscriptionLink.objects.unguarded().update(failures=4)  # with code that allowed 5 attempts
+    assert worker.step()
+    assert handled == [1]
+    assert not Stream.objects.filter(path="dead-letters/c").exists()
+
+
+def test_a_report_that_fails_gives_the_stream_back() -> None:
+    handled: list[Any] = []
+
+    def fail(report: Report) -> None:
+        if len(handled) == 1:
+            raise BrokenPipeError
+
+    stream("s/1", 1, 2)
+    worker = runner(register(lambda batch: handled.extend(batch.messages), batch_size=1), report=fail)
+    with pytest.raises(BrokenPipeError):
+        worker.step()
+    while worker.step():
+        pass
+    assert handled == [1, 2]
+    link = SubscriptionLink.objects.get()
+    assert (link.failures, link.holder) == (0, "")

@@ -145,6 +145,8 @@ def test_a_replay_that_was_killed_is_ended_by_a_resume(summing: Consumer, totals
     replaying._pause(Subscription.objects.get(), "default")
     Stream.objects.get(path="s/1").append(1)
     assert run_consumers() == 0
+    with pytest.raises(CommandError, match="Another replay"):
+        replay("--from", "-1")
     call_command("streams", "resume", "sum", stdout=StringIO())
     assert run_consumers() == 1
 
