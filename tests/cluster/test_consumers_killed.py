@@ -7,9 +7,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.cluster import scaled
 from tests.servers import example_environment, migrate
-from tests.services import Database
+from tests.services import Database, MariaDB, PostgreSQL
 
 WORKERS = 3
 KILLS = scaled(4, 20)
@@ -22,6 +24,31 @@ def test_on_a_database_server(database: Database) -> None:
 
 def test_on_sqlite(tmp_path: Path) -> None:
     kill_workers(f"sqlite:///{tmp_path / 'db.sqlite3'}")
+
+
+@pytest.mark.parametrize("kind", [PostgreSQL, MariaDB], ids=["postgresql", "mariadb"])
+def test_while_the_database_is_killed(kind: type[Database]) -> None:
+    with kind() as database:
+        env = example_environment({"DATABASE_URL": database.new_database()})
+        migrate(env)
+        run(env, "prepare")
+        run(env, "append", 5 * COUNT)
+        workers = [start(env, "work") for _ in range(WORKERS)]
+        try:
+            for _ in range(2):
+                time.sleep(random.uniform(1.5, 2.5))  # they start, or are in the middle
+                database.kill()
+                database.start()
+            assert run(env, "wait", total_of(5 * COUNT)) == f"{total_of(5 * COUNT)} 0\n"
+            assert [worker.poll() for worker in workers] == [None] * WORKERS
+        finally:
+            for process in workers:
+                process.kill()
+                process.wait()
+
+
+def total_of(count: int) -> int:
+    return count * (count + 1) // 2
 
 
 def kill_workers(database_url: str) -> None:
@@ -39,8 +66,7 @@ def kill_workers(database_url: str) -> None:
             workers[number].wait()
             workers[number] = start(env, "work")
         assert appending.wait(60) == 0
-        total = COUNT * (COUNT + 1) // 2
-        assert run(env, "wait", total) == f"{total} 0\n"
+        assert run(env, "wait", total_of(COUNT)) == f"{total_of(COUNT)} 0\n"
     finally:
         for process in (*workers, appending):
             process.kill()
