@@ -15,6 +15,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ...runtime.caller_transaction import in_callers_transaction
 
 
+def ensure_autocommit(using: str) -> None:
+    """Let this thread's transactions end by themselves, also with `"AUTOCOMMIT": False` in DATABASES."""
+    connection = connections[using]
+    if not connection.get_autocommit():
+        connection.set_autocommit(True)
+
+
 @contextmanager
 def read_committed(using: str) -> Iterator[None]:
     """Let transactions that begin in the block run at READ COMMITTED. Does nothing inside a transaction."""

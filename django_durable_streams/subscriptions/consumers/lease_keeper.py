@@ -12,6 +12,7 @@ from django.db import Error, connections
 
 from . import cursors
 from .cursors import Claim
+from .isolation import ensure_autocommit
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class LeaseKeeper:
             if working is None or time.monotonic() - working[1] < self._interval:
                 continue
             try:
+                ensure_autocommit(self._using)
                 cursors.renew(working[0], self._using)
             except Error as error:
                 logger.debug("A lease was not extended. This is tried again: %s", error)

@@ -205,7 +205,7 @@ class Runner:
                 return True
             if self._is_transient(failure):
                 return self._try_later(consumer, held, failure)
-            _check_connections()
+            _check_other_connections(self._using)
             held.failures += 1
             logger.warning(
                 "The consumer %s failed on %s, attempt %d of %d.",
@@ -327,8 +327,8 @@ class Runner:
         return False
 
 
-def _check_connections() -> None:
+def _check_other_connections(using: str) -> None:
     """Close connections to other databases that a handler may have found broken, as requests do at their end."""
     for connection in connections.all(initialized_only=True):
-        if connection.errors_occurred:
+        if connection.alias != using and connection.errors_occurred:
             connection.close_if_unusable_or_obsolete()

@@ -21,7 +21,7 @@ from ...runtime import background
 from ...runtime.log_once import LogOnce
 from .cursors import seconds_until_due
 from .declarations import Consumer
-from .isolation import read_committed
+from .isolation import ensure_autocommit, read_committed
 from .lease_keeper import LeaseKeeper
 from .runner import Report, Runner
 from .subscribing import link_existing, subscribe
@@ -108,8 +108,7 @@ class Worker:
     def _step(self) -> float:
         """Do the next piece of work, and return the seconds until the next look."""
         try:
-            if not connections[self._using].get_autocommit():  # as "AUTOCOMMIT": False in DATABASES has it
-                connections[self._using].set_autocommit(True)
+            ensure_autocommit(self._using)
             with read_committed(self._using):
                 if self._runner is None:
                     self._runner = self._subscribe()
