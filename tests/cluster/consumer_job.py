@@ -1,13 +1,16 @@
 """A consumer that adds numbers in a table, and the processes around it, each with the settings of its environment.
 
-python -m tests.cluster.consumer_job prepare | work | append COUNT | wait SUM
+python -m tests.cluster.consumer_job prepare | work | append COUNT | replay | wait SUM
 
-`work` runs until it is killed. `append` appends the numbers from 1 to COUNT to a few streams. `wait` waits until the
-table has a sum, and prints the sum and the number of messages that came out of order.
+`work` runs until it is killed. `append` appends the numbers from 1 to COUNT to a few streams. `replay` takes all sums
+back and has all numbers added again. `wait` waits until the table has a sum, and prints the sum and the number of
+messages that came out of order.
 """
 
 import sys
 import time
+from collections.abc import Callable
+from io import StringIO
 
 import django
 
@@ -30,9 +33,7 @@ def execute(sql: str, *parameters: int | str) -> list[tuple[int, ...]]:
         return list(cursor.fetchall()) if cursor.description else []
 
 
-def work() -> None:
-    from django.core.management import call_command
-
+def declare() -> None:
     from django_durable_streams.consumers import Batch, consumer
 
     @consumer("numbers/*", name="sum", batch_size=7, lease=LEASE, start="beginning")
@@ -44,7 +45,24 @@ def work() -> None:
                 *(number, number, number, batch.stream),
             )
 
+    @add.reset
+    def forget(streams: list[str]) -> None:
+        for stream in streams:
+            execute("UPDATE sums SET total = 0, last_number = 0 WHERE stream = %s", stream)
+
+
+def work() -> None:
+    from django.core.management import call_command
+
+    declare()
     call_command("streams_worker", no_delivery=True, verbosity=0)
+
+
+def replay() -> None:
+    from django.core.management import call_command
+
+    declare()
+    call_command("streams", "replay", "sum", "--from", "-1", "--no-input", "--no-wait", stdout=StringIO())
 
 
 def append(count: int) -> None:
@@ -68,4 +86,11 @@ def wait(expected: int) -> None:
 if __name__ == "__main__":
     django.setup()
     mode, *numbers = sys.argv[1:]
-    {"prepare": prepare, "work": work, "append": append, "wait": wait}[mode](*map(int, numbers))  # type: ignore[operator]
+    modes: dict[str, Callable[..., None]] = {
+        "prepare": prepare,
+        "work": work,
+        "append": append,
+        "replay": replay,
+        "wait": wait,
+    }
+    modes[mode](*map(int, numbers))

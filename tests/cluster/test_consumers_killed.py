@@ -47,6 +47,26 @@ def test_while_the_database_is_killed(kind: type[Database]) -> None:
                 process.wait()
 
 
+def test_replays_while_workers_run(database: Database) -> None:
+    env = example_environment({"DATABASE_URL": database.new_database()})
+    migrate(env)
+    run(env, "prepare")
+    run(env, "append", COUNT)
+    processes = [start(env, "work") for _ in range(WORKERS)]
+    try:
+        run(env, "wait", 1)
+        appending = start(env, "append", COUNT)
+        processes.append(appending)
+        for _ in range(scaled(3, 30)):
+            run(env, "replay")
+        assert appending.wait(60) == 0
+        assert run(env, "wait", 2 * total_of(COUNT)).startswith(f"{2 * total_of(COUNT)} ")
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def total_of(count: int) -> int:
     return count * (count + 1) // 2
 
