@@ -214,11 +214,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='subscriptionlink',
-            index=models.Index(condition=models.Q(('is_pending', True)), fields=['subscription', 'id'], name='subscription_link_pending'),
+            index=models.Index(condition=models.Q(('is_pending', True)), fields=['subscription', 'is_pending', 'id'], name='subscription_link_pending'),
         ),
         migrations.AddIndex(
             model_name='subscriptionlink',
-            index=models.Index(condition=models.Q(('is_explicit', True)), fields=['path'], name='subscription_link_explicit'),
+            index=models.Index(condition=models.Q(('is_explicit', True)), fields=['is_explicit', 'path'], name='subscription_link_explicit'),
         ),
         migrations.AddConstraint(
             model_name='subscriptionlink',

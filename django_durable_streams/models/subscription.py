@@ -177,8 +177,15 @@ class SubscriptionLink(GuardedModel):
         verbose_name_plural = _("subscription links")
         constraints = [models.UniqueConstraint(fields=["subscription", "path"], name="subscription_link_path")]
         indexes = [
-            models.Index(fields=["subscription", "id"], name="subscription_link_pending", condition=Q(is_pending=True)),
-            models.Index(fields=["path"], name="subscription_link_explicit", condition=Q(is_explicit=True)),
+            # MySQL has no conditions of indexes, so the columns of the conditions are in them, too.
+            models.Index(
+                fields=["subscription", "is_pending", "id"],
+                name="subscription_link_pending",
+                condition=Q(is_pending=True),
+            ),
+            models.Index(
+                fields=["is_explicit", "path"], name="subscription_link_explicit", condition=Q(is_explicit=True)
+            ),
         ]
 
     def __str__(self) -> str:

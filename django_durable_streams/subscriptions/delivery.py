@@ -121,7 +121,7 @@ def look(using: str, limit: int, retries: int, after: int = 0) -> DueWork | None
     if is_held_up:
         due_in = min(BUSY_PAUSE, BUSY_PAUSE if due_in is None else due_in)
     # After the last streams come those that got an append meanwhile.
-    has_more = bool(through or after or links_more or deletes_more or (wakes and len(wakes) == limit))
+    has_more = bool(through or after or links_more or deletes_more or wakes)
     return DueWork(wakes or [], has_more and not is_held_up, through or 0, due_in)
 
 

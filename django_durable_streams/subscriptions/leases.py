@@ -35,7 +35,11 @@ from ..store.read import lineage, log_reader
 from ..store.stream_info import StreamInfo
 from . import tokens
 from .pending import PendingLink, pending_links
-from .rows import change, find, links, locked, subscriptions, transaction
+from .rows import change, find, links, locked, move_cursors, subscriptions, transaction
+
+WAKES_PER_STEP = 16
+NAMED_PER_STEP = 500
+"""Wakes, and pending links, from which one transaction begins no more wakes. On SQLite appends wait for it."""
 
 NOTICE_SECONDS = 5.0
 """Time in which a process has to write a wake event. After it, another process writes the event."""
@@ -55,7 +59,9 @@ class Wake(NamedTuple):
 
 
 def begin_due(using: str, limit: int, retries: int | None = None) -> list[Wake]:
-    """Begin the wakes of subscriptions that are due, and return them. Each is returned to one process only.
+    """Begin wakes of subscriptions that are due, and return them. Each is returned to one process only.
+
+    It is one short transaction. If it returns wakes, others may be due as well.
 
     Args:
         using: alias of the database.
@@ -67,11 +73,20 @@ def begin_due(using: str, limit: int, retries: int | None = None) -> list[Wake]:
         return []
     with transaction(using):
         query = locked(due.order_by("due_at"), using, skip=True)
+        limit = min(limit, WAKES_PER_STEP)
         rows = list(query.filter(failures=0)[:limit])
         rest = limit - len(rows)
         rows += query.filter(failures__gt=0)[: rest if retries is None else min(rest, retries)]
-        wakes = [_begin(subscription, using) for subscription in rows]
-    return [wake for wake in wakes if wake is not None]
+        wakes: list[Wake] = []
+        named = 0
+        for subscription in rows:
+            wake = _begin(subscription, using)
+            if wake is not None:
+                wakes.append(wake)
+                named += len(wake.pending)
+            if named >= NAMED_PER_STEP:
+                break
+    return wakes
 
 
 def _begin(subscription: Subscription, using: str) -> Wake | None:
@@ -248,6 +263,7 @@ def _apply_acks(subscription: Subscription, acks: Sequence[Ack], using: str) -> 
     by_path = {link.path: link for link in locked(query, using, waits=False)}
     stream_ids = [link.stream_id for link in by_path.values() if link.stream_id is not None]
     infos = log_reader.find_ids(stream_ids, using) if stream_ids else {}
+    moves = {}
     for one in acks:
         link = by_path.get(one.path)
         info = None if link is None or link.stream_id is None else infos.get(link.stream_id)
@@ -257,7 +273,8 @@ def _apply_acks(subscription: Subscription, acks: Sequence[Ack], using: str) -> 
         if position < (link.acked_position or 0):
             raise invalid_offset(f"The cursor of {one.path} is past this offset already.")
         link.acked_position = position
-        links(using, pk=link.pk).update(acked_position=position, is_pending=info.tail > position)
+        moves[link.pk] = link, position, info.tail > position
+    move_cursors(moves.values(), using)
 
 
 def _position(one: Ack, info: StreamInfo, using: str) -> int:

@@ -15,7 +15,7 @@ from ..models import Subscription
 from ..store.read import log_reader
 from . import leases
 from .leases import Wake
-from .rows import change, links, locked, subscriptions, transaction
+from .rows import change, links, locked, move_cursors, subscriptions, transaction
 
 MIN_BACKOFF, MAX_BACKOFF = 1.0, 60.0
 """Seconds until another attempt, after the first failure and at most."""
@@ -37,12 +37,14 @@ def finish_delivery(wake: Wake, using: str) -> None:
         # A row that another transaction holds belongs to a stream that has ended.
         rows = list(locked(links(using, pk__in=delivered).order_by("id"), using, skip=True))
         infos = log_reader.find_ids([link.stream_id for link in rows if link.stream_id], using) if rows else {}
+        moves = []
         for link in rows:
             tail = delivered[link.pk].tail
             # The path may have another stream by now.
             info = infos.get(link.stream_id or 0) if link.stream_id == delivered[link.pk].stream_id else None
             if info is not None and tail >= (link.acked_position or 0):
-                links(using, pk=link.pk).update(acked_position=tail, is_pending=info.tail > tail)
+                moves.append((link, tail, info.tail > tail))
+        move_cursors(moves, using)
         leases.end(subscription, using)
 
 

@@ -135,8 +135,12 @@ def _candidates(subscription: Subscription, using: str, size: int) -> Iterator[l
         while rows:
             yield rows
             rows = list(part.filter(id__gt=rows[-1].pk)[:size]) if len(rows) == size else []
-    unseen = links(using, stream__link_state=LinkState.UNSEEN, subscription=subscription, is_pending=False)
-    yield list(_with_data(unseen.filter(stream__path__isnull=False)).order_by("id")[:size])
+    unseen_ids = Stream.objects.using(using).filter(link_state=LinkState.UNSEEN, path__isnull=False)
+    stream_ids = list(unseen_ids.values_list("id", flat=True)[:size])
+    if stream_ids:
+        # The sum keeps the database from reading all links of the subscription.
+        owned = links(using).annotate(owner=F("subscription_id") + 0).filter(owner=subscription.pk)
+        yield list(_with_data(owned.filter(stream_id__in=stream_ids, is_pending=False)))
 
 
 def _has_data(link: SubscriptionLink, info: StreamInfo) -> bool:

@@ -5,8 +5,8 @@ The queryset methods of the models refuse to write, so nothing outside this room
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from django.db import connections
@@ -15,6 +15,8 @@ from django.db.models import QuerySet
 from ..models import Subscription, SubscriptionLink
 from ..protocol.subscriptions import subscription_not_found
 from ..runtime.caller_transaction import atomic, in_callers_transaction
+from ..runtime.write_lock import write_lock
+from ..store.sql import statements
 from ..store.sql.rows import slices
 
 LOCK_MS = 1000
@@ -25,10 +27,11 @@ LOCK_MS = 1000
 def transaction(using: str, lock_ms: int = LOCK_MS) -> Iterator[None]:
     """Run the block in a transaction whose statements wait for locks for a limited time.
 
-    Inside the caller's transaction they wait as the caller's do. MySQL has a limit of the connection instead.
+    Inside the caller's transaction they wait as the caller's do. MySQL has a limit of the connection instead. On SQLite
+    the block has the write lock, so it has to be short: appends wait for it.
     """
     is_own = not in_callers_transaction(connections[using])
-    with atomic(using):
+    with write_lock(using).hold() if is_own else nullcontext(), atomic(using):
         if is_own and connections[using].vendor == "postgresql":
             with connections[using].cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {lock_ms}")
@@ -92,6 +95,22 @@ def update(query: QuerySet[Any], using: str, **values: Any) -> None:
     ids = list(query.values_list("pk", flat=True))
     for slice_ids in slices(ids):
         query.model._base_manager.using(using).unguarded().filter(pk__in=slice_ids).update(**values)
+
+
+def move_cursors(moves: Iterable[tuple[SubscriptionLink, int, bool]], using: str) -> None:
+    """Move the cursors of links whose rows are locked, with one statement for many.
+
+    Args:
+        moves: link, acknowledged position, and whether something is pending after it.
+        using: alias of the database.
+    """
+    rows = [
+        (link.subscription_id, link.path, link.stream_id, link.is_explicit, link.is_glob, position, is_pending)
+        for link, position, is_pending in moves
+    ]
+    if rows:
+        with connections[using].cursor() as cursor:
+            statements(using).insert_links(cursor, rows)
 
 
 def change(subscription: Subscription, using: str, **values: Any) -> None:

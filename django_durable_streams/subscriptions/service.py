@@ -1,7 +1,7 @@
 """The subscriptions of one database in this process: a thread for their rows, and the delivery of their wakes.
 
 The functions of this room are synchronous and short. One thread with a connection of its own calls them, for requests
-and for the delivery. So a request blocks no event loop, and on SQLite they have the write lock.
+and for the delivery. So a request blocks no event loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from ..runtime.backlog import Backlog
 from ..runtime.batch_worker import BatchWorker
 from ..runtime.database_errors import FailureKind, diagnose
 from ..runtime.monitor import DatabaseMonitor, monitor_for
-from ..runtime.write_lock import write_lock
 from .backfill import link_portion
 from .delivery import Delivery
 
@@ -79,7 +78,7 @@ class _Worker(BatchWorker[Task]):
 
     def _try(self, task: Task) -> object:
         try:
-            with self._connection, write_lock(self._using).hold():
+            with self._connection:
                 self._connection.open()
                 return task()
         except DurableStreamsError as error:

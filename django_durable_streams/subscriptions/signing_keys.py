@@ -25,6 +25,7 @@ from ..models.signing_key import SigningKey
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.caller_transaction import atomic
 from . import extra
+from .rows import transaction
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
@@ -151,7 +152,7 @@ def _last_number(using: str) -> int:
 
 def _insert_first(using: str) -> None:
     """Insert a key while none is active, unless another process inserts it first."""
-    with atomic(using):
+    with transaction(using):
         number = _last_number(using) + 1  # a key that another process inserts from now on takes this number, too
         if _active(using) is None:
             _rows(using).bulk_create([_new_key(number, clock.now())], ignore_conflicts=True)

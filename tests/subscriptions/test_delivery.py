@@ -314,8 +314,9 @@ def next_attempt_at(server: Server, failures: int) -> float:
     """Wait until the database of a server has so many failures of its subscription, and return the time of a retry."""
     query = "SELECT next_attempt_at FROM durable_streams_subscription WHERE failures = ?"
     with contextlib.closing(sqlite3.connect(server.directory / "db.sqlite3")) as database:
-        while True:
+        for _ in range(1000):
             for (microseconds,) in database.execute(query, [failures]):
                 if microseconds is not None:
                     return float(microseconds) / 1_000_000
             time.sleep(0.02)
+    raise AssertionError("the failure was not stored")
