@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from django.apps import AppConfig
+from django.utils.module_loading import autodiscover_modules
 from django.utils.translation import gettext_lazy as _
 
 
@@ -37,6 +38,7 @@ class DurableStreamsConfig(AppConfig):
         control.register(respond_control)
         call_at_start(start_with_engine)
         keep_sent_paths()
+        autodiscover_modules("streams")  # where the apps of the project declare consumers
         warn_of_threads()
         if not _is_command():
             check_configuration()

@@ -30,6 +30,8 @@ class Subscription(GuardedModel):
     A wake is in flight while `wake_id` is set. `generation` grows with each wake, and fences requests of earlier ones.
     A worker holds the lease until `lease_expires_at`. `due_at` says when the delivery has to look at the subscription
     again: for a new wake, another attempt, or the end of the lease.
+
+    The subscription of a consumer has no wakes. Its workers hold a lease for each link.
     """
 
     class Kind(models.TextChoices):
@@ -37,6 +39,7 @@ class Subscription(GuardedModel):
 
         WEBHOOK = "webhook", _("webhook")
         PULL_WAKE = "pull-wake", _("pull-wake")
+        CONSUMER = "consumer", _("consumer")
 
     name = ExactCharField(
         _("id"),
@@ -57,6 +60,11 @@ class Subscription(GuardedModel):
         max_length=2048,
         default="",
         help_text=_("The root of the streams as the creating client saw it, for the URLs in webhooks."),
+    )
+    from_beginning = models.BooleanField(
+        _("from the beginning"),
+        default=False,
+        help_text=_("Whether streams that are older than the subscription are read from their beginning."),
     )
     is_paused = models.BooleanField(_("paused"), default=False)
     generation = models.PositiveBigIntegerField(_("generation"), default=0)
@@ -99,8 +107,9 @@ class Subscription(GuardedModel):
 
     @property
     def is_idle(self) -> bool:
-        """Whether pending work makes it due: no wake is in flight, and no attempt is scheduled."""
-        return not self.wake_id and self.due_at is None and not self.is_paused
+        """Whether pending work makes it due: it has wakes, none is in flight, and no attempt is scheduled."""
+        has_wakes = self.kind != self.Kind.CONSUMER
+        return has_wakes and not self.wake_id and self.due_at is None and not self.is_paused
 
     @property
     def status(self) -> str:
@@ -113,6 +122,9 @@ class SubscriptionLink(GuardedModel):
 
     `stream` is null while there is no stream at the path of an explicit link. `acked_position` is null until something
     was acknowledged: the subscription has then to read from the beginning.
+
+    The fields from `holder` on belong to consumers (`subscriptions.consumers`). They have defaults in the database,
+    because the transaction that creates a stream inserts its links without them.
     """
 
     subscription = models.ForeignKey(
@@ -139,6 +151,16 @@ class SubscriptionLink(GuardedModel):
     acked_position = models.PositiveBigIntegerField(_("acknowledged position"), null=True)
     is_pending = models.BooleanField(
         _("pending"), default=False, help_text=_("Whether the stream had data after the cursor when it was looked at.")
+    )
+    holder = models.CharField(
+        _("holder"), max_length=40, default="", db_default="", blank=True, help_text=_("The claim of a worker.")
+    )
+    lease_expires_at = InstantField(_("lease expires at"), null=True, blank=True)
+    failures = models.PositiveIntegerField(_("failed attempts"), default=0, db_default=0)
+    next_attempt_at = InstantField(_("next attempt at"), null=True, blank=True)
+    last_error = models.TextField(_("last error"), default="", db_default="", blank=True)
+    is_stopped = models.BooleanField(
+        _("stopped"), default=False, db_default=False, help_text=_("Whether a message failed, and nobody has resumed.")
     )
 
     objects = SubscriptionLinkQuerySet.as_manager()

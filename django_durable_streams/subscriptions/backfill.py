@@ -1,8 +1,8 @@
 """Links the streams that exist when a subscription with a pattern is created, in portions.
 
-A new subscription begins at the present tails, so nothing old is replayed (specification, section 6.2). Streams that
-are created later are linked in their own transaction (`store.write.linking`), so each stream is linked exactly once:
-whichever comes second finds the link.
+A new subscription begins at the present tails, so nothing old is replayed (specification, section 6.2). Only consumers
+may begin at the beginning. Streams that are created later are linked in their own transaction (`store.write.linking`),
+so each stream is linked exactly once: whichever comes second finds the link.
 
 Appends wait for a portion, because it locks the rows of its streams. So it is small, and skips rows that another
 transaction holds. The next portion begins with the first of these.
@@ -71,7 +71,12 @@ def _link(subscription: Subscription, stream_ids: list[int], using: str) -> set[
     links(using).bulk_create(
         [
             SubscriptionLink(
-                subscription=subscription, path=path, stream_id=stream_id, is_glob=True, acked_position=tail
+                subscription=subscription,
+                path=path,
+                stream_id=stream_id,
+                is_glob=True,
+                acked_position=None if subscription.from_beginning else tail,
+                is_pending=subscription.from_beginning and tail > 0,
             )
             for stream_id, path, tail in alive
             if path not in linked_paths

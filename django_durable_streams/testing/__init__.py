@@ -5,6 +5,7 @@ See docs/testing.md. The fixtures for pytest are in `testing.plugin`.
 
 from .cases import StreamsMixin
 from .client import EventReader, Exchange, Reply, StreamClient
+from .consumers import run_consumers
 from .engines import inline_engines, stop_engines
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "StreamClient",
     "StreamsMixin",
     "inline_engines",
+    "run_consumers",
     "stop_engines",
 ]

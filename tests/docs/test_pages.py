@@ -80,7 +80,7 @@ def test_python_compiles_and_imports_what_is_there(block: Block) -> None:
         if isinstance(node, ast.Import):
             for name in node.names:
                 importlib.import_module(name.name)
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and not node.level:  # others are of the app that the page shows
             assert node.module is not None
             module = importlib.import_module(node.module)
             for name in node.names:

@@ -98,6 +98,7 @@ DJANGO = {
     "DoesNotExist",
     "Meta",
     "MultipleObjectsReturned",
+    "get_link_state_display",
     "get_next_by_created_at",
     "get_previous_by_created_at",
     "source_id",

@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 
 from django_durable_streams.api import transactions
-from django_durable_streams.engine import announcements, engine, engine_for, signal_dispatcher
+from django_durable_streams.engine import announcements, engine_for, signal_dispatcher
 from django_durable_streams.engine.checkpoints import Checkpointer
 from django_durable_streams.engine.compaction_tracker import CompactionTracker
 from django_durable_streams.engine.engine import Engine, running_engines

@@ -1,44 +1,154 @@
-"""`manage.py streams_worker`: delivers the wakes of subscriptions, besides the servers or in their place."""
+"""`manage.py streams_worker`: delivers the wakes of subscriptions, and runs the consumers of the project."""
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
 import signal
+import time
 from argparse import ArgumentParser
-from threading import Event
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from threading import Event, Thread
 from types import FrameType
 from typing import Any
 
-from django.core.management.base import BaseCommand
-from django.db import DEFAULT_DB_ALIAS
+from django.core.management.base import BaseCommand, CommandError
+from django.db import router
 
 from ...engine.engine import stop_engines
+from ...models import Stream
+from ...subscriptions.consumers.declarations import Consumer, find
+from ...subscriptions.consumers.runner import Report
+from ...subscriptions.consumers.worker import Worker
 from ...subscriptions.service import service_for
+from .. import worker_process
+
+CHECK_SECONDS = 0.5
+"""How often a worker looks whether its threads are alive."""
+
+END_SECONDS = 10.0
+"""Time for a process to end, beyond the lease of its handlers."""
+
+RESTART_SECONDS = 1.0
+"""Time until a process that has ended is replaced."""
 
 
 class Command(BaseCommand):
-    """Deliver wakes until SIGTERM or Ctrl-C."""
+    """Deliver wakes and run consumers until SIGTERM or Ctrl-C."""
 
     help = (
-        "Delivers the wakes of subscriptions until SIGTERM or Ctrl-C. Any number of processes can do this at once. "
-        "Servers do it, too, unless SUBSCRIPTION_DELIVERY is False."
+        "Delivers the wakes of subscriptions and runs consumers until SIGTERM or Ctrl-C. Any number of processes can "
+        "do this at once. Servers deliver wakes, too, unless SUBSCRIPTION_DELIVERY is False."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--database", default=DEFAULT_DB_ALIAS, help="alias of the database (default: default)")
+        parser.add_argument("--database", help="Alias of the database. Default: the database of the streams.")
+        parser.add_argument("--consumers", help="Names of consumers, joined by commas. Default: all.")
+        parser.add_argument("--processes", type=int, default=1, help="Number of processes that run consumers.")
+        parser.add_argument("--no-delivery", action="store_true", help="Run consumers only, and deliver no wakes.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        ended = Event()
+        consumers = self._consumers(options)
+        if options["processes"] < 1:
+            raise CommandError("--processes must be 1 or more.")
+        if options["no_delivery"] and not consumers:
+            raise CommandError("There is nothing to do: the project has no consumers, and wakes are not delivered.")
+        if options["verbosity"]:
+            parts = [] if options["no_delivery"] else ["delivering the wakes of subscriptions"]
+            parts += [f"running {', '.join(consumer.name for consumer in consumers)}"] if consumers else []
+            self.stdout.write(f"{' and '.join(parts).capitalize()}. Quit with Ctrl-C.")
+        with _signals() as ended:
+            if options["processes"] > 1:
+                self._supervise(options, ended)
+            else:
+                self._work(consumers, options, ended)
 
-        def end(number: int, frame: FrameType | None) -> None:
-            ended.set()
-
-        previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    def _consumers(self, options: Mapping[str, Any]) -> list[Consumer]:
+        names = [name.strip() for name in (options["consumers"] or "").split(",") if name.strip()]
         try:
-            service_for(options["database"]).start()
-            if options["verbosity"]:
-                self.stdout.write("Delivering the wakes of subscriptions. Quit with Ctrl-C.")
-            ended.wait()
+            return find(names)
+        except LookupError as error:
+            raise CommandError(str(error)) from error
+
+    def _work(self, consumers: list[Consumer], options: Mapping[str, Any], ended: Event) -> None:
+        by_alias: defaultdict[str, list[Consumer]] = defaultdict(list)
+        for consumer in consumers:
+            by_alias[consumer.alias].append(consumer)
+        report = self._print if options["verbosity"] > 1 else None
+        workers = [Worker(group, alias, report) for alias, group in by_alias.items()]
+        try:
+            if not options["no_delivery"]:
+                service_for(options["database"] or router.db_for_write(Stream)).start()
+            for worker in workers:
+                worker.start()
+            while not ended.wait(CHECK_SECONDS):
+                if not all(worker.is_alive for worker in workers):
+                    raise CommandError("A worker has ended. The log says why.")
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            for worker in workers:
+                worker.stop()
+            for worker in workers:
+                worker.join(worker.longest_lease)
             stop_engines()
+
+    def run_child(self, options: dict[str, Any]) -> None:
+        """Be one of several processes. It ends with its parent, however that ends."""
+        parent = multiprocessing.parent_process()
+        with _signals() as ended:
+            if parent is not None:
+                Thread(target=_end_with, args=(parent, ended), daemon=True).start()
+            self._work(self._consumers(options), options, ended)
+
+    def _print(self, report: Report) -> None:
+        milliseconds = report.seconds * 1000
+        self.stdout.write(
+            f"{report.consumer}: {report.outcome} {report.messages} of {report.stream} in {milliseconds:.1f} ms"
+        )
+
+    def _supervise(self, options: Mapping[str, Any], ended: Event) -> None:
+        """Keep a number of processes running. The first one also delivers wakes."""
+        context = multiprocessing.get_context("spawn")
+        children: dict[int, BaseProcess] = {}
+        try:
+            while not ended.is_set():
+                for number in range(options["processes"]):
+                    if number not in children or not children[number].is_alive():
+                        no_delivery = options["no_delivery"] or number > 0
+                        own = {name: options[name] for name in ("database", "consumers", "verbosity")}
+                        own["no_delivery"] = no_delivery
+                        children[number] = context.Process(target=worker_process.run, args=(own,))
+                        children[number].start()
+                multiprocessing.connection.wait([child.sentinel for child in children.values()], CHECK_SECONDS)
+                if not all(child.is_alive() for child in children.values()):
+                    ended.wait(RESTART_SECONDS)
+        finally:
+            for child in children.values():
+                child.terminate()
+            until = time.monotonic() + END_SECONDS + max((one.lease for one in self._consumers(options)), default=0.0)
+            for child in children.values():
+                child.join(max(until - time.monotonic(), 0.0))
+                child.kill()
+
+
+@contextmanager
+def _signals() -> Iterator[Event]:
+    """Yield an event that SIGTERM and Ctrl-C set."""
+    ended = Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ended.set()
+
+    previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield ended
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _end_with(parent: BaseProcess, ended: Event) -> None:
+    multiprocessing.connection.wait([parent.sentinel])
+    ended.set()

@@ -37,10 +37,23 @@ class LinkStatements(BaseStatements):
         updated = ("stream_id", "is_glob", "acked_position", "is_pending")
         if self._is_mysql:
             changes = ", ".join(f"{name(column)} = VALUES({name(column)})" for column in updated)
-            self._or_update_link = f" ON DUPLICATE KEY UPDATE {changes}"
+            self._or_update_link = f" ON DUPLICATE KEY UPDATE {changes}, {self._reset_link()}"
         else:
             changes = ", ".join(f"{name(column)} = excluded.{name(column)}" for column in updated)
-            self._or_update_link = f" ON CONFLICT ({name('subscription_id')}, {name('path')}) DO UPDATE SET {changes}"
+            conflict = f"{name('subscription_id')}, {name('path')}"
+            self._or_update_link = f" ON CONFLICT ({conflict}) DO UPDATE SET {changes}, {self._reset_link()}"
+
+    def _reset_link(self) -> str:
+        """Return the assignments that end the work of a consumer on an earlier stream at the path."""
+        values = {
+            "holder": "''",
+            "lease_expires_at": "NULL",
+            "failures": "0",
+            "next_attempt_at": "NULL",
+            "last_error": "''",
+            "is_stopped": "FALSE",
+        }
+        return ", ".join(f"{self._quote(column)} = {value}" for column, value in values.items())
 
     def lock_link_rules(self, cursor: Any) -> Iterable[Sequence[Any]]:
         """Return one row with the version of the link rules. No other transaction changes them before this one ends."""

@@ -1,0 +1,213 @@
+"""The leases and cursors of consumers: one row for each stream, which one worker at a time holds.
+
+A claim is a random token in the row. Each statement names the token, so a worker whose lease has ended changes nothing.
+No statement waits for a handler: the cursor is moved by the last statement of the handler's transaction. Only a
+transaction that creates a stream again at its path holds a link for longer. Claims skip such links, and the other
+statements wait for a second.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import connections
+from django.db.models import F, Q, QuerySet, Sum
+from django.db.models.functions import Coalesce
+
+from ... import clock
+from ...models import SubscriptionLink
+from ...store.read import log_reader
+from ..rows import links, locked, subscriptions, transaction
+from .isolation import read_committed
+
+MAX_ERROR_LENGTH = 20_000
+"""Characters of a stored error, from its end."""
+
+WORKER_VANISHED = "The worker ended, or could not reach the database, while the handler ran."
+
+
+class ClaimLost(Exception):
+    """Another worker has the stream, the cursor was reset, or the stream is another one now. Roll back."""
+
+
+@dataclass(slots=True)
+class Claim:
+    """The right to handle the messages of a stream."""
+
+    link_id: int
+    subscription_id: int
+    path: str
+    stream_id: int | None
+    position: int | None
+    """The cursor, as the database has it."""
+    failures: int
+    holder: str
+    lease: float
+    """In seconds."""
+    has_vanished: bool = False
+    """Whether the worker before it has neither finished nor failed."""
+
+    def rows(self, using: str) -> QuerySet[SubscriptionLink]:
+        """Return the row of the link, if this claim still holds it for the same stream."""
+        return links(using, pk=self.link_id, holder=self.holder, stream_id=self.stream_id)
+
+
+def _lease_end(seconds: float) -> Any:
+    return clock.now() + timedelta(seconds=seconds)
+
+
+def _pending(subscription_ids: Collection[int], using: str) -> QuerySet[SubscriptionLink]:
+    query = links(using, subscription_id__in=subscription_ids, is_pending=True, is_stopped=False)
+    query = query.filter(subscription__is_paused=False, subscription__name__isnull=False)
+    return query.filter(stream__path__isnull=False)  # a transaction may hold links of removed streams
+
+
+def claimable(subscription_id: int, using: str, after: int, limit: int) -> list[SubscriptionLink]:
+    """Return links with pending messages that no worker holds, in the order of their ids, after the id `after`.
+
+    One subscription at a time, because the index has its links in this order.
+    """
+    now = clock.now()
+    is_free = Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lte=now)
+    is_due = Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=now)
+    return list(_pending([subscription_id], using).filter(is_free, is_due, pk__gt=after).order_by("pk")[:limit])
+
+
+def seconds_until_due(subscription_ids: Collection[int], using: str) -> float | None:
+    """Return the seconds until an attempt is due or a lease ends. None: neither is ahead."""
+    now = clock.now()
+    pending = _pending(subscription_ids, using)
+    times = [
+        pending.filter(**{f"{column}__gt": now}).order_by(column).values_list(column, flat=True)
+        for column in ("next_attempt_at", "lease_expires_at")
+    ]
+    first = [clock.from_project(moment) for moment in (query.first() for query in times) if moment is not None]
+    return (min(first) - now).total_seconds() if first else None
+
+
+def claim(link: SubscriptionLink, lease: float, using: str) -> Claim | None:
+    """Take a link that was free, if nothing has changed it since, and no transaction holds it."""
+    holder = secrets.token_hex(16)
+    same = links(
+        using,
+        pk=link.pk,
+        holder=link.holder,
+        stream_id=link.stream_id,
+        acked_position=link.acked_position,
+        failures=link.failures,
+        is_pending=True,
+        is_stopped=False,
+    )
+    if link.holder:
+        same = same.filter(lease_expires_at__lte=clock.now())
+    values: dict[str, Any] = {"holder": holder, "lease_expires_at": _lease_end(lease)}
+    failures = link.failures
+    if link.holder:  # the worker that had it may have ended by what the handler does
+        failures += 1
+        values |= {"failures": failures, "last_error": WORKER_VANISHED}
+    with transaction(using):
+        is_held = connections[using].features.has_select_for_update and not locked(same, using, skip=True).exists()
+        if is_held or not same.update(**values):
+            return None
+    return Claim(
+        link.pk,
+        link.subscription_id,
+        link.path,
+        link.stream_id,
+        link.acked_position,
+        failures,
+        holder,
+        lease,
+        has_vanished=bool(link.holder),
+    )
+
+
+def advance(held: Claim, position: int, using: str, *, failures: int = 0) -> None:
+    """Move the cursor, as the last statement of the handler's transaction.
+
+    The claim itself changes after the commit only (`Claim.position`).
+
+    Raises:
+        ClaimLost: the claim does not hold the link any more.
+    """
+    values: dict[str, Any] = {"acked_position": position, "lease_expires_at": _lease_end(held.lease)}
+    if failures != held.failures:
+        values["failures"] = failures
+    if not failures:
+        values |= {"next_attempt_at": None, "last_error": ""}
+    if not held.rows(using).filter(acked_position=held.position).update(**values):
+        raise ClaimLost
+
+
+def renew(held: Claim, using: str) -> bool:
+    """Extend the lease. Return whether the claim still holds the link. Also the first statement on SQLite."""
+    with transaction(using):
+        return bool(held.rows(using).update(lease_expires_at=_lease_end(held.lease)))
+
+
+def release(held: Claim, using: str) -> None:
+    """Give the link back."""
+    _change(held, using, holder="", lease_expires_at=None)
+
+
+def finish(held: Claim, tail: int, using: str) -> None:
+    """Give the link back after all messages before a position, and clear its mark unless there are more by now.
+
+    The lock on the subscription separates this from `pending.look_at_unseen`, which finds the mark cleared, or sets it
+    before the tail is read here.
+    """
+    with read_committed(using), transaction(using):
+        locked(subscriptions(using).filter(pk=held.subscription_id), using).first()
+        info = None if held.stream_id is None else log_reader.find_ids([held.stream_id], using).get(held.stream_id)
+        has_more = info is not None and info.tail > tail
+        held.rows(using).update(holder="", lease_expires_at=None, is_pending=has_more)
+
+
+def fail(held: Claim, error: str, delay: float, using: str) -> None:
+    """Give the link back after a failure, with the failures of the claim, for another attempt after some seconds."""
+    _change(
+        held,
+        using,
+        holder="",
+        lease_expires_at=None,
+        failures=held.failures,
+        last_error=error[-MAX_ERROR_LENGTH:],
+        next_attempt_at=_lease_end(delay),
+    )
+
+
+def note_failures(held: Claim, error: str, using: str) -> None:
+    """Store the failures of a claim that goes on."""
+    _change(held, using, failures=held.failures, last_error=error[-MAX_ERROR_LENGTH:])
+
+
+def stop(held: Claim, error: str, using: str) -> None:
+    """Stop the stream: no worker takes it until somebody resumes it."""
+    _change(
+        held,
+        using,
+        holder="",
+        lease_expires_at=None,
+        failures=held.failures,
+        last_error=error[-MAX_ERROR_LENGTH:],
+        is_stopped=True,
+    )
+
+
+def _change(held: Claim, using: str, **values: Any) -> None:
+    with transaction(using):
+        held.rows(using).update(**values)
+
+
+def unhandled_bytes(subscription_id: int, using: str) -> int:
+    """Return how many bytes of existing streams lie after the cursors of a consumer."""
+    following = links(
+        using, subscription_id=subscription_id, stream__path__isnull=False, stream__deleted_at__isnull=True
+    )
+    rest = F("stream__tail_position") - Coalesce(F("acked_position"), 0)
+    has_rest = following.filter(stream__tail_position__gt=Coalesce(F("acked_position"), 0))
+    return has_rest.aggregate(rest=Sum(rest))["rest"] or 0

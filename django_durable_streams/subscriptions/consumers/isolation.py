@@ -1,0 +1,82 @@
+"""The isolation level of a worker's own transactions: READ COMMITTED, whatever the project has for its handlers.
+
+The rows of subscriptions are separated by locks. A transaction that waits for a lock must then see what the others have
+committed meanwhile. With an older snapshot it could clear the mark of a new message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from django.db import Error, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ...runtime.caller_transaction import in_callers_transaction
+
+
+def ensure_autocommit(using: str) -> None:
+    """Let this thread's transactions end by themselves, also with `"AUTOCOMMIT": False` in DATABASES."""
+    connection = connections[using]
+    if not connection.get_autocommit():
+        connection.set_autocommit(True)
+
+
+@contextmanager
+def read_committed(using: str) -> Iterator[None]:
+    """Let transactions that begin in the block run at READ COMMITTED. Does nothing inside a transaction."""
+    connection = connections[using]
+    if connection.vendor not in _SWITCHES or in_callers_transaction(connection):
+        yield
+        return
+    restore = _SWITCHES[connection.vendor](connection)
+    driver_connection = connection.connection
+    try:
+        yield
+    finally:
+        if restore is not None and connection.connection is driver_connection:
+            try:
+                with connection.wrap_database_errors:
+                    restore()
+            except Error:  # the connection was lost; a new one has the level of the project
+                connection.close()
+
+
+def _switch_postgresql(connection: BaseDatabaseWrapper) -> Callable[[], None]:
+    """Switch the level that the driver puts into BEGIN, which takes no query. Return the function that restores it."""
+    from psycopg import IsolationLevel
+
+    driver_connection = connection.connection
+    previous = driver_connection.isolation_level
+
+    def set_level(level: IsolationLevel | None) -> None:
+        driver_connection.isolation_level = level
+
+    with connection.wrap_database_errors:
+        set_level(IsolationLevel.READ_COMMITTED)
+    return lambda: set_level(previous)
+
+
+def _switch_mysql(connection: BaseDatabaseWrapper) -> Callable[[], None] | None:
+    """Switch the level of the session, unless it is Django's default already. Return the function that restores it."""
+    level: str | None = connection.isolation_level  # type: ignore[attr-defined]
+    if level == "read committed":
+        return None
+
+    def set_level(name: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {name}")
+
+    if level is None:  # that of the server
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')")
+            level = str(cursor.fetchall()[0][1]).replace("-", " ")
+    previous = level
+    set_level("READ COMMITTED")
+    return lambda: set_level(previous)
+
+
+_SWITCHES: dict[str, Callable[[BaseDatabaseWrapper], Callable[[], None] | None]] = {
+    "postgresql": _switch_postgresql,
+    "mysql": _switch_mysql,
+}

@@ -1,0 +1,72 @@
+"""Extends the lease of a worker while a handler runs longer than a part of it, from a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+from django.db import Error, connections
+
+from . import cursors
+from .cursors import Claim
+from .isolation import ensure_autocommit
+
+logger = logging.getLogger(__name__)
+
+RENEWALS_PER_LEASE = 4
+
+
+class LeaseKeeper:
+    """Renews the lease of the claim that one worker works with.
+
+    Args:
+        using: alias of the database.
+        lease: the shortest lease of the worker's consumers, in seconds.
+    """
+
+    def __init__(self, using: str, lease: float) -> None:
+        self._using = using
+        self._interval = lease / RENEWALS_PER_LEASE
+        self._working: tuple[Claim, float] | None = None
+        self._stopping = Event()
+        # On SQLite a handler's transaction has the only write lock from its beginning, so nobody can take its stream.
+        is_needed = connections[using].vendor != "sqlite"
+        self._thread = Thread(target=self._run, name="durable-streams-leases", daemon=True) if is_needed else None
+
+    def start(self) -> None:
+        """Start the thread."""
+        if self._thread is not None:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    @contextmanager
+    def hold(self, held: Claim) -> Iterator[None]:
+        """Renew the lease of a claim during the block."""
+        self._working = held, time.monotonic()
+        try:
+            yield
+        finally:
+            self._working = None
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval):
+            working = self._working
+            if working is None or time.monotonic() - working[1] < self._interval:
+                continue
+            try:
+                ensure_autocommit(self._using)
+                cursors.renew(working[0], self._using)
+            except Error as error:
+                logger.debug("A lease was not extended. This is tried again: %s", error)
+            except Exception:  # the thread must outlive every bug
+                logger.exception("A lease was not extended. This is tried again.")
+            finally:
+                connections.close_all()

@@ -1,0 +1,73 @@
+"""Reads the messages of a stream after a cursor, page by page and with the position of each. Knows no consumer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from ...conf import config
+from ...protocol import content, text, values
+from ...protocol.segments import Segment
+from ...store.read import lineage, log_reader
+from ...store.read.segment_cache import SegmentCache
+from ...store.stream_info import StreamInfo
+from .messages import StoredMessage
+
+
+class StreamReader:
+    """The messages of a stream from a position to its tail, as the stream is now.
+
+    A page stays in memory until all its messages are taken. So small batches do not read a page again and again.
+
+    Args:
+        info: the stream.
+        position: the cursor: the position after the last message that was handled. None: none was.
+        using: alias of the database.
+    """
+
+    def __init__(self, info: StreamInfo, position: int | None, using: str) -> None:
+        self.info = info
+        self._using = using
+        self._next = max(position or 0, info.first_position)
+        self._messages: Iterator[StoredMessage] = iter(())
+        self._held = b""
+
+    def take(self, limit: int) -> list[StoredMessage]:
+        """Return the next messages of one page, at most `limit`. None are left if there are none.
+
+        The last bytes of a text may begin a character. They are no message until the character is complete.
+
+        Raises:
+            ServiceUnavailable: data is damaged, or the stream was removed meanwhile.
+        """
+        taken = list(islice(self._messages, limit))
+        while not taken and self._next < self.info.tail:
+            self._messages = self._read_page()
+            taken = list(islice(self._messages, limit))
+        return taken
+
+    def _read_page(self) -> Iterator[StoredMessage]:
+        start = self._next
+        request = log_reader.PageRequest(self.info, start, config().page_bytes)
+        segment = log_reader.pages([request], SegmentCache(0), self._using)[self.info.id, start]
+        if segment is None:
+            raise log_reader.damaged(self.info.path)
+        self._next = segment.end
+        info = lineage.around(self.info, self._using, segment.start, segment.end)
+        return self._messages_of(segment, start, info)
+
+    def _messages_of(self, segment: Segment, start: int, info: StreamInfo) -> Iterator[StoredMessage]:
+        kind = info.content_type
+        is_text = content.holds_text(kind)
+        for message in segment.messages(kind):
+            if message.end <= start:  # the cursor may be between two messages of one append
+                continue
+            if not is_text:
+                value = values.decode(kind, message.data)
+                yield StoredMessage(value, message.data, message.end, info.token(message.end))
+                continue
+            is_final = info.closed and message.end >= info.tail
+            data, self._held = text.split(self._held + message.data, final=is_final)
+            if data:
+                end = message.end - len(self._held)
+                yield StoredMessage(text.decode(data), data, end, info.token(end))

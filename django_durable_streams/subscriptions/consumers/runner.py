@@ -1,0 +1,334 @@
+"""Handles the pending messages of consumers, in the thread that calls it and on the project's own connections.
+
+Each batch is one transaction: the handler, and the move of the cursor. A batch that fails is tried again after a time.
+When it has failed often enough, its messages are tried one by one, and the one that fails is parked, or stops its
+stream. An error of the connection or of a lock says nothing of the message, so it never counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+from django.db import Error, connections
+
+from ...runtime.caller_transaction import atomic, on_commit
+from ...runtime.database_errors import FailureKind, diagnose
+from ...store.read import log_reader
+from ...store.stream_info import StreamInfo
+from ..outcomes import backoff
+from ..pending import look_at_unseen
+from . import cursors, parking
+from .cursors import Claim, ClaimLost
+from .declarations import Consumer
+from .isolation import read_committed
+from .messages import Batch, StoredMessage, upcast_all
+from .reading import StreamReader
+
+logger = logging.getLogger(__name__)
+
+TURN_SECONDS = 1.0
+"""How long a worker goes on with one stream while others wait."""
+
+CANDIDATES = 32
+"""Links that one query offers to a worker. Other workers take some of them first."""
+
+UNREADABLE_SECONDS = 10.0
+"""Time until another attempt to read a stream whose data is damaged."""
+
+TRANSIENT_SECONDS = 1.0
+"""Time until another attempt after an error of the database."""
+
+# A cancelled task, and sys.exit() in a handler, are failures of the handler, too.
+HANDLER_ERRORS = (Exception, asyncio.CancelledError, SystemExit)
+
+
+class WorkerEnded(Exception):
+    """The error of a message during which workers have ended again and again."""
+
+
+class Report(NamedTuple):
+    """The outcome of one batch."""
+
+    consumer: str
+    stream: str
+    outcome: str
+    """`handled`, `failed`, `parked` or `stopped`."""
+    messages: int
+    """Number of messages of the batch."""
+    seconds: float
+
+
+Hold = Callable[[Claim], AbstractContextManager[object]]
+
+
+class Runner:
+    """Handles messages of some consumers of one database.
+
+    Args:
+        consumers: the consumers, by the keys of their subscriptions.
+        using: alias of the database.
+        hold: renews the lease of a claim during a block.
+        report: gets the outcome of each batch.
+        delay: seconds until the next attempt, after a number of failures.
+        raises: whether the error of a handler ends the run. The claim is given back, and the failure does not count.
+    """
+
+    def __init__(
+        self,
+        consumers: Mapping[int, Consumer],
+        using: str,
+        *,
+        hold: Hold | None = None,
+        report: Callable[[Report], None] | None = None,
+        delay: Callable[[int], float] = backoff,
+        raises: bool = False,
+    ) -> None:
+        self.consumers = consumers
+        self.is_stopping = False
+        self._using = using
+        self._hold: Hold = hold or (lambda claim: nullcontext())
+        self._report = report or (lambda report: None)
+        self._delay = delay
+        self._raises = raises
+        # Each worker begins somewhere else, so that they do not race for the same streams.
+        self._order = deque(random.sample([*consumers], len(consumers)))
+        self._last_links = {
+            subscription_id: random.choice([0, random.getrandbits(31)]) for subscription_id in consumers
+        }
+        self._unreleased: list[Claim] = []
+
+    def step(self) -> bool:
+        """Handle messages of one stream, for about a second. Return whether there was one to take.
+
+        Raises:
+            django.db.Error: the database does not answer, or is busy. Try again.
+            Exception: a handler has failed, and `raises` is set.
+        """
+        while self._unreleased:
+            cursors.release(self._unreleased.pop(), self._using)
+        with read_committed(self._using):
+            self._look()
+            held = self._claim()
+        if held is None:
+            return False
+        consumer = self.consumers[held.subscription_id]
+        try:
+            self._take_turn(consumer, held)
+        except ClaimLost:
+            logger.info("Another worker, or a reset, has taken %s from the consumer %s.", held.path, consumer.name)
+        except Exception:
+            self._unreleased.append(held)
+            raise
+        return True
+
+    def _look(self) -> None:
+        """Mark the streams with new messages. If a transaction holds one of the rows, the marks follow later."""
+        try:
+            look_at_unseen(self._using)
+        except Error as error:
+            if diagnose(error) is not FailureKind.BUSY:
+                raise
+            logger.debug("Another transaction holds a row that a look needs: %s", error)
+
+    def _claim(self) -> Claim | None:
+        """Take a stream of the next consumer that has one."""
+        for _ in range(len(self._order)):
+            subscription_id = self._order[0]
+            self._order.rotate(-1)
+            held = self._claim_of(subscription_id)
+            if held is not None:
+                return held
+        return None
+
+    def _claim_of(self, subscription_id: int) -> Claim | None:
+        """Take the next stream of a consumer: those after the last one first, then those before it."""
+        consumer = self.consumers[subscription_id]
+        last = self._last_links[subscription_id]
+        after, has_wrapped = last, False
+        while True:
+            offered = cursors.claimable(subscription_id, self._using, after, CANDIDATES)
+            for link in offered:
+                after = link.pk
+                if has_wrapped and after > last:
+                    return None
+                # Workers with another version of the code may have given the subscription another pattern.
+                held = cursors.claim(link, consumer.lease, self._using) if consumer.follows(link.path) else None
+                if held is not None:
+                    self._last_links[subscription_id] = link.pk
+                    return held
+            if len(offered) < CANDIDATES:
+                if has_wrapped or not last:
+                    return None
+                after, has_wrapped = 0, True
+
+    def _take_turn(self, consumer: Consumer, held: Claim) -> None:
+        infos = {} if held.stream_id is None else log_reader.find_ids([held.stream_id], self._using)
+        info = infos.get(held.stream_id or 0)
+        if info is None:
+            cursors.finish(held, 0, self._using)
+            return
+        reader = StreamReader(info, held.position, self._using)
+        until = time.monotonic() + TURN_SECONDS
+        while True:
+            try:
+                stored = reader.take(consumer.batch_size)
+            except Error:
+                raise
+            except Exception as error:  # its data is damaged, or it was just removed: other streams go on
+                logger.warning("The consumer %s could not read %s: %s", consumer.name, info.path, error)
+                cursors.fail(held, parking.describe(error), UNREADABLE_SECONDS, self._using)
+                return
+            if not stored:
+                cursors.finish(held, info.tail, self._using)
+                return
+            if not self._handle(consumer, held, info, stored):
+                return
+            if self.is_stopping or time.monotonic() >= until:
+                cursors.release(held, self._using)
+                return
+
+    def _handle(self, consumer: Consumer, held: Claim, info: StreamInfo, stored: Sequence[StoredMessage]) -> bool:
+        """Handle a batch, with all that its failure causes. Return whether the claim still holds the stream."""
+        if held.has_vanished and held.failures > consumer.max_attempts:
+            error = WorkerEnded(cursors.WORKER_VANISHED)
+            return self._give_up(consumer, held, info, stored[0], error)
+        if held.failures < consumer.max_attempts:
+            failure = self._attempt(consumer, held, info, stored, failures=0)
+            if failure is None:
+                return True
+            if self._is_transient(failure):
+                return self._try_later(consumer, held, failure)
+            _check_other_connections(self._using)
+            held.failures += 1
+            logger.warning(
+                "The consumer %s failed on %s, attempt %d of %d.",
+                consumer.name,
+                info.path,
+                held.failures,
+                consumer.max_attempts,
+                exc_info=failure,
+            )
+            if held.failures < consumer.max_attempts:
+                cursors.fail(held, parking.describe(failure), self._delay(held.failures), self._using)
+                return False
+            cursors.note_failures(held, parking.describe(failure), self._using)
+            if len(stored) == 1:
+                return self._give_up(consumer, held, info, stored[0], failure)
+        return self._handle_one_by_one(consumer, held, info, stored)
+
+    def _handle_one_by_one(
+        self, consumer: Consumer, held: Claim, info: StreamInfo, stored: Sequence[StoredMessage]
+    ) -> bool:
+        """Find the message of a batch that fails. The failures stay until the batch is over, however workers end."""
+        for number, message in enumerate(stored, 1):
+            failures = 0 if number == len(stored) else held.failures
+            failure = self._attempt(consumer, held, info, [message], failures=failures)
+            if failure is not None:
+                if self._is_transient(failure):
+                    return self._try_later(consumer, held, failure)
+                return self._give_up(consumer, held, info, message, failure)
+        return True
+
+    def _attempt(
+        self, consumer: Consumer, held: Claim, info: StreamInfo, stored: Sequence[StoredMessage], *, failures: int
+    ) -> BaseException | None:
+        """Call the handler and move the cursor, in one transaction. Return the error that has rolled it back.
+
+        Raises:
+            ClaimLost: the claim does not hold the stream any more. The transaction was rolled back.
+        """
+        began = time.monotonic()
+        position = stored[-1].end
+        commits: list[None] = []
+        try:
+            with self._hold(held), atomic(self._using):
+                # The first one: functions that the handler registers may fail after the commit.
+                on_commit(lambda: commits.append(None), self._using)
+                if connections[self._using].vendor == "sqlite" and not cursors.renew(held, self._using):
+                    # This takes the write lock. A transaction that begins with a read could fail to write later.
+                    raise ClaimLost
+                consumer.handle(self._batch(consumer, info, stored))
+                cursors.advance(held, position, self._using, failures=failures)
+        except ClaimLost:
+            raise
+        except HANDLER_ERRORS as error:
+            if not commits:
+                self._report(Report(consumer.name, info.path, "failed", len(stored), time.monotonic() - began))
+                if self._raises:
+                    cursors.release(held, self._using)
+                    raise
+                return error
+            logger.exception("A function that the consumer %s had registered for its commit failed.", consumer.name)
+        held.position, held.failures = position, failures
+        self._report(Report(consumer.name, info.path, "handled", len(stored), time.monotonic() - began))
+        return None
+
+    def _batch(self, consumer: Consumer, info: StreamInfo, stored: Sequence[StoredMessage]) -> Batch:
+        messages = upcast_all(stored, consumer.upcasters, consumer.message_type)
+        return Batch(info.path, info.content_type, messages, [message.offset for message in stored], self._using)
+
+    def _is_transient(self, error: BaseException) -> bool:
+        """Return whether an error tells of the connection, or of another transaction, and not of the message."""
+        if not isinstance(error, Error):
+            return False
+        connection = connections[self._using]
+        return diagnose(error) is FailureKind.BUSY or connection.connection is None or not connection.is_usable()
+
+    def _try_later(self, consumer: Consumer, held: Claim, error: BaseException) -> bool:
+        logger.info("The consumer %s could not use the database, and tries %s again.", consumer.name, held.path)
+        delay = TRANSIENT_SECONDS * random.uniform(0.5, 1.0)
+        cursors.fail(held, parking.describe(error), delay, self._using)
+        return False
+
+    def _give_up(
+        self, consumer: Consumer, held: Claim, info: StreamInfo, message: StoredMessage, error: BaseException
+    ) -> bool:
+        """Park a message, or stop its stream."""
+        began = time.monotonic()
+        if consumer.on_failure == "stop":
+            cursors.stop(held, parking.describe(error), self._using)
+            logger.error(
+                "The consumer %s has stopped at %s of %s. Set it right, and run `manage.py streams resume %s`.",
+                consumer.name,
+                message.offset,
+                info.path,
+                consumer.name,
+                exc_info=error,
+            )
+            self._report(Report(consumer.name, info.path, "stopped", 1, time.monotonic() - began))
+            return False
+        try:
+            with atomic(self._using):
+                parking.park(consumer, info, message, error, self._using)
+                cursors.advance(held, message.end, self._using)
+        except ClaimLost:
+            raise
+        except Exception as problem:
+            logger.exception("The consumer %s could not park a message of %s.", consumer.name, info.path)
+            cursors.fail(held, parking.describe(problem), self._delay(held.failures), self._using)
+            return False
+        logger.error(
+            "The consumer %s has parked the message before %s of %s in %s.",
+            consumer.name,
+            message.offset,
+            info.path,
+            consumer.dead_letters,
+            exc_info=error,
+        )
+        self._report(Report(consumer.name, info.path, "parked", 1, time.monotonic() - began))
+        cursors.release(held, self._using)
+        return False
+
+
+def _check_other_connections(using: str) -> None:
+    """Close connections to other databases that a handler may have found broken, as requests do at their end."""
+    for connection in connections.all(initialized_only=True):
+        if connection.alias != using and connection.errors_occurred:
+            connection.close_if_unusable_or_obsolete()

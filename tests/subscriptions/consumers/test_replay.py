@@ -1,0 +1,231 @@
+"""Replay and resume, and the command for both."""
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from django_durable_streams.consumers import Batch, Consumer, consumer
+from django_durable_streams.management.commands import streams as command
+from django_durable_streams.models import Stream, Subscription, SubscriptionLink
+from django_durable_streams.subscriptions import registry
+from django_durable_streams.subscriptions.consumers import cursors, declarations, replaying
+from django_durable_streams.subscriptions.consumers.cursors import ClaimLost
+from django_durable_streams.subscriptions.pending import look_at_unseen
+from django_durable_streams.testing import run_consumers
+
+pytestmark = pytest.mark.django_db
+
+
+class Totals:
+    """The effects of the consumer of these tests: a sum for each stream."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, int] = {}
+        self.fails = False
+
+    def add(self, batch: Batch) -> None:
+        self.sums[batch.stream] = self.sums.get(batch.stream, 0) + sum(batch.messages)
+
+    def reset(self, paths: list[str]) -> None:
+        if self.fails:
+            raise RuntimeError("on purpose")
+        for path in paths:
+            self.sums.pop(path, None)
+
+
+@pytest.fixture
+def totals() -> Totals:
+    return Totals()
+
+
+@pytest.fixture
+def summing(totals: Totals) -> Consumer:
+    summing = consumer("s/*", name="sum")(totals.add)
+    summing.reset(totals.reset)
+    for number in (1, 2):
+        stream = Stream.objects.create(path=f"s/{number}", content_type="application/json")
+        stream.append_many([number, 10 * number])
+    run_consumers()
+    assert totals.sums == {"s/1": 11, "s/2": 22}
+    return summing
+
+
+def replay(*arguments: str, **options: Any) -> str:
+    output = StringIO()
+    call_command("streams", "replay", "sum", *arguments, "--no-input", "--no-wait", stdout=output, **options)
+    return output.getvalue()
+
+
+@pytest.mark.usefixtures("summing")
+def test_a_replay_from_the_beginning_leads_to_the_same_effects(totals: Totals) -> None:
+    output = replay("--from", "-1")
+    assert "2 streams, with 10 bytes to handle, and calls its reset function" in output
+    assert totals.sums == {}
+    assert run_consumers() == 4
+    assert totals.sums == {"s/1": 11, "s/2": 22}
+    assert not Subscription.objects.get().is_paused
+    assert not SubscriptionLink.objects.exclude(holder="").exists()
+
+
+@pytest.mark.usefixtures("summing")
+def test_only_the_named_streams_are_replayed(totals: Totals) -> None:
+    replay("--from", "-1", "--streams", "s/2")
+    assert totals.sums == {"s/1": 11}
+    assert run_consumers() == 2
+    assert totals.sums == {"s/1": 11, "s/2": 22}
+
+
+@pytest.mark.usefixtures("summing")
+def test_a_replay_from_an_offset_begins_behind_it(totals: Totals) -> None:
+    stream = Stream.objects.get(path="s/1")
+    replay("--from", stream.offset_at(2), "--streams", "s/1")
+    run_consumers()
+    assert totals.sums["s/1"] == 10
+    with pytest.raises(CommandError, match="one stream"):
+        replay("--from", "0000000000000000_0000000000000000")
+    with pytest.raises(CommandError, match="offset"):
+        replay("--from", stream.offset_at(2), "--streams", "s/2")
+    with pytest.raises(CommandError, match="offset"):
+        replay("--from", "nonsense")
+
+
+@pytest.mark.usefixtures("summing")
+def test_a_replay_from_now_leaves_out_what_is_pending(totals: Totals) -> None:
+    Stream.objects.get(path="s/1").append(1000)
+    replay("--from", "now", "--streams", "s/1")
+    assert run_consumers() == 0
+    assert totals.sums == {"s/2": 22}
+    assert not SubscriptionLink.objects.filter(is_pending=True).exists()
+
+
+@pytest.mark.usefixtures("summing")
+def test_a_dry_run_changes_nothing(totals: Totals) -> None:
+    output = replay("--from", "-1", "--dry-run", verbosity=2)
+    assert "s/1: 5 bytes\ns/2: 5 bytes\n" in output
+    assert run_consumers() == 0
+    assert totals.sums == {"s/1": 11, "s/2": 22}
+
+
+@pytest.mark.usefixtures("summing")
+def test_a_reset_that_fails_changes_nothing(totals: Totals) -> None:
+    totals.fails = True
+    with pytest.raises(RuntimeError, match="on purpose"):
+        replay("--from", "-1")
+    assert run_consumers() == 0
+    Stream.objects.get(path="s/1").append(1)
+    assert run_consumers() == 1
+    assert totals.sums == {"s/1": 12, "s/2": 22}
+
+
+def test_no_worker_commits_or_begins_while_effects_are_taken_back(summing: Consumer, totals: Totals) -> None:
+    Stream.objects.get(path="s/1").append(5)
+    look_at_unseen("default")
+    subscription_id = Subscription.objects.get().pk
+    (link,) = cursors.claimable(subscription_id, "default", 0, 10)
+    held = cursors.claim(link, 30, "default")
+    assert held is not None
+    Stream.objects.get(path="s/2").append(5)
+    look_at_unseen("default")
+    (free,) = cursors.claimable(subscription_id, "default", 0, 10)
+
+    def check(paths: list[str]) -> None:
+        with pytest.raises(ClaimLost):
+            cursors.advance(held, 7, "default")
+        assert cursors.claim(free, 30, "default") is None  # a worker that had seen it before
+        assert cursors.claimable(subscription_id, "default", 0, 10) == []
+
+    summing.reset(check)
+    replay("--from", "-1")
+
+
+def test_a_replay_that_was_killed_is_ended_by_a_resume(summing: Consumer, totals: Totals) -> None:
+    replaying._pause(Subscription.objects.get(), "default")
+    Stream.objects.get(path="s/1").append(1)
+    assert run_consumers() == 0
+    with pytest.raises(CommandError, match="Another replay"):
+        replay("--from", "-1")
+    call_command("streams", "resume", "sum", stdout=StringIO())
+    assert run_consumers() == 1
+
+
+def test_a_stopped_stream_goes_on_when_it_is_resumed() -> None:
+    handled: list[int] = []
+    is_broken = True
+
+    @consumer("s/*", name="c", on_failure="stop", max_attempts=1)
+    def handle(batch: Batch) -> None:
+        if is_broken:
+            raise RuntimeError
+        handled.extend(batch.messages)
+
+    for number in (1, 2):
+        Stream.objects.create(path=f"s/{number}", content_type="application/json").append(number)
+    run_consumers(raise_errors=False)
+    assert run_consumers() == 0
+    is_broken = False
+    output = StringIO()
+    call_command("streams", "resume", "c", "--streams", "s/2", stdout=output)
+    assert output.getvalue() == "c goes on with 1 streams.\n"
+    assert run_consumers() == 1
+    assert handled == [2]
+    call_command("streams", "resume", "c", stdout=output)
+    assert run_consumers() == 1
+    assert handled == [2, 1]
+
+
+@pytest.mark.usefixtures("summing")
+def test_the_command_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda prompt: "n")
+    with pytest.raises(CommandError, match="Nothing was changed"):
+        call_command("streams", "replay", "sum", "--from", "-1", stdout=StringIO())
+    assert run_consumers() == 0
+
+
+@pytest.mark.usefixtures("summing")
+def test_the_command_follows_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "PROGRESS_SECONDS", 0)
+    pages = iter([60, 60, 30, 0])
+    monkeypatch.setattr(command, "unhandled_bytes", lambda *arguments: next(pages))
+    output = StringIO()
+    call_command("streams", "replay", "sum", "--from", "-1", "--no-input", stdout=output)
+    assert output.getvalue().splitlines()[2:] == [
+        "50 %, 30 bytes left",
+        "100 %, 0 bytes left",
+        "All messages are handled.",
+    ]
+
+
+@pytest.mark.usefixtures("summing")
+def test_the_command_does_not_wait_for_workers_that_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "PROGRESS_SECONDS", 0)
+    monkeypatch.setattr(command, "IDLE_SECONDS", 0)
+    output = StringIO()
+    call_command("streams", "replay", "sum", "--from", "-1", "--no-input", stdout=output)
+    assert "Is manage.py streams_worker running?" in output.getvalue()
+
+
+def test_a_consumer_that_never_ran_or_does_not_exist_is_refused() -> None:
+    consumer("s/*", name="c")(lambda batch: None)
+    with pytest.raises(CommandError, match="No worker has run"):
+        call_command("streams", "replay", "c", "--from", "-1")
+    with pytest.raises(CommandError, match="no consumer 'x'"):
+        call_command("streams", "resume", "x")
+
+
+@pytest.mark.usefixtures("summing")
+def test_the_cursors_of_a_consumer_that_the_code_has_lost_are_deleted() -> None:
+    with pytest.raises(CommandError, match="still has"):
+        call_command("streams", "delete", "sum")
+    declarations._consumers.clear()
+    output = StringIO()
+    call_command("streams", "delete", "sum", stdout=output)
+    assert output.getvalue() == "The cursors of sum are deleted.\n"
+    while registry.delete_remains("default"):
+        pass
+    assert not Subscription.objects.exists()
+    assert not SubscriptionLink.objects.exists()
+    with pytest.raises(CommandError, match="no subscription"):
+        call_command("streams", "delete", "sum")
