@@ -61,7 +61,7 @@ def test_a_large_message_is_named_and_left_out() -> None:
     assert "base64" not in letter
 
 
-@pytest.mark.parametrize("message", ["\ud800", "\x00", "x" * 100_000])
+@pytest.mark.parametrize("message", ["\ud800", "\x00", "x" * 100_000], ids=["surrogate", "nul", "long"])
 def test_errors_of_any_text_can_be_stored(message: str) -> None:
     letter = park("text/plain", b"x", message)
     assert len(letter["error"]["message"]) <= parking.MAX_TRACEBACK_LENGTH
