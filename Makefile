@@ -37,7 +37,10 @@ run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python tools/run_example.py --port $(PORT)
 
 .PHONY: test
-test: lint types tests databases coverage ## every check, in this order
+test: lint types $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## every check
+	@$(PYTHON) tools/ensure_system.py chromium
+	@$(PYTHON) tools/side_by_side.py tests databases
+	@$(MAKE) --no-print-directory coverage
 
 .PHONY: tests
 tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## unit, simulation, conformance, cluster and browser in one run

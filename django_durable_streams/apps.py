@@ -26,15 +26,17 @@ class DurableStreamsConfig(AppConfig):
             checks,  # noqa: F401  registers the system checks
             engine,  # noqa: F401  tells readers about commits
         )
-        from .engine.engine import call_at_start
         from .engine.startup import warn_of_threads
+        from .runtime.lifecycle import call_at_start
         from .server import control
         from .server.validation import check_configuration
+        from .server.wsgi_paths import keep_sent_paths
         from .subscriptions.routes import respond_control
         from .subscriptions.service import start_with_engine
 
         control.register(respond_control)
         call_at_start(start_with_engine)
+        keep_sent_paths()
         warn_of_threads()
         if not _is_command():
             check_configuration()

@@ -41,8 +41,13 @@ class Config:
     receive_timeout: float = 60.0
     """Seconds in which the whole body of a request must arrive. Otherwise the request is refused with 408."""
 
+    max_response_memory: int = 256 * MIB
+    """Bytes of responses that clients have not taken yet, in one process. Beyond the limit, the clients that have taken
+    nothing of a large response for longest are cut off, and new large responses are refused with 503. Data that
+    responses share counts once."""
+
     send_timeout: float = 60.0
-    """Seconds for which a client may take no data. Then its connection is closed."""
+    """Seconds within which a client must take the next 64 KiB of a response, or its rest. Otherwise it is cut off."""
 
     page_bytes: int = 1 * MIB
     """A read returns whole appends up to this many bytes, and at least one."""
@@ -72,7 +77,7 @@ class Config:
     these readers find new data by polling, within `POLL_INTERVAL`."""
 
     writer_threads: int = 1
-    """Writer threads of a process, each with a database connection. SQLite always has one. With more threads fewer
+    """Committers of a process: threads, each with a database connection. SQLite always has one. With more, fewer
     requests share a commit. That is slower, unless the database is far away and has idle processors."""
 
     json_encoder: str = "django.core.serializers.json.DjangoJSONEncoder"

@@ -15,7 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 
-from .engine.engine import wakeup_for
+from .engine.announcements import wakeup_for
 from .engine.readiness import try_tables
 from .models import Stream
 from .runtime.configuration_errors import MIGRATIONS, find_problem

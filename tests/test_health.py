@@ -12,7 +12,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.http import HttpRequest, JsonResponse
 
 from django_durable_streams import health
-from django_durable_streams.engine import engine as engines
+from django_durable_streams.engine import announcements
 from django_durable_streams.models import Stream
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def fresh_wakeups() -> Iterator[None]:
-    engines._lone_wakeup.cache_clear()
+    announcements._lone_wakeup.cache_clear()
     yield
-    engines._lone_wakeup.cache_clear()
+    announcements._lone_wakeup.cache_clear()
 
 
 def ready() -> tuple[int, dict[str, Any]]:

@@ -60,7 +60,7 @@ NAMES = {
     "Turn": "WriteLock",
     "Receiver": "ResultCallback",
     "KnownStreams": "RowCache",
-    "recall": "get_all",
+    "recall": "pop_all",
     "rights": "confirmed_paths",
     "RecentChunk": "StagedChunk",
     "RecentChunkQuerySet": "StagedChunkQuerySet",
@@ -95,7 +95,7 @@ NAMES = {
 """Names that nothing has; leading underscores do not count. What a file imports from other projects may be used."""
 
 NAMES_IN = {
-    f"{PACKAGE}/": {"judge": "record_outcome, check", "told": "shared_responses"},
+    f"{PACKAGE}/": {"judge": "record_write", "told": "shared_responses"},
     f"{PACKAGE}/access/": {"again": "refresh"},
     f"{PACKAGE}/api/": {"View": "Snapshot"},
     f"{PACKAGE}/engine/": {"View": "Snapshot"},

@@ -6,6 +6,7 @@ asks the permissions. It does not know how a response is made, and it never says
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from enum import Enum
@@ -20,7 +21,7 @@ from ..conf import Config, config
 from ..protocol import headers, paths
 from ..protocol.errors import DurableStreamsError, NotAuthenticated, PermissionDenied
 from ..runtime.lifecycle import call_at_stop
-from ..runtime.results import as_failure
+from ..runtime.results import as_failure, contained
 from . import csrf, workers
 from .access_request import AccessRequest
 from .base import Action, Permission, is_for_everybody
@@ -92,14 +93,11 @@ class Guard:
         self.needs_task = any(check.mode is CallMode.AWAIT for checks in self._checks.values() for check in checks)
         self.is_idle = self._allows_everything and self._rates is None and self._creation_policy is None
 
+    @contained
     def prepare(self, user: User) -> None:
         """Let all permissions load their data about a user. Synchronous."""
-        try:
-            for permission in self.permissions:
-                permission.prepare(user)
-        except BaseException as error:  # a project's code must not end the thread
-            failure = as_failure(error)
-            raise failure from failure.__cause__
+        for permission in self.permissions:
+            permission.prepare(user)
 
     def refresh_identity(self, request: Request, identity: Identity) -> Identity | Awaitable[Identity]:
         """Return the current identity of the caller of an earlier request."""
@@ -123,7 +121,7 @@ class Guard:
         if self._allows_everything and self._rates is None:
             return
         access_request = AccessRequest(request, self._credential_headers)
-        loaded = self._identify(request)
+        loaded = self._find_identity(request)
         identity = loaded if isinstance(loaded, Identity) else await loaded
         access_request.caller = identity
         if self._rates is not None:
@@ -140,25 +138,55 @@ class Guard:
             TooManyRequests: the request exceeds a limit (429).
             ServiceUnavailable: the identity cannot be checked (503).
         """
-        if self._allows_everything and self._rates is None:
+        await self._admit_for(Action.SUBSCRIBE, request, subscription_id, self._rates)
+
+    async def admit_wake_stream(self, request: Request, path: str) -> None:
+        """Return if the sender of an admitted request may have the server append wake events to a stream.
+
+        Raises:
+            NotAuthenticated, PermissionDenied, ServiceUnavailable: as for `admit_control`.
+        """
+        await self._admit_for(Action.APPEND, request, path, None)
+
+    async def _admit_for(self, action: Action, request: Request, name: str, rates: RateLimits | None) -> None:
+        if self._allows_everything and rates is None:
             return
         access_request = AccessRequest(request, self._credential_headers)
-        loaded = self._identify(request)
+        loaded = self._find_identity(request)
         identity = loaded if isinstance(loaded, Identity) else await loaded
         access_request.caller = identity
-        if self._rates is not None:
-            await self._rates.count(Action.SUBSCRIBE, identity, access_request)
+        if rates is not None:
+            await rates.count(action, identity, access_request)
         if self._allows_everything:
             return
         if identity.ambient and access_request.csrf_failure is not None:
             identity = await self._ignore_credentials(access_request)
-        if not await self.is_allowed(Action.SUBSCRIBE, identity.user, subscription_id, access_request):
-            raise self.refusal(identity, access_request, subscription_id, Action.SUBSCRIBE)
+        if not await self.is_allowed(action, identity.user, name, access_request):
+            raise self.refusal(identity, access_request, name, action)
 
-    def _identify(self, request: Request) -> Identity | Awaitable[Identity]:
-        """Return the caller of a request, if a permission or a limit needs it."""
+    async def admit_again(self, request: Request) -> None:
+        """Return if a request that was admitted may still go on, now that its body has arrived. Counts no limit.
+
+        Raises:
+            NotAuthenticated, PermissionDenied, ServiceUnavailable: as for `admit`.
+        """
+        if self._allows_everything:
+            return
+        access_request = AccessRequest(request, self._credential_headers)
+        loaded = self._find_identity(request)
+        identity = loaded if isinstance(loaded, Identity) else await loaded
+        if self._needs_identity:
+            refreshed = self.refresh_identity(request, identity)
+            identity = refreshed if isinstance(refreshed, Identity) else await refreshed
+        access_request.caller = identity
+        request.refuse_body = None
+        await self._check(request, _ACTIONS[request.method], request.path, identity, access_request)
+
+    def _find_identity(self, request: Request) -> Identity | Awaitable[Identity]:
+        """Return the identity of the caller: as the entry point knows it, or from the scope or the session."""
         if request.caller is not None:
-            return cast("Identity", request.caller)
+            caller: Identity = request.caller
+            return caller
         if not self._needs_identity:
             return self._anonymous
         cookies = request.headers.get(b"cookie")
@@ -213,9 +241,14 @@ class Guard:
         for check in self._checks[action]:
             try:
                 if check.mode is CallMode.IN_LOOP:
-                    granted = check.method(user, path, access_request)
+                    try:  # without `contained`, which takes longer than most methods
+                        granted = check.method(user, path, access_request)
+                    except Exception:
+                        raise
+                    except BaseException as error:
+                        raise as_failure(error) from error
                 elif check.mode is CallMode.AWAIT:
-                    granted = await check.method(user, path, access_request)
+                    granted = await _contain(check.method(user, path, access_request))
                 else:
                     granted = await cast(
                         "Awaitable[bool]", workers.call(partial(check.method, user, path, access_request))
@@ -223,7 +256,7 @@ class Guard:
                 # A decorated method or a callable object may not look asynchronous, and return an awaitable.
                 # An awaitable is truthy, so its result must be awaited.
                 if granted is not True and isawaitable(granted):
-                    granted = await granted
+                    granted = await _contain(granted)
             except exceptions.PermissionDenied:
                 continue
             if granted:
@@ -247,6 +280,21 @@ class Guard:
         if failed_csrf:
             return PermissionDenied(f"The CSRF check failed. Send the CSRF token in the header {csrf.header_name()}.")
         return PermissionDenied("Permission denied.")
+
+
+async def _contain(answer: Awaitable[Any]) -> Any:
+    """Await a project's code, which must not end the event loop, and cancels this request only if it is cancelled."""
+    try:
+        return await answer
+    except (Exception, GeneratorExit):
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise as_failure(error) from error
+    except BaseException as error:
+        raise as_failure(error) from error
 
 
 def _closes(request: Request) -> bool:

@@ -23,6 +23,7 @@ from django.middleware.csrf import CSRF_SESSION_KEY
 from ..conf import config
 from ..protocol import headers
 from ..runtime.bounded_cache import BoundedCache
+from ..runtime.results import contained
 from . import sessions, workers
 from .ambient_credentials import is_ambient
 from .users import User, anonymous
@@ -123,6 +124,7 @@ class IdentityLoader:
             return identity
         return workers.look_up(self._load, key)
 
+    @contained
     def from_request(self, request: HttpRequest) -> Identity:
         """Return the identity of a request at the URLs, as middleware has set it. Synchronous; may use the database."""
         user = getattr(request, "user", None)

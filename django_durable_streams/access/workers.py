@@ -120,7 +120,7 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
                 self._connection.open()
                 return work(items)
         except Error as error:
-            refusal = self._monitor.problem_reporter.refusal(error) if self._monitor is not None else None
+            refusal = self._monitor.problem_reporter.report(error) if self._monitor is not None else None
             if refusal is not None:
                 return [refusal] * len(items)
             logger.error("The identity or the permission of a request cannot be checked: %s", error)

@@ -14,6 +14,7 @@ from ..engine import engine_for
 from ..protocol import content
 from ..protocol.errors import DurableStreamsError, ServiceUnavailable, StreamClosed, StreamNotFound
 from ..protocol.producers import ProducerClaim
+from ..runtime.batch_worker import WorkerEnded
 from ..store.operations import Append, Appended, Operation, Result, TakenOver, TakeOver
 from ..store.write.batch import expect
 
@@ -116,8 +117,8 @@ class StreamAppender:
     async def _persist(self, operations: Sequence[Operation]) -> list[Result]:
         """Apply operations, usually in one commit, and return their results.
 
-        An operation that the committer's full queue refused is repeated. Other operations are repeated only with a
-        producer, because then the stream recognises an append that was committed before.
+        Operations that a full queue or an ended committer refused are repeated. Other operations are repeated only with
+        a producer, because then the stream recognises an append that was committed before.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + RETRY_SECONDS
@@ -128,7 +129,8 @@ class StreamAppender:
             for outcome in await asyncio.gather(*futures, return_exceptions=True):
                 if isinstance(outcome, BaseException):
                     error = outcome
-                    may_repeat = self._producer is not None
+                    # The operations share a batch, so an ended committer has begun none of them.
+                    may_repeat = self._producer is not None or isinstance(outcome, WorkerEnded)
                     break
                 results.append(outcome)
             if error is None:

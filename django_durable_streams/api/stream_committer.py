@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ..protocol.errors import ProducerFenced, StreamClosed, StreamNotFound
 from ..runtime import background
-from ..store.encoding import encode
+from ..runtime.results import copy_of
 from .stream_appender import StreamAppender
+from .writer_endings import Ending, ErrorEndings
 from .writer_options import WriterSettings
 
 if TYPE_CHECKING:
@@ -34,21 +35,6 @@ MAX_MESSAGES = 500
 EXIT_SECONDS = 5.0
 """Time that the end of the process waits for writers that have not ended."""
 
-GENERIC_MESSAGE = "The writer failed."
-"""The last message of a failed writer whose own `error_message` cannot be made or encoded."""
-
-
-class Ending(NamedTuple):
-    """How to end a stream.
-
-    Attributes:
-        error: the exception that ended the writer's block; None if the block completed.
-        message: an encoded last message for the stream if there is an error; empty for none.
-    """
-
-    error: BaseException | None
-    message: bytes = b""
-
 
 class StreamCommitter:
     """Takes a writer's messages in any thread, and commits them in the background loop.
@@ -56,6 +42,7 @@ class StreamCommitter:
     Attributes:
         is_entered: whether the writer's block has begun.
         appender: the state of the stream, and the operations on it.
+        error_endings: the ways to end the stream after exceptions.
     """
 
     def __init__(
@@ -66,6 +53,7 @@ class StreamCommitter:
     ) -> None:
         self.is_entered = False
         self.appender = StreamAppender(stream, using, settings.stored_producer())
+        self.error_endings = ErrorEndings(settings.error_message, self.appender.content_type, self.appender.path)
         self._settings = settings
         self._process = os.getpid()
         self._lock = Lock()
@@ -150,24 +138,6 @@ class StreamCommitter:
         if self.is_ours and self._task is not None and self._ending is None:
             self._call_in_loop(lambda: background.run_to_end(self._end_abandoned()))
 
-    def ending_for(self, error: BaseException) -> Ending:
-        """Return how to end the stream after an exception in the writer's block."""
-        error_message = self._settings.error_message
-        if error_message is None:
-            return Ending(error)
-        try:
-            message = error_message(error) if callable(error_message) else error_message
-            return Ending(error, b"" if message is None else encode(self.appender.content_type, message))
-        except Exception:
-            logger.exception(
-                "The error_message of a writer of %s cannot be used. A generic message is written instead.",
-                self.appender.path,
-            )
-        try:
-            return Ending(error, encode(self.appender.content_type, GENERIC_MESSAGE))
-        except Exception:  # the content type has no place for text
-            return Ending(error)
-
     def _call_in_loop(self, function: Callable[[], object]) -> None:
         assert self._loop is not None
         try:
@@ -185,7 +155,7 @@ class StreamCommitter:
 
     def _check(self) -> None:
         if self._failure is not None:
-            raise self._failure
+            raise copy_of(self._failure)
         if self.appender.closed:
             raise StreamClosed("The stream has ended; nothing can be appended to it.")
 
@@ -211,7 +181,7 @@ class StreamCommitter:
             return
         error = RuntimeError("The writer was not ended.")
         # The project's error_message may block: neither this loop nor the garbage collector may wait for it.
-        self._begin_end(await asyncio.to_thread(self.ending_for, error))
+        self._begin_end(await self.error_endings.make_in_thread(error))
 
     async def _run(self) -> None:
         """Commit the collected messages until the end, then end the stream."""
@@ -228,7 +198,10 @@ class StreamCommitter:
             while self._ending is None:
                 self._changed.clear()
                 await self._changed.wait()
-        outcome = await self._finish()
+        try:
+            outcome = await self._finish()
+        except BaseException as error:  # whoever waits for the end gets it
+            outcome = error
         _open.discard(self)
         _resolve(self._ended, outcome)
 
@@ -269,7 +242,7 @@ class StreamCommitter:
             waiting = [*self._waiting_for_room, *(future for _, future in self._waiting_for_commit)]
             self._waiting_for_room, self._waiting_for_commit = [], []
         for future in waiting:
-            future.set_exception(error)
+            future.set_exception(copy_of(error))
 
     async def _finish(self) -> BaseException | None:
         """End the stream, and return the error that the end of the block raises, or None."""
@@ -286,7 +259,7 @@ class StreamCommitter:
             else:
                 return None
         if ending.error is None and failure is not None:  # the writer failed, but not its block
-            ending = await asyncio.to_thread(self.ending_for, failure)
+            ending = await self.error_endings.make_in_thread(failure)
         else:
             failure = None
         close = self._settings.on_error == "close"
@@ -331,7 +304,7 @@ _open: set[StreamCommitter] = set()
 def _end_all() -> None:
     """End the writers that still run when the process ends: in daemon threads, or in abandoned event loops."""
     error = RuntimeError("The process ended before the writer.")
-    endings = [committer.end(committer.ending_for(error)) for committer in list(_open)]
+    endings = [committer.end(committer.error_endings.make_surely(error)) for committer in list(_open)]
     deadline = time.monotonic() + EXIT_SECONDS
     for future in endings:
         try:

@@ -24,6 +24,7 @@ from ..runtime.shutdown import signals_held
 from ..store.read import lineage
 from ..store.write.batch import expect
 from . import transactions
+from .conflicts import snapshot_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def follow_in_thread(path: str, stream_id: int, offset: str, using: str, timeout
     The wait is in the background loop. No server and no signal ends that loop, so this passes on the servers that run
     here, and holds the signals.
     """
-    info, start = lineage.locate(transactions.find(path, using, stream_id), arguments.offset(offset), using)
+    with snapshot_errors():
+        info, start = lineage.locate(transactions.find(path, using, stream_id), arguments.offset(offset), using)
     snapshot = Snapshot(info, start, None, info.tail, info.closed)
     messages: MessageReader | None = None
     for page in transactions.pages(path, stream_id, info.offset(start), using, config().page_bytes):

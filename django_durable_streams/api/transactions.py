@@ -13,10 +13,10 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from django.db import DatabaseError, IntegrityError, connections
+from django.db import DatabaseError, IntegrityError, OperationalError, connections
 
 from .. import clock
-from ..engine.engine import announce
+from ..engine.announcements import announce
 from ..models.methods import StreamMethods
 from ..protocol import text
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, StreamNotFound
@@ -35,6 +35,7 @@ from ..store.stream_info import StreamInfo
 from ..store.upkeep import related_rows
 from ..store.write import group_commit
 from ..store.write.batch import Locked, Outcome, expect
+from .conflicts import conflict, is_conflict, is_duplicate, snapshot_errors
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def apply(operation: Operation, using: str) -> Result:
 
 def _apply(operation: Operation, using: str) -> tuple[Result, list[Commit]]:
     """The same. Returns the commits, too."""
-    with _write_lock(using):
+    with snapshot_errors(), _write_lock(using):
         outcomes, commits = _write([operation], using)
     _notify_on_commit(commits, using)
     return _result(outcomes[0]), commits
@@ -72,7 +73,7 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
     test_transactions.check_thread(using)
     result: Result | None = None
     whole: Commit | None = None
-    with caller_transaction.atomic(using):
+    with snapshot_errors(), caller_transaction.atomic(using):
         for operations in portions:
             outcomes, commits = _write(operations, using)
             for outcome in outcomes:
@@ -107,7 +108,8 @@ def delete(streams: Sequence[StreamMethods], using: str, *, must_exist: bool = F
     youngest_first = sorted(streams, key=lambda stream: -int(stream.pk))
     operations = [Delete(stream.path, stream.pk) for stream in youngest_first]
     # An outer transaction only where other models refer to streams: one that begins with a read may fail to write.
-    with _write_lock(using), caller_transaction.atomic(using) if related_rows.are_there() else nullcontext():
+    atomic = caller_transaction.atomic(using) if related_rows.are_there() else nullcontext()
+    with snapshot_errors(), _write_lock(using), atomic:
         related_counts = related_rows.follow(streams, using)
         outcomes, commits = _write(operations, using)
         deleted = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
@@ -127,10 +129,16 @@ def _write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], 
     while True:
         try:
             return group_commit.apply(operations, using)
-        except IntegrityError:
-            if tries == group_commit.TRIES:
+        except (IntegrityError, OperationalError) as error:
+            is_callers = caller_transaction.in_callers_transaction(connections[using])
+            # In a transaction of its own, an operation gets a new snapshot with each attempt.
+            may_succeed = isinstance(error, IntegrityError) or (is_conflict(error) and not is_callers)
+            if may_succeed and tries < group_commit.TRIES:
+                tries += 1
+            elif is_callers and is_duplicate(error):
+                raise conflict(error) from error.__cause__
+            else:
                 raise
-            tries += 1
         except group_commit.CommitUncertain as error:
             if error.__cause__ is None:
                 raise
@@ -169,7 +177,8 @@ def ensure(operation: Create, using: str, model: type[M]) -> tuple[M, bool]:
     query = model._base_manager.using(using).filter(**({"pk": new_ids[0]} if new_ids else {"path": operation.path}))
     if statements(using).reads_old_snapshot():
         query = query.select_for_update()  # the row may be newer than the transaction's snapshot
-    stream = query.first()
+    with snapshot_errors():
+        stream = query.first()
     if stream is None:
         raise StreamNotFound("The stream was deleted.")
     return stream, result.created
@@ -197,7 +206,8 @@ def find(path: str, using: str, stream_id: int | None = None) -> StreamInfo:
         StreamNotFound, StreamGone: the stream is gone, or another one is at the path now.
     """
     test_transactions.check_thread(using)
-    info = log_reader.find([path], using)[path]
+    with snapshot_errors():
+        info = log_reader.find([path], using)[path]
     if isinstance(info, DurableStreamsError):
         raise info
     if stream_id is not None:
@@ -244,7 +254,13 @@ def pages(path: str, stream_id: int, offset: Offset | Sentinel, using: str, page
 
     Raises:
         OffsetGone, StreamNotFound, StreamGone: also between pages, if the stream is deleted meanwhile.
+        TransactionConflict.
     """
+    with snapshot_errors():
+        yield from _pages(path, stream_id, offset, using, page_bytes)
+
+
+def _pages(path: str, stream_id: int, offset: Offset | Sentinel, using: str, page_bytes: int) -> Iterator[Page]:
     info = find(path, using, stream_id)
     info, position = lineage.locate(info, offset, using)
     renew(info, using)

@@ -24,7 +24,8 @@ from django.db import connections
 from ..protocol.values import Data
 from ..runtime import background, caller_transaction, execution, test_transactions
 from ..store.encoding import encode
-from .stream_committer import Ending, StreamCommitter
+from .stream_committer import StreamCommitter
+from .writer_endings import Ending
 from .writer_options import WriterOptions, WriterSettings
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Writer:
         self.core = StreamCommitter(stream, using, WriterSettings(**options))
         self.is_open = False
         # A writer that is garbage-collected inside its block has failed. `abandon` waits for nothing.
-        weakref.finalize(self, self.core.abandon).atexit = False
+        self._finalizer = weakref.finalize(self, self.core.abandon)
+        self._finalizer.atexit = False
 
     @property
     def written(self) -> int:
@@ -157,7 +159,16 @@ class Writer:
     def begin_end(self, error: BaseException | None) -> Any:
         """Start the end of the stream, and return its future. Waits for nothing."""
         self.is_open = False
-        return self.core.end(Ending(None) if error is None else self.core.ending_for(error))
+        # It would keep the writer, which the exception keeps by its frames, for as long as the process runs.
+        self._finalizer.detach()
+        if error is None:
+            return self.core.end(Ending(None))
+        try:
+            ending = self.core.error_endings.make_surely(error, passes=KeyboardInterrupt)
+        except KeyboardInterrupt:  # of a signal meanwhile
+            self.core.end(self.core.error_endings.make_generic(error))
+            raise
+        return self.core.end(ending)
 
     def encode(self, value: Data) -> bytes:
         """Return a message as the stream stores it.

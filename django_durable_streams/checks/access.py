@@ -16,7 +16,7 @@ from django.utils.http import is_same_domain
 from django.utils.module_loading import import_string
 
 from ..access.addresses import networks
-from ..access.base import Action, Permission, is_for_everybody
+from ..access.base import STREAM_ACTIONS, Action, Permission, is_for_everybody
 from ..access.loading import make_permissions
 from ..access.rest_framework import RestFramework
 from ..conf import config
@@ -120,12 +120,13 @@ def check_open(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
 
 
 def _everybody_may_everything() -> bool:
-    """Return whether everybody may do everything."""
+    """Return whether everybody may do everything with streams."""
     try:
         permissions = make_permissions(config().permission_classes)
     except ImproperlyConfigured:
         return False
-    return any(all(is_for_everybody(permission, action) for action in Action) for permission in permissions)
+    actions = [Action(name) for name in STREAM_ACTIONS]
+    return any(all(is_for_everybody(permission, action) for action in actions) for permission in permissions)
 
 
 def _is_trusted(origin: str, trusted: Sequence[str]) -> bool:

@@ -58,7 +58,7 @@ class Checkpointer:
         """Count the data of commits. Safe to call from any thread. A lost count does no harm.
 
         Raises:
-            RuntimeError: the thread cannot start.
+            ServiceUnavailable: the thread cannot start.
         """
         self._bytes += sum([commit.tail - commit.start for commit in commits])
         if self._bytes < STEP_BYTES:
@@ -83,7 +83,7 @@ class Checkpointer:
                 self._copy_while_due()
             except Error as error:  # the next writer copies the log in the end
                 logger.debug("The write-ahead log was not copied: %s", error)
-            except Exception:  # the thread must outlive every bug
+            except BaseException:  # the thread must outlive every bug
                 logger.exception("The write-ahead log was not copied. The committer copies it later.")
 
     def _is_due(self, seconds: float | None = None) -> bool:
@@ -116,5 +116,6 @@ class Checkpointer:
 def _copy(using: str) -> int:
     """Copy the log as far as possible, and return its length in pages."""
     with connections[using].cursor() as cursor:
-        _, pages, _ = cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        _, pages, _ = cursor.fetchone()
     return int(pages)

@@ -1,12 +1,12 @@
 """The committer: the writer thread that commits the operations of many requests at once.
 
 Invariant: a stream's operations are applied in the order in which they arrive. While another transaction holds the
-stream's row, they wait in the lock wait queue. They move there before the committer takes another batch, and never
-back.
+stream's row, they wait in the lock wait queue, and never come back. As long as operations of a stream wait there, a
+batch leaves later ones LOCKED without touching the row (`locked_paths`). They move behind the others before the
+committer takes its next batch (`_finish`).
 
-A batch is one transaction over one connection (`Applier`). If it fails, its operations are applied one by one
-(`single_operations`). Group commit gains most of the throughput of this package (docs/decisions/group-commit.md). Knows
-no SQL.
+A batch is one transaction over one connection (`Applier`); "When a batch fails" in docs/architecture.md has the other
+ways. Group commit gives most of the throughput (docs/decisions/group-commit.md). Knows no SQL.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from django.db import Error, connections
+from django.db import Error, IntegrityError, OperationalError, connections
 
 from ..protocol.errors import ServiceUnavailable
 from ..runtime.after_commit import follow_up
@@ -31,7 +31,7 @@ from ..store.operations import Append, Commit, Create, Operation
 from ..store.write import group_commit
 from ..store.write.batch import LOCKED
 from ..store.write.commit_context import CommitContext
-from ..store.write.row_cache import RowCache
+from ..store.write.row_cache import make_row_cache
 from .compaction_tracker import CompactionTracker
 from .lock_waits import LockWaitQueue, PendingOperation
 from .signal_dispatcher import has_created_listeners
@@ -44,30 +44,35 @@ T = TypeVar("T")
 Applied = tuple[Sequence[object], list[Commit]]
 """The outcomes of the operations of a transaction, and its commits."""
 
-MAX_FILE_WAIT = 30.0
-"""Seconds for which a batch waits while another process holds the lock of a whole database, as on SQLite."""
+Attempt = Sequence[object] | Exception
+"""The outcomes of the operations of a transaction or, if it has changed nothing, its error."""
+
+MAX_DATABASE_LOCK_SECONDS = 30.0
+"""How long a batch waits while another process holds the lock of the whole database, as on SQLite."""
 
 BATCH_SIZE = 512
-"""Most operations in one transaction, about."""
+"""Number of operations from which a batch takes no more of the waiting ones."""
 
 COMMITTER_LOCK_MS = 100
-"""How long a committer waits for a lock, in milliseconds. An example is a path at which another process creates a
-stream."""
+"""Limit of a wait for a lock that cannot be skipped, such as for a path at which another process creates a stream."""
 
 LOCK_SECONDS = 1
-"""The same for databases that count in seconds."""
+"""The same on MariaDB and MySQL, which count in seconds. On SQLite it switches SQLite's own wait off."""
 
 
 class Applier:
-    """Applies operations. The outcome of each is a result, an error, or LOCKED.
+    """Applies operations over one connection. The outcome of each is a result, an error, or LOCKED.
+
+    LOCKED means that the operation has changed nothing: another transaction holds the row of its stream, or an earlier
+    operation of its stream is LOCKED or waits in the lock wait queue.
 
     Args:
         connection: the connection of the thread that calls the applier.
         monitor: says whether the database answers.
-        write_lock: held around each transaction.
-        committed: is called with the commits of each transaction, after it has committed.
-        lock_ms: how long to wait for locks, in milliseconds.
-        context: the thread, as the write path sees it. It gets a row cache for the connection.
+        write_lock: held around each transaction on SQLite.
+        on_commit: is called with the commits of each transaction, after it has committed.
+        lock_ms: how long to wait for locks that cannot be skipped, in milliseconds.
+        context: what the write path asks and tells the thread while it works. Gets a row cache for the connection.
     """
 
     def __init__(
@@ -75,28 +80,26 @@ class Applier:
         connection: DedicatedConnection,
         monitor: DatabaseMonitor,
         write_lock: WriteLock,
-        committed: Callable[[list[Commit]], None],
+        on_commit: Callable[[list[Commit]], None],
         lock_ms: int,
         context: CommitContext | None = None,
     ) -> None:
         self.connection = connection
         self._monitor = monitor
         self._write_lock = write_lock
-        self._committed = committed
+        self._on_commit = on_commit
         self._lock_ms = lock_ms
         self._context = CommitContext() if context is None else context
-        self._row_cache = self._context.row_cache = RowCache()
+        self._row_cache = self._context.row_cache = make_row_cache(connection.using)
         self._has_row_locks = connections[connection.using].features.has_select_for_update
-        self._stopping = False
+        self.is_stopping = False
+        """Whether to stop waiting for locks."""
 
     def apply(self, operations: Sequence[Operation]) -> Sequence[object]:
-        """Apply operations and return their outcomes. LOCKED: another transaction holds the stream's row.
-
-        On a database with one lock for all rows, this method itself waits for the lock.
-        """
-        until = time.monotonic() + MAX_FILE_WAIT
+        """Apply operations and return their outcomes. On SQLite each attempt waits for the lock (`sql.sqlite_busy`)."""
+        until = time.monotonic() + MAX_DATABASE_LOCK_SECONDS
         while (outcomes := self._apply(operations)) is None:
-            if self._stopping or time.monotonic() >= until:
+            if self.is_stopping or time.monotonic() >= until:
                 return [ServiceUnavailable("Another process holds the database's lock. Try again.")] * len(operations)
         return outcomes
 
@@ -106,35 +109,39 @@ class Applier:
         """Wait for a stream's row, with a place in the database's queue, and apply the stream's operations.
 
         Args:
-            operations: returns the operations. It is called when the row is locked, so that one wait serves all
-                operations that have arrived by then.
+            operations: returns the operations that wait now. It is called when the row is locked, so that one wait
+                serves all that have arrived by then. Where none is applied, it is called for their number.
             seconds: how long to wait.
 
         Returns:
-            The outcomes of the operations. The first is LOCKED if the row was not free in time.
+            The outcomes of the operations, up to the first LOCKED. Only LOCKED if the row was not free in time.
         """
         lock_ms = max(int(seconds * 1000), 1)
 
         def transact() -> Applied:
+            if self.is_stopping:  # since before the connection was made, which `stop` could not cut then
+                raise OperationalError("The lock wait queue ends.")
             return group_commit.apply_when_free(path, operations, self.connection.using, lock_ms)
 
-        if self._stopping or not self._monitor.answers:
-            return self.refusals(len(operations()))
+        if self.is_stopping or not self._monitor.answers:
+            return self.refuse(len(operations()))
         with self.connection:
-            outcomes = self._try_twice(transact, lambda: len(operations()))
-            if not isinstance(outcomes, Exception):
-                return outcomes
-            if self._stopping:
-                return self.refusals(len(operations()))
-            if diagnose(outcomes) is FailureKind.BUSY:
+            attempt = self._try_twice(transact, lambda: len(operations()))
+            if not isinstance(attempt, Exception):
+                return attempt
+            if self.is_stopping:
+                return self.refuse(len(operations()))
+            if diagnose(attempt) is FailureKind.BUSY:
                 return [LOCKED]
-            refusal = self._monitor.problem_reporter.refusal(outcomes)
+            refusal = self._monitor.problem_reporter.report(attempt)
             if refusal is not None:
                 return [refusal] * len(operations())
             return apply_each(self, operations(), lock_ms)
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do other work that writes, over the same connection.
+        """Do other work that writes, in this thread, over the connection, with the write lock.
+
+        The work must not change rows of streams or producers (see `row_cache`).
 
         Raises:
             django.db.Error: the database cannot be reached, or the work failed.
@@ -144,47 +151,46 @@ class Applier:
             return work()
 
     def stop(self) -> None:
-        """Stop to wait for locks. Safe to call from any thread."""
-        self._stopping = True
+        """Stop waiting for locks, and cut the connection, which may wait for one. Safe to call from any thread."""
+        self.is_stopping = True
         self.connection.cut()
 
     def _apply(self, operations: Sequence[Operation]) -> Sequence[object] | None:
         """Apply operations. None: another process holds the lock of the whole database, and nothing has changed."""
         if not self._monitor.answers:
-            return self.refusals(len(operations))
+            return self.refuse(len(operations))
         with self.connection:
-            outcomes = self._try_twice(lambda: self._transact(operations), lambda: len(operations))
-            if isinstance(outcomes, Exception):
-                refusal = self._monitor.problem_reporter.refusal(outcomes)
+            attempt = self._try_twice(lambda: self._transact(operations), lambda: len(operations))
+            if isinstance(attempt, Exception):
+                refusal = self._monitor.problem_reporter.report(attempt)
                 if refusal is not None:
                     return [refusal] * len(operations)
-                if diagnose(outcomes) is FailureKind.BUSY and not self._has_row_locks:
+                if diagnose(attempt) is FailureKind.BUSY and not self._has_row_locks:
                     return None
                 return apply_each(self, operations)
-            if not self._row_cache.was_stale:
-                return outcomes
-            self._row_cache.was_stale = False
-            return repeat_locked(self, operations, outcomes)
+            if self._row_cache is None or not self._row_cache.needs_repeat:
+                return attempt
+            self._row_cache.needs_repeat = False
+            return repeat_locked(self, operations, attempt)
 
-    def _try_twice(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Sequence[object] | Exception:
-        """Do the same as `_try`, and once more over a new connection if the first was lost before the commit.
+    def _try_twice(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Attempt:
+        """Do `_try`, and once more over another connection if it was lost before the commit, or if another process has
+        just created a stream, whose row the next attempt reads."""
+        attempt = self._try(transact, count)
+        if isinstance(attempt, IntegrityError):
+            return self._try(transact, count)
+        if not isinstance(attempt, Exception) or diagnose(attempt) is not FailureKind.AWAY:
+            return attempt
+        return self._try(transact, count) if self.reconnect() else self.refuse(count())
 
-        The first connection may have been dead for long.
-        """
-        outcomes = self._try(transact, count)
-        if not isinstance(outcomes, Exception) or diagnose(outcomes) is not FailureKind.AWAY:
-            return outcomes
-        return self._try(transact, count) if self.reconnect() else self.refusals(count())
+    def _try(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Attempt:
+        """Do a transaction and return its outcomes or, if it has changed nothing, its error.
 
-    def _try(self, transact: Callable[[], Applied], count: Callable[[], int]) -> Sequence[object] | Exception:
-        """Do a transaction and return its outcomes. If it has changed nothing, return its error.
-
-        Args:
-            transact: does the transaction.
-            count: returns the number of operations, which are all refused if the outcome of the commit is unknown.
+        If the connection is lost during the commit, the transaction must not be repeated: the outcomes are errors.
         """
         try:
-            if not self._row_cache.is_alone:
+            # Results of the previous batch do not wait for a lock, which is likely taken if other connections write.
+            if self._row_cache is not None and self._row_cache.others_write:
                 self._context.before_wait()
             with self._write_lock.hold(self._context.before_wait):
                 self.connection.open()
@@ -198,19 +204,19 @@ class Applier:
             )
             self.connection.close()
             return [ServiceUnavailable("The database did not confirm this. Try again.")] * count()
-        except (Error, ValueError) as error:
+        except (Error, ValueError) as error:  # ValueError: the driver cannot encode a value
             if diagnose(error) in (FailureKind.AWAY, FailureKind.SETUP):
                 self.connection.close()  # a new connection may work
             return error
         if commits:
-            follow_up("Readers learn of the commit by polling.", self._committed, commits)
+            follow_up("Readers learn of the commit by polling.", self._on_commit, commits)
         return outcomes
 
     def _transact(self, operations: Sequence[Operation], lock_ms: int | None = None) -> Applied:
         """Apply operations in a transaction.
 
         Args:
-            lock_ms: how long to wait for locked rows, in milliseconds. None: not at all.
+            lock_ms: how long to wait for locks, in milliseconds. None: locked rows are skipped.
         """
         return group_commit.apply(
             operations,
@@ -220,18 +226,20 @@ class Applier:
             lock_ms=self._lock_ms if lock_ms is None else lock_ms,
         )
 
-    def try_together(self, operations: Sequence[Operation], lock_ms: int | None) -> Sequence[object] | Exception:
+    # For `single_operations`.
+
+    def try_together(self, operations: Sequence[Operation], lock_ms: int | None) -> Attempt:
         """Apply operations in one transaction and return their outcomes. If nothing has changed, return the error."""
         return self._try(lambda: self._transact(operations, lock_ms), lambda: len(operations))
 
-    def refusals(self, count: int) -> list[object]:
-        """Return the outcomes of operations that are not tried."""
+    def refuse(self, count: int) -> list[object]:
+        """Return the outcomes of operations that are not tried, because the database does not answer."""
         return [self._monitor.refusal()] * count
 
     def reconnect(self) -> bool:
         """Connect if there is no connection. Return whether there is one now."""
         try:
-            if self._monitor.answers and not self._stopping:
+            if self._monitor.answers and not self.is_stopping:
                 self.connection.open()
                 return True
         except Error as error:
@@ -246,84 +254,79 @@ class Committer(BatchWorker[Operation]):
     Args:
         name: the name of the thread.
         monitor: says whether the database answers, and makes connections.
-        backlog: limits the operations that wait in either queue.
-        committed: is called in the thread with the commits of each transaction, after it has committed.
-        write_lock: held around each transaction.
+        backlog: limits the operations that wait for the committer or in its lock wait queue.
+        on_commit: is called in the thread with the commits of each transaction, after it has committed.
+        write_lock: held around each transaction on SQLite.
         compaction_tracker: says whether small chunks should be staged.
     """
 
-    delays_results = True
+    delays_results = True  # until `_CommitterContext.before_wait`
 
     def __init__(
         self,
         name: str,
         monitor: DatabaseMonitor,
         backlog: Backlog,
-        committed: Callable[[list[Commit]], None],
+        on_commit: Callable[[list[Commit]], None],
         write_lock: WriteLock,
         compaction_tracker: CompactionTracker,
     ) -> None:
         connection = monitor.new_connection(LOCK_SECONDS)
         self._lock_waits = LockWaitQueue(
             f"{name}-lock-wait",
-            lambda: Applier(monitor.new_connection(LOCK_SECONDS), monitor, write_lock, committed, COMMITTER_LOCK_MS),
+            lambda: Applier(monitor.new_connection(LOCK_SECONDS), monitor, write_lock, on_commit, COMMITTER_LOCK_MS),
             backlog,
         )
         self._applier = Applier(
             connection,
             monitor,
             write_lock,
-            committed,
+            on_commit,
             COMMITTER_LOCK_MS,
             _CommitterContext(self, self._lock_waits, compaction_tracker),
         )
         super().__init__(name, connection, self._applier.apply, backlog, BATCH_SIZE)
 
     def write(self, work: Callable[[], object]) -> object:
-        """Do other work that writes, over this committer's connection between two batches, and wait for it."""
+        """Let the thread do other work that writes, between two batches, and wait for it (see `Applier.run`)."""
         return self.between(partial(self._applier.run, work))
 
     def stop(self) -> None:
-        self._applier.stop()
+        self._applier.is_stopping = True  # the last batches may still commit
         super().stop()
         self._lock_waits.stop()
 
     def _size_of(self, task: Operation) -> int:
-        return len(task.data) if type(task) is Append or type(task) is Create else 0
+        return len(task.data) if type(task) is Append or type(task) is Create else 0  # faster than isinstance
 
     def _finish(
         self, batches: list[PendingBatch[Operation]], values: Sequence[object]
     ) -> tuple[list[PendingBatch[Operation]], Sequence[object]]:
+        """Move LOCKED operations to the lock wait queue, in their order. Return the others, with their outcomes."""
         if not any(value is LOCKED for value in values):
             return super()._finish(batches, values)
         now = time.monotonic()
         waiting: list[PendingOperation] = []
-        done: list[PendingBatch[Operation]] = []
+        done_batches: list[PendingBatch[Operation]] = []
         outcomes: list[object] = []
         for batch, batch_values in split_by_batch(batches, values):
-            rest: PendingBatch[Operation] = PendingBatch(batch.loop, batch.thread)
+            done: PendingBatch[Operation] = PendingBatch(batch.loop, batch.thread)
             for operation, callback, value in zip(batch.tasks, batch.callbacks, batch_values, strict=True):
                 size = self._size_of(operation)
                 if value is LOCKED:
                     waiting.append(PendingOperation(operation, batch.loop, callback, now, size))
                 else:
-                    rest.tasks.append(operation)
-                    rest.callbacks.append(callback)
-                    rest.size += size
+                    done.tasks.append(operation)
+                    done.callbacks.append(callback)
+                    done.size += size
                     outcomes.append(value)
-            done.append(rest)
+            done_batches.append(done)
         self._lock_waits.add(waiting)
-        return super()._finish(done, outcomes)
+        return super()._finish(done_batches, outcomes)
 
 
 class _CommitterContext(CommitContext):
-    """A committer, as the write path sees it.
-
-    Args:
-        committer: delivers results before it waits, and prepares responses before a commit.
-        lock_waits: knows the paths whose operations wait for a row.
-        compaction_tracker: says whether small chunks should be staged.
-    """
+    """What the write path asks and tells a committer while it works."""
 
     def __init__(self, committer: Committer, lock_waits: LockWaitQueue, compaction_tracker: CompactionTracker) -> None:
         self._committer = committer

@@ -61,7 +61,7 @@ class CompactionTracker:
         return self._busy
 
     def count(self, commits: Iterable[Commit]) -> bool:
-        """Count commits, each of them one chunk. Return whether a stream needs compaction now."""
+        """Count commits, each of them one chunk. Return whether one more stream needs compaction now."""
         now = time.monotonic()
         is_due = False
         with self._lock:
@@ -76,7 +76,7 @@ class CompactionTracker:
                     else:
                         growth = self._add(commit.stream_id, now)
                     limit = COMPACT_QUIET_AFTER_CHUNKS if commit.closed else COMPACT_AFTER_CHUNKS
-                    if growth is not None and growth.chunks >= limit:
+                    if growth is not None and growth.chunks >= limit and commit.stream_id not in self._due:
                         self._due.add(commit.stream_id)
                         is_due = True
             self._busy |= self._flushes and self._chunks >= STAGE_FROM_CHUNKS_PER_SECOND

@@ -10,20 +10,20 @@ import atexit
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from contextlib import ExitStack
 from threading import Lock
 from typing import cast
 from zlib import crc32
 
 from django.db import connections, router
 
-from ..conf import config
+from ..conf import Config, config
 from ..models import Stream
 from ..protocol.offsets import Offset, Sentinel
 from ..runtime import test_transactions
 from ..runtime.after_commit import follow_up
 from ..runtime.backlog import Backlog
-from ..runtime.lifecycle import run_stop_functions
+from ..runtime.lifecycle import run_start_functions, run_stop_functions
 from ..runtime.log_once import LogOnce
 from ..runtime.monitor import monitor_for
 from ..runtime.results import ResultCallback, call_in
@@ -39,11 +39,11 @@ from .housekeeping import Housekeeper
 from .hub import Hub
 from .live_reader_limit import LiveReaderLimit
 from .readiness import check_setup
-from .signal_dispatcher import SignalDispatcher, send_signals
+from .signal_dispatcher import SignalDispatcher
 from .snapshot_reader import FollowRequest, ReadRequest, Snapshot, SnapshotReader, StatusQuery
 from .startup import check_threads
 from .ttl_renewals import TtlRenewals
-from .wakeup import Wakeup, make_wakeup
+from .wakeup import make_wakeup
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class Engine:
 
     Raises:
         ImproperlyConfigured: the settings are wrong, or gevent or eventlet has replaced this process's threads.
+        ServiceUnavailable: a thread cannot start.
     """
 
     def __init__(self, using: str) -> None:
@@ -78,39 +79,45 @@ class Engine:
         garbage_collection.tune(settings.gc_threshold, freezes=settings.gc_freeze)
         self.using = using
         self.cache = SegmentCache(settings.cache_bytes)
-        is_sqlite = connections[using].vendor == "sqlite"
-        writer_threads = 1 if is_sqlite else max(settings.writer_threads, 1)  # SQLite has one writer at a time
         self.monitor = monitor_for(using)
-        compaction_tracker = CompactionTracker(flushes=is_sqlite)
-        self._writers = [
-            Committer(
-                f"durable-streams-write-{number}",
-                self.monitor,
-                Backlog(settings.queue_size, settings.queue_bytes),
-                self._committed,
-                write_lock(using),
-                compaction_tracker,
-            )
-            for number in range(writer_threads)
-        ]
-        # On SQLite, the write of another connection clears the committer's row cache, so frequent writes use its own.
-        write = self._writers[0].write if is_sqlite else None
-        self._checkpointer = Checkpointer(self.monitor.new_connection(), write) if write is not None else None
-        self._housekeeper = Housekeeper(self.monitor, self._expired, write_lock(using), compaction_tracker, write)
-        self._reader = SnapshotReader(
-            "durable-streams-read",
-            self.monitor,
-            Backlog(settings.queue_size, settings.queue_bytes),
-            self.cache,
-            lambda: config().page_bytes,
-            self._housekeeper.request_compaction,
-        )
         self._renewals = TtlRenewals(lambda touch, callback: self._writer(touch).put(touch, callback))
         self.live_reader_limit = LiveReaderLimit()
         self._signals = SignalDispatcher()
         self._loss_warnings = LogOnce(WARNING_SECONDS)
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self.after_linked_commit: Callable[[], None] | None = None  # set by the delivery of subscriptions
+        self._ends = ExitStack()
+        with self._ends:  # if a thread cannot start, those that have started end
+            self._start_threads(settings)
+            self._ends = self._ends.pop_all()
+
+    def _start_threads(self, settings: Config) -> None:
+        is_sqlite = connections[self.using].vendor == "sqlite"
+        writer_threads = 1 if is_sqlite else max(settings.writer_threads, 1)  # SQLite has one writer at a time
+        compaction_tracker = CompactionTracker(flushes=is_sqlite)
+        lock = write_lock(self.using)
+        self._reader = SnapshotReader(
+            "durable-streams-read",
+            self.monitor,
+            Backlog(settings.queue_size, settings.queue_bytes),
+            self.cache,
+            lambda: config().page_bytes,
+            lambda stream_ids: self._housekeeper.request_compaction(stream_ids),
+        )
+        self._ends.callback(self._reader.stop)
+        self._writers: list[Committer] = []
+        for number in range(writer_threads):
+            name, backlog = f"durable-streams-write-{number}", Backlog(settings.queue_size, settings.queue_bytes)
+            committer = Committer(name, self.monitor, backlog, self._committed, lock, compaction_tracker)
+            self._ends.callback(committer.stop)
+            self._writers.append(committer)
+        # On SQLite, the write of another connection clears the committer's row cache, so frequent writes use its own.
+        write = self._writers[0].write if is_sqlite else None
+        self._checkpointer = Checkpointer(self.monitor.new_connection(), write) if write is not None else None
+        if self._checkpointer is not None:
+            self._ends.callback(self._checkpointer.stop)
+        self._housekeeper = Housekeeper(self.monitor, self._expired, lock, compaction_tracker, write)
+        self._ends.callback(self._housekeeper.stop)
 
     # Requests.
 
@@ -214,7 +221,7 @@ class Engine:
             if commit.removed:
                 self.cache.forget(commit.stream_id)
         for hub in list(self._hubs.values()):
-            watched = [commit for commit in commits if hub.watches(commit.stream_id)]
+            watched = [commit for commit in commits if hub.is_watched(commit.stream_id)]
             if watched:
                 call_in(hub.loop, hub.feed, watched)
 
@@ -241,13 +248,9 @@ class Engine:
 
     def stop(self) -> None:
         """End all live reads, then all threads, each after its queue is done."""
-        self.end_live_reads()
-        self._housekeeper.stop()
-        if self._checkpointer is not None:
-            self._checkpointer.stop()
-        for committer in self._writers:
-            committer.stop()
-        self._reader.stop()
+        for hub in list(self._hubs.values()):
+            call_in(hub.loop, hub.close)
+        self._ends.close()  # housekeeping, then the committers, then the reader
         self.monitor.stop()
         self.send_pending()
 
@@ -257,30 +260,7 @@ class Engine:
         self.wakeup.stop()
 
 
-def announce(commits: list[Commit], using: str) -> None:
-    """Tell all readers and receivers of signals about commits of Python callers, after their transaction."""
-    engine = _engines.get(using)
-    if engine is not None:
-        engine.publish(commits)
-    else:
-        # This process has no readers, and may end right after this, like a management command.
-        follow_up(NO_WAKE_UP, lambda: wakeup_for(using).publish_now(commits))
-    follow_up(NO_SIGNALS, send_signals, commits, using)
-
-
-def wakeup_for(using: str) -> Wakeup:
-    """Return this process's wake-up backend for a database."""
-    engine = _engines.get(using)
-    return engine.wakeup if engine is not None else _lone_wakeup(using)
-
-
-@lru_cache(maxsize=8)
-def _lone_wakeup(using: str) -> Wakeup:
-    return make_wakeup(using)
-
-
 _engines: dict[str, Engine] = {}
-_start_functions: list[Callable[[Engine], None]] = []
 _default: Engine | None = None
 _lock = Lock()
 
@@ -307,14 +287,14 @@ def engine_for(using: str | None = None) -> Engine:
             engine = new_engine = _engines[alias] = Engine(alias)
         if using is None and not test_transactions.is_under_test():
             _default = engine
-    for function in _start_functions if new_engine is not None else ():
-        function(engine)
+    if new_engine is not None:
+        run_start_functions(new_engine)
     return engine
 
 
-def call_at_start(function: Callable[[Engine], None]) -> None:
-    """Register a function that is called with each new engine. It must not block."""
-    _start_functions.append(function)
+def existing_engine(using: str) -> Engine | None:
+    """Return this process's engine for a database, if it has one."""
+    return _engines.get(using)
 
 
 def running_engines() -> list[Engine]:
@@ -324,8 +304,11 @@ def running_engines() -> list[Engine]:
 
 def stop_engines() -> None:
     """End all engines of this process, and all that stops with them. The next use makes new engines."""
-    engines = running_engines()
-    _forget_engines()
+    with _lock:
+        engines = running_engines()
+        for engine in engines:
+            engine.monitor.retire()  # the next engine may begin before this one has ended
+        _forget_engines()
     for engine in engines:
         engine.stop()
     run_stop_functions()
@@ -339,11 +322,16 @@ def _send_pending() -> None:
 
 
 def _forget_engines() -> None:
-    global _default, _lock
+    global _default
     _default = None
     _engines.clear()
+
+
+def _begin_child() -> None:
+    global _lock
+    _forget_engines()
     _lock = Lock()
 
 
 # Threads do not survive a fork, so a child process makes engines of its own.
-os.register_at_fork(after_in_child=_forget_engines)
+os.register_at_fork(after_in_child=_begin_child)

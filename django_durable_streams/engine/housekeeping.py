@@ -164,7 +164,8 @@ class Housekeeper:
                 return True
             if rest > KEEP_CONNECTION_SECONDS:
                 self._connection.close()
-            self._woken.wait(rest)
+            # So soon before a step, a wake would change nothing. Each one takes the interpreter from the committers.
+            (self._woken if rest > WOKEN_INTERVAL else self._stopped).wait(rest)
         return False
 
     def _step(self, schedule: _Schedule) -> None:
@@ -173,7 +174,6 @@ class Housekeeper:
             return
         began = time.monotonic()
         try:
-            self._connection.open()
             rest = schedule.task.step()
         except BaseException as error:  # the thread must outlive every bug, also of the project's receivers
             self._connection.close()

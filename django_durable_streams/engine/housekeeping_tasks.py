@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..models import Stream
 from ..runtime.connection import DedicatedConnection
+from ..runtime.results import contained
 from ..runtime.write_lock import WriteLock
 from ..store.operations import Commit
 from ..store.upkeep import compaction, removal, staged_chunks
@@ -51,6 +52,9 @@ READ_REST = 1.0
 class HousekeepingContext:
     """What all tasks share: the thread's connection, and the ways to read and write.
 
+    Work may call the project's receivers of Django's signals. Whatever they raise becomes an `Exception`, so that it is
+    the failure of the streams at hand, and not of the task.
+
     Args:
         connection: the thread's own connection, which is open during a step.
         write_lock: held around each piece of work that writes.
@@ -67,17 +71,25 @@ class HousekeepingContext:
         self.using = connection.using
         self.is_one = write_lock.is_one
         self._write_lock = write_lock
-        self.write = write or self.do
+        self._write = write or self.do
 
     def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do work that writes, on this thread's connection."""
-        with self.connection, self._write_lock.hold():
-            return work(*args, **kwargs)
+        with contained, self.connection:
+            self.connection.open()
+            with self._write_lock.hold():
+                return work(*args, **kwargs)
 
     def read(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do work that only reads, on this thread's connection."""
-        with self.connection:
+        with contained, self.connection:
+            self.connection.open()
             return work(*args, **kwargs)
+
+    def write(self, work: Callable[[], object]) -> object:
+        """Do work that writes, on the connection that frequent writes use."""
+        with contained:
+            return self._write(work)
 
     def name(self, stream_id: int) -> str:
         """Return the name of a stream for log messages: its path, if it still has one."""

@@ -1,11 +1,18 @@
 """The hub: the watches of one event loop, and the queries that keep them up to date.
 
-A reader registers before its last query, so no commit falls between the two. Commits of this process are fed in
-directly, and commits of other processes arrive as wake-up messages. One query for all watched streams, every
-`POLL_INTERVAL`, finds commits without a message (`polling` decides which streams are due).
+No commit falls between a reader's query and its wait. A watch is registered before the query that it begins with, so
+commits since then arrive as news. A reader that joins an existing watch compares its position with the watch's tail.
 
-Knows no request, and how readers send data only through `Listener`. Use it in its event loop only, unless a method says
-otherwise.
+A watch is in one of these states:
+
+- starting: `ready` is set, and its first query is under way. Readers that join wait for it.
+- current, as far as the process knows. Commits of this process are fed in, and those of others arrive as messages. One
+  query for all watched streams, every `POLL_INTERVAL`, finds commits without a message (`polling` says what is due).
+- behind: a message, a poll or a reader's query shows more. `_catch_up` reads it.
+- ended: `removed` is set, because the stream is gone, or the database has lost a part of it. Later readers get another.
+- idle: it has no reader. After `LINGER_SECONDS` the hub forgets it.
+
+Knows no request, and knows readers only as `Listener`. Use it in its event loop only, unless a method says otherwise.
 """
 
 from __future__ import annotations
@@ -21,54 +28,51 @@ from ..conf import config
 from ..protocol.errors import DurableStreamsError, OffsetGone
 from ..protocol.segments import Segment
 from ..runtime.servers import RunningServer
-from ..runtime.shutdown import add_reader, remove_reader, stop_reader
+from ..runtime.shutdown import add_live_reader, remove_live_reader, stop_reader
 from ..runtime.timeouts import Timeouts
 from ..store.operations import Commit
 from ..store.stream_info import StreamInfo
 from .polling import PollSchedule
 from .snapshot_reader import Snapshot
 from .wakeup.base import Subscriber, WakeUpMessage
-from .watch import LARGE_EVENT_BYTES, Listener, Watch
+from .watch import Listener, Watch
 
-__all__ = ["LARGE_EVENT_BYTES", "Hub", "Listener", "Watch"]
+__all__ = ["Hub", "Listener", "Watch"]
 
 logger = logging.getLogger(__name__)
 
 MAX_POLLED = 1000
 """Streams in one query of the poll."""
 
-MESSAGE_SECONDS = 0.1
-"""How long a wake-up message may take from the commit to this hub."""
+MESSAGE_GRACE_SECONDS = 0.1
+"""How long a poll waits for the wake-up messages of the commits that it has found, which may be on their way."""
 
 LINGER_SECONDS = 3.0
-"""How long a watch outlives its last reader. Long-polls come back at once."""
+"""How long a watch outlives its last reader. A long-poll's client comes back after a round trip, and joins again."""
 
 
 class HubEngine(Protocol):
     """The part of the engine that a hub uses to reach the database, for all its readers."""
 
     def follow(self, info: StreamInfo, position: int) -> Awaitable[Snapshot]:
-        """Read a stream from a position."""
+        """Read a stream again, from a position that a reader has reached."""
 
     def query_status(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
-        """Return the streams that still exist, by id."""
+        """Return the metadata of the streams that still exist, by id, with one query."""
 
     def renew(self, info: StreamInfo) -> None:
-        """Start the TTL of a stream again."""
+        """Start the TTL of a stream again, because readers wait on it. Does not wait for the write."""
 
     def report_data_loss(self, info: StreamInfo) -> None:
-        """Learn that the database has lost a part of a stream."""
+        """Drop all cached data, because the database has lost a part of a stream."""
 
 
 class Hub:
-    """All watches of the running event loop.
-
-    Args:
-        engine: the access to the database.
-    """
+    """All watches of the running event loop. The engine is their access to the database."""
 
     def __init__(self, engine: HubEngine) -> None:
         self.subscriber: Subscriber | None = None
+        """None: the backend sends no messages, or the loop ends with its request."""
         self.loop = asyncio.get_running_loop()
         self.timeouts = Timeouts(self.loop)
         self._engine = engine
@@ -77,23 +81,27 @@ class Hub:
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def watches(self, stream_id: int) -> bool:
+    def is_watched(self, stream_id: int) -> bool:
         """Return whether a stream has a watch here. Safe to call from any thread."""
         return stream_id in self._watches
 
     async def join(
         self, info: StreamInfo, listener: Listener, servers: Sequence[RunningServer] = (), *, seen_at: float = 0.0
     ) -> Watch:
-        """Register a listener on a stream. The returned watch is at least as new as the call.
+        """Register a listener on a stream, and return the stream's watch.
+
+        A new watch has a query that began after the registration, if the database answers. An existing watch may be
+        behind `info`, and then a query is under way. Either may have ended by now: query the stream again.
 
         Args:
+            info: the stream, as a query of the reader has shown it.
             servers: the servers that the listener depends on, beyond those of the event loop. The listener is stopped
                 when one of them ends.
-            seen_at: when the query that has shown `info` began, in monotonic seconds.
+            seen_at: when that query began, in monotonic seconds, to detect lost data. 0: it is not known.
         """
         watch = self._watches.get(info.id)
         if watch is not None and (watch.removed or watch.is_ahead_of(info, seen_at)):
-            self._discard(watch)
+            self._end_lost(watch)
             watch = None
         if watch is None:
             watch = self._watches[info.id] = Watch(info)
@@ -101,7 +109,7 @@ class Hub:
             if self._ticker is None or self._ticker.done():
                 self._ticker = self.loop.create_task(self._tick())
         watch.listeners.add(listener)
-        add_reader(listener, servers)
+        add_live_reader(listener, servers)
         watch.idle_since = None
         if watch.ready is not None:
             try:
@@ -109,13 +117,15 @@ class Hub:
             except BaseException:
                 self.leave(watch, listener)
                 raise
+        if watch.lags_behind(info) and not watch.removed:
+            self._catch_up_soon(watch)
         return watch
 
     def leave(self, watch: Watch, listener: Listener) -> None:
         """Remove a listener. A listener that has left already does no harm."""
         if listener in watch.listeners:
             watch.listeners.remove(listener)
-            remove_reader(self.loop, listener)
+            remove_live_reader(self.loop, listener)
         if not watch.listeners:
             watch.idle_since = time.monotonic()
 
@@ -125,6 +135,13 @@ class Hub:
             for listener in list(watch.listeners):
                 stop_reader(listener)
 
+    def close(self) -> None:
+        """End all present readers, and the subscriber with its connection: the engine stops, and the loop may go on."""
+        self.stop()
+        if self.subscriber is not None:
+            self.subscriber.close()
+            self.subscriber = None
+
     # Commits.
 
     def feed(self, commits: list[Commit]) -> None:
@@ -133,13 +150,14 @@ class Hub:
             watch = self._watches.get(commit.stream_id)
             if watch is not None:
                 segment = Segment(commit.start, commit.data(), commit.ends) if commit.appends else None
-                if commit.removed or self._check(watch, commit.start, segment, commit.tail, closed=commit.closed):
+                if commit.removed or self._accepts(watch, commit.start, segment, commit.tail, closed=commit.closed):
                     watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
 
     def receive(self, stream_id: int, message: WakeUpMessage) -> None:
         """Apply a wake-up message about a commit, which another process or this one has sent.
 
-        Data is used only if it joins exactly to the watch. Every other message is a reason to query the stream.
+        Data is used only if it joins exactly to the watch. A message that tells nothing new is compared with the watch,
+        and every other one is a reason to query the stream.
         """
         watch = self._watches.get(stream_id)
         if watch is None:
@@ -150,25 +168,24 @@ class Hub:
                 watch.feed(message.start, segment, message.tail, closed=message.closed)
                 return
             if message.tail <= watch.tail and watch.closed >= message.closed:
-                self._check(watch, message.start, segment, message.tail, closed=message.closed)
+                self._accepts(watch, message.start, segment, message.tail, closed=message.closed)
                 return
         self._catch_up_soon(watch)
 
-    def _check(self, watch: Watch, start: int, segment: Segment | None, tail: int, *, closed: bool) -> bool:
-        """Return whether a commit fits its watch. Otherwise the watch ends."""
+    def _accepts(self, watch: Watch, start: int, segment: Segment | None, tail: int, *, closed: bool) -> bool:
+        """Return whether to feed a commit. If it contradicts the watch, the watch ends. In doubt, a query decides."""
         agrees = watch.agrees(start, segment, tail, closed=closed)
         if agrees is False:
-            self._discard(watch)
+            self._end_lost(watch)
         elif agrees is None:
             self._catch_up_soon(watch)  # the commit comes late, or the database has lost data
         return agrees is not False
 
-    def _discard(self, watch: Watch) -> None:
-        """End a watch that knows data which the database does not have.
+    def _end_lost(self, watch: Watch) -> None:
+        """Forget a watch that knows data which the database does not have, or one that has ended already.
 
-        This happens after the promotion of a standby without the last commits, or after a restored backup. The
-        listeners query the stream once more, and fail if their offset is gone. A new watch begins with the data of the
-        database.
+        Data is lost by the promotion of a standby without the last commits, or by a restored backup. SSE responses end.
+        Other readers query the stream once more, and fail if their offset is gone. The next reader gets a new watch.
         """
         self._forget(watch)
         if not watch.removed:
@@ -189,23 +206,28 @@ class Hub:
 
         Raises:
             OffsetGone: the database has lost the data before the position.
-            StreamNotFound, StreamGone, ServiceUnavailable.
+            StreamNotFound, StreamGone: the stream was deleted or has expired.
+            ServiceUnavailable: the database does not answer, or too many reads wait.
         """
         began = time.monotonic()
         try:
             snapshot = await self._engine.follow(watch.info, position)
         except OffsetGone:
-            self._discard(watch)
+            self._end_lost(watch)
             raise
         if watch.is_ahead_of(snapshot.info, began):
-            self._discard(watch)
+            self._end_lost(watch)
         return snapshot
 
     async def _start(self, watch: Watch) -> None:
         """Subscribe to messages, then query the stream again, now that the watch is registered."""
-        if self.subscriber is not None:
-            await self.subscriber.subscribe(watch.info.id)
-        await self._catch_up(watch)
+        try:
+            if self.subscriber is not None:
+                await self.subscriber.subscribe(watch.info.id)
+            await self._catch_up(watch)
+        except BaseException:
+            self._forget(watch)  # the readers that wait get the error, and the next one a new watch
+            raise
         watch.ready = None
 
     def _catch_up_soon(self, watch: Watch) -> None:
@@ -224,7 +246,7 @@ class Hub:
             watch.is_catching_up = False
 
     async def _catch_up(self, watch: Watch) -> None:
-        """Read a stream from the watch's tail, and feed the watch. A database that does not answer changes nothing."""
+        """Read a stream from the watch's tail and feed the watch. If the stream is gone, the watch ends."""
         try:
             snapshot = await self.fetch(watch, watch.tail)
         except OffsetGone:
@@ -232,7 +254,7 @@ class Hub:
         except DurableStreamsError as error:
             if error.status < 500:
                 watch.end()
-            return
+            return  # a database that does not answer changes nothing
         segment = snapshot.segment
         if segment is not None and (segment.start != watch.tail or not snapshot.up_to_date):
             segment = None  # more than a page, or a commit came meanwhile: readers fetch the data themselves
@@ -241,17 +263,15 @@ class Hub:
     # The poll.
 
     def poll_all(self) -> None:
-        """Query all watched streams, because messages may have been lost."""
+        """Query all watched streams. The subscriber calls this after it has connected: messages may have been lost."""
         self._spawn(self._poll(list(self._watches)))
 
     async def _tick(self) -> None:
-        """Poll the watched streams that are due, and tell all listeners the time, until no stream is watched."""
+        """Poll the streams that are due, and let readers check their grant and deadline, until no stream is watched."""
         while self._watches:
             interval = config().poll_interval
             await asyncio.sleep(interval)
-            watched = {stream_id: watch.info for stream_id, watch in self._watches.items()}
-            due = self._polls.due(watched, time.monotonic(), interval, receives=self._receives())
-            await self._log_errors(self._poll(due))
+            await self._log_errors(self._poll_due(interval))
             now = time.monotonic()
             for watch in list(self._watches.values()):
                 for listener in list(watch.listeners):
@@ -259,8 +279,13 @@ class Hub:
                         listener.tick(now)
                     except Exception:  # one listener must not stop the clock of all others
                         logger.exception("A reader could not be told the time. All other readers go on.")
+                watch.drop_large(now)
                 if watch.idle_since is not None and (now - watch.idle_since > LINGER_SECONDS or watch.removed):
                     self._forget(watch)
+
+    async def _poll_due(self, interval: float) -> None:
+        watched = {stream_id: watch.info for stream_id, watch in self._watches.items()}
+        await self._poll(self._polls.due(watched, time.monotonic(), interval, receives=self._receives()))
 
     async def _poll(self, stream_ids: Sequence[int]) -> None:
         """Query watched streams, a limited number at a time, so that other reads come between."""
@@ -279,7 +304,7 @@ class Hub:
                 watch.end()
                 continue
             if watch.is_ahead_of(info, began):
-                self._discard(watch)
+                self._end_lost(watch)
                 continue
             self._polls.seen(info)
             if watch.lags_behind(info):
@@ -287,7 +312,7 @@ class Hub:
             if watch.listeners and _needs_renewal(info):
                 self._engine.renew(info)
         if behind and self._receives():
-            await asyncio.sleep(MESSAGE_SECONDS)  # messages about the newest commits are on their way
+            await asyncio.sleep(MESSAGE_GRACE_SECONDS)  # messages about the newest commits are on their way
             behind = [(watch, info) for watch, info in behind if watch.lags_behind(info)]
             if behind:
                 self._polls.missed(time.monotonic())

@@ -60,7 +60,7 @@ class Applier(Protocol):
         """Wait for a stream's row for at most so many seconds, and apply the stream's operations."""
 
     def stop(self) -> None:
-        """Stop to wait for locks."""
+        """Stop waiting for locks. Safe to call from any thread."""
 
 
 class PendingOperation(NamedTuple):
@@ -154,7 +154,7 @@ class LockWaitQueue:
     def _work(self, work: Callable[[Applier, Sequence[str]], None], applier: Applier, paths: Sequence[str]) -> None:
         try:
             work(applier, paths)
-        except Exception:  # the thread must outlive every bug
+        except BaseException:  # the thread must outlive every bug
             logger.exception("Waiting for the locked streams %s failed. Their operations get 503.", ", ".join(paths))
             for path in paths:
                 self._refuse(path)

@@ -70,8 +70,9 @@ class PollSchedule:
         return due
 
     def seen(self, info: StreamInfo) -> None:
-        """Record a stream as a poll has shown it."""
-        if info.deadline is not None and info.deadline - timezone.now() < SOON:
+        """Record a stream as a poll has shown it. Its watch may have ended during the query."""
+        is_watched = info.id in self._polled_at
+        if is_watched and info.deadline is not None and info.deadline - timezone.now() < SOON:
             self._expiring.add(info.id)
         else:
             self._expiring.discard(info.id)

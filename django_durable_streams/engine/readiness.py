@@ -38,7 +38,7 @@ def _check(connection: DedicatedConnection, problem_reporter: ProblemReporter) -
         connection.open()
         try_tables(connection.using, writes=True)
     except Error as error:
-        if problem_reporter.refusal(error) is None:
+        if problem_reporter.report(error) is None:
             logger.debug("The database could not be checked: %s", error)
     finally:
         connection.close()

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from queue import Empty, SimpleQueue
-from threading import Lock, Thread
 from typing import Any
 
 from django.db import close_old_connections, connections
 from django.dispatch import Signal
 
 from ..models import Stream
+from ..runtime.queue_thread import QueueThread
 from ..signals import stream_appended, stream_closed, stream_created, stream_deleted, stream_expired
 from ..store.operations import Commit
 
@@ -81,9 +80,9 @@ class SignalDispatcher:
     """Sends signals from a thread of its own, which starts with the first signal that has receivers."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Event | None] = SimpleQueue()
-        self._thread: Thread | None = None
-        self._lock = Lock()
+        self._thread: QueueThread[Event] = QueueThread(
+            "durable-streams-signals", self._send, connections.close_all, IDLE_SECONDS
+        )
         self._is_full = False
 
     def send_soon(self, commits: list[Commit], using: str) -> None:
@@ -100,15 +99,10 @@ class SignalDispatcher:
 
     def stop(self) -> None:
         """Send the queued signals and end the thread, or leave it after some seconds."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-            if thread is not None:
-                self._queue.put(None)
-        if thread is not None:
-            thread.join(STOP_SECONDS)
+        self._thread.stop(STOP_SECONDS)
 
     def _put(self, event: Event) -> None:
-        if self._queue.qsize() >= MAX_QUEUED:
+        if len(self._thread) >= MAX_QUEUED:
             if not self._is_full:
                 self._is_full = True
                 logger.warning(
@@ -118,30 +112,11 @@ class SignalDispatcher:
                 )
             return
         self._is_full = False
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    thread = Thread(target=self._run, name="durable-streams-signals", daemon=True)
-                    thread.start()  # may fail, such as when Python is about to end; the next signal tries again
-                    self._thread = thread
-        self._queue.put(event)
-
-    def _run(self) -> None:
-        try:
-            while True:
-                try:
-                    event = self._queue.get(timeout=IDLE_SECONDS)
-                except Empty:
-                    connections.close_all()
-                    continue
-                if event is None:
-                    return
-                self._send(*event)
-        finally:
-            connections.close_all()
+        self._thread.put(event)
 
     @staticmethod
-    def _send(signal: Signal, arguments: dict[str, Any]) -> None:
+    def _send(event: Event) -> None:
+        signal, arguments = event
         try:
             close_old_connections()
             signal.send_robust(Stream, **arguments)

@@ -33,8 +33,8 @@ class Transactions(Protocol):
     def reconnect(self) -> bool:
         """Connect if there is no connection. Return whether there is one now."""
 
-    def refusals(self, count: int) -> list[object]:
-        """Return the outcomes of operations that are not tried."""
+    def refuse(self, count: int) -> list[object]:
+        """Return the outcomes of operations that are not tried, because the database does not answer."""
 
 
 def apply_each(
@@ -60,7 +60,7 @@ def apply_each(
             if isinstance(outcome, ServiceUnavailable):
                 lost_connections += 1
                 if lost_connections == MAX_LOST_CONNECTIONS or not transactions.reconnect():
-                    return [*outcomes, *transactions.refusals(len(operations) - len(outcomes))]
+                    return [*outcomes, *transactions.refuse(len(operations) - len(outcomes))]
         outcomes.append(outcome)
     return outcomes
 

@@ -14,15 +14,16 @@ from typing import Any, TypeVar
 
 from django.db import Error
 
+from ..conf import config
 from ..protocol import text
-from ..protocol.errors import DurableStreamsError, OffsetGone, StreamGone, StreamNotFound
+from ..protocol.errors import DurableStreamsError, OffsetGone, ServiceUnavailable, StreamGone, StreamNotFound
 from ..protocol.offsets import Offset, Sentinel
 from ..protocol.segments import Segment
 from ..runtime.backlog import Backlog
 from ..runtime.batch_worker import BatchWorker
 from ..runtime.monitor import DatabaseMonitor
 from ..store.read import lineage, log_reader
-from ..store.read.log_reader import PageRequest
+from ..store.read.log_reader import MAX_PAGES_PER_QUERY, PageKey, PageRequest
 from ..store.read.segment_cache import SegmentCache
 from ..store.stream_info import StreamInfo
 
@@ -146,7 +147,7 @@ class SnapshotReader(BatchWorker[Task]):
             return self._read(tasks)
         except Error as error:
             self._connection.close()
-            refusal = self._monitor.problem_reporter.refusal(error)
+            refusal = self._monitor.problem_reporter.report(error)
             if refusal is not None:
                 return [refusal] * len(tasks)
             if is_new:
@@ -191,19 +192,39 @@ class SnapshotReader(BatchWorker[Task]):
         }
         if not with_data:
             return
-        needs_compaction: set[int] = set()
         limit = self._page_bytes()
-        requests = [PageRequest(snapshot.info, snapshot.position, limit) for snapshot in with_data.values()]
-        segments = log_reader.pages(requests, self._cache, self._using, needs_compaction)
-        if needs_compaction:
-            self._request_compaction(needs_compaction)
+        requests = {
+            (snapshot.info.id, snapshot.position): PageRequest(snapshot.info, snapshot.position, limit)
+            for snapshot in with_data.values()
+        }
+        segments = self._pages([*requests.values()])
         for key, snapshot in with_data.items():
-            snapshot.segment = segments[snapshot.info.id, snapshot.position]
+            page_key = snapshot.info.id, snapshot.position
+            if page_key not in segments:
+                outcomes[key] = ServiceUnavailable("Too many large pages are read at once. Try again.")
+                continue
+            snapshot.segment = segments[page_key]
             if snapshot.segment is None:
                 outcomes[key] = self._explain_missing_page(snapshot.info)
             else:
                 end = snapshot.end
                 snapshot.info = lineage.around(snapshot.info, self._using, end - text.MAX_HELD, end)
+
+    def _pages(self, requests: Sequence[PageRequest]) -> dict[PageKey, Segment | None]:
+        """Return the requested pages. Pages for whose data there is no memory are left out."""
+        needs_compaction: set[int] = set()
+        pages: dict[PageKey, Segment | None] = {}
+        bytes_left = config().max_response_memory
+        for first in range(0, len(requests), MAX_PAGES_PER_QUERY):
+            if bytes_left <= 0:
+                break
+            few = requests[first : first + MAX_PAGES_PER_QUERY]
+            few_pages = log_reader.pages(few, self._cache, self._using, needs_compaction)
+            bytes_left -= sum([len(segment.data) for segment in few_pages.values() if segment is not None])
+            pages |= few_pages
+        if needs_compaction:
+            self._request_compaction(needs_compaction)
+        return pages
 
     def _explain_missing_page(self, info: StreamInfo) -> DurableStreamsError:
         if log_reader.find_ids([info.id], self._using):

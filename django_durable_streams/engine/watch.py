@@ -31,6 +31,9 @@ V = TypeVar("V")
 RING_BYTES = 256 * 1024
 """Recent data, in bytes, that a watch keeps beyond the newest segment."""
 
+LARGE_SECONDS = 1.0
+"""How long a watch keeps a newest segment of more than RING_BYTES. Hundreds of watches may each have one."""
+
 RING_SEGMENTS = 256
 """Commits that a watch keeps. A commit of a few bytes takes a hundred times as much memory as its data."""
 
@@ -135,16 +138,26 @@ class Watch:
         self.moved_at = time.monotonic()
         self.closed = self.closed or closed
         self.removed = self.removed or removed
-        self._frames.clear()
-        self._events.clear()
-        self._joined.clear()
-        self._snapshots.clear()
+        self._drop_shared()
         self.shared_responses.clear()
         self._notify(list(self.listeners))
+
+    def drop_large(self, now: float) -> None:
+        """Drop the newest segment if it is large and its readers had the time to take it. Others query the database."""
+        if self._ring_bytes > RING_BYTES and now - self.moved_at >= LARGE_SECONDS:
+            self._ring.clear()
+            self._ring_bytes = 0
+            self._drop_shared()
 
     def end(self) -> None:
         """Mark this watch as removed, and notify its listeners."""
         self.feed(self.tail, None, self.tail, closed=self.closed, removed=True)
+
+    def _drop_shared(self) -> None:
+        self._frames.clear()
+        self._events.clear()
+        self._joined.clear()
+        self._snapshots.clear()
 
     def lags_behind(self, info: StreamInfo) -> bool:
         """Return whether a query has shown a longer or closed stream."""

@@ -6,14 +6,27 @@ manager or a queryset to INSERT, UPDATE and DELETE. An instance's ways meet in `
 `_update` and `_raw_delete`, and some methods build their own statement. Django's internals use the base manager, so it
 is guarded, too.
 
+A project's proxy model may have any manager. `_GuardedOptions` is the place where Django asks for the managers of a
+model. So every manager of a guarded model makes querysets that only read, whichever class has brought it.
+
 This package writes by the statements of `store.sql`, and by `unguarded`.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Never, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Never, TypeVar
 
 from django.db import models
+from django.db.models.manager import BaseManager
+from django.db.models.options import Options
+from django.db.models.signals import class_prepared
+from django.utils.functional import cached_property
+
+if TYPE_CHECKING:
+    _Options = Options[Any]
+else:
+    _Options = Options
 
 Row = TypeVar("Row", bound=models.Model)
 
@@ -110,3 +123,76 @@ def refuse(model: type[models.Model], method: str, kind: str) -> Never:
     raise ReadOnlyModelError(
         f"{model._meta.object_name}.{method}() is refused, as it would bypass the protocol. {instead.get(kind, '')}"
     )
+
+
+class _GuardedManager(BaseManager[Any]):
+    """Stands before the class of a manager: the manager's querysets only read."""
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        queryset = super().get_queryset()
+        if not isinstance(queryset, GuardedQuerySet):
+            queryset.__class__ = guarded_queryset_class(type(queryset))
+        return queryset
+
+
+class _GuardedOptions(_Options):
+    """The options of a guarded model, with guarded managers."""
+
+    @cached_property
+    def managers(self) -> Any:
+        """The managers: copies that belong to this model alone."""
+        managers = super().managers
+        for manager in managers:
+            _guard(manager)
+        return managers
+
+    @cached_property
+    def base_manager(self) -> Any:
+        """One of the managers, or a new one."""
+        manager = super().base_manager
+        _guard(manager)
+        return manager
+
+
+def _guard(manager: BaseManager[Any]) -> None:
+    kind: Any = type(manager)
+    manager.__class__ = _guarded_manager_class(kind)
+
+
+@cache
+def _guarded_manager_class(kind: Any) -> Any:
+    is_guarded = issubclass(kind._queryset_class, GuardedQuerySet) and kind.get_queryset is BaseManager.get_queryset
+    if is_guarded or issubclass(kind, _GuardedManager):
+        return kind
+    # With the name and the module of the original, which a migration may have to import.
+    return type(kind.__name__, (_GuardedManager, kind), {"__module__": kind.__module__})
+
+
+@cache
+def guarded_queryset_class(kind: type[models.QuerySet[Any]]) -> type[models.QuerySet[Any]]:
+    """Return the class of querysets that are of a kind and only read."""
+    if issubclass(kind, GuardedQuerySet):
+        return kind
+    if kind is models.QuerySet:
+        return GuardedQuerySet
+    members = {"__module__": kind.__module__, "__reduce__": lambda queryset: _pickled(kind, queryset)}
+    # The project's own methods stay. They call Django's, and those are the guard's here.
+    return type(kind.__name__, (kind, GuardedQuerySet), members)
+
+
+def _pickled(kind: type[models.QuerySet[Any]], queryset: models.QuerySet[Any]) -> tuple[object, ...]:
+    return _unpickled, (kind,), queryset.__getstate__()
+
+
+def _unpickled(kind: type[models.QuerySet[Any]]) -> models.QuerySet[Any]:
+    guarded = guarded_queryset_class(kind)
+    return guarded.__new__(guarded)
+
+
+def _guard_managers(sender: type[models.Model], **kwargs: Any) -> None:
+    if issubclass(sender, GuardedModel):
+        sender._meta.__class__ = _GuardedOptions
+        sender._meta._expire_cache(reverse=False)  # type: ignore[attr-defined]
+
+
+class_prepared.connect(_guard_managers, dispatch_uid="durable_streams.guard_managers")

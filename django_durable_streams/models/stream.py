@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import IntEnum
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -27,11 +28,13 @@ _EXPECTED_WARNINGS = frozenset(
 )
 
 
-class LinkState(models.IntegerChoices):
+class LinkState(IntEnum):
     """How a stream is linked to subscriptions. A stream without a link has no value, and its appends pay nothing."""
 
-    SEEN = 1, _("linked")
-    UNSEEN = 2, _("linked, with new data")
+    SEEN = 1
+    """Linked, without new data."""
+    UNSEEN = 2
+    """Linked, with data that no delivery has looked at."""
 
 
 class StreamQuerySet(GuardedQuerySet["Stream"]):
@@ -93,7 +96,13 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
 
         Raises:
             ProtectedError, RestrictedError: such a row forbids the deletion. Nothing was deleted.
+            TypeError: the query does not yield streams, has a slice, or combines queries.
         """
+        if self._fields is not None or self.query.is_sliced or self.query.combinator:  # type: ignore[attr-defined]
+            raise TypeError(
+                "delete() is refused after values(), values_list(), dates(), union() and slices. Call it on a query "
+                "for streams, such as Stream.objects.filter(pk__in=...).delete()."
+            )
         result: tuple[int, dict[str, int]] = api().delete_all(self, self._write_alias())
         return result
 
@@ -164,7 +173,6 @@ class Stream(AsyncStreamMethods):
         null=True,
         blank=True,
         editable=False,
-        choices=LinkState.choices,
         help_text=_("Whether subscriptions follow the stream, and whether it has data that they were not told of."),
     )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
@@ -188,7 +196,9 @@ class Stream(AsyncStreamMethods):
             models.Index(fields=["deadline"], name="stream_deadline", condition=Q(deadline__isnull=False)),
             models.Index(fields=["deleted_at"], name="stream_deleted_at", condition=Q(deleted_at__isnull=False)),
             models.Index(fields=["source"], name="stream_source", condition=Q(source__isnull=False)),
-            models.Index(fields=["link_state"], name="stream_link_state", condition=Q(link_state=LinkState.UNSEEN)),
+            models.Index(
+                fields=["link_state"], name="stream_link_state", condition=Q(link_state=LinkState.UNSEEN.value)
+            ),
         ]
 
     @classmethod

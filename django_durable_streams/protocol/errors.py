@@ -267,3 +267,12 @@ class ServiceUnavailable(DurableStreamsError):
 
     def __init__(self, detail: str = "", headers: tuple[Header, ...] = ((b"retry-after", b"1"),)) -> None:
         super().__init__(detail, headers)
+
+
+class TransactionConflict(ServiceUnavailable):
+    """The snapshot of the caller's transaction is older than a change that the operation needs.
+
+    The whole transaction has to be repeated, because its snapshot stays. It is also a `django.db.OperationalError`.
+    """
+
+    title = "Transaction conflict"

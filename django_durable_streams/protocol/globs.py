@@ -35,8 +35,8 @@ class Glob:
         for segment in segments:
             if "*" in segment and segment not in (ONE, ANY):
                 raise InvalidPath(
-                    f"In the pattern {text!r}, {segment!r} is not allowed. A wildcard is a whole segment: * matches one "
-                    "segment, ** any number."
+                    f"In the pattern {text!r}, {segment!r} is not allowed. A wildcard is a whole segment: * matches "
+                    "one segment, ** any number."
                 )
         validate("/".join("x" if segment in (ONE, ANY) else segment for segment in segments))
         self.text = text

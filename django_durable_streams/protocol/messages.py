@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from . import headers, paths
 from .caching import Caching
@@ -119,6 +119,14 @@ class Request(ABC):
             ClientDisconnected: the client left before the end of the body.
         """
 
+    def waiting_bytes(self) -> int:
+        """Return how much of the body is in memory while it is not yet decided whether the request is allowed."""
+        return 0 if self.body is None else len(self.body)
+
+    def drop_body(self) -> None:
+        """Drop that part of the body, because there is no room for it. The request will be refused."""
+        self.body = b""
+
     def when_left(self, tell: Callable[[], object]) -> None:  # noqa: B027 - entry points may do nothing
         """Call a function when the client leaves before the response.
 
@@ -141,10 +149,11 @@ class Request(ABC):
         Raises:
             InvalidPath, StreamNotFound: no stream of this server can have the path.
         """
-        source = self.header(headers.STREAM_FORKED_FROM)
+        source = self.headers.get(headers.STREAM_FORKED_FROM)
         if source is None:
             return None
-        path, root = unquote(source), self.root()
+        # As servers decode the path of a request: bytes that are not UTF-8 become a character that no path has.
+        path, root = unquote_to_bytes(source.strip(b" \t")).decode(errors="replace"), self.root()
         if not path.startswith(root):
             raise StreamNotFound(f"Stream-Forked-From must be the path of a stream on this server, below {root}.")
         return paths.validate_again(path[len(root) :])

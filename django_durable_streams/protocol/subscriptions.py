@@ -41,8 +41,8 @@ MAX_URL_LENGTH = 2048
 MAX_DESCRIPTION_LENGTH = 4096
 """Characters of a description."""
 
-MAX_STREAMS = 10_000
-"""Streams that one request names. One short transaction writes their links."""
+MAX_STREAMS = 1000
+"""Streams that one request names, because one short transaction writes their links. A wake names no more either."""
 
 MAX_GENERATION = 2**63 - 1
 

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import ParamSpec
 
+from .results import contained
+
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -19,7 +21,7 @@ _failing_purposes: set[str] = set()
 
 
 def follow_up(purpose: str, step: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Run a step that follows a commit. Never raises an `Exception`.
+    """Run a step that follows a commit. Raises nothing but an exception by which a signal ends the process.
 
     Args:
         purpose: one sentence for the log that says the effect of the failure. It also identifies the step.
@@ -27,14 +29,24 @@ def follow_up(purpose: str, step: Callable[P, object], *args: P.args, **kwargs: 
     """
     try:
         step(*args, **kwargs)
-    except Exception:
-        if purpose not in _failing_purposes:
-            _failing_purposes.add(purpose)
-            logger.exception(
-                "A commit succeeded, but a step after it failed. %s This is logged again only after the step has "
-                "worked. Read the error below, and run `manage.py check`.",
-                purpose,
-            )
+    except BaseException as error:
+        _log(purpose, error)
     else:
         if _failing_purposes:
             _failing_purposes.discard(purpose)
+
+
+def _log(purpose: str, error: BaseException) -> None:
+    """Log that a step failed, unless it failed before. Raises only an exception by which a signal ends the process."""
+    try:
+        with contained:
+            raise error
+    except Exception as failure:
+        if purpose not in _failing_purposes:
+            _failing_purposes.add(purpose)
+            logger.error(
+                "A commit succeeded, but a step after it failed. %s This is logged again only after the step has "
+                "worked. Read the error below, and run `manage.py check`.",
+                purpose,
+                exc_info=failure,
+            )

@@ -7,6 +7,7 @@ thread may hold any lock. A finaliser therefore only posts a call to the loop. K
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -15,6 +16,8 @@ from threading import Lock, Thread, current_thread
 from typing import Any, TypeVar
 
 from . import execution
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -132,7 +135,7 @@ def loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             new_loop = asyncio.new_event_loop()
-            thread = Thread(target=new_loop.run_forever, name="durable-streams-loop", daemon=True)
+            thread = Thread(target=_run_forever, args=(new_loop,), name="durable-streams-loop", daemon=True)
             try:
                 thread.start()
             except RuntimeError:
@@ -140,6 +143,16 @@ def loop() -> asyncio.AbstractEventLoop:
                 raise
             _loop, _thread = new_loop, thread
         return _loop
+
+
+def _run_forever(new_loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped."""
+    while not new_loop.is_closed():
+        try:
+            new_loop.run_forever()
+            return
+        except BaseException:  # a task has raised SystemExit, and other tasks wait in the same loop
+            logger.exception("A task has stopped the background loop, which goes on.")
 
 
 def run_to_end(work: Coroutine[Any, Any, None]) -> None:

@@ -43,8 +43,19 @@ COLLECT_FROM_TASKS = 4
 MAX_EXTRA_TURNS = 2
 """Turns for which a pending batch waits at most."""
 
+STOP_SECONDS = 5.0
+"""How long a worker that has to end works on its queue. Then its connection is cut: the database may be silent."""
+
 PREPARE_FROM_TASKS = 8
 """Tasks in a batch from which an additional call into the event loop costs less than early preparation saves."""
+
+
+class WorkerEnded(ServiceUnavailable):
+    """A worker has ended before it has begun a task. Another worker may do the task, which has changed nothing."""
+
+    @classmethod
+    def code(cls) -> str:
+        return ServiceUnavailable.code()
 
 
 class PendingBatch(Generic[T]):
@@ -173,7 +184,7 @@ class BatchWorker(Generic[T]):
         """Let the thread do other work between two batches, and wait for it. Do not call this in an event loop.
 
         Raises:
-            ServiceUnavailable: the thread has ended.
+            WorkerEnded: the thread has ended.
         """
         job = ExclusiveJob(work)
         self._queue.put(job)
@@ -184,6 +195,8 @@ class BatchWorker(Generic[T]):
     def stop(self) -> None:
         """End the thread after the tasks that are queued, and wait for its end."""
         self._queue.put(None)
+        self._thread.join(STOP_SECONDS)
+        self._connection.cut()
         self._thread.join()
 
     def _enqueue(self, batch: PendingBatch[T], count_before: int = 0, extra_turns: int = 0) -> None:
@@ -225,7 +238,7 @@ class BatchWorker(Generic[T]):
 
     def _refuse_queued(self) -> None:
         """Refuse the tasks that came too late. Every caller that queues a task after the end calls this, too."""
-        error = ServiceUnavailable("The server is about to end. Try again.")
+        error = WorkerEnded("The server is about to end. Try again.")
         while True:
             try:
                 item = self._queue.get_nowait()

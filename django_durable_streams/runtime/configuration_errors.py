@@ -146,8 +146,8 @@ class ProblemReporter:
         self._using = using
         self._messages = LogOnce(LOG_AGAIN_SECONDS, extends=True)
 
-    def refusal(self, error: BaseException | None) -> ServiceUnavailable | None:
-        """Return the error for clients if an error of the database is a configuration problem, else None."""
+    def report(self, error: BaseException | None) -> ServiceUnavailable | None:
+        """Log a configuration problem, and return the error for clients. None: the error is of another kind."""
         problem = find_problem(error)
         if problem is None:
             return None

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import Lock, RLock
 from types import TracebackType
+from typing import Any
 
 from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -39,6 +40,8 @@ LOG_PAGES = 2000
 
 class DedicatedConnection:
     """A database connection that belongs to one thread. As a context manager it marks the time in which it works.
+
+    Do not nest these contexts: the end of the inner one would count as the end of the work.
 
     The connection has settings of its own (`connection_settings`). In its thread it replaces the project's connection
     of the same alias, so code that uses `connections[using]` there works with it.
@@ -100,8 +103,8 @@ class DedicatedConnection:
                 self._set_up(connection)
         except Error:
             raise
-        except Exception as error:
-            # Receivers of `connection_created` belong to the project. They may fail in a thread without a request.
+        except BaseException as error:
+            # Receivers of `connection_created` belong to the project, and may raise anything.
             raise OperationalError(f"The connection could not be set up: {type(error).__name__}: {error}") from error
         self._opened = connection.connection
         return True
@@ -112,7 +115,6 @@ class DedicatedConnection:
             _reduce_disk_writes(connection)
         if self._lock_seconds is not None:
             _limit_lock_waits(connection, self._lock_seconds)
-        self._duplicate_socket(connection)
 
     def close(self) -> None:
         """Close the connection. Never raises, as the thread must outlive it. Only for the connection's thread."""
@@ -123,7 +125,7 @@ class DedicatedConnection:
         try:
             with self._at_work:
                 connections[self.using].close()
-        except Exception as error:
+        except BaseException as error:
             logger.debug("A connection could not be closed. It is dropped as it is: %s", error)
             connections[self.using].connection = None
 
@@ -153,15 +155,24 @@ class DedicatedConnection:
         # Django connects again at the end of a transaction whose connection was lost. That may take as long as the
         # first time, and would delay all responses of the batch.
         connection.connect = refuse  # type: ignore[method-assign]
+        if connection.vendor != "sqlite":
+            connect_driver = connection.get_new_connection
+
+            def connect_and_duplicate(conn_params: Any) -> Any:
+                driver_connection = connect_driver(conn_params)
+                self._duplicate_socket(
+                    driver_connection
+                )  # before the statements that Django sends, which may wait, too
+                return driver_connection
+
+            connection.get_new_connection = connect_and_duplicate  # type: ignore[method-assign]
         return connection
 
-    def _duplicate_socket(self, connection: BaseDatabaseWrapper) -> None:
-        """Duplicate the connection's socket for `cut`. Its number could belong to another socket a moment later."""
+    def _duplicate_socket(self, driver_connection: Any) -> None:
+        """Duplicate a connection's socket for `cut`. Its number could belong to another socket a moment later."""
         self._close_socket()
-        if connection.vendor == "sqlite":
-            return
         try:
-            duplicate = socket.socket(fileno=os.dup(connection.connection.fileno()))
+            duplicate = socket.socket(fileno=os.dup(driver_connection.fileno()))
         except (OSError, AttributeError):  # the driver or the system does not show its socket
             return
         for name, (level, value) in _SOCKET_OPTIONS.items():

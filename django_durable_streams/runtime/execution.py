@@ -10,10 +10,20 @@ only while no engine runs. This module knows no stream, and nothing of the objec
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
 
+from ..protocol.errors import ServiceUnavailable
+from .log_once import LogOnce
+
+logger = logging.getLogger(__name__)
+
+LOG_AGAIN_SECONDS = 60.0
+"""Time between two messages about threads that cannot start."""
+
+_failures = LogOnce(LOG_AGAIN_SECONDS)
 _is_inline = False
 
 
@@ -37,10 +47,15 @@ def start_thread(run: Callable[[], object], name: str) -> Thread:
     """Start a daemon thread of the service and return it. Inline, the thread does nothing and has ended already.
 
     Raises:
-        RuntimeError: there are too many threads, or Python is ending.
+        ServiceUnavailable: there are too many threads, or Python is ending.
     """
     thread = _IdleThread(name=name) if _is_inline else Thread(target=run, name=name, daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if _failures.is_due():
+            logger.error("A thread cannot start, so requests get 503. Let the process have more threads. (%s)", name)
+        raise ServiceUnavailable("The server cannot start a thread. Try again.") from error
     return thread
 
 

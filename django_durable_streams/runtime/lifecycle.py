@@ -1,10 +1,23 @@
-"""Functions that run when the engines of the process stop, for threads and caches that the engines do not know."""
+"""Functions that run when an engine starts or the engines stop, for threads and caches that they do not know."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 _functions: list[Callable[[], None]] = []
+_start_functions: list[Callable[[Any], None]] = []
+
+
+def call_at_start(function: Callable[[Any], None]) -> None:
+    """Register a function that is called with each new engine. It must not block."""
+    _start_functions.append(function)
+
+
+def run_start_functions(engine: object) -> None:
+    """Call the functions that were registered for the start of an engine."""
+    for function in _start_functions:
+        function(engine)
 
 
 def call_at_stop(function: Callable[[], None]) -> Callable[[], None]:

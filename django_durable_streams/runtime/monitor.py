@@ -30,6 +30,14 @@ STUCK_SECONDS = 0.75
 PROBE_SECONDS = 1.0
 """Seconds in which the probe needs an answer. A slow statement alone is no reason to cut: disks and locks are slow."""
 
+MAX_PROBE_SECONDS = 5.0
+"""Seconds after which a probe without an answer is cut, and the next one begins. Behind a proxy its connection may stay
+silent, while the database answers over new ones."""
+
+MAX_WORK_SECONDS = 120.0
+"""Seconds of work after which a connection is cut although the database answers over others. No statement of the
+service takes so long. So the server of this connection is gone, and a proxy keeps the connection open."""
+
 
 class DatabaseMonitor:
     """Watches the dedicated connections of this process to one database.
@@ -76,17 +84,24 @@ class DatabaseMonitor:
         return ServiceUnavailable(self._problem or "The database does not answer. Try again.")
 
     def _report_problem(self, error: BaseException | None) -> str | None:
-        refusal = self.problem_reporter.refusal(error)
+        refusal = self.problem_reporter.report(error)
         return None if refusal is None else refusal.detail
 
+    def retire(self) -> None:
+        """Have the next call of `monitor_for` make a new monitor. This one goes on until `stop`."""
+        with _lock:
+            if _monitors.get(self._using) is self:
+                del _monitors[self._using]
+
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, and that of a probe that waits for an answer."""
+        self.retire()
         self._stopping = True
         self._due.set()
-        if _monitors.get(self._using) is self:
-            del _monitors[self._using]
         if self._thread is not None:
             self._thread.join()
+        if self._probe is not None:
+            self._probe.cut()
 
     def _run(self) -> None:
         while not self._stopping:
@@ -94,7 +109,7 @@ class DatabaseMonitor:
             self._due.clear()
             try:
                 self._check()
-            except Exception:  # the thread must outlive every bug
+            except BaseException:  # the thread must outlive every bug
                 logger.exception("A check of the connections to the database failed. It is tried again.")
 
     def _check(self) -> None:
@@ -106,6 +121,7 @@ class DatabaseMonitor:
         if probe.answered:
             now = time.monotonic()
             self._vouched = dict.fromkeys(stuck, now)
+            self._cut_silent(stuck, now - MAX_WORK_SECONDS)
             self._problem = None
             if not self.answers:
                 logger.warning("The database answers again.")
@@ -132,10 +148,21 @@ class DatabaseMonitor:
             if (since := connection.since) is not None and max(since, self._vouched.get(connection, 0.0)) < limit
         ]
 
+    def _cut_silent(self, stuck: list[DedicatedConnection], limit: float) -> None:
+        for connection in stuck:
+            since = connection.since
+            if since is not None and since < limit:
+                logger.warning(
+                    "A connection got no answer for %d s, but the database answers. It is cut.", MAX_WORK_SECONDS
+                )
+                connection.cut()
+
     def _probe_database(self) -> Probe:
         """Query the database over a new connection, and wait up to `PROBE_SECONDS` for the answer."""
         if self._probe is None or self._probe.done.is_set():
             self._probe = Probe(self._using)
+        elif time.monotonic() - self._probe.began > MAX_PROBE_SECONDS:
+            self._probe.cut()
         self._probe.done.wait(PROBE_SECONDS)  # a probe without an answer so far is used again
         return self._probe
 
@@ -151,8 +178,13 @@ class Probe:
         self.done = Event()
         self.answered = False
         self.error: Exception | None = None
+        self.began = time.monotonic()
         self._connection = DedicatedConnection(using)
         execution.start_thread(self._run, "durable-streams-probe")
+
+    def cut(self) -> None:
+        """End the wait for the answer."""
+        self._connection.cut()
 
     def _run(self) -> None:
         try:

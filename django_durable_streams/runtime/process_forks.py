@@ -43,14 +43,20 @@ def wait_at_fork(lock: WorkLock, *, is_inner: bool = False) -> None:
 
 
 def _acquire_all() -> None:
+    # A signal handler may raise while this waits. The fork goes on, and `_release_all` follows.
+    held: list[WorkLock] = []
+    _forking.held = held
     with _lock:
         locks = [*_outer, *_inner]
     deadline = time.monotonic() + FORK_SECONDS
-    _forking.held = [lock for lock in locks if lock.acquire(timeout=max(deadline - time.monotonic(), 0))]
+    for lock in locks:
+        if lock.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            held.append(lock)
 
 
 def _release_all() -> None:
-    for lock in _forking.held:
+    held, _forking.held = _forking.held, []
+    for lock in held:
         lock.release()
 
 

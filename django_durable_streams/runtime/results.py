@@ -1,13 +1,17 @@
 """How the result of a task gets back to the event loop that waits for it.
 
-A worker's thread makes one call into the event loop for all results of a batch. Knows no worker and no queue.
+A worker's thread makes one call into the event loop for all results of a pending batch. Knows no worker and no queue.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ContextDecorator
+from threading import current_thread, main_thread
+from types import TracebackType
 from typing import Protocol, cast
 
 logger = logging.getLogger(__name__)
@@ -49,15 +53,64 @@ class Reply(Future):
 
 
 def as_failure(error: BaseException) -> Exception:
-    """Return an error in a form that a future accepts.
+    """Return an error in a form that a future accepts, and that ends neither a task nor a thread nor an event loop.
 
-    Code of the project may raise an exception that would end a task or a thread, or that no future accepts.
+    Code of the project may raise anything, `SystemExit` and `CancelledError` included.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: a signal handler may have raised it, to end the process.
     """
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
+    if _may_end_process(error):
+        raise error
     failure = RuntimeError(f"{type(error).__name__} was raised: {error}")
     failure.__cause__ = error
     return failure
+
+
+def _may_end_process(error: BaseException) -> bool:
+    """Return whether a signal handler may have raised an error: it runs in the main thread.
+
+    The handlers of servers with an event loop raise no SystemExit, so there it comes from the project's code.
+    """
+    if current_thread() is not main_thread():
+        return False
+    if isinstance(error, SystemExit):
+        return asyncio._get_running_loop() is None
+    return isinstance(error, KeyboardInterrupt)
+
+
+class _Contained(ContextDecorator):
+    """Raises `as_failure` of whatever the code inside raises. For code of the project, without an `await`."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None and (not isinstance(error, Exception) or isinstance(error, StopIteration)):
+            raise as_failure(error) from error
+
+
+contained = _Contained()
+
+
+def copy_of(error: BaseException) -> BaseException:
+    """Return an error for one more caller to raise.
+
+    An error keeps the frames through which it was raised, and all that is in them. The original, which lasts, must not
+    keep the callers.
+    """
+    kind = type(error)
+    try:
+        result = copy.copy(error)
+    except Exception:  # its class has other parameters than its arguments
+        result = kind.__new__(kind, *error.args)
+        result.__dict__.update(error.__dict__)
+    result.__cause__ = error.__cause__
+    return result.with_traceback(error.__traceback__)
 
 
 class _NoLoop:

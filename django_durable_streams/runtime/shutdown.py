@@ -124,7 +124,7 @@ _monitors: dict[asyncio.AbstractEventLoop, ShutdownMonitor] = {}
 """The monitors that have readers, or had readers a moment ago."""
 
 
-def add_reader(reader: LiveReader, servers: Sequence[RunningServer] = ()) -> None:
+def add_live_reader(reader: LiveReader, servers: Sequence[RunningServer] = ()) -> None:
     """Add a live reader of the running event loop. If its server is ending already, the reader is stopped soon.
 
     Args:
@@ -139,7 +139,7 @@ def add_reader(reader: LiveReader, servers: Sequence[RunningServer] = ()) -> Non
     monitor.add(reader, servers)
 
 
-def remove_reader(loop: asyncio.AbstractEventLoop, reader: LiveReader) -> None:
+def remove_live_reader(loop: asyncio.AbstractEventLoop, reader: LiveReader) -> None:
     """Remove a live reader that has ended."""
     monitor = _monitors.get(loop)
     if monitor is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
 
 from django.db import connections
@@ -29,20 +29,16 @@ class WriteLock:
         if self._lock is not None:
             wait_at_fork(self._lock, is_inner=True)
 
-    @contextmanager
-    def hold(self, waits: Callable[[], None] | None = None) -> Iterator[None]:
-        """Hold the lock in the block. `waits` is called before this waits for another thread."""
+    def hold(self, waits: Callable[[], None] | None = None) -> AbstractContextManager[object]:
+        """Hold the lock in the block. `waits` is called before this waits for another thread.
+
+        Only threads of the service may pass `waits`, because no signal handler runs there.
+        """
         if self._lock is None:
-            yield
-            return
-        if not self._lock.acquire(blocking=False):
-            if waits is not None:
-                waits()
-            self._lock.acquire()
-        try:
-            yield
-        finally:
-            self._lock.release()
+            return nullcontext()
+        # A signal handler may raise after any call in Python. The lock's own methods leave it no moment in which the
+        # lock is held, and the block has not begun.
+        return self._lock if waits is None else _hold_and_tell(self._lock, waits)
 
     @contextmanager
     def try_hold(self) -> Iterator[bool]:
@@ -56,6 +52,17 @@ class WriteLock:
         finally:
             if is_held:
                 self._lock.release()
+
+
+@contextmanager
+def _hold_and_tell(lock: Lock, waits: Callable[[], None]) -> Iterator[None]:
+    if not lock.acquire(blocking=False):
+        waits()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 _write_locks: dict[str, WriteLock] = {}

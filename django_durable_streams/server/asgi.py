@@ -24,7 +24,7 @@ from http import HTTPStatus
 from django.apps import apps
 
 from ..conf import config
-from ..protocol.errors import DurableStreamsError, IncompleteBody, StreamNotFound
+from ..protocol.errors import DurableStreamsError, IncompleteBody, ServiceUnavailable, StreamNotFound
 from ..protocol.messages import ClientDisconnected, Request, Response
 from .answers import EventStream
 from .asgi_sending import AsgiOutlet, Sender, messages_of, send_response, sends_at_once
@@ -34,6 +34,7 @@ from .dispatch import refuse, respond
 from .event_stream import send_events
 from .hosts import absolute_url, below, check_host, script_name
 from .lifespan import Application, Message, Receive, Scope, Send, serve_lifespan
+from .response_memory import PIECE_BYTES
 from .validation import check_configuration
 
 __all__ = ["Application", "DurableStreams", "Message", "Receive", "Scope", "Send"]
@@ -182,7 +183,7 @@ class _AsgiRequest(Request):
             self._disconnect.cancel()
 
     def send_now(self, response: Response) -> bool:
-        if not sends_at_once(self._send):
+        if not sends_at_once(self._send) or len(response.body) > PIECE_BYTES:
             return False
         for message in messages_of(response):
             if self._sending is not None:
@@ -227,7 +228,14 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
             if response.status >= HTTPStatus.BAD_REQUEST and request is not None and request.must_hang_up():
                 await _send_and_hang_up(response, receive, send)
             else:
-                await send_response(send, response)
+                await _send_or_refuse(send, response)
+
+
+async def _send_or_refuse(send: Send, response: Response) -> None:
+    try:
+        await send_response(send, response)
+    except ServiceUnavailable as error:
+        await send_response(send, refuse(error))
 
 
 async def _until_disconnect(receive: Receive) -> None:

@@ -14,9 +14,7 @@ from .answers import EventStream
 from .coroutines import start, start_if_coroutine
 from .event_stream import Outlet
 from .lifespan import Message, Send
-
-PIECE_BYTES = 64 * 1024
-"""Bytes of a body in one message. A client that takes one message after the other may take as long as it needs."""
+from .response_memory import PIECE_BYTES, Transfer, memory
 
 
 def messages_of(response: Response) -> tuple[Message, Message]:
@@ -41,14 +39,18 @@ async def send_response(send: Send, response: Response) -> None:
 
     Raises:
         OSError: the client takes no data, or has left.
+        ServiceUnavailable: there is no room for a long body, and nothing was sent.
     """
     head, body = messages_of(response)
+    if len(response.body) > PIECE_BYTES:
+        sender = Sender(send)
+        with memory.counted(response.body, sender.cut_off, may_refuse=True) as transfer:
+            await sender.send(head)
+            await sender.send_pieces(transfer, more_body=False)
+        return
     rest = start_if_coroutine(send(head))
     if rest is not None:
         await Sender(send).finish(rest)
-    if len(response.body) > PIECE_BYTES:
-        await Sender(send).send_body(response.body, more_body=False)
-        return
     rest = start_if_coroutine(send(body))
     if rest is not None:
         await Sender(send).finish(rest)
@@ -71,12 +73,19 @@ class Sender:
         if rest is not None:
             await self.finish(rest)
 
-    async def send_body(self, body: bytes, *, more_body: bool) -> None:
-        """Send a body, or a part of it, in pieces."""
-        for first in range(0, len(body), PIECE_BYTES):
-            more = more_body or first + PIECE_BYTES < len(body)
-            piece = body[first : first + PIECE_BYTES]
+    async def send_part(self, part: bytes) -> None:
+        """Send a part of a body in pieces. More follows."""
+        with memory.counted(part, self.cut_off) as transfer:
+            await self.send_pieces(transfer, more_body=True)
+
+    async def send_pieces(self, transfer: Transfer, *, more_body: bool) -> None:
+        """Send the data of a transfer in pieces."""
+        data = transfer.data
+        for first in range(0, len(data), PIECE_BYTES):
+            more = more_body or first + PIECE_BYTES < len(data)
+            piece = data[first : first + PIECE_BYTES]
             await self.send({"type": "http.response.body", "body": piece, "more_body": more})
+            memory.report_progress(transfer)
 
     async def finish(self, rest: Awaitable[None]) -> None:
         """Finish a send that was started."""
@@ -84,18 +93,29 @@ class Sender:
             async with asyncio.timeout(self._seconds) as self._timeout:
                 await rest
         except TimeoutError as error:
-            self._cut_off()
+            self._abort()
             raise BrokenPipeError("The client takes no data.") from error
         finally:
             self._timeout = None
 
     def hurry(self) -> None:
         """The server is about to end: do not wait long for a client that takes no data."""
-        self._seconds = min(self._seconds, ENDING_SECONDS)
-        if self._timeout is not None and not self._timeout.expired():
-            self._timeout.reschedule(asyncio.get_running_loop().time() + self._seconds)
+        self._wait_at_most(ENDING_SECONDS)
 
-    def _cut_off(self) -> None:
+    def cut_off(self) -> None:
+        """Do not wait for the client any more, and close the connection where the server lets us."""
+        self._wait_at_most(0.0)
+        self._abort()
+
+    def _wait_at_most(self, seconds: float) -> None:
+        self._seconds = min(self._seconds, seconds)
+        timeout = self._timeout
+        if timeout is not None and not timeout.expired():
+            # A server that ends says so again and again, which must not move the deadline.
+            deadline = asyncio.get_running_loop().time() + self._seconds
+            timeout.reschedule(min(deadline, timeout.when() or deadline))
+
+    def _abort(self) -> None:
         """Close the connection at once, where the server lets us. It would keep the unsent data otherwise."""
         transport = getattr(getattr(self._send, "__self__", None), "transport", None)
         if transport is not None and sends_at_once(self._send):
@@ -116,7 +136,7 @@ class AsgiOutlet(Outlet):
 
     def push(self, chunk: bytes) -> Awaitable[None] | None:
         if len(chunk) > PIECE_BYTES:
-            return self._sender.send_body(chunk, more_body=True)
+            return self._sender.send_part(chunk)
         message: Message = {"type": "http.response.body", "body": chunk, "more_body": True}
         if not self.is_immediate:
             return self._sender.send(message)
@@ -125,6 +145,9 @@ class AsgiOutlet(Outlet):
 
     def hurry(self) -> None:
         self._sender.hurry()
+
+    def cut_off(self) -> None:
+        self._sender.cut_off()
 
     async def end(self) -> None:
         await self._sender.send({"type": "http.response.body", "body": b""})

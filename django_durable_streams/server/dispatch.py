@@ -6,20 +6,22 @@ All entry points call it. It knows neither their connections nor the operations 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable
 from functools import partial
 
-from ..access.guard import current_guard
+from ..access.guard import Guard, current_guard
 from ..engine import engine_for
 from ..engine.snapshot_reader import ReadRequest
 from ..protocol import content, headers
-from ..protocol.errors import DurableStreamsError, MethodNotAllowed
+from ..protocol.errors import DurableStreamsError, MethodNotAllowed, ServiceUnavailable
 from ..protocol.messages import ClientDisconnected, Request, Response, error_response
 from ..protocol.paths import ReservedPath
 from ..runtime.results import ResultCallback
 from ..runtime.test_transactions import InvisibleTransaction
 from ..store.operations import Appended, Created
 from .answers import ANSWERS, EventStream, Work
+from .bodies import memory
 from .body_preparation import LONG_BYTES, prepare
 from .control import is_control, respond_control
 from .coroutines import start
@@ -27,6 +29,9 @@ from .handlers import Handler, handler_for
 from .response_policy import common_headers, complete_refusal, policy
 
 logger = logging.getLogger(__name__)
+
+LONG_UPLOAD_SECONDS = 1.0
+"""A request whose body takes longer to arrive is checked again then: its permission may have ended meanwhile."""
 
 
 async def respond(request: Request) -> Response | EventStream:
@@ -106,22 +111,52 @@ async def _admit_and_handle(request: Request) -> Response | EventStream:
     handler = handler_for(request.method)
     guard = current_guard()
     if guard is not None:
-        await guard.admit(request)
-    return await _handle(request, handler)
+        await _wait_for(guard.admit(request), request)
+    return await _handle(request, handler, guard)
 
 
 async def _handle_then(admission: Awaitable[None], request: Request, handler: Handler) -> Response | EventStream:
-    await admission
+    await _wait_for(admission, request)
     return await _handle(request, handler)
 
 
-async def _handle(request: Request, handler: Handler) -> Response | EventStream:
+async def _wait_for(admission: Awaitable[None], request: Request) -> None:
+    """Return if a request may go on. Meanwhile, what has arrived of its body counts towards MAX_BODY_MEMORY.
+
+    Without room the body is dropped at once. The client learns of that only if it has the permission.
+    """
+    size = request.waiting_bytes()
+    if not size:
+        await admission
+        return
+    try:
+        memory.reserve(size)
+    except ServiceUnavailable:
+        request.drop_body()
+        await admission
+        raise
+    try:
+        await admission
+    finally:
+        memory.release(size)
+
+
+async def _read_body(request: Request, guard: Guard | None) -> bytes:
+    """Return the body of an allowed request. The permission must still hold once a slow body has arrived."""
+    began = time.monotonic()
+    body = await request.read_body()
+    if guard is not None and time.monotonic() - began >= LONG_UPLOAD_SECONDS:
+        await guard.admit_again(request)
+    return body
+
+
+async def _handle(request: Request, handler: Handler, guard: Guard | None = None) -> Response | EventStream:
     engine = engine_for()
     task = handler.parse(request)
     if handler.set_body is not None:
         try:
             if request.body is None:
-                request.body = await request.read_body()
+                request.body = await _read_body(request, guard)
             if _takes_long(request, request.body):
                 await prepare(len(request.body), partial(handler.set_body, request, task, request.body))
             else:

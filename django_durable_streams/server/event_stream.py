@@ -42,6 +42,10 @@ class Outlet(ABC):
         """The server is about to end: do not wait long for a client that takes no data."""
 
     @abstractmethod
+    def cut_off(self) -> None:
+        """End the connection soon, although the response is incomplete. Do not wait for the client any more."""
+
+    @abstractmethod
     async def end(self) -> None:
         """Send the end."""
 
@@ -51,14 +55,15 @@ async def send_events(response: EventStream, outlet: Outlet, disconnected: async
     reader = response.reader
     disconnected.add_done_callback(lambda _: reader.abandon())
     reader.on_stopping = outlet.hurry
+    reader.on_cut_off = outlet.cut_off
     try:
         async with reader:
             # The headers wait for the join: the first event should follow them at once.
             await outlet.start(response)
             pusher = _Pusher(reader, outlet)
-            while not reader.finished:
+            while pusher.has_unsent or not reader.finished:
                 await pusher.step()
-            if not disconnected.done():
+            if not (disconnected.done() or reader.is_cut_off):
                 await outlet.end()
     except OSError:
         pass  # some servers say so that the client has left
@@ -73,6 +78,11 @@ class _Pusher:
         self._unsent: Awaitable[None] | None = None
         if outlet.is_immediate:
             reader.on_news = self._push
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether the hub has pushed a chunk that the client has not taken yet."""
+        return self._unsent is not None
 
     async def step(self) -> None:
         """Send the next chunk, or wait for one."""

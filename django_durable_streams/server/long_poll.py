@@ -66,7 +66,7 @@ class LongPoll(LiveReader):
         self.wake()
 
     async def wait(self) -> Snapshot:
-        """Return the stream with the data past the position. Without data, the time is over.
+        """Return the stream with the data past the position. Without data, the time is over, or `delivered` is set.
 
         Raises:
             StreamNotFound: the stream was deleted or has expired meanwhile.
@@ -82,6 +82,8 @@ class LongPoll(LiveReader):
                 if self._grant is not None:
                     seconds = min(seconds, self._grant.seconds_left)
                 await self.wait_for_news(seconds)
+            if self.delivered:
+                return self._snapshot  # whatever has happened since: a request has one response
             if not watch.removed:
                 snapshot = watch.snapshot(position)
                 if snapshot is not None:

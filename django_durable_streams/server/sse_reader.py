@@ -16,13 +16,14 @@ from enum import Enum
 
 from ..conf import config
 from ..engine import Engine
-from ..engine.hub import LARGE_EVENT_BYTES
 from ..engine.live_reader import LiveReader
 from ..engine.live_reader_limit import LiveReaderSlot
 from ..engine.snapshot_reader import Snapshot
+from ..engine.watch import LARGE_EVENT_BYTES
 from ..protocol import caching, content, sse, text
-from ..protocol.errors import DurableStreamsError
-from ..protocol.messages import LiveGrant
+from ..protocol.errors import DurableStreamsError, ServiceUnavailable
+from ..protocol.messages import ENDING_SECONDS, LiveGrant
+from .response_memory import Transfer, memory
 
 MIN_BYTES_IN_PIECES = 1024 * 1024
 """Bytes of data from which an event is made in pieces.
@@ -67,6 +68,9 @@ class SseReader(LiveReader):
         """Called when there may be a chunk to take. An entry point may put its own function here while it waits."""
         self.on_stopping: Callable[[], None] = _do_nothing
         """Called when the server is about to end, whether or not the reader waits for a chunk."""
+        self.on_cut_off: Callable[[], None] = _do_nothing
+        """Called when the response ends in the middle of an event."""
+        self.is_cut_off = False
         self._engine = engine
         self._slot = slot
         self._info = snapshot.info
@@ -80,6 +84,10 @@ class SseReader(LiveReader):
         self._first: Snapshot | None = snapshot
         self._rest: Iterator[bytes] | None = None
         """The rest of a large event."""
+        self._transfer: Transfer | None = None
+        """The data that the rest of a large event is made of."""
+        self._end_timer: asyncio.TimerHandle | None = None
+        """Cuts the rest of a large event off, once the server is about to end."""
         self._pause = 0.0
         self._cursor_floor = caching.cursor_floor(client_cursor, time.time())
         self._bytes_left = settings.sse_max_bytes
@@ -98,7 +106,12 @@ class SseReader(LiveReader):
         return self
 
     async def __aexit__(self, *args: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave, and release the slot and the data. May be called again."""
         self._slot.release()
+        self._end_rest()
         self.leave()
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -173,25 +186,38 @@ class SseReader(LiveReader):
         self._abandoned = True
         self.wake()
 
+    def cut_off(self) -> None:
+        """End in the middle of a large event. The response must not look complete, so its connection has to end."""
+        self.is_cut_off = True
+        self.on_cut_off()
+        self.abandon()
+
     def notify(self) -> None:
         """The stream has changed."""
         if self._wait is not None:
             self.on_news()
 
     def stop(self) -> None:
-        """The server is about to end. So does the response, with a last control event."""
+        """The server is about to end. So does the response, with a last control event.
+
+        A client has ENDING_SECONDS for the rest of a large event.
+        """
+        if self._rest is not None and self._end_timer is None:
+            self._end_timer = self.hub.loop.call_later(ENDING_SECONDS, self.cut_off)
         self.is_stopped = True
         self.on_stopping()
         self.notify()
 
     def tick(self, now: float) -> None:
         """Time has passed. The response may be over, or a proxy may need traffic."""
-        if self._wait is not None and (self._is_due(now) or now - self._last_chunk >= self._keep_alive):
+        if self._rest is not None and not self.is_permitted(now):
+            self.cut_off()
+        elif self._wait is not None and (self._is_due(now) or now - self._last_chunk >= self._keep_alive):
             self.on_news()
 
     def _is_due(self, now: float) -> bool:
         """Return whether the response has lasted for SSE_DURATION, or its permission has ended."""
-        return now >= self._deadline or (self._grant is not None and not self._grant.holds(now))
+        return now >= self._deadline or not self.is_permitted(now)
 
     async def _fetch(self) -> bytes:
         if self._rest is not None:
@@ -200,7 +226,9 @@ class SseReader(LiveReader):
             piece = next(self._rest, None)
             self._pause = 2 * (time.monotonic() - start)
             if piece is None:
-                self._rest = None
+                self._end_rest()
+            elif self._transfer is not None:
+                memory.report_progress(self._transfer)
             return self._count(piece or b"")
         try:
             snapshot, self._first = self._first, None
@@ -234,8 +262,7 @@ class SseReader(LiveReader):
         self._info, self._position = snapshot.info, snapshot.end
         if snapshot.segment is not None and len(snapshot.segment.data) > MIN_BYTES_IN_PIECES:
             self._has_begun = True
-            self._rest = self._pieces(snapshot, snapshot.segment.data)
-            return self._count(next(self._rest))
+            return self._start_pieces(snapshot, snapshot.segment.data)
         event = b""
         if snapshot.segment is not None:
             self._has_begun = True
@@ -249,10 +276,28 @@ class SseReader(LiveReader):
             return b""  # all of it is held back
         return self._chunk(event, up_to_date=snapshot.up_to_date, closed=snapshot.at_end)
 
-    def _pieces(self, snapshot: Snapshot, data: bytes) -> Iterator[bytes]:
-        """Yield a data event and its control event in pieces."""
+    def _start_pieces(self, snapshot: Snapshot, data: bytes) -> bytes:
+        """Return the first piece of an event that is never in memory as a whole. Its data is, until the last piece."""
         if content.holds_text(self._info.content_type):
             data, self._held = sse.split(self._held + data, final=snapshot.at_end)
+        transfer = Transfer(data, self.hub.loop, self.cut_off)
+        try:
+            memory.admit(transfer)
+        except ServiceUnavailable:
+            return self._finish()  # the client reconnects
+        self._transfer = transfer
+        self._rest = self._pieces(snapshot, data)
+        return self._count(next(self._rest))
+
+    def _end_rest(self) -> None:
+        transfer, self._transfer, self._rest = self._transfer, None, None
+        if transfer is not None:
+            memory.remove(transfer)
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+
+    def _pieces(self, snapshot: Snapshot, data: bytes) -> Iterator[bytes]:
+        """Yield a data event and its control event in pieces."""
         yield from sse.event_pieces(self._info.content_type, data)
         yield self._last_piece(up_to_date=snapshot.up_to_date, closed=snapshot.at_end)
 

@@ -11,6 +11,7 @@ from django.utils.module_loading import import_string
 from ..conf import config
 from ..protocol import values
 from ..protocol.errors import PayloadTooLarge
+from ..runtime.results import contained
 
 
 def encode(content_type: str, value: values.Data) -> bytes:
@@ -27,7 +28,8 @@ def encode(content_type: str, value: values.Data) -> bytes:
         PayloadTooLarge: the message is larger than MAX_APPEND_BYTES.
     """
     settings = config()
-    data = values.encode(content_type, value, json_encoder(settings.json_encoder))
+    with contained:  # the encoder belongs to the project
+        data = values.encode(content_type, value, json_encoder(settings.json_encoder))
     if len(data) > settings.max_append_bytes:
         raise PayloadTooLarge(
             f"The message has {len(data)} bytes, and one append can have at most {settings.max_append_bytes} "

@@ -191,6 +191,8 @@ async def _create(call: Call) -> Response:
     configuration, service = call.content, call.service
     if configuration.kind == WEBHOOK:
         check_url(configuration.webhook_url)
+    elif (guard := current_guard()) is not None:  # the server appends for the caller
+        await guard.admit_wake_stream(call.request, configuration.wake_stream)
     base_url = _base_url(call.request)
     subscription, is_new = await service.call(registry.create, call.name, configuration, base_url, service.using)
     if is_new and configuration.pattern:

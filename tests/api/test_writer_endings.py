@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 
-from django_durable_streams.api import stream_committer
+from django_durable_streams.api import stream_appender, writer_endings
 from django_durable_streams.engine import engine, engine_for
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import ProducerFenced
@@ -333,6 +334,7 @@ def test_a_synchronous_writer_that_is(way: str, answer: Stream) -> None:
 
 PROCESS = """
 import asyncio, os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background has it ignored
 import django
 django.setup()
 from django.db import connection, transaction
@@ -462,18 +464,24 @@ AT_THE_END_OF_THE_PROCESS = {
 }
 
 
+def run(environment: dict[str, str], code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process. If it hangs, fail with the stacks of its threads."""
+    command = [sys.executable, "-X", "faulthandler", "-c", code, *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=EXAMPLE, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            output, errors = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            pytest.fail(f"The process hangs:\n{process.communicate(timeout=10)[1]}")
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
 @pytest.mark.parametrize("way", AT_THE_END_OF_THE_PROCESS)
 def test_a_writer_of_a_process_that_ends(way: str, tmp_path: Path) -> None:
     file = shutil.copyfile(migrated_sqlite_file(), tmp_path / "db.sqlite3")
     environment = example_environment({"DATABASE_URL": f"sqlite:///{file}"})
-
-    def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", code, *arguments]
-        return subprocess.run(
-            command, cwd=EXAMPLE, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-
-    done = run(PROCESS, way)
+    done = run(environment, PROCESS, way)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     look = (
@@ -482,14 +490,14 @@ def test_a_writer_of_a_process_that_ends(way: str, tmp_path: Path) -> None:
         "stream = Stream.objects.get(path='answer')\n"
         "print(json.dumps([list(stream.read()), stream.closed]))"
     )
-    assert json.loads(run(look).stdout) == [AT_THE_END_OF_THE_PROCESS[way], True]
+    assert json.loads(run(environment, look).stdout) == [AT_THE_END_OF_THE_PROCESS[way], True]
 
 
 def cannot(error: BaseException) -> Any:
     raise TypeError("a bug of the project's")
 
 
-GENERIC = stream_committer.GENERIC_MESSAGE
+GENERIC = writer_endings.GENERIC_MESSAGE
 
 
 @pytest.mark.parametrize("is_synchronous", [False, True])
@@ -533,6 +541,84 @@ def test_a_message_that_cannot_be_made_hides_no_error_and_leaves_no_stream_open(
         [] if expected is None else [expected],
         [GENERIC.encode()] if value == b"data" else [expected],
     )
+
+
+def in_time(work: Callable[[], object]) -> None:
+    """Do work in a thread, and wait for it for a limited time."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+
+
+def exits_by(error: BaseException) -> dict[str, Any]:
+    """Return the options of a writer whose last message is made by code that raises what is no `Exception`."""
+
+    def message(_: BaseException) -> Any:
+        raise error
+
+    return {"on_error": "close", "error_message": message}
+
+
+EXITS = [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()]
+
+
+@pytest.mark.parametrize("exit_error", EXITS, ids=repr)
+class TestMessagesWhoseCodeExits:
+    """The stream ends with the generic message, and other writers go on."""
+
+    def test_at_the_end_of_the_block(self, answer: Stream, exit_error: BaseException) -> None:
+        def write() -> None:
+            with answer.writer(**exits_by(exit_error)) as writer:
+                writer.write("first")
+                raise ValueError("the job's own")
+
+        # A KeyboardInterrupt is a signal's. Nothing else hides the exception of the job.
+        with pytest.raises(KeyboardInterrupt if isinstance(exit_error, KeyboardInterrupt) else ValueError):
+            in_time(write)
+        assert ended(answer) == ["first", GENERIC]
+
+    def test_of_a_writer_that_is_forgotten(self, answer: Stream, exit_error: BaseException) -> None:
+        writer = answer.writer(**exits_by(exit_error)).__enter__()
+        writer.write("first")
+        writer.flush()
+        del writer
+        gc.collect()
+        assert ended(answer) == ["first", GENERIC]
+        other = Stream.objects.create(path="other", content_type=JSON)
+        in_time(lambda: write_two_synchronously(other, lambda: None))
+        assert ended(other) == ["first", "second"]
+
+    def test_of_a_writer_whose_own_commit_fails(
+        self, answer: Stream, monkeypatch: pytest.MonkeyPatch, exit_error: BaseException
+    ) -> None:
+        troubles: list[Exception] = [OperationalError("a disk that is full, for a moment")]
+
+        def apply(operations: Any, using: str, **options: Any) -> Any:
+            if troubles and any(b"first" in getattr(operation, "data", b"") for operation in operations):
+                raise group_commit.CommitUncertain from troubles.pop()
+            return real_apply(operations, using, **options)
+
+        def write() -> None:
+            with answer.writer(**exits_by(exit_error)) as writer:
+                writer.write("first")
+
+        monkeypatch.setattr(group_commit, "apply", apply)
+        with pytest.raises(Exception, match=r"Try again|disk"):
+            in_time(write)
+        assert ended(answer) == [GENERIC]
 
 
 def test_it_is_fenced_and_says_nothing_to_the_stream_of_another(answer: Stream) -> None:
@@ -643,6 +729,20 @@ def test_one_that_was_never_entered_ends_nothing(answer: Stream) -> None:
     gc.collect()
     answer.refresh_from_db()
     assert not answer.closed
+
+
+def test_a_message_that_comes_too_late_for_one_engine_goes_to_the_next(
+    answer: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may stop its engine just when the writer has chosen it."""
+    with answer.writer(close=False) as writer:
+        ended_engine = engine_for()
+        engine.stop_engines()
+        engines = iter([ended_engine])
+        monkeypatch.setattr(stream_appender, "engine_for", lambda using: next(engines, None) or engine_for(using))
+        writer.write("first")
+        writer.flush()
+    assert list(answer.read()) == ["first"]
 
 
 def test_a_server_that_stops_its_engines_stops_no_writer(answer: Stream) -> None:

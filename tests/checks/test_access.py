@@ -7,7 +7,7 @@ from django.test import override_settings
 
 from django_durable_streams.checks.access import check_addresses, check_cross_origin, check_open, check_permission
 from django_durable_streams.conf import config
-from django_durable_streams.permissions import AccessRequest, Permission, ReadOnly
+from django_durable_streams.permissions import AccessRequest, AllowAll, Permission, ReadOnly
 from django_durable_streams.server.validation import config_findings
 from tests.overriding import override_streams
 
@@ -155,9 +155,15 @@ def test_clients_are_told_apart_and_do_not_choose_who_they_are(
         assert [message.id for message in check_addresses(None)] == [f"durable_streams.{name}" for name in expected]
 
 
+class OpenExceptForSubscriptions(AllowAll):
+    def can_subscribe(self, user: Any, subscription_id: str, request: AccessRequest) -> bool:
+        return False
+
+
 @pytest.mark.django_db
 def test_what_is_open_is_a_warning_before_it_is_deployed() -> None:
-    for permission, expected in ((f"{PACKAGE}.AllowAll", 1), ([OWNER, f"{PACKAGE}.AllowAll"], 1), (OWNER, 0), ("x", 0)):
+    open_class, almost = f"{PACKAGE}.AllowAll", f"{HERE}.OpenExceptForSubscriptions"
+    for permission, expected in ((open_class, 1), (almost, 1), ([OWNER, open_class], 1), (OWNER, 0), ("x", 0)):
         with override_streams(PERMISSION_CLASSES=permission):
             assert [message.id for message in check_open(None)] == ["durable_streams.W002"] * expected
     for deploy in (True, False):

@@ -167,6 +167,8 @@ def test_the_times_of_operations_are_those_of_the_code() -> None:
     text = " ".join(OPERATIONS.read_text().split())
     assert (monitor.STUCK_SECONDS, monitor.PROBE_SECONDS, monitor.INTERVAL) == (0.75, 1.0, 0.25)
     assert "after 0.75 s without an answer" in text
+    assert monitor.MAX_WORK_SECONDS == 120
+    assert "no answer for two minutes" in text
     assert connection_settings.CONNECT_SECONDS == health.CHECK_SECONDS == 2
     assert f"{lock_waits.MAX_WAIT:.0f} seconds at most" in text
     assert f"Commits up to {redis.MAX_PAYLOAD // 1024} KiB travel along" in text

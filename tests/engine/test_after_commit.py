@@ -1,9 +1,13 @@
 """A step that follows a commit may fail: the commit is done, and its caller gets no error."""
 
+import asyncio
+import shutil
+import subprocess
 import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 
 from django_durable_streams.api import transactions
-from django_durable_streams.engine import engine, engine_for, signal_dispatcher
+from django_durable_streams.engine import announcements, engine, engine_for, signal_dispatcher
 from django_durable_streams.engine.checkpoints import Checkpointer
 from django_durable_streams.engine.compaction_tracker import CompactionTracker
 from django_durable_streams.engine.engine import Engine, running_engines
@@ -24,6 +28,7 @@ from django_durable_streams.runtime import after_commit
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.signals import stream_appended
 from tests.asgi_client import AsgiClient
+from tests.servers import EXAMPLE, example_environment, migrated_sqlite_file
 
 TEXT = "text/plain"
 
@@ -41,12 +46,12 @@ def cannot_start(thread: threading.Thread) -> None:
 
 
 def wrong_wakeup(patches: pytest.MonkeyPatch, settings: Any) -> None:
-    engine._lone_wakeup.cache_clear()
+    announcements._lone_wakeup.cache_clear()
     settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "WAKEUP": {"BACKEND": "no.such.Backend"}}
 
 
 def wrong_options_of_wakeup(patches: pytest.MonkeyPatch, settings: Any) -> None:
-    engine._lone_wakeup.cache_clear()
+    announcements._lone_wakeup.cache_clear()
     backend = "django_durable_streams.engine.wakeup.redis.RedisWakeup"
     settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "WAKEUP": {"BACKEND": backend, "WHAT": 1}}
 
@@ -65,7 +70,7 @@ WITHOUT_ENGINE = {
     "no such wake-up backend": wrong_wakeup,
     "wrong options of the wake-up backend": wrong_options_of_wakeup,
     "publishing": patched(InProcessWakeup, "publish_now"),
-    "signals": patched(engine, "send_signals"),
+    "signals": patched(announcements, "send_signals"),
     "a listener": patched(transactions, "_listeners", [fail]),
 }
 
@@ -85,7 +90,7 @@ def forgotten() -> Iterator[None]:
     after_commit._failing_purposes.clear()
     yield
     after_commit._failing_purposes.clear()
-    engine._lone_wakeup.cache_clear()
+    announcements._lone_wakeup.cache_clear()
 
 
 @pytest.mark.parametrize("in_transaction", [False, True])
@@ -157,6 +162,21 @@ async def test_a_step_that_fails_stops_no_other_step(engines: None, monkeypatch:
     assert heard == ["a", "a"]
 
 
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), GeneratorExit()], ids=repr)
+async def test_a_step_that_exits_takes_no_commit_back(
+    engines: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    def leave(*arguments: Any) -> None:
+        raise error
+
+    client = AsgiClient(DurableStreams())
+    await client.create("a")
+    monkeypatch.setattr(InProcessWakeup, "publish", leave)
+    assert (await client.append("a", b"one")).status == 204
+    assert (await client.get("a")).body == b"one"
+    assert "a step after it failed" in caplog.text
+
+
 def test_a_failure_is_logged_again_after_a_success(caplog: pytest.LogCaptureFixture) -> None:
     for step in (fail, fail, bool, fail, fail):
         after_commit.follow_up("Nothing comes of it.", step)
@@ -176,9 +196,9 @@ def test_the_thread_of_signals_is_started_again(engines: None, monkeypatch: pyte
         patches.setattr(threading.Thread, "start", cannot_start)
         with pytest.raises(RuntimeError):
             dispatcher._put((stream_appended, {}))
-    assert dispatcher._thread is None
+    assert dispatcher._thread._thread is None
     dispatcher._put((stream_appended, {}))
-    assert dispatcher._thread is not None
+    assert dispatcher._thread._thread is not None
     dispatcher.stop()
 
 
@@ -249,6 +269,23 @@ class TestStart:
         assert list(stream.read()) == ["x"]
         with pytest.raises(ImproperlyConfigured, match=library):
             list(stream.tail())
+
+    def test_a_process_appends_whose_poll_a_library_has_removed(self, tmp_path: Path) -> None:
+        """As eventlet does: what is left of `select` is `select` alone."""
+        file = shutil.copyfile(migrated_sqlite_file(), tmp_path / "db.sqlite3")
+        code = (
+            "import select; del select.poll, select.epoll\n"
+            "import django; django.setup()\n"
+            "from django_durable_streams.models import Stream\n"
+            "Stream.objects.create(path='a', content_type='text/plain').append('x')\n"
+            "print(list(Stream.objects.get(path='a').read()))"
+        )
+        environment = example_environment({"DATABASE_URL": f"sqlite:///{file}"})
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, cwd=EXAMPLE, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, "['x']\n"), done.stderr
 
     def test_a_library_that_has_patched_nothing_is_accepted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for module, asks in (("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")):

@@ -216,6 +216,23 @@ async def test_a_row_that_another_process_has_just_created_is_read_in_the_next_a
     assert (await engine.write(Create("a", TEXT))).created  # type: ignore[union-attr]
 
 
+async def test_a_batch_with_such_a_row_is_not_taken_apart(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its operations would have a commit of its own, as often as others create the same streams."""
+    errors = [IntegrityError("there is one")]
+    sizes: list[int] = []
+
+    def apply(operations: Sequence[Operation], using: str, **options: Any) -> Any:
+        sizes.append(len(operations))
+        if errors:
+            raise errors.pop()
+        return real_apply(operations, using, **options)
+
+    monkeypatch.setattr(group_commit, "apply", apply)
+    outcomes = await outcomes_of(engine, Create("a", TEXT), *(Append("a", TEXT, b"x") for _ in range(49)))
+    assert [outcome.tail for outcome in outcomes] == [*range(50)]
+    assert sizes == [50, 50]
+
+
 @pytest.mark.parametrize("error", [InternalError("read-only"), OperationalError("no space left")])
 async def test_a_failure_of_the_database_is_a_503_and_not_a_400(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Error

@@ -49,6 +49,12 @@ def test_a_stream_needs_compaction_once_after_many_commits(log: CompactionTracke
     assert not log.count([commit(1, 256, b"x")])
 
 
+def test_a_stream_that_waits_for_compaction_wakes_nothing_again(log: CompactionTracker) -> None:
+    wakes = [log.count([commit(1, number, b"x")]) for number in range(2 * compaction_tracker.COMPACT_AFTER_CHUNKS)]
+    assert wakes.count(True) == 1
+    assert log.take_due() == {1}
+
+
 def test_closed_and_quiet_streams_need_compaction_after_fewer_commits(
     log: CompactionTracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +244,9 @@ async def test_on_sqlite_compaction_leaves_the_row_cache_as_it_is(
     assert await asyncio.to_thread(done.wait, 30)
     await engine.write(Append("busy", TEXT, b"x"))
     assert threads == {engine._writers[0]._thread}
-    assert engine._writers[0]._applier._row_cache.is_alone
+    row_cache = engine._writers[0]._applier._row_cache
+    assert row_cache is not None
+    assert not row_cache.others_write
 
 
 async def test_a_committer_does_other_work_between_two_batches(engine: Engine) -> None:

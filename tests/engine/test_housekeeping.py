@@ -175,3 +175,21 @@ def test_a_task_rests_in_proportion_and_waits_longer_after_each_failure(
     assert max(delays) == delays[-1] == housekeeping.MAX_DELAY
     schedule.done(now[0], None)
     assert schedule.failed()
+
+
+async def test_the_thread_does_not_run_for_each_of_many_wakes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = 0
+    wake = _Schedule.wake
+
+    def count(schedule: _Schedule) -> None:
+        nonlocal rounds
+        rounds += isinstance(schedule.task, ExpiryTask)
+        wake(schedule)
+
+    monkeypatch.setattr(_Schedule, "wake", count)
+    began = time.monotonic()
+    for _ in range(500):
+        engine._housekeeper.wake()
+        await asyncio.sleep(0.001)
+    # Each of the five tasks may run once in the interval, and the thread looks for a wake before each.
+    assert 0 < rounds <= 2 + 10 * (time.monotonic() - began) / housekeeping.WOKEN_INTERVAL

@@ -49,6 +49,10 @@ class OwnLine(nullcontext[None]):
 
     using = "default"
 
+    def open(self) -> bool:
+        """It is open."""
+        return False
+
 
 def in_thread(work: Callable[[], None]) -> None:
     """Do something over another connection, and wait for it: it must not wait for this one."""

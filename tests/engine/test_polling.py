@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from django_durable_streams.engine import hub as hubs
 from django_durable_streams.engine import polling
-from django_durable_streams.engine.engine import Engine
+from django_durable_streams.engine.engine import Engine, engine_for, stop_engines
 from django_durable_streams.engine.hub import Hub
 from django_durable_streams.engine.polling import MAX_INTERVAL, PollSchedule
 from django_durable_streams.engine.snapshot_reader import Snapshot
@@ -89,6 +89,16 @@ def test_streams_that_expire_soon_are_in_each_poll() -> None:
     schedule.seen(watched[7]._replace(ttl=None, deadline=None))
     schedule.seen(watched[9]._replace(deadline=timezone.now() + timedelta(hours=1)))
     assert sum(7 in due or 9 in due for due in looks(schedule, watched, 10, 150.0, receives=True)) < 8
+
+
+def test_a_query_that_outlasts_the_watch_of_a_stream_does_not_bring_it_back() -> None:
+    schedule, watched = PollSchedule(), infos(10)
+    looks(schedule, watched, 40, 100.0, receives=True)
+    ended = watched.pop(7)._replace(ttl=2, deadline=timezone.now() + timedelta(seconds=2))
+    looks(schedule, watched, TICK, 140.0, receives=True)
+    schedule.seen(ended)
+    for due in looks(schedule, watched, 10, 141.0, receives=True):
+        assert 7 not in due
 
 
 def test_new_and_ended_watches_change_the_schedule() -> None:
@@ -196,11 +206,24 @@ async def test_a_reader_that_fails_does_not_stop_the_ticks_of_others(caplog: pyt
     assert "a reader of its own" in caplog.text
 
 
+async def test_a_schedule_that_fails_does_not_stop_the_ticks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any, **options: Any) -> list[int]:
+        raise KeyError("a stream of its own")
+
+    monkeypatch.setattr(PollSchedule, "due", fail)
+    reader = Reader()
+    async with watching(Log(1), reader):
+        await asyncio.wait_for(reader.ticked.wait(), 20)
+    assert "a stream of its own" in caplog.text
+
+
 async def test_a_poll_finds_a_commit_without_a_message_and_returns_to_the_full_rate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(polling, "MAX_INTERVAL", 0.2)
-    monkeypatch.setattr(hubs, "MESSAGE_SECONDS", 0.02)
+    monkeypatch.setattr(hubs, "MESSAGE_GRACE_SECONDS", 0.02)
     log, reader = Log(40), Reader()
     async with watching(log, reader, subscriber=Hearing()) as hub:
         await until(lambda: bool(log.looked_at) and len(log.looked_at[-1]) <= 4)  # it relies on news
@@ -239,3 +262,43 @@ def test_the_schedule_itself_takes_little_time() -> None:
     polls = looks(schedule, watched, 60, 100.0, receives=True)
     assert time.process_time() - began < 0.1 * 60
     assert sum(map(len, polls)) < 0.25 * 240 * 20_000
+
+
+class BrokenOnce(Log):
+    """A database whose first query fails in a way that nobody expects."""
+
+    is_broken = True
+
+    async def follow(self, stream: Any, position: int | None = None) -> Snapshot:
+        if self.is_broken:
+            self.is_broken = False
+            raise MemoryError
+        return await super().follow(stream, position)
+
+
+async def test_a_reader_whose_first_query_fails_spoils_the_stream_for_no_other() -> None:
+    log, reader = BrokenOnce(1), Reader()
+    with override_streams(POLL_INTERVAL=3600):
+        hub = Hub(cast(Engine, log))
+        with pytest.raises(MemoryError):
+            await hub.join(log.infos[1], reader)
+        watch = await hub.join(log.infos[1], reader)
+        assert watch.listeners == {reader}
+        hub.leave(watch, reader)
+        assert hub._ticker is not None
+        hub._ticker.cancel()
+
+
+@pytest.mark.usefixtures("engines")
+async def test_an_engine_that_stops_leaves_no_subscriber_behind() -> None:
+    closed = asyncio.Event()
+
+    class Closing(Hearing):
+        def close(self) -> None:
+            closed.set()
+
+    hub = engine_for().hub()
+    hub.subscriber = Closing()
+    await asyncio.to_thread(stop_engines)
+    await asyncio.wait_for(closed.wait(), 20)
+    assert hub.subscriber is None

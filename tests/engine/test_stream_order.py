@@ -12,10 +12,12 @@ import pytest
 from django.db import OperationalError, connection, transaction
 
 from django_durable_streams.engine import Engine, committer, engine_for, lock_waits
+from django_durable_streams.engine.engine import stop_engines
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import DurableStreamsError, ServiceUnavailable
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.protocol.producers import ProducerClaim
+from django_durable_streams.runtime.connection import DedicatedConnection
 from django_durable_streams.store.operations import Append, Appended, Create, Created, Delete, Done, Fork, Operation
 from django_durable_streams.store.sql import sqlite_busy
 from django_durable_streams.store.write import group_commit
@@ -177,7 +179,7 @@ async def test_a_database_that_stays_locked_is_given_up(
     engine: Engine, other: Holder, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await outcomes_of(engine, Create("a", TEXT))
-    monkeypatch.setattr(committer, "MAX_FILE_WAIT", 0.1)
+    monkeypatch.setattr(committer, "MAX_DATABASE_LOCK_SECONDS", 0.1)
     other.hold()
     outcomes = await asyncio.wait_for(outcomes_of(engine, numbered(0), numbered(1)), 10)
     assert [type(outcome) for outcome in outcomes] == [ServiceUnavailable] * 2
@@ -292,6 +294,38 @@ async def test_two_transactions_that_alternate_leave_a_place_to_appends(stream: 
     # Fair is a turn after each of the two; on a busy machine it may be some more.
     assert statistics.median(took) < 4 * held_seconds
     assert max(took) < 20 * held_seconds
+
+
+@in_rows
+async def test_the_end_does_not_wait_for_a_row_that_a_thread_is_about_to_wait_for(
+    engine: Engine, other: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is made while the engine ends, so it cannot be cut yet."""
+    await outcomes_of(engine, Create("a", TEXT))
+    waits = engine._writer(numbered(0))._lock_waits
+    connects, ends = Event(), Event()
+    open_connection = DedicatedConnection.open
+
+    def open_late(self: DedicatedConnection) -> bool:
+        if self in [applier.connection for applier in waits._appliers]:
+            connects.set()
+            assert ends.wait(30)
+        return open_connection(self)
+
+    def cut(self: DedicatedConnection) -> None:
+        cut_connection(self)
+        if self in [applier.connection for applier in waits._appliers]:
+            ends.set()
+
+    cut_connection = DedicatedConnection.cut
+    monkeypatch.setattr(DedicatedConnection, "open", open_late)
+    monkeypatch.setattr(DedicatedConnection, "cut", cut)
+    other.hold("a")
+    waiting = engine.write(numbered(0))
+    assert await asyncio.to_thread(connects.wait, 30)
+    await asyncio.wait_for(asyncio.to_thread(stop_engines), 15)
+    assert isinstance((await outcomes_when_done(waiting))[0], ServiceUnavailable)
+    other.release()
 
 
 @in_rows

@@ -32,7 +32,7 @@ def test_the_queue_for_redis_is_bounded(size: int, most: int, together: int, mon
         assert began.wait(20)
         for number in range(1, 2000):
             wakeup.publish([commit(size * number, size)] * together)
-        assert wakeup._queue.qsize() <= most
+        assert len(wakeup._thread) <= most
     finally:
         go_on.set()
         wakeup.stop()

@@ -152,6 +152,22 @@ def test_a_listener_that_fails_does_not_block_the_others(
     assert [record.exc_info is not None for record in caplog.records] == [True] * 4
 
 
+def test_a_large_segment_is_dropped_once_its_readers_had_the_time_to_take_it() -> None:
+    watch = Watch(StreamInfo(1, "a", "text/plain"))
+    small, large = b"abc", bytes(watches.RING_BYTES + 1)
+    watch.feed(0, Segment(0, small, [3]), 3, closed=False)
+    watch.drop_large(watch.moved_at + 3600)
+    assert watch.segment_after(0) is not None
+    watch.feed(3, Segment(3, large, [3 + len(large)]), 3 + len(large), closed=False)
+    watch.drop_large(watch.moved_at)
+    snapshot = watch.snapshot(3)
+    assert snapshot is not None
+    watch.drop_large(watch.moved_at + watches.LARGE_SECONDS)
+    assert (watch.snapshot(3), watch.segment_after(3), watch.frame(3, 0)) == (None, None, None)
+    watch.feed(watch.tail, Segment(watch.tail, small, [watch.tail + 3]), watch.tail + 3, closed=False)
+    assert watch.segment_after(watch.tail - 3) is not None
+
+
 def test_an_old_commit_does_not_open_a_closed_stream() -> None:
     watch = Watch(StreamInfo(1, "a", "text/plain"))
     watch.feed(0, news(b"abc", 0, 3), 3, closed=True)

@@ -1,14 +1,11 @@
 """HTTP over a raw socket: for clients that leave, stay silent, or break off, as no client library would."""
 
-import socket
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
-from types import TracebackType
-from typing import Self
 
+from tests.client_socket import ClientSocket
 from tests.servers import HOST
 
 
@@ -20,7 +17,7 @@ class Event:
     data: str
 
 
-class Exchange:
+class Exchange(ClientSocket):
     """One request over a connection of its own, and its response as it comes.
 
     target: path and query, percent-encoded.
@@ -42,16 +39,12 @@ class Exchange:
         self._method = method
         self._response: HTTPResponse | None = None
         self._received = b""
-        self.socket = socket.socket()
-        if receive_buffer is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(timeout)
-        self.socket.connect((HOST, port))
+        super().__init__(port, seconds=timeout, receive_buffer=receive_buffer)
         fields = {"Host": f"{HOST}:{port}", **(headers or {})}
         if body and "Content-Length" not in fields and "Transfer-Encoding" not in fields:
             fields["Content-Length"] = str(len(body))
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        self.socket.sendall(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body)
+        self.send(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"), body)
 
     @property
     def response(self) -> HTTPResponse:
@@ -79,30 +72,14 @@ class Exchange:
 
     def send_chunk(self, data: bytes) -> None:
         """Send a piece of a body in chunked encoding; an empty one ends it."""
-        self.socket.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+        self.send(b"%x\r\n%b\r\n" % (len(data), data))
 
     def close(self) -> None:
         """Leave, as a client does that is done or whose page is closed."""
         if self._response is not None:
             with suppress(OSError, HTTPException):
                 self._response.close()
-        self.socket.close()
-
-    def reset(self) -> None:
-        """Leave with a TCP reset, as when a client's process or network dies."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+        super().close()
 
 
 def live(port: int, path: str, mode: str, offset: str = "-1", **options: float) -> Exchange:

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from django_durable_streams.engine.engine import running_engines
 from django_durable_streams.protocol.messages import Request
+from django_durable_streams.server import response_memory
 from django_durable_streams.server.answers import EventStream
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.bodies import ArrivingBody, memory
@@ -86,6 +87,7 @@ def findings() -> dict[str, int]:
         "requests": sum(isinstance(each, (Request, EventStream, ArrivingBody)) for each in gc.get_objects()),
         "places": sum(len(engine.live_reader_limit) for engine in running_engines()),
         "held": memory.held,
+        "transfers": len(response_memory.memory),
         "files": sum(not target.startswith("socket:") for target in descriptors),
         "databases": sum(target.endswith(".sqlite3") for target in descriptors),
     }

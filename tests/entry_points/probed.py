@@ -44,7 +44,8 @@ class Probe:
     """What a serving process held at a moment.
 
     `direct` are connections that streams are served on without an ASGI server's steps; `files` are descriptors other
-    than sockets. `connections` are uvicorn's, `places` those of live readers, `held` bytes of unfinished bodies.
+    than sockets. `connections` are uvicorn's, `places` those of live readers, `held` bytes of unfinished bodies,
+    `transfers` responses that clients have not taken.
     """
 
     pid: int
@@ -56,6 +57,7 @@ class Probe:
     requests: int
     places: int
     held: int
+    transfers: int
     files: int
     databases: int
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.entry_points.probed import ProbedServer
+from tests.hostile import wire as hostile_wire
 from tests.servers import HOST
 
 PLAIN = {"Content-Type": "text/plain"}
@@ -21,48 +22,18 @@ def server() -> Iterator[ProbedServer]:
         yield running
 
 
-class Wire:
-    """A connection, and the responses that come over it, by their bytes."""
-
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection((HOST, port), timeout=10)
-        self._received = b""
-
-    def send(self, *requests: bytes) -> None:
-        self.socket.sendall(b"".join(requests))
+class Wire(hostile_wire.Wire):
+    """A connection, and the responses that come over it."""
 
     def response(self, *, body: bool = True) -> tuple[int, dict[str, str], bytes]:
         """The next response: status, headers, body."""
-        while (end := self._received.find(b"\r\n\r\n")) < 0:
-            self._more()
-        line, *lines = self._received[:end].decode("latin-1").split("\r\n")
-        headers = {name.lower(): value for name, value in (each.split(": ", 1) for each in lines)}
-        self._received = self._received[end + 4 :]
-        length = int(headers.get("content-length", "0")) if body else 0
-        while len(self._received) < length:
-            self._more()
-        content, self._received = self._received[:length], self._received[length:]
-        return int(line.split()[1]), headers, content
+        answer = self.answer(method="GET" if body else "HEAD")
+        assert answer.status, "the connection was closed"
+        return answer.status, answer.headers, answer.body
 
     def chunk(self) -> bytes:
         """The next chunk of a response; empty at its end."""
-        while (end := self._received.find(b"\r\n")) < 0:
-            self._more()
-        size = int(self._received[:end], 16)
-        while len(self._received) < end + 2 + size + 2:
-            self._more()
-        chunk = self._received[end + 2 : end + 2 + size]
-        self._received = self._received[end + 2 + size + 2 :]
-        return chunk
-
-    def is_closed(self) -> bool:
-        """Whether the server has closed the connection, waiting for it."""
-        return self.socket.recv(1) == b""
-
-    def _more(self) -> None:
-        data = self.socket.recv(65536)
-        assert data, "the connection was closed"
-        self._received += data
+        return next(self.chunks(), b"")
 
 
 Wires = Callable[[ProbedServer], Wire]
@@ -215,7 +186,7 @@ def test_events_come_in_chunks_and_the_connection_goes_on(server: ProbedServer, 
     path = server.create(b"old")
     wire = wires(server)
     wire.send(request("GET", f"{path}?offset=-1&live=sse"), request("GET", path))
-    status, headers, _ = wire.response()
+    status, headers, _ = wire.response(body=False)
     assert (status, headers["transfer-encoding"]) == (200, "chunked")
     assert b"data:old\n" in wire.chunk()
     server.append(path, b"new")

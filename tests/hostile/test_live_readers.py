@@ -2,7 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -148,7 +148,7 @@ def test_a_page_that_is_not_taken_is_not_kept(name: str, target: str) -> None:
         wait_until(is_over, 20, "nothing is left of them")
 
 
-@pytest.mark.parametrize("name", ["uvicorn-direct", "uvicorn-routed", "uvicorn-urls"])
+@pytest.mark.parametrize("name", ["uvicorn-direct", "uvicorn-h11", "uvicorn-routed", "uvicorn-urls"])
 def test_a_server_that_ends_does_not_wait_for_a_reader_that_does_not_read(name: str) -> None:
     with EntryPoint(name, patient=True) as server, ExitStack() as stack:
         path = fill(server)
@@ -191,3 +191,59 @@ def test_those_who_do_not_read_a_page_share_it(name: str, target: str) -> None:
             wire.send(head("GET", path + target))
             wire._more()
         assert memory_of(server.probe().pid, "VmHWM") - before < 100 * MIB
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_an_append_that_closes_the_stream_reaches_its_reader_whole(name: str) -> None:
+    with EntryPoint(name, SSE_DURATION=60) as server, Wire(server.port) as wire:
+        path = server.create()
+        wire.send(read(path, "sse"))
+        assert _events(wire)
+        wire.received = wire.received.partition(b"\r\n\r\n")[2]
+        wait_until(lambda: server.probe().listeners == 1, 10, "the reader waits")
+        server.append(path, b"x" * 100_000, Stream_Closed="true")
+        assert b"".join(wire.chunks()).count(b"x" * 100_000) == 1
+
+
+@pytest.mark.parametrize("name", WAIT_FOR_THEIR_CLIENTS)
+@pytest.mark.parametrize("mode", ["sse", "page"])
+def test_a_reader_that_takes_a_little_at_a_time_is_ended(name: str, mode: str) -> None:
+    if (name, mode) == ("uvicorn-urls", "page"):
+        pytest.skip("Django's own handler sends it")
+    with EntryPoint(name, SEND_TIMEOUT=1, SSE_DURATION=60) as server, Wire(server.port, receive_buffer=4096) as wire:
+        path = server.create(kind=BYTES)
+        server.append(path, bytes(15 * MIB), kind=BYTES)
+        wire.send(read(path, "sse", "-1") if mode == "sse" else head("GET", f"{path}?offset=-1"))
+        wire._more()
+
+        def is_over() -> bool:
+            with suppress(OSError):
+                wire.socket.recv(512)
+            now = server.probe()
+            return now.transfers == 0 and now.places == 0
+
+        assert not is_over()
+        wait_until(is_over, 20, "the reader is ended")
+
+
+@pytest.mark.parametrize("name", ["uvicorn-direct", "uvicorn-h11", "uvicorn-routed", "hypercorn"])
+def test_those_who_do_not_read_pages_of_their_own_share_a_bounded_memory(name: str) -> None:
+    limit, size, count = 32 * MIB, 9 * MIB, 16
+    with EntryPoint(name, MAX_RESPONSE_MEMORY=limit) as server, ExitStack() as stack:
+        paths = [server.create(kind=BYTES) for _ in range(count)]
+        for path in paths:
+            server.append(path, bytes(size), kind=BYTES)
+        pid = server.probe().pid
+        before = memory_of(pid, "VmHWM")
+        for path in paths:
+            wire = stack.enter_context(Wire(server.port, receive_buffer=4096))
+            wire.send(head("GET", f"{path}?offset=-1"))
+            wire._more()
+        assert memory_of(pid, "VmHWM") - before < limit + 5 * size < count * size
+
+        def is_served() -> bool:
+            with Wire(server.port) as wire:
+                wire.send(head("GET", f"{paths[0]}?offset=-1"))
+                return len(wire.answer(method="GET").body) == size
+
+        wait_until(is_served, 10, "those who read get their pages")

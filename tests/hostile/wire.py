@@ -1,18 +1,12 @@
 """HTTP/1.1 by its bytes, as no client library would send it, and what a server makes of it. Bounded in time."""
 
-import socket
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
+from tests.client_socket import SECONDS, ClientSocket
 from tests.servers import HOST
-
-SECONDS = 15.0
-"""Within this time a server has to do the next thing that is waited for."""
 
 
 @dataclass(frozen=True)
@@ -24,24 +18,12 @@ class Answer:
     body: bytes
 
 
-class Wire:
-    """A connection. What is awaited comes within SECONDS, or the test fails.
-
-    receive_buffer: bytes that the system takes for a client that does not read.
-    """
+class Wire(ClientSocket):
+    """A connection, by its bytes. What is awaited comes within SECONDS, or the test fails."""
 
     def __init__(self, port: int, *, receive_buffer: int | None = None) -> None:
-        self.socket = socket.socket()
-        if receive_buffer is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(SECONDS)
-        self.socket.connect((HOST, port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(port, receive_buffer=receive_buffer)
         self.received = b""
-
-    def send(self, *pieces: bytes) -> None:
-        """Send bytes."""
-        self.socket.sendall(b"".join(pieces))
 
     def send_what_is_taken(self, data: bytes, seconds: float) -> int:
         """Send until the server takes no more for so many seconds, or hangs up. Returns how many bytes it took."""
@@ -115,27 +97,11 @@ class Wire:
             self.received += self.socket.recv(65536)
         self.socket.settimeout(SECONDS)
 
-    def reset(self) -> None:
-        """Leave with a TCP reset, as when a client's process or network dies."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
-
     def _more(self) -> None:
         data = self.socket.recv(65536)
         if not data:
             raise EOFError
         self.received += data
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.socket.close()
 
 
 def head(method: str, path: str, *lines: str, kind: str = "text/plain") -> bytes:

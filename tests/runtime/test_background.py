@@ -197,6 +197,30 @@ def test_a_loop_whose_thread_cannot_start_is_made_at_the_next_use(monkeypatch: p
     loop.close()
 
 
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()], ids=repr)
+def test_a_task_that_exits_ends_the_loop_for_nobody(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    async def leave() -> None:
+        raise error
+
+    async def value() -> int:
+        return 7
+
+    outcomes: list[object] = []
+
+    def run() -> None:
+        try:
+            background.run(leave())
+        except BaseException as raised:
+            outcomes.append(type(raised))
+        outcomes.append(background.run(value()))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert outcomes == [type(error), 7]
+    assert "the background loop, which goes on" in caplog.text
+
+
 PROCESS = """
 import asyncio, os, sys, threading
 import django

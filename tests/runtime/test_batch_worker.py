@@ -123,8 +123,9 @@ async def test_tasks_after_the_end_are_refused_at_once(worker: Recorded) -> None
     for reply in (*early, late):
         with pytest.raises(ServiceUnavailable, match="about to end"):
             await reply
-    with pytest.raises(ServiceUnavailable, match="about to end"):
+    with pytest.raises(ServiceUnavailable, match="about to end") as raised:
         await asyncio.to_thread(worker.between, list)
+    assert raised.value.code() == "service-unavailable"
 
 
 async def test_every_task_gets_a_result_whenever_the_end_comes(engines: None) -> None:

@@ -115,6 +115,26 @@ def test_a_savepoint_takes_back_what_it_has(told: list[str], begun: bool) -> Non
     assert told == committed() == (["a", "c"] if begun else ["c"])
 
 
+def test_a_transaction_that_is_rolled_back_in_any_case_takes_no_operation(told: list[str]) -> None:
+    """Django rolls it back without an error, and would take back what was acknowledged."""
+    stream = Stream.objects.create(path="a", content_type="text/plain")
+    with transaction.atomic():
+        with suppress(ZeroDivisionError), transaction.atomic(savepoint=False):
+            stream.append(str(1 / 0))
+        for operation in (
+            lambda: stream.append("x"),
+            lambda: stream.append_many(["x"]),
+            lambda: Stream.objects.create(path="b"),
+            stream.close,
+            stream.delete,
+        ):
+            with pytest.raises(transaction.TransactionManagementError):
+                operation()
+    assert (told, committed()) == (["a"], ["a"])
+    stream.append("y")
+    assert list(stream.read()) == ["y"]
+
+
 def test_a_refused_operation_leaves_the_transaction_as_it_was(told: list[str]) -> None:
     with managed():
         Stream.objects.create(path="a", content_type="text/plain", closed=True)

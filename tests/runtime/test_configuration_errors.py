@@ -135,7 +135,7 @@ def test_failures_have_none(error: Exception, expected: FailureKind) -> None:
 @pytest.mark.parametrize(("error", "expected"), CONFIGURATION, ids=named)
 def test_it_is_said_once(error: Error, expected: ConfigurationProblem, caplog: pytest.LogCaptureFixture) -> None:
     problem_reporter = ProblemReporter("default")
-    refusals = [problem_reporter.refusal(error) for _ in range(5)]
+    refusals = [problem_reporter.report(error) for _ in range(5)]
     assert all(refusal is not None and refusal.status == 503 for refusal in refusals)
     assert all(expected.message in str(refusal) for refusal in refusals)
     (record,) = caplog.records
@@ -148,13 +148,13 @@ def test_it_is_said_again_when_it_comes_back(caplog: pytest.LogCaptureFixture, m
     problem_reporter = ProblemReporter("default")
     now = 0.0
     monkeypatch.setattr(log_once, "time", SimpleNamespace(monotonic=lambda: now))
-    problem_reporter.refusal(mysql(1146))
+    problem_reporter.report(mysql(1146))
     now = configuration_errors.LOG_AGAIN_SECONDS
-    problem_reporter.refusal(mysql(1146))
-    problem_reporter.refusal(mysql(1045))
+    problem_reporter.report(mysql(1146))
+    problem_reporter.report(mysql(1045))
     assert len(caplog.records) == 2
     now = 3 * configuration_errors.LOG_AGAIN_SECONDS
-    problem_reporter.refusal(mysql(1146))
+    problem_reporter.report(mysql(1146))
     assert len(caplog.records) == 3
 
 

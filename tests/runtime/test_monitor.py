@@ -21,18 +21,25 @@ class FakeDatabase:
     """What the monitor's probes meet: an answer, a refusal, or silence."""
 
     def __init__(self) -> None:
-        self.error: Exception | None = None
+        self.error: Any = None
         self.is_silent = False
+        self.cuts = 0
         self.probes = 0
 
     def probe(self, using: str) -> Any:
         self.probes += 1
-        if isinstance(self.error, RuntimeError):
+        if isinstance(self.error, RuntimeError | SystemExit):
             raise self.error
         done = threading.Event()
         if not self.is_silent:
             done.set()
-        return SimpleNamespace(done=done, answered=self.error is None and not self.is_silent, error=self.error)
+        answered = self.error is None and not self.is_silent
+
+        def cut() -> None:
+            self.cuts += 1
+            done.set()
+
+        return SimpleNamespace(done=done, answered=answered, error=self.error, began=time.monotonic(), cut=cut)
 
 
 class FakeConnection:
@@ -128,6 +135,21 @@ def test_when_the_database_is_silent_the_connections_at_work_are_cut(
     assert not monitor.answers
     assert not idle.is_cut  # type: ignore[attr-defined]
     assert database.probes == 1  # the one that nobody answers is waited for, not joined by others
+    assert database.cuts == 1  # at the end, so that no thread is left
+
+
+def test_a_probe_that_is_never_answered_is_cut_and_another_one_finds_that_the_database_answers(
+    monitor: DatabaseMonitor, database: FakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a proxy, whose connection to a server that is gone stays open and silent."""
+    monkeypatch.setattr(module, "MAX_PROBE_SECONDS", 0.1)
+    database.is_silent = True
+    monitor.suspect(OperationalError("lost"))
+    until(lambda: not monitor.answers)
+    database.is_silent = False
+    until(lambda: monitor.answers)
+    monitor.stop()
+    assert database.cuts >= 1
 
 
 def test_a_slow_statement_is_no_reason_to_cut_its_connection(monitor: DatabaseMonitor, database: FakeDatabase) -> None:
@@ -136,6 +158,18 @@ def test_a_slow_statement_is_no_reason_to_cut_its_connection(monitor: DatabaseMo
     monitor.stop()
     assert monitor.answers
     assert not connection.is_cut
+
+
+def test_a_connection_that_stays_silent_is_cut_although_the_database_answers_over_others(
+    monitor: DatabaseMonitor, database: FakeDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow = working(monitor, module.MAX_WORK_SECONDS - 60)
+    silent = working(monitor, module.MAX_WORK_SECONDS + 1)
+    until(lambda: silent.is_cut)
+    monitor.stop()
+    assert monitor.answers
+    assert not slow.is_cut
+    assert "got no answer for 120 s" in caplog.text
 
 
 def test_after_an_answer_a_slow_statement_is_left_alone_for_a_while(
@@ -170,10 +204,11 @@ def test_a_refusal_says_what_is_to_be_set_right_until_the_database_answers(
     assert not any("does not answer" in message for message in messages(caplog))
 
 
+@pytest.mark.parametrize("bug", [RuntimeError("a bug"), SystemExit("a bug")], ids=repr)
 def test_a_bug_does_not_end_the_thread(
-    monitor: DatabaseMonitor, database: FakeDatabase, caplog: pytest.LogCaptureFixture
+    monitor: DatabaseMonitor, database: FakeDatabase, caplog: pytest.LogCaptureFixture, bug: BaseException
 ) -> None:
-    database.error = RuntimeError("a bug")
+    database.error = bug
     monitor.suspect(OperationalError("lost"))
     until(lambda: "a bug" in caplog.text)
     database.error = OperationalError("connection refused")

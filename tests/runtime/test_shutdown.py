@@ -158,19 +158,19 @@ class TestServers:
         monkeypatch.setattr(shutdown, "servers_of_loop", lambda loop: [] if over else [server])
         first, late, after = Reader(), Reader(), Reader()
         loop = asyncio.get_running_loop()
-        shutdown.add_reader(first)
+        shutdown.add_live_reader(first)
         assert first.stops == 0
         ending = True
         await asyncio.wait_for(_until(lambda: first.stops > 0), 20)
-        shutdown.add_reader(late)
+        shutdown.add_live_reader(late)
         await asyncio.wait_for(_until(lambda: late.stops > 0), 20)
         for reader in (first, late):
-            shutdown.remove_reader(loop, reader)
+            shutdown.remove_live_reader(loop, reader)
         over = True  # another run begins
-        shutdown.add_reader(after)
+        shutdown.add_live_reader(after)
         await asyncio.sleep(1.5 * shutdown.POLL_SECONDS)
         assert after.stops == 0
-        shutdown.remove_reader(loop, after)
+        shutdown.remove_live_reader(loop, after)
         assert not shutdown._monitors
 
     async def test_the_server_of_one_reader_ends_that_one_only(self) -> None:
@@ -178,12 +178,12 @@ class TestServers:
         ending = RunningServer(lambda: True, lambda: False)
         going_on = RunningServer(lambda: False, lambda: False)
         one, other = Reader(), Reader()
-        shutdown.add_reader(one, [ending])
-        shutdown.add_reader(other, [going_on])
+        shutdown.add_live_reader(one, [ending])
+        shutdown.add_live_reader(other, [going_on])
         await asyncio.wait_for(_until(lambda: one.stops > 1), 20)
         assert other.stops == 0
         for reader in (one, other):
-            shutdown.remove_reader(asyncio.get_running_loop(), reader)
+            shutdown.remove_live_reader(asyncio.get_running_loop(), reader)
 
     async def test_a_reader_that_cannot_be_stopped_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         class Broken(Reader):
@@ -193,12 +193,12 @@ class TestServers:
 
         readers = [Broken(), Reader()]
         for reader in readers:
-            shutdown.add_reader(reader)
+            shutdown.add_live_reader(reader)
         shutdown.stop_readers_of(asyncio.get_running_loop())
         await asyncio.wait_for(_until(lambda: all(reader.stops for reader in readers)), 20)
         assert "a bug" in caplog.text
         for reader in readers:
-            shutdown.remove_reader(asyncio.get_running_loop(), reader)
+            shutdown.remove_live_reader(asyncio.get_running_loop(), reader)
 
     async def test_one_that_cannot_be_stopped_blocks_no_other_when_an_engine_stops(
         self, chat: Stream, caplog: pytest.LogCaptureFixture
@@ -225,15 +225,15 @@ class TestServers:
 
     def test_loops_that_ended_with_their_readers_are_forgotten(self) -> None:
         async def read() -> None:
-            shutdown.add_reader(Reader())
+            shutdown.add_live_reader(Reader())
 
         asyncio.run(read())
 
         async def read_on() -> None:
             reader = Reader()
-            shutdown.add_reader(reader)
+            shutdown.add_live_reader(reader)
             assert list(shutdown._monitors) == [asyncio.get_running_loop()]
-            shutdown.remove_reader(asyncio.get_running_loop(), reader)
+            shutdown.remove_live_reader(asyncio.get_running_loop(), reader)
 
         asyncio.run(read_on())
         assert shutdown._holders == 0

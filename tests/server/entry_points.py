@@ -51,7 +51,7 @@ def _ask_wsgi(method: str, target: str, lines: list[tuple[bytes, bytes]], body: 
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(ROOT + path).decode("latin-1"),
+        "PATH_INFO": unquote_to_bytes(ROOT + path).decode("latin-1"),  # PEP 3333
         "QUERY_STRING": query,
         "SERVER_NAME": "testserver",
         "SERVER_PORT": "80",

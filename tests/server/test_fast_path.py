@@ -51,7 +51,7 @@ class Connection(asyncio.Transport):
         self.sent.put_nowait(bytes(data))
 
 
-def connected() -> tuple[FastPathConnection, Connection]:
+def connected(connection: Connection | None = None) -> tuple[FastPathConnection, Connection]:
     protocol = FastPathConnection(
         prefix="/v1/stream/",
         config=Config(lambda scope: None, interface="asgi3", log_config=None),
@@ -59,7 +59,7 @@ def connected() -> tuple[FastPathConnection, Connection]:
         app_state={},
         _loop=asyncio.get_running_loop(),
     )
-    connection = Connection()
+    connection = connection or Connection()
     protocol.connection_made(connection)
     return protocol, connection
 

@@ -61,6 +61,21 @@ async def test_a_slow_reader_gets_everything_whatever_is_still_at_hand(
     assert [event.kind for event in events.events] == ["data", "control"] * len(events.data)
 
 
+@override_streams(POLL_INTERVAL=3600, PAGE_BYTES=10)
+async def test_a_reader_that_finds_more_than_the_others_know_reads_on_and_wakes_them(direct: AsgiClient) -> None:
+    await direct.create("a", b"first,")
+    earlier = await reader("a")
+    async with earlier:
+        await earlier.next_chunk()
+        await elsewhere(*(Append("a", TEXT, b"%d-------," % number) for number in range(5)))
+        end = await last_offset(direct, "a")
+        later = await reader("a")
+        async with later:
+            expected = "first," + "".join(f"{number}-------," for number in range(5))
+            for sse_reader, read in ((later, ""), (earlier, "first,")):
+                assert read + "".join((await drain(sse_reader, end)).data) == expected
+
+
 @LOOKS_NEVER
 async def test_what_is_written_between_a_readers_look_and_its_wait_is_not_lost(direct: AsgiClient) -> None:
     await direct.create("a", b"abc")

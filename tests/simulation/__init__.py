@@ -15,7 +15,12 @@ tell the time or to start a thread is what `environment` gives them.
     broker       a Redis that loses, delays, doubles and reorders messages
     network      connections between clients and uvicorn's protocol, byte by byte; they break
     program      what a seed stands for: processes, streams, who does what, which faults
-    clients      writers, producers, readers and transactions
+    clients      writers, producers and makers
+    readers      readers, catching up and live
+    forks        clients that fork streams and forks, and what must hold of those
+    lifetimes    clients that let streams with a TTL end or live on
+    programs     transactions and tails of Python programs
+    jobs         writers of Python programs, which are started again
     history      what was asked, and what was answered
     checks       what must hold of a history
     world        one run

@@ -47,6 +47,20 @@ def check(history: History, paths: list[Path], final: dict[str, Final | None]) -
             yield from _session_in(path, session, result, place, by_token)
 
 
+def check_appends(history: History, path: Path, tokens: list[int], *, all_there: bool = True) -> Iterator[str]:
+    """Yield what is wrong with the messages of a stream, of which nobody closes it or deletes it.
+
+    all_there: whether what was acknowledged has to be there.
+    """
+    by_token = {token: write for write in history.writes for token in write.tokens}
+    writes = [write for write in history.writes if write.path == path.name]
+    place = {token: number for number, token in enumerate(tokens)}
+    yield from _whole(path.name, Final(tokens, "", closed=False), place, writes, by_token)
+    if all_there:
+        yield from _there(path, place, writes, [])
+    yield from _in_order(path.name, place, writes)
+
+
 def _whole(
     name: str, result: Final, place: dict[int, int], writes: list[Write], by_token: dict[int, Write]
 ) -> Iterator[str]:

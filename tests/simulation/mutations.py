@@ -76,7 +76,12 @@ _ALL = (
     Mutation(
         "stale-row-cache",
         "store/write/row_cache.py",
-        (("self.is_alone = version == self._version\n", "self.is_alone = self._version is not None\n"),),
+        (
+            (
+                "self.others_write = commit_count != self._commit_count\n",
+                "self.others_write = self._commit_count is None\n",
+            ),
+        ),
         "What a connection remembers of streams is believed though others have written: their appends are overwritten.",
     ),
     Mutation(
@@ -90,6 +95,34 @@ _ALL = (
             ),
         ),
         "A commit that fails is taken for one that does not: acknowledged appends are lost.",
+    ),
+    Mutation(
+        "ttl-from-the-first-use",
+        "store/write/stream_state.py",
+        (
+            (
+                "            self.deadline = lifetime.deadline(self.ttl, self.expires_at, now)\n",
+                "            self.deadline = self.deadline\n",
+            ),
+        ),
+        "An append does not start the TTL again: a stream ends while it is used.",
+    ),
+    Mutation(
+        "source-without-forks",
+        "store/write/batch.py",
+        (
+            (
+                "            self._soft_deleted[state.path] = state\n            self._to_soft_delete.append(state)\n",
+                "            self._to_remove.append(state)\n",
+            ),
+        ),
+        "A deleted stream does not keep its data for its forks.",
+    ),
+    Mutation(
+        "writer-begins-too-early",
+        "api/stream_appender.py",
+        (("taken_over.seq + 1, taken_over.closed", "max(taken_over.seq, 0), taken_over.closed"),),
+        "A job that is started again writes its last message once more.",
     ),
 )
 

@@ -16,6 +16,7 @@ from django_durable_streams.conf import config
 from .history import History
 from .program import Program
 from .readers import LONG_POLL_SECONDS, SSE_SECONDS
+from .scheduler import Killed
 
 
 class Log(logging.Handler):
@@ -35,7 +36,7 @@ class Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         self._history.note("log", f"{record.levelname}: {record.getMessage()}")
-        if error is not None and not isinstance(error, Error | SystemExit):
+        if error is not None and not isinstance(error, Error | SystemExit) and not isinstance(error.__cause__, Killed):
             self._history.fault(f"logged: {record.getMessage()} {logging.Formatter().formatException(record.exc_info)}")  # type: ignore[arg-type]
 
 

@@ -50,6 +50,11 @@ class Program:
     """Programs save instances that they have kept for a while."""
     small: bool
     """Small pages, and what usually takes thousands of chunks happens with a few."""
+    forkers: int = 0
+    mortals: int = 0
+    """Clients that use a stream with a TTL."""
+    jobs: int = 0
+    """Python programs that write by a writer, and go on in another process when theirs is killed."""
     is_harsh: bool = False
     """Chunks are merged as soon as there are some."""
 
@@ -63,9 +68,12 @@ class Program:
         ]
         makers = rng.choice((0, 0, 1, 2))
         others = [Path(f"v{number}", rng.choice((TEXT, JSON)), False) for number in range(rng.choice((1, 2)))]
+        rates = Rates.some(rng)
+        more = random.Random(f"{seed}/more")
+        mortals = more.choice((0, 0, 1, 2))
         return cls(
             seed=seed,
-            rates=Rates.some(rng),
+            rates=replace(rates, clock_jump=0.0) if mortals else rates,
             processes=rng.choice((1, 2, 2, 3)),
             switching=rng.choice((0.02, 0.1, 0.3, 0.7)),
             paths=lasting + (others if makers else []),
@@ -80,6 +88,9 @@ class Program:
             instances=rng.random() < 0.4,
             saves=rng.random() < 0.1,
             small=rng.random() < 0.5,
+            forkers=more.choice((0, 0, 1)),
+            mortals=mortals,
+            jobs=more.choice((0, 0, 1)),
         )
 
     def harsh(self) -> Program:
@@ -92,6 +103,7 @@ class Program:
         return (
             f"seed {self.seed}: {self.processes} processes, {self.writers} writers, {self.producers} producers, "
             f"{self.readers} readers, {self.tails} tails, {self.transactions} transactions, {self.makers} makers, "
+            f"{self.forkers} forkers, {self.mortals} mortals, {self.jobs} jobs, "
             f"{self.operations} operations each, pace {self.pace}, switching {self.switching}, "
             f"{'small, ' * self.small}{'instances, ' * self.instances}{'saves, ' * self.saves}"
             f"paths: {paths}\n  faults: {self.rates}"

@@ -3,7 +3,8 @@
 import pytest
 
 from .checks import Final, check
-from .history import BYTES, DONE, JSON, MAYBE, NEVER, TEXT, History, Torn, body, tokens
+from .forks import Fork, check_forks
+from .history import BYTES, DONE, JSON, MAYBE, NEVER, TEXT, History, Torn, Write, body, tokens
 from .program import Path
 
 S = Path("s", TEXT, lasting=True)
@@ -121,3 +122,53 @@ def test_an_instance_belongs_to_the_stream_that_was_there_when_it_was_loaded() -
     write.loaded = loaded
     log.wrote(write, DONE)
     assert "another v" in faults(log, *write.tokens, path=V)
+
+
+def fork_of(log: History, source: Path | Fork, name: str = "f", cut: Write | None = None) -> Fork:
+    change = log.change("fork", name, "forker")
+    log.changed(change, DONE)
+    return Fork(Path(name, TEXT, lasting=True), source, cut, change)
+
+
+def fork_faults(log: History, *forks: Fork, **final: list[int] | None) -> str:
+    ends = {name: None if read is None else Final(read, "9", closed=False) for name, read in final.items()}
+    return "\n".join(check_forks(log, forks, ends))
+
+
+def test_a_fork_begins_with_what_was_in_its_source_and_goes_on_by_itself() -> None:
+    log = history()
+    (before,) = appended(log)
+    fork = fork_of(log, S)
+    (after,) = appended(log)
+    (own,) = appended(log, path="f")
+    assert not fork_faults(log, fork, s=[before, after], f=[before, own])
+    assert "lacks [1], which was in s before it" in fork_faults(log, fork, s=[before, after], f=[own])
+    assert "has [2], which came to s after it" in fork_faults(log, fork, s=[before, after], f=[before, after, own])
+    assert "has lost the append [3]" in fork_faults(log, fork, s=[before, after], f=[before])
+    assert "between its own" in fork_faults(log, fork, s=[before, after], f=[own, before])
+    assert "and its source s with [2, 1]" in fork_faults(log, fork, s=[after, before], f=[before, own])
+    assert "f is gone" in fork_faults(log, fork, s=[before, after], f=None)
+
+
+def test_a_fork_is_cut_where_it_was_asked_to_be() -> None:
+    log = history()
+    appended(log, 2)
+    appended(log)
+    fork = fork_of(log, S, cut=log.writes[0])
+    assert not fork_faults(log, fork, s=[1, 2, 3], f=[1, 2])
+    for read in ([1], [1, 2, 3], []):
+        assert "was cut after [1, 2] of s" in fork_faults(log, fork, s=[1, 2, 3], f=read)
+
+
+def test_the_data_of_a_deleted_fork_is_kept_for_its_own_forks() -> None:
+    log = history()
+    appended(log)
+    middle = fork_of(log, S, "m")
+    appended(log, path="m")
+    last = fork_of(log, middle)
+    appended(log, path="m")
+    middle.is_deleted = True
+    assert not fork_faults(log, middle, last, s=[1], m=None, f=[1, 2])
+    assert not fork_faults(log, middle, last, s=[1], m=[1, 2, 3], f=[1, 2])
+    assert "f lacks [2]" in fork_faults(log, middle, last, s=[1], m=None, f=[1])
+    assert "m lacks [1]" in fork_faults(log, middle, last, s=[1], m=None, f=[2])

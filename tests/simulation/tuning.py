@@ -6,12 +6,20 @@ lowered for.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from .images import Process
 
+
+def _run_until_killed(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the background loop. It ends with its process, whose end is a SystemExit in each of its threads."""
+    loop.run_forever()
+
+
 ALWAYS: list[tuple[str, str, Any]] = [
     ("runtime.batch_worker", "PREPARE_FROM_TASKS", 1),
+    ("runtime.background", "_run_forever", _run_until_killed),
 ]
 SMALL: list[tuple[str, str, Any]] = [
     ("engine.compaction_tracker", "COMPACT_AFTER_CHUNKS", 6),

@@ -21,8 +21,11 @@ from . import broker, primitives, sqlite
 from .checks import Final, check
 from .clients import Maker, Producer, Writer
 from .faults import Faults
+from .forks import Forker, check_forks
 from .history import History, Write, tokens
 from .images import Images, Process
+from .jobs import Job
+from .lifetimes import Mortal
 from .loops import SimulatedLoop
 from .memory import left_over, objects
 from .nemesis import Nemesis
@@ -85,6 +88,8 @@ class World:
         """How each stream is in the end, once nobody writes any more; None for one that is not there."""
         self.offsets: dict[str, list[str]] = {}
         """Offsets that clients were given."""
+        self.cuts: dict[str, list[tuple[str, Write]]] = {}
+        """The same of single appends, and the append before each."""
         seed = program.seed
         self.scheduler = Scheduler(random.Random(f"{seed}/schedule"), program.switching)
         self.history = History(lambda: self.scheduler.now)
@@ -100,7 +105,8 @@ class World:
         self._images = images
         self._database = database
         self.broker = broker.Broker(self.faults)
-        self._programs: list[Transactions] = []
+        self._programs: list[Transactions | Job] = []
+        self._forkers: list[Forker] = []
         self._tails: list[LiveTailView] = []
         self._process = Process(self.scheduler, "clients", images.new())
 
@@ -136,6 +142,7 @@ class World:
     def offset_seen(self, path: str, offset: str, write: Write) -> None:
         """A client was told an offset."""
         self.offsets.setdefault(path, []).append(offset)
+        self.cuts.setdefault(path, []).append((offset, write))
 
     def is_end(self, path: str, offset: str) -> bool:
         """Whether there is nothing past an offset, nor will be."""
@@ -184,6 +191,9 @@ class World:
         result = await self._look()
         for fault in check(self.history, self.program.paths, result):
             self.history.fault(fault)
+        for forker in self._forkers:
+            for fault in check_forks(self.history, forker.forks, result):
+                self.history.fault(fault)
         await self._finish_reading(readers, reading, result)
         for fault in set(check(self.history, self.program.paths, result)) - set(self.history.faults):
             self.history.fault(fault)
@@ -195,12 +205,18 @@ class World:
     async def _work(self) -> None:
         """Have clients do what they want, while things go wrong."""
         program = self.program
+        self._forkers = [Forker(self, f"forker{number}") for number in range(program.forkers)]
         clients = [
             *[Writer(self, f"writer{number}") for number in range(program.writers)],
             *[Producer(self, f"producer{number}") for number in range(program.producers)],
             *[Maker(self, f"maker{number}") for number in range(program.makers)],
+            *[Mortal(self, f"mortal{number}") for number in range(program.mortals)],
+            *self._forkers,
         ]
-        self._programs = [Transactions(self, f"program{number}") for number in range(program.transactions)]
+        self._programs = [
+            *[Transactions(self, f"program{number}") for number in range(program.transactions)],
+            *[Job(self, f"job{number}") for number in range(program.jobs)],
+        ]
         self._tails = [LiveTailView(self, f"tail{number}") for number in range(program.tails)]
         for number, server in enumerate(self.servers):
             self.start_programs(number, server)
@@ -263,7 +279,7 @@ class World:
         fresh = self.start("fresh")
         await until(lambda: fresh.is_up)
         result: dict[str, Final | None] = {}
-        for path in self.program.paths:
+        for path in [*self.program.paths, *(fork.path for forker in self._forkers for fork in forker.forks)]:
             result[path.name] = await self._read(fresh, path)
             for server in self.servers:
                 seen = await self._read(server, path)
@@ -332,6 +348,11 @@ class World:
         await asyncio.sleep(IDLE_SECONDS)
         gc.collect()
         for server in self.servers:  # an operation may make a stream anew
-            for fault in left_over(server.process, self._unused, len(self.program.paths) + self.program.operations):
+            for fault in left_over(server.process, self._unused, self._stream_count()):
                 self.history.fault(fault)
             await self.end(server)
+
+    def _stream_count(self) -> int:
+        """Return how many streams there may have been."""
+        program = self.program
+        return len(program.paths) + program.operations * (1 + program.forkers + program.mortals)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from django_durable_streams.store.write.commit_context import CommitContext
-from django_durable_streams.store.write.row_cache import RowCache
+from django_durable_streams.store.write.row_cache import RowCache, make_row_cache
 
 
-class Remembering(CommitContext):
-    """Has a row cache."""
+class Caching(CommitContext):
+    """Has a row cache, where the database can have one."""
 
     def __init__(self, row_cache: RowCache | None = None) -> None:
-        self.row_cache = RowCache() if row_cache is None else row_cache
+        self.row_cache = make_row_cache("default") if row_cache is None else row_cache
 
 
-class Unheard(Remembering):
+class Unheard(Caching):
     """Needs no commits of streams without data."""
 
     def reports_empty_streams(self) -> bool:

@@ -11,7 +11,7 @@ from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import StreamExists
 from django_durable_streams.store.operations import Append, Create, Operation
 from django_durable_streams.store.write import group_commit
-from tests.store.contexts import Remembering, Unheard
+from tests.store.contexts import Caching, Unheard
 
 TEXT = "text/plain"
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def test_streams_that_are_made_unseen_are_all_made_or_none() -> None:
     def make(*operations: Operation) -> tuple[list[Any], list[str]]:
-        outcomes, commits = group_commit.apply(operations, "default", Remembering(), wait=False, lock_ms=1000)
+        outcomes, commits = group_commit.apply(operations, "default", Caching(), wait=False, lock_ms=1000)
         return outcomes, [commit.path for commit in commits if commit.created]
 
     outcomes, made = make(Create("a", TEXT), Create("b", TEXT, ttl=60), Create("a", TEXT), Create("b", TEXT))
@@ -57,13 +57,13 @@ def test_commits_of_empty_streams_are_left_out_if_the_context_needs_none() -> No
 def test_commits_have_the_ids_of_the_rows() -> None:
     for first in range(0, 100, 20):
         paths = [f"s/{number}" for number in range(first, first + 20)]
-        _, commits = group_commit.apply([Create(path, TEXT) for path in paths], "default", Remembering(), wait=False)
+        _, commits = group_commit.apply([Create(path, TEXT) for path in paths], "default", Caching(), wait=False)
         assert {commit.path: commit.stream_id for commit in commits} == dict(
             Stream.objects.filter(path__in=paths).values_list("path", "id")
         )
         # An id is never given twice, also where its stream was the last one and is no more.
         Stream.objects.filter(path=paths[-1]).delete()
         transactions.apply(Create(f"other/{first}", TEXT), "default")
-    group_commit.apply([Append(f"s/{number}", TEXT, b"%d" % number) for number in range(19)], "default", Remembering())
+    group_commit.apply([Append(f"s/{number}", TEXT, b"%d" % number) for number in range(19)], "default", Caching())
     contents = Stream.objects.filter(path="s/7").values_list("chunks__data", flat=True)
     assert [bytes(data) for data in contents] == [b"7"]

@@ -13,7 +13,7 @@ from django_durable_streams.store.operations import Append, Create, Delete
 from django_durable_streams.store.upkeep import removal
 from django_durable_streams.store.write import group_commit, linking
 from django_durable_streams.store.write.commit_context import CommitContext
-from django_durable_streams.store.write.row_cache import RowCache
+from django_durable_streams.store.write.row_cache import make_row_cache
 from django_durable_streams.subscriptions import registry
 
 pytestmark = pytest.mark.django_db
@@ -82,7 +82,7 @@ def test_many_streams_of_one_batch_are_linked() -> None:
     subscribe("s", "events/*")
     subscribe("t", "**")
     context = CommitContext()
-    context.row_cache = RowCache()
+    context.row_cache = make_row_cache("default")
     for first in (0, 100):
         apply(*(Create(f"events/{number}", TEXT) for number in range(first, first + 100)), context=context)
     assert SubscriptionLink.objects.count() == 400
@@ -91,7 +91,7 @@ def test_many_streams_of_one_batch_are_linked() -> None:
 
 def test_streams_of_a_batch_are_linked_by_a_rule_that_came_after_the_last_batch() -> None:
     context = CommitContext()
-    context.row_cache = RowCache()
+    context.row_cache = make_row_cache("default")
     for name, expected in (("a", 0), ("b", 0), ("c", 30)):
         if name == "c":
             subscribe("s", "events/**")

@@ -14,8 +14,8 @@ from django_durable_streams.store.operations import Append, Appended, Create, Cr
 from django_durable_streams.store.sql import binary, pipeline, statements
 from django_durable_streams.store.sql.pipeline import Pipeline, Transaction
 from django_durable_streams.store.write import group_commit
-from django_durable_streams.store.write.row_cache import RowCache
-from tests.store.contexts import Holding, Remembering
+from django_durable_streams.store.write.row_cache import PostgreSQLRowCache
+from tests.store.contexts import Caching, Holding
 
 TEXT = "text/plain"
 POISON = "\x00"
@@ -50,11 +50,11 @@ def travels(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_a_batch_of_cached_streams_is_one_round_trip(travels: list[list[str]]) -> None:
-    row_cache = RowCache()
+    row_cache = PostgreSQLRowCache()
 
     def round_trips_of(*operations: Operation) -> list[list[str]]:
         travels.clear()
-        outcomes, _ = group_commit.apply(operations, "default", Remembering(row_cache), wait=False)
+        outcomes, _ = group_commit.apply(operations, "default", Caching(row_cache), wait=False)
         assert all(isinstance(outcome, Created | Appended) for outcome in outcomes), outcomes
         return list(travels)
 

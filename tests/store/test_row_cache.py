@@ -12,14 +12,14 @@ from django.utils import timezone
 from django_durable_streams.api import transactions
 from django_durable_streams.models import Chunk, Producer, Stream
 from django_durable_streams.protocol.errors import StreamClosed, StreamNotFound
-from django_durable_streams.protocol.producers import ProducerClaim
+from django_durable_streams.protocol.producers import ProducerClaim, ProducerState
 from django_durable_streams.store.operations import Append, Appended, Create, Delete, Operation
 from django_durable_streams.store.stream_info import StreamInfo
 from django_durable_streams.store.write import group_commit, row_cache
 from django_durable_streams.store.write.batch import LOCKED, Outcome
-from django_durable_streams.store.write.row_cache import RowCache
+from django_durable_streams.store.write.row_cache import PostgreSQLRowCache, SQLiteRowCache, make_row_cache
 from django_durable_streams.store.write.stream_state import StreamState
-from tests.store.contexts import Remembering
+from tests.store.contexts import Caching
 
 TEXT = "text/plain"
 
@@ -35,13 +35,13 @@ class CommitterConnection:
     """A connection with a row cache, as a committer has it."""
 
     def __init__(self) -> None:
-        self.row_cache = RowCache()
+        self.row_cache = make_row_cache("default")
 
     def apply(self, *operations: Operation) -> list[Outcome]:
-        outcomes, _ = group_commit.apply(operations, "default", Remembering(self.row_cache), wait=False)
+        outcomes, _ = group_commit.apply(operations, "default", Caching(self.row_cache), wait=False)
         stale = [operation for operation, outcome in zip(operations, outcomes, strict=True) if outcome is LOCKED]
         if stale:  # a committer applies them once more
-            redone = iter(group_commit.apply(stale, "default", Remembering(self.row_cache), wait=False)[0])
+            redone = iter(group_commit.apply(stale, "default", Caching(self.row_cache), wait=False)[0])
             outcomes = [next(redone) if outcome is LOCKED else outcome for outcome in outcomes]
         return outcomes
 
@@ -142,14 +142,14 @@ def test_no_append_goes_to_an_expired_stream() -> None:
 
 def test_after_a_stale_row_the_next_batches_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_cache, "MAX_PAUSE_BATCHES", 4)
-    cache, now, driver = RowCache(), timezone.now(), object()
-    cache.get_all([], driver, now)  # the first call with this connection clears the cache
+    cache, now, driver = PostgreSQLRowCache(), timezone.now(), object()
+    cache.pop_all([], driver, now)  # the first call with this connection clears the cache
 
     def is_used() -> bool:
         state = StreamState(StreamInfo(1, "a", TEXT))
-        state.version = 7
-        cache.put(state)
-        return bool(cache.get_all([append()], driver, now))
+        state.row_version = 7
+        cache.put([state])
+        return bool(cache.pop_all([append()], driver, now))
 
     def batches_until_it_is_used() -> int:
         return next(count for count in range(100) if is_used())
@@ -157,20 +157,20 @@ def test_after_a_stale_row_the_next_batches_read_first(monkeypatch: pytest.Monke
     assert is_used()
     pauses = []
     for _ in range(4):
-        cache.record_outcome(was_stale=True)
+        cache.record_write(met_stale_row=True)
         pauses.append(batches_until_it_is_used())
-    cache.record_outcome(was_stale=False)
-    cache.record_outcome(was_stale=True)
-    assert (sorted(pauses), pauses[0] < pauses[-1]) == (pauses, True)
-    assert batches_until_it_is_used() == pauses[0]
+    cache.record_write(met_stale_row=False)
+    cache.record_write(met_stale_row=True)
+    assert pauses == [1, 2, 4, 4]
+    assert batches_until_it_is_used() == 1
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="its one lock is for all")
 def test_a_batch_does_not_wait_for_a_locked_row() -> None:
-    cache = RowCache()
+    cache = make_row_cache("default")
 
     def apply(*operations: Operation) -> list[Outcome]:
-        return group_commit.apply(operations, "default", Remembering(cache), wait=False)[0]
+        return group_commit.apply(operations, "default", Caching(cache), wait=False)[0]
 
     # Another thread holds the row: the connection of this thread is the committer's.
     apply(Create("a", TEXT), Create("b", TEXT))
@@ -234,9 +234,31 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         committer.apply(Create(f"s{number}", TEXT), append(f"s{number}"))
     for number in range(3):
         committer.apply(append("s0", seq=None), Append("s1", TEXT, b"x", producer=ProducerClaim(f"p{number}", 0, 0)))
-    assert {path: committer.row_cache.pop(path) is not None for path in ("s0", "s1", "s2")} == {
-        "s0": connection.vendor != "mysql",
-        "s1": connection.vendor == "postgresql",  # with the producer of the last batch
-        "s2": False,
-    }
+    cache = committer.row_cache
+    assert {path for path in ("s0", "s1", "s2") if cache is not None and cache.pop(path) is not None} == {
+        "sqlite": {"s0"},
+        "postgresql": {"s0", "s1"},  # s1 with the producer of the last batch only
+        "mysql": set(),
+    }[connection.vendor]
     assert Stream.objects.get(path="s1").tail_position == 4
+
+
+def test_the_producers_and_lineages_of_all_cached_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_cache, "MAX_ENTRIES", 10)
+    cache = SQLiteRowCache()
+    cache._commit_count = 1
+
+    def put(path: str, producers: int = 0, lineage: int = 0) -> list[str]:
+        state = StreamState(StreamInfo(1, path, TEXT, lineage=[[1, 0, 1, 1]] * lineage or None))
+        state.producers = {str(number): ProducerState(0, 0) for number in range(producers)}
+        cache.put([state])
+        return [*cache._states]
+
+    assert put("a", producers=4) == ["a"]
+    assert put("b", lineage=6) == ["a", "b"]
+    assert put("c") == ["a", "b", "c"]
+    assert put("d", producers=1) == ["b", "c", "d"]
+    assert cache.pop("b") is not None
+    assert put("e", producers=9) == ["c", "d", "e"]
+    assert put("f", producers=2, lineage=9) == []
+    assert put("g", producers=10) == ["g"]

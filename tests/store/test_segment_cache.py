@@ -177,3 +177,14 @@ def test_forgetting_a_stream_touches_no_segments_of_others(engines: None) -> Non
         engine.cache.put(number, 0, segment(1))
     engine.feed([Commit(number, f"s/{number}", "text/plain", 0, 1, False, removed=True) for number in range(90)])
     assert [number for number in range(100) if engine.cache.get(number, 0) is not None] == list(range(90, 100))
+
+
+def test_a_segment_that_is_cached_for_two_positions_counts_its_encoded_form() -> None:
+    cache = SegmentCache(100_000)
+    shared = Segment(0, b'"x"\n' * 1000, [4000])
+    for position in (0, 1):
+        cache.put(1, position, shared)
+    cache.put(1, 0, Segment(0, b'"y"\n', [4]))  # the segment stays, for the other position
+    before = cache._size
+    body = shared.body("application/json")
+    assert cache._size >= before + len(body)

@@ -11,7 +11,7 @@ from django_durable_streams.models import Stream
 from django_durable_streams.store.operations import Create, Operation
 from django_durable_streams.store.sql import sqlite_busy
 from django_durable_streams.store.write import group_commit
-from tests.store.contexts import Remembering
+from tests.store.contexts import Caching
 
 TEXT = "text/plain"
 
@@ -61,7 +61,7 @@ def test_attempts_are_repeated_until_the_lock_is_free(
 ) -> None:
     clock = Clock(lambda number: other.execute("ROLLBACK") if number == 3 else None)
     monkeypatch.setattr(sqlite_busy, "time", clock)
-    outcomes, _ = group_commit.apply(operations, "default", Remembering(), wait=False)
+    outcomes, _ = group_commit.apply(operations, "default", Caching(), wait=False)
     assert [getattr(outcome, "created", None) for outcome in outcomes] == [True] * len(operations)
     assert Stream.objects.count() == len(operations)
     assert clock.pauses == [sqlite_busy.RETRY_PAUSE_SECONDS] * 3

@@ -1,5 +1,6 @@
 """Which permission allows which subscriptions."""
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -122,6 +123,25 @@ async def test_a_class_of_the_project_decides(client: AsgiClient) -> None:
     with override_streams(PERMISSION_CLASSES=f"{__name__}.OnlyOne"):
         assert [await status(client, name, authorization="Bearer x") for name in ("mine", "other")] == [200, 403]
         assert await status(client, "mine") == 403
+
+
+async def test_a_wake_stream_is_written_only_for_those_who_may_append_to_it(
+    client: AsgiClient, service: FakeService
+) -> None:
+    config = {"type": "pull-wake", "pattern": "events/*", "wake_stream": "wake/pool"}
+
+    async def create(claim: dict[str, list[str]], **changes: Any) -> int:
+        body = json.dumps({**config, **changes}).encode()
+        return (await client.request("PUT", "__ds/subscriptions/a", {"authorization": bearer(claim)}, body)).status
+
+    with override_streams(PERMISSION_CLASSES=BEARER):
+        assert await create({"subscribe": ["a"]}) == 401
+        assert await create({"subscribe": ["a"], "append": ["wake/other"]}) == 401
+        assert await create({"append": ["wake/pool"]}) == 401
+        assert service.calls == []
+        assert await create({"subscribe": ["a"], "append": ["wake/*"]}) == 201
+        hook = {"type": "webhook", "webhook": {"url": "https://worker.example/"}}
+        assert await create({"subscribe": ["a"]}, **hook) == 201
 
 
 async def test_any_of_several_permissions_is_enough(client: AsgiClient) -> None:

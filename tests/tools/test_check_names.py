@@ -98,7 +98,7 @@ def test_a_page_is_checked_in_its_sentences_its_quoted_names_and_its_python(tmp_
     assert problems(tmp_path, "docs/page.md", text) == [
         '3: the word "lane": rather batch worker, committer, snapshot reader',
         "3: `WRITE_LANES`, WRITE_LANES: rather WRITER_THREADS",
-        "3: `x.recall()`, recall: rather get_all",
+        "3: `x.recall()`, recall: rather pop_all",
         "7: found: rather what the variable holds",
     ]
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
-from queue import SimpleQueue
-from threading import Lock, Thread
+from itertools import chain
+from threading import Lock
 
 import msgspec
 import redis
 from django.core.exceptions import ImproperlyConfigured
 
 from ...runtime.after_commit import follow_up
+from ...runtime.queue_thread import QueueThread
 from ...store.operations import Commit
 from .base import DELIVERY_CHANNEL, Wakeup, WakeUpListener, WakeUpMessage
 from .connections import from_cache, from_url
@@ -33,6 +34,9 @@ MAX_QUEUED = 1_000
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 """Batches of commits that may wait to be published, and the bytes of their data. Readers learn of further commits by
 polling."""
+
+STOP_SECONDS = 2.0
+"""How long `stop` waits for the queued commits to be published."""
 
 IDENTITY_SECONDS = 1.0
 """How long `publish_now` waits for the identity of the database."""
@@ -64,9 +68,8 @@ class RedisWakeup(Wakeup):
         self._client, self._connect, scope = from_url(url) if url is not None else from_cache(cache or "")
         # Two projects on one Redis have the same stream ids, so the scope is a part of the channels' names.
         self._loader = SignerLoader(using, partial(MessageSigner, prefix, scope))
-        self._queue: SimpleQueue[list[Commit] | None] = SimpleQueue()
+        self._thread: QueueThread[list[Commit]] = QueueThread("durable-streams-publish", self._publish_waiting)
         self._queued_bytes = 0
-        self._thread: Thread | None = None
         self._lock = Lock()
         self._rests_until = 0.0
         self.outage = OutageLog(
@@ -81,19 +84,17 @@ class RedisWakeup(Wakeup):
         Raises:
             RuntimeError: the thread cannot start.
         """
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    thread = Thread(target=self._run, name="durable-streams-publish", daemon=True)
-                    thread.start()  # may fail, such as when Python is about to end; the next commit tries again
-                    self._thread = thread
         size = size_of(commits)
         with self._lock:
             has_room = not self._queued_bytes or self._queued_bytes + size <= MAX_QUEUED_BYTES
-            if not has_room or self._queue.qsize() >= MAX_QUEUED:
+            if not has_room or len(self._thread) >= MAX_QUEUED:
                 return
             self._queued_bytes += size
-        self._queue.put(commits)
+        try:
+            self._thread.put(commits)
+        except RuntimeError:
+            self._release(size)
+            raise
 
     def publish_now(self, commits: list[Commit]) -> None:
         """Send messages about commits. Waits a second or so for Redis, and not at all shortly after a failure."""
@@ -130,26 +131,17 @@ class RedisWakeup(Wakeup):
 
     def stop(self) -> None:
         """Publish the queued commits and end the thread, or leave it after two seconds."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._queue.put(None)
-            thread.join(timeout=2)
+        self._thread.stop(STOP_SECONDS)
         self._client.close()
 
-    def _run(self) -> None:
-        commits = self._queue.get()
-        while commits is not None:
-            batch = list(commits)
-            more: list[Commit] | None = []
-            while more is not None and not self._queue.empty():
-                more = self._queue.get()
-                batch += more or ()
-            follow_up(
-                "Readers of other processes learn of the commit by polling. Check WAKEUP.", self.publish_now, batch
-            )
-            with self._lock:
-                self._queued_bytes -= size_of(batch)
-            commits = None if more is None else self._queue.get()
+    def _publish_waiting(self, commits: list[Commit]) -> None:
+        batch = [*commits, *chain.from_iterable(self._thread.take_waiting())]
+        follow_up("Readers of other processes learn of the commit by polling. Check WAKEUP.", self.publish_now, batch)
+        self._release(size_of(batch))
+
+    def _release(self, size: int) -> None:
+        with self._lock:
+            self._queued_bytes -= size
 
 
 def size_of(commits: list[Commit]) -> int:

@@ -14,9 +14,12 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 from ..answers import EventStream
 from ..event_stream import Outlet
+from ..response_memory import memory
+from .downloads import PIECE_BYTES
 
 MAX_COPIED_BYTES = 256 * 1024
-"""Bytes of an event up to which it is copied into a chunk, and the chunk is kept for the next reader."""
+"""Bytes of an event up to which it is copied into a chunk, and the chunk is kept for the next reader. A larger event is
+written in pieces, as its reader takes them."""
 
 
 class ChunkedOutlet(Outlet):
@@ -44,15 +47,35 @@ class ChunkedOutlet(Outlet):
         if self._transport.is_closing():
             return None
         if len(chunk) > MAX_COPIED_BYTES:
-            self._transport.writelines([b"%x\r\n" % len(chunk), chunk, b"\r\n"])
-        else:
-            if _last_event[0] is not chunk:
-                _last_event = chunk, b"%x\r\n%b\r\n" % (len(chunk), chunk)
-            self._transport.write(_last_event[1])
-        return self._flow.drain() if self._flow.write_paused else None
+            return self._send_pieces(chunk)
+        if _last_event[0] is not chunk:
+            _last_event = chunk, b"%x\r\n%b\r\n" % (len(chunk), chunk)
+        self._transport.write(_last_event[1])
+        return self._drain(_last_event[1]) if self._flow.write_paused else None
+
+    def cut_off(self) -> None:
+        self._transport.abort()
 
     async def end(self) -> None:
         self._transport.write(b"0\r\n\r\n")
+
+    async def _drain(self, data: bytes) -> None:
+        with memory.counted(data, self.cut_off):
+            await self._flow.drain()
+
+    async def _send_pieces(self, chunk: bytes) -> None:
+        view = memoryview(chunk)
+        with memory.counted(chunk, self.cut_off) as transfer:
+            self._transport.write(b"%x\r\n" % len(chunk))
+            for first in range(0, len(chunk), PIECE_BYTES):
+                if self._flow.write_paused:
+                    await self._flow.drain()
+                    memory.report_progress(transfer)
+                if self._transport.is_closing():
+                    return
+                self._transport.write(view[first : first + PIECE_BYTES])
+            self._transport.write(b"\r\n")
+            await self._flow.drain()
 
 
 _last_event: tuple[bytes, bytes] = b"", b""

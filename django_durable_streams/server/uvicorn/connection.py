@@ -21,6 +21,9 @@ MAX_HEAD_BYTES = 64 * 1024
 PIECE_BYTES = 4 * 1024
 """Bytes that are parsed at a time. Until it is answered, a request takes a hundred times its own size."""
 
+MIN_TAKEN_BYTES = 64 * 1024
+"""Bytes that a client takes within SEND_TIMEOUT, unless fewer are left. Byte after byte would last for weeks."""
+
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -54,7 +57,7 @@ class Connection(HttpToolsProtocol):
     - A head has at most MAX_HEAD_BYTES, and is complete within RECEIVE_TIMEOUT.
     - Requests of a client that does not wait for answers are parsed a few at a time.
     - Bytes outside of requests, such as empty lines, do not keep the connection open.
-    - A client that takes no data for SEND_TIMEOUT is cut off.
+    - A client that takes less than MIN_TAKEN_BYTES within SEND_TIMEOUT is cut off.
     - A lost connection has no timers.
 
     Args:
@@ -73,7 +76,7 @@ class Connection(HttpToolsProtocol):
         self._ignores_upgrade = False
         self._send_timer: asyncio.TimerHandle | None = None
         self._unsent = 0
-        """Unsent bytes when the timer was set, or -1 if the client has taken all bytes since."""
+        """Unsent bytes when the timer was set, or -1 if the client has taken most of them since."""
         self._is_server_ending = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -124,13 +127,15 @@ class Connection(HttpToolsProtocol):
         return not self.pipeline
 
     def _resume(self) -> None:
-        """Parse the held data."""
-        if not self._held_data or self.transport.is_closing() or not self._may_resume():
+        """Parse the held data, and read again."""
+        is_waiting = self._held_data or self.flow.is_held
+        if not is_waiting or self.transport.is_closing() or not self._may_resume():
             return
         data = b"".join(self._held_data)
         self._held_data = []
         self.flow.release()
-        self.data_received(data)
+        if data:
+            self.data_received(data)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -248,7 +253,7 @@ class Connection(HttpToolsProtocol):
         self._watch_sending()
 
     def _watch_sending(self) -> None:
-        """Cut off a client that takes no data for SEND_TIMEOUT."""
+        """Cut off a client that takes too little data within SEND_TIMEOUT."""
         unsent = self.transport.get_write_buffer_size()
         if unsent and self._send_timer is None:
             self._unsent = unsent
@@ -257,10 +262,11 @@ class Connection(HttpToolsProtocol):
 
     def _check_progress(self) -> None:
         self._send_timer = None
-        if 0 <= self._unsent <= self.transport.get_write_buffer_size():
-            self.transport.abort()
-        else:
+        has_taken_most = self._unsent < 0
+        if has_taken_most or self.transport.get_write_buffer_size() <= max(0, self._unsent - MIN_TAKEN_BYTES):
             self._watch_sending()
+        else:
+            self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left."""

@@ -31,8 +31,8 @@ from ..event_stream import send_events
 from ..hosts import absolute_url, check_host
 from . import request_heads
 from .chunked import ChunkedOutlet
+from .downloads import DownloadConnection
 from .response_heads import encode_head
-from .uploads import UploadConnection
 
 MAX_JOINED_BYTES = 256 * 1024
 """Bytes of a body up to which it is sent in one piece with its head. Where it is shared, the piece is cached."""
@@ -77,12 +77,14 @@ class FastPathRequest(Request):
         return self._connection.prefix
 
     async def read_body(self) -> bytes:
-        upload = self._connection.start_upload(self.headers, self._head.content_length)
-        self.arriving = upload.body
-        try:
-            return await upload.reply  # type: ignore[return-value]
-        finally:
-            self._connection.end_upload()
+        return await self._connection.receive_body(self, self._head.content_length)
+
+    def waiting_bytes(self) -> int:
+        return self._connection.waiting_bytes() if self.body is None else len(self.body)
+
+    def drop_body(self) -> None:
+        self.body = b""
+        self._connection.drop_waiting()
 
     def prepare(self, value: object) -> None:
         """Make the response to an outcome that the engine is about to commit."""
@@ -106,7 +108,7 @@ class FastPathRequest(Request):
         return True
 
 
-class FastPathConnection(UploadConnection):
+class FastPathConnection(DownloadConnection):
     """A connection of uvicorn's that answers plain requests for streams itself.
 
     Args:
@@ -148,12 +150,9 @@ class FastPathConnection(UploadConnection):
         missing = head.content_length - len(body)
         if missing > 0:
             if head.method in _WITH_BODY:
-                self._unread = head.content_length
-                if body:
-                    self._held_data.append(body)
+                self._expect_body(head.content_length, body)
                 self._answer(head, None)
-                if self._held_data and self._upload is None:
-                    self.flow.hold()
+                self._wait_for_permission()
             else:
                 super().data_received(data)
             return
@@ -222,26 +221,28 @@ class FastPathConnection(UploadConnection):
 
     def write(self, request: FastPathRequest, response: Response) -> None:
         """Send the response to the current request."""
-        if self.access_log:
-            self._log(request, response.status)
         if self._unread > SMALL_BYTES or (self._unread and response.status == RequestTimeout.status):
             self._is_ending = True
         default_headers = self.server_state.default_headers
-        rest = b""
+        large = b""
         if response.wire is not None and response.wire[0] is default_headers and not self._is_ending:
             data = response.wire[1]
         elif len(response.body) > MAX_JOINED_BYTES and request.method != "HEAD":
             # The body stays by itself: clients that do not read share it.
-            data, rest = encode_head(response, default_headers, self._is_ending), response.body
+            response = self.admit_download(response)
+            data, large = encode_head(response, default_headers, self._is_ending), response.body
         else:
             data = self._encode(request, response)
             if response.is_shared and not self._is_ending:
                 response.wire = default_headers, data
+        if self.access_log:
+            self._log(request, response.status)
         if not self.transport.is_closing():
             self.transport.write(data)
-            if rest:
-                self.transport.write(rest)
-        self._end_answer()
+        if large or self.flow.write_paused:
+            self.start_download(large or data, 0 if large else len(data))
+        else:
+            self._end_answer()
 
     def prepare(self, request: FastPathRequest, response: Response) -> None:
         """Encode a response before it may be sent."""
@@ -280,7 +281,7 @@ class FastPathConnection(UploadConnection):
         self._last_used = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._start_idle_timer(self.timeout_keep_alive)
-        if self._held_data:
+        if self._held_data or self.flow.is_held:
             self.loop.call_soon(self._resume)  # a call from here could nest as deep as there are waiting requests
 
     def when_left(self, tell: Callable[[], object]) -> None:
@@ -295,8 +296,6 @@ class FastPathConnection(UploadConnection):
         query = f"?{request.query.decode('ascii')}" if request.query else ""
         target = quote(request.root() + request.path) + query
         self.access_logger.info('%s - "%s %s HTTP/%s" %d', client, request.method, target, "1.1", status)
-
-    # The connection
 
     def _may_resume(self) -> bool:
         return super()._may_resume() and not (self._is_answering or self.flow.write_paused)

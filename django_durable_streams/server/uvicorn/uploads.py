@@ -12,7 +12,7 @@ from typing import Any
 
 from ...conf import config
 from ...protocol.errors import DurableStreamsError
-from ...protocol.messages import ClientDisconnected
+from ...protocol.messages import ClientDisconnected, Request
 from ...runtime.results import Reply
 from ..bodies import ArrivingBody, too_slow
 from .connection import Connection
@@ -68,24 +68,41 @@ class UploadConnection(Connection):
         """Bytes of the body that have not arrived."""
         self._upload: Upload | None = None
 
-    def start_upload(self, headers: Mapping[bytes, bytes], length: int) -> Upload:
-        """Take the body of the current request, from its first part on.
+    def _expect_body(self, length: int, first_part: bytes) -> None:
+        """A request has come whose body has not arrived as a whole."""
+        self._unread = length
+        if first_part:
+            self._held_data.append(first_part)
 
-        Raises:
-            ClientDisconnected: the client has left.
-        """
+    def _wait_for_permission(self) -> None:
+        """Read no more of a body until its request is allowed."""
+        if self._is_answering and self._upload is None:
+            self.flow.hold()
+
+    async def receive_body(self, request: Request, length: int) -> bytes:
+        """Return the body of the current request, which is allowed. `Request.read_body` has the errors."""
         if self.transport.is_closing():
             raise ClientDisconnected
-        upload = self._upload = Upload(headers, length, self.loop)
+        upload = self._upload = Upload(request.headers, length, self.loop)
+        request.arriving = upload.body
         parts, self._held_data = self._held_data, []
         self.flow.release()
         for part in parts:
             self._take_body(part)
-        return upload
+        try:
+            return await upload.reply  # type: ignore[return-value]
+        finally:
+            self._upload = None
 
-    def end_upload(self) -> None:
-        """The body is complete, or nobody waits for it any more."""
-        self._upload = None
+    def waiting_bytes(self) -> int:
+        """Return how much of a body waits until its request is allowed."""
+        return sum(map(len, self._held_data)) if self._unread else 0
+
+    def drop_waiting(self) -> None:
+        """Drop the part of a body that waits until its request is allowed, because there is no room for it."""
+        if self._unread:
+            self._unread -= self.waiting_bytes()
+            self._held_data = []
 
     def _take_body(self, data: bytes) -> None:
         if self._is_answering and self._upload is None:

@@ -70,9 +70,9 @@ class SegmentCache:
         if size > self._limit // 4:
             return
         entry = _Entry(self, (stream_id, position), segment, size)
-        segment.on_encoded = entry.grow
         with self._lock:
             self._drop(entry.key)
+            segment.on_encoded = entry.grow
             self._entries[entry.key] = entry
             self._size += size
             entry.older = self._newest.get(stream_id)
@@ -111,7 +111,8 @@ class SegmentCache:
         if entry is None:
             return
         self._size -= entry.size
-        entry.segment.on_encoded = None
+        if entry.segment.on_encoded == entry.grow:  # the segment may be cached for another position, too
+            entry.segment.on_encoded = None
         if entry.older is not None:
             entry.older.newer = entry.newer
         if entry.newer is not None:

@@ -27,6 +27,9 @@ class BaseStatements:
         using: alias of the database.
     """
 
+    counts_commits = False
+    """Whether `commit_count` tells of the commits of other connections."""
+
     def __init__(self, using: str) -> None:
         connection = connections[using]
         self._using = using
@@ -74,11 +77,11 @@ class BaseStatements:
         with self.transaction(lock_ms, before_wait) as cursor:
             yield cursor
 
-    def version(self, cursor: Any) -> int | None:
-        """Return a number that changes when another connection commits; None where the database has none."""
-        return None
+    def commit_count(self, cursor: Any) -> int:
+        """Return a number that changes when another connection commits. Only where `counts_commits`."""
+        raise NotImplementedError
 
-    def version_written(self, cursor: Any) -> Iterable[Sequence[Any]] | None:
+    def row_version_written(self, cursor: Any) -> Iterable[Sequence[Any]] | None:
         """Return one row with one number, the version of the rows that this transaction writes.
 
         It can be read once the transaction is committed. None where rows have no versions.

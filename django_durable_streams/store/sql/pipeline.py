@@ -11,10 +11,10 @@ docs/decisions/postgresql-pipeline.md).
 from __future__ import annotations
 
 import re
+import select
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
-from select import POLLIN, poll
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import Error, InternalError
@@ -211,13 +211,13 @@ def _in_transaction(connection: Connection[Any]) -> bool:
 
 
 def _has_unread_data(connection: Connection[Any]) -> bool:
-    """Whether the server has sent data, or the end of the connection, that was not read yet."""
+    """Whether the server may have sent data, or the end of the connection, that was not read yet."""
     from psycopg.pq import ConnStatus
 
-    if connection.pgconn.status != ConnStatus.OK:
+    if connection.pgconn.status != ConnStatus.OK or not hasattr(select, "poll"):  # eventlet removes it
         return True
-    unread = poll()
-    unread.register(connection.pgconn.socket, POLLIN)
+    unread = select.poll()
+    unread.register(connection.pgconn.socket, select.POLLIN)
     return bool(unread.poll(0))
 
 

@@ -22,8 +22,8 @@ from .generic import Statements
 from .pipeline import Pipeline, Rows, Transaction
 from .rows import TO_THE_END, Insert, LoadedRows, Lock, Row
 
-_OWN_VERSION = "pg_current_xact_id()::xid::text::bigint"
-"""The `xmin` of all rows that this transaction writes."""
+_OWN_ROW_VERSION = "pg_current_xact_id()::xid::text::bigint"
+"""The row version, `xmin`, of all rows that this transaction writes."""
 
 
 class PostgreSQLStatements(Statements):
@@ -33,7 +33,7 @@ class PostgreSQLStatements(Statements):
     _lock_clause = " FOR NO KEY UPDATE"
 
     supports_blind_insert = True
-    versions_rows = True
+    has_row_versions = True
 
     def __init__(self, using: str) -> None:
         super().__init__(using)
@@ -93,8 +93,8 @@ class PostgreSQLStatements(Statements):
             own.rollback()
             raise
 
-    def version_written(self, cursor: Any) -> Rows:
-        return self._send(cursor, f"SELECT {_OWN_VERSION}", [])
+    def row_version_written(self, cursor: Any) -> Rows:
+        return self._send(cursor, f"SELECT {_OWN_ROW_VERSION}", [])
 
     def update_if_unchanged(
         self, cursor: Any, streams: Sequence[Row], chunks: Sequence[Row], producers: Sequence[Row]
@@ -121,11 +121,11 @@ class PostgreSQLStatements(Statements):
             parameters = _scalars(kinds, rows[0])
         else:
             sent = _SentRows(kinds, rows)
-            *values, version, tail = sent.expressions
+            *values, row_version, tail = sent.expressions
             update = self._update_streams(values, sent.source)
-            update += f" AND {stream}.xmin = {version} AND {stream}.{name('tail')} = {tail}"
+            update += f" AND {stream}.xmin = {row_version} AND {stream}.{name('tail')} = {tail}"
             parameters = sent.parameters
-        return self._send(cursor, f"{update} RETURNING {stream}.{name('id')}, {_OWN_VERSION}", parameters)
+        return self._send(cursor, f"{update} RETURNING {stream}.{name('id')}, {_OWN_ROW_VERSION}", parameters)
 
     def _insert_where_written(self, cursor: Any, into: Insert, rows: Sequence[Row]) -> None:
         if len(rows) == 1:

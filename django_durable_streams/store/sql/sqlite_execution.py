@@ -64,14 +64,27 @@ class DriverCursor(Cursor):
     before_wait: Callable[[], None] | None = None
     """Called before each statement."""
 
+    # SQLite finds rows as they are fetched, so a fetch fails as a statement does.
+
+    def fetchone(self) -> Any:
+        with self.errors:
+            return super().fetchone()
+
+    def fetchall(self) -> list[Any]:
+        with self.errors:
+            return super().fetchall()
+
 
 class SQLiteExecution(BaseStatements):
     """Transactions and the execution of statements on SQLite."""
+
+    counts_commits = True
 
     @contextmanager
     def transaction(self, lock_ms: int | None = None, before_wait: Callable[[], None] | None = None) -> Iterator[Any]:
         connection = connections[self._using]
         if in_callers_transaction(connection):
+            connection.validate_no_broken_transaction()  # the statements pass by the cursor of Django that does so
             with super().transaction(lock_ms) as cursor:
                 yield cursor
             return
@@ -121,9 +134,9 @@ class SQLiteExecution(BaseStatements):
         finally:
             own.close()
 
-    def version(self, cursor: Any) -> int | None:
-        (version,) = self._execute(cursor, "PRAGMA data_version", ()).fetchone()
-        return int(version)
+    def commit_count(self, cursor: Any) -> int:
+        (count,) = self._execute(cursor, "PRAGMA data_version", ()).fetchone()
+        return int(count)
 
     def _insert_of_rows(
         self, into: Insert, shared: Collection[str], columns: Collection[str], first: str = ""
@@ -178,7 +191,8 @@ class SQLiteExecution(BaseStatements):
             return super()._execute(cursor, sql, parameters)
         with connection.wrap_database_errors:
             # Django's own cursor would convert the placeholders of every statement again.
-            return Cursor.execute(cursor.cursor, _with_question_marks(sql), parameters)
+            Cursor.execute(cursor.cursor, _with_question_marks(sql), parameters)
+        return cursor
 
 
 def to_json(values: Iterable[object]) -> str:

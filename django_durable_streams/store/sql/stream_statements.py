@@ -27,8 +27,8 @@ class StreamStatements(BaseStatements):
     supports_blind_insert = False
     """Whether `insert_copies` can create streams without a query for existing ones."""
 
-    versions_rows = False
-    """Whether each row has the id of the transaction that wrote it, which `update_if_unchanged` compares."""
+    has_row_versions = False
+    """Whether each row has a version, the id of the transaction that wrote it, which `update_if_unchanged` compares."""
 
     def __init__(self, using: str) -> None:
         super().__init__(using)
@@ -83,14 +83,14 @@ class StreamStatements(BaseStatements):
     def update_if_unchanged(
         self, cursor: Any, streams: Sequence[Row], chunks: Sequence[Row], producers: Sequence[Row]
     ) -> Iterable[Sequence[Any]]:
-        """Write to those streams whose rows are unchanged, without a read before. Only where `versions_rows`.
+        """Write to those streams whose rows are unchanged, without a read before. Only where `has_row_versions`.
 
         Args:
-            streams: as `update_streams` takes them, each with the version that its row must have, and the tail.
+            streams: as `update_streams` takes them, each with the row version that it must have, and the tail.
             chunks, producers: as `insert_chunks` and `update_producers` take them.
 
         Returns:
-            The ids of the streams that were written, and the new versions of their rows.
+            The ids of the streams that were written, and their new row versions.
         """
         raise NotImplementedError
 

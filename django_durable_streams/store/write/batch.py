@@ -20,12 +20,12 @@ from ..operations import Append, Commit, Create, Delete, Done, Fork, Operation, 
 from ..sql import statements
 from . import forking, stream_creation
 from .batch_saving import BatchSaver
-from .row_cache import RowCache
+from .row_cache import PostgreSQLRowCache, RowCache
 from .stream_state import StreamState
 
 
 class Locked(Enum):
-    """No outcome yet: another transaction holds the row of the operation's stream."""
+    """No outcome yet: another transaction holds the row of the operation's stream, or the cached row was stale."""
 
     LOCKED = "locked"
 
@@ -44,7 +44,7 @@ class Batch:
     Args:
         using: alias of the database.
         cursor: the transaction's cursor (see `sql.Statements.transaction`).
-        row_cache: the row cache of the connection.
+        row_cache: the row cache of the connection. None: there is none.
         stage: whether small chunks may go to the table of staged chunks.
     """
 
@@ -85,10 +85,10 @@ class Batch:
             producers = {(path, producer_id) for path, producer_id in producers if path in paths}
         states = self._pop_cached(paths, producers)
         paths.difference_update(states)
-        creates = any(type(operation) is Create for operation in operations)
-        if creates:
-            self._saver.linker.lock_rules()
         if paths:
+            creates = any(type(operation) is Create for operation in operations)
+            if creates:
+                self._saver.linker.lock_rules()
             loaded = self._sql.lock_streams(
                 self._cursor,
                 paths,
@@ -132,22 +132,19 @@ class Batch:
         return state.deadline > self._now
 
     def load_cached(self, operations: Sequence[Operation]) -> bool:
-        """Load all streams from the row cache, without a query, in place of `load`. Save with `save_cached`.
+        """Take all streams out of PostgreSQL's row cache, without a query, in place of `load`. Save with `save_cached`.
 
         Returns False where the row cache does not have all streams and producers that the operations name.
         """
-        assert self._row_cache is not None
-        self._streams = self._row_cache.get_all(operations, connections[self._using].connection, self._now)
+        assert isinstance(self._row_cache, PostgreSQLRowCache)
+        self._streams = self._row_cache.pop_all(operations, connections[self._using].connection, self._now)
         return bool(self._streams)
 
     def _pop_cached(self, paths: Collection[str], producers: Iterable[tuple[str, str]]) -> dict[str, StreamState]:
-        """Return streams from the row cache if it is still valid, with the requested producers."""
+        """Take streams with unchanged rows out of the row cache, and read those requested producers that it lacks."""
         if self._row_cache is None:
             return {}
-        if not self._row_cache.check(self._cursor, self._sql):
-            self._row_cache.forget(paths)
-            return {}
-        states = {state.path: state for state in map(self._row_cache.pop, paths) if state is not None}
+        states = self._row_cache.pop_unchanged(self._cursor, self._sql, paths)
         missing = {
             (state.id, producer_id)
             for path, producer_id in producers

@@ -51,9 +51,9 @@ class BatchSaver:
         self._commits: list[Commit] = []
         self._saved: list[_Saved] = []
         self._written: list[StreamState] = []
-        # The future result with the version of the written rows.
-        self._version: Iterable[Sequence[Any]] | None = None
-        # The future result with the ids and versions of the rows that `save_if_unchanged` has updated.
+        # The future result with the row version of the written rows.
+        self._row_version: Iterable[Sequence[Any]] | None = None
+        # The future result with the id and the new version of each row that `save_if_unchanged` has updated.
         self._updated: Iterable[Sequence[Any]] = ()
 
     def save(
@@ -91,8 +91,8 @@ class BatchSaver:
         if changed:
             sql.update_streams(cursor, [row_mapping.stream_update(state, now) for state in changed])
         self._save_contents(changed, [*changed, *created], now)
-        if changed and self._row_cache is not None and self._version is None:
-            self._version = sql.version_written(cursor)
+        if changed and self._row_cache is not None and self._row_version is None:
+            self._row_version = sql.row_version_written(cursor)
         self._saved.append(_Saved(changed, created, ids, [*removed_rows, *soft_deleted]))
 
     def _save_contents(self, changed: list[StreamState], written: list[StreamState], now: Any) -> None:
@@ -124,7 +124,7 @@ class BatchSaver:
         _, changed_producers = row_mapping.producers(states, now)  # the row cache has all of them, so none is new
         self._updated = self._sql.update_if_unchanged(
             self._cursor,
-            [(*row_mapping.stream_update(state, now), state.version, state.start) for state in states],
+            [(*row_mapping.stream_update(state, now), state.row_version, state.start) for state in states],
             row_mapping.chunks(states, now),
             changed_producers,
         )
@@ -135,7 +135,7 @@ class BatchSaver:
         versions = {stream_id: int(version) for stream_id, version in self._updated}
         confirmed = [state for state in streams if state.id in versions]
         for state in confirmed:
-            state.version = versions[state.id]
+            state.row_version = versions[state.id]
         self._saved.append(_Saved([*confirmed], [], (), []))
         return confirmed
 
@@ -147,17 +147,16 @@ class BatchSaver:
         """
         self.mark_saved()
         if self._row_cache is not None:
-            version = self._version_now()
+            row_version = self._read_row_version()
             for state in self._written:
-                state.version = version
-            for state in streams:
-                self._row_cache.put(state)
+                state.row_version = row_version
+            self._row_cache.put(streams)
         return self._commits
 
-    def _version_now(self) -> int | None:
-        if self._version is None:
+    def _read_row_version(self) -> int | None:
+        if self._row_version is None:
             return None
-        ((version,),) = self._version
+        ((version,),) = self._row_version
         return int(version)
 
     def mark_saved(self) -> None:

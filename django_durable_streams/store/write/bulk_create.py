@@ -24,6 +24,7 @@ from . import row_mapping
 from .batch import Outcome
 from .commit_context import CommitContext
 from .linking import cached_rules
+from .row_cache import SQLiteRowCache
 from .stream_creation import new_info
 from .stream_state import StreamState
 
@@ -44,7 +45,8 @@ def bulk_create_empty(
     Returns the outcomes and changes as `group_commit.apply` does. None, with nothing changed, where the operations are
     of another kind, or where one of the paths is taken.
     """
-    sql, row_cache = statements(using), context.row_cache
+    sql = statements(using)
+    row_cache = context.row_cache if isinstance(context.row_cache, SQLiteRowCache) else None
     paths = _paths_of_copies(operations) if sql.supports_blind_insert else None
     if paths is None:
         return None
@@ -53,13 +55,13 @@ def bulk_create_empty(
         return None
     first = operations[0]
     assert isinstance(first, Create)
-    model = new_info(first, clock.now())
-    state = StreamState(model)
+    common = new_info(first, clock.now())
+    state = StreamState(common)
     outcomes: list[Outcome] = [state.created_result(created=True)] * len(paths)
     try:
         with sql.insertion(len(paths), lock_ms, context.before_wait) as cursor:
-            if row_cache is not None and not row_cache.has_version:
-                row_cache.check(cursor, sql)
+            if row_cache is not None:
+                row_cache.start_counting(cursor, sql)
             context.before_commit(outcomes)
             row = row_mapping.stream_insert(state, row_mapping.stamp(using))
             inserted = sql.insert_copies(cursor, row, paths, rules.version)
@@ -69,10 +71,10 @@ def bulk_create_empty(
     if len(ids) < len(paths):
         return None
     if row_cache is not None:
-        row_cache.put_new(model, ids)
+        row_cache.put_new(common, ids)
     if not context.reports_empty_streams():
         return outcomes, []
-    states = [StreamState(model._replace(id=stream_id, path=path)) for stream_id, path in ids]
+    states = [StreamState(common._replace(id=stream_id, path=path)) for stream_id, path in ids]
     return outcomes, [state.commit(created=True) for state in states]
 
 

@@ -18,7 +18,8 @@ class CommitContext:
     """
 
     row_cache: RowCache | None = None
-    """The stream rows as earlier batches left them. Only for transactions that no outer transaction contains."""
+    """The stream rows as earlier batches left them. None: every batch reads its rows. Inside a transaction of the
+    caller it must be None, because that transaction may be rolled back."""
 
     def locked_paths(self, paths: Iterable[str]) -> Collection[str]:
         """Return those of the paths whose operations must wait, whether or not their row is free."""

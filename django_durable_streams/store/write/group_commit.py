@@ -15,6 +15,7 @@ from ..sql import CommitUncertain, statements
 from .batch import LOCKED, Batch, Outcome
 from .bulk_create import bulk_create_empty
 from .commit_context import WITHOUT_CALLBACKS, CommitContext
+from .row_cache import PostgreSQLRowCache
 
 __all__ = ["CommitUncertain", "apply", "apply_when_free"]
 
@@ -98,12 +99,12 @@ def _append_cached(
     """Append to streams on the condition that their rows are as the row cache has them, without a read.
 
     Returns None, with nothing changed, where that is not possible. Where a row was changed by another transaction, the
-    outcome of the stream's operations is LOCKED (`row_cache.was_stale`).
+    outcome of the stream's operations is LOCKED, and the caller applies them again (`RowCache.needs_repeat`).
     """
     row_cache = context.row_cache
-    sql = statements(using)
-    if row_cache is None or not sql.versions_rows:
+    if not isinstance(row_cache, PostgreSQLRowCache):
         return None
+    sql = statements(using)
     try:
         with sql.transaction(CACHED_LOCK_MS, context.before_wait) as cursor:
             batch = Batch(using, cursor, row_cache)
@@ -120,5 +121,5 @@ def _append_cached(
         outcome if operation.path in confirmed_paths else LOCKED
         for operation, outcome in zip(operations, outcomes, strict=True)
     ]
-    row_cache.record_outcome(was_stale=LOCKED in outcomes)
+    row_cache.record_write(met_stale_row=LOCKED in outcomes)
     return outcomes, batch.commits()

@@ -1,95 +1,224 @@
 """The stream rows as the last batches of one connection left them.
 
-This is an optimisation: a committer need not read rows that it has written itself.
+This is an optimisation: a committer need not read rows that it has written itself. `SQLiteRowCache` and
+`PostgreSQLRowCache` ask their database in different ways whether a row is unchanged. MariaDB and MySQL have no way, so
+they have no row cache. Nor has a Python caller (`CommitContext.row_cache` is None).
 
-Invariant: a cached row is used only if the database confirms that it is unchanged. SQLite counts the commits of other
-connections and processes, and any such commit clears the cache. PostgreSQL has a version for each row (`xmin`), and an
-append is written on the condition that the version is the cached one (`group_commit`). MariaDB and MySQL have neither,
-so they never use it. A row is taken out of the cache before a batch changes it, and put back after the commit.
+Invariants:
 
-Gain: asking SQLite for its count takes a tenth of the time of a query for the streams of a batch. On PostgreSQL, a
-batch of appends takes 0.50 ms instead of 0.61 ms (docs/decisions/postgresql-pipeline.md). A context without a row cache
-(`CommitContext.row_cache`) switches it off.
+- A cached row is used only if the database confirms that it is unchanged.
+- A batch takes a stream out of the cache before it changes the stream, and puts it back after the commit. So a
+  `StreamState` has one owner at a time, and a batch that fails leaves no wrong row behind.
+- A cache belongs to one connection and one thread. Work of another kind on this connection must not change rows of
+  streams or producers, because the database would not report it. Compaction and flushes only change chunks.
+
+Gain: on SQLite, a batch reads one number instead of the rows of its streams, which takes a tenth of the time. On
+PostgreSQL, a batch of appends to one stream takes one round trip of 0.50 ms instead of two of 0.61 ms together
+(docs/decisions/postgresql-pipeline.md).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from ...runtime import execution
 from ..operations import Append, Operation
-from ..sql import Statements
+from ..sql import Statements, statements
 from ..stream_info import StreamInfo
 from .stream_state import StreamState
 
 MAX_STREAMS = 4096
-"""The largest number of cached streams. The least recently used are dropped."""
+"""The largest number of streams that are cached one by one. The least recently used are dropped."""
 
 MAX_BULK_CREATES = 32
-"""Batches of new and empty streams that are cached as a whole. The oldest is dropped."""
+"""Batches of new and empty streams that SQLite's cache has besides. The oldest is dropped."""
 
 MAX_PRODUCERS = 256
 """A stream with more producers is not cached: most of its producers will not write again soon."""
 
+MAX_ENTRIES = 32_768
+"""The largest number of producers and lineage entries of all cached streams together. Each takes half a KB at most."""
+
 MAX_PAUSE_BATCHES = 64
-"""After a stale row, so many batches at most read their rows first."""
+"""The longest pause of PostgreSQL's cache, in batches."""
 
 
-class RowCache:
-    """Stream rows as this connection has left them. Used by one thread."""
+def make_row_cache(using: str) -> RowCache | None:
+    """Return a row cache for a connection. None where the database cannot confirm that a row is unchanged.
+
+    None also where work is executed inline: other code then writes on the same connection, and may roll back.
+    """
+    sql = statements(using)
+    if execution.is_inline():
+        return None
+    if sql.counts_commits:
+        return SQLiteRowCache()
+    return PostgreSQLRowCache() if sql.has_row_versions else None
+
+
+class RowCache(ABC):
+    """Stream rows by path, as one connection has left them."""
+
+    others_write = False
+    """Whether another connection had committed before the last batch. Only SQLite tells. True for a new connection."""
+
+    needs_repeat = False
+    """Whether the last batch met stale rows, so that the committer has to apply its LOCKED operations again. Only on
+    PostgreSQL. Reset by the committer and by the next `pop_all`."""
 
     def __init__(self) -> None:
         self._states: OrderedDict[str, StreamState] = OrderedDict()
-        # Inline, other code writes on the same connection and may roll back, so nothing is cached.
-        self._max_streams = 0 if execution.is_inline() else MAX_STREAMS
-        # Streams of `bulk_create_empty`: a model for all streams of one batch, and their ids by path.
-        max_bulk_creates = 0 if execution.is_inline() else MAX_BULK_CREATES
-        self._bulk_creates: deque[tuple[StreamInfo, dict[str, int]]] = deque(maxlen=max_bulk_creates)
+        self._entries = 0
+        """Producers and lineage entries of these streams."""
         self._connection: object = None
-        self._version: int | None = None
-        self._pause = 0
-        self._next_pause = 1
-        self.is_alone = True
-        """Whether no other connection had written before the last batch, as far as the database can tell."""
-        self.was_stale = False
-        """Whether the last `get_all` returned stale rows, and their operations were not applied again yet."""
 
-    @property
-    def has_version(self) -> bool:
-        """Whether the next `check` detects all commits of other connections from now on."""
-        return self._version is not None
+    @abstractmethod
+    def pop_unchanged(self, cursor: Any, sql: Statements, paths: Collection[str]) -> dict[str, StreamState]:
+        """Take streams out of the cache. Return those whose rows are unchanged, by path: they need no read.
 
-    def check(self, cursor: Any, sql: Statements) -> bool:
-        """Return whether the cache is valid. A commit of another connection clears it.
-
-        Called in a transaction that has the write lock, before any row is taken from the cache.
+        Call this in the transaction of the batch.
         """
-        version = sql.version(cursor)
-        if version is None:
-            return False
-        self._use_connection(cursor.connection)
-        self.is_alone = version == self._version
-        if not self.is_alone:
+
+    def pop(self, path: str) -> StreamState | None:
+        """Take a stream out of the cache and return it. Its row may be stale."""
+        state = self._states.pop(path, None)
+        if state is not None:
+            self._entries -= _entries_of(state)
+        return state
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Drop the streams at some paths."""
+        for path in paths:
+            self.pop(path)
+
+    def put(self, states: Iterable[StreamState]) -> None:
+        """Cache streams as they were committed. The cache does not have them: their batch has taken them out."""
+        for state in states:
+            if len(state.producers) <= MAX_PRODUCERS:
+                self._states[state.path] = state
+                self._entries += _entries_of(state)
+                while self._states and (len(self._states) > MAX_STREAMS or self._entries > MAX_ENTRIES):
+                    _, dropped = self._states.popitem(last=False)
+                    self._entries -= _entries_of(dropped)
+
+    def _use_connection(self, connection: object) -> None:
+        """Clear the cache for a new connection: its database may have come back without the last commits."""
+        if connection is not self._connection:
+            self._connection = connection
             self._clear()
-            self._version = version
-        return True
 
-    def get_all(self, operations: Sequence[Operation], connection: object, now: datetime) -> dict[str, StreamState]:
-        """Take the streams of some appends out of the cache and return them. Their rows may be stale.
+    def _clear(self) -> None:
+        self._states.clear()
+        self._entries = 0
 
-        Returns nothing if one of the streams or producers is missing, if a stream has expired, or if an operation is
-        not an append.
+
+class SQLiteRowCache(RowCache):
+    """SQLite: all rows are valid until another connection commits, and none afterwards.
+
+    SQLite counts the commits of other connections, also those of other processes. A batch compares the count in its
+    transaction, which has SQLite's write lock. So no other commit comes between the comparison and the batch's own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # For each batch of `bulk_create_empty`: what its streams have in common, and their ids by path. A path is
+        # either here or among the single streams.
+        self._bulk_creates: deque[tuple[StreamInfo, dict[str, int]]] = deque(maxlen=MAX_BULK_CREATES)
+        self._commit_count: int | None = None
+
+    def pop_unchanged(self, cursor: Any, sql: Statements, paths: Collection[str]) -> dict[str, StreamState]:
+        self._update(cursor, sql)
+        return {state.path: state for state in map(self.pop, paths) if state is not None}
+
+    def pop(self, path: str) -> StreamState | None:
+        state = super().pop(path)
+        return state if state is not None else self._pop_new(path)
+
+    def _pop_new(self, path: str) -> StreamState | None:
+        for common, ids in self._bulk_creates:
+            stream_id = ids.pop(path, None)
+            if stream_id is not None:
+                return StreamState(common._replace(id=stream_id, path=path))
+        return None
+
+    def put(self, states: Iterable[StreamState]) -> None:
+        if self._commit_count is not None:
+            super().put(states)
+
+    def start_counting(self, cursor: Any, sql: Statements) -> None:
+        """Detect commits of other connections from now on, for rows that are written next, without a transaction."""
+        if self._commit_count is None:
+            self._update(cursor, sql)
+
+    def put_new(self, common: StreamInfo, ids_and_paths: Iterable[tuple[int, str]]) -> None:
+        """Cache new and empty streams that differ only in their ids and paths.
+
+        Clients wait until this returns, so the work for each stream is left to its first use.
 
         Args:
-            operations: the appends.
+            common: one of the streams.
+            ids_and_paths: the id and the path of each stream.
+        """
+        if self._commit_count is not None:
+            self._bulk_creates.append((common, {path: stream_id for stream_id, path in ids_and_paths}))
+
+    def _update(self, cursor: Any, sql: Statements) -> None:
+        """Clear the cache if another connection has committed since the last update."""
+        self._use_connection(cursor.connection)
+        commit_count = sql.commit_count(cursor)
+        self.others_write = commit_count != self._commit_count
+        if self.others_write:
+            self._clear()
+            self._commit_count = commit_count
+
+    def _clear(self) -> None:
+        super()._clear()
+        self._bulk_creates.clear()
+        self._commit_count = None
+
+
+class PostgreSQLRowCache(RowCache):
+    """PostgreSQL: each row has a version, `xmin`, and an append is written on the condition that it is the cached one.
+
+    So the database confirms a row with the write itself (`group_commit`): `pop_all`, the conditional write, then
+    `record_write`. Whatever changes a producer also changes the row of its stream, so one version covers both.
+
+    Where other processes write to the same streams, rows are often stale. A failed attempt takes as long as a read. So
+    after a stale row the cache pauses: the next batches read their rows. The pause is one batch, and doubles after each
+    further attempt that meets a stale row.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pause = 0
+        """Batches until the end of the pause."""
+        self._next_pause = 1
+        """The length of the next pause, in batches."""
+
+    def pop_unchanged(self, cursor: Any, sql: Statements, paths: Collection[str]) -> dict[str, StreamState]:
+        self.forget(paths)  # only a conditional write can tell, so this batch reads all rows
+        return {}
+
+    def put(self, states: Iterable[StreamState]) -> None:
+        super().put([state for state in states if state.row_version is not None])
+
+    def pop_all(self, operations: Sequence[Operation], connection: object, now: datetime) -> dict[str, StreamState]:
+        """Take the streams of some appends out of the cache and return them by path. Their rows may be stale.
+
+        Returns nothing, and takes nothing out, during a pause, if a stream or a producer is missing, if a stream has
+        expired, or if one of the operations is not an append.
+
+        Args:
+            operations: the operations of a batch.
             connection: the driver's connection.
             now: the current time.
         """
         self._use_connection(connection)
-        self.was_stale = False
+        self.needs_repeat = False
         if self._pause:
             self._pause -= 1
             return {}
@@ -106,62 +235,15 @@ class RowCache:
         self.forget(states)
         return states
 
-    def record_outcome(self, *, was_stale: bool) -> None:
-        """Record whether `get_all` returned stale rows. If so, the next batches read their rows first.
-
-        Where other processes write to the same streams, rows are stale often, and a failed attempt takes as long as a
-        read.
-        """
-        self.was_stale = was_stale
-        if was_stale:
+    def record_write(self, *, met_stale_row: bool) -> None:
+        """Record the result of a conditional write, after `pop_all`."""
+        self.needs_repeat = met_stale_row
+        if met_stale_row:
             self._pause = self._next_pause
             self._next_pause = min(2 * self._next_pause, MAX_PAUSE_BATCHES)
         else:
             self._next_pause = 1
 
-    def pop(self, path: str) -> StreamState | None:
-        """Take a stream out of the cache and return it. So a batch that fails leaves no wrong row behind."""
-        state = self._states.pop(path, None)
-        return state if state is not None else self._pop_new(path)
 
-    def _pop_new(self, path: str) -> StreamState | None:
-        for model, ids in self._bulk_creates:
-            stream_id = ids.pop(path, None)
-            if stream_id is not None:
-                return StreamState(model._replace(id=stream_id, path=path))
-        return None
-
-    def forget(self, paths: Iterable[str]) -> None:
-        """Drop the streams at some paths."""
-        for path in paths:
-            self.pop(path)
-
-    def put(self, state: StreamState) -> None:
-        """Cache a stream as it was committed, if the database can confirm later that it is unchanged."""
-        if (self.has_version or state.version is not None) and len(state.producers) <= MAX_PRODUCERS:
-            self._states[state.path] = state
-            if len(self._states) > self._max_streams:
-                self._states.popitem(last=False)
-
-    def put_new(self, model: StreamInfo, ids: Iterable[tuple[int, str]]) -> None:
-        """Cache new and empty streams that differ only in their ids and paths.
-
-        Clients wait for this commit, so the work for each stream is left to its first use.
-
-        Args:
-            model: one of the streams.
-            ids: id and path of each stream.
-        """
-        if self.has_version:
-            self._bulk_creates.append((model, {path: stream_id for stream_id, path in ids}))
-
-    def _use_connection(self, connection: object) -> None:
-        """Clear the cache for a new connection: its database may have come back without the last commits."""
-        if connection is not self._connection:
-            self._connection = connection
-            self._version = None
-            self._clear()
-
-    def _clear(self) -> None:
-        self._states.clear()
-        self._bulk_creates.clear()
+def _entries_of(state: StreamState) -> int:
+    return len(state.producers) + len(state.lineage or ())

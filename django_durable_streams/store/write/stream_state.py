@@ -40,11 +40,11 @@ class StreamState:
         "link_state",
         "path",
         "producers",
+        "row_version",
         "source_id",
         "start",
         "tail",
         "ttl",
-        "version",
         "was_closed",
     )
 
@@ -71,7 +71,7 @@ class StreamState:
         # The row, as it was last saved.
         self.start = self.tail
         self.was_closed = self.closed
-        self.version: int | None = None  # of the row, where rows have versions and this connection wrote it
+        self.row_version: int | None = None  # where rows have versions, and this connection wrote the row
         # The changes since then.
         self.changed = False
         self.lifetime_changed = False
@@ -156,7 +156,9 @@ class StreamState:
             raise SequenceConflict(f"The last Stream-Seq was {self.last_seq!r}; the next one must be greater.")
 
     def _appended(self, epoch: int | None = None, seq: int | None = None, *, duplicate: bool = False) -> Appended:
-        return Appended(self.tail, self.closed, duplicate, epoch, seq, self.generation_at(self.tail))
+        # Not `generation_at` for most streams: a batch has hundreds of appends.
+        generation = self.generation if self.lineage is None else self.generation_at(self.tail)
+        return Appended(self.tail, self.closed, duplicate, epoch, seq, generation)
 
     def take_over(self, operation: TakeOver) -> TakenOver:
         """Begin a producer's next epoch. The first epoch begins before the first append, with -1 as its last number."""

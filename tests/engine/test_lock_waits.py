@@ -1,0 +1,78 @@
+"""The lock wait queue's threads outlive what is raised in them."""
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from django_durable_streams.engine.lock_waits import LockWaitQueue, PendingOperation
+from django_durable_streams.protocol.errors import ServiceUnavailable
+from django_durable_streams.runtime.backlog import Backlog
+from django_durable_streams.runtime.results import NO_LOOP
+from django_durable_streams.store.operations import Append, Done, Operation
+
+SECONDS = 10.0
+
+
+class Outcome:
+    """A callback that keeps its value."""
+
+    def __init__(self) -> None:
+        self.value: object = None
+        self._arrived = Event()
+
+    def prepare(self, value: object) -> None:
+        raise AssertionError("nothing is prepared for an operation that waits")
+
+    def resolve(self, value: object) -> None:
+        self.value = value
+        self._arrived.set()
+
+    def wait(self) -> object:
+        assert self._arrived.wait(SECONDS)
+        return self.value
+
+
+class FailingApplier:
+    """Raises an exception once, and applies everything after it."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.connection: Any = SimpleNamespace(close=lambda: None)
+        self._errors = [error]
+
+    def apply(self, operations: Sequence[Operation]) -> Sequence[object]:
+        if self._errors:
+            raise self._errors.pop()
+        return [Done()] * len(operations)
+
+    def apply_when_free(
+        self, path: str, operations: Callable[[], Sequence[Operation]], seconds: float
+    ) -> Sequence[object]:
+        return self.apply(operations())
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), SystemExit(1), GeneratorExit()], ids=repr)
+def test_whatever_is_raised_in_a_thread_the_next_operation_on_the_stream_has_an_outcome(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    backlog = Backlog(10, 10)
+    queue = LockWaitQueue("test", lambda: FailingApplier(error), backlog)
+    try:
+        outcomes = []
+        for _ in range(2):
+            backlog.add(1, 1)
+            outcomes.append(Outcome())
+            queue.add([PendingOperation(Append("a", "text/plain", b"x"), NO_LOOP, outcomes[-1], time.monotonic(), 1)])
+            outcomes[-1].wait()
+    finally:
+        queue.stop()
+    assert isinstance(outcomes[0].value, ServiceUnavailable)
+    assert isinstance(outcomes[1].value, Done)
+    assert (backlog.tasks, backlog.bytes) == (0, 0)
+    assert "Waiting for the locked streams a failed" in caplog.text

@@ -1,0 +1,34 @@
+"""Dedicated connections can be cut as soon as the server has accepted them."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Any
+
+import pytest
+from django.db import Error, connection, connections
+
+from django_durable_streams.runtime.connection import DedicatedConnection
+
+SLEEP = {"postgresql": "SELECT pg_sleep(30)", "mysql": "SELECT SLEEP(30)"}
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="nothing cuts a connection to a file")
+@pytest.mark.django_db
+def test_a_connection_is_cut_while_it_is_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Django's own statements come first. A database that freezes then would hold the thread forever."""
+    is_accepted = Event()
+
+    def wait(self: Any) -> None:
+        is_accepted.set()
+        with self.cursor() as cursor:
+            cursor.execute(SLEEP[self.vendor])
+
+    monkeypatch.setattr(type(connections["default"]), "init_connection_state", wait)
+    dedicated = DedicatedConnection("default")
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(dedicated.open)
+        assert is_accepted.wait(30)
+        dedicated.cut()
+        with pytest.raises(Error):
+            opened.result(20)
+        pool.submit(dedicated.close).result(20)

@@ -1,0 +1,44 @@
+"""Run targets of the Makefile at the same time: `python tools/side_by_side.py TARGET...`.
+
+The output of the first one appears at once, that of the others when it has ended. The exit status is 1 if one has
+failed. What the targets install must be there already, because two of them must not install it at once.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(targets: list[str]) -> int:
+    """Run the targets and print their outputs."""
+    first, *others = targets
+    started = []
+    for target in others:
+        output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read at the end
+        process = subprocess.Popen(_make(target), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        started.append((target, process, output))
+    try:
+        failed = [first] if subprocess.run(_make(first), cwd=ROOT, check=False).returncode else []
+        for target, process, output in started:
+            status = process.wait()
+            output.seek(0)
+            print(f"--- make {target}\n{output.read()}", flush=True)
+            failed += [target] if status else []
+    finally:
+        for _, process, output in started:
+            process.terminate()
+            output.close()
+    for target in failed:
+        print(f"make {target} failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _make(target: str) -> list[str]:
+    return ["make", "--no-print-directory", target]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
