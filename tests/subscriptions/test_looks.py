@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import OperationalError
 
 from django_durable_streams import clock
@@ -97,9 +98,9 @@ def test_failed_subscriptions_leave_turns_to_the_others() -> None:
 
 @pytest.mark.django_db
 async def test_the_delivery_does_not_turn_in_circles_while_it_has_no_free_turn(engines: None) -> None:
-    await asyncio.to_thread(subscribe)
-    await asyncio.to_thread(stream)
-    running = Delivery(engine_for(), lambda function, *args, **kwargs: asyncio.to_thread(function, *args, **kwargs))
+    await sync_to_async(subscribe)()
+    await sync_to_async(stream)()
+    running = Delivery(engine_for(), lambda function, *args, **kwargs: sync_to_async(function)(*args, **kwargs))
     ends = asyncio.Event()
 
     async def deliver() -> None:

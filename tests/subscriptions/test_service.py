@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 
-from django.db import connection
+from asgiref.sync import sync_to_async
 
 from django_durable_streams.engine import engine_for
 from django_durable_streams.engine.engine import running_engines, stop_engines
@@ -18,13 +18,13 @@ def threads() -> set[str]:
 
 
 async def test_a_process_that_stops_keeps_no_thread_of_the_delivery(engines: None) -> None:
-    await asyncio.to_thread(subscribe, kind="pull-wake")
-    await asyncio.to_thread(stream)
+    await sync_to_async(subscribe)(kind="pull-wake")
+    await sync_to_async(stream)()
     engine = engine_for()
     service = service_for()
     service.start()
     assert "durable-streams-delivery" in threads()
-    await asyncio.wait_for(asyncio.to_thread(begun), 10)
+    await asyncio.wait_for(sync_to_async(begun)(), 10)
     looks = service._delivery
     # The delivery goes on with its looks while the engine ends.
     ends = engine.stop
@@ -44,4 +44,3 @@ def begun() -> None:
     """Wait until a wake has begun."""
     while not Subscription.objects.filter(generation__gt=0).exists():
         time.sleep(0.01)
-    connection.close()
