@@ -16,7 +16,7 @@ from ..subscriptions.consumers.declarations import Consumer, duplicates, registe
 
 @register()
 def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E008: two consumers have one name."""
+    """E009: two consumers have one name."""
     return [
         Error(
             f"There are two consumers with the name {consumer.name!r}, so one of them would never run.",
@@ -29,7 +29,7 @@ def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
 
 @register()
 def check_paths(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E009: no stream can have a path that a consumer names."""
+    """E010: no stream can have a path that a consumer names."""
     errors: list[CheckMessage] = []
     for consumer in [*registered(), *duplicates()]:
         try:
