@@ -64,7 +64,9 @@ def test_a_large_message_is_named_and_left_out() -> None:
 
 @pytest.mark.parametrize("message", ["\ud800", "\x00", "x" * 100_000], ids=["surrogate", "nul", "long"])
 def test_errors_of_any_text_can_be_stored(message: str, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL)  # a report with an unpaired surrogate cannot be sent to the process that prints it
+    caplog.set_level(
+        logging.CRITICAL
+    )  # a report with an unpaired surrogate cannot be sent to the process that prints it
     letter = park("text/plain", b"x", message)
     assert len(letter["error"]["message"]) <= parking.MAX_TRACEBACK_LENGTH
     assert len(letter["error"]["traceback"]) <= MAX_ERROR_LENGTH
