@@ -63,8 +63,8 @@ LOCK_SECONDS = 1
 class Applier:
     """Applies operations over one connection. The outcome of each is a result, an error, or LOCKED.
 
-    LOCKED means that the operation has changed nothing: another transaction holds the row of its stream, or an earlier
-    operation of its stream is LOCKED or waits in the lock wait queue.
+    LOCKED means that the operation has changed nothing: another transaction holds the row of its stream or has changed
+    it, or an earlier operation of its stream is LOCKED or waits in the lock wait queue.
 
     Args:
         connection: the connection of the thread that calls the applier.

@@ -38,8 +38,10 @@ from .pending import PendingLink, pending_links
 from .rows import change, find, links, locked, move_cursors, subscriptions, transaction
 
 WAKES_PER_STEP = 16
+"""Wakes from which one transaction begins no more. On SQLite appends wait for the transaction."""
+
 NAMED_PER_STEP = 500
-"""Wakes, and pending links, from which one transaction begins no more wakes. On SQLite appends wait for it."""
+"""The same for the pending links that its wakes name."""
 
 NOTICE_SECONDS = 5.0
 """Time in which a process has to write a wake event. After it, another process writes the event."""
@@ -287,7 +289,10 @@ def _position(one: Ack, info: StreamInfo, using: str) -> int:
 
 
 def end(subscription: Subscription, using: str) -> bool:
-    """End the wake of a locked subscription. Return whether another one follows."""
+    """End the wake of a locked subscription. Return whether more is pending, maybe.
+
+    Another wake then follows, unless the subscription is paused.
+    """
     pending, is_complete = pending_links(subscription, using, limit=1)
     has_more = bool(pending) or not is_complete
     _rest(subscription, using, due_at=clock.now() if has_more and not subscription.is_paused else None)
