@@ -72,6 +72,8 @@ async def send_events(response: EventStream, outlet: Outlet, disconnected: async
 class _Pusher:
     """Sends a reader's chunks, from its own task and, while that waits, from the hub."""
 
+    __slots__ = ("_outlet", "_reader", "_unsent")
+
     def __init__(self, reader: SseReader, outlet: Outlet) -> None:
         self._reader = reader
         self._outlet = outlet

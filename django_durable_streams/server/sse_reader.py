@@ -53,6 +53,12 @@ class SseReader(LiveReader):
         grant: the permission of the read, if it can end. The response then ends as it does after SSE_DURATION.
     """
 
+    __slots__ = (
+        "_abandoned", "_bytes_left", "_cursor_floor", "_deadline", "_end_timer", "_engine", "_first",
+        "_has_begun", "_held", "_info", "_is_behind", "_keep_alive", "_last_chunk", "_pause", "_position",
+        "_rest", "_slot", "_transfer", "finished", "is_cut_off", "on_cut_off", "on_news", "on_stopping",
+    )  # fmt: skip
+
     def __init__(
         self,
         engine: Engine,

@@ -154,8 +154,13 @@ class SQLiteStatements(SQLiteChunkStatements, Statements):
         self._insert_all(cursor, self._insert_producer, self._insert_producers, rows)
 
     def update_streams(self, cursor: Any, rows: Sequence[Row]) -> None:
-        changed = tuple(any(row[column] is not None for row in rows) for column in (_DEADLINE, _LINK_STATE))
+        changed = _has_value(rows, _DEADLINE), _has_value(rows, _LINK_STATE)
         self._execute_for_all(cursor, self._update_streams[changed], rows)
 
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         self._execute_for_all(cursor, self._update_producers, rows)
+
+
+def _has_value(rows: Sequence[Row], column: int) -> bool:
+    """Return whether a column is set in one of the rows. Most batches have one row."""
+    return rows[0][column] is not None or (len(rows) > 1 and any(row[column] is not None for row in rows))
