@@ -15,12 +15,17 @@ from .postgresql import PostgreSQLStatements
 from .rows import TO_THE_END, CommitUncertain, Row, StagedSpan
 from .sqlite import SQLiteStatements
 
-__all__ = ["TO_THE_END", "CommitUncertain", "Row", "StagedSpan", "Statements", "statements"]
+__all__ = ["TO_THE_END", "CommitUncertain", "Row", "StagedSpan", "Statements", "statements", "statements_class"]
 
 _BY_VENDOR = {"sqlite": SQLiteStatements, "postgresql": PostgreSQLStatements}
 
 
 @lru_cache(maxsize=8)
 def statements(using: str) -> Statements:
-    """Return the statements for a database alias."""
-    return _BY_VENDOR.get(connections[using].vendor, Statements)(using)
+    """Return the statements for a database alias. On MySQL and MariaDB the first call uses the connection."""
+    return statements_class(using)(using)
+
+
+def statements_class(using: str) -> type[Statements]:
+    """Return the class of the statements for a database alias. Uses no connection."""
+    return _BY_VENDOR.get(connections[using].vendor, Statements)

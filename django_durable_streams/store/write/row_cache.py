@@ -27,7 +27,7 @@ from typing import Any
 
 from ...runtime import execution
 from ..operations import Append, Operation
-from ..sql import Statements, statements
+from ..sql import Statements, statements_class
 from ..stream_info import StreamInfo
 from .stream_state import StreamState
 
@@ -52,12 +52,12 @@ def make_row_cache(using: str) -> RowCache | None:
 
     None also where work is executed inline: other code then writes on the same connection, and may roll back.
     """
-    sql = statements(using)
+    kind = statements_class(using)  # not the statements themselves: an event loop calls this, and has no connection
     if execution.is_inline():
         return None
-    if sql.counts_commits:
+    if kind.counts_commits:
         return SQLiteRowCache()
-    return PostgreSQLRowCache() if sql.has_row_versions else None
+    return PostgreSQLRowCache() if kind.has_row_versions else None
 
 
 class RowCache(ABC):
