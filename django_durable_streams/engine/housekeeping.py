@@ -18,6 +18,7 @@ from ..runtime import execution
 from ..runtime.monitor import DatabaseMonitor
 from ..runtime.write_lock import WriteLock
 from ..store.operations import Commit
+from ..store.sql import CommitUncertain
 from .compaction_tracker import CompactionTracker
 from .housekeeping_failures import passes
 from .housekeeping_tasks import (
@@ -177,7 +178,7 @@ class Housekeeper:
             rest = schedule.task.step()
         except BaseException as error:  # the thread must outlive every bug, also of the project's receivers
             self._connection.close()
-            if isinstance(error, Error) and passes(error):
+            if isinstance(error, Error | CommitUncertain) and passes(error):
                 logger.debug("A housekeeping step failed, and is tried again: %s", error)
                 schedule.postpone()
             elif schedule.failed():

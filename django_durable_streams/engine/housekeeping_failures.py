@@ -15,6 +15,7 @@ from django.db.models import ProtectedError, RestrictedError
 
 from ..runtime.database_errors import FailureKind, diagnose
 from ..store.chunk_rows import CorruptChunk
+from ..store.sql import CommitUncertain
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ _RAISED_BY_TRIGGER = 1644
 
 def passes(error: Exception) -> bool:
     """Return whether an error is not about the rows at hand: the database is away or busy, or its disk is full."""
+    if isinstance(error, CommitUncertain) and isinstance(error.__cause__, Error):
+        error = error.__cause__  # the connection was lost during the commit
     if isinstance(error, Error) and diagnose(error) is FailureKind.BUSY:
         return True
     return isinstance(error, OperationalError | InterfaceError) and error.args[:1] != (_RAISED_BY_TRIGGER,)

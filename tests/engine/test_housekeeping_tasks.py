@@ -30,6 +30,7 @@ from django_durable_streams.models import Chunk, Producer, StagedChunk, Stream
 from django_durable_streams.runtime.connection import DedicatedConnection
 from django_durable_streams.runtime.write_lock import write_lock
 from django_durable_streams.store.operations import Append, Commit, Create, Delete, Fork
+from django_durable_streams.store.sql import CommitUncertain
 from django_durable_streams.store.upkeep import related_rows, removal
 from django_durable_streams.store.write import group_commit
 from tests.store.contents import read
@@ -394,3 +395,10 @@ def test_a_stream_with_much_data_is_purged_bit_by_bit(monkeypatch: pytest.Monkey
         there.append(Chunk.objects.count())
     assert max(before - after for before, after in pairwise(there)) <= 7
     assert not Stream._base_manager.exists()
+
+
+def test_a_connection_that_is_lost_during_a_commit_says_nothing_of_the_rows() -> None:
+    lost = CommitUncertain()
+    lost.__cause__ = OperationalError("server closed the connection unexpectedly")
+    assert housekeeping_failures.passes(lost)
+    assert not housekeeping_failures.passes(CommitUncertain())
