@@ -73,9 +73,13 @@ def test_a_batch_of_cached_streams_is_one_round_trip(travels: list[list[str]]) -
 
 
 def test_a_batch_without_cached_streams_is_two_round_trips(travels: list[list[str]]) -> None:
+    apply(Create("z", TEXT))  # the first create of a process also reads the rules for links
+    travels.clear()
     apply(*(Create(path, TEXT) for path in "abc"))
     begin, settings, select, insert, update, commit = "BEGIN", "SET", "SELECT", "INSERT", "UPDATE", "COMMIT"
-    assert travels == [[begin, settings, select], [insert, commit]]
+    insert_copies = "WITH"  # the condition on the rules for links stands before the INSERT
+    # The lock on the rules for links travels with the lock on the rows.
+    assert travels == [[begin, settings, select, select], [insert, commit]]
     for sequence in range(2):
         travels.clear()
         claim = ProducerClaim("p", 0, sequence)
@@ -86,19 +90,19 @@ def test_a_batch_without_cached_streams_is_two_round_trips(travels: list[list[st
         ]
     travels.clear()
     group_commit.apply([Create("e", TEXT), Create("f", TEXT)], "default", wait=False, lock_ms=1000)
-    assert travels == [[begin, settings, settings, insert, commit]]
+    assert travels == [[begin, settings, settings, insert_copies, commit]]
     travels.clear()
     group_commit.apply([Create("a", TEXT), Create("new", TEXT)], "default", wait=False, lock_ms=1000)
     assert travels == [
-        [begin, settings, settings, insert, commit],
-        [begin, settings, settings, select, select],
+        [begin, settings, settings, insert_copies, commit],
+        [begin, settings, settings, select, select, select],
         [insert, commit],
     ]
     travels.clear()
     apply(Create("full", TEXT, data=b"x"), Delete("a"))
     # The chunk names its stream's id, which the database gives.
     assert travels[-2:] == [[update, insert], [insert, commit]]
-    assert tails() == {None: 2, "b": 2, "c": 0, "e": 0, "f": 0, "new": 0, "full": 1}
+    assert tails() == {None: 2, "b": 2, "c": 0, "e": 0, "f": 0, "new": 0, "full": 1, "z": 0}
 
 
 def test_a_batch_that_changes_nothing_commits_nothing(travels: list[list[str]]) -> None:
@@ -145,7 +149,7 @@ def test_the_first_statement_of_a_callers_transaction_is_part_of_it() -> None:
     apply(Create("a", TEXT))
     number = Stream.objects.get().pk
     with transaction.atomic(), connection.cursor() as cursor:
-        statements("default").update_streams(cursor, [(7, False, "", None, None, None, number)])
+        statements("default").update_streams(cursor, [(7, False, "", None, None, None, None, number)])
         transaction.set_rollback(True)
     assert tails() == {"a": 0}
 
