@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from ..models import Stream, Subscription, SubscriptionLink
 from ..protocol.globs import glob
-from .registry import mark_linked
-from .rows import change, links, locked, subscriptions, transaction
+from .registry import add_links
+from .rows import change, locked, subscriptions, transaction
 
 PORTION_STREAMS = 200
 """Streams that one transaction links."""
@@ -63,26 +63,19 @@ def _link(subscription: Subscription, stream_ids: list[int], using: str) -> set[
     """Link streams at their tails, except those whose rows are held. Return the ids of the others."""
     query = Stream.objects.using(using).filter(pk__in=stream_ids).order_by("id")
     rows = list(locked(query, using, skip=True).values_list("id", "path", "tail_position"))
-    alive = [row for row in rows if row[1] is not None]
-    paths = [path for _, path, _ in alive]
-    existing = links(using, subscription=subscription, path__in=paths)
-    linked_paths = set(existing.values_list("path", flat=True))
-    existing.update(is_glob=True)
-    links(using).bulk_create(
-        [
-            SubscriptionLink(
-                subscription=subscription,
-                path=path,
-                stream_id=stream_id,
-                is_glob=True,
-                acked_position=None if subscription.from_beginning else tail,
-                is_pending=subscription.from_beginning and tail > 0,
-            )
-            for stream_id, path, tail in alive
-            if path not in linked_paths
-        ]
-    )
-    mark_linked([stream_id for stream_id, _, _ in alive], using)
+    wanted = [
+        SubscriptionLink(
+            subscription=subscription,
+            path=path,
+            stream_id=stream_id,
+            is_glob=True,
+            acked_position=None if subscription.from_beginning else tail,
+            is_pending=subscription.from_beginning and tail > 0,
+        )
+        for stream_id, path, tail in rows
+        if path is not None
+    ]
+    add_links(subscription, wanted, using, is_glob=True)
     return {stream_id for stream_id, _, _ in rows}
 
 

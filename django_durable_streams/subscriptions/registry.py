@@ -132,26 +132,28 @@ def _link_explicitly(
     subscription: Subscription, paths: Sequence[str], streams: Mapping[str | None, Stream], using: str
 ) -> None:
     """Insert explicit links, or mark existing links as explicit. Called with the rules and the streams locked."""
-    existing = links(using, subscription=subscription, path__in=paths)
+    wanted = [
+        SubscriptionLink(
+            subscription=subscription,
+            path=path,
+            stream=streams.get(path),
+            is_explicit=True,
+            acked_position=streams[path].tail_position if path in streams else None,
+        )
+        for path in dict.fromkeys(paths)
+    ]
+    add_links(subscription, wanted, using, is_explicit=True)
+
+
+def add_links(subscription: Subscription, wanted: Sequence[SubscriptionLink], using: str, **kind: bool) -> None:
+    """Insert those links that are missing, and set `kind` in the others. Called with the rows of the streams locked.
+
+    Appends to the streams mark them from now on.
+    """
+    existing = links(using, subscription=subscription, path__in=[link.path for link in wanted])
     linked_paths = set(existing.values_list("path", flat=True))
-    existing.update(is_explicit=True)
-    links(using).bulk_create(
-        [
-            SubscriptionLink(
-                subscription=subscription,
-                path=path,
-                stream=streams.get(path),
-                is_explicit=True,
-                acked_position=streams[path].tail_position if path in streams else None,
-            )
-            for path in dict.fromkeys(paths)
-            if path not in linked_paths
-        ]
-    )
-    mark_linked([stream.pk for stream in streams.values()], using)
-
-
-def mark_linked(stream_ids: Sequence[int], using: str) -> None:
-    """Let appends to streams whose rows are locked mark them from now on."""
+    existing.update(**kind)
+    links(using).bulk_create([link for link in wanted if link.path not in linked_paths])
+    stream_ids = [link.stream_id for link in wanted if link.stream_id is not None]
     rows = Stream.objects.using(using).unguarded().filter(pk__in=stream_ids, link_state__isnull=True)
     rows.update(link_state=LinkState.SEEN)

@@ -8,14 +8,12 @@ from urllib.parse import quote
 
 from .. import clock
 from ..models import Subscription
+from ..protocol.paths import CONTROL_ROOT
 from ..protocol.subscriptions import WEBHOOK
 from ..store.read import log_reader
 from . import signing_keys
 from .pending import offset_at
 from .rows import links
-
-CONTROL_PATH = "__ds/"
-"""Root of the control APIs, relative to the root of the streams."""
 
 LINKS_PER_PART = 1000
 """Links that one call describes. Meanwhile, the thread of the subscriptions does nothing else."""
@@ -68,7 +66,7 @@ def describe_links(subscription_id: int, after: int, using: str) -> tuple[list[d
 
 def callback_url(subscription: Subscription) -> str:
     """Return the URL that the receiver of a webhook calls back."""
-    return f"{subscription.base_url}{CONTROL_PATH}subscriptions/{quote(subscription.name or '', safe='')}/callback"
+    return f"{subscription.base_url}{CONTROL_ROOT}subscriptions/{quote(subscription.name or '', safe='')}/callback"
 
 
 def _webhook(subscription: Subscription, using: str) -> dict[str, Any]:
@@ -77,7 +75,7 @@ def _webhook(subscription: Subscription, using: str) -> dict[str, Any]:
         "signing": {
             "alg": "ed25519",
             "kid": signing_keys.active_key(using).kid,
-            "jwks_url": f"{subscription.base_url}{CONTROL_PATH}jwks.json",
+            "jwks_url": f"{subscription.base_url}{CONTROL_ROOT}jwks.json",
         },
     }
 

@@ -64,7 +64,7 @@ class SQLiteStatements(SQLiteChunkStatements, Statements):
 
     def _update_of_streams(self, has_deadline: bool, has_link: bool) -> RowsStatement:
         # An assignment to an indexed column writes its index even where the value stays. Streams without a deadline
-        # get one by `update_lifetimes` only, and streams without a link get one by `link_streams`.
+        # get one by `update_lifetimes` only, and streams without a link get their first one elsewhere.
         name, stream = self._quote, self._stream
         assignments = [
             f"{name(column)} = {{{number}}}"
