@@ -11,6 +11,8 @@ class Event:
 
     kind: str
     data: str
+    last_id: str = field(default="", compare=False)
+    """What `EventSource` sends back as `Last-Event-ID` after this event."""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -40,13 +42,13 @@ class Parsed:
 def parse(raw: bytes) -> Parsed:
     """Return the events in an event stream. An event without an empty line behind it does not count."""
     parsed = Parsed()
-    kind, lines = "message", list[str]()
+    kind, lines, last_id = "message", list[str](), ""
     text = raw.decode("utf-8", errors="replace")
     for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")[:-1]:
         name, colon, value = line.partition(":")
         if not line:
             if lines:
-                parsed.events.append(Event(kind, "\n".join(lines)))
+                parsed.events.append(Event(kind, "\n".join(lines), last_id))
             kind, lines = "message", []
         elif not name and colon:
             parsed.comments.append(value)
@@ -54,6 +56,8 @@ def parse(raw: bytes) -> Parsed:
             kind = value.removeprefix(" ")
         elif name == "data":
             lines.append(value.removeprefix(" "))
+        elif name == "id":
+            last_id = value.removeprefix(" ")
         else:
             raise AssertionError(f"a field that nobody has asked for: {line!r}")
     return parsed

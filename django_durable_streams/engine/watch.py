@@ -68,7 +68,8 @@ class Frame(NamedTuple):
     """The next SSE events of readers at one position."""
 
     chunk: bytes
-    """Empty if all new data begins a character (see `protocol.text`). Without the control event if it is large."""
+    """Empty if all new data begins a character (see `protocol.text`).
+    If it is large, the data event alone, without its id."""
     is_large: bool
     end: int
     """The position after the frame's data, including the bytes in `held`."""
@@ -263,7 +264,8 @@ class Watch:
             is_large = len(event) >= LARGE_EVENT_BYTES
             if event and not is_large:
                 offset = self.info.token(segment.end - len(rest))
-                event += sse.control_event(offset, cursor=cursor, up_to_date=True, closed=self.closed)
+                control = sse.control_event(offset, cursor=cursor, up_to_date=True, closed=self.closed)
+                event = sse.event_id(offset) + event + control
             frame = Frame(event, is_large, segment.end, rest, self.closed, is_cut)
             _put(self._frames, (position, cursor, held), frame)
         return frame

@@ -40,6 +40,7 @@ ACCEPT_ENCODING = b"accept-encoding"
 CACHE_CONTROL = b"cache-control"
 ETAG = b"etag"
 IF_NONE_MATCH = b"if-none-match"
+LAST_EVENT_ID = b"last-event-id"
 LOCATION = b"location"
 RETRY_AFTER = b"retry-after"
 AUTHORIZATION = b"authorization"
@@ -52,7 +53,7 @@ FORWARDED_FOR = b"x-forwarded-for"
 VARY = b"vary"
 CONTENT_DISPOSITION = b"content-disposition"
 
-_SINGLE = frozenset({HOST, AUTHORIZATION, CONTENT_TYPE, CONTENT_LENGTH, ORIGIN})
+_SINGLE = frozenset({HOST, AUTHORIZATION, CONTENT_TYPE, CONTENT_LENGTH, ORIGIN, LAST_EVENT_ID})
 _SINGLE_PREFIXES = (b"stream-", b"producer-")
 _OPAQUE = frozenset({PRODUCER_ID, STREAM_SEQ, STREAM_FORKED_FROM})
 

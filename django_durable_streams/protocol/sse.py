@@ -16,6 +16,14 @@ PIECE_BYTES = 48 * 1024
 _INSEPARABLE = (b"\r\n", b"\r ", b"\n ")
 
 
+def event_id(offset: str) -> bytes:
+    """Return the first line of an event: its id, which is the offset after its data.
+
+    Clients of the protocol ignore it. A browser's `EventSource` sends the last id back when it reconnects.
+    """
+    return b"id:" + offset.encode("ascii") + b"\n"
+
+
 def split(data: bytes, *, final: bool = False) -> tuple[bytes, bytes]:
     """Return the part of a text that an event can carry, and the part that it holds back.
 

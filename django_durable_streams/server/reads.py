@@ -60,6 +60,8 @@ def parse_read(request: Request) -> ReadRequest:
         check_destination(request.headers)
     live = request.parameter("live")
     token = request.parameter("offset")
+    if live == "sse":
+        token = _last_event_id(request) or token
     if live is not None and live not in ("long-poll", "sse"):
         raise InvalidParameter("The parameter live must be long-poll or sse.")
     if live is not None and token is None:
@@ -70,6 +72,11 @@ def parse_read(request: Request) -> ReadRequest:
             "Use live=long-poll, or deploy under ASGI."
         )
     return ReadRequest(path, offsets.Sentinel.START if token is None else offsets.decode(token))
+
+
+def _last_event_id(request: Request) -> str:
+    """Return the offset with which a browser's `EventSource` continues, or an empty text at its first request."""
+    return headers.text(request.headers.get(headers.LAST_EVENT_ID, b""))
 
 
 def respond_read(request: Request, engine: Engine, snapshot: Snapshot) -> Response | EventStream | Work:
@@ -205,8 +212,13 @@ def _is_now(request: Request) -> bool:
     return request.parameter("offset") == _NOW
 
 
-def _events(request: Request, snapshot: Snapshot, engine: Engine) -> EventStream:
-    """Respond to an SSE read (section 5.8)."""
+def _events(request: Request, snapshot: Snapshot, engine: Engine) -> EventStream | Response:
+    """Respond to an SSE read (section 5.8).
+
+    An `EventSource` reconnects after each response. Where no data can follow, a 204 tells it to stop.
+    """
+    if snapshot.at_end and snapshot.segment is None and _last_event_id(request):
+        return Response(204, _position_headers(snapshot), caching=Caching.NEVER)
     slot = engine.live_reader_limit.acquire()
     header_list: list[Header] = [
         (headers.CONTENT_TYPE, b"text/event-stream"),

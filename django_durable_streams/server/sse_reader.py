@@ -304,11 +304,13 @@ class SseReader(LiveReader):
 
     def _pieces(self, snapshot: Snapshot, data: bytes) -> Iterator[bytes]:
         """Yield a data event and its control event in pieces."""
+        yield sse.event_id(self._offset())
         yield from sse.event_pieces(self._info.content_type, data)
         yield self._last_piece(up_to_date=snapshot.up_to_date, closed=snapshot.at_end)
 
     def _large_event(self, event: bytes, *, up_to_date: bool, closed: bool) -> Iterator[bytes]:
         """Yield a data event that other readers get too, without a copy, and its control event."""
+        yield sse.event_id(self._offset())
         yield event
         yield self._last_piece(up_to_date=up_to_date, closed=closed)
 
@@ -317,14 +319,16 @@ class SseReader(LiveReader):
         return self._control(up_to_date=up_to_date, closed=closed)
 
     def _chunk(self, event: bytes, *, up_to_date: bool, closed: bool) -> bytes:
-        """Return a data event with its control event, or the control event alone."""
-        return self._count(event + self._control(up_to_date=up_to_date, closed=closed))
+        """Return a data event with its control event, or the control event alone. The first event has an id."""
+        return self._count(sse.event_id(self._offset()) + event + self._control(up_to_date=up_to_date, closed=closed))
 
     def _control(self, *, up_to_date: bool, closed: bool) -> bytes:
-        """Return a control event. Its offset is the one before the bytes that are held back."""
         self._is_behind = not up_to_date
-        offset = self._info.token(self._position - len(self._held))
-        return sse.control_event(offset, cursor=self._cursor(), up_to_date=up_to_date, closed=closed)
+        return sse.control_event(self._offset(), cursor=self._cursor(), up_to_date=up_to_date, closed=closed)
+
+    def _offset(self) -> str:
+        """Return the offset at which the client continues: the one before the bytes that are held back."""
+        return self._info.token(self._position - len(self._held))
 
     def _cursor(self) -> int:
         return max(self._cursor_floor, caching.interval(time.time()))

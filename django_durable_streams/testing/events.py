@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event: its kind, `data` or `control`, and its text."""
+    """An event: its kind, `data` or `control`, its text, and the id that its stream has after it."""
 
     kind: str
     data: str
+    id: str = field(default="", compare=False)
 
     def json(self) -> Any:
         """Return the text as JSON: the messages of a JSON stream, or the fields of a control event."""
@@ -26,6 +27,7 @@ class EventParser:
     def __init__(self) -> None:
         self._rest = b""
         self._events: deque[Event] = deque()
+        self._last_id = ""
 
     def feed(self, piece: bytes) -> None:
         """Parse the next piece."""
@@ -39,8 +41,10 @@ class EventParser:
                     kind = value
                 elif name == "data":
                     lines.append(value)
+                elif name == "id":
+                    self._last_id = value
             if lines:  # a comment has none
-                self._events.append(Event(kind, "\n".join(lines)))
+                self._events.append(Event(kind, "\n".join(lines), self._last_id))
 
     def next(self) -> Event | None:
         """Return the next complete event, or None."""

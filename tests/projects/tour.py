@@ -87,7 +87,7 @@ class Tour:
         if self.name == "wsgi":
             self.expect("a live read", answer.status, 501)
             return
-        self.expect("a live read", (answer.status, answer.body[:20]), (200, b"event: data\ndata:all"))
+        self.expect("a live read", (answer.status, b"event: data\ndata:all" in answer.body), (200, True))
         self.expect("its end", b'"streamClosed":true' in answer.body, True)
 
     def ends(self) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from django_durable_streams.engine.engine import running_engines
-from tests.asgi_client import AsgiClient, Exchange
+from django_durable_streams.protocol.offsets import ZERO
+from tests.asgi_client import AsgiClient, Exchange, named
 from tests.event_stream import Parsed, parse
 from tests.overriding import override_streams
 from tests.server.waiting import until, watched
@@ -281,3 +282,78 @@ async def test_readers_who_come_while_much_is_written_see_every_byte_once(client
     readers = [read(lambda at=at: written >= at) for at in (0, 1, 30, 60, 119)]
     *received, _ = await asyncio.gather(*readers, write())
     assert received == [list(range(120))] * 5
+
+
+@LOOKS_NEVER
+@pytest.mark.parametrize("offset", ["-1", "now"])
+async def test_each_event_has_the_id_with_which_a_browser_continues(client: AsgiClient, offset: str) -> None:
+    await client.create("a", b"abc")
+    async with client.follow("a", offset) as live:
+        events = (await next_events(live)).events
+        await client.append("a", b"\xe2")
+        await client.append("a", b"\x82\xac!")
+        while events[-1].last_id != token(7):
+            events += (await next_events(live)).events
+    ids = {"abc": token(3), "\u20ac!": token(7)}
+    assert events[0].last_id == token(3)
+    assert all(event.last_id == ids[event.data] for event in events if event.kind == "data")
+    assert all(event.last_id == event.fields["streamNextOffset"] for event in events if event.kind == "control")
+
+
+@LOOKS_NEVER
+async def test_a_large_event_has_an_id(client: AsgiClient) -> None:
+    body = b"x" * (3 * 1024 * 1024)
+    await client.create("a", body, stream_closed="true")
+    async with client.follow("a") as live:
+        events = (await all_events(live)).events
+    assert [event.last_id for event in events] == [token(len(body))] * 2
+
+
+@LOOKS_NEVER
+@pytest.mark.parametrize("offset", ["-1", "now"])
+async def test_a_browser_that_reconnects_continues_at_its_last_event(client: AsgiClient, offset: str) -> None:
+    await client.create("a", b"abc")
+    await client.append("a", b"def")
+    async with client.follow("a", offset, last_event_id=token(3)) as live:
+        assert (await next_events(live)).data == ["def"]
+
+
+async def test_a_browser_that_has_all_of_a_closed_stream_is_told_to_stop(client: AsgiClient) -> None:
+    await client.create("a", b"abc", stream_closed="true")
+    async with client.follow("a", "-1", last_event_id=token(3)) as live:
+        reply = await live.reply()
+    assert (reply.status, reply.body, reply.headers["stream-closed"]) == (204, b"", "true")
+    assert reply.headers["cache-control"] == "no-store"
+    async with client.follow("a", "now", last_event_id=ZERO) as live:
+        assert (await all_events(live)).data == ["abc"]
+
+
+@pytest.mark.parametrize("last_id", ["3", "x y", "undefined", f"{token(3)}\xa0", f"{token(3)},{token(3)}"])
+async def test_an_id_that_is_no_offset_is_refused(client: AsgiClient, last_id: str) -> None:
+    await client.create("a", b"abc")
+    async with client.follow("a", "-1", last_event_id=last_id) as live:
+        assert (await live.reply()).status == 400
+
+
+async def test_an_id_of_an_earlier_stream_is_refused_as_its_offset_is(client: AsgiClient) -> None:
+    await client.create("a", b"abc")
+    await client.request("DELETE", "a")
+    await client.create("a", b"another")
+    async with client.follow("a", token(3)) as live, client.follow("a", "-1", last_event_id=token(3)) as again:
+        status = (await live.reply()).status
+        assert status in (400, 404, 410)
+        assert (await again.reply()).status == status
+
+
+@pytest.mark.parametrize("last_id", ["", " "])
+async def test_an_empty_id_is_none(client: AsgiClient, last_id: str) -> None:
+    await client.create("a", b"abc", stream_closed="true")
+    async with client.follow("a", "-1", last_event_id=last_id) as live:
+        assert (await all_events(live)).data == ["abc"]
+
+
+@pytest.mark.parametrize("query", ["offset=-1", "offset=-1&live=long-poll"])
+async def test_only_event_streams_have_ids(client: AsgiClient, query: str) -> None:
+    await client.create("a", b"abc")
+    async with client.open("GET", f"a?{query}", named({"last_event_id": "no offset"})) as live:
+        assert (await live.reply()).body == b"abc"
