@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections
+from django.test import TransactionTestCase
 from hypothesis import HealthCheck, settings
 
+from tests.emptying import quick_emptying
 from tests.referring import Make, referring_models
 
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -18,6 +20,31 @@ settings.load_profile("tests")
 
 TEST_SECONDS = 30.0
 """Within this time a test that is a coroutine has to end: one that waits for what never comes must fail."""
+
+
+DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "live_server", "stream_engines"}
+"""With one of them, a mark or a test case of Django's, a test may use the database. pytest-django keeps others off."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of these tests."""
+    parser.addoption("--only-database", action="store_true", help="leave out the tests that use no database")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that are the same on every database, if that is asked for."""
+    if config.getoption("--only-database"):
+        config.hook.pytest_deselected(items=[item for item in items if not _uses_database(item)])
+        items[:] = filter(_uses_database, items)
+
+
+def _uses_database(item: pytest.Item) -> bool:
+    case = getattr(item, "cls", None)
+    return (
+        item.get_closest_marker("django_db") is not None
+        or not DATABASE_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+        or (isinstance(case, type) and issubclass(case, TransactionTestCase))
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -36,6 +63,12 @@ async def _bounded(test: Coroutine[Any, Any, None]) -> None:
     finally:
         # Those of the thread in which synchronous code runs: a database with open connections cannot be dropped.
         await sync_to_async(connections.close_all)()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_emptying() -> Iterator[None]:
+    with quick_emptying():
+        yield
 
 
 @pytest.fixture
