@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.servers import Server, example_environment, migrate
+from tests.servers import Server
 from tests.services import Database, Redis
+from tests.templates import migrated_database, migrated_file
 
 STRESS = os.environ.get("STRESS", "") not in ("", "0")
 
@@ -40,8 +41,7 @@ class Cluster:
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="durable-streams-cluster-")
         file = Path(self._folder.name) / "db.sqlite3"
-        self.database_url = (database.new_database() if database is not None else f"sqlite:///{file}") + options
-        migrate(example_environment({"DATABASE_URL": self.database_url}))
+        self.database_url = (migrated_database(database) if database is not None else migrated_file(file)) + options
         variables = {**({"REDIS_URL": redis.url} if redis is not None else {}), **(env or {})}
         self.servers = [
             Server(database_url=self.database_url, migrated=True, long_poll_timeout=long_poll_timeout, env=variables)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import scaled
-from tests.servers import example_environment, migrate
+from tests.servers import example_environment
 from tests.services import Database, MariaDB, PostgreSQL
+from tests.templates import migrated_database, migrated_file
 
 WORKERS = 3
 KILLS = scaled(4, 20)
@@ -19,18 +20,17 @@ COUNT = scaled(400, 4_000)
 
 
 def test_on_a_database_server(database: Database) -> None:
-    kill_workers(database.new_database())
+    kill_workers(migrated_database(database))
 
 
 def test_on_sqlite(tmp_path: Path) -> None:
-    kill_workers(f"sqlite:///{tmp_path / 'db.sqlite3'}")
+    kill_workers(migrated_file(tmp_path / "db.sqlite3"))
 
 
 @pytest.mark.parametrize("kind", [PostgreSQL, MariaDB], ids=["postgresql", "mariadb"])
 def test_while_the_database_is_killed(kind: type[Database]) -> None:
     with kind() as database:
-        env = example_environment({"DATABASE_URL": database.new_database()})
-        migrate(env)
+        env = example_environment({"DATABASE_URL": migrated_database(database)})
         run(env, "prepare")
         run(env, "append", 5 * COUNT)
         workers = [start(env, "work") for _ in range(WORKERS)]
@@ -48,8 +48,7 @@ def test_while_the_database_is_killed(kind: type[Database]) -> None:
 
 
 def test_replays_while_workers_run(database: Database) -> None:
-    env = example_environment({"DATABASE_URL": database.new_database()})
-    migrate(env)
+    env = example_environment({"DATABASE_URL": migrated_database(database)})
     run(env, "prepare")
     run(env, "append", COUNT)
     processes = [start(env, "work") for _ in range(WORKERS)]
@@ -73,7 +72,6 @@ def total_of(count: int) -> int:
 
 def kill_workers(database_url: str) -> None:
     env = example_environment({"DATABASE_URL": database_url})
-    migrate(env)
     assert run(env, "prepare") == ""
     workers = [start(env, "work") for _ in range(WORKERS)]
     appending = start(env, "append", COUNT)

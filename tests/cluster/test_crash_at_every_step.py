@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.servers import ROOT, example_environment, migrate
+from tests.servers import ROOT, example_environment
 from tests.services import MariaDB, PostgreSQL, shared
+from tests.templates import migrated_database, migrated_file
 
 SECONDS = 120
 OPERATIONS = {"append", "batch", "close", "delete", "soft-delete", "create", "fork"}
@@ -24,17 +25,16 @@ REPEATED = {"delete": 404, "soft-delete": 410}
 def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     match request.param:
         case "postgresql":
-            yield shared(PostgreSQL).new_database()
+            yield migrated_database(shared(PostgreSQL))
         case "mariadb":
-            yield shared(MariaDB).new_database()
+            yield migrated_database(shared(MariaDB))
         case _:
             with tempfile.TemporaryDirectory(prefix="durable-streams-") as folder:
-                yield f"sqlite:///{Path(folder) / 'db.sqlite3'}"
+                yield migrated_file(Path(folder) / "db.sqlite3")
 
 
 def test_all_or_nothing(database_url: str) -> None:
     env = example_environment({"DATABASE_URL": database_url})
-    migrate(env)
     command = [sys.executable, "-m", "tests.cluster.crashing"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr

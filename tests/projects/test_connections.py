@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.projects.databases import KINDS, new_database
+from tests.projects.databases import KINDS, migrated_database, new_database
 from tests.projects.project import Project
 
 ENTRY_POINTS = ["asgi", "urls", "wsgi"]
@@ -79,12 +79,13 @@ CASES = [
     [pytest.param(case, kind, id=f"{case.name} on {kind}".replace(" ", "-")) for case in CASES for kind in case.kinds],
 )
 def test_what_is_acknowledged_is_there_for_others(case: Case, kind: str, tmp_path: Path) -> None:
-    database = new_database(kind, tmp_path)
+    database = (new_database if case.makes_tables else migrated_database)(kind, tmp_path)
     options = {**database.get("OPTIONS", {}), **case.options}
     project = Project(
         _folder(tmp_path / "project"), {"default": {**database, **case.settings, "OPTIONS": options}}, case.source
     )
-    (project if case.makes_tables else Project(_folder(tmp_path / "plain"), {"default": database})).migrate()
+    if case.makes_tables:
+        project.migrate()
     result = project.run("tests.projects.durable", *ENTRY_POINTS)
     assert set(result["statuses"]) == set(ENTRY_POINTS)
     for statuses in result["statuses"].values():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.projects.consuming import NUMBERS
-from tests.projects.databases import new_database
+from tests.projects.databases import migrated_database
 from tests.projects.project import Project, sqlite
 from tests.projects.test_connections import CASES, Case
 
@@ -22,9 +22,7 @@ COMBINATIONS = [(case, kind) for case in CASES if case.name in NAMES for kind in
 @pytest.mark.parametrize(("case", "kind"), COMBINATIONS, ids=[f"{case.name}-{kind}" for case, kind in COMBINATIONS])
 @pytest.mark.cluster
 def test_workers_commit_once(case: Case, kind: str, tmp_path: Path) -> None:
-    database = new_database(kind, tmp_path)
-    (tmp_path / "tables").mkdir()
-    Project(tmp_path / "tables", {"default": database}).migrate()
+    database = migrated_database(kind, tmp_path)
     (tmp_path / "project").mkdir()
     settings = {**database, **case.settings, "OPTIONS": {**database.get("OPTIONS", {}), **case.options}}
     result = Project(tmp_path / "project", {"default": settings}, case.source).run("tests.projects.consuming")

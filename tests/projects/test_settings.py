@@ -78,7 +78,6 @@ def test_everything_works(kind: Kind, database: str, tmp_path: Path) -> None:
         "OPTIONS": {**base.get("OPTIONS", {}), **kind.options},
     }
     project = Project(tmp_path, {"default": changed}, kind.source)
-    project.migrate()
-    seen = project.run("tests.projects.tour", *ENTRY_POINTS)
+    seen = project.run("tests.projects.tour", "--migrate", *ENTRY_POINTS)
     assert seen["wrong"] == [], seen["log"]
     assert seen["streams"] > 10

@@ -7,7 +7,7 @@ import pytest
 
 from django_durable_streams.runtime import configuration_errors
 from django_durable_streams.runtime.configuration_errors import ConfigurationProblem
-from tests.projects.databases import KINDS, new_database
+from tests.projects.databases import KINDS, migrated_database, new_database
 from tests.projects.project import Project, sqlite
 
 LOGGING = """
@@ -113,10 +113,7 @@ TROUBLES = [
     ],
 )
 def test_what_has_to_be_set_right_is_said_once_at_the_start(trouble: FailureKind, kind: str, tmp_path: Path) -> None:
-    database = new_database(kind, tmp_path)
-    if trouble.is_migrated:
-        (tmp_path / "ready").mkdir()
-        Project(tmp_path / "ready", {"default": database}).migrate()
+    database = (migrated_database if trouble.is_migrated else new_database)(kind, tmp_path)
     options = {**database.get("OPTIONS", {}), **trouble.options}
     (tmp_path / "troubled").mkdir()
     project = Project(tmp_path / "troubled", {"default": {**database, **trouble.settings, "OPTIONS": options}}, LOGGING)

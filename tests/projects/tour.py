@@ -14,9 +14,13 @@ from django.conf import settings
 from django.db import connections, router
 from django.utils import timezone
 
+from tests.projects import migrate
+
 TEXT = "text/plain"
 BIG = b"x" * (3 * 1024 * 1024)
 SECONDS = 20.0
+MIGRATE = "--migrate"
+"""The argument with which the tables are made first, in the same process."""
 
 
 class Tour:
@@ -127,7 +131,7 @@ def admin() -> list[str]:
     from django_durable_streams.models import Stream
 
     client = Client()
-    client.force_login(get_user_model().objects.create_superuser("ada", "ada@example.com", "secret"))
+    client.force_login(get_user_model().objects.create_superuser("ada", "ada@example.com"))  # a password takes a second
     before = settings.FORCE_SCRIPT_NAME or ""
     wrong = []
     # The short ones may be removed at any moment.
@@ -176,4 +180,8 @@ def main(entry_points: list[str]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     django.setup()
-    print(json.dumps(main(sys.argv[1:])))
+    arguments = sys.argv[1:]
+    if MIGRATE in arguments:
+        arguments.remove(MIGRATE)
+        migrate.main()
+    print(json.dumps(main(arguments)))
