@@ -247,7 +247,7 @@ def example_environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {
         **inherited,
         # pytest-django has put the tests' own settings here.
-        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.serving_settings",
         "PYTHONPATH": os.pathsep.join([str(EXAMPLE), str(ROOT)]),
         "PYTHONUNBUFFERED": "1",
         **variables,

@@ -2,8 +2,9 @@
 
 import os
 
-from config.settings import *  # noqa: F403
 from config.settings import DURABLE_STREAMS
+
+from tests.serving_settings import *  # noqa: F403
 
 ORIGINS = os.environ["PAGE_ORIGINS"].split(",")
 

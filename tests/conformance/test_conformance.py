@@ -35,6 +35,9 @@ LONG_POLL_TEST_MS = 4_000
 # A run takes about 20 s. A server that answers nothing at all would take every test to its limit.
 RUN_SECONDS = 600
 
+OWN_SETTINGS = {"DJANGO_SETTINGS_MODULE": "config.settings"}
+"""The example project's, with all of its apps."""
+
 TARGET_URL = os.environ.get("CONFORMANCE_TARGET_URL")
 
 
@@ -61,7 +64,7 @@ class Configuration:
             entry_point=self.entry_point,
             workers=self.workers,
             database_url=None if self.database is None else shared(self.database).new_database(),
-            env={"REDIS_URL": shared(Redis).url} if self.redis else None,
+            env={**OWN_SETTINGS, **({"REDIS_URL": shared(Redis).url} if self.redis else {})},
         )
 
 

@@ -1,7 +1,8 @@
 """The example project behind everything that Django has between a server and a view."""
 
-from config.settings import *  # noqa: F403
 from config.settings import DATABASES, DURABLE_STREAMS, MIDDLEWARE
+
+from tests.serving_settings import *  # noqa: F403
 
 MIDDLEWARE = [
     "django.middleware.cache.UpdateCacheMiddleware",

@@ -3,7 +3,8 @@
 import json
 import os
 
-from config.settings import *  # noqa: F403
 from config.settings import DURABLE_STREAMS
+
+from tests.serving_settings import *  # noqa: F403
 
 DURABLE_STREAMS.update(json.loads(os.environ.get("STREAMS", "{}")))
