@@ -24,6 +24,9 @@ SIDE_BY_SIDE := -n $(WORKERS) --dist worksteal
 ALONE = $(BIN)/pytest tests --last-failed --last-failed-no-failures none
 DATABASE_TESTS := --only-database tests/runtime tests/store tests/engine tests/models $(IN_PYTHON)
 
+# Tests start hundreds of processes: each would compile the package anew where the environment forbids to keep the result.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Later stages take minutes; they also share the processor with the servers they start.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
