@@ -6,13 +6,16 @@ subscription.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
+from typing import Generic, TypeVar
 
 from .errors import InvalidPath
 from .paths import MAX_PATH_LENGTH, validate
 
 ONE, ANY = "*", "**"
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Glob:
@@ -56,8 +59,93 @@ class Glob:
         """Return whether a path matches. Takes at most the product of both numbers of segments."""
         return path.startswith(self.prefix) and _matches(self._segments, path.split("/"))
 
+    @property
+    def segments(self) -> Sequence[str]:
+        """The pattern in parts, without a `**` that follows another one."""
+        return self._segments
+
     def __repr__(self) -> str:
         return f"Glob({self.text!r})"
+
+
+class GlobSet(Generic[Key]):
+    """Many patterns, each with a key, which are compared with a path all at once.
+
+    It is a tree of their segments. A path takes its way through the tree, so patterns that begin with other segments
+    cost nothing.
+    """
+
+    __slots__ = ("_root",)
+
+    def __init__(self, patterns: Iterable[tuple[Key, Glob]]) -> None:
+        self._root: _Node[Key] = _Node(is_any=False)
+        for key, pattern in patterns:
+            node = self._root
+            for segment in pattern.segments:
+                node = node.child(segment)
+            node.keys.append(key)
+
+    def matching(self, path: str) -> list[Key]:
+        """Return the keys of the patterns that match a path."""
+        if not self._root.leads_on(path.partition("/")[0]):  # as for most paths
+            return []
+        nodes = self._root.with_any()
+        for segment in path.split("/"):
+            # A dictionary, because two ways may lead to a node.
+            following: dict[_Node[Key], None] = {}
+            for node in nodes:
+                node.follow(segment, following)
+            if not following:
+                return []
+            nodes = following
+        return [key for node in nodes for key in node.keys]
+
+
+class _Node(Generic[Key]):
+    """The patterns that begin with the same segments."""
+
+    __slots__ = ("any", "is_any", "keys", "literals", "one")
+
+    def __init__(self, *, is_any: bool) -> None:
+        self.is_any = is_any
+        """Whether the last of these segments is `**`."""
+        self.keys: list[Key] = []
+        """The keys of the patterns that end here."""
+        self.literals: dict[str, _Node[Key]] = {}
+        self.one: _Node[Key] | None = None
+        self.any: _Node[Key] | None = None
+
+    def child(self, segment: str) -> _Node[Key]:
+        """Return the node of one segment more, and make it if it is missing."""
+        if segment == ANY:
+            self.any = self.any or _Node(is_any=True)
+            return self.any
+        if segment == ONE:
+            self.one = self.one or _Node(is_any=False)
+            return self.one
+        node = self.literals.get(segment)
+        if node is None:
+            node = self.literals[segment] = _Node(is_any=False)
+        return node
+
+    def leads_on(self, segment: str) -> bool:
+        """Return whether a segment of a path leads to any node."""
+        return segment in self.literals or self.one is not None or self.any is not None
+
+    def with_any(self) -> dict[_Node[Key], None]:
+        """Return the node, and the one of a `**` after it, which matches no segment, too."""
+        return {self: None} if self.any is None else {self: None, self.any: None}
+
+    def follow(self, segment: str, into: dict[_Node[Key], None]) -> None:
+        """Add the nodes to which a segment of a path leads."""
+        if self.is_any:
+            into[self] = None
+        literal = self.literals.get(segment)
+        for node in (literal, self.one):
+            if node is not None:
+                into[node] = None
+                if node.any is not None:
+                    into[node.any] = None
 
 
 def _matches(pattern: Sequence[str], path: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_durable_streams.protocol.errors import DurableStreamsError
-from django_durable_streams.protocol.globs import Glob, glob
+from django_durable_streams.protocol.globs import Glob, GlobSet, glob
 
 segments = st.sampled_from(["a", "b", "ab"])
 paths = st.lists(segments, min_size=1, max_size=6).map("/".join)
@@ -66,4 +66,32 @@ def test_many_wildcards_take_no_long_time() -> None:
     path = "/".join(["a"] * 79 + ["b"] * 170)
     began = time.perf_counter()
     assert not pattern.matches(path)
+    assert time.perf_counter() - began < 0.5
+
+
+@given(st.lists(patterns, max_size=8), paths)
+def test_a_set_matches_what_its_patterns_match(texts: list[str], path: str) -> None:
+    globs = [Glob(text) for text in texts]
+    matching = GlobSet(enumerate(globs)).matching(path)
+    assert sorted(matching) == [number for number, pattern in enumerate(globs) if pattern.matches(path)]
+
+
+@pytest.mark.parametrize("pattern", ["tenants/{}/**", "tenants/{}/*/events", "**/{}", "{}", "*/{}/**"])
+def test_patterns_of_others_cost_nothing(pattern: str) -> None:
+    """A create is compared with the patterns of all subscriptions, while other creates wait."""
+    many = GlobSet((number, Glob(pattern.format(number))) for number in range(10_000))
+    path = "tenants/x/a/b/events"
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert not any(many.matching(path) for _ in range(100))
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) / 100 < 0.000_1
+
+
+def test_many_wildcards_of_a_set_take_no_long_time() -> None:
+    many = GlobSet((number, Glob("/".join(["**", "a"] * (number + 1)))) for number in range(80))
+    path = "/".join(["a"] * 200 + ["b"])
+    began = time.perf_counter()
+    assert not many.matching(path)
     assert time.perf_counter() - began < 0.5

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ...models.stream import LinkState
-from ...protocol.globs import Glob, glob
+from ...protocol.globs import GlobSet, glob
 from ..sql import Statements, statements
 from .stream_state import StreamState
 
@@ -25,8 +25,8 @@ class LinkRules(NamedTuple):
     """The rules by which new streams are linked."""
 
     version: int
-    globs: tuple[tuple[int, Glob], ...] = ()
-    """Subscription id and pattern of each subscription that has a pattern."""
+    globs: GlobSet[int] = GlobSet(())
+    """The patterns, each with the id of its subscription."""
     has_explicit: bool = False
     """Whether there are explicit links, which may wait for a stream at their path."""
     deleted: frozenset[int] = frozenset()
@@ -34,11 +34,11 @@ class LinkRules(NamedTuple):
 
     def subscriptions_of(self, path: str) -> list[int]:
         """Return the ids of the subscriptions whose pattern matches a path."""
-        return [subscription_id for subscription_id, pattern in self.globs if pattern.matches(path)]
+        return self.globs.matching(path)
 
     def concern(self, paths: Iterable[str]) -> bool:
         """Return whether one of the paths may have a link."""
-        return self.has_explicit or any(pattern.matches(path) for path in paths for _, pattern in self.globs)
+        return self.has_explicit or any(map(self.globs.matching, paths))
 
 
 _cached: dict[str, LinkRules] = {}
@@ -106,6 +106,6 @@ class Linker:
         rules = _cached.get(self._using)
         if rules is None or rules.version != version:
             patterns, deleted, has_explicit = self._sql.select_link_rules(self._cursor, version)
-            globs = tuple((subscription_id, glob(pattern)) for subscription_id, pattern in patterns)
+            globs = GlobSet((subscription_id, glob(pattern)) for subscription_id, pattern in patterns)
             rules = _cached[self._using] = LinkRules(version, globs, has_explicit, frozenset(deleted))
         return rules
