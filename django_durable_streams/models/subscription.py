@@ -51,6 +51,13 @@ class Subscription(GuardedModel):
     kind = models.CharField(_("type"), max_length=16, choices=Kind.choices)
     pattern = models.CharField(_("pattern"), max_length=paths.MAX_PATH_LENGTH, default="", blank=True)
     webhook_url = models.CharField(_("webhook URL"), max_length=2048, default="", blank=True)
+    receiver = models.CharField(
+        _("receiver"),
+        max_length=272,
+        default="",
+        blank=True,
+        help_text=_("Host and port of the webhook URL. All subscriptions with them share one limit."),
+    )
     wake_stream = models.CharField(_("wake stream"), max_length=paths.MAX_PATH_LENGTH, default="", blank=True)
     lease_ms = models.PositiveIntegerField(_("lease"), help_text=_("In milliseconds."))
     description = models.TextField(_("description"), default="", blank=True)
@@ -70,6 +77,9 @@ class Subscription(GuardedModel):
     generation = models.PositiveBigIntegerField(_("generation"), default=0)
     wake_id = models.CharField(_("wake"), max_length=40, default="", blank=True)
     holder = models.CharField(_("holder"), max_length=arguments.MAX_NAME_LENGTH, default="", blank=True)
+    notices = models.PositiveIntegerField(
+        _("notices"), default=0, help_text=_("How often the present wake was written to the wake stream.")
+    )
     lease_expires_at = InstantField(_("lease expires at"), null=True, blank=True)
     failures = models.PositiveIntegerField(_("failed attempts"), default=0)
     last_error = models.TextField(_("last error"), default="", blank=True)
@@ -113,8 +123,8 @@ class Subscription(GuardedModel):
 
     @property
     def status(self) -> str:
-        """`failed` while another attempt is scheduled after a failed one, `active` otherwise (section 6.3)."""
-        return "failed" if self.failures else "active"
+        """`failed` from a failed attempt until a successful one, `active` otherwise (section 6.3)."""
+        return "failed" if self.last_error else "active"
 
 
 class SubscriptionLink(GuardedModel):

@@ -185,6 +185,20 @@ def parse_url(url: str) -> Target:
     return target
 
 
+def receiver_of(url: str) -> str:
+    """Return host and port of a URL, which all URLs of a receiver have in common, whatever the settings allow.
+
+    Raises:
+        SubscriptionError: the URL is not one of a webhook (400).
+    """
+    match = _URL.fullmatch(url)
+    scheme = match["scheme"].lower() if match is not None else ""
+    if match is None or scheme not in DEFAULT_PORTS:
+        raise webhook_url_rejected("The webhook URL must begin with https://.")
+    host, port = _host_and_port(match["authority"], scheme)
+    return f"{host}:{port}"
+
+
 def _host_and_port(authority: str, scheme: str) -> tuple[str, int]:
     if "@" in authority:
         raise webhook_url_rejected("The webhook URL must have no user name and password.")

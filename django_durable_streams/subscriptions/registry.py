@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from ..models import Stream, Subscription, SubscriptionLink
 from ..models.stream import LinkState
 from ..protocol.subscriptions import SubscriptionConfig, own_wake_stream, subscription_already_exists
+from .addresses import receiver_of
 from .rows import change, find, links, locked, subscriptions, transaction
-from .rules import changing_link_rules
+from .rules import changing_link_rules, locking
 
 LINKS_PER_DELETE = 1000
 """Links of deleted subscriptions that one transaction deletes."""
@@ -45,6 +46,7 @@ def create(name: str, config: SubscriptionConfig, base_url: str, using: str) -> 
             kind=config.kind,
             pattern=config.pattern,
             webhook_url=config.webhook_url,
+            receiver=receiver_of(config.webhook_url) if config.webhook_url else "",
             wake_stream=config.wake_stream,
             lease_ms=config.lease_ms,
             description=config.description,
@@ -52,8 +54,9 @@ def create(name: str, config: SubscriptionConfig, base_url: str, using: str) -> 
             base_url=base_url,
             linked_through=0 if config.pattern else None,
         )
+        streams = _lock_streams(config.streams, using)
         (subscription,) = subscriptions(using).bulk_create([subscription])
-        _link_explicitly(subscription, config.streams, _lock_streams(config.streams, using), using)
+        _link_explicitly(subscription, config.streams, streams, using)
     return subscription, True
 
 
@@ -70,8 +73,9 @@ def delete(name: str, using: str) -> None:
         SubscriptionError: there is none of this name (404).
         django.db.OperationalError: a transaction that creates streams has not ended. Try again.
     """
+    find(name, using)  # a request without effect changes no rules
     with changing_link_rules(using):
-        subscription = find(name, using, lock=True)
+        subscription = _locked(name, using)
         change(subscription, using, name=None, pattern="", wake_id="", holder="", due_at=None, linked_through=None)
 
 
@@ -96,10 +100,15 @@ def add_streams(name: str, paths: Sequence[str], using: str) -> None:
         SubscriptionError: there is no subscription of this name (404), or a stream is its own wake stream (400).
         django.db.OperationalError: a transaction that creates streams has not ended. Try again.
     """
+    subscription = find(name, using)
+    if subscription.wake_stream in paths:
+        raise own_wake_stream()
+    if _explicit_links(subscription, paths, using).count() == len(set(paths)):
+        return  # a request without effect changes no rules
     with changing_link_rules(using):
         streams = _lock_streams(paths, using)  # before the subscription, as everywhere
-        subscription = find(name, using, lock=True)
-        if subscription.wake_stream in paths:
+        subscription = _locked(name, using)
+        if subscription.wake_stream in paths:  # another one by now
             raise own_wake_stream()
         _link_explicitly(subscription, paths, streams, using)
 
@@ -111,12 +120,24 @@ def remove_stream(name: str, path: str, using: str) -> None:
         SubscriptionError: there is no subscription of this name (404).
         django.db.OperationalError: a transaction that creates streams has not ended. Try again.
     """
+    if not _explicit_links(find(name, using), [path], using).exists():
+        return  # a request without effect changes no rules
     # A transaction that creates the stream has read the link, and would insert it again.
     with changing_link_rules(using):
-        subscription = find(name, using, lock=True)
-        explicit = links(using, subscription=subscription, path=path, is_explicit=True)
+        explicit = _explicit_links(_locked(name, using), [path], using)
         explicit.filter(Q(is_glob=False) | Q(stream=None)).delete()
         explicit.update(is_explicit=False)
+
+
+def _explicit_links(subscription: Subscription, paths: Sequence[str], using: str) -> QuerySet[SubscriptionLink]:
+    """Return the explicit links of a subscription to streams at some paths."""
+    return links(using, subscription=subscription, path__in=paths, is_explicit=True)
+
+
+def _locked(name: str, using: str) -> Subscription:
+    """Lock a subscription and return it. Called with the rules locked."""
+    with locking(using):
+        return find(name, using, lock=True)
 
 
 def _lock_streams(paths: Sequence[str], using: str) -> dict[str | None, Stream]:
@@ -125,7 +146,8 @@ def _lock_streams(paths: Sequence[str], using: str) -> dict[str | None, Stream]:
     No stream can appear at one of the paths meanwhile, because its transaction waits for the lock of the link rules.
     """
     query = Stream.objects.using(using).alive().filter(path__in=paths).order_by("id")
-    return {stream.path: stream for stream in locked(query, using)}
+    with locking(using):
+        return {stream.path: stream for stream in locked(query, using)}
 
 
 def _link_explicitly(

@@ -6,10 +6,10 @@ The queryset methods of the models refuse to write, so nothing outside this room
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from django.db import connections
+from django.db import Error, OperationalError, connections
 from django.db.models import QuerySet
 
 from ..models import Subscription, SubscriptionLink
@@ -27,15 +27,72 @@ LOCK_MS = 1000
 def transaction(using: str, lock_ms: int = LOCK_MS) -> Iterator[None]:
     """Run the block in a transaction whose statements wait for locks for a limited time.
 
-    Inside the caller's transaction they wait as the caller's do. MySQL has a limit of the connection instead. On SQLite
-    the block has the write lock, so it has to be short: appends wait for it.
+    Each statement sees what was committed before it, whatever the isolation level of the project: after it has waited
+    for a lock, the block decides on the rows as they are then.
+
+    Inside the caller's transaction all is as the caller has it. MySQL has a time limit of the connection instead. On
+    SQLite the block has the write lock, so it has to be short: appends wait for it.
     """
-    is_own = not in_callers_transaction(connections[using])
+    connection = connections[using]
+    is_own = not in_callers_transaction(connection)
+    if is_own and connection.vendor == "mysql":
+        _execute(using, _READ_COMMITTED)  # for the next transaction only
     with write_lock(using).hold() if is_own else nullcontext(), atomic(using):
-        if is_own and connections[using].vendor == "postgresql":
-            with connections[using].cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = {lock_ms}")
+        if is_own and connection.vendor == "postgresql":
+            _execute(using, f"{_READ_COMMITTED}; SET LOCAL lock_timeout = {lock_ms}")
         yield
+
+
+_READ_COMMITTED = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
+
+
+def _execute(using: str, sql: str) -> None:
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql)
+
+
+@contextmanager
+def brief_waits(using: str, lock_ms: int) -> Iterator[None]:
+    """Let the statements of the block, which only lock, wait as long as those of `transaction(using, lock_ms)`.
+
+    MariaDB counts its own limit in seconds, so here it has a limit for whole statements. Other databases need nothing.
+
+    Raises:
+        django.db.OperationalError: another transaction holds a lock.
+    """
+    connection = connections[using]
+    if connection.vendor != "mysql" or not getattr(connection, "mysql_is_mariadb", False):
+        yield
+        return
+    before = _session_limit(connection)
+    _set_session_limit(connection, lock_ms / 1000)
+    try:
+        yield
+    except BaseException as error:
+        with suppress(Error):  # the connection may be lost
+            _set_session_limit(connection, before)
+        if isinstance(error, Error) and error.args and error.args[0] == _STATEMENT_TIMEOUT:
+            raise OperationalError(*_LOCK_WAIT_TIMEOUT) from error
+        raise
+    _set_session_limit(connection, before)
+
+
+def _session_limit(connection: Any) -> float:
+    """Return how long a statement of MariaDB may take, in seconds. 0: no limit."""
+    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+        cursor.execute("SELECT @@SESSION.max_statement_time")
+        return float(cursor.fetchone()[0])
+
+
+def _set_session_limit(connection: Any, seconds: float) -> None:
+    # By the driver, because Django executes nothing after an error until the transaction ends.
+    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+        cursor.execute(f"SET SESSION max_statement_time = {seconds}")
+
+
+_STATEMENT_TIMEOUT = 1969
+_LOCK_WAIT_TIMEOUT = (1205, "Another transaction holds a lock for longer than the statement may wait.")
+"""Number and text of an error of MariaDB."""
 
 
 def subscriptions(using: str) -> QuerySet[Subscription]:
