@@ -50,13 +50,18 @@ def link_portion(subscription_id: int, using: str) -> Progress:
 def _next_matching(subscription: Subscription, using: str) -> tuple[list[int], int | None]:
     """Return the ids of the next matching streams, and the id up to which was compared. None: all were."""
     pattern = glob(subscription.pattern)
-    query = Stream.objects.using(using).filter(id__gt=subscription.linked_through, path__startswith=pattern.prefix)
-    rows = list(query.filter(deleted_at__isnull=True).order_by("id").values_list("id", "path")[:PORTION_SCANNED])
-    matching = [stream_id for stream_id, path in rows if path is not None and pattern.matches(path)]
+    rest = Stream.objects.using(using).filter(id__gt=subscription.linked_through).order_by("id")
+    first = rest.values_list("id", flat=True).first()
+    if first is None:
+        return [], None
+    # A range of ids, and no number of rows: to find so many that match, the database may have to read all.
+    through = first + PORTION_SCANNED - 1
+    query = rest.filter(id__lte=through, path__startswith=pattern.prefix, deleted_at__isnull=True)
+    matching = [one for one, path in query.values_list("id", "path") if path is not None and pattern.matches(path)]
     if len(matching) > PORTION_STREAMS:
         matching = matching[:PORTION_STREAMS]
         return matching, matching[-1]
-    return matching, rows[-1][0] if len(rows) == PORTION_SCANNED else None
+    return matching, through
 
 
 def _link(subscription: Subscription, stream_ids: list[int], using: str) -> set[int]:

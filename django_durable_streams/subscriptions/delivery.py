@@ -1,6 +1,6 @@
 """The delivery of wakes: finds subscriptions that are due, calls webhooks, and writes wake events.
 
-It runs in any number of processes. The database decides which process delivers a wake (`leases.begin_due`), so nothing
+It runs in any number of processes. The database decides which process delivers a wake (`due.begin_due`), so nothing
 is delivered by two, and nothing is lost with one. A commit to a linked stream wakes the delivery of its own process at
 once, and that of others through wake-up messages or a poll.
 
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from threading import Thread
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
-import msgspec
 from django.db import Error
 
 from .. import clock
@@ -32,12 +33,13 @@ from ..runtime import execution
 from ..runtime.database_errors import FailureKind, diagnose
 from ..runtime.log_once import LogOnce
 from ..store.operations import Append
-from . import leases, outcomes, signing_keys
+from . import due, outcomes, signing_keys
 from .backfill import link_portion, unfinished
 from .leases import Wake
 from .pending import look_at_unseen
 from .registry import delete_remains
-from .serialization import callback_url
+from .turns import Turns
+from .wake_messages import body_of, wake_event
 from .webhooks import WebhookRequest, WebhookSender
 
 logger = logging.getLogger(__name__)
@@ -46,10 +48,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_DELIVERIES = 256
-"""Webhooks that one process calls at the same time."""
+"""Webhooks that one process calls at the same time. Receivers share them (`turns`)."""
 
 MAX_RETRIES = MAX_DELIVERIES // 2
 """How many of them may follow failed calls. So receivers that do not answer cannot take the turns of all others."""
+
+MAX_HELD_UP = 4
+"""How many portions a look tries that have to wait for another transaction, until it leaves them for the next look."""
 
 MIN_PAUSE = 0.01
 """Shortest time between two looks at the database, in seconds. Commits that come meanwhile share a look."""
@@ -65,6 +70,10 @@ FAILURE_PAUSE = 1.0
 
 BUSY_PAUSE = 0.05
 """Time until the next look if another transaction holds a lock, in seconds."""
+
+MAX_FAILING = 2
+"""Failures that are recorded at the same time. Many calls reach their time limit together. A look, or the outcome of a
+call that was answered, must not wait for all of them."""
 
 STOP_SECONDS = 2.0
 """How long the end of the process waits for the delivery. What is not delivered then follows when its lease ends."""
@@ -91,15 +100,14 @@ class DueWork(NamedTuple):
     """Seconds until the next subscription is due."""
 
 
-def look(using: str, limit: int, retries: int, after: int = 0) -> DueWork | None:
+def look(using: str, turns: Turns, after: int = 0) -> DueWork | None:
     """Do all work that is due in the database, in short transactions, and return the wakes to deliver.
 
     A part that has to wait for another transaction is left for the next look, and delays no other part.
 
     Args:
         using: alias of the database.
-        limit: the largest number of wakes.
-        retries: the largest number of wakes that follow failed ones.
+        turns: the wakes that may begin.
         after: id of the last stream that the look before has looked at.
 
     Returns:
@@ -108,14 +116,13 @@ def look(using: str, limit: int, retries: int, after: int = 0) -> DueWork | None
     if not Subscription.objects.using(using).exists():
         return None
     through = _unless_busy(look_at_unseen, using, after)
-    results = [_unless_busy(link_portion, subscription_id, using) for subscription_id in unfinished(using)]
-    links_more = any(progress is not None and not (progress.is_done or progress.is_held_up) for progress in results)
+    links_more = _link_some(using)
     deletes_more = _unless_busy(delete_remains, using)
-    wakes = _unless_busy(leases.begin_due, using, limit, retries) if limit else []
+    wakes = _unless_busy(due.begin_due, using, turns) if turns.free else []
     # Nothing may fail from here on: these wakes have begun, and their leases run.
     is_held_up = None in (through, deletes_more, wakes)
     try:
-        due_in = leases.next_due_seconds(using)
+        due_in = due.next_due_seconds(using)
     except Error:
         is_held_up, due_in = True, None
     if is_held_up:
@@ -123,6 +130,20 @@ def look(using: str, limit: int, retries: int, after: int = 0) -> DueWork | None
     # After the last streams come those that got an append meanwhile.
     has_more = bool(through or after or links_more or deletes_more or wakes)
     return DueWork(wakes or [], has_more and not is_held_up, through or 0, due_in)
+
+
+def _link_some(using: str) -> bool:
+    """Link existing streams to one new subscription, and return whether there is more to do at once.
+
+    One portion only, whatever else waits: everything that is due would wait for the portions of all. Chance gives each
+    of them its turn.
+    """
+    subscription_ids = unfinished(using)
+    for subscription_id in random.sample(subscription_ids, min(len(subscription_ids), MAX_HELD_UP)):
+        progress = _unless_busy(link_portion, subscription_id, using)
+        if progress is not None and not progress.is_held_up:
+            return not progress.is_done or len(subscription_ids) > 1
+    return False
 
 
 def _unless_busy(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
@@ -155,6 +176,9 @@ class Delivery:
         self._tasks: set[asyncio.Task[None]] = set()
         self._retries: set[asyncio.Task[None]] = set()
         """The tasks whose subscriptions have failed before."""
+        self._in_flight: Counter[str] = Counter()
+        """Webhooks that are called now, by receiver."""
+        self._failing = asyncio.Semaphore(MAX_FAILING)
         self._looked_through = 0
         self._sender: WebhookSender | None = None
         self._failures = LogOnce(WARNING_SECONDS)
@@ -226,8 +250,9 @@ class Delivery:
     async def _look(self) -> float:
         """Look at the database, start deliveries, and return the seconds until the next look."""
         try:
-            limits = MAX_DELIVERIES - len(self._tasks), MAX_RETRIES - len(self._retries)
-            work: DueWork | None = await self._call(look, self._using, *limits, self._looked_through)
+            free, retries = MAX_DELIVERIES - len(self._tasks), MAX_RETRIES - len(self._retries)
+            turns = Turns(free, retries, self._in_flight.copy())
+            work: DueWork | None = await self._call(look, self._using, turns, self._looked_through)
         except DurableStreamsError as error:
             logger.debug("The delivery could not look at the database: %s", error)
             return FAILURE_PAUSE
@@ -238,17 +263,29 @@ class Delivery:
         if work is None:
             return IDLE_INTERVAL
         for wake in work.wakes:
-            task = asyncio.get_running_loop().create_task(self._deliver(wake))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            if wake.subscription.failures:
-                self._retries.add(task)
-                task.add_done_callback(self._retries.discard)
+            self._start(wake)
         self._looked_through = work.looked_through
         if work.has_more:
             return 0.0
         pause = RECEIVING_INTERVAL if self._engine.wakeup.carries_messages else config().poll_interval
         return pause if work.due_in is None else min(work.due_in, pause)
+
+    def _start(self, wake: Wake) -> None:
+        """Deliver a wake in a task. It has a turn until the task ends."""
+        task = asyncio.get_running_loop().create_task(self._deliver(wake))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if wake.subscription.failures:
+            self._retries.add(task)
+            task.add_done_callback(self._retries.discard)
+        if receiver := wake.subscription.receiver:
+            self._in_flight[receiver] += 1
+            task.add_done_callback(lambda _: self._give_back(receiver))
+
+    def _give_back(self, receiver: str) -> None:
+        self._in_flight[receiver] -= 1
+        if not self._in_flight[receiver]:
+            del self._in_flight[receiver]
 
     async def deliver_all(self) -> None:
         """Deliver the wakes that are due now, and those that follow from them, without the thread."""
@@ -279,9 +316,10 @@ class Delivery:
     async def _call_webhook(self, wake: Wake) -> None:
         if self._sender is None:
             self._sender = WebhookSender(lambda: self._call(signing_keys.active_key, self._using))
-        lease_seconds = wake.subscription.lease_ms / 1000
-        timeout = min(config().webhook_timeout, lease_seconds)
-        result = await self._sender.send(WebhookRequest(wake.subscription.webhook_url, body_of(wake), timeout))
+        expires_at = wake.subscription.lease_expires_at
+        assert expires_at is not None
+        url, until = wake.subscription.webhook_url, clock.from_project(expires_at)
+        result = await self._sender.send(WebhookRequest(url, body_of(wake), config().webhook_timeout, until))
         if result.outcome == "done":
             await self._call(outcomes.finish_delivery, wake, self._using)
         elif result.outcome == "accepted":
@@ -302,32 +340,5 @@ class Delivery:
 
     async def _fail(self, wake: Wake, error: str, *, is_certain: bool) -> None:
         logger.info("A wake of the subscription %s was not delivered: %s", wake.subscription, error)
-        await self._call(outcomes.fail_delivery, wake, error, self._using, is_certain=is_certain)
-
-
-def wake_event(wake: Wake) -> bytes:
-    """Return the event that tells the readers of a wake stream of a wake (section 7.2)."""
-    return msgspec.json.encode(
-        {
-            "type": "wake",
-            "subscription_id": wake.subscription.name,
-            "stream": wake.pending[0].path,
-            "generation": wake.subscription.generation,
-            "ts": clock.to_microseconds(clock.now()) // 1000,
-        }
-    )
-
-
-def body_of(wake: Wake) -> bytes:
-    """Return the body of a webhook request (section 7.1)."""
-    subscription = wake.subscription
-    return msgspec.json.encode(
-        {
-            "subscription_id": subscription.name,
-            "wake_id": subscription.wake_id,
-            "generation": subscription.generation,
-            "streams": leases.stream_list(wake.pending),
-            "callback_url": callback_url(subscription),
-            "callback_token": wake.token,
-        }
-    )
+        async with self._failing:
+            await self._call(outcomes.fail_delivery, wake, error, self._using, is_certain=is_certain)

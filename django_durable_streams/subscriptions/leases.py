@@ -22,7 +22,6 @@ from ..protocol.errors import DurableStreamsError
 from ..protocol.offsets import Offset
 from ..protocol.subscriptions import (
     PULL_WAKE,
-    WEBHOOK,
     Ack,
     WakeRequest,
     already_claimed,
@@ -30,21 +29,15 @@ from ..protocol.subscriptions import (
     invalid_offset,
     invalid_request,
     no_pending_work,
+    subscription_not_found,
+    token_invalid,
 )
 from ..store.read import lineage, log_reader
 from ..store.stream_info import StreamInfo
 from . import tokens
 from .pending import PendingLink, pending_links
 from .rows import change, find, links, locked, move_cursors, subscriptions, transaction
-
-WAKES_PER_STEP = 16
-"""Wakes from which one transaction begins no more. On SQLite appends wait for the transaction."""
-
-NAMED_PER_STEP = 500
-"""The same for the pending links that its wakes name."""
-
-NOTICE_SECONDS = 5.0
-"""Time in which a process has to write a wake event. After it, another process writes the event."""
+from .serialization import describe_pending
 
 CALLBACK, CLAIM = "callback", "claim"
 
@@ -60,59 +53,7 @@ class Wake(NamedTuple):
     """Authorises callbacks of this wake. Empty for pull-wake."""
 
 
-def begin_due(using: str, limit: int, retries: int | None = None) -> list[Wake]:
-    """Begin wakes of subscriptions that are due, and return them. Each is returned to one process only.
-
-    It is one short transaction. If it returns wakes, others may be due as well.
-
-    Args:
-        using: alias of the database.
-        limit: the largest number of subscriptions.
-        retries: the largest number of those whose last wake has failed. They come after the others. None: no limit.
-    """
-    due = subscriptions(using).filter(due_at__lte=clock.now(), is_paused=False)
-    if not due.exists():  # without a transaction, which would take the write lock on SQLite
-        return []
-    with transaction(using):
-        query = locked(due.order_by("due_at"), using, skip=True)
-        limit = min(limit, WAKES_PER_STEP)
-        rows = list(query.filter(failures=0)[:limit])
-        rest = limit - len(rows)
-        rows += query.filter(failures__gt=0)[: rest if retries is None else min(rest, retries)]
-        wakes: list[Wake] = []
-        named = 0
-        for subscription in rows:
-            wake = _begin(subscription, using)
-            if wake is not None:
-                wakes.append(wake)
-                named += len(wake.pending)
-            if named >= NAMED_PER_STEP:
-                break
-    return wakes
-
-
-def _begin(subscription: Subscription, using: str) -> Wake | None:
-    now = clock.now()
-    pending, is_complete = pending_links(subscription, using)
-    if not pending:
-        _rest(subscription, using, due_at=None if is_complete else now)
-        return None
-    is_webhook = subscription.kind == WEBHOOK
-    if not is_webhook and subscription.wake_id and not subscription.holder:
-        # The process that began this wake has not written its event.
-        change(subscription, using, due_at=now + timedelta(seconds=NOTICE_SECONDS))
-        return Wake(subscription, pending, "")
-    _number(subscription, using)
-    if is_webhook:
-        lease_expires_at = now + _lease(subscription)
-        named = pending[-1].link_id
-        change(subscription, using, lease_expires_at=lease_expires_at, due_at=lease_expires_at, named_through=named)
-    else:
-        change(subscription, using, due_at=now + timedelta(seconds=NOTICE_SECONDS))
-    return Wake(subscription, pending, tokens.make(subscription, CALLBACK) if is_webhook else "")
-
-
-def _number(subscription: Subscription, using: str) -> None:
+def number_next(subscription: Subscription, using: str) -> None:
     """Give a subscription its next wake, which fences the earlier ones."""
     change(
         subscription,
@@ -120,12 +61,14 @@ def _number(subscription: Subscription, using: str) -> None:
         generation=subscription.generation + 1,
         wake_id=f"w_{secrets.token_hex(12)}",
         holder="",
+        notices=0,
         lease_expires_at=None,
         next_attempt_at=None,
     )
 
 
-def _lease(subscription: Subscription) -> timedelta:
+def lease_of(subscription: Subscription) -> timedelta:
+    """Return how long a lease lasts."""
     return timedelta(milliseconds=subscription.lease_ms)
 
 
@@ -149,7 +92,8 @@ def claim(name: str, worker: str, using: str) -> dict[str, Any]:
 def _claim(name: str, worker: str, using: str) -> dict[str, Any] | None:
     with transaction(using):
         subscription = find(name, using, lock=True)
-        _check_kind(subscription, PULL_WAKE)
+        if subscription.kind != PULL_WAKE:
+            raise invalid_request(f"This is a {subscription.kind} subscription. Only one of type pull-wake is claimed.")
         now = clock.now()
         if subscription.holder and _lease_runs(subscription, now):
             raise already_claimed(subscription.holder, subscription.generation)
@@ -159,8 +103,8 @@ def _claim(name: str, worker: str, using: str) -> dict[str, Any] | None:
                 change(subscription, using, due_at=now)
             return None
         if not subscription.wake_id or subscription.holder:  # no wake, or one whose lease has expired
-            _number(subscription, using)
-        lease_expires_at = now + _lease(subscription)
+            number_next(subscription, using)
+        lease_expires_at = now + lease_of(subscription)
         change(
             subscription,
             using,
@@ -175,23 +119,9 @@ def _claim(name: str, worker: str, using: str) -> dict[str, Any] | None:
             "wake_id": subscription.wake_id,
             "generation": subscription.generation,
             "token": tokens.make(subscription, CLAIM),
-            "streams": stream_list(pending),
+            "streams": describe_pending(pending),
             "lease_ttl_ms": subscription.lease_ms,
         }
-
-
-def stream_list(pending: Sequence[PendingLink]) -> list[dict[str, Any]]:
-    """Return pending links as webhooks and claims name them."""
-    return [
-        {
-            "path": link.path,
-            "link_type": "explicit" if link.is_explicit else "glob",
-            "acked_offset": link.acked_offset,
-            "tail_offset": link.tail_offset,
-            "has_pending": True,
-        }
-        for link in pending
-    ]
 
 
 def callback(name: str, token: str, request: WakeRequest, using: str) -> bool:
@@ -200,7 +130,7 @@ def callback(name: str, token: str, request: WakeRequest, using: str) -> bool:
     Raises:
         SubscriptionError: nothing was changed.
     """
-    return _acknowledge(name, token, request, using, WEBHOOK, CALLBACK)
+    return _acknowledge(name, token, request, using, CALLBACK)
 
 
 def ack(name: str, token: str, request: WakeRequest, using: str) -> bool:
@@ -209,17 +139,25 @@ def ack(name: str, token: str, request: WakeRequest, using: str) -> bool:
     Raises:
         SubscriptionError: nothing was changed.
     """
-    return _acknowledge(name, token, request, using, PULL_WAKE, CLAIM)
+    return _acknowledge(name, token, request, using, CLAIM)
 
 
-def _acknowledge(name: str, token: str, request: WakeRequest, using: str, kind: str, purpose: str) -> bool:
+def _acknowledge(name: str, token: str, request: WakeRequest, using: str, purpose: str) -> bool:
     with transaction(using):
-        subscription = _fenced(name, token, request, using, kind, purpose)
+        subscription = _fenced(name, token, request, using, purpose)
         _apply_acks(subscription, request.acks, using)
         if request.done:
             return end(subscription, using)
-        lease_expires_at = clock.now() + _lease(subscription)
-        change(subscription, using, lease_expires_at=lease_expires_at, due_at=lease_expires_at)
+        lease_expires_at = clock.now() + lease_of(subscription)
+        change(
+            subscription,
+            using,
+            lease_expires_at=lease_expires_at,
+            due_at=lease_expires_at,
+            next_attempt_at=None,
+            failures=0,
+            last_error="",
+        )
         return False
 
 
@@ -230,14 +168,18 @@ def release(name: str, token: str, request: WakeRequest, using: str) -> None:
         SubscriptionError: nothing was changed.
     """
     with transaction(using):
-        end(_fenced(name, token, request, using, PULL_WAKE, CLAIM), using)
+        end(_fenced(name, token, request, using, CLAIM), using)
 
 
-def _fenced(name: str, token: str, request: WakeRequest, using: str, kind: str, purpose: str) -> Subscription:
+def _fenced(name: str, token: str, request: WakeRequest, using: str, purpose: str) -> Subscription:
     """Return a subscription, locked, whose present wake is the one of a request (section 7.3)."""
-    subscription = find(name, using, lock=True)
-    _check_kind(subscription, kind)
-    generation = tokens.check(token, subscription, purpose)
+    key, generation = tokens.verify(token, purpose)
+    subscription: Subscription | None = locked(subscriptions(using).filter(name=name), using).first()
+    if subscription is None and not subscriptions(using).filter(pk=key).exists():
+        raise subscription_not_found()
+    # The same answer as for a name without a subscription: a token of another one tells nothing.
+    if subscription is None or subscription.pk != key:
+        raise token_invalid()
     is_current = (
         bool(subscription.wake_id)
         and generation == request.generation == subscription.generation
@@ -247,11 +189,6 @@ def _fenced(name: str, token: str, request: WakeRequest, using: str, kind: str, 
     if not is_current:
         raise fenced()
     return subscription
-
-
-def _check_kind(subscription: Subscription, kind: str) -> None:
-    if subscription.kind != kind:
-        raise invalid_request(f"This is a {subscription.kind} subscription. The request is for one of type {kind}.")
 
 
 def _apply_acks(subscription: Subscription, acks: Sequence[Ack], using: str) -> None:
@@ -295,11 +232,11 @@ def end(subscription: Subscription, using: str) -> bool:
     """
     pending, is_complete = pending_links(subscription, using, limit=1)
     has_more = bool(pending) or not is_complete
-    _rest(subscription, using, due_at=clock.now() if has_more and not subscription.is_paused else None)
+    rest(subscription, using, due_at=clock.now() if has_more and not subscription.is_paused else None)
     return has_more
 
 
-def _rest(subscription: Subscription, using: str, due_at: datetime | None) -> None:
+def rest(subscription: Subscription, using: str, due_at: datetime | None) -> None:
     """Record that no wake is in flight, and when the next one may begin."""
     change(
         subscription,
@@ -312,14 +249,3 @@ def _rest(subscription: Subscription, using: str, due_at: datetime | None) -> No
         last_error="",
         due_at=due_at,
     )
-
-
-def next_due_seconds(using: str) -> float | None:
-    """Return the seconds until another subscription is due, or None if none is scheduled.
-
-    Those that are due already wait for another process, or for the end of a delivery.
-    """
-    now = clock.now()
-    scheduled = subscriptions(using).filter(due_at__gt=now, is_paused=False).order_by("due_at")
-    due_at = scheduled.values_list("due_at", flat=True).first()
-    return None if due_at is None else (clock.from_project(due_at) - now).total_seconds()

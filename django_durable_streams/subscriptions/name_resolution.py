@@ -14,9 +14,17 @@ from ipaddress import ip_address
 from threading import Thread
 
 from ..access.webhook_hosts import Address
+from ..runtime.bounded_cache import BoundedCache
 
 MAX_LOOKUPS = 256
 """Names that one resolver looks up at the same time. A lookup that nobody waits for any more counts until it ends."""
+
+MORE_LOOKUPS = 64
+"""Further ones, for names that were found when they were last looked up. So thousands of names that nobody answers for
+cannot keep all lookups from receivers that live."""
+
+MAX_ANSWERED = 10_000
+"""Names of which a resolver remembers that they were found."""
 
 Lookup = Callable[[str, int], list[Address]]
 
@@ -44,6 +52,8 @@ class Resolver:
     def __init__(self, lookup: Lookup = system_addresses) -> None:
         self._lookup = lookup
         self._running: dict[str, asyncio.Future[list[Address] | OSError]] = {}
+        self._answered: BoundedCache[str, bool] = BoundedCache(MAX_ANSWERED)
+        """Whether the last lookup of a name has found it."""
 
     async def resolve(self, host: str, port: int) -> list[Address]:
         """Return all addresses of a name.
@@ -58,13 +68,14 @@ class Resolver:
 
     def _start(self, host: str, port: int) -> asyncio.Future[list[Address] | OSError]:
         """Start a lookup, and return what will be its outcome."""
-        if len(self._running) >= MAX_LOOKUPS:
+        if len(self._running) >= MAX_LOOKUPS + (MORE_LOOKUPS if self._answered.get(host) else 0):
             raise OSError("Too many names are looked up.")
         loop = asyncio.get_running_loop()
         result: asyncio.Future[list[Address] | OSError] = loop.create_future()
 
         def finish(outcome: list[Address] | OSError) -> None:
             del self._running[host]
+            self._answered.put(host, not isinstance(outcome, OSError))
             if not result.done():
                 result.set_result(outcome)
 

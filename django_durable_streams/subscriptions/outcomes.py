@@ -6,22 +6,17 @@ nothing.
 
 from __future__ import annotations
 
-import random
 from datetime import timedelta
 from typing import Any
 
 from .. import clock
 from ..models import Subscription
+from ..protocol.subscriptions import WEBHOOK
 from ..store.read import log_reader
 from . import leases
+from .backoff import backoff, reminder
 from .leases import Wake
 from .rows import change, links, locked, move_cursors, subscriptions, transaction
-
-MIN_BACKOFF, MAX_BACKOFF = 1.0, 60.0
-"""Seconds until another attempt, after the first failure and at most."""
-
-JITTER = 0.2
-"""Part by which such a time varies, so that receivers that failed together are not called together."""
 
 
 def finish_delivery(wake: Wake, using: str) -> None:
@@ -54,9 +49,15 @@ def confirm_delivery(wake: Wake, using: str) -> None:
         subscription = _present(wake, using)
         if subscription is None:
             return
-        # The lease of a webhook runs. A wake event waits for a claim without a time limit.
-        due_at = subscription.lease_expires_at
-        change(subscription, using, failures=0, last_error="", due_at=due_at)
+        values: dict[str, Any] = {"due_at": subscription.lease_expires_at}
+        if subscription.kind == WEBHOOK:
+            # It has done nothing yet. If its lease ends in silence, the wake counts as a failed attempt, too.
+            values["failures"] = subscription.failures
+        elif not subscription.holder:
+            # The event may be lost: a worker dies before its claim, or the wake stream is deleted and created again.
+            notices = subscription.notices + 1
+            values = {"notices": notices, "due_at": clock.now() + timedelta(seconds=reminder(notices))}
+        change(subscription, using, **{"failures": 0, "last_error": "", **values})
 
 
 def fail_delivery(wake: Wake, error: str, using: str, *, is_certain: bool) -> None:
@@ -87,12 +88,6 @@ def fail_delivery(wake: Wake, error: str, using: str, *, is_certain: bool) -> No
             due_at=next_attempt_at,
             **values,
         )
-
-
-def backoff(failures: int) -> float:
-    """Return the seconds until another attempt, after a number of failures (section 7.1)."""
-    seconds = min(MIN_BACKOFF * 2.0 ** min(failures - 1, 10), MAX_BACKOFF)
-    return seconds * random.uniform(1 - JITTER, 1 + JITTER)
 
 
 def _present(wake: Wake, using: str) -> Subscription | None:

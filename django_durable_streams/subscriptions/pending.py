@@ -27,6 +27,9 @@ from .rows import links, locked, subscriptions, transaction, update
 UNSEEN_PER_STEP = 500
 """Streams that one transaction looks at."""
 
+LINKS_PER_LOOK = 2000
+"""Links to such streams that it marks, unless the first stream alone has more. Appends to the streams wait for it."""
+
 LINKS_PER_WAKE = 1000
 """Streams that one wake names at most. The others are still pending after it, and the next wake begins with them."""
 
@@ -74,21 +77,47 @@ def look_at_unseen(using: str, after: int = 0) -> int:
         stream_ids = list(locked(unseen, using, skip=True).values_list("id", flat=True)[:UNSEEN_PER_STEP])
         if not stream_ids:
             return 0
-        # Links of removed streams are left out: a transaction that creates a stream at the path may hold them for long.
-        present = links(using, stream_id__in=stream_ids, stream__path__isnull=False)
-        follower_ids = set(present.values_list("subscription_id", flat=True))
+        stream_ids, follower_ids, is_complete = _with_followers(stream_ids, using)
         if follower_ids:
-            # All of them: the wake of one that is not idle may end in a transaction that is not committed yet.
-            followers = list(locked(subscriptions(using).filter(pk__in=follower_ids).order_by("id"), using))
-            update(_with_data(present.filter(is_pending=False)), using, is_pending=True)
-            pending = links(using, subscription=OuterRef("pk"), stream_id__in=stream_ids, is_pending=True)
-            idle_ids = [one.pk for one in followers if one.is_idle]
-            update(subscriptions(using).filter(Exists(pending), pk__in=idle_ids), using, due_at=clock.now())
+            _mark(stream_ids, follower_ids, using)
         rows = Stream.objects.using(using).unguarded().filter(pk__in=stream_ids)
         has_link = Exists(links(using, stream_id=OuterRef("pk")))
         update(rows.filter(has_link), using, link_state=LinkState.SEEN)
         update(rows.filter(~has_link), using, link_state=None)
-    return stream_ids[-1] if len(stream_ids) == UNSEEN_PER_STEP else 0
+    return 0 if is_complete else stream_ids[-1]
+
+
+def _with_followers(stream_ids: list[int], using: str) -> tuple[list[int], set[int], bool]:
+    """Return the first of some locked streams, the ids of the subscriptions that follow them, and whether it is all."""
+    pairs = list(_present_links(stream_ids, using).order_by("stream_id").values_list(*_FOLLOWER)[:LINKS_PER_LOOK])
+    if len(pairs) < LINKS_PER_LOOK:
+        return stream_ids, {follower_id for _, follower_id in pairs}, len(stream_ids) < UNSEEN_PER_STEP
+    cut = pairs[-1][0]  # not all of its links may be there
+    if cut > stream_ids[0]:
+        return [one for one in stream_ids if one < cut], {follower_id for one, follower_id in pairs if one < cut}, False
+    followers = _present_links([cut], using).values_list(*_FOLLOWER)
+    return [cut], {follower_id for _, follower_id in followers}, False
+
+
+_FOLLOWER = ("stream_id", "subscription_id")
+
+
+def _present_links(stream_ids: Sequence[int], using: str) -> QuerySet[SubscriptionLink]:
+    """Return the links to some streams, except for removed ones.
+
+    A transaction that creates a stream at the path of a removed one may hold its links for long.
+    """
+    return links(using, stream_id__in=stream_ids, stream__path__isnull=False)
+
+
+def _mark(stream_ids: Sequence[int], follower_ids: Iterable[int], using: str) -> None:
+    """Mark the links to some streams as pending, where they are, and make their idle subscriptions due."""
+    # All of them: the wake of one that is not idle may end in a transaction that is not committed yet.
+    followers = list(locked(subscriptions(using).filter(pk__in=follower_ids).order_by("id"), using))
+    update(_with_data(_present_links(stream_ids, using).filter(is_pending=False)), using, is_pending=True)
+    pending = links(using, subscription=OuterRef("pk"), stream_id__in=stream_ids, is_pending=True)
+    idle_ids = [one.pk for one in followers if one.is_idle]
+    update(subscriptions(using).filter(Exists(pending), pk__in=idle_ids), using, due_at=clock.now())
 
 
 def _with_data(query: QuerySet[SubscriptionLink]) -> QuerySet[SubscriptionLink]:

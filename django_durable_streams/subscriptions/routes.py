@@ -212,11 +212,20 @@ async def _described(call: Call) -> bytes:
     service = call.service
     key, description = await service.call(_describe, call.name, service.using)
     parts: list[bytes] = []
-    after: int | None = 0
-    while after is not None:
-        part, after = await service.call(_encode_links, key, after, service.using)
-        parts += [part] if part else []
-    return b'%b,"streams":[%b]}' % (description[:-1], b",".join(parts))
+    size, after = 0, _FIRST_LINK
+    try:
+        while after is not None:
+            part, after = await service.call(_encode_links, key, after, service.using)
+            service.descriptions.check(0, -size, len(part))  # a single one may have any size
+            service.descriptions.add(0, len(part))
+            size += len(part)
+            parts += [part] if part else []
+        return b'%b,"streams":[%b]}' % (description[:-1], b",".join(parts))
+    finally:
+        service.descriptions.remove(0, size)
+
+
+_FIRST_LINK: int | None = 0
 
 
 def _describe(name: str, using: str) -> tuple[int, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from ..protocol.paths import CONTROL_ROOT
 from ..protocol.subscriptions import WEBHOOK
 from ..store.read import log_reader
 from . import signing_keys
-from .pending import offset_at
+from .pending import PendingLink, offset_at
 from .rows import links
 
 LINKS_PER_PART = 1000
@@ -62,6 +63,20 @@ def describe_links(subscription_id: int, after: int, using: str) -> tuple[list[d
             }
         )
     return described, rows[-1].pk if len(rows) == LINKS_PER_PART else None
+
+
+def describe_pending(pending: Sequence[PendingLink]) -> list[dict[str, Any]]:
+    """Return pending links as webhooks and claims name them."""
+    return [
+        {
+            "path": link.path,
+            "link_type": "explicit" if link.is_explicit else "glob",
+            "acked_offset": link.acked_offset,
+            "tail_offset": link.tail_offset,
+            "has_pending": True,
+        }
+        for link in pending
+    ]
 
 
 def callback_url(subscription: Subscription) -> str:

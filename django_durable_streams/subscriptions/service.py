@@ -1,7 +1,8 @@
-"""The subscriptions of one database in this process: a thread for their rows, and the delivery of their wakes.
+"""The subscriptions of one database in this process: threads for their rows, and the delivery of their wakes.
 
-The functions of this room are synchronous and short. One thread with a connection of its own calls them, for requests
-and for the delivery. So a request blocks no event loop.
+The functions of this room are synchronous and short. A thread with a connection of its own calls them for requests, so
+a request blocks no event loop. Another one calls them for the delivery. So requests, however many there are, neither
+delay a wake nor take the place of its outcome, and no request waits for a look at all that is due.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ Task = Callable[[], object]
 BUSY_SECONDS = 10.0
 """For how long work is tried again that waits for another transaction."""
 
-BUSY_PAUSE = 0.05
-"""Seconds between two such attempts. Others get the lock meanwhile."""
+BUSY_PAUSE, MAX_BUSY_PAUSE = 0.05, 0.4
+"""Seconds between two such attempts, at first and at most. Others get the lock meanwhile. Creates wait while one waits
+for the rules of links, so they have most of the time for themselves."""
 
 LINK_SECONDS = 10.0
 """For how long the creation of a subscription waits until existing streams are linked. The delivery goes on with it."""
@@ -53,11 +55,23 @@ class Busy(ServiceUnavailable):
 class _Worker(BatchWorker[Task]):
     """The thread. It calls one function after the other, each in a transaction of its own."""
 
-    def __init__(self, using: str, monitor: DatabaseMonitor) -> None:
-        self._using = using
+    def __init__(self, name: str, monitor: DatabaseMonitor) -> None:
         self._monitor = monitor
-        connection = monitor.new_connection(LOCK_SECONDS)
-        super().__init__("durable-streams-subscriptions", connection, self._call_all, Backlog(MAX_TASKS, 1), 1)
+        super().__init__(name, monitor.new_connection(LOCK_SECONDS), self._call_all, Backlog(MAX_TASKS, 1), 1)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function, again and again for some seconds while it waits for another transaction."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + BUSY_SECONDS
+        pause = BUSY_PAUSE
+        while True:
+            try:
+                return cast("T", await self.submit(partial(function, *args, **kwargs)))
+            except Busy:
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_BUSY_PAUSE)
 
     def _call_all(self, tasks: Sequence[Task]) -> Sequence[object]:
         return [self._call(task) for task in tasks]
@@ -97,27 +111,25 @@ class Service:
     """
 
     def __init__(self, engine: Engine) -> None:
-        using = self.using = engine.using
-        self._worker = _Worker(using, monitor_for(using))
-        self._delivery = Delivery(engine, self.call)
+        self.using = engine.using
+        self._worker = _Worker("durable-streams-subscriptions", monitor_for(self.using))
+        self._delivery_worker: _Worker | None = None
+        self._delivery = Delivery(engine, self._call_for_delivery)
+        self.descriptions = Backlog(MAX_TASKS, config().max_response_memory)
+        """Counts the bytes of the descriptions that are being made."""
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function of this room in the service's thread, and return its value.
+        """Call a function of this room for a request, in the service's thread, and return its value.
 
         A function that waits for another transaction gives up soon, and is called again for some seconds.
 
         Raises:
             DurableStreamsError: the function has raised it, or the database does not answer.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + BUSY_SECONDS
-        while True:
-            try:
-                return cast("T", await self._worker.submit(partial(function, *args, **kwargs)))
-            except Busy:
-                if loop.time() >= until:
-                    raise
-            await asyncio.sleep(BUSY_PAUSE)
+        return await self._worker.call(function, *args, **kwargs)
+
+    async def _call_for_delivery(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await (self._delivery_worker or self._worker).call(function, *args, **kwargs)
 
     async def link_existing(self, subscription: Subscription) -> None:
         """Link the streams that match the pattern of a new subscription. Returns after `LINK_SECONDS` at the latest."""
@@ -131,7 +143,9 @@ class Service:
                 await asyncio.sleep(BUSY_PAUSE)
 
     def start(self) -> None:
-        """Deliver wakes from now on, in a thread of its own."""
+        """Deliver wakes from now on, in threads of their own."""
+        if self._delivery_worker is None:
+            self._delivery_worker = _Worker("durable-streams-delivery-rows", monitor_for(self.using))
         self._delivery.start()
 
     def wake(self) -> None:
@@ -143,9 +157,11 @@ class Service:
         await self._delivery.deliver_all()
 
     def stop(self) -> None:
-        """End the delivery, then the thread."""
+        """End the delivery, then the threads."""
         self._delivery.stop()
-        self._worker.stop()
+        for worker in (self._delivery_worker, self._worker):
+            if worker is not None:
+                worker.stop()
 
 
 _services: dict[str, Service] = {}

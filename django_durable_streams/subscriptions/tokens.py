@@ -41,15 +41,3 @@ def verify(token: str, purpose: str) -> tuple[int, int]:
         raise token_invalid() from None
     key, generation = content
     return key, generation
-
-
-def check(token: str, subscription: Subscription, purpose: str) -> int:
-    """Return the generation of the wake for which a token was made.
-
-    Raises:
-        SubscriptionError: the token is invalid, or for another subscription (401).
-    """
-    key, generation = verify(token, purpose)
-    if key != subscription.pk:
-        raise token_invalid()
-    return generation

@@ -10,6 +10,7 @@ import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .. import __version__, clock
@@ -41,6 +42,12 @@ class WebhookRequest(NamedTuple):
     body: bytes
     timeout: float
     """Seconds for everything: name, connection, request and response."""
+    until: datetime
+    """The end of the lease. Nothing is sent from then on, because the next wake may be on its way."""
+
+    def seconds_left(self) -> float:
+        """Return the time that is left for everything, in seconds."""
+        return min(self.timeout, (self.until - clock.now()).total_seconds())
 
 
 class WebhookResult(NamedTuple):
@@ -86,7 +93,9 @@ class WebhookSender:
             target = parse_url(request.url)
             headers = self._headers(target, sign(request.body, clock.now(), await self._active_key()))
             exchange = self._exchange(target)
-            return _result_of(await exchange.post(headers, request.body, request.timeout))
+            if (seconds := request.seconds_left()) <= 0:
+                return WebhookResult("failed", "The lease ended before the request was sent.")
+            return _result_of(await exchange.post(headers, request.body, seconds))
         except SigningKeyError as error:
             if self._key_errors.is_due():
                 logger.error("Webhooks cannot be signed. %s", error.detail)

@@ -13,7 +13,7 @@ import pytest
 from django.core.management import load_command_class
 
 from django_durable_streams.consumers import Batch, Consumer
-from django_durable_streams.subscriptions import outcomes
+from django_durable_streams.subscriptions import backoff
 from django_durable_streams.subscriptions.consumers import parking
 from django_durable_streams.subscriptions.consumers.declarations import MAX_LEASE_SECONDS, ConsumerOptions
 from tests.docs.pages import ROOT, blocks, code, section, table
@@ -101,7 +101,7 @@ def test_the_tables_have_every_option_of_the_commands() -> None:
 
 
 def test_the_numbers_are_those_of_the_code() -> None:
-    assert (outcomes.MIN_BACKOFF, outcomes.MAX_BACKOFF) == (1, 60)
+    assert (backoff.MIN_BACKOFF, backoff.MAX_BACKOFF) == (1, 60)
     assert "after 1 second, then after 2, 4 and so on, up to a minute" in TEXT
     assert parking.MAX_VALUE_BYTES == 1024 * 1024
     assert "more than 1 MiB is left out" in TEXT

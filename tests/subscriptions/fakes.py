@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django_durable_streams.protocol.errors import DurableStreamsError
+from django_durable_streams.runtime.backlog import Backlog
 
 
 class FakeService:
@@ -24,6 +25,7 @@ class FakeService:
             "callback": False,
             "jwks": b'{"keys":[]}',
         }
+        self.descriptions = Backlog(1, 1_000_000)
         self.error: DurableStreamsError | None = None
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:

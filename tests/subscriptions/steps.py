@@ -10,9 +10,10 @@ from django_durable_streams import clock
 from django_durable_streams.models import Stream, Subscription, SubscriptionLink
 from django_durable_streams.protocol.offsets import decode
 from django_durable_streams.protocol.subscriptions import Ack, SubscriptionConfig, SubscriptionError, WakeRequest
-from django_durable_streams.subscriptions import backfill, leases, registry
+from django_durable_streams.subscriptions import backfill, due, registry
 from django_durable_streams.subscriptions.leases import Wake
 from django_durable_streams.subscriptions.pending import look_at_unseen
+from django_durable_streams.subscriptions.turns import Turns
 
 USING = "default"
 
@@ -42,7 +43,7 @@ def subscribe(name: str = "s", pattern: str = "events/*", *streams: str, kind: s
 def wakes(limit: int = 10) -> list[Wake]:
     while look_at_unseen(USING):
         pass
-    return leases.begin_due(USING, limit)
+    return due.begin_due(USING, Turns(limit))
 
 
 def one_wake() -> Wake:

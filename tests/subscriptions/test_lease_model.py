@@ -16,7 +16,7 @@ from django_durable_streams.models import Stream, Subscription
 from django_durable_streams.protocol.offsets import decode
 from django_durable_streams.protocol.subscriptions import Ack, SubscriptionError, WakeRequest
 from django_durable_streams.store.upkeep import removal
-from django_durable_streams.subscriptions import leases, outcomes
+from django_durable_streams.subscriptions import due, leases, outcomes
 from django_durable_streams.subscriptions.leases import Wake
 from tests.subscriptions.model import ModelStream, ModelSubscription
 from tests.subscriptions.steps import USING, Clock, stream, subscribe, wakes
@@ -97,8 +97,15 @@ class Leases(RuleBasedStateMachine):
             if not model.is_due(self.now) or not pending:
                 assert name not in begun
                 if model.is_due(self.now):
-                    model.rest()
+                    model.succeed()
                 continue
+            if name == "s" and model.is_awake and not model.is_counted:
+                expected = model.waits_after_silence(self.now)
+                model.failures += 1
+                assert expected is None or expected == (name not in begun)
+                if name not in begun:
+                    self.wait_for_retry(name)
+                    continue
             wake = begun[name]
             is_repeated = name == "p" and model.is_awake and not model.is_claimed
             if not is_repeated:
@@ -107,10 +114,16 @@ class Leases(RuleBasedStateMachine):
                 model.lease_ends_at = model.next_look_at = self.now + timedelta(seconds=LEASE)
             else:
                 model.lease_ends_at = None
-                model.next_look_at = self.now + timedelta(seconds=leases.NOTICE_SECONDS)
+                model.next_look_at = self.now + timedelta(seconds=due.NOTICE_SECONDS)
             assert wake.subscription.generation == model.generation
             assert {link.path: (position(link.acked_offset), link.tail) for link in wake.pending} == pending
             self._wakes.append(wake)
+
+    def wait_for_retry(self, name: str) -> None:
+        scheduled = Subscription.objects.get(name=name).next_attempt_at
+        assert scheduled is not None
+        self._models[name].rest()
+        self._models[name].next_look_at = clock.from_project(scheduled)
 
     @precondition(lambda self: self._wakes)
     @rule(data=st.data(), outcome=st.sampled_from(["done", "done", "accepted", "failed", "unknown"]))
@@ -127,21 +140,29 @@ class Leases(RuleBasedStateMachine):
                     present = self._streams.get(link.path)
                     if present is not None and Stream.objects.get(path=link.path).pk == link.stream_id:
                         model.cursors[present.number] = max(model.cursors.get(present.number, 0), link.tail)
-                model.rest()
+                model.succeed()
         elif outcome in ("done", "accepted"):
             outcomes.confirm_delivery(wake, USING)
             if is_present:
+                model.failures = model.failures if name == "s" else 0
                 model.next_look_at = model.lease_ends_at
+                if name == "p" and not model.is_claimed:
+                    reminded_at = Subscription.objects.get(name=name).due_at
+                    assert reminded_at is not None
+                    model.next_look_at = clock.from_project(reminded_at)
+                    assert model.next_look_at >= self.now + timedelta(seconds=48)
         else:
             is_certain = outcome == "failed" or name == "p"
             outcomes.fail_delivery(wake, outcome, USING, is_certain=is_certain)
             if is_present and not model.is_claimed:
+                model.failures += 1
+                model.is_counted = True
+                if is_certain:
+                    self.wait_for_retry(name)
+                    return
                 scheduled = Subscription.objects.get(name=name).next_attempt_at
                 assert scheduled is not None
-                if is_certain:
-                    model.rest()
-                else:
-                    assert model.lease_ends_at is None or clock.from_project(scheduled) >= model.lease_ends_at
+                assert model.lease_ends_at is None or clock.from_project(scheduled) >= model.lease_ends_at
                 model.next_look_at = clock.from_project(scheduled)
 
     # Receivers and workers.
@@ -167,6 +188,7 @@ class Leases(RuleBasedStateMachine):
         if not model.is_awake or model.is_claimed:
             model.begin()
         model.is_claimed = True
+        model.failures = 0
         model.lease_ends_at = model.next_look_at = self.now + timedelta(seconds=LEASE)
         assert claimed["generation"] == model.generation
         self._claims.append((claimed["generation"], claimed["wake_id"], claimed["token"]))
@@ -185,7 +207,7 @@ class Leases(RuleBasedStateMachine):
         code, _ = outcome_of(leases.release, "p", token, WakeRequest(wake_id, generation, (), False))
         assert code == ("" if is_present else "FENCED")
         if is_present:
-            model.rest()
+            model.succeed()
 
     def acknowledge(
         self, data: st.DataObject, name: str, wake: tuple[int, str, str], send: Callable[..., bool], done: bool
@@ -209,8 +231,9 @@ class Leases(RuleBasedStateMachine):
             return
         if present is not None:
             model.cursors[present.number] = at
+        model.failures, model.is_counted = 0, False
         if done:
-            model.rest()
+            model.succeed()
             assert has_more == bool(model.pending(self._streams))
         else:
             model.lease_ends_at = model.next_look_at = self.now + timedelta(seconds=LEASE)
@@ -220,6 +243,7 @@ class Leases(RuleBasedStateMachine):
         for name, model in self._models.items():
             row = Subscription.objects.get(name=name)
             assert (row.generation, bool(row.wake_id)) == (model.generation, model.is_awake)
+            assert row.failures == model.failures
             assert bool(row.holder) == model.is_claimed
             paths = {stream.pk: path for stream in Stream.objects.filter(path__isnull=False) if (path := stream.path)}
             cursors = {

@@ -1,6 +1,5 @@
 """The wakes of a subscription: one at a time, fenced, and never lost."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from django_durable_streams import clock
 from django_durable_streams.models import Stream, Subscription
 from django_durable_streams.protocol.offsets import Sentinel, decode
 from django_durable_streams.protocol.subscriptions import WakeRequest
-from django_durable_streams.subscriptions import leases, outcomes, registry
+from django_durable_streams.subscriptions import due, leases, outcomes, registry
 from tests.subscriptions.steps import USING, Clock, acked, one_wake, refused, request, stream, subscribe, wakes
 
 pytestmark = pytest.mark.django_db
@@ -98,7 +97,7 @@ def test_a_late_done_never_acknowledges_a_newer_wake(now: Clock) -> None:
     outcomes.confirm_delivery(wake, USING)
     outcomes.fail_delivery(wake, "late", USING, is_certain=True)
     present = Subscription.objects.get()
-    assert (present.wake_id, present.failures, acked()) == (newer.subscription.wake_id, 0, None)
+    assert (present.wake_id, present.failures, acked()) == (newer.subscription.wake_id, 1, None)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +200,77 @@ def test_a_receiver_that_may_be_at_work_keeps_its_lease(now: Clock) -> None:
     assert wakes() == []
 
 
+def due_in(now: Clock) -> float:
+    """The seconds until something happens by itself."""
+    due_at = Subscription.objects.get().due_at
+    assert due_at is not None
+    return (clock.from_project(due_at) - now.moment).total_seconds()
+
+
+def silences(now: Clock, number: int) -> list[float]:
+    """Let a receiver answer wakes with `{}` and do nothing, and return the seconds from each wake to the next one."""
+    seconds = []
+    wake = one_wake()
+    for _ in range(number):
+        outcomes.confirm_delivery(wake, USING)
+        began = now.moment
+        while not (following := wakes()):
+            now.move(due_in(now))
+        (wake,) = following
+        seconds.append((now.moment - began).total_seconds())
+    return seconds
+
+
+def test_a_receiver_that_accepts_and_never_works_is_woken_more_and_more_rarely(now: Clock) -> None:
+    subscribe()
+    stream()
+    Subscription.objects.unguarded().update(lease_ms=1000)
+    seconds = silences(now, 9)
+    assert seconds[0] >= 1
+    assert all(0.8 * 2**number <= delay <= 1.2 * 2**number for number, delay in enumerate(seconds[:6]) if number)
+    assert all(48 <= delay <= 72 for delay in seconds[6:])
+    present = Subscription.objects.get()
+    assert (present.status, present.failures) == ("failed", 9)
+
+
+def test_a_lease_that_ends_once_is_followed_by_the_next_wake_at_once(now: Clock) -> None:
+    """The receiver, or the process that delivers, has died. Another one takes over."""
+    subscribe()
+    stream()
+    for _ in range(3):
+        one_wake()
+        now.move(30)
+    assert Subscription.objects.get().failures == 2
+
+
+def test_a_receiver_that_calls_back_is_not_silent(now: Clock) -> None:
+    subscribe()
+    stream()
+    Subscription.objects.unguarded().update(failures=9)
+    wake = one_wake()
+    outcomes.confirm_delivery(wake, USING)
+    assert leases.callback("s", wake.token, request(wake, done=False), USING) is False
+    assert Subscription.objects.get().failures == 0
+
+
+def test_a_wake_whose_receiver_gave_no_answer_counts_once(now: Clock) -> None:
+    subscribe()
+    stream()
+    outcomes.fail_delivery(one_wake(), "timed out", USING, is_certain=False)
+    now.move(30)
+    assert one_wake().subscription.failures == 1
+
+
+def test_a_retry_that_is_accepted_is_active_and_keeps_its_count() -> None:
+    subscribe()
+    stream()
+    outcomes.fail_delivery(one_wake(), "500", USING, is_certain=True)
+    Subscription.objects.unguarded().update(due_at=clock.now())
+    outcomes.confirm_delivery(one_wake(), USING)
+    present = Subscription.objects.get()
+    assert (present.status, present.failures) == ("active", 1)
+
+
 def test_a_deleted_subscription_ends_its_wake_and_its_name_is_free() -> None:
     subscribe()
     stream()
@@ -282,17 +352,57 @@ class TestPullWake:
         stream()
         wake = one_wake()
         assert wakes() == []
-        now.move(leases.NOTICE_SECONDS)
+        now.move(due.NOTICE_SECONDS)
         again = one_wake()
         assert (again.subscription.wake_id, again.subscription.generation) == (wake.subscription.wake_id, 1)
         outcomes.confirm_delivery(again, USING)
-        now.move(3600)
+        now.move(40)
         assert wakes() == []
 
-    @pytest.mark.parametrize("function", [leases.callback])
-    def test_a_webhooks_callback_is_refused(self, function: Callable[..., object]) -> None:
+    def test_an_event_that_nobody_claims_is_written_again_more_and_more_rarely(self, now: Clock) -> None:
+        """It may be lost: a worker dies between the event and its claim, or the wake stream is deleted."""
         subscribe(kind="pull-wake")
-        refused("INVALID_REQUEST", function, "s", "token", WakeRequest("w", 1, (), True))
+        stream()
+        seconds = []
+        for _ in range(9):
+            wake = one_wake()
+            assert (wake.subscription.generation, wake.subscription.failures) == (1, 0)
+            outcomes.confirm_delivery(wake, USING)
+            seconds.append(due_in(now))
+            now.move(due_in(now))
+        assert all(0.8 * 60 * 2**number <= delay <= 1.2 * 60 * 2**number for number, delay in enumerate(seconds[:6]))
+        assert all(0.8 * 3600 <= delay <= 1.2 * 3600 for delay in seconds[6:])
+
+    def test_an_event_that_is_claimed_is_not_written_again(self, now: Clock) -> None:
+        subscribe(kind="pull-wake")
+        stream()
+        wake = one_wake()
+        claimed = leases.claim("s", "w1", USING)
+        outcomes.confirm_delivery(wake, USING)
+        body = WakeRequest(claimed["wake_id"], claimed["generation"], (), False)
+        for _ in range(10):
+            now.move(20)
+            assert leases.ack("s", claimed["token"], body, USING) is False
+            assert wakes() == []
+
+    def test_a_webhooks_callback_is_refused(self) -> None:
+        subscribe(kind="pull-wake")
+        stream()
+        claimed = leases.claim("s", "w1", USING)
+        body = WakeRequest(claimed["wake_id"], claimed["generation"], (), True)
+        refused("TOKEN_INVALID", leases.callback, "s", claimed["token"], body)
+
+
+def test_a_token_tells_nothing_of_other_subscriptions() -> None:
+    subscribe("s")
+    subscribe("other", "others/*")
+    subscribe("pull", "others/*", kind="pull-wake")
+    stream()
+    wake = one_wake()
+    for name in ("other", "pull", "missing"):
+        refused("TOKEN_INVALID", leases.callback, name, wake.token, request(wake))
+    registry.delete("s", USING)
+    refused("SUBSCRIPTION_NOT_FOUND", leases.callback, "s", wake.token, request(wake))
 
 
 def test_sentinels_are_no_offsets_to_acknowledge() -> None:

@@ -1,6 +1,7 @@
 """The delivery's looks at the database: what one finds, what it delivers, and when the next one comes."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -9,22 +10,30 @@ from django.db import OperationalError
 from django_durable_streams import clock
 from django_durable_streams.conf import config
 from django_durable_streams.engine import engine_for
-from django_durable_streams.models import Subscription
-from django_durable_streams.subscriptions import delivery, leases, outcomes
+from django_durable_streams.models import Subscription, SubscriptionLink
+from django_durable_streams.subscriptions import backfill, delivery, due, outcomes
+from django_durable_streams.subscriptions.backfill import unfinished
 from django_durable_streams.subscriptions.delivery import Delivery, look
+from django_durable_streams.subscriptions.leases import Wake
 from django_durable_streams.subscriptions.pending import look_at_unseen
+from django_durable_streams.subscriptions.turns import Turns
+from tests.overriding import override_streams
 from tests.subscriptions.steps import USING, one_wake, stream, subscribe, wakes
 
 BUSY = OperationalError(1205, "Lock wait timeout exceeded")
 """An error that another transaction's lock causes."""
 
 
+ALONE, MANY = 29, 32
+"""The turns of a receiver that is alone, and more than these."""
+
+
 def busy(*args: object) -> None:
     raise BUSY
 
 
-def looked(limit: int = 10, retries: int = 10) -> delivery.DueWork:
-    work = look(USING, limit, retries)
+def looked(free: int = 10, retries: int = 10) -> delivery.DueWork:
+    work = look(USING, Turns(free, retries))
     assert work is not None
     return work
 
@@ -46,7 +55,7 @@ def test_a_part_that_waits_for_another_transaction_holds_up_no_wake(part: str, m
 def test_wakes_that_have_begun_are_delivered_whatever_fails_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
     subscribe()
     stream()
-    monkeypatch.setattr(leases, "next_due_seconds", busy)
+    monkeypatch.setattr(due, "next_due_seconds", busy)
     work = looked()
     assert len(work.wakes) == 1
     assert work.due_in == delivery.BUSY_PAUSE
@@ -56,7 +65,7 @@ def test_wakes_that_have_begun_are_delivered_whatever_fails_after_them(monkeypat
 def test_wakes_that_cannot_begin_yet_are_tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     subscribe()
     stream()
-    monkeypatch.setattr(leases, "begin_due", busy)
+    monkeypatch.setattr(due, "begin_due", busy)
     work = looked()
     assert (work.wakes, work.has_more, work.due_in) == ([], False, delivery.BUSY_PAUSE)
 
@@ -76,7 +85,7 @@ def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_look_after_the_first_streams_is_followed_by_one_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     subscribe()
     first = stream()
-    assert look(USING, 10, 10, after=first.pk) == delivery.DueWork([], True, 0, None)
+    assert look(USING, Turns(10), after=first.pk) == delivery.DueWork([], True, 0, None)
     assert len(looked().wakes) == 1
 
 
@@ -113,8 +122,96 @@ async def test_the_delivery_does_not_turn_in_circles_while_it_has_no_free_turn(e
 
 
 @pytest.mark.django_db
+@override_streams(SUBSCRIPTION_DELIVERY=False)
+async def test_a_receiver_has_few_of_the_turns_and_gives_them_back(engines: None) -> None:
+    def make_due() -> None:
+        for number in range(MANY):
+            subscribe(f"s-{number}")
+        stream()
+
+    await sync_to_async(make_due)()
+    running = Delivery(engine_for(), lambda function, *args, **kwargs: sync_to_async(function)(*args, **kwargs))
+    ends = asyncio.Event()
+
+    async def deliver(wake: object) -> None:
+        await ends.wait()
+
+    running._deliver = deliver  # type: ignore[method-assign]
+    while await running._look() == 0.0:
+        pass
+    assert running._in_flight == {"example.com:443": ALONE}
+    assert len(running._tasks) == ALONE
+    ends.set()
+    await asyncio.wait(running._tasks)
+    assert running._in_flight == {}
+    assert await running._look() == 0.0
+    assert running._in_flight == {"example.com:443": MANY - ALONE}
+    await asyncio.wait(running._tasks)
+
+
+@pytest.mark.django_db
+async def test_failures_that_come_together_hold_up_no_look(engines: None) -> None:
+    """The calls of dead receivers began together, and their time is over together."""
+    waiting: list[str] = []
+    is_free = asyncio.Event()
+
+    async def call(function: Callable[..., object], *args: object, **kwargs: object) -> None:
+        waiting.append(function.__name__)
+        await is_free.wait()
+
+    running = Delivery(engine_for(), call)
+    wake = Wake(Subscription(name="s"), [], "")
+    failing = [asyncio.create_task(running._fail(wake, "500", is_certain=True)) for _ in range(50)]
+    await asyncio.sleep(0)
+    looking = asyncio.create_task(running._look())
+    await asyncio.sleep(0)
+    assert waiting == [*["fail_delivery"] * delivery.MAX_FAILING, "look"]
+    is_free.set()
+    await asyncio.gather(looking, *failing)
+    assert waiting.count("fail_delivery") == 50
+
+
+@pytest.mark.django_db
 def test_an_idle_subscription_is_not_looked_at() -> None:
     subscribe()
     stream()
     outcomes.finish_delivery(one_wake(), USING)
     assert looked() == delivery.DueWork([], False, 0, None)
+
+
+@pytest.mark.django_db
+def test_a_look_links_one_portion_however_many_subscriptions_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wake, and the outcome of another one, wait for the whole look."""
+    monkeypatch.setattr(backfill, "PORTION_STREAMS", 1)
+    stream()
+    stream("events/b")
+    for number in range(5):
+        subscribe(f"s-{number}")
+    SubscriptionLink.objects.unguarded().delete()
+    Subscription.objects.unguarded().update(linked_through=0)
+    links = [0]
+    while looked().has_more:
+        links.append(SubscriptionLink.objects.count())
+        assert links[-1] <= links[-2] + 1
+    assert links[-1] == 10
+    assert unfinished(USING) == []
+
+
+@pytest.mark.django_db
+def test_subscriptions_that_are_held_up_hold_up_no_other_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3 * delivery.MAX_HELD_UP):
+        subscribe(f"s-{number}")
+    Subscription.objects.unguarded().update(linked_through=0)
+    free = Subscription.objects.get(name="s-0").pk
+
+    def portion(subscription_id: int, using: str) -> backfill.Progress:
+        if subscription_id != free:
+            return backfill.Progress(is_done=False, is_held_up=True)
+        return backfill.link_portion(subscription_id, using)
+
+    monkeypatch.setattr(delivery, "link_portion", portion)
+    for _ in range(1000):
+        looked()
+        if free not in unfinished(USING):
+            return
+    raise AssertionError("it never had its turn")

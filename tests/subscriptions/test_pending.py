@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from django_durable_streams.models import Stream, Subscription, SubscriptionLink
+from django_durable_streams.models.stream import LinkState
 from django_durable_streams.protocol.subscriptions import WakeRequest
 from django_durable_streams.store.upkeep import removal
-from django_durable_streams.subscriptions import leases, outcomes, pending, registry
+from django_durable_streams.subscriptions import due, leases, outcomes, pending, registry
+from django_durable_streams.subscriptions.turns import Turns
 from tests.subscriptions.steps import USING, Clock, one_wake, request, stream, subscribe, wakes
 from tests.subscriptions.test_leases import now as now
 
@@ -139,3 +141,23 @@ def test_streams_that_are_created_after_a_deletion_are_not_linked_to_what_was_de
     while registry.delete_remains(USING):
         pass
     assert not SubscriptionLink.objects.exists()
+
+
+@pytest.mark.parametrize("most", [1, 3, 4, 5, 100])
+def test_a_look_marks_few_links_however_many_subscriptions_follow_the_streams(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Appends to the streams of a look wait for its end, on SQLite all appends."""
+    monkeypatch.setattr(pending, "LINKS_PER_LOOK", most)
+    for number in range(3):
+        subscribe(f"s-{number}")
+    streams = [stream(f"events/{number}") for number in range(4)]
+    stream("others/a")
+    after, marked = 0, [0]
+    while after := pending.look_at_unseen(USING, after):
+        marked.append(SubscriptionLink.objects.filter(is_pending=True).count())
+        assert marked[-1] - marked[-2] <= max(most, 3)
+    for wake in due.begin_due(USING, Turns(10)):
+        assert {link.path for link in wake.pending} == {one.path for one in streams}
+    assert SubscriptionLink.objects.filter(is_pending=True).count() == 12
+    assert not Stream.objects.filter(link_state=LinkState.UNSEEN).exists()

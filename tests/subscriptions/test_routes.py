@@ -25,6 +25,7 @@ from django_durable_streams.protocol.subscriptions import (
     fenced,
     subscription_not_found,
 )
+from django_durable_streams.runtime.backlog import Backlog
 from django_durable_streams.server import control
 from django_durable_streams.subscriptions import routes, tokens
 from tests.asgi_client import Reply
@@ -652,3 +653,18 @@ async def test_an_unexpected_error_tells_nothing(
 
 def test_errors_of_subscriptions_are_errors_of_the_package() -> None:
     assert issubclass(SubscriptionError, DurableStreamsError)
+
+
+async def test_descriptions_that_are_made_at_the_same_time_have_a_limit(
+    entry: EntryPoint, service: FakeService
+) -> None:
+    """A subscription may have a million links, and each request makes a description of its own."""
+    service.descriptions = Backlog(1, 1000)
+    service.outcomes["_encode_links"] = (b"[" + b"1" * 300 + b"]", None)
+    service.descriptions.add(0, 900)
+    reply = await send(entry, "get")
+    assert (reply.status, service.descriptions.bytes) == (503, 900)
+    service.descriptions.remove(0, 900)
+    service.outcomes["_encode_links"] = (b"[" + b"1" * 3000 + b"]", None)
+    reply = await send(entry, "get")
+    assert (reply.status, service.descriptions.bytes) == (200, 0)

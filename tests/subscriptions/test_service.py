@@ -4,12 +4,14 @@ import asyncio
 import threading
 import time
 
+import pytest
 from asgiref.sync import sync_to_async
 
 from django_durable_streams.engine import engine_for
 from django_durable_streams.engine.engine import running_engines, stop_engines
 from django_durable_streams.models import Subscription
-from django_durable_streams.subscriptions.service import service_for
+from django_durable_streams.protocol.errors import ServiceUnavailable
+from django_durable_streams.subscriptions.service import MAX_TASKS, service_for
 from tests.subscriptions.steps import stream, subscribe
 
 
@@ -39,6 +41,23 @@ async def test_a_process_that_stops_keeps_no_thread_of_the_delivery(engines: Non
     await asyncio.to_thread(stop_engines)
     assert running_engines() == []
     assert threads() <= before
+
+
+async def test_requests_that_wait_keep_no_outcome_of_a_wake_from_the_database(engines: None) -> None:
+    """What a receiver has done would be done again, and new wakes would wait behind all requests."""
+    service = service_for()
+    service.start()
+    ends = threading.Event()
+    waiting = [asyncio.ensure_future(service.call(ends.wait, 20))]
+    waiting += [asyncio.ensure_future(service.call(ends.is_set)) for _ in range(MAX_TASKS)]
+    await asyncio.sleep(0.05)
+    try:
+        with pytest.raises(ServiceUnavailable):
+            await service.call(ends.is_set)
+        assert await asyncio.wait_for(service._delivery._call(ends.is_set), 5) is False
+    finally:
+        ends.set()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 def begun() -> None:

@@ -1,5 +1,6 @@
 """Subscriptions and transactions of others: none waits long for another, and nothing is missed."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
@@ -12,8 +13,9 @@ from django_durable_streams.protocol.subscriptions import SubscriptionConfig, Wa
 from django_durable_streams.runtime.database_errors import FailureKind, diagnose
 from django_durable_streams.store.upkeep import removal
 from django_durable_streams.store.write import linking
-from django_durable_streams.subscriptions import backfill, leases, outcomes, registry
+from django_durable_streams.subscriptions import backfill, due, leases, outcomes, registry, rules
 from django_durable_streams.subscriptions.pending import look_at_unseen
+from django_durable_streams.subscriptions.turns import Turns
 from tests.store.test_isolation import LEVELS, elsewhere, isolated
 from tests.subscriptions.steps import USING, one_wake, request, stream, subscribe, wakes
 
@@ -133,7 +135,7 @@ def test_a_wake_that_ends_while_an_append_is_not_committed_is_followed_by_anothe
     with transaction.atomic():
         first.append(b"y")
         elsewhere(lambda: outcomes.finish_delivery(wake, USING))
-        elsewhere(lambda: [look_at_unseen(USING), leases.begin_due(USING, 1)])
+        elsewhere(lambda: [look_at_unseen(USING), due.begin_due(USING, Turns(1))])
     assert one_wake().pending[0].tail == 2
 
 
@@ -149,6 +151,76 @@ def test_a_portion_leaves_out_a_stream_that_another_transaction_holds() -> None:
     assert set(SubscriptionLink.objects.values_list("stream", "acked_position")) == {(first.pk, 2), (second.pk, 1)}
     first.append(b"z")
     assert [link.path for link in one_wake().pending] == ["events/a"]
+
+
+@pytest.mark.parametrize("holds", ["the rules", "a stream"])
+@pytest.mark.parametrize("change", ["create", "add", "remove", "delete"])
+def test_a_change_of_the_rules_that_has_to_wait_does_not_stop_creates(change: str, holds: str) -> None:
+    """A transaction that creates streams, or holds one that is to be linked, may last. Creates wait for the change."""
+    first = stream()
+    subscribe("s", "", "events/x")
+    changes: dict[str, Callable[[], object]] = {
+        "create": lambda: subscribe("t", "", "events/a"),
+        "add": lambda: registry.add_streams("s", ["events/a"], USING),
+        "remove": lambda: registry.remove_stream("s", "events/x", USING),
+        "delete": lambda: registry.delete("s", USING),
+    }
+    if holds == "a stream" and change in ("remove", "delete"):
+        pytest.skip("it needs no stream")
+    seconds = []
+    with transaction.atomic():
+        if holds == "the rules":
+            stream("events/new")
+        else:
+            first.append(b"y")
+        for _ in range(3):
+            began = time.monotonic()
+            elsewhere(busy(lambda: limited(changes[change])))
+            seconds.append(time.monotonic() - began)
+    assert min(seconds) < 0.5  # MariaDB counts whole seconds
+    changes[change]()
+
+
+def test_creates_queue_behind_a_change_of_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where transactions that create streams overlap without end, the rules would otherwise never change."""
+    monkeypatch.setattr(rules, "LOCK_MS", 10_000)
+    stream("others/first")
+    changing = Thread(target=lambda: elsewhere(lambda: subscribe("s", "", "events/a")))
+    creating = Thread(target=lambda: elsewhere(stream))
+    with transaction.atomic():
+        stream("others/second")
+        changing.start()
+        changing.join(0.3)
+        assert changing.is_alive()
+        creating.start()
+        creating.join(0.3)
+        assert creating.is_alive()
+    changing.join()
+    creating.join()
+    assert SubscriptionLink.objects.get().stream == Stream.objects.get(path="events/a")
+
+
+def test_the_delivery_sees_what_was_committed_while_it_waited_for_a_lock() -> None:
+    """At REPEATABLE READ it would see the link as it was before, and lose the wake of the second append."""
+    subscribe()
+    first = stream()
+    wake = one_wake()
+    looking: list[Thread] = []
+    acks = request(wake, ("events/a", first.next_offset))
+
+    def look() -> None:
+        with isolated("REPEATABLE READ"):
+            look_at_unseen(USING)
+
+    with transaction.atomic():
+        assert leases.callback("s", wake.token, acks, USING) is False
+        elsewhere(lambda: Stream.objects.get(path="events/a").append(b"y"))
+        looking.append(Thread(target=lambda: elsewhere(look)))
+        looking[0].start()
+        looking[0].join(0.2)
+        assert looking[0].is_alive()  # it waits for the row of the subscription
+    looking[0].join()
+    assert [link.tail for link in one_wake().pending] == [2]
 
 
 def subscribe_without_links() -> None:

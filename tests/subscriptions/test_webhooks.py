@@ -11,6 +11,7 @@ import ssl
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 from threading import Event
 from threading import enumerate as enumerate_threads
@@ -66,8 +67,13 @@ def sender(resolver: Resolver | None = None, context: ssl.SSLContext | None = No
     return WebhookSender(load_key, resolver=resolver or local_name(), ssl_context=context)
 
 
+def later(seconds: float = 60.0) -> datetime:
+    """The end of a lease."""
+    return clock.now() + timedelta(seconds=seconds)
+
+
 async def send(url: str, seconds: float = SECONDS, by: WebhookSender | None = None) -> WebhookResult:
-    return await (by or sender()).send(WebhookRequest(url, BODY, seconds))
+    return await (by or sender()).send(WebhookRequest(url, BODY, seconds, later()))
 
 
 async def outcome(answer: Answer, seconds: float = SECONDS, **options: Any) -> WebhookResult:
@@ -378,7 +384,7 @@ async def test_a_key_that_cannot_be_used_is_a_failure_that_says_why() -> None:
     async def refuse() -> SigningKey:
         raise ServiceUnavailable("The database does not answer.")
 
-    result = await WebhookSender(refuse, resolver=local_name()).send(WebhookRequest(f"http://{NAME}/", BODY, SECONDS))
+    result = await send(f"http://{NAME}/", by=WebhookSender(refuse, resolver=local_name()))
     assert result == ("failed", "The database does not answer.")
 
 
@@ -404,7 +410,7 @@ async def test_a_bug_is_a_failure_and_is_logged(caplog: pytest.LogCaptureFixture
         raise KeyError("secret")
 
     with caplog.at_level(logging.ERROR):
-        result = await WebhookSender(fail, resolver=local_name()).send(WebhookRequest(f"http://{NAME}/", BODY, SECONDS))
+        result = await send(f"http://{NAME}/", by=WebhookSender(fail, resolver=local_name()))
     assert result == ("failed", "The request could not be sent.")
     assert [record.message for record in caplog.records] == ["A webhook could not be sent."]
 
@@ -534,6 +540,26 @@ async def test_a_lookup_that_ends_late_makes_room(monkeypatch: pytest.MonkeyPatc
     assert hanging.hosts == ["a.example", "b.example"]
 
 
+async def test_names_that_nobody_answers_for_keep_no_lookup_from_names_that_were_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(name_resolution, "MAX_LOOKUPS", 2)
+    hanging = Hanging()
+    local = [ip_address("127.0.0.1")]
+    resolver = Resolver(lambda host, port: local if host == "living.example" else hanging(host, port))
+    dead = [asyncio.create_task(resolver.resolve("dead-0.example", 1))]
+    try:
+        assert await resolver.resolve("living.example", 1) == local
+        dead += [asyncio.create_task(resolver.resolve(f"dead-{number}.example", 1)) for number in range(1, 5)]
+        await asyncio.sleep(0)
+        with pytest.raises(OSError, match="Too many"):
+            await resolver.resolve("new.example", 1)
+        assert await resolver.resolve("living.example", 1) == local
+    finally:
+        hanging.release()
+        await asyncio.gather(*dead, return_exceptions=True)
+
+
 async def test_a_lookup_that_outlives_its_event_loop_disturbs_nobody() -> None:
     hanging = Hanging()
 
@@ -632,3 +658,38 @@ async def test_many_requests_at_once_leave_nothing_behind() -> None:
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == before
     gc.collect()  # a forgotten connection warns, and warnings are errors
+
+
+# The end of the lease
+
+
+async def test_nothing_is_sent_after_the_end_of_the_lease() -> None:
+    """The next wake may be on its way by then, and the receiver would have two."""
+
+    async def load_slowly() -> SigningKey:
+        await asyncio.sleep((lease_ends_at - clock.now()).total_seconds())
+        return KEY
+
+    by = WebhookSender(load_slowly, resolver=local_name())
+    async with WebhookReceiver(replies(200)) as receiver:
+        lease_ends_at = later(0.05)
+        result = await by.send(WebhookRequest(receiver.url(), BODY, SECONDS, lease_ends_at))
+        assert result == ("failed", "The lease ended before the request was sent.")
+        assert receiver.connections == 0
+
+
+async def test_a_request_that_has_not_left_at_the_end_of_the_lease_never_leaves() -> None:
+    waits = Event()
+
+    def lookup(host: str, port: int) -> list[Address]:
+        waits.wait(SECONDS)
+        return [ip_address("127.0.0.1")]
+
+    try:
+        async with WebhookReceiver(replies(200)) as receiver:
+            by = sender(Resolver(lookup))
+            result = await by.send(WebhookRequest(receiver.url(), BODY, SECONDS, later(SHORT)))
+            assert result == ("failed", "The receiver did not answer in time.")
+            assert receiver.connections == 0
+    finally:
+        waits.set()

@@ -22,7 +22,7 @@ from ...runtime.caller_transaction import atomic, on_commit
 from ...runtime.database_errors import FailureKind, diagnose
 from ...store.read import log_reader
 from ...store.stream_info import StreamInfo
-from ..outcomes import backoff
+from ..backoff import backoff
 from ..pending import look_at_unseen
 from . import cursors, parking
 from .cursors import Claim, ClaimLost
