@@ -24,7 +24,7 @@ BUSY = OperationalError(1205, "Lock wait timeout exceeded")
 """An error that another transaction's lock causes."""
 
 
-ALONE, MANY = 29, 32
+TURNS_OF_ONE, DUE_WEBHOOKS = 29, 32
 """The turns of a receiver that is alone, and more than these."""
 
 
@@ -125,7 +125,7 @@ async def test_the_delivery_does_not_turn_in_circles_while_it_has_no_free_turn(e
 @override_streams(SUBSCRIPTION_DELIVERY=False)
 async def test_a_receiver_has_few_of_the_turns_and_gives_them_back(engines: None) -> None:
     def make_due() -> None:
-        for number in range(MANY):
+        for number in range(DUE_WEBHOOKS):
             subscribe(f"s-{number}")
         stream()
 
@@ -139,13 +139,13 @@ async def test_a_receiver_has_few_of_the_turns_and_gives_them_back(engines: None
     running._deliver = deliver  # type: ignore[method-assign]
     while await running._look() == 0.0:
         pass
-    assert running._in_flight == {"example.com:443": ALONE}
-    assert len(running._tasks) == ALONE
+    assert running._in_flight == {"example.com:443": TURNS_OF_ONE}
+    assert len(running._tasks) == TURNS_OF_ONE
     ends.set()
     await asyncio.wait(running._tasks)
     assert running._in_flight == {}
     assert await running._look() == 0.0
-    assert running._in_flight == {"example.com:443": MANY - ALONE}
+    assert running._in_flight == {"example.com:443": DUE_WEBHOOKS - TURNS_OF_ONE}
     await asyncio.wait(running._tasks)
 
 
