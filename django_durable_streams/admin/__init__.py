@@ -5,5 +5,6 @@ large. A stream's page shows them.
 """
 
 from .options import StreamAdmin
+from .subscriptions import SubscriptionAdmin
 
-__all__ = ["StreamAdmin"]
+__all__ = ["StreamAdmin", "SubscriptionAdmin"]

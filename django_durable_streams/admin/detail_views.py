@@ -19,7 +19,7 @@ from ..protocol.segments import Message
 from ..store import staged_rows
 from ..store.read import browsing, lineage, log_reader
 from ..store.stream_info import StreamInfo
-from .base import StreamPages, of_stream
+from .base import StreamPages, of_row
 from .forms import AppendForm
 from .rendering import LIST_LIMIT, PAGE_LIMIT, DisplayedMessage, display
 from .states import Kind, State
@@ -68,7 +68,7 @@ class DetailViews(StreamPages):
         """Show a stream. Pages that change it have URLs of their own."""
         return self._detail_page(request, object_id)
 
-    @of_stream("view")
+    @of_row("view")
     def _detail_page(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
@@ -155,7 +155,7 @@ class DetailViews(StreamPages):
         page_messages = browsing.before(info, end, limit=PAGE_BYTES, count=PAGE_MESSAGES, using=self.alias)
         return browsing.whole(info, page_messages, self.alias)
 
-    @of_stream("view")
+    @of_row("view")
     def message_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         """Show one message, up to a size that browsers can display."""
         info, message = self._message(request, stream)
@@ -165,7 +165,7 @@ class DetailViews(StreamPages):
             request, "message", str(stream), stream=stream, original=stream, message=shown, here=_("Message")
         )
 
-    @of_stream("view")
+    @of_row("view")
     def download_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         """Send one whole message as a file. Browsers must not display it, whatever its content type is."""
         _info, message = self._message(request, stream)
@@ -192,7 +192,7 @@ class DetailViews(StreamPages):
         """Return the producers of a stream in the order of their ids, from the database that takes writes."""
         return Producer.objects.using(self.alias).filter(stream=stream).order_by("producer_id")
 
-    @of_stream("view")
+    @of_row("view")
     def producers_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         """List the producers of a stream in the order of their ids, page by page."""
         rows = self._producers(stream)

@@ -16,7 +16,7 @@ from ..api import transactions
 from ..models import Stream
 from ..protocol.errors import DurableStreamsError
 from ..store.operations import Append, Appended
-from .base import of_stream
+from .base import of_row
 from .detail_views import DetailViews
 from .forms import AppendForm, CreateForm, ForkForm, StreamForm
 from .states import State
@@ -56,7 +56,7 @@ class EditViews(DetailViews):
             is_popup=IS_POPUP_VAR in request.POST or IS_POPUP_VAR in request.GET,
         )
 
-    @of_stream("view", "add")
+    @of_row("view", "add")
     def fork_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         """Fork a stream."""
         is_submitted = request.method == "POST"
@@ -92,7 +92,7 @@ class EditViews(DetailViews):
             here=_("Fork"),
         )
 
-    @of_stream("view", "change")
+    @of_row("view", "change")
     def append_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         """Append a message from the form of a stream's page."""
         if request.method != "POST":
@@ -123,7 +123,7 @@ class EditViews(DetailViews):
             self.log_change(request, stream, text % facts)
         return result
 
-    @of_stream("view", "change")
+    @of_row("view", "change")
     def close_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
         """Close a stream after a confirmation."""
         if request.method == "POST":

@@ -2,52 +2,38 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin import helpers
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
-from django.urls import URLPattern, path
-from django.utils import timezone
-from django.utils.formats import date_format
+from django.urls import URLPattern
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import clock
 from ..models import Stream
-from . import changelist
+from . import changelist, moments
 from .delete_views import DeleteViews
 from .edit_views import EditViews
 from .filters import ExpiryFilter, ForkFilter, KindFilter, StateFilter
 from .live_tail_view import LiveTailView
 from .states import State
 
-MAX_STREAMS_PER_ACTION = 500
-"""Streams that one action changes. More would take too long, and Django accepts at most a thousand form fields."""
-
 
 @admin.register(Stream)
-class StreamAdmin(EditViews, LiveTailView, DeleteViews):
+class StreamAdmin(changelist.BoundedList[Stream], EditViews, LiveTailView, DeleteViews):
     """The admin of streams. You may subclass it, or register it with a site of your own."""
 
     list_display = ("path", "state", "size", "chunks", "kind", "last_append", "expiry", "forked_from")
     list_filter = (StateFilter, KindFilter, ForkFilter, ExpiryFilter, ("appended_at", admin.DateFieldListFilter))
     search_fields = ("path",)
     search_help_text = gettext_lazy("The beginning of a path, such as chat/")
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-    list_per_page = 100
     ordering = ("-id",)
     actions = ("close_selected",)
-
-    class Media:
-        css = {"all": ("durable_streams/admin.css",)}
 
     def get_urls(self) -> list[URLPattern]:
         """Return the URLs of a stream's pages, and then Django's own."""
@@ -60,14 +46,7 @@ class StreamAdmin(EditViews, LiveTailView, DeleteViews):
             "producers": self.producers_view,
         }
         wrapped = {name: self.admin_site.admin_view(view) for name, view in pages.items()}
-        prefix = f"{self.opts.app_label}_{self.opts.model_name}"
-        return [
-            *(
-                path(f"<str:object_id>/{name}/", view, name=f"{prefix}_{name}")
-                for name, view in {**wrapped, "tail": self.tail_view}.items()
-            ),
-            *super().get_urls(),
-        ]
+        return [*self.row_urls({**wrapped, "tail": self.tail_view}), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list with the title "Streams"."""
@@ -76,29 +55,11 @@ class StreamAdmin(EditViews, LiveTailView, DeleteViews):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[changelist.StreamChangeList]:
         return changelist.StreamChangeList
 
-    def get_paginator(
-        self, request: HttpRequest, queryset: QuerySet[Stream], per_page: int, *args: Any, **kwargs: Any
-    ) -> changelist.BoundedPaginator:
-        return changelist.paginator(request, queryset, per_page, lambda stream: self.may(request, "view", stream))
-
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Stream], search_term: str
     ) -> tuple[QuerySet[Stream], bool]:
         """Find streams by the beginning of their path. Spaces and wildcards are plain characters."""
         return (changelist.beginning_with(queryset, search_term) if search_term else queryset), False
-
-    def response_action(
-        self, request: HttpRequest, queryset: QuerySet[Stream], *args: Any, **kwargs: Any
-    ) -> HttpResponse | None:
-        """Refuse actions on more than `MAX_STREAMS_PER_ACTION` streams."""
-        if (
-            request.POST.get("select_across") == "1"
-            and queryset.order_by()[MAX_STREAMS_PER_ACTION : MAX_STREAMS_PER_ACTION + 1].exists()
-        ):
-            text = _("An action can change at most %d streams at once. Filter the list first.") % MAX_STREAMS_PER_ACTION
-            self.message_user(request, text, messages.ERROR)
-            return HttpResponseRedirect(request.get_full_path())
-        return super().response_action(request, queryset, *args, **kwargs)
 
     @admin.action(permissions=["change"], description=gettext_lazy("Close selected streams"))
     def close_selected(self, request: HttpRequest, queryset: QuerySet[Stream]) -> HttpResponse | None:
@@ -123,7 +84,7 @@ class StreamAdmin(EditViews, LiveTailView, DeleteViews):
             request,
             "close_confirmation",
             _("Close streams"),
-            streams=streams[:MAX_STREAMS_PER_ACTION],
+            streams=streams[: changelist.MAX_ROWS_PER_ACTION],
             count=len(streams),
             action="close_selected",
             action_checkbox_name=helpers.ACTION_CHECKBOX_NAME,
@@ -158,11 +119,7 @@ class StreamAdmin(EditViews, LiveTailView, DeleteViews):
             return None
         if stream.deadline is None:
             return _("never")
-        return _moment(
-            stream.deadline,
-            _("in %s") % timeuntil(clock.from_project(stream.deadline), depth=1),
-            _("in under a minute"),
-        )
+        return moments.ahead(stream.deadline)
 
     @admin.display(description=gettext_lazy("forked from"))
     def forked_from(self, stream: Stream) -> SafeString | None:
@@ -175,14 +132,4 @@ class StreamAdmin(EditViews, LiveTailView, DeleteViews):
     @admin.display(description=gettext_lazy("last append"), ordering="appended_at")
     def last_append(self, stream: Stream) -> SafeString | None:
         """Return the time since the last append."""
-        if stream.appended_at is None:
-            return None
-        return _moment(stream.appended_at, _("%s ago") % timesince(stream.appended_at, depth=1), _("just now"))
-
-
-def _moment(moment: datetime, distance: str, close: str) -> SafeString:
-    """Return a moment as a distance in time, or as `close` within a minute. The tooltip has the date."""
-    aware = clock.from_project(moment)
-    text = close if abs(aware - clock.now()) < timedelta(minutes=1) else distance
-    shown = date_format(timezone.localtime(moment) if timezone.is_aware(moment) else moment, "DATETIME_FORMAT")
-    return format_html('<time datetime="{}" title="{}">{}</time>', aware.isoformat(), shown, text)
+        return moments.ago(stream.appended_at)

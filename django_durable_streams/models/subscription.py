@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ..protocol import arguments, paths
+from ..protocol import arguments, paths, producers
 from .fields import ExactCharField, InstantField
 from .guard import GuardedModel, GuardedQuerySet
 from .stream import Stream
@@ -31,7 +31,9 @@ class Subscription(GuardedModel):
     A worker holds the lease until `lease_expires_at`. `due_at` says when the delivery has to look at the subscription
     again: for a new wake, another attempt, or the end of the lease.
 
-    The subscription of a consumer has no wakes. Its workers hold a lease for each link.
+    While an operator has paused it, no wake begins, nothing can be claimed, and its links go on to collect.
+
+    The subscription of a consumer has no wakes. Its workers hold a lease for each link, and a replay is its `holder`.
     """
 
     class Kind(models.TextChoices):
@@ -113,7 +115,7 @@ class Subscription(GuardedModel):
         indexes = [models.Index(fields=["due_at"], name="subscription_due_at", condition=Q(due_at__isnull=False))]
 
     def __str__(self) -> str:
-        return self.name if self.name is not None else f"({self.pk}, deleted)"
+        return f"({self.pk}, deleted)" if self.name is None else producers.producer_name(self.name)
 
     @property
     def is_idle(self) -> bool:

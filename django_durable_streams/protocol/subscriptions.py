@@ -122,6 +122,11 @@ def no_pending_work() -> SubscriptionError:
     return SubscriptionError(NO_PENDING_WORK, 409, "No stream of the subscription has new data.")
 
 
+def paused() -> SubscriptionError:
+    """Return the error for a claim while an operator has paused the subscription: workers wait, as without work."""
+    return SubscriptionError(NO_PENDING_WORK, 409, "The subscription is paused. Wait for the next wake event.")
+
+
 def invalid_offset(message: str) -> SubscriptionError:
     """Return the error for an acknowledgement that the stream's state does not allow."""
     return SubscriptionError(INVALID_OFFSET, 409, message)

@@ -29,6 +29,7 @@ from ..protocol.subscriptions import (
     invalid_offset,
     invalid_request,
     no_pending_work,
+    paused,
     subscription_not_found,
     token_invalid,
 )
@@ -81,7 +82,7 @@ def claim(name: str, worker: str, using: str) -> dict[str, Any]:
     """Give the lease of a pull-wake subscription to a worker, and return the answer to its claim (section 7.2).
 
     Raises:
-        SubscriptionError: not found, of another type, claimed already, or nothing is pending.
+        SubscriptionError: not found, of another type, claimed already, paused, or nothing is pending.
     """
     claimed = _claim(name, worker, using)
     if claimed is None:
@@ -97,6 +98,8 @@ def _claim(name: str, worker: str, using: str) -> dict[str, Any] | None:
         now = clock.now()
         if subscription.holder and _lease_runs(subscription, now):
             raise already_claimed(subscription.holder, subscription.generation)
+        if subscription.is_paused:
+            raise paused()
         pending, is_complete = pending_links(subscription, using)
         if not pending:
             if not is_complete:  # the next claim, or the delivery, goes on with the other links
@@ -226,18 +229,15 @@ def _position(one: Ack, info: StreamInfo, using: str) -> int:
 
 
 def end(subscription: Subscription, using: str) -> bool:
-    """End the wake of a locked subscription. Return whether more is pending, maybe.
-
-    Another wake then follows, unless the subscription is paused.
-    """
+    """End the wake of a locked subscription. Return whether another one follows, maybe: not while it is paused."""
     pending, is_complete = pending_links(subscription, using, limit=1)
-    has_more = bool(pending) or not is_complete
-    rest(subscription, using, due_at=clock.now() if has_more and not subscription.is_paused else None)
-    return has_more
+    goes_on = (bool(pending) or not is_complete) and not subscription.is_paused
+    rest(subscription, using, due_at=clock.now() if goes_on else None)
+    return goes_on
 
 
 def rest(subscription: Subscription, using: str, due_at: datetime | None) -> None:
-    """Record that no wake is in flight, and when the next one may begin."""
+    """Record that no wake of a locked subscription is in flight, and when the next one may begin."""
     change(
         subscription,
         using,

@@ -57,7 +57,7 @@ def confirm_delivery(wake: Wake, using: str) -> None:
             # The event may be lost: a worker dies before its claim, or the wake stream is deleted and created again.
             notices = subscription.notices + 1
             values = {"notices": notices, "due_at": clock.now() + timedelta(seconds=reminder(notices))}
-        change(subscription, using, **{"failures": 0, "last_error": "", **values})
+        change(subscription, using, **{"failures": 0, "last_error": "", "next_attempt_at": None, **values})
 
 
 def fail_delivery(wake: Wake, error: str, using: str, *, is_certain: bool) -> None:

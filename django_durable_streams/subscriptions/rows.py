@@ -154,11 +154,11 @@ def update(query: QuerySet[Any], using: str, **values: Any) -> None:
         query.model._base_manager.using(using).unguarded().filter(pk__in=slice_ids).update(**values)
 
 
-def move_cursors(moves: Iterable[tuple[SubscriptionLink, int, bool]], using: str) -> None:
+def move_cursors(moves: Iterable[tuple[SubscriptionLink, int | None, bool]], using: str) -> None:
     """Move the cursors of links whose rows are locked, with one statement for many.
 
     Args:
-        moves: link, acknowledged position, and whether something is pending after it.
+        moves: link, acknowledged position or None for nothing, and whether something is pending after it.
         using: alias of the database.
     """
     rows = [

@@ -183,6 +183,13 @@ def service_for(using: str | None = None) -> Service:
     return service
 
 
+def wake_delivery(using: str) -> None:
+    """Let the delivery of this process look for work now, if there is one. Others look within `POLL_INTERVAL`."""
+    service = _services.get(using)
+    if service is not None:
+        service.wake()
+
+
 def start_with_engine(engine: Engine) -> None:
     """Deliver wakes in this process, if the settings say so. Called when the process has made an engine."""
     if config().subscription_delivery and not execution.is_inline():

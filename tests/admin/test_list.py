@@ -261,22 +261,22 @@ def test_the_confirmation_loads_no_chunks(
 def test_actions_take_a_bounded_number_at_once(
     admin_client: Client, two: list[Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(options, "MAX_STREAMS_PER_ACTION", 1)
+    monkeypatch.setattr(changelist, "MAX_ROWS_PER_ACTION", 1)
     shown = choose(admin_client, "delete_selected", *two, select_across="1", post="yes").content.decode()
     assert "at most 1 streams" in shown
     assert Stream.objects.alive().count() == 2
 
 
 def test_as_many_as_an_action_takes_fit_into_its_confirmation(admin_client: Client) -> None:
-    many(options.MAX_STREAMS_PER_ACTION)
+    many(changelist.MAX_ROWS_PER_ACTION)
     chosen = {"action": "close_selected", "select_across": "1", "_selected_action": [Stream.objects.first().pk]}  # type: ignore[union-attr]
     asked = admin_client.post(url("changelist"), chosen).content.decode()
     ids = re.findall(r'name="_selected_action" value="(\d+)"', asked)
-    assert len(ids) == options.MAX_STREAMS_PER_ACTION
+    assert len(ids) == changelist.MAX_ROWS_PER_ACTION
     confirmed = {"action": "close_selected", "_selected_action": ids, "post": "yes"}
     done = admin_client.post(url("changelist"), confirmed, follow=True).content.decode()
-    assert f"{options.MAX_STREAMS_PER_ACTION} streams were closed." in done
-    assert Stream.objects.filter(closed=True).count() == options.MAX_STREAMS_PER_ACTION
+    assert f"{changelist.MAX_ROWS_PER_ACTION} streams were closed." in done
+    assert Stream.objects.filter(closed=True).count() == changelist.MAX_ROWS_PER_ACTION
 
 
 def test_who_may_only_view_has_no_actions(two: list[Stream]) -> None:

@@ -1,11 +1,16 @@
-"""The browser that all these tests drive."""
+"""The browser that all these tests drive, and the server whose admin some of them visit."""
 
 import os
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright import sync_api as playwright
+
+from tests.browser.admin_pages import LIST, PAGES, PASSWORD, USERS, Visit, prepare, strictly
+from tests.browser.visitor import Visitor
+from tests.servers import Server
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -31,3 +36,35 @@ def chromium() -> Iterator[playwright.Browser]:
         browser = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=CHROMIUM_ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server with people for the admin. A module may name an environment for it."""
+    with Server("uvicorn", entry_point="asgi", env=getattr(request.module, "ENVIRONMENT", None)) as server:
+        prepare(server, USERS)
+        yield server
+
+
+@pytest.fixture
+def visit(chromium: playwright.Browser, server: Server) -> Iterator[Visit]:
+    visitors: list[Visitor] = []
+
+    def begin(user: str = "ada", *, server: Server = server, **options: Any) -> Visitor:
+        visitor = Visitor(chromium, server.base_url, **options)
+        visitors.append(visitor)
+        # The example has no icon for the admin, which Chromium would complain of once.
+        visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+        visitor.context.route(visitor.base_url + PAGES + "**", strictly)
+        visitor.page.goto("/admin/login/?next=" + LIST)
+        visitor.page.locator("#id_username").fill(user)
+        visitor.page.locator("#id_password").fill(PASSWORD)
+        visitor.page.get_by_role("button", name="Log in").click()
+        visitor.page.wait_for_url("**" + LIST)
+        return visitor
+
+    yield begin
+    for visitor in visitors:
+        visitor.context.close()
+        assert visitor.complaints == []
+        assert visitor.foreign_requests == []

@@ -1,55 +1,20 @@
 """Streams in the admin, in a real browser against a real server: what a person does and sees there."""
 
 import re
-import subprocess
 import sys
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import expect
 
-from tests.browser.visitor import ARTIFACTS, DESKTOP, MOBILE, Visitor
-from tests.servers import EXAMPLE, ROOT, Server
+from tests.browser.admin_pages import LIST, USERS, Visit, create, fits, open_stream, prepare
+from tests.browser.visitor import ARTIFACTS, DESKTOP, MOBILE
+from tests.servers import ROOT, Server
 
 pytestmark = pytest.mark.browser
 
-Visit = Callable[..., Visitor]
 MakeStream = Callable[..., Callable[..., None]]
-
-LIST = "/admin/durable_streams/stream/"
-PASSWORD = "as good as any"
-
-USERS = f"""
-from django.contrib.auth.models import Permission, User
-User.objects.create_superuser("ada", password={PASSWORD!r})
-User.objects.create_user("nobody", password={PASSWORD!r}, is_staff=True)
-viewer = User.objects.create_user("viewer", password={PASSWORD!r}, is_staff=True)
-viewer.user_permissions.add(Permission.objects.get(codename="view_stream"))
-"""
-
-
-def prepare(server: Server, script: str) -> None:
-    """Run a script in the server's project."""
-    command = [sys.executable, str(EXAMPLE / "manage.py"), "shell", "--verbosity", "0", "-c", script]
-    subprocess.run(command, env=server.env, check=True, capture_output=True, timeout=60)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server("uvicorn", entry_point="asgi") as server:
-        prepare(server, USERS)
-        yield server
-
-
-def strictly(route: Route) -> None:
-    """Lets a page have only what comes from its own server, and nothing inline: Chromium complains of the rest."""
-    if route.request.resource_type != "document" or route.request.method != "GET":
-        route.continue_()
-        return
-    answer = route.fetch(max_redirects=0)
-    route.fulfill(response=answer, headers={**answer.headers, "content-security-policy": "default-src 'self'"})
 
 
 class WsgiServer(Server):
@@ -60,58 +25,10 @@ class WsgiServer(Server):
 
 
 @pytest.fixture
-def visit(chromium: Browser, server: Server) -> Iterator[Callable[..., Visitor]]:
-    visitors: list[Visitor] = []
-
-    def begin(user: str = "ada", *, server: Server = server, **options: Any) -> Visitor:
-        visitor = Visitor(chromium, server.base_url, **options)
-        visitors.append(visitor)
-        # The example has no icon for the admin, which Chromium would complain of once.
-        visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-        visitor.context.route(visitor.base_url + LIST + "**", strictly)
-        visitor.page.goto("/admin/login/?next=" + LIST)
-        visitor.page.locator("#id_username").fill(user)
-        visitor.page.locator("#id_password").fill(PASSWORD)
-        visitor.page.get_by_role("button", name="Log in").click()
-        visitor.page.wait_for_url("**" + LIST)
-        return visitor
-
-    yield begin
-    for visitor in visitors:
-        visitor.context.close()
-        assert visitor.complaints == []
-        assert visitor.foreign_requests == []
-
-
-def create(server: Server, path: str, content_type: str, *messages: str, **headers: str) -> Callable[..., None]:
-    """Creates a stream over HTTP, and returns what sends requests to it."""
-
-    def send(method: str, body: str = "", **headers: str) -> None:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        url = f"{server.base_url}/v1/stream/{path}"
-        request = urllib.request.Request(url, body.encode(), {"Content-Type": content_type, **named}, method=method)
-        urllib.request.urlopen(request, timeout=10).close()
-
-    send("PUT", **headers)
-    for message in messages:
-        send("POST", message)
-    return send
-
-
-@pytest.fixture
 def stream(server: Server) -> Callable[..., Callable[..., None]]:
     return lambda path, content_type="text/plain", *messages, **headers: create(
         server, path, content_type, *messages, **headers
     )
-
-
-def open_stream(page: Page, path: str) -> None:
-    page.goto(f"{LIST}?q={path}")
-    page.locator("#result_list .field-path").get_by_role("link", name=path, exact=True).click()
-
-
-def fits(page: Page) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_streams_are_found_in_the_list(visit: Visit, stream: MakeStream) -> None:

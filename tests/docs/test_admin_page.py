@@ -7,7 +7,7 @@ from django.contrib import admin
 from django.contrib.auth.models import Permission
 from django.template.defaultfilters import filesizeformat
 
-from django_durable_streams.admin import StreamAdmin, changelist, detail_views, options, rendering
+from django_durable_streams.admin import StreamAdmin, changelist, detail_views, rendering
 from django_durable_streams.admin.states import State
 from django_durable_streams.models import Stream
 from tests.docs.pages import ROOT, blocks, code, section, table
@@ -25,7 +25,7 @@ def size(count: int) -> str:
 
 def test_the_numbers_are_those_of_the_code() -> None:
     text = words()
-    assert f"at most {options.MAX_STREAMS_PER_ACTION:,} streams at once" in text
+    assert f"at most {changelist.MAX_ROWS_PER_ACTION:,} streams at once" in text
     assert f"Up to {changelist.COUNT_LIMIT:,} streams are counted" in text
     assert f"up to {detail_views.PAGE_MESSAGES}, and about {size(detail_views.PAGE_BYTES)}" in text
     assert f"by more than {size(detail_views.PAGE_BYTES)}, is brought to the end" in text

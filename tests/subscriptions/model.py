@@ -23,6 +23,7 @@ class ModelSubscription:
     is_awake: bool = False
     is_claimed: bool = False
     lease_ends_at: datetime | None = None
+    is_paused: bool = False
     next_look_at: datetime | None = None
     """When something happens by itself: another attempt, or the end of a lease."""
     failures: int = 0
@@ -39,6 +40,8 @@ class ModelSubscription:
 
     def is_due(self, now: datetime) -> bool:
         """Whether pending work begins a wake now."""
+        if self.is_paused:
+            return False
         if self.next_look_at is not None:
             return self.next_look_at <= now
         return not self.is_awake

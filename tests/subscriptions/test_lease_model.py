@@ -13,11 +13,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from django_durable_streams import clock
 from django_durable_streams.models import Stream, Subscription
-from django_durable_streams.protocol.offsets import decode
+from django_durable_streams.protocol.offsets import Sentinel, decode
 from django_durable_streams.protocol.subscriptions import Ack, SubscriptionError, WakeRequest
 from django_durable_streams.store.upkeep import removal
-from django_durable_streams.subscriptions import due, leases, outcomes
+from django_durable_streams.subscriptions import due, leases, operating, outcomes
 from django_durable_streams.subscriptions.leases import Wake
+from django_durable_streams.subscriptions.selection import Selection
 from tests.subscriptions.model import ModelStream, ModelSubscription
 from tests.subscriptions.steps import USING, Clock, stream, subscribe, wakes
 
@@ -180,7 +181,8 @@ class Leases(RuleBasedStateMachine):
     def claim(self) -> None:
         model = self._models["p"]
         is_held = model.is_claimed and model.lease_runs(self.now)
-        expected = "ALREADY_CLAIMED" if is_held else "" if model.pending(self._streams) else "NO_PENDING_WORK"
+        has_work = model.pending(self._streams) and not model.is_paused
+        expected = "ALREADY_CLAIMED" if is_held else "" if has_work else "NO_PENDING_WORK"
         code, claimed = outcome_of(leases.claim, "p", "worker")
         assert code == expected
         if code:
@@ -234,9 +236,43 @@ class Leases(RuleBasedStateMachine):
         model.failures, model.is_counted = 0, False
         if done:
             model.succeed()
-            assert has_more == bool(model.pending(self._streams))
+            assert has_more == (bool(model.pending(self._streams)) and not model.is_paused)
         else:
             model.lease_ends_at = model.next_look_at = self.now + timedelta(seconds=LEASE)
+
+    # Operators.
+
+    @rule(name=st.sampled_from("sp"))
+    def pause(self, name: str) -> None:
+        model = self._models[name]
+        assert operating.pause(name, USING) == (not model.is_paused)
+        model.is_paused = True
+
+    @rule(name=st.sampled_from("sp"))
+    def resume(self, name: str) -> None:
+        model = self._models[name]
+        assert operating.resume(name, USING) == model.is_paused
+        if model.is_paused and model.next_look_at is None:
+            model.next_look_at = self.now
+        model.is_paused = False
+
+    @rule(name=st.sampled_from("sp"))
+    def retry(self, name: str) -> None:
+        if operating.retry(name, USING):
+            self._models[name].succeed()
+            self._models[name].next_look_at = self.now
+
+    @rule(name=st.sampled_from("sp"), start=st.sampled_from([Sentinel.START, Sentinel.NOW]))
+    def reset(self, name: str, start: Sentinel) -> None:
+        model = self._models[name]
+        assert operating.set_cursors(name, start, Selection(), USING) == len(self._streams)
+        for one in self._streams.values():
+            model.cursors.pop(one.number, None)
+            if start is Sentinel.NOW:
+                model.cursors[one.number] = one.tail
+        if self._streams:
+            model.succeed()
+            model.next_look_at = self.now
 
     @invariant()
     def rows_are_as_the_model_says(self) -> None:
@@ -244,7 +280,7 @@ class Leases(RuleBasedStateMachine):
             row = Subscription.objects.get(name=name)
             assert (row.generation, bool(row.wake_id)) == (model.generation, model.is_awake)
             assert row.failures == model.failures
-            assert bool(row.holder) == model.is_claimed
+            assert (bool(row.holder), row.is_paused) == (model.is_claimed, model.is_paused)
             paths = {stream.pk: path for stream in Stream.objects.filter(path__isnull=False) if (path := stream.path)}
             cursors = {
                 paths[link.stream_id]: link.acked_position or 0 for link in row.links.all() if link.stream_id in paths

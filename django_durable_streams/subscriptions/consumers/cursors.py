@@ -62,7 +62,8 @@ def _lease_end(seconds: float) -> Any:
 
 def _pending(subscription_ids: Collection[int], using: str) -> QuerySet[SubscriptionLink]:
     query = links(using, subscription_id__in=subscription_ids, is_pending=True, is_stopped=False)
-    query = query.filter(subscription__is_paused=False, subscription__name__isnull=False)
+    # A replay is the holder of the whole subscription.
+    query = query.filter(subscription__is_paused=False, subscription__holder="", subscription__name__isnull=False)
     return query.filter(stream__path__isnull=False)  # a transaction may hold links of removed streams
 
 

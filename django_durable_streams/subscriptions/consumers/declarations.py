@@ -33,6 +33,10 @@ MAX_LEASE_SECONDS = 600.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
+class ConsumerError(Exception):
+    """Something cannot be done with a consumer. Nothing was changed. The text says why, and what to do."""
+
+
 class ConsumerOptions(TypedDict, total=False):
     """The options of a consumer. See `consumer`."""
 
@@ -179,6 +183,11 @@ def _place(function: Any) -> tuple[str, int] | None:
 def registered() -> list[Consumer]:
     """Return the consumers of the project."""
     return list(_consumers.values())
+
+
+def of_stored_name(stored_name: str | None) -> Consumer | None:
+    """Return the registered consumer whose subscription has a name, if there is one."""
+    return next((consumer for consumer in registered() if consumer.stored_name == stored_name), None)
 
 
 def duplicates() -> list[Consumer]:

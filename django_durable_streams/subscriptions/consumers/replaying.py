@@ -1,37 +1,40 @@
 """Replay: the cursors of a consumer are set to another place, and its effects are taken back in the same transaction.
 
-Workers must not handle a message between both. So the consumer is paused first, and its links get a holder that no
-worker has: handlers that run at that moment cannot commit, and workers that have just seen a free link cannot take it.
+Workers must not handle a message between both. So the replay becomes the holder of the consumer and of all its links
+first: handlers that run at that moment cannot commit, and workers that have just seen a free link cannot take it. An
+operator's pause is another matter, which a replay leaves as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from django.db.models import OuterRef, Q, Subquery
 
-from ...models import Stream, Subscription, SubscriptionLink
-from ...protocol.globs import glob
+from ...models import Stream, Subscription
 from ...protocol.offsets import Offset, Sentinel
 from ...runtime.caller_transaction import atomic
-from ...store.read import lineage, log_reader
+from ...store.read import lineage
 from ...store.stream_info import StreamInfo
 from ..rows import change, links, locked, subscriptions, transaction
-from .declarations import Consumer
+from ..selection import Selection, with_streams
+from .declarations import Consumer, ConsumerError
 from .isolation import read_committed
 from .subscribing import find_subscription
 
 FENCE = "replay"
-"""The holder of all links while the cursors are set."""
+"""The holder of the subscription and of all links while the cursors are set."""
 
 LINKS_PER_STEP = 1000
+
+SEVERAL_STREAMS = "An offset belongs to one stream. Choose this stream alone, on the command line with --streams."
 
 LOCK_MS = 30_000
 """How long a replay waits for handlers that are about to commit, in milliseconds."""
 
 
-class ReplayError(Exception):
+class ReplayError(ConsumerError):
     """A replay is not possible. Nothing was changed."""
 
 
@@ -60,13 +63,13 @@ def subscription_of(consumer: Consumer, using: str) -> Subscription:
     return subscription
 
 
-def plan(consumer: Consumer, start: Offset | Sentinel, pattern: str, using: str) -> list[Cursor]:
+def plan(consumer: Consumer, start: Offset | Sentinel, which: Selection, using: str) -> list[Cursor]:
     """Return the cursors that a replay sets.
 
     Args:
         consumer: the consumer.
-        start: where to begin: an offset of the only stream that the pattern matches, the beginning, or the end.
-        pattern: of the paths of streams. Empty: all streams of the consumer.
+        start: where to begin: an offset of the only chosen stream, the beginning, or the end.
+        which: the streams of the consumer.
         using: alias of the database.
 
     Raises:
@@ -74,82 +77,68 @@ def plan(consumer: Consumer, start: Offset | Sentinel, pattern: str, using: str)
         DurableStreamsError: the pattern is invalid, or the offset is not one of the stream's.
     """
     cursors: list[Cursor] = []
-    for link, info in _streams(subscription_of(consumer, using), pattern, using):
-        if isinstance(start, Offset):
-            if cursors:
-                raise ReplayError("An offset belongs to one stream. Name it with --streams.")
-            cursors.append(Cursor(link.pk, info, lineage.locate(info, start, using)[1]))
-        else:
-            cursors.append(Cursor(link.pk, info, None if start is Sentinel.START else info.tail))
+    for rows in which.pages(subscription_of(consumer, using), using):
+        for link, info in with_streams(rows, using):
+            if isinstance(start, Offset) and cursors:
+                raise ReplayError(SEVERAL_STREAMS)
+            cursors.append(Cursor(link.pk, info, position_of(start, info, using)))
     return cursors
 
 
-def _streams(subscription: Subscription, pattern: str, using: str) -> Iterator[tuple[SubscriptionLink, StreamInfo]]:
-    """Yield the links of a subscription to streams that exist and match a pattern."""
-    for rows in _link_pages(subscription, pattern, using):
-        ids = [link.stream_id for link in rows if link.stream_id is not None]
-        infos = log_reader.find_ids(ids, using) if ids else {}
-        for link in rows:
-            info = infos.get(link.stream_id or 0)
-            if info is not None:
-                yield link, info
+def position_of(start: Offset | Sentinel, info: StreamInfo, using: str) -> int | None:
+    """Return the cursor from which a stream is handled from a start on. None: it was never handled.
+
+    Raises:
+        DurableStreamsError: the offset is not one of the stream's.
+    """
+    return None if start is Sentinel.START else lineage.locate(info, start, using)[1]
 
 
-def _link_pages(subscription: Subscription, pattern: str, using: str) -> Iterator[list[SubscriptionLink]]:
-    matches = glob(pattern).matches if pattern else None
-    after = 0
-    while True:
-        query = links(using, subscription=subscription, pk__gt=after).order_by("pk")
-        rows = list(query[:LINKS_PER_STEP])
-        if not rows:
-            return
-        after = rows[-1].pk
-        yield [link for link in rows if matches is None or matches(link.path)]
-
-
-def replay(consumer: Consumer, start: Offset | Sentinel, pattern: str, using: str) -> int:
+def replay(consumer: Consumer, start: Offset | Sentinel, which: Selection, using: str) -> int:
     """Set the cursors of a consumer, take back its effects, and return the number of streams. See `plan`.
 
     Raises:
         ReplayError, DurableStreamsError: as for `plan`.
         Exception: the reset function of the consumer has failed. Nothing was changed.
     """
-    plan(consumer, start, pattern, using)  # before anything is stopped
+    plan(consumer, start, which, using)  # before anything is stopped
     subscription = subscription_of(consumer, using)
-    was_paused = _pause(subscription, using)
+    _hold(subscription, using)
     try:
         with read_committed(using), atomic(using):
-            cursors = plan(consumer, start, pattern, using)
+            cursors = plan(consumer, start, which, using)
             if consumer.reset_function is not None:
                 # Before the lock on the subscription, for which the delivery waits.
                 consumer.reset_function([cursor.info.path for cursor in cursors])
-            locked(subscriptions(using).filter(pk=subscription.pk), using).first()
+            present = locked(subscriptions(using).filter(pk=subscription.pk), using).first()
+            if present is None or present.holder != FENCE:
+                raise ReplayError("Somebody has resumed or deleted the consumer during the replay.")
             for first in range(0, len(cursors), LINKS_PER_STEP):
                 _set(cursors[first : first + LINKS_PER_STEP], start, using)
     finally:
-        _continue(subscription, was_paused, using)
+        end_replay(subscription, using)
     return len(cursors)
 
 
-def _pause(subscription: Subscription, using: str) -> bool:
-    """Keep all workers away, and return whether the consumer was paused before."""
+def _hold(subscription: Subscription, using: str) -> None:
+    """Keep all workers away."""
     with read_committed(using), transaction(using, LOCK_MS):
         present = locked(subscriptions(using).filter(pk=subscription.pk), using).first()
-        if present is None or links(using, subscription=subscription, holder=FENCE).exists():
+        if present is None or present.holder:
             raise ReplayError(
-                "Another replay of the consumer runs, or was killed. In the second case run manage.py streams resume."
+                "Another replay of the consumer runs, or was killed. In the second case resume the consumer, as with "
+                "manage.py streams resume."
             )
         links(using, subscription=subscription).update(holder=FENCE, lease_expires_at=None)
-        was_paused: bool = present.is_paused
-        change(present, using, is_paused=True)
-        return was_paused
+        change(present, using, holder=FENCE)
 
 
-def _continue(subscription: Subscription, is_paused: bool, using: str) -> None:
+def end_replay(subscription: Subscription, using: str) -> None:
+    """Let workers go on after a replay, also after one whose process was killed."""
     with read_committed(using), transaction(using, LOCK_MS):
         locked(subscriptions(using).filter(pk=subscription.pk), using).first()
         links(using, subscription=subscription, holder=FENCE).update(holder="")
-        change(subscription, using, is_paused=is_paused)
+        subscriptions(using).filter(pk=subscription.pk, holder=FENCE).update(holder="")
 
 
 def _set(cursors: Sequence[Cursor], start: Offset | Sentinel, using: str) -> None:
@@ -164,21 +153,15 @@ def _set(cursors: Sequence[Cursor], start: Offset | Sentinel, using: str) -> Non
             rows.update(acked_position=position)
 
 
-def resume(consumer: Consumer, pattern: str, using: str) -> int:
+def release(subscription: Subscription, which: Selection, using: str) -> int:
     """Let stopped streams, and those that wait for another attempt, go on. Return their number.
 
-    It also ends a pause that a replay has left whose process was killed.
-
     Raises:
-        ReplayError: no worker has run the consumer yet.
         InvalidPath: the pattern is invalid.
     """
-    subscription = subscription_of(consumer, using)
+    waits = Q(is_stopped=True) | Q(next_attempt_at__isnull=False)
     count = 0
-    for rows in _link_pages(subscription, pattern, using):
-        waiting = links(using, pk__in=[link.pk for link in rows])
-        waiting = waiting.filter(Q(is_stopped=True) | Q(next_attempt_at__isnull=False))
+    for rows in which.pages(subscription, using, waits):
+        waiting = links(using, pk__in=[link.pk for link in rows]).filter(waits)
         count += waiting.update(is_stopped=False, failures=0, next_attempt_at=None)
-    if links(using, subscription=subscription, holder=FENCE).exists():
-        _continue(subscription, False, using)
     return count

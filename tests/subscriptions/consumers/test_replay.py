@@ -15,6 +15,7 @@ from django_durable_streams.subscriptions.consumers import cursors, declarations
 from django_durable_streams.subscriptions.consumers.cursors import ClaimLost
 from django_durable_streams.subscriptions.pending import look_at_unseen
 from django_durable_streams.testing import run_consumers
+from tests.subscriptions.steps import subscribe
 
 pytestmark = pytest.mark.django_db
 
@@ -56,6 +57,12 @@ def summing(totals: Totals) -> Consumer:
 def replay(*arguments: str, **options: Any) -> str:
     output = StringIO()
     call_command("streams", "replay", "sum", *arguments, "--no-input", "--no-wait", stdout=output, **options)
+    return output.getvalue()
+
+
+def command_output(*arguments: str) -> str:
+    output = StringIO()
+    call_command("streams", *arguments, stdout=output)
     return output.getvalue()
 
 
@@ -142,13 +149,90 @@ def test_no_worker_commits_or_begins_while_effects_are_taken_back(summing: Consu
 
 
 def test_a_replay_that_was_killed_is_ended_by_a_resume(summing: Consumer, totals: Totals) -> None:
-    replaying._pause(Subscription.objects.get(), "default")
+    replaying._hold(Subscription.objects.get(), "default")
     Stream.objects.get(path="s/1").append(1)
     assert run_consumers() == 0
     with pytest.raises(CommandError, match="Another replay"):
         replay("--from", "-1")
     call_command("streams", "resume", "sum", stdout=StringIO())
     assert run_consumers() == 1
+
+
+def test_a_pause_that_comes_during_a_replay_stays(summing: Consumer, totals: Totals) -> None:
+    summing.reset(lambda paths: call_command("streams", "pause", "sum", stdout=StringIO()))
+    replay("--from", "-1")
+    assert Subscription.objects.get().is_paused
+    assert run_consumers() == 0
+
+
+def test_a_replay_of_a_paused_consumer_leaves_it_paused(summing: Consumer, totals: Totals) -> None:
+    assert command_output("pause", "sum") == "sum is paused.\n"
+    assert command_output("pause", "sum") == "sum was paused already.\n"
+    replay("--from", "-1")
+    assert run_consumers() == 0
+    assert command_output("resume", "sum") == "sum goes on with 0 streams.\n"
+    assert run_consumers() == 4
+
+
+def test_whoever_resumes_a_consumer_during_a_replay_ends_the_replay(summing: Consumer, totals: Totals) -> None:
+    summing.reset(lambda paths: command_output("resume", "sum"))
+    with pytest.raises(CommandError, match="during the replay"):
+        replay("--from", "-1")
+    assert run_consumers() == 0
+    assert totals.sums == {"s/1": 11, "s/2": 22}
+
+
+def test_a_worker_takes_no_stream_that_is_linked_during_a_replay(summing: Consumer) -> None:
+    replaying._hold(Subscription.objects.get(), "default")
+    Stream.objects.create(path="s/3", content_type="application/json", data=3)
+    assert run_consumers() == 0
+    assert command_output("resume", "sum") == "sum goes on with 0 streams.\n"
+    assert run_consumers() == 1
+
+
+def test_a_pause_is_not_ended_where_only_some_streams_are_resumed(summing: Consumer) -> None:
+    command_output("pause", "sum")
+    Stream.objects.get(path="s/1").append(1)
+    command_output("resume", "sum", "--streams", "s/1")
+    assert run_consumers() == 0
+    command_output("resume", "sum")
+    assert run_consumers() == 1
+
+
+def test_who_has_a_stream_finishes_its_batch_when_the_consumer_is_paused(totals: Totals) -> None:
+    @consumer("s/*", name="c", batch_size=1)
+    def handle(batch: Batch) -> None:
+        totals.add(batch)
+        if batch.messages == [1]:
+            command_output("pause", "c")
+
+    for number in (1, 2):
+        Stream.objects.create(path=f"s/{number}", content_type="application/json").append(number)
+    run_consumers()
+    assert totals.sums["s/1"] == 1
+    assert Subscription.objects.get().is_paused
+    command_output("resume", "c")
+    run_consumers()
+    assert totals.sums == {"s/1": 1, "s/2": 2}
+
+
+def test_subscriptions_of_clients_are_paused_by_their_id() -> None:
+    subscribe("mailer")
+    with pytest.raises(CommandError, match="no consumer 'mailer'"):
+        command_output("pause", "mailer")
+    assert command_output("pause", "mailer", "--subscription") == "mailer is paused.\n"
+    assert Subscription.objects.get().is_paused
+    assert command_output("resume", "mailer", "--subscription") == "mailer goes on.\n"
+    assert command_output("resume", "mailer", "--subscription") == "mailer was not paused.\n"
+    with pytest.raises(CommandError, match="no subscription"):
+        command_output("pause", "other", "--subscription")
+
+
+@pytest.mark.usefixtures("summing")
+def test_a_consumer_that_the_code_has_lost_can_be_paused() -> None:
+    declarations._consumers.clear()
+    assert command_output("pause", "sum") == "sum is paused.\n"
+    assert command_output("resume", "sum") == "sum goes on with 0 streams.\n"
 
 
 def test_a_stopped_stream_goes_on_when_it_is_resumed() -> None:

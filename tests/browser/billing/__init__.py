@@ -1,0 +1,1 @@
+"""An app with a consumer, for pages about it."""
