@@ -1,7 +1,6 @@
 """Subscriptions and consumers in the admin: what the list and the pages show, and what the buttons do."""
 
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -63,7 +62,7 @@ def order(number: int) -> Stream:
 
 
 @pytest.fixture
-def stopped(broken: Broken) -> Iterator[Subscription]:
+def stopped(broken: Broken) -> Subscription:
     """A consumer with two stopped streams."""
     one = declare(broken)
     order(1), order(2)

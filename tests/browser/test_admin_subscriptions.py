@@ -1,5 +1,6 @@
 """Subscriptions and consumers in the admin, in a real browser against a real server."""
 
+import re
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def states(server: Server) -> None:
 
 def open_page(page: Page, name: str) -> None:
     page.goto(SUBSCRIPTIONS)
-    page.locator("#result_list .field-title").get_by_role("link", name=name, exact=True).click()
+    page.locator("#result_list .field-title").get_by_role("link", name=re.compile(f"^{name} ")).click()
 
 
 def test_it_fits_the_window_and_is_the_same_in_both_schemes(visit: Visit) -> None:
@@ -149,7 +150,7 @@ def test_a_person_pauses_resumes_retries_resets_and_deletes(visit: Visit) -> Non
     page.screenshot(path=ARTIFACTS / "admin-subscription-delete.png", full_page=True)
     page.get_by_role("button", name="Yes, delete").click()
     expect(said).to_contain_text("1 subscription was deleted.")
-    expect(page.locator("#result_list .field-title").get_by_role("link", name="mirror")).to_have_count(0)
+    expect(page.locator("#result_list .field-title").get_by_role("link", name=re.compile("^mirror"))).to_have_count(0)
 
 
 def test_several_are_paused_at_once(visit: Visit) -> None:

@@ -26,4 +26,4 @@ class StateFilter(admin.SimpleListFilter):
         value = self.value()
         if value not in dict(self.lookups(request, None)):
             return queryset
-        return with_link_facts(queryset).filter(State(value).condition())
+        return with_link_facts(queryset).filter(State(str(value)).condition())

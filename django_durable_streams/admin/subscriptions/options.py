@@ -26,6 +26,9 @@ from .filters import StateFilter
 from .states import State, is_ahead, with_link_facts
 from .stream_names import only_path
 
+ERROR_LENGTH = 100
+"""Characters of an error that the list shows."""
+
 
 class SubscriptionChangeList(ChangeList):
     """Loads what the links tell about the subscriptions of the page, and which streams may be named, all at once."""
@@ -47,7 +50,7 @@ class SubscriptionChangeList(ChangeList):
 class SubscriptionAdmin(BoundedList[Subscription], ActionViews):
     """The admin of subscriptions and consumers. You may subclass it, or register it with a site of your own."""
 
-    list_display = ("title", "state", "kind", "streams", "holding", "next_attempt", "last_failure")
+    list_display = ("title", "state", "streams", "last_failure")
     list_filter = (StateFilter, "kind")
     search_fields = ("name",)
     search_help_text = gettext_lazy("The beginning of an id or of a consumer's name")
@@ -141,14 +144,23 @@ class SubscriptionAdmin(BoundedList[Subscription], ActionViews):
     # Columns.
 
     @admin.display(description=gettext_lazy("id"), ordering="name")
-    def title(self, subscription: Subscription) -> str:
-        """Return the id, or the name of a consumer."""
-        return str(subscription)
+    def title(self, subscription: Subscription) -> SafeString:
+        """Return the id, or the name of a consumer, and the type."""
+        return format_html('{} <small class="ds-quiet">{}</small>', subscription, subscription.get_kind_display())
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, subscription: Subscription) -> SafeString:
-        """Return the state as a badge."""
-        return State.of(subscription).badge()
+        """Return the state as a badge, with who has the lease and for how long, or with the next attempt."""
+        badge = State.of(subscription).badge()
+        attempt_at, lease_ends_at = subscription.next_attempt_at, subscription.lease_expires_at
+        if attempt_at is not None:
+            text = format_html(_("next attempt {}"), moments.seconds_ahead(attempt_at))
+        elif lease_ends_at is not None and is_ahead(lease_ends_at):
+            holder = f"{subscription.holder}," if subscription.holder else ""
+            text = format_html(_("{} lease ends {}"), holder, moments.seconds_ahead(lease_ends_at))
+        else:
+            return badge
+        return format_html('{} <small class="ds-quiet">{}</small>', badge, text)
 
     @admin.display(description=gettext_lazy("streams"), ordering="pattern")
     def streams(self, subscription: Subscription) -> SafeString:
@@ -158,21 +170,7 @@ class SubscriptionAdmin(BoundedList[Subscription], ActionViews):
             return format_html('<code class="ds-token">{}</code>', pattern)
         return format_html("<i>{}</i>", _("another stream") if subscription.pattern else _("by path only"))
 
-    @admin.display(description=gettext_lazy("lease"), ordering="lease_expires_at")
-    def holding(self, subscription: Subscription) -> SafeString | None:
-        """Return who has the present wake, and for how long."""
-        moment = subscription.lease_expires_at
-        if moment is None or not is_ahead(moment):
-            return None
-        ends = moments.seconds_ahead(moment)
-        return format_html('{} <small class="ds-quiet">{}</small>', subscription.holder, ends)
-
-    @admin.display(description=gettext_lazy("next attempt"), ordering="next_attempt_at")
-    def next_attempt(self, subscription: Subscription) -> SafeString | None:
-        """Return the time until the next attempt."""
-        return moments.seconds_ahead(subscription.next_attempt_at)
-
     @admin.display(description=gettext_lazy("last error"))
     def last_failure(self, subscription: Subscription) -> str | None:
         """Return the beginning of the last error."""
-        return Truncator(getattr(subscription, "shown_error", "")).chars(120) or None
+        return Truncator(getattr(subscription, "shown_error", "")).chars(ERROR_LENGTH) or None
