@@ -9,6 +9,7 @@ from django.template.defaultfilters import filesizeformat
 
 from django_durable_streams.admin import StreamAdmin, changelist, detail_views, rendering
 from django_durable_streams.admin.states import State
+from django_durable_streams.admin.subscriptions import links_page, states
 from django_durable_streams.models import Stream
 from tests.docs.pages import ROOT, blocks, code, section, table
 
@@ -41,11 +42,23 @@ def test_the_states_are_all_there() -> None:
     assert [row[0] for row in table(section(ADMIN, "The list"))] == [str(label) for label in State.labels]
 
 
+def test_the_states_of_subscriptions_are_all_there() -> None:
+    text = section(ADMIN, "Subscriptions and consumers")
+    shown = [row[0] for row in table(text.partition("![")[0])]
+    assert shown == [str(state.label) for state in states.State if state is not states.State.MISSING]
+    assert f'"{states.State.MISSING.label}"' in text.replace("\n", " ")
+    assert f"{links_page.LINKS_PER_PAGE} on a page" in text.replace("\n", " ")
+
+
 @pytest.mark.django_db
-def test_the_permissions_are_djangos() -> None:
-    shown = {code(row[0]) for row in table(section(ADMIN, "Permissions"))}
-    result = Permission.objects.filter(content_type__model="stream").values_list("codename", flat=True)
-    assert shown == {f"durable_streams.{name}" for name in result}
+@pytest.mark.parametrize(
+    ("model", "title"), [("stream", "Permissions"), ("subscription", "Subscriptions and consumers")]
+)
+def test_the_permissions_are_djangos(model: str, title: str) -> None:
+    rows = table("| Permission" + section(ADMIN, title).rpartition("| Permission")[2])
+    names = Permission.objects.filter(content_type__model=model).values_list("codename", flat=True)
+    expected = {f"durable_streams.{name}" for name in names} - {"durable_streams.add_subscription"}
+    assert {code(row[0]) for row in rows} == expected
 
 
 def test_a_subclass_can_be_registered_as_shown() -> None:

@@ -97,7 +97,8 @@ def test_the_tables_have_every_option_of_the_commands() -> None:
     )
     (actions,) = [action.choices for action in parser("streams")._actions if action.dest == "action"]
     assert options_of(actions["replay"]) - common == shown_options("Replay")
-    assert options_of(actions["resume"]) - common == {"--streams"}
+    assert options_of(actions["resume"]) - common == {"--streams", "--subscription"}
+    assert options_of(actions["pause"]) - common == {"--subscription"}
 
 
 def test_the_numbers_are_those_of_the_code() -> None:
