@@ -133,7 +133,9 @@ def resume(name: str, using: str) -> bool:
         if not subscription.is_paused:
             return is_held
         change(subscription, using, is_paused=False)
-        if has_wakes and subscription.due_at is None:
+        has_event = subscription.kind == Subscription.Kind.PULL_WAKE and bool(subscription.wake_id)
+        is_unclaimed = has_event and not subscription.holder
+        if has_wakes and (subscription.due_at is None or is_unclaimed):
             change(subscription, using, due_at=clock.now())
         return True
 
@@ -158,7 +160,9 @@ def retry(name: str, using: str, which: Selection = Selection()) -> int:  # noqa
             return replaying.release(subscription, which, using)
         if subscription.next_attempt_at is None:
             return 0
-        leases.rest(subscription, using, due_at=clock.now())
+        # The wake of an attempt that timed out ends, too. Its silence would count as one more failure.
+        wake = {"wake_id": "", "lease_expires_at": None}
+        change(subscription, using, failures=0, next_attempt_at=None, due_at=clock.now(), **wake)
         return 1
 
 

@@ -252,7 +252,8 @@ class Leases(RuleBasedStateMachine):
     def resume(self, name: str) -> None:
         model = self._models[name]
         assert operating.resume(name, USING) == model.is_paused
-        if model.is_paused and model.next_look_at is None:
+        is_unclaimed = name == "p" and model.is_awake and not model.is_claimed
+        if model.is_paused and (model.next_look_at is None or is_unclaimed):
             model.next_look_at = self.now
         model.is_paused = False
 

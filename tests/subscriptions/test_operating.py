@@ -12,7 +12,7 @@ from django_durable_streams.models import Stream, Subscription, SubscriptionLink
 from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.protocol.offsets import Sentinel, decode
 from django_durable_streams.protocol.subscriptions import SubscriptionError, WakeRequest
-from django_durable_streams.subscriptions import leases, operating, outcomes, selection
+from django_durable_streams.subscriptions import due, leases, operating, outcomes, selection
 from django_durable_streams.subscriptions.selection import Selection
 from tests.store.test_isolation import elsewhere
 from tests.subscriptions.steps import USING, Clock, acked, one_wake, refused, request, stream, subscribe, wakes
@@ -41,7 +41,7 @@ class TestPause:
         first.append(b"y")
         stream("events/b")
         assert wakes() == []
-        assert leases.next_due_seconds(USING) is None
+        assert due.next_due_seconds(USING) is None
         assert SubscriptionLink.objects.filter(is_pending=True).count() == 2
         assert operating.resume("s", USING) is True
         assert operating.resume("s", USING) is False
