@@ -110,7 +110,7 @@ browser: $(INSTALLED) ## the example's page in a headless Chromium
 
 .PHONY: bench
 bench: $(INSTALLED) ## measure beside the reference server; ARGS=--quick takes three minutes instead of thirty
-	@$(PYTHON) tools/ensure_system.py node npm wrk postgresql
+	@$(PYTHON) tools/ensure_system.py node npm wrk postgresql redis-server
 	$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: bench-guard

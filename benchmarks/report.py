@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks import targets
 from benchmarks.results import Cell, Results
-from benchmarks.rows import ROWS, SHARES, Better, Row, Share
+from benchmarks.rows import ROWS, SHARES, Better, Hold, Row, Share
 
 NOTHING = "–"
 OURS = (targets.SQLITE, targets.POSTGRESQL)
@@ -43,6 +43,11 @@ METHOD = """\
   apart), gives a sample for each reader, the last one included. Writer and readers are one process with raw
   sockets and one clock, which serves its readers one after the other; the figure includes that. A long-poll
   reader asks again at once.
+- Consumers: one worker in a process of its own beside the server, and a stream of JSON messages of 100 B. Rate: the
+  stream is full before the worker starts. Each batch changes one row of a table in its transaction. The time counts
+  from the end of the first batch. Commit to handler: another process appends one message every 0.1 to 0.2 s in Python.
+  The figure is the time from the return of that call, which is after the commit, to the call of the handler. Without
+  Redis the worker polls every 0.25 s. The reference server has no consumers.
 - Memory: growth of the resident memory of a fresh server process (and its children) between no readers and
   1,000 idle SSE readers, after a warm-up, divided by 1,000. PostgreSQL's own processes are not counted.
 - Share of the ceiling: of the same round. It may be more than all of it, as this server answers on uvicorn's
@@ -103,8 +108,10 @@ def _ratios(results: Results, rows: Sequence[Row]) -> str:
     ]
     body = []
     for row in rows:
+        if row.hold is None:
+            continue
         cells = [_ratio(results, row, own, other) for own, other in pairs]
-        body.append([row.title, *cells, *_hold(results, row)])
+        body.append([row.title, *cells, *_hold(results, row, row.hold)])
     for share in _shares(results, rows):
         median = results.share(targets.SQLITE, share, targets.CEILING).median
         verdict = NOTHING if median is None else _verdict(median >= share.hold)
@@ -128,8 +135,7 @@ def _ratio(results: Results, row: Row, own: str, other: str) -> str:
     return NOTHING if quotient is None else f"{quotient:.2f}"
 
 
-def _hold(results: Results, row: Row) -> list[str]:
-    hold = row.hold
+def _hold(results: Results, row: Row, hold: Hold) -> list[str]:
     higher = row.better is Better.HIGHER
     bound = hold.factor if higher else 1 / hold.factor
     title = f"{'≥' if higher else '≤'} {bound:.2g} × {results.titles.get(hold.against, hold.against)}"

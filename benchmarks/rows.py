@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from benchmarks import targets
+from benchmarks.consumers import ConsumerLatency, ConsumerRate
 from benchmarks.delivery import Delivery, Live
 from benchmarks.idle import IdleReaders
 from benchmarks.reads import Ask, ConstantGet, Read
@@ -35,7 +36,11 @@ class Hold:
 
 @dataclass(frozen=True)
 class Row:
-    """One line: the result `value` of a workload. `on_ceiling`: the equal workload for a server without streams."""
+    """One line: the result `value` of a workload.
+
+    hold: the limit. None: only this server has it.
+    on_ceiling: the equal workload for a server without streams.
+    """
 
     key: str
     title: str
@@ -43,7 +48,7 @@ class Row:
     better: Better
     workload: Workload
     value: str
-    hold: Hold
+    hold: Hold | None
     on_ceiling: Workload | None = None
 
 
@@ -62,6 +67,8 @@ GET_1_KB = Read(size=1000)
 SSE_500 = Delivery(readers=500)
 SSE_1000 = Delivery(readers=1000)
 LONG_POLL_500 = Delivery(readers=500, live=Live.LONG_POLL)
+WOKEN_BY_REDIS = ConsumerLatency(has_redis=True)
+POLLING = ConsumerLatency(has_redis=False)
 UP, DOWN = Better.HIGHER, Better.LOWER
 
 # Memory comes first, because it is the growth of a process that has done nothing else yet. Rows that leave hundreds of
@@ -202,6 +209,13 @@ ROWS: tuple[Row, ...] = (
         "mb",
         Hold(1.0),
     ),
+    Row("consumer-1", "consumer, batches of 1 message", "messages/s", UP, ConsumerRate(1, 20_000), "rate", None),
+    Row("consumer-100", "consumer, batches of 100", "messages/s", UP, ConsumerRate(100, 400_000), "rate", None),
+    Row("consumer-auto", "consumer, automatic batches", "messages/s", UP, ConsumerRate("auto", 600_000), "rate", None),
+    Row("consumer-redis-p50", "commit to handler, with Redis, p50", "ms", DOWN, WOKEN_BY_REDIS, "p50", None),
+    Row("consumer-redis-p99", "commit to handler, with Redis, p99", "ms", DOWN, WOKEN_BY_REDIS, "p99", None),
+    Row("consumer-poll-p50", "commit to handler, without Redis, p50", "ms", DOWN, POLLING, "p50", None),
+    Row("consumer-poll-p99", "commit to handler, without Redis, p99", "ms", DOWN, POLLING, "p99", None),
 )
 
 SHARES: tuple[Share, ...] = (

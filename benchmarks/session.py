@@ -12,7 +12,7 @@ from benchmarks.idle import IdleReaders
 from benchmarks.outcome import MeasurementError, Outcome
 from benchmarks.results import Results, Sample
 from benchmarks.rows import Row
-from benchmarks.targets import CEILING, Target, TargetError
+from benchmarks.targets import CEILING, Ours, Target, TargetError
 from benchmarks.workload import Bench, Workload
 
 
@@ -56,7 +56,7 @@ def _visit(results: Results, target: Target, rows: Sequence[Row], number: int, s
         for row, workload in wanted:
             if workload not in done:
                 name = f"bench/{secrets.token_hex(4)}/{row.key}"
-                bench = Bench(address, target.pid, seconds, name, thorough, leftovers)
+                bench = Bench(address, target.pid, seconds, name, thorough, leftovers, target.project)
                 done[workload] = _measure(workload, bench, row.key)
             outcome = done[workload]
             problem = "; ".join(outcome.errors) or None
@@ -80,6 +80,8 @@ def _delete(address: Address, names: Sequence[str]) -> None:
 def _workload(row: Row, target: Target) -> Workload | None:
     if target.key == CEILING:
         return row.on_ceiling
+    if row.hold is None and not isinstance(target, Ours):
+        return None
     # The memory of a process is readable only for a server that this run has started.
     if target.outlives_the_run and isinstance(row.workload, IdleReaders):
         return None

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.client import Address
@@ -56,6 +57,11 @@ class Target(ABC):
     @property
     def pid(self) -> int | None:
         return None
+
+    @property
+    def project(self) -> Mapping[str, str]:
+        """The environment of the Django project behind the running server. Empty for other servers."""
+        return {}
 
     @abstractmethod
     def start(self) -> Address: ...
@@ -195,6 +201,10 @@ class Ours(Process):
 
     def database_url(self, directory: Path) -> str:
         return f"sqlite:///{directory / 'bench.sqlite3'}"
+
+    @property
+    def project(self) -> Mapping[str, str]:
+        return self.environment(self._directory) if self._directory is not None else {}
 
     def environment(self, directory: Path) -> dict[str, str]:
         environment = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,8 @@ class Bench:
     """One running server, and the time to measure it.
 
     `name` is a path that nothing else uses, for this measurement's streams; `pid` is unknown (None) for a
-    server that this run has not started; `thorough` is False when samples should be few and quick.
+    server that this run has not started; `thorough` is False when samples should be few and quick. `project` is the
+    environment of the Django project behind the server, and empty for other servers.
     """
 
     address: Address
@@ -27,6 +28,7 @@ class Bench:
     name: str
     thorough: bool = True
     leftovers: list[str] = field(default_factory=list)
+    project: Mapping[str, str] = field(default_factory=dict)
 
     def leave(self, *names: str) -> None:
         """Leaves streams to be deleted when all is measured: no measurement pays for the traces of another."""

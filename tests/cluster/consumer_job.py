@@ -1,6 +1,6 @@
 """A consumer that adds numbers in a table, and the processes around it, each with the settings of its environment.
 
-python -m tests.cluster.consumer_job prepare | work | append COUNT | replay | wait SUM
+python -m tests.cluster.consumer_job prepare | work | append COUNT | replay | wait SUM SECONDS
 
 `work` runs until it is killed. `append` appends the numbers from 1 to COUNT to a few streams. `replay` takes all sums
 back and has all numbers added again. `wait` waits until the table has a sum, and prints the sum and the number of
@@ -16,7 +16,6 @@ import django
 
 STREAMS = 6
 LEASE = 1.0
-WAIT_SECONDS = 60
 
 
 def prepare() -> None:
@@ -73,8 +72,8 @@ def append(count: int) -> None:
         stream.append(number)
 
 
-def wait(expected: int) -> None:
-    until = time.monotonic() + WAIT_SECONDS
+def wait(expected: int, seconds: int) -> None:
+    until = time.monotonic() + seconds
     while True:
         ((total, disorder),) = execute("SELECT SUM(total), SUM(disorder) FROM sums")
         if total >= expected or time.monotonic() > until:

@@ -14,9 +14,11 @@ from tests.servers import example_environment
 from tests.services import Database, MariaDB, PostgreSQL
 from tests.templates import migrated_database, migrated_file
 
-WORKERS = 3
+WORKERS = scaled(3, 4)
 KILLS = scaled(4, 20)
 COUNT = scaled(400, 4_000)
+SECONDS = scaled(60, 600)
+"""How long appends, and the handling of what is left, may take."""
 
 
 def test_on_a_database_server(database: Database) -> None:
@@ -39,7 +41,7 @@ def test_while_the_database_is_killed(kind: type[Database]) -> None:
                 time.sleep(random.uniform(1.5, 2.5))  # they start, or are in the middle
                 database.kill()
                 database.start()
-            assert run(env, "wait", total_of(5 * COUNT)) == f"{total_of(5 * COUNT)} 0\n"
+            assert run(env, "wait", total_of(5 * COUNT), SECONDS) == f"{total_of(5 * COUNT)} 0\n"
             assert [worker.poll() for worker in workers] == [None] * WORKERS
         finally:
             for process in workers:
@@ -53,13 +55,13 @@ def test_replays_while_workers_run(database: Database) -> None:
     run(env, "append", COUNT)
     processes = [start(env, "work") for _ in range(WORKERS)]
     try:
-        run(env, "wait", 1)
+        run(env, "wait", 1, SECONDS)
         appending = start(env, "append", COUNT)
         processes.append(appending)
         for _ in range(scaled(3, 30)):
             run(env, "replay")
-        assert appending.wait(60) == 0
-        assert run(env, "wait", 2 * total_of(COUNT)).startswith(f"{2 * total_of(COUNT)} ")
+        assert appending.wait(SECONDS) == 0
+        assert run(env, "wait", 2 * total_of(COUNT), SECONDS).startswith(f"{2 * total_of(COUNT)} ")
     finally:
         for process in processes:
             process.kill()
@@ -83,8 +85,8 @@ def kill_workers(database_url: str) -> None:
             workers[number].kill()
             workers[number].wait()
             workers[number] = start(env, "work")
-        assert appending.wait(60) == 0
-        assert run(env, "wait", total_of(COUNT)) == f"{total_of(COUNT)} 0\n"
+        assert appending.wait(SECONDS) == 0
+        assert run(env, "wait", total_of(COUNT), SECONDS) == f"{total_of(COUNT)} 0\n"
     finally:
         for process in (*workers, appending):
             process.kill()
@@ -106,6 +108,6 @@ def run(env: Mapping[str, str], *arguments: object) -> str:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         check=True,
-        timeout=120,
+        timeout=2 * SECONDS,
         text=True,
     ).stdout

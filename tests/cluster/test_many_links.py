@@ -1,7 +1,9 @@
-"""A subscription that matches very many streams: appends go on while it links them, and its first wake comes soon."""
+"""A subscription to very many streams: appends go on while it links and deletes, and its first wake comes soon."""
 
 import asyncio
+import itertools
 import time
+from contextlib import AsyncExitStack
 
 import httpx
 import pytest
@@ -18,6 +20,9 @@ STOP_SECONDS = 0.1
 """How much longer than the slowest append before may an append take while streams are linked."""
 
 FIRST_WAKE_SECONDS = 5.0
+DELETE_SECONDS = 20.0
+"""Time in which the links of the deleted subscription are deleted, or most of them."""
+
 TEXT = {"content-type": "text/plain"}
 
 pytestmark = pytest.mark.skipif(not STRESS, reason="a hundred thousand streams take minutes")
@@ -35,26 +40,33 @@ def test_on_sqlite() -> None:
 
 async def link_very_many_streams(cluster: Cluster) -> None:
     url = cluster.urls[0]
-    async with Client() as client, WebhookReceiver(replies(200, b'{"done":true}')) as receiver:
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Client())
+        receiver = await stack.enter_async_context(WebhookReceiver(replies(200, b'{"done":true}')))
+        subscriber = await stack.enter_async_context(httpx.AsyncClient(timeout=60, base_url=url))
         await create(client, url)
-        appends = Appends(client, url)
-        appending = asyncio.create_task(appends.run())
+        appends, creates = (Requests(client, method, url) for method in ("POST", "PUT"))
+        running = [asyncio.create_task(requests.run()) for requests in (appends, creates)]
         await asyncio.sleep(BASELINE_SECONDS)
-        before = appends.slowest()
+        slowest = {"before": (appends.slowest(), creates.slowest())}
         config = {"type": "webhook", "pattern": "many/*", "webhook": {"url": receiver.url("127.0.0.1")}}
-        async with httpx.AsyncClient(timeout=60) as subscriber:
-            response = await subscriber.put(f"{url}/__ds/subscriptions/s", json=config)
-            assert response.status_code == 201
-            await all_linked(subscriber, url)
-        during = appends.slowest()
+        assert (await subscriber.put("__ds/subscriptions/s", json=config)).status_code == 201
+        await all_linked(subscriber)
+        slowest["while linking"] = appends.slowest(), creates.slowest()
         began = time.monotonic()
         await client.request("POST", f"{url}/many/{STREAMS // 2}", TEXT, b"x")
         await receiver.reached.wait()
         first_wake = time.monotonic() - began
-        appends.is_stopping = True
-        await appending
-        print(f"\nslowest append {before:.3f} s before, {during:.3f} s while linking; first wake {first_wake:.3f} s")
-        assert during < before + STOP_SECONDS
+        appends.slowest(), creates.slowest()
+        assert (await subscriber.delete("__ds/subscriptions/s")).status_code == 204
+        await asyncio.sleep(DELETE_SECONDS)
+        slowest["while deleting"] = appends.slowest(), creates.slowest()
+        appends.is_stopping = creates.is_stopping = True
+        await asyncio.gather(*running)
+        print(f"\nfirst wake {first_wake:.3f} s; slowest append and create in s: {slowest}")
+        allowed = [seconds + STOP_SECONDS for seconds in slowest.pop("before")]
+        for when, (append, _) in slowest.items():
+            assert append < allowed[0], when
         assert first_wake < FIRST_WAKE_SECONDS
 
 
@@ -70,29 +82,33 @@ async def create(client: Client, url: str) -> None:
     await client.request("PUT", f"{url}/other", TEXT)
 
 
-async def all_linked(client: httpx.AsyncClient, url: str) -> None:
+async def all_linked(client: httpx.AsyncClient) -> None:
     """Wait until the subscription follows all streams."""
     while True:
-        response = await client.get(f"{url}/__ds/subscriptions/s")
+        response = await client.get("__ds/subscriptions/s")
         if response.content.count(b'"path"') == STREAMS:  # to parse it would stop the appends of this process
             return
         await asyncio.sleep(0.5)
 
 
-class Appends:
-    """Appends one after the other, to a stream without a link, and how long they take."""
+class Requests:
+    """Requests one after the other, and how long they take: appends to a stream without a link, or creates of such."""
 
-    def __init__(self, client: Client, url: str) -> None:
+    def __init__(self, client: Client, method: str, url: str) -> None:
         self._client = client
+        self._method = method
         self._url = url
         self._seconds: list[float] = []
         self.is_stopping = False
 
     async def run(self) -> None:
-        while not self.is_stopping:
+        for number in itertools.count():
+            if self.is_stopping:
+                return
+            path = "other" if self._method == "POST" else f"new/{number}"
             began = time.monotonic()
-            response = await self._client.request("POST", f"{self._url}/other", TEXT, b"x")
-            assert response.status == 204
+            response = await self._client.request(self._method, f"{self._url}/{path}", TEXT, b"x")
+            assert response.status in (201, 204)
             self._seconds.append(time.monotonic() - began)
 
     def slowest(self) -> float:

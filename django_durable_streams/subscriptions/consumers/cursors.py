@@ -21,6 +21,7 @@ from django.db.models.functions import Coalesce
 from ... import clock
 from ...models import SubscriptionLink
 from ...store.read import log_reader
+from ...store.stream_info import StreamInfo
 from ..rows import links, locked, subscriptions, transaction
 from .isolation import read_committed
 
@@ -155,17 +156,29 @@ def release(held: Claim, using: str) -> None:
     _change(held, using, holder="", lease_expires_at=None)
 
 
-def finish(held: Claim, tail: int, using: str) -> None:
+def finish(held: Claim, tail: int, using: str, *, goes_on: bool = False) -> StreamInfo | None:
     """Give the link back after all messages before a position, and clear its mark unless there are more by now.
 
     The lock on the subscription separates this from `pending.look_at_unseen`, which finds the mark cleared, or sets it
     before the tail is read here.
+
+    Args:
+        held: the claim.
+        tail: the position up to which the stream was read.
+        using: alias of the database.
+        goes_on: whether the claim stays if there are more messages.
+
+    Returns:
+        The stream as it is now if the claim stays, otherwise None.
     """
     with read_committed(using), transaction(using):
         locked(subscriptions(using).filter(pk=held.subscription_id), using).first()
         info = None if held.stream_id is None else log_reader.find_ids([held.stream_id], using).get(held.stream_id)
         has_more = info is not None and info.tail > tail
+        if has_more and goes_on:
+            return info
         held.rows(using).update(holder="", lease_expires_at=None, is_pending=has_more)
+    return None
 
 
 def fail(held: Claim, error: str, delay: float, using: str) -> None:

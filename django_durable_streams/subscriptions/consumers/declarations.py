@@ -17,6 +17,7 @@ from django.db import router
 from ...models import Stream
 from ...protocol.globs import glob
 from ...protocol.producers import SERVER_MARK
+from .batch_size import BatchSize
 from .messages import Batch, MessageType, Upcaster
 
 Start = Literal["new", "beginning"]
@@ -40,7 +41,7 @@ class ConsumerError(Exception):
 class ConsumerOptions(TypedDict, total=False):
     """The options of a consumer. See `consumer`."""
 
-    batch_size: int
+    batch_size: BatchSize
     start: Start
     max_attempts: int
     on_failure: OnFailure
@@ -58,7 +59,7 @@ class Consumer:
     name: str
     pattern: str
     handler: Handler
-    batch_size: int = 100
+    batch_size: BatchSize = 100
     start: Start = "new"
     max_attempts: int = 5
     on_failure: OnFailure = "park"
@@ -78,8 +79,10 @@ class Consumer:
             raise TypeError(f"The consumer {self.name} needs a function or a coroutine function that takes a batch.")
         for name in ("batch_size", "max_attempts"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} of the consumer {self.name} must be a whole number from 1 on.")
+            is_automatic = (name, value) == ("batch_size", "auto")
+            if not is_automatic and (type(value) is not int or value < 1):
+                choice = ' or "auto"' if name == "batch_size" else ""
+                raise ValueError(f"{name} of the consumer {self.name} must be a whole number from 1 on{choice}.")
         for name, choices in (("start", get_args(Start)), ("on_failure", get_args(OnFailure))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} of the consumer {self.name} must be {' or '.join(map(repr, choices))}.")
@@ -143,7 +146,8 @@ def consumer(pattern: str, *, name: str, **options: Unpack[ConsumerOptions]) -> 
         pattern: paths of the streams: `*` is one whole segment, `**` any number of segments.
         name: name of the consumer, under which the database has its cursors.
         **options: further options:
-            batch_size: the largest number of messages that the handler gets at once.
+            batch_size: the largest number of messages that the handler gets at once. `auto`: as many as it handles in
+                a tenth of a second.
             start: where streams are read from that are older than the consumer: `new`, their ends, or `beginning`.
             max_attempts: how often a batch is tried.
             on_failure: what happens then to the message that fails: `park` appends it to the dead-letter stream, and

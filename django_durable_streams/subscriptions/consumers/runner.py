@@ -25,6 +25,7 @@ from ...store.stream_info import StreamInfo
 from ..backoff import backoff
 from ..pending import look_at_unseen
 from . import cursors, parking
+from .batch_size import BatchSizer
 from .cursors import Claim, ClaimLost
 from .declarations import Consumer
 from .isolation import read_committed
@@ -103,6 +104,7 @@ class Runner:
             subscription_id: random.choice([0, random.getrandbits(31)]) for subscription_id in consumers
         }
         self._unreleased: list[Claim] = []
+        self._sizers = {key: BatchSizer(consumer.batch_size) for key, consumer in consumers.items()}
 
     def step(self) -> bool:
         """Handle messages of one stream, for about a second. Return whether there was one to take.
@@ -178,19 +180,22 @@ class Runner:
         until = time.monotonic() + TURN_SECONDS
         while True:
             try:
-                stored = reader.take(consumer.batch_size)
+                stored = reader.take(self._sizers[held.subscription_id].size)
             except Error:
                 raise
             except Exception as error:  # its data is damaged, or it was just removed: other streams go on
                 logger.warning("The consumer %s could not read %s: %s", consumer.name, info.path, error)
                 cursors.fail(held, parking.describe(error), UNREADABLE_SECONDS, self._using)
                 return
+            if stored and not self._handle(consumer, held, info, stored):
+                return
+            is_over = self.is_stopping or time.monotonic() >= until
             if not stored:
-                cursors.finish(held, info.tail, self._using)
-                return
-            if not self._handle(consumer, held, info, stored):
-                return
-            if self.is_stopping or time.monotonic() >= until:
+                more = cursors.finish(held, info.tail, self._using, goes_on=not is_over)
+                if more is None:
+                    return
+                info = reader.info = more
+            elif is_over:
                 cursors.release(held, self._using)
                 return
 
@@ -267,7 +272,9 @@ class Runner:
                 return error
             logger.exception("A function that the consumer %s had registered for its commit failed.", consumer.name)
         held.position, held.failures = position, failures
-        self._report(Report(consumer.name, info.path, "handled", len(stored), time.monotonic() - began))
+        seconds = time.monotonic() - began
+        self._sizers[held.subscription_id].note(len(stored), seconds)
+        self._report(Report(consumer.name, info.path, "handled", len(stored), seconds))
         return None
 
     def _batch(self, consumer: Consumer, info: StreamInfo, stored: Sequence[StoredMessage]) -> Batch:

@@ -29,6 +29,8 @@ def handle(batch: Batch) -> str:
         ({"name": "x" * 101}, "name"),
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": True}, "batch_size"),
+        ({"batch_size": "automatic"}, 'or "auto"'),
+        ({"max_attempts": "auto"}, "max_attempts"),
         ({"max_attempts": 0}, "max_attempts"),
         ({"start": "now"}, "start"),
         ({"on_failure": "ignore"}, "on_failure"),

@@ -9,6 +9,7 @@ from django.db import transaction
 
 from django_durable_streams.consumers import Batch, consumer
 from django_durable_streams.models import Stream, Subscription, SubscriptionLink
+from django_durable_streams.subscriptions.consumers import cursors
 from django_durable_streams.testing import run_consumers
 
 pytestmark = pytest.mark.django_db
@@ -47,6 +48,26 @@ def test_a_consumer_handles_all_messages_of_its_streams_in_order() -> None:
     assert handled[-1] == ("orders/1", 4)
     assert not SubscriptionLink.objects.filter(is_pending=True).exists()
     assert not SubscriptionLink.objects.exclude(holder="").exists()
+
+
+def test_messages_that_come_while_a_stream_is_handled_need_no_other_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = []
+    real = cursors.claim
+    monkeypatch.setattr(cursors, "claim", lambda *arguments: claims.append(arguments) or real(*arguments))
+    handled: list[int] = []
+
+    @consumer("numbers", name="count")
+    def count(batch: Batch) -> None:
+        handled.extend(batch.messages)
+        if handled[-1] < 3:
+            Stream.objects.get(path="numbers").append(handled[-1] + 1)
+
+    json_stream("numbers", 1)
+    assert run_consumers() == 3
+    assert handled == [1, 2, 3]
+    assert len(claims) == 1
+    link = SubscriptionLink.objects.get()
+    assert (link.is_pending, link.holder) == (False, "")
 
 
 def test_effects_of_a_failing_handler_are_rolled_back_with_the_cursor() -> None:

@@ -1,0 +1,85 @@
+"""The statements that an append takes, with and without a subscription that follows its stream."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from django_durable_streams.models import Stream
+from django_durable_streams.models.stream import LinkState
+from django_durable_streams.store.operations import Append, Create
+from django_durable_streams.store.sql import pipeline
+from django_durable_streams.store.write import linking
+from tests.store.test_row_cache import CommitterConnection
+from tests.subscriptions.steps import subscribe
+
+TEXT = "text/plain"
+OTHER, LINKED = "others/a", "events/a"
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+COMMITTER = {
+    # The row cache has the row. PRAGMA asks whether another connection has committed.
+    "sqlite": ["BEGIN", "PRAGMA", "UPDATE", "INSERT", "COMMIT"],
+    "postgresql": ["BEGIN", "SET", "SET", "UPDATE", "INSERT", "COMMIT"],
+    "mysql": ["SELECT", "UPDATE", "INSERT"],
+}
+CALLER = {
+    "sqlite": ["BEGIN", "SELECT", "UPDATE", "INSERT", "COMMIT"],
+    "postgresql": ["BEGIN", "SET", "SELECT", "UPDATE", "INSERT", "COMMIT"],
+    "mysql": ["SELECT", "UPDATE", "INSERT"],
+}
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Get the first word of each statement, also of those that go past Django's cursors."""
+    words: list[str] = []
+    real: Callable[..., Any] = pipeline._exchange
+
+    def exchange(driver: Any, statements: Sequence[pipeline.Statement]) -> Any:
+        words.extend(statement.sql.split()[0].decode() for statement in statements)
+        return real(driver, statements)
+
+    def note(execute: Any, sql: str, parameters: Any, many: bool, context: Any) -> Any:
+        words.append(sql.split()[0])
+        return execute(sql, parameters, many, context)
+
+    monkeypatch.setattr(pipeline, "_exchange", exchange)
+    with connection.execute_wrapper(note):
+        yield words
+
+
+@pytest.fixture
+def committer() -> CommitterConnection:
+    """A committer that has both streams in its row cache, if the database has one."""
+    linking._cached.clear()
+    subscribe(pattern="events/*")
+    committer = CommitterConnection()
+    for path in (OTHER, LINKED):
+        committer.apply(Create(path, TEXT))
+        committer.apply(Append(path, TEXT, b"x"))
+    assert Stream.objects.get(path=OTHER).link_state is None
+    assert Stream.objects.get(path=LINKED).link_state == LinkState.UNSEEN
+    return committer
+
+
+def take(sent: list[str]) -> list[str]:
+    words = [*sent]
+    sent.clear()
+    return words
+
+
+@pytest.mark.parametrize("path", [OTHER, LINKED])
+def test_of_a_committer(committer: CommitterConnection, sent: list[str], path: str) -> None:
+    committer.apply(Append(path, TEXT, b"x"))
+    assert take(sent) == COMMITTER[connection.vendor]
+
+
+@pytest.mark.parametrize("path", [OTHER, LINKED])
+def test_of_a_python_caller(committer: CommitterConnection, sent: list[str], path: str) -> None:
+    stream = Stream.objects.get(path=path)
+    take(sent)
+    stream.append(b"x")
+    assert take(sent) == CALLER[connection.vendor]
