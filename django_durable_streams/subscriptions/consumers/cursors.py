@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from django.db.models.functions import Coalesce
 
 from ... import clock
 from ...models import SubscriptionLink
+from ...runtime.caller_transaction import in_callers_transaction
 from ...store.read import log_reader
 from ...store.stream_info import StreamInfo
 from ..rows import links, locked, subscriptions, transaction
@@ -147,7 +149,8 @@ def advance(held: Claim, position: int, using: str, *, failures: int = 0) -> Non
 
 def renew(held: Claim, using: str) -> bool:
     """Extend the lease. Return whether the claim still holds the link. Also the first statement on SQLite."""
-    with transaction(using):
+    # In the handler's transaction, a transaction of its own would be a savepoint, which takes two statements.
+    with nullcontext() if in_callers_transaction(connections[using]) else transaction(using):
         return bool(held.rows(using).update(lease_expires_at=_lease_end(held.lease)))
 
 
@@ -172,7 +175,8 @@ def finish(held: Claim, tail: int, using: str, *, goes_on: bool = False) -> Stre
         The stream as it is now if the claim stays, otherwise None.
     """
     with read_committed(using), transaction(using):
-        locked(subscriptions(using).filter(pk=held.subscription_id), using).first()
+        if connections[using].features.has_select_for_update:
+            list(locked(subscriptions(using).filter(pk=held.subscription_id), using).values_list("pk"))
         info = None if held.stream_id is None else log_reader.find_ids([held.stream_id], using).get(held.stream_id)
         has_more = info is not None and info.tail > tail
         if has_more and goes_on:

@@ -26,6 +26,7 @@ from ..backoff import backoff
 from ..pending import look_at_unseen
 from . import cursors, parking
 from .batch_size import BatchSizer
+from .candidates import Candidates
 from .cursors import Claim, ClaimLost
 from .declarations import Consumer
 from .isolation import read_committed
@@ -36,9 +37,6 @@ logger = logging.getLogger(__name__)
 
 TURN_SECONDS = 1.0
 """How long a worker goes on with one stream while others wait."""
-
-CANDIDATES = 32
-"""Links that one query offers to a worker. Other workers take some of them first."""
 
 UNREADABLE_SECONDS = 10.0
 """Time until another attempt to read a stream whose data is damaged."""
@@ -100,9 +98,7 @@ class Runner:
         self._raises = raises
         # Each worker begins somewhere else, so that they do not race for the same streams.
         self._order = deque(random.sample([*consumers], len(consumers)))
-        self._last_links = {
-            subscription_id: random.choice([0, random.getrandbits(31)]) for subscription_id in consumers
-        }
+        self._candidates = {key: Candidates(key, using) for key in consumers}
         self._unreleased: list[Claim] = []
         self._sizers = {key: BatchSizer(consumer.batch_size) for key, consumer in consumers.items()}
 
@@ -150,25 +146,14 @@ class Runner:
         return None
 
     def _claim_of(self, subscription_id: int) -> Claim | None:
-        """Take the next stream of a consumer: those after the last one first, then those before it."""
+        """Take the next stream of a consumer."""
         consumer = self.consumers[subscription_id]
-        last = self._last_links[subscription_id]
-        after, has_wrapped = last, False
-        while True:
-            offered = cursors.claimable(subscription_id, self._using, after, CANDIDATES)
-            for link in offered:
-                after = link.pk
-                if has_wrapped and after > last:
-                    return None
-                # Workers with another version of the code may have given the subscription another pattern.
-                held = cursors.claim(link, consumer.lease, self._using) if consumer.follows(link.path) else None
-                if held is not None:
-                    self._last_links[subscription_id] = link.pk
-                    return held
-            if len(offered) < CANDIDATES:
-                if has_wrapped or not last:
-                    return None
-                after, has_wrapped = 0, True
+        for link in self._candidates[subscription_id]:
+            # Workers with another version of the code may have given the subscription another pattern.
+            held = cursors.claim(link, consumer.lease, self._using) if consumer.follows(link.path) else None
+            if held is not None:
+                return held
+        return None
 
     def _take_turn(self, consumer: Consumer, held: Claim) -> None:
         infos = {} if held.stream_id is None else log_reader.find_ids([held.stream_id], self._using)
