@@ -16,7 +16,7 @@ from tests.subscriptions.receivers import Answer, WebhookReceiver, replies, send
 DEAD = 20
 SAMPLES = scaled(30, 200)
 ROUNDS = scaled(1, 3)
-SECONDS = 120 * ROUNDS
+SECONDS = 300 * ROUNDS
 SLOW_SECONDS = 2.0
 MAX_RATIO = 2.0
 NOISE_SECONDS = 0.15

@@ -15,7 +15,10 @@ from tests.subscriptions.receivers import WebhookReceiver, replies
 
 STREAMS = 100_000
 CLIENTS = 64
-BASELINE_SECONDS = 3.0
+BASELINE_SECONDS = 20.0
+"""About as long as the other measurements: the slowest of more requests is slower."""
+
+SECONDS = 900
 STOP_SECONDS = 0.1
 """How much longer than the slowest append before may an append take while streams are linked."""
 
@@ -30,12 +33,12 @@ pytestmark = pytest.mark.skipif(not STRESS, reason="a hundred thousand streams t
 
 def test_on_a_database_server(database: Database) -> None:
     with Cluster(2, database) as cluster:
-        asyncio.run(asyncio.wait_for(link_very_many_streams(cluster), 600))
+        asyncio.run(asyncio.wait_for(link_very_many_streams(cluster), SECONDS))
 
 
 def test_on_sqlite() -> None:
     with Cluster(1) as cluster:
-        asyncio.run(asyncio.wait_for(link_very_many_streams(cluster), 600))
+        asyncio.run(asyncio.wait_for(link_very_many_streams(cluster), SECONDS))
 
 
 async def link_very_many_streams(cluster: Cluster) -> None:
@@ -43,7 +46,9 @@ async def link_very_many_streams(cluster: Cluster) -> None:
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(Client())
         receiver = await stack.enter_async_context(WebhookReceiver(replies(200, b'{"done":true}')))
-        subscriber = await stack.enter_async_context(httpx.AsyncClient(timeout=60, base_url=url))
+        subscriber = await stack.enter_async_context(httpx.AsyncClient(timeout=300, base_url=url))
+        # The long answers to the other one take the processor of another server than the measured one.
+        observer = await stack.enter_async_context(httpx.AsyncClient(timeout=300, base_url=cluster.urls[-1]))
         await create(client, url)
         appends, creates = (Requests(client, method, url) for method in ("POST", "PUT"))
         running = [asyncio.create_task(requests.run()) for requests in (appends, creates)]
@@ -51,7 +56,7 @@ async def link_very_many_streams(cluster: Cluster) -> None:
         slowest = {"before": (appends.slowest(), creates.slowest())}
         config = {"type": "webhook", "pattern": "many/*", "webhook": {"url": receiver.url("127.0.0.1")}}
         assert (await subscriber.put("__ds/subscriptions/s", json=config)).status_code == 201
-        await all_linked(subscriber)
+        await all_linked(observer)
         slowest["while linking"] = appends.slowest(), creates.slowest()
         began = time.monotonic()
         await client.request("POST", f"{url}/many/{STREAMS // 2}", TEXT, b"x")
@@ -88,7 +93,7 @@ async def all_linked(client: httpx.AsyncClient) -> None:
         response = await client.get("__ds/subscriptions/s")
         if response.content.count(b'"path"') == STREAMS:  # to parse it would stop the appends of this process
             return
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1)
 
 
 class Requests:

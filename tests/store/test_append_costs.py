@@ -11,8 +11,9 @@ from django_durable_streams.models.stream import LinkState
 from django_durable_streams.store.operations import Append, Create
 from django_durable_streams.store.sql import pipeline
 from django_durable_streams.store.write import linking
-from tests.store.test_row_cache import CommitterConnection
-from tests.subscriptions.steps import subscribe
+from django_durable_streams.subscriptions.pending import look_at_unseen
+from tests.store.test_row_cache import CommitterConnection, elsewhere
+from tests.subscriptions.steps import USING, subscribe
 
 TEXT = "text/plain"
 OTHER, LINKED = "others/a", "events/a"
@@ -29,6 +30,15 @@ CALLER = {
     "sqlite": ["BEGIN", "SELECT", "UPDATE", "INSERT", "COMMIT"],
     "postgresql": ["BEGIN", "SET", "SELECT", "UPDATE", "INSERT", "COMMIT"],
     "mysql": ["SELECT", "UPDATE", "INSERT"],
+}
+
+
+AFTER_A_LOOK = {
+    # The look has changed the row of the stream, so the row cache does not have it any more.
+    "sqlite": ["BEGIN", "PRAGMA", "SELECT", "UPDATE", "INSERT", "COMMIT"],
+    # The conditional write finds this out. Then the committer reads the row.
+    "postgresql": [*COMMITTER["postgresql"], "BEGIN", "SET", "SELECT", "UPDATE", "INSERT", "SELECT", "COMMIT"],
+    "mysql": COMMITTER["mysql"],
 }
 
 
@@ -83,3 +93,11 @@ def test_of_a_python_caller(committer: CommitterConnection, sent: list[str], pat
     take(sent)
     stream.append(b"x")
     assert take(sent) == CALLER[connection.vendor]
+
+
+def test_of_a_committer_after_a_look_at_the_stream(committer: CommitterConnection, sent: list[str]) -> None:
+    elsewhere(lambda: look_at_unseen(USING))
+    assert Stream.objects.get(path=LINKED).link_state == LinkState.SEEN
+    take(sent)
+    committer.apply(Append(LINKED, TEXT, b"x"))
+    assert take(sent) == AFTER_A_LOOK[connection.vendor]
