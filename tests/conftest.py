@@ -81,6 +81,20 @@ def engines(transactional_db: None) -> Iterator[None]:
 
 
 @pytest.fixture
+def no_consumers() -> Iterator[None]:
+    """A registry of consumers that is empty at the beginning of the test."""
+    from django_durable_streams.subscriptions.consumers import declarations
+
+    consumers, duplicates = dict(declarations._consumers), list(declarations._duplicates)
+    declarations._consumers.clear()
+    declarations._duplicates.clear()
+    yield
+    declarations._consumers.clear()
+    declarations._consumers.update(consumers)
+    declarations._duplicates[:] = duplicates
+
+
+@pytest.fixture
 def make(transactional_db: None) -> Iterator[Make]:
     """Makes a model of a project with a foreign key to streams, for one test."""
     with referring_models() as make:

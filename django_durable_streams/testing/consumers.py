@@ -22,6 +22,7 @@ def run_consumers(*names: str, raise_errors: bool = True) -> int:
 
     Raises:
         LookupError: there is no consumer of a name.
+        RuntimeError: a message could not be parked.
     """
     by_alias: defaultdict[str, list[Consumer]] = defaultdict(list)
     for consumer in find(names):
@@ -32,6 +33,8 @@ def run_consumers(*names: str, raise_errors: bool = True) -> int:
         nonlocal handled
         if report.outcome == "handled":
             handled += report.messages
+        elif report.outcome == "not parked":
+            raise RuntimeError(f"A dead letter of the consumer {report.consumer} could not be appended.")
 
     for using, consumers in by_alias.items():
         by_subscription = {subscribe(one, using, from_beginning=True): one for one in consumers}

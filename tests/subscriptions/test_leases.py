@@ -14,13 +14,6 @@ from tests.subscriptions.steps import USING, Clock, acked, one_wake, refused, re
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    moving = Clock()
-    monkeypatch.setattr(clock, "now", moving)
-    return moving
-
-
 def test_existing_streams_begin_at_their_tails_and_new_ones_at_their_beginning() -> None:
     stream("events/old", b"old")
     subscribe()

@@ -11,7 +11,6 @@ from django_durable_streams.store.upkeep import removal
 from django_durable_streams.subscriptions import due, leases, outcomes, pending, registry
 from django_durable_streams.subscriptions.turns import Turns
 from tests.subscriptions.steps import USING, Clock, one_wake, request, stream, subscribe, wakes
-from tests.subscriptions.test_leases import now as now
 
 pytestmark = pytest.mark.django_db
 

@@ -130,6 +130,8 @@ class StreamState:
         if operation.close:
             self.closed = True
             self.closed_by = _closing_claim(claim) if claim is not None else ""
+            if self.link_state is not None and content.holds_text(self.content_type):
+                self.link_state = LinkState.UNSEEN.value  # an incomplete character at the end is a message from now on
         if self.ttl is not None:
             self.deadline = lifetime.deadline(self.ttl, self.expires_at, now)
         self.changed = True

@@ -2,8 +2,12 @@
 
 A claim is a random token in the row. Each statement names the token, so a worker whose lease has ended changes nothing.
 No statement waits for a handler: the cursor is moved by the last statement of the handler's transaction. Only a
-transaction that creates a stream again at its path holds a link for longer. Claims skip such links, and the other
-statements wait for a second.
+transaction that creates a stream again at its path holds a link for longer. Claims skip such links, the last statement
+of a handler's transaction waits for `ADVANCE_LOCK_MS`, and the other statements wait for a second. MySQL and MariaDB
+have a limit of the connection instead.
+
+A link is live while the pattern of its consumer matches its path. The others keep their cursors, and nobody handles
+them: another version of the code may have changed the pattern, and change it back.
 """
 
 from __future__ import annotations
@@ -15,13 +19,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db import connections
-from django.db.models import F, Q, QuerySet, Sum
+from django.db import Error, connections
+from django.db.models import Exists, F, Func, OuterRef, Q, QuerySet, Sum, TextField, Value
 from django.db.models.functions import Coalesce
+from django.db.models.lookups import GreaterThan
 
 from ... import clock
 from ...models import SubscriptionLink
 from ...runtime.caller_transaction import in_callers_transaction
+from ...runtime.database_errors import FailureKind, diagnose
 from ...store.read import log_reader
 from ...store.stream_info import StreamInfo
 from ..rows import links, locked, subscriptions, transaction
@@ -29,6 +35,9 @@ from .isolation import read_committed
 
 MAX_ERROR_LENGTH = 20_000
 """Characters of a stored error, from its end."""
+
+ADVANCE_LOCK_MS = 5000
+"""How long the last statement of a handler's transaction waits for a lock, in milliseconds."""
 
 WORKER_VANISHED = "The worker ended, or could not reach the database, while the handler ran."
 
@@ -63,11 +72,22 @@ def _lease_end(seconds: float) -> Any:
     return clock.now() + timedelta(seconds=seconds)
 
 
-def _pending(subscription_ids: Collection[int], using: str) -> QuerySet[SubscriptionLink]:
-    query = links(using, subscription_id__in=subscription_ids, is_pending=True, is_stopped=False)
+def live_links(using: str, **conditions: Any) -> QuerySet[SubscriptionLink]:
+    """Return links of consumers whose pattern matches the path."""
+    return links(using, is_glob=True, **conditions)
+
+
+def _pending(using: str, **conditions: Any) -> QuerySet[SubscriptionLink]:
+    query = live_links(using, is_pending=True, is_stopped=False, **conditions)
     # A replay is the holder of the whole subscription.
     query = query.filter(subscription__is_paused=False, subscription__holder="", subscription__name__isnull=False)
     return query.filter(stream__path__isnull=False)  # a transaction may hold links of removed streams
+
+
+def with_pending(subscription_ids: Collection[int], using: str) -> list[int]:
+    """Return those of some subscriptions that have pending links, in one query."""
+    pending = Exists(_pending(using, subscription_id=OuterRef("pk")))
+    return list(subscriptions(using).filter(pending, pk__in=subscription_ids).values_list("pk", flat=True))
 
 
 def claimable(subscription_id: int, using: str, after: int, limit: int) -> list[SubscriptionLink]:
@@ -78,13 +98,15 @@ def claimable(subscription_id: int, using: str, after: int, limit: int) -> list[
     now = clock.now()
     is_free = Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lte=now)
     is_due = Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=now)
-    return list(_pending([subscription_id], using).filter(is_free, is_due, pk__gt=after).order_by("pk")[:limit])
+    return list(
+        _pending(using, subscription_id=subscription_id).filter(is_free, is_due, pk__gt=after).order_by("pk")[:limit]
+    )
 
 
 def seconds_until_due(subscription_ids: Collection[int], using: str) -> float | None:
     """Return the seconds until an attempt is due or a lease ends. None: neither is ahead."""
     now = clock.now()
-    pending = _pending(subscription_ids, using)
+    pending = _pending(using, subscription_id__in=subscription_ids)
     times = [
         pending.filter(**{f"{column}__gt": now}).order_by(column).values_list(column, flat=True)
         for column in ("next_attempt_at", "lease_expires_at")
@@ -143,7 +165,14 @@ def advance(held: Claim, position: int, using: str, *, failures: int = 0) -> Non
         values["failures"] = failures
     if not failures:
         values |= {"next_attempt_at": None, "last_error": ""}
-    if not held.rows(using).filter(acked_position=held.position).update(**values):
+    rows = held.rows(using).filter(acked_position=held.position)
+    if connections[using].vendor == "postgresql":
+        # In the same statement, because another one takes a round trip for each batch.
+        limit = Func(
+            Value("lock_timeout"), Value(str(ADVANCE_LOCK_MS)), True, function="set_config", output_field=TextField()
+        )
+        rows = rows.filter(GreaterThan(limit, Value("")))
+    if not rows.update(**values):
         raise ClaimLost
 
 
@@ -156,7 +185,17 @@ def renew(held: Claim, using: str) -> bool:
 
 def release(held: Claim, using: str) -> None:
     """Give the link back."""
-    _change(held, using, holder="", lease_expires_at=None)
+    _give_back(held, using)
+
+
+def release_unless_locked(held: Claim, using: str) -> bool:
+    """Give the link back without a wait. Return False if another transaction holds it at the moment."""
+    with transaction(using):
+        if held.rows(using).exists():
+            if connections[using].features.has_select_for_update and not locked(held.rows(using), using, skip=True):
+                return False
+            release(held, using)
+        return True
 
 
 def finish(held: Claim, tail: int, using: str, *, goes_on: bool = False) -> StreamInfo | None:
@@ -181,49 +220,51 @@ def finish(held: Claim, tail: int, using: str, *, goes_on: bool = False) -> Stre
         has_more = info is not None and info.tail > tail
         if has_more and goes_on:
             return info
-        held.rows(using).update(holder="", lease_expires_at=None, is_pending=has_more)
+        # A worker that has ended after the last message says nothing of the next one.
+        kept = {"is_pending": has_more, "failures": 0, "next_attempt_at": None, "last_error": ""}
+        held.rows(using).update(holder="", lease_expires_at=None, **kept)
     return None
 
 
 def fail(held: Claim, error: str, delay: float, using: str) -> None:
     """Give the link back after a failure, with the failures of the claim, for another attempt after some seconds."""
-    _change(
-        held,
-        using,
-        holder="",
-        lease_expires_at=None,
-        failures=held.failures,
-        last_error=error[-MAX_ERROR_LENGTH:],
-        next_attempt_at=_lease_end(delay),
-    )
+    _give_back(held, using, **_failure(held, error), next_attempt_at=_lease_end(delay))
 
 
 def note_failures(held: Claim, error: str, using: str) -> None:
     """Store the failures of a claim that goes on."""
-    _change(held, using, failures=held.failures, last_error=error[-MAX_ERROR_LENGTH:])
+    _change(held, using, **_failure(held, error))
 
 
 def stop(held: Claim, error: str, using: str) -> None:
     """Stop the stream: no worker takes it until somebody resumes it."""
-    _change(
-        held,
-        using,
-        holder="",
-        lease_expires_at=None,
-        failures=held.failures,
-        last_error=error[-MAX_ERROR_LENGTH:],
-        is_stopped=True,
-    )
+    _give_back(held, using, **_failure(held, error), is_stopped=True)
+
+
+def _failure(held: Claim, error: str) -> dict[str, Any]:
+    return {"failures": held.failures, "last_error": error[-MAX_ERROR_LENGTH:]}
+
+
+def _give_back(held: Claim, using: str, **values: Any) -> None:
+    _change(held, using, holder="", lease_expires_at=None, **values)
 
 
 def _change(held: Claim, using: str, **values: Any) -> None:
-    with transaction(using):
-        held.rows(using).update(**values)
+    try:
+        with transaction(using):
+            held.rows(using).update(**values)
+    except Error as problem:  # the database's encoding may lack characters of the error, and the failure has to count
+        error = values.get("last_error", "")
+        if error.isascii() or diagnose(problem) is FailureKind.BUSY:
+            raise
+        values["last_error"] = error.encode("ascii", "backslashreplace").decode()[-MAX_ERROR_LENGTH:]
+        with transaction(using):
+            held.rows(using).update(**values)
 
 
 def unhandled_bytes(subscription_id: int, using: str) -> int:
     """Return how many bytes of existing streams lie after the cursors of a consumer."""
-    following = links(
+    following = live_links(
         using, subscription_id=subscription_id, stream__path__isnull=False, stream__deleted_at__isnull=True
     )
     rest = F("stream__tail_position") - Coalesce(F("acked_position"), 0)

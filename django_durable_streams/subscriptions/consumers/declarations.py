@@ -95,10 +95,16 @@ class Consumer:
         return self.handler(batch)
 
     def handle(self, batch: Batch) -> None:
-        """Call the handler, and wait for it if it is asynchronous. Its ORM calls use this thread's connection."""
+        """Call the handler, and wait for it if it is asynchronous. Its ORM calls use this thread's connection.
+
+        Raises:
+            TypeError: the handler has returned a generator, which has done nothing yet.
+        """
         result = self.handler(batch)
         if inspect.isawaitable(result):
             async_to_sync(_wait_for)(result)
+        elif inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise TypeError(f"The handler of the consumer {self.name} has returned a generator, so it has not run.")
 
     def reset(self, function: Reset) -> Reset:
         """Register the function that takes back the effects on a list of streams, before a replay. A decorator."""

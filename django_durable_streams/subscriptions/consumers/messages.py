@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ...protocol import values
+
 Upcaster = Callable[[Any], Any]
 
 MessageType = str | Callable[[Any], Any]
@@ -13,10 +15,8 @@ MessageType = str | Callable[[Any], Any]
 
 
 class StoredMessage(NamedTuple):
-    """A message as it was read."""
+    """A message as it was read. Its value is decoded anew for each attempt, because handlers may change values."""
 
-    value: Any
-    """The JSON value, text or bytes."""
     raw: bytes
     """Its bytes, in JSON mode without the line feed."""
     end: int
@@ -98,10 +98,12 @@ def _upcaster_of(name: Any, upcasters: Mapping[Any, Upcaster]) -> Upcaster | Non
         return None
 
 
-def upcast_all(
-    stored: Sequence[StoredMessage], upcasters: Mapping[Any, Upcaster], message_type: MessageType
+def decode_all(
+    stored: Sequence[StoredMessage],
+    content_type: str,
+    upcasters: Mapping[Any, Upcaster],
+    message_type: MessageType,
 ) -> list[Any]:
-    """Return the values of messages in today's form."""
-    if not upcasters:
-        return [message.value for message in stored]
-    return [upcast(message.value, upcasters, message_type) for message in stored]
+    """Return the values of messages in today's form, as new objects."""
+    decoded = [values.decode(content_type, message.raw) for message in stored]
+    return [upcast(value, upcasters, message_type) for value in decoded] if upcasters else decoded

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ...conf import config
-from ...protocol import content, text, values
+from ...protocol import content, text
 from ...protocol.segments import Segment
 from ...store.read import lineage, log_reader
 from ...store.read.segment_cache import SegmentCache
@@ -30,7 +30,8 @@ class StreamReader:
         self._using = using
         self._next = max(position or 0, info.first_position)
         self._messages: Iterator[StoredMessage] = iter(())
-        self._held = b""
+        self._held: bytes | None = None
+        """The bytes of an incomplete character before the next message. None: nothing was read yet."""
 
     def take(self, limit: int) -> list[StoredMessage]:
         """Return the next messages of one page, at most `limit`. None are left if there are none.
@@ -53,6 +54,10 @@ class StreamReader:
         if segment is None:
             raise log_reader.damaged(self.info.path)
         self._next = segment.end
+        if self._held is None:
+            # A cursor that was set to the tail may be inside a character, whose first bytes nobody has handled.
+            is_cut = content.holds_text(self.info.content_type) and text.is_cut(segment.data)
+            self._held = log_reader.held_before(self.info, start, self._using) if is_cut else b""
         info = lineage.around(self.info, self._using, segment.start, segment.end)
         return self._messages_of(segment, start, info)
 
@@ -63,11 +68,10 @@ class StreamReader:
             if message.end <= start:  # the cursor may be between two messages of one append
                 continue
             if not is_text:
-                value = values.decode(kind, message.data)
-                yield StoredMessage(value, message.data, message.end, info.token(message.end))
+                yield StoredMessage(message.data, message.end, info.token(message.end))
                 continue
             is_final = info.closed and message.end >= info.tail
-            data, self._held = text.split(self._held + message.data, final=is_final)
+            data, self._held = text.split((self._held or b"") + message.data, final=is_final)
             if data:
                 end = message.end - len(self._held)
-                yield StoredMessage(text.decode(data), data, end, info.token(end))
+                yield StoredMessage(data, end, info.token(end))

@@ -7,7 +7,6 @@ stream. An error of the connection or of a lock says nothing of the message, so 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
@@ -16,21 +15,23 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
-from django.db import Error, connections
+from django.db import Error
 
-from ...runtime.caller_transaction import atomic, on_commit
 from ...runtime.database_errors import FailureKind, diagnose
+from ...runtime.log_once import LogOnce
 from ...store.read import log_reader
 from ...store.stream_info import StreamInfo
 from ..backoff import backoff
 from ..pending import look_at_unseen
 from . import cursors, parking
+from .attempts import moving
 from .batch_size import BatchSizer
 from .candidates import Candidates
 from .cursors import Claim, ClaimLost
 from .declarations import Consumer
+from .failures import AttemptsConnection, Cause, close_other_connections, find_cause, is_of_handler
 from .isolation import read_committed
-from .messages import Batch, StoredMessage, upcast_all
+from .messages import Batch, StoredMessage, decode_all
 from .reading import StreamReader
 
 logger = logging.getLogger(__name__)
@@ -38,18 +39,24 @@ logger = logging.getLogger(__name__)
 TURN_SECONDS = 1.0
 """How long a worker goes on with one stream while others wait."""
 
+FEW_CONSUMERS = 3
+"""Consumers whose links are queried one by one. Of more, one query finds those that have any."""
+
 UNREADABLE_SECONDS = 10.0
 """Time until another attempt to read a stream whose data is damaged."""
 
 TRANSIENT_SECONDS = 1.0
 """Time until another attempt after an error of the database."""
 
-# A cancelled task, and sys.exit() in a handler, are failures of the handler, too.
-HANDLER_ERRORS = (Exception, asyncio.CancelledError, SystemExit)
+WARNING_SECONDS = 60.0
 
 
 class WorkerEnded(Exception):
     """The error of a message during which workers have ended again and again."""
+
+
+class CursorTaken(Exception):
+    """The error of a handler that has changed its own cursor: it replaced its stream, or replayed its consumer."""
 
 
 class Report(NamedTuple):
@@ -58,7 +65,7 @@ class Report(NamedTuple):
     consumer: str
     stream: str
     outcome: str
-    """`handled`, `failed`, `parked` or `stopped`."""
+    """`handled`, `failed`, `parked`, `not parked` or `stopped`."""
     messages: int
     """Number of messages of the batch."""
     seconds: float
@@ -101,6 +108,8 @@ class Runner:
         self._candidates = {key: Candidates(key, using) for key in consumers}
         self._unreleased: list[Claim] = []
         self._sizers = {key: BatchSizer(consumer.batch_size) for key, consumer in consumers.items()}
+        self._connection = AttemptsConnection(using)
+        self._warnings = LogOnce(WARNING_SECONDS)
 
     def step(self) -> bool:
         """Handle messages of one stream, for about a second. Return whether there was one to take.
@@ -109,8 +118,9 @@ class Runner:
             django.db.Error: the database does not answer, or is busy. Try again.
             Exception: a handler has failed, and `raises` is set.
         """
-        while self._unreleased:
-            cursors.release(self._unreleased.pop(), self._using)
+        for unreleased in [*self._unreleased]:  # one that another transaction holds must not delay the others
+            if cursors.release_unless_locked(unreleased, self._using):
+                self._unreleased.remove(unreleased)
         with read_committed(self._using):
             self._look()
             held = self._claim()
@@ -121,7 +131,7 @@ class Runner:
             self._take_turn(consumer, held)
         except ClaimLost:
             logger.info("Another worker, or a reset, has taken %s from the consumer %s.", held.path, consumer.name)
-        except Exception:
+        except BaseException:
             self._unreleased.append(held)
             raise
         return True
@@ -137,10 +147,12 @@ class Runner:
 
     def _claim(self) -> Claim | None:
         """Take a stream of the next consumer that has one."""
+        has_many = len(self._order) > FEW_CONSUMERS
+        worthwhile = set(cursors.with_pending(self._order, self._using) if has_many else self._order)
         for _ in range(len(self._order)):
             subscription_id = self._order[0]
             self._order.rotate(-1)
-            held = self._claim_of(subscription_id)
+            held = self._claim_of(subscription_id) if subscription_id in worthwhile else None
             if held is not None:
                 return held
         return None
@@ -186,16 +198,15 @@ class Runner:
 
     def _handle(self, consumer: Consumer, held: Claim, info: StreamInfo, stored: Sequence[StoredMessage]) -> bool:
         """Handle a batch, with all that its failure causes. Return whether the claim still holds the stream."""
-        if held.has_vanished and held.failures > consumer.max_attempts:
+        if held.has_vanished and held.failures > consumer.max_attempts + 1:  # two workers tried the first one alone
             error = WorkerEnded(cursors.WORKER_VANISHED)
             return self._give_up(consumer, held, info, stored[0], error)
         if held.failures < consumer.max_attempts:
             failure = self._attempt(consumer, held, info, stored, failures=0)
             if failure is None:
                 return True
-            if self._is_transient(failure):
+            if self._is_excused(failure, held):
                 return self._try_later(consumer, held, failure)
-            _check_other_connections(self._using)
             held.failures += 1
             logger.warning(
                 "The consumer %s failed on %s, attempt %d of %d.",
@@ -217,11 +228,13 @@ class Runner:
         self, consumer: Consumer, held: Claim, info: StreamInfo, stored: Sequence[StoredMessage]
     ) -> bool:
         """Find the message of a batch that fails. The failures stay until the batch is over, however workers end."""
+        kept = min(held.failures, consumer.max_attempts)
         for number, message in enumerate(stored, 1):
-            failures = 0 if number == len(stored) else held.failures
-            failure = self._attempt(consumer, held, info, [message], failures=failures)
+            if self.is_stopping and number > 1:  # another worker goes on, one by one
+                break
+            failure = self._attempt(consumer, held, info, [message], failures=0 if number == len(stored) else kept)
             if failure is not None:
-                if self._is_transient(failure):
+                if self._is_excused(failure, held):
                     return self._try_later(consumer, held, failure)
                 return self._give_up(consumer, held, info, message, failure)
         return True
@@ -236,45 +249,49 @@ class Runner:
         """
         began = time.monotonic()
         position = stored[-1].end
-        commits: list[None] = []
+        is_called = False
+        failure: BaseException | None = None
+        self._connection.begin()
         try:
-            with self._hold(held), atomic(self._using):
-                # The first one: functions that the handler registers may fail after the commit.
-                on_commit(lambda: commits.append(None), self._using)
-                if connections[self._using].vendor == "sqlite" and not cursors.renew(held, self._using):
-                    # This takes the write lock. A transaction that begins with a read could fail to write later.
-                    raise ClaimLost
+            with self._hold(held), moving(held, position, self._using, failures=failures):
+                is_called = True
                 consumer.handle(self._batch(consumer, info, stored))
-                cursors.advance(held, position, self._using, failures=failures)
-        except ClaimLost:
-            raise
-        except HANDLER_ERRORS as error:
-            if not commits:
-                self._report(Report(consumer.name, info.path, "failed", len(stored), time.monotonic() - began))
-                if self._raises:
-                    cursors.release(held, self._using)
-                    raise
-                return error
-            logger.exception("A function that the consumer %s had registered for its commit failed.", consumer.name)
-        held.position, held.failures = position, failures
+        except BaseException as error:
+            if not is_of_handler(error):
+                raise
+            failure = error
+        if failure is not None and held.position == position:
+            logger.error(
+                "A function that the consumer %s had registered for its commit failed.", consumer.name, exc_info=failure
+            )
+            failure = None
+        if isinstance(failure, ClaimLost):
+            if not (is_called and cursors.renew(held, self._using)):
+                raise failure
+            failure = CursorTaken("The handler has changed its own cursor. Let other code do this.")
         seconds = time.monotonic() - began
-        self._sizers[held.subscription_id].note(len(stored), seconds)
-        self._report(Report(consumer.name, info.path, "handled", len(stored), seconds))
-        return None
+        if failure is None:
+            self._sizers[held.subscription_id].note(len(stored), seconds)
+        outcome = "handled" if failure is None else "failed"
+        self._report(Report(consumer.name, info.path, outcome, len(stored), seconds))
+        if failure is not None and self._raises:
+            cursors.release(held, self._using)
+            raise failure
+        return failure
 
     def _batch(self, consumer: Consumer, info: StreamInfo, stored: Sequence[StoredMessage]) -> Batch:
-        messages = upcast_all(stored, consumer.upcasters, consumer.message_type)
+        messages = decode_all(stored, info.content_type, consumer.upcasters, consumer.message_type)
         return Batch(info.path, info.content_type, messages, [message.offset for message in stored], self._using)
 
-    def _is_transient(self, error: BaseException) -> bool:
-        """Return whether an error tells of the connection, or of another transaction, and not of the message."""
-        if not isinstance(error, Error):
-            return False
-        connection = connections[self._using]
-        return diagnose(error) is FailureKind.BUSY or connection.connection is None or not connection.is_usable()
+    def _is_excused(self, error: BaseException, held: Claim) -> bool:
+        """Return whether an error says nothing of the message and its handler."""
+        cause = find_cause(error, self._connection)
+        close_other_connections(self._using, only_broken=True)
+        return cause is Cause.BUSY or (cause is Cause.LOST and not self._connection.is_lost_too_often(held))
 
     def _try_later(self, consumer: Consumer, held: Claim, error: BaseException) -> bool:
-        logger.info("The consumer %s could not use the database, and tries %s again.", consumer.name, held.path)
+        level = logging.WARNING if self._warnings.is_due() else logging.INFO
+        logger.log(level, "The consumer %s could not use the database, and tries again: %s", consumer.name, error)
         delay = TRANSIENT_SECONDS * random.uniform(0.5, 1.0)
         cursors.fail(held, parking.describe(error), delay, self._using)
         return False
@@ -297,13 +314,13 @@ class Runner:
             self._report(Report(consumer.name, info.path, "stopped", 1, time.monotonic() - began))
             return False
         try:
-            with atomic(self._using):
+            with moving(held, message.end, self._using, failures=0):
                 parking.park(consumer, info, message, error, self._using)
-                cursors.advance(held, message.end, self._using)
         except ClaimLost:
             raise
         except Exception as problem:
             logger.exception("The consumer %s could not park a message of %s.", consumer.name, info.path)
+            self._report(Report(consumer.name, info.path, "not parked", 1, time.monotonic() - began))
             cursors.fail(held, parking.describe(problem), self._delay(held.failures), self._using)
             return False
         logger.error(
@@ -317,10 +334,3 @@ class Runner:
         self._report(Report(consumer.name, info.path, "parked", 1, time.monotonic() - began))
         cursors.release(held, self._using)
         return False
-
-
-def _check_other_connections(using: str) -> None:
-    """Close connections to other databases that a handler may have found broken, as requests do at their end."""
-    for connection in connections.all(initialized_only=True):
-        if connection.alias != using and connection.errors_occurred:
-            connection.close_if_unusable_or_obsolete()

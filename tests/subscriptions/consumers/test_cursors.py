@@ -1,8 +1,7 @@
 """Leases, fencing and failures of consumers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -10,65 +9,16 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import OperationalError
 
-from django_durable_streams import clock
-from django_durable_streams.consumers import Batch, Consumer, consumer
+from django_durable_streams.consumers import Batch
 from django_durable_streams.models import Chunk, StagedChunk, Stream, Subscription, SubscriptionLink
 from django_durable_streams.subscriptions.consumers import cursors
 from django_durable_streams.subscriptions.consumers.cursors import Claim
-from django_durable_streams.subscriptions.consumers.runner import Report, Runner
-from django_durable_streams.subscriptions.consumers.subscribing import link_existing, subscribe
+from django_durable_streams.subscriptions.consumers.runner import Report
 from django_durable_streams.subscriptions.pending import look_at_unseen
+from tests.subscriptions.consumers.steps import json_stream, letters, register, run, runner, subscribed, take
+from tests.subscriptions.steps import USING, Clock
 
 pytestmark = pytest.mark.django_db
-
-USING = "default"
-
-
-class Clock:
-    """The time of the package, which a test moves."""
-
-    def __init__(self) -> None:
-        self.moment = clock.now()
-
-    def __call__(self) -> Any:
-        return self.moment
-
-    def move(self, seconds: float) -> None:
-        self.moment += timedelta(seconds=seconds)
-
-
-@pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    moving = Clock()
-    monkeypatch.setattr(clock, "now", moving)
-    return moving
-
-
-def register(handler: Callable[[Batch], Any], **options: Any) -> Consumer:
-    return consumer("s/*", name="c", **options)(handler)
-
-
-def runner(consumer: Consumer, **options: Any) -> Runner:
-    subscription_id = subscribe(consumer, USING, from_beginning=True)
-    assert link_existing(subscription_id, USING).is_done
-    return Runner({subscription_id: consumer}, USING, **options)
-
-
-def stream(path: str = "s/1", *values: Any) -> Stream:
-    created = Stream.objects.create(path=path, content_type="application/json")
-    created.append_many(values or [1])
-    return created
-
-
-def take(consumer: Consumer) -> Claim:
-    """Take the stream as a worker that then vanishes."""
-    subscription_id = subscribe(consumer, USING, from_beginning=True)
-    assert link_existing(subscription_id, USING).is_done
-    look_at_unseen(USING)
-    (link,) = cursors.claimable(subscription_id, USING, 0, 10)
-    claim = cursors.claim(link, consumer.lease, USING)
-    assert claim is not None
-    return claim
 
 
 def test_a_worker_that_has_lost_its_claim_commits_nothing() -> None:
@@ -82,7 +32,7 @@ def test_a_worker_that_has_lost_its_claim_commits_nothing() -> None:
         assert held.rows(USING).update(holder="another")
         yield
 
-    stream()
+    json_stream("s/1", 1)
     worker = runner(register(handle), hold=steal, report=reports.append)
     assert worker.step()
     assert not get_user_model().objects.exists()
@@ -94,7 +44,7 @@ def test_a_worker_that_has_lost_its_claim_commits_nothing() -> None:
 def test_a_stream_is_taken_by_one_worker_until_its_lease_ends(now: Clock) -> None:
     handled: list[Any] = []
     one = register(lambda batch: handled.extend(batch.messages))
-    stream()
+    json_stream("s/1", 1)
     vanished = take(one)
     worker = runner(one)
     now.move(29)
@@ -110,7 +60,7 @@ def test_a_stream_is_taken_by_one_worker_until_its_lease_ends(now: Clock) -> Non
 
 def test_a_lease_that_is_renewed_does_not_end(now: Clock) -> None:
     one = register(lambda batch: None)
-    stream()
+    json_stream("s/1", 1)
     held = take(one)
     now.move(29)
     assert cursors.renew(held, USING)
@@ -120,9 +70,8 @@ def test_a_lease_that_is_renewed_does_not_end(now: Clock) -> None:
 
 def test_two_workers_that_saw_the_same_stream_do_not_both_take_it() -> None:
     one = register(lambda batch: None)
-    stream()
-    subscription_id = subscribe(one, USING, from_beginning=True)
-    link_existing(subscription_id, USING)
+    json_stream("s/1", 1)
+    subscription_id = subscribed(one)
     look_at_unseen(USING)
     (link,) = cursors.claimable(subscription_id, USING, 0, 10)
     assert cursors.claim(link, 30, USING) is not None
@@ -131,27 +80,24 @@ def test_two_workers_that_saw_the_same_stream_do_not_both_take_it() -> None:
 
 def test_a_stale_view_of_a_stream_takes_nothing() -> None:
     one = register(lambda batch: None)
-    stream()
-    subscription_id = subscribe(one, USING, from_beginning=True)
-    link_existing(subscription_id, USING)
+    json_stream("s/1", 1)
+    subscription_id = subscribed(one)
     look_at_unseen(USING)
     (link,) = cursors.claimable(subscription_id, USING, 0, 10)
     worker = runner(one)
     assert worker.step()
-    stream("s/2")
+    json_stream("s/2", 1)
     assert cursors.claim(link, 30, USING) is None
 
 
 def test_a_message_that_ends_its_worker_again_and_again_is_parked(now: Clock) -> None:
     handled: list[Any] = []
     one = register(lambda batch: handled.extend(batch.messages), max_attempts=2)
-    stream("s/1", "deadly", "good")
-    for _ in range(3):
+    json_stream("s/1", "deadly", "good")
+    for _ in range(4):  # two of them try the message alone
         take(one)
         now.move(31)
-    worker = runner(one)
-    while worker.step():
-        pass
+    run(one)
     (letter,) = Stream.objects.get(path="dead-letters/c").read()
     assert letter["value"] == "deadly"
     assert letter["error"]["type"].endswith("WorkerEnded")
@@ -166,7 +112,7 @@ def test_attempts_follow_after_growing_times(now: Clock) -> None:
         attempts.append((now.moment - start).total_seconds())
         raise RuntimeError("on purpose")
 
-    stream()
+    json_stream("s/1", 1)
     worker = runner(register(fail, max_attempts=4))
     while len(attempts) < 4:
         if not worker.step():
@@ -177,7 +123,7 @@ def test_attempts_follow_after_growing_times(now: Clock) -> None:
     assert 0.8 <= pauses[0] <= 1.2
     assert 1.6 <= pauses[1] <= 2.4
     assert 3.2 <= pauses[2] <= 4.8
-    assert [letter["value"] for letter in Stream.objects.get(path="dead-letters/c").read()] == [1]
+    assert letters() == [1]
 
 
 def test_a_locked_database_is_not_the_fault_of_a_message(now: Clock) -> None:
@@ -189,7 +135,7 @@ def test_a_locked_database_is_not_the_fault_of_a_message(now: Clock) -> None:
         if attempts < 10:
             raise OperationalError("database is locked")
 
-    stream()
+    json_stream("s/1", 1)
     worker = runner(register(fail, max_attempts=2))
     while attempts < 10:
         worker.step()
@@ -200,7 +146,7 @@ def test_a_locked_database_is_not_the_fault_of_a_message(now: Clock) -> None:
 
 def test_an_append_during_the_last_batch_leaves_the_stream_pending() -> None:
     handled: list[Any] = []
-    first = stream()
+    first = json_stream("s/1", 1)
 
     def handle(batch: Batch) -> None:
         handled.extend(batch.messages)
@@ -217,17 +163,17 @@ def test_messages_stay_in_place_while_the_dead_letter_stream_cannot_be_used(now:
     def fail(batch: Batch) -> None:
         raise RuntimeError("on purpose")
 
-    stream()
-    letters = Stream.objects.create(path="dead-letters/c", content_type="application/json", closed=True)
+    json_stream("s/1", 1)
+    closed = Stream.objects.create(path="dead-letters/c", content_type="application/json", closed=True)
     worker = runner(register(fail, max_attempts=1))
     assert worker.step()
     link = SubscriptionLink.objects.get()
     assert (link.acked_position, link.is_pending, link.holder) == (None, True, "")
     assert "closed" in link.last_error
-    letters.delete()
+    closed.delete()
     now.move(61)
     assert worker.step()
-    assert [letter["value"] for letter in Stream.objects.get(path="dead-letters/c").read()] == [1]
+    assert letters() == [1]
 
 
 def test_a_worker_that_ends_while_messages_are_tried_one_by_one_is_followed_by_one_that_goes_on(now: Clock) -> None:
@@ -243,21 +189,19 @@ def test_a_worker_that_ends_while_messages_are_tried_one_by_one_is_followed_by_o
             raise KeyboardInterrupt  # as if the process ended
         handled.extend(batch.messages)
 
-    stream("s/1", "a", "b", "bad", "c")
-    worker = runner(register(handle, max_attempts=1))
+    json_stream("s/1", "a", "b", "bad", "c")
+    one = register(handle, max_attempts=1)
     with pytest.raises(KeyboardInterrupt):
-        worker.step()
+        run(one)
     assert handled == ["a"]
     now.move(31)
-    while worker.step():
-        pass
-    letters = [letter["value"] for letter in Stream.objects.get(path="dead-letters/c").read()]
-    assert (letters, handled) == (["b", "bad"], ["a", "c"])
+    run(one)
+    assert (letters(), handled) == (["bad"], ["a", "b", "c"])
 
 
 def test_a_paused_consumer_takes_nothing() -> None:
     one = register(lambda batch: None)
-    stream()
+    json_stream("s/1", 1)
     worker = runner(one)
     Subscription.objects.unguarded().update(is_paused=True)
     assert not worker.step()
@@ -272,7 +216,7 @@ def test_a_cancelled_task_and_an_exit_are_failures_of_the_handler(now: Clock) ->
         if errors:
             raise errors.pop()
 
-    stream()
+    json_stream("s/1", 1)
     worker = runner(register(fail))
     for _ in range(3):
         worker.step()
@@ -290,10 +234,10 @@ def test_a_stream_that_is_replaced_while_it_is_handled_is_not_acknowledged() -> 
         claims.append(held)
         if len(claims) == 1:
             Stream.objects.all().delete()
-            stream("s/1", 2)
+            json_stream("s/1", 2)
         yield
 
-    stream("s/1", 1)
+    json_stream("s/1", 1)
     worker = runner(register(lambda batch: handled.extend(batch.messages)), hold=replace)
     while worker.step():
         pass
@@ -310,7 +254,7 @@ def test_one_stream_that_fails_does_not_delay_the_others() -> None:
         handled.append(batch.stream)
 
     for number in range(1, 6):
-        stream(f"s/{number}")
+        json_stream(f"s/{number}", 1)
     worker = runner(register(handle))
     while worker.step():
         pass
@@ -320,7 +264,7 @@ def test_one_stream_that_fails_does_not_delay_the_others() -> None:
 def test_a_stream_with_damaged_data_does_not_delay_the_others() -> None:
     handled: list[str] = []
     for number in (1, 2):
-        stream(f"s/{number}")
+        json_stream(f"s/{number}", 1)
     Chunk.objects.unguarded().filter(stream__path="s/1").delete()
     StagedChunk.objects.unguarded().filter(stream__path="s/1").delete()
     worker = runner(register(lambda batch: handled.append(batch.stream)))
@@ -333,7 +277,7 @@ def test_a_stream_with_damaged_data_does_not_delay_the_others() -> None:
 def test_a_message_that_failed_more_often_than_it_may_now_is_tried_before_it_is_parked() -> None:
     handled: list[Any] = []
     one = register(lambda batch: handled.extend(batch.messages), max_attempts=2)
-    stream()
+    json_stream("s/1", 1)
     worker = runner(one)
     SubscriptionLink.objects.unguarded().update(failures=4)  # with code that allowed 5 attempts
     assert worker.step()
@@ -348,7 +292,7 @@ def test_a_report_that_fails_gives_the_stream_back() -> None:
         if len(handled) == 1:
             raise BrokenPipeError
 
-    stream("s/1", 1, 2)
+    json_stream("s/1", 1, 2)
     worker = runner(register(lambda batch: handled.extend(batch.messages), batch_size=1), report=fail)
     with pytest.raises(BrokenPipeError):
         worker.step()

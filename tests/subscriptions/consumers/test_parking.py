@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
 from django_durable_streams.consumers import Batch, consumer
 from django_durable_streams.models import Stream
@@ -70,6 +71,14 @@ def test_errors_of_any_text_can_be_stored(message: str, caplog: pytest.LogCaptur
     letter = park("text/plain", b"x", message)
     assert len(letter["error"]["message"]) <= parking.MAX_TRACEBACK_LENGTH
     assert len(letter["error"]["traceback"]) <= MAX_ERROR_LENGTH
+
+
+@pytest.mark.parametrize("limit", [2_000, 500])
+def test_a_dead_letter_is_never_larger_than_an_append_may_be(limit: int) -> None:
+    with override_settings(DURABLE_STREAMS={"MAX_APPEND_BYTES": limit}):
+        letter = park("text/plain", b"\x01" * min(limit, 1_000), "x" * 1_000)
+    assert letter["omitted_bytes"] == min(limit, 1_000)
+    assert letter["error"]["type"] == "RuntimeError"
 
 
 def test_the_path_of_dead_letters_can_be_chosen() -> None:

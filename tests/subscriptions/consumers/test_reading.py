@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
 from django_durable_streams.models import Stream
+from django_durable_streams.protocol import values
 from django_durable_streams.store.read import log_reader
 from django_durable_streams.subscriptions.consumers.messages import StoredMessage
 from django_durable_streams.subscriptions.consumers.reading import StreamReader
@@ -42,7 +43,7 @@ def check(stream: Stream, sizes: Sequence[int]) -> list[Any]:
     assert messages == whole
     offsets = [message.offset for message in messages]
     assert offsets == sorted(set(offsets))
-    return [message.value for message in messages]
+    return [values.decode(stream.content_type, message.raw) for message in messages]
 
 
 class ReadingTests(TestCase):
@@ -64,10 +65,10 @@ class ReadingTests(TestCase):
     @given(NUMBERS, st.lists(st.integers(1, 4), max_size=5), st.integers(1, 40))
     def test_json_is_whole(self, appends: list[list[Any]], sizes: list[int], page_bytes: int) -> None:
         stream = Stream.objects.create(path="s", content_type="application/json")
-        for values in appends:
-            stream.append_many(values)
+        for append in appends:
+            stream.append_many(append)
         with override_settings(DURABLE_STREAMS={"PAGE_BYTES": page_bytes}):
-            assert check(stream, sizes) == [value for values in appends for value in values]
+            assert check(stream, sizes) == [value for append in appends for value in append]
 
     @settings(max_examples=20)
     @given(
@@ -89,9 +90,9 @@ class ReadingTests(TestCase):
     ) -> None:
         stream = Stream.objects.create(path="s", content_type="application/json")
         expected = []
-        for number, values in enumerate([*first, *second]):
-            stream.append_many(values)
-            expected += values
+        for number, append in enumerate([*first, *second]):
+            stream.append_many(append)
+            expected += append
             stream = stream.fork(f"fork/{number}")
         with override_settings(DURABLE_STREAMS={"PAGE_BYTES": page_bytes}):
             assert check(stream, sizes) == expected
@@ -106,5 +107,5 @@ def test_a_long_chain_of_forks_is_read_with_the_offsets_of_its_sources() -> None
         sources.append(stream.next_offset)
         stream = stream.fork(f"fork/{number}")
     messages = read_in_batches(stream, [7, 1, 50])
-    assert [message.value for message in messages] == list(range(150))
+    assert [int(message.raw) for message in messages] == list(range(150))
     assert [message.offset for message in messages] == sources

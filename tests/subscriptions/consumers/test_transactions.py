@@ -5,46 +5,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 
 from django_durable_streams import clock
-from django_durable_streams.consumers import Batch, Consumer, consumer
+from django_durable_streams.consumers import Batch, consumer
 from django_durable_streams.models import Stream, SubscriptionLink
 from django_durable_streams.subscriptions.consumers import cursors
 from django_durable_streams.subscriptions.consumers.isolation import read_committed
-from django_durable_streams.subscriptions.consumers.runner import Runner
-from django_durable_streams.subscriptions.consumers.subscribing import link_existing, subscribe
 from django_durable_streams.subscriptions.consumers.worker import Worker
 from tests.store.test_isolation import LEVELS, elsewhere, isolated
+from tests.subscriptions.consumers.steps import SECONDS, json_stream, run, runner, usernames
+from tests.subscriptions.steps import USING
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(connection.vendor == "sqlite", reason="one writer at a time"),
 ]
-
-USING = "default"
-SECONDS = 20
-
-
-def json_stream(path: str, *values: Any) -> Stream:
-    stream = Stream.objects.create(path=path, content_type="application/json")
-    stream.append_many(values)
-    return stream
-
-
-def runner(one: Consumer) -> Runner:
-    subscription_id = subscribe(one, USING, from_beginning=True)
-    while not link_existing(subscription_id, USING).is_done:
-        pass
-    return Runner({subscription_id: one}, USING)
-
-
-def usernames() -> list[str]:
-    return sorted(get_user_model().objects.values_list("username", flat=True))
 
 
 def test_effects_of_a_worker_whose_stream_was_taken_over_are_rolled_back() -> None:
@@ -86,9 +65,7 @@ def test_a_worker_whose_stream_was_replaced_commits_nothing_of_the_old_one() -> 
         json_stream("s/1", 2)
 
     json_stream("s/1", 1)
-    worker = runner(handle)
-    while worker.step():
-        pass
+    run(handle)
     assert handled == [1, 2]
     assert usernames() == ["[2]"]
 
@@ -100,21 +77,16 @@ def test_a_transaction_that_takes_a_path_again_stops_no_other_stream() -> None:
     def handle(batch: Batch) -> None:
         handled.append(batch.stream)
 
-    def step() -> None:
-        worker = runner(handle)
-        while worker.step():
-            pass
-
     old, other = json_stream("s/1", 1), json_stream("s/2", 1)
-    elsewhere(step)
+    elsewhere(lambda: run(handle))
     old.append(2)
     other.append(2)
     with transaction.atomic():
         old.delete()
         json_stream("s/1", 1)
-        elsewhere(step)
+        elsewhere(lambda: run(handle))
         assert handled[2:] == ["s/2"]
-    step()
+    run(handle)
     assert handled[3:] == ["s/1"]
 
 
