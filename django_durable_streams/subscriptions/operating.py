@@ -127,9 +127,9 @@ def resume(name: str, using: str) -> bool:
     with transaction(using):
         subscription = find(name, using, lock=True)
         has_wakes = subscription.kind != Subscription.Kind.CONSUMER
-        is_held = not has_wakes and subscription.holder == replaying.FENCE
+        is_held = not has_wakes and replaying.is_replayed(subscription)
         if is_held:
-            replaying.end_replay(subscription, using)
+            replaying.end_replay(subscription, subscription.holder, using)
         if not subscription.is_paused:
             return is_held
         change(subscription, using, is_paused=False)

@@ -17,7 +17,6 @@ from django_durable_streams.testing import run_consumers
 from tests.admin.by_object import site
 from tests.admin.pages import client_of as client_with
 from tests.admin.pages import grant, staff, subscription_url
-from tests.subscriptions.consumers.conftest import no_consumers  # noqa: F401  a fixture
 from tests.subscriptions.steps import USING, stream, wakes
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.admin.by_object")]
@@ -240,7 +239,7 @@ class TestStreams:
         assert state(mine) == before
 
     @pytest.mark.parametrize("dead_letters", ["theirs/letters", "mine/letters"])
-    def test_nor_are_the_dead_letters_of_a_consumer(self, dead_letters: str, no_consumers: None) -> None:  # noqa: F811
+    def test_nor_are_the_dead_letters_of_a_consumer(self, dead_letters: str, no_consumers: None) -> None:
         one = failing("mine-c", dead_letters)
         page = self.page(Subscription.objects.get(name=one.stored_name))
         assert ("letters" in page) == (dead_letters == "mine/letters")

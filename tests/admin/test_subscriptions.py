@@ -21,10 +21,9 @@ from django_durable_streams.subscriptions.consumers import cursors, declarations
 from django_durable_streams.subscriptions.pending import look_at_unseen
 from django_durable_streams.testing import run_consumers
 from tests.admin.pages import client_of, staff, subscription_url
-from tests.subscriptions.consumers.conftest import no_consumers  # noqa: F401  a fixture for all tests here
 from tests.subscriptions.steps import USING, one_wake, stream, subscribe, wakes
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("no_consumers")]
 
 
 class Broken:

@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 
 from ...models import Stream, Subscription
 from ...subscriptions.consumers import replaying
+from ...subscriptions.consumers.batch_size import BatchSize
 from ...subscriptions.consumers.declarations import Consumer, of_stored_name
 from .. import moments
 from ..base import Pages, of_row
@@ -22,7 +23,7 @@ class Declared(NamedTuple):
 
     handler: str
     """Where the code has it."""
-    batch_size: int
+    batch_size: BatchSize
     max_attempts: int
     on_failure: str
     has_reset: bool
@@ -82,7 +83,7 @@ class DetailView(SubscriptionPages):
         own_paths = {subscription.wake_stream, only_path(subscription.pattern), consumer and consumer.dead_letters}
         named = names.of([path for path in own_paths if path])
         may_change = self.may(request, "change", subscription)
-        is_replaying = is_consumer and subscription.holder == replaying.FENCE
+        is_replaying = is_consumer and replaying.is_replayed(subscription)
         waits = subscription.next_attempt_at is not None or facts.has_stopped or facts.has_failing
         return self.render(
             request,

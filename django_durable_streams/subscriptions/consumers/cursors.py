@@ -72,9 +72,12 @@ def _lease_end(seconds: float) -> Any:
     return clock.now() + timedelta(seconds=seconds)
 
 
+IS_LIVE = Q(is_glob=True)
+
+
 def live_links(using: str, **conditions: Any) -> QuerySet[SubscriptionLink]:
     """Return links of consumers whose pattern matches the path."""
-    return links(using, is_glob=True, **conditions)
+    return links(using, **conditions).filter(IS_LIVE)
 
 
 def _pending(using: str, **conditions: Any) -> QuerySet[SubscriptionLink]:

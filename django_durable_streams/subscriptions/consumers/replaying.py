@@ -1,15 +1,18 @@
 """Replay: the cursors of a consumer are set to another place, and its effects are taken back in the same transaction.
 
 Workers must not handle a message between both. So the replay becomes the holder of the consumer and of all its links
-first: handlers that run at that moment cannot commit, and workers that have just seen a free link cannot take it. An
-operator's pause is another matter, which a replay leaves as it is.
+first: handlers that run at that moment cannot commit, and workers that have just seen a free link cannot take it. At
+its end the replay sees by the holder that nobody has let workers go on meanwhile. An operator's pause is another
+matter, which a replay leaves as it is.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from django.db import connections
 from django.db.models import OuterRef, Q, Subquery
 
 from ...models import Stream, Subscription
@@ -19,12 +22,13 @@ from ...store.read import lineage
 from ...store.stream_info import StreamInfo
 from ..rows import change, links, locked, subscriptions, transaction
 from ..selection import Selection, with_streams
+from .cursors import IS_LIVE
 from .declarations import Consumer, ConsumerError
 from .isolation import read_committed
 from .subscribing import find_subscription
 
-FENCE = "replay"
-"""The holder of the subscription and of all links while the cursors are set."""
+FENCE = "replay-"
+"""The beginning of the holder of the subscription and of all its links while the cursors are set."""
 
 LINKS_PER_STEP = 1000
 
@@ -48,7 +52,7 @@ class Cursor(NamedTuple):
     @property
     def bytes_to_handle(self) -> int:
         """How many bytes are handled then."""
-        return self.info.tail - (self.position or 0)
+        return self.info.tail - max(self.position or 0, self.info.first_position)
 
 
 def subscription_of(consumer: Consumer, using: str) -> Subscription:
@@ -77,8 +81,8 @@ def plan(consumer: Consumer, start: Offset | Sentinel, which: Selection, using: 
         DurableStreamsError: the pattern is invalid, or the offset is not one of the stream's.
     """
     cursors: list[Cursor] = []
-    for rows in which.pages(subscription_of(consumer, using), using):
-        for link, info in with_streams(rows, using):
+    for rows in which.pages(subscription_of(consumer, using), using, IS_LIVE):
+        for link, info in with_streams([link for link in rows if consumer.follows(link.path)], using):
             if isinstance(start, Offset) and cursors:
                 raise ReplayError(SEVERAL_STREAMS)
             cursors.append(Cursor(link.pk, info, position_of(start, info, using)))
@@ -103,25 +107,27 @@ def replay(consumer: Consumer, start: Offset | Sentinel, which: Selection, using
     """
     plan(consumer, start, which, using)  # before anything is stopped
     subscription = subscription_of(consumer, using)
-    _hold(subscription, using)
+    fence = _hold(subscription, using)
     try:
+        # Not in the transaction, which could fail to write on SQLite after a read. No cursor moves meanwhile.
+        cursors = plan(consumer, start, which, using)
         with read_committed(using), atomic(using):
-            cursors = plan(consumer, start, which, using)
+            if connections[using].vendor == "sqlite":
+                _check_fence(subscription, fence, using)
             if consumer.reset_function is not None:
                 # Before the lock on the subscription, for which the delivery waits.
                 consumer.reset_function([cursor.info.path for cursor in cursors])
-            present = locked(subscriptions(using).filter(pk=subscription.pk), using).first()
-            if present is None or present.holder != FENCE:
-                raise ReplayError("Somebody has resumed or deleted the consumer during the replay.")
+            _check_fence(subscription, fence, using)
             for first in range(0, len(cursors), LINKS_PER_STEP):
                 _set(cursors[first : first + LINKS_PER_STEP], start, using)
     finally:
-        end_replay(subscription, using)
+        end_replay(subscription, fence, using)
     return len(cursors)
 
 
-def _hold(subscription: Subscription, using: str) -> None:
-    """Keep all workers away."""
+def _hold(subscription: Subscription, using: str) -> str:
+    """Keep all workers away. Return the holder of the subscription and of its links."""
+    fence = FENCE + secrets.token_hex(12)
     with read_committed(using), transaction(using, LOCK_MS):
         present = locked(subscriptions(using).filter(pk=subscription.pk), using).first()
         if present is None or present.holder:
@@ -129,21 +135,45 @@ def _hold(subscription: Subscription, using: str) -> None:
                 "Another replay of the consumer runs, or was killed. In the second case resume the consumer, as with "
                 "manage.py streams resume."
             )
-        links(using, subscription=subscription).update(holder=FENCE, lease_expires_at=None)
-        change(present, using, holder=FENCE)
+        links(using, subscription=subscription).update(holder=fence, lease_expires_at=None)
+        change(present, using, holder=fence)
+    return fence
 
 
-def end_replay(subscription: Subscription, using: str) -> None:
-    """Let workers go on after a replay, also after one whose process was killed."""
+def _check_fence(subscription: Subscription, fence: str, using: str) -> None:
+    """Lock the subscription until the end of the transaction.
+
+    Raises:
+        ReplayError: somebody has let workers go on. They may have handled messages since.
+    """
+    if not subscriptions(using).filter(pk=subscription.pk, holder=fence).update(holder=fence):
+        raise ReplayError("Somebody has resumed or deleted the consumer during the replay. Nothing was changed.")
+
+
+def is_replayed(subscription: Subscription) -> bool:
+    """Return whether a replay holds a subscription, or has left it so because its process was killed."""
+    return subscription.holder.startswith(FENCE)
+
+
+def end_replay(subscription: Subscription, fence: str, using: str) -> None:
+    """Let workers go on after a replay, also after one whose process was killed, if nobody has done so.
+
+    Args:
+        subscription: of the consumer.
+        fence: the holder that the replay has given the subscription. Another replay may have begun since.
+        using: alias of the database.
+    """
     with read_committed(using), transaction(using, LOCK_MS):
         locked(subscriptions(using).filter(pk=subscription.pk), using).first()
-        links(using, subscription=subscription, holder=FENCE).update(holder="")
-        subscriptions(using).filter(pk=subscription.pk, holder=FENCE).update(holder="")
+        links(using, subscription=subscription, holder=fence).update(holder="")
+        subscriptions(using).filter(pk=subscription.pk, holder=fence).update(holder="")
 
 
 def _set(cursors: Sequence[Cursor], start: Offset | Sentinel, using: str) -> None:
     # A mark without messages is cleared by the worker that finds none.
-    rows = links(using, pk__in=[cursor.link_id for cursor in cursors])
+    # A link may have got a new stream since, which the consumer has not handled yet.
+    stream_ids = [cursor.info.id for cursor in cursors]
+    rows = links(using, pk__in=[cursor.link_id for cursor in cursors], stream_id__in=stream_ids)
     rows.update(is_pending=True, failures=0, next_attempt_at=None, last_error="", is_stopped=False)
     if start is Sentinel.NOW:
         tail = Stream.objects.using(using).filter(pk=OuterRef("stream_id")).values("tail_position")
@@ -161,7 +191,7 @@ def release(subscription: Subscription, which: Selection, using: str) -> int:
     """
     waits = Q(is_stopped=True) | Q(next_attempt_at__isnull=False)
     count = 0
-    for rows in which.pages(subscription, using, waits):
+    for rows in which.pages(subscription, using, waits & IS_LIVE):
         waiting = links(using, pk__in=[link.pk for link in rows]).filter(waits)
         count += waiting.update(is_stopped=False, failures=0, next_attempt_at=None)
     return count

@@ -18,6 +18,7 @@ from django_durable_streams.protocol.errors import TransactionConflict as Protoc
 from django_durable_streams.subscriptions.consumers import cursors, failures
 from django_durable_streams.subscriptions.consumers.replaying import replay
 from django_durable_streams.subscriptions.consumers.worker import Worker
+from django_durable_streams.subscriptions.selection import Selection
 from django_durable_streams.testing import run_consumers
 from tests.subscriptions.consumers.steps import (
     SECONDS,
@@ -453,7 +454,7 @@ def test_a_handler_that_replaces_its_own_stream_fails() -> None:
     def replay_itself(batch: Batch) -> None:
         from django_durable_streams.protocol.offsets import Sentinel
 
-        replay(one, Sentinel.START, "", USING)
+        replay(one, Sentinel.START, Selection(), USING)
 
     for handler in (replace, replay_itself):
         Stream.objects.filter(path__in=["s/1", "dead-letters/c"]).delete()

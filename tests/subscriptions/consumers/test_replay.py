@@ -6,18 +6,28 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection
 
 from django_durable_streams.consumers import Batch, Consumer, consumer
 from django_durable_streams.management.commands import streams as command
 from django_durable_streams.models import Stream, Subscription, SubscriptionLink
+from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.subscriptions import registry
 from django_durable_streams.subscriptions.consumers import cursors, declarations, replaying
 from django_durable_streams.subscriptions.consumers.cursors import ClaimLost
 from django_durable_streams.subscriptions.pending import look_at_unseen
+from django_durable_streams.subscriptions.selection import Selection
 from django_durable_streams.testing import run_consumers
+from tests.store.test_isolation import elsewhere
 from tests.subscriptions.steps import subscribe
 
 pytestmark = pytest.mark.django_db
+
+
+def several_writers(test: Any) -> Any:
+    """Mark a test that needs a database with several writers, and transactions of its own."""
+    is_sqlite = connection.vendor == "sqlite"
+    return pytest.mark.django_db(transaction=True)(pytest.mark.skipif(is_sqlite, reason="one writer at a time")(test))
 
 
 class Totals:
@@ -233,6 +243,81 @@ def test_a_consumer_that_the_code_has_lost_can_be_paused() -> None:
     declarations._consumers.clear()
     assert command_output("pause", "sum") == "sum is paused.\n"
     assert command_output("resume", "sum") == "sum goes on with 0 streams.\n"
+
+
+def resume() -> None:
+    call_command("streams", "resume", "sum", stdout=StringIO())
+
+
+@several_writers
+@pytest.mark.parametrize("pending", [False, True])
+def test_a_resume_during_a_replay_leaves_all_effects_as_they_were(
+    summing: Consumer, totals: Totals, pending: bool
+) -> None:
+    """Workers go on in the middle of the replay, and what they do must not be set back."""
+    if pending:
+        Stream.objects.get(path="s/1").append(100)
+
+    def resume_meanwhile(paths: list[str]) -> None:
+        elsewhere(resume)
+        elsewhere(run_consumers)
+
+    summing.reset(resume_meanwhile)
+    with pytest.raises(CommandError, match="resumed"):
+        replay("--from", "-1")
+    Stream.objects.get(path="s/2").append(1000)
+    run_consumers()
+    assert totals.sums == {"s/1": 111 if pending else 11, "s/2": 1022}
+    assert not Subscription.objects.get().is_paused
+
+
+@several_writers
+def test_a_replay_that_was_resumed_does_not_end_another_one(summing: Consumer) -> None:
+    def replace(paths: list[str]) -> None:
+        elsewhere(resume)
+        elsewhere(lambda: replaying._hold(Subscription.objects.get(), "default"))
+
+    summing.reset(replace)
+    with pytest.raises(CommandError, match="resumed"):
+        replay("--from", "-1")
+    Stream.objects.get(path="s/1").append(1)
+    assert run_consumers() == 0
+
+
+def test_a_stream_that_is_replaced_during_a_replay_is_handled_whole(summing: Consumer, totals: Totals) -> None:
+    first = Stream.objects.get(path="s/1")
+    offset = first.offset_at(2)
+
+    def replace(paths: list[str]) -> None:
+        totals.reset(paths)
+        first.delete()
+        Stream.objects.create(path="s/1", content_type="application/json").append_many([5, 6])
+
+    summing.reset(replace)
+    replay("--from", offset, "--streams", "s/1")
+    run_consumers()
+    assert totals.sums == {"s/1": 11, "s/2": 22}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="one writer at a time")
+def test_a_replay_succeeds_beside_writers_whose_transactions_begin_without_the_lock(totals: Totals) -> None:
+    summing = consumer("s/*", name="sum")(totals.add)
+    stream = Stream.objects.create(path="s/1", content_type="application/json")
+    stream.append(1)
+    run_consumers()
+
+    def plan_and_write(*arguments: Any) -> Any:
+        cursors = plan(*arguments)
+        elsewhere(lambda: stream.append(2))
+        return cursors
+
+    plan = replaying.plan
+    connection.transaction_mode = None  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(replaying, "plan", plan_and_write)
+        assert replaying.replay(summing, Sentinel.START, Selection(), "default") == 1
+    connection.close()
 
 
 def test_a_stopped_stream_goes_on_when_it_is_resumed() -> None:
