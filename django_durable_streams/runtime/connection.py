@@ -171,15 +171,10 @@ class DedicatedConnection:
     def _duplicate_socket(self, driver_connection: Any) -> None:
         """Duplicate a connection's socket for `cut`. Its number could belong to another socket a moment later."""
         self._close_socket()
-        try:
-            duplicate = socket.socket(fileno=os.dup(driver_connection.fileno()))
-        except (OSError, AttributeError):  # the driver or the system does not show its socket
+        duplicate = _duplicate_socket(driver_connection)
+        if duplicate is None:
             return
-        for name, (level, value) in _SOCKET_OPTIONS.items():
-            try:
-                duplicate.setsockopt(level, getattr(socket, name), value)
-            except (OSError, AttributeError):  # not TCP, or not on this system
-                pass
+        _set_options(duplicate)
         with self._lock:
             self._socket = duplicate
 
@@ -188,6 +183,29 @@ class DedicatedConnection:
             duplicate, self._socket = self._socket, None
         if duplicate is not None:
             duplicate.close()
+
+
+def notice_vanished_server(connection: BaseDatabaseWrapper) -> None:
+    """Let statements on a connection of the project fail within seconds after its server's machine has vanished."""
+    duplicate = None if connection.vendor == "sqlite" else _duplicate_socket(connection.connection)
+    if duplicate is not None:
+        with duplicate:
+            _set_options(duplicate)
+
+
+def _duplicate_socket(driver_connection: Any) -> socket.socket | None:
+    try:
+        return socket.socket(fileno=os.dup(driver_connection.fileno()))
+    except (OSError, AttributeError):  # the driver or the system does not show its socket
+        return None
+
+
+def _set_options(duplicate: socket.socket) -> None:
+    for name, (level, value) in _SOCKET_OPTIONS.items():
+        try:
+            duplicate.setsockopt(level, getattr(socket, name), value)
+        except (OSError, AttributeError):  # not TCP, or not on this system
+            pass
 
 
 def _ensure_autocommit(connection: BaseDatabaseWrapper) -> None:

@@ -173,6 +173,10 @@ def add_links(subscription: Subscription, wanted: Sequence[SubscriptionLink], us
     Appends to the streams mark them from now on.
     """
     existing = links(using, subscription=subscription, path__in=[link.path for link in wanted])
+    wanted_ids = {link.path: link.stream_id for link in wanted if link.stream_id is not None}
+    # A consumer's link that its pattern did not match for a while may have an earlier stream at the path.
+    outdated = [link.pk for link in existing if link.stream_id != wanted_ids.get(link.path, link.stream_id)]
+    links(using, pk__in=outdated).delete()
     linked_paths = set(existing.values_list("path", flat=True))
     existing.update(**kind)
     links(using).bulk_create([link for link in wanted if link.path not in linked_paths])

@@ -1,4 +1,4 @@
-"""The isolation level of a worker's own transactions: READ COMMITTED, whatever the project has for its handlers.
+"""A worker's connection, and the isolation level of its own transactions: READ COMMITTED, whatever the project has.
 
 The rows of subscriptions are separated by locks. A transaction that waits for a lock must then see what the others have
 committed meanwhile. With an older snapshot it could clear the mark of a new message.
@@ -6,6 +6,7 @@ committed meanwhile. With an older snapshot it could clear the mark of a new mes
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,13 +14,37 @@ from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ...runtime.caller_transaction import in_callers_transaction
+from ...runtime.connection import notice_vanished_server
+
+logger = logging.getLogger(__name__)
 
 
-def ensure_autocommit(using: str) -> None:
-    """Let this thread's transactions end by themselves, also with `"AUTOCOMMIT": False` in DATABASES."""
+def prepare_connection(using: str) -> None:
+    """Connect, if this thread has no connection, and make the connection fit for a worker.
+
+    Its transactions end by themselves, also with `"AUTOCOMMIT": False` in DATABASES, and also after it was lost in the
+    middle of a turn. It fails soon if the server has vanished.
+    """
     connection = connections[using]
-    if not connection.get_autocommit():
+    if not connection.settings_dict["AUTOCOMMIT"]:
+        connection.settings_dict = {**connection.settings_dict, "AUTOCOMMIT": True}  # the other threads share the dict
+    if not connection.get_autocommit():  # a receiver of `connection_created` may have switched it off
         connection.set_autocommit(True)
+    notice_vanished_server(connection)
+
+
+def forget_connections() -> None:
+    """Close this thread's connections. Called outside of all transactions.
+
+    A connection to MySQL that is lost right after COMMIT leaves Django's object inside of a transaction for ever, as it
+    could not switch autocommit on. So new objects take the places of all.
+    """
+    for connection in connections.all(initialized_only=True):
+        try:
+            connection.close()
+        except Exception as error:  # of the driver
+            logger.debug("A connection could not be closed: %s", error)
+        del connections[connection.alias]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from django.db import Error, connections
 
 from . import cursors
 from .cursors import Claim
-from .isolation import ensure_autocommit
+from .isolation import forget_connections, prepare_connection
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +62,11 @@ class LeaseKeeper:
             if working is None or time.monotonic() - working[1] < self._interval:
                 continue
             try:
-                ensure_autocommit(self._using)
+                prepare_connection(self._using)
                 cursors.renew(working[0], self._using)
             except Error as error:
                 logger.debug("A lease was not extended. This is tried again: %s", error)
             except Exception:  # the thread must outlive every bug
                 logger.exception("A lease was not extended. This is tried again.")
             finally:
-                connections.close_all()
+                forget_connections()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
 
-from django.db import Error, connections, reset_queries
+from django.db import Error, reset_queries
 
 from ...conf import config
 from ...engine.announcements import wakeup_for
@@ -21,10 +22,11 @@ from ...runtime import background
 from ...runtime.log_once import LogOnce
 from .cursors import seconds_until_due
 from .declarations import Consumer
-from .isolation import ensure_autocommit, read_committed
+from .failures import close_other_connections
+from .isolation import forget_connections, prepare_connection, read_committed
 from .lease_keeper import LeaseKeeper
 from .runner import Report, Runner
-from .subscribing import link_existing, subscribe
+from .subscribing import keep_pattern, link_existing, subscribe, unlinked
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,12 @@ FAILURE_PAUSE = 1.0
 
 LINK_PAUSE = 0.05
 """Time for another transaction to release the row of a stream that is to be linked, in seconds."""
+
+PATTERN_INTERVAL = 60.0
+"""How often to make sure that the subscriptions have the patterns of this code, in seconds.
+
+Another version of the code may have set others, and its workers may have ended since.
+"""
 
 WARNING_SECONDS = 60.0
 
@@ -57,6 +65,7 @@ class Worker:
         self._report = report
         self._runner: Runner | None = None
         self._unlinked: list[int] = []
+        self._next_pattern_check = 0.0
         self._woken = Event()
         self._is_stopping = False
         self._keeper = LeaseKeeper(using, min(consumer.lease for consumer in consumers))
@@ -87,11 +96,6 @@ class Worker:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
-    @property
-    def longest_lease(self) -> float:
-        """The longest lease of the consumers, in seconds."""
-        return max(consumer.lease for consumer in self._consumers)
-
     def _run(self) -> None:
         try:
             while not self._is_stopping:
@@ -103,15 +107,18 @@ class Worker:
         finally:
             self._keeper.stop()
             self._wakeups.stop()
-            connections.close_all()
+            forget_connections()
 
     def _step(self) -> float:
         """Do the next piece of work, and return the seconds until the next look."""
         try:
-            ensure_autocommit(self._using)
+            prepare_connection(self._using)
+            close_other_connections(self._using)
             with read_committed(self._using):
                 if self._runner is None:
                     self._runner = self._subscribe()
+                elif time.monotonic() >= self._next_pattern_check:
+                    self._keep_patterns(self._runner)
                 if self._unlinked:
                     return self._link_existing()
             return 0.0 if self._runner.step() else self._idle_seconds(self._runner)
@@ -121,15 +128,22 @@ class Worker:
         except Exception:  # the worker must outlive every bug
             if self._failures.is_due():
                 logger.exception("The consumers failed. They try again.")
-        connections.close_all()
+        forget_connections()
         return FAILURE_PAUSE
 
     def _subscribe(self) -> Runner:
         by_subscription = {subscribe(consumer, self._using): consumer for consumer in self._consumers}
         self._unlinked = [*by_subscription]
+        self._next_pattern_check = time.monotonic() + PATTERN_INTERVAL
         runner = Runner(by_subscription, self._using, hold=self._keeper.hold, report=self._report)
         runner.is_stopping = self._is_stopping
         return runner
+
+    def _keep_patterns(self, runner: Runner) -> None:
+        for consumer in self._consumers:
+            keep_pattern(consumer, self._using)
+        self._unlinked = unlinked(runner.consumers.keys(), self._using)
+        self._next_pattern_check = time.monotonic() + PATTERN_INTERVAL
 
     def _link_existing(self) -> float:
         progress = link_existing(self._unlinked[-1], self._using)

@@ -9,23 +9,15 @@ from django.db import transaction
 
 from django_durable_streams.consumers import Batch, consumer
 from django_durable_streams.models import Stream, Subscription, SubscriptionLink
+from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.subscriptions.consumers import cursors
+from django_durable_streams.subscriptions.consumers.replaying import replay
+from django_durable_streams.subscriptions.consumers.subscribing import link_existing, subscribe
 from django_durable_streams.testing import run_consumers
+from tests.store.test_isolation import purge_all
+from tests.subscriptions.consumers.steps import json_stream, usernames
 
 pytestmark = pytest.mark.django_db
-
-JSON = "application/json"
-
-
-def json_stream(path: str, *values: Any) -> Stream:
-    stream = Stream.objects.create(path=path, content_type=JSON)
-    if values:
-        stream.append_many(values)
-    return stream
-
-
-def users() -> list[str]:
-    return list(get_user_model().objects.order_by("pk").values_list("username", flat=True))
 
 
 def test_a_consumer_handles_all_messages_of_its_streams_in_order() -> None:
@@ -83,10 +75,10 @@ def test_effects_of_a_failing_handler_are_rolled_back_with_the_cursor() -> None:
     json_stream("users", "ann", "bob")
     with pytest.raises(RuntimeError, match="on purpose"):
         run_consumers()
-    assert users() == []
+    assert usernames() == []
     fails = False
     assert run_consumers() == 2
-    assert users() == ["ann", "bob"]
+    assert usernames() == ["ann", "bob"]
 
 
 def test_the_message_that_fails_is_parked_and_all_others_are_handled() -> None:
@@ -100,7 +92,7 @@ def test_the_message_that_fails_is_parked_and_all_others_are_handled() -> None:
     json_stream("users", "ann", "bad", "bob")
     offset = Stream.objects.get(path="users").next_offset
     assert run_consumers(raise_errors=False) == 2
-    assert users() == ["ann", "bob"]
+    assert usernames() == ["ann", "bob"]
     (letter,) = Stream.objects.get(path="dead-letters/register").read()
     assert (letter["consumer"], letter["stream"], letter["value"]) == ("register", "users", "bad")
     assert letter["offset"] < offset
@@ -122,7 +114,7 @@ def test_a_stream_stops_at_the_message_that_fails() -> None:
     json_stream("users/1", "ann", "bad", "bob")
     json_stream("users/2", "cyd")
     assert run_consumers(raise_errors=False) == 2
-    assert sorted(users()) == ["ann", "cyd"]
+    assert sorted(usernames()) == ["ann", "cyd"]
     link = SubscriptionLink.objects.get(path="users/1")
     assert link.is_stopped
     assert "no such name" in link.last_error
@@ -148,6 +140,41 @@ def test_text_is_handled_in_whole_characters() -> None:
     stream.append("€".encode()[:2], close=True)
     assert run_consumers() == 1
     assert handled[2:] == ["�"]
+
+
+def test_a_character_that_a_close_leaves_incomplete_is_handled() -> None:
+    handled: list[str] = []
+
+    @consumer("notes", name="notes")
+    def note(batch: Batch) -> None:
+        handled.extend(batch.messages)
+
+    stream = Stream.objects.create(path="notes", content_type="text/plain")
+    stream.append(b"a" + "€".encode()[:2])
+    assert run_consumers() == 1
+    stream.close()
+    assert run_consumers() == 1
+    assert handled == ["a", "\ufffd"]
+
+
+@pytest.mark.parametrize("is_replay", [False, True])
+def test_a_cursor_that_is_set_inside_a_character_does_not_break_it(is_replay: bool) -> None:
+    handled: list[str] = []
+
+    @consumer("notes", name="notes")
+    def note(batch: Batch) -> None:
+        handled.extend(batch.messages)
+
+    stream = Stream.objects.create(path="notes", content_type="text/plain")
+    stream.append(b"a" + "€".encode()[:1])
+    assert link_existing(subscribe(note, "default"), "default").is_done
+    stream.append("€".encode()[1:2])
+    if is_replay:
+        replay(note, Sentinel.NOW, "", "default")
+    assert run_consumers() == 0
+    stream.append("€".encode()[2:] + b"b")
+    assert run_consumers() == 1
+    assert handled == ["€b"]
 
 
 def test_bytes_are_handled_append_by_append() -> None:
@@ -203,12 +230,12 @@ def test_an_asynchronous_handler_writes_in_the_same_transaction() -> None:
     stream = json_stream("users", "ann", "bad")
     with pytest.raises(ValueError):  # noqa: PT011
         run_consumers()
-    assert users() == []
+    assert usernames() == []
     run_consumers(raise_errors=False)
-    assert users() == ["ann"]
+    assert usernames() == ["ann"]
     stream.append("bob")
     assert run_consumers() == 1
-    assert users() == ["ann", "bob"]
+    assert usernames() == ["ann", "bob"]
 
 
 def test_a_handler_may_append_to_streams_of_other_consumers() -> None:
@@ -216,7 +243,7 @@ def test_a_handler_may_append_to_streams_of_other_consumers() -> None:
 
     @consumer("in", name="first")
     def forward(batch: Batch) -> None:
-        out, _ = Stream.objects.ensure("out", content_type=JSON)
+        out, _ = Stream.objects.ensure("out", content_type="application/json")
         out.append_many([value * 2 for value in batch.messages])
 
     @consumer("out", name="second")
@@ -316,8 +343,6 @@ def test_old_messages_reach_handlers_in_the_form_of_today() -> None:
 
 
 def test_a_new_consumer_begins_at_the_ends_of_older_streams_unless_it_says_otherwise() -> None:
-    from django_durable_streams.subscriptions.consumers.subscribing import link_existing, subscribe
-
     handled: dict[str, list[int]] = {"new": [], "old": []}
 
     @consumer("s", name="new")
@@ -351,4 +376,42 @@ def test_another_pattern_unlinks_old_streams_and_links_others() -> None:
     json_stream("b/1", 1)
     run_consumers()
     assert handled == ["a/1", "b/1"]
-    assert list(SubscriptionLink.objects.values_list("path", flat=True)) == ["b/1"]
+
+
+def test_a_pattern_that_comes_back_finds_the_cursors_where_they_were() -> None:
+    """Two versions of the code run side by side, and the workers of both start again and again."""
+    handled: list[int] = []
+
+    def collect(batch: Batch) -> None:
+        handled.extend(batch.messages)
+
+    streams = [json_stream("a/1"), json_stream("b/1")]
+    for number, pattern in enumerate(("*/*", "a/*", "*/*", "b/*", "*/*")):
+        for stream in streams:
+            stream.append(number)
+        consumer(pattern, name="c")(collect)
+        run_consumers()
+    assert sorted(handled) == sorted([*range(5), *range(5)])
+
+
+@pytest.mark.parametrize("is_purged", [False, True])
+def test_a_stream_that_was_replaced_while_no_pattern_matched_it_is_handled_from_then_on(is_purged: bool) -> None:
+    handled: list[int] = []
+
+    def collect(batch: Batch) -> None:
+        handled.extend(batch.messages)
+
+    consumer("a/*", name="c")(collect)
+    old = json_stream("a/1", 1)
+    run_consumers()
+    consumer("b/*", name="c")(collect)
+    run_consumers()
+    old.delete()
+    if is_purged:
+        purge_all()
+    new = json_stream("a/1")
+    consumer("a/*", name="c")(collect)
+    run_consumers()
+    new.append(2)
+    run_consumers()
+    assert handled == [1, 2]

@@ -21,23 +21,18 @@ from django_durable_streams.engine.wakeup.base import (
     WakeUpListener,
     WakeUpMessage,
 )
-from django_durable_streams.models import Stream, SubscriptionLink
-from django_durable_streams.subscriptions.consumers import cursors
+from django_durable_streams.models import Subscription, SubscriptionLink
+from django_durable_streams.subscriptions import registry
+from django_durable_streams.subscriptions.consumers import cursors, subscribing
 from django_durable_streams.subscriptions.consumers import runner as runner_module
 from django_durable_streams.subscriptions.consumers import worker as worker_module
+from django_durable_streams.subscriptions.consumers.subscribing import subscribe
 from django_durable_streams.subscriptions.consumers.worker import Worker
 from django_durable_streams.subscriptions.pending import look_at_unseen
 from django_durable_streams.testing import run_consumers
+from tests.subscriptions.consumers.steps import SECONDS, json_stream
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-SECONDS = 20
-
-
-def json_stream(path: str, *values: Any) -> Stream:
-    stream = Stream.objects.create(path=path, content_type="application/json")
-    stream.append_many(values)
-    return stream
 
 
 @pytest.mark.usefixtures("engines")
@@ -62,6 +57,64 @@ def test_a_worker_handles_what_is_there_and_what_comes() -> None:
         assert worker.join(SECONDS)
     assert handled == [1, 2]
     assert SubscriptionLink.objects.get().holder == ""
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_worker_sets_its_pattern_again_after_another_version_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "PATTERN_INTERVAL", 0.01)
+    handled: list[Any] = []
+    first, second = threading.Event(), threading.Event()
+
+    @consumer("s/*", name="c", start="beginning")
+    def handle(batch: Batch) -> None:
+        handled.extend(batch.messages)
+        (second if 2 in handled else first).set()
+
+    stream = json_stream("s/1", 1)
+    worker = Worker([handle], "default")
+    worker.start()
+    try:
+        assert first.wait(SECONDS)
+        subscribe(consumer("other/*", name="c")(handle.handler), "default")
+        stream.append(2)
+        assert second.wait(SECONDS)
+    finally:
+        worker.stop()
+        assert worker.join(SECONDS)
+    assert handled == [1, 2]
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_worker_does_not_begin_anew_after_its_cursors_were_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "PATTERN_INTERVAL", 0.0)
+    handled: list[Any] = []
+    is_handled, was_checked = threading.Event(), threading.Event()
+
+    @consumer("s/*", name="c", start="beginning")
+    def handle(batch: Batch) -> None:
+        handled.extend(batch.messages)
+        is_handled.set()
+
+    def check(*arguments: Any) -> Any:
+        result = subscribing.unlinked(*arguments)
+        was_checked.set()
+        return result
+
+    monkeypatch.setattr(worker_module, "unlinked", check)
+    json_stream("s/1", 1)
+    worker = Worker([handle], "default")
+    worker.start()
+    try:
+        assert is_handled.wait(SECONDS)
+        registry.delete(handle.stored_name, "default")
+        for _ in range(2):
+            was_checked.clear()
+            assert was_checked.wait(SECONDS)
+    finally:
+        worker.stop()
+        assert worker.join(SECONDS)
+    assert handled == [1]
+    assert not Subscription.objects.filter(name__isnull=False).exists()
 
 
 @pytest.mark.usefixtures("engines")
