@@ -1,5 +1,6 @@
 """Whatever a project sets for its connections, workers commit what handlers have done, once."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from tests.projects.consuming import NUMBERS
 from tests.projects.databases import migrated_database
 from tests.projects.project import Project, sqlite
 from tests.projects.test_connections import CASES, Case
+
+END_SECONDS = 30
 
 NAMES = (
     "autocommit off",
@@ -27,6 +30,19 @@ def test_workers_commit_once(case: Case, kind: str, tmp_path: Path) -> None:
     settings = {**database, **case.settings, "OPTIONS": {**database.get("OPTIONS", {}), **case.options}}
     result = Project(tmp_path / "project", {"default": settings}, case.source).run("tests.projects.consuming")
     assert (result["numbers"], result["open"]) == (NUMBERS, 0)
+
+
+@pytest.mark.parametrize("kind", ["thread", "loop", "pool"])
+def test_a_worker_ends_although_a_handler_hangs(kind: str, tmp_path: Path) -> None:
+    project = Project(tmp_path, {"default": sqlite(tmp_path)})
+    project.migrate()
+    began = time.monotonic()
+    done = project.start("tests.projects.hanging", "run", kind)
+    assert time.monotonic() - began < END_SECONDS
+    assert done.returncode == 1, done.stderr
+    assert "has not ended within its lease" in done.stderr
+    result = project.run("tests.projects.hanging", "look")
+    assert (result["effects"], result["position"]) == ([], None)
 
 
 def test_a_router_may_have_streams_in_another_database(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import multiprocessing.connection
+import os
 import signal
+import sys
 import time
 from argparse import ArgumentParser
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from threading import Event, Thread
 from types import FrameType
@@ -25,6 +28,8 @@ from ...subscriptions.consumers.runner import Report
 from ...subscriptions.consumers.worker import Worker
 from ...subscriptions.service import service_for
 from .. import worker_process
+
+logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.5
 """How often a worker looks whether its threads are alive."""
@@ -78,21 +83,25 @@ class Command(BaseCommand):
         for consumer in consumers:
             by_alias[consumer.alias].append(consumer)
         report = self._print if options["verbosity"] > 1 else None
-        workers = [Worker(group, alias, report) for alias, group in by_alias.items()]
+        workers: list[Worker] = []
         try:
             if not options["no_delivery"]:
                 service_for(options["database"] or router.db_for_write(Stream)).start()
-            for worker in workers:
+            for alias, group in by_alias.items():
+                worker = Worker(group, alias, report)
                 worker.start()
+                workers.append(worker)
             while not ended.wait(CHECK_SECONDS):
                 if not all(worker.is_alive for worker in workers):
                     raise CommandError("A worker has ended. The log says why.")
         finally:
             for worker in workers:
                 worker.stop()
-            for worker in workers:
-                worker.join(worker.longest_lease)
+            until = time.monotonic() + _longest_lease(consumers)
+            have_ended = [worker.join(max(until - time.monotonic(), 0.0)) for worker in workers]
             stop_engines()
+            if not all(have_ended):
+                _end_now()
 
     def run_child(self, options: dict[str, Any]) -> None:
         """Be one of several processes. It ends with its parent, however that ends."""
@@ -104,9 +113,10 @@ class Command(BaseCommand):
 
     def _print(self, report: Report) -> None:
         milliseconds = report.seconds * 1000
-        self.stdout.write(
-            f"{report.consumer}: {report.outcome} {report.messages} of {report.stream} in {milliseconds:.1f} ms"
-        )
+        with suppress(OSError):  # nobody reads the output any more
+            self.stdout.write(
+                f"{report.consumer}: {report.outcome} {report.messages} of {report.stream} in {milliseconds:.1f} ms"
+            )
 
     def _supervise(self, options: Mapping[str, Any], ended: Event) -> None:
         """Keep a number of processes running. The first one also delivers wakes."""
@@ -127,7 +137,7 @@ class Command(BaseCommand):
         finally:
             for child in children.values():
                 child.terminate()
-            until = time.monotonic() + END_SECONDS + max((one.lease for one in self._consumers(options)), default=0.0)
+            until = time.monotonic() + END_SECONDS + _longest_lease(self._consumers(options))
             for child in children.values():
                 child.join(max(until - time.monotonic(), 0.0))
                 child.kill()
@@ -147,6 +157,23 @@ def _signals() -> Iterator[Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _longest_lease(consumers: Collection[Consumer]) -> float:
+    return max((consumer.lease for consumer in consumers), default=0.0)
+
+
+def _end_now() -> None:
+    """End the process although a handler runs. Python would wait for the threads that the handler waits for."""
+    logger.error(
+        "A handler has not ended within its lease. This process ends now, and the database rolls the handler's "
+        "transaction back. Another worker will handle its messages."
+    )
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(1)
 
 
 def _end_with(parent: BaseProcess, ended: Event) -> None:
