@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.apps import AppConfig
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Warning, register
 
 from ..protocol import arguments
 from ..protocol.errors import DurableStreamsError
@@ -44,6 +44,40 @@ def check_paths(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
                 )
             )
     return errors
+
+
+@register()
+def check_dead_letters(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """W027: consumers handle each other's dead letters."""
+    return [
+        Warning(
+            f"The dead letters of the consumer {consumer.name!r} go to other consumers, and theirs come back to it. If "
+            "all of them fail, they park each other's letters without end.",
+            hint=f"Give another pattern to {_place(consumer)}, or other dead_letters to the others.",
+            id="durable_streams.W027",
+        )
+        for consumer in registered()
+        if _gets_back(consumer)
+    ]
+
+
+def _gets_back(consumer: Consumer) -> bool:
+    """Return whether dead letters of dead letters of a consumer may come back to it."""
+    reached: set[Consumer] = set()
+    rest = [consumer]
+    while rest:
+        sender = rest.pop()
+        new = {other for other in registered() if _follows(other, sender.dead_letters)} - reached
+        reached |= new
+        rest += new
+    return consumer in reached
+
+
+def _follows(consumer: Consumer, path: str) -> bool:
+    try:
+        return consumer.follows(path)
+    except DurableStreamsError:  # E010
+        return False
 
 
 def _place(consumer: Consumer) -> str:

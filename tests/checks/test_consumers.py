@@ -1,24 +1,13 @@
 """Checks of consumers."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from django_durable_streams.checks.consumers import check_names, check_paths
+from django_durable_streams.checks.consumers import check_dead_letters, check_names, check_paths
 from django_durable_streams.consumers import Batch, consumer
-from django_durable_streams.subscriptions.consumers import declarations
 
-
-@pytest.fixture(autouse=True)
-def no_consumers() -> Iterator[None]:
-    consumers, duplicates = dict(declarations._consumers), list(declarations._duplicates)
-    declarations._consumers.clear()
-    declarations._duplicates.clear()
-    yield
-    declarations._consumers.clear()
-    declarations._consumers.update(consumers)
-    declarations._duplicates[:] = duplicates
+pytestmark = pytest.mark.usefixtures("no_consumers")
 
 
 def first(batch: Batch) -> None: ...
@@ -49,6 +38,17 @@ def test_a_pattern_that_can_never_match_is_an_error(pattern: str) -> None:
 def test_a_path_for_dead_letters_that_no_stream_can_have_is_an_error() -> None:
     consumer("a/*", name="one", dead_letters="a//b")(first)
     assert ids(check_paths) == ["durable_streams.E010"]
+
+
+def test_dead_letters_that_come_back_are_a_warning() -> None:
+    consumer("dead-letters/*", name="one")(first)
+    assert ids(check_dead_letters) == []
+    consumer("failed/**", name="two", dead_letters="dead-letters/two")(first)
+    assert ids(check_dead_letters) == []
+    consumer("dead-letters/**", name="three", dead_letters="failed/three")(second)
+    assert ids(check_dead_letters) == ["durable_streams.W027"] * 3
+    consumer("a//b", name="wrong")(second)
+    assert ids(check_dead_letters) == ["durable_streams.W027"] * 3
 
 
 def test_good_consumers_are_no_error() -> None:
