@@ -14,7 +14,7 @@ from django.core.management import load_command_class
 
 from django_durable_streams.consumers import Batch, Consumer
 from django_durable_streams.subscriptions import backoff
-from django_durable_streams.subscriptions.consumers import parking
+from django_durable_streams.subscriptions.consumers import failures, parking, worker
 from django_durable_streams.subscriptions.consumers.declarations import MAX_LEASE_SECONDS, ConsumerOptions
 from tests.docs.pages import ROOT, blocks, code, section, table
 
@@ -106,6 +106,10 @@ def test_the_numbers_are_those_of_the_code() -> None:
     assert "after 1 second, then after 2, 4 and so on, up to a minute" in TEXT
     assert parking.MAX_VALUE_BYTES == 1024 * 1024
     assert "more than 1 MiB is left out" in TEXT
+    assert failures.MAX_LOST == 10
+    assert "from the eleventh time on" in TEXT
+    assert worker.PATTERN_INTERVAL == 60
+    assert "once a minute" in TEXT
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
