@@ -47,7 +47,12 @@ class Page:
 
 
 async def follow(
-    path: str, stream_id: int, offset: str, using: str, timeout: float | None
+    path: str,
+    stream_id: int,
+    offset: str,
+    using: str,
+    timeout: float | None,
+    servers: Sequence[RunningServer] = (),
 ) -> AsyncGenerator[Page, None]:
     """Yield pages of the existing messages, then of new ones.
 
@@ -57,6 +62,7 @@ async def follow(
         offset: where to start: an offset, `-1` or `now`.
         using: alias of the database.
         timeout: seconds to wait for the next page; after that the generator ends. None: no limit. 0: no wait.
+        servers: the servers that the reader depends on, beyond those of its event loop.
 
     Raises:
         InvalidOffset, OffsetGone, StreamNotFound, StreamGone, ServiceUnavailable.
@@ -65,7 +71,7 @@ async def follow(
     snapshot = await engine.read(path, arguments.offset(offset))
     expect(stream_id, snapshot.info.id, path)
     engine.renew(snapshot.info)
-    async with aclosing(_pages(engine, snapshot, timeout)) as pages:
+    async with aclosing(_pages(engine, snapshot, timeout, servers)) as pages:
         async for page in pages:
             yield page
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from threading import Lock, Thread, current_thread
 from typing import Any, TypeVar
@@ -90,7 +90,7 @@ def _check_may_wait() -> None:
         )
 
 
-def iterate(values: AsyncGenerator[T, None]) -> Iterator[T]:
+def iterate(values: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     """Yield the values of an asynchronous generator that runs in the background loop.
 
     The generator is closed soon after the iterator ends, not before: the garbage collector may close the iterator.

@@ -1,18 +1,26 @@
 """docs/subscriptions.md says what is there, and its commands work in their order."""
 
+import asyncio
 import json
 import re
 import shlex
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 
 from django_durable_streams.access.base import Permission
+from django_durable_streams.models import Stream, Subscription
 from django_durable_streams.protocol import subscriptions
 from django_durable_streams.protocol.subscription_bodies import _ConfigFields, parse_wake_request
+from django_durable_streams.pull_wake import ClaimedStream, PullSubscription, SyncWake, Wake, WakeMessage
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.subscriptions import extra, routes, service, tokens
+from django_durable_streams.subscriptions import extra, outcomes, routes, service, tokens
 from django_durable_streams.subscriptions.pending import LINKS_PER_WAKE
+from django_durable_streams.subscriptions.pull_wake.subscription import POLL_INTERVAL
+from django_durable_streams.subscriptions.pull_wake.wake import RENEWALS_PER_LEASE
 from tests.asgi_client import AsgiClient
 from tests.docs.pages import ROOT, blocks, code, section, table
 
@@ -132,3 +140,55 @@ def test_the_numbers_are_those_of_the_code(text: str) -> None:
 def test_the_method_that_is_named_is_there() -> None:
     assert "`can_subscribe(user, subscription_id, request)`" in TEXT
     assert callable(Permission.can_subscribe)
+
+
+def python(number: int) -> dict[str, Any]:
+    scope: dict[str, Any] = {}
+    exec(blocks(PAGE, "python")[number].text, scope)
+    return scope
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    while not condition():
+        time.sleep(0.01)
+
+
+async def test_the_worker_works(engines: None) -> None:
+    scope = python(0)
+    sent: list[Any] = []
+
+    async def send_mail(message: WakeMessage) -> None:
+        sent.append(message.value)
+
+    scope["send_mail"] = send_mail
+    task = asyncio.ensure_future(scope["work"]())
+    stream = await Stream.objects.acreate(path="orders/1", content_type="application/json")
+    await sync_to_async(wait_until)(Subscription.objects.exists)
+    await stream.aappend({"total": 12})
+    await asyncio.to_thread(wait_until, lambda: sent or task.done())
+    task.cancel()
+    await asyncio.wait([task])
+    assert sent == [{"total": 12}]
+
+
+def test_the_worker_of_another_server_can_be_made() -> None:
+    assert python(1)["mailer"].name == "mailer"
+
+
+def test_the_numbers_of_workers_are_those_of_the_code() -> None:
+    text = " ".join(section(PAGE, "Workers in Python").split())
+    assert f"`poll_interval` ({POLL_INTERVAL:.0f} seconds)" in text
+    assert RENEWALS_PER_LEASE == 3
+    assert "extended after each third of it" in text
+    assert (outcomes.MIN_BACKOFF, outcomes.MAX_BACKOFF) == (1, 60)
+    assert "after 1 second, then after 2, 4 and so on, up to a minute" in text
+
+
+@pytest.mark.parametrize("kind", [PullSubscription, Wake, SyncWake, ClaimedStream, WakeMessage])
+def test_the_table_of_objects_is_complete(kind: type) -> None:
+    text = section(PAGE, "Workers in Python")
+    shown = {name for span in re.findall(r"`([^`\n]+)`", text) for name in re.findall(r"\w+", span)}
+    names = {name for name in dir(kind) if not name.startswith("_")}
+    if kind is Wake:
+        names = (names - {"start_heartbeats", "stop_heartbeats"}) | {"is_over", "has_progress"}
+    assert names - shown == set()

@@ -1,0 +1,136 @@
+"""Worker processes that are killed at random moments: each message is handled, and one worker at a time has the lease."""
+
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.servers import ROOT, Server, example_environment
+
+pytestmark = pytest.mark.cluster
+
+MESSAGES = 80
+KILLS = 5
+SECONDS = 90
+
+
+class Workers:
+    """Some worker processes, each replaced when it is killed, and what they have handled."""
+
+    def __init__(self, arguments: list[str], env: dict[str, str], count: int) -> None:
+        self._arguments = arguments
+        self._env = env
+        self.lines: list[tuple[int, int, int]] = []
+        """Process, generation and message, in the order in which they were read."""
+        self._threads: list[threading.Thread] = []
+        self._begun: list[threading.Event] = []
+        self.processes: list[subprocess.Popen[str]] = []
+        for _ in range(count):
+            self._start()
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "tests.subscriptions.pull_wake.worker_job", *self._arguments]
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=self._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
+        begun = threading.Event()
+        thread = threading.Thread(target=self._read, args=(process, begun), daemon=True)
+        thread.start()
+        self._threads.append(thread)
+        self.processes.append(process)
+        assert begun.wait(SECONDS)
+
+    def _read(self, process: subprocess.Popen[str], begun: threading.Event) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                begun.set()
+                generation, _, value = line.strip().partition(" ")
+                if value:
+                    self.lines.append((process.pid, int(generation), int(value)))
+
+    def kill_one(self) -> None:
+        """Kill a worker, as a power cut would, and start another one."""
+        process = self.processes.pop(random.randrange(len(self.processes)))
+        process.kill()
+        process.wait()
+        self._start()
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        for thread in self._threads:
+            thread.join()
+
+
+@contextmanager
+def running(kind: str, server: Server) -> Iterator[Workers]:
+    arguments = ["s"] if kind == "local" else ["s", f"{server.base_url}/v1/stream/"]
+    env = example_environment({"DATABASE_URL": server.database_url})
+    workers = Workers(arguments, env, 3)
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+@pytest.mark.parametrize("kind", ["local", "url"])
+def test_killed_workers_lose_no_message(kind: str) -> None:
+    with Server(long_poll_timeout=2.0) as server, httpx.Client(base_url=f"{server.base_url}/v1/stream/") as client:
+        json = {"content-type": "application/json"}
+        config = {"type": "pull-wake", "pattern": "a/*", "wake_stream": "wake", "lease_ttl_ms": 1000}
+        assert client.put("wake", headers=json).status_code == 201
+        assert client.put("__ds/subscriptions/s", json=config).status_code == 201
+        for path in ("a/0", "a/1"):
+            assert client.put(path, headers=json).status_code == 201
+        with running(kind, server) as workers:
+            cursors: dict[str, str] = {}
+            for number in range(MESSAGES):
+                assert client.post(f"a/{number % 2}", content=str(number), headers=json).is_success
+                if number % (MESSAGES // KILLS) == MESSAGES // KILLS - 1:
+                    workers.kill_one()
+                check_cursors(client, cursors)
+            until = time.monotonic() + SECONDS
+            while not is_done(client, cursors):
+                assert time.monotonic() < until
+                time.sleep(0.1)
+        check(workers.lines)
+
+
+def check_cursors(client: httpx.Client, cursors: dict[str, str]) -> None:
+    for one in client.get("__ds/subscriptions/s").json()["streams"]:
+        before = cursors.get(one["path"], "-1")
+        assert before == "-1" or one["acked_offset"] >= before
+        cursors[one["path"]] = one["acked_offset"]
+
+
+def is_done(client: httpx.Client, cursors: dict[str, str]) -> bool:
+    check_cursors(client, cursors)
+    return all(client.head(path).headers["stream-next-offset"] == offset for path, offset in cursors.items())
+
+
+def check(lines: list[tuple[int, int, int]]) -> None:
+    """Each message was handled, in the order of its stream, and each generation belongs to one worker."""
+    assert {value for _, _, value in lines} == set(range(MESSAGES))
+    owners: dict[int, Any] = {}
+    for process, generation, _ in lines:
+        assert owners.setdefault(generation, process) == process
+    for number in range(2):
+        wakes: dict[int, list[int]] = {}
+        for _, generation, value in lines:
+            if value % 2 == number:
+                wakes.setdefault(generation, []).append(value)
+        for values in wakes.values():
+            assert values == sorted(set(values))
+        seen = -2 + number
+        for generation in sorted(wakes):  # no wake leaves out what the one before has not acknowledged
+            assert wakes[generation][0] <= seen + 2
+            seen = max(seen, wakes[generation][-1])
