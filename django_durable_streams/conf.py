@@ -140,6 +140,10 @@ class Config:
     """Whether processes that serve streams also deliver the wakes of subscriptions. Without it, run
     `manage.py streams_worker`."""
 
+    consumer_task_backend: str = ""
+    """Alias of the backend in Django's setting `TASKS` that runs consumers. Empty: `manage.py streams_worker` runs
+    them."""
+
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may use the streams: `https://app.example.com`, or `*` for all origins."""
 

@@ -12,6 +12,8 @@ from ..protocol import arguments
 from ..protocol.errors import DurableStreamsError
 from ..protocol.globs import glob
 from ..subscriptions.consumers.declarations import Consumer, duplicates, registered
+from ..subscriptions.consumers.task_framework import backend_problem
+from .requiring import needs_settings
 
 
 @register()
@@ -78,6 +80,27 @@ def _follows(consumer: Consumer, path: str) -> bool:
         return consumer.follows(path)
     except DurableStreamsError:  # E010
         return False
+
+
+@register()
+@needs_settings
+def check_tasks(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """E011: a consumer is to be run by a backend of Django's tasks that there is not."""
+    problems = [(consumer, backend_problem(consumer.tasks_alias, consumer.task_queue)) for consumer in _run_by_tasks()]
+    return [
+        Error(
+            f"Tasks have to run the consumer {consumer.name!r}, and cannot. {problem}",
+            hint="Correct TASKS, or the consumer's task_backend and task_queue. Or let workers run it: set "
+            "task_backend, or CONSUMER_TASK_BACKEND, to an empty text.",
+            id="durable_streams.E011",
+        )
+        for consumer, problem in problems
+        if problem
+    ]
+
+
+def _run_by_tasks() -> list[Consumer]:
+    return [consumer for consumer in registered() if consumer.tasks_alias]
 
 
 def _place(consumer: Consumer) -> str:

@@ -35,6 +35,7 @@ from ..runtime.log_once import LogOnce
 from ..store.operations import Append
 from . import due, outcomes, signing_keys
 from .backfill import link_portion, unfinished
+from .consumers.task_queue import TaskQueue
 from .leases import Wake
 from .pending import look_at_unseen
 from .registry import delete_remains
@@ -180,6 +181,7 @@ class Delivery:
         """Webhooks that are called now, by receiver."""
         self._failing = asyncio.Semaphore(MAX_FAILING)
         self._looked_through = 0
+        self._task_queue = TaskQueue(engine.using)
         self._sender: WebhookSender | None = None
         self._failures = LogOnce(WARNING_SECONDS)
 
@@ -205,6 +207,7 @@ class Delivery:
         self.wake()
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
+        self._task_queue.stop()
 
     # Messages of other processes, in the event loop of the delivery.
 
@@ -260,8 +263,9 @@ class Delivery:
             if self._failures.is_due():
                 logger.exception("The delivery of subscriptions failed. It is tried again.")
             return FAILURE_PAUSE
+        await self._task_queue.fill(self._call)
         if work is None:
-            return IDLE_INTERVAL
+            return config().poll_interval if self._task_queue.is_needed else IDLE_INTERVAL
         for wake in work.wakes:
             self._start(wake)
         self._looked_through = work.looked_through

@@ -1,11 +1,14 @@
 """Checks of consumers."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from django_durable_streams.checks.consumers import check_dead_letters, check_names, check_paths
+from django_durable_streams.checks.consumers import check_dead_letters, check_names, check_paths, check_tasks
 from django_durable_streams.consumers import Batch, consumer
+from django_durable_streams.subscriptions.consumers import task_framework
+from tests.overriding import override_streams
 
 pytestmark = pytest.mark.usefixtures("no_consumers")
 
@@ -55,3 +58,47 @@ def test_good_consumers_are_no_error() -> None:
     consumer("**", name="one")(first)
     consumer("a/*/**", name="two", dead_letters="letters")(second)
     assert ids(check_names) + ids(check_paths) == []
+
+
+def ids_of(**settings: Any) -> list[str]:
+    with override_streams(**settings):
+        return [message.id for message in check_tasks(None)]
+
+
+def test_tasks_without_a_framework_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer("a/*", name="one")(first)
+    monkeypatch.setattr(task_framework, "framework", lambda: None)
+    assert ids_of() == []
+    assert ids_of(CONSUMER_TASK_BACKEND="default") == ["durable_streams.E011"]
+    consumer("a/*", name="one", task_backend="")(first)
+    assert ids_of(CONSUMER_TASK_BACKEND="default") == []
+    consumer("a/*", name="one", task_backend="default")(first)
+    with override_streams():
+        (message,) = check_tasks(None)
+    assert "from version 6.0 on" in message.msg
+
+
+@pytest.mark.parametrize(
+    ("backend", "queue", "problem"),
+    [
+        ("default", "default", ""),
+        ("default", "mail", ""),
+        ("few", "mail", ""),
+        ("few", "default", "no queue 'default'"),
+        ("other", "default", "no usable backend 'other'"),
+    ],
+)
+def test_a_backend_has_to_have_the_queue(
+    backend: str, queue: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backends = {"default": SimpleNamespace(queues=set()), "few": SimpleNamespace(queues={"mail"})}
+    monkeypatch.setattr(task_framework, "framework", lambda: SimpleNamespace(task_backends=backends))
+    consumer("a/*", name="one", task_backend=backend, task_queue=queue)(first)
+    messages = check_tasks(None)
+    assert len(messages) == bool(problem)
+    assert all(problem in message.msg for message in messages)
+
+
+def test_a_setting_that_is_wrong_is_reported_elsewhere() -> None:
+    consumer("a/*", name="one")(first)
+    assert ids_of(CONSUMER_TASK_BACKEND=1) == []

@@ -51,7 +51,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--database", help="Alias of the database. Default: the database of the streams.")
-        parser.add_argument("--consumers", help="Names of consumers, joined by commas. Default: all.")
+        parser.add_argument("--consumers", help="Names of consumers, joined by commas. Default: all that no task runs.")
         parser.add_argument("--processes", type=int, default=1, help="Number of processes that run consumers.")
         parser.add_argument("--no-delivery", action="store_true", help="Run consumers only, and deliver no wakes.")
 
@@ -60,7 +60,7 @@ class Command(BaseCommand):
         if options["processes"] < 1:
             raise CommandError("--processes must be 1 or more.")
         if options["no_delivery"] and not consumers:
-            raise CommandError("There is nothing to do: the project has no consumers, and wakes are not delivered.")
+            raise CommandError("There is nothing to do: no consumers need a worker, and wakes are not delivered.")
         if options["verbosity"]:
             parts = [] if options["no_delivery"] else ["delivering the wakes of subscriptions"]
             parts += [f"running {', '.join(consumer.name for consumer in consumers)}"] if consumers else []
@@ -74,9 +74,11 @@ class Command(BaseCommand):
     def _consumers(self, options: Mapping[str, Any]) -> list[Consumer]:
         names = [name.strip() for name in (options["consumers"] or "").split(",") if name.strip()]
         try:
-            return find(names)
+            consumers = find(names)
         except LookupError as error:
             raise CommandError(str(error)) from error
+        # Tasks run the others. A worker may run them, too, if it is told to.
+        return consumers if names else [consumer for consumer in consumers if not consumer.tasks_alias]
 
     def _work(self, consumers: list[Consumer], options: Mapping[str, Any], ended: Event) -> None:
         by_alias: defaultdict[str, list[Consumer]] = defaultdict(list)

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 from asgiref.sync import async_to_sync
 from django.db import router
 
+from ...conf import config
 from ...models import Stream
 from ...protocol.globs import glob
 from ...protocol.producers import SERVER_MARK
@@ -50,6 +51,8 @@ class ConsumerOptions(TypedDict, total=False):
     message_type: MessageType
     lease: float
     dead_letters: str
+    task_backend: str | None
+    task_queue: str
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -68,6 +71,8 @@ class Consumer:
     message_type: MessageType = "type"
     lease: float = 30.0
     dead_letters: str = ""
+    task_backend: str | None = None
+    task_queue: str = "default"
     reset_function: Reset | None = None
 
     def __post_init__(self) -> None:
@@ -117,6 +122,11 @@ class Consumer:
         return self.using or router.db_for_write(Stream)
 
     @property
+    def tasks_alias(self) -> str:
+        """Alias of the backend of the task framework that runs it. Empty: workers run it."""
+        return config().consumer_task_backend if self.task_backend is None else self.task_backend
+
+    @property
     def stored_name(self) -> str:
         """The name of its subscription. No client can send the mark, so no request can see or take the subscription."""
         return SERVER_MARK + self.name
@@ -163,6 +173,9 @@ def consumer(pattern: str, *, name: str, **options: Unpack[ConsumerOptions]) -> 
             message_type: the field of a JSON object that has the type, or a function that returns the type of a value.
             lease: seconds until another worker takes over from one that has vanished.
             dead_letters: path of the dead-letter stream, by default `dead-letters/<name>`.
+            task_backend: alias of the backend of Django's tasks that runs the consumer. Empty: workers run it. None: as
+                `CONSUMER_TASK_BACKEND` says.
+            task_queue: name of the queue for its tasks.
 
     Raises:
         TypeError, ValueError: an argument is wrong. An invalid pattern is reported by `manage.py check`.

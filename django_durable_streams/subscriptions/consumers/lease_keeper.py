@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
@@ -25,10 +25,12 @@ class LeaseKeeper:
     Args:
         using: alias of the database.
         lease: the shortest lease of the worker's consumers, in seconds.
+        renew: renews the lease of a claim, in the thread.
     """
 
-    def __init__(self, using: str, lease: float) -> None:
+    def __init__(self, using: str, lease: float, renew: Callable[[Claim, str], object] = cursors.renew) -> None:
         self._using = using
+        self._renew = renew
         self._interval = lease / RENEWALS_PER_LEASE
         self._working: tuple[Claim, float] | None = None
         self._stopping = Event()
@@ -63,7 +65,7 @@ class LeaseKeeper:
                 continue
             try:
                 prepare_connection(self._using)
-                cursors.renew(working[0], self._using)
+                self._renew(working[0], self._using)
             except Error as error:
                 logger.debug("A lease was not extended. This is tried again: %s", error)
             except Exception:  # the thread must outlive every bug

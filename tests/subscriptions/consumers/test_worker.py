@@ -21,6 +21,7 @@ from django_durable_streams.engine.wakeup.base import (
     WakeUpListener,
     WakeUpMessage,
 )
+from django_durable_streams.management.commands.streams_worker import Command
 from django_durable_streams.models import Subscription, SubscriptionLink
 from django_durable_streams.subscriptions import registry
 from django_durable_streams.subscriptions.consumers import cursors, subscribing
@@ -164,6 +165,15 @@ def test_the_command_refuses_what_it_cannot_do() -> None:
         call_command("streams_worker", no_delivery=True)
     with pytest.raises(CommandError, match="processes"):
         call_command("streams_worker", processes=0)
+
+
+def test_the_command_leaves_to_tasks_what_they_run() -> None:
+    consumer("s/*", name="c", task_backend="default")(lambda batch: None)
+    with pytest.raises(CommandError, match="nothing to do"):
+        call_command("streams_worker", no_delivery=True)
+    other = consumer("s/*", name="other")(lambda batch: None)
+    assert Command()._consumers({"consumers": None}) == [other]
+    assert [one.name for one in Command()._consumers({"consumers": "c"})] == ["c"]
 
 
 @pytest.mark.usefixtures("engines")
