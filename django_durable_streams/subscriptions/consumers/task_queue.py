@@ -87,6 +87,7 @@ class TaskQueue:
 
             task = run_consumer.using(backend=consumer.tasks_alias, queue_name=consumer.task_queue)
             task.enqueue(consumer.name, wake.subscription_id, wake.id)
+            _commit()
         except Exception:  # the backend is the project's
             if self._failures.is_due():
                 logger.exception(
@@ -96,3 +97,10 @@ class TaskQueue:
                 )
         finally:
             connections.close_all()
+
+
+def _commit() -> None:
+    """Commit what a backend has written, also with `"AUTOCOMMIT": False` in DATABASES."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.get_autocommit():
+            connection.commit()

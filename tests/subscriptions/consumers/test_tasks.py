@@ -1,17 +1,23 @@
 """Consumers run by the task framework: Django's own, or its backport. Skipped where neither is installed."""
 
+import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.db import connections
 from django.test import override_settings
+from django.utils.module_loading import import_string
 
 from django_durable_streams import clock
 from django_durable_streams.consumers import Batch, Consumer, consumer
 from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Stream, SubscriptionLink
+from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.subscriptions.consumers.task_framework import framework
 from django_durable_streams.subscriptions.consumers.task_queue import TaskQueue
 from django_durable_streams.subscriptions.consumers.task_wakes import LOST_SECONDS, TaskWake
@@ -68,8 +74,9 @@ def enqueue(queue: TaskQueue) -> list[TaskWake]:
 
 
 def run(result: Any) -> Any:
-    """Do what a worker of the framework does."""
-    return result.task.call(*result.args, **result.kwargs)
+    """Do what a worker of the framework does that has read the task from its database."""
+    arguments = json.loads(json.dumps(list(result.args)))
+    return import_string(result.task.module_path).call(*arguments)
 
 
 def test_a_task_is_enqueued_for_each_wake() -> None:
@@ -93,8 +100,6 @@ def test_a_task_is_enqueued_for_each_wake() -> None:
 
 
 def test_a_task_can_be_found_by_its_name_and_encoded() -> None:
-    from django.utils.module_loading import import_string
-
     declared([], task_backend="dummy")
     queue = TaskQueue(USING)
     enqueue(queue)
@@ -145,6 +150,40 @@ def test_a_task_that_cannot_be_enqueued_is_tried_again(
         moved.move(LOST_SECONDS + 1)
         assert len(enqueue(queue)) == 1
     assert handled == [1]
+
+
+@pytest.mark.parametrize("error", [ServiceUnavailable(), ValueError("a bug")])
+async def test_an_error_of_the_database_is_not_raised(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    declared([], task_backend="dummy")
+
+    async def call(function: Any) -> Any:
+        raise error
+
+    await TaskQueue(USING).fill(call)
+    assert ("No task of a consumer could begin" in caplog.text) is isinstance(error, ValueError)
+
+
+def test_what_a_backend_has_written_is_committed_without_autocommit() -> None:
+    declared([], task_backend="dummy")
+    queue = TaskQueue(USING)
+    enqueue(queue)
+    append(1)
+    look_at_unseen(USING)
+    (wake,) = queue.begin()
+    backend = framework().task_backends["dummy"]
+    original = backend.enqueue
+
+    def enqueue_in_a_database(task: Any, args: Any, kwargs: Any) -> Any:
+        connections[USING].set_autocommit(False)
+        User.objects.create(username="written by the backend")
+        return original(task, args, kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(backend), "enqueue", staticmethod(enqueue_in_a_database))
+        thread = threading.Thread(target=queue._enqueue, args=(wake,))
+        thread.start()
+        thread.join()
+    assert User.objects.filter(username="written by the backend").exists()
 
 
 def test_without_the_setting_workers_run_consumers() -> None:

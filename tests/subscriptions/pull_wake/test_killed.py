@@ -1,4 +1,4 @@
-"""Worker processes that are killed at random moments: each message is handled, and one worker at a time has the lease."""
+"""Worker processes that are killed: each message is handled, and one worker at a time has the lease."""
 
 import random
 import subprocess
