@@ -1,6 +1,5 @@
 """Worker processes that are killed: each message is handled, and one worker at a time has the lease."""
 
-import random
 import subprocess
 import sys
 import threading
@@ -17,7 +16,9 @@ from tests.servers import ROOT, Server, example_environment
 pytestmark = pytest.mark.cluster
 
 MESSAGES = 80
-KILLS = 5
+BURST = 16
+"""Messages that are appended together. A worker takes a tenth of a second for them."""
+
 SECONDS = 90
 
 
@@ -56,10 +57,15 @@ class Workers:
                 if value:
                     self.lines.append((process.pid, int(generation), int(value)))
 
-    def kill_one(self) -> None:
-        """Kill a worker, as a power cut would, and start another one."""
-        process = self.processes.pop(random.randrange(len(self.processes)))
-        process.kill()
+    def kill_at_work(self, first: int) -> None:
+        """Kill the worker that handles one of the messages from `first` on, and start another one."""
+        until = time.monotonic() + SECONDS
+        while not (at_work := [pid for pid, _, value in list(self.lines) if value >= first]):
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        process = next(process for process in self.processes if process.pid == at_work[0])
+        process.kill()  # as a power cut would
+        self.processes.remove(process)
         process.wait()
         self._start()
 
@@ -93,11 +99,11 @@ def test_killed_workers_lose_no_message(kind: str) -> None:
             assert client.put(path, headers=json).status_code == 201
         with running(kind, server) as workers:
             cursors: dict[str, str] = {}
-            for number in range(MESSAGES):
-                assert client.post(f"a/{number % 2}", content=str(number), headers=json).is_success
-                if number % (MESSAGES // KILLS) == MESSAGES // KILLS - 1:
-                    workers.kill_one()
+            for first in range(0, MESSAGES, BURST):
+                for path in (0, 1):
+                    assert client.post(f"a/{path}", json=[*range(first + path, first + BURST, 2)]).is_success
                 check_cursors(client, cursors)
+                workers.kill_at_work(first)
             until = time.monotonic() + SECONDS
             while not is_done(client, cursors):
                 assert time.monotonic() < until
@@ -119,6 +125,7 @@ def is_done(client: httpx.Client, cursors: dict[str, str]) -> bool:
 
 def check(lines: list[tuple[int, int, int]]) -> None:
     """Each message was handled, in the order of its stream, and each generation belongs to one worker."""
+    assert len(lines) > MESSAGES  # a worker has taken over
     assert {value for _, _, value in lines} == set(range(MESSAGES))
     owners: dict[int, Any] = {}
     for process, generation, _ in lines:
