@@ -14,7 +14,7 @@ from django.core.management import load_command_class
 
 from django_durable_streams.consumers import Batch, Consumer
 from django_durable_streams.subscriptions import backoff
-from django_durable_streams.subscriptions.consumers import failures, parking, worker
+from django_durable_streams.subscriptions.consumers import failures, parking, task_run, task_wakes, worker
 from django_durable_streams.subscriptions.consumers.declarations import MAX_LEASE_SECONDS, ConsumerOptions
 from tests.docs.pages import ROOT, blocks, code, section, table
 
@@ -104,6 +104,9 @@ def test_the_tables_have_every_option_of_the_commands() -> None:
 def test_the_numbers_are_those_of_the_code() -> None:
     assert (backoff.MIN_BACKOFF, backoff.MAX_BACKOFF) == (1, 60)
     assert "after 1 second, then after 2, 4 and so on, up to a minute" in TEXT
+    assert task_run.RUN_SECONDS == task_wakes.LOST_SECONDS == 60
+    assert "for a minute at most" in TEXT
+    assert "followed by another one after a minute" in TEXT
     assert parking.MAX_VALUE_BYTES == 1024 * 1024
     assert "more than 1 MiB is left out" in TEXT
     assert failures.MAX_LOST == 10

@@ -177,7 +177,7 @@ async def test_another_worker_takes_over_from_one_that_has_vanished(engines: Non
 
 
 async def test_a_body_may_run_longer_than_its_lease(engines: None) -> None:
-    await subscribe(lease=1.0)
+    await subscribe(lease=2.0)
     await order(1, "x")
     began, others = asyncio.Event(), []
 
@@ -186,14 +186,14 @@ async def test_a_body_may_run_longer_than_its_lease(engines: None) -> None:
             async for wake in wakes:
                 messages = [message.value async for message in wake.messages()]
                 began.set()
-                await asyncio.sleep(2.0)
+                await asyncio.sleep(3.0)
                 assert messages == ["x"]
                 assert await wake.ack(done=True)
                 return
 
     task = asyncio.ensure_future(slow())
     await began.wait()
-    async for wake in MAILER.aconsume("other", poll_interval=0.1, timeout=1.8):
+    async for wake in MAILER.aconsume("other", poll_interval=0.1, timeout=2.7):
         others.append(wake)
     await task
     assert others == []
@@ -350,7 +350,7 @@ async def test_what_there_is_not_is_refused(engines: None) -> None:
 
 
 def test_synchronous_code_consumes_too(engines: None) -> None:
-    assert MAILER.ensure(pattern="orders/*", wake_stream="wake/mailer", lease=1.0)
+    assert MAILER.ensure(pattern="orders/*", wake_stream="wake/mailer", lease=2.0)
     stream = Stream.objects.create(path="orders/1", content_type=JSON)
     stream.append_many([1, 2, 3])
 
@@ -363,13 +363,13 @@ def test_synchronous_code_consumes_too(engines: None) -> None:
         fail()
     seen = []
     for wake in MAILER.consume("w", timeout=2):
-        time.sleep(1.5)  # longer than the lease
+        time.sleep(3.0)  # longer than the lease
         for message in wake.messages("orders/1"):
             seen.append(message.value)
             assert not wake.is_over
             if message.value == 2:
                 assert wake.ack()
-        assert (wake.lease, wake.streams[0].path, wake.id[:2]) == (1.0, "orders/1", "w_")
+        assert (wake.lease, wake.streams[0].path, wake.id[:2]) == (2.0, "orders/1", "w_")
         if len(seen) == 3:
             stream.append(4)
     assert seen == [1, 2, 3, 4]

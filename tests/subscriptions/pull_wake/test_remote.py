@@ -146,12 +146,12 @@ async def test_another_worker_takes_over_from_one_that_has_vanished(remote: Remo
 
 
 async def test_a_body_may_run_longer_than_its_lease(remote: Remote) -> None:
-    await remote.subscribe(lease=1.0)
+    await remote.subscribe(lease=2.0)
     await remote.stream("a", b"1")
     async with aclosing(remote.subscription.aconsume()) as wakes:
         async for wake in wakes:
             messages = [message.value async for message in wake.messages()]
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(3.0)
             assert await everything(remote) == []
             assert await wake.ack(done=True)
             break
@@ -218,7 +218,7 @@ def test_synchronous_code_consumes_too(remote: Remote) -> None:
 
 
 async def test_workers_share_a_subscription_one_at_a_time(remote: Remote) -> None:
-    await remote.subscribe(lease=1.0)
+    await remote.subscribe()
     await remote.stream("a")
     handled: list[int] = []
     holders: set[str] = set()
