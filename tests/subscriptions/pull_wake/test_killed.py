@@ -100,8 +100,8 @@ def test_killed_workers_lose_no_message(kind: str) -> None:
         with running(kind, server) as workers:
             cursors: dict[str, str] = {}
             for first in range(0, MESSAGES, BURST):
-                for path in (0, 1):
-                    assert client.post(f"a/{path}", json=[*range(first + path, first + BURST, 2)]).is_success
+                for one in (0, 1):
+                    assert client.post(f"a/{one}", json=[*range(first + one, first + BURST, 2)]).is_success
                 check_cursors(client, cursors)
                 workers.kill_at_work(first)
             until = time.monotonic() + SECONDS
