@@ -17,7 +17,7 @@ from django_durable_streams.protocol import subscriptions
 from django_durable_streams.protocol.subscription_bodies import _ConfigFields, parse_wake_request
 from django_durable_streams.pull_wake import ClaimedStream, PullSubscription, SyncWake, Wake, WakeMessage
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.subscriptions import extra, outcomes, routes, service, tokens
+from django_durable_streams.subscriptions import backoff, extra, routes, service, tokens
 from django_durable_streams.subscriptions.pending import LINKS_PER_WAKE
 from django_durable_streams.subscriptions.pull_wake.subscription import POLL_INTERVAL
 from django_durable_streams.subscriptions.pull_wake.wake import RENEWALS_PER_LEASE
@@ -180,7 +180,7 @@ def test_the_numbers_of_workers_are_those_of_the_code() -> None:
     assert f"`poll_interval` ({POLL_INTERVAL:.0f} seconds)" in text
     assert RENEWALS_PER_LEASE == 3
     assert "extended after each third of it" in text
-    assert (outcomes.MIN_BACKOFF, outcomes.MAX_BACKOFF) == (1, 60)
+    assert (backoff.MIN_BACKOFF, backoff.MAX_BACKOFF) == (1, 60)
     assert "after 1 second, then after 2, 4 and so on, up to a minute" in text
 
 

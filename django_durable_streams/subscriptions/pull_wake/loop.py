@@ -13,7 +13,7 @@ from contextlib import aclosing, suppress
 
 from ...protocol.errors import DurableStreamsError, ServiceUnavailable
 from ...protocol.subscriptions import SubscriptionError
-from ..outcomes import backoff
+from ..backoff import backoff
 from .base import ClaimedWake, SubscriptionServer
 from .wake import RELEASE_SECONDS, Wake
 
