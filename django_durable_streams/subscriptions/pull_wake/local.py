@@ -13,7 +13,7 @@ import msgspec
 
 from ...api.tail import follow
 from ...engine import engine_for
-from ...protocol import offsets
+from ...protocol import offsets, values
 from ...protocol.content import JSON_CONTENT_TYPE
 from ...protocol.errors import DurableStreamsError, OffsetGone, StreamExists, StreamGone, StreamNotFound
 from ...protocol.offsets import Sentinel
@@ -119,7 +119,8 @@ class LocalServer:
         self._engine.renew(reader.info)
         while stored := await self._service.call(_take, reader):
             for message in stored:
-                yield WakeMessage(stream.path, message.value, message.offset)
+                value = values.decode(reader.info.content_type, message.raw)
+                yield WakeMessage(stream.path, value, message.offset)
 
     async def close(self) -> None:
         """Close nothing: the connections belong to the process."""

@@ -13,6 +13,7 @@ from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.subscriptions.consumers import cursors
 from django_durable_streams.subscriptions.consumers.replaying import replay
 from django_durable_streams.subscriptions.consumers.subscribing import link_existing, subscribe
+from django_durable_streams.subscriptions.selection import Selection
 from django_durable_streams.testing import run_consumers
 from tests.store.test_isolation import purge_all
 from tests.subscriptions.consumers.steps import json_stream, usernames
@@ -170,7 +171,7 @@ def test_a_cursor_that_is_set_inside_a_character_does_not_break_it(is_replay: bo
     assert link_existing(subscribe(note, "default"), "default").is_done
     stream.append("€".encode()[1:2])
     if is_replay:
-        replay(note, Sentinel.NOW, "", "default")
+        replay(note, Sentinel.NOW, Selection(), "default")
     assert run_consumers() == 0
     stream.append("€".encode()[2:] + b"b")
     assert run_consumers() == 1
