@@ -12,11 +12,10 @@ from django_durable_streams.models import Stream, Subscription, SubscriptionLink
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.subscriptions.consumers import cursors
 from django_durable_streams.subscriptions.consumers.replaying import replay
-from django_durable_streams.subscriptions.consumers.subscribing import link_existing, subscribe
 from django_durable_streams.subscriptions.selection import Selection
 from django_durable_streams.testing import run_consumers
 from tests.store.test_isolation import purge_all
-from tests.subscriptions.consumers.steps import json_stream, usernames
+from tests.subscriptions.consumers.steps import json_stream, subscribed, usernames
 
 pytestmark = pytest.mark.django_db
 
@@ -168,7 +167,7 @@ def test_a_cursor_that_is_set_inside_a_character_does_not_break_it(is_replay: bo
 
     stream = Stream.objects.create(path="notes", content_type="text/plain")
     stream.append(b"a" + "€".encode()[:1])
-    assert link_existing(subscribe(note, "default"), "default").is_done
+    subscribed(note)
     stream.append("€".encode()[1:2])
     if is_replay:
         replay(note, Sentinel.NOW, Selection(), "default")
@@ -356,7 +355,7 @@ def test_a_new_consumer_begins_at_the_ends_of_older_streams_unless_it_says_other
 
     stream = json_stream("s", 1)
     for one in (new, old):
-        assert link_existing(subscribe(one, "default"), "default").is_done
+        subscribed(one)
     stream.append(2)
     run_consumers()
     assert handled == {"new": [2], "old": [1, 2]}
