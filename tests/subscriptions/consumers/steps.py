@@ -28,9 +28,12 @@ def register(handler: Callable[[Batch], Any], **options: Any) -> Consumer:
     return consumer("s/*", name="c", **options)(handler)
 
 
-def subscribed(one: Consumer) -> int:
-    """Link all streams of a consumer, each from its beginning, and return the key of its subscription."""
-    subscription_id = subscribe(one, USING, from_beginning=True)
+def subscribed(one: Consumer, *, from_beginning: bool | None = True) -> int:
+    """Link all streams of a consumer, each from its beginning, and return the key of its subscription.
+
+    With `from_beginning=None` they begin where the consumer says.
+    """
+    subscription_id = subscribe(one, USING, from_beginning=from_beginning)
     while not link_existing(subscription_id, USING).is_done:
         pass
     return subscription_id

@@ -167,7 +167,7 @@ def test_a_cursor_that_is_set_inside_a_character_does_not_break_it(is_replay: bo
 
     stream = Stream.objects.create(path="notes", content_type="text/plain")
     stream.append(b"a" + "€".encode()[:1])
-    subscribed(note)
+    subscribed(note, from_beginning=None)
     stream.append("€".encode()[1:2])
     if is_replay:
         replay(note, Sentinel.NOW, Selection(), "default")
@@ -355,7 +355,7 @@ def test_a_new_consumer_begins_at_the_ends_of_older_streams_unless_it_says_other
 
     stream = json_stream("s", 1)
     for one in (new, old):
-        subscribed(one)
+        subscribed(one, from_beginning=None)
     stream.append(2)
     run_consumers()
     assert handled == {"new": [2], "old": [1, 2]}
