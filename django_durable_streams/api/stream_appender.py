@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING
 
 from ..engine import engine_for
+from ..engine.snapshot_reader import Snapshot
 from ..protocol import content
 from ..protocol.errors import DurableStreamsError, ServiceUnavailable, StreamClosed, StreamNotFound
 from ..protocol.producers import ProducerClaim
@@ -67,10 +68,22 @@ class StreamAppender:
             self.resumed = self.written > 0
             tail = taken_over.tail
         else:
-            snapshot = await engine_for(self._using).read(self.path)
+            snapshot = await self._read()
             expect(self._stream_id, snapshot.info.id, self.path)
             self.closed, tail = snapshot.closed, snapshot.tail
         self.stream.tail_position, self.stream.closed = tail, self.closed
+
+    async def _read(self) -> Snapshot:
+        """Read the stream, again with a new engine if the present one ends with its server."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + RETRY_SECONDS
+        while True:
+            try:
+                return await engine_for(self._using).read(self.path)
+            except WorkerEnded:
+                if clock() >= deadline:
+                    raise
+            await asyncio.sleep(RETRY_PAUSE_SECONDS)
 
     async def append(self, batch: list[bytes]) -> None:
         """Append encoded messages, each with its own sequence number of the producer."""

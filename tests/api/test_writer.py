@@ -14,6 +14,7 @@ from django.db.models import Model
 from django_durable_streams.api import transactions
 from django_durable_streams.api.stream_committer import MAX_MESSAGES
 from django_durable_streams.api.writer import Writer
+from django_durable_streams.engine import Engine
 from django_durable_streams.models import Producer, Stream
 from django_durable_streams.protocol.errors import (
     InvalidJSON,
@@ -23,6 +24,7 @@ from django_durable_streams.protocol.errors import (
     StreamNotFound,
 )
 from django_durable_streams.protocol.producers import server_producer
+from django_durable_streams.runtime.batch_worker import WorkerEnded
 from django_durable_streams.signals import stream_appended
 from django_durable_streams.store.operations import TakenOver, TakeOver
 from django_durable_streams.store.write import group_commit
@@ -412,3 +414,22 @@ class TestTakingOver:
 
 def take_over(path: str) -> Any:
     return transactions.apply(TakeOver(path, server_producer("job")), "default")
+
+
+def test_a_writer_that_begins_as_an_engine_ends_uses_the_next_one(
+    answer: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Engine.read
+    ended: list[Engine] = []
+
+    async def end_once(engine: Engine, path: str) -> Any:
+        if not ended:
+            ended.append(engine)
+            raise WorkerEnded("The server is about to end. Try again.")
+        return await read(engine, path)
+
+    monkeypatch.setattr(Engine, "read", end_once)
+    with answer.writer() as writer:
+        writer.write("hello")
+    assert ended
+    assert list(answer.read()) == ["hello"]

@@ -20,8 +20,9 @@ STATES = """
 from django.contrib.auth.models import Permission, User
 from django_durable_streams.models import Stream, Subscription
 from django_durable_streams.protocol.subscriptions import SubscriptionConfig
-from django_durable_streams.subscriptions import backfill, leases, operating, outcomes, registry
+from django_durable_streams.subscriptions import backfill, due, leases, operating, outcomes, registry
 from django_durable_streams.subscriptions.pending import look_at_unseen
+from django_durable_streams.subscriptions.turns import Turns
 from django_durable_streams.testing import run_consumers
 
 def subscribe(name, kind, pattern, *streams, url="", wake_stream="", description=""):
@@ -44,7 +45,7 @@ leases.claim("thumbnails", "resizer-3", "default")
 Stream.objects.create(path="chat/42", content_type="application/json", data={"text": "hello"})
 operating.pause("archive", "default")
 look_at_unseen("default")
-for wake in leases.begin_due("default", 10):
+for wake in due.begin_due("default", Turns(10)):
     if wake.subscription.name == "search-index":
         outcomes.fail_delivery(wake, "https://search.example.com/hooks/documents answered 503: try later.", "default",
             is_certain=False)
