@@ -114,6 +114,7 @@ class Service:
         self.using = engine.using
         self._worker = _Worker("durable-streams-subscriptions", monitor_for(self.using))
         self._delivery_worker: _Worker | None = None
+        self._starting = Lock()
         self._delivery = Delivery(engine, self._call_for_delivery)
         self.descriptions = Backlog(MAX_TASKS, config().max_response_memory)
         """Counts the bytes of the descriptions that are being made."""
@@ -144,9 +145,10 @@ class Service:
 
     def start(self) -> None:
         """Deliver wakes from now on, in threads of their own."""
-        if self._delivery_worker is None:
-            self._delivery_worker = _Worker("durable-streams-delivery-rows", monitor_for(self.using))
-        self._delivery.start()
+        with self._starting:  # two threads may have made an engine at once
+            if self._delivery_worker is None:
+                self._delivery_worker = _Worker("durable-streams-delivery-rows", monitor_for(self.using))
+            self._delivery.start()
 
     def wake(self) -> None:
         """Let the delivery look for work now. Safe to call from any thread."""

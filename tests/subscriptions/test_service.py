@@ -64,3 +64,26 @@ def begun() -> None:
     """Wait until a wake has begun."""
     while not Subscription.objects.filter(generation__gt=0).exists():
         time.sleep(0.01)
+
+
+def test_the_delivery_is_started_by_one_thread_at_a_time(engines: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = service_for()
+    other_has_come = threading.Event()
+    inside: list[int] = []
+    most: list[int] = []
+
+    def start() -> None:
+        inside.append(1)
+        most.append(len(inside))
+        if len(inside) > 1:
+            other_has_come.set()
+        other_has_come.wait(0.2)
+        inside.pop()
+
+    monkeypatch.setattr(service._delivery, "start", start)
+    starting = [threading.Thread(target=service.start) for _ in range(2)]
+    for thread in starting:
+        thread.start()
+    for thread in starting:
+        thread.join()
+    assert most == [1, 1]
