@@ -8,7 +8,7 @@ from django_durable_streams.consumers import consumer
 from django_durable_streams.models import Stream, SubscriptionLink
 from django_durable_streams.subscriptions.consumers import candidates
 from django_durable_streams.subscriptions.consumers.candidates import Candidates
-from django_durable_streams.subscriptions.consumers.subscribing import link_existing, subscribe
+from tests.subscriptions.consumers.steps import subscribed
 from tests.subscriptions.steps import USING
 
 pytestmark = pytest.mark.django_db
@@ -21,10 +21,7 @@ def subscription_id() -> int:
     numbers = consumer("numbers/*", name="sum", start="beginning")(lambda batch: None)
     for number in range(STREAMS):
         Stream.objects.create(path=f"numbers/{number}", content_type="application/json", data=b"1")
-    subscription_id = subscribe(numbers, USING)
-    while not link_existing(subscription_id, USING).is_done:
-        pass
-    return subscription_id
+    return subscribed(numbers, from_beginning=None)
 
 
 def ids() -> list[int]:

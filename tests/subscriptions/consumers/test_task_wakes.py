@@ -12,9 +12,10 @@ from django_durable_streams import clock
 from django_durable_streams.consumers import Batch, Consumer, consumer
 from django_durable_streams.models import Stream, Subscription, SubscriptionLink
 from django_durable_streams.subscriptions.consumers import task_run, task_wakes
-from django_durable_streams.subscriptions.consumers.subscribing import link_existing, subscribe
+from django_durable_streams.subscriptions.consumers.subscribing import subscribe
 from django_durable_streams.subscriptions.consumers.task_wakes import LOST_SECONDS, TaskWake, begin_wakes, end, extend
 from django_durable_streams.subscriptions.pending import look_at_unseen
+from tests.subscriptions.consumers.steps import subscribed
 from tests.subscriptions.steps import USING, Clock
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,9 +38,7 @@ class Example:
             self.handled.extend(batch.messages)
 
         self.consumer: Consumer = consumer(pattern, name="c", start="beginning", **options)(handle)
-        self.key = subscribe(self.consumer, USING)
-        while not link_existing(self.key, USING).is_done:
-            pass
+        self.key = subscribed(self.consumer, from_beginning=None)
 
     def begin(self) -> list[TaskWake]:
         while look_at_unseen(USING):

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
@@ -13,7 +14,7 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, transaction
 from django.test import override_settings
 
-from django_durable_streams.consumers import Batch, consumer
+from django_durable_streams.consumers import Batch, Consumer, consumer
 from django_durable_streams.engine.wakeup.base import (
     DELIVERY_CHANNEL,
     InProcessWakeup,
@@ -36,8 +37,8 @@ from tests.subscriptions.consumers.steps import SECONDS, json_stream
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.mark.usefixtures("engines")
-def test_a_worker_handles_what_is_there_and_what_comes() -> None:
+def handle_two(meanwhile: Callable[[Consumer], object]) -> None:
+    """Let a worker handle a message, call a function with its consumer, and let it handle another message."""
     handled: list[Any] = []
     first, second = threading.Event(), threading.Event()
 
@@ -51,38 +52,25 @@ def test_a_worker_handles_what_is_there_and_what_comes() -> None:
     worker.start()
     try:
         assert first.wait(SECONDS)
+        meanwhile(handle)
         stream.append(2)
         assert second.wait(SECONDS)
     finally:
         worker.stop()
         assert worker.join(SECONDS)
     assert handled == [1, 2]
+
+
+@pytest.mark.usefixtures("engines")
+def test_a_worker_handles_what_is_there_and_what_comes() -> None:
+    handle_two(lambda handle: None)
     assert SubscriptionLink.objects.get().holder == ""
 
 
 @pytest.mark.usefixtures("engines")
 def test_a_worker_sets_its_pattern_again_after_another_version_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "PATTERN_INTERVAL", 0.01)
-    handled: list[Any] = []
-    first, second = threading.Event(), threading.Event()
-
-    @consumer("s/*", name="c", start="beginning")
-    def handle(batch: Batch) -> None:
-        handled.extend(batch.messages)
-        (second if 2 in handled else first).set()
-
-    stream = json_stream("s/1", 1)
-    worker = Worker([handle], "default")
-    worker.start()
-    try:
-        assert first.wait(SECONDS)
-        subscribe(consumer("other/*", name="c")(handle.handler), "default")
-        stream.append(2)
-        assert second.wait(SECONDS)
-    finally:
-        worker.stop()
-        assert worker.join(SECONDS)
-    assert handled == [1, 2]
+    handle_two(lambda handle: subscribe(consumer("other/*", name="c")(handle.handler), "default"))
 
 
 @pytest.mark.usefixtures("engines")
