@@ -1,7 +1,8 @@
 """Run tests on throwaway databases: `python tools/databases.py [pytest arguments]`, tests/store if there are none.
 
 Each database is started, used for one run of pytest, and removed. The exit status is 1 if a run has failed. The
-coverage of these runs is added to the result of `make coverage`.
+coverage of the run on PostgreSQL is added to the result of `make coverage`: measuring takes half as long as the tests,
+and MariaDB has few lines of its own.
 """
 
 import os
@@ -25,6 +26,8 @@ MAKERS: dict[str, Callable[[], Database]] = {
     "MariaDB": lambda: MariaDB(max_allowed_packet="16M"),
 }
 
+MEASURED = {"PostgreSQL"}
+
 # A run that hangs outside of any test, or in C code, still has to show its output in time.
 RUN_SECONDS = 2400
 
@@ -41,9 +44,9 @@ def run_on(name: str, arguments: list[str]) -> Run:
     """Start a database, run pytest on it, and remove the database."""
     with MAKERS[name]() as database, tempfile.TemporaryFile("w+") as output:
         env = {**os.environ, "DATABASE_URL": database.new_database()}
-        python = [sys.executable, "-X", "faulthandler"]
-        measured = [*python, "-m", "coverage", "run", "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{name}"]
-        command = [*measured, *(arguments or ["tests/store"])]
+        python = [sys.executable, "-X", "faulthandler", *(["-m", "coverage", "run"] if name in MEASURED else [])]
+        pytest = [*python, "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{name}"]
+        command = [*pytest, *(arguments or ["tests/store"])]
         status = _run(command, env, output)
         if status == 1:  # a test that failed beside the other database's tests has to pass once more
             status = _run([*command, "--last-failed", "--last-failed-no-failures", "none"], env, output)

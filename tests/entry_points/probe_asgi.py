@@ -8,6 +8,7 @@ import gc
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
@@ -71,6 +72,7 @@ application = DurableStreams(prefix="/v1/stream/" if settings.EXAMPLE_ENTRY_POIN
 def findings() -> dict[str, int]:
     """What this process holds, counted."""
     descriptors = list(open_descriptors())
+    kinds = Counter(map(type, gc.get_objects()))
     return {
         "pid": os.getpid(),
         "tasks": sum(name_of(task) not in LINGERING for task in asyncio.all_tasks()),
@@ -81,16 +83,21 @@ def findings() -> dict[str, int]:
             for hub in list(engine._hubs.values())
             for watch in list(hub._watches.values())
         ),
-        "direct": sum(isinstance(each, FastPathConnection) for each in gc.get_objects()),
+        "direct": count(kinds, FastPathConnection),
         # One is the probe's own.
-        "connections": sum(isinstance(each, CONNECTIONS) for each in gc.get_objects()),
-        "requests": sum(isinstance(each, (Request, EventStream, ArrivingBody)) for each in gc.get_objects()),
+        "connections": count(kinds, *CONNECTIONS),
+        "requests": count(kinds, Request, EventStream, ArrivingBody),
         "places": sum(len(engine.live_reader_limit) for engine in running_engines()),
         "held": memory.held,
         "transfers": len(response_memory.memory),
         "files": sum(not target.startswith("socket:") for target in descriptors),
         "databases": sum(target.endswith(".sqlite3") for target in descriptors),
     }
+
+
+def count(kinds: Counter[type], *classes: type) -> int:
+    """How many objects there are of these classes, by the numbers of all objects' types."""
+    return sum(number for kind, number in kinds.items() if issubclass(kind, classes))
 
 
 def name_of(task: asyncio.Task[Any]) -> str:

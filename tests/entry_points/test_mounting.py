@@ -67,11 +67,20 @@ def test_live_reads_work_wherever_the_streams_are_mounted(root: str) -> None:
     httpx.delete(f"{root}/live")
 
 
-def test_a_host_that_is_not_allowed_is_refused(served: ProbedServer, root: str) -> None:
-    for port, path in ((served.port, "/v1/stream/a"), (urlsplit(root).port, urlsplit(root).path + "/a")):
-        assert port is not None
-        with Exchange(port, "PUT", path, {"Host": "evil.example", "Content-Length": "0"}) as exchange:
-            assert exchange.response.status == 400
+def assert_other_hosts_are_refused(root: str) -> None:
+    parts = urlsplit(root)
+    assert parts.port is not None
+    headers = {"Host": "evil.example", "Content-Length": "0"}
+    with Exchange(parts.port, "PUT", f"{parts.path}/a", headers) as exchange:
+        assert exchange.response.status == 400
+
+
+def test_a_host_that_is_not_allowed_is_refused_wherever_the_streams_are_mounted(root: str) -> None:
+    assert_other_hosts_are_refused(root)
+
+
+def test_a_host_that_is_not_allowed_is_refused_by_every_server(served: ProbedServer) -> None:
+    assert_other_hosts_are_refused(f"{served.base_url}/v1/stream")
 
 
 def test_the_bare_application_says_what_is_wrong_with_a_host() -> None:
