@@ -2,7 +2,9 @@
 
 import asyncio
 import functools
+import gc
 import inspect
+import os
 from collections.abc import Coroutine, Iterator
 from itertools import count
 from typing import Any
@@ -15,9 +17,13 @@ from django.test import TransactionTestCase
 from hypothesis import HealthCheck, settings
 
 from tests.emptying import quick_emptying
+from tests.examples import examples
 from tests.referring import Make, referring_models
+from tests.spreading import spread
 
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "tests", deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("tests")
 
 TEST_SECONDS = 30.0
@@ -33,11 +39,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--only-database", action="store_true", help="leave out the tests that use no database")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that are the same on every database, if that is asked for."""
+    """Leave out the tests that are the same on every database, if that is asked for. Begin with the slow ones."""
+    items[:] = spread(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     if config.getoption("--only-database"):
         config.hook.pytest_deselected(items=[item for item in items if not _uses_database(item)])
         items[:] = filter(_uses_database, items)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave out what is there before the first test: ten thousand tests are much of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def _uses_database(item: pytest.Item) -> bool:

@@ -24,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from tests import preloaded
+
 Kind = Literal["uvicorn", "daphne", "granian", "hypercorn"]
 EntryPoint = Literal["asgi", "urls"]
 
@@ -87,7 +89,7 @@ class Server:
         self.workers = workers
         self.port = free_port()
         self.base_url = f"http://{HOST}:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: preloaded.Process | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="durable-streams-")
         self.directory = Path(self._folder.name)
         self.log_path = self.directory / "server.log"
@@ -116,16 +118,8 @@ class Server:
             raise RuntimeError("the server is already running")
         self._prepare_database()
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command(),
-                cwd=EXAMPLE,
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # A group of its own, so that `kill` also reaches the workers.
-                process_group=0,
-            )
+            # In a group of its own, so that `kill` also reaches the workers.
+            self.process = preloaded.start(self._command(), cwd=EXAMPLE, env=self.env, output=log.fileno())
         atexit.register(self.kill)
         try:
             self._wait_until_it_answers()

@@ -1,7 +1,6 @@
 """Workers that are killed with SIGKILL while they handle messages apply each one once, in the order of its stream."""
 
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -9,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded
 from tests.cluster.cluster import scaled
-from tests.servers import example_environment
+from tests.servers import ROOT, example_environment
 from tests.services import Database, MariaDB, PostgreSQL
 from tests.templates import migrated_database, migrated_file
 
 WORKERS = scaled(3, 4)
+STDERR = 2
 KILLS = scaled(4, 20)
 COUNT = scaled(400, 4_000)
 SECONDS = scaled(60, 600)
@@ -97,17 +98,11 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "tests.cluster.consumer_job", *map(str, arguments)]
 
 
-def start(env: Mapping[str, str], *arguments: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command(*arguments), env=env, stdin=subprocess.DEVNULL)
+def start(env: Mapping[str, str], *arguments: object) -> preloaded.Process:
+    return preloaded.start(command(*arguments), cwd=ROOT, env=env, output=STDERR)
 
 
 def run(env: Mapping[str, str], *arguments: object) -> str:
-    return subprocess.run(
-        command(*arguments),
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=2 * SECONDS,
-        text=True,
-    ).stdout
+    done = preloaded.run(command(*arguments), cwd=ROOT, env=env, timeout=2 * SECONDS)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

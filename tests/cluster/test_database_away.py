@@ -11,6 +11,7 @@ from tests.cluster.http import Client
 from tests.cluster.load import TEXT, Load
 from tests.services import Database, MariaDB, PostgreSQL, Redis
 
+WRITERS = scaled(12, 32)
 ROUNDS = scaled(1, 10)
 AWAY_SECONDS = 3.0
 REFUSED_WITHIN = 2.0
@@ -44,7 +45,7 @@ def test_threads_that_serve_streams_do_not_need_the_projects_pool(redis: Redis) 
 
 async def take_away(cluster: Cluster, begin: Callable[[], object], end: Callable[[], object]) -> None:
     pids = [server.pid for server in cluster.servers]
-    async with Load(cluster.urls, streams=8, producers=32, plain=32) as load, Client() as client:
+    async with Load(cluster.urls, streams=8, producers=WRITERS, plain=WRITERS) as load, Client() as client:
         for _ in range(ROUNDS):
             await load.progress(2)
             refused = load.statuses[503]

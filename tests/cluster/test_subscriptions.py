@@ -11,7 +11,7 @@ from tests.services import Database, Redis
 SUBSCRIPTIONS = scaled(12, 200)
 STREAMS = scaled(48, 2000)
 GROUPS = scaled(6, 100)
-WRITERS = scaled(8, 32)
+WRITERS = scaled(4, 32)
 ROUNDS = scaled(2, 20)
 SETTLE_SECONDS = scaled(60, 300)
 SECONDS = 120 + 10 * ROUNDS + SETTLE_SECONDS
@@ -19,7 +19,7 @@ TEXT = {"content-type": "text/plain"}
 
 
 def test_on_a_database_server_with_redis(database: Database, redis: Redis) -> None:
-    with Cluster(4, database, redis) as cluster:
+    with Cluster(scaled(3, 4), database, redis) as cluster:
         asyncio.run(asyncio.wait_for(kill_workers_that_deliver(cluster), SECONDS))
 
 

@@ -7,12 +7,13 @@ from tests.cluster.cluster import Cluster, scaled
 from tests.cluster.load import Load
 from tests.services import Database, Redis
 
+WRITERS = scaled(12, 32)
 ROUNDS = scaled(2, 20)
 SECONDS = 60 + 10 * ROUNDS
 
 
 def test_on_a_database_server_with_redis(database: Database, redis: Redis) -> None:
-    with Cluster(4, database, redis) as cluster:
+    with Cluster(scaled(3, 4), database, redis) as cluster:
         asyncio.run(asyncio.wait_for(kill_workers_under_load(cluster), SECONDS))
 
 
@@ -22,7 +23,7 @@ def test_on_sqlite_without_redis() -> None:
 
 
 async def kill_workers_under_load(cluster: Cluster) -> None:
-    async with Load(cluster.urls, streams=8, producers=32, plain=32) as load:
+    async with Load(cluster.urls, streams=8, producers=WRITERS, plain=WRITERS) as load:
         for _ in range(ROUNDS):
             await load.progress(4)
             # Anywhere between the commits that follow each other in milliseconds.

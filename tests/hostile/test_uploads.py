@@ -162,7 +162,7 @@ def test_clients_that_reset_in_the_middle_of_a_body_leave_nothing(name: str) -> 
         for _ in range(3):
             httpx.get(url)
         before = server.probe(collect=True)
-        for number in range(1500 if name in OURS else 300):
+        for number in range(500 if name in OURS else 200):
             with Wire(server.port) as wire:
                 if number % 3:
                     # What has been used once has a timer for the time between two requests.

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests import preloaded
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 120
 
@@ -111,15 +113,8 @@ class Project:
         environment = {name: value for name, value in os.environ.items() if name not in ours}
         environment["DJANGO_SETTINGS_MODULE"] = "settings"
         environment["PYTHONPATH"] = os.pathsep.join([str(self.folder), str(ROOT)])
-        return subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        command = [sys.executable, "-m", module, *arguments]
+        return preloaded.run(command, cwd=self.folder, env=environment, timeout=SECONDS)
 
     def run(self, module: str, *arguments: str) -> dict[str, Any]:
         """Run a script of these tests, and return what it has found: the last line that it has printed, as JSON."""

@@ -18,7 +18,7 @@ from .images import Process
 from .scheduler import Scheduler
 
 ROOT = Path(__file__).parents[2]
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "200" if os.environ.get("STRESS") else "20"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "200" if os.environ.get("STRESS") else "10"))
 PART = 20
 
 pytestmark = pytest.mark.cluster

@@ -1,0 +1,10 @@
+"""How many examples hypothesis tries: fewer on databases that are slower than SQLite, and more in `make stress`."""
+
+import os
+
+
+def examples(count: int) -> int:
+    """Return how many examples to try in this run, where `count` are enough for a check of every change."""
+    if os.environ.get("STRESS", "") not in ("", "0"):
+        return 10 * count
+    return max(count // 4, 10) if os.environ.get("DATABASE_URL") else count

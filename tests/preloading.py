@@ -1,0 +1,154 @@
+"""The process that `preloaded` forks others from: `python tests/preloading.py DESCRIPTOR`, of a socket for requests.
+
+It imports nothing that reads settings, starts threads or opens files. It knows nothing of the programs that it runs.
+"""
+
+import array
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import socket
+import sys
+from contextlib import suppress
+from typing import Any
+
+MODULES = (
+    "anyio",
+    "certifi",
+    "channels.routing",
+    "cryptography.hazmat.primitives.asymmetric.ed25519",
+    "dj_database_url",
+    "django.contrib.admin.options",
+    "django.contrib.admin.sites",
+    "django.contrib.admin.templatetags.admin_list",
+    "django.contrib.admin.views.main",
+    "django.contrib.auth.hashers",
+    "django.contrib.messages.middleware",
+    "django.contrib.messages.storage.fallback",
+    "django.contrib.sessions.backends.db",
+    "django.contrib.sessions.middleware",
+    "django.contrib.staticfiles.handlers",
+    "django.core.asgi",
+    "django.core.cache.backends.locmem",
+    "django.core.checks",
+    "django.core.handlers.asgi",
+    "django.core.mail",
+    "django.core.management",
+    "django.core.serializers",
+    "django.core.signing",
+    "django.core.wsgi",
+    "django.db.backends.sqlite3.base",
+    "django.db.migrations.executor",
+    "django.db.models",
+    "django.forms",
+    "django.http",
+    "django.middleware.clickjacking",
+    "django.middleware.common",
+    "django.middleware.csrf",
+    "django.middleware.security",
+    "django.template.backends.django",
+    "django.template.loader",
+    "django.test.client",
+    "django.utils.translation.trans_real",
+    "django.views.debug",
+    "django.views.generic",
+    "django.views.i18n",
+    "django_durable_streams.conf",
+    "django_durable_streams.protocol",
+    "httpcore",
+    "msgspec",
+    "multiprocessing.spawn",
+    "psycopg",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.uvloop",
+    "uvicorn.main",
+    "uvicorn.protocols.http.h11_impl",
+    "uvicorn.protocols.http.httptools_impl",
+    "zoneinfo",
+)
+"""Those that cannot be imported without settings are left to the children."""
+
+STDERR = 2
+Job = dict[str, Any]
+
+
+def preload() -> None:
+    """Import what servers import."""
+    for name in MODULES:
+        with suppress(Exception):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def serve(control: socket.socket) -> Job:
+    """Fork for each request, and tell of the end of each child. Returns in a child, with the request."""
+    selector = selectors.DefaultSelector()
+    selector.register(control, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            if key.data is not None:
+                selector.unregister(key.fd)
+                tell_of_end(key.fd, *key.data)
+                continue
+            message, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 3)
+            if not message:  # the run of the tests has ended
+                os._exit(0)
+            *outputs, news = descriptors
+            pid = os.fork()
+            if not pid:
+                begin(*outputs)
+                return json.loads(message)
+            with suppress(OSError):  # the child has done so itself, and may have ended
+                os.setpgid(pid, pid)
+            for descriptor in outputs:
+                os.close(descriptor)
+            os.write(news, array.array("i", [pid]).tobytes())
+            selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, news))
+
+
+def tell_of_end(descriptor: int, pid: int, news: int) -> None:
+    """Write the exit status of a child that has ended to who has asked for it."""
+    os.close(descriptor)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with suppress(OSError):
+        os.write(news, array.array("i", [status]).tobytes())
+    os.close(news)
+
+
+def begin(output: int, errors: int) -> None:
+    """Leave behind what belongs to the parent."""
+    os.setpgid(0, 0)
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > STDERR:
+            with suppress(OSError):  # the listing's own is closed already
+                os.close(int(name))
+
+
+def run(job: Job) -> None:
+    """Run a module or a script as the main program."""
+    os.chdir(job["cwd"])
+    os.environ.clear()
+    os.environ.update(job["env"])
+    flag, *rest = job["arguments"]
+    folder = job["cwd"] if flag == "-m" else os.path.dirname(flag)
+    sys.path[:] = [folder, *job["env"].get("PYTHONPATH", "").split(os.pathsep), *INSTALLED]
+    if flag == "-m":
+        sys.argv[:] = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv[:] = [flag, *rest]
+        runpy.run_path(flag, run_name="__main__")
+
+
+if __name__ == "__main__":
+    # Without the folder of this script, and what the environment adds.
+    INSTALLED = [path for path in sys.path[1:] if path not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    sys.path[:] = [os.getcwd(), *INSTALLED]
+    preload()
+    run(serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -1,0 +1,45 @@
+"""The order of tests that run side by side: each process begins with its share of the slow directories.
+
+Slow tests at the end would run while other processes have nothing left to do. Tests of a directory share servers, so
+they stay together. What is quick comes last, and processes that are done take it from others.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+SLOW = {
+    "cluster": 450,
+    "projects": 250,
+    "hostile": 250,
+    "simulation": 150,
+    "entry_points": 150,
+    "conformance": 150,
+    "browser": 150,
+    "docs": 60,
+}
+"""Directories, and about how many seconds each takes."""
+
+
+def spread(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Return the tests in an order whose parts of equal length begin with what is slow."""
+    slow: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    seconds = [0] * workers
+    for name in SLOW:
+        lightest = seconds.index(min(seconds))
+        slow[lightest] += [item for item in items if _directory(item) == name]
+        seconds[lightest] += SLOW[name]
+    quick = [item for item in items if _directory(item) not in SLOW]
+    result: list[pytest.Item] = []
+    for number, part in enumerate(slow, 1):
+        missing = max(len(items) * number // workers - len(result) - len(part), 0)
+        result += [*part, *quick[:missing]]
+        del quick[:missing]
+    return result + quick
+
+
+def _directory(item: pytest.Item) -> str:
+    return item.path.relative_to(TESTS).parts[0]

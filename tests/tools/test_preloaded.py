@@ -1,0 +1,61 @@
+"""A program that is forked from one that has done its imports runs as in a new interpreter."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests import preloaded
+
+PROGRAM = """
+    import json, os, sys, threading
+    print(json.dumps([sys.argv, sys.path[:3], os.getcwd(), dict(os.environ), __name__, os.getpgid(0) == os.getpid()]))
+    print(sorted(os.listdir("/proc/self/fd"), key=int)[:3], threading.active_count(), file=sys.stderr)
+    {end}
+"""
+ENDS = {"by itself": "", "with a status": "sys.exit(3)", "with an error": "1 / 0", "at once": "os._exit(7)"}
+TIMEOUT = 60.0
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="it needs Linux")
+
+
+@pytest.fixture
+def program(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(PROGRAM.format(end=request.param)))
+    return path
+
+
+@pytest.mark.parametrize("program", ENDS.values(), ids=list(ENDS), indirect=True)
+@pytest.mark.parametrize("is_module", [True, False])
+def test_it_finds_what_a_new_interpreter_gives_it(
+    program: Path, is_module: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, *(["-m", "program"] if is_module else [str(program)]), "one", "two"]
+    env = {"PYTHONPATH": os.pathsep.join([str(program.parent), "/elsewhere"]), "OWN": "é", "LC_CTYPE": "C.UTF-8"}
+    forked, new = (
+        preloaded.run(command, cwd=program.parent, env=env, timeout=TIMEOUT)
+        for value in ("1", "0")
+        if monkeypatch.setenv("TESTS_PRELOAD", value) is None
+    )
+    assert (forked.returncode, forked.stdout) == (new.returncode, new.stdout)
+    assert forked.stderr.splitlines()[-1:] == new.stderr.splitlines()[-1:]
+
+
+def test_its_end_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "waits.py"
+    script.write_text("import time; time.sleep(600)")
+    with (tmp_path / "output").open("wb") as output:
+        process = preloaded.start([sys.executable, str(script)], cwd=tmp_path, env={}, output=output.fileno())
+        try:
+            assert process.poll() is None
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.01)
+            process.terminate()
+            assert process.wait(TIMEOUT) == -15
+        finally:
+            process.kill()
+    assert process.poll() == -15
