@@ -42,9 +42,9 @@ run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python tools/run_example.py --port $(PORT)
 
 .PHONY: test
-test: lint types $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## every check
+test: lint $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## every check
 	@$(PYTHON) tools/ensure_system.py chromium
-	@$(PYTHON) tools/side_by_side.py tests databases
+	@$(PYTHON) tools/side_by_side.py tests databases types
 	@$(MAKE) --no-print-directory coverage
 
 .PHONY: tests
