@@ -133,9 +133,10 @@ class Template:
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         script = Path(__file__).with_name("preloading.py")
+        inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
         self._process = subprocess.Popen(
             [sys.executable, str(script), str(theirs.fileno())],
-            env={name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
+            env={**inherited, "PYTHONUNBUFFERED": "1"},  # its children cannot choose any more
             cwd=script.parent.parent,
             stdin=subprocess.DEVNULL,
             process_group=0,

@@ -1,12 +1,12 @@
 """What tests of the admin in a browser share: the people there, streams to look at, and how to find them."""
 
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
 
 from playwright.sync_api import Page, Route
 
+from tests import preloaded
 from tests.browser.visitor import Visitor
 from tests.servers import EXAMPLE, Server
 
@@ -28,7 +28,8 @@ viewer.user_permissions.add(Permission.objects.get(codename="view_stream"))
 def prepare(server: Server, script: str) -> None:
     """Run a script in the server's project."""
     command = [sys.executable, str(EXAMPLE / "manage.py"), "shell", "--verbosity", "0", "-c", script]
-    subprocess.run(command, env=server.env, check=True, capture_output=True, timeout=60)
+    done = preloaded.run(command, cwd=EXAMPLE, env=server.env, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def strictly(route: Route) -> None:

@@ -18,6 +18,7 @@ WORKERS = scaled(3, 4)
 STDERR = 2
 KILLS = scaled(4, 20)
 COUNT = scaled(400, 4_000)
+MANY = scaled(1_000, 20_000)
 SECONDS = scaled(60, 600)
 """How long appends, and the handling of what is left, may take."""
 
@@ -35,14 +36,14 @@ def test_while_the_database_is_killed(kind: type[Database]) -> None:
     with kind() as database:
         env = example_environment({"DATABASE_URL": migrated_database(database)})
         run(env, "prepare")
-        run(env, "append", 5 * COUNT)
+        run(env, "append", MANY)
         workers = [start(env, "work") for _ in range(WORKERS)]
         try:
             for _ in range(2):
                 time.sleep(random.uniform(1.5, 2.5))  # they start, or are in the middle
                 database.kill()
                 database.start()
-            assert run(env, "wait", total_of(5 * COUNT), SECONDS) == f"{total_of(5 * COUNT)} 0\n"
+            assert run(env, "wait", total_of(MANY), SECONDS) == f"{total_of(MANY)} 0\n"
             assert [worker.poll() for worker in workers] == [None] * WORKERS
         finally:
             for process in workers:
@@ -59,7 +60,7 @@ def test_replays_while_workers_run(database: Database) -> None:
         run(env, "wait", 1, SECONDS)
         appending = start(env, "append", COUNT)
         processes.append(appending)
-        for _ in range(scaled(3, 30)):
+        for _ in range(scaled(2, 30)):
             run(env, "replay")
         assert appending.wait(SECONDS) == 0
         assert run(env, "wait", 2 * total_of(COUNT), SECONDS).startswith(f"{2 * total_of(COUNT)} ")

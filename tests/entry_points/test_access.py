@@ -1,7 +1,6 @@
 """Permissions over real servers: users of the project's database, whom another process makes, grants and revokes."""
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from tests import preloaded
 from tests.entry_points.exchange import Exchange
 from tests.entry_points.probed import Configuration, ProbedServer
 from tests.servers import EXAMPLE
@@ -51,9 +51,8 @@ class Site:
     def run(self, script: str, **values: object) -> str:
         """What a script prints that runs in the project."""
         command = [sys.executable, str(EXAMPLE / "manage.py"), "shell", "-v", "0", "-c", script.format(**values)]
-        done = subprocess.run(
-            command, env=self.server.env, capture_output=True, text=True, timeout=30, check=True, cwd=EXAMPLE
-        )
+        done = preloaded.run(command, cwd=EXAMPLE, env=self.server.env, timeout=30)
+        assert done.returncode == 0, done.stderr
         return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
 
     def enter(self, name: str) -> dict[str, str]:

@@ -35,7 +35,12 @@ def test_it_finds_what_a_new_interpreter_gives_it(
     program: Path, is_module: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = [sys.executable, *(["-m", "program"] if is_module else [str(program)]), "one", "two"]
-    env = {"PYTHONPATH": os.pathsep.join([str(program.parent), "/elsewhere"]), "OWN": "é", "LC_CTYPE": "C.UTF-8"}
+    env = {
+        "PYTHONPATH": os.pathsep.join([str(program.parent), "/elsewhere"]),
+        "PYTHONUNBUFFERED": "1",
+        "LC_CTYPE": "C.UTF-8",
+        "OWN": "é",
+    }
     forked, new = (
         preloaded.run(command, cwd=program.parent, env=env, timeout=TIMEOUT)
         for value in ("1", "0")
