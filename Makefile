@@ -96,7 +96,7 @@ cluster: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## several workers, data
 stress: $(INSTALLED_MYSQL) services ## the same for much longer, a thousand seeds of the simulation, ten times the examples
 	STRESS=1 $(BIN)/pytest tests/cluster -m cluster
 	STRESS=1 $(BIN)/pytest tests/simulation
-	STRESS=1 $(BIN)/pytest tests/protocol tests/store tests/engine tests/api $(SIDE_BY_SIDE)
+	STRESS=1 $(BIN)/pytest tests/protocol tests/store tests/engine tests/api tests/server tests/subscriptions $(SIDE_BY_SIDE)
 
 .PHONY: services
 services:

@@ -17,12 +17,12 @@ from django.test import TransactionTestCase
 from hypothesis import HealthCheck, settings
 
 from tests.emptying import quick_emptying
-from tests.examples import examples
+from tests.examples import enough
 from tests.referring import Make, referring_models
 from tests.spreading import spread
 
 settings.register_profile(
-    "tests", deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow]
+    "tests", deadline=None, max_examples=enough(100), suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("tests")
 

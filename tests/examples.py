@@ -3,7 +3,7 @@
 import os
 
 
-def examples(count: int) -> int:
+def enough(count: int) -> int:
     """Return how many examples to try in this run, where `count` are enough for a check of every change."""
     if os.environ.get("STRESS", "") not in ("", "0"):
         return 10 * count

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from django_durable_streams.server.asgi import DurableStreams
 from tests.asgi_client import AsgiClient, Reply
+from tests.examples import enough
 from tests.overriding import override_streams
 
 methods = st.sampled_from(["GET", "GET", "HEAD", "POST", "POST", "PUT", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
@@ -108,7 +109,7 @@ async def state(client: AsgiClient, path: str) -> tuple[object, ...]:
 def test_no_request_breaks_the_server_or_changes_what_it_was_refused(engines: None, entry_point: str) -> None:
     client = AsgiClient(DurableStreams() if entry_point == "asgi" else get_asgi_application(), http_version="2")
 
-    @examples(max_examples=250)
+    @examples(max_examples=enough(100))
     @given(methods, targets, headers, queries, bodies)
     @example("PUT", "known", [(b"stream-forked-from", b"/v1/stream/known\xe9")], b"", b"")
     @example("GET", "known", [], b"offset=\xe2\x82\xac", b"")

@@ -25,7 +25,7 @@ from django_durable_streams.store.read import log_reader
 from django_durable_streams.store.read.segment_cache import SegmentCache
 from django_durable_streams.store.upkeep import compaction, removal
 from django_durable_streams.store.write import group_commit
-from tests.examples import examples
+from tests.examples import enough
 from tests.tokens import offset_in
 
 pytestmark = pytest.mark.django_db
@@ -201,7 +201,7 @@ STEPS = st.tuples(
 )
 
 
-@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=enough(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(STEPS, min_size=5, max_size=25), st.integers(1, 60))
 def test_random_trees_read_back_as_the_model_says(steps: Any, page: int) -> None:
     Chunk.objects.unguarded().delete()

@@ -19,7 +19,7 @@ from django_durable_streams.store.read.segment_cache import SegmentCache
 from django_durable_streams.store.sql import statements
 from django_durable_streams.store.write import group_commit
 from django_durable_streams.store.write.batch import Outcome
-from tests.examples import examples
+from tests.examples import enough
 from tests.store.model import Model
 
 pytestmark = pytest.mark.django_db
@@ -78,7 +78,7 @@ def renamed(operation: Operation, prefix: str) -> Operation:
 
 
 @given(batches)
-@settings(max_examples=examples(150))
+@settings(max_examples=enough(150))
 def test_a_batch_does_what_its_operations_do_one_after_the_other(given_batches: list[list[Operation]]) -> None:
     prefix = fresh()
     model = Model()
@@ -101,7 +101,7 @@ def test_a_batch_does_what_its_operations_do_one_after_the_other(given_batches: 
 
 
 @given(batches)
-@settings(max_examples=examples(60))
+@settings(max_examples=enough(60))
 def test_commits_have_exactly_the_appended_data(given_batches: list[list[Operation]]) -> None:
     """Whoever follows a stream by its commits alone ends up with its content, its closure and its end."""
     prefix = fresh()

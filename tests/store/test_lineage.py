@@ -17,7 +17,7 @@ from django_durable_streams.store.read.segment_cache import SegmentCache
 from django_durable_streams.store.stream_info import StreamInfo
 from django_durable_streams.store.upkeep import compaction, removal
 from django_durable_streams.store.write import group_commit
-from tests.examples import examples
+from tests.examples import enough
 from tests.tokens import offset_in
 
 TEXT = "text/plain"
@@ -116,7 +116,7 @@ class AnyTreeTest(TransactionTestCase):
     """However streams are forked, at whatever positions, from streams that are deleted later, too."""
 
     @given(forks, st.sampled_from([1, 3, 9, 1000]))
-    @settings(max_examples=examples(40))
+    @settings(max_examples=enough(40))
     def test_any_tree(self, steps: list[tuple[int, float, bytes, str]], page: int) -> None:
         for _ in narrowly():
             group_commit.apply([Create("s/0", TEXT, data=b"begin")], "default")

@@ -19,6 +19,7 @@ from django_durable_streams.store.upkeep import removal
 from django_durable_streams.subscriptions import due, leases, operating, outcomes
 from django_durable_streams.subscriptions.leases import Wake
 from django_durable_streams.subscriptions.selection import Selection
+from tests.examples import enough
 from tests.subscriptions.model import ModelStream, ModelSubscription
 from tests.subscriptions.steps import USING, Clock, stream, subscribe, wakes
 
@@ -303,4 +304,4 @@ def position(offset: str) -> int | None:
 
 @pytest.mark.django_db
 def test_random_programs_do_what_the_model_does() -> None:
-    run_state_machine_as_test(Leases, settings=settings(max_examples=50, stateful_step_count=50, deadline=None))
+    run_state_machine_as_test(Leases, settings=settings(max_examples=enough(25), stateful_step_count=50, deadline=None))
