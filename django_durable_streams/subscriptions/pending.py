@@ -21,6 +21,7 @@ from ..models import Stream, Subscription, SubscriptionLink
 from ..models.stream import LinkState
 from ..protocol import offsets
 from ..store.read import lineage, log_reader
+from ..store.sql import statements
 from ..store.stream_info import StreamInfo
 from .rows import links, locked, subscriptions, transaction, update
 
@@ -73,6 +74,7 @@ def look_at_unseen(using: str, after: int = 0) -> int:
     unseen = Stream.objects.using(using).filter(link_state=LinkState.UNSEEN, id__gt=after).order_by("id")
     if not unseen.exists():  # without a transaction, which would take the write lock on SQLite
         return 0
+    noted = statements(using).look_values()
     with transaction(using):
         stream_ids = list(locked(unseen, using, skip=True).values_list("id", flat=True)[:UNSEEN_PER_STEP])
         if not stream_ids:
@@ -82,7 +84,7 @@ def look_at_unseen(using: str, after: int = 0) -> int:
             _mark(stream_ids, follower_ids, using)
         rows = Stream.objects.using(using).unguarded().filter(pk__in=stream_ids)
         has_link = Exists(links(using, stream_id=OuterRef("pk")))
-        update(rows.filter(has_link), using, link_state=LinkState.SEEN)
+        update(rows.filter(has_link), using, link_state=LinkState.SEEN, **noted)
         update(rows.filter(~has_link), using, link_state=None)
     return 0 if is_complete else stream_ids[-1]
 
