@@ -76,8 +76,9 @@ class _Claims:
         """Claims without an answer, or wakes without progress, one after the other."""
 
     async def start(self) -> None:
-        """Watch the wake stream from now on, unless nobody waits for its events."""
-        if self._timeout == 0:
+        """Watch the wake stream from now on."""
+        if self._timeout == 0:  # nobody waits for its events: it only tells of the end of the server
+            self._watch.start_soon()
             return
         self._waits_since = asyncio.get_running_loop().time()
         with suppress(TimeoutError):
@@ -168,6 +169,19 @@ class _Watch:
             with suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_SECONDS):
                     await self.news.wait()
+
+    def start_soon(self) -> None:
+        """Start without a wait. If the server refuses the worker, so does it with the claim."""
+        self._task = asyncio.create_task(self._find_and_follow())
+
+    async def _find_and_follow(self) -> None:
+        try:
+            path = await self._wake_stream()
+        except Exception as error:  # the claim has it too
+            logger.debug("The wake stream is not watched: %s", error)
+            return
+        if path:
+            await self._follow(path)
 
     async def _wake_stream(self) -> str:
         failures = 0

@@ -320,10 +320,24 @@ async def test_the_time_is_over_whatever_the_server_does(
     assert server.has_closed
 
 
-async def test_who_does_not_wait_asks_for_a_claim_only() -> None:
+@pytest.mark.parametrize("where", ["wake_stream", "wake_events"])
+async def test_who_does_not_wait_needs_no_wake_stream(where: str) -> None:
     server = FakeServer(["a"])
+    server.silent.add(where)
     assert [await values(wake) async for wake in start(server, 0)] == [["a"]]
-    assert {call[0] for call in server.calls} == {"claim", "messages", "ack"}
+    assert server.has_closed
+
+
+async def test_who_does_not_wait_learns_of_the_end_of_the_server_too() -> None:
+    server = FakeServer(["a", "b"], ["c"])
+    handed_over = []
+    async for wake in start(server, 0):
+        async for message in wake.messages():
+            handed_over.append(message.value)
+            await until(lambda: server.named("wake_events"))
+            server.is_stopping = True
+            server.events.set()
+    assert handed_over == ["a"]
 
 
 @pytest.mark.parametrize("where", ["wake_stream", "claim"])
