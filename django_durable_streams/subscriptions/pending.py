@@ -90,12 +90,12 @@ def look_at_unseen(using: str, after: int = 0) -> int:
         update(rows.filter(has_link), using, link_state=LinkState.SEEN, **noted)
         update(rows.filter(~has_link), using, link_state=None)
     if not stream_ids:
-        _look_at_crowded(first_id, using)
+        _look_in_portions(first_id, using)
         return first_id
     return 0 if is_complete else stream_ids[-1]
 
 
-def _look_at_crowded(stream_id: int, using: str) -> None:
+def _look_in_portions(stream_id: int, using: str) -> None:
     """Look at one stream with very many followers, in several transactions. No append waits for them.
 
     The stream is UNSEEN until all followers have learned of its present data. After a change meanwhile it stays so,
