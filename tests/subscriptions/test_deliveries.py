@@ -16,7 +16,7 @@ from tests.overriding import override_streams
 from tests.subscriptions.pull_wake.fakes import until
 from tests.subscriptions.steps import USING, stream, subscribe
 
-SLOW_HOSTS = 40
+SLOW_HOSTS = 30
 
 
 @pytest.fixture(autouse=True)
