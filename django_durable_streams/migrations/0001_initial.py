@@ -65,6 +65,8 @@ class Migration(migrations.Migration):
                 ('lineage', models.JSONField(blank=True, editable=False, help_text='The ranges of other streams that a fork begins with, in order (see store.read.lineage).', null=True, verbose_name='lineage')),
                 ('deleted_at', django_durable_streams.models.fields.InstantField(blank=True, null=True, verbose_name='deleted at')),
                 ('link_state', models.PositiveSmallIntegerField(blank=True, editable=False, help_text='Whether subscriptions follow the stream, and whether it has data that they were not told of.', null=True, verbose_name='link state')),
+                ('version_before_look', models.BigIntegerField(editable=False, help_text='On PostgreSQL, the row version that a look has changed last (see store.write.row_cache).', null=True, verbose_name='version before the look')),
+                ('version_after_look', models.BigIntegerField(editable=False, help_text='The row version that this look has made.', null=True, verbose_name='version after the look')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created at')),
                 ('appended_at', models.DateTimeField(blank=True, null=True, verbose_name='last append at')),
                 ('source', models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='forks', to='durable_streams.stream', verbose_name='forked from')),

@@ -175,6 +175,15 @@ class Stream(AsyncStreamMethods):
         editable=False,
         help_text=_("Whether subscriptions follow the stream, and whether it has data that they were not told of."),
     )
+    version_before_look = models.BigIntegerField(
+        _("version before the look"),
+        null=True,
+        editable=False,
+        help_text=_("On PostgreSQL, the row version that a look has changed last (see store.write.row_cache)."),
+    )
+    version_after_look = models.BigIntegerField(
+        _("version after the look"), null=True, editable=False, help_text=_("The row version that this look has made.")
+    )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     appended_at = models.DateTimeField(_("last append at"), null=True, blank=True)
 

@@ -72,18 +72,32 @@ class GlobSet(Generic[Key]):
     """Many patterns, each with a key, which are compared with a path all at once.
 
     It is a tree of their segments. A path takes its way through the tree, so patterns that begin with other segments
-    cost nothing.
+    cost nothing. The tree never changes, so threads may share it. A change copies the nodes on the way of a pattern.
     """
 
     __slots__ = ("_root",)
 
     def __init__(self, patterns: Iterable[tuple[Key, Glob]]) -> None:
         self._root: _Node[Key] = _Node(is_any=False)
+        editor = _Editor(self._root)
         for key, pattern in patterns:
-            node = self._root
-            for segment in pattern.segments:
-                node = node.child(segment)
-            node.keys.append(key)
+            editor.add(key, pattern)
+
+    def changed(self, added: Iterable[tuple[Key, Glob]], removed: Iterable[tuple[Key, Glob]]) -> GlobSet[Key]:
+        """Return the set after a change. It costs little for few patterns, however many the set has.
+
+        Args:
+            added: patterns to add, each with its key.
+            removed: patterns to remove before, which the set has.
+        """
+        result: GlobSet[Key] = GlobSet(())
+        result._root = self._root.copy()
+        editor = _Editor(result._root)
+        for key, pattern in removed:
+            editor.remove(key, pattern)
+        for key, pattern in added:
+            editor.add(key, pattern)
+        return result
 
     def matching(self, path: str) -> list[Key]:
         """Return the keys of the patterns that match a path."""
@@ -115,18 +129,33 @@ class _Node(Generic[Key]):
         self.one: _Node[Key] | None = None
         self.any: _Node[Key] | None = None
 
-    def child(self, segment: str) -> _Node[Key]:
-        """Return the node of one segment more, and make it if it is missing."""
-        if segment == ANY:
-            self.any = self.any or _Node(is_any=True)
-            return self.any
-        if segment == ONE:
-            self.one = self.one or _Node(is_any=False)
-            return self.one
-        node = self.literals.get(segment)
-        if node is None:
-            node = self.literals[segment] = _Node(is_any=False)
+    def copy(self) -> _Node[Key]:
+        """Return a node with the same content."""
+        node: _Node[Key] = _Node(is_any=self.is_any)
+        node.keys, node.literals, node.one, node.any = [*self.keys], {**self.literals}, self.one, self.any
         return node
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no pattern begins with these segments."""
+        return not (self.keys or self.literals or self.one or self.any)
+
+    def child(self, segment: str) -> _Node[Key] | None:
+        """Return the node of one segment more of a pattern."""
+        if segment == ANY:
+            return self.any
+        return self.one if segment == ONE else self.literals.get(segment)
+
+    def set_child(self, segment: str, node: _Node[Key] | None) -> None:
+        """Set the node of one segment more, or remove it."""
+        if segment == ANY:
+            self.any = node
+        elif segment == ONE:
+            self.one = node
+        elif node is not None:
+            self.literals[segment] = node
+        else:
+            del self.literals[segment]
 
     def leads_on(self, segment: str) -> bool:
         """Return whether a segment of a path leads to any node."""
@@ -146,6 +175,39 @@ class _Node(Generic[Key]):
                 into[node] = None
                 if node.any is not None:
                     into[node.any] = None
+
+
+class _Editor(Generic[Key]):
+    """Changes a tree whose root is new. It copies all other nodes before it changes them, once each."""
+
+    def __init__(self, root: _Node[Key]) -> None:
+        self._root = root
+        self._own = {root}
+
+    def add(self, key: Key, pattern: Glob) -> None:
+        """Add a pattern."""
+        self._way(pattern)[-1].keys.append(key)
+
+    def remove(self, key: Key, pattern: Glob) -> None:
+        """Remove a pattern, and the nodes that no other pattern needs."""
+        nodes = self._way(pattern)
+        nodes[-1].keys.remove(key)
+        for segment, parent, node in zip(reversed(pattern.segments), nodes[-2::-1], nodes[:0:-1], strict=True):
+            if not node.is_empty:
+                break
+            parent.set_child(segment, None)
+
+    def _way(self, pattern: Glob) -> list[_Node[Key]]:
+        """Return the nodes on the way of a pattern, which may be changed."""
+        nodes = [self._root]
+        for segment in pattern.segments:
+            node = nodes[-1].child(segment)
+            if node not in self._own:
+                node = _Node(is_any=segment == ANY) if node is None else node.copy()
+                self._own.add(node)
+                nodes[-1].set_child(segment, node)
+            nodes.append(node)
+        return nodes
 
 
 def _matches(pattern: Sequence[str], path: Sequence[str]) -> bool:

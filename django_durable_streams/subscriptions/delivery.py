@@ -14,7 +14,6 @@ import asyncio
 import logging
 import random
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from threading import Thread
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
@@ -36,6 +35,7 @@ from ..store.operations import Append
 from . import due, outcomes, signing_keys
 from .backfill import link_portion, unfinished
 from .consumers.task_queue import TaskQueue
+from .deliveries import Deliveries
 from .leases import Wake
 from .pending import look_at_unseen
 from .registry import delete_remains
@@ -47,12 +47,6 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-MAX_DELIVERIES = 256
-"""Webhooks that one process calls at the same time. Receivers share them (`turns`)."""
-
-MAX_RETRIES = MAX_DELIVERIES // 2
-"""How many of them may follow failed calls. So receivers that do not answer cannot take the turns of all others."""
 
 MAX_HELD_UP = 4
 """How many portions a look tries that have to wait for another transaction, until it leaves them for the next look."""
@@ -174,11 +168,7 @@ class Delivery:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
         self._is_stopping = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._retries: set[asyncio.Task[None]] = set()
-        """The tasks whose subscriptions have failed before."""
-        self._in_flight: Counter[str] = Counter()
-        """Webhooks that are called now, by receiver."""
+        self._deliveries = Deliveries()
         self._failing = asyncio.Semaphore(MAX_FAILING)
         self._looked_through = 0
         self._task_queue = TaskQueue(engine.using)
@@ -233,7 +223,7 @@ class Delivery:
                     pause = config().poll_interval
                 await self._rest(pause)
         finally:
-            for task in self._tasks:
+            for task in self._deliveries.tasks:
                 task.cancel()
             if subscribing is not None:
                 subscribing.cancel()
@@ -253,8 +243,7 @@ class Delivery:
     async def _look(self) -> float:
         """Look at the database, start deliveries, and return the seconds until the next look."""
         try:
-            free, retries = MAX_DELIVERIES - len(self._tasks), MAX_RETRIES - len(self._retries)
-            turns = Turns(free, retries, self._in_flight.copy())
+            turns = self._deliveries.turns()
             work: DueWork | None = await self._call(look, self._using, turns, self._looked_through)
         except DurableStreamsError as error:
             logger.debug("The delivery could not look at the database: %s", error)
@@ -267,36 +256,19 @@ class Delivery:
         if work is None:
             return config().poll_interval if self._task_queue.is_needed else IDLE_INTERVAL
         for wake in work.wakes:
-            self._start(wake)
+            self._deliveries.add(asyncio.create_task(self._deliver(wake)), wake.subscription)
         self._looked_through = work.looked_through
         if work.has_more:
             return 0.0
         pause = RECEIVING_INTERVAL if self._engine.wakeup.carries_messages else config().poll_interval
         return pause if work.due_in is None else min(work.due_in, pause)
 
-    def _start(self, wake: Wake) -> None:
-        """Deliver a wake in a task. It has a turn until the task ends."""
-        task = asyncio.get_running_loop().create_task(self._deliver(wake))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        if wake.subscription.failures:
-            self._retries.add(task)
-            task.add_done_callback(self._retries.discard)
-        if receiver := wake.subscription.receiver:
-            self._in_flight[receiver] += 1
-            task.add_done_callback(lambda _: self._give_back(receiver))
-
-    def _give_back(self, receiver: str) -> None:
-        self._in_flight[receiver] -= 1
-        if not self._in_flight[receiver]:
-            del self._in_flight[receiver]
-
     async def deliver_all(self) -> None:
         """Deliver the wakes that are due now, and those that follow from them, without the thread."""
         try:
-            while await self._look() == 0.0 or self._tasks:
-                if self._tasks:
-                    await asyncio.wait(self._tasks)
+            while await self._look() == 0.0 or self._deliveries.tasks:
+                if tasks := self._deliveries.tasks:
+                    await asyncio.wait(tasks)
         finally:
             await self._close()
 

@@ -182,10 +182,25 @@ def set_cursors(name: str, start: Offset | Sentinel, which: Selection, using: st
         SubscriptionError: there is no subscription of this name (404), or the offset is not one of the stream's (409).
         ServiceUnavailable: another transaction holds a lock.
     """
+    subscription = find(name, using)
+    if isinstance(start, Offset):  # before the first page is committed
+        _check_only_one(sum(len(with_streams(rows, using)) for rows in which.pages(subscription, using)))
     count = 0
-    for rows in which.pages(find(name, using), using):
-        count += perform(using, _set_some, name, start, [link.pk for link in rows], count, using)
+    for rows in which.pages(subscription, using):
+        try:
+            count += perform(using, _set_some, name, start, [link.pk for link in rows], count, using)
+        except ServiceUnavailable as error:
+            if not count:
+                raise
+            raise ServiceUnavailable(
+                f"Another transaction holds a lock. The cursors of {count} streams are set. Try again for the others."
+            ) from error
     return count
+
+
+def _check_only_one(count: int) -> None:
+    if count > 1:
+        raise invalid_offset(replaying.SEVERAL_STREAMS)
 
 
 def _set_some(name: str, start: Offset | Sentinel, link_ids: list[int], already_set: int, using: str) -> int:
@@ -194,8 +209,8 @@ def _set_some(name: str, start: Offset | Sentinel, link_ids: list[int], already_
     # Without a wait: a transaction that creates a stream at one of the paths may hold a link for long.
     query = links(using, subscription=subscription, pk__in=link_ids).order_by("pk")
     present = with_streams(list(locked(query, using, waits=False)), using)
-    if isinstance(start, Offset) and already_set + len(present) > 1:
-        raise invalid_offset(replaying.SEVERAL_STREAMS)
+    if isinstance(start, Offset):
+        _check_only_one(already_set + len(present))
     # A mark without messages is cleared by the next wake.
     move_cursors([(link, _position(start, info, using), True) for link, info in present], using)
     if present:

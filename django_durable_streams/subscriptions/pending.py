@@ -21,6 +21,8 @@ from ..models import Stream, Subscription, SubscriptionLink
 from ..models.stream import LinkState
 from ..protocol import offsets
 from ..store.read import lineage, log_reader
+from ..store.sql import statements
+from ..store.sql.rows import slices
 from ..store.stream_info import StreamInfo
 from .rows import links, locked, subscriptions, transaction, update
 
@@ -28,7 +30,8 @@ UNSEEN_PER_STEP = 500
 """Streams that one transaction looks at."""
 
 LINKS_PER_LOOK = 2000
-"""Links to such streams that it marks, unless the first stream alone has more. Appends to the streams wait for it."""
+"""Links to such streams that one transaction marks. Appends to the streams wait for it, unless it is about one stream
+with more links."""
 
 LINKS_PER_WAKE = 1000
 """Streams that one wake names at most. The others are still pending after it, and the next wake begins with them."""
@@ -73,30 +76,56 @@ def look_at_unseen(using: str, after: int = 0) -> int:
     unseen = Stream.objects.using(using).filter(link_state=LinkState.UNSEEN, id__gt=after).order_by("id")
     if not unseen.exists():  # without a transaction, which would take the write lock on SQLite
         return 0
+    noted = statements(using).look_values()
     with transaction(using):
         stream_ids = list(locked(unseen, using, skip=True).values_list("id", flat=True)[:UNSEEN_PER_STEP])
         if not stream_ids:
             return 0
+        first_id = stream_ids[0]
         stream_ids, follower_ids, is_complete = _with_followers(stream_ids, using)
         if follower_ids:
-            _mark(stream_ids, follower_ids, using)
+            _mark(_present_links(stream_ids, using), follower_ids, using)
         rows = Stream.objects.using(using).unguarded().filter(pk__in=stream_ids)
         has_link = Exists(links(using, stream_id=OuterRef("pk")))
-        update(rows.filter(has_link), using, link_state=LinkState.SEEN)
+        update(rows.filter(has_link), using, link_state=LinkState.SEEN, **noted)
         update(rows.filter(~has_link), using, link_state=None)
+    if not stream_ids:
+        _look_in_portions(first_id, using)
+        return first_id
     return 0 if is_complete else stream_ids[-1]
 
 
+def _look_in_portions(stream_id: int, using: str) -> None:
+    """Look at one stream with very many followers, in several transactions. No append waits for them.
+
+    The stream is UNSEEN until all followers have learned of its present data. After a change meanwhile it stays so,
+    because a follower that was marked before may have taken all that there was before the change.
+    """
+    rows = Stream.objects.using(using).unguarded().filter(pk=stream_id, link_state=LinkState.UNSEEN)
+    seen = rows.values("tail_position", "closed").first()  # a close may complete a message, too
+    if seen is None:
+        return
+    present = _present_links([stream_id], using)
+    follower_ids = list(present.order_by("subscription_id").values_list("subscription_id", flat=True))
+    for slice_ids in slices(follower_ids, LINKS_PER_LOOK):
+        with transaction(using):
+            _mark(present.filter(subscription_id__in=slice_ids), slice_ids, using)
+    noted = statements(using).look_values()
+    with transaction(using):
+        if list(locked(rows.filter(**seen), using, skip=True).values_list("pk")):
+            rows.update(link_state=LinkState.SEEN, **noted)
+
+
 def _with_followers(stream_ids: list[int], using: str) -> tuple[list[int], set[int], bool]:
-    """Return the first of some locked streams, the ids of the subscriptions that follow them, and whether it is all."""
+    """Return the first of some locked streams, the ids of the subscriptions that follow them, and whether it is all.
+
+    Returns no stream if the first one alone has too many followers.
+    """
     pairs = list(_present_links(stream_ids, using).order_by("stream_id").values_list(*_FOLLOWER)[:LINKS_PER_LOOK])
     if len(pairs) < LINKS_PER_LOOK:
         return stream_ids, {follower_id for _, follower_id in pairs}, len(stream_ids) < UNSEEN_PER_STEP
     cut = pairs[-1][0]  # not all of its links may be there
-    if cut > stream_ids[0]:
-        return [one for one in stream_ids if one < cut], {follower_id for one, follower_id in pairs if one < cut}, False
-    followers = _present_links([cut], using).values_list(*_FOLLOWER)
-    return [cut], {follower_id for _, follower_id in followers}, False
+    return [one for one in stream_ids if one < cut], {follower_id for one, follower_id in pairs if one < cut}, False
 
 
 _FOLLOWER = ("stream_id", "subscription_id")
@@ -110,12 +139,18 @@ def _present_links(stream_ids: Sequence[int], using: str) -> QuerySet[Subscripti
     return links(using, stream_id__in=stream_ids, stream__path__isnull=False)
 
 
-def _mark(stream_ids: Sequence[int], follower_ids: Iterable[int], using: str) -> None:
-    """Mark the links to some streams as pending, where they are, and make their idle subscriptions due."""
+def _mark(present: QuerySet[SubscriptionLink], follower_ids: Iterable[int], using: str) -> None:
+    """Mark links as pending, where they are, and make their subscriptions due that are idle.
+
+    Args:
+        present: the links.
+        follower_ids: ids of their subscriptions.
+        using: alias of the database.
+    """
     # All of them: the wake of one that is not idle may end in a transaction that is not committed yet.
     followers = list(locked(subscriptions(using).filter(pk__in=follower_ids).order_by("id"), using))
-    update(_with_data(_present_links(stream_ids, using).filter(is_pending=False)), using, is_pending=True)
-    pending = links(using, subscription=OuterRef("pk"), stream_id__in=stream_ids, is_pending=True)
+    update(_with_data(present.filter(is_pending=False)), using, is_pending=True)
+    pending = present.filter(subscription=OuterRef("pk"), is_pending=True)
     idle_ids = [one.pk for one in followers if one.is_idle]
     update(subscriptions(using).filter(Exists(pending), pk__in=idle_ids), using, due_at=clock.now())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from django.db.models import Q
@@ -23,6 +23,9 @@ class Selection(NamedTuple):
     """Pattern of the paths of streams. Empty: any path."""
     link_id: int | None = None
     """Only this link."""
+    visible: Callable[[Collection[str]], Collection[str]] | None = None
+    """Returns the paths that the operator may view, of some paths. A pattern selects no other ones: the number of the
+    selected links would tell which there are. None: all paths."""
 
     def pages(
         self, subscription: Subscription, using: str, condition: Q | None = None
@@ -39,7 +42,11 @@ class Selection(NamedTuple):
         after = 0
         while rows := list(query.filter(pk__gt=after)[:LINKS_PER_PAGE]):
             after = rows[-1].pk
-            yield [link for link in rows if matches is None or matches(link.path)]
+            if matches is not None:
+                rows = [link for link in rows if matches(link.path)]
+                shown = None if self.visible is None else self.visible({link.path for link in rows})
+                rows = [link for link in rows if shown is None or link.path in shown]
+            yield rows
 
 
 def with_streams(rows: list[SubscriptionLink], using: str) -> list[tuple[SubscriptionLink, StreamInfo]]:

@@ -1,10 +1,11 @@
 """Which of the due subscriptions may begin a wake now, so that none waits for the receivers of others.
 
-A process calls a limited number of webhooks at the same time: it has that many turns. A receiver that does not answer
-keeps a turn until the time is over, so receivers share the turns by two rules:
+A process calls a limited number of webhooks at the same time: it has that many turns (`deliveries`). A receiver that
+does not answer keeps a turn until the time is over, so receivers share the turns by two rules:
 
-- A receiver gets a turn while it has less than an eighth of those that are free. Alone it has a ninth of all. Twenty
-  receivers that take all they get leave a tenth. So a receiver that needs one finds one, and has it at once.
+- A receiver gets a turn while it has less than an eighth of those that are free. Alone it has a ninth of all, or an
+  eighth while it is slow. Twenty receivers that take all they get leave a tenth. So a receiver that needs one finds
+  one, and has it at once.
 - Subscriptions whose last wake has failed have a limit of their own, and a quarter of each step for certain.
 
 Knows neither the rules of wakes nor how they are delivered.
@@ -13,7 +14,7 @@ Knows neither the rules of wakes nor how they are delivered.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from django.db.models import QuerySet
@@ -37,6 +38,8 @@ class Turns(NamedTuple):
     """How many of them may follow failed ones. None: no limit."""
     in_flight: Mapping[str, int] | None = None
     """The turns that receivers have, by receiver. None: receivers need not share."""
+    without: Collection[str] = ()
+    """Receivers that get no turn: the turns of slow deliveries are taken (`deliveries`)."""
 
 
 def choose(due: QuerySet[Subscription], turns: Turns, limit: int, using: str) -> list[Subscription]:
@@ -51,7 +54,7 @@ def choose(due: QuerySet[Subscription], turns: Turns, limit: int, using: str) ->
     limit = min(limit, turns.free)
     in_flight = turns.in_flight or {}
     saturated = [receiver for receiver, number in in_flight.items() if not _may_have_another(number, turns.free)]
-    query = locked(due.exclude(receiver__in=saturated).order_by("due_at"), using, skip=True)
+    query = locked(due.exclude(receiver__in=[*saturated, *turns.without]).order_by("due_at"), using, skip=True)
     first = list(query.filter(failures=0)[:limit])
     retries = max(-(-limit // RETRIES_SHARE), limit - len(first))
     if turns.retries is not None:

@@ -120,7 +120,7 @@ class TestList:
         for state in State:
             response = admin_client.get(subscription_url("changelist"), {"state": state.value})
             names = {str(one) for one in response.context["cl"].result_list}
-            if state is State.MISSING:
+            if state.is_of_links_only:
                 assert names == expected.keys()
             else:
                 assert names == {name for name, value in expected.items() if value is state}, state
@@ -376,6 +376,54 @@ class TestLinks:
         (link, _) = response.context["page"].rows
         assert len(link.error) == links_page.ERROR_LENGTH
         assert link.error_line == "last"
+
+
+class TestStreamsThatAreNotFollowedAnyMore:
+    """A consumer keeps the cursors of streams that its new pattern does not match."""
+
+    @pytest.fixture
+    def changed(self, broken: Broken) -> Subscription:
+        """A consumer with a stream that waits for another attempt, one with new data, and another pattern since."""
+        one = declare(broken)
+        subscribing.subscribe(one, USING, from_beginning=True)
+        order(1), order(2)
+        look_at_unseen(USING)
+        failed = SubscriptionLink.objects.unguarded().filter(path="orders/1")
+        failed.update(failures=1, next_attempt_at=clock.now() + timedelta(hours=1))
+        declarations._consumers.clear()
+        two = consumer("invoices/*", name="billing", on_failure="stop")(broken)
+        subscribing.subscribe(two, USING)
+        assert SubscriptionLink.objects.filter(is_pending=True).count() == 2
+        return Subscription.objects.get(name=one.stored_name)
+
+    def test_they_are_marked_and_offer_nothing(self, admin_client: Client, changed: Subscription) -> None:
+        response = admin_client.get(subscription_url("change", changed))
+        rows = response.context["page"].rows
+        assert [(row.path, row.state) for row in rows] == [("orders/1", State.DORMANT), ("orders/2", State.DORMANT)]
+        assert not any(row.may_reset or row.may_retry or row.next_attempt for row in rows)
+        text = response.content.decode()
+        assert text.count("Not followed") == 2
+        assert "?link=" not in text
+
+    @pytest.mark.parametrize("show", ["pending", "trouble"])
+    def test_they_are_not_among_those_with_work(self, admin_client: Client, changed: Subscription, show: str) -> None:
+        assert admin_client.get(subscription_url("change", changed), {"show": show}).context["page"].rows == []
+
+    def test_the_consumer_is_up_to_date_without_them(self, admin_client: Client, changed: Subscription) -> None:
+        (row,) = admin_client.get(subscription_url("changelist"), {"state": "done"}).context["cl"].result_list
+        assert State.of(row) is State.DONE
+        for state in ("pending", "failing", "stopped"):
+            response = admin_client.get(subscription_url("changelist"), {"state": state})
+            assert response.context["cl"].result_list == []
+
+    def test_they_come_back_with_the_pattern(self, admin_client: Client, changed: Subscription, broken: Broken) -> None:
+        declarations._consumers.clear()
+        broken.is_broken = False
+        declare(broken)
+        run_consumers()
+        rows = admin_client.get(subscription_url("change", changed)).context["page"].rows
+        assert [(row.path, row.state) for row in rows] == [("orders/1", State.FAILING), ("orders/2", State.DONE)]
+        assert sorted(broken.handled) == [2]
 
 
 class TestButtons:

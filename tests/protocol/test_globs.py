@@ -1,6 +1,7 @@
 """Glob patterns: against a plain recursive definition, and in bounded time."""
 
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -74,6 +75,26 @@ def test_a_set_matches_what_its_patterns_match(texts: list[str], path: str) -> N
     globs = [Glob(text) for text in texts]
     matching = GlobSet(enumerate(globs)).matching(path)
     assert sorted(matching) == [number for number, pattern in enumerate(globs) if pattern.matches(path)]
+
+
+def shape(node: Any) -> Any:
+    """The whole tree below a node."""
+    literals = {segment: shape(child) for segment, child in node.literals.items()}
+    others = [None if child is None else shape(child) for child in (node.one, node.any)]
+    return node.is_any, sorted(node.keys), literals, others
+
+
+@given(st.lists(st.tuples(patterns, st.sampled_from(["before", "after", "both"])), max_size=8))
+def test_a_changed_set_is_as_a_new_one_and_leaves_the_first_as_it_was(texts: list[tuple[str, str]]) -> None:
+    def among(*when: str) -> list[tuple[int, Glob]]:
+        return [(number, Glob(text)) for number, (text, one) in enumerate(texts) if one in when]
+
+    first = GlobSet(among("before", "both"))
+    before = shape(first._root)
+    changed = first.changed(among("after"), among("before"))
+    assert shape(changed._root) == shape(GlobSet(among("after", "both"))._root)
+    assert shape(first._root) == before
+    assert shape(changed.changed((), among("after", "both"))._root) == shape(GlobSet(())._root)
 
 
 @pytest.mark.parametrize("pattern", ["tenants/{}/**", "tenants/{}/*/events", "**/{}", "{}", "*/{}/**"])

@@ -35,10 +35,8 @@ CALLER = {
 
 AFTER_A_LOOK = {
     # The look has changed the row of the stream, so the row cache does not have it any more.
+    **COMMITTER,
     "sqlite": ["BEGIN", "PRAGMA", "SELECT", "UPDATE", "INSERT", "COMMIT"],
-    # The conditional write finds this out. Then the committer reads the row.
-    "postgresql": [*COMMITTER["postgresql"], "BEGIN", "SET", "SELECT", "UPDATE", "INSERT", "SELECT", "COMMIT"],
-    "mysql": COMMITTER["mysql"],
 }
 
 
@@ -101,3 +99,18 @@ def test_of_a_committer_after_a_look_at_the_stream(committer: CommitterConnectio
     take(sent)
     committer.apply(Append(LINKED, TEXT, b"x"))
     assert take(sent) == AFTER_A_LOOK[connection.vendor]
+    assert Stream.objects.get(path=LINKED).link_state == LinkState.UNSEEN
+
+
+def test_of_a_committer_after_looks_at_some_of_several_streams(committer: CommitterConnection, sent: list[str]) -> None:
+    paths = ["events/b", "events/c", LINKED, OTHER]
+    committer.apply(*(Create(path, TEXT) for path in paths))
+    committer.apply(*(Append(path, TEXT, b"x") for path in paths))
+    for _ in range(3):
+        elsewhere(lambda: look_at_unseen(USING))
+        take(sent)
+        committer.apply(*(Append(path, TEXT, b"x") for path in paths))
+        assert take(sent) == AFTER_A_LOOK[connection.vendor]
+    assert {stream.tail_position for stream in Stream.objects.filter(path__in=paths)} == {4, 5}
+    committer.apply(Append(LINKED, TEXT, b"x"))  # and the next batch needs no read either
+    assert take(sent)[-len(COMMITTER[connection.vendor]) :] == COMMITTER[connection.vendor]

@@ -8,6 +8,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_durable_streams.models import Stream, SubscriptionLink
 from django_durable_streams.models.stream import LinkState
+from django_durable_streams.protocol.globs import Glob
 from django_durable_streams.protocol.subscriptions import SubscriptionConfig
 from django_durable_streams.store.operations import Append, Create, Delete
 from django_durable_streams.store.upkeep import removal
@@ -49,6 +50,33 @@ def link_of(path: str) -> SubscriptionLink:
 
 def state_of(path: str) -> int | None:
     return Stream.objects.get(path=path).link_state
+
+
+def test_a_change_compiles_the_changed_patterns_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+
+    def glob(text: str) -> Glob:
+        compiled.append(text)
+        return Glob(text)
+
+    def created(path: str) -> tuple[set[str], list[str]]:
+        """The subscriptions that follow a new stream, and what its creation has compiled."""
+        compiled.clear()
+        create(path)
+        names = SubscriptionLink.objects.filter(path=path).values_list("subscription__name", flat=True)
+        return set(names), sorted(compiled)
+
+    monkeypatch.setattr(linking, "glob", glob)
+    for name in ("a", "b", "c"):
+        subscribe(name, f"{name}/*")
+    assert created("a/1") == ({"a"}, ["a/*", "b/*", "c/*"])
+    subscribe("d", "*/2")
+    assert created("a/2") == ({"a", "d"}, ["*/2"])
+    registry.delete("a", "default")
+    assert created("a/3") == (set(), ["a/*"])
+    subscribe("a", "**")
+    assert created("a/4") == ({"a"}, ["**"])
+    assert created("b/2") == ({"a", "b", "d"}, [])
 
 
 @pytest.mark.parametrize("data", [b"", b"x"])

@@ -11,7 +11,7 @@ from django_durable_streams import clock
 from django_durable_streams.conf import config
 from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Subscription, SubscriptionLink
-from django_durable_streams.subscriptions import backfill, delivery, due, outcomes
+from django_durable_streams.subscriptions import backfill, deliveries, delivery, due, outcomes
 from django_durable_streams.subscriptions.backfill import unfinished
 from django_durable_streams.subscriptions.delivery import Delivery, look
 from django_durable_streams.subscriptions.leases import Wake
@@ -115,10 +115,11 @@ async def test_the_delivery_does_not_turn_in_circles_while_it_has_no_free_turn(e
     async def deliver() -> None:
         await ends.wait()
 
-    running._tasks = {asyncio.create_task(deliver()) for _ in range(delivery.MAX_DELIVERIES)}
+    for _ in range(deliveries.MAX_DELIVERIES):
+        running._deliveries.add(asyncio.create_task(deliver()), Subscription())
     assert await running._look() == config().poll_interval
     ends.set()
-    await asyncio.wait(running._tasks)
+    await asyncio.wait(running._deliveries.tasks)
 
 
 @pytest.mark.django_db
@@ -137,16 +138,17 @@ async def test_a_receiver_has_few_of_the_turns_and_gives_them_back(engines: None
         await ends.wait()
 
     running._deliver = deliver  # type: ignore[method-assign]
+    running._deliveries = deliveries.Deliveries(lambda: 0.0)  # none of them becomes slow
     while await running._look() == 0.0:
         pass
-    assert running._in_flight == {"example.com:443": TURNS_OF_ONE}
-    assert len(running._tasks) == TURNS_OF_ONE
+    assert running._deliveries.by_receiver == {"example.com:443": TURNS_OF_ONE}
+    assert len(running._deliveries.tasks) == TURNS_OF_ONE
     ends.set()
-    await asyncio.wait(running._tasks)
-    assert running._in_flight == {}
+    await asyncio.wait(running._deliveries.tasks)
+    assert running._deliveries.by_receiver == {}
     assert await running._look() == 0.0
-    assert running._in_flight == {"example.com:443": DUE_WEBHOOKS - TURNS_OF_ONE}
-    await asyncio.wait(running._tasks)
+    assert running._deliveries.by_receiver == {"example.com:443": DUE_WEBHOOKS - TURNS_OF_ONE}
+    await asyncio.wait(running._deliveries.tasks)
 
 
 @pytest.mark.django_db

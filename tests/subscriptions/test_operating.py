@@ -233,8 +233,10 @@ class TestSetCursors:
     def test_an_offset_is_for_one_stream(self, done: Stream, per_page: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(selection, "LINKS_PER_PAGE", per_page)
         stream("events/b")
+        before = acked("events/a"), Subscription.objects.get().generation
         with pytest.raises(SubscriptionError, match="one stream"):
             operating.set_cursors("s", decode(done.offset_at(0)), Selection(), USING)
+        assert (acked("events/a"), Subscription.objects.get().generation) == before
         with pytest.raises(SubscriptionError, match="earlier stream"):
             operating.set_cursors("s", decode(done.offset_at(1)), Selection("events/b"), USING)
         assert acked("events/b") is None
@@ -255,6 +257,30 @@ class TestSetCursors:
         assert wakes() == []
         assert operating.set_cursors("s", Sentinel.START, Selection(), USING) == 6
         assert len(one_wake().pending) == 6
+
+    @pytest.mark.parametrize("done_pages", [0, 1, 2])
+    def test_a_lock_that_comes_between_is_told_with_what_is_set(
+        self, done: Stream, done_pages: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(selection, "LINKS_PER_PAGE", 2)
+        for number in range(5):
+            stream(f"events/{number}")
+        left = done_pages
+
+        def perform(using: str, function: Callable[..., Any], *args: Any) -> Any:
+            nonlocal left
+            if not left:
+                raise ServiceUnavailable("Nothing was changed.")
+            left -= 1
+            return function(*args)
+
+        monkeypatch.setattr(operating, "perform", perform)
+        with pytest.raises(ServiceUnavailable) as caught:
+            operating.set_cursors("s", Sentinel.NOW, Selection(), USING)
+        count = SubscriptionLink.objects.filter(acked_position__gt=0).count() - 1  # `done` was acknowledged before
+        assert count == max(2 * done_pages - 1, 0)
+        assert (f"cursors of {2 * done_pages} streams are set" in caught.value.detail) == bool(done_pages)
+        assert ("Nothing was changed" in caught.value.detail) == (not done_pages)
 
     def test_an_append_right_after_a_reset_to_the_end_is_pending(self, done: Stream) -> None:
         operating.set_cursors("s", Sentinel.NOW, Selection(), USING)

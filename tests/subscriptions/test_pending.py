@@ -1,5 +1,6 @@
 """What is pending for a subscription: nothing is lost, nothing starves, and nothing is acknowledged unread."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -160,3 +161,88 @@ def test_a_look_marks_few_links_however_many_subscriptions_follow_the_streams(
         assert {link.path for link in wake.pending} == {one.path for one in streams}
     assert SubscriptionLink.objects.filter(is_pending=True).count() == 12
     assert not Stream.objects.filter(link_state=LinkState.UNSEEN).exists()
+
+
+FOLLOWERS = 7
+
+
+class TestAStreamWithVeryManyFollowers:
+    """It is looked at in several transactions, and the world does not stand still between them."""
+
+    @pytest.fixture
+    def between(self, monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+        """Functions of which each is called once between two of the transactions."""
+        functions: list[Callable[[], object]] = []
+        slices = pending.slices
+
+        def interrupted(rows: Any, length: int) -> Any:
+            for number, part in enumerate(slices(rows, length)):
+                if number and functions:
+                    functions.pop(0)()
+                yield part
+
+        monkeypatch.setattr(pending, "LINKS_PER_LOOK", 3)
+        monkeypatch.setattr(pending, "slices", interrupted)
+        for number in range(FOLLOWERS):
+            subscribe(f"s-{number}")
+        return functions
+
+    def unseen(self) -> bool:
+        return Stream.objects.filter(link_state=LinkState.UNSEEN).exists()
+
+    def test_each_transaction_marks_few_links(self, between: list[Callable[[], object]]) -> None:
+        stream()
+        marked = [0]
+        between += [lambda: marked.append(SubscriptionLink.objects.filter(is_pending=True).count())] * 9
+        while pending.look_at_unseen(USING):
+            assert marked == [0, 3, 6]
+        assert not self.unseen()
+        assert len(due.begin_due(USING, Turns(FOLLOWERS))) == FOLLOWERS
+
+    @pytest.mark.parametrize("change", ["append", "append and append", "close", "delete", "unfollow"])
+    def test_no_follower_misses_what_comes_between(self, between: list[Callable[[], object]], change: str) -> None:
+        first = stream(data=b"x\xc3")
+
+        def finish_marked() -> None:
+            """Those who were marked take all that there is."""
+            wakes_begun = due.begin_due(USING, Turns(FOLLOWERS))
+            assert wakes_begun
+            for wake in wakes_begun:
+                outcomes.finish_delivery(wake, USING)
+
+        def come_between() -> None:
+            finish_marked()
+            if change == "close":
+                first.close()
+            elif change == "delete":
+                first.delete()
+            elif change == "unfollow":
+                registry.delete(f"s-{FOLLOWERS - 1}", USING)
+            else:
+                first.append(b"more")
+
+        between += [come_between, come_between] if change == "append and append" else [come_between]
+        after = pending.look_at_unseen(USING)
+        assert after
+        assert self.unseen() == (change in ("append", "append and append", "close"))
+        while pending.look_at_unseen(USING):
+            pass
+        assert not self.unseen()
+        expected = {"append": 7, "append and append": 7, "delete": 0, "unfollow": 3}
+        pending_now = due.begin_due(USING, Turns(FOLLOWERS))
+        if change in expected:
+            assert len(pending_now) == expected[change]
+
+    def test_others_are_looked_at_while_it_is_appended_to_all_the_time(
+        self, between: list[Callable[[], object]]
+    ) -> None:
+        first = stream()
+        subscribe("other", "others/*")
+        stream("others/a")
+        between += [lambda: first.append(b"more")] * 20
+        after = pending.look_at_unseen(USING)
+        assert after
+        pending.look_at_unseen(USING, after)
+        assert Subscription.objects.get(name="other").due_at is not None
+        assert self.unseen()
+        assert {link.is_pending for link in SubscriptionLink.objects.all()} == {True}

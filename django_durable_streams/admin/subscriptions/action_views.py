@@ -168,7 +168,8 @@ class ActionViews(DetailView):
 
     def _reset(self, request: HttpRequest, subscription: Subscription, form: ResetForm, link: LinkRow | None) -> bool:
         """Set cursors, and return whether that has worked. Errors are shown in the form."""
-        which = Selection(form.cleaned_data.get("pattern", ""), None if link is None else link.id)
+        names = self.stream_names(request)
+        which = Selection(form.cleaned_data.get("pattern", ""), None if link is None else link.id, names.of)
         consumer, alias = self.consumer(subscription), self.alias
         try:
             if consumer is None:

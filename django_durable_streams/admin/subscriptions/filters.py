@@ -20,7 +20,7 @@ class StateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, Any]]:
-        return [(value, label) for value, label in State.choices if value != State.MISSING]
+        return [(value, label) for value, label in State.choices if not State(value).is_of_links_only]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Subscription]) -> QuerySet[Subscription]:
         value = self.value()

@@ -47,7 +47,9 @@ class ResetForm(forms.Form):
         label=gettext_lazy("Streams"),
         required=False,
         widget=forms.TextInput(attrs={"class": "vTextField", "spellcheck": "false", "autocapitalize": "off"}),
-        help_text=gettext_lazy("Only streams whose paths match this pattern, such as orders/*. If empty: all streams."),
+        help_text=gettext_lazy(
+            "Only streams that you may view, with paths like this pattern, such as orders/*. If empty: all streams."
+        ),
     )
 
     def __init__(self, *args: Any, of_link: bool, **kwargs: Any) -> None:

@@ -21,7 +21,7 @@ from ...store.stream_info import StreamInfo
 from ...subscriptions.selection import with_streams
 from .. import moments
 from ..changelist import beginning_with
-from .states import State
+from .states import IS_FOLLOWED, State
 from .stream_names import StreamNames
 
 LINKS_PER_PAGE = 50
@@ -41,9 +41,9 @@ class Show(TextChoices):
         """Return the condition for these links."""
         match self:
             case Show.PENDING:
-                return Q(is_pending=True)
+                return Q(is_pending=True) & IS_FOLLOWED
             case Show.TROUBLE:
-                return Q(is_pending=True) & (Q(is_stopped=True) | Q(failures__gt=0))
+                return Q(is_pending=True) & IS_FOLLOWED & (Q(is_stopped=True) | Q(failures__gt=0))
         return Q()
 
 
@@ -66,6 +66,11 @@ class LinkRow:
     next_attempt: SafeString | None
     failures: int
     error: str
+
+    @property
+    def may_reset(self) -> bool:
+        """Whether a cursor can be set: there is a stream, and somebody follows it."""
+        return not self.state.is_of_links_only
 
     @property
     def may_retry(self) -> bool:
@@ -162,6 +167,7 @@ def _describe(links: list[SubscriptionLink], names: StreamNames, using: str) -> 
 
 def _row(link: SubscriptionLink, url: str, info: StreamInfo | None) -> LinkRow:
     position = link.acked_position
+    is_followed = link.is_glob or link.is_explicit
     lag = None if info is None else max(info.tail - max(position or 0, info.first_position), 0)
     return LinkRow(
         id=link.pk,
@@ -173,7 +179,7 @@ def _row(link: SubscriptionLink, url: str, info: StreamInfo | None) -> LinkRow:
         lag=lag,
         state=State.of_link(link, lag),
         lease_ends=moments.seconds_ahead(link.lease_expires_at),
-        next_attempt=moments.seconds_ahead(link.next_attempt_at),
+        next_attempt=moments.seconds_ahead(link.next_attempt_at) if is_followed else None,
         failures=link.failures,
         error=link.error,  # type: ignore[attr-defined]  # an annotation
     )

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
+from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern
 from django.utils.html import format_html
@@ -28,6 +29,9 @@ from .stream_names import only_path
 
 ERROR_LENGTH = 100
 """Characters of an error that the list shows."""
+
+HIDDEN_COLUMNS = {"pattern", "wake_stream", "last_error"}
+"""Columns that may name a stream which the user may not view."""
 
 
 class SubscriptionChangeList(ChangeList):
@@ -89,6 +93,11 @@ class SubscriptionAdmin(BoundedList[Subscription], ActionViews):
             return queryset, False
         of_clients = beginning_with(queryset, search_term, "name")
         return of_clients | beginning_with(queryset, SERVER_MARK + search_term, "name"), False
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        """Refuse conditions on columns that pages may hide: which rows meet them would tell the hidden values."""
+        is_hidden = lookup.partition(LOOKUP_SEP)[0] in HIDDEN_COLUMNS
+        return not is_hidden and super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """Return the actions, without Django's own deletion."""
@@ -162,7 +171,7 @@ class SubscriptionAdmin(BoundedList[Subscription], ActionViews):
             return badge
         return format_html('{} <small class="ds-quiet">{}</small>', badge, text)
 
-    @admin.display(description=gettext_lazy("streams"), ordering="pattern")
+    @admin.display(description=gettext_lazy("streams"))  # the order by pattern would tell of hidden ones
     def streams(self, subscription: Subscription) -> SafeString:
         """Return the pattern."""
         pattern: str = getattr(subscription, "shown_pattern", "")

@@ -23,6 +23,8 @@ class State(TextChoices):
     WORKING = "working", _("In progress")
     PENDING = "pending", _("Pending")
     DONE = "done", _("Up to date")
+    # Of links only.
+    DORMANT = "dormant", _("Not followed")
     MISSING = "missing", _("No stream")
 
     @classmethod
@@ -48,6 +50,8 @@ class State(TextChoices):
             lag: bytes of its stream after the cursor. None: there is no stream.
             now: the moment. None: the present.
         """
+        if not (link.is_glob or link.is_explicit):
+            return cls.DORMANT
         if lag is None:
             return cls.MISSING
         if link.is_stopped:
@@ -75,6 +79,11 @@ class State(TextChoices):
         return condition
 
     @property
+    def is_of_links_only(self) -> bool:
+        """Whether no subscription is in this state."""
+        return self in (State.DORMANT, State.MISSING)
+
+    @property
     def order(self) -> int:
         """The place of the state among all."""
         return list(State).index(self)
@@ -82,6 +91,10 @@ class State(TextChoices):
     def badge(self) -> SafeString:
         """Return the state as HTML, with its name as text."""
         return format_html('<span class="ds-badge ds-badge-{}">{}</span>', self.value, self.label)
+
+
+IS_FOLLOWED = Q(is_glob=True) | Q(is_explicit=True)
+"""The condition for links that are followed. A consumer keeps links that its pattern does not match any more."""
 
 
 def is_ahead(moment: datetime | None, now: datetime | None = None) -> bool:
@@ -94,7 +107,7 @@ def with_link_facts(queryset: QuerySet[Subscription], now: datetime | None = Non
 
     Whatever does not rest is pending, and an index has these links. Only consumers have states of their own in links.
     """
-    pending = SubscriptionLink.objects.filter(subscription=OuterRef("pk"), is_pending=True)
+    pending = SubscriptionLink.objects.filter(IS_FOLLOWED, subscription=OuterRef("pk"), is_pending=True)
     return queryset.annotate(
         has_pending=Exists(pending),
         has_stopped=_of_consumer(pending.filter(is_stopped=True)),

@@ -28,7 +28,6 @@ class Parameter(NamedTuple):
 _OIDS = {
     "bigint": (20, 1016),
     "smallint": (21, 1005),
-    "xid": (28, 1011),
     "text": (25, 1009),
     "boolean": (16, 1000),
     "bytea": (17, 1001),
@@ -51,7 +50,6 @@ def _bigint(value: int) -> bytes:
 _WRITERS: dict[str, Callable[[Any], bytes]] = {
     "bigint": _bigint,
     "smallint": Struct(">h").pack,
-    "xid": Struct(">I").pack,
     "text": str.encode,
     "boolean": lambda value: b"\x01" if value else b"\x00",
     "bytea": bytes,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.db import connections
+from django.db.models import Expression
 
 from ...models import DatabaseIdentity, Subscription, SubscriptionLink
 from .base import SHARED_LOCK, BaseStatements
@@ -98,6 +99,14 @@ class LinkStatements(BaseStatements):
             return ""
         rows = self._execute(cursor, self._select_link_rules_version, ()).fetchall()
         return "" if [tuple(row) for row in rows] == [(version,)] else SHARED_LOCK
+
+    def look_values(self) -> Mapping[str, Expression]:
+        """Return the columns that a look at streams sets besides `link_state`. Called before its transaction.
+
+        Where rows have versions, they say that nothing else has changed. So `update_if_unchanged` accepts the row. In a
+        transaction of the caller there are none: its other changes may get the same version.
+        """
+        return {}
 
     def insert_links(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Insert links, with values in the order of `LINK_COLUMNS`. An existing link of the path is reset."""

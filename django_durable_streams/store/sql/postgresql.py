@@ -6,13 +6,14 @@ into the statement as text: a megabyte becomes two, and parsing a thousand param
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
 
 from django.db import connections
-from django.db.models import Model
+from django.db.models import Expression, Model
+from django.db.models.expressions import RawSQL
 
 from ...runtime.caller_transaction import atomic, in_callers_transaction
 from ..stream_info import StreamInfo
@@ -24,6 +25,8 @@ from .rows import TO_THE_END, Insert, LoadedRows, Lock, Row
 
 _OWN_ROW_VERSION = "pg_current_xact_id()::xid::text::bigint"
 """The row version, `xmin`, of all rows that this transaction writes."""
+
+_ROW_VERSION = "{table}.xmin::text::bigint"
 
 
 class PostgreSQLStatements(Statements):
@@ -69,6 +72,12 @@ class PostgreSQLStatements(Statements):
             f"AND c.{name('end')} <= COALESCE(({last} AND l.{name('end')} >= v.before), v.before) "
             f"ORDER BY c.{name('stream_id')}, c.{name('end')}"
         )
+        # The version of a row, and where only a look has changed it since, the version before that look.
+        version = _ROW_VERSION.format(table=self._stream)
+        before, after = name("version_before_look"), name("version_after_look")
+        self._is_version = (
+            f"{{}} IN ({version}, CASE {self._stream}.{after} WHEN {version} THEN {self._stream}.{before} END)"
+        )
         self._written_now = f"{self._stream} AS s WHERE s.{name('id')} = {{}} AND s.xmin = pg_current_xact_id()::xid"
 
     def _of_ids(self, statement: str) -> str:
@@ -96,6 +105,12 @@ class PostgreSQLStatements(Statements):
     def row_version_written(self, cursor: Any) -> Rows:
         return self._send(cursor, f"SELECT {_OWN_ROW_VERSION}", [])
 
+    def look_values(self) -> Mapping[str, Expression]:
+        if in_callers_transaction(connections[self._using]):
+            return {}
+        before = RawSQL(_ROW_VERSION.format(table=self._stream), ())
+        return {"version_before_look": before, "version_after_look": RawSQL(_OWN_ROW_VERSION, ())}
+
     def update_if_unchanged(
         self, cursor: Any, streams: Sequence[Row], chunks: Sequence[Row], producers: Sequence[Row]
     ) -> Rows:
@@ -114,16 +129,16 @@ class PostgreSQLStatements(Statements):
         return updated
 
     def _update_where_unchanged(self, cursor: Any, rows: Sequence[Row]) -> Rows:
-        kinds = (*UPDATED_STREAM_COLUMNS.values(), "xid", "bigint")
+        kinds = (*UPDATED_STREAM_COLUMNS.values(), "bigint", "bigint")
         name, stream = self._quote, self._stream
         if len(rows) == 1:
-            update = f"{self._update_stream} AND xmin=%s AND {name('tail')}=%s"
+            update = f"{self._update_stream} AND {self._is_version.format('%s')} AND {name('tail')}=%s"
             parameters = _scalars(kinds, rows[0])
         else:
             sent = _SentRows(kinds, rows)
             *values, row_version, tail = sent.expressions
             update = self._update_streams(values, sent.source)
-            update += f" AND {stream}.xmin = {row_version} AND {stream}.{name('tail')} = {tail}"
+            update += f" AND {self._is_version.format(row_version)} AND {stream}.{name('tail')} = {tail}"
             parameters = sent.parameters
         return self._send(cursor, f"{update} RETURNING {stream}.{name('id')}, {_OWN_ROW_VERSION}", parameters)
 

@@ -12,7 +12,8 @@ Knows no cursor of a subscription: what happens to a link later is decided in `s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ...models.stream import LinkState
@@ -26,7 +27,9 @@ class LinkRules(NamedTuple):
 
     version: int
     globs: GlobSet[int] = GlobSet(())
-    """The patterns, each with the id of its subscription."""
+    """The compiled patterns, each with the id of its subscription."""
+    patterns: Mapping[int, str] = MappingProxyType({})
+    """The same patterns as text, by the id of the subscription."""
     has_explicit: bool = False
     """Whether there are explicit links, which may wait for a stream at their path."""
     deleted: frozenset[int] = frozenset()
@@ -105,7 +108,17 @@ class Linker:
         version = next((int(version) for (version,) in self._version), 0)
         rules = _cached.get(self._using)
         if rules is None or rules.version != version:
-            patterns, deleted, has_explicit = self._sql.select_link_rules(self._cursor, version)
-            globs = GlobSet((subscription_id, glob(pattern)) for subscription_id, pattern in patterns)
-            rules = _cached[self._using] = LinkRules(version, globs, has_explicit, frozenset(deleted))
+            rows, deleted, has_explicit = self._sql.select_link_rules(self._cursor, version)
+            patterns = dict(rows)
+            globs = _compiled(patterns, rules or LinkRules(version))
+            rules = _cached[self._using] = LinkRules(version, globs, patterns, has_explicit, frozenset(deleted))
         return rules
+
+
+def _compiled(patterns: Mapping[int, str], earlier: LinkRules) -> GlobSet[int]:
+    """Compile patterns, by the id of the subscription: only those that are not among earlier ones."""
+    changed = patterns.items() ^ earlier.patterns.items()
+    return earlier.globs.changed(
+        [(subscription_id, glob(text)) for subscription_id, text in changed & patterns.items()],
+        [(subscription_id, glob(text)) for subscription_id, text in changed & earlier.patterns.items()],
+    )

@@ -187,6 +187,11 @@ class PostgreSQLRowCache(RowCache):
     So the database confirms a row with the write itself (`group_commit`): `pop_all`, the conditional write, then
     `record_write`. Whatever changes a producer also changes the row of its stream, so one version covers both.
 
+    A look of the subscriptions makes a new version too, with `link_state` as its only change, and would make each row
+    with news stale. So it notes in the row which version it has made of which (`Statements.look_values`), and this pair
+    is as good as the cached version. Any other change makes a version that no note has. Gain: an append after a look
+    takes 6 statements in one round trip instead of 13, and no pause follows (tests/store/test_append_costs.py).
+
     Where other processes write to the same streams, rows are often stale. A failed attempt takes as long as a read. So
     after a stale row the cache pauses: the next batches read their rows. The pause is one batch, and doubles after each
     further attempt that meets a stale row.

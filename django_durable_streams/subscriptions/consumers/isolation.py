@@ -33,6 +33,29 @@ def prepare_connection(using: str) -> None:
     notice_vanished_server(connection)
 
 
+@contextmanager
+def own_connection(using: str) -> Iterator[None]:
+    """Let the block work on a connection that is fit for a worker, in a thread that is not ours.
+
+    That is the connection of the thread, unless the project manages its transactions with autocommit off. It may then
+    be in a transaction of other code, and must come back as it was. So the block gets another one meanwhile.
+    """
+    theirs = connections[using]
+    if theirs.in_atomic_block or theirs.get_autocommit():
+        prepare_connection(using)
+        yield
+        return
+    connections[using] = connections.create_connection(using)
+    try:
+        prepare_connection(using)
+        yield
+    finally:
+        try:
+            connections[using].close()
+        finally:
+            connections[using] = theirs
+
+
 def forget_connections() -> None:
     """Close this thread's connections. Called outside of all transactions.
 

@@ -12,7 +12,7 @@ from threading import Lock
 
 from .cursors import Claim, renew
 from .declarations import Consumer, find
-from .isolation import prepare_connection, read_committed
+from .isolation import own_connection, read_committed
 from .lease_keeper import LeaseKeeper
 from .runner import Report, Runner
 from .task_wakes import LOST_SECONDS, TaskWake, begin_wakes, end, extend
@@ -37,8 +37,8 @@ def run(name: str, subscription_id: int, wake_id: str) -> int:
         django.db.Error: the database does not answer. Another task follows.
     """
     (consumer,) = find([name])
-    prepare_connection(consumer.alias)
-    return _TaskRun(consumer, TaskWake(subscription_id, wake_id)).run()
+    with own_connection(consumer.alias):
+        return _TaskRun(consumer, TaskWake(subscription_id, wake_id)).run()
 
 
 def stop() -> None:

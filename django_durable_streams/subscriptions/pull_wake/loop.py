@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 WATCH_SECONDS = 5.0
 """How long the first claim waits for the watch of the wake stream."""
 
+CLAIM_SECONDS = 5.0
+"""How long a claim waits for its answer, at least. A wake that the server has given out meanwhile is given back."""
+
 CONFLICT = 409
 
 
@@ -67,12 +70,20 @@ class _Claims:
         self._poll_interval = poll_interval
         self._timeout = timeout
         self._watch = _Watch(server)
+        self._waits_since: float | None = None
+        """Since when it waits for the first wake."""
         self._failures = 0
         """Claims without an answer, or wakes without progress, one after the other."""
 
     async def start(self) -> None:
         """Watch the wake stream from now on."""
-        await self._watch.start()
+        if self._timeout == 0:  # nobody waits for its events: it only tells of the end of the server
+            self._watch.start_soon()
+            return
+        self._waits_since = asyncio.get_running_loop().time()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                await self._watch.start()
 
     async def stop(self) -> None:
         """Watch the wake stream no longer."""
@@ -81,13 +92,14 @@ class _Claims:
     async def next(self) -> Wake | None:
         """Wait for the next wake. None: the time is over, or the server in this process ends."""
         loop = asyncio.get_running_loop()
-        until = None if self._timeout is None else loop.time() + self._timeout
+        since, self._waits_since = self._waits_since or loop.time(), None
+        until = None if self._timeout is None else since + self._timeout
         goes_on = not self._failures or await self._watch.pause(backoff(self._failures), until)
         while goes_on and not self._server.is_stopping:
             self._watch.news.clear()
             began = loop.time()
             try:
-                claimed = await self._claim()
+                claimed = await self._claim(until)
             except ServiceUnavailable as error:
                 self._failures += 1
                 logger.info("The subscription cannot be claimed now: %s", error)
@@ -103,11 +115,19 @@ class _Claims:
         """Record how a wake has ended. After one without progress, the next claim waits: it would get the same."""
         self._failures = 0 if wake.has_progress else self._failures + 1
 
-    async def _claim(self) -> ClaimedWake | None:
-        """Claim the subscription. None: nothing is pending, or another worker has the lease."""
+    async def _claim(self, until: float | None) -> ClaimedWake | None:
+        """Claim the subscription. None: nothing is pending, or another worker has the lease.
+
+        A claim has `CLAIM_SECONDS` for its answer, also if the time is over before.
+        """
         claiming = asyncio.ensure_future(self._server.claim(self._worker))
+        soonest = asyncio.get_running_loop().time() + CLAIM_SECONDS
         try:
-            return await asyncio.shield(claiming)
+            async with asyncio.timeout_at(None if until is None else max(until, soonest)):
+                return await asyncio.shield(claiming)
+        except TimeoutError as error:
+            await self._give_back(claiming)
+            raise ServiceUnavailable("The server has not answered the claim in time.") from error
         except SubscriptionError as error:
             if error.status != CONFLICT:
                 raise
@@ -149,6 +169,19 @@ class _Watch:
             with suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_SECONDS):
                     await self.news.wait()
+
+    def start_soon(self) -> None:
+        """Start without a wait. If the server refuses the worker, so does it with the claim."""
+        self._task = asyncio.create_task(self._find_and_follow())
+
+    async def _find_and_follow(self) -> None:
+        try:
+            path = await self._wake_stream()
+        except Exception as error:  # the claim has it too
+            logger.debug("The wake stream is not watched: %s", error)
+            return
+        if path:
+            await self._follow(path)
 
     async def _wake_stream(self) -> str:
         failures = 0

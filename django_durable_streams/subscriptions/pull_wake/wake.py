@@ -39,13 +39,12 @@ class Wake:
         began: when the claim was sent, in seconds of the event loop's clock.
 
     Attributes:
-        is_over: whether the lease has ended: it was given back, or lost to another worker. Stop the work then.
         has_progress: whether something was acknowledged.
     """
 
     def __init__(self, claimed: ClaimedWake, server: SubscriptionServer, began: float) -> None:
-        self.is_over = False
         self.has_progress = False
+        self._has_ended = False
         self._claimed = claimed
         self._server = server
         self._handed_over: dict[str, str] = {}
@@ -74,6 +73,14 @@ class Wake:
     def streams(self) -> tuple[ClaimedStream, ...]:
         """The streams with new messages."""
         return tuple(stream for stream in self._claimed.streams if stream.has_pending)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the lease has ended: it was given back, or lost to another worker. Stop the work then.
+
+        The clock decides, too: nothing may have extended the lease, such as an event loop that was blocked.
+        """
+        return self._has_ended or self._loop.time() >= self._expires_at
 
     def __repr__(self) -> str:
         return f"<Wake {self.id}, generation {self.generation}>"
@@ -130,7 +137,7 @@ class Wake:
         if is_applied:
             self._acked |= new
             self.has_progress = self.has_progress or bool(new)
-            self.is_over = self.is_over or done
+            self._has_ended = self._has_ended or done
         return is_applied
 
     async def _ack_one_by_one(self, offsets: Mapping[str, str], done: bool) -> bool:
@@ -148,8 +155,6 @@ class Wake:
         """Send a request until the server answers, or the lease is over. Return whether the wake was not over."""
         while not self.is_over:
             sent_at = self._loop.time()
-            if sent_at >= self._expires_at:
-                break
             try:
                 async with asyncio.timeout_at(self._expires_at):
                     await request()
@@ -168,7 +173,7 @@ class Wake:
             else:
                 self._expires_at = sent_at + self.lease
                 return True
-        self.is_over = True
+        self._has_ended = True
         return False
 
     async def release(self) -> None:
@@ -176,7 +181,7 @@ class Wake:
         async with self._requests:
             if self.is_over:
                 return
-            self.is_over = True
+            self._has_ended = True
             try:
                 async with asyncio.timeout(RELEASE_SECONDS):
                     await self._server.release(self._claimed)
@@ -204,4 +209,7 @@ class Wake:
                 await self.ack({})
             except DurableStreamsError as error:  # the subscription was deleted, or the server refuses
                 logger.info("%r is over: %s", self, error)
-                self.is_over = True
+                self._has_ended = True
+            except Exception:  # of code of the project, such as its headers: nothing else would tell the body
+                logger.exception("%r is over, because its lease cannot be extended.", self)
+                self._has_ended = True

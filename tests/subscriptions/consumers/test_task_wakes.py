@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connections
 
 from django_durable_streams import clock
@@ -258,3 +259,54 @@ def test_the_wake_of_a_long_handler_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
     (wake,) = begin_wakes({key: handle}, USING)
     assert run(wake) == 2
     assert begun == []
+
+
+@pytest.mark.parametrize("how", ["autocommit off", "autocommit switched off"])
+def test_a_task_leaves_the_connection_and_the_transaction_of_its_process_as_they_were(how: str) -> None:
+    """The next task of the project goes on in this thread."""
+    example = Example()
+    append("s/1", 1)
+    (wake,) = example.begin()
+    results: list[Any] = []
+
+    def work() -> None:
+        connection = connections[USING]
+        if how == "autocommit off":
+            connection.settings_dict = {**connection.settings_dict, "AUTOCOMMIT": False}
+        else:
+            connection.set_autocommit(False)
+        User.objects.count()  # with a server, a transaction has begun
+        settings = connection.settings_dict
+        results.append(run(wake))
+        results.append(connections[USING] is connection and connection.settings_dict is settings)
+        User.objects.create(username="not committed")
+        connection.rollback()
+        results.append(User.objects.count())
+        connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert results == [1, True, 0]
+    assert example.handled == [1]
+
+
+def test_a_task_without_autocommit_that_fails_gives_the_connection_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = Example()
+    append("s/1", 1)
+    (wake,) = example.begin()
+    monkeypatch.setattr(task_run, "extend", lambda *args: 1 / 0)
+    seen: list[bool] = []
+
+    def work() -> None:
+        connection = connections[USING]
+        connection.set_autocommit(False)
+        with pytest.raises(ZeroDivisionError):
+            run(wake)
+        seen.append(connections[USING] is connection and not connection.get_autocommit())
+        connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [True]

@@ -187,6 +187,29 @@ async def test_a_server_that_does_not_answer_is_asked_again_until_the_lease_ends
     assert server.named("ack") == [({"s": "1"}, True)] * 3 + [({"s": "1"}, True)]
 
 
+@pytest.mark.parametrize("error", [ValueError("no token"), RuntimeError(), KeyError("x"), PermissionDenied()])
+async def test_a_heartbeat_that_fails_ends_the_wake(error: Exception) -> None:
+    server = FakeServer(["a", "b"])
+    server.errors["ack"] = [error]
+    async with asyncio.timeout(5):
+        async for wake in start(server):
+            async for message in wake.messages():
+                assert message.value == "a"
+                await until(lambda: wake.is_over)  # noqa: B023 - it is awaited here
+    assert server.named("ack") == [({}, False)]
+
+
+async def test_a_body_that_blocks_its_loop_learns_that_the_lease_is_over() -> None:
+    server = FakeServer(["a", "b"])
+    async for wake in start(server):
+        async for message in wake.messages():
+            assert message.value == "a"
+            assert not wake.is_over
+            time.sleep(LEASE * 1.1)  # noqa: ASYNC251 - as a handler that was not written for an event loop
+            assert wake.is_over
+    assert server.named("ack") == []
+
+
 @pytest.mark.parametrize("how", ["silent", "refuses"])
 async def test_a_lease_that_could_not_be_extended_is_over(how: str) -> None:
     server = FakeServer(["a", "b"])
@@ -275,8 +298,46 @@ async def test_a_worker_waits_while_another_one_has_the_lease() -> None:
 async def test_a_server_that_is_away_is_waited_for(where: str, short_backoff: list[int]) -> None:
     server = FakeServer(["a"])
     server.errors[where] = [ServiceUnavailable() for _ in range(5)]
-    assert [await values(wake) async for wake in start(server, 5.0 if where == "claim" else 0.05)][:1] == [["a"]]
+    assert [await values(wake) async for wake in start(server, 5.0)][:1] == [["a"]]
     assert short_backoff[:5] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("how", ["silent", "refuses"])
+@pytest.mark.parametrize("where", ["wake_stream", "wake_events", "claim"])
+@pytest.mark.parametrize("timeout", [0, 0.05])
+async def test_the_time_is_over_whatever_the_server_does(
+    where: str, how: str, timeout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "CLAIM_SECONDS", 0.1)
+    monkeypatch.setattr(loop_module, "RELEASE_SECONDS", 0.1)
+    server = FakeServer()
+    if how == "silent":
+        server.silent.add(where)
+    else:
+        server.errors[where] = [ServiceUnavailable() for _ in range(10_000)]
+    async with asyncio.timeout(5):
+        assert [wake async for wake in start(server, timeout)] == []
+    assert server.has_closed
+
+
+@pytest.mark.parametrize("where", ["wake_stream", "wake_events"])
+async def test_who_does_not_wait_needs_no_wake_stream(where: str) -> None:
+    server = FakeServer(["a"])
+    server.silent.add(where)
+    assert [await values(wake) async for wake in start(server, 0)] == [["a"]]
+    assert server.has_closed
+
+
+async def test_who_does_not_wait_learns_of_the_end_of_the_server_too() -> None:
+    server = FakeServer(["a", "b"], ["c"])
+    handed_over = []
+    async for wake in start(server, 0):
+        async for message in wake.messages():
+            handed_over.append(message.value)
+            await until(lambda: server.named("wake_events"))
+            server.is_stopping = True
+            server.events.set()
+    assert handed_over == ["a"]
 
 
 @pytest.mark.parametrize("where", ["wake_stream", "claim"])
