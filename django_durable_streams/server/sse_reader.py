@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterator
 
 from ..engine import Engine
+from ..engine.characters import begins_inside, held_before
 from ..engine.live_reader_limit import LiveReaderSlot
 from ..engine.snapshot_reader import Snapshot
 from ..engine.watch import LARGE_EVENT_BYTES
-from ..protocol import caching, content, sse, text
+from ..protocol import caching, content, sse
 from ..protocol.errors import DurableStreamsError, ServiceUnavailable
 from ..protocol.messages import ENDING_SECONDS, LiveGrant
 from .event_stream_reader import EventStreamReader, Step
@@ -163,27 +164,14 @@ class SseReader(EventStreamReader):
             if snapshot is None:
                 snapshot = await self.hub.fetch(self.watch, self._position)
             if self._is_cut(snapshot):
-                self._held = await self._held_before(snapshot.position)
+                self._held = await held_before(self._engine, snapshot)
         except DurableStreamsError:
             return self._finish()  # the client reconnects, and gets the error as a response
         return b"" if snapshot.segment is None else self._from_snapshot(snapshot, opens=opens)
 
     def _is_cut(self, snapshot: Snapshot) -> bool:
         """Return whether the first data is the rest of a character that begins before the reader's offset."""
-        segment = snapshot.segment
-        return (
-            segment is not None
-            and not self._has_begun
-            and snapshot.position > self._info.first_position
-            and text.is_cut(segment.data)
-            and content.holds_text(self._info.content_type)
-        )
-
-    async def _held_before(self, position: int) -> bytes:
-        """Return the bytes before a position that begin a character."""
-        start = max(position - text.MAX_HELD, self._info.first_position)
-        segment = (await self._engine.follow(self._info, start)).segment
-        return b"" if segment is None else segment.held_before(position)
+        return not self._has_begun and begins_inside(snapshot)
 
     def _from_snapshot(self, snapshot: Snapshot, *, opens: bool) -> bytes:
         self._info, self._position = snapshot.info, snapshot.end
