@@ -22,8 +22,6 @@ from .rendered_events import RenderedEvents, rendered_events
 from .rendering import Renderer, Work
 
 if TYPE_CHECKING:
-    from django.http import HttpRequest
-
     from ...engine.hub import Hub, Watch
     from .options import EventSourceSettings
 
@@ -182,16 +180,17 @@ class EventFeed:
 class OwnFeed(EventFeed):
     """The feed of a single reader, whose events depend on its request. It keeps one portion."""
 
+    def __init__(self, using: str, renderer: Renderer) -> None:
+        super().__init__(using, renderer, RenderedEvents(0))
+
     async def _render_portion(self, hub: Hub, watch: Watch, position: int) -> None:
         self._joined.clear()
         self._events = RenderedEvents(0)
         await super()._render_portion(hub, watch, position)
 
 
-def feed_for(watch: Watch, using: str, settings: EventSourceSettings, request: HttpRequest) -> EventFeed:
-    """Return the feed of a stream for a page: one for all its readers, unless its events depend on the request."""
-    if settings.per_request:
-        return OwnFeed(using, Renderer(settings, request), RenderedEvents(0))
+def shared_feed(watch: Watch, using: str, settings: EventSourceSettings) -> EventFeed:
+    """Return the feed of a stream for all readers of a page."""
     feed: EventFeed | None = watch.companions.get(settings.key)
     if feed is None:
         feed = watch.companions[settings.key] = EventFeed(using, Renderer(settings), rendered_events)

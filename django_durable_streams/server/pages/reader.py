@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 
 from ...protocol import page_events, sse
 from ..event_stream_reader import EventStreamReader, Step
-from .feed import EventFeed, feed_for
+from .feed import EventFeed, OwnFeed, shared_feed
 
 if TYPE_CHECKING:
-    from django.http import HttpRequest
-
     from ...engine import Engine
     from ...engine.live_reader_limit import LiveReaderSlot
     from ...engine.snapshot_reader import Snapshot
     from ...protocol.messages import LiveGrant
     from .options import EventSourceSettings
+    from .rendering import Renderer
 
 
 class PageReader(EventStreamReader):
@@ -29,19 +28,19 @@ class PageReader(EventStreamReader):
     Args:
         snapshot: the stream as the request has seen it.
         settings: the options of the event source.
-        request: Django's request, for events that depend on it.
+        renderer: makes the events of this reader alone. None: all readers of the page share them.
         slot: as for `EventStreamReader`.
         grant: as for `EventStreamReader`.
     """
 
-    __slots__ = ("_feed", "_has_failed", "_request", "_settings", "_unsent_id", "_using", "position")
+    __slots__ = ("_feed", "_has_failed", "_settings", "_unsent_id", "_using", "position")
 
     def __init__(
         self,
         engine: Engine,
         snapshot: Snapshot,
         settings: EventSourceSettings,
-        request: HttpRequest,
+        renderer: Renderer | None,
         slot: LiveReaderSlot,
         grant: LiveGrant | None = None,
     ) -> None:
@@ -50,8 +49,7 @@ class PageReader(EventStreamReader):
         """The position after the last message."""
         self._using = engine.using
         self._settings = settings
-        self._request: HttpRequest | None = request
-        self._feed: EventFeed | None = None
+        self._feed: EventFeed | None = None if renderer is None else OwnFeed(engine.using, renderer)
         self._has_failed = False
         """Whether the events after the position cannot be rendered."""
         self._unsent_id = ""
@@ -116,9 +114,8 @@ class PageReader(EventStreamReader):
 
     def _begin(self) -> bytes:
         self._first = None
-        request, self._request = self._request, None
-        assert request is not None
-        self._feed = feed_for(self.watch, self._using, self._settings, request)
+        if self._feed is None:
+            self._feed = shared_feed(self.watch, self._using, self._settings)
         return self._count(page_events.encode_retry(self._settings.retry))
 
     def _end(self) -> bytes:

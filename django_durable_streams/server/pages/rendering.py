@@ -13,6 +13,7 @@ import logging
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from typing import Any, NamedTuple
 
 from django.http import HttpRequest
@@ -83,21 +84,32 @@ class Work(NamedTuple):
 class Renderer:
     """Makes the events of one event source. Synchronous, and safe to use from any thread.
 
+    The language and the time zone are those of the request, or else those of the settings.
+
     Args:
         settings: the options of the event source.
         request: the request of the only reader, if the events depend on it.
+        context: the context variables of that request.
     """
 
-    def __init__(self, settings: EventSourceSettings, request: HttpRequest | None = None) -> None:
+    def __init__(
+        self, settings: EventSourceSettings, request: HttpRequest | None = None, context: Context | None = None
+    ) -> None:
         self._settings = settings
         self._request = request
+        self._context = context
 
     def render(self, work: Work) -> Portion:
         """Return the events of the next portion of messages.
 
         Raises:
-            django.db.Error: the database does not answer, which rarely is needed for the ids of forks.
+            django.db.Error: the database does not answer, which the ids of some forks need.
         """
+        # A copy, so that a function which activates a language leaves nothing behind in the thread.
+        context = Context() if self._context is None else self._context.copy()
+        return context.run(self._render, work)
+
+    def _render(self, work: Work) -> Portion:
         segment = work.segment
         info = lineage.around(work.info, work.using, work.position, segment.end)
         until = time.monotonic() + PORTION_SECONDS
