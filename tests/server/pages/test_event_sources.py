@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from tests.event_stream import events_of
 from tests.overriding import override_streams
 from tests.server.pages import renderers
-from tests.server.pages.conftest import PageClient, events_of
+from tests.server.pages.conftest import PageClient
 from tests.tokens import token
 
 LOOKS_NEVER = override_streams(POLL_INTERVAL=3600, SSE_DURATION=3600)

@@ -12,8 +12,8 @@ from django_durable_streams.protocol.segments import Segment
 from django_durable_streams.server.pages import rendering
 from django_durable_streams.server.pages.options import EventSourceSettings
 from django_durable_streams.store.stream_info import StreamInfo
-from tests.event_stream import parse
-from tests.server.pages.conftest import PageClient, events_of
+from tests.event_stream import events_of, parse
+from tests.server.pages.conftest import PageClient
 from tests.tokens import FIRST
 
 JSON, TEXT, BYTES = "application/json", "text/plain", "application/octet-stream"

@@ -12,8 +12,9 @@ from django_durable_streams.access.grants import Grant
 from django_durable_streams.engine.engine import running_engines
 from django_durable_streams.models import Stream
 from tests.access.conftest import arevoke, grant, log_in_at_django
+from tests.event_stream import events_of
 from tests.overriding import override_streams
-from tests.server.pages.conftest import PageClient, events_of
+from tests.server.pages.conftest import PageClient
 from tests.server.waiting import until, watched
 from tests.tokens import token
 

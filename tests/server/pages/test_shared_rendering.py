@@ -22,10 +22,10 @@ from django_durable_streams.server.pages.reader import PageReader
 from django_durable_streams.server.pages.rendered_events import RenderedEvents, rendered_events
 from django_durable_streams.server.pages.rendering import RenderedEvent
 from django_durable_streams.store.operations import Append, Create
-from tests.event_stream import Event
+from tests.event_stream import Event, events_of
 from tests.overriding import override_streams
 from tests.server.pages import renderers
-from tests.server.pages.conftest import PageClient, events_of
+from tests.server.pages.conftest import PageClient
 from tests.server.waiting import until, watched
 from tests.tokens import token
 
