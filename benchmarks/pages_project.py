@@ -1,4 +1,4 @@
-"""The example project with event sources, as `benchmarks.pages` serves it. Each rendered message adds a byte to a file."""
+"""The example project with event sources, as `benchmarks.pages` serves it. It counts rendered messages in a file."""
 
 import os
 from typing import Any
