@@ -65,7 +65,7 @@ class PageReader(EventStreamReader):
     def take(self) -> bytes | Step:
         """Return the next chunk if it is at hand, otherwise the step that leads to it."""
         if self._first is not None:
-            return self._begin()
+            return self._start()
         watch, feed = self.watch, self._feed
         if self.finished or self._abandoned or watch.removed or self._has_failed or feed is None:
             return self._finish()
@@ -112,7 +112,7 @@ class PageReader(EventStreamReader):
         if self._wait is not None:
             self.on_news()
 
-    def _begin(self) -> bytes:
+    def _start(self) -> bytes:
         self._first = None
         if self._feed is None:
             self._feed = shared_feed(self.watch, self._using, self._settings)

@@ -138,27 +138,27 @@ class Renderer:
         if settings.render is None and isinstance(settings.event, str):
             return PageEvent(_plain(stream.content_type, data), settings.event)
         message = values.decode(stream.content_type, data)
-        given = message, stream, self._request
+        arguments = message, stream, self._request
         if settings.render is None:
             result: Any = _plain(stream.content_type, data)
         elif isinstance(settings.render, str):
             context = {"message": message, "stream": stream}
             result = get_template(settings.render).render(context, self._request)
         else:
-            result = self._call(settings.render, given)
+            result = self._call(settings.render, arguments)
         if result is None:
             return None
         event = result if isinstance(result, PageEvent) else PageEvent(_as_text(result))
         if not event.name:
-            name = settings.event if isinstance(settings.event, str) else self._call(settings.event, given)
+            name = settings.event if isinstance(settings.event, str) else self._call(settings.event, arguments)
             event = PageEvent(event.data, name or "")
         if event.name == settings.end_event:
             raise ValueError(f"The name {event.name!r} is that of the last event, and would end all pages.")
         return event
 
-    def _call(self, function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+    def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         count = count_arguments(function, per_request=self._settings.per_request)
-        result = function(*given[:count])
+        result = function(*arguments[:count])
         return asyncio.run(_wait_for(result)) if inspect.isawaitable(result) else result
 
     def _report(self, stream: StreamAt, error: Exception) -> None:

@@ -103,12 +103,12 @@ async def _respond(request: EventRequest) -> Response | EventStream:
     if request.method == "OPTIONS":
         return policy().cors.preflight(request)
     try:
-        return await _admit_and_begin(request)
+        return await _admit_and_follow(request)
     except DurableStreamsError as error:
         return _refusal(request, error)
 
 
-async def _admit_and_begin(request: EventRequest) -> Response | EventStream:
+async def _admit_and_follow(request: EventRequest) -> Response | EventStream:
     if request.method not in ("GET", "HEAD"):
         raise MethodNotAllowed("An event source answers GET.", ((headers.ALLOW, ALLOWED_METHODS.encode("ascii")),))
     last_id = request.header(headers.LAST_EVENT_ID)
@@ -131,7 +131,7 @@ async def _admit_and_begin(request: EventRequest) -> Response | EventStream:
     engine.renew(snapshot.info)
     if request.method == "HEAD":
         return Response(200, [*_HEADERS])
-    return await _begin(request, engine, snapshot)
+    return await _follow(request, engine, snapshot)
 
 
 async def _admit(request: EventRequest) -> None:
@@ -149,7 +149,7 @@ def _start(request: EventRequest, last_id: str | None) -> Offset | Sentinel:
     return arguments.offset(request.settings.offset) if offset is None else offsets.decode(offset)
 
 
-async def _begin(request: EventRequest, engine: Engine, snapshot: Snapshot) -> EventStream:
+async def _follow(request: EventRequest, engine: Engine, snapshot: Snapshot) -> EventStream:
     position = snapshot.position - len(await held_before(engine, snapshot))
     snapshot = replace(snapshot, position=position, segment=None)  # other requests share the original
     settings = request.settings

@@ -19,8 +19,8 @@ def render(source: str, **context: object) -> str:
 
 def attributes(source: str, **context: object) -> dict[str, str]:
     """Return the attributes of an element as a browser has them."""
-    found = re.findall(r'([^ "]+)="([^"]*)"', render(source, **context))
-    return {name: html.unescape(value) for name, value in found}
+    pairs = re.findall(r'([^ "]+)="([^"]*)"', render(source, **context))
+    return {name: html.unescape(value) for name, value in pairs}
 
 
 def test_the_url_of_a_stream_and_of_a_path() -> None:
