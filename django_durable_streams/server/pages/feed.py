@@ -36,6 +36,9 @@ CHUNK_BYTES = 64 * 1024
 MAX_JOINED = 4
 """Joined chunks that a feed keeps. Readers at the same position share them."""
 
+MAX_WOKEN = 50
+"""Readers to wake in one iteration of the event loop, which may delay all of their writes until it ends."""
+
 RETRY_SECONDS = 0.5
 """Time after which a feed asks a database that has not answered once more."""
 
@@ -136,8 +139,10 @@ class EventFeed:
             while self._waiting:
                 position, readers = next(iter(self._waiting.items()))
                 has_failed = not await self._render(hub, next(iter(readers)).watch, position)
-                for reader in self._waiting.pop(position, ()):
+                for number, reader in enumerate(self._waiting.pop(position, ()), 1):
                     reader.on_rendered(has_failed=has_failed)
+                    if number % MAX_WOKEN == 0:
+                        await asyncio.sleep(0)
         finally:
             self._task = None
 

@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterator
 from contextvars import Context
 from typing import Any, NamedTuple
 
+from django.db import Error
 from django.http import HttpRequest
 from django.template.loader import get_template
 
 from ...protocol import content, page_events, text, values
+from ...protocol.errors import ServiceUnavailable
 from ...protocol.page_events import PageEvent
 from ...protocol.segments import Segment
 from ...runtime.log_once import LogOnce
@@ -103,7 +105,7 @@ class Renderer:
         """Return the events of the next portion of messages.
 
         Raises:
-            django.db.Error: the database does not answer, which the ids of some forks need.
+            ServiceUnavailable: the database does not answer, which the ids of some forks need.
         """
         # A copy, so that a function which activates a language leaves nothing behind in the thread.
         context = Context() if self._context is None else self._context.copy()
@@ -111,7 +113,10 @@ class Renderer:
 
     def _render(self, work: Work) -> Portion:
         segment = work.segment
-        info = lineage.around(work.info, work.using, work.position, segment.end)
+        try:
+            info = lineage.around(work.info, work.using, work.position, segment.end)
+        except Error as error:
+            raise ServiceUnavailable("The database does not answer.") from error
         until = time.monotonic() + PORTION_SECONDS
         events: list[tuple[int, RenderedEvent]] = []
         position, size = work.position, 0

@@ -14,6 +14,18 @@ def three(message: Any, stream: Any, request: HttpRequest) -> str:
     return str(message)
 
 
+class Unhashable:
+    """A renderer that says that it equals others, and not how to find them."""
+
+    def __call__(self, message: Any) -> str:
+        return str(message)
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -30,6 +42,7 @@ def three(message: Any, stream: Any, request: HttpRequest) -> str:
         ({"retry": float("inf")}, ValueError),
         ({"retry": "1"}, ValueError),
         ({"unknown": 1}, TypeError),
+        ({"render": Unhashable()}, TypeError),
     ],
 )
 def test_invalid_options(options: dict[str, Any], error: type[Exception]) -> None:
