@@ -16,7 +16,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from ...models.methods import StreamMethods
 from ..non_atomic import never_atomic
-from .options import DEFAULT_RETRY_SECONDS, EventSourceOptions, EventSourceSettings, Render
+from .options import EventSourceOptions, EventSourceSettings, Render
 from .responses import SourceStream, respond
 
 
@@ -56,16 +56,16 @@ class EventView(View):
     of `as_view`. A function in a subclass is a `staticmethod`, or `render` would be the method of one request's view.
     """
 
-    render: Render | None = None
-    event: str | Callable[..., str | None] = ""
-    per_request: bool = False
-    end_event: str = "end"
-    offset: str = "-1"
-    retry: float = DEFAULT_RETRY_SECONDS
-    check_permissions: bool = True
-
     settings = EventSourceSettings()
     """The options of the view. `as_view` makes them."""
+
+    render: Render | None = settings.render
+    event: str | Callable[..., str | None] = settings.event
+    per_request: bool = settings.per_request
+    end_event: str = settings.end_event
+    offset: str = settings.offset
+    retry: float = settings.retry
+    check_permissions: bool = settings.check_permissions
 
     view_is_async = True
 

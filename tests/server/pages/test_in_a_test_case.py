@@ -22,4 +22,5 @@ class PageCase(StreamsMixin, TestCase):
         response = await self.async_client.get("/objects/a")
         assert isinstance(response, StreamingHttpResponse)
         raw = b"".join([chunk async for chunk in response])
-        self.assertEqual([event.data for event in events_of(raw).events][0], '{"message":1,"count":1}')
+        event, _ = events_of(raw).events
+        assert event.data == '{"message":1,"count":1}'
