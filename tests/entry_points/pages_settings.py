@@ -1,7 +1,8 @@
 """The example project with event sources, behind everything that Django has between a server and a view."""
 
+from config.settings import DURABLE_STREAMS
+
 from tests.entry_points.middleware_settings import *  # noqa: F403
-from tests.entry_points.middleware_settings import DURABLE_STREAMS
 
 ROOT_URLCONF = "tests.entry_points.pages_urls"
 DURABLE_STREAMS["SEND_TIMEOUT"] = 1.0
