@@ -71,7 +71,7 @@ def test_a_subclass_has_its_options() -> None:
     assert settings.event(1) == "x"
 
     class Wrong(EventView):
-        def render(self, message: Any) -> str:  # type: ignore[override]
+        def render(self, message: Any) -> str:
             return str(message)
 
     with pytest.raises(TypeError, match="staticmethod"):
