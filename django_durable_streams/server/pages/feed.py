@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from weakref import finalize
 
 from ...protocol.errors import DurableStreamsError, ServiceUnavailable
+from ...protocol.segments import Segment
 from ...runtime.thread_pool import ThreadPool
 from .rendered_events import RenderedEvents, rendered_events
 from .rendering import Renderer, Work
@@ -167,19 +168,23 @@ class EventFeed:
     async def _render_portion(self, hub: Hub, watch: Watch, position: int) -> None:
         tail, closed = watch.tail, watch.closed
         info, segment = watch.info, watch.segment_after(position)
-        if segment is None:
-            snapshot = await hub.fetch(watch, position)
-            info, segment, tail, closed = snapshot.info, snapshot.segment, snapshot.tail, snapshot.closed
-            if segment is None and tail < watch.tail:
-                raise ServiceUnavailable("The database shows less of the stream than it has committed.")
-        if segment is not None:
-            final = closed and segment.end >= tail
-            work = Work(info, segment, position, final, self._using)
+        end = position if segment is None else segment.end
+        while True:
+            if segment is None or end < tail:  # no data yet, or only the beginning of a character
+                snapshot = await hub.fetch(watch, end)
+                info, tail, closed = snapshot.info, snapshot.tail, snapshot.closed
+                if snapshot.segment is None:
+                    raise ServiceUnavailable("The database shows less of the stream than it has committed.")
+                segment = snapshot.segment if segment is None else Segment.join([segment, snapshot.segment])
+            work = Work(info, segment, position, closed and segment.end >= tail, self._using)
             portion = await _threads.call(partial(self._renderer.render, work))
             self._events.put(self._number, portion.events)
-            if portion.events or portion.end < tail:
+            if portion.events:
                 return
-        self._fruitless = position, tail, closed
+            if portion.end >= tail:
+                self._fruitless = position, tail, closed
+                return
+            end = portion.end
 
 
 class OwnFeed(EventFeed):

@@ -33,7 +33,7 @@ class PageReader(EventStreamReader):
         grant: as for `EventStreamReader`.
     """
 
-    __slots__ = ("_feed", "_has_failed", "_settings", "_unsent_id", "_using", "position")
+    __slots__ = ("_event_id", "_feed", "_has_failed", "_has_unsent_id", "_settings", "_using", "position")
 
     def __init__(
         self,
@@ -52,8 +52,10 @@ class PageReader(EventStreamReader):
         self._feed: EventFeed | None = None if renderer is None else OwnFeed(engine.using, renderer)
         self._has_failed = False
         """Whether the events after the position cannot be rendered."""
-        self._unsent_id = ""
-        """The id of a message without an event, if it is the last one."""
+        self._event_id = snapshot.info.token(snapshot.position)
+        """The id of the last message."""
+        self._has_unsent_id = False
+        """Whether the last message has no event."""
 
     def close(self) -> None:
         """Leave, and release all that the reader holds. May be called again."""
@@ -73,11 +75,10 @@ class PageReader(EventStreamReader):
         is_over = self._is_over(now)
         while not is_over and (chunk := feed.take(self.position)) is not None:
             feed.withdraw(self)
-            self.position = chunk.end
+            self.position, self._event_id = chunk.end, chunk.event_id
+            self._has_unsent_id = not chunk.data
             if chunk.data:
-                self._unsent_id = ""
                 return self._count(chunk.data)
-            self._unsent_id = chunk.event_id
         has_more = feed.has_more(watch, self.position)
         if watch.closed and not has_more and self.is_permitted(now):
             return self._end()
@@ -86,8 +87,8 @@ class PageReader(EventStreamReader):
         if has_more:
             feed.request(self)
         if now - self._last_chunk >= self._keep_alive:
-            event_id, self._unsent_id = self._unsent_id, ""
-            return self._count(page_events.encode_id(event_id) if event_id else sse.KEEP_ALIVE)
+            has_id, self._has_unsent_id = self._has_unsent_id, False
+            return self._count(page_events.encode_id(self._event_id) if has_id else sse.KEEP_ALIVE)
         return Step.WAIT
 
     @property
@@ -120,5 +121,4 @@ class PageReader(EventStreamReader):
 
     def _end(self) -> bytes:
         self.finished = True
-        offset = self.watch.info.token(self.watch.tail)
-        return self._count(page_events.encode_closed(self._settings.end_event, offset))
+        return self._count(page_events.encode_closed(self._settings.end_event, self._event_id))

@@ -124,6 +124,24 @@ async def test_texts_are_their_appends_and_keep_their_characters(pages: PageClie
         assert [event.last_id for event in source.events().events[:-1]] == [token(6), token(10), token(11)]
 
 
+@override_streams(PAGE_BYTES=1)
+@pytest.mark.parametrize("is_live", [False, True])
+async def test_a_character_may_take_several_pages(pages: PageClient, is_live: bool) -> None:
+    await pages.create("a")
+    if is_live:
+        async with pages.source("plain/a") as source:
+            for byte in "€𝄞".encode():
+                await pages.append("a", bytes([byte]))
+            await pages.append("a", b"!", stream_closed="true")
+            data = [event.data for event in (await source.rest()).events[:-1]]
+    else:
+        for byte in "€𝄞".encode():
+            await pages.append("a", bytes([byte]))
+        await pages.append("a", b"!", stream_closed="true")
+        data = await pages.data("plain/a")
+    assert data == ["€", "𝄞", "!"]
+
+
 async def test_other_data_comes_in_base64(pages: PageClient) -> None:
     await pages.create("a", b"\x00\xff", "application/octet-stream", stream_closed="true")
     assert await pages.data("plain/a") == ["AP8="]
