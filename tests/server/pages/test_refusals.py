@@ -6,7 +6,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.template import TemplateDoesNotExist
-from django.test import AsyncRequestFactory, Client, override_settings
+from django.test import AsyncRequestFactory, Client
 
 from django_durable_streams.access.grants import Grant
 from django_durable_streams.engine.engine import running_engines
@@ -196,5 +196,7 @@ async def test_a_template_that_is_not_there_is_an_error_of_the_view(
     pages: PageClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     await pages.create("a", b"1", JSON)
-    with pytest.raises(TemplateDoesNotExist), override_settings(DEBUG_PROPAGATE_EXCEPTIONS=True):
-        await pages.page("missing/a")
+    assert (await pages.page("missing/a")).status == 500
+    (record,) = [record for record in caplog.records if record.name == "django.request"]
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], TemplateDoesNotExist)
