@@ -46,6 +46,7 @@ class StreamMethods(GuardedModel):
         close: bool = False,
         seq: str | None = None,
         producer: ProducerClaim | tuple[str, int, int] | None = None,
+        if_tail: str | None = None,
     ) -> Appended:
         """Append one message (specification, section 5.2).
 
@@ -55,12 +56,15 @@ class StreamMethods(GuardedModel):
             seq: `Stream-Seq`, greater than the last one.
             producer: id, epoch and sequence number, for exactly-once appends (section 5.2.1). A client that sends the
                 same id is another producer.
+            if_tail: append only if this is the offset after the stream's last byte. A producer's duplicate is a
+                duplicate wherever the tail is.
 
         Raises:
+            TailMismatch: the tail is at another offset. Its `next_offset` says where.
             StreamClosed, StreamNotFound, StreamGone, SequenceConflict, ProducerFenced, ProducerSequenceGap,
-            InvalidHeader, InvalidJSON, EmptyAppend, PayloadTooLarge.
+            InvalidOffset, InvalidHeader, InvalidJSON, EmptyAppend, PayloadTooLarge.
         """
-        result: Appended = api().append_value(self, value, close=close, seq=seq, producer=producer)
+        result: Appended = api().append_value(self, value, close=close, seq=seq, producer=producer, if_tail=if_tail)
         return result
 
     def append_many(

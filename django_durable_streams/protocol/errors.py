@@ -217,6 +217,21 @@ class OffsetGone(StreamGone):
     title = "Offset is gone"
 
 
+class TailMismatch(DurableStreamsError):
+    """The condition of an append does not hold: the stream's tail is not at the offset that the caller named.
+
+    Args:
+        next_offset: the present tail.
+    """
+
+    status = 412
+    title = "Tail is at another offset"
+
+    def __init__(self, detail: str = "", headers: tuple[Header, ...] = (), *, next_offset: str = "") -> None:
+        super().__init__(detail, headers)
+        self.next_offset = next_offset
+
+
 class LengthRequired(DurableStreamsError):
     """The body has no `Content-Length`, which this deployment needs."""
 

@@ -29,6 +29,7 @@ _ALLOW_HEADERS = (
     # Headers of HTTP, and of clients of event streams.
     "authorization",
     "content-type",
+    "if-match",
     "if-none-match",
     "cache-control",
     "last-event-id",

@@ -76,6 +76,7 @@ class Append:
         defect: the reason why the body is invalid. Raised after the checks that the specification requires first: the
             stream exists, is open, and has this content type.
         stream_id: see above.
+        if_tail: the offset at which the tail must be. None: anywhere.
     """
 
     path: str
@@ -86,6 +87,7 @@ class Append:
     producer: ProducerClaim | None = None
     defect: DurableStreamsError | None = None
     stream_id: int | None = None
+    if_tail: Offset | None = None
 
 
 @dataclass(slots=True)

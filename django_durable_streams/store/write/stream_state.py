@@ -9,7 +9,8 @@ from datetime import datetime
 
 from ...models.stream import LinkState
 from ...protocol import content, headers, offsets
-from ...protocol.errors import ContentTypeMismatch, SequenceConflict, StreamClosed
+from ...protocol.errors import ContentTypeMismatch, Header, SequenceConflict, StreamClosed, TailMismatch
+from ...protocol.offsets import Offset
 from ...protocol.producers import ProducerClaim, ProducerState, advance
 from .. import lifetime
 from ..operations import Append, Appended, Commit, Created, TakenOver, TakeOver
@@ -102,6 +103,7 @@ class StreamState:
 
         Raises:
             StreamClosed, ContentTypeMismatch, SequenceConflict: 409.
+            TailMismatch: the condition of the operation does not hold (412).
             ProducerFenced, InvalidEpoch, ProducerSequenceGap: see `protocol.producers`.
             BadRequest: the defect that the operation carries.
         """
@@ -119,6 +121,8 @@ class StreamState:
             if accepted is None:
                 assert producer is not None
                 return self._appended(producer.epoch, producer.seq, duplicate=True)
+        if operation.if_tail is not None:
+            self._check_tail(operation.if_tail)
         if operation.seq is not None:
             self._check_seq(operation.seq)
             self.last_seq = operation.seq
@@ -143,14 +147,25 @@ class StreamState:
             producer = self.producers.get(claim.id)
             return self._appended(claim.epoch, producer.seq if producer is not None else claim.seq, duplicate=True)
         if operation.close and not operation.data and operation.defect is None and claim is None:
+            if operation.if_tail is not None:
+                self._check_tail(operation.if_tail)
             return self._appended()
-        raise StreamClosed(
-            "The stream has ended; nothing can be appended to it.",
-            (
-                (headers.STREAM_CLOSED, b"true"),
-                (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(self.generation_at(self.tail), self.tail)),
-            ),
-        )
+        raise StreamClosed("The stream has ended; nothing can be appended to it.", self._tail_headers())
+
+    def _tail_headers(self) -> tuple[Header, ...]:
+        """Return the headers of a refusal from which a client learns the present tail."""
+        at_tail = (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(self.generation_at(self.tail), self.tail))
+        return ((headers.STREAM_CLOSED, b"true"), at_tail) if self.closed else (at_tail,)
+
+    def _check_tail(self, expected: Offset) -> None:
+        # At position 0 all streams have the same token, whatever their generation.
+        if expected != (self.generation_at(self.tail) if self.tail else 0, self.tail):
+            token = offsets.encode(self.generation_at(self.tail), self.tail)
+            raise TailMismatch(
+                f"The stream's tail is at {token}, and not at {expected}. Read what was appended, then try again.",
+                self._tail_headers(),
+                next_offset=token,
+            )
 
     def _check_seq(self, seq: str) -> None:
         # Python compares text by code points, which is the byte-wise order that the specification requires.
