@@ -27,6 +27,10 @@ from ..store.operations import Appended as Appended  # for the models, too
 from ..store.read import lineage
 from ..store.stream_info import StreamInfo
 from . import transactions
+from .retention import reset_retention as reset_retention
+from .retention import retain as retain
+from .retention import retention_of as retention_of
+from .retention import trim as trim
 from .tail import Page, follow, follow_in_thread
 from .writer import SyncWriter, Writer
 from .writer_options import WriterOptions

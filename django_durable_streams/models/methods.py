@@ -7,7 +7,7 @@ asynchronous code. The methods are delegates to `api.stream_methods`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from django.db import router
@@ -19,6 +19,7 @@ from .guard import GuardedModel
 from .hinge import api
 
 if TYPE_CHECKING:
+    from ..protocol.retention import RetentionRules
     from .hinge import Appended, Page, SyncWriter, WriterOptions
 
 
@@ -35,9 +36,12 @@ class StreamMethods(GuardedModel):
         closed: Any
         ttl: Any
         expires_at: Any
+        first_position: Any
 
         @property
         def next_offset(self) -> str: ...
+
+        def offset_at(self, position: int) -> str: ...
 
     def append(
         self,
@@ -119,6 +123,64 @@ class StreamMethods(GuardedModel):
         """
         api().set_lifetime(self, ttl, expires_at)
 
+    def trim(self, before: str) -> str:
+        """Drop the data before an offset, and return the offset of the first data that is left.
+
+        Nobody reads the dropped data any more, except for forks that have it already. Readers at an earlier offset are
+        refused with `OffsetTrimmed`, which has the offset to go on from. An append is kept whole, so data before the
+        offset is left where the offset is inside an append. Housekeeping deletes the data soon after.
+
+        Args:
+            before: an offset of this stream, or `now` for all data.
+
+        Raises:
+            InvalidOffset, StreamNotFound, StreamGone.
+            OffsetOutOfRange: the offset is past the tail, or belongs to another stream.
+        """
+        first_offset: str = api().trim(self, before)
+        return first_offset
+
+    def retain(
+        self,
+        *,
+        age: int | timedelta | None = None,
+        bytes: int | None = None,
+        messages: int | None = None,
+    ) -> None:
+        """Give the stream rules by which housekeeping trims it, instead of those of the setting `RETENTION`.
+
+        Data is trimmed as soon as one of the rules allows it. Without arguments all data is kept.
+
+        Args:
+            age: time for which data is kept after its append, in seconds or as a `timedelta`.
+            bytes: the newest bytes that are kept.
+            messages: the newest messages that are kept.
+
+        Raises:
+            StreamNotFound, StreamGone.
+            InvalidParameter: a rule is no whole number, or is not greater than zero.
+        """
+        api().retain(self, age=age, bytes=bytes, messages=messages)
+
+    def reset_retention(self) -> None:
+        """Give the stream the rules of the setting `RETENTION` again.
+
+        Raises:
+            StreamNotFound, StreamGone.
+        """
+        api().reset_retention(self)
+
+    @property
+    def retention(self) -> RetentionRules:
+        """The rules of retention that are in force: `age` in seconds, `bytes` and `messages`, None without a limit."""
+        rules: RetentionRules = api().retention_of(self)
+        return rules
+
+    @property
+    def first_offset(self) -> str:
+        """The offset of the first data that was left when the instance was loaded (`Stream-First-Offset`)."""
+        return self.offset_at(self.first_position)
+
     def fork(
         self,
         path: str,
@@ -153,6 +215,7 @@ class StreamMethods(GuardedModel):
 
         Raises:
             InvalidOffset, StreamNotFound, StreamGone.
+            OffsetTrimmed: the data at the offset, or at a page that is about to be read, was trimmed.
         """
         for page in api().pages(self, offset):
             yield from page
@@ -172,6 +235,7 @@ class StreamMethods(GuardedModel):
 
         Raises:
             InvalidOffset, StreamNotFound, StreamGone.
+            OffsetTrimmed: the data at the next page was trimmed. Its `first_offset` is where to go on.
             ServiceUnavailable: the database does not answer. Continue at the last page's `next_offset`.
         """
         pages: Iterator[Page] = api().tail(self, offset, timeout)

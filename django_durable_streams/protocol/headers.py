@@ -15,6 +15,7 @@ from .errors import Header, InvalidHeader, InvalidOffset
 from .offsets import Offset
 
 STREAM_NEXT_OFFSET = b"stream-next-offset"
+STREAM_FIRST_OFFSET = b"stream-first-offset"
 STREAM_UP_TO_DATE = b"stream-up-to-date"
 STREAM_CURSOR = b"stream-cursor"
 STREAM_CLOSED = b"stream-closed"

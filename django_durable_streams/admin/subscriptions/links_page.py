@@ -162,7 +162,7 @@ def _describe(links: list[SubscriptionLink], names: StreamNames, using: str) -> 
 
 def _row(link: SubscriptionLink, url: str, info: StreamInfo | None) -> LinkRow:
     position = link.acked_position
-    lag = None if info is None else max(info.tail - max(position or 0, info.first_position), 0)
+    lag = None if info is None else info.bytes_after(position)
     return LinkRow(
         id=link.pk,
         path=link.path,

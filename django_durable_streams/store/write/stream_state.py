@@ -9,11 +9,18 @@ from datetime import datetime
 
 from ...models.stream import LinkState
 from ...protocol import content, headers, offsets
-from ...protocol.errors import ContentTypeMismatch, Header, SequenceConflict, StreamClosed, TailMismatch
+from ...protocol.errors import (
+    ContentTypeMismatch,
+    Header,
+    OffsetOutOfRange,
+    SequenceConflict,
+    StreamClosed,
+    TailMismatch,
+)
 from ...protocol.offsets import Offset
 from ...protocol.producers import ProducerClaim, ProducerState, advance
 from .. import lifetime
-from ..operations import Append, Appended, Commit, Created, TakenOver, TakeOver
+from ..operations import Append, Appended, Commit, Created, TakenOver, TakeOver, Trimmed
 from ..stream_info import StreamInfo
 
 
@@ -32,6 +39,7 @@ class StreamState:
         "ends",
         "expired",
         "expires_at",
+        "first_position",
         "fork_position",
         "generation",
         "id",
@@ -45,6 +53,7 @@ class StreamState:
         "source_id",
         "start",
         "tail",
+        "trimmed",
         "ttl",
         "was_closed",
     )
@@ -62,7 +71,7 @@ class StreamState:
             self.ttl,
             self.expires_at,
             self.deadline,
-            _,
+            self.first_position,
             self.source_id,
             self.fork_position,
             self.lineage,
@@ -76,6 +85,7 @@ class StreamState:
         # The changes since then.
         self.changed = False
         self.lifetime_changed = False
+        self.trimmed = False
         self.expired = False
         self.appends: list[bytes] = []
         self.ends: list[int] = []  # the position after each append
@@ -203,6 +213,19 @@ class StreamState:
         self.deadline = lifetime.deadline(ttl, expires_at, now)
         self.changed = self.lifetime_changed = True
 
+    def trim(self, position: int) -> Trimmed:
+        """Retain the data from a position on. An earlier trim may have gone further.
+
+        Raises:
+            OffsetOutOfRange: the position is past the tail.
+        """
+        if position > self.tail:
+            raise OffsetOutOfRange("A stream cannot be trimmed past its tail.")
+        if position > self.first_position:
+            self.first_position = position
+            self.changed = self.trimmed = True
+        return Trimmed(self.first_position)
+
     def info(self) -> StreamInfo:
         """Return the stream as its readers see it."""
         return StreamInfo(
@@ -212,6 +235,7 @@ class StreamState:
             self.generation,
             self.tail,
             self.closed,
+            first_position=self.first_position,
             fork_position=self.fork_position,
             lineage=self.lineage,
         )
@@ -268,7 +292,7 @@ class StreamState:
         """Record that the row in the database has all changes."""
         self.start = self.tail
         self.was_closed = self.closed
-        self.changed = self.lifetime_changed = False
+        self.changed = self.lifetime_changed = self.trimmed = False
         if self.ends:  # new lists, because the commit has these
             self.appends = []
             self.ends = []
