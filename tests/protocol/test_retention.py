@@ -33,7 +33,7 @@ def test_the_first_pattern_that_matches_counts() -> None:
     ("setting", "name"),
     [
         ({"chat/*x": {"age": 5}}, "chat/\\*x"),
-        ({"/chat": {"age": 5}}, ""),
+        ({"/chat": {"age": 5}}, "path"),
         ({"": {"age": 5}}, "pattern"),
         ({5: {"age": 5}}, "5"),
         ({"chat/*": {"ages": 5}}, "ages"),

@@ -7,6 +7,7 @@ import pytest
 from django.db import connection
 
 from django_durable_streams.models import Chunk, Retention, StagedChunk, Stream
+from django_durable_streams.protocol import offsets
 from django_durable_streams.protocol.errors import (
     DurableStreamsError,
     InvalidOffset,
@@ -17,8 +18,8 @@ from django_durable_streams.protocol.errors import (
 )
 from django_durable_streams.protocol.globs import Glob
 from django_durable_streams.protocol.retention import KEEP_ALL, RetentionRules
-from django_durable_streams.store.operations import Append, Create, Trim, Trimmed
-from django_durable_streams.store.upkeep import compaction, removal, retention, staged_chunks
+from django_durable_streams.store.operations import Append, Create, Created, Fork, Trim, Trimmed
+from django_durable_streams.store.upkeep import compaction, removal, retention, staged_chunks, trimming
 from django_durable_streams.store.write import group_commit
 from tests.overriding import override_streams
 from tests.store.contexts import Staging
@@ -233,9 +234,7 @@ def test_streams_with_rules_of_their_own_come_in_portions() -> None:
     assert [*first, *retention.with_own_rules(USING, first[-1], 5)] == [streams[0].pk, streams[2].pk]
 
 
-@pytest.mark.parametrize(
-    "limits", [{"age": 0}, {"bytes": -1}, {"messages": 0.5}, {"age": timedelta(0)}, {"bytes": "1"}]
-)
+@pytest.mark.parametrize("limits", [{"age": 0}, {"bytes": -1}, {"messages": 0.5}, {"age": timedelta(0)}])
 def test_retention_of_nothing_is_refused(limits: Any) -> None:
     stream = create(data=b"abc")
     with pytest.raises(InvalidParameter, match=next(iter(limits))):
@@ -310,8 +309,9 @@ def test_the_chunk_around_the_first_position_is_cut() -> None:
     compaction.compact(USING, [stream.pk])
     stream.trim(stream.offset_at(int(stream.tail_position) - 30))
     assert drop() == []
-    (chunk,) = Chunk.objects.filter(stream=stream)
-    assert (chunk.start, len(chunk.data)) == (stream.first_position, 30)
+    chunks = Chunk.objects.filter(stream=stream).order_by("end")
+    assert chunks[0].start == stream.first_position
+    assert sum(len(chunk.data) for chunk in chunks) == 30
     assert list(stream.read()) == list(range(40, 50))
     assert list(stream.read(stream.offset_at(int(stream.tail_position) - 6))) == [48, 49]
     assert not Retention.objects.filter(trim_position__isnull=False).exists()
@@ -337,10 +337,9 @@ def test_a_damaged_chunk_is_left_as_it_is() -> None:
     compaction.compact(USING, [stream.pk])
     stream.trim(stream.offset_at(3))
     Chunk.objects.unguarded().update(ends=b"x")
-    portion = __import__("django_durable_streams.store.upkeep.trimming", fromlist=["find"])
-    portion.delete(USING, portion.find(USING, [stream.pk]))
-    assert Chunk.objects.get().data.tobytes() if isinstance(Chunk.objects.get().data, memoryview) else True
-    assert Chunk.objects.get().start == 0
+    trimming.delete(USING, trimming.find(USING, [stream.pk]))
+    chunk = Chunk.objects.get()
+    assert (chunk.start, bytes(chunk.data)) == (0, b"abcdef")
 
 
 def test_a_fork_keeps_its_data_for_as_long_as_it_needs_it() -> None:
@@ -351,7 +350,7 @@ def test_a_fork_keeps_its_data_for_as_long_as_it_needs_it() -> None:
     grandchild = fork.fork("s/grandchild", offset=fork.offset_at(4))
     source.trim("now")
     fork.trim("now")
-    assert drop() == [source.pk]
+    assert drop() == [source.pk, fork.pk]
     assert list(grandchild.read()) == [b"aa", b"bb"]
     assert list(fork.read()) == []
     grandchild.trim(grandchild.offset_at(2))
@@ -378,9 +377,11 @@ def test_a_fork_of_trimmed_data_is_refused_and_an_existing_one_is_confirmed() ->
         source.fork("s/late", offset=ends[0])
     with pytest.raises(OffsetOutOfRange):
         source.fork("s/late", offset="0000000000000000_0000000000000000", sub_offset=1)
-    again, created = Stream.objects.get(pk=fork.pk), False
-    assert list(again.read()) == [0]
-    assert not created
+    again = Create("s/fork", JSON, fork=Fork("s/a", offsets.decode(ends[0])))  # type: ignore[arg-type]
+    (confirmed,), _ = group_commit.apply([again], USING)
+    assert isinstance(confirmed, Created)
+    assert not confirmed.created
+    assert list(fork.read()) == [0]
     late = source.fork("s/late", offset=ends[1])
     assert (list(late.read()), late.first_offset) == ([], ends[1])
     later = source.fork("s/later", offset=ends[1], sub_offset=1)

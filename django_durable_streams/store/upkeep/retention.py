@@ -187,8 +187,7 @@ def _count(info: StreamInfo, marks: list[Mark], keep: int, now: int, using: str)
     while position < until:
         for end, number in [*_ends(info, position, using)]:
             position, messages = end, messages + number
-            last = counted[-2 if len(counted) > 1 else -1]
-            if messages - (last.messages or 0) < spacing and len(counted) > 1:
+            if len(counted) > 1 and messages - (counted[-2].messages or 0) <= spacing:
                 counted.pop()  # it was the end of what had been counted, and nothing more
             counted.append(Mark(position, now, messages))
             while len(counted) > 1 and messages - (counted[1].messages or 0) >= keep:
