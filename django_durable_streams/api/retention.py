@@ -78,5 +78,4 @@ def _set_rules(stream: StreamMethods, own: RetentionRules | None) -> None:
 
 def retention_of(stream: StreamMethods) -> RetentionRules:
     """Return the rules that are in force for a stream."""
-    row = Retention.objects.using(stream._alias()).filter(pk=stream._expected()).first()
-    return retention.rules_of(stream.path, row)
+    return retention.rules_of(stream.path, retention.row_of(stream._expected(), stream._alias()))

@@ -209,10 +209,10 @@ def test_the_streams_of_a_pattern_come_in_portions_and_without_others() -> None:
         if path != "s/":
             create(path=path)
     Stream.objects.get(path="s/a/b").delete()
-    found: list[str] = []
-    while rows := retention.with_pattern(USING, Glob("s/*"), found[-1] if found else "", 2):
-        found += [path for path, _ in rows]
-    assert found == ["s/a", "s/é", "s/\U0010ffff"]
+    matching: list[str] = []
+    while rows := retention.with_pattern(USING, Glob("s/*"), matching[-1] if matching else "", 2):
+        matching += [path for path, _ in rows]
+    assert matching == ["s/a", "s/é", "s/\U0010ffff"]
     everything = [path for path, _ in retention.with_pattern(USING, Glob("**"), "", 100)]
     assert everything == sorted(set(paths) - {"s/", "s/a/b"})
 

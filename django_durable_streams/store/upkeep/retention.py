@@ -78,6 +78,11 @@ def patterns() -> RetentionPatterns:
     return _patterns[1]
 
 
+def row_of(stream_id: int, using: str) -> Retention | None:
+    """Return the row with the retention of a stream, if it has one."""
+    return Retention.objects.using(using).filter(pk=stream_id).first()
+
+
 def rules_of(path: str, row: Retention | None) -> RetentionRules:
     """Return the rules that are in force for a stream. `row`: its own retention, if it has any."""
     return row.rules if row is not None and row.is_explicit else patterns().find(path)
