@@ -125,7 +125,7 @@ class Config:
     retention: Mapping[str, Any] = field(default_factory=dict)
     """What is kept of streams, by pattern of their paths: `{"chat/**": {"age": 86400, "bytes": 10_000_000}}`. Data is
     trimmed as soon as one of `age` (seconds), `bytes` and `messages` allows it. The first pattern that matches counts.
-    A stream may have [rules of its own](python.md#retention)."""
+    A stream may have rules of its own (`Stream.retain`)."""
 
     path_patterns: tuple[str, ...] = ()
     """Patterns of paths at which HTTP clients may create streams, such as `chat/*`. Empty: all paths."""

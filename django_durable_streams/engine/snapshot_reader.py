@@ -240,6 +240,8 @@ class SnapshotReader(BatchWorker[Task]):
         if isinstance(info, DurableStreamsError):
             return info
         if offset is None:
+            first = info.first_position  # its offset may be asked for, too
+            info = lineage.around(info, self._using, first - 1, first) if first else info
             return Snapshot(info, info.tail, None, info.tail, info.closed)
         if follows and isinstance(offset, Offset) and offset.position <= (info.fork_position or 0):
             position = offset.position  # the data that a fork began with is never lost

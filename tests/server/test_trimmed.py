@@ -99,7 +99,7 @@ async def test_a_waiting_long_poll_that_falls_behind_is_refused(client: AsgiClie
 async def test_an_event_stream_that_falls_behind_ends_and_its_client_learns_why(client: AsgiClient) -> None:
     await client.create("a", b"abc")
     async with client.follow("a") as live:
-        events = parse(await live.chunk())
+        events = parse(await live.chunk() or b"")
         await until(lambda: watched() == 1)
         await elsewhere(*APPENDED_AND_TRIMMED)
         rest = parse((await live.reply()).body)
@@ -110,7 +110,7 @@ async def test_an_event_stream_that_falls_behind_ends_and_its_client_learns_why(
 async def test_a_current_event_stream_does_not_notice_a_trim(client: AsgiClient) -> None:
     await client.create("a", b"abc")
     async with client.follow("a") as live:
-        events = parse(await live.chunk())
+        events = parse(await live.chunk() or b"")
         await until(lambda: watched() == 1)
         await trim(3)
         await client.append("a", b"def", stream_closed="true")
