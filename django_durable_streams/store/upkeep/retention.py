@@ -20,6 +20,7 @@ from ... import clock
 from ...conf import Config, config
 from ...models import Retention, Stream, StreamQuerySet
 from ...protocol import content
+from ...protocol.errors import OffsetTrimmed, StreamNotFound
 from ...protocol.globs import Glob
 from ...protocol.retention import RetentionPatterns, RetentionRules
 from ...runtime.caller_transaction import atomic
@@ -127,6 +128,9 @@ def plan(using: str, ids: Collection[int], now: int | None = None) -> list[Plan]
         using: alias of the database.
         ids: the streams.
         now: the time in microseconds since 1970, the current one by default.
+
+    Raises:
+        ServiceUnavailable: the data of one of the streams is damaged.
     """
     moment = clock.to_microseconds(clock.now()) if now is None else now
     infos = log_reader.find_ids(ids, using) if ids else {}
@@ -137,7 +141,10 @@ def plan(using: str, ids: Collection[int], now: int | None = None) -> list[Plan]
         rules = rules_of(info.path, row)
         if rules and info.tail > info.first_position:
             marks = [Mark(*mark) for mark in row.marks] if row is not None else []
-            one = _plan(info, rules, marks, moment, using)
+            try:
+                one = _plan(info, rules, marks, moment, using)
+            except (StreamNotFound, OffsetTrimmed):  # meanwhile: the next look sees it as it is then
+                continue
             if one.trim_position is not None or one.marks != marks:
                 plans.append(one)
     return plans
