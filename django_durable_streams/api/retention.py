@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import connections
 
-from ..models import Retention, Stream
+from ..models import Retention
 from ..models.methods import StreamMethods
 from ..protocol import arguments
 from ..protocol.errors import OffsetOutOfRange
@@ -15,6 +15,7 @@ from ..protocol.retention import RetentionRules, rules
 from ..store.operations import Trim, Trimmed
 from ..store.read import lineage
 from ..store.read.boundaries import boundary_before
+from ..store.sql import statements
 from ..store.stream_info import StreamInfo
 from ..store.upkeep import retention
 from . import transactions
@@ -70,9 +71,8 @@ def _set_rules(stream: StreamMethods, own: RetentionRules | None) -> None:
     stream_id, using = stream._expected(), stream._alias()
     with snapshot_errors(), transactions.atomic(using):
         transactions.find(stream.path, using, stream_id)
-        if connections[using].features.has_select_for_update:  # no purge may delete the stream meanwhile
-            query = Stream.objects.using(using).filter(pk=stream_id).order_by()
-            list(query.select_for_update(no_key=True).values_list("pk"))
+        with connections[using].cursor() as cursor:  # locked, so that no purge deletes the stream meanwhile
+            statements(using).select_streams(cursor, "id", [stream_id], lock="wait")
         retention.set_rules(using, stream_id, own)
 
 
