@@ -20,13 +20,14 @@ MESSAGES = 240
 class Follower:
     """Reads a stream to its end, and goes on where a 410 says.
 
-    first_trim: set after the first trim. A slow reader waits for it after its first page.
+    has_begun: set after the first page.
+    goes_on: awaited then.
     """
 
-    def __init__(self, stream: Stream, first_trim: asyncio.Event, *, is_slow: bool) -> None:
+    def __init__(self, stream: Stream, goes_on: asyncio.Event) -> None:
         self._stream = stream
-        self._first_trim = first_trim
-        self._is_slow = is_slow
+        self.has_begun = asyncio.Event()
+        self._goes_on = goes_on
         self.refusals = 0
         self.received: list[int] = []
 
@@ -44,8 +45,8 @@ class Follower:
                     offset = page.next_offset
                     if page.closed:
                         return
-                    if self._is_slow:
-                        await self._first_trim.wait()
+                    self.has_begun.set()
+                    await self._goes_on.wait()
                     await asyncio.sleep(0)
                 raise AssertionError("the stream was not followed to its end")
             except OffsetTrimmed as error:
@@ -59,31 +60,32 @@ async def write(stream: Stream) -> None:
         await engine.write(Append("a", BYTES, b"%d" % number, close=number == MESSAGES - 1))
 
 
-async def trim(stream: Stream, choose: random.Random, first_trim: asyncio.Event) -> None:
-    def step() -> bool:
+async def trim(stream: Stream, choose: random.Random) -> None:
+    def step() -> None:
         row = Stream.objects.get(pk=stream.pk)
         position = choose.randint(row.first_position, row.tail_position)
         row.trim(row.offset_at(position))
         drop()
-        return int(row.first_position) > 0
 
     while not await sync_to_async(lambda: Stream.objects.get(pk=stream.pk).closed)():
-        if await sync_to_async(step)():
-            first_trim.set()
-        await asyncio.sleep(0)
+        await sync_to_async(step)()
     await sync_to_async(stream.trim)("now")
-    first_trim.set()
 
 
 @override_streams(PAGE_BYTES=20, POLL_INTERVAL=0.05)
 async def test_no_reader_has_a_gap_without_a_refusal(engines: None) -> None:
     await engine_for("default").write(Create("a", BYTES))
     stream: Any = await Stream.objects.aget(path="a")
-    first_trim = asyncio.Event()
-    followers = [Follower(stream, first_trim, is_slow=number == 0) for number in range(4)]
+    at_once, later = asyncio.Event(), asyncio.Event()
+    at_once.set()
+    slow = Follower(stream, later)
+    followers = [slow, *(Follower(stream, at_once) for _ in range(3))]
     async with asyncio.timeout(28):
-        await asyncio.gather(
-            write(stream), trim(stream, random.Random(7), first_trim), *(follower.run() for follower in followers)
-        )
-    assert followers[0].refusals
-    assert len(followers[0].received) <= MESSAGES
+        runs = [asyncio.ensure_future(follower.run()) for follower in followers]
+        writing = asyncio.ensure_future(write(stream))
+        await slow.has_begun.wait()
+        await trim(stream, random.Random(7))
+        later.set()
+        await asyncio.gather(writing, *runs)
+    assert slow.refusals == 1
+    assert slow.received[-1] < MESSAGES - 1

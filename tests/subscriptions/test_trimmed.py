@@ -61,11 +61,13 @@ def test_a_reader_of_a_consumer_goes_on_after_the_trim_and_says_how_much_is_miss
     log.trim(log.offset_at(6))
     with caplog.at_level(logging.WARNING):
         taken = reader(log, 2).take(10)
-    assert [message.data for message in taken] == [b"ghi"]
-    assert caplog.messages == ["4 bytes of events/a were trimmed before they were read. Reading goes on after them."]
+    assert [message.raw for message in taken] == [b"ghi"]
+    assert caplog.messages == [
+        "Messages were trimmed before they were read: 4 bytes of events/a. Reading goes on after them."
+    ]
     caplog.clear()
     for position in (None, 6):
-        assert [message.data for message in reader(log, position).take(10)] == [b"ghi"]
+        assert [message.raw for message in reader(log, position).take(10)] == [b"ghi"]
     assert caplog.messages == []
 
 
@@ -77,7 +79,7 @@ def test_a_trim_between_two_pages_is_passed_in_the_same_way(caplog: pytest.LogCa
     log.append("ghi")
     log.trim(log.offset_at(6))
     followed.info = log_reader.find_ids([log.pk], USING)[log.pk]
-    assert [message.data for message in followed.take(10)] == [b"ghi"]
+    assert [message.raw for message in followed.take(10)] == [b"ghi"]
     assert len(caplog.messages) == 1
 
 

@@ -63,7 +63,7 @@ class StreamReader:
             return
         if self._has_cursor:  # otherwise the stream had been trimmed before it was followed, maybe
             logger.warning(
-                "%d bytes of %s were trimmed before they were read. Reading goes on after them.",
+                "Messages were trimmed before they were read: %d bytes of %s. Reading goes on after them.",
                 missing,
                 self.info.path,
             )
