@@ -122,6 +122,11 @@ class Config:
     max_live_readers: int = 0
     """Live readers of one process. More are refused with 503. 0: no limit."""
 
+    retention: Mapping[str, Any] = field(default_factory=dict)
+    """What is kept of streams, by pattern of their paths: `{"chat/**": {"age": 86400, "bytes": 10_000_000}}`. Data is
+    trimmed as soon as one of `age` (seconds), `bytes` and `messages` allows it. The first pattern that matches counts.
+    A stream may have rules of its own (`Stream.retain`)."""
+
     path_patterns: tuple[str, ...] = ()
     """Patterns of paths at which HTTP clients may create streams, such as `chat/*`. Empty: all paths."""
 

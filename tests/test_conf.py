@@ -77,6 +77,7 @@ MEANINGLESS = [
     ({"RATE_LIMITS": {"append": "1/s"}, "RATE_LIMIT_CACHE": "nowhere"}, "RATE_LIMIT_CACHE"),
     ({"TRUSTED_PROXIES": ["proxy.internal"]}, "TRUSTED_PROXIES"),
     ({"PATH_PATTERNS": ["a**"]}, "PATH_PATTERNS"),
+    ({"RETENTION": {"a**": {"age": 60}}}, "RETENTION"),
     ({"WAKEUP": {"BACKEND": "no.such.Backend"}}, "WAKEUP"),
     ({"WAKEUP": {}}, "WAKEUP"),
     ({"WEBHOOK_ALLOWED_HOSTS": ["*"]}, "WEBHOOK_ALLOWED_HOSTS"),

@@ -22,6 +22,7 @@ from ..store.stream_info import StreamInfo
 from .base import StreamPages, of_row
 from .forms import AppendForm
 from .rendering import LIST_LIMIT, PAGE_LIMIT, DisplayedMessage, display
+from .retention import describe
 from .states import Kind, State
 
 PAGE_MESSAGES = 50
@@ -105,6 +106,8 @@ class DetailViews(StreamPages):
             poll_seconds=0 if isinstance(request, ASGIRequest) else POLL_SECONDS,
             append_form=self._append_form(append_form or AppendForm(stream.content_type)) if may_append else None,
             may_close=may_append,
+            may_keep=state.is_alive and self.may(request, "change", stream),
+            kept=describe(stream.retention),
             may_fork=state.is_alive and self.may(request, "add", stream),
             may_delete=state is not State.KEPT and self.may(request, "delete", stream),
         )

@@ -1,4 +1,4 @@
-"""Pages that change streams: forms to create, append, close and fork. The store decides, and its errors are shown."""
+"""Pages that change streams: forms to create, append, close, fork and keep. The store decides on what they say."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..store.operations import Append, Appended
 from .base import of_row
 from .detail_views import DetailViews
 from .forms import AppendForm, CreateForm, ForkForm, StreamForm
+from .retention import KeepForm
 from .states import State
 
 
@@ -86,6 +87,8 @@ class EditViews(DetailViews):
                 (_("Lifetime"), {"fields": ["ttl", "expires_at"]}),
             ],
             submit=_("Fork"),
+            lead=_("A fork begins with the data of %s, without a copy. Later appends change only one of them.")
+            % stream.path,
             stream=stream,
             original=stream,
             subtitle=str(stream),
@@ -140,6 +143,36 @@ class EditViews(DetailViews):
             count=1,
             original=stream,
             here=_("Close"),
+        )
+
+    @of_row("view", "change")
+    def keep_view(self, request: HttpRequest, stream: Stream) -> HttpResponse:
+        """Change the lifetime and the retention of a stream."""
+        if not State.of(stream).is_alive:
+            return HttpResponseRedirect(self.url("change", stream.pk))
+        data = request.POST if request.method == "POST" else None
+        form = KeepForm(data, initial=KeepForm.initial_of(stream))
+        if form.is_valid():
+            try:
+                with transaction.atomic(using=self.alias):
+                    for note in form.save(stream):
+                        self.log_change(request, stream, note)
+            except DurableStreamsError as error:
+                form.refuse(error)
+            else:
+                self.message_user(request, _("Saved."), messages.SUCCESS)
+                return HttpResponseRedirect(self.url("change", stream.pk))
+        return self._form_page(
+            request,
+            form,
+            _("Lifetime and retention"),
+            [(_("Lifetime"), {"fields": form.LIFETIME}), (_("Retention"), {"fields": form.RETENTION})],
+            submit=_("Save"),
+            lead=_("Data is trimmed as soon as one of the rules allows it. Forks keep what they have."),
+            stream=stream,
+            original=stream,
+            subtitle=str(stream),
+            here=_("Lifetime and retention"),
         )
 
     def close_streams(self, request: HttpRequest, streams: list[Stream]) -> int:

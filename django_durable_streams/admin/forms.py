@@ -153,16 +153,9 @@ class AppendForm(PayloadForm):
         return Append(stream.path, stream.content_type, data, self.cleaned_data["close"], stream_id=stream.pk)
 
 
-class LifetimeForm(StreamForm):
-    """A form for a new stream: its path and its lifetime."""
+class LifetimeFields(StreamForm):
+    """A form with the lifetime of a stream."""
 
-    path = forms.CharField(
-        label=gettext_lazy("Path"),
-        strip=False,
-        max_length=paths.MAX_PATH_LENGTH,
-        widget=forms.TextInput(attrs={"class": "vTextField", "spellcheck": "false", "autocapitalize": "off"}),
-        help_text=gettext_lazy("Relative to the root of the streams, such as chat/42."),
-    )
     ttl = forms.CharField(
         label=gettext_lazy("TTL"),
         required=False,
@@ -175,12 +168,6 @@ class LifetimeForm(StreamForm):
         widget=widgets.AdminSplitDateTime,
         help_text=gettext_lazy("When the stream expires, even if it is used. Enter a time or a TTL, or neither."),
     )
-
-    def clean_path(self) -> str:
-        try:
-            return paths.validate(self.cleaned_data["path"])
-        except DurableStreamsError as error:
-            raise forms.ValidationError(error.detail) from error
 
     def clean_ttl(self) -> int | None:
         try:
@@ -201,6 +188,24 @@ class LifetimeForm(StreamForm):
         if self.cleaned_data.get("ttl") is not None and self.cleaned_data.get("expires_at") is not None:
             self.add_error("expires_at", _("Enter a TTL or a time of expiry, not both."))
         return cleaned
+
+
+class LifetimeForm(LifetimeFields):
+    """A form for a new stream: its path and its lifetime."""
+
+    path = forms.CharField(
+        label=gettext_lazy("Path"),
+        strip=False,
+        max_length=paths.MAX_PATH_LENGTH,
+        widget=forms.TextInput(attrs={"class": "vTextField", "spellcheck": "false", "autocapitalize": "off"}),
+        help_text=gettext_lazy("Relative to the root of the streams, such as chat/42."),
+    )
+
+    def clean_path(self) -> str:
+        try:
+            return paths.validate(self.cleaned_data["path"])
+        except DurableStreamsError as error:
+            raise forms.ValidationError(error.detail) from error
 
 
 class CreateForm(LifetimeForm, PayloadForm):

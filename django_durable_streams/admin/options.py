@@ -41,6 +41,7 @@ class StreamAdmin(changelist.BoundedList[Stream], EditViews, LiveTailView, Delet
             "append": self.append_view,
             "close": self.close_view,
             "fork": self.fork_view,
+            "keep": self.keep_view,
             "message": self.message_view,
             "download": self.download_view,
             "producers": self.producers_view,

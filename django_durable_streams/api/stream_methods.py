@@ -27,6 +27,10 @@ from ..store.operations import Appended as Appended  # for the models, too
 from ..store.read import lineage
 from ..store.stream_info import StreamInfo
 from . import transactions
+from .retention import reset_retention as reset_retention
+from .retention import retain as retain
+from .retention import retention_of as retention_of
+from .retention import trim as trim
 from .tail import Page, follow, follow_in_thread
 from .writer import SyncWriter, Writer
 from .writer_options import WriterOptions
@@ -104,6 +108,7 @@ def append(
     close: bool = False,
     seq: str | None = None,
     producer: Producer | None = None,
+    if_tail: str | None = None,
 ) -> Appended:
     """Append encoded data, or close the stream, or both. See `Stream.append`."""
     if not data and not close:
@@ -111,7 +116,17 @@ def append(
     claim = server_claim(producer) if producer is not None else None
     if seq is not None:
         seq = arguments.opaque("seq", seq)
-    operation = Append(stream.path, stream.content_type, data, bool(close), seq, claim, stream_id=stream._expected())
+    expected_tail = None if if_tail is None else arguments.exact_offset(if_tail, "if_tail")
+    operation = Append(
+        stream.path,
+        stream.content_type,
+        data,
+        bool(close),
+        seq,
+        claim,
+        stream_id=stream._expected(),
+        if_tail=expected_tail,
+    )
     result = transactions.apply(operation, stream._alias())
     assert isinstance(result, Appended)
     _update(stream, result)

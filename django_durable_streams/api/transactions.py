@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -158,6 +158,13 @@ def _write_lock(using: str) -> AbstractContextManager[object]:
     return nullcontext() if caller_transaction.in_callers_transaction(connections[using]) else write_lock(using).hold()
 
 
+@contextmanager
+def atomic(using: str) -> Iterator[None]:
+    """Run the block, with several operations in it, in one transaction, or in a savepoint of the caller's."""
+    with _write_lock(using), caller_transaction.atomic(using):
+        yield
+
+
 def _notify_on_commit(commits: list[Commit], using: str) -> None:
     if commits:
         caller_transaction.on_commit(lambda: _notify(commits, using), using)
@@ -253,7 +260,8 @@ def pages(path: str, stream_id: int, offset: Offset | Sentinel, using: str, page
     """Yield the messages after an offset, page by page. Renews the TTL of the stream.
 
     Raises:
-        OffsetGone, StreamNotFound, StreamGone: also between pages, if the stream is deleted meanwhile.
+        OffsetGone, OffsetTrimmed, StreamNotFound, StreamGone: also between pages, if the stream is deleted or trimmed
+            meanwhile.
         TransactionConflict.
     """
     with snapshot_errors():
@@ -266,6 +274,7 @@ def _pages(path: str, stream_id: int, offset: Offset | Sentinel, using: str, pag
     renew(info, using)
     reader: MessageReader | None = None
     while position < info.tail:
+        lineage.check_retained(info, position, using)
         segment = _page(info, position, page_bytes, using)
         if reader is None:
             # Earlier reads returned all bytes before the position, except the beginning of an incomplete character.
@@ -285,5 +294,5 @@ def _page(info: StreamInfo, position: int, page_bytes: int, using: str) -> Segme
     segment = log_reader.pages([request], SegmentCache(0), using)[info.id, position]
     if segment is None:
         find(info.path, using, info.id)  # raises if the stream was deleted meanwhile
-        raise log_reader.damaged(info.path)
+        raise log_reader.explain_missing(info, position, using)
     return segment

@@ -80,7 +80,7 @@ class Engine:
         self.using = using
         self.cache = SegmentCache(settings.cache_bytes)
         self.monitor = monitor_for(using)
-        self._renewals = TtlRenewals(lambda touch, callback: self._writer(touch).put(touch, callback))
+        self._renewals = TtlRenewals(self._put)
         self.live_reader_limit = LiveReaderLimit()
         self._signals = SignalDispatcher()
         self._loss_warnings = LogOnce(WARNING_SECONDS)
@@ -116,7 +116,7 @@ class Engine:
         self._checkpointer = Checkpointer(self.monitor.new_connection(), write) if write is not None else None
         if self._checkpointer is not None:
             self._ends.callback(self._checkpointer.stop)
-        self._housekeeper = Housekeeper(self.monitor, self._expired, lock, compaction_tracker, write)
+        self._housekeeper = Housekeeper(self.monitor, self._expired, lock, compaction_tracker, write, self._put)
         self._ends.callback(self._housekeeper.stop)
 
     # Requests.
@@ -139,6 +139,10 @@ class Engine:
             DurableStreamsError: the operation was refused, or failed.
         """
         return cast("Awaitable[Result]", self._writer(operation).submit(operation))
+
+    def _put(self, operation: Operation, callback: ResultCallback) -> None:
+        """Queue an operation of this process itself. Safe to call from any thread."""
+        self._writer(operation).put(operation, callback)
 
     def _writer(self, operation: Operation) -> Committer:
         committers = self._writers

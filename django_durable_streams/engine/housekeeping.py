@@ -1,6 +1,7 @@
 """The housekeeping thread: it runs background tasks in short steps and decides which task is next.
 
-The tasks (`housekeeping_tasks`) are expiry, removal, flush, compaction and purge. The next step goes to the task that
+The tasks (`housekeeping_tasks`, `retention_tasks`) are expiry, removal, flush, compaction, retention, trimming and
+purge. The next step goes to the task that
 has been due for longest. So a task waits at most for one step of each other task, and a task that fails delays only
 itself. Knows nothing of what a step does.
 """
@@ -16,8 +17,9 @@ from django.db import Error
 
 from ..runtime import execution
 from ..runtime.monitor import DatabaseMonitor
+from ..runtime.results import ResultCallback
 from ..runtime.write_lock import WriteLock
-from ..store.operations import Commit
+from ..store.operations import Commit, Trim
 from ..store.sql import CommitUncertain
 from .compaction_tracker import CompactionTracker
 from .housekeeping_failures import passes
@@ -30,6 +32,7 @@ from .housekeeping_tasks import (
     PurgeTask,
     RemovalTask,
 )
+from .retention_tasks import RetentionTask, TrimmingTask
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +103,7 @@ class Housekeeper:
         write_lock: held while the thread writes.
         compaction_tracker: says which streams need compaction.
         write: does work on the committer's connection and waits for it. None: the thread does all work itself.
+        trim: queues the trim of a stream.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class Housekeeper:
         write_lock: WriteLock,
         compaction_tracker: CompactionTracker,
         write: Callable[[Callable[[], object]], object] | None,
+        trim: Callable[[Trim, ResultCallback], None],
     ) -> None:
         self._monitor = monitor
         self._connection = monitor.new_connection()
@@ -119,6 +124,8 @@ class Housekeeper:
             RemovalTask(context),
             FlushTask(context, compaction_tracker),
             CompactionTask(context, compaction_tracker),
+            RetentionTask(context, trim),
+            TrimmingTask(context),
             PurgeTask(context),
         )
         self._schedules = [_Schedule(task) for task in tasks]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from django.db import Error, InterfaceError, OperationalError
 from django.db.models import ProtectedError, RestrictedError
 
+from ..protocol.errors import ServiceUnavailable
 from ..runtime.database_errors import FailureKind, diagnose
 from ..store.chunk_rows import CorruptChunk
 from ..store.sql import CommitUncertain
@@ -109,7 +110,7 @@ class HousekeepingFailures:
             _advice(error),
             FIRST_DELAY,
             last,
-            exc_info=None if isinstance(error, Error | CorruptChunk) else error,
+            exc_info=None if isinstance(error, Error | CorruptChunk | ServiceUnavailable) else error,
         )
 
 
@@ -124,7 +125,7 @@ def _advice(error: Exception) -> str:
         rows = error.protected_objects if isinstance(error, ProtectedError) else error.restricted_objects
         models = sorted({row._meta.label for row in rows})
         return f"Delete the rows of {', '.join(models)} that refer to it, or give their foreign key another on_delete."
-    if isinstance(error, CorruptChunk):
+    if isinstance(error, CorruptChunk | ServiceUnavailable):
         return "Its rows are damaged: restore them from a backup, or delete the stream."
     if isinstance(error, Error):
         return "A constraint or a trigger of the database refuses it: change the constraint or trigger, or the rows."

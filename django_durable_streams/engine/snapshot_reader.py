@@ -16,7 +16,7 @@ from django.db import Error
 
 from ..conf import config
 from ..protocol import text
-from ..protocol.errors import DurableStreamsError, OffsetGone, ServiceUnavailable, StreamGone, StreamNotFound
+from ..protocol.errors import DurableStreamsError, OffsetGone, OffsetTrimmed, ServiceUnavailable, StreamNotFound
 from ..protocol.offsets import Offset, Sentinel
 from ..protocol.segments import Segment
 from ..runtime.backlog import Backlog
@@ -205,7 +205,7 @@ class SnapshotReader(BatchWorker[Task]):
                 continue
             snapshot.segment = segments[page_key]
             if snapshot.segment is None:
-                outcomes[key] = self._explain_missing_page(snapshot.info)
+                outcomes[key] = log_reader.explain_missing(snapshot.info, snapshot.position, self._using)
             else:
                 end = snapshot.end
                 snapshot.info = lineage.around(snapshot.info, self._using, end - text.MAX_HELD, end)
@@ -226,11 +226,6 @@ class SnapshotReader(BatchWorker[Task]):
             self._request_compaction(needs_compaction)
         return pages
 
-    def _explain_missing_page(self, info: StreamInfo) -> DurableStreamsError:
-        if log_reader.find_ids([info.id], self._using):
-            return log_reader.damaged(info.path)
-        return StreamNotFound("The stream was deleted.")  # its rows were deleted between the two queries
-
     def _snapshot(
         self, info: StreamInfo | DurableStreamsError | None, offset: Offset | Sentinel | None, *, follows: bool = False
     ) -> Snapshot | DurableStreamsError:
@@ -245,6 +240,8 @@ class SnapshotReader(BatchWorker[Task]):
         if isinstance(info, DurableStreamsError):
             return info
         if offset is None:
+            first = info.first_position  # its offset may be asked for, too
+            info = lineage.around(info, self._using, first - 1, first) if first else info
             return Snapshot(info, info.tail, None, info.tail, info.closed)
         if follows and isinstance(offset, Offset) and offset.position <= (info.fork_position or 0):
             position = offset.position  # the data that a fork began with is never lost
@@ -255,8 +252,10 @@ class SnapshotReader(BatchWorker[Task]):
                 return error
             if follows and info.offset(position) != offset:
                 return OffsetGone("The stream has lost its last data. Read from offset -1.")
-        if position < info.first_position:
-            return StreamGone("The data at this offset is no longer retained. Read from offset -1.")
+        try:
+            lineage.check_retained(info, position, self._using)
+        except OffsetTrimmed as error:
+            return error
         return Snapshot(info, position, None, info.tail, info.closed)
 
 

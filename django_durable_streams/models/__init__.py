@@ -4,6 +4,7 @@ from .chunk import Chunk, StagedChunk
 from .guard import ReadOnlyModelError
 from .identity import DatabaseIdentity
 from .producer import Producer
+from .retention import Retention
 from .signing_key import SigningKey
 from .stream import Stream, StreamQuerySet
 from .subscription import Subscription, SubscriptionLink
@@ -13,6 +14,7 @@ __all__ = [
     "DatabaseIdentity",
     "Producer",
     "ReadOnlyModelError",
+    "Retention",
     "SigningKey",
     "StagedChunk",
     "Stream",

@@ -91,6 +91,18 @@ class AsyncStreamMethods(StreamMethods):
         """The same as `set_lifetime`."""
         await sync_to_async(self.set_lifetime)(ttl=ttl, expires_at=expires_at)
 
+    async def atrim(self, before: str) -> str:
+        """The same as `trim`."""
+        return await sync_to_async(self.trim)(before)
+
+    async def aretain(self, **rules: Any) -> None:
+        """The same as `retain`."""
+        await sync_to_async(self.retain)(**rules)
+
+    async def areset_retention(self) -> None:
+        """The same as `reset_retention`."""
+        await sync_to_async(self.reset_retention)()
+
     async def afork(self, path: str, **options: Any) -> Self:
         """The same as `fork`."""
         return await sync_to_async(self.fork)(path, **options)
@@ -102,7 +114,10 @@ for _name in [
     "close",
     "delete",
     "fork",
+    "reset_retention",
+    "retain",
     "set_lifetime",
+    "trim",
     "writer",
     "aappend",
     "aappend_many",
@@ -110,7 +125,10 @@ for _name in [
     "aclose",
     "adelete",
     "afork",
+    "areset_retention",
+    "aretain",
     "aset_lifetime",
+    "atrim",
     "awriter",
 ]:
     getattr(AsyncStreamMethods, _name).alters_data = True  # templates cannot call it

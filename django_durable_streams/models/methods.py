@@ -7,7 +7,7 @@ asynchronous code. The methods are delegates to `api.stream_methods`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from django.db import router
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
+    from ..protocol.retention import RetentionRules
     from .hinge import Appended, EventSourceOptions, Page, SyncWriter, WriterOptions
 
 
@@ -38,9 +39,12 @@ class StreamMethods(GuardedModel):
         closed: Any
         ttl: Any
         expires_at: Any
+        first_position: Any
 
         @property
         def next_offset(self) -> str: ...
+
+        def offset_at(self, position: int) -> str: ...
 
     def append(
         self,
@@ -49,6 +53,7 @@ class StreamMethods(GuardedModel):
         close: bool = False,
         seq: str | None = None,
         producer: ProducerClaim | tuple[str, int, int] | None = None,
+        if_tail: str | None = None,
     ) -> Appended:
         """Append one message (specification, section 5.2).
 
@@ -58,12 +63,15 @@ class StreamMethods(GuardedModel):
             seq: `Stream-Seq`, greater than the last one.
             producer: id, epoch and sequence number, for exactly-once appends (section 5.2.1). A client that sends the
                 same id is another producer.
+            if_tail: append only if this is the offset after the stream's last byte. A producer's duplicate is a
+                duplicate wherever the tail is.
 
         Raises:
+            TailMismatch: the tail is at another offset. Its `next_offset` says where.
             StreamClosed, StreamNotFound, StreamGone, SequenceConflict, ProducerFenced, ProducerSequenceGap,
-            InvalidHeader, InvalidJSON, EmptyAppend, PayloadTooLarge.
+            InvalidOffset, InvalidHeader, InvalidJSON, EmptyAppend, PayloadTooLarge.
         """
-        result: Appended = api().append_value(self, value, close=close, seq=seq, producer=producer)
+        result: Appended = api().append_value(self, value, close=close, seq=seq, producer=producer, if_tail=if_tail)
         return result
 
     def append_many(
@@ -118,6 +126,64 @@ class StreamMethods(GuardedModel):
         """
         api().set_lifetime(self, ttl, expires_at)
 
+    def trim(self, before: str) -> str:
+        """Drop the data before an offset, and return the offset of the first data that is left.
+
+        Nobody reads the dropped data any more, except for forks that have it already. Readers at an earlier offset are
+        refused with `OffsetTrimmed`, which has the offset to go on from. An append is kept whole, so data before the
+        offset is left where the offset is inside an append. Housekeeping deletes the data soon after.
+
+        Args:
+            before: an offset of this stream, or `now` for all data.
+
+        Raises:
+            InvalidOffset, StreamNotFound, StreamGone.
+            OffsetOutOfRange: the offset is past the tail, or belongs to another stream.
+        """
+        first_offset: str = api().trim(self, before)
+        return first_offset
+
+    def retain(
+        self,
+        *,
+        age: int | timedelta | None = None,
+        bytes: int | None = None,
+        messages: int | None = None,
+    ) -> None:
+        """Give the stream rules by which housekeeping trims it, instead of those of the setting `RETENTION`.
+
+        Data is trimmed as soon as one of the rules allows it. Without arguments all data is kept.
+
+        Args:
+            age: time for which data is kept after its append, in seconds or as a `timedelta`.
+            bytes: the newest bytes that are kept.
+            messages: the newest messages that are kept.
+
+        Raises:
+            StreamNotFound, StreamGone.
+            InvalidParameter: a rule is no whole number, or is not greater than zero.
+        """
+        api().retain(self, age=age, bytes=bytes, messages=messages)
+
+    def reset_retention(self) -> None:
+        """Give the stream the rules of the setting `RETENTION` again.
+
+        Raises:
+            StreamNotFound, StreamGone.
+        """
+        api().reset_retention(self)
+
+    @property
+    def retention(self) -> RetentionRules:
+        """The rules of retention that are in force: `age` in seconds, `bytes` and `messages`, None without a limit."""
+        rules: RetentionRules = api().retention_of(self)
+        return rules
+
+    @property
+    def first_offset(self) -> str:
+        """The offset of the first data that was left when the instance was loaded (`Stream-First-Offset`)."""
+        return self.offset_at(self.first_position)
+
     def fork(
         self,
         path: str,
@@ -152,6 +218,7 @@ class StreamMethods(GuardedModel):
 
         Raises:
             InvalidOffset, StreamNotFound, StreamGone.
+            OffsetTrimmed: the data at the offset, or at a page that is about to be read, was trimmed.
         """
         for page in api().pages(self, offset):
             yield from page
@@ -171,6 +238,7 @@ class StreamMethods(GuardedModel):
 
         Raises:
             InvalidOffset, StreamNotFound, StreamGone.
+            OffsetTrimmed: the data at the next page was trimmed. Its `first_offset` is where to go on.
             ServiceUnavailable: the database does not answer. Continue at the last page's `next_offset`.
         """
         pages: Iterator[Page] = api().tail(self, offset, timeout)

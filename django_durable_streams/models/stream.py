@@ -134,7 +134,7 @@ class Stream(AsyncStreamMethods):
         _("tail"), db_column="tail", default=0, help_text=_("Position after the last byte, as the data is stored.")
     )
     first_position = models.PositiveBigIntegerField(
-        _("first retained position"), default=0, help_text=_("Data before this position was dropped.")
+        _("first retained position"), default=0, help_text=_("Data before this position was trimmed.")
     )
     closed = models.BooleanField(_("closed"), default=False)
     closed_by = models.CharField(
@@ -160,6 +160,13 @@ class Stream(AsyncStreamMethods):
         db_index=False,  # Meta has a partial index
     )
     fork_position = models.PositiveBigIntegerField(_("fork position"), null=True, blank=True)
+    inherited_from = models.PositiveBigIntegerField(
+        _("inherited from"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("The source's first retained position when the fork was made. Sources keep data from here."),
+    )
     lineage = models.JSONField(
         _("lineage"),
         null=True,
@@ -192,7 +199,8 @@ class Stream(AsyncStreamMethods):
     instead = {
         "add": "Call Stream.objects.create() or ensure().",
         "fork": "Call stream.fork().",
-        "change": "Call append(), close() or set_lifetime() of each stream; other fields cannot be changed.",
+        "change": "Call append(), close(), set_lifetime(), retain() or trim() of each stream. "
+        "Other fields cannot be changed.",
         "delete": "Call Stream.delete() or Stream.objects.filter(...).delete().",
     }
 

@@ -145,9 +145,16 @@ def fork_offset(token: Any, name: str = "offset") -> Offset | None:
     Raises:
         InvalidOffset: the token is not an offset that a stream returned.
     """
-    if token is None:
-        return None
-    cut = offset(token)
-    if isinstance(cut, Sentinel):
-        raise InvalidOffset(f"{name} must be an offset that a stream returned. Leave it out to fork at the tail.")
-    return cut
+    return None if token is None else exact_offset(token, name, " Leave it out to fork at the tail.")
+
+
+def exact_offset(token: Any, name: str, remedy: str = "") -> Offset:
+    """Return a parsed offset that is no sentinel. `remedy` ends the message.
+
+    Raises:
+        InvalidOffset: the token is not an offset that a stream returned.
+    """
+    parsed = offset(token)
+    if isinstance(parsed, Sentinel):
+        raise InvalidOffset(f"{name} must be an offset that a stream returned.{remedy}")
+    return parsed

@@ -205,7 +205,7 @@ class ProducerSequenceGap(Conflict):
 
 
 class StreamGone(DurableStreamsError):
-    """The stream was deleted, but its path stays taken while forks read its data. Or the data is not retained."""
+    """The stream was deleted, but its path stays taken while forks read its data."""
 
     status = 410
     title = "Stream is gone"
@@ -215,6 +215,35 @@ class OffsetGone(StreamGone):
     """An offset belongs to an earlier stream at this path, or to data that the database has lost."""
 
     title = "Offset is gone"
+
+
+class OffsetTrimmed(StreamGone):
+    """The data at an offset was trimmed: the stream goes on, and keeps its data from another offset on.
+
+    Args:
+        first_offset: the offset of the first data that is left.
+    """
+
+    title = "Offset is trimmed"
+
+    def __init__(self, detail: str = "", headers: tuple[Header, ...] = (), *, first_offset: str = "") -> None:
+        super().__init__(detail, headers)
+        self.first_offset = first_offset
+
+
+class TailMismatch(DurableStreamsError):
+    """The condition of an append does not hold: the stream's tail is not at the offset that the caller named.
+
+    Args:
+        next_offset: the present tail.
+    """
+
+    status = 412
+    title = "Tail is at another offset"
+
+    def __init__(self, detail: str = "", headers: tuple[Header, ...] = (), *, next_offset: str = "") -> None:
+        super().__init__(detail, headers)
+        self.next_offset = next_offset
 
 
 class LengthRequired(DurableStreamsError):

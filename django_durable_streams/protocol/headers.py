@@ -11,9 +11,11 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from . import arguments
 from .arguments import MAX_SAFE_INTEGER, MAX_TTL_SECONDS
-from .errors import Header, InvalidHeader
+from .errors import Header, InvalidHeader, InvalidOffset
+from .offsets import Offset
 
 STREAM_NEXT_OFFSET = b"stream-next-offset"
+STREAM_FIRST_OFFSET = b"stream-first-offset"
 STREAM_UP_TO_DATE = b"stream-up-to-date"
 STREAM_CURSOR = b"stream-cursor"
 STREAM_CLOSED = b"stream-closed"
@@ -39,6 +41,7 @@ CONTENT_ENCODING = b"content-encoding"
 ACCEPT_ENCODING = b"accept-encoding"
 CACHE_CONTROL = b"cache-control"
 ETAG = b"etag"
+IF_MATCH = b"if-match"
 IF_NONE_MATCH = b"if-none-match"
 LAST_EVENT_ID = b"last-event-id"
 LOCATION = b"location"
@@ -53,7 +56,7 @@ FORWARDED_FOR = b"x-forwarded-for"
 VARY = b"vary"
 CONTENT_DISPOSITION = b"content-disposition"
 
-_SINGLE = frozenset({HOST, AUTHORIZATION, CONTENT_TYPE, CONTENT_LENGTH, ORIGIN, LAST_EVENT_ID})
+_SINGLE = frozenset({HOST, AUTHORIZATION, CONTENT_TYPE, CONTENT_LENGTH, ORIGIN, LAST_EVENT_ID, IF_MATCH})
 _SINGLE_PREFIXES = (b"stream-", b"producer-")
 _OPAQUE = frozenset({PRODUCER_ID, STREAM_SEQ, STREAM_FORKED_FROM})
 
@@ -176,6 +179,19 @@ def sub_offset(value: str) -> int:
     if _INTEGER.fullmatch(value) is None or len(value) > 16:
         raise InvalidHeader("Stream-Fork-Sub-Offset must be a whole number in decimal digits, 0 or more.")
     return int(value)
+
+
+def if_match(value: str) -> Offset:
+    """Return the offset at which an append expects the tail: an `If-Match` with or without quotes.
+
+    Raises:
+        InvalidHeader: not exactly one offset, such as a list, a weak tag, `*`, `-1` or `now`.
+    """
+    token = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+    try:
+        return arguments.exact_offset(token, "If-Match")
+    except InvalidOffset as error:
+        raise InvalidHeader("If-Match must be one offset, exactly as a Stream-Next-Offset of the stream.") from error
 
 
 def text(value: bytes) -> str:

@@ -29,6 +29,7 @@ _ALLOW_HEADERS = (
     # Headers of HTTP, and of clients of event streams.
     "authorization",
     "content-type",
+    "if-match",
     "if-none-match",
     "cache-control",
     "last-event-id",
@@ -40,9 +41,9 @@ _ALLOW_HEADERS = (
     "sentry-trace",
 )
 _EXPOSE_HEADERS = (
-    b"stream-next-offset, stream-cursor, stream-up-to-date, stream-closed, stream-ttl, stream-expires-at, "
-    b"stream-sse-data-encoding, producer-epoch, producer-seq, producer-expected-seq, producer-received-seq, "
-    b"etag, location, retry-after"
+    b"stream-next-offset, stream-first-offset, stream-cursor, stream-up-to-date, stream-closed, stream-ttl, "
+    b"stream-expires-at, stream-sse-data-encoding, producer-epoch, producer-seq, producer-expected-seq, "
+    b"producer-received-seq, etag, location, retry-after"
 )
 _FOR_ANY_ORIGIN: list[Header] = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
 _MAX_AGE: Header = (b"access-control-max-age", b"7200")

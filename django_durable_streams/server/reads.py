@@ -50,6 +50,8 @@ def respond_head(request: Request, engine: Engine, snapshot: Snapshot) -> Respon
         header_list.append((headers.STREAM_TTL, b"%d" % info.ttl))
     if info.expires_at is not None:
         header_list.append((headers.STREAM_EXPIRES_AT, headers.format_time(info.expires_at).encode("ascii")))
+    if info.first_position:
+        header_list.append((headers.STREAM_FIRST_OFFSET, info.header(info.first_position)))
     return Response(200, header_list)
 
 
@@ -201,9 +203,10 @@ def _poll_answer(snapshot: Snapshot, kind: tuple[int, bool]) -> Response:
 def _caching(snapshot: Snapshot) -> Caching:
     """Return what caches may do with a page.
 
-    An empty page may have data in a second. A page with data keeps it, unless the stream expires.
+    An empty page may have data in a second. A page with data keeps it, unless the stream expires or is trimmed.
     """
-    lasts = snapshot.info.ttl is None and snapshot.info.expires_at is None
+    info = snapshot.info
+    lasts = info.ttl is None and info.expires_at is None and not info.first_position
     return Caching.DATA if lasts and snapshot.segment is not None else Caching.REVALIDATE
 
 

@@ -19,6 +19,8 @@ from ..access.webhook_hosts import allowed_hosts
 from ..conf import Config, Finding, config, refuse
 from ..engine.wakeup import make_wakeup
 from ..models import Stream
+from ..protocol.errors import DurableStreamsError
+from ..protocol.retention import RetentionPatterns
 from ..store.encoding import json_encoder
 from .cors import is_origin
 
@@ -75,6 +77,13 @@ def _creation_policy(settings: Config) -> Iterator[Finding]:
         yield _finding("PATH_PATTERNS", error)
 
 
+def _retention(settings: Config) -> Iterator[Finding]:
+    try:
+        RetentionPatterns(settings.retention)
+    except DurableStreamsError as error:
+        yield _finding("RETENTION", error)
+
+
 def _origins(settings: Config) -> Iterator[Finding]:
     for origin in settings.cors_origins:
         if not is_origin(origin):
@@ -121,6 +130,7 @@ _PARTS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _rates,
     _proxies,
     _creation_policy,
+    _retention,
     _origins,
     _encoder,
     _wakeup,

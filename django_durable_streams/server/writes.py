@@ -57,13 +57,15 @@ def respond_create(request: Request, engine: Engine, result: Created) -> Respons
 def parse_append(request: Request) -> Append:
     """Parse a POST: append, close, or both (sections 5.2 and 5.3)."""
     path = paths.validate_again(request.path)
-    close, producer, seq = False, None, None
+    close, producer, seq, if_tail = False, None, None, None
     if not _APPEND_HEADERS.isdisjoint(request.headers):
         close = _wants_closed(request)
         producer = _producer(request)
         stream_seq = request.header(headers.STREAM_SEQ)
         seq = headers.opaque("Stream-Seq", stream_seq) if stream_seq is not None else None
-    return Append(path, None, b"", close, seq, producer)
+        condition = request.header(headers.IF_MATCH)
+        if_tail = headers.if_match(condition) if condition is not None else None
+    return Append(path, None, b"", close, seq, producer, if_tail=if_tail)
 
 
 def set_body_append(request: Request, operation: Append, body: bytes) -> None:
@@ -184,7 +186,14 @@ def _wants_closed(request: Request) -> bool:
 
 
 _APPEND_HEADERS = frozenset(
-    {headers.STREAM_CLOSED, headers.STREAM_SEQ, headers.PRODUCER_ID, headers.PRODUCER_EPOCH, headers.PRODUCER_SEQ}
+    {
+        headers.STREAM_CLOSED,
+        headers.STREAM_SEQ,
+        headers.IF_MATCH,
+        headers.PRODUCER_ID,
+        headers.PRODUCER_EPOCH,
+        headers.PRODUCER_SEQ,
+    }
 )
 
 

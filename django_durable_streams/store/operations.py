@@ -76,6 +76,7 @@ class Append:
         defect: the reason why the body is invalid. Raised after the checks that the specification requires first: the
             stream exists, is open, and has this content type.
         stream_id: see above.
+        if_tail: the offset at which the tail must be. None: anywhere.
     """
 
     path: str
@@ -86,6 +87,7 @@ class Append:
     producer: ProducerClaim | None = None
     defect: DurableStreamsError | None = None
     stream_id: int | None = None
+    if_tail: Offset | None = None
 
 
 @dataclass(slots=True)
@@ -116,6 +118,25 @@ class SetLifetime:
 
 
 @dataclass(slots=True)
+class Trim:
+    """Retain a stream's data from a position on. Nobody reads the data before it any more, except for existing forks.
+
+    The position is where an append begins, or, in a text, where a character does (`read.boundaries`).
+    """
+
+    path: str
+    position: int
+    stream_id: int | None = None
+
+
+@dataclass(slots=True)
+class Trimmed:
+    """The result of a trim: the first retained position, which may have been greater before."""
+
+    first_position: int
+
+
+@dataclass(slots=True)
 class TakeOver:
     """Begin a producer's next epoch, which fences writers with earlier epochs (section 5.2.1).
 
@@ -128,7 +149,7 @@ class TakeOver:
     stream_id: int | None = None
 
 
-Operation = Create | Append | Delete | Touch | SetLifetime | TakeOver
+Operation = Create | Append | Delete | Touch | SetLifetime | Trim | TakeOver
 
 
 @dataclass(slots=True)
@@ -185,7 +206,7 @@ class Done:
     """The result of a delete, a touch or a change of the lifetime."""
 
 
-Result = Created | Appended | TakenOver | Done
+Result = Created | Appended | Trimmed | TakenOver | Done
 
 
 @dataclass(slots=True)

@@ -55,6 +55,10 @@ class StreamInfo(NamedTuple):
     deleted_at: datetime | None = None
     link_state: int | None = None
 
+    def bytes_after(self, position: int | None) -> int:
+        """Return how many bytes a reader has not read yet that has come to a position. None: it has read nothing."""
+        return max(self.tail - max(position or 0, self.first_position), 0)
+
     def pieces(self) -> Iterator[LineageEntry]:
         """Yield the ranges of the stream in order: the pieces and runs of its sources, then its own piece."""
         for entry in self.lineage or ():

@@ -215,7 +215,7 @@ def _apply_acks(subscription: Subscription, acks: Sequence[Ack], using: str) -> 
         if position < (link.acked_position or 0):
             raise invalid_offset(f"The cursor of {one.path} is past this offset already.")
         link.acked_position = position
-        moves[link.pk] = link, position, info.tail > position
+        moves[link.pk] = link, position, info.bytes_after(position) > 0
     move_cursors(moves.values(), using)
 
 

@@ -156,7 +156,11 @@ def _mark(present: QuerySet[SubscriptionLink], follower_ids: Iterable[int], usin
 
 
 def _with_data(query: QuerySet[SubscriptionLink]) -> QuerySet[SubscriptionLink]:
-    return query.filter(stream__tail_position__gt=Coalesce(F("acked_position"), 0))
+    # Of trimmed data there is nothing to read.
+    return query.filter(
+        stream__tail_position__gt=Coalesce(F("acked_position"), 0),
+        stream__first_position__lt=F("stream__tail_position"),
+    )
 
 
 def pending_links(subscription: Subscription, using: str, limit: int | None = None) -> Pending:
@@ -208,7 +212,7 @@ def _candidates(subscription: Subscription, using: str, size: int) -> Iterator[l
 
 
 def _has_data(link: SubscriptionLink, info: StreamInfo) -> bool:
-    return info.tail > (link.acked_position or 0)
+    return info.bytes_after(link.acked_position) > 0
 
 
 def _clear(link_ids: Sequence[int], using: str) -> None:

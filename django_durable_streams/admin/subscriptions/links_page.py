@@ -168,7 +168,7 @@ def _describe(links: list[SubscriptionLink], names: StreamNames, using: str) -> 
 def _row(link: SubscriptionLink, url: str, info: StreamInfo | None) -> LinkRow:
     position = link.acked_position
     is_followed = link.is_glob or link.is_explicit
-    lag = None if info is None else max(info.tail - max(position or 0, info.first_position), 0)
+    lag = None if info is None else info.bytes_after(position)
     return LinkRow(
         id=link.pk,
         path=link.path,

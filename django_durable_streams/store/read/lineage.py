@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 from django.db import connections
 
+from ...protocol import headers
+from ...protocol.errors import OffsetTrimmed
 from ...protocol.offsets import Offset, Sentinel
 from ..sql import statements
 from ..stream_info import LineageEntry, StreamInfo
@@ -68,6 +70,27 @@ def around(info: StreamInfo, using: str, first: int, last: int) -> StreamInfo:
     if has_runs(info.lineage):
         (info,) = look_up([(info, first, last)], using)
     return info
+
+
+def first_offset(info: StreamInfo, using: str) -> str:
+    """Return the offset of the first retained data."""
+    position = info.first_position
+    return around(info, using, position - 1, position).token(position)
+
+
+def check_retained(info: StreamInfo, position: int, using: str) -> None:
+    """Check that a stream still has the data after a position. A stream may be trimmed while somebody reads it.
+
+    Raises:
+        OffsetTrimmed: a part of it was trimmed (410). The error names the offset to go on from.
+    """
+    if position < info.first_position:
+        token = first_offset(info, using)
+        raise OffsetTrimmed(
+            f"The data at this offset is no longer retained. Go on at {token}, or read from -1.",
+            ((headers.STREAM_FIRST_OFFSET, token.encode("ascii")),),
+            first_offset=token,
+        )
 
 
 def locate(info: StreamInfo, offset: Offset | Sentinel, using: str) -> tuple[StreamInfo, int]:

@@ -16,12 +16,12 @@ from django.db import connections
 from ... import clock
 from ...models import Stream
 from ...protocol import content, text
-from ...protocol.errors import DurableStreamsError, ServiceUnavailable, StreamGone, StreamNotFound
+from ...protocol.errors import DurableStreamsError, OffsetTrimmed, ServiceUnavailable, StreamGone, StreamNotFound
 from ...protocol.segments import Segment
 from ..chunk_rows import readable_ends
 from ..sql import TO_THE_END, statements
 from ..stream_info import LineageEntry, StreamInfo
-from .lineage import MAX_PIECES, has_runs, look_up
+from .lineage import MAX_PIECES, check_retained, has_runs, look_up
 from .segment_cache import SegmentCache
 
 logger = logging.getLogger(__name__)
@@ -103,6 +103,18 @@ def held_before(info: StreamInfo, position: int, using: str) -> bytes:
     return b"" if segment is None else segment.held_before(position)
 
 
+def explain_missing(info: StreamInfo, position: int, using: str) -> DurableStreamsError:
+    """Return the error for a page that `pages` did not find although the stream had it: a new query tells."""
+    present = find_ids([info.id], using).get(info.id)
+    if present is None:  # its rows were deleted between the two queries
+        return StreamNotFound("The stream was deleted.")
+    try:
+        check_retained(present, position, using)
+    except OffsetTrimmed as error:
+        return error
+    return damaged(info.path)
+
+
 def damaged(path: str) -> ServiceUnavailable:
     """Log that data of an existing stream is missing, and return the error for its readers."""
     global _next_warning
@@ -126,8 +138,8 @@ def pages(
 ) -> dict[PageKey, Segment | None]:
     """Return the requested pages, by stream id and position. None where no data follows the position.
 
-    The result is None too if the data is incomplete: the stream was removed meanwhile, or its data is damaged. A new
-    query for the stream tells which (`damaged`).
+    The result is None too if the data is incomplete: the stream was removed or trimmed meanwhile, or its data is
+    damaged. A new query for the stream tells which (`explain_missing`).
 
     Args:
         requests: the requests.

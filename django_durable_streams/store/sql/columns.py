@@ -17,6 +17,7 @@ STREAM_COLUMNS = {
     "deadline": "bigint",
     "source_id": "bigint",
     "fork_position": "bigint",
+    "inherited_from": "bigint",
     "lineage": "jsonb",
     "link_state": "smallint",
     "created_at": "timestamptz",

@@ -240,6 +240,10 @@ class PostgreSQLStatements(Statements):
         for row in rows:
             self._send(cursor, self._update_lifetime, _scalars(("bigint",) * 4, row))
 
+    def update_first_positions(self, cursor: Any, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._send(cursor, self._update_first_position, _scalars(("bigint",) * 2, row))
+
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         sent = _SentRows(tuple(UPDATED_PRODUCER_COLUMNS.values()), rows)
         self._send(cursor, self._update_producers(sent.expressions, sent.source), sent.parameters)

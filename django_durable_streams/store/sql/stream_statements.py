@@ -61,6 +61,7 @@ class StreamStatements(BaseStatements):
             f"UPDATE {stream} SET {name('ttl')}=%s, {name('expires_at')}=%s, {name('deadline')}=%s "
             f"WHERE {name('id')}=%s"
         )
+        self._update_first_position = f"UPDATE {stream} SET {name('first_position')}=%s WHERE {name('id')}=%s"
         self._remove_stream = (
             f"UPDATE {stream} SET {name('path')}=NULL, {name('source_id')}=NULL, {name('lineage')}=NULL, "
             f"{name('deleted_at')}=%s WHERE {name('id')}=%s"
@@ -217,6 +218,11 @@ class StreamStatements(BaseStatements):
         """Update streams: ttl, expires_at, deadline, id."""
         for row in rows:
             self._execute(cursor, self._update_lifetime, row)
+
+    def update_first_positions(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Update trimmed streams: first_position, id."""
+        for row in rows:
+            self._execute(cursor, self._update_first_position, row)
 
     def insert_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Insert producers: stream_id, producer_id, epoch, seq, updated_at."""

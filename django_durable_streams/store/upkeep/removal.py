@@ -14,7 +14,7 @@ from django.db import connections
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from ... import clock
-from ...models import Chunk, Producer, StagedChunk, Stream, StreamQuerySet, SubscriptionLink
+from ...models import Chunk, Producer, Retention, StagedChunk, Stream, StreamQuerySet, SubscriptionLink
 from ...runtime.caller_transaction import atomic
 from .. import staged_rows
 from ..operations import Commit
@@ -159,6 +159,7 @@ def purge_streams(using: str, ids: Collection[int]) -> int:
         if empty:
             if related_rows.are_there():
                 related_rows.follow(list(_streams(using, empty).defer("lineage")), using)
+            Retention.objects.using(using).unguarded().filter(stream_id__in=empty).delete()
             statements(using).delete_rows(cursor, Stream, empty)
     return len(empty)
 

@@ -16,7 +16,20 @@ from ... import clock
 from ...models import Stream
 from ...protocol.errors import DurableStreamsError, SourceGone, StreamExists, StreamGone, StreamNotFound
 from ...protocol.producers import ProducerState
-from ..operations import Append, Commit, Create, Delete, Done, Fork, Operation, Result, SetLifetime, TakeOver, Touch
+from ..operations import (
+    Append,
+    Commit,
+    Create,
+    Delete,
+    Done,
+    Fork,
+    Operation,
+    Result,
+    SetLifetime,
+    TakeOver,
+    Touch,
+    Trim,
+)
 from ..sql import statements
 from . import forking, stream_creation
 from .batch_saving import BatchSaver
@@ -34,7 +47,7 @@ LOCKED = Locked.LOCKED
 
 Outcome = Result | DurableStreamsError | Locked
 
-Existing = Append | Delete | Touch | SetLifetime | TakeOver
+Existing = Append | Delete | Touch | SetLifetime | Trim | TakeOver
 """The operations on a stream that exists."""
 
 
@@ -185,6 +198,8 @@ class Batch:
                 self._remove(state)
             elif type(operation) is TakeOver:
                 return state.take_over(operation)
+            elif type(operation) is Trim:
+                return state.trim(operation.position)
             elif type(operation) is SetLifetime:
                 state.set_lifetime(operation.ttl, operation.expires_at, self._now)
             elif isinstance(operation, Touch):
@@ -233,7 +248,7 @@ class Batch:
         if state is not None:
             cut = None
             if existing_source is not None and fork.offset is not None:
-                cut = forking.resolve(existing_source, fork, self._using)
+                cut = forking.resolve(existing_source, fork, self._using, is_new=False)
             return stream_creation.confirm_fork(state, operation, existing_source, cut)
         if source is None:
             if existing_source is not None:

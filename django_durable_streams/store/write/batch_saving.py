@@ -96,11 +96,14 @@ class BatchSaver:
         self._saved.append(_Saved(changed, created, ids, [*removed_rows, *soft_deleted]))
 
     def _save_contents(self, changed: list[StreamState], written: list[StreamState], now: Any) -> None:
-        """Write lifetimes, chunks and producers of streams whose rows are written."""
+        """Write lifetimes, trims, chunks and producers of streams whose rows are written."""
         sql, cursor = self._sql, self._cursor
         lifetimes = row_mapping.lifetimes(changed)
         if lifetimes:
             sql.update_lifetimes(cursor, lifetimes)
+        trims = row_mapping.trims(changed)
+        if trims:
+            sql.update_first_positions(cursor, trims)
         chunks = row_mapping.chunks(written, now)
         if chunks:
             sql.insert_chunks(cursor, chunks, self._stage)

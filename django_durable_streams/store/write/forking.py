@@ -15,13 +15,21 @@ if TYPE_CHECKING:
     from .stream_state import StreamState
 
 
-def resolve(source: StreamState, fork: Fork, using: str) -> int:
+def resolve(source: StreamState, fork: Fork, using: str, *, is_new: bool = True) -> int:
     """Return the position of the cut: that of the fork's offset, plus its sub-offset.
 
     Expands the runs of the source's lineage near the cut in the working copy.
 
+    Args:
+        source: the source.
+        fork: what the create says of it.
+        using: alias of the database.
+        is_new: whether the fork will be made. Otherwise it is compared with an existing one, which keeps data that was
+            trimmed in the source since.
+
     Raises:
-        OffsetOutOfRange: the cut is past the tail, inside a JSON message, or past the append at the offset.
+        OffsetOutOfRange: the cut is past the tail, inside a JSON message, past the append at the offset, or in trimmed
+            data.
     """
     if fork.offset is not None and lineage.has_runs(source.lineage):
         cut = fork.offset.position
@@ -34,8 +42,16 @@ def resolve(source: StreamState, fork: Fork, using: str) -> int:
         )
     # Only the working copy changes: the lineage in a row is written once, at the creation.
     source.lineage = lineage.around(source.info(), using, position, position).lineage
+    if position < source.first_position:
+        if not is_new and not fork.sub_offset:
+            return position
+        first_offset = lineage.first_offset(source.info(), using)
+        raise OffsetOutOfRange(
+            f"Data of the source before the offset {first_offset} was trimmed. Use this offset as Stream-Fork-Offset, "
+            "or a later one."
+        )
     is_json = content.is_json(source.content_type)
-    if not fork.sub_offset and (not is_json or position in (0, source.tail)):
+    if not fork.sub_offset and (not is_json or position in (0, source.first_position, source.tail)):
         return position
     append = _append_at(source, position, using)
     if append is None:

@@ -36,7 +36,7 @@ def stream_insert(state: StreamState, now: Any) -> Row:
         state.content_type,
         state.generation,
         state.tail,
-        0,
+        state.first_position,
         state.closed,
         state.closed_by,
         state.last_seq,
@@ -45,6 +45,7 @@ def stream_insert(state: StreamState, now: Any) -> Row:
         _instant(state.deadline),
         state.source_id,
         state.fork_position,
+        None if state.source_id is None else state.first_position,
         None if state.lineage is None else json.dumps(state.lineage),
         state.link_state,
         now,
@@ -78,6 +79,11 @@ def lifetimes(states: Iterable[StreamState]) -> list[Row]:
         for state in states
         if state.lifetime_changed
     ]
+
+
+def trims(states: Iterable[StreamState]) -> list[Row]:
+    """Return the first positions of the streams that were trimmed, for `update_first_positions`."""
+    return [(state.first_position, state.id) for state in states if state.trimmed]
 
 
 def chunks(states: Iterable[StreamState], now: Any) -> list[Row]:

@@ -53,7 +53,7 @@ def new_fork(
 
     Args:
         source: the other stream.
-        cut: the position up to which the data of the source belongs to the fork.
+        cut: the position up to which the data of the source belongs to the fork, from the source's first position on.
         previous_generation: see `new_info`.
 
     Raises:
@@ -74,6 +74,7 @@ def new_fork(
             ttl=ttl,
             expires_at=expires_at,
             deadline=lifetime.deadline(ttl, expires_at, now),
+            first_position=source.first_position,
             source_id=source.id,
             fork_position=cut,
             lineage=of_fork(source.info(), cut),

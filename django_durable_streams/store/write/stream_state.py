@@ -9,10 +9,18 @@ from datetime import datetime
 
 from ...models.stream import LinkState
 from ...protocol import content, headers, offsets
-from ...protocol.errors import ContentTypeMismatch, SequenceConflict, StreamClosed
+from ...protocol.errors import (
+    ContentTypeMismatch,
+    Header,
+    OffsetOutOfRange,
+    SequenceConflict,
+    StreamClosed,
+    TailMismatch,
+)
+from ...protocol.offsets import Offset
 from ...protocol.producers import ProducerClaim, ProducerState, advance
 from .. import lifetime
-from ..operations import Append, Appended, Commit, Created, TakenOver, TakeOver
+from ..operations import Append, Appended, Commit, Created, TakenOver, TakeOver, Trimmed
 from ..stream_info import StreamInfo
 
 
@@ -31,6 +39,7 @@ class StreamState:
         "ends",
         "expired",
         "expires_at",
+        "first_position",
         "fork_position",
         "generation",
         "id",
@@ -44,6 +53,7 @@ class StreamState:
         "source_id",
         "start",
         "tail",
+        "trimmed",
         "ttl",
         "was_closed",
     )
@@ -61,7 +71,7 @@ class StreamState:
             self.ttl,
             self.expires_at,
             self.deadline,
-            _,
+            self.first_position,
             self.source_id,
             self.fork_position,
             self.lineage,
@@ -75,6 +85,7 @@ class StreamState:
         # The changes since then.
         self.changed = False
         self.lifetime_changed = False
+        self.trimmed = False
         self.expired = False
         self.appends: list[bytes] = []
         self.ends: list[int] = []  # the position after each append
@@ -102,6 +113,7 @@ class StreamState:
 
         Raises:
             StreamClosed, ContentTypeMismatch, SequenceConflict: 409.
+            TailMismatch: the condition of the operation does not hold (412).
             ProducerFenced, InvalidEpoch, ProducerSequenceGap: see `protocol.producers`.
             BadRequest: the defect that the operation carries.
         """
@@ -119,6 +131,8 @@ class StreamState:
             if accepted is None:
                 assert producer is not None
                 return self._appended(producer.epoch, producer.seq, duplicate=True)
+        if operation.if_tail is not None:
+            self._check_tail(operation.if_tail)
         if operation.seq is not None:
             self._check_seq(operation.seq)
             self.last_seq = operation.seq
@@ -143,14 +157,25 @@ class StreamState:
             producer = self.producers.get(claim.id)
             return self._appended(claim.epoch, producer.seq if producer is not None else claim.seq, duplicate=True)
         if operation.close and not operation.data and operation.defect is None and claim is None:
+            if operation.if_tail is not None:
+                self._check_tail(operation.if_tail)
             return self._appended()
-        raise StreamClosed(
-            "The stream has ended; nothing can be appended to it.",
-            (
-                (headers.STREAM_CLOSED, b"true"),
-                (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(self.generation_at(self.tail), self.tail)),
-            ),
-        )
+        raise StreamClosed("The stream has ended; nothing can be appended to it.", self._tail_headers())
+
+    def _tail_headers(self) -> tuple[Header, ...]:
+        """Return the headers of a refusal from which a client learns the present tail."""
+        at_tail = (headers.STREAM_NEXT_OFFSET, offsets.encode_bytes(self.generation_at(self.tail), self.tail))
+        return ((headers.STREAM_CLOSED, b"true"), at_tail) if self.closed else (at_tail,)
+
+    def _check_tail(self, expected: Offset) -> None:
+        # At position 0 all streams have the same token, whatever their generation.
+        if expected != (self.generation_at(self.tail) if self.tail else 0, self.tail):
+            token = offsets.encode(self.generation_at(self.tail), self.tail)
+            raise TailMismatch(
+                f"The stream's tail is at {token}, and not at {expected}. Read what was appended, then try again.",
+                self._tail_headers(),
+                next_offset=token,
+            )
 
     def _check_seq(self, seq: str) -> None:
         # Python compares text by code points, which is the byte-wise order that the specification requires.
@@ -188,6 +213,19 @@ class StreamState:
         self.deadline = lifetime.deadline(ttl, expires_at, now)
         self.changed = self.lifetime_changed = True
 
+    def trim(self, position: int) -> Trimmed:
+        """Retain the data from a position on. An earlier trim may have gone further.
+
+        Raises:
+            OffsetOutOfRange: the position is past the tail.
+        """
+        if position > self.tail:
+            raise OffsetOutOfRange("A stream cannot be trimmed past its tail.")
+        if position > self.first_position:
+            self.first_position = position
+            self.changed = self.trimmed = True
+        return Trimmed(self.first_position)
+
     def info(self) -> StreamInfo:
         """Return the stream as its readers see it."""
         return StreamInfo(
@@ -197,6 +235,7 @@ class StreamState:
             self.generation,
             self.tail,
             self.closed,
+            first_position=self.first_position,
             fork_position=self.fork_position,
             lineage=self.lineage,
         )
@@ -253,7 +292,7 @@ class StreamState:
         """Record that the row in the database has all changes."""
         self.start = self.tail
         self.was_closed = self.closed
-        self.changed = self.lifetime_changed = False
+        self.changed = self.lifetime_changed = self.trimmed = False
         if self.ends:  # new lists, because the commit has these
             self.appends = []
             self.ends = []

@@ -1,7 +1,11 @@
-"""Reads the messages of a stream after a cursor, page by page and with the position of each. Knows no consumer."""
+"""Reads the messages of a stream after a cursor, page by page and with the position of each. Knows no consumer.
+
+If data after the cursor was trimmed, the reader goes on at the first data that is left, and logs how much is missing.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
 
@@ -12,6 +16,8 @@ from ...store.read import lineage, log_reader
 from ...store.read.segment_cache import SegmentCache
 from ...store.stream_info import StreamInfo
 from .messages import StoredMessage
+
+logger = logging.getLogger(__name__)
 
 
 class StreamReader:
@@ -28,7 +34,8 @@ class StreamReader:
     def __init__(self, info: StreamInfo, position: int | None, using: str) -> None:
         self.info = info
         self._using = using
-        self._next = max(position or 0, info.first_position)
+        self._next = position or 0
+        self._has_cursor = position is not None
         self._messages: Iterator[StoredMessage] = iter(())
         self._held: bytes | None = None
         """The bytes of an incomplete character before the next message. None: nothing was read yet."""
@@ -39,21 +46,36 @@ class StreamReader:
         The last bytes of a text may begin a character. They are no message until the character is complete.
 
         Raises:
-            ServiceUnavailable: data is damaged, or the stream was removed meanwhile.
+            StreamNotFound, OffsetTrimmed: the stream was removed or trimmed meanwhile.
+            ServiceUnavailable: data is damaged.
         """
         taken = list(islice(self._messages, limit))
+        if not taken:
+            self._pass_trimmed()
         while not taken and self._next < self.info.tail:
             self._messages = self._read_page()
             taken = list(islice(self._messages, limit))
         return taken
+
+    def _pass_trimmed(self) -> None:
+        missing = self.info.first_position - self._next
+        if missing <= 0:
+            return
+        if self._has_cursor:  # otherwise the stream had been trimmed before it was followed, maybe
+            logger.warning(
+                "Messages were trimmed before they were read: %d bytes of %s. Reading goes on after them.",
+                missing,
+                self.info.path,
+            )
+        self._next, self._held = self.info.first_position, b""
 
     def _read_page(self) -> Iterator[StoredMessage]:
         start = self._next
         request = log_reader.PageRequest(self.info, start, config().page_bytes)
         segment = log_reader.pages([request], SegmentCache(0), self._using)[self.info.id, start]
         if segment is None:
-            raise log_reader.damaged(self.info.path)
-        self._next = segment.end
+            raise log_reader.explain_missing(self.info, start, self._using)
+        self._next, self._has_cursor = segment.end, True
         if self._held is None:
             # A cursor that was set to the tail may be inside a character, whose first bytes nobody has handled.
             is_cut = content.holds_text(self.info.content_type) and text.is_cut(segment.data)

@@ -52,7 +52,7 @@ class Cursor(NamedTuple):
     @property
     def bytes_to_handle(self) -> int:
         """How many bytes are handled then."""
-        return self.info.tail - max(self.position or 0, self.info.first_position)
+        return self.info.bytes_after(self.position)
 
 
 def subscription_of(consumer: Consumer, using: str) -> Subscription:
@@ -93,9 +93,13 @@ def position_of(start: Offset | Sentinel, info: StreamInfo, using: str) -> int |
     """Return the cursor from which a stream is handled from a start on. None: it was never handled.
 
     Raises:
-        DurableStreamsError: the offset is not one of the stream's.
+        DurableStreamsError: the offset is not one of the stream's, or its data was trimmed.
     """
-    return None if start is Sentinel.START else lineage.locate(info, start, using)[1]
+    if start is Sentinel.START:
+        return None
+    info, position = lineage.locate(info, start, using)
+    lineage.check_retained(info, position, using)
+    return position
 
 
 def replay(consumer: Consumer, start: Offset | Sentinel, which: Selection, using: str) -> int:
