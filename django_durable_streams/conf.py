@@ -122,6 +122,12 @@ class Config:
     max_live_readers: int = 0
     """Live readers of one process. More are refused with 503. 0: no limit."""
 
+    websocket_max_streams: int = 100
+    """Streams that one WebSocket may follow at once."""
+
+    websocket_max_frame_bytes: int = 1 * MIB
+    """Largest frame that a WebSocket takes from its client, in bytes. An append is one frame."""
+
     path_patterns: tuple[str, ...] = ()
     """Patterns of paths at which HTTP clients may create streams, such as `chat/*`. Empty: all paths."""
 

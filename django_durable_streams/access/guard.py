@@ -67,6 +67,7 @@ class Guard:
     Attributes:
         everybody_reads: whether everybody may read every stream.
         varies_on: the request headers that decide about a read.
+        credential_headers: request headers that only a client's own code sends, in lower case.
         needs_task: whether a check may need a task of its own.
         is_idle: whether the guard would allow everything.
 
@@ -83,7 +84,7 @@ class Guard:
         varies_on = [name for one in permissions for name in (*one.varies_on, *one.credential_headers)]
         self.varies_on = tuple(dict.fromkeys(varies_on))
         credential_headers = [name for one in permissions for name in one.credential_headers]
-        self._credential_headers = frozenset(name.lower().encode("latin-1") for name in credential_headers)
+        self.credential_headers = frozenset(name.lower().encode("latin-1") for name in credential_headers)
         self._checks = {action: [_permission_check(one, action) for one in permissions] for action in Action}
         self._needs_identity = bool(settings.rate_limits) or any(one.needs_user for one in permissions)
         self._anonymous = Identity(anonymous())
@@ -120,7 +121,7 @@ class Guard:
             self._creation_policy.check(path, request.headers.get(headers.CONTENT_TYPE), forks=forks)
         if self._allows_everything and self._rates is None:
             return
-        access_request = AccessRequest(request, self._credential_headers)
+        access_request = AccessRequest(request, self.credential_headers)
         loaded = self._find_identity(request)
         identity = loaded if isinstance(loaded, Identity) else await loaded
         access_request.caller = identity
@@ -151,7 +152,7 @@ class Guard:
     async def _admit_for(self, action: Action, request: Request, name: str, rates: RateLimits | None) -> None:
         if self._allows_everything and rates is None:
             return
-        access_request = AccessRequest(request, self._credential_headers)
+        access_request = AccessRequest(request, self.credential_headers)
         loaded = self._find_identity(request)
         identity = loaded if isinstance(loaded, Identity) else await loaded
         access_request.caller = identity
@@ -172,7 +173,7 @@ class Guard:
         """
         if self._allows_everything:
             return
-        access_request = AccessRequest(request, self._credential_headers)
+        access_request = AccessRequest(request, self.credential_headers)
         loaded = self._find_identity(request)
         identity = loaded if isinstance(loaded, Identity) else await loaded
         if self._needs_identity:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..conf import config
 from ..engine import Engine, engine_for
 from ..engine.hub import Hub, Watch
-from ..engine.live_reader import LiveReader
+from ..engine.live_reader import LiveReader, held_before
 from ..engine.snapshot_reader import Snapshot
 from ..protocol import arguments, content, text
 from ..protocol.errors import StreamNotFound
@@ -138,9 +138,7 @@ async def _held_before(engine: Engine, snapshot: Snapshot) -> bytes:
     info, segment = snapshot.info, snapshot.segment
     if segment is None or not (content.holds_text(info.content_type) and text.is_cut(segment.data)):
         return b""
-    start = max(snapshot.position - text.MAX_HELD, info.first_position)
-    before = (await engine.follow(info, start)).segment
-    return b"" if before is None else before.held_before(snapshot.position)
+    return await held_before(engine, info, snapshot.position)
 
 
 def _messages(snapshot: Snapshot, reader: MessageReader | None) -> list[Data]:

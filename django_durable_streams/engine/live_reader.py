@@ -10,13 +10,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..protocol import text
 from ..runtime.results import Reply
 
 if TYPE_CHECKING:
     from ..protocol.messages import LiveGrant
     from ..runtime.servers import RunningServer
-    from .hub import Hub, Watch
+    from ..store.stream_info import StreamInfo
+    from .hub import Hub, HubEngine, Watch
     from .snapshot_reader import Snapshot
+
+
+async def held_before(engine: HubEngine, info: StreamInfo, position: int) -> bytes:
+    """Return the bytes before a position of a text that begin a character (see `protocol.text`).
+
+    Raises:
+        OffsetGone, StreamNotFound, StreamGone, ServiceUnavailable.
+    """
+    start = max(position - text.MAX_HELD, info.first_position)
+    segment = (await engine.follow(info, start)).segment
+    return b"" if segment is None else segment.held_before(position)
 
 
 class LiveReader:

@@ -16,7 +16,7 @@ from enum import Enum
 
 from ..conf import config
 from ..engine import Engine
-from ..engine.live_reader import LiveReader
+from ..engine.live_reader import LiveReader, held_before
 from ..engine.live_reader_limit import LiveReaderSlot
 from ..engine.snapshot_reader import Snapshot
 from ..engine.watch import LARGE_EVENT_BYTES
@@ -90,7 +90,7 @@ class SseReader(LiveReader):
         self._first: Snapshot | None = snapshot
         self._rest: Iterator[bytes] | None = None
         """The rest of a large event."""
-        self._transfer: Transfer | None = None
+        self._transfer: Transfer[bytes] | None = None
         """The data that the rest of a large event is made of."""
         self._end_timer: asyncio.TimerHandle | None = None
         """Cuts the rest of a large event off, once the server is about to end."""
@@ -242,7 +242,7 @@ class SseReader(LiveReader):
             if snapshot is None:
                 snapshot = await self.hub.fetch(self.watch, self._position)
             if self._is_cut(snapshot):
-                self._held = await self._held_before(snapshot.position)
+                self._held = await held_before(self._engine, self._info, snapshot.position)
         except DurableStreamsError:
             return self._finish()  # the client reconnects, and gets the error as a response
         return b"" if snapshot.segment is None else self._from_snapshot(snapshot, opens=opens)
@@ -257,12 +257,6 @@ class SseReader(LiveReader):
             and text.is_cut(segment.data)
             and content.holds_text(self._info.content_type)
         )
-
-    async def _held_before(self, position: int) -> bytes:
-        """Return the bytes before a position that begin a character."""
-        start = max(position - text.MAX_HELD, self._info.first_position)
-        segment = (await self._engine.follow(self._info, start)).segment
-        return b"" if segment is None else segment.held_before(position)
 
     def _from_snapshot(self, snapshot: Snapshot, *, opens: bool) -> bytes:
         self._info, self._position = snapshot.info, snapshot.end

@@ -1,0 +1,211 @@
+"""Sends the frames of one socket, as far as its window has room.
+
+Replies come first, then the subscriptions that have news, one frame each in turn. So a stream with much data does not
+delay the others. Knows neither requests nor permissions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+from ...conf import config
+from ...protocol import websocket
+from ...protocol.errors import DurableStreamsError
+from ...protocol.messages import ENDING_SECONDS
+from ...protocol.websocket import ServerFrame
+from ..asgi_sending import Sender
+from ..lifespan import Message, Send
+from ..response_memory import PIECE_BYTES, Transfer, memory
+from .subscription import Step, Subscription
+from .window import UnconfirmedBytes, Window
+
+CHECKS_PER_TIMEOUT = 4
+"""How often the deadline of a ping is checked within SEND_TIMEOUT."""
+
+
+class Outbox:
+    """The sending half of one socket.
+
+    Args:
+        send: sends ASGI messages of the socket.
+        on_end: is called with a subscription that has ended, and with its error.
+    """
+
+    def __init__(self, send: Send, on_end: Callable[[Subscription, DurableStreamsError | None], None]) -> None:
+        self.replies: deque[ServerFrame] = deque()
+        self._sender = Sender(send)
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._window = Window(time.monotonic())
+        self._ready: deque[Subscription] = deque()
+        self._news = asyncio.Event()
+        self._last_sent = time.monotonic()
+        self._wants_ping = False
+        self._closing: tuple[int, str] | None = None
+        self._has_left = False
+        self._fetching: asyncio.Timeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
+
+    def reply(self, frame: ServerFrame) -> None:
+        """Send a frame soon."""
+        self.replies.append(frame)
+        self._news.set()
+
+    def mark_ready(self, subscription: Subscription) -> None:
+        """Ask a subscription for its next frame soon."""
+        if not subscription.is_ready:
+            subscription.is_ready = True
+            self._ready.append(subscription)
+            self._news.set()
+
+    def confirm(self, number: int) -> None:
+        """The client has answered a ping.
+
+        Raises:
+            InvalidFrame: there was no such ping.
+        """
+        self._window.confirm(number, time.monotonic())
+        self._news.set()
+
+    def end(self, code: int, reason: str) -> None:
+        """Close the socket after the replies that wait. Only the first call counts."""
+        if self._closing is None:
+            self._closing = code, reason
+            self._end_timer = self._loop.call_later(ENDING_SECONDS, self.cut_off)
+            self._sender.hurry()
+            self._news.set()
+
+    def leave(self) -> None:
+        """The client has left."""
+        self._has_left = True
+        self._stop_fetching()
+        self._news.set()
+
+    def cut_off(self) -> None:
+        """End at once, and close the connection although its client has not taken all data."""
+        self.leave()
+        self._sender.cut_off()
+
+    async def run(self) -> None:
+        """Send until the socket is closed, or until its client has left or takes no data."""
+        self._watch()
+        try:
+            while not self._has_left:
+                has_room = self._window.has_room
+                if self._closing is not None and not (self.replies and has_room):
+                    code, reason = self._closing
+                    await self._emit({"type": "websocket.close", "code": code, "reason": reason})
+                    return
+                await self._step(has_room)
+        except OSError:
+            pass  # the client has left, or takes no data
+        finally:
+            self._window.close()
+            for timer in (self._timer, self._end_timer):
+                if timer is not None:
+                    timer.cancel()
+
+    async def _step(self, has_room: bool) -> None:
+        if has_room and self.replies:
+            await self._send(self.replies.popleft())
+        elif has_room and self._wants_ping:
+            self._wants_ping = False
+            await self._ping()
+        elif has_room and self._ready:
+            subscription = self._ready.popleft()
+            subscription.is_ready = False
+            await self._advance(subscription)
+        else:
+            for subscription in self._ready:
+                subscription.drop_page()
+            self._news.clear()
+            await self._news.wait()
+
+    async def _advance(self, subscription: Subscription) -> None:
+        """Send the next frame of a subscription, or read the data for it."""
+        try:
+            frame = subscription.take()
+            if frame is Step.WAIT:
+                return
+            if isinstance(frame, ServerFrame):
+                transfer = self._admit(frame)
+            else:
+                await self._fetch(subscription)
+        except DurableStreamsError as error:
+            self._on_end(subscription, error)
+            return
+        if isinstance(frame, ServerFrame):
+            await self._send(frame, transfer)
+        if subscription.finished:
+            self._on_end(subscription, None)
+        else:
+            self.mark_ready(subscription)
+
+    async def _fetch(self, subscription: Subscription) -> None:
+        """Read data. The end of the socket does not wait for it."""
+        try:
+            async with asyncio.timeout(None) as self._fetching:
+                await subscription.fetch()
+        except TimeoutError:
+            pass  # the client has left
+        finally:
+            self._fetching = None
+
+    def _stop_fetching(self) -> None:
+        if self._fetching is not None and not self._fetching.expired():
+            self._fetching.reschedule(self._loop.time())
+
+    def _admit(self, frame: ServerFrame) -> Transfer[UnconfirmedBytes] | None:
+        """Count a large frame until it is confirmed.
+
+        Raises:
+            ServiceUnavailable: there is no room for it.
+        """
+        if frame.size <= PIECE_BYTES:
+            return None
+        transfer = Transfer(UnconfirmedBytes(frame.size), self._loop, self.cut_off)
+        memory.admit(transfer)
+        return transfer
+
+    async def _send(self, frame: ServerFrame, transfer: Transfer[UnconfirmedBytes] | None = None) -> None:
+        window = self._window
+        window.add(frame.size, transfer)
+        key = "text" if isinstance(frame.content, str) else "bytes"
+        self._last_sent = time.monotonic()
+        await self._emit({"type": "websocket.send", key: frame.content})
+        if window.is_ping_due:
+            await self._ping()
+
+    async def _ping(self) -> None:
+        """Send a ping, which counts as sent before it is: the connection may be full."""
+        number = self._window.ping(time.monotonic())
+        content = websocket.message("ping", n=number).content
+        await self._emit({"type": "websocket.send", "text": content})
+
+    async def _emit(self, message: Message) -> None:
+        """Send an ASGI message.
+
+        Raises:
+            OSError: the client takes no data, or has left.
+        """
+        try:
+            await self._sender.send(message, self._window.pieces)
+        except RuntimeError as error:  # uvicorn has closed the socket
+            raise BrokenPipeError("The socket is closed.") from error
+
+    def _watch(self) -> None:
+        """Ping an idle client, and cut off a client that confirms nothing."""
+        settings = config()
+        now = time.monotonic()
+        if self._window.is_overdue(now, settings.send_timeout):
+            self.cut_off()
+            return
+        if now - self._last_sent >= settings.sse_keep_alive and not self._window.is_waiting:
+            self._wants_ping = True
+            self._news.set()
+        seconds = min(settings.sse_keep_alive, settings.send_timeout / CHECKS_PER_TIMEOUT)
+        self._timer = self._loop.call_later(seconds, self._watch)
