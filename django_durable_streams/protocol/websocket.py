@@ -28,7 +28,7 @@ _LENGTH = struct.Struct("!I")
 _TYPE_PREFIX = "urn:durable-streams:error:"
 
 
-class _Frame(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+class _Frame(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
     """A frame of a client."""
 
 
@@ -154,7 +154,7 @@ def parse(data: bytes) -> ClientFrame:
         InvalidFrame: the data is not JSON in UTF-8, or no frame.
     """
     try:
-        frame = _decoder.decode(data)
+        frame: ClientFrame = _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InvalidFrame(f"The frame cannot be read. {error}.") from error
     name = frame.name if isinstance(frame, Subscribe) else getattr(frame, "id", None)

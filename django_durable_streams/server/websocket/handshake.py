@@ -20,6 +20,7 @@ from ...links import stream_url
 from ...protocol import headers
 from ...protocol.errors import InvalidParameter, PermissionDenied
 from ...protocol.messages import MAX_PARAMETERS, Header, Request
+from ..bodies import check_whole
 from ..hosts import absolute_url, check_host
 from ..lifespan import Scope
 
@@ -150,14 +151,15 @@ def _parameters(query: bytes) -> dict[str, str]:
 
 
 class SocketRequest(Request):
-    """The request that a frame stands for. Its body is set, not read."""
+    """The request that a frame stands for. `frame_body` is its body, which has arrived."""
 
-    __slots__ = ("_handshake", "_source")
+    __slots__ = ("_handshake", "_source", "frame_body")
 
     def __init__(self, handshake: Handshake, method: str, path: str, query: bytes, header_list: list[Header]) -> None:
         super().__init__(method, path, query, header_list)
         self._handshake = handshake
         self._source: Scope | None = None
+        self.frame_body = b""
 
     @property
     def scheme(self) -> str:
@@ -176,4 +178,4 @@ class SocketRequest(Request):
         return self._handshake.root
 
     async def read_body(self) -> bytes:
-        return self.body or b""
+        return check_whole(self.headers, None, self.frame_body)

@@ -46,6 +46,7 @@ class Outbox:
         self._wants_ping = False
         self._closing: tuple[int, str] | None = None
         self._has_left = False
+        self._is_over = False
         self._fetching: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._end_timer: asyncio.TimerHandle | None = None
@@ -73,7 +74,7 @@ class Outbox:
 
     def end(self, code: int, reason: str) -> None:
         """Close the socket after the replies that wait. Only the first call counts."""
-        if self._closing is None:
+        if self._closing is None and not self._is_over:
             self._closing = code, reason
             self._end_timer = self._loop.call_later(ENDING_SECONDS, self.cut_off)
             self._sender.hurry()
@@ -104,6 +105,7 @@ class Outbox:
         except OSError:
             pass  # the client has left, or takes no data
         finally:
+            self._is_over = True
             self._window.close()
             for timer in (self._timer, self._end_timer):
                 if timer is not None:

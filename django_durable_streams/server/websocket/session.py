@@ -274,7 +274,7 @@ class Session:
     async def _append(self, frame: Append, body: bytes) -> None:
         path = paths.validate_again(frame.path)
         request = self._handshake.request("POST", path, frame.query, frame.headers())
-        request.body = body
+        request.frame_body = body
         response = await respond(request)
         headers = dict(response.headers)
         if response.status >= 400:
