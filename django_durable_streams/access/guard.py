@@ -69,6 +69,7 @@ class Guard:
         varies_on: the request headers that decide about a read.
         credential_headers: request headers that only a client's own code sends, in lower case.
         needs_task: whether a check may need a task of its own.
+        needs_identity: whether a check depends on the caller.
         is_idle: whether the guard would allow everything.
 
     Raises:
@@ -86,7 +87,7 @@ class Guard:
         credential_headers = [name for one in permissions for name in one.credential_headers]
         self.credential_headers = frozenset(name.lower().encode("latin-1") for name in credential_headers)
         self._checks = {action: [_permission_check(one, action) for one in permissions] for action in Action}
-        self._needs_identity = bool(settings.rate_limits) or any(one.needs_user for one in permissions)
+        self.needs_identity = bool(settings.rate_limits) or any(one.needs_user for one in permissions)
         self._anonymous = Identity(anonymous())
         self._rates = RateLimits(settings.rate_limits, settings.rate_limit_cache) if settings.rate_limits else None
         self._creation_policy = CreationPolicy(settings) if CreationPolicy.is_needed(settings) else None
@@ -176,7 +177,7 @@ class Guard:
         access_request = AccessRequest(request, self.credential_headers)
         loaded = self._find_identity(request)
         identity = loaded if isinstance(loaded, Identity) else await loaded
-        if self._needs_identity:
+        if self.needs_identity:
             refreshed = self.refresh_identity(request, identity)
             identity = refreshed if isinstance(refreshed, Identity) else await refreshed
         access_request.caller = identity
@@ -188,7 +189,7 @@ class Guard:
         if request.caller is not None:
             caller: Identity = request.caller
             return caller
-        if not self._needs_identity:
+        if not self.needs_identity:
             return self._anonymous
         cookies = request.headers.get(b"cookie")
         if request.is_bare:

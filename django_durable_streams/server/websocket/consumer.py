@@ -8,8 +8,9 @@ from ...engine import engine_for
 from ...protocol import websocket
 from ...protocol.errors import DurableStreamsError, ServiceUnavailable
 from ..lifespan import Message, Receive, Scope, Send
+from .closing import TRY_AGAIN_LATER, close
 from .handshake import Handshake
-from .session import TRY_AGAIN_LATER, Session
+from .session import Session
 
 logger = logging.getLogger("django_durable_streams.access")
 
@@ -54,7 +55,7 @@ class StreamsConsumer:
         except ServiceUnavailable as error:
             frame = websocket.error_frame(error.status, error.problem(), dict(error.headers), request=None, name=None)
             await send({"type": "websocket.send", "text": frame.content})
-            await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": error.title})
+            await close(send, TRY_AGAIN_LATER, error.title)
             return
         try:
             await Session(handshake, receive, send).run()

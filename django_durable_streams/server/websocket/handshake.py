@@ -14,7 +14,9 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from ...access import csrf
 from ...access.ambient_credentials import NO_HEADERS, CredentialVisibility, is_visible, strip_scope
-from ...access.guard import current_guard
+from ...access.guard import Guard, current_guard
+from ...access.identities import Identity
+from ...access.users import anonymous
 from ...conf import config
 from ...links import stream_url
 from ...protocol import headers
@@ -153,12 +155,13 @@ def _parameters(query: bytes) -> dict[str, str]:
 class SocketRequest(Request):
     """The request that a frame stands for. `frame_body` is its body, which has arrived."""
 
-    __slots__ = ("_handshake", "_source", "frame_body")
+    __slots__ = ("_handshake", "_source", "caller", "frame_body")
 
     def __init__(self, handshake: Handshake, method: str, path: str, query: bytes, header_list: list[Header]) -> None:
         super().__init__(method, path, query, header_list)
         self._handshake = handshake
         self._source: Scope | None = None
+        self.caller: Identity | None = None
         self.frame_body = b""
 
     @property
@@ -176,6 +179,18 @@ class SocketRequest(Request):
 
     def root(self) -> str:
         return self._handshake.root
+
+    async def identify(self, guard: Guard) -> None:
+        """Set the caller as the database has it now. What middleware has set is as old as the socket.
+
+        Raises:
+            ServiceUnavailable: the database does not answer.
+        """
+        if guard.needs_identity:
+            user = self.source.get("user")
+            earlier = Identity(anonymous() if user is None else user)
+            current = guard.refresh_identity(self, earlier)
+            self.caller = current if isinstance(current, Identity) else await current
 
     async def read_body(self) -> bytes:
         return check_whole(self.headers, None, self.frame_body)

@@ -19,6 +19,7 @@ from ...protocol.websocket import ServerFrame
 from ..asgi_sending import Sender
 from ..lifespan import Message, Send
 from ..response_memory import PIECE_BYTES, Transfer, memory
+from .closing import close
 from .subscription import Step, Subscription
 from .window import UnconfirmedBytes, Window
 
@@ -98,8 +99,7 @@ class Outbox:
             while not self._has_left:
                 has_room = self._window.has_room
                 if self._closing is not None and not (self.replies and has_room):
-                    code, reason = self._closing
-                    await self._emit({"type": "websocket.close", "code": code, "reason": reason})
+                    await close(self._emit, *self._closing)
                     return
                 await self._step(has_room)
         except OSError:

@@ -24,6 +24,7 @@ from ...runtime.shutdown import add_live_reader, remove_live_reader
 from ..bodies import memory
 from ..dispatch import respond
 from ..lifespan import Message, Receive, Send
+from .closing import INTERNAL_ERROR, POLICY_VIOLATION, SERVICE_RESTART, TOO_LARGE
 from .handshake import Handshake
 from .outbox import Outbox
 from .subscription import Subscription, is_end_of_stream
@@ -35,9 +36,6 @@ MAX_REQUESTS = 1000
 
 MAX_INVALID_FRAMES = 3
 """Frames that cannot be read, or are too large, after which the socket is closed."""
-
-POLICY_VIOLATION, TOO_LARGE, INTERNAL_ERROR, SERVICE_RESTART, TRY_AGAIN_LATER = 1008, 1009, 1011, 1012, 1013
-"""Close codes (RFC 6455, section 7.4.1, and its registry)."""
 
 
 class Session:
@@ -203,6 +201,7 @@ class Session:
         request = self._handshake.request("GET", path, query)
         guard = current_guard()
         if guard is not None:
+            await request.identify(guard)
             await guard.admit(request)
         offset = offsets.decode(frame.offset)
         engine = engine_for()
@@ -275,6 +274,9 @@ class Session:
         path = paths.validate_again(frame.path)
         request = self._handshake.request("POST", path, frame.query, frame.headers())
         request.frame_body = body
+        guard = current_guard()
+        if guard is not None:
+            await request.identify(guard)
         response = await respond(request)
         headers = dict(response.headers)
         if response.status >= 400:
