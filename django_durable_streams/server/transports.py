@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 MAX_WRAPPERS = 8
-"""Functions around a server's `send` that are looked through."""
+"""How many functions around a server's `send` are looked through."""
 
 
 def is_uvicorn(send: Any) -> bool:
@@ -19,18 +19,25 @@ def is_uvicorn(send: Any) -> bool:
     return type(getattr(send, "__self__", None)).__module__.startswith("uvicorn.")
 
 
-def find_abort(send: Any) -> Callable[[], object] | None:
-    """Return the function that closes the connection of a `send` at once, or None.
+def is_daphne(send: Any) -> bool:
+    """Return whether a `send` is Daphne's own."""
+    return isinstance(send, partial) and type(getattr(send.func, "__self__", None)).__module__.startswith("daphne.")
 
-    Finds connections of uvicorn and Daphne, also behind the middleware for sessions of Channels.
-    """
+
+def find_server(send: Any) -> Any:
+    """Return the `send` of uvicorn or Daphne that is behind Channels' middleware for sessions, or None."""
     for _ in range(MAX_WRAPPERS):
-        owner = getattr(send, "__self__", None)
-        if is_uvicorn(send):
-            return getattr(getattr(owner, "transport", None), "abort", None)
-        if isinstance(send, partial) and type(getattr(send.func, "__self__", None)).__module__.startswith("daphne."):
-            return getattr(getattr(send.args[0], "transport", None), "abortConnection", None)
-        send = getattr(owner, "real_send", None)
-        if send is None:
-            return None
+        if is_uvicorn(send) or is_daphne(send):
+            return send
+        send = getattr(getattr(send, "__self__", None), "real_send", None)
     return None
+
+
+def find_abort(send: Any) -> Callable[[], object] | None:
+    """Return the function that closes the connection of a `send` of uvicorn or Daphne at once, or None."""
+    found = find_server(send)
+    if found is None:
+        return None
+    if is_uvicorn(found):
+        return getattr(getattr(found.__self__, "transport", None), "abort", None)
+    return getattr(getattr(found.args[0], "transport", None), "abortConnection", None)

@@ -9,6 +9,8 @@ from django.utils import timezone
 from django_durable_streams.engine.engine import running_engines
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.offsets import ZERO
+from django_durable_streams.server.response_memory import PIECE_BYTES
+from django_durable_streams.server.websocket.window import WINDOW_BYTES
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
 from tests.server.waiting import until
@@ -18,6 +20,15 @@ from tests.websocket.socket import Socket
 LOOKS_NEVER = override_streams(POLL_INTERVAL=3600)
 JSON = "application/json"
 BYTES = "application/octet-stream"
+
+
+@pytest.fixture(params=["task", "hub"], autouse=True)
+def sender(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who sends: the task of the socket, or the hub, as under uvicorn."""
+    if request.param == "hub":
+        monkeypatch.setattr(Socket, "__module__", "uvicorn.protocols.websockets")
+    name: str = request.param
+    return name
 
 
 @LOOKS_NEVER
@@ -270,3 +281,66 @@ async def test_the_subprotocol_is_agreed_on_if_it_is_offered(engines: None) -> N
     socket = await Socket(scope={"subprotocols": ["other", "durable-streams"]}).open()
     assert socket.subprotocol == "durable-streams"
     await socket.__aexit__(None, None, None)
+
+
+@LOOKS_NEVER
+async def test_sockets_share_a_frame_and_each_has_its_own_position(client: AsgiClient) -> None:
+    await client.create("a", b"ab")
+    async with Socket() as first, Socket() as second, Socket() as third:
+        await first.subscribe("a", "now")
+        await second.subscribe("a", "now", id="other")
+        await third.subscribe("a", "now", binary=True)
+        for socket in (first, second, third):
+            await socket.take("up-to-date")
+        for data in ("é".encode()[:1], "é".encode()[1:] + b"x", b"y"):
+            await client.append("a", data)
+        assert [frame["data"] for frame in await first.take("data", "data")] == ["éx", "y"]
+        assert [(frame["id"], frame["data"]) for frame in await second.take("data", "data")] == [
+            ("other", "éx"),
+            ("other", "y"),
+        ]
+        frames = await third.take("data", "data", "data")
+        assert b"".join(frame["payload"] for frame in frames) == "éxy".encode()
+
+
+@LOOKS_NEVER
+async def test_a_send_that_waits_keeps_the_order_of_frames(client: AsgiClient) -> None:
+    await client.create("a")
+    async with Socket() as socket:
+        await socket.subscribe("a")
+        await socket.take("up-to-date")
+        await until(lambda: not socket.has_more())
+        socket.is_paused.clear()
+        for number in range(30):
+            await client.append("a", b"%d " % number)
+            if number == 10:
+                socket.send("ping", n=1)
+        socket.is_paused.set()
+        data = ""
+        while not data.endswith("29 "):
+            frame = await socket.next()
+            data += frame.get("data", "")
+        assert data.split() == [str(number) for number in range(30)]
+
+
+@LOOKS_NEVER
+async def test_live_data_fills_the_window_too(client: AsgiClient, sender: str) -> None:
+    await client.create("a")
+    async with Socket(answers_pings=False) as socket:
+        await socket.subscribe("a")
+        await socket.take("up-to-date")
+        for _ in range(60):
+            await client.append("a", b"x" * 8000)
+        assert WINDOW_BYTES <= socket.sent_bytes < WINDOW_BYTES + 2 * PIECE_BYTES
+        frames = []
+        while socket.has_more():
+            frames.append(await socket.next())
+        pings = [frame["n"] for frame in frames if frame["type"] == "ping"]
+        assert pings == list(range(1, len(pings) + 1))
+        size = sum(len(frame["data"]) for frame in frames if frame["type"] == "data")
+        socket.send("pong", n=pings[-1])
+        while size < 60 * 8000:
+            frame = await socket.next()
+            size += len(frame.get("data", ""))
+            if frame["type"] == "ping":
+                socket.send("pong", n=frame["n"])

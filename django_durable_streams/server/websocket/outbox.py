@@ -2,6 +2,11 @@
 
 Replies come first, then the subscriptions that have news, one frame each in turn. So a stream with much data does not
 delay the others. Knows neither requests nor permissions.
+
+An optimisation: while the task of the outbox waits for news, the hub sends a frame itself, as it does with event
+streams. The invariant: nothing else is being sent or waits to be sent then. A send that has to wait is left to the
+task. It applies where the server is known not to need the task. With the shared frames of `Subscription.take_live`, an
+append to 1,000 sockets takes a third of the time (`python -m benchmarks.websocket`).
 """
 
 from __future__ import annotations
@@ -9,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from ...conf import config
 from ...protocol import websocket
@@ -17,8 +22,10 @@ from ...protocol.errors import DurableStreamsError
 from ...protocol.messages import ENDING_SECONDS
 from ...protocol.websocket import ServerFrame
 from ..asgi_sending import Sender
+from ..coroutines import start
 from ..lifespan import Message, Send
 from ..response_memory import PIECE_BYTES, Transfer, memory
+from ..transports import find_server
 from .closing import close
 from .subscription import Step, Subscription
 from .window import UnconfirmedBytes, Window
@@ -37,6 +44,8 @@ class Outbox:
 
     def __init__(self, send: Send, on_end: Callable[[Subscription, DurableStreamsError | None], None]) -> None:
         self.replies: deque[ServerFrame] = deque()
+        self._send_message = send
+        self._sends_at_once = find_server(send) is not None
         self._sender = Sender(send)
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
@@ -46,6 +55,10 @@ class Outbox:
         self._last_sent = time.monotonic()
         self._wants_ping = False
         self._closing: tuple[int, str] | None = None
+        self._is_waiting = False
+        """Whether the task waits for news, and has nothing to send."""
+        self._unsent: Awaitable[None] | None = None
+        """The rest of a send that the hub has started."""
         self._has_left = False
         self._is_over = False
         self._fetching: asyncio.Timeout | None = None
@@ -55,14 +68,15 @@ class Outbox:
     def reply(self, frame: ServerFrame) -> None:
         """Send a frame soon."""
         self.replies.append(frame)
-        self._news.set()
+        self._wake()
 
     def mark_ready(self, subscription: Subscription) -> None:
         """Ask a subscription for its next frame soon."""
-        if not subscription.is_ready:
-            subscription.is_ready = True
-            self._ready.append(subscription)
-            self._news.set()
+        if subscription.is_ready or (self._is_waiting and self._sends_at_once and self._push(subscription)):
+            return
+        subscription.is_ready = True
+        self._ready.append(subscription)
+        self._wake()
 
     def confirm(self, number: int) -> None:
         """The client has answered a ping.
@@ -71,7 +85,7 @@ class Outbox:
             InvalidFrame: there was no such ping.
         """
         self._window.confirm(number, time.monotonic())
-        self._news.set()
+        self._wake()
 
     def end(self, code: int, reason: str) -> None:
         """Close the socket after the replies that wait. Only the first call counts."""
@@ -79,13 +93,13 @@ class Outbox:
             self._closing = code, reason
             self._end_timer = self._loop.call_later(ENDING_SECONDS, self.cut_off)
             self._sender.hurry()
-            self._news.set()
+            self._wake()
 
     def leave(self) -> None:
         """The client has left."""
         self._has_left = True
         self._stop_fetching()
-        self._news.set()
+        self._wake()
 
     def cut_off(self) -> None:
         """End at once, and close the connection although its client has not taken all data."""
@@ -111,8 +125,15 @@ class Outbox:
                 if timer is not None:
                     timer.cancel()
 
+    def _wake(self) -> None:
+        self._is_waiting = False
+        self._news.set()
+
     async def _step(self, has_room: bool) -> None:
-        if has_room and self.replies:
+        if self._unsent is not None:
+            unsent, self._unsent = self._unsent, None
+            await self._sender.finish(unsent, self._window.pieces)
+        elif has_room and self.replies:
             await self._send(self.replies.popleft())
         elif has_room and self._wants_ping:
             self._wants_ping = False
@@ -125,7 +146,9 @@ class Outbox:
             for subscription in self._ready:
                 subscription.drop_page()
             self._news.clear()
+            self._is_waiting = has_room
             await self._news.wait()
+            self._is_waiting = False
 
     async def _advance(self, subscription: Subscription) -> None:
         """Send the next frame of a subscription, or read the data for it."""
@@ -146,6 +169,25 @@ class Outbox:
             self._on_end(subscription, None)
         else:
             self.mark_ready(subscription)
+
+    def _push(self, subscription: Subscription) -> bool:
+        """Send the next frame of a subscription from the hub. Return whether that is all it has now."""
+        try:
+            frame = subscription.take_live()
+        except DurableStreamsError:
+            return False  # the task gets the error, too
+        if frame is None:
+            return False
+        self._count(frame)
+        try:
+            self._unsent = start(self._send_message(_message(frame)))
+        except (OSError, RuntimeError):
+            self.leave()
+            return True
+        if self._unsent is not None or self._window.is_ping_due or not self._window.has_room:
+            self._wants_ping = self._window.is_ping_due
+            self._wake()
+        return True
 
     async def _fetch(self, subscription: Subscription) -> None:
         """Read data. The end of the socket does not wait for it."""
@@ -174,13 +216,14 @@ class Outbox:
         return transfer
 
     async def _send(self, frame: ServerFrame, transfer: Transfer[UnconfirmedBytes] | None = None) -> None:
-        window = self._window
-        window.add(frame.size, transfer)
-        key = "text" if isinstance(frame.content, str) else "bytes"
-        self._last_sent = time.monotonic()
-        await self._emit({"type": "websocket.send", key: frame.content})
-        if window.is_ping_due:
+        self._count(frame, transfer)
+        await self._emit(_message(frame))
+        if self._window.is_ping_due:
             await self._ping()
+
+    def _count(self, frame: ServerFrame, transfer: Transfer[UnconfirmedBytes] | None = None) -> None:
+        self._window.add(frame.size, transfer)
+        self._last_sent = time.monotonic()
 
     async def _ping(self) -> None:
         """Send a ping, which counts as sent before it is: the connection may be full."""
@@ -208,6 +251,10 @@ class Outbox:
             return
         if now - self._last_sent >= settings.sse_keep_alive and not self._window.is_waiting:
             self._wants_ping = True
-            self._news.set()
+            self._wake()
         seconds = min(settings.sse_keep_alive, settings.send_timeout / CHECKS_PER_TIMEOUT)
         self._timer = self._loop.call_later(seconds, self._watch)
+
+
+def _message(frame: ServerFrame) -> Message:
+    return {"type": "websocket.send", "text" if isinstance(frame.content, str) else "bytes": frame.content}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, cast
 
 from ...engine import Engine
 from ...engine.live_reader import LiveReader, held_before
@@ -20,6 +20,12 @@ from ...protocol.messages import LiveGrant
 from ...protocol.segments import Segment
 from ...protocol.websocket import ServerFrame, Subscribe
 from ..response_memory import PIECE_BYTES
+
+MAX_LIVE_BYTES = 8 * 1024
+"""New data up to which the hub sends it itself. Its frame is never over PIECE_BYTES, whatever is escaped."""
+
+MAX_SHARED_FRAMES = 16
+"""Frames that the sockets of one commit share. Clients choose their ids."""
 
 
 class Step(Enum):
@@ -124,6 +130,33 @@ class Subscription(LiveReader):
             if frame is not None:
                 return frame
         return Step.FETCH
+
+    def take_live(self) -> ServerFrame | None:
+        """Return the frame with all new data, if it is at hand and small, and leaves the client up to date.
+
+        Raises:
+            NotAuthenticated, PermissionDenied, ServiceUnavailable: as for `take`.
+        """
+        watch = self.watch
+        if self._page is not None or self._is_behind or watch.closed or watch.removed or self._position >= watch.tail:
+            return None
+        if watch.tail - self._position > MAX_LIVE_BYTES:
+            return None
+        # Sockets mostly have the same id for a stream, so they share the frame.
+        key = Subscription, self.name, self._binary, self._position, self._held, self._has_begun
+        shared = watch.shared_responses.get(key)
+        if shared is not None and self.is_permitted(time.monotonic()):
+            frame, self._position, self._held = shared
+            self._has_begun = True
+            return cast("ServerFrame", frame)
+        if watch.segment_after(self._position) is None:
+            return None
+        step = self.take()
+        if not isinstance(step, ServerFrame):
+            return None
+        if len(watch.shared_responses) < MAX_SHARED_FRAMES:
+            watch.shared_responses[key] = step, self._position, self._held
+        return step
 
     async def fetch(self) -> None:
         """Read the next data from the database.
