@@ -1,7 +1,7 @@
 """Finds the connection behind an ASGI `send`, to close it at once although its client takes no data.
 
 ASGI has no such message, and a server that closes a connection as usual keeps the unsent data until the client has
-taken it. Where the connection is not found, the server's own deadlines count. Imports no server.
+taken it. Where the connection is not server_send, the server's own deadlines count. Imports no server.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def find_server(send: Any) -> Any:
 
 def find_abort(send: Any) -> Callable[[], object] | None:
     """Return the function that closes the connection of a `send` of uvicorn or Daphne at once, or None."""
-    found = find_server(send)
-    if found is None:
+    server_send = find_server(send)
+    if server_send is None:
         return None
-    if is_uvicorn(found):
-        return getattr(getattr(found.__self__, "transport", None), "abort", None)
-    return getattr(getattr(found.args[0], "transport", None), "abortConnection", None)
+    if is_uvicorn(server_send):
+        return getattr(getattr(server_send.__self__, "transport", None), "abort", None)
+    return getattr(getattr(server_send.args[0], "transport", None), "abortConnection", None)

@@ -109,13 +109,18 @@ class Socket:
         self._to_server.put_nowait({"type": "websocket.receive", "bytes": data})
 
     async def next(self) -> Frame:
-        """The next frame. That of a binary frame has its data as the field `payload`. Raises Closed."""
+        """The next frame. Raises Closed.
+
+        A binary frame has its data as the field `payload`, and a frame with JSON its own text as the field `text`.
+        """
         while True:
             message = await self._message()
             if message.get("bytes") is not None:
                 header, payload = websocket.split_binary(message["bytes"])
                 return {**json.loads(header), "payload": payload}
             frame: Frame = json.loads(message["text"])
+            if isinstance(frame.get("data"), list):
+                frame["text"] = message["text"]
             if frame["type"] != "ping" or not self._answers_pings:
                 return frame
             self.send("pong", n=frame["n"])

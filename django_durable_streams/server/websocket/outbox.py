@@ -112,7 +112,7 @@ class Outbox:
         try:
             while not self._has_left:
                 has_room = self._window.has_room
-                if self._closing is not None and not (self.replies and has_room):
+                if self._closing is not None and self._unsent is None and not (self.replies and has_room):
                     await close(self._emit, *self._closing)
                     return
                 await self._step(has_room)
