@@ -65,6 +65,11 @@ class Outbox:
         self._timer: asyncio.TimerHandle | None = None
         self._end_timer: asyncio.TimerHandle | None = None
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the socket is about to be closed."""
+        return self._closing is not None
+
     def reply(self, frame: ServerFrame) -> None:
         """Send a frame soon."""
         self.replies.append(frame)

@@ -103,6 +103,8 @@ class Session:
             if message["type"] == "websocket.disconnect":
                 self._outbox.leave()
                 return
+            if self._outbox.is_ending:
+                continue
             try:
                 self._handle(message)
             except (InvalidFrame, PayloadTooLarge) as error:

@@ -138,9 +138,9 @@ class Subscription(LiveReader):
             NotAuthenticated, PermissionDenied, ServiceUnavailable: as for `take`.
         """
         watch = self.watch
-        if self._page is not None or self._is_behind or watch.closed or watch.removed or self._position >= watch.tail:
+        if self.is_closed or self._page is not None or self._is_behind or watch.closed or watch.removed:
             return None
-        if watch.tail - self._position > MAX_LIVE_BYTES:
+        if not 0 < watch.tail - self._position <= MAX_LIVE_BYTES:
             return None
         # Sockets mostly have the same id for a stream, so they share the frame.
         key = Subscription, self.name, self._binary, self._position, self._held, self._has_begun
