@@ -39,13 +39,15 @@ class Delivery:
     live: Live = Live.SSE
     appends: int = 30
     interval: float = 0.2
+    fleet: type[Fleet] | None = None
+    """The kind of the readers. None: that of `live`."""
 
     def run(self, bench: Bench) -> Outcome:
         appends = self.appends if bench.thorough else max(10, self.appends // 2)
         with Client(bench.address) as client:
             client.create(bench.name, TEXT)
             tail = client.append(bench.name, b"before the readers", TEXT).header("stream-next-offset")
-            kind = SseFleet if self.live is Live.SSE else LongPollFleet
+            kind = self.fleet or (SseFleet if self.live is Live.SSE else LongPollFleet)
             with kind(bench.address, bench.name, self.readers) as fleet:
                 # A collection in the client would be seen as a late delivery.
                 gc.collect()

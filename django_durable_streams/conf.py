@@ -127,6 +127,12 @@ class Config:
     trimmed as soon as one of `age` (seconds), `bytes` and `messages` allows it. The first pattern that matches counts.
     A stream may have rules of its own (`Stream.retain`)."""
 
+    websocket_max_streams: int = 100
+    """Streams that one WebSocket may follow at once."""
+
+    websocket_max_frame_bytes: int = 1 * MIB
+    """Largest frame that a WebSocket takes from its client, in bytes. An append is one frame."""
+
     path_patterns: tuple[str, ...] = ()
     """Patterns of paths at which HTTP clients may create streams, such as `chat/*`. Empty: all paths."""
 

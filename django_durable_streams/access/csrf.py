@@ -62,6 +62,19 @@ def failure_reason(identity: Identity | None, request: Request) -> str | None:
     return reason or None
 
 
+def is_own_origin(request_headers: Mapping[bytes, bytes], scheme: str) -> bool:
+    """Return whether the `Origin` of a request is this site, or one of CSRF_TRUSTED_ORIGINS, by Django's rules.
+
+    Args:
+        request_headers: the headers of the request.
+        scheme: `http` or `https`.
+    """
+    if b"origin" not in request_headers:
+        return False
+    django_request = _make_request(None, {}, request_headers, scheme)
+    return bool(_ReasonCsrfMiddleware(lambda request: None)._origin_verified(django_request))  # type: ignore
+
+
 def _is_exempt(source: Source) -> bool:
     if not isinstance(source, HttpRequest):
         return bool(source.get(EXEMPT))
@@ -102,6 +115,14 @@ def _checked_headers() -> dict[bytes, str]:
 
 
 def _check(secret: str | None, source: Source, headers: Mapping[bytes, bytes], scheme: str) -> str | None:
+    django_request = _make_request(secret, source, headers, scheme)
+    middleware = _ReasonCsrfMiddleware(lambda request: None)  # type: ignore[arg-type]
+    middleware.process_request(django_request)
+    reason: Any = middleware.process_view(django_request, None, (), {})  # type: ignore[arg-type]
+    return None if reason is None else str(reason)
+
+
+def _make_request(secret: str | None, source: Source, headers: Mapping[bytes, bytes], scheme: str) -> _CsrfRequest:
     django_request = _CsrfRequest(scheme)
     for name, key in _checked_headers().items():
         if name in headers:
@@ -109,10 +130,7 @@ def _check(secret: str | None, source: Source, headers: Mapping[bytes, bytes], s
     django_request.META["SERVER_NAME"], django_request.META["SERVER_PORT"] = _server(source)
     django_request.COOKIES = parse_cookie(django_request.META.get("HTTP_COOKIE", ""))
     django_request.session = {CSRF_SESSION_KEY: secret} if secret else {}
-    middleware = _ReasonCsrfMiddleware(lambda request: None)  # type: ignore[arg-type]
-    middleware.process_request(django_request)
-    reason: Any = middleware.process_view(django_request, None, (), {})  # type: ignore[arg-type]
-    return None if reason is None else str(reason)
+    return django_request
 
 
 def _server(source: Source) -> tuple[str, str]:

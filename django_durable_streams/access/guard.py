@@ -67,7 +67,9 @@ class Guard:
     Attributes:
         everybody_reads: whether everybody may read every stream.
         varies_on: the request headers that decide about a read.
+        credential_headers: request headers that only a client's own code sends, in lower case.
         needs_task: whether a check may need a task of its own.
+        needs_identity: whether a check depends on the caller.
         is_idle: whether the guard would allow everything.
 
     Raises:
@@ -83,9 +85,9 @@ class Guard:
         varies_on = [name for one in permissions for name in (*one.varies_on, *one.credential_headers)]
         self.varies_on = tuple(dict.fromkeys(varies_on))
         credential_headers = [name for one in permissions for name in one.credential_headers]
-        self._credential_headers = frozenset(name.lower().encode("latin-1") for name in credential_headers)
+        self.credential_headers = frozenset(name.lower().encode("latin-1") for name in credential_headers)
         self._checks = {action: [_permission_check(one, action) for one in permissions] for action in Action}
-        self._needs_identity = bool(settings.rate_limits) or any(one.needs_user for one in permissions)
+        self.needs_identity = bool(settings.rate_limits) or any(one.needs_user for one in permissions)
         self._anonymous = Identity(anonymous())
         self._rates = RateLimits(settings.rate_limits, settings.rate_limit_cache) if settings.rate_limits else None
         self._creation_policy = CreationPolicy(settings) if CreationPolicy.is_needed(settings) else None
@@ -120,7 +122,7 @@ class Guard:
             self._creation_policy.check(path, request.headers.get(headers.CONTENT_TYPE), forks=forks)
         if self._allows_everything and self._rates is None:
             return
-        access_request = AccessRequest(request, self._credential_headers)
+        access_request = AccessRequest(request, self.credential_headers)
         loaded = self._find_identity(request)
         identity = loaded if isinstance(loaded, Identity) else await loaded
         access_request.caller = identity
@@ -151,7 +153,7 @@ class Guard:
     async def _admit_for(self, action: Action, request: Request, name: str, rates: RateLimits | None) -> None:
         if self._allows_everything and rates is None:
             return
-        access_request = AccessRequest(request, self._credential_headers)
+        access_request = AccessRequest(request, self.credential_headers)
         loaded = self._find_identity(request)
         identity = loaded if isinstance(loaded, Identity) else await loaded
         access_request.caller = identity
@@ -172,10 +174,10 @@ class Guard:
         """
         if self._allows_everything:
             return
-        access_request = AccessRequest(request, self._credential_headers)
+        access_request = AccessRequest(request, self.credential_headers)
         loaded = self._find_identity(request)
         identity = loaded if isinstance(loaded, Identity) else await loaded
-        if self._needs_identity:
+        if self.needs_identity:
             refreshed = self.refresh_identity(request, identity)
             identity = refreshed if isinstance(refreshed, Identity) else await refreshed
         access_request.caller = identity
@@ -187,7 +189,7 @@ class Guard:
         if request.caller is not None:
             caller: Identity = request.caller
             return caller
-        if not self._needs_identity:
+        if not self.needs_identity:
             return self._anonymous
         cookies = request.headers.get(b"cookie")
         if request.is_bare:

@@ -88,6 +88,12 @@ class InvalidHeader(BadRequest):
     title = "Invalid header"
 
 
+class InvalidFrame(BadRequest):
+    """A frame of a WebSocket cannot be understood."""
+
+    title = "Invalid frame"
+
+
 class IncompleteBody(BadRequest):
     """The body is shorter than the request announced."""
 

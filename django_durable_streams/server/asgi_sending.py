@@ -15,6 +15,7 @@ from .coroutines import start, start_if_coroutine
 from .event_stream import Outlet
 from .lifespan import Message, Send
 from .response_memory import PIECE_BYTES, Transfer, memory
+from .transports import find_abort, is_uvicorn
 
 
 def messages_of(response: Response) -> tuple[Message, Message]:
@@ -31,7 +32,7 @@ def sends_at_once(send: Send) -> bool:
 
     uvicorn's may: it writes to the transport, and does not use the task that calls it.
     """
-    return type(getattr(send, "__self__", None)).__module__.startswith("uvicorn.")
+    return is_uvicorn(send)
 
 
 async def send_response(send: Send, response: Response) -> None:
@@ -67,18 +68,18 @@ class Sender:
         self._seconds = config().send_timeout
         self._timeout: asyncio.Timeout | None = None
 
-    async def send(self, message: Message) -> None:
-        """Send a message."""
+    async def send(self, message: Message, pieces: int = 1) -> None:
+        """Send a message. The client has SEND_TIMEOUT for each of so many pieces that it has to take before."""
         rest = start_if_coroutine(self._send(message))
         if rest is not None:
-            await self.finish(rest)
+            await self.finish(rest, pieces)
 
     async def send_part(self, part: bytes) -> None:
         """Send a part of a body in pieces. More follows."""
         with memory.counted(part, self.cut_off) as transfer:
             await self.send_pieces(transfer, more_body=True)
 
-    async def send_pieces(self, transfer: Transfer, *, more_body: bool) -> None:
+    async def send_pieces(self, transfer: Transfer[bytes], *, more_body: bool) -> None:
         """Send the data of a transfer in pieces."""
         data = transfer.data
         for first in range(0, len(data), PIECE_BYTES):
@@ -87,10 +88,10 @@ class Sender:
             await self.send({"type": "http.response.body", "body": piece, "more_body": more})
             memory.report_progress(transfer)
 
-    async def finish(self, rest: Awaitable[None]) -> None:
+    async def finish(self, rest: Awaitable[None], pieces: int = 1) -> None:
         """Finish a send that was started."""
         try:
-            async with asyncio.timeout(self._seconds) as self._timeout:
+            async with asyncio.timeout(self._seconds * pieces) as self._timeout:
                 await rest
         except TimeoutError as error:
             self._abort()
@@ -117,9 +118,9 @@ class Sender:
 
     def _abort(self) -> None:
         """Close the connection at once, where the server lets us. It would keep the unsent data otherwise."""
-        transport = getattr(getattr(self._send, "__self__", None), "transport", None)
-        if transport is not None and sends_at_once(self._send):
-            transport.abort()
+        abort = find_abort(self._send)
+        if abort is not None:
+            abort()
 
 
 class AsgiOutlet(Outlet):

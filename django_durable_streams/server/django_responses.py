@@ -68,7 +68,7 @@ class ClientDeadlines:
         self._seconds = config().send_timeout
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[object] | None = None
-        self._transfer: Transfer | None = None
+        self._transfer: Transfer[bytes] | None = None
 
     def begin_chunk(self, chunk: bytes) -> None:
         """A chunk is about to be sent, piece by piece."""

@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from threading import Lock
+from typing import Any, Generic, TypeVar
 
 from ..conf import config
 from ..protocol.errors import ServiceUnavailable
@@ -29,18 +30,21 @@ GRACE_SECONDS = 2.0
 """How long a client may take a response before it can be cut off. Thousands may ask for their pages at once."""
 
 
-class Transfer:
+D = TypeVar("D", bound=Sized)
+
+
+class Transfer(Generic[D]):
     """Data that one client has not taken yet.
 
     Args:
-        data: the data, which is kept until the transfer ends.
+        data: the data, which is kept until the transfer ends. Its length counts.
         loop: the event loop that sends it.
         cut_off: makes the transfer end soon. It is called in that event loop.
     """
 
     __slots__ = ("_cut_off", "_loop", "began", "data")
 
-    def __init__(self, data: bytes, loop: asyncio.AbstractEventLoop, cut_off: Callable[[], object]) -> None:
+    def __init__(self, data: D, loop: asyncio.AbstractEventLoop, cut_off: Callable[[], object]) -> None:
         self.data = data
         self.began = time.monotonic()
         self._loop = loop
@@ -57,7 +61,7 @@ class ResponseMemory:
     def __init__(self) -> None:
         self.held = 0
         """Bytes of the data of all transfers."""
-        self._transfers: OrderedDict[Transfer, None] = OrderedDict()
+        self._transfers: OrderedDict[Transfer[Any], None] = OrderedDict()
         """In the order in which their clients have last taken a piece."""
         self._shares: dict[int, int] = {}
         """Transfers by the identity of their data, which they keep. So no other data has it."""
@@ -66,7 +70,7 @@ class ResponseMemory:
     def __len__(self) -> int:
         return len(self._transfers)
 
-    def admit(self, transfer: Transfer) -> None:
+    def admit(self, transfer: Transfer[Any]) -> None:
         """Count a transfer until `remove`. A single one may be over the limit.
 
         Raises:
@@ -75,24 +79,26 @@ class ResponseMemory:
         if not self._add(transfer, may_refuse=True):
             raise ServiceUnavailable("Too many responses wait for their clients. Try again.")
 
-    def add(self, transfer: Transfer) -> None:
+    def add(self, transfer: Transfer[Any]) -> None:
         """Count a transfer until `remove`, although there may be no room: its data is being sent already."""
         self._add(transfer, may_refuse=False)
 
-    def report_progress(self, transfer: Transfer) -> None:
+    def report_progress(self, transfer: Transfer[Any]) -> None:
         """Note that a client has taken a piece."""
         with self._lock:
             if transfer in self._transfers:
                 self._transfers.move_to_end(transfer)
 
-    def remove(self, transfer: Transfer) -> None:
+    def remove(self, transfer: Transfer[Any]) -> None:
         """Count a transfer no longer. May be called again."""
         with self._lock:
             if transfer in self._transfers:
                 self._remove(transfer)
 
     @contextmanager
-    def counted(self, data: bytes, cut_off: Callable[[], object], *, may_refuse: bool = False) -> Iterator[Transfer]:
+    def counted(
+        self, data: bytes, cut_off: Callable[[], object], *, may_refuse: bool = False
+    ) -> Iterator[Transfer[bytes]]:
         """Count data for the block, which sends it in the running event loop. `cut_off`: as for `Transfer`.
 
         Raises:
@@ -108,7 +114,7 @@ class ResponseMemory:
         finally:
             self.remove(transfer)
 
-    def _add(self, transfer: Transfer, *, may_refuse: bool) -> bool:
+    def _add(self, transfer: Transfer[Any], *, may_refuse: bool) -> bool:
         """Count a transfer, and cut others off to make room. Return whether it is counted."""
         limit = config().max_response_memory
         key = id(transfer.data)
@@ -128,14 +134,14 @@ class ResponseMemory:
             slow.cut_off()
         return is_admitted
 
-    def _slowest(self) -> Transfer | None:
+    def _slowest(self) -> Transfer[Any] | None:
         """Return the transfer to cut off next. If that one has only begun, all others have moved since."""
         transfer = next(iter(self._transfers), None)
         if transfer is None or time.monotonic() - transfer.began < GRACE_SECONDS:
             return None
         return transfer
 
-    def _remove(self, transfer: Transfer) -> None:
+    def _remove(self, transfer: Transfer[Any]) -> None:
         del self._transfers[transfer]
         key = id(transfer.data)
         self._shares[key] -= 1

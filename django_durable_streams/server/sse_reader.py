@@ -69,7 +69,7 @@ class SseReader(EventStreamReader):
         """Whether the last control event did not say that the reader is up to date."""
         self._rest: Iterator[bytes] | None = None
         """The rest of a large event."""
-        self._transfer: Transfer | None = None
+        self._transfer: Transfer[bytes] | None = None
         """The data that the rest of a large event is made of."""
         self._end_timer: asyncio.TimerHandle | None = None
         """Cuts the rest of a large event off, once the server is about to end."""

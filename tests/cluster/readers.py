@@ -10,14 +10,17 @@ import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal
+from urllib.parse import urlsplit
 
 from tests.cluster.http import Client, Unreachable
 from tests.cluster.load import TEXT, position
 from tests.event_stream import parse
+from tests.websocket.socket import Closed
+from tests.websocket.wire import following
 
-Mode = Literal["sse", "long-poll", "catch-up"]
+Mode = Literal["sse", "long-poll", "catch-up", "websocket"]
 
-MODES: tuple[Mode, ...] = ("sse", "long-poll", "catch-up")
+MODES: tuple[Mode, ...] = ("sse", "long-poll", "catch-up", "websocket")
 CATCH_UP_PAUSE = 0.05
 ARRIVAL_SECONDS = 20.0
 
@@ -49,7 +52,9 @@ class Follower:
                     case "catch-up":
                         await self._page("")
                         await asyncio.sleep(CATCH_UP_PAUSE)
-            except Unreachable:
+                    case "websocket":
+                        await self._frames()
+            except (Unreachable, Closed, ConnectionError):
                 await asyncio.sleep(CATCH_UP_PAUSE)
 
     async def has(self, size: int) -> None:
@@ -87,6 +92,17 @@ class Follower:
                         self._take(data.encode(), json.loads(event.data)["streamNextOffset"])
                         data = ""
                 assert not data, "a data event came without its control event"
+
+    async def _frames(self) -> None:
+        parts = urlsplit(self.url)
+        assert parts.port is not None
+        async with following(parts.port, parts.path.removeprefix("/v1/stream/"), self._offset) as frames:
+            async for frame in frames:
+                if frame["type"] == "error" and frame["status"] == 503:
+                    return
+                assert frame["type"] in ("welcome", "subscribed", "data", "up-to-date"), frame
+                if frame["type"] == "data":
+                    self._take(frame["data"].encode(), frame["offset"])
 
     def _take(self, data: bytes, offset: str) -> None:
         self.data += data

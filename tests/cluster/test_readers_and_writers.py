@@ -1,7 +1,6 @@
 """Readers beside writers on several workers: no gap, nothing twice, no half append, nothing acknowledged unseen."""
 
 import asyncio
-import itertools
 import random
 
 from tests.cluster.cluster import Cluster, scaled
@@ -11,7 +10,6 @@ from tests.cluster.readers import MODES, Follower
 from tests.services import Database, Redis
 
 APPENDS = scaled(10, 300)
-READERS = 16
 STREAMS = 4
 
 
@@ -28,9 +26,13 @@ def test_on_sqlite_without_redis() -> None:
 async def read_beside_writers(cluster: Cluster) -> None:
     async with Client() as client, asyncio.TaskGroup() as tasks:
         async with Load(cluster.urls, streams=STREAMS, producers=8, plain=8) as load:
-            places = zip(itertools.cycle(MODES), itertools.cycle(cluster.urls), range(READERS), strict=False)
+            # Each mode reads each stream, and moves on by one server from stream to stream.
             followers = [
-                Follower(client, f"{url}/{load.streams[number // 4 % STREAMS]}", mode) for mode, url, number in places
+                Follower(
+                    client, f"{cluster.urls[(mode + stream) % len(cluster.urls)]}/{load.streams[stream]}", MODES[mode]
+                )
+                for stream in range(STREAMS)
+                for mode in range(len(MODES))
             ]
             running = [tasks.create_task(follower.follow()) for follower in followers]
             checks = [tasks.create_task(read_after_write(client, cluster.urls, number)) for number in range(4)]

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
-from config.asgi import django_application
+from config.asgi import django_application, websockets
 from django.conf import settings
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -45,6 +45,9 @@ LINGERING = {
 
 async def window(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer the probe; hand everything else on."""
+    if scope["type"] == "websocket":
+        await websockets(scope, receive, send)
+        return
     if scope["type"] != "http" or scope["path"] != PROBE_PATH:
         await django_application(scope, receive, send)
         return

@@ -1,4 +1,4 @@
-"""Whatever HTTP accepts, every reader can read, and all read the same: GET, long-poll, SSE, Python, the admin."""
+"""Whatever HTTP accepts, every reader can read, and all read the same: HTTP, sockets, Python, the admin."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 import json
 from base64 import b64decode
 from collections.abc import Callable
+from functools import reduce
 from itertools import count
+from operator import add
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from django_durable_streams.store.read import browsing, log_reader
 from tests.asgi_client import AsgiClient
 from tests.event_stream import Parsed, parse
 from tests.overriding import override_streams
+from tests.websocket.socket import Frame, Socket
 
 JSON = "application/json"
 START = "0000000000000000_0000000000000000"
@@ -102,6 +105,24 @@ class Readers:
                 assert len(news.controls) == 1
                 events_read.events += news.events
         return events_read
+
+    async def by_socket(self, offset: str = "-1", *, binary: bool = False) -> list[tuple[str, Any]]:
+        """The data of a socket up to the end, each with the offset after it."""
+        data: list[tuple[str, Any]] = []
+        async with Socket() as socket:
+            await socket.subscribe(self.path, offset, binary=binary)
+            while (frame := await socket.next())["type"] == "data":
+                data.append((frame["offset"], self._in_frame(frame, binary=binary)))
+            assert frame["type"] == ("closed" if self.is_closed else "up-to-date"), frame
+        return data
+
+    def _in_frame(self, frame: Frame, *, binary: bool) -> Any:
+        if self.is_json:
+            array = frame["payload"] if binary else frame["text"].encode().partition(b'"data":')[2][:-1]
+            return decode(JSON, array)
+        if binary:
+            return frame["payload"]
+        return frame["data"] if content.is_text(self.kind) else b64decode(frame["base64"], validate=True)
 
     def whole(self, data: list[str]) -> Any:
         """What data events say together."""
@@ -208,9 +229,22 @@ async def agree(client: AsgiClient, kind: str, bodies: list[bytes], *, is_closed
         if not read.is_json:
             assert b"".join(pages).endswith(b"".join(await read.by_get(offset)))
 
+    for binary in (False, True):
+        await agree_by_socket(read, b"".join(pages) if binary and not read.is_json else expected, binary=binary)
+
     for way in (read.by_python, read.by_tail, read.by_tail_again, read.in_the_admin):
         assert await sync_to_async(way)() == expected, way.__name__
     assert await read.by_atail() == expected
+
+
+async def agree_by_socket(read: Readers, expected: Any, *, binary: bool) -> None:
+    """A socket has all of it, and so has one that begins again after each frame."""
+    frames = await read.by_socket(binary=binary)
+    nothing = type(expected)()
+    assert reduce(add, [data for _, data in frames], nothing) == expected
+    for number, (offset, _) in enumerate(frames, 1):
+        frames_from_both = [*frames[:number], *await read.by_socket(offset, binary=binary)]
+        assert reduce(add, [data for _, data in frames_from_both], nothing) == expected
 
 
 def _index(events: Parsed, offset: str) -> int:

@@ -24,7 +24,7 @@ class DownloadConnection(UploadConnection):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._download: Transfer | None = None
+        self._download: Transfer[bytes] | None = None
         self._written = 0
         """Bytes of the download that the transport has got."""
 
@@ -51,7 +51,7 @@ class DownloadConnection(UploadConnection):
         self._written = written
         self._go_on()
 
-    def _transfer(self, data: bytes) -> Transfer:
+    def _transfer(self, data: bytes) -> Transfer[bytes]:
         return Transfer(data, self.loop, self.transport.abort)
 
     def _end_answer(self) -> None:
