@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..api.stream_methods import Appended
+    from ..api.stream_methods import Appended, ListingPage
     from ..api.tail import Page
     from ..api.writer import SyncWriter, Writer
     from ..api.writer_options import WriterOptions
 
-__all__ = ["Appended", "Page", "SyncWriter", "Writer", "WriterOptions", "api"]
+__all__ = ["Appended", "ListingPage", "Page", "SyncWriter", "Writer", "WriterOptions", "api"]
 
 
 def api() -> Any:
