@@ -17,6 +17,7 @@ from django.db.models import ProtectedError, RestrictedError
 
 from ...protocol.errors import DurableStreamsError
 from ...runtime.configuration_errors import find_problem
+from ...store.archive.records import ArchiveError
 from ...subscriptions.consumers.declarations import ConsumerError
 from ..streams.base import Console
 from ..streams.table import SUBCOMMANDS
@@ -70,7 +71,7 @@ class Command(BaseCommand):
             problem = find_problem(error)
             remedy = f"{problem.message} {problem.remedy} " if problem is not None else ""
             raise CommandError(f"{remedy}The database says: {_one_line(error)}") from error
-        except (LookupError, ConsumerError, OSError) as error:
+        except (LookupError, ConsumerError, ArchiveError, OSError) as error:
             raise CommandError(_one_line(error)) from error
 
 
