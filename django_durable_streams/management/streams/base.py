@@ -45,7 +45,7 @@ class Console:
         self.verbosity: int = options["verbosity"]
         self.using: str = options.get("database") or router.db_for_write(Stream)
 
-    def write(self, text: str, **values: object) -> None:
+    def write(self, text: str, /, **values: object) -> None:
         """Write a line: the text, or with `--json` the values as an object."""
         if self.is_json:
             self.json(values)

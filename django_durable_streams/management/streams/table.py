@@ -10,7 +10,10 @@ from .close import Close
 from .consumers import Pause, Replay, Resume
 from .create import Create
 from .delete import Delete
+from .doctor import Doctor
+from .export_streams import Export
 from .fork import Fork
+from .import_streams import Import
 from .list_streams import ListStreams
 from .prune import Prune
 from .read import Read
@@ -30,6 +33,9 @@ SUBCOMMANDS: Sequence[Subcommand] = (
     Delete(),
     Stats(),
     Prune(),
+    Export(),
+    Import(),
+    Doctor(),
     Pause(),
     Resume(),
     Replay(),
