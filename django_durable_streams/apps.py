@@ -29,13 +29,14 @@ class DurableStreamsConfig(AppConfig):
         )
         from .engine.startup import warn_of_threads
         from .runtime.lifecycle import call_at_start
-        from .server import control
+        from .server import control, listing
         from .server.validation import check_configuration
         from .server.wsgi_paths import keep_sent_paths
         from .subscriptions.routes import respond_control
         from .subscriptions.service import start_with_engine
 
-        control.register(respond_control)
+        control.register(respond_control, "subscriptions", "jwks.json")
+        control.register(listing.respond_listing, "streams")
         call_at_start(start_with_engine)
         keep_sent_paths()
         autodiscover_modules("streams")  # where the apps of the project declare consumers

@@ -15,7 +15,7 @@ Verdict = bool | Awaitable[bool]
 
 
 class Action(Enum):
-    """What a request does with a stream, or with a subscription."""
+    """What a request does with a stream, with a subscription, or with all streams below a prefix."""
 
     CREATE = "create"
     READ = "read"
@@ -23,6 +23,7 @@ class Action(Enum):
     CLOSE = "close"
     DELETE = "delete"
     SUBSCRIBE = "subscribe"
+    LIST = "list"
 
     # Each member is a single object. Enum's own hash is Python code, and each request uses it several times.
     __hash__ = object.__hash__
@@ -34,8 +35,9 @@ class Action(Enum):
 
 
 ACTIONS = tuple(action.value for action in Action)
-STREAM_ACTIONS = tuple(action.value for action in Action if action is not Action.SUBSCRIBE)
-"""The actions on one stream. A subscription follows any number of streams, so no path of a stream decides about it."""
+STREAM_ACTIONS = tuple(action.value for action in Action if action not in (Action.SUBSCRIBE, Action.LIST))
+"""The actions on one stream. Subscriptions and listings name any number of streams, so no path of one stream decides
+about them."""
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -111,5 +113,13 @@ class Permission:
 
         A subscription tells the paths and offsets of all streams that its creator names, and sends them to a webhook.
         It tells no data of streams.
+        """
+        return False
+
+    def can_list(self, user: User, prefix: str, request: AccessRequest) -> Verdict:
+        """Return whether the user may list all streams whose paths begin with a prefix. An empty one means all streams.
+
+        A listing tells paths, content types, sizes and times, also of streams that the user may not read. It tells no
+        data of streams.
         """
         return False

@@ -33,7 +33,7 @@ class BearerTokens(Permission):
 
     The claim is an object from actions to lists of patterns of paths, as in
     `{"read": ["chat/42/**"], "append": ["chat/42/typing"]}`.
-    The action `subscribe` has patterns of the ids of subscriptions.
+    The action `subscribe` has patterns of the ids of subscriptions. The action `list` has patterns that end with `**`.
     The token comes in `Authorization: Bearer`, or in the query as `access_token`. A request with both has no token.
 
     Args:
@@ -99,6 +99,9 @@ class BearerTokens(Permission):
     def can_subscribe(self, user: User, subscription_id: str, request: AccessRequest) -> bool:
         return self._allows(Action.SUBSCRIBE, subscription_id, request)
 
+    def can_list(self, user: User, prefix: str, request: AccessRequest) -> bool:
+        return self._allows(Action.LIST, prefix, request)
+
     def _allows(self, action: Action, path: str, request: AccessRequest) -> bool:
         token = _token(request)
         if token is None:
@@ -110,7 +113,8 @@ class BearerTokens(Permission):
                 return False
             self._verified.put(token, claims)
         patterns, ends = claims
-        if time.time() >= ends or not any(allowed.matches(path) for allowed in patterns.get(action.value, ())):
+        matches = Pattern.matches_all_below if action is Action.LIST else Pattern.matches
+        if time.time() >= ends or not any(matches(allowed, path) for allowed in patterns.get(action.value, ())):
             return False
         request.until(ends)
         return True

@@ -132,15 +132,15 @@ class Guard:
         if not self._allows_everything:
             await self._check(request, action, path, identity, access_request)
 
-    async def admit_control(self, request: Request, subscription_id: str) -> None:
-        """Return if a request may use a subscription. Knows nothing of whether it exists.
+    async def admit_control(self, request: Request, name: str, action: Action = Action.SUBSCRIBE) -> None:
+        """Return if a request may use the subscription of a name, or list the streams below a prefix (`Action.LIST`).
 
         Raises:
             NotAuthenticated, PermissionDenied: the request is not allowed (401, 403).
             TooManyRequests: the request exceeds a limit (429).
             ServiceUnavailable: the identity cannot be checked (503).
         """
-        await self._admit_for(Action.SUBSCRIBE, request, subscription_id, self._rates)
+        await self._admit_for(action, request, name, self._rates)
 
     async def admit_wake_stream(self, request: Request, path: str) -> None:
         """Return if the sender of an admitted request may have the server append wake events to a stream.

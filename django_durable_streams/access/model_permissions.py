@@ -16,7 +16,8 @@ _HELD_PERMISSIONS = "_durable_streams_permissions"
 
 
 class ModelPermissions(Permission):
-    """Uses Django's permissions on the model `Stream`: add to create, view to read, change to append and close, delete.
+    """Uses Django's permissions on the model `Stream`: add to create, view to read and to list, delete to delete, and
+    change to append and to close.
 
     Subscriptions need the permission to change the model `Subscription`. The permissions come from all
     `AUTHENTICATION_BACKENDS`. They are loaded together with the user.
@@ -45,6 +46,9 @@ class ModelPermissions(Permission):
 
     def can_subscribe(self, user: User, subscription_id: str, request: AccessRequest) -> bool:
         return _has(user, SUBSCRIBE)
+
+    def can_list(self, user: User, prefix: str, request: AccessRequest) -> bool:
+        return _has(user, VIEW)
 
 
 def _has(user: User, permission: str) -> bool:
@@ -75,4 +79,8 @@ class AllowAll(Permission):
 
     @for_everybody
     def can_subscribe(self, user: User, subscription_id: str, request: AccessRequest) -> bool:
+        return True
+
+    @for_everybody
+    def can_list(self, user: User, prefix: str, request: AccessRequest) -> bool:
         return True

@@ -9,14 +9,16 @@ from .base import STREAM_ACTIONS, Action, Permission
 from .patterns import pattern, value_of
 from .users import User
 
+_ACTIONS = (*STREAM_ACTIONS, Action.LIST.value)
+
 
 class Owner(Permission):
     """Allows users to use the streams at their own paths. It allows no subscriptions, which may follow any stream.
 
     Args:
         owner: a pattern of paths such as `users/{user.pk}/**`, or a list of patterns. They allow all actions. Or a dict
-            from patterns to lists of actions: create, read, append, close, delete. A pattern without a field of the
-            user is for all users who are logged in.
+            from patterns to lists of actions: create, read, append, close, delete, list. Only a pattern that ends
+            with `/**` allows to list. A pattern without a field of the user is for all users who are logged in.
 
     Raises:
         ValueError: a pattern or an action is invalid.
@@ -27,15 +29,15 @@ class Owner(Permission):
     def __init__(self, *, owner: str | Iterable[str] | Mapping[str, Iterable[str]]) -> None:
         if isinstance(owner, str):
             owner = [owner]
-        actions_by_pattern = owner if isinstance(owner, Mapping) else dict.fromkeys(owner, STREAM_ACTIONS)
+        actions_by_pattern = owner if isinstance(owner, Mapping) else dict.fromkeys(owner, _ACTIONS)
         self._patterns = {
             action: [pattern(text) for text in actions_by_pattern if action in actions_by_pattern[text]]
-            for action in STREAM_ACTIONS
+            for action in _ACTIONS
         }
         for text, actions in actions_by_pattern.items():
             pattern(text)
-            if isinstance(actions, str) or not set(actions) <= set(STREAM_ACTIONS):
-                raise ValueError(f"The actions of {text!r} must be a list with some of: {', '.join(STREAM_ACTIONS)}.")
+            if isinstance(actions, str) or not set(actions) <= set(_ACTIONS):
+                raise ValueError(f"The actions of {text!r} must be a list with some of: {', '.join(_ACTIONS)}.")
 
     def prepare(self, user: User) -> None:
         # A field may lead to another model. This query loads it, so later checks use memory only.
@@ -58,6 +60,10 @@ class Owner(Permission):
 
     def can_delete(self, user: User, path: str, request: AccessRequest) -> bool:
         return self._allows(Action.DELETE, user, path)
+
+    def can_list(self, user: User, prefix: str, request: AccessRequest) -> bool:
+        patterns = self._patterns[Action.LIST.value]
+        return bool(user.is_authenticated) and any(one.matches_all_below(prefix, user) for one in patterns)
 
     def _allows(self, action: Action, user: User, path: str) -> bool:
         return bool(user.is_authenticated) and any(

@@ -60,6 +60,13 @@ class Pattern:
         # Values are compared as text, so no user's name can act as a pattern.
         return all(text == value_of(user, field) for text, field in zip(match.groups(), self.fields, strict=True))
 
+    def matches_all_below(self, prefix: str, user: User = None) -> bool:
+        """Return whether all paths that begin with a prefix match for a user, whatever follows.
+
+        Only `**` at the end of the pattern takes any rest. It takes one character, and then it takes all that follow.
+        """
+        return self.text.endswith("**") and self.matches(prefix + "x", user)
+
 
 def value_of(user: User, field: str) -> str | None:
     """Return the value of a field such as `user.pk` as text, or None if it has no value."""

@@ -82,6 +82,9 @@ class RestFramework(Permission):
     def can_subscribe(self, user: User, subscription_id: str, request: AccessRequest) -> Verdict:
         return self._decide(Action.SUBSCRIBE, user, subscription_id, request)
 
+    def can_list(self, user: User, prefix: str, request: AccessRequest) -> Verdict:
+        return self._decide(Action.LIST, user, prefix, request)
+
     def _decide(self, action: Action, user: User, path: str, request: AccessRequest) -> Verdict:
         from rest_framework.exceptions import APIException
 

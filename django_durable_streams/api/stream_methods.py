@@ -19,12 +19,15 @@ from ..models import Stream, StreamQuerySet
 from ..models.methods import StreamMethods
 from ..protocol import arguments, content, offsets
 from ..protocol.errors import EmptyAppend
+from ..protocol.listings import ListingQuery
 from ..protocol.producers import ProducerClaim, server_claim
 from ..protocol.values import Data
 from ..store.encoding import encode, encode_initial
 from ..store.operations import Append, Create, Fork, SetLifetime
 from ..store.operations import Appended as Appended  # for the models, too
 from ..store.read import lineage
+from ..store.read import listing as listings
+from ..store.read.listing import ListingPage as ListingPage
 from ..store.stream_info import StreamInfo
 from . import transactions
 from .retention import reset_retention as reset_retention
@@ -84,6 +87,11 @@ def lifetime_of(ttl: int | None, expires_at: datetime | None) -> Lifetime:
     if isinstance(expires_at, datetime) and not settings.USE_TZ:
         expires_at = clock.from_project(expires_at)
     return arguments.lifetime(ttl, expires_at, clock.now())
+
+
+def listing(using: str, prefix: str, pattern: str, cursor: str, limit: int) -> ListingPage:
+    """Return a page of streams. See `StreamQuerySet.listing`."""
+    return listings.page(ListingQuery.of(prefix, pattern, cursor, limit), using)
 
 
 def delete_all(streams: StreamQuerySet, using: str) -> tuple[int, dict[str, int]]:

@@ -9,13 +9,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..api.stream_methods import Appended
+    from ..api.stream_methods import Appended, ListingPage
     from ..api.tail import Page
     from ..api.writer import SyncWriter, Writer
     from ..api.writer_options import WriterOptions
     from ..server.pages.options import EventSourceOptions
 
-__all__ = ["Appended", "EventSourceOptions", "Page", "SyncWriter", "Writer", "WriterOptions", "api", "pages"]
+__all__ = [
+    "Appended",
+    "EventSourceOptions",
+    "ListingPage",
+    "Page",
+    "SyncWriter",
+    "Writer",
+    "WriterOptions",
+    "api",
+    "pages",
+]
 
 
 def api() -> Any:

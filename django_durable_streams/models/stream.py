@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
@@ -14,11 +14,14 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from .. import clock
-from ..protocol import arguments, content, paths, producers
+from ..protocol import arguments, content, listings, paths, producers
 from .async_methods import AsyncStreamMethods
 from .fields import ExactCharField, InstantField
 from .guard import GuardedQuerySet, refuse
 from .hinge import api
+
+if TYPE_CHECKING:
+    from .hinge import ListingPage
 
 _EXPECTED_WARNINGS = frozenset(
     {
@@ -51,6 +54,39 @@ class StreamQuerySet(GuardedQuerySet["Stream"]):
     def purgeable(self) -> StreamQuerySet:
         """Return the removed streams: they have no path any more, and their rows wait for the purge."""
         return self.filter(path__isnull=True)
+
+    def with_prefix(self, prefix: str) -> StreamQuerySet:
+        """Return the streams whose paths begin with a text, by the index of the paths.
+
+        `path__startswith` ignores case on SQLite, and uses no index on some databases.
+        """
+        end = listings.end_of_prefix(prefix)
+        streams = self.filter(path__gte=prefix) if prefix else self.filter(path__isnull=False)
+        return streams if end is None else streams.filter(path__lt=end)
+
+    def listing(self, prefix: str = "", *, pattern: str = "", cursor: str = "", limit: int = 100) -> ListingPage:
+        """Return a page of the streams that can be read, in the order of their paths. It ignores filters.
+
+        Args:
+            prefix: text with which the paths begin, such as `chat/`.
+            pattern: a pattern that they match, such as `chat/*/typing`. `*` is one segment, `**` any number.
+            cursor: the cursor of the last page.
+            limit: the largest number of streams, from 1 to 1000. With a pattern a page may have fewer, or none,
+                although more pages follow.
+
+        Returns:
+            The streams (`path`, `content_type`, `next_offset`, `size`, `closed`, `ttl`, `expires_at`, `created_at`,
+            `appended_at`), and the cursor of the next page, or None.
+
+        Raises:
+            InvalidParameter, InvalidPath: an argument is invalid.
+        """
+        result: ListingPage = api().listing(self._write_alias(), prefix, pattern, cursor, limit)
+        return result
+
+    async def alisting(self, prefix: str = "", **options: Any) -> ListingPage:
+        """The same as `listing`."""
+        return await sync_to_async(self.listing)(prefix, **options)
 
     def create(self, **options: Any) -> Stream:
         """Create a stream and return it.

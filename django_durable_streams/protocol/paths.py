@@ -17,7 +17,7 @@ CONTROL_ROOT = CONTROL_SEGMENT + "/"
 
 # Control characters; the backslash, which some proxies turn into a slash; the replacement character, which servers put
 # where a URL is not UTF-8, so that two URLs would name one stream; and surrogates, which no database stores.
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f\\\\\ufffd\ud800-\udfff]")
+FORBIDDEN = re.compile("[\x00-\x1f\x7f\\\\\ufffd\ud800-\udfff]")
 # A segment that is empty, "." or "..".
 _TRAVERSAL = re.compile(r"(?:^|/)(?:\.{1,2})?(?:/|$)")
 # Most paths: segments of harmless characters that begin with a letter or a digit.
@@ -49,7 +49,7 @@ def validate(path: str) -> str:
         raise ReservedPath(f"Paths below {CONTROL_ROOT} are reserved for control APIs.")
     if not path or len(path) > MAX_PATH_LENGTH:
         raise InvalidPath(f"A stream path has 1 to {MAX_PATH_LENGTH} characters.")
-    if _FORBIDDEN.search(path) is not None:
+    if FORBIDDEN.search(path) is not None:
         raise InvalidPath("A stream path has no control characters and no backslash, and is UTF-8.")
     if _TRAVERSAL.search(path) is not None:
         raise InvalidPath("A stream path has no empty segments and none that is . or .., and no slash at its ends.")

@@ -20,7 +20,7 @@ from ..access.guard import current_guard
 from ..conf import config
 from ..protocol import headers
 from ..protocol.caching import NO_STORE, Caching
-from ..protocol.errors import MethodNotAllowed, PayloadTooLarge, UnsupportedContentEncoding
+from ..protocol.errors import PayloadTooLarge, UnsupportedContentEncoding
 from ..protocol.messages import Header, Request, Response
 from ..protocol.paths import CONTROL_ROOT
 from ..protocol.subscription_bodies import parse_claim, parse_config, parse_streams, parse_wake_request
@@ -35,7 +35,7 @@ from ..protocol.subscriptions import (
 )
 from ..server.bodies import announced_length
 from ..server.body_preparation import LONG_BYTES
-from ..server.control import not_found
+from ..server.control import choose_method, not_found
 from . import leases, registry, signing_keys, tokens
 from .addresses import check_url
 from .rows import find
@@ -90,10 +90,10 @@ async def respond_control(request: Request) -> Response:
         ClientDisconnected: the client has left.
     """
     if request.path == CONTROL_ROOT + "jwks.json":
-        _choose(request, {"GET": None})
+        choose_method(request, {"GET": None})
         return await _respond_keys(service_for())
     methods, name, path = _find(request.path)
-    endpoint: Endpoint = _choose(request, methods)
+    endpoint = choose_method(request, methods)
     token = ""
     if endpoint.purpose is not None:
         token = _token(request)
@@ -113,16 +113,6 @@ def _find(path: str) -> tuple[Mapping[str, Endpoint], str, str]:
     if kind != "subscriptions" or not name or methods is None:
         raise not_found()
     return methods, subscription_id(name), rest
-
-
-def _choose(request: Request, methods: Mapping[str, Any]) -> Any:
-    method = "GET" if request.method == "HEAD" else request.method
-    if method not in methods:
-        allowed = [*methods, "HEAD", "OPTIONS"] if "GET" in methods else [*methods, "OPTIONS"]
-        raise MethodNotAllowed(
-            f"This path does not answer {request.method[:32]}.", ((headers.ALLOW, ", ".join(allowed).encode()),)
-        )
-    return methods[method]
 
 
 def _token(request: Request) -> str:

@@ -9,98 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from threading import Lock
-from typing import ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar
 
-from django.db import Error, router
+from django.db import router
 
 from ..conf import config
 from ..engine import Engine, engine_for
 from ..models import Stream, Subscription
-from ..protocol.errors import DurableStreamsError, ServiceUnavailable
 from ..runtime import execution, lifecycle
 from ..runtime.backlog import Backlog
-from ..runtime.batch_worker import BatchWorker
-from ..runtime.database_errors import FailureKind, diagnose
-from ..runtime.monitor import DatabaseMonitor, monitor_for
+from ..runtime.call_worker import BUSY_PAUSE, CallWorker
+from ..runtime.monitor import monitor_for
 from .backfill import link_portion
 from .delivery import Delivery
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Task = Callable[[], object]
-
-BUSY_SECONDS = 10.0
-"""For how long work is tried again that waits for another transaction."""
-
-BUSY_PAUSE, MAX_BUSY_PAUSE = 0.05, 0.4
-"""Seconds between two such attempts, at first and at most. Others get the lock meanwhile. Creates wait while one waits
-for the rules of links, so they have most of the time for themselves."""
-
 LINK_SECONDS = 10.0
 """For how long the creation of a subscription waits until existing streams are linked. The delivery goes on with it."""
 
 MAX_TASKS = 1000
-LOCK_SECONDS = 1
-"""How long a statement waits for a lock, on databases that count in seconds."""
-
-
-class Busy(ServiceUnavailable):
-    """Another transaction holds a lock. The same work may succeed in a moment."""
-
-
-class _Worker(BatchWorker[Task]):
-    """The thread. It calls one function after the other, each in a transaction of its own."""
-
-    def __init__(self, name: str, monitor: DatabaseMonitor) -> None:
-        self._monitor = monitor
-        super().__init__(name, monitor.new_connection(LOCK_SECONDS), self._call_all, Backlog(MAX_TASKS, 1), 1)
-
-    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function, again and again for some seconds while it waits for another transaction."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + BUSY_SECONDS
-        pause = BUSY_PAUSE
-        while True:
-            try:
-                return cast("T", await self.submit(partial(function, *args, **kwargs)))
-            except Busy:
-                if loop.time() >= until:
-                    raise
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, MAX_BUSY_PAUSE)
-
-    def _call_all(self, tasks: Sequence[Task]) -> Sequence[object]:
-        return [self._call(task) for task in tasks]
-
-    def _call(self, task: Task) -> object:
-        """Call a function, and once more over a new connection if the first one was lost."""
-        if not self._monitor.answers:
-            return self._monitor.refusal()
-        outcome = self._try(task)
-        if isinstance(outcome, Error) and diagnose(outcome) is FailureKind.AWAY:
-            outcome = self._try(task)
-        if not isinstance(outcome, Error):
-            return outcome
-        if diagnose(outcome) is FailureKind.BUSY:
-            return Busy("Another transaction holds a lock. Try again.")
-        self._monitor.suspect(outcome)
-        return self._monitor.refusal()
-
-    def _try(self, task: Task) -> object:
-        try:
-            with self._connection:
-                self._connection.open()
-                return task()
-        except DurableStreamsError as error:
-            return error
-        except Error as error:
-            if diagnose(error) in (FailureKind.AWAY, FailureKind.SETUP):
-                self._connection.close()  # a new connection may work
-            return error
+"""Calls that wait for a thread, and descriptions that are being made."""
 
 
 class Service:
@@ -112,8 +44,8 @@ class Service:
 
     def __init__(self, engine: Engine) -> None:
         self.using = engine.using
-        self._worker = _Worker("durable-streams-subscriptions", monitor_for(self.using))
-        self._delivery_worker: _Worker | None = None
+        self._worker = CallWorker("durable-streams-subscriptions", monitor_for(self.using), MAX_TASKS)
+        self._delivery_worker: CallWorker | None = None
         self._starting = Lock()
         self._delivery = Delivery(engine, self._call_for_delivery)
         self.descriptions = Backlog(MAX_TASKS, config().max_response_memory)
@@ -147,7 +79,7 @@ class Service:
         """Deliver wakes from now on, in threads of their own."""
         with self._starting:  # two threads may have made an engine at once
             if self._delivery_worker is None:
-                self._delivery_worker = _Worker("durable-streams-delivery-rows", monitor_for(self.using))
+                self._delivery_worker = CallWorker("durable-streams-delivery-rows", monitor_for(self.using), MAX_TASKS)
             self._delivery.start()
 
     def wake(self) -> None:

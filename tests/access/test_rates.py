@@ -100,6 +100,7 @@ ACTS: dict[Action, list[tuple[str, str, dict[str, str], bytes]]] = {
     Action.SUBSCRIBE: [
         ("PUT", "__ds/subscriptions/s{0}", {}, b'{"type":"pull-wake","streams":["a"],"wake_stream":"w"}'),
     ],
+    Action.LIST: [("GET", "__ds/streams", {}, b""), ("HEAD", "__ds/streams?prefix=a", {}, b"")],
 }
 
 

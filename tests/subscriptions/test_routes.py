@@ -380,7 +380,7 @@ async def test_a_reserved_path_elsewhere_in_a_request_is_none_of_its_own(
 
 
 async def test_without_a_handler_the_paths_are_reserved(entry: EntryPoint) -> None:
-    with patch.object(control, "_handler", None):
+    with patch.object(control, "_handlers", {}):
         for name in REQUESTS:
             reply = await send(entry, name)
             assert (reply.status, reply.json()["type"]) == (404, "urn:durable-streams:error:reserved-path")

@@ -85,6 +85,11 @@ def unneeded(using: str, after: int = 0, limit: int = STREAMS_PER_TRANSACTION) -
     return list(_unneeded(using).filter(id__gt=after).order_by("id").values_list("id", flat=True)[:limit])
 
 
+def unneeded_count(using: str) -> int:
+    """Return how many soft-deleted streams have no forks any more."""
+    return _unneeded(using).count()
+
+
 def collect(using: str, ids: Collection[int] | None = None) -> int:
     """Remove soft-deleted streams that have no forks any more, and return how many were removed.
 

@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from django_durable_streams.consumers import Batch, Consumer, consumer
-from django_durable_streams.management.commands import streams as command
+from django_durable_streams.management.streams import consumers as command
 from django_durable_streams.models import Stream, Subscription, SubscriptionLink
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.subscriptions import registry
@@ -387,14 +387,14 @@ def test_a_consumer_that_never_ran_or_does_not_exist_is_refused() -> None:
 @pytest.mark.usefixtures("summing")
 def test_the_cursors_of_a_consumer_that_the_code_has_lost_are_deleted() -> None:
     with pytest.raises(CommandError, match="still has"):
-        call_command("streams", "delete", "sum")
+        call_command("streams", "delete", "--consumer", "sum")
     declarations._consumers.clear()
     output = StringIO()
-    call_command("streams", "delete", "sum", stdout=output)
+    call_command("streams", "delete", "--consumer", "sum", stdout=output)
     assert output.getvalue() == "The cursors of sum are deleted.\n"
     while registry.delete_remains("default"):
         pass
     assert not Subscription.objects.exists()
     assert not SubscriptionLink.objects.exists()
     with pytest.raises(CommandError, match="no subscription"):
-        call_command("streams", "delete", "sum")
+        call_command("streams", "delete", "--consumer", "sum")

@@ -1,0 +1,1 @@
+"""Examinations of an installation, for `manage.py streams doctor`. Each returns findings, and leaves nothing behind."""

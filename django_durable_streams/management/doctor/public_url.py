@@ -1,0 +1,224 @@
+"""The way from a client to the servers: a stream is read through the public URL while this process appends to it.
+
+What lies between is judged by what arrives and when. An event that arrives only when its response has ended was
+buffered on the way.
+"""
+
+from __future__ import annotations
+
+import http.client
+import queue
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from threading import Thread
+from typing import NamedTuple
+from urllib.parse import SplitResult, quote, urlsplit
+
+from ...models import Stream
+from .findings import Finding, error, ok, warning
+
+EVENT_SECONDS = 5.0
+"""How long an event may take. Without wake-ups a poll takes a quarter of a second."""
+
+CONNECT_SECONDS = 10.0
+END_SECONDS = 10.0
+"""Time for a connection, and for the rest of a response after its stream was closed."""
+
+CLOCK_SECONDS = 5.0
+"""A header has whole seconds, and travels for some time."""
+
+_HOW = {
+    "nginx": "In nginx, set `proxy_buffering off` and remove `proxy_ignore_headers X-Accel-Buffering`.",
+    "apache": "In Apache, set `flushpackets=on` in ProxyPass, and leave mod_deflate off for text/event-stream.",
+    "cloudflare": "In Cloudflare, switch off response buffering and compression for this path.",
+    "varnish": "In Varnish, set `beresp.do_stream = true`, or pipe this path.",
+    "haproxy": "In HAProxy, remove `option http-buffer-response` and the compression of text/event-stream.",
+}
+_HOW_GENERALLY = "Switch off buffering and compression for this path in every proxy on the way."
+
+
+class PublicURL(NamedTuple):
+    """The root of the streams as clients see it, with the headers to send."""
+
+    parts: SplitResult
+    headers: Mapping[str, str]
+
+    @classmethod
+    def of(cls, url: str, headers: Mapping[str, str]) -> PublicURL:
+        """Return the parsed URL.
+
+        Raises:
+            ValueError: it is no URL of HTTP.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"{url} is not the URL of the root of the streams. Write https://example.org/v1/stream/")
+        return cls(parts._replace(path=parts.path.rstrip("/")), headers)
+
+    def get(self, path: str, query: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """Return the response to a GET whose body has not been read, with its connection.
+
+        Raises:
+            OSError, http.client.HTTPException: there is no response.
+        """
+        kind = http.client.HTTPSConnection if self.parts.scheme == "https" else http.client.HTTPConnection
+        host = self.parts.hostname or ""
+        connection = kind(host, self.parts.port, timeout=CONNECT_SECONDS)
+        try:
+            connection.request("GET", f"{self.parts.path}/{quote(path)}?{query}", headers=dict(self.headers))
+            return connection, connection.getresponse()
+        except BaseException:
+            connection.close()
+            raise
+
+
+def examine_url(url: PublicURL, using: str) -> Iterator[Finding]:
+    """Read a new stream through the URL, at once, by SSE and by long-poll."""
+    path = f"doctor/{secrets.token_hex(8)}"
+    stream = Stream.objects.using(using).create(path=path, content_type="text/plain", ttl=600, data="first\n")
+    try:
+        plain = _plain_read(url, path)
+        yield from plain
+        if not any(finding.level.value == "error" for finding in plain):
+            yield from _long_poll(url, stream)
+            yield from _event_stream(url, stream)
+    except (OSError, http.client.HTTPException) as problem:
+        yield error("URL", f"The URL does not answer: {problem}", "Check the URL, its certificate, and the proxy.")
+    finally:
+        stream.delete()
+
+
+def _plain_read(url: PublicURL, path: str) -> list[Finding]:
+    began = time.time()
+    connection, response = url.get(path, "offset=-1")
+    body = response.read(1024)
+    connection.close()
+    if response.status in (401, 403):
+        remedy = "Send credentials of a user who may read doctor/**: --header 'Authorization: Bearer ...'"
+        return [error("URL", f"The server refuses to read the stream ({response.status}).", remedy)]
+    if response.status != 200 or body != b"first\n":
+        remedy = "Name the root of the streams. Its servers must use the database of this process."
+        return [error("URL", f"The URL does not show a stream of this database (status {response.status}).", remedy)]
+    findings = [ok("URL", "A stream of this database is read through the URL.")]
+    lost = [name for name in ("Stream-Next-Offset", "Cache-Control") if response.getheader(name) is None]
+    if lost:
+        text = f"Something on the way removes {' and '.join(lost)}."
+        findings.append(error("URL", text, "Let the proxy pass all headers of responses on."))
+    date = response.getheader("Date")
+    if date is not None:
+        difference = parsedate_to_datetime(date).timestamp() - began
+        if abs(difference) > CLOCK_SECONDS:
+            text = f"The clock of the server behind the URL is {difference:+.0f} s from the clock of this machine."
+            findings.append(warning("clocks", text, "Synchronise all clocks by NTP."))
+    return findings
+
+
+def _long_poll(url: PublicURL, stream: Stream) -> Iterator[Finding]:
+    timer = Thread(target=lambda: (time.sleep(0.5), stream.append("second\n")), daemon=True)
+    timer.start()
+    began = time.monotonic()
+    try:
+        connection, response = url.get(stream.path or "", f"offset={stream.next_offset}&live=long-poll")
+        body = response.read(1024)
+        connection.close()
+    except TimeoutError:
+        response, body = None, b""
+    timer.join(CONNECT_SECONDS)
+    seconds = time.monotonic() - began
+    if response is None or response.status != 200 or body != b"second\n":
+        status = "no response" if response is None else f"status {response.status}"
+        yield error(
+            "long-poll",
+            f"A long-poll was not answered with the data that was appended ({status} after {seconds:.1f} s).",
+            "Let the proxy wait for longer than LONG_POLL_TIMEOUT, and cache nothing.",
+        )
+    else:
+        yield ok("long-poll", f"A long-poll was answered {max(seconds - 0.5, 0):.2f} s after the append.")
+
+
+class _Reading:
+    """Reads a response in a thread, and notes when each part arrives."""
+
+    def __init__(self, url: PublicURL, path: str) -> None:
+        self._url, self._path = url, path
+        self._parts: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
+        self.response: http.client.HTTPResponse | None = None
+        self.received = b""
+        self.is_over = False
+        self._thread = Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            connection, self.response = self._url.get(self._path, "offset=-1&live=sse")
+            if connection.sock is not None:
+                connection.sock.settimeout(EVENT_SECONDS + END_SECONDS + CONNECT_SECONDS)
+            while part := self.response.read1(65536):
+                self._parts.put(part)
+            self._parts.put(None)
+        except Exception as problem:  # for the thread that waits
+            self._parts.put(problem)
+
+    def wait_for(self, text: bytes, seconds: float) -> float | None:
+        """Return after how many seconds a text has arrived. None: it has not.
+
+        Raises:
+            OSError, http.client.HTTPException: the connection was lost.
+        """
+        began = time.monotonic()
+        while text not in self.received:
+            left = began + seconds - time.monotonic()
+            if left <= 0 or self.is_over:
+                return None
+            try:
+                part = self._parts.get(timeout=left)
+            except queue.Empty:
+                return None
+            if isinstance(part, Exception):
+                raise part
+            self.is_over = part is None
+            self.received += part or b""
+        return time.monotonic() - began
+
+
+def _event_stream(url: PublicURL, stream: Stream) -> Iterator[Finding]:
+    reading = _Reading(url, stream.path or "")
+    first = reading.wait_for(b"first", EVENT_SECONDS)
+    seconds = None
+    if first is not None:
+        stream.append("third\n")
+        seconds = reading.wait_for(b"third", EVENT_SECONDS)
+    stream.close()
+    if seconds is not None:
+        yield ok("SSE", f"An event arrived {seconds:.2f} s after the append.")
+        yield from _coding(reading)
+        return
+    arrived_late = reading.wait_for(b"first", END_SECONDS)
+    who = _proxy(reading.response)
+    if arrived_late is not None:
+        which = f" The response names {who}." if who else ""
+        yield error(
+            "SSE",
+            f"Something on the way buffers event streams: events arrive only when the response ends.{which}",
+            _HOW.get(who, _HOW_GENERALLY),
+        )
+        yield from _coding(reading)
+    else:
+        status = f"status {reading.response.status}" if reading.response is not None else "no response"
+        yield error("SSE", f"No event arrived ({status}).", "Serve the URL by ASGI, and see the log of the server.")
+
+
+def _coding(reading: _Reading) -> Iterator[Finding]:
+    coding = reading.response.getheader("Content-Encoding") if reading.response is not None else None
+    if coding:
+        yield warning("SSE", f"Something on the way compresses event streams ({coding}).", _HOW_GENERALLY)
+
+
+def _proxy(response: http.client.HTTPResponse | None) -> str:
+    """Return the name of a known proxy that a response tells of."""
+    if response is None:
+        return ""
+    names = " ".join(response.getheader(name) or "" for name in ("Server", "Via", "X-Powered-By")).lower()
+    return next((proxy for proxy in _HOW if proxy in names), "")

@@ -1,0 +1,87 @@
+"""A wake-up message from another process to this one, through the backend of the settings (Redis)."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import secrets
+import time
+from collections.abc import Iterator
+
+from django.core.exceptions import ImproperlyConfigured
+
+from ...conf import config
+from ...engine.wakeup import Wakeup, WakeUpMessage, make_wakeup
+from . import child_process
+from .findings import Finding, error, note, ok
+
+CHILD_SECONDS = 30.0
+"""Time for the other process to start, and for its message."""
+
+
+def examine_wakeups(using: str) -> Iterator[Finding]:
+    """Let another process send a message, and wait for it."""
+    try:
+        wakeup = make_wakeup(using)
+    except ImproperlyConfigured as problem:
+        yield error("wake-ups", str(problem), "Correct DURABLE_STREAMS['WAKEUP'].")
+        return
+    try:
+        if not wakeup.carries_messages:
+            yield note(
+                "wake-ups",
+                f"Processes do not wake each other's readers. They poll every {config().poll_interval:g} s.",
+                "With more than one process, set WAKEUP to RedisWakeup.",
+            )
+        elif not wakeup.check():
+            yield error("wake-ups", "Messages cannot be sent: Redis does not answer.", "Start it, or correct CACHES.")
+        else:
+            yield asyncio.run(_round_trip(wakeup, using))
+    finally:
+        wakeup.stop()
+
+
+class _Listener:
+    """Waits for one message."""
+
+    def __init__(self, stream_id: int) -> None:
+        self.arrived = asyncio.Event()
+        self._stream_id = stream_id
+
+    def receive(self, stream_id: int, message: WakeUpMessage) -> None:
+        """Take a message."""
+        if stream_id == self._stream_id:
+            self.arrived.set()
+
+    def poll_all(self) -> None:
+        """Do nothing: there is no stream."""
+
+
+async def _round_trip(wakeup: Wakeup, using: str) -> Finding:
+    stream_id = 2**61 + secrets.randbits(60)  # the id of no stream
+    listener = _Listener(stream_id)
+    subscriber = wakeup.subscriber(listener)
+    if subscriber is None:
+        return error("wake-ups", "The backend receives no messages.", "Correct DURABLE_STREAMS['WAKEUP'].")
+    try:
+        await subscriber.subscribe(stream_id)
+        context = multiprocessing.get_context("spawn")
+        sent_at = context.Value("d", 0.0)
+        process = context.Process(target=child_process.send, args=(using, stream_id, sent_at), daemon=True)
+        process.start()
+        try:
+            async with asyncio.timeout(CHILD_SECONDS):
+                await listener.arrived.wait()
+        except TimeoutError:
+            return error(
+                "wake-ups",
+                "A message of another process did not arrive.",
+                "Compare the settings of all processes: the Redis server, the cache's KEY_PREFIX, and SECRET_KEY.",
+            )
+        finally:
+            await asyncio.to_thread(process.join, CHILD_SECONDS)
+            process.kill()
+        milliseconds = max(time.time() - sent_at.value, 0.0) * 1000
+        return ok("wake-ups", f"A message of another process arrived, within {milliseconds:.0f} ms of its sending.")
+    finally:
+        subscriber.close()

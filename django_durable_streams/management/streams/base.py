@@ -1,0 +1,217 @@
+"""The base of the subcommands of `manage.py streams`: their arguments, their output, and the streams that they name.
+
+Knows no subcommand.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import msgspec
+from django.core.management.base import CommandError, OutputWrapper
+from django.db import router
+
+from ...models import Stream
+from ...protocol import arguments, content
+from ...protocol.errors import StreamGone, StreamNotFound
+from ...protocol.globs import ANY, ONE, glob
+from ...protocol.listings import MAX_LIMIT, ListingQuery
+from ...store.read import listing
+
+Options = dict[str, Any]
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+
+TYPES = {"json": content.JSON_CONTENT_TYPE, "text": "text/plain", "bytes": content.DEFAULT_CONTENT_TYPE}
+"""Short names of content types."""
+
+
+class Console:
+    """Where a subcommand writes: lines for people or for scripts to the output, and notes to the error output.
+
+    Args:
+        out, err: the outputs of the management command.
+        options: the parsed options.
+    """
+
+    def __init__(self, out: OutputWrapper, err: OutputWrapper, options: Options) -> None:
+        self._out, self._err = out, err
+        self.is_json: bool = bool(options.get("json"))
+        self.verbosity: int = options["verbosity"]
+        self.using: str = options.get("database") or router.db_for_write(Stream)
+
+    def write(self, text: str, /, **values: object) -> None:
+        """Write a line: the text, or with `--json` the values as an object."""
+        if self.is_json:
+            self.json(values)
+        else:
+            self._out.write(text)
+
+    def json(self, values: object) -> None:
+        """Write a value as a line of JSON."""
+        self._out.write(msgspec.json.encode(values).decode())
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write bytes as they are, without a line feed at the end."""
+        raw = getattr(self._out, "buffer", None)
+        if raw is not None:
+            self._out.flush()  # lines that were written before
+            raw.write(data)
+        else:  # an output for text only, as in a test
+            self._out.write(data.decode(errors="replace"), ending="")
+
+    def flush(self) -> None:
+        """Hand all output over now."""
+        self._out.flush()
+
+    def note(self, text: str) -> None:
+        """Write a line for people to the error output, unless with `--verbosity 0`."""
+        if self.verbosity:
+            self._err.write(text, lambda line: line)
+
+    def confirm(self, question: str, options: Options) -> None:
+        """Ask before a change that cannot be taken back, unless with `--no-input`.
+
+        Raises:
+            CommandError: the answer is not yes, or nobody can answer.
+        """
+        if options["interactive"]:
+            try:
+                answer = input(f"{question} [y/N] ")
+            except EOFError:
+                raise CommandError("Nothing was changed. Without a terminal, confirm with --no-input.") from None
+            if answer.strip().lower() not in ("y", "yes"):
+                raise CommandError("Nothing was changed.")
+
+
+class Subcommand(ABC):
+    """One subcommand. `help` is its line in the list of subcommands, and `examples` the end of its own help."""
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    examples: ClassVar[str] = ""
+    has_json: ClassVar[bool] = True
+    has_database: ClassVar[bool] = True
+
+    def add_arguments(self, parser: ArgumentParser) -> None:  # noqa: B027  some subcommands have none
+        """Add the arguments of the subcommand."""
+
+    @abstractmethod
+    def run(self, console: Console, options: Options) -> None:
+        """Do the work.
+
+        Raises:
+            CommandError, DurableStreamsError, django.db.Error, OSError: it is refused, or has failed.
+        """
+
+
+def add_paths(parser: ArgumentParser, nargs: str = "+", purpose: str = "") -> None:
+    """Add the argument for paths and patterns."""
+    parser.add_argument(
+        "paths",
+        nargs=nargs,
+        metavar="PATH",
+        type=path_argument,
+        help=purpose or "path of a stream, or a pattern: * is one segment, ** any number of segments",
+    )
+
+
+def add_dry_run(parser: ArgumentParser) -> None:
+    """Add the options of a subcommand that removes something."""
+    parser.add_argument("--dry-run", action="store_true", help="print what would be removed, and remove nothing")
+    parser.add_argument("--no-input", action="store_false", dest="interactive", help="do not ask")
+
+
+def path_argument(text: str) -> str:
+    """Return the path that an argument means. A slash at the beginning is the root of the streams."""
+    return text.removeprefix("/")
+
+
+def duration(text: str) -> int:
+    """Return the seconds of a duration such as `90`, `90s`, `15m`, `2h`, `7d` or `4w`."""
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "")
+    if not (number.isascii() and number.isdigit() and len(number) < 12):
+        raise ArgumentTypeError(f"{text!r} is not a duration. Write 90, 90s, 15m, 2h, 7d or 4w.")
+    return int(number) * _UNITS[unit]
+
+
+def moment(text: str) -> datetime:
+    """Return the time of a text such as `2026-12-31T12:00:00Z`. Without a time zone it is in UTC."""
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not a time. Write 2026-12-31T12:00:00Z.") from None
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+def content_type(text: str) -> str:
+    """Return the content type of a text, which may be a short name."""
+    return TYPES.get(text, text)
+
+
+def is_pattern(text: str) -> bool:
+    """Return whether an argument is a pattern, and not the path of one stream."""
+    return not {ONE, ANY}.isdisjoint(text.split("/"))
+
+
+def find_stream(path: str, using: str) -> Stream:
+    """Return the stream at a path.
+
+    Raises:
+        StreamNotFound, StreamGone, InvalidPath: it cannot be read.
+    """
+    stream = Stream.objects.using(using).alive().filter(path=arguments.path(path)).first()
+    if stream is not None:
+        return stream
+    if Stream.objects.using(using).filter(path=path, deleted_at__isnull=False).exists():
+        raise StreamGone(f"The stream {path} was deleted; forks still read its data.")
+    raise StreamNotFound(f"There is no stream at {path}.")
+
+
+def find_streams(texts: Sequence[str], using: str) -> Iterator[list[Stream]]:
+    """Yield the streams that paths and patterns name, up to 1000 at a time, each argument after the other.
+
+    Raises:
+        StreamNotFound, StreamGone, InvalidPath: a path has no stream that can be read.
+        CommandError: a pattern matches no stream.
+    """
+    paths = [text for text in texts if not is_pattern(text)]
+    if paths:
+        yield [find_stream(path, using) for path in dict.fromkeys(paths)]
+    for text in texts:
+        if is_pattern(text):
+            yield from _matching(text, using)
+
+
+def _matching(pattern: str, using: str) -> Iterator[list[Stream]]:
+    is_empty = True
+    for rows in listing.pages(ListingQuery(pattern=glob(pattern), limit=MAX_LIMIT), using):
+        is_empty = False
+        streams = Stream.objects.using(using).in_bulk([row.id for row in rows])
+        yield [streams[row.id] for row in rows if row.id in streams]
+    if is_empty:
+        raise CommandError(f"No stream matches {pattern}.")
+
+
+def each_stream(texts: Sequence[str], using: str) -> Iterator[Stream]:
+    """Yield the streams of `find_streams` one by one."""
+    for streams in find_streams(texts, using):
+        yield from streams
+
+
+def input_is_terminal() -> bool:
+    """Return whether a person types the input."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield the rows as lines with columns of equal width."""
+    cells = [[*row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,0 +1,65 @@
+"""`manage.py streams delete`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+from django.core.management.base import CommandError
+
+from ...api import transactions
+from ...protocol.producers import SERVER_MARK
+from ...subscriptions import operating
+from .base import Console, Options, Subcommand, add_dry_run, add_paths, find_streams, is_pattern
+from .progress import progress
+
+STREAMS_PER_TRANSACTION = 500
+"""Streams that one transaction deletes. Appends wait for the transaction."""
+
+
+class Delete(Subcommand):
+    """Deletes streams, or the cursors of a consumer."""
+
+    name = "delete"
+    help = "delete streams, or the cursors of a consumer that the code does not have any more"
+    examples = """
+streams delete chat/42
+streams delete 'chat/**' --dry-run
+streams delete 'chat/**' --no-input
+streams delete --consumer order-totals
+
+A deleted stream is gone at once. Its rows are purged in the background by the servers, or by `streams prune`.
+"""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_paths(parser, "*")
+        parser.add_argument("--consumer", metavar="NAME", help="delete the cursors of this consumer")
+        add_dry_run(parser)
+
+    def run(self, console: Console, options: Options) -> None:
+        paths, name = options["paths"], options["consumer"]
+        if bool(paths) is bool(name):
+            raise CommandError("Name streams, or a consumer by --consumer.")
+        if name:
+            if not options["dry_run"]:
+                operating.perform(console.using, operating.delete, SERVER_MARK + name, console.using)
+            outcome = "would be deleted" if options["dry_run"] else "are deleted"
+            console.write(f"The cursors of {name} {outcome}.", consumer=name)
+            return
+        if options["dry_run"]:
+            for streams in find_streams(paths, console.using):
+                for stream in streams:
+                    console.write(f"{stream.path} would be deleted.", path=stream.path)
+            return
+        total = None
+        if any(map(is_pattern, paths)):
+            total = sum(map(len, find_streams(paths, console.using)))
+            console.confirm(f"Delete {total:,} streams?", options)
+        count = 0
+        with progress(console, "streams", total) as counting:
+            for streams in find_streams(paths, console.using):
+                for first in range(0, len(streams), STREAMS_PER_TRANSACTION):
+                    portion = streams[first : first + STREAMS_PER_TRANSACTION]
+                    deleted, _ = transactions.delete(portion, console.using)
+                    count += deleted
+                    counting.add(len(portion))
+        console.write(f"{count:,} streams are deleted.", deleted=count)

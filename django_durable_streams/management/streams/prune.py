@@ -1,0 +1,134 @@
+"""`manage.py streams prune`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.core.management.base import CommandError
+from django.db.models import Q
+from django.utils import timezone
+
+from ...api import transactions
+from ...engine.announcements import announce
+from ...models import Stream
+from ...protocol.globs import Glob, glob
+from ...runtime.write_lock import write_lock
+from ...store.upkeep import sweeping
+from .base import Console, Options, Subcommand, add_dry_run, duration, is_pattern, path_argument
+from .delete import STREAMS_PER_TRANSACTION
+from .progress import progress
+
+
+class Prune(Subcommand):
+    """Deletes streams that nobody uses any more, and purges what was deleted or has expired."""
+
+    name = "prune"
+    help = "purge deleted and expired streams now, and delete those that nobody uses any more"
+    examples = """
+streams prune                              what the servers do in the background, at full speed
+streams prune --dry-run                    count it
+streams prune 'chat/**' --idle 30d         delete streams without an append for 30 days, then purge
+streams prune 'jobs/**' --closed --idle 7d --no-input
+"""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "pattern", nargs="?", default="", metavar="PATTERN", type=path_argument, help="which streams to delete"
+        )
+        parser.add_argument("--idle", type=duration, help="delete streams without an append for so long, such as 30d")
+        parser.add_argument("--closed", action="store_true", help="delete closed streams only")
+        add_dry_run(parser)
+
+    def run(self, console: Console, options: Options) -> None:
+        pattern = options["pattern"]
+        if pattern and not is_pattern(pattern):
+            raise CommandError("Write a pattern such as 'chat/**'. A single stream is deleted by: streams delete PATH")
+        deletes = options["idle"] is not None or options["closed"]
+        if pattern and not deletes:
+            raise CommandError("Say which streams to delete: --idle DURATION, --closed, or both.")
+        unused = _Unused(glob(pattern) if pattern else None, _since(options["idle"]), options["closed"], console.using)
+        count = sum(map(len, unused.portions())) if deletes else 0
+        if options["dry_run"]:
+            _report(console, count, sweeping.waiting(console.using), dry_run=True)
+            return
+        if count:
+            console.confirm(f"Delete {count:,} streams?", options)
+            with progress(console, "streams deleted", count) as counting:
+                count = 0
+                for ids in unused.portions():
+                    streams = list(Stream.objects.using(console.using).alive().filter(unused.condition, pk__in=ids))
+                    count += transactions.delete(streams, console.using)[0]
+                    counting.add(len(ids))
+        _report(console, count, _sweep(console), dry_run=False)
+
+
+class _Unused(NamedTuple):
+    """The streams that nobody uses any more."""
+
+    pattern: Glob | None
+    since: datetime | None
+    is_closed: bool
+    using: str
+
+    @property
+    def condition(self) -> Q:
+        """The condition of such streams, but for the pattern."""
+        condition = Q(closed=True) if self.is_closed else Q()
+        if self.since is not None:
+            condition &= Q(created_at__lt=self.since) & (Q(appended_at=None) | Q(appended_at__lt=self.since))
+        return condition
+
+    def portions(self) -> Iterator[list[int]]:
+        """Yield the ids of the streams, as many as one transaction deletes."""
+        prefix = self.pattern.prefix if self.pattern is not None else ""
+        query = Stream.objects.using(self.using).alive().with_prefix(prefix).filter(self.condition).order_by("path")
+        after: str | None = ""
+        while rows := list(query.filter(path__gt=after).values_list("path", "pk")[:STREAMS_PER_TRANSACTION]):
+            after = rows[-1][0]
+            ids = [pk for path, pk in rows if self.pattern is None or self.pattern.matches(path or "")]
+            if ids:
+                yield ids
+
+
+def _since(idle_seconds: int | None) -> datetime | None:
+    if idle_seconds is None:
+        return None
+    try:
+        return timezone.now() - timedelta(seconds=idle_seconds)
+    except OverflowError:
+        raise CommandError("The duration of --idle is too long.") from None
+
+
+def _sweep(console: Console) -> sweeping.Swept:
+    expired = removed = purged = left = 0
+    portions = sweeping.sweep(console.using)
+    with progress(console, "streams swept") as counting:
+        while True:
+            with write_lock(console.using).hold():
+                swept = next(portions, None)
+            if swept is None:
+                break
+            if swept.commits:
+                announce(list(swept.commits), console.using)
+            expired, removed = expired + swept.expired, removed + swept.removed
+            purged, left = purged + swept.purged, left + swept.left
+            counting.add(swept.expired + swept.removed + swept.purged)
+    return sweeping.Swept(expired, removed, purged, left)
+
+
+def _report(console: Console, deleted: int, swept: sweeping.Swept, *, dry_run: bool) -> None:
+    would = "would be " if dry_run else ""
+    left = f" {swept.left:,} are held by other rows or transactions." if swept.left else ""
+    console.write(
+        f"{deleted:,} streams {would}deleted, {swept.expired:,} expired and {swept.removed:,} soft-deleted ones "
+        f"{would}removed, {swept.purged:,} {would}purged.{left}",
+        deleted=deleted,
+        expired=swept.expired,
+        removed=swept.removed,
+        purged=swept.purged,
+        left=swept.left,
+        dry_run=dry_run,
+    )

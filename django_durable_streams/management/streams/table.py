@@ -1,0 +1,42 @@
+"""The table of subcommands of `manage.py streams`, in the order in which `--help` lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .append import Append
+from .base import Subcommand
+from .close import Close
+from .consumers import Pause, Replay, Resume
+from .create import Create
+from .delete import Delete
+from .doctor import Doctor
+from .export_streams import Export
+from .fork import Fork
+from .import_streams import Import
+from .list_streams import ListStreams
+from .prune import Prune
+from .read import Read
+from .show import Show
+from .stats import Stats
+from .tail import TailStreams
+
+SUBCOMMANDS: Sequence[Subcommand] = (
+    ListStreams(),
+    Show(),
+    Create(),
+    Append(),
+    Read(),
+    TailStreams(),
+    Close(),
+    Fork(),
+    Delete(),
+    Stats(),
+    Prune(),
+    Export(),
+    Import(),
+    Doctor(),
+    Pause(),
+    Resume(),
+    Replay(),
+)

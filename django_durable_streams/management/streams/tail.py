@@ -1,0 +1,99 @@
+"""`manage.py streams tail`."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from asgiref.sync import sync_to_async
+
+from ...api import transactions
+from ...models import Stream
+from ...protocol import arguments
+from ...protocol.errors import StreamGone, StreamNotFound
+from ...protocol.globs import glob
+from ...protocol.listings import MAX_LIMIT, ListingQuery
+from ...store.read import browsing, lineage, listing
+from .base import Console, Options, Subcommand, add_paths, each_stream, is_pattern
+from .read import Printer
+
+MAX_BYTES = 1024 * 1024
+"""Data before the tail that is looked at for the last messages."""
+
+LOOK_SECONDS = 2.0
+"""How often new streams are looked for that match a pattern."""
+
+
+class TailStreams(Subcommand):
+    """Prints the last messages of streams, and follows them."""
+
+    name = "tail"
+    help = "print the last messages of streams, and follow them with -f"
+    examples = """
+streams tail chat/42
+streams tail -f chat/42 -n 0
+streams tail -f 'chat/**' --json
+"""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_paths(parser)
+        parser.add_argument("-f", "--follow", action="store_true", help="go on with new messages, until Ctrl-C")
+        parser.add_argument("-n", type=int, default=10, dest="count", help="number of messages (default: 10)")
+
+    def run(self, console: Console, options: Options) -> None:
+        paths, using = options["paths"], console.using
+        printer = Printer(console, with_headings=len(paths) > 1 or is_pattern(paths[0]))
+        ends: dict[str, tuple[int, str]] = {}
+        for stream in each_stream(paths, using):
+            info = transactions.find(stream.path, using, stream.pk)
+            if options["count"] > 0:
+                messages = browsing.before(info, info.tail, limit=MAX_BYTES, count=options["count"], using=using)
+                printer.print_messages(info, browsing.whole(info, messages, using))
+            if options["follow"]:
+                ends[info.path] = info.id, lineage.around(info, using, info.tail, info.tail).token(info.tail)
+        console.flush()
+        if options["follow"]:
+            asyncio.run(_Followers(printer, using).follow(ends, [path for path in paths if is_pattern(path)]))
+
+
+class _Followers:
+    """Follows streams, each by a task."""
+
+    def __init__(self, printer: Printer, using: str) -> None:
+        self._printer = printer
+        self._using = using
+
+    async def follow(self, ends: dict[str, tuple[int, str]], patterns: Sequence[str]) -> None:
+        """Print what is appended, until all streams have ended. With patterns, new streams may come."""
+        async with asyncio.TaskGroup() as group:
+            for path, (stream_id, offset) in ends.items():
+                group.create_task(self._follow_one(path, stream_id, offset))
+            known_ids = {stream_id for stream_id, _ in ends.values()}
+            while patterns:
+                await asyncio.sleep(LOOK_SECONDS)
+                for path, stream_id in await sync_to_async(self._list)(patterns):
+                    if stream_id not in known_ids:
+                        known_ids.add(stream_id)
+                        group.create_task(self._follow_one(path, stream_id, "-1"))
+
+    def _list(self, patterns: Sequence[str]) -> list[tuple[str, int]]:
+        queries = [ListingQuery(pattern=glob(pattern), limit=MAX_LIMIT) for pattern in patterns]
+        pages = [page for query in queries for page in listing.pages(query, self._using)]
+        return [(row.path, row.id) for page in pages for row in page]
+
+    async def _follow_one(self, path: str, stream_id: int, offset: str) -> None:
+        try:
+            stream = await Stream.objects.using(self._using).aget(pk=stream_id, path=path)
+            async for page in stream.atail(offset):
+                # The stored bytes, and not the values of the page: numbers would be written in another way.
+                if page.messages:
+                    await sync_to_async(self._print)(path, stream_id, offset)
+                    offset = page.next_offset
+        except (Stream.DoesNotExist, StreamNotFound, StreamGone):
+            return
+
+    def _print(self, path: str, stream_id: int, offset: str) -> None:
+        info = transactions.find(path, self._using, stream_id)
+        info, position = lineage.locate(info, arguments.offset(offset), self._using)
+        self._printer.print_from(info, position)

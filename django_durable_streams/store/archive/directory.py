@@ -1,0 +1,295 @@
+"""The files of an archive: packs of records, and an index that is written last.
+
+    archive/index.json             what it is, the patterns, and the size and SHA-256 of each pack
+    archive/packs/000001.streams   records of streams
+
+The index of an unfinished export is `index.json.partial`. The next export to the same directory goes on after the last
+complete pack, because packs have the streams in one order. A tar file has the same files. It is written from a
+directory beside it.
+
+Knows no database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tarfile
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO, cast
+
+import msgspec
+from msgspec import Meta, Struct
+
+from .dump import StreamVanished
+from .records import VERSION, ArchiveError, Record, RecordReader, StreamRecord, line
+
+FORMAT = "durable-streams-archive"
+INDEX = "index.json"
+PARTIAL = "index.json.partial"
+PACKS = "packs"
+
+PACK_BYTES = 64 * 1024 * 1024
+"""Size from which a pack ends after the present stream."""
+
+_READ_BYTES = 1024 * 1024
+_PACK_NAME = re.compile(r"packs/[0-9]{6}\.streams")
+
+
+Written = tuple[str, bool]
+"""The path of a stream, and whether it is in the archive."""
+
+
+class Pack(Struct, forbid_unknown_fields=True):
+    """A file of records, and the place of its last stream in the order of all streams."""
+
+    name: str
+    size: Annotated[int, Meta(ge=0)]
+    sha256: str
+    streams: Annotated[int, Meta(ge=0)]
+    last: tuple[int, str]
+    """Generation and path."""
+
+
+class Index(Struct, forbid_unknown_fields=True):
+    """What an archive has."""
+
+    format: str
+    version: int
+    patterns: list[str]
+    packs: list[Pack]
+
+    @property
+    def streams(self) -> int:
+        """The number of streams."""
+        return sum(pack.streams for pack in self.packs)
+
+
+class ArchiveWriter:
+    """Writes an archive into a directory, or goes on with one.
+
+    Args:
+        directory: the directory. It is made if it is missing.
+        patterns: the patterns of the streams, for the index.
+
+    Raises:
+        ArchiveError: the directory has other files, a finished archive, or one with other patterns.
+    """
+
+    def __init__(self, directory: Path, patterns: list[str]) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        names = {entry.name for entry in directory.iterdir()}
+        if INDEX in names:
+            raise ArchiveError(f"{directory} has a finished archive. Choose another directory.")
+        if not names <= {PARTIAL, PACKS}:
+            raise ArchiveError(f"{directory} has other files. Choose an empty directory.")
+        self.index = Index(FORMAT, VERSION, patterns, [])
+        if PARTIAL in names:
+            self.index = parse_index((directory / PARTIAL).read_bytes(), f"{directory / PARTIAL}")
+            if self.index.patterns != patterns:
+                raise ArchiveError(f"{directory} has an unfinished archive of other streams. Choose another directory.")
+        (directory / PACKS).mkdir(exist_ok=True)
+        self._save_index(PARTIAL)
+
+    @property
+    def last(self) -> tuple[int, str]:
+        """Generation and path of the last stream that a complete pack has."""
+        return self.index.packs[-1].last if self.index.packs else (-1, "")
+
+    def write(self, streams: Iterable[tuple[str, Iterator[Record]]]) -> Iterator[Written]:
+        """Write streams. Yield the path of each, and whether it is in the archive: a deleted one is left out."""
+        iterator = iter(streams)
+        is_over = False
+        while not is_over:
+            is_over = yield from self._write_pack(iterator)
+
+    def _write_pack(self, streams: Iterator[tuple[str, Iterator[Record]]]) -> Generator[Written, None, bool]:
+        """Write streams until the pack is full. Return whether there are no more streams."""
+        name = f"{PACKS}/{len(self.index.packs) + 1:06}.streams"
+        path = self._directory / name
+        pack = Pack(name, 0, "", 0, self.last)
+        digest = hashlib.sha256()
+        is_over = True
+        with path.open("wb") as file:
+            for stream_path, records in streams:
+                before = file.tell(), digest.copy(), pack.last
+                try:
+                    for record in records:
+                        data = line(record)
+                        file.write(data)
+                        digest.update(data)
+                        if isinstance(record, StreamRecord):
+                            pack.last = record.generation, record.path
+                except StreamVanished:
+                    position, digest, pack.last = before
+                    file.seek(position)
+                    file.truncate()
+                    yield stream_path, False
+                    continue
+                pack.streams += 1
+                yield stream_path, True
+                if file.tell() >= PACK_BYTES:
+                    is_over = False
+                    break
+            file.flush()
+            os.fsync(file.fileno())
+            pack.size, pack.sha256 = file.tell(), digest.hexdigest()
+        if pack.streams:
+            self.index.packs.append(pack)
+            self._save_index(PARTIAL)
+        else:
+            path.unlink()
+        return is_over
+
+    def finish(self) -> None:
+        """Write the index. The archive is complete."""
+        self._save_index(INDEX)
+        (self._directory / PARTIAL).unlink()
+
+    def _save_index(self, name: str) -> None:
+        temporary = self._directory / f"{PACKS}/{name}.new"
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self.index), indent=1) + b"\n")
+        temporary.replace(self._directory / name)
+
+
+class ArchiveReader:
+    """Reads an archive: a directory, or a tar file.
+
+    Args:
+        path: the directory or file.
+
+    Raises:
+        ArchiveError: it is no finished archive of a version that this code knows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        if not path.exists():
+            raise ArchiveError(f"There is no file or directory {path}.")
+        try:
+            with self._open(INDEX) as file:
+                self.index = parse_index(file.read(), f"{path}/{INDEX}")
+        except (OSError, KeyError, tarfile.TarError) as error:
+            if path.is_dir() and (path / PARTIAL).exists():
+                raise ArchiveError(f"The export to {path} was not finished. Run it again.") from error
+            raise ArchiveError(f"{path} is not an archive of streams: it has no {INDEX}.") from error
+
+    def check_packs(self) -> Iterator[int]:
+        """Compare size and SHA-256 of all packs with the index, and yield how many bytes were read.
+
+        Raises:
+            ArchiveError: a pack differs. `streams` finds the place.
+        """
+        for pack in self.index.packs:
+            digest = hashlib.sha256()
+            size = 0
+            with self._pack(pack) as file:
+                while data := file.read(_READ_BYTES):
+                    digest.update(data)
+                    size += len(data)
+                    yield len(data)
+            if (size, digest.hexdigest()) != (pack.size, pack.sha256):
+                self._find_damage(pack)
+                raise ArchiveError(f"{self._path}/{pack.name} differs from the index: it has {size} bytes.")
+
+    def _find_damage(self, pack: Pack) -> None:
+        with self._pack(pack) as file:
+            for records in RecordReader(file, f"{self._path}/{pack.name}").streams():
+                for _ in records:
+                    pass
+
+    def streams(self) -> Iterator[Iterator[Record]]:
+        """Yield the records of each stream, which have to be consumed. They come in the order of the generations.
+
+        Raises:
+            ArchiveError: a record is damaged or out of order.
+        """
+        last = (-1, "")
+        for pack in self.index.packs:
+            with self._pack(pack) as file:
+                reader = RecordReader(file, f"{self._path}/{pack.name}")
+                for records in reader.streams():
+                    head = next(records)
+                    assert isinstance(head, StreamRecord)
+                    key = head.generation, head.path
+                    if key <= last:
+                        raise reader.error(f"{head.path} is out of order.")
+                    last = key
+                    yield _with(head, records)
+
+    def _pack(self, pack: Pack) -> AbstractContextManager[BinaryIO]:
+        try:
+            return self._open(pack.name)
+        except (OSError, KeyError) as error:
+            raise ArchiveError(f"{self._path}/{pack.name} is missing.") from error
+
+    def _open(self, name: str) -> AbstractContextManager[BinaryIO]:
+        if self._path.is_dir():
+            return (self._path / name).open("rb")
+        return _tar_member(tarfile.open(self._path, "r:"), name)
+
+
+def _with(head: StreamRecord, records: Iterator[Record]) -> Iterator[Record]:
+    yield head
+    yield from records
+
+
+def _tar_member(tar: tarfile.TarFile, name: str) -> AbstractContextManager[BinaryIO]:
+    try:
+        file = tar.extractfile(name)  # read only: nothing is written to a path of the archive
+    except BaseException:
+        tar.close()
+        raise
+    if file is None:
+        tar.close()
+        raise KeyError(name)
+    return _closing(tar, cast("BinaryIO", file))
+
+
+@contextmanager
+def _closing(tar: tarfile.TarFile, file: BinaryIO) -> Iterator[BinaryIO]:
+    with tar, file:
+        yield file
+
+
+def parse_index(text: bytes, name: str) -> Index:
+    """Return a parsed index.
+
+    Raises:
+        ArchiveError: it is no index, or one of another version.
+    """
+    try:
+        head = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise ArchiveError(f"{name} is damaged: {error}.") from error
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        raise ArchiveError(f"{name} is not the index of an archive of streams.")
+    if head.get("version") != VERSION:
+        raise ArchiveError(f"{name} is of version {head.get('version')}, and this code knows version {VERSION}.")
+    try:
+        index = msgspec.convert(head, Index)
+    except msgspec.ValidationError as error:
+        raise ArchiveError(f"{name} is damaged: {error}.") from error
+    if not all(_PACK_NAME.fullmatch(pack.name) for pack in index.packs):
+        raise ArchiveError(f"{name} names a file outside of {PACKS}/.")
+    return index
+
+
+def write_tar(directory: Path, target: Path) -> None:
+    """Write a finished archive as a tar file, the same bytes for equal archives, and remove the directory."""
+    temporary = target.with_name(f"{target.name}.new")
+    with tarfile.open(temporary, "w:", format=tarfile.PAX_FORMAT) as tar:
+        index = parse_index((directory / INDEX).read_bytes(), INDEX)
+        for name in [INDEX, *(pack.name for pack in index.packs)]:
+            path = directory / name
+            member = tarfile.TarInfo(name)
+            member.size = path.stat().st_size
+            with path.open("rb") as file:
+                tar.addfile(member, file)
+    temporary.replace(target)
+    shutil.rmtree(directory)

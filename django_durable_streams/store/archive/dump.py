@@ -1,0 +1,193 @@
+"""Reads streams into records, each as it was at one moment, without a long transaction.
+
+The bytes before a tail never change. So only the row of a stream and its producers have to be of one moment, and one
+statement reads both. The data is read afterwards, up to the tail of that moment.
+
+Knows no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import connections
+
+from ... import clock
+from ...models import Chunk, Producer, Stream
+from .. import staged_rows
+from ..chunk_rows import CorruptChunk, checked_ends
+from ..sql import statements
+from .records import ArchiveError, BlockWriter, EndRecord, ProducerRecord, Record, StreamRecord
+
+STREAMS_PER_QUERY = 200
+
+WINDOW_BYTES = 1024 * 1024
+"""Data that one query reads, about."""
+
+_AT_ONE_MOMENT = (
+    "tail_position",
+    "first_position",
+    "closed",
+    "closed_by",
+    "last_seq",
+    "ttl",
+    "expires_at",
+    "deadline",
+    "deleted_at",
+    "appended_at",
+)
+
+
+class StreamVanished(Exception):
+    """A stream was deleted while it was read. Its records must be dropped."""
+
+
+class Dump:
+    """Reads streams by their ids.
+
+    Args:
+        using: alias of the database.
+    """
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+
+    def streams(self, ids: Sequence[int]) -> Iterator[tuple[str, Iterator[Record]]]:
+        """Yield the path and the records of each stream that still exists.
+
+        An iterator of records raises StreamVanished if its stream is deleted meanwhile.
+
+        Raises:
+            ArchiveError: data of a stream is damaged.
+        """
+        for first in range(0, len(ids), STREAMS_PER_QUERY):
+            portion = [*ids[first : first + STREAMS_PER_QUERY]]
+            streams = Stream.objects.using(self._using).filter(path__isnull=False).in_bulk(portion)
+            with_producers = self._with_producers(portion)
+            paths = self._paths(streams.values())
+            for stream_id in portion:
+                stream = streams.get(stream_id)
+                if stream is not None:
+                    yield stream.path or "", self._records(stream, paths, stream_id in with_producers)
+
+    def _with_producers(self, ids: list[int]) -> set[int]:
+        producers = Producer.objects.using(self._using).filter(stream_id__in=ids)
+        return set(producers.values_list("stream_id", flat=True).distinct())
+
+    def _paths(self, streams: Any) -> dict[int, str]:
+        """Return the paths of all streams in the lineages, by their ids."""
+        owners = {entry[0] for stream in streams for entry in stream.lineage or ()}
+        owners |= {stream.source_id for stream in streams if stream.source_id is not None}
+        rows = Stream.objects.using(self._using).filter(pk__in=owners, path__isnull=False)
+        return {pk: path for pk, path in rows.values_list("pk", "path") if path is not None}
+
+    def _records(self, stream: Stream, paths: dict[int, str], has_producers: bool) -> Iterator[Record]:
+        producers = self._producers(stream) if has_producers else iter(())
+        first = next(producers, None)  # with it, the stream is of the moment of the producers
+        data_from = self._data_from(stream)
+        yield self._stream_record(stream, paths, data_from)
+        if first is not None:
+            yield first
+            yield from producers
+        blocks = BlockWriter(data_from)
+        for start, data, ends in self._chunks(stream, data_from):
+            yield from blocks.add(start, data, ends)
+        yield from blocks.rest()
+        yield EndRecord(stream.path or "")
+
+    def _producers(self, stream: Stream) -> Iterator[ProducerRecord]:
+        """Yield the producers of a stream, and set the stream's fields to the same moment before the first one."""
+        query = Producer.objects.using(self._using).filter(stream_id=stream.pk).order_by("producer_id")
+        fields = [f"stream__{name}" for name in _AT_ONE_MOMENT]
+        is_first = True
+        for row in query.values_list("producer_id", "epoch", "seq", "updated_at", *fields).iterator(chunk_size=2000):
+            producer_id, epoch, seq, updated_at, *values = row
+            if is_first:
+                is_first = False
+                for name, value in zip(_AT_ONE_MOMENT, values, strict=True):
+                    setattr(stream, name, value)
+            yield ProducerRecord(producer_id, epoch, seq, _microseconds(updated_at))
+
+    def _stream_record(self, stream: Stream, paths: dict[int, str], data_from: int) -> StreamRecord:
+        lineage = None
+        source = None
+        if stream.source_id is not None:
+            try:
+                source = paths[stream.source_id]
+                lineage = [(paths[owner], *rest) for owner, *rest in stream.lineage or ()]
+            except KeyError as error:
+                raise StreamVanished from error  # the fork was deleted, and then its source
+        return StreamRecord(
+            stream.path or "",
+            stream.content_type,
+            stream.generation,
+            stream.tail_position,
+            data_from,
+            stream.first_position,
+            stream.closed,
+            stream.closed_by,
+            stream.last_seq,
+            stream.ttl,
+            _optional(stream.expires_at),
+            _optional(stream.deadline),
+            source,
+            stream.fork_position,
+            lineage,  # type: ignore[arg-type]
+            _optional(stream.deleted_at),
+            _microseconds(stream.created_at),
+            _optional(stream.appended_at),
+        )
+
+    def _data_from(self, stream: Stream) -> int:
+        begin = stream.fork_position or 0
+        if not stream.first_position or begin == stream.tail_position:
+            return begin
+        first = [
+            table.filter(stream_id=stream.pk).order_by("end").values_list("start", flat=True).first()
+            for table in (staged_rows.chunks(self._using), Chunk.objects.using(self._using))
+        ]
+        return min([start for start in first if start is not None], default=stream.tail_position)
+
+    def _chunks(self, stream: Stream, position: int) -> Iterator[tuple[int, bytes, list[int]]]:
+        """Yield (start, data, ends) of the stored data from a position to the tail, in order."""
+        tail = stream.tail_position
+        while position < tail:
+            window = {(stream.pk, position, min(position + WINDOW_BYTES, tail))}
+            with connections[self._using].cursor() as cursor:
+                rows = statements(self._using).select_chunks(cursor, window)
+            chunks = {start: (end, bytes(data), bytes(packed)) for _, start, end, data, packed in rows}
+            before = position
+            while position < tail and position in chunks:
+                end, data, packed = chunks[position]
+                try:
+                    ends = checked_ends(position, end, len(data), packed)
+                except CorruptChunk as error:
+                    raise self._damaged(stream, position) from error
+                if end > tail:  # a compaction has merged it with later appends
+                    ends = [one for one in ends if one <= tail]
+                    data = data[: tail - position]
+                yield position, data, ends
+                position = ends[-1] if ends else tail
+            if position == before:
+                self._check_exists(stream)
+                raise self._damaged(stream, position)
+
+    def _check_exists(self, stream: Stream) -> None:
+        if not Stream.objects.using(self._using).filter(pk=stream.pk, path__isnull=False).exists():
+            raise StreamVanished
+
+    def _damaged(self, stream: Stream, position: int) -> ArchiveError:
+        return ArchiveError(
+            f"The data of {stream.path} is damaged or missing at position {position}. Restore it from a backup, or "
+            "delete the stream."
+        )
+
+
+def _microseconds(moment: datetime) -> int:
+    return clock.to_microseconds(clock.from_project(moment))
+
+
+def _optional(moment: datetime | None) -> int | None:
+    return None if moment is None else _microseconds(moment)

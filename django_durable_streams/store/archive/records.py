@@ -1,0 +1,262 @@
+"""The records of an archive: lines that a person can read, each with a checksum, and blocks of data.
+
+    a1b2c3d4 {"type":"stream","path":"chat/42",...}
+    11223344 {"type":"producer",...}
+    99aabbcc {"type":"data","start":0,"sizes":[11,8],"crc":305419896}
+    ...19 bytes of data, then a line feed
+    0badcafe {"type":"end","path":"chat/42"}
+
+A line begins with the CRC-32 of its JSON. Streams follow each other in the order of their generations, so the source of
+a fork comes before the fork. No id and no chunk boundary of a database is in it: equal streams give equal bytes.
+
+Knows no database and no file names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, BinaryIO
+from zlib import crc32
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ...protocol import arguments, content, paths
+from ...protocol.errors import DurableStreamsError
+from ...protocol.offsets import MAX_NUMBER
+from ...protocol.producers import MAX_STORED_NAME_LENGTH
+from ..chunk_rows import MAX_CHUNK_BYTES
+
+VERSION = 1
+
+BLOCK_BYTES = MAX_CHUNK_BYTES
+"""Data of a block. Only an append that is larger makes a larger block. Restored, a block is a chunk."""
+
+BLOCK_APPENDS = 10_000
+"""Appends of a block."""
+
+MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_BLOCK_BYTES = 2**31
+
+Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+Size = Annotated[int, Meta(gt=0, le=MAX_BLOCK_BYTES)]
+Microseconds = Annotated[int, Meta(ge=0, le=253_370_764_800_000_000)]
+Path = Annotated[str, Meta(min_length=1, max_length=paths.MAX_PATH_LENGTH)]
+
+
+class ArchiveError(Exception):
+    """An archive is damaged, incomplete or foreign, or does not fit the database. The message names the place."""
+
+
+class StreamRecord(Struct, tag="stream", forbid_unknown_fields=True):
+    """A stream, without its data and its producers. Times are in microseconds since 1970."""
+
+    path: Path
+    content_type: Annotated[str, Meta(min_length=1, max_length=content.MAX_CONTENT_TYPE_LENGTH)]
+    generation: Number
+    tail: Number
+    data_from: Number
+    """The position of the first byte that the records have. Before it are data of sources, or dropped data."""
+    first_position: Number
+    closed: bool
+    closed_by: Annotated[str, Meta(max_length=MAX_STORED_NAME_LENGTH + 39)]
+    last_seq: Annotated[str, Meta(max_length=arguments.MAX_NAME_LENGTH)] | None
+    ttl: Annotated[int, Meta(gt=0, le=arguments.MAX_TTL_SECONDS)] | None
+    expires_at: Microseconds | None
+    deadline: Microseconds | None
+    source: Path | None
+    fork_position: Number | None
+    lineage: list[tuple[Path, Number, Number, Annotated[int, Meta(ge=-8, le=MAX_NUMBER)]]] | None
+    """As in the table, with paths instead of ids."""
+    deleted_at: Microseconds | None
+    created_at: Microseconds
+    appended_at: Microseconds | None
+
+
+class ProducerRecord(Struct, tag="producer", forbid_unknown_fields=True):
+    """The state of a producer on the stream before."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_STORED_NAME_LENGTH)]
+    epoch: Annotated[int, Meta(ge=0, le=arguments.MAX_SAFE_INTEGER)]
+    seq: Annotated[int, Meta(ge=-1, le=arguments.MAX_SAFE_INTEGER)]
+    updated_at: Microseconds
+
+
+class DataRecord(Struct, tag="data", forbid_unknown_fields=True):
+    """Whole appends. The data follows the line."""
+
+    start: Number
+    sizes: Annotated[list[Size], Meta(min_length=1, max_length=BLOCK_APPENDS)]
+    crc: Annotated[int, Meta(ge=0, lt=2**32)]
+    data: bytes = b""
+
+
+class EndRecord(Struct, tag="end", forbid_unknown_fields=True):
+    """The end of a stream."""
+
+    path: str
+
+
+Record = StreamRecord | ProducerRecord | DataRecord | EndRecord
+
+
+def line(record: Any) -> bytes:
+    """Return a record as a line with its checksum, and the data of a data record after it."""
+    if isinstance(record, DataRecord):
+        bare = {"type": "data", "start": record.start, "sizes": record.sizes, "crc": record.crc}
+        return b"%b%b\n" % (_line(msgspec.json.encode(bare)), record.data)
+    return _line(msgspec.json.encode(record))
+
+
+def _line(text: bytes) -> bytes:
+    return b"%08x %b\n" % (crc32(text), text)
+
+
+def data_record(start: int, sizes: list[int], data: bytes) -> DataRecord:
+    """Return the record of a block."""
+    return DataRecord(start, sizes, crc32(data), data)
+
+
+_decoder = msgspec.json.Decoder(Record)
+
+
+class RecordReader:
+    """Reads and checks the records of a file.
+
+    Args:
+        file: the file.
+        name: its name, for messages.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._position = 0
+        """Where the present record begins."""
+        self._next = 0
+
+    def error(self, what: str) -> ArchiveError:
+        """Return the error for the present record."""
+        return ArchiveError(f"{self._name}, byte {self._position}: {what}")
+
+    def streams(self) -> Iterator[Iterator[Record]]:
+        """Yield for each stream its records, from the stream's own to its end, which have to be consumed.
+
+        Raises:
+            ArchiveError: a record is damaged, out of order, or does not fit the others.
+        """
+        while (record := self._read()) is not None:
+            if not isinstance(record, StreamRecord):
+                raise self.error("a stream should begin here.")
+            self._check_stream(record)
+            yield self._parts(record)
+
+    def _parts(self, stream: StreamRecord) -> Iterator[Record]:
+        yield stream
+        position = stream.data_from
+        last_producer = ""
+        while True:
+            record = self._read()
+            if isinstance(record, ProducerRecord) and position == stream.data_from and record.id > last_producer:
+                last_producer = record.id
+            elif isinstance(record, DataRecord) and record.start == position:
+                position += len(record.data)
+                if content.is_json(stream.content_type) and not record.data.endswith(b"\n"):
+                    raise self.error(f"the data of {stream.path} ends inside a message.")
+            elif isinstance(record, EndRecord) and record.path == stream.path and position == stream.tail:
+                yield record
+                return
+            else:
+                kind = "nothing" if record is None else type(record).__name__.removesuffix("Record").lower()
+                raise self.error(f"{stream.path} goes on with {kind}, which does not follow position {position}.")
+            yield record
+
+    def _check_stream(self, record: StreamRecord) -> None:
+        begin = record.fork_position or 0
+        try:
+            arguments.path(record.path)
+            arguments.content_type(record.content_type)
+        except DurableStreamsError as error:
+            raise self.error(f"{record.path!r}: {error.detail}") from error
+        is_fork = record.source is not None
+        if not begin <= record.data_from <= record.tail or record.first_position > record.tail or not record.generation:
+            raise self.error(f"the positions of {record.path} contradict each other.")
+        if is_fork != (record.fork_position is not None) or is_fork != (record.lineage is not None):
+            raise self.error(f"the source of {record.path} is incomplete.")
+        end = 0
+        for _, start, entry_end, _ in record.lineage or ():
+            if start != end or entry_end <= start:
+                raise self.error(f"the lineage of {record.path} has gaps.")
+            end = entry_end
+        if is_fork and end != begin:
+            raise self.error(f"the lineage of {record.path} does not lead to its fork position.")
+
+    def _read(self) -> Record | None:
+        self._position = self._next
+        text = self._file.readline(MAX_LINE_BYTES)
+        if not text:
+            return None
+        self._next += len(text)
+        if not text.endswith(b"\n") or text[8:9] != b" ":
+            raise self.error("this is not a whole line of an archive.")
+        if text[:8] != b"%08x" % crc32(text[9:-1]):
+            raise self.error("the checksum of the line is wrong.")
+        try:
+            record = _decoder.decode(text[9:-1])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self.error(f"the record is not one of this version: {error}.") from error
+        if isinstance(record, DataRecord):
+            self._read_data(record)
+        return record
+
+    def _read_data(self, record: DataRecord) -> None:
+        size = sum(record.sizes)
+        if size > MAX_BLOCK_BYTES:
+            raise self.error(f"the block has {size} bytes, more than {MAX_BLOCK_BYTES}.")
+        data = self._file.read(size)
+        if len(data) < size or self._file.read(1) != b"\n":
+            raise self.error("the data of the block is incomplete.")
+        if crc32(data) != record.crc:
+            raise self.error("the checksum of the block's data is wrong.")
+        self._next += size + 1
+        record.data = data
+
+
+class BlockWriter:
+    """Cuts the data of a stream into blocks, always at the same places, whatever pieces it comes in.
+
+    Args:
+        start: the position of the first byte.
+    """
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+        self._sizes: list[int] = []
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, start: int, data: bytes, ends: Sequence[int]) -> Iterator[DataRecord]:
+        """Add data with the positions at which its appends end. Yield the blocks that are complete now."""
+        begin = start
+        part_begin = start
+        for end in ends:
+            size = end - begin
+            if self._sizes and (self._size + size > BLOCK_BYTES or len(self._sizes) == BLOCK_APPENDS):
+                self._parts.append(data[part_begin - start : begin - start])
+                part_begin = begin
+                yield self._block()
+            self._sizes.append(size)
+            self._size += size
+            begin = end
+        self._parts.append(data[part_begin - start :])
+
+    def rest(self) -> Iterator[DataRecord]:
+        """Yield the last block, if there is one."""
+        if self._sizes:
+            yield self._block()
+
+    def _block(self) -> DataRecord:
+        record = data_record(self._start, self._sizes, b"".join(self._parts))
+        self._start += self._size
+        self._sizes, self._parts, self._size = [], [], 0
+        return record

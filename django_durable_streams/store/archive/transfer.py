@@ -1,0 +1,146 @@
+"""Export and import: whole databases of streams, or those that match patterns, to an archive and back.
+
+    for path in export_streams(Path("backup"), using="default"): ...
+    for path in import_streams(Path("backup"), using="other"): ...
+
+Both are resumed by another call. An import checks the whole archive before it changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ...models import Stream
+from ...protocol.globs import glob
+from . import selection
+from .directory import ArchiveReader, ArchiveWriter, write_tar
+from .dump import Dump
+from .records import ArchiveError, Record, StreamRecord
+from .restore import PATHS_PER_QUERY, Presence, Restore
+
+TAR = ".tar"
+
+
+class Step(NamedTuple):
+    """One stream that an export or import has come to, or a part of a check."""
+
+    path: str = ""
+    done: int = 0
+    """Streams that were written so far."""
+    skipped: int = 0
+    """Streams that were deleted meanwhile, or were there already."""
+    checked_bytes: int = 0
+    """Bytes that were checked with this step."""
+
+
+def export_streams(target: Path, using: str, patterns: Sequence[str] = ()) -> Iterator[Step]:
+    """Write an archive of streams, and yield each of them. Each stream is as it was at one moment.
+
+    Args:
+        target: a new or empty directory, one of an unfinished export, or a file that ends with `.tar`.
+        using: alias of the database.
+        patterns: the patterns of their paths. None of them: all streams. Sources of forks come along.
+
+    Raises:
+        ArchiveError: the target is not free, or data of a stream is damaged.
+        InvalidPath: a pattern is invalid.
+        OSError: the files cannot be written.
+    """
+    globs = [glob(pattern) for pattern in patterns]
+    is_tar = target.suffix == TAR
+    if is_tar and target.exists():
+        raise ArchiveError(f"{target} is there already. Choose another name.")
+    directory = target.with_name(f"{target.name}.partial") if is_tar else target
+    writer = ArchiveWriter(directory, list(patterns))
+    ids = selection.select(globs, using)
+    if writer.index.packs:
+        ids = ids[_position_after(writer.last, ids, using) :]
+    done = writer.index.streams
+    skipped = 0
+    for path, is_written in writer.write(Dump(using).streams(ids)):
+        done, skipped = done + is_written, skipped + (not is_written)
+        yield Step(path, done, skipped)
+    writer.finish()
+    if is_tar:
+        write_tar(directory, target)
+
+
+def _position_after(last: tuple[int, str], ids: Sequence[int], using: str) -> int:
+    """Return how many of the ids belong to streams up to a place in the order."""
+    low, high = 0, len(ids)
+    while low < high:
+        middle = (low + high) // 2
+        row = Stream.objects.using(using).filter(pk=ids[middle]).values_list("generation", "path").first()
+        if row is None or row[1] is None:
+            raise ArchiveError("Streams are deleted right now. Run the export again.")
+        if (row[0], row[1]) <= last:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def check_archive(reader: ArchiveReader, using: str, patterns: Sequence[str] = ()) -> Iterator[Step]:
+    """Check an archive as a whole, and that the database has no other streams at its paths. Changes nothing.
+
+    Raises:
+        ArchiveError: it is damaged, foreign or incomplete, or a path is taken.
+        InvalidPath: a pattern is invalid.
+    """
+    for size in reader.check_packs():
+        yield Step(checked_bytes=size)
+    presence = Presence(using)
+    archived: set[int] = set()
+    portion: list[StreamRecord] = []
+    for head, records in _chosen(reader, patterns):
+        for path, _, _, generation in head.lineage or ():
+            if hash(path) not in archived and not presence.has(path, generation):
+                raise ArchiveError(f"The stream {path}, whose data {head.path} has, is neither here nor imported.")
+        archived.add(hash(head.path))
+        portion.append(head)
+        size = sum(len(getattr(record, "data", b"")) for record in records)
+        if len(portion) == PATHS_PER_QUERY:
+            presence.check(portion)
+            portion = []
+        yield Step(checked_bytes=size)
+    presence.check(portion)
+
+
+def import_streams(source: Path, using: str, patterns: Sequence[str] = ()) -> Iterator[Step]:
+    """Restore the streams of an archive, and yield each of them. Streams that are there already are left alone.
+
+    Args:
+        source: a directory or tar file that `export_streams` has written.
+        using: alias of the database.
+        patterns: the patterns of the paths to restore. None of them: all. A fork needs its source.
+
+    Raises:
+        ArchiveError: the archive is damaged, foreign or incomplete, or another stream has a path. Nothing was changed.
+        InvalidPath: a pattern is invalid.
+    """
+    reader = ArchiveReader(source)
+    yield from check_archive(reader, using, patterns)
+    restore = Restore(using)
+    for head, records in _chosen(reader, patterns):
+        restore.add(_joined(head, records))
+        yield Step(head.path, restore.restored, restore.skipped)
+    restore.flush()
+    yield Step("", restore.restored, restore.skipped)
+
+
+def _chosen(reader: ArchiveReader, patterns: Sequence[str]) -> Iterator[tuple[StreamRecord, Iterable[Record]]]:
+    globs = [glob(pattern) for pattern in patterns]
+    for records in reader.streams():
+        head = next(records)
+        assert isinstance(head, StreamRecord)
+        if not globs or any(pattern.matches(head.path) for pattern in globs):
+            yield head, records
+        for _ in records:  # all must be read before the next stream
+            pass
+
+
+def _joined(head: StreamRecord, records: Iterable[Record]) -> Iterator[Record]:
+    yield head
+    yield from records

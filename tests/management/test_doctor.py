@@ -1,0 +1,288 @@
+"""`manage.py streams doctor`: each fault is planted, and found by name."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from django.core.management.base import CommandError
+from django.db import connection
+from django.test import override_settings
+
+from django_durable_streams.management.doctor import database, project, public_url, wakeups
+from django_durable_streams.management.doctor.findings import Finding, Level
+from django_durable_streams.management.doctor.public_url import PublicURL
+from django_durable_streams.models import Stream
+from tests.management.commands import Shell, rows, streams
+from tests.overriding import override_streams
+from tests.servers import Server, free_port
+
+LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+DUMMY = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+
+
+def worst(findings: Iterator[Finding] | list[Finding]) -> tuple[str, str]:
+    """Return the worst level, and the texts and remedies of that level."""
+    order = [Level.OK, Level.NOTE, Level.WARNING, Level.ERROR]
+    examined = list(findings)
+    level = max((finding.level for finding in examined), key=order.index)
+    return level.value, " ".join(f"{one.text} {one.remedy}" for one in examined if one.level is level)
+
+
+# --- the project and the database
+
+
+@pytest.mark.django_db
+def test_an_installation_is_examined() -> None:
+    examined = rows("doctor")
+    assert {row["subject"] for row in examined} >= {"migrations", "database", "caches", "wake-ups", "clocks"}
+    assert not [row for row in examined if row["level"] == "error"]
+    assert not Stream.objects.exists()
+    assert "ok       migrations: All migrations are applied." in streams("doctor")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("arguments", [("--url", "example.org"), ("--url", "ftp://x/"), ("--header", "x")])
+def test_wrong_arguments_are_refused(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError, match="Write"):
+        streams("doctor", *arguments)
+
+
+@pytest.mark.django_db
+def test_findings_of_the_system_checks_are_shown() -> None:
+    with override_streams(PERMISSION_CLASSES="nothing.Here"):
+        level, text = worst(project.examine_settings())
+    assert level == "error"
+    assert "nothing.Here" in text
+
+
+@pytest.mark.django_db
+def test_a_missing_migration_is_named() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'durable_streams' AND name = '0001_initial'")
+    level, text = worst(project.examine_migrations("default"))
+    assert level == "error"
+    assert "0001_initial" in text
+    assert "manage.py migrate" in text
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("caches", "limits", "expected"),
+    [
+        (LOCMEM, {"read": "1/s"}, "ok"),
+        (DUMMY, {"read": "1/s"}, "error"),
+        (DUMMY, {}, "ok"),
+        ({}, {"read": "1/s"}, "error"),
+    ],
+)
+def test_a_cache_that_does_not_count_is_found(caches: Any, limits: dict[str, str], expected: str) -> None:
+    with override_settings(CACHES=caches), override_streams(RATE_LIMITS=limits):
+        assert worst(project.examine_rate_limits())[0] == expected
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("vendor", "values", "expected", "named"),
+    [
+        ("sqlite", {"journal_mode": "delete", "synchronous": 2}, "warning", "journal mode is delete"),
+        ("sqlite", {"journal_mode": "wal", "synchronous": 0}, "error", "synchronous is OFF"),
+        ("sqlite", {"journal_mode": "wal", "synchronous": 1}, "warning", "synchronous is NORMAL"),
+        ("sqlite", {"journal_mode": "wal", "synchronous": 2}, "ok", "survives"),
+        ("postgresql", {"recovery": True, "fsync": "on", "commit": "on"}, "error", "standby"),
+        ("postgresql", {"recovery": False, "fsync": "off", "commit": "on"}, "error", "fsync is off"),
+        (
+            "postgresql",
+            {"recovery": False, "fsync": "on", "synchronous_commit": "off"},
+            "warning",
+            "synchronous_commit",
+        ),
+        ("postgresql", {"recovery": False, "fsync": "on", "synchronous_commit": "on"}, "ok", "survives"),
+        ("mysql", {"flush": 2}, "warning", "innodb_flush_log_at_trx_commit"),
+        ("mysql", {"flush": 1}, "ok", "survives"),
+    ],
+)
+def test_unsafe_options_of_a_database_are_found(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, values: dict[str, Any], expected: str, named: str
+) -> None:
+    def value(using: str, sql: str) -> Any:
+        return next((answer for name, answer in values.items() if name in sql), "on")
+
+    monkeypatch.setattr(database, "_value", value)
+    level, text = worst(getattr(database, f"_{vendor}")("default"))
+    assert level == expected
+    assert named in text
+
+
+@pytest.mark.django_db
+def test_the_options_of_this_database_can_be_read() -> None:
+    assert worst(database.examine_database("default"))[0] in ("ok", "warning")
+
+
+@pytest.mark.django_db
+def test_clocks_that_differ_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(database._TIME, connection.vendor, "SELECT 1000000000")
+    level, text = worst(database._clocks("default", connection.vendor))
+    assert level == "warning"
+    assert "clock of the database" in text
+    monkeypatch.undo()
+    assert worst(database._clocks("default", connection.vendor))[0] == "ok"
+    Stream.objects.create(path="a")
+    Stream.objects.unguarded().update(generation=4 * 10**15)
+    assert "in the future" in worst(database._clocks("default", connection.vendor))[1]
+
+
+# --- wake-ups
+
+
+def test_a_backend_without_messages_is_noted() -> None:
+    assert worst(wakeups.examine_wakeups("default"))[0] == "note"
+
+
+def test_a_backend_that_cannot_be_made_is_an_error() -> None:
+    with override_streams(WAKEUP={"BACKEND": "nothing.Here"}):
+        assert worst(wakeups.examine_wakeups("default"))[0] == "error"
+
+
+def test_a_redis_that_is_away_is_an_error() -> None:
+    backend = "django_durable_streams.engine.wakeup.redis.RedisWakeup"
+    with override_streams(WAKEUP={"BACKEND": backend, "URL": f"redis://127.0.0.1:{free_port()}/0"}):
+        level, text = worst(wakeups.examine_wakeups("default"))
+    assert level == "error"
+    assert "Redis does not answer" in text
+
+
+# --- through a URL
+
+
+class Proxy:
+    """A proxy with a fault, in front of a server, in a thread of its own.
+
+    Args:
+        port: the port of the server.
+        fault: what it does to a response, given as its head and an iterator of the parts of its body.
+    """
+
+    def __init__(self, port: int, fault: Callable[[bytes, AsyncIterator[bytes]], AsyncIterator[bytes]]) -> None:
+        self.port = free_port()
+        self._target = port
+        self._fault = fault
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Proxy":
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        server = await asyncio.start_server(self._handle, "127.0.0.1", self.port)
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+            back.write(head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            answer = await there.readuntil(b"\r\n\r\n")
+            async for part in self._fault(answer, _parts(there)):
+                writer.write(part)
+                await writer.drain()
+            back.close()
+        writer.close()
+
+
+async def _parts(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while part := await reader.read(65536):
+        yield part
+
+
+async def passing(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield head
+    async for part in parts:
+        yield part
+
+
+async def buffering(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What nginx does with `proxy_buffering on`, if it ignores X-Accel-Buffering."""
+    yield head.replace(b"\r\n", b"\r\nServer: nginx/1.24.0\r\n", 1)
+    yield b"".join([part async for part in parts])
+
+
+async def stripping(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"stream-")]
+    async for part in passing(b"\r\n".join(lines), parts):
+        yield part
+
+
+async def refusing(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+async def elsewhere(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+
+
+async def in_another_time(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"date:")]
+    lines.insert(1, b"Date: Sat, 01 Jan 2000 00:00:00 GMT")
+    async for part in passing(b"\r\n".join(lines), parts):
+        yield part
+
+
+async def marking(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The header of a compression is enough: what is compressed is not looked into."""
+    async for part in passing(head.replace(b"\r\n", b"\r\nContent-Encoding: identity2\r\n", 1), parts):
+        yield part
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "named"),
+    [
+        (passing, 0, "SSE: An event arrived"),
+        (buffering, 1, "names nginx. In nginx, set `proxy_buffering off`"),
+        (stripping, 1, "removes Stream-Next-Offset"),
+        (refusing, 1, "--header"),
+        (elsewhere, 1, "does not show a stream of this database"),
+        (in_another_time, 0, "clock of the server behind the URL"),
+        (marking, 0, "compresses event streams"),
+    ],
+)
+def test_a_fault_on_the_way_is_found(
+    server: Server, fault: Callable[[bytes, AsyncIterator[bytes]], AsyncIterator[bytes]], status: int, named: str
+) -> None:
+    with Proxy(server.port, fault) as proxy:
+        url = f"http://127.0.0.1:{proxy.port}/v1/stream/"
+        done = Shell(server.env).run("doctor", "--url", url)
+    assert named in done.stdout.decode(), done.stdout.decode() + done.stderr.decode()
+    assert done.returncode == status
+    assert Shell(server.env).output("list", "doctor/") == b""
+
+
+@pytest.mark.django_db
+def test_a_url_that_nobody_serves_is_an_error() -> None:
+    url = PublicURL.of(f"http://127.0.0.1:{free_port()}/v1/stream", {})
+    level, text = worst(public_url.examine_url(url, "default"))
+    assert level == "error"
+    assert "does not answer" in text
+    assert not Stream.objects.exists()

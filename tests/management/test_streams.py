@@ -1,0 +1,342 @@
+"""The subcommands of `manage.py streams`, in this process."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management.base import CommandError
+from django.utils import timezone
+
+from django_durable_streams import clock
+from django_durable_streams.management.streams import append, base, delete
+from django_durable_streams.management.streams.table import SUBCOMMANDS
+from django_durable_streams.models import Chunk, Stream
+from tests.management.commands import rows, streams
+from tests.overriding import override_streams
+
+JSON = "application/json"
+
+
+@pytest.fixture(autouse=True)
+def _database(db: None) -> None:
+    pass
+
+
+def text_of(path: str) -> list[Any]:
+    return list(Stream.objects.get(path=path).read())
+
+
+# --- help
+
+
+@pytest.mark.parametrize("name", [subcommand.name for subcommand in SUBCOMMANDS])
+def test_every_subcommand_has_help_with_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        streams(name, "--help")
+    assert ending.value.code == 0
+    text = capsys.readouterr().out
+    subcommand = next(one for one in SUBCOMMANDS if one.name == name)
+    assert subcommand.help[1:] in " ".join(text.split())
+    for line in subcommand.examples.strip().splitlines():
+        assert line.strip() in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", "nothing"),
+        ("read", "nothing"),
+        ("tail", "nothing"),
+        ("close", "nothing"),
+        ("delete", "nothing"),
+        ("append", "nothing", "x"),
+        ("fork", "nothing", "a"),
+        ("show", "a//b"),
+        ("show", "none/**"),
+        ("list", "a/*b/**"),
+        ("read", "text", "--offset", "x"),
+        ("create", "text"),
+        ("create", "new", "--type", "nothing"),
+        ("create", "new", "--ttl", "1y"),
+        ("create", "new", "--expires-at", "yesterday"),
+        ("create", "new", "--expires-at", "2020-01-01"),
+        ("append", "closed", "x"),
+        ("append", "json", "{"),
+        ("append", "json", "1, 2"),
+        ("append", "text", ""),
+        ("delete",),
+        ("delete", "text", "--consumer", "x"),
+        ("delete", "--consumer", "x"),
+        ("prune", "text", "--closed"),
+        ("prune", "**"),
+        ("prune", "--idle", "9999999w", "--no-input"),
+        ("pause", "x"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(arguments: tuple[str, ...]) -> None:
+    Stream.objects.create(path="text", content_type="text/plain")
+    Stream.objects.create(path="json", content_type=JSON)
+    Stream.objects.create(path="closed", content_type="text/plain", closed=True)
+    before = [*Stream.objects.order_by("pk").values_list("path", "tail_position", "closed")]
+    with pytest.raises(CommandError) as error:
+        streams(*arguments)
+    assert len(str(error.value).splitlines()) == 1
+    assert len(str(error.value)) > 10
+    assert [*Stream.objects.order_by("pk").values_list("path", "tail_position", "closed")] == before
+
+
+# --- list, show, create, fork, stats
+
+
+def test_streams_are_listed() -> None:
+    Stream.objects.create(path="a/1", content_type=JSON, data={"n": 1})
+    Stream.objects.create(path="a/2", closed=True)
+    Stream.objects.create(path="b", ttl=60)
+    lines = streams("list").splitlines()
+    assert [line.split()[0] for line in lines] == ["a/1", "a/2", "b"]
+    assert "8 bytes" in lines[0]
+    assert "closed" in lines[1]
+    assert [row["path"] for row in rows("list", "/a/")] == ["a/1", "a/2"]
+    assert [row["path"] for row in rows("list", "*/1")] == ["a/1"]
+    assert [row["path"] for row in rows("list", "--limit", "2")] == ["a/1", "a/2"]
+    assert rows("list", "c") == rows("list", "--limit", "0") == []
+    assert rows("list", "b")[0]["ttl"] == 60
+
+
+def test_a_stream_is_shown() -> None:
+    stream = Stream.objects.create(path="a", content_type=JSON, data={"n": 1})
+    stream.append({"n": 2}, producer=("p", 0, 0))
+    stream.fork("b", ttl=60)
+    row, fork = rows("show", "a", "b")
+    assert (row["next_offset"], row["size"], row["producers"], row["forks"], row["chunks"]) == (
+        stream.next_offset,
+        16,
+        1,
+        1,
+        2,
+    )
+    assert (fork["forked_from"], fork["fork_offset"], fork["ttl"]) == ("a", stream.next_offset, 60)
+    text = streams("show", "a", "b")
+    assert "next offset" in text
+    assert "forked from" in text.split("\n\n")[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("7d", 604_800), ("4w", 2_419_200)]
+)
+def test_durations_are_read(text: str, seconds: int) -> None:
+    assert base.duration(text) == seconds
+
+
+def test_streams_are_created() -> None:
+    assert streams("create", "a", "/b", "--type", "json", "--ttl", "1h") == "a is created.\nb is created.\n"
+    stream = Stream.objects.get(path="a")
+    assert (stream.content_type, stream.ttl, stream.closed) == (JSON, 3600, False)
+    assert streams("create", "a", "--type", "json", "--ttl", "1h", "--if-missing") == "a was there.\n"
+    (row,) = rows("create", "c", "--closed", "--expires-at", "2090-01-01T00:00:00+01:00")
+    stream = Stream.objects.get(path="c")
+    assert (row["created"], stream.closed, stream.content_type) == (True, True, "application/octet-stream")
+    assert stream.expires_at is not None
+    assert stream.expires_at.isoformat() == "2089-12-31T23:00:00+00:00"
+
+
+def test_a_fork_is_created() -> None:
+    stream = Stream.objects.create(path="a", content_type=JSON, data={"n": 1})
+    cut = stream.next_offset
+    stream.append({"n": 2})
+    streams("fork", "a", "b")
+    streams("fork", "a", "c", "--offset", cut)
+    streams("fork", "a", "d", "--offset", cut, "--sub-offset", "1")
+    assert [len(text_of(path)) for path in "bcd"] == [2, 1, 2]
+
+
+def test_streams_are_counted() -> None:
+    stream = Stream.objects.create(path="a/1", content_type="text/plain", data="abc")
+    stream.fork("a/2").append("de")
+    Stream.objects.create(path="b", ttl=60, closed=True)
+    Stream.objects.create(path="c").delete()
+    stream.delete()
+    (counts,) = rows("stats")
+    expected = {"streams": 2, "closed": 1, "with_ttl": 1, "forks": 1, "soft_deleted": 1, "waiting_for_purge": 1}
+    assert {name: counts[name] for name in expected} == expected
+    assert (counts["bytes"], counts["chunks"]) == (2, 2)
+    (below,) = rows("stats", "a/")
+    assert (below["streams"], "chunks" in below) == (1, False)
+    assert "2 bytes" in streams("stats")
+
+
+# --- append
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "stdin", "expected"),
+    [
+        (JSON, (), b'{"n": 1}\n\n[1,2]\r\n3', [{"n": 1}, [1, 2], 3]),
+        (JSON, ("--lines",), b'a\n"b"\r\n\n', ["a", '"b"', ""]),
+        (JSON, ("--raw",), b"[1,\n2]", [1, 2]),
+        (JSON, ("--raw",), b" ", []),
+        (JSON, (), b"", []),
+        ("text/plain", (), b"a\n\nb", ["a\n", "\n", "b"]),
+        ("text/plain", ("--raw",), b"a\nb\n", ["a\nb\n"]),
+        ("text/plain", ("--ndjson",), b'{"n": 1}\n', ['{"n": 1}\n']),
+        ("a/b", (), b"\x00\n\xff", [b"\x00\n\xff"]),
+        ("a/b", ("--lines",), b"\x00\n\xff", [b"\x00\n", b"\xff"]),
+    ],
+)
+def test_standard_input_becomes_messages(kind: str, flags: tuple[str, ...], stdin: bytes, expected: list[Any]) -> None:
+    Stream.objects.create(path="a", content_type=kind)
+    streams("append", "a", *flags, stdin=stdin)
+    assert text_of("a") == expected
+
+
+def test_json_is_stored_as_it_was_written() -> None:
+    lines = b'{"n": 1.0}\n12345678901234567890123\n"\\u00e4"\n'
+    streams("append", "a", "--create", "json", stdin=lines)
+    assert Stream.objects.get(path="a").content_type == JSON
+    assert streams("read", "a").encode() == lines
+
+
+def test_lines_that_are_longer_than_a_read_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(append, "READ_BYTES", 3)
+    streams("append", "a", "--create", "text", stdin=b"abcdefgh\nij\n\nk")
+    assert text_of("a") == ["abcdefgh\n", "ij\n", "\n", "k"]
+
+
+@pytest.mark.parametrize("stdin", [b"x" * 200, b"x\n" + b"y" * 200 + b"\n", b'["' + b"x" * 200 + b'"]'])
+@pytest.mark.parametrize("kind", ["text/plain", JSON])
+def test_a_message_over_the_limit_is_refused(stdin: bytes, kind: str) -> None:
+    Stream.objects.create(path="a", content_type=kind)
+    with override_streams(MAX_APPEND_BYTES=100), pytest.raises(CommandError):
+        streams("append", "a", stdin=stdin)
+
+
+def test_the_number_of_a_refused_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(append, "READ_BYTES", 4)
+    Stream.objects.create(path="a", content_type=JSON)
+    with pytest.raises(CommandError, match="Message 3"):
+        streams("append", "a", stdin=b"1\n2\nx\n4\n")
+    assert text_of("a") == [1, 2]
+
+
+def test_the_same_input_of_a_producer_comes_once() -> None:
+    Stream.objects.create(path="a", content_type=JSON)
+    streams("append", "a", "--producer", "p", stdin=b"1\n2\n")
+    streams("append", "a", "--producer", "p", stdin=b"1\n2\n3\n")
+    streams("append", "a", "4", "--producer", "other")
+    assert text_of("a") == [1, 2, 3, 4]
+
+
+def test_messages_of_the_command_line_are_appended_and_the_stream_is_closed() -> None:
+    (row,) = rows("append", "a", "x", "y", "--create", "text", "--close")
+    stream = Stream.objects.get(path="a")
+    assert (row["messages"], row["next_offset"], row["closed"]) == (2, stream.next_offset, True)
+    assert (text_of("a"), stream.closed) == (["x", "y"], True)
+
+
+# --- read, tail
+
+
+def test_streams_are_read() -> None:
+    stream = Stream.objects.create(path="a/1", content_type=JSON)
+    stream.append_many([{"n": number} for number in range(3)])
+    first = stream.append([1, 2])
+    Stream.objects.create(path="a/2", content_type="text/plain", data="no line end")
+    assert streams("read", "a/1") == '{"n":0}\n{"n":1}\n{"n":2}\n[1,2]\n'
+    assert streams("read", "/a/2") == "no line end"
+    assert streams("read", "a/2", "a/1") == "==> a/2 <==\nno line end\n\n==> a/1 <==\n" + streams("read", "a/1")
+    assert streams("read", "a/*").startswith("==> a/1 <==\n")
+    messages = rows("read", "a/**")
+    assert [(row["path"], row["message"]) for row in messages[3:]] == [("a/1", [1, 2]), ("a/2", "no line end")]
+    assert messages[3]["offset"] == first.offset
+    for number, row in enumerate(messages[:4]):
+        assert len(rows("read", "a/1", "--offset", row["offset"])) == 3 - number
+    assert streams("read", "a/1", "--offset", "now") == ""
+
+
+def test_bytes_are_printed_in_base64_in_json() -> None:
+    Stream.objects.create(path="a", data=b"\xff\n")
+    Stream.objects.create(path="b", content_type="text/plain", data=b"\xc3")
+    assert [row["data"] for row in rows("read", "a", "b")] == ["/wo=", "ww=="]
+
+
+def test_a_long_stream_is_read_page_by_page() -> None:
+    with override_streams(PAGE_BYTES=1000):
+        stream = Stream.objects.create(path="a", content_type=JSON)
+        stream.append_many(range(2000))
+        assert streams("read", "a").split() == [str(number) for number in range(2000)]
+        fork = stream.fork("b")
+        fork.append("x")
+        assert streams("read", "b").split()[-1] == '"x"'
+
+
+def test_the_last_messages_are_printed() -> None:
+    stream = Stream.objects.create(path="a", content_type=JSON)
+    stream.append_many(range(30))
+    Stream.objects.create(path="b", content_type="text/plain", data="x")
+    assert streams("tail", "a").split() == [str(number) for number in range(20, 30)]
+    assert streams("tail", "a", "-n", "1") == "29\n"
+    assert streams("tail", "a", "-n", "0") == ""
+    assert streams("tail", "**", "-n", "1") == "==> a <==\n29\n\n==> b <==\nx"
+    assert [row["message"] for row in rows("tail", "a", "-n", "2")] == [28, 29]
+
+
+# --- close, delete, prune
+
+
+def test_streams_are_closed() -> None:
+    for path in ("a", "b/1", "b/2"):
+        Stream.objects.create(path=path)
+    assert "would be closed" in streams("close", "b/*", "--dry-run")
+    assert not Stream.objects.filter(closed=True).exists()
+    assert streams("close", "b/*") == "b/1 is closed.\nb/2 is closed.\n"
+    assert [*Stream.objects.filter(closed=True).order_by("path").values_list("path", flat=True)] == ["b/1", "b/2"]
+    assert streams("close", "b/1") == "b/1 was closed.\n"
+
+
+def test_a_pattern_is_deleted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delete, "STREAMS_PER_TRANSACTION", 2)
+    for path in ("a", "b/1", "b/2", "b/3"):
+        Stream.objects.create(path=path)
+    assert streams("delete", "b/*", "--dry-run").count("would be deleted") == 3
+    monkeypatch.setattr("builtins.input", lambda prompt: "n" if "3 streams" in prompt else "?")
+    with pytest.raises(CommandError, match="Nothing was changed"):
+        streams("delete", "b/*")
+    monkeypatch.setattr("builtins.input", lambda prompt: exec("raise EOFError"))
+    with pytest.raises(CommandError, match="--no-input"):
+        streams("delete", "b/*")
+    assert Stream.objects.alive().count() == 4
+    assert streams("delete", "b/*", "--no-input") == "3 streams are deleted.\n"
+    assert streams("delete", "a") == "1 streams are deleted.\n"
+    assert not Stream.objects.alive().exists()
+
+
+def test_prune_ends_what_waits_for_housekeeping() -> None:
+    stream = Stream.objects.create(path="source", data=b"x")
+    fork = stream.fork("fork")
+    fork.fork("again").delete()
+    stream.delete()
+    fork.delete()
+    Stream.objects.create(path="expired", data=b"x")
+    Stream.objects.unguarded().filter(path="expired").update(deadline=clock.now() - timedelta(seconds=1))
+    Stream.objects.create(path="alive", data=b"x")
+    (counts,) = rows("prune", "--dry-run")
+    assert (counts["expired"], counts["removed"], counts["purged"]) == (1, 1, 2)
+    assert Stream.objects.count() == 5
+    (counts,) = rows("prune")
+    assert (counts["expired"], counts["removed"], counts["purged"], counts["left"]) == (1, 1, 4, 0)
+    assert Stream.objects.get().path == "alive"
+    assert Chunk.objects.count() == 1
+    assert "0 purged" in streams("prune")
+
+
+def test_prune_deletes_unused_streams() -> None:
+    old = timezone.now() - timedelta(days=40)
+    for path in ("a/old", "a/used", "a/new", "b/old", "a/closed"):
+        Stream.objects.create(path=path, closed=path == "a/closed")
+    Stream.objects.unguarded().exclude(path="a/new").update(created_at=old)
+    Stream.objects.unguarded().filter(path="a/used").update(appended_at=timezone.now())
+    assert rows("prune", "a/*", "--idle", "30d", "--dry-run")[0]["deleted"] == 2
+    assert rows("prune", "a/*", "--idle", "30d", "--closed", "--no-input")[0]["deleted"] == 1
+    assert not Stream.objects.filter(path="a/closed").exists()
+    assert rows("prune", "--idle", "30d", "--no-input")[0]["deleted"] == 2
+    assert [*Stream.objects.order_by("path").values_list("path", flat=True)] == ["a/new", "a/used"]
