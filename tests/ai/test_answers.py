@@ -207,7 +207,9 @@ async def test_a_source_that_fails_ends_the_answer(
     assert [record.name for record in caplog.records] == ["django_durable_streams.contrib.ai.running"]
 
 
-@pytest.mark.parametrize("source", ["no.such.module.source", "tests.ai.test_answers.no_such", "os.getcwd", 5, lambda _: 5])
+@pytest.mark.parametrize(
+    "source", ["no.such.module.source", "tests.ai.test_answers.no_such", "os.getcwd", 5, lambda _: 5]
+)
 async def test_a_source_that_cannot_begin_ends_the_answer(source: Any, caplog: pytest.LogCaptureFixture) -> None:
     run = await start_answer("chats/1", source)
     (_, failed) = await events_of(run)

@@ -139,7 +139,7 @@ async def test_a_server_that_ends_waits_for_a_client_once(monkeypatch: pytest.Mo
 
 async def test_a_server_that_ends_waits_for_a_client_of_the_urls_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "ENDING_SECONDS", 30.0)
-    client = views._Client()
+    client = views.SlowClientGuard()
     client.begin_piece()
     client.hurry()
     timer = client._timer

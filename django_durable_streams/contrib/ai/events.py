@@ -71,9 +71,13 @@ class Message(Event, tag="message", frozen=True, omit_defaults=True):
 
 
 class Rewind(Event, tag="rewind", frozen=True, omit_defaults=True):
-    """The message with this id, and all after it, do not count any more: the user has edited or regenerated it."""
+    """Messages do not count any more, because the user has edited one, or wants another answer.
 
-    before: str
+    Either `before` is the id of the first of them, or `after` that of the last message that still counts.
+    """
+
+    before: str = ""
+    after: str = ""
 
 
 class Start(Event, tag="start", frozen=True, omit_defaults=True):

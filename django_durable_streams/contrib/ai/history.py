@@ -68,8 +68,8 @@ class History:
         match event:
             case Message(id, role, parts):
                 self._put(ChatMessage(id, role, [*parts], event=self.event_count))
-            case Rewind(before):
-                self._rewind(before)
+            case Rewind(before, after):
+                self._rewind(before, after)
             case Start(_, message):
                 self._start(message)
             case Finish() | Stopped() | Failed():
@@ -89,10 +89,12 @@ class History:
         else:
             earlier.role, earlier.parts = message.role, message.parts
 
-    def _rewind(self, before: str) -> None:
+    def _rewind(self, before: str, after: str) -> None:
         ids = [message.id for message in self.messages]
         if before in ids:
             del self.messages[ids.index(before) :]
+        elif after in ids:
+            del self.messages[ids.index(after) + 1 :]
 
     def _start(self, message_id: str) -> None:
         answer = self.find(message_id)

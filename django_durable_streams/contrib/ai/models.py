@@ -44,7 +44,12 @@ class Chat(models.Model):
         help_text=_("Primary key of the user who began the chat, as text. Empty: nobody in particular."),
     )
     branched_from = models.ForeignKey(
-        "self", verbose_name=_("branched from"), null=True, blank=True, on_delete=models.SET_NULL, related_name="branches"
+        "self",
+        verbose_name=_("branched from"),
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="branches",
     )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
 
@@ -66,7 +71,7 @@ class Chat(models.Model):
     @classmethod
     def at(cls, path: str) -> Chat | None:
         """Return the chat at a path, or None."""
-        return cls._default_manager.using(database()).select_related("stream").filter(stream__path=path).first()
+        return cls.objects.using(database()).select_related("stream").filter(stream__path=path).first()
 
     def messages(self) -> list[ChatMessage]:
         """Return the messages of the chat as they are now, in order, for the next request to a model or for a page.
@@ -85,7 +90,7 @@ class Chat(models.Model):
 
     def active_run(self) -> Run | None:
         """Return the run that writes an answer now, or waits for a worker. None: there is none."""
-        return Run._default_manager.using(database()).select_related("chat__stream").filter(active_chat=self).first()
+        return Run.objects.using(database()).select_related("chat__stream").filter(active_chat=self).first()
 
     def branch(self, path: str, *, before: str | None = None, owner: str | None = None) -> Chat:
         """Create a chat that begins with the messages of this one, without a copy of them, and return it.
@@ -111,8 +116,10 @@ class Chat(models.Model):
         elif any(message.status == "streaming" for message in history.messages):
             raise ValueError("An answer is being written. Name a message before which the branch ends, or wait.")
         fork = self.stream.fork(path, offset=ZERO, sub_offset=count)
-        return type(self)._default_manager.using(database()).create(
-            stream=fork, owner=self.owner if owner is None else owner, branched_from=self
+        return (
+            type(self)
+            .objects.using(database())
+            .create(stream=fork, owner=self.owner if owner is None else owner, branched_from=self)
         )
 
     async def abranch(self, path: str, **options: Any) -> Chat:
@@ -150,6 +157,9 @@ class Run(models.Model):
     )
     state = models.CharField(_("state"), max_length=16, choices=State.choices, default=State.QUEUED)
     message_id = models.CharField(_("message"), max_length=255, help_text=_("Id of the answer's message."))
+    turn_id = models.CharField(
+        _("answers"), max_length=255, blank=True, default="", help_text=_("Id of the user's message.")
+    )
     start_offset = models.CharField(_("start"), max_length=64, help_text=_("Offset before the first event of the run."))
     owner = models.CharField(_("owner"), max_length=MAX_OWNER_LENGTH, blank=True, default="")
     source = models.CharField(_("source"), max_length=255, blank=True, default="", help_text=_("Dotted path."))
@@ -171,7 +181,10 @@ class Run(models.Model):
     class Meta:
         verbose_name = _("run")
         verbose_name_plural = _("runs")
-        indexes = [models.Index(fields=["holder", "active_chat"], name="durable_ai_run_holder")]
+        indexes = [
+            models.Index(fields=["holder", "active_chat"], name="durable_ai_run_holder"),
+            models.Index(fields=["chat", "turn_id"], name="durable_ai_run_turn"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.pk} ({self.state})"
@@ -191,7 +204,7 @@ class Run(models.Model):
 
         The text until then stays. Inside a transaction, the request counts from its commit on.
         """
-        rows = Run._default_manager.using(database()).filter(pk=self.pk, active_chat__isnull=False)
+        rows = Run.objects.using(database()).filter(pk=self.pk, active_chat__isnull=False)
         is_asked = bool(rows.update(stop_requested=True))
         if is_asked:
             tell_runners(database())

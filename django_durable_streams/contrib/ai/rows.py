@@ -31,7 +31,7 @@ from ...store import encoding
 from ...store.operations import TakenOver, TakeOver
 from ...subscriptions.rows import locked, transaction
 from .errors import AnswerRunning
-from .events import Event, Failed, Finish, Start, Stopped, encode
+from .events import Event, Failed, Finish, Message, Start, Stopped, encode
 from .models import Chat, Run
 
 JSON = "application/json"
@@ -98,7 +98,7 @@ def lease_end(seconds: float | None = None) -> datetime:
 
 def runs(using: str) -> QuerySet[Run]:
     """Return all runs, with their chats and streams at hand."""
-    return Run._default_manager.using(using).select_related("chat__stream")
+    return Run.objects.using(using).select_related("chat__stream")
 
 
 def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
@@ -128,7 +128,7 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
 
 
 def _locked_chat(request: StartRequest, using: str) -> Chat:
-    chats = Chat._default_manager.using(using)
+    chats = Chat.objects.using(using)
     stream = Stream.objects.using(using).filter(path=request.path, deleted_at__isnull=True).first()
     if stream is None:
         stream, _ = Stream.objects.using(using).ensure(request.path, content_type=JSON)
@@ -139,7 +139,7 @@ def _locked_chat(request: StartRequest, using: str) -> Chat:
 
 
 def _active(chat: Chat, using: str) -> Run | None:
-    run = locked(Run._default_manager.using(using).filter(active_chat=chat), using).first()
+    run = locked(Run.objects.using(using).filter(active_chat=chat), using).first()
     if run is not None:
         run.chat = chat
     return run
@@ -164,6 +164,7 @@ def _create(chat: Chat, request: StartRequest, using: str) -> Run:
         active_chat=chat,
         state=Run.State.RUNNING if request.holder else Run.State.QUEUED,
         owner=request.owner,
+        turn_id=next((turn.id for turn in reversed(request.turns) if isinstance(turn, Message)), ""),
         source=request.source,
         arguments=request.arguments,
         on_lost=request.on_lost,
@@ -253,10 +254,10 @@ def close_lost(run_id: object, using: str) -> bool:
 def _locked_run(run_id: object, using: str) -> Run | None:
     """Return an active run with its row locked, and that of its chat."""
     try:
-        chat_id = Run._default_manager.using(using).values_list("chat_id", flat=True).get(pk=run_id)
-        chat = locked(Chat._default_manager.using(using).filter(pk=chat_id), using).get()
+        chat_id = Run.objects.using(using).values_list("chat_id", flat=True).get(pk=run_id)
+        chat = locked(Chat.objects.using(using).filter(pk=chat_id), using).get()
         chat.stream = Stream.objects.using(using).get(pk=chat.stream_id)
-        run: Run = locked(Run._default_manager.using(using).filter(pk=run_id), using).get()
+        run: Run = locked(Run.objects.using(using).filter(pk=run_id), using).get()
     except ObjectDoesNotExist:  # the chat was deleted
         return None
     run.chat = chat
@@ -296,20 +297,20 @@ def _end(run: Run, event: Finish | Stopped | Failed, using: str) -> None:
 
 def renew(holder: str, using: str) -> dict[object, Notice]:
     """Extend the leases of a holder's runs, and return what it has to know of each."""
-    held = Run._default_manager.using(using).filter(holder=holder, active_chat__isnull=False)
+    held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
     held.update(lease_until=lease_end())
     return look(holder, using)
 
 
 def look(holder: str, using: str) -> dict[object, Notice]:
     """Return what a holder has to know of each of its runs."""
-    held = Run._default_manager.using(using).filter(holder=holder, active_chat__isnull=False)
+    held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
     return {pk: Notice(epoch, stopped) for pk, epoch, stopped in held.values_list("pk", "epoch", "stop_requested")}
 
 
 def give_up(holder: str, using: str) -> None:
     """End the leases of a holder now, because its process ends. Others continue or close its runs."""
-    held = Run._default_manager.using(using).filter(holder=holder, active_chat__isnull=False)
+    held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
     held.update(lease_until=clock.now())
 
 
@@ -337,7 +338,7 @@ def find_waiting(using: str, *, queued: bool) -> Look:
         queued: whether this process takes runs from the queue.
     """
     now = clock.now()
-    active = Run._default_manager.using(using).filter(active_chat__isnull=False)
+    active = Run.objects.using(using).filter(active_chat__isnull=False)
     is_queued = Q(state=Run.State.QUEUED)
     wanted = Q(lease_until__lte=now) | (is_queued if queued else is_queued & Q(stop_requested=True))
     rows = active.filter(wanted).order_by("created_at").values_list("pk", "state", "stop_requested", "source")

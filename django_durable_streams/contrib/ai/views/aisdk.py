@@ -1,0 +1,61 @@
+"""Views for `@durable-streams/aisdk-transport`: the response says where the answer is, and the client reads it there."""
+
+from __future__ import annotations
+
+import uuid
+from http import HTTPStatus
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.urls import URLPattern, path, reverse
+
+from ..dialects.vercel import VercelTranslator
+from ..models import Run, database
+from .base import Refused, run_source
+from .pointers import read
+from .vercel import VercelChat
+
+
+class DurableTransportChat(VercelChat):
+    """A chat for `createDurableChatTransport`. The client reads the answer by the protocol, and continues anywhere."""
+
+    _read_name = ""
+
+    @classmethod
+    def urls(cls, route: str, *, name: str = "") -> list[URLPattern]:
+        """See `ChatViews`."""
+        views = cls()
+        prefix = name or cls.__name__.lower()
+        cls._read_name = f"{prefix}-answer"
+        reading = path(
+            f"{route}/<str:chat_id>/answers/<uuid:run_id>", views._view(views.read, "GET"), name=cls._read_name
+        )
+        return [*super().urls(route, name=name), reading]
+
+    async def send(self, request: HttpRequest) -> HttpResponseBase:
+        """See `ChatViews`."""
+        run, chat_id = await self.begin_vercel(request)
+        return self._pointer(run, chat_id, HTTPStatus.CREATED)
+
+    async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
+        """See `ChatViews`."""
+        run = await self._active(request, chat_id, "read")
+        return HttpResponse(status=HTTPStatus.NO_CONTENT) if run is None else self._pointer(run, chat_id, HTTPStatus.OK)
+
+    async def read(self, request: HttpRequest, chat_id: str, run_id: uuid.UUID) -> HttpResponseBase:
+        """Respond with the chunks of an answer, by the Durable Streams Protocol."""
+        chat = await self._chat(request, chat_id, "read")
+        run = (
+            None
+            if chat is None
+            else await Run.objects.using(database()).select_related("chat__stream").filter(pk=run_id).afirst()
+        )
+        if chat is None or run is None or run.chat_id != chat.pk:
+            raise Refused(HTTPStatus.NOT_FOUND, "The chat has no such answer.")
+        return await read(request, (run.pk, "vercel"), run_source(run, VercelTranslator))
+
+    def _pointer(self, run: Run, chat_id: str, status: HTTPStatus) -> HttpResponseBase:
+        url = reverse(self._read_name, kwargs={"chat_id": chat_id, "run_id": run.pk})
+        response = JsonResponse({"streamUrl": url}, status=status)
+        response["Location"] = url
+        response["Access-Control-Expose-Headers"] = "Location"
+        return response
