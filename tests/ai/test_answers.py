@@ -251,9 +251,9 @@ def test_a_start_takes_part_in_the_callers_transaction() -> None:
         called.append(context.run)
         return ["text"]
 
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
+    with transaction.atomic():
         start_answer_sync("chats/1", source, turns=[user_says("a")])
-        1 / 0  # noqa: B018
+        transaction.set_rollback(True)
     assert not Run.objects.exists()
     assert not Stream.objects.exists()
     with transaction.atomic():
@@ -318,5 +318,5 @@ async def test_a_stream_that_cannot_hold_a_chat_is_refused() -> None:
 
 @pytest.mark.parametrize("options", [{"on_lost": "never"}, {"on_lost": "continue"}])
 def test_an_impossible_answer_is_refused(options: Any) -> None:
-    with pytest.raises(ValueError, match="on_lost|dotted"):
+    with pytest.raises(ValueError, match=r"on_lost|dotted"):
         Answer(words("a"), **options)

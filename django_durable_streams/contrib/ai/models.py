@@ -18,9 +18,9 @@ from django.utils.translation import gettext_lazy as _
 
 from ...models import Stream
 from ...models.fields import InstantField
-from ...protocol.offsets import ZERO
 from .events import AnyEvent, decode, ends
 from .history import ChatMessage, History, messages_of
+from .positions import offset_after
 from .wakeups import tell_runners
 
 MAX_OWNER_LENGTH = 255
@@ -115,7 +115,7 @@ class Chat(models.Model):
             count = message.event
         elif any(message.status == "streaming" for message in history.messages):
             raise ValueError("An answer is being written. Name a message before which the branch ends, or wait.")
-        fork = self.stream.fork(path, offset=ZERO, sub_offset=count)
+        fork = self.stream.fork(path, offset=offset_after(self.stream, count, database()))
         return (
             type(self)
             .objects.using(database())

@@ -208,8 +208,9 @@ class AnswerService:
             held = await self._call(rows.claim, waiting.id, self.holder, self.using)
             if held is not None:
                 self._launch(held, None)
-        elif not waiting.is_queued and config().ai_runs_in == "tasks":
-            if await self._call(rows.queue_again, waiting.id, self.using):
+        elif config().ai_runs_in == "tasks" and not waiting.is_queued:
+            is_queued = await self._call(rows.queue_again, waiting.id, self.using)
+            if is_queued:
                 await asyncio.to_thread(enqueue, str(waiting.id))
 
     async def _end(self) -> None:

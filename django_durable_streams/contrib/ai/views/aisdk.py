@@ -1,4 +1,4 @@
-"""Views for `@durable-streams/aisdk-transport`: the response says where the answer is, and the client reads it there."""
+"""Views for `@durable-streams/aisdk-transport`: a response says where the answer is, and the client reads it there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.urls import URLPattern, path, reverse
 
 from ..dialects.vercel import VercelTranslator
-from ..models import Run, database
+from ..models import Run
 from .base import Refused, run_source
 from .pointers import read
 from .vercel import VercelChat
@@ -44,13 +44,10 @@ class DurableTransportChat(VercelChat):
     async def read(self, request: HttpRequest, chat_id: str, run_id: uuid.UUID) -> HttpResponseBase:
         """Respond with the chunks of an answer, by the Durable Streams Protocol."""
         chat = await self._chat(request, chat_id, "read")
-        run = (
-            None
-            if chat is None
-            else await Run.objects.using(database()).select_related("chat__stream").filter(pk=run_id).afirst()
-        )
-        if chat is None or run is None or run.chat_id != chat.pk:
+        run = None if chat is None else await chat.runs.filter(pk=run_id).afirst()
+        if chat is None or run is None:
             raise Refused(HTTPStatus.NOT_FOUND, "The chat has no such answer.")
+        run.chat = chat
         return await read(request, (run.pk, "vercel"), run_source(run, VercelTranslator))
 
     def _pointer(self, run: Run, chat_id: str, status: HTTPStatus) -> HttpResponseBase:

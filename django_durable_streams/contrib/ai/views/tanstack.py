@@ -39,13 +39,11 @@ class TanStackChat(ChatViews):
 
     async def _create(self, request: HttpRequest, chat_id: str) -> Chat:
         """Create the chat of a page that reads before it writes."""
-        request_for_chat = await self.chat_request(request, chat_id, [])
-        await self._authorize(request_for_chat.user, request_for_chat.path, "write")
-        stream, _ = await Stream.objects.using(database()).aensure(
-            request_for_chat.path, content_type="application/json"
-        )
-        user = request_for_chat.user
-        owner = str(user.pk) if getattr(user, "is_authenticated", False) else ""
-        chat, _ = await Chat.objects.using(database()).aget_or_create(stream=stream, defaults={"owner": owner})
+        wanted = await self.chat_request(request, chat_id, [])
+        await self._authorize(wanted.user, wanted.path, "write")
+        using = database()
+        stream, _ = await Stream.objects.using(using).aensure(wanted.path, content_type="application/json")
+        owner = str(wanted.user.pk) if getattr(wanted.user, "is_authenticated", False) else ""
+        chat, _ = await Chat.objects.using(using).aget_or_create(stream=stream, defaults={"owner": owner})
         chat.stream = stream
         return chat
