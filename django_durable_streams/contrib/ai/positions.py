@@ -1,4 +1,4 @@
-"""The position of an event in a chat's stream, for a branch. It takes the stored bytes, because events are lines there."""
+"""The position of an event in a chat's stream, for a branch. It counts the stored lines: each is an event."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ def offset_after(stream: Stream, count: int, using: str) -> str:
         info = transactions.find(stream.path, using, stream.pk)
         info, position = lineage.locate(info, Sentinel.START, using)
         while count:
-            request = log_reader.PageRequest(info, position, config().page_bytes)
-            segment = log_reader.pages([request], SegmentCache(0), using)[info.id, position]
-            if segment is None or position >= info.tail:
+            segment = None
+            if position < info.tail:
+                request = log_reader.PageRequest(info, position, config().page_bytes)
+                segment = log_reader.pages([request], SegmentCache(0), using)[info.id, position]
+            if segment is None:
                 raise ValueError("The chat has fewer events.")
             lines = segment.data.split(b"\n", count)
             count -= len(lines) - 1

@@ -25,7 +25,8 @@ from ... import clock
 from ...api import transactions
 from ...conf import config
 from ...models import Stream
-from ...protocol.errors import StreamClosed, StreamGone, StreamNotFound
+from ...protocol import content
+from ...protocol.errors import StreamClosed, StreamExists, StreamGone, StreamNotFound
 from ...protocol.producers import server_producer
 from ...store import encoding
 from ...store.operations import TakenOver, TakeOver
@@ -132,6 +133,8 @@ def _locked_chat(request: StartRequest, using: str) -> Chat:
     stream = Stream.objects.using(using).filter(path=request.path, deleted_at__isnull=True).first()
     if stream is None:
         stream, _ = Stream.objects.using(using).ensure(request.path, content_type=JSON)
+    elif not content.is_json(stream.content_type):
+        raise StreamExists(f"The stream at {request.path} is no chat: its content type is not {JSON}.")
     chat, _ = chats.get_or_create(stream=stream, defaults={"owner": request.owner})
     chat = locked(chats.filter(pk=chat.pk), using).get()
     chat.stream = stream

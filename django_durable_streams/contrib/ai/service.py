@@ -214,8 +214,12 @@ class AnswerService:
                 await asyncio.to_thread(enqueue, str(waiting.id))
 
     async def _end(self) -> None:
-        async with asyncio.timeout(HANDOVER_SECONDS):
-            await self._hand_over()
+        try:
+            async with asyncio.timeout(HANDOVER_SECONDS):
+                await self._hand_over()
+        finally:
+            for task in self._tasks:  # their leases end, and others close their answers
+                task.cancel()
 
     async def _hand_over(self) -> None:
         for answer in list(self._answers.values()):
