@@ -1,6 +1,6 @@
 """A process whose children start answers, one each, and may be killed: python -m tests.ai.jobs
 
-For each line of JSON with `path` and `answer`, it makes a child, and prints a line with the path and the child's process
+For each line of JSON with `path` and `answer`, it makes a child. It prints a line with the path and the child's process
 id when the child's answer has begun. A child costs nothing but a fork, so a test can kill many.
 """
 

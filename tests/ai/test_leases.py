@@ -11,7 +11,7 @@ from django.db import transaction
 from django.test import override_settings
 
 from django_durable_streams import clock
-from django_durable_streams.contrib.ai import rows, wakeups
+from django_durable_streams.contrib.ai import leases, rows, wakeups
 from django_durable_streams.contrib.ai.answers import Answer, Chat, Run, start_answer_sync
 from django_durable_streams.contrib.ai.errors import AnswerRunning
 from django_durable_streams.contrib.ai.events import (
@@ -127,19 +127,19 @@ def test_a_lost_run_that_nobody_continues_ends(moved_clock: Clock) -> None:
 def test_a_renewed_lease_holds_and_tells_of_a_stop(moved_clock: Clock) -> None:
     held = started()
     moved_clock.move(LEASE - 1)
-    assert rows.renew("gone", USING) == {held.run.pk: rows.Notice(held.run.epoch, False)}
+    assert leases.renew("gone", USING) == {held.run.pk: leases.Notice(held.run.epoch, False)}
     moved_clock.move(LEASE - 1)
     assert not rows.close_lost(held.run.pk, USING)
     assert held.run.stop()
-    assert rows.look("gone", USING)[held.run.pk].stop_requested
-    assert rows.look("other", USING) == {}
+    assert leases.look("gone", USING)[held.run.pk].stop_requested
+    assert leases.look("other", USING) == {}
 
 
 def test_a_run_that_waits_is_taken_once_or_ends(moved_clock: Clock) -> None:
     waiting, _ = rows.start(rows.StartRequest("chats/1", source=SOURCE), USING)
-    (found,) = rows.find_waiting(USING, queued=True).waiting
-    assert found.id == waiting.pk
-    assert rows.find_waiting(USING, queued=False).waiting == []
+    (waiting_run,) = leases.find_waiting(USING, queued=True).waiting
+    assert waiting_run.id == waiting.pk
+    assert leases.find_waiting(USING, queued=False).waiting == []
     assert rows.claim(waiting.pk, "worker", USING) is not None
     assert rows.claim(waiting.pk, "other", USING) is None
     late, _ = rows.start(rows.StartRequest("chats/2", source=SOURCE), USING)
@@ -151,8 +151,8 @@ def test_a_run_that_waits_is_taken_once_or_ends(moved_clock: Clock) -> None:
 def test_a_run_that_is_stopped_before_it_is_taken_ends(moved_clock: Clock) -> None:
     waiting, _ = rows.start(rows.StartRequest("chats/1", source=SOURCE), USING)
     assert waiting.stop()
-    (found,) = rows.find_waiting(USING, queued=False).waiting
-    assert found.is_stopped
+    (waiting_run,) = leases.find_waiting(USING, queued=False).waiting
+    assert waiting_run.is_stopped
     assert rows.claim(waiting.pk, "worker", USING) is None
     assert rows.close_lost(waiting.pk, USING)
     assert stored()[1:] == [Stopped(str(waiting.pk))]
@@ -179,7 +179,7 @@ def test_a_lost_task_is_queued_again(moved_clock: Clock) -> None:
 
 def test_a_process_that_ends_gives_its_runs_up(moved_clock: Clock) -> None:
     held = started()
-    rows.give_up("gone", USING)
+    leases.give_up("gone", USING)
     assert rows.close_lost(held.run.pk, USING)
 
 

@@ -7,7 +7,7 @@ follows it, from the beginning if it comes late.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -20,6 +20,7 @@ from ...conf import config
 from ...models import Stream
 from ...protocol import arguments as checked
 from ...runtime.caller_transaction import in_callers_transaction, on_commit
+from ...store.operations import TakenOver
 from . import rows
 from .errors import AnswerError, AnswerRunning
 from .events import Event
@@ -74,6 +75,15 @@ class Answer:
         if not is_dotted(self.source) and (self.on_lost == "continue"):
             raise ValueError("Only the dotted path of a source can be continued by another process.")
 
+    def stored(self) -> dict[str, Any]:
+        """Return what the row of the run keeps of it."""
+        return {
+            "message_id": self.message_id or f"msg-{uuid.uuid4().hex}",
+            "source": self.source if isinstance(self.source, str) else "",
+            "arguments": dict(self.arguments),
+            "on_lost": self.on_lost,
+        }
+
 
 def start_answer_sync(
     chat: Chat | Stream | str,
@@ -110,25 +120,24 @@ def start_answer_sync(
         path=_path(chat),
         owner="" if user is None or user.pk is None else str(user.pk),
         turns=turns,
-        message_id=wanted.message_id or f"msg-{uuid.uuid4().hex}",
         if_active=if_active,
-        source=wanted.source if isinstance(wanted.source, str) else "",
-        arguments=dict(wanted.arguments),
-        on_lost=wanted.on_lost,
         holder=answers_of(using).holder if runs_here else "",
+        **wanted.stored(),
     )
     run, taken_over = _start(request, using)
-    if run.joined:
-        return run
-    if taken_over is not None:
-        source = None if is_dotted(wanted.source) else wanted.source
-        launch = partial(answers_of(using).launch, rows.Held(run, taken_over), source)
-    elif config().ai_runs_in == "tasks":
-        launch = partial(enqueue, str(run.pk))
-    else:
-        launch = partial(tell_runners_now, using)
-    on_commit(launch, using)
+    if not run.joined:
+        on_commit(_launcher(wanted.source, run, taken_over, using), using)
     return run
+
+
+def _launcher(source: Source, run: Run, taken_over: TakenOver | None, using: str) -> Callable[[], object]:
+    """Return the function that has a run written, to be called after the commit."""
+    if taken_over is not None:
+        held = rows.Held(run, taken_over)
+        return partial(answers_of(using).launch, held, None if is_dotted(source) else source)
+    if config().ai_runs_in == "tasks":
+        return partial(enqueue, str(run.pk))
+    return partial(tell_runners_now, using)
 
 
 async def start_answer(chat: Chat | Stream | str, answer: Answer | Source, **options: Any) -> Run:

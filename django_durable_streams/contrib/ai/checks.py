@@ -15,7 +15,7 @@ from .permissions import permission
 
 @register()
 def check_answers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E060: the permission class cannot be made. E061: the task backend cannot be used."""
+    """E012: the permission class cannot be made. E013: the task backend cannot be used."""
     if conf.findings(conf.project_value()):
         return []
     messages: list[CheckMessage] = []
@@ -23,9 +23,9 @@ def check_answers(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> lis
         permission()
     except Exception as error:
         hint = "Name a subclass of django_durable_streams.contrib.ai.permissions.ChatPermission."
-        messages.append(Error(f"AI_PERMISSION_CLASS cannot be used: {error}", hint=hint, id="durable_streams.E060"))
+        messages.append(Error(f"AI_PERMISSION_CLASS cannot be used: {error}", hint=hint, id="durable_streams.E012"))
     if conf.config().ai_runs_in == "tasks":
         problem = backend_problem(conf.config().ai_task_backend, "default")
         if problem:
-            messages.append(Error("AI_RUNS_IN is `tasks`, which cannot work.", hint=problem, id="durable_streams.E061"))
+            messages.append(Error("AI_RUNS_IN is `tasks`, which cannot work.", hint=problem, id="durable_streams.E013"))
     return messages

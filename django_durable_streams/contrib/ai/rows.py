@@ -18,7 +18,6 @@ from typing import Any, Literal, NamedTuple
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import IntegrityError
-from django.db.models import Min, Q
 from django.db.models.query import QuerySet
 
 from ... import clock
@@ -42,9 +41,6 @@ QUEUE_SECONDS = 60.0
 
 MAX_ATTEMPTS = 5
 """Takeovers of a run that is continued, without a new event. Its source probably ends its process."""
-
-PORTION = 100
-"""Runs that one look returns at most."""
 
 LOST = "The answer was interrupted: the process that wrote it has ended."
 NOT_TAKEN = "The answer could not begin: no worker was there to write it."
@@ -83,13 +79,6 @@ class Held(NamedTuple):
 
     run: Run
     taken_over: TakenOver
-
-
-class Notice(NamedTuple):
-    """What a holder learns of one of its runs."""
-
-    epoch: int
-    stop_requested: bool
 
 
 def lease_end(seconds: float | None = None) -> datetime:
@@ -296,56 +285,3 @@ def _end(run: Run, event: Finish | Stopped | Failed, using: str) -> None:
             run.chat.stream.append(encode(event))
         except (StreamClosed, StreamNotFound, StreamGone):  # it has ended for its readers in another way
             pass
-
-
-def renew(holder: str, using: str) -> dict[object, Notice]:
-    """Extend the leases of a holder's runs, and return what it has to know of each."""
-    held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
-    held.update(lease_until=lease_end())
-    return look(holder, using)
-
-
-def look(holder: str, using: str) -> dict[object, Notice]:
-    """Return what a holder has to know of each of its runs."""
-    held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
-    return {pk: Notice(epoch, stopped) for pk, epoch, stopped in held.values_list("pk", "epoch", "stop_requested")}
-
-
-def give_up(holder: str, using: str) -> None:
-    """End the leases of a holder now, because its process ends. Others continue or close its runs."""
-    held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
-    held.update(lease_until=clock.now())
-
-
-class Waiting(NamedTuple):
-    """A run that needs a process: to write it, or to end it."""
-
-    id: object
-    is_queued: bool
-    is_stopped: bool
-    source: str
-
-
-class Look(NamedTuple):
-    """The runs that need a process now, and the seconds until the next lease ends, if there is one."""
-
-    waiting: list[Waiting]
-    next_end: float | None
-
-
-def find_waiting(using: str, *, queued: bool) -> Look:
-    """Return the runs that need a process.
-
-    Args:
-        using: alias of the database.
-        queued: whether this process takes runs from the queue.
-    """
-    now = clock.now()
-    active = Run.objects.using(using).filter(active_chat__isnull=False)
-    is_queued = Q(state=Run.State.QUEUED)
-    wanted = Q(lease_until__lte=now) | (is_queued if queued else is_queued & Q(stop_requested=True))
-    rows = active.filter(wanted).order_by("created_at").values_list("pk", "state", "stop_requested", "source")
-    waiting = [Waiting(pk, state == Run.State.QUEUED, stopped, source) for pk, state, stopped, source in rows[:PORTION]]
-    first_end = active.filter(lease_until__gt=now).aggregate(end=Min("lease_until"))["end"]
-    next_end = None if first_end is None else max((clock.from_project(first_end) - now).total_seconds(), 0.0)
-    return Look(waiting, next_end)

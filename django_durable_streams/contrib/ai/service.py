@@ -24,7 +24,7 @@ from ...protocol.errors import DurableStreamsError
 from ...runtime import background, execution, lifecycle
 from ...runtime.log_once import LogOnce
 from ...subscriptions.service import service_for
-from . import rows
+from . import leases, rows
 from .running import RunningAnswer
 from .sources import Source
 from .task_queue import enqueue
@@ -181,10 +181,10 @@ class AnswerService:
     async def _keep_leases(self) -> None:
         """Extend the leases of this process's answers when it is time, and stop those that have to stop."""
         loop = asyncio.get_running_loop()
-        function = rows.renew if loop.time() >= self._renew_at else rows.look
+        function = leases.renew if loop.time() >= self._renew_at else leases.look
         before = dict(self._answers)
         notices = await self._call(function, self.holder, self.using)
-        if function is rows.renew:
+        if function is leases.renew:
             self._renew_at = loop.time() + config().ai_lease / 4
         for run_id, answer in before.items():
             notice = notices.get(run_id)
@@ -195,13 +195,13 @@ class AnswerService:
 
     async def _take_over(self) -> float:
         """Take or close the runs that nobody writes, and return the seconds until the next look for such runs."""
-        look = await self._call(rows.find_waiting, self.using, queued=self.takes_queue)
-        for waiting in look.waiting:
+        runs = await self._call(leases.find_waiting, self.using, queued=self.takes_queue)
+        for waiting in runs.waiting:
             await self._settle(waiting)
         pause = self._interval() if self.takes_queue else config().ai_lease / 2
-        return pause if look.next_end is None else min(pause, look.next_end + 0.01)
+        return pause if runs.next_end is None else min(pause, runs.next_end + 0.01)
 
-    async def _settle(self, waiting: rows.Waiting) -> None:
+    async def _settle(self, waiting: leases.Waiting) -> None:
         if await self._call(rows.close_lost, waiting.id, self.using) or waiting.is_stopped:
             return
         if self.takes_queue or (not waiting.is_queued and config().ai_runs_in == "process"):
@@ -227,7 +227,7 @@ class AnswerService:
         if self._tasks:
             await asyncio.wait(list(self._tasks))
         with suppress(DurableStreamsError):
-            await self._call(rows.give_up, self.holder, self.using)
+            await self._call(leases.give_up, self.holder, self.using)
         if self._keeper is not None:
             self._keeper.cancel()
         if self._subscriber is not None:

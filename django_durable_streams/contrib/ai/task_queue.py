@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 
 from django.db import connections
+from django.utils.module_loading import import_string
 
 from ...conf import config
 from ...subscriptions.consumers.task_framework import backend_problem
+
+TASK = "django_durable_streams.contrib.ai.tasks.write_answer"
 
 logger = logging.getLogger(__name__)
 
@@ -16,8 +19,7 @@ def enqueue(run_id: str) -> None:
     """Enqueue a task that writes the answer of a run. Raises nothing: a run that is not taken ends as failed."""
     alias = config().ai_task_backend
     try:
-        from .tasks import write_answer
-
+        write_answer = import_string(TASK)  # as the processes of the framework do
         write_answer.using(backend=alias).enqueue(run_id)
         for connection in connections.all(initialized_only=True):
             if not connection.in_atomic_block and not connection.get_autocommit():
