@@ -2,10 +2,11 @@
 
 import os
 
-from tests.serving_settings import *  # noqa: F403
-from tests.serving_settings import DURABLE_STREAMS, INSTALLED_APPS, MIDDLEWARE
+from config.settings import DURABLE_STREAMS, INSTALLED_APPS, MIDDLEWARE
 
-INSTALLED_APPS = [*INSTALLED_APPS, "django_durable_streams.contrib.ai"]
+from tests.serving_settings import *  # noqa: F403
+
+INSTALLED_APPS = [*(app for app in INSTALLED_APPS if app != "daphne"), "django_durable_streams.contrib.ai"]
 ROOT_URLCONF = "tests.ai.urls"
 # The clients of these tests are programs: they send no CSRF token.
 MIDDLEWARE = [name for name in MIDDLEWARE if not name.endswith("CsrfViewMiddleware")]

@@ -36,8 +36,8 @@ ANSWERS: dict[str, list[AnyEvent]] = {
         START,
         ToolInput("t1", "add"),
         ToolInput("t1", "add", '{"a"'),
-        ToolInput("t1", "add", ":1}"),
         ToolInput("t2", "sub", "{}"),
+        ToolInput("t1", "add", ":1}"),
         ToolCall("t1", "add", {"a": 1}),
         ToolCall("t2", "sub", {}),
         ToolResult("t1", 2),
@@ -49,6 +49,7 @@ ANSWERS: dict[str, list[AnyEvent]] = {
         Finish("run-1", "length"),
     ],
     "stopped": [START, Reasoning("a"), Stopped("run-1")],
+    "stopped in a call": [START, Text("a"), ToolInput("t1", "add", "{"), Stopped("run-1")],
     "failed": [START, ToolInput("t1", "add", "{"), Failed("run-1", "No.")],
 }
 

@@ -182,7 +182,7 @@ def encode(event: Event) -> Any:
 def decode(value: object) -> AnyEvent | None:
     """Return the event of a stored JSON value, or None if it is none that this version knows."""
     try:
-        return msgspec.convert(value, AnyEvent)  # type: ignore[no-any-return, call-overload]
+        return msgspec.convert(value, AnyEvent)  # type: ignore[no-any-return]
     except msgspec.ValidationError:
         return None
 

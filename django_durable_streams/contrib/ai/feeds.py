@@ -102,20 +102,28 @@ class Feed:
             self._pump.cancel()
 
     async def _read(self) -> None:
-        source, translator = self._source, self._source.translator()
+        translator, offset = self._source.translator(), self._source.offset
         try:
-            async with aclosing(source.stream.atail(source.offset)) as pages:  # type: ignore[type-var]
-                async for page in pages:
-                    is_complete = self._take(page.messages, translator) or page.closed
-                    self._is_complete = is_complete
-                    self._tell(up_to_date=page.up_to_date or is_complete)
-                    if is_complete:
-                        return
+            # What is there comes first, without a wait: an empty chat has no page, and its readers are up to date.
+            offset = await self._read_pages(offset, translator, timeout=0)
+            self._tell(up_to_date=True)
+            if not self._is_complete:
+                await self._read_pages(offset, translator, timeout=None)
         except Exception as error:
             self._error = error
         finally:
             self._is_broken = not self._is_complete
             self._tell(up_to_date=self._is_up_to_date)
+
+    async def _read_pages(self, offset: str, translator: Translator, timeout: float | None) -> str:
+        async with aclosing(self._source.stream.atail(offset, timeout=timeout)) as pages:  # type: ignore[type-var]
+            async for page in pages:
+                offset = page.next_offset
+                self._is_complete = self._take(page.messages, translator) or page.closed
+                self._tell(up_to_date=page.up_to_date or self._is_complete)
+                if self._is_complete:
+                    break
+        return offset
 
     def _take(self, values: list[Any], translator: Translator) -> bool:
         """Translate the next events of the stream, and return whether the run has ended with them."""

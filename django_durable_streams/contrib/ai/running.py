@@ -17,6 +17,7 @@ from asgiref.sync import ThreadSensitiveContext
 
 from ...api.writer import Writer
 from ...protocol.errors import DurableStreamsError, ProducerFenced, ServiceUnavailable, StreamClosed, StreamNotFound
+from ...server.request_threads import release_thread
 from . import rows
 from .errors import AnswerError
 from .events import AnyEvent, Failed, Finish, Start, Stopped, encode
@@ -107,7 +108,10 @@ class RunningAnswer:
     async def _produce_in_context(self) -> Finish | Failed | None:
         # The source's synchronous code gets a thread of its own: that of other code may wait for this answer.
         async with ThreadSensitiveContext():
-            return await self._produce()
+            try:
+                return await self._produce()
+            finally:
+                release_thread()
 
     async def _produce(self) -> Finish | Failed | None:
         """Copy the source into the stream, and return the event that ends the answer. None: it is not ours any more."""

@@ -6,6 +6,7 @@ all wake-ups may: runners also look at the rows from time to time.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -48,3 +49,13 @@ def tell_runners_now(using: str) -> None:
     # Without an engine the process may end right after this, so the news leaves it now.
     publish = wakeup_for(using).publish if existing_engine(using) is not None else wakeup_for(using).publish_now
     follow_up(_NO_WAKE_UP, publish, [news])
+
+
+def _forget() -> None:
+    global _lock
+    _local.clear()
+    _lock = threading.Lock()
+
+
+# The runner of the parent does not run in a child process.
+os.register_at_fork(after_in_child=_forget)

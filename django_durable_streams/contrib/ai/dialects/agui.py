@@ -20,6 +20,8 @@ from ..events import (
 )
 from .base import Chunk, Translator, json_text
 
+STOPPED = "The answer was stopped."
+
 CLIENT_MODEL = "client"
 """What TanStack's own server names as the model of a user's message."""
 
@@ -41,7 +43,7 @@ class AGUITranslator(Translator):
         self._message = ""
         self._part_count = 0
         self._open: tuple[str, str] | None = None
-        self._open_call: str | None = None
+        self._open_calls: list[str] = []
         self._started_calls: set[str] = set()
         self._usage: Chunk | None = None
 
@@ -49,7 +51,7 @@ class AGUITranslator(Translator):
         """Return the chunks for the next event."""
         match event:
             case Start(run, message):
-                self._part_count, self._open, self._open_call, self._usage = 0, None, None, None
+                self._part_count, self._open, self._open_calls, self._usage = 0, None, [], None
                 self._run, self._message = self._client_run or run, message
                 return [{"type": "RUN_STARTED", "threadId": self._thread, "runId": self._run}]
             case Text(text):
@@ -59,18 +61,20 @@ class AGUITranslator(Translator):
             case ToolInput() | ToolCall():
                 return [*self._close_part(), *self._call(event)]
             case ToolResult(id, output, error):
-                return [*self._close(), self._result(id, output, error)]
+                return [*self._close_part(), *self._close_calls(id), self._result(id, output, error)]
             case Data(name, data, id):
                 return [{"type": "CUSTOM", "name": name, "value": {"id": id, "data": data} if id else data}]
             case Usage(input_tokens, output_tokens):
                 self._usage = {"inputTokens": input_tokens, "outputTokens": output_tokens}
                 return []
             case Finish(_, reason):
-                return [*self._close(), self._finished(reason)]
+                return [*self._close_part(), *self._close_calls(*self._open_calls), self._finished(reason)]
             case Stopped():
-                return [*self._close(), self._stopped()]
+                # The arguments of an open call are incomplete, and only an error may leave them so.
+                end = self._error(STOPPED, code="stopped") if self._open_calls else self._stopped()
+                return [*self._close_part(), end]
             case Failed(_, error):
-                return [*self._close(), {"type": "RUN_ERROR", "message": error, **self._usages()}]
+                return [*self._close_part(), self._error(error)]
         return []
 
     def _finished(self, reason: str) -> Chunk:
@@ -79,6 +83,9 @@ class AGUITranslator(Translator):
     def _stopped(self) -> Chunk:
         return {**self._finished("stop"), "outcome": {"type": "cancelled"}}
 
+    def _error(self, message: str, **more: str) -> Chunk:
+        return {"type": "RUN_ERROR", "message": message, **more, **self._usages()}
+
     def _usages(self) -> Chunk:
         return {} if self._usage is None else {"usage": [self._usage]}
 
@@ -86,7 +93,7 @@ class AGUITranslator(Translator):
         """Open a part of a kind, unless it is open. The answer's own id is that of its first text."""
         if self._open is not None and self._open[0] == kind:
             return []
-        chunks = self._close()
+        chunks = self._close_part()
         self._part_count += 1
         id = self._message if self._part_count == 1 and kind == "text" else f"{self._message}-{self._part_count}"
         self._open = kind, id
@@ -108,28 +115,24 @@ class AGUITranslator(Translator):
             return [{"type": "TEXT_MESSAGE_END", "messageId": id}]
         return [{"type": "REASONING_MESSAGE_END", "messageId": id}, {"type": "REASONING_END", "messageId": id}]
 
-    def _close(self) -> list[Chunk]:
-        """End the open part or tool call, if there is one."""
-        call, self._open_call = self._open_call, None
-        return [*self._close_part(), *([{"type": "TOOL_CALL_END", "toolCallId": call}] if call is not None else [])]
+    def _close_calls(self, *ids: str) -> list[Chunk]:
+        chunks: list[Chunk] = [{"type": "TOOL_CALL_END", "toolCallId": id} for id in ids if id in self._open_calls]
+        self._open_calls = [id for id in self._open_calls if id not in ids]
+        return chunks
 
     def _call(self, event: ToolInput | ToolCall) -> list[Chunk]:
         chunks: list[Chunk] = []
         is_new = event.id not in self._started_calls
-        if self._open_call is not None and self._open_call != event.id and is_new:
-            chunks += self._close()
         if is_new:
             self._started_calls.add(event.id)
-            self._open_call = event.id
+            self._open_calls.append(event.id)
             start: Chunk = {"type": "TOOL_CALL_START", "toolCallId": event.id, self.tool_name: event.name}
             chunks.append(start | {"parentMessageId": self._message})
+        text = event.text if isinstance(event, ToolInput) else json_text(event.input) if is_new else ""
+        if text and event.id in self._open_calls:
+            chunks.append({"type": "TOOL_CALL_ARGS", "toolCallId": event.id, "delta": text})
         if isinstance(event, ToolCall):
-            if is_new:
-                chunks.append({"type": "TOOL_CALL_ARGS", "toolCallId": event.id, "delta": json_text(event.input)})
-            if self._open_call == event.id:
-                chunks += self._close()
-        elif event.text and self._open_call == event.id:
-            chunks.append({"type": "TOOL_CALL_ARGS", "toolCallId": event.id, "delta": event.text})
+            chunks += self._close_calls(event.id)
         return chunks
 
     def _result(self, id: str, output: object, error: str) -> Chunk:

@@ -100,23 +100,23 @@ async def events_of(values: Values) -> AsyncGenerator[Event, None]:
 async def _in_thread(values: Iterable[Any]) -> AsyncIterator[Any]:
     """Yield the values of a synchronous iterator, which runs in a thread of its own."""
     end = object()
-    with ThreadPoolExecutor(1, "durable-streams-answer") as executor:
+    executor = ThreadPoolExecutor(1, "durable-streams-answer")
 
-        def step(iterator: Iterator[Any]) -> Any:
-            try:
-                return next(iterator, end)
-            finally:
-                connections.close_all()
-
-        take = sync_to_async(step, thread_sensitive=False, executor=executor)
-        iterator = iter(values)
+    def step(iterator: Iterator[Any]) -> Any:
         try:
-            while (value := await take(iterator)) is not end:
-                yield value
+            return next(iterator, end)
         finally:
-            executor.shutdown(wait=False, cancel_futures=True)
-            if inspect.isgenerator(iterator) and not iterator.gi_running:
-                iterator.close()
+            connections.close_all()
+
+    take = sync_to_async(step, thread_sensitive=False, executor=executor)
+    iterator = iter(values)
+    try:
+        while (value := await take(iterator)) is not end:
+            yield value
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)  # the iterator may block, and the loop must not
+        if inspect.isgenerator(iterator) and not iterator.gi_running:
+            iterator.close()
 
 
 __all__ = ["AnswerContext", "Source", "Values", "events_of", "is_dotted", "values_of"]
