@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
+from pydantic_ai import Agent, ModelRetry
+from pydantic_ai.models.test import TestModel
 
 from django_durable_streams.contrib.ai.answers import AnswerContext, start_answer
 from django_durable_streams.contrib.ai.events import (
@@ -22,10 +24,11 @@ from django_durable_streams.contrib.ai.events import (
     TextPart,
     ToolCall,
     ToolInput,
+    ToolResult,
     Usage,
 )
 from django_durable_streams.contrib.ai.history import messages_of
-from django_durable_streams.contrib.ai.sources import anthropic, events_of, openai
+from django_durable_streams.contrib.ai.sources import anthropic, events_of, openai, pydantic_ai
 from tests.ai.provider import Provider, provider
 
 
@@ -246,3 +249,38 @@ def test_messages_for_models_have_texts_and_images() -> None:
         {"role": "user", "content": "See"},
         {"role": "assistant", "content": "Yes."},
     ]
+
+
+async def test_an_agent_of_pydantic_ai_calls_its_tools() -> None:
+    agent = Agent(TestModel(call_tools=["add"], custom_output_text="It is two."))
+
+    @agent.tool_plain
+    def add(x: int, y: int) -> dict[str, int]:
+        return {"sum": x + y}
+
+    events = await made(pydantic_ai.agent_events(agent.run_stream_events("What is one and one?")))
+    (call,) = [event for event in events if isinstance(event, ToolCall)]
+    assert (call.name, call.input) == ("add", {"x": 0, "y": 0})
+    (result,) = [event for event in events if isinstance(event, ToolResult)]
+    assert (result.id, result.output) == (call.id, {"sum": 0})
+    assert "".join(event.text for event in events if isinstance(event, Text)) == "It is two."
+    assert isinstance(events[-2], Usage)
+    assert events[-1] == Finish()
+
+
+async def test_a_tool_that_fails_says_so() -> None:
+    agent = Agent(TestModel(call_tools=["fail"]), retries=1)
+    calls = 0
+
+    @agent.tool_plain
+    def fail() -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ModelRetry("Not so.")
+        return "fine"
+
+    events = await made(pydantic_ai.agent_events(agent.run_stream_events("Go.")))
+    first, second = [event for event in events if isinstance(event, ToolResult)]
+    assert (first.output, "Not so." in first.error) == (None, True)
+    assert (second.output, second.error) == ("fine", "")

@@ -6,6 +6,7 @@ Each function is one query or two, without a lock. What follows from it is decid
 from __future__ import annotations
 
 from typing import NamedTuple
+from uuid import UUID
 
 from django.db.models import Min, Q
 
@@ -24,14 +25,14 @@ class Notice(NamedTuple):
     stop_requested: bool
 
 
-def renew(holder: str, using: str) -> dict[object, Notice]:
+def renew(holder: str, using: str) -> dict[UUID, Notice]:
     """Extend the leases of a holder's runs, and return what it has to know of each."""
     held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
     held.update(lease_until=lease_end())
     return look(holder, using)
 
 
-def look(holder: str, using: str) -> dict[object, Notice]:
+def look(holder: str, using: str) -> dict[UUID, Notice]:
     """Return what a holder has to know of each of its runs."""
     held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
     return {pk: Notice(epoch, stopped) for pk, epoch, stopped in held.values_list("pk", "epoch", "stop_requested")}
@@ -46,7 +47,7 @@ def give_up(holder: str, using: str) -> None:
 class Waiting(NamedTuple):
     """A run that needs a process: to write it, or to end it."""
 
-    id: object
+    id: UUID
     is_queued: bool
     is_stopped: bool
     source: str

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import IntegrityError
@@ -125,9 +126,9 @@ def _locked_chat(request: StartRequest, using: str) -> Chat:
     elif not content.is_json(stream.content_type):
         raise StreamExists(f"The stream at {request.path} is no chat: its content type is not {JSON}.")
     chat, _ = chats.get_or_create(stream=stream, defaults={"owner": request.owner})
-    chat = locked(chats.filter(pk=chat.pk), using).get()
-    chat.stream = stream
-    return chat
+    locked_chat: Chat = locked(chats.filter(pk=chat.pk), using).get()
+    locked_chat.stream = stream
+    return locked_chat
 
 
 def _active(chat: Chat, using: str) -> Run | None:
@@ -175,7 +176,7 @@ def _create(chat: Chat, request: StartRequest, using: str) -> Run:
     return run
 
 
-def claim(run_id: object, holder: str, using: str) -> Held | None:
+def claim(run_id: UUID, holder: str, using: str) -> Held | None:
     """Take a run that waits for a worker, or whose worker has vanished. None: there is nothing to take.
 
     A run that was taken too often without a new event ends as failed.
@@ -201,7 +202,7 @@ def claim(run_id: object, holder: str, using: str) -> Held | None:
     return Held(run, taken_over)
 
 
-def queue_again(run_id: object, using: str) -> bool:
+def queue_again(run_id: UUID, using: str) -> bool:
     """Let a worker take a run whose worker has vanished. Return False if there is no such run, or it waits already."""
     with transaction(using):
         run = _locked_run(run_id, using)
@@ -212,7 +213,7 @@ def queue_again(run_id: object, using: str) -> bool:
         return True
 
 
-def end(run_id: object, epoch: int, event: Finish | Stopped | Failed, using: str) -> bool:
+def end(run_id: UUID, epoch: int, event: Finish | Stopped | Failed, using: str) -> bool:
     """End a run that this process writes. Return False if it has ended already, or another process has it."""
     with transaction(using):
         run = _locked_run(run_id, using)
@@ -222,7 +223,7 @@ def end(run_id: object, epoch: int, event: Finish | Stopped | Failed, using: str
         return True
 
 
-def close_lost(run_id: object, using: str) -> bool:
+def close_lost(run_id: UUID, using: str) -> bool:
     """End a run that nobody writes any more: its lease has ended, or it was stopped before a worker took it.
 
     Returns False if there is nothing to end, or the run is to be continued.
@@ -243,7 +244,7 @@ def close_lost(run_id: object, using: str) -> bool:
         return True
 
 
-def _locked_run(run_id: object, using: str) -> Run | None:
+def _locked_run(run_id: UUID, using: str) -> Run | None:
     """Return an active run with its row locked, and that of its chat."""
     try:
         chat_id = Run.objects.using(using).values_list("chat_id", flat=True).get(pk=run_id)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from contextvars import Context
 from threading import Lock
 from typing import Any
+from uuid import UUID
 
 from ...conf import config
 from ...engine import Engine, engine_for
@@ -59,7 +60,7 @@ class AnswerService:
         self.holder = f"{os.getpid()}-{secrets.token_hex(8)}"
         self.takes_queue = False
         """Whether this process takes runs that wait for a worker."""
-        self._answers: dict[object, RunningAnswer] = {}
+        self._answers: dict[UUID, RunningAnswer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._watches = False
@@ -118,7 +119,7 @@ class AnswerService:
             if self._answers.get(held.run.pk) is answer:
                 del self._answers[held.run.pk]
 
-    async def take(self, run_id: object) -> bool:
+    async def take(self, run_id: UUID) -> bool:
         """Take a run, if it waits for a process, and write it to its end. Return whether there was one to take."""
         held = await self._call(rows.claim, run_id, self.holder, self.using)
         if held is not None:
