@@ -1,11 +1,10 @@
 """AG-UI by its own packages: what a chat sends is valid, and what clients send is understood."""
 
 import json
-from typing import Any
 
 import pytest
 from ag_ui.core import Event as AGUIEvent
-from ag_ui.core import RunAgentInput
+from ag_ui.core import RunAgentInput, UserMessage
 from ag_ui_validate.pytest_plugin import assert_valid_agui
 from pydantic import TypeAdapter
 
@@ -64,8 +63,7 @@ def test_each_answer_is_valid(name: str) -> None:
 
 
 def test_the_input_of_the_package_is_understood() -> None:
-    message: dict[str, Any] = {"id": "m1", "role": "user", "content": "Hi"}
-    made = RunAgentInput(thread_id="t-1", run_id="r-1", messages=[message])
+    made = RunAgentInput(thread_id="t-1", run_id="r-1", messages=[UserMessage(id="m1", content="Hi")])
     body = parse(made.model_dump_json(by_alias=True).encode(), AGUIBody)
     assert (body.thread_id, body.run_id) == ("t-1", "r-1")
     assert body.messages[0].message().parts[0].text == "Hi"  # type: ignore[union-attr]

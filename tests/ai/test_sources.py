@@ -126,7 +126,14 @@ async def test_the_responses_api(server: Provider) -> None:
 
 
 async def test_messages_of_anthropic(server: Provider) -> None:
-    message = {"id": "m", "type": "message", "role": "assistant", "content": [], "model": "m", "stop_reason": None}
+    message: dict[str, Any] = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "content": [],
+        "model": "m",
+        "stop_reason": None,
+    }
     message |= {"stop_sequence": None, "usage": {"input_tokens": 4, "output_tokens": 1}}
     tool = {"type": "tool_use", "id": "t", "name": "add", "input": {}}
     server.script = [

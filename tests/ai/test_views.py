@@ -23,7 +23,7 @@ class AsyncAnswer(VercelChat):
 
     if_active = "join"
 
-    async def answer(self, request: ChatRequest) -> Any:  # type: ignore[override]
+    async def answer(self, request: ChatRequest) -> Any:
         return [f"You said {request.text}."]
 
 

@@ -142,14 +142,15 @@ def _launcher(source: Source, run: Run, taken_over: TakenOver | None, using: str
 
 async def start_answer(chat: Chat | Stream | str, answer: Answer | Source, **options: Any) -> Run:
     """The same as `start_answer_sync`, for asynchronous code."""
-    return await sync_to_async(start_answer_sync)(chat, answer, **options)
+    run: Run = await sync_to_async(start_answer_sync)(chat, answer, **options)
+    return run
 
 
 def _path(chat: Chat | Stream | str) -> str:
     return checked.path(chat if isinstance(chat, str) else chat.path or "")
 
 
-def _start(request: rows.StartRequest, using: str) -> Any:
+def _start(request: rows.StartRequest, using: str) -> tuple[Run, TakenOver | None]:
     """Start a run, again where another transaction was faster and this one may begin anew."""
     tries = 1
     while True:

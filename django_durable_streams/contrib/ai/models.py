@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from asgiref.sync import sync_to_async
 from django.db import models, router
@@ -52,9 +52,6 @@ class Chat(models.Model):
         related_name="branches",
     )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
-
-    if TYPE_CHECKING:
-        runs: models.Manager[Run]
 
     class Meta:
         verbose_name = _("chat")

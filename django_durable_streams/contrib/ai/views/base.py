@@ -193,7 +193,7 @@ class ChatViews:
 
         return await sync_to_async(look)()
 
-    def _view(self, handle: ViewFunction, method: str) -> ViewFunction:
+    def _view(self, handle: ViewFunction, method: str) -> Callable[..., Any]:
         async def view(request: HttpRequest, **arguments: Any) -> HttpResponseBase:
             if request.method != method:
                 response: HttpResponseBase = error_response(HTTPStatus.METHOD_NOT_ALLOWED, f"Send a {method}.")
@@ -209,7 +209,7 @@ class ChatViews:
             except Refused as error:
                 response = error_response(error.status, str(error))
             except DurableStreamsError as error:
-                response = error_response(error.status, error.message)
+                response = error_response(error.status, str(error))
             if "Cache-Control" not in response:
                 response["Cache-Control"] = "no-store"
             return response
