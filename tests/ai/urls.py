@@ -1,6 +1,5 @@
 """The chats of the test servers. What they answer is in the request, so that a test can say it."""
 
-import json
 from typing import Any
 
 from django.urls import include, path
@@ -19,7 +18,7 @@ class Scripted:
     """Answers by `tests.ai.sources.scripted`, with the arguments of the body's field `script`."""
 
     def answer(self, request: ChatRequest) -> Answer:
-        body = json.loads(request.body)
+        body = request.body
         script: dict[str, Any] = body.get("script") or (body.get("data") or {}).get("script") or {}
         script = script or (body.get("forwardedProps") or {}).get("script") or {}
         on_lost = script.pop("on_lost", "fail")

@@ -92,6 +92,7 @@ def start_answer_sync(
     user: User | None = None,
     turns: Sequence[Event] = (),
     if_active: Literal["join", "refuse"] = "join",
+    once: bool = False,
 ) -> Run:
     """Start an answer in a chat, and return its run at once.
 
@@ -106,6 +107,8 @@ def start_answer_sync(
         turns: events to append before the answer: the user's `Message`, or a `Rewind`.
         if_active: what to do if an answer is being written in the chat: `join` returns its run with `joined` set, and
             leaves the turns out. `refuse` raises `AnswerRunning`.
+        once: whether a run that answers the last message of the turns already is returned in the same way, even if it
+            has ended. So a request that is sent again gets the same answer.
 
     Raises:
         AnswerRunning: see `if_active`.
@@ -121,6 +124,7 @@ def start_answer_sync(
         owner="" if user is None or user.pk is None else str(user.pk),
         turns=turns,
         if_active=if_active,
+        once=once,
         holder=answers_of(using).holder if runs_here else "",
         **wanted.stored(),
     )

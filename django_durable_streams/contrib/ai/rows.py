@@ -62,6 +62,7 @@ class StartRequest:
         arguments: JSON arguments of the source.
         on_lost: see `Run.OnLost`.
         holder: the process that writes the answer. Empty: a worker has to take it.
+        once: whether a run that answers the last message of the turns counts as this one, even if it has ended.
     """
 
     path: str
@@ -73,6 +74,12 @@ class StartRequest:
     arguments: dict[str, Any] = field(default_factory=dict)
     on_lost: str = Run.OnLost.FAIL
     holder: str = ""
+    once: bool = False
+
+    @property
+    def turn_id(self) -> str:
+        """The id of the message that is answered."""
+        return next((turn.id for turn in reversed(self.turns) if isinstance(turn, Message)), "")
 
 
 class Held(NamedTuple):
@@ -101,6 +108,9 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
     """
     with transaction(using):
         chat = _locked_chat(request, using)
+        repeated = _repeated(chat, request, using) if request.once else None
+        if repeated is not None:
+            return repeated, None
         active = _active(chat, using)
         if active is not None and _is_over(active):
             _end(active, Failed(str(active.pk), LOST if active.holder else NOT_TAKEN), using)
@@ -131,6 +141,14 @@ def _locked_chat(request: StartRequest, using: str) -> Chat:
     return locked_chat
 
 
+def _repeated(chat: Chat, request: StartRequest, using: str) -> Run | None:
+    """Return the run that answers the message of a request already."""
+    run = Run.objects.using(using).filter(chat=chat, turn_id=request.turn_id).order_by("-created_at").first()
+    if run is not None:
+        run.chat, run.joined = chat, True
+    return run
+
+
 def _active(chat: Chat, using: str) -> Run | None:
     run = locked(Run.objects.using(using).filter(active_chat=chat), using).first()
     if run is not None:
@@ -157,7 +175,7 @@ def _create(chat: Chat, request: StartRequest, using: str) -> Run:
         active_chat=chat,
         state=Run.State.RUNNING if request.holder else Run.State.QUEUED,
         owner=request.owner,
-        turn_id=next((turn.id for turn in reversed(request.turns) if isinstance(turn, Message)), ""),
+        turn_id=request.turn_id,
         source=request.source,
         arguments=request.arguments,
         on_lost=request.on_lost,

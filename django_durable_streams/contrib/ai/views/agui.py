@@ -22,7 +22,7 @@ class AGUIChat(ChatViews):
         messages = [message.message() for message in body.messages if message.role in ("user", "assistant")]
         if not messages:
             raise InvalidRequest("There is no message of the user.")
-        run = await self.begin(await self.chat_request(request, body.thread_id, messages, body=request.body))
+        run = await self.begin(await self.chat_request(request, body.thread_id, messages))
         return self._response(request, run, body.thread_id, body.run_id)
 
     async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import uuid
 from http import HTTPStatus
+from urllib.parse import quote
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 
 from ..dialects.vercel import VercelTranslator
 from ..models import Run
@@ -18,28 +19,28 @@ from .vercel import VercelChat
 class DurableTransportChat(VercelChat):
     """A chat for `createDurableChatTransport`. The client reads the answer by the protocol, and continues anywhere."""
 
-    _read_name = ""
-
     @classmethod
     def urls(cls, route: str, *, name: str = "") -> list[URLPattern]:
         """See `ChatViews`."""
         views = cls()
-        prefix = name or cls.__name__.lower()
-        cls._read_name = f"{prefix}-answer"
-        reading = path(
-            f"{route}/<str:chat_id>/answers/<uuid:run_id>", views._view(views.read, "GET"), name=cls._read_name
-        )
-        return [*super().urls(route, name=name), reading]
+        read_view = views._view(views.read, "GET")
+        read_name = f"{name or cls.__name__.lower()}-answer"
+        return [
+            *super().urls(route, name=name),
+            path(f"{route}/<str:chat_id>/answers/<uuid:run_id>", read_view, name=read_name),
+        ]
 
     async def send(self, request: HttpRequest) -> HttpResponseBase:
         """See `ChatViews`."""
         run, chat_id = await self.begin_vercel(request)
-        return self._pointer(run, chat_id, HTTPStatus.CREATED)
+        return _pointer(f"{request.path}/{quote(chat_id)}", run, HTTPStatus.CREATED)
 
     async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
         """See `ChatViews`."""
         run = await self._active(request, chat_id, "read")
-        return HttpResponse(status=HTTPStatus.NO_CONTENT) if run is None else self._pointer(run, chat_id, HTTPStatus.OK)
+        if run is None:
+            return HttpResponse(status=HTTPStatus.NO_CONTENT)
+        return _pointer(request.path.removesuffix("/stream"), run, HTTPStatus.OK)
 
     async def read(self, request: HttpRequest, chat_id: str, run_id: uuid.UUID) -> HttpResponseBase:
         """Respond with the chunks of an answer, by the Durable Streams Protocol."""
@@ -50,9 +51,10 @@ class DurableTransportChat(VercelChat):
         run.chat = chat
         return await read(request, (run.pk, "vercel"), run_source(run, VercelTranslator))
 
-    def _pointer(self, run: Run, chat_id: str, status: HTTPStatus) -> HttpResponseBase:
-        url = reverse(self._read_name, kwargs={"chat_id": chat_id, "run_id": run.pk})
-        response = JsonResponse({"streamUrl": url}, status=status)
-        response["Location"] = url
-        response["Access-Control-Expose-Headers"] = "Location"
-        return response
+
+def _pointer(chat_url: str, run: Run, status: HTTPStatus) -> HttpResponseBase:
+    url = f"{chat_url}/answers/{run.pk}"
+    response = JsonResponse({"streamUrl": url}, status=status)
+    response["Location"] = url
+    response["Access-Control-Expose-Headers"] = "Location"
+    return response

@@ -64,7 +64,7 @@ class ChatRequest:
             has them.
         is_rewind: whether what follows the last message does not count any more: it was edited, or the answer is to be
             made again.
-        body: the whole body, for fields of the project.
+        body: the whole body as JSON, for fields of the project.
     """
 
     http: HttpRequest
@@ -147,11 +147,6 @@ class ChatViews:
     def _start(self, request: ChatRequest, answer: Answer | Source) -> Run:
         last = request.messages[-1]
         chat = Chat.at(request.path)
-        if chat is not None and not request.is_rewind and last.role == "user":
-            repeated = chat.runs.filter(turn_id=last.id).order_by("-created_at").first()
-            if repeated is not None:  # the client sends the request again, because the response was lost
-                repeated.chat, repeated.joined = chat, True
-                return repeated
         turns: list[Event] = [last] if chat is not None else [*request.messages]
         if chat is not None and request.is_rewind:
             turns.insert(0, Rewind(after=last.id))
@@ -160,15 +155,18 @@ class ChatViews:
             answer = Answer(answer.source, answer.arguments, answer.on_lost, answer.message_id or last.id)
         user = request.user if getattr(request.user, "is_authenticated", False) else None
         try:
-            return start_answer_sync(request.path, answer, user=user, turns=turns, if_active=self.if_active)
+            # A client sends a request again if its response was lost.
+            once = not request.is_rewind and last.role == "user"
+            return start_answer_sync(request.path, answer, user=user, turns=turns, if_active=self.if_active, once=once)
         except AnswerRunning as error:
             raise Refused(HTTPStatus.CONFLICT, str(error)) from error
 
     async def chat_request(
-        self, http: HttpRequest, chat_id: str, messages: Sequence[Message], *, is_rewind: bool = False, body: Any = None
+        self, http: HttpRequest, chat_id: str, messages: Sequence[Message], *, is_rewind: bool = False
     ) -> ChatRequest:
         """Return a parsed request."""
         user = await user_of(http)
+        body = msgspec.json.decode(http.body) if http.body else None
         return ChatRequest(http, user, chat_id, permission().path(user, chat_id), messages, is_rewind, body)
 
     async def _active(self, request: HttpRequest, chat_id: str, action: Action) -> Run | None:
@@ -243,12 +241,15 @@ def run_source(run: Run, translator: Callable[[], Any]) -> FeedSource:
 
 async def chunk_events(key: object, source: FeedSource, end: bytes) -> AsyncGenerator[bytes, None]:
     """Yield the chunks of a run as Server-Sent Events without names, and an end if the run has ended."""
-    async with aclosing(follow(key, source, timeout=config().sse_keep_alive)) as news:
-        async for chunks, _, _, is_complete in news:
-            data = b"".join([b"data: %b\n\n" % chunk for chunk in chunks])
-            if is_complete:
-                data += end
-            yield data or KEEP_ALIVE
+    try:
+        async with aclosing(follow(key, source, timeout=config().sse_keep_alive)) as news:
+            async for chunks, _, _, is_complete in news:
+                data = b"".join([b"data: %b\n\n" % chunk for chunk in chunks])
+                if is_complete:
+                    data += end
+                yield data or KEEP_ALIVE
+    except DurableStreamsError as error:  # the response has begun, so its end without an end says it
+        logger.info("The readers of an answer are cut off: %s", error)
 
 
 def event_stream(request: HttpRequest, events: AsyncGenerator[bytes, None], **headers: str) -> HttpResponseBase:

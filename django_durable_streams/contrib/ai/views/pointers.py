@@ -6,6 +6,7 @@ reads, long-polls and SSE (specification, sections 5.6 to 5.8), for reading only
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Hashable
@@ -16,9 +17,12 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from ....conf import config
 from ....protocol import caching, offsets, sse
+from ....protocol.errors import DurableStreamsError
 from ..feeds import FeedSource, News, follow
 from .base import event_stream
 from .requests import InvalidRequest
+
+logger = logging.getLogger(__name__)
 
 JSON = "application/json"
 _OFFSET = re.compile(r"0{16}_([0-9]{16})")
@@ -80,10 +84,13 @@ async def _page(key: Hashable, source: FeedSource, position: int, seconds: float
 
 async def _events(key: Hashable, source: FeedSource, position: int, cursor: int) -> AsyncGenerator[bytes, None]:
     ends_at = time.monotonic() + config().sse_duration
-    async with aclosing(follow(key, source, position, timeout=config().sse_keep_alive)) as feed:
-        async for chunks, position, up_to_date, is_complete in feed:
-            data = sse.data_event(JSON, b"".join([b"%b\n" % chunk for chunk in chunks])) if chunks else b""
-            offset = _token(position)
-            yield data + sse.control_event(offset, cursor=cursor, up_to_date=up_to_date, closed=is_complete)
-            if time.monotonic() >= ends_at:
-                return
+    try:
+        async with aclosing(follow(key, source, position, timeout=config().sse_keep_alive)) as feed:
+            async for chunks, position, up_to_date, is_complete in feed:
+                data = sse.data_event(JSON, b"".join([b"%b\n" % chunk for chunk in chunks])) if chunks else b""
+                offset = _token(position)
+                yield data + sse.control_event(offset, cursor=cursor, up_to_date=up_to_date, closed=is_complete)
+                if time.monotonic() >= ends_at:
+                    return
+    except DurableStreamsError as error:  # the client reads again, and learns the reason then
+        logger.info("The readers of an answer are cut off: %s", error)

@@ -26,7 +26,7 @@ class TanStackChat(ChatViews):
         messages = [message.message() for message in body.messages]
         if messages[-1].role != "user":
             raise InvalidRequest("The last message is not the user's.")
-        await self.begin(await self.chat_request(request, chat_id, messages, body=request.body))
+        await self.begin(await self.chat_request(request, chat_id, messages))
         return HttpResponse(status=HTTPStatus.ACCEPTED)
 
     async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:

@@ -32,7 +32,7 @@ class VercelChat(ChatViews):
         """Start the answer to a body of the AI SDK, and return its run and the id of the chat."""
         body = parse(request.body, VercelBody)
         messages = [message.message() for message in body.messages]
-        chat_request = await self.chat_request(request, body.id, messages, is_rewind=body.is_rewind, body=request.body)
+        chat_request = await self.chat_request(request, body.id, messages, is_rewind=body.is_rewind)
         return await self.begin(chat_request), body.id
 
     def response(self, request: HttpRequest, run: Run) -> HttpResponseBase:
