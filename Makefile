@@ -23,7 +23,7 @@ IN_PYTHON := $(addprefix tests/api/test_,stream_methods.py tail.py writer.py) te
 SIDE_BY_SIDE := -n $(WORKERS) --dist worksteal
 # A test that failed beside servers that are killed and frozen has to pass alone: the machine may have been too busy.
 ALONE = $(BIN)/pytest tests --last-failed --last-failed-no-failures none
-DATABASE_TESTS := --only-database tests/runtime tests/store tests/engine tests/models $(IN_PYTHON)
+DATABASE_TESTS := --only-database tests/runtime tests/store tests/engine tests/models $(IN_PYTHON) $(addprefix tests/ai/test_,answers.py leases.py)
 
 # Tests start hundreds of processes: each would compile the package anew where the environment forbids to keep the result.
 unexport PYTHONDONTWRITEBYTECODE
