@@ -93,17 +93,20 @@ class RunningAnswer:
         """Write the answer to its end. Raises nothing."""
         producing = asyncio.create_task(self._produce_in_context())
         ending = asyncio.create_task(self._ending.wait())
-        await asyncio.wait([producing, ending], return_when=asyncio.FIRST_COMPLETED)
-        ending.cancel()
-        if producing.done():
-            event: Finish | Stopped | Failed | None = producing.result()
-        else:
+        try:
+            await asyncio.wait([producing, ending], return_when=asyncio.FIRST_COMPLETED)
+            event = producing.result() if producing.done() else await self._cut_short(producing)
+        finally:
             producing.cancel()
-            # A source that does not end after a stop is left behind. Its later texts are fenced.
-            await asyncio.wait([producing], timeout=STOP_SECONDS)
-            event = self._early_end
+            ending.cancel()
         if event is not None:
             await self._end(event)
+
+    async def _cut_short(self, producing: asyncio.Task[Finish | Failed | None]) -> Stopped | Failed | None:
+        producing.cancel()
+        # A source that does not end after a stop is left behind. Its later texts are fenced.
+        await asyncio.wait([producing], timeout=STOP_SECONDS)
+        return self._early_end
 
     async def _produce_in_context(self) -> Finish | Failed | None:
         # The source's synchronous code gets a thread of its own: that of other code may wait for this answer.

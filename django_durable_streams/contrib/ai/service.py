@@ -67,6 +67,7 @@ class AnswerService:
         self._woken = asyncio.Event()
         self._subscriber: Subscriber | None = None
         self._renew_at = 0.0
+        self._has_written = False
         self._failures = LogOnce(WARNING_SECONDS)
 
     # For any thread.
@@ -112,6 +113,7 @@ class AnswerService:
         """Write the answer of a run to its end, while this process keeps its lease."""
         answer = RunningAnswer(held, source, self._call, self.using)
         self._answers[held.run.pk] = answer
+        self._has_written = True
         self._keep_going()
         try:
             await answer.write()
@@ -221,19 +223,20 @@ class AnswerService:
         finally:
             for task in self._tasks:  # their leases end, and others close their answers
                 task.cancel()
+            if self._keeper is not None:
+                self._keeper.cancel()
+            if self._subscriber is not None:
+                self._subscriber.close()
+                self._subscriber = None
 
     async def _hand_over(self) -> None:
         for answer in list(self._answers.values()):
             answer.interrupt()
         if self._tasks:
             await asyncio.wait(list(self._tasks))
-        with suppress(DurableStreamsError):
-            await self._call(leases.give_up, self.holder, self.using)
-        if self._keeper is not None:
-            self._keeper.cancel()
-        if self._subscriber is not None:
-            self._subscriber.close()
-            self._subscriber = None
+        if self._has_written:
+            with suppress(DurableStreamsError):
+                await self._call(leases.give_up, self.holder, self.using)
 
 
 _services: dict[str, AnswerService] = {}
