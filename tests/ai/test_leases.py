@@ -201,6 +201,17 @@ def test_a_deleted_chat_takes_its_runs_along() -> None:
     assert rows.claim(held.run.pk, "other", USING) is None
 
 
+def test_an_expired_chat_begins_anew(moved_clock: Clock) -> None:
+    Stream.objects.create(path="chats/1", content_type="application/json", ttl=60)
+    held = started()
+    assert rows.end(held.run.pk, held.run.epoch, Finish(str(held.run.pk)), USING)
+    moved_clock.move(120)
+    assert Chat.at("chats/1") is None
+    again = started()
+    assert again.run.chat_id != held.run.chat_id
+    assert stored() == [Start(str(again.run.pk), again.run.message_id)]
+
+
 def test_turns_and_the_start_of_the_answer_are_one_transaction() -> None:
     turns = [Message("u1", "user", [TextPart("a")])]
     with transaction.atomic():

@@ -68,7 +68,8 @@ class Chat(models.Model):
     @classmethod
     def at(cls, path: str) -> Chat | None:
         """Return the chat at a path, or None."""
-        return cls.objects.using(database()).select_related("stream").filter(stream__path=path).first()
+        alive = Stream.objects.using(database()).alive().filter(path=path)
+        return cls.objects.using(database()).select_related("stream").filter(stream__in=alive).first()
 
     def messages(self) -> list[ChatMessage]:
         """Return the messages of the chat as they are now, in order, for the next request to a model or for a page.

@@ -19,7 +19,6 @@ from uuid import UUID
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import IntegrityError
-from django.db.models.query import QuerySet
 
 from ... import clock
 from ...api import transactions
@@ -94,11 +93,6 @@ def lease_end(seconds: float | None = None) -> datetime:
     return clock.now() + timedelta(seconds=config().ai_lease if seconds is None else seconds)
 
 
-def runs(using: str) -> QuerySet[Run]:
-    """Return all runs, with their chats and streams at hand."""
-    return Run.objects.using(using).select_related("chat__stream")
-
-
 def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
     """Begin a run, or return the active one with `joined` set. The second value is for a run that this process writes.
 
@@ -130,7 +124,7 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
 
 def _locked_chat(request: StartRequest, using: str) -> Chat:
     chats = Chat.objects.using(using)
-    stream = Stream.objects.using(using).filter(path=request.path, deleted_at__isnull=True).first()
+    stream = Stream.objects.using(using).alive().filter(path=request.path).first()
     if stream is None:
         stream, _ = Stream.objects.using(using).ensure(request.path, content_type=JSON)
     elif not content.is_json(stream.content_type):
