@@ -16,6 +16,7 @@ INSTALLED := $(VENV)/.installed-dev
 INSTALLED_MYSQL := $(VENV)/.installed-mysql
 INSTALLED_NOX := $(VENV)/.installed-nox
 INSTALLED_SUITE := $(SUITE)/node_modules/.installed
+INSTALLED_CLIENTS := tests/ai/node_modules/.installed
 
 # Tests of streams in Python, on every database too.
 IN_PYTHON := $(addprefix tests/api/test_,stream_methods.py tail.py writer.py) tests/test_signals.py tests/test_testing.py
@@ -24,7 +25,7 @@ SIDE_BY_SIDE := -n $(WORKERS) --dist worksteal
 MEASURED := --cov --cov-report= --cov-fail-under=0
 # A test that failed beside servers that are killed and frozen has to pass alone: the machine may have been too busy.
 ALONE = $(BIN)/pytest tests --last-failed --last-failed-no-failures none
-DATABASE_TESTS := --only-database tests/runtime tests/store tests/engine tests/models $(IN_PYTHON)
+DATABASE_TESTS := --only-database tests/runtime tests/store tests/engine tests/models $(IN_PYTHON) $(addprefix tests/ai/test_,answers.py leases.py)
 
 # Tests start hundreds of processes: each would compile the package anew where the environment forbids to keep the result.
 unexport PYTHONDONTWRITEBYTECODE
@@ -42,13 +43,13 @@ run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python tools/run_example.py --port $(PORT)
 
 .PHONY: test
-test: lint $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## every check
+test: lint $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services ## every check
 	@$(PYTHON) tools/ensure_system.py chromium
 	@$(PYTHON) tools/side_by_side.py tests databases types
 	@$(MAKE) --no-print-directory coverage
 
 .PHONY: tests
-tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## unit, simulation, conformance, cluster and browser in one run
+tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services ## unit, simulation, conformance, cluster and browser in one run
 	@$(PYTHON) tools/ensure_system.py chromium
 	@$(BIN)/coverage erase
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) || $(ALONE)
@@ -127,7 +128,7 @@ matrix: $(INSTALLED_NOX) ## the unit tests on every supported Python (if found) 
 
 .PHONY: clean
 clean: ## remove what was installed and generated, but not the example's database
-	rm -rf $(VENV) .nox $(SUITE)/node_modules benchmarks/reference/node_modules tests/artifacts build dist
+	rm -rf $(VENV) .nox $(SUITE)/node_modules tests/ai/node_modules benchmarks/reference/node_modules tests/artifacts build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -158,4 +159,9 @@ $(INSTALLED_MYSQL): $(INSTALLED)
 $(INSTALLED_SUITE): $(SUITE)/package.json $(SUITE)/package-lock.json
 	@$(PYTHON) tools/ensure_system.py node npm
 	cd $(SUITE) && npm ci --loglevel=error
+	@touch $@
+
+$(INSTALLED_CLIENTS): tests/ai/package.json tests/ai/package-lock.json
+	@$(PYTHON) tools/ensure_system.py node npm
+	cd tests/ai && npm ci --loglevel=error
 	@touch $@

@@ -175,6 +175,19 @@ class Config:
     webhook_key_secret: str = field(default="", repr=False)
     """A random text that encrypts the private keys of webhooks in the database. Empty: they are not encrypted."""
 
+    ai_runs_in: str = "process"
+    """Where an AI answer with a dotted source is written: `process` is the process that starts it, `worker` is
+    `manage.py streams_worker`, and `tasks` is Django's task framework."""
+
+    ai_task_backend: str = "default"
+    """Alias of the backend in Django's setting `TASKS` that writes AI answers, if `AI_RUNS_IN` is `tasks`."""
+
+    ai_lease: float = 10.0
+    """Seconds after which an AI answer whose process has vanished is continued or closed by another one."""
+
+    ai_permission_class: str = "django_durable_streams.contrib.ai.permissions.OwnChats"
+    """The dotted path of the class that decides who may use which chat."""
+
 
 class Range(NamedTuple):
     """The smallest and the largest valid number."""
@@ -201,10 +214,14 @@ RANGES: Mapping[str, Range] = {
     "AUTH_CACHE_SECONDS": Range(0, 24 * HOUR),
     # Receivers refuse older signatures.
     "WEBHOOK_TIMEOUT": Range(0.1, 240),
+    "AI_LEASE": Range(1, HOUR),
 }
 """Valid numbers, by key. A number without an entry must be greater than zero."""
 
-CHOICES: Mapping[str, tuple[str, ...]] = {"CACHE_SCOPE": ("private", "public")}
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "CACHE_SCOPE": ("private", "public"),
+    "AI_RUNS_IN": ("process", "worker", "tasks"),
+}
 """Valid texts, by key. A text without an entry may have any value."""
 
 SECRETS = frozenset({"WEBHOOK_KEY_SECRET"})

@@ -30,6 +30,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django_durable_streams",
+    "django_durable_streams.contrib.ai",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

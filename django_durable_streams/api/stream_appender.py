@@ -41,7 +41,10 @@ class StreamAppender:
 
     Attributes:
         written, resumed, closed: see `Writer`.
+        taken_over: the result of a takeover that was committed with other changes, before `begin`.
     """
+
+    taken_over: TakenOver | None = None
 
     def __init__(self, stream: StreamMethods, using: str, producer: str | None) -> None:
         self.written = 0
@@ -62,7 +65,9 @@ class StreamAppender:
             DurableStreamsError: the stream does not exist, or the database does not answer.
         """
         if self._producer is not None:
-            (taken_over,) = await self._persist([TakeOver(self.path, self._producer, self._stream_id)])
+            taken_over: Result | None = self.taken_over
+            if taken_over is None:
+                (taken_over,) = await self._persist([TakeOver(self.path, self._producer, self._stream_id)])
             assert isinstance(taken_over, TakenOver)
             self._epoch, self.written, self.closed = taken_over.epoch, taken_over.seq + 1, taken_over.closed
             self.resumed = self.written > 0

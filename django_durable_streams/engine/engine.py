@@ -23,7 +23,7 @@ from ..protocol.offsets import Offset, Sentinel
 from ..runtime import test_transactions
 from ..runtime.after_commit import follow_up
 from ..runtime.backlog import Backlog
-from ..runtime.lifecycle import run_start_functions, run_stop_functions
+from ..runtime.lifecycle import run_before_stop_functions, run_start_functions, run_stop_functions
 from ..runtime.log_once import LogOnce
 from ..runtime.monitor import monitor_for
 from ..runtime.results import ResultCallback, call_in
@@ -308,6 +308,7 @@ def running_engines() -> list[Engine]:
 
 def stop_engines() -> None:
     """End all engines of this process, and all that stops with them. The next use makes new engines."""
+    run_before_stop_functions()
     with _lock:
         engines = running_engines()
         for engine in engines:

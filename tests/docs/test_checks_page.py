@@ -12,6 +12,7 @@ def test_the_table_has_every_check_once_and_in_order() -> None:
     package = ROOT / "django_durable_streams"
     # What the settings themselves show is found where they are read.
     paths = [*sorted((package / "checks").glob("*.py")), package / "conf.py", package / "server" / "validation.py"]
+    paths += sorted((package / "contrib").glob("*/checks.py"))
     sources = "".join(path.read_text() for path in paths)
     made = set(re.findall(r'(?:id=|Finding\()"(durable_streams\.[EWI]\d{3})"', sources))
     described = set(re.findall(r"\b([EWI]\d{3}): ", sources))

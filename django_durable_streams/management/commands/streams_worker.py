@@ -1,4 +1,4 @@
-"""`manage.py streams_worker`: delivers the wakes of subscriptions, and runs the consumers of the project."""
+"""`manage.py streams_worker`: delivers the wakes of subscriptions, runs consumers, and writes AI answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import router
+from django.utils.text import get_text_list
 
+from ...contrib.ai import worker as answers
 from ...engine.engine import stop_engines
 from ...models import Stream
 from ...subscriptions.consumers.declarations import Consumer, find
@@ -42,11 +44,12 @@ RESTART_SECONDS = 1.0
 
 
 class Command(BaseCommand):
-    """Deliver wakes and run consumers until SIGTERM or Ctrl-C."""
+    """Deliver wakes, run consumers and write AI answers until SIGTERM or Ctrl-C."""
 
     help = (
-        "Delivers the wakes of subscriptions and runs consumers until SIGTERM or Ctrl-C. Any number of processes can "
-        "do this at once. Servers deliver wakes, too, unless SUBSCRIPTION_DELIVERY is False."
+        "Delivers the wakes of subscriptions, runs consumers, and writes AI answers if AI_RUNS_IN says so, until "
+        "SIGTERM or Ctrl-C. Any number of processes can do this at once. Servers deliver wakes, too, unless "
+        "SUBSCRIPTION_DELIVERY is False."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -59,12 +62,13 @@ class Command(BaseCommand):
         consumers = self._consumers(options)
         if options["processes"] < 1:
             raise CommandError("--processes must be 1 or more.")
-        if options["no_delivery"] and not consumers:
+        if options["no_delivery"] and not (consumers or answers.is_wanted()):
             raise CommandError("There is nothing to do: no consumers need a worker, and wakes are not delivered.")
         if options["verbosity"]:
             parts = [] if options["no_delivery"] else ["delivering the wakes of subscriptions"]
             parts += [f"running {', '.join(consumer.name for consumer in consumers)}"] if consumers else []
-            self.stdout.write(f"{' and '.join(parts).capitalize()}. Quit with Ctrl-C.")
+            parts += ["writing AI answers"] if answers.is_wanted() else []
+            self.stdout.write(f"{get_text_list(parts, 'and').capitalize()}. Quit with Ctrl-C.")
         with _signals() as ended:
             if options["processes"] > 1:
                 self._supervise(options, ended)
@@ -89,6 +93,8 @@ class Command(BaseCommand):
         try:
             if not options["no_delivery"]:
                 service_for(options["database"] or router.db_for_write(Stream)).start()
+            if answers.is_wanted():
+                answers.start_taking()
             for alias, group in by_alias.items():
                 worker = Worker(group, alias, report)
                 worker.start()

@@ -1,0 +1,171 @@
+"""AG-UI, the protocol between agents and pages, and the kindred chunks of TanStack AI."""
+
+from __future__ import annotations
+
+from ..events import (
+    AnyEvent,
+    Data,
+    Failed,
+    Finish,
+    Message,
+    Reasoning,
+    Start,
+    Stopped,
+    Text,
+    TextPart,
+    ToolCall,
+    ToolInput,
+    ToolResult,
+    Usage,
+)
+from .base import Chunk, Translator, json_text
+
+STOPPED = "The answer was stopped."
+
+CLIENT_MODEL = "client"
+"""What TanStack's own server names as the model of a user's message."""
+
+
+class AGUITranslator(Translator):
+    """Translates the events of one run.
+
+    Args:
+        thread: the id of the chat, as the client knows it.
+        run: the id of the run that the client has chosen. Empty: that of the server.
+    """
+
+    tool_name = "toolCallName"
+
+    def __init__(self, thread: str, run: str = "") -> None:
+        self._thread = thread
+        self._client_run = run
+        self._run = run
+        self._message = ""
+        self._part_count = 0
+        self._open: tuple[str, str] | None = None
+        self._open_calls: list[str] = []
+        self._started_calls: set[str] = set()
+        self._usage: Chunk | None = None
+
+    def translate(self, event: AnyEvent) -> list[Chunk]:
+        """Return the chunks for the next event."""
+        match event:
+            case Start(run, message):
+                self._part_count, self._open, self._open_calls, self._usage = 0, None, [], None
+                self._run, self._message = self._client_run or run, message
+                return [{"type": "RUN_STARTED", "threadId": self._thread, "runId": self._run}]
+            case Text(text):
+                return [*self._part("text"), self._content("TEXT_MESSAGE_CONTENT", text)]
+            case Reasoning(text):
+                return [*self._part("reasoning"), self._content("REASONING_MESSAGE_CONTENT", text)]
+            case ToolInput() | ToolCall():
+                return [*self._close_part(), *self._call(event)]
+            case ToolResult(id, output, error):
+                return [*self._close_part(), *self._close_calls(id), self._result(id, output, error)]
+            case Data(name, data, id):
+                return [{"type": "CUSTOM", "name": name, "value": {"id": id, "data": data} if id else data}]
+            case Usage(input_tokens, output_tokens):
+                self._usage = {"inputTokens": input_tokens, "outputTokens": output_tokens}
+                return []
+            case Finish(_, reason):
+                return [*self._close_part(), *self._close_calls(*self._open_calls), self._finished(reason)]
+            case Stopped():
+                # The arguments of an open call are incomplete, and only an error may leave them so.
+                end = self._error(STOPPED, code="stopped") if self._open_calls else self._stopped()
+                return [*self._close_part(), end]
+            case Failed(_, error):
+                return [*self._close_part(), self._error(error)]
+        return []
+
+    def _finished(self, reason: str) -> Chunk:
+        return {"type": "RUN_FINISHED", "threadId": self._thread, "runId": self._run, **self._usages()}
+
+    def _stopped(self) -> Chunk:
+        return {**self._finished("stop"), "outcome": {"type": "cancelled"}}
+
+    def _error(self, message: str, **more: str) -> Chunk:
+        return {"type": "RUN_ERROR", "message": message, **more, **self._usages()}
+
+    def _usages(self) -> Chunk:
+        return {} if self._usage is None else {"usage": [self._usage]}
+
+    def _part(self, kind: str) -> list[Chunk]:
+        """Open a part of a kind, unless it is open. The answer's own id is that of its first text."""
+        if self._open is not None and self._open[0] == kind:
+            return []
+        chunks = self._close_part()
+        self._part_count += 1
+        id = self._message if self._part_count == 1 and kind == "text" else f"{self._message}-{self._part_count}"
+        self._open = kind, id
+        if kind == "text":
+            return [*chunks, {"type": "TEXT_MESSAGE_START", "messageId": id, "role": "assistant"}]
+        start: Chunk = {"type": "REASONING_MESSAGE_START", "messageId": id, "role": "reasoning"}
+        return [*chunks, {"type": "REASONING_START", "messageId": id}, start]
+
+    def _content(self, type: str, text: str) -> Chunk:
+        assert self._open is not None
+        return {"type": type, "messageId": self._open[1], "delta": text}
+
+    def _close_part(self) -> list[Chunk]:
+        if self._open is None:
+            return []
+        kind, id = self._open
+        self._open = None
+        if kind == "text":
+            return [{"type": "TEXT_MESSAGE_END", "messageId": id}]
+        return [{"type": "REASONING_MESSAGE_END", "messageId": id}, {"type": "REASONING_END", "messageId": id}]
+
+    def _close_calls(self, *ids: str) -> list[Chunk]:
+        chunks: list[Chunk] = [{"type": "TOOL_CALL_END", "toolCallId": id} for id in ids if id in self._open_calls]
+        self._open_calls = [id for id in self._open_calls if id not in ids]
+        return chunks
+
+    def _call(self, event: ToolInput | ToolCall) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        is_new = event.id not in self._started_calls
+        if is_new:
+            self._started_calls.add(event.id)
+            self._open_calls.append(event.id)
+            start: Chunk = {"type": "TOOL_CALL_START", "toolCallId": event.id, self.tool_name: event.name}
+            chunks.append(start | {"parentMessageId": self._message})
+        text = event.text if isinstance(event, ToolInput) else json_text(event.input) if is_new else ""
+        if text and event.id in self._open_calls:
+            chunks.append({"type": "TOOL_CALL_ARGS", "toolCallId": event.id, "delta": text})
+        if isinstance(event, ToolCall):
+            chunks += self._close_calls(event.id)
+        return chunks
+
+    def _result(self, id: str, output: object, error: str) -> Chunk:
+        content = error or (output if isinstance(output, str) else json_text(output))
+        result: Chunk = {"type": "TOOL_CALL_RESULT", "messageId": f"{id}-result", "toolCallId": id, "content": content}
+        return result | {"role": "tool"}
+
+
+class TanStackTranslator(AGUITranslator):
+    """Translates the events of a whole chat: runs, and between them the messages of the user."""
+
+    def translate(self, event: AnyEvent) -> list[Chunk]:
+        """Return the chunks for the next event."""
+        if isinstance(event, Message):
+            return _echo(event)
+        return super().translate(event)
+
+    tool_name = "toolName"
+
+    def _finished(self, reason: str) -> Chunk:
+        names = {"content-filter": "content_filter", "tool-calls": "tool_calls", "other": "stop"}
+        finished: Chunk = {"type": "RUN_FINISHED", "runId": self._run, "finishReason": names.get(reason, reason)}
+        return finished
+
+    def _stopped(self) -> Chunk:
+        return self._finished("stop")
+
+
+def _echo(message: Message) -> list[Chunk]:
+    """Return a user's message as TanStack's clients expect to read it again."""
+    text = "".join(part.text for part in message.parts if isinstance(part, TextPart))
+    common: Chunk = {"messageId": message.id, "model": CLIENT_MODEL}
+    chunks: list[Chunk] = [{"type": "TEXT_MESSAGE_START", **common, "role": message.role}]
+    if text:
+        chunks.append({"type": "TEXT_MESSAGE_CONTENT", **common, "delta": text})
+    return [*chunks, {"type": "TEXT_MESSAGE_END", **common}]

@@ -1,0 +1,14 @@
+"""The errors of AI answers."""
+
+from __future__ import annotations
+
+
+class AnswerRunning(Exception):
+    """The chat has an active run already."""
+
+
+class AnswerError(Exception):
+    """A source failed, and the readers of the answer may know why: they see this message.
+
+    The message of any other exception goes to the log only.
+    """

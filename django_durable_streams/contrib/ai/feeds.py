@@ -1,0 +1,175 @@
+"""Feeds: the chunks of a run or a chat for all readers of one event loop, translated once.
+
+A reader is a position in the feed's list, not a queue, and reads from the beginning whenever it comes. The feed follows
+the chat's stream while it has readers. Knows no request and no format of a response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Hashable
+from contextlib import aclosing
+from contextvars import Context
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from ...models import Stream
+from .dialects.base import Translator
+from .events import decode, ends
+
+
+class News(NamedTuple):
+    """What a reader gets at once.
+
+    Attributes:
+        chunks: further chunks, each as JSON.
+        position: the number of chunks up to here.
+        up_to_date: whether the feed has all chunks of the moment.
+        is_complete: whether no chunk will follow.
+    """
+
+    chunks: list[bytes]
+    position: int
+    up_to_date: bool
+    is_complete: bool
+
+
+class FeedSource(NamedTuple):
+    """What a feed reads: a run of a chat, or with an empty `run` the whole chat."""
+
+    stream: Stream
+    offset: str
+    run: str
+    translator: Callable[[], Translator]
+
+
+class Feed:
+    """The chunks of one source. `open_feed` returns it."""
+
+    def __init__(self, source: FeedSource) -> None:
+        self._source = source
+        self._chunks: list[bytes] = []
+        self._is_up_to_date = False
+        self._is_complete = False
+        self._is_broken = False
+        self._error: BaseException | None = None
+        self._changed = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+        self.reader_count = 0
+
+    async def follow(self, position: int = 0, timeout: float | None = None) -> AsyncGenerator[News, None]:
+        """Yield what is there from a position on, then what follows, until the feed is complete.
+
+        It also ends, without news that says so, when the process is asked to end.
+
+        Args:
+            position: number of chunks that the reader has already.
+            timeout: seconds after which the reader gets news without chunks, again and again. None: none.
+
+        Raises:
+            DurableStreamsError: the chat is gone, or the database does not answer.
+        """
+        if self._pump is None:
+            self._pump = asyncio.get_running_loop().create_task(self._read(), context=Context())
+        is_told = False
+        while True:
+            changed = self._changed
+            has_more = len(self._chunks) > position
+            if has_more or self._is_complete or (self._is_up_to_date and not is_told):
+                is_told = self._is_up_to_date
+                chunks = self._chunks[position:]
+                position = max(position, len(self._chunks))
+                is_complete = self._is_complete
+                yield News(chunks, position, self._is_up_to_date, is_complete)
+                if is_complete:
+                    return
+                continue
+            if self._is_broken:
+                if self._error is not None:
+                    raise self._error
+                return
+            try:
+                async with asyncio.timeout(timeout):
+                    await changed.wait()
+            except TimeoutError:
+                yield News([], position, self._is_up_to_date, False)
+
+    def close(self) -> None:
+        """End the work of the feed."""
+        if self._pump is not None:
+            self._pump.cancel()
+
+    async def _read(self) -> None:
+        translator, offset = self._source.translator(), self._source.offset
+        try:
+            # What is there comes first, without a wait: an empty chat has no page, and its readers are up to date.
+            offset = await self._read_pages(offset, translator, timeout=0)
+            self._tell(up_to_date=True)
+            if not self._is_complete:
+                await self._read_pages(offset, translator, timeout=None)
+        except Exception as error:
+            self._error = error
+        finally:
+            self._is_broken = not self._is_complete
+            self._tell(up_to_date=self._is_up_to_date)
+
+    async def _read_pages(self, offset: str, translator: Translator, timeout: float | None) -> str:
+        async with aclosing(self._source.stream.atail(offset, timeout=timeout)) as pages:  # type: ignore[type-var]
+            async for page in pages:
+                offset = page.next_offset
+                self._is_complete = self._take(page.messages, translator) or page.closed
+                self._tell(up_to_date=page.up_to_date or self._is_complete)
+                if self._is_complete:
+                    break
+        return offset
+
+    def _take(self, values: list[Any], translator: Translator) -> bool:
+        """Translate the next events of the stream, and return whether the run has ended with them."""
+        run = self._source.run
+        for value in values:
+            event = decode(value)
+            if event is not None:
+                self._chunks += [msgspec.json.encode(chunk) for chunk in translator.translate(event)]
+            if run and ends(event, run):
+                return True
+        return False
+
+    def _tell(self, *, up_to_date: bool) -> None:
+        self._is_up_to_date = up_to_date
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+_feeds: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Feed]] = WeakKeyDictionary()
+
+
+async def follow(
+    key: Hashable, source: FeedSource, position: int = 0, timeout: float | None = None
+) -> AsyncGenerator[News, None]:
+    """Follow the feed of a source in the running event loop. Readers with the same key share it.
+
+    Args:
+        key: names the run or chat and the dialect.
+        source: what to read.
+        position, timeout: see `Feed.follow`.
+
+    Raises:
+        The errors of `Feed.follow`.
+    """
+    feeds = _feeds.setdefault(asyncio.get_running_loop(), {})
+    feed = feeds.get(key)
+    if feed is None:
+        feed = feeds[key] = Feed(source)
+    feed.reader_count += 1
+    try:
+        async with aclosing(feed.follow(position, timeout)) as news:
+            async for item in news:
+                yield item
+    finally:
+        feed.reader_count -= 1
+        if not feed.reader_count:
+            feed.close()
+            if feeds.get(key) is feed:
+                del feeds[key]

@@ -1,0 +1,78 @@
+"""What a process asks about runs all the time: whether one of its answers was stopped, and whether others are lost.
+
+Each function is one query or two, without a lock. What follows from it is decided again under locks, in `rows`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from uuid import UUID
+
+from django.db.models import Min, Q
+
+from ... import clock
+from .models import Run
+from .rows import lease_end
+
+PORTION = 100
+"""Runs that one look returns at most."""
+
+
+class Notice(NamedTuple):
+    """What a holder learns of one of its runs."""
+
+    epoch: int
+    stop_requested: bool
+
+
+def renew(holder: str, using: str) -> dict[UUID, Notice]:
+    """Extend the leases of a holder's runs, and return what it has to know of each."""
+    held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
+    held.update(lease_until=lease_end())
+    return look(holder, using)
+
+
+def look(holder: str, using: str) -> dict[UUID, Notice]:
+    """Return what a holder has to know of each of its runs."""
+    held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
+    return {pk: Notice(epoch, stopped) for pk, epoch, stopped in held.values_list("pk", "epoch", "stop_requested")}
+
+
+def give_up(holder: str, using: str) -> None:
+    """End the leases of a holder now, because its process ends. Others continue or close its runs."""
+    held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
+    held.update(lease_until=clock.now())
+
+
+class Waiting(NamedTuple):
+    """A run that needs a process: to write it, or to end it."""
+
+    id: UUID
+    is_queued: bool
+    is_stopped: bool
+    source: str
+
+
+class WaitingRuns(NamedTuple):
+    """The runs that need a process now, and the seconds until the next lease ends, if there is one."""
+
+    waiting: list[Waiting]
+    next_end: float | None
+
+
+def find_waiting(using: str, *, queued: bool) -> WaitingRuns:
+    """Return the runs that need a process.
+
+    Args:
+        using: alias of the database.
+        queued: whether this process takes runs from the queue.
+    """
+    now = clock.now()
+    active = Run.objects.using(using).filter(active_chat__isnull=False)
+    is_queued = Q(state=Run.State.QUEUED)
+    wanted = Q(lease_until__lte=now) | (is_queued if queued else is_queued & Q(stop_requested=True))
+    rows = active.filter(wanted).order_by("created_at").values_list("pk", "state", "stop_requested", "source")
+    waiting = [Waiting(pk, state == Run.State.QUEUED, stopped, source) for pk, state, stopped, source in rows[:PORTION]]
+    first_end = active.filter(lease_until__gt=now).aggregate(end=Min("lease_until"))["end"]
+    next_end = None if first_end is None else max((clock.from_project(first_end) - now).total_seconds(), 0.0)
+    return WaitingRuns(waiting, next_end)

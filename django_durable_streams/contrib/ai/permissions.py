@@ -1,0 +1,81 @@
+"""Who may use which chat: the class that the setting `AI_PERMISSION_CLASS` names, and its default."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Literal
+
+from django.utils.module_loading import import_string
+
+from ...conf import config
+from .models import Chat
+
+Action = Literal["read", "write", "stop"]
+
+
+class ChatPermission:
+    """Decides who may use which chat. The base class refuses everything.
+
+    The methods run in a thread, and may use the database.
+    """
+
+    def allows(self, action: Action, user: Any, path: str, chat: Chat | None) -> bool:
+        """Return whether a user may do something with a chat.
+
+        Args:
+            action: `read` it, `write` a message and start an answer, or `stop` an answer.
+            user: the user of the request, who may be anonymous.
+            path: the path of the chat's stream.
+            chat: the chat, or None if there is none at the path. To allow `write` then is to allow its creation. A
+                refusal should not depend on this, because it would tell which chats exist.
+        """
+        return False
+
+    def path(self, user: Any, chat_id: str) -> str:
+        """Return the path of the stream of the chat that a client calls `chat_id`.
+
+        By default it has the user's primary key, so the ids of two users never mean the same chat.
+        """
+        return f"chats/{'-' if user is None or user.pk is None else user.pk}/{chat_id}"
+
+
+class OwnChats(ChatPermission):
+    """Users may use the chats that they own, and create chats below `chats/<their primary key>/`. This is the default.
+
+    Anonymous users may do nothing.
+    """
+
+    def allows(self, action: Action, user: Any, path: str, chat: Chat | None) -> bool:
+        """See the base class."""
+        if user is None or not user.is_authenticated:
+            return False
+        if chat is not None:
+            return chat.owner == str(user.pk)
+        return path.startswith(f"chats/{user.pk}/")
+
+
+class AnonymousChats(ChatPermission):
+    """Everybody may use every chat whose id they know. For demonstrations, and behind a permission of your own."""
+
+    def allows(self, action: Action, user: Any, path: str, chat: Chat | None) -> bool:
+        """See the base class."""
+        return True
+
+    def path(self, user: Any, chat_id: str) -> str:
+        """The same chat for everybody."""
+        return f"chats/{chat_id}"
+
+
+@lru_cache(maxsize=4)
+def _loaded(dotted_path: str) -> ChatPermission:
+    permission: ChatPermission = import_string(dotted_path)()
+    return permission
+
+
+def permission() -> ChatPermission:
+    """Return the permission of the settings.
+
+    Raises:
+        ImportError: `AI_PERMISSION_CLASS` names nothing.
+    """
+    return _loaded(config().ai_permission_class)

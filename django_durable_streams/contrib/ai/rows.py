@@ -1,0 +1,300 @@
+"""The changes of chats and runs: synchronous functions, each one transaction.
+
+Invariants, and why they hold at every isolation level:
+- A chat has one active run at most: whoever starts one holds the chat's row, and `active_chat` is unique.
+- A run begins together with the user's turn, and ends together with its last event: both are in one transaction.
+- Only the holder of the present epoch writes: each claim and each end raises the epoch of the run's producer on the
+  stream, in the transaction that changes the row. What an earlier holder sends later is refused there.
+
+Rows are locked in one order: chat, run, stream. Knows neither sources nor event loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import IntegrityError
+
+from ... import clock
+from ...api import transactions
+from ...conf import config
+from ...models import Stream
+from ...protocol import content
+from ...protocol.errors import StreamClosed, StreamExists, StreamGone, StreamNotFound
+from ...protocol.producers import server_producer
+from ...store import encoding
+from ...store.operations import TakenOver, TakeOver
+from ...subscriptions.rows import locked, transaction
+from .errors import AnswerRunning
+from .events import Event, Failed, Finish, Message, Start, Stopped, encode
+from .models import Chat, Run
+
+JSON = "application/json"
+
+QUEUE_SECONDS = 60.0
+"""How long a run waits for a worker. Then it ends as failed."""
+
+MAX_ATTEMPTS = 5
+"""Takeovers of a run that is continued, without a new event. Its source probably ends its process."""
+
+LOST = "The answer was interrupted: the process that wrote it has ended."
+NOT_TAKEN = "The answer could not begin: no worker was there to write it."
+TOO_OFTEN = "The answer could not be completed: the processes that wrote it have ended again and again."
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """What a new run needs.
+
+    Attributes:
+        path: the path of the chat's stream. It is created if there is none.
+        owner: who starts the run, and owns a chat that is created now.
+        turns: events that precede the run: the user's message, or a rewind.
+        message_id: the id of the answer's message.
+        if_active: what to do if the chat has an active run: `join` it, or `refuse`.
+        source: dotted path of the source. Empty: an iterator of this process.
+        arguments: JSON arguments of the source.
+        on_lost: see `Run.OnLost`.
+        holder: the process that writes the answer. Empty: a worker has to take it.
+        once: whether a run that answers the last message of the turns counts as this one, even if it has ended.
+    """
+
+    path: str
+    owner: str = ""
+    turns: Sequence[Event] = ()
+    message_id: str = ""
+    if_active: Literal["join", "refuse"] = "join"
+    source: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    on_lost: str = Run.OnLost.FAIL
+    holder: str = ""
+    once: bool = False
+
+    @property
+    def turn_id(self) -> str:
+        """The id of the message that is answered."""
+        return next((turn.id for turn in reversed(self.turns) if isinstance(turn, Message)), "")
+
+
+class Held(NamedTuple):
+    """A run that this process has to write, with the producer's state at the takeover."""
+
+    run: Run
+    taken_over: TakenOver
+
+
+def lease_end(seconds: float | None = None) -> datetime:
+    """Return the end of a lease that begins now."""
+    return clock.now() + timedelta(seconds=config().ai_lease if seconds is None else seconds)
+
+
+def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
+    """Begin a run, or return the active one with `joined` set. The second value is for a run that this process writes.
+
+    Raises:
+        AnswerRunning: the chat has an active run, and `if_active` is `refuse`.
+        DurableStreamsError: the stream cannot be created or appended to.
+    """
+    with transaction(using):
+        chat = _locked_chat(request, using)
+        repeated = _repeated(chat, request, using) if request.once else None
+        if repeated is not None:
+            return repeated, None
+        active = _active(chat, using)
+        if active is not None and _is_over(active):
+            _end(active, Failed(str(active.pk), LOST if active.holder else NOT_TAKEN), using)
+            active = None
+        if active is not None:
+            if request.if_active == "refuse":
+                raise AnswerRunning("An answer is being written in this chat. Wait for its end, or stop it.")
+            active.joined = True
+            return active, None
+        run = _create(chat, request, using)
+        taken_over = _take_over(run, using) if request.holder else None
+        if taken_over is not None:
+            run.epoch = taken_over.epoch
+            run.save(using=using, update_fields=["epoch"])
+    return run, taken_over
+
+
+def _locked_chat(request: StartRequest, using: str) -> Chat:
+    chats = Chat.objects.using(using)
+    stream = Stream.objects.using(using).alive().filter(path=request.path).first()
+    if stream is None:
+        stream, _ = Stream.objects.using(using).ensure(request.path, content_type=JSON)
+    elif not content.is_json(stream.content_type):
+        raise StreamExists(f"The stream at {request.path} is no chat: its content type is not {JSON}.")
+    chat, _ = chats.get_or_create(stream=stream, defaults={"owner": request.owner})
+    locked_chat: Chat = locked(chats.filter(pk=chat.pk), using).get()
+    locked_chat.stream = stream
+    return locked_chat
+
+
+def _repeated(chat: Chat, request: StartRequest, using: str) -> Run | None:
+    """Return the run that answers the message of a request already."""
+    run = Run.objects.using(using).filter(chat=chat, turn_id=request.turn_id).order_by("-created_at").first()
+    if run is not None:
+        run.chat, run.joined = chat, True
+    return run
+
+
+def _active(chat: Chat, using: str) -> Run | None:
+    run = locked(Run.objects.using(using).filter(active_chat=chat), using).first()
+    if run is not None:
+        run.chat = chat
+    return run
+
+
+def _is_over(run: Run) -> bool:
+    """Whether the lease of an active run has ended, and nobody will continue it."""
+    return run.on_lost == Run.OnLost.FAIL and _lease_has_ended(run)
+
+
+def _lease_has_ended(run: Run, seconds_ago: float = 0.0) -> bool:
+    moment = clock.now() - timedelta(seconds=seconds_ago)
+    return run.lease_until is None or clock.from_project(run.lease_until) <= moment
+
+
+def _create(chat: Chat, request: StartRequest, using: str) -> Run:
+    stream = chat.stream
+    if request.turns:
+        stream.append_many([encode(turn) for turn in request.turns])
+    run = Run(
+        chat=chat,
+        active_chat=chat,
+        state=Run.State.RUNNING if request.holder else Run.State.QUEUED,
+        owner=request.owner,
+        turn_id=request.turn_id,
+        source=request.source,
+        arguments=request.arguments,
+        on_lost=request.on_lost,
+        holder=request.holder,
+        lease_until=lease_end(None if request.holder else QUEUE_SECONDS),
+    )
+    run.message_id = request.message_id or f"answer-{run.pk}"
+    event = encoding.encode(JSON, encode(Start(str(run.pk), run.message_id)))
+    result = stream.append(event)
+    run.start_offset = stream.offset_at(result.tail - len(event))
+    try:
+        with transaction(using):
+            run.save(using=using, force_insert=True)
+    except IntegrityError as error:  # another process, in a transaction with an older snapshot
+        raise AnswerRunning("An answer has begun in this chat at the same moment.") from error
+    return run
+
+
+def claim(run_id: UUID, holder: str, using: str) -> Held | None:
+    """Take a run that waits for a worker, or whose worker has vanished. None: there is nothing to take.
+
+    A run that was taken too often without a new event ends as failed.
+    """
+    with transaction(using):
+        run = _locked_run(run_id, using)
+        if run is None or run.stop_requested:
+            return None
+        is_new = run.state == Run.State.QUEUED
+        if not is_new and not (run.on_lost == Run.OnLost.CONTINUE and run.source and _lease_has_ended(run)):
+            return None
+        taken_over = _take_over(run, using)
+        if taken_over is None:
+            return None
+        written = taken_over.seq + 1
+        run.attempts = 1 if is_new or written > run.written else run.attempts + 1
+        if run.attempts > MAX_ATTEMPTS:
+            _end(run, Failed(str(run.pk), TOO_OFTEN), using)
+            return None
+        run.state, run.holder, run.epoch, run.written = Run.State.RUNNING, holder, taken_over.epoch, written
+        run.lease_until = lease_end()
+        run.save(using=using, update_fields=["state", "holder", "epoch", "written", "attempts", "lease_until"])
+    return Held(run, taken_over)
+
+
+def queue_again(run_id: UUID, using: str) -> bool:
+    """Let a worker take a run whose worker has vanished. Return False if there is no such run, or it waits already."""
+    with transaction(using):
+        run = _locked_run(run_id, using)
+        if run is None or run.state == Run.State.QUEUED or not _lease_has_ended(run):
+            return False
+        run.state, run.holder, run.lease_until = Run.State.QUEUED, "", lease_end(QUEUE_SECONDS)
+        run.save(using=using, update_fields=["state", "holder", "lease_until"])
+        return True
+
+
+def end(run_id: UUID, epoch: int, event: Finish | Stopped | Failed, using: str) -> bool:
+    """End a run that this process writes. Return False if it has ended already, or another process has it."""
+    with transaction(using):
+        run = _locked_run(run_id, using)
+        if run is None or run.epoch != epoch:
+            return False
+        _end(run, event, using)
+        return True
+
+
+def close_lost(run_id: UUID, using: str) -> bool:
+    """End a run that nobody writes any more: its lease has ended, or it was stopped before a worker took it.
+
+    Returns False if there is nothing to end, or the run is to be continued.
+    """
+    with transaction(using):
+        run = _locked_run(run_id, using)
+        if run is None:
+            return False
+        name = str(run.pk)
+        if run.stop_requested and (run.state == Run.State.QUEUED or _lease_has_ended(run)):
+            _end(run, Stopped(name), using)
+        elif run.state == Run.State.QUEUED and _lease_has_ended(run):
+            _end(run, Failed(name, NOT_TAKEN), using)
+        elif _is_over(run) or (_lease_has_ended(run) and not run.source) or _lease_has_ended(run, QUEUE_SECONDS):
+            _end(run, Failed(name, LOST), using)
+        else:
+            return False
+        return True
+
+
+def _locked_run(run_id: UUID, using: str) -> Run | None:
+    """Return an active run with its row locked, and that of its chat."""
+    try:
+        chat_id = Run.objects.using(using).values_list("chat_id", flat=True).get(pk=run_id)
+        chat = locked(Chat.objects.using(using).filter(pk=chat_id), using).get()
+        chat.stream = Stream.objects.using(using).get(pk=chat.stream_id)
+        run: Run = locked(Run.objects.using(using).filter(pk=run_id), using).get()
+    except ObjectDoesNotExist:  # the chat was deleted
+        return None
+    run.chat = chat
+    return run if run.active_chat_id is not None else None
+
+
+def _take_over(run: Run, using: str) -> TakenOver | None:
+    """Begin the next epoch of the run's producer, which fences earlier holders. None: the stream is gone or closed."""
+    stream = run.chat.stream
+    if stream.path is None:
+        return None
+    operation = TakeOver(stream.path, server_producer(run.producer), stream.pk)
+    try:
+        result = transactions.apply(operation, using)
+    except (StreamNotFound, StreamGone):
+        return None
+    assert isinstance(result, TakenOver)
+    return None if result.closed else result
+
+
+def _end(run: Run, event: Finish | Stopped | Failed, using: str) -> None:
+    match event:
+        case Finish():
+            run.state = Run.State.DONE
+        case Stopped():
+            run.state = Run.State.STOPPED
+        case Failed(_, error):
+            run.state, run.error = Run.State.FAILED, error
+    run.active_chat, run.lease_until, run.ended_at = None, None, clock.to_project(clock.now())
+    run.save(using=using, update_fields=["state", "error", "active_chat", "lease_until", "ended_at"])
+    if _take_over(run, using) is not None:
+        try:
+            run.chat.stream.append(encode(event))
+        except (StreamClosed, StreamNotFound, StreamGone):  # it has ended for its readers in another way
+            pass

@@ -1,0 +1,172 @@
+"""One answer while this process writes it: from its source into the chat's stream, to exactly one end.
+
+Runs in the background loop. The producer's epoch fences a process that has lost the run, so this never asks whether it
+still has it. Knows neither leases nor queues, which are in `service`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any
+
+import msgspec
+from asgiref.sync import ThreadSensitiveContext
+
+from ...api.writer import Writer
+from ...protocol.errors import DurableStreamsError, ProducerFenced, ServiceUnavailable, StreamClosed, StreamNotFound
+from ...server.request_threads import release_thread
+from . import rows
+from .errors import AnswerError
+from .events import AnyEvent, Failed, Finish, Start, Stopped, encode
+from .history import History
+from .models import Run, committed_events
+from .sources import AnswerContext, Source, events_of, values_of
+
+logger = logging.getLogger(__name__)
+
+GENERIC_ERROR = "The answer could not be completed."
+"""What readers see of an unexpected error. The log has the rest."""
+
+STOP_SECONDS = 2.0
+"""How long a source may take to end after a stop. Then the answer ends without it."""
+
+END_SECONDS, END_PAUSE = 60.0, 0.5
+"""For how long, and how often, the end is tried again while the database does not answer."""
+
+INTERVAL = 0.05
+"""Seconds between two commits of an answer."""
+
+Call = Callable[..., Awaitable[Any]]
+
+
+@asynccontextmanager
+async def _opened(writer: Writer) -> AsyncIterator[None]:
+    """Enter a writer in the background loop, where no caller can be in a transaction."""
+    await writer.core.open()
+    writer.is_open = writer.core.is_entered = True
+    async with AsyncExitStack() as stack:
+        stack.push_async_exit(writer)
+        yield
+
+
+class RunningAnswer:
+    """Writes the answer of one run.
+
+    Args:
+        held: the run, and its producer's state.
+        source: the source; a run with a dotted path has its own.
+        call: calls a function of `rows` in a thread with a connection, and returns its value.
+        using: alias of the database.
+    """
+
+    def __init__(self, held: rows.Held, source: Source | None, call: Call, using: str) -> None:
+        self.run = held.run
+        self._taken_over = held.taken_over
+        self._source: Source = held.run.source if source is None else source
+        self._call = call
+        self._using = using
+        self._early_end: Stopped | Failed | None = None
+        self._ending = asyncio.Event()
+
+    def stop(self) -> None:
+        """End the answer as stopped. What the source has yielded stays."""
+        self._end_early(Stopped(str(self.run.pk)))
+
+    def leave(self) -> None:
+        """End the work without an end of the answer: another process has it, or will continue it."""
+        self._end_early(None)
+
+    def interrupt(self) -> None:
+        """This process ends: leave the answer to another process if it is to be continued, else end it as failed."""
+        is_continued = self.run.on_lost == Run.OnLost.CONTINUE and self.run.source
+        self._end_early(None if is_continued else Failed(str(self.run.pk), rows.LOST))
+
+    def _end_early(self, event: Stopped | Failed | None) -> None:
+        if not self._ending.is_set():
+            self._early_end = event
+            self._ending.set()
+
+    async def write(self) -> None:
+        """Write the answer to its end. Raises nothing."""
+        producing = asyncio.create_task(self._produce_in_context())
+        ending = asyncio.create_task(self._ending.wait())
+        try:
+            await asyncio.wait([producing, ending], return_when=asyncio.FIRST_COMPLETED)
+            event = producing.result() if producing.done() else await self._cut_short(producing)
+        finally:
+            producing.cancel()
+            ending.cancel()
+        if event is not None:
+            await self._end(event)
+
+    async def _cut_short(self, producing: asyncio.Task[Finish | Failed | None]) -> Stopped | Failed | None:
+        producing.cancel()
+        # A source that does not end after a stop is left behind. Its later texts are fenced.
+        await asyncio.wait([producing], timeout=STOP_SECONDS)
+        return self._early_end
+
+    async def _produce_in_context(self) -> Finish | Failed | None:
+        # The source's synchronous code gets a thread of its own: that of other code may wait for this answer.
+        async with ThreadSensitiveContext():
+            try:
+                return await self._produce()
+            finally:
+                release_thread()
+
+    async def _produce(self) -> Finish | Failed | None:
+        """Copy the source into the stream, and return the event that ends the answer. None: it is not ours any more."""
+        run = str(self.run.pk)
+        writer = self.run.chat.stream.awriter(producer=self.run.producer, close=False, interval=INTERVAL)
+        writer.core.appender.taken_over = self._taken_over
+        try:
+            async with _opened(writer):
+                values = await values_of(self._source, await self._context(), self.run.arguments)
+                async with aclosing(events_of(values)) as events:
+                    async for event in events:
+                        if isinstance(event, Finish | Failed):
+                            return msgspec.structs.replace(event, run=run)
+                        await writer.write(encode(event))
+            return Finish(run)
+        except (ProducerFenced, StreamNotFound):
+            logger.info("The answer %s is not written here any more: another process has it, or its chat is gone.", run)
+            return None
+        except StreamClosed:
+            return Failed(run, "The chat was closed.")
+        except AnswerError as error:
+            logger.warning("The answer %s has failed: %s", run, error)
+            return Failed(run, str(error))
+        except Exception as error:  # of the project, or of a provider
+            logger.error("The answer %s has failed: %s: %s", run, type(error).__name__, error, exc_info=error)
+            return Failed(run, GENERIC_ERROR)
+
+    async def _context(self) -> AnswerContext:
+        """Return what the source needs to know, from the committed events of the chat."""
+        run, history = str(self.run.pk), History()
+        written: list[AnyEvent] | None = None
+        async for event in committed_events(self.run.chat.stream):
+            if isinstance(event, Start) and event.run == run:
+                written = []
+            elif written is None:
+                history.add(event)
+            elif event is not None:
+                written.append(event)
+        return AnswerContext(run, self.run.chat, self.run.owner, history.messages, written or [])
+
+    async def _end(self, event: Finish | Stopped | Failed) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + END_SECONDS
+        while True:
+            try:
+                await self._call(rows.end, self.run.pk, self.run.epoch, event, self._using)
+                return
+            except ServiceUnavailable as error:
+                if clock() >= deadline:
+                    logger.error("The answer %s could not be ended. It is closed later: %s", self.run.pk, error)
+                    return
+            except DurableStreamsError as error:
+                logger.error("The answer %s could not be ended: %s", self.run.pk, error)
+                return
+            await asyncio.sleep(END_PAUSE)

@@ -1,0 +1,37 @@
+"""Views for AG-UI, the protocol between agents and pages: the answer is the response."""
+
+from __future__ import annotations
+
+from functools import partial
+from http import HTTPStatus
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+
+from ..dialects.agui import AGUITranslator
+from ..models import Run
+from .base import ChatViews, chunk_events, event_stream, run_source
+from .requests import AGUIBody, InvalidRequest, parse
+
+
+class AGUIChat(ChatViews):
+    """A chat for `HttpAgent` of AG-UI. The thread is the chat."""
+
+    async def send(self, request: HttpRequest) -> HttpResponseBase:
+        """See `ChatViews`. Messages of other roles than user and assistant are for the agent only, and not stored."""
+        body = parse(request.body, AGUIBody)
+        messages = [message.message() for message in body.messages if message.role in ("user", "assistant")]
+        if not messages:
+            raise InvalidRequest("There is no message of the user.")
+        run = await self.begin(await self.chat_request(request, body.thread_id, messages))
+        return self._response(request, run, body.thread_id, body.run_id)
+
+    async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
+        """See `ChatViews`."""
+        run = await self._active(request, chat_id, "read")
+        if run is None:
+            return HttpResponse(status=HTTPStatus.NO_CONTENT)
+        return self._response(request, run, chat_id, "")
+
+    def _response(self, request: HttpRequest, run: Run, thread: str, run_id: str) -> HttpResponseBase:
+        source = run_source(run, partial(AGUITranslator, thread, run_id))
+        return event_stream(request, chunk_events((run.pk, "agui", thread, run_id), source, b""))

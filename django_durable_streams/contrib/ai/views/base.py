@@ -1,0 +1,271 @@
+"""What the views of all dialects share: who may use the chat, the start of an answer, and errors as clients read them.
+
+A chat is a subclass with one method, `answer`. Its views work under ASGI and WSGI, behind the project's middleware. So
+Django's CSRF rules hold for them: pages send the CSRF token, or the project exempts the views.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, ClassVar, Literal
+
+import msgspec
+from asgiref.sync import sync_to_async
+from django.core.exceptions import RequestDataTooBig
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.urls import URLPattern, path
+
+from ....conf import config
+from ....protocol.errors import DurableStreamsError
+from ....runtime import background
+from ....server.non_atomic import never_atomic
+from ....server.request_threads import release_thread
+from ....server.slow_clients import SlowClientGuard
+from ..answers import Answer, AnswerRunning, start_answer_sync
+from ..events import Event, Message, Rewind
+from ..feeds import FeedSource, follow
+from ..models import Chat, Run
+from ..permissions import Action, permission
+from ..sources import Source
+from .requests import InvalidRequest, checked_id
+
+logger = logging.getLogger(__name__)
+
+ViewFunction = Callable[..., Awaitable[HttpResponseBase]]
+
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which clients ignore: traffic for proxies that cut idle connections."""
+
+
+class Refused(Exception):
+    """The request is refused."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A request for an answer.
+
+    Attributes:
+        http: Django's request.
+        user: its user, who may be anonymous.
+        chat_id: the id of the chat, as the client has it.
+        path: the path of the chat's stream.
+        messages: the messages that the client has sent. The chat's own are in its stream, and `AnswerContext.messages`
+            has them.
+        is_rewind: whether what follows the last message does not count any more: it was edited, or the answer is to be
+            made again.
+        body: the whole body as JSON, for fields of the project.
+    """
+
+    http: HttpRequest
+    user: Any
+    chat_id: str
+    path: str
+    messages: Sequence[Message]
+    is_rewind: bool = False
+    body: Any = None
+
+    @property
+    def text(self) -> str:
+        """The text of the last message."""
+        return "".join(getattr(part, "text", "") for part in self.messages[-1].parts)
+
+
+class ChatViews:
+    """The views of a chat. A subclass has the method `answer`."""
+
+    if_active: ClassVar[Literal["join", "refuse"]] = "refuse"
+    """What a further message gets while an answer is being written: the running answer, or a 409."""
+
+    def answer(self, request: ChatRequest) -> Answer | Source | Awaitable[Answer | Source]:
+        """Return what to answer with: a source, or an `Answer`. It may be `async def`. Else it runs in a thread.
+
+        An exception of this method is a 500, before anything is stored. That of the source ends the answer as failed.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def urls(cls, route: str, *, name: str = "") -> list[URLPattern]:
+        """Return the URL patterns of the chat.
+
+        Args:
+            route: where it is, such as `api/chat`, without a slash at the end.
+            name: the beginning of the patterns' names. Empty: that of the class in lower case.
+        """
+        views = cls()
+        prefix = name or cls.__name__.lower()
+        return [
+            path(route, views._view(views.send, "POST"), name=f"{prefix}-send"),
+            path(f"{route}/<str:chat_id>/stream", views._view(views.resume, "GET"), name=f"{prefix}-resume"),
+            path(f"{route}/<str:chat_id>/stop", views._view(views.stop, "POST"), name=f"{prefix}-stop"),
+            path(f"{route}/<str:chat_id>/messages", views._view(views.messages, "GET"), name=f"{prefix}-messages"),
+        ]
+
+    async def send(self, request: HttpRequest) -> HttpResponseBase:
+        """Store the user's message, start the answer, and respond with it."""
+        raise NotImplementedError
+
+    async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
+        """Respond with the answer that is being written, from its beginning, or with 204."""
+        raise NotImplementedError
+
+    async def stop(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
+        """Stop the answer that is being written. Respond with 204, also if there is none."""
+        run = await self._active(request, chat_id, "stop")
+        if run is not None:
+            await run.astop()
+        return HttpResponse(status=HTTPStatus.NO_CONTENT)
+
+    async def messages(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
+        """Respond with the messages of the chat, as their structs have them."""
+        chat = await self._chat(request, chat_id, "read")
+        return JsonResponse({"messages": [] if chat is None else await sync_to_async(_described)(chat)})
+
+    # For the dialects.
+
+    async def begin(self, request: ChatRequest) -> Run:
+        """Start the answer to a request, and return its run.
+
+        Raises:
+            Refused: the user may not write in the chat, or an answer is being written.
+        """
+        await self._authorize(request.user, request.path, "write")
+        made = self.answer(request) if _is_async(self.answer) else await sync_to_async(self.answer)(request)
+        answer: Any = await made if inspect.isawaitable(made) else made
+        return await sync_to_async(self._start)(request, answer)
+
+    def _start(self, request: ChatRequest, answer: Answer | Source) -> Run:
+        last = request.messages[-1]
+        chat = Chat.at(request.path)
+        turns: list[Event] = [last] if chat is not None else [*request.messages]
+        if chat is not None and request.is_rewind:
+            turns.insert(0, Rewind(after=last.id))
+        if last.role == "assistant":  # results of tools that the page has run: the same message goes on
+            answer = answer if isinstance(answer, Answer) else Answer(answer)
+            answer = Answer(answer.source, answer.arguments, answer.on_lost, answer.message_id or last.id)
+        user = request.user if getattr(request.user, "is_authenticated", False) else None
+        try:
+            # A client sends a request again if its response was lost.
+            once = not request.is_rewind and last.role == "user"
+            return start_answer_sync(request.path, answer, user=user, turns=turns, if_active=self.if_active, once=once)
+        except AnswerRunning as error:
+            raise Refused(HTTPStatus.CONFLICT, str(error)) from error
+
+    async def chat_request(
+        self, http: HttpRequest, chat_id: str, messages: Sequence[Message], *, is_rewind: bool = False
+    ) -> ChatRequest:
+        """Return a parsed request."""
+        user = await user_of(http)
+        body = msgspec.json.decode(http.body) if http.body else None
+        return ChatRequest(http, user, chat_id, permission().path(user, chat_id), messages, is_rewind, body)
+
+    async def _active(self, request: HttpRequest, chat_id: str, action: Action) -> Run | None:
+        chat = await self._chat(request, chat_id, action)
+        return None if chat is None else await sync_to_async(chat.active_run)()
+
+    async def _chat(self, request: HttpRequest, chat_id: str, action: Action) -> Chat | None:
+        """Return a chat that the user may use, or None if the user may know that there is none.
+
+        Raises:
+            Refused: the user may not use the chat, whether or not there is one.
+        """
+        user = await user_of(request)
+        return await self._authorize(user, permission().path(user, checked_id(chat_id)), action)
+
+    async def _authorize(self, user: Any, path: str, action: Action) -> Chat | None:
+        def look() -> Chat | None:
+            chat = Chat.at(path)
+            if not permission().allows(action, user, path, chat):
+                raise Refused(HTTPStatus.FORBIDDEN, "Permission denied.")
+            return chat
+
+        return await sync_to_async(look)()
+
+    def _view(self, handle: ViewFunction, method: str) -> Callable[..., Any]:
+        async def view(request: HttpRequest, **arguments: Any) -> HttpResponseBase:
+            if request.method != method:
+                response: HttpResponseBase = error_response(HTTPStatus.METHOD_NOT_ALLOWED, f"Send a {method}.")
+                response["Allow"] = method
+                return response
+            try:
+                response = await handle(request, **arguments)
+            except InvalidRequest as error:
+                response = error_response(HTTPStatus.BAD_REQUEST, str(error))
+            except RequestDataTooBig:
+                message = "The body is larger than DATA_UPLOAD_MAX_MEMORY_SIZE allows."
+                response = error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+            except Refused as error:
+                response = error_response(error.status, str(error))
+            except DurableStreamsError as error:
+                response = error_response(error.status, str(error))
+            if "Cache-Control" not in response:
+                response["Cache-Control"] = "no-store"
+            return response
+
+        return never_atomic(view)
+
+
+def _is_async(function: Callable[..., object]) -> bool:
+    return inspect.iscoroutinefunction(function)
+
+
+async def user_of(request: HttpRequest) -> Any:
+    """Return the user of a request, or None without Django's authentication."""
+    auser = getattr(request, "auser", None)
+    return None if auser is None else await auser()
+
+
+def _described(chat: Chat) -> list[Any]:
+    return [msgspec.to_builtins(message) for message in chat.messages()]
+
+
+def error_response(status: int, message: str) -> JsonResponse:
+    """Return an error as the clients of all dialects show it."""
+    return JsonResponse({"error": message}, status=status)
+
+
+def run_source(run: Run, translator: Callable[[], Any]) -> FeedSource:
+    """Return what a feed reads for the answer of a run."""
+    return FeedSource(run.chat.stream, run.start_offset, str(run.pk), translator)
+
+
+async def chunk_events(key: object, source: FeedSource, end: bytes) -> AsyncGenerator[bytes, None]:
+    """Yield the chunks of a run as Server-Sent Events without names, and an end if the run has ended."""
+    try:
+        async with aclosing(follow(key, source, timeout=config().sse_keep_alive)) as news:
+            async for chunks, _, _, is_complete in news:
+                data = b"".join([b"data: %b\n\n" % chunk for chunk in chunks])
+                if is_complete:
+                    data += end
+                yield data or KEEP_ALIVE
+    except DurableStreamsError as error:  # the response has begun, so its end without an end says it
+        logger.info("The readers of an answer are cut off: %s", error)
+
+
+def event_stream(request: HttpRequest, events: AsyncGenerator[bytes, None], **headers: str) -> HttpResponseBase:
+    """Return a response that streams events, under ASGI and WSGI."""
+    body = _guarded(events) if isinstance(request, ASGIRequest) else background.iterate(events)
+    response = StreamingHttpResponse(body, content_type="text/event-stream")
+    response["Cache-Control"] = "no-cache"
+    response["X-Accel-Buffering"] = "no"
+    response["Content-Encoding"] = "identity"  # GZipMiddleware would collect events
+    for name, value in headers.items():
+        response[name.replace("_", "-")] = value
+    return response
+
+
+async def _guarded(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    release_thread()  # a response that waits keeps no thread
+    async with aclosing(SlowClientGuard().pieces(events)) as pieces:
+        async for piece in pieces:
+            yield piece

@@ -1,0 +1,96 @@
+"""Reads of translated chunks by the Durable Streams Protocol, for clients that read a stream by themselves.
+
+The offset of a place is the number of chunks before it: translation is deterministic, so all processes agree. Catch-up
+reads, long-polls and SSE (specification, sections 5.6 to 5.8), for reading only.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import AsyncGenerator, Hashable
+from contextlib import aclosing
+from http import HTTPStatus
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+
+from ....conf import config
+from ....protocol import caching, offsets, sse
+from ....protocol.errors import DurableStreamsError
+from ..feeds import FeedSource, News, follow
+from .base import event_stream
+from .requests import InvalidRequest
+
+logger = logging.getLogger(__name__)
+
+JSON = "application/json"
+_OFFSET = re.compile(r"0{16}_([0-9]{16})")
+
+
+def _token(position: int) -> str:
+    return offsets.encode(0, position)
+
+
+def _position(offset: str) -> int:
+    if offset == "-1":
+        return 0
+    match = _OFFSET.fullmatch(offset)
+    if match is None:
+        raise InvalidRequest("The offset is not valid. Use -1, or a Stream-Next-Offset of this answer.")
+    return int(match[1])
+
+
+async def read(request: HttpRequest, key: Hashable, source: FeedSource) -> HttpResponseBase:
+    """Respond to a read of the chunks of a source.
+
+    Raises:
+        InvalidRequest: the offset or the kind of read is invalid.
+        DurableStreamsError: the chat is gone, or the database does not answer.
+    """
+    position, live = _position(request.GET.get("offset", "-1")), request.GET.get("live", "")
+    cursor = caching.cursor_floor(request.GET.get("cursor"), time.time())
+    if live == "sse":
+        return event_stream(request, _events(key, source, position, cursor), X_Content_Type_Options="nosniff")
+    if live not in ("", "false", "long-poll"):
+        raise InvalidRequest("live is `sse` or `long-poll`.")
+    news = await _page(key, source, position, config().long_poll_timeout if live == "long-poll" else 0.0)
+    is_empty = live == "long-poll" and not news.chunks and not news.is_complete
+    body = b"" if is_empty else b"[%b]" % b",".join(news.chunks)
+    response = HttpResponse(body, status=HTTPStatus.NO_CONTENT if is_empty else HTTPStatus.OK, content_type=JSON)
+    response["Stream-Next-Offset"] = _token(news.position)
+    response["Stream-Up-To-Date"] = "true"
+    response["X-Content-Type-Options"] = "nosniff"
+    if news.is_complete:
+        response["Stream-Closed"] = "true"
+    else:
+        response["Stream-Cursor"] = str(cursor)
+    return response
+
+
+async def _page(key: Hashable, source: FeedSource, position: int, seconds: float) -> News:
+    """Return all chunks of the moment. If there are none, wait for some."""
+    deadline = time.monotonic() + seconds
+    chunks: list[bytes] = []
+    is_complete = False
+    async with aclosing(follow(key, source, position, timeout=seconds or None)) as feed:
+        async for news in feed:
+            chunks += news.chunks
+            position, is_complete = news.position, news.is_complete
+            if news.up_to_date and (chunks or is_complete or time.monotonic() >= deadline):
+                break
+    return News(chunks, position, True, is_complete)
+
+
+async def _events(key: Hashable, source: FeedSource, position: int, cursor: int) -> AsyncGenerator[bytes, None]:
+    ends_at = time.monotonic() + config().sse_duration
+    try:
+        async with aclosing(follow(key, source, position, timeout=config().sse_keep_alive)) as feed:
+            async for chunks, position, up_to_date, is_complete in feed:
+                data = sse.data_event(JSON, b"".join([b"%b\n" % chunk for chunk in chunks])) if chunks else b""
+                offset = _token(position)
+                yield data + sse.control_event(offset, cursor=cursor, up_to_date=up_to_date, closed=is_complete)
+                if time.monotonic() >= ends_at:
+                    return
+    except DurableStreamsError as error:  # the client reads again, and learns the reason then
+        logger.info("The readers of an answer are cut off: %s", error)

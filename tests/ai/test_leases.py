@@ -1,0 +1,286 @@
+"""Runs whose process has vanished: closed or continued by others, once."""
+
+import asyncio
+import random
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.test import override_settings
+
+from django_durable_streams import clock
+from django_durable_streams.contrib.ai import leases, rows, wakeups
+from django_durable_streams.contrib.ai.answers import Answer, Chat, Run, start_answer_sync
+from django_durable_streams.contrib.ai.errors import AnswerRunning
+from django_durable_streams.contrib.ai.events import (
+    Event,
+    Failed,
+    Finish,
+    Message,
+    Start,
+    Stopped,
+    Text,
+    TextPart,
+    decode,
+    encode,
+)
+from django_durable_streams.contrib.ai.service import AnswerService
+from django_durable_streams.models import Stream
+from django_durable_streams.protocol.errors import ProducerFenced
+from tests.ai.sources import events
+from tests.subscriptions.steps import USING, Clock
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SOURCE = "tests.ai.sources.scripted"
+LEASE = 10.0
+
+
+@pytest.fixture
+def moved_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    moved = Clock()
+    monkeypatch.setattr(clock, "now", moved)
+    return moved
+
+
+def started(path: str = "chats/1", **options: Any) -> rows.Held:
+    """Begin a run of a process that does nothing."""
+    options = {"holder": "gone", "source": SOURCE, **options}
+    run, taken_over = rows.start(rows.StartRequest(path, **options), USING)
+    assert taken_over is not None
+    return rows.Held(run, taken_over)
+
+
+def write(held: rows.Held, *texts: str, seq: int = 0) -> None:
+    """Append as the writer of a holder does."""
+    for number, text in enumerate(texts):
+        claim = (held.run.producer, held.taken_over.epoch, seq + number)
+        Stream.objects.get(path=held.run.chat.path).append(encode(Text(text)), producer=claim)
+
+
+def stored(path: str = "chats/1") -> list[Event | None]:
+    return [decode(value) for value in Stream.objects.get(path=path).read()]
+
+
+def test_a_lost_run_is_closed_once_and_its_holder_is_fenced(moved_clock: Clock) -> None:
+    held = started()
+    write(held, "a")
+    assert not rows.close_lost(held.run.pk, USING)
+    moved_clock.move(LEASE + 1)
+    assert rows.close_lost(held.run.pk, USING)
+    assert not rows.close_lost(held.run.pk, USING)
+    with pytest.raises(ProducerFenced):
+        write(held, "late", seq=1)
+    assert not rows.end(held.run.pk, held.run.epoch, Finish(), USING)
+    name = str(held.run.pk)
+    assert stored() == [Start(name, held.run.message_id), Text("a"), Failed(name, rows.LOST)]
+    run = Run.objects.get()
+    assert (run.state, run.error, run.active_chat_id) == ("failed", rows.LOST, None)
+
+
+def test_a_lost_run_is_continued_with_what_it_has(moved_clock: Clock) -> None:
+    held = started(on_lost="continue")
+    write(held, "a", "b")
+    assert rows.claim(held.run.pk, "other", USING) is None
+    moved_clock.move(LEASE + 1)
+    assert not rows.close_lost(held.run.pk, USING)
+    taken = rows.claim(held.run.pk, "other", USING)
+    assert taken is not None
+    assert taken.taken_over.seq == 1
+    assert rows.claim(held.run.pk, "third", USING) is None
+    with pytest.raises(ProducerFenced):
+        write(held, "late", seq=2)
+    write(taken, "c", seq=2)
+    assert rows.end(taken.run.pk, taken.run.epoch, Finish(str(taken.run.pk)), USING)
+    assert stored()[1:] == [Text("a"), Text("b"), Text("c"), Finish(str(taken.run.pk))]
+
+
+def test_a_run_that_ends_its_processes_is_not_continued_for_ever(moved_clock: Clock) -> None:
+    held = started(on_lost="continue")
+    for _ in range(rows.MAX_ATTEMPTS):
+        moved_clock.move(LEASE + 1)
+        assert rows.claim(held.run.pk, "other", USING) is not None
+    moved_clock.move(LEASE + 1)
+    assert rows.claim(held.run.pk, "other", USING) is None
+    assert Run.objects.get().error == rows.TOO_OFTEN
+
+
+def test_a_run_that_goes_on_may_be_continued_often(moved_clock: Clock) -> None:
+    held = started(on_lost="continue")
+    for number in range(2 * rows.MAX_ATTEMPTS):
+        write(held, "a", seq=number)
+        moved_clock.move(LEASE + 1)
+        taken = rows.claim(held.run.pk, "other", USING)
+        assert taken is not None
+        held = taken
+
+
+def test_a_lost_run_that_nobody_continues_ends(moved_clock: Clock) -> None:
+    held = started(on_lost="continue")
+    moved_clock.move(LEASE + rows.QUEUE_SECONDS + 1)
+    assert rows.close_lost(held.run.pk, USING)
+    assert Run.objects.get().state == "failed"
+
+
+def test_a_renewed_lease_holds_and_tells_of_a_stop(moved_clock: Clock) -> None:
+    held = started()
+    moved_clock.move(LEASE - 1)
+    assert leases.renew("gone", USING) == {held.run.pk: leases.Notice(held.run.epoch, False)}
+    moved_clock.move(LEASE - 1)
+    assert not rows.close_lost(held.run.pk, USING)
+    assert held.run.stop()
+    assert leases.look("gone", USING)[held.run.pk].stop_requested
+    assert leases.look("other", USING) == {}
+
+
+def test_a_run_that_waits_is_taken_once_or_ends(moved_clock: Clock) -> None:
+    waiting, _ = rows.start(rows.StartRequest("chats/1", source=SOURCE), USING)
+    (waiting_run,) = leases.find_waiting(USING, queued=True).waiting
+    assert waiting_run.id == waiting.pk
+    assert leases.find_waiting(USING, queued=False).waiting == []
+    assert rows.claim(waiting.pk, "worker", USING) is not None
+    assert rows.claim(waiting.pk, "other", USING) is None
+    late, _ = rows.start(rows.StartRequest("chats/2", source=SOURCE), USING)
+    moved_clock.move(rows.QUEUE_SECONDS + 1)
+    assert rows.close_lost(late.pk, USING)
+    assert stored("chats/2")[1:] == [Failed(str(late.pk), rows.NOT_TAKEN)]
+
+
+def test_a_run_that_is_stopped_before_it_is_taken_ends(moved_clock: Clock) -> None:
+    waiting, _ = rows.start(rows.StartRequest("chats/1", source=SOURCE), USING)
+    assert waiting.stop()
+    (waiting_run,) = leases.find_waiting(USING, queued=False).waiting
+    assert waiting_run.is_stopped
+    assert rows.claim(waiting.pk, "worker", USING) is None
+    assert rows.close_lost(waiting.pk, USING)
+    assert stored()[1:] == [Stopped(str(waiting.pk))]
+
+
+def test_the_next_answer_closes_a_lost_one(moved_clock: Clock) -> None:
+    held = started()
+    with pytest.raises(AnswerRunning):
+        rows.start(rows.StartRequest("chats/1", if_active="refuse"), USING)
+    moved_clock.move(LEASE + 1)
+    run, _ = rows.start(rows.StartRequest("chats/1", if_active="refuse"), USING)
+    assert not run.joined
+    assert stored()[1] == Failed(str(held.run.pk), rows.LOST)
+
+
+def test_a_lost_task_is_queued_again(moved_clock: Clock) -> None:
+    held = started(on_lost="continue")
+    assert not rows.queue_again(held.run.pk, USING)
+    moved_clock.move(LEASE + 1)
+    assert rows.queue_again(held.run.pk, USING)
+    assert not rows.queue_again(held.run.pk, USING)
+    assert rows.claim(held.run.pk, "task", USING) is not None
+
+
+def test_a_process_that_ends_gives_its_runs_up(moved_clock: Clock) -> None:
+    held = started()
+    leases.give_up("gone", USING)
+    assert rows.close_lost(held.run.pk, USING)
+
+
+def test_a_closed_chat_ends_its_run() -> None:
+    held = started()
+    held.run.chat.stream.close()
+    assert rows.end(held.run.pk, held.run.epoch, Finish(str(held.run.pk)), USING)
+    assert Run.objects.get().state == "done"
+    assert len(stored()) == 1
+
+
+def test_a_deleted_chat_takes_its_runs_along() -> None:
+    held = started()
+    Stream.objects.get(path="chats/1").delete()
+    assert not Run.objects.exists()
+    assert not Chat.objects.exists()
+    assert not rows.end(held.run.pk, held.run.epoch, Finish(), USING)
+    assert not rows.close_lost(held.run.pk, USING)
+    assert rows.claim(held.run.pk, "other", USING) is None
+
+
+def test_an_expired_chat_begins_anew(moved_clock: Clock) -> None:
+    Stream.objects.create(path="chats/1", content_type="application/json", ttl=60)
+    held = started()
+    assert rows.end(held.run.pk, held.run.epoch, Finish(str(held.run.pk)), USING)
+    moved_clock.move(120)
+    assert Chat.at("chats/1") is None
+    again = started()
+    assert again.run.chat_id != held.run.chat_id
+    assert stored() == [Start(str(again.run.pk), again.run.message_id)]
+
+
+def test_turns_and_the_start_of_the_answer_are_one_transaction() -> None:
+    turns = [Message("u1", "user", [TextPart("a")])]
+    with transaction.atomic():
+        started(turns=turns)
+        transaction.set_rollback(True)
+    assert not Stream.objects.exists()
+    held = started(turns=turns)
+    (message, start) = stored()
+    assert message == turns[0]
+    (value,) = Stream.objects.get().read(held.run.start_offset)
+    assert decode(value) == start
+    assert held.run.turn_id == "u1"
+
+
+@pytest.fixture
+def short_lease() -> Iterator[None]:
+    with override_settings(DURABLE_STREAMS={"AI_LEASE": 1.0, "POLL_INTERVAL": 0.05}):
+        yield
+
+
+@pytest.mark.usefixtures("engines", "short_lease")
+async def test_processes_side_by_side_continue_a_run_once() -> None:
+    """Each round, the process that writes vanishes without a trace, at a random moment."""
+    from asgiref.sync import sync_to_async
+
+    from django_durable_streams.runtime import background
+
+    def start() -> Run:
+        return start_answer_sync(
+            "chats/1", Answer(SOURCE, {"count": 40, "seconds": 0.01}, on_lost="continue", message_id="m")
+        )
+
+    services = [AnswerService(USING) for _ in range(3)]
+    run = await sync_to_async(start)()
+    for service in services:
+        service.watch()
+    for _ in range(4):
+        await asyncio.sleep(random.random() * 0.2)
+        background.loop().call_soon_threadsafe(_lose_all, services)
+    try:
+        await asyncio.wait_for(run.await_end(), 20)
+    finally:
+        for service in services:
+            await asyncio.to_thread(service.stop)
+    assert run.state == "done"
+    values = await sync_to_async(lambda: stored()[1:])()
+    assert values == [*events(40), Finish(str(run.pk))]
+
+
+def _lose_all(services: list[AnswerService]) -> None:
+    """Let all answers of these services and of the process's own vanish, as with their processes."""
+    from django_durable_streams.contrib.ai import service as module
+
+    for service in [*services, *module._services.values()]:
+        for task in list(service._tasks):
+            task.cancel()
+
+
+def test_the_news_of_a_run_wakes_this_process() -> None:
+    woken: list[str] = []
+    wakeups.set_local_runner(USING, lambda: woken.append("local"))
+    try:
+        with transaction.atomic():
+            wakeups.tell_runners(USING)
+            assert not woken
+        assert woken == ["local"]
+    finally:
+        wakeups.set_local_runner(USING, None)
+
+
+def test_what_does_not_exist_is_not_taken() -> None:
+    assert rows.claim(uuid.uuid4(), "other", USING) is None

@@ -1,0 +1,282 @@
+"""The views of a chat in one process: who may use it, what bad requests get, and that a request ends nothing."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.test import AsyncClient, Client, override_settings
+
+from django_durable_streams.contrib.ai import feeds
+from django_durable_streams.contrib.ai.answers import Chat, Run
+from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat
+from tests.ai.urls import urlpatterns as scripted
+
+pytestmark = [pytest.mark.usefixtures("engines", "these_urls")]
+
+
+class AsyncAnswer(VercelChat):
+    """Answers by an asynchronous method."""
+
+    if_active = "join"
+
+    async def answer(self, request: ChatRequest) -> Any:
+        return [f"You said {request.text}."]
+
+
+class BrokenAnswer(VercelChat):
+    def answer(self, request: ChatRequest) -> Any:
+        raise LookupError("no model")
+
+
+urlpatterns = [*scripted, *AsyncAnswer.urls("api/async"), *BrokenAnswer.urls("api/broken")]
+
+
+@pytest.fixture
+def these_urls() -> Iterator[None]:
+    with override_settings(ROOT_URLCONF=__name__):
+        yield
+
+
+def body(chat: str = "c1", text: str = "Hi", **fields: Any) -> dict[str, Any]:
+    message = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": text}]}
+    return {"id": chat, "messages": [message], "trigger": "submit-message", **fields}
+
+
+async def client_of(name: str | None) -> AsyncClient:
+    client = AsyncClient()
+    if name is not None:
+        user, _ = await User.objects.aget_or_create(username=name)
+        await client.aforce_login(user)
+    return client
+
+
+async def post(client: AsyncClient, url: str, value: Any) -> Any:
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return await client.post(url, data, content_type="application/json")
+
+
+async def chunks(response: Any) -> list[Any]:
+    assert response.status_code == 200, response.content
+    data = b"".join([piece async for piece in response])
+    lines = [line.removeprefix(b"data: ") for line in data.split(b"\n\n") if line.startswith(b"data: ")]
+    return [line.decode() if line == b"[DONE]" else json.loads(line) for line in lines]
+
+
+async def test_a_user_has_a_chat_of_his_own() -> None:
+    ann, bob = await client_of("ann"), await client_of("bob")
+    answer = await chunks(await post(ann, "/api/chat", body(script={"count": 1})))
+    assert answer[-2:] == [{"type": "finish", "finishReason": "stop"}, "[DONE]"]
+    # The same id is another chat of another user: nothing tells that there is the first one.
+    assert (await bob.get("/api/chat/c1/messages")).json() == {"messages": []}
+    assert (await bob.get("/api/chat/c1/stream")).status_code == 204
+    assert (await bob.post("/api/chat/c1/stop")).status_code == 204
+    assert len((await ann.get("/api/chat/c1/messages")).json()["messages"]) == 2
+    owner = await User.objects.aget(username="ann")
+    chat = await Chat.objects.select_related("stream").aget()
+    assert (chat.path, chat.owner) == (f"chats/{owner.pk}/c1", str(owner.pk))
+
+
+@pytest.mark.parametrize("exists", [False, True])
+async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(exists: bool) -> None:
+    with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": "tests.ai.test_views.SharedPaths"}):
+        if exists:
+            user = await User.objects.acreate(username="ann")
+            from django_durable_streams.models import Stream
+
+            stream = await Stream.objects.acreate(path="shared/c1", content_type="application/json")
+            await Chat.objects.acreate(stream=stream, owner=str(user.pk))
+        for name in ("bob", None):
+            client = await client_of(name)
+            replies = [
+                await post(client, "/api/chat", body()),
+                await client.get("/api/chat/c1/stream"),
+                await client.get("/api/chat/c1/messages"),
+                await client.post("/api/chat/c1/stop"),
+                await client.get("/api/pointer/c1/answers/00000000-0000-0000-0000-000000000000"),
+                await client.get("/api/tanstack/c1/stream"),
+            ]
+            assert {(reply.status_code, reply.content) for reply in replies} == {
+                (403, b'{"error": "Permission denied."}')
+            }
+    assert not await Run.objects.aexists()
+
+
+def shared_paths() -> Any:
+    from django_durable_streams.contrib.ai.permissions import OwnChats
+
+    class Shared(OwnChats):
+        def path(self, user: Any, chat_id: str) -> str:
+            return f"shared/{chat_id}"
+
+    return Shared
+
+
+SharedPaths = shared_paths()
+
+
+async def test_anonymous_users_have_no_chats() -> None:
+    client = await client_of(None)
+    assert (await post(client, "/api/chat", body())).status_code == 403
+    assert (await client.get("/api/chat/c1/stream")).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("url", "value", "problem"),
+    [
+        ("/api/chat", b"", "not JSON"),
+        ("/api/chat", b"\xff", "not JSON"),
+        ("/api/chat", b'{"id": "c", "data": ' + b"[" * 100_000, "nested"),
+        ("/api/chat", [], "Expected `object`"),
+        ("/api/chat", {"messages": body()["messages"]}, "`id`"),
+        ("/api/chat", body("../other"), "$.id"),
+        ("/api/chat", body(messages=[]), "$.messages"),
+        ("/api/chat", body(messages=[{"id": "s", "role": "system", "parts": []}]), "role"),
+        ("/api/chat", body(messages=[{"id": "u", "role": "user", "parts": [{"type": "text"}]}]), "text"),
+        ("/api/chat", body(messages=[{"id": "u", "role": "user", "parts": [{}]}]), "type"),
+        ("/api/chat", body(trigger="anything"), "trigger"),
+        ("/api/tanstack?id=c1", {"messages": [{"id": "a", "role": "assistant", "parts": []}]}, "last message"),
+        ("/api/tanstack", {"messages": body()["messages"]}, "id of a chat"),
+        ("/api/agui", {"threadId": "t", "runId": "r", "messages": [{"id": "m", "role": "tool"}]}, "no message"),
+        (
+            "/api/agui",
+            {"threadId": "t", "runId": "r", "messages": [{"id": "m", "role": "user", "content": 5}]},
+            "content",
+        ),
+    ],
+)
+async def test_a_malformed_request_is_a_400_that_names_the_problem(url: str, value: Any, problem: str) -> None:
+    reply = await post(await client_of("ann"), url, value)
+    assert reply.status_code == 400
+    assert problem in reply.json()["error"]
+    assert not await Run.objects.aexists()
+
+
+@pytest.mark.parametrize("url", ["/api/chat/..%2Fa/stream", "/api/chat/.a/stream", f"/api/chat/{'a' * 200}/stream"])
+async def test_an_invalid_id_is_refused(url: str) -> None:
+    assert (await (await client_of("ann")).get(url)).status_code in (400, 404)
+
+
+@override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=1000)
+async def test_a_large_body_is_a_413() -> None:
+    assert (await post(await client_of("ann"), "/api/chat", body(text="a" * 2000))).status_code == 413
+
+
+async def test_other_methods_are_refused() -> None:
+    reply = await (await client_of("ann")).get("/api/chat")
+    assert (reply.status_code, reply["Allow"]) == (405, "POST")
+
+
+async def test_csrf_is_checked() -> None:
+    client = AsyncClient(enforce_csrf_checks=True)
+    await client.aforce_login(await User.objects.acreate(username="ann"))
+    assert (await post(client, "/api/chat", body())).status_code == 403
+    assert not await Run.objects.aexists()
+
+
+async def test_an_answer_outlives_its_request() -> None:
+    client = await client_of("ann")
+    response = await post(client, "/api/chat", body(script={"count": 30, "seconds": 0.01}))
+    pieces = aiter(response)
+    await anext(pieces)
+    await pieces.aclose()
+    run = await Run.objects.select_related("chat__stream").aget()
+    await run.await_end()
+    assert run.state == "done"
+
+
+async def test_readers_of_an_answer_share_one_feed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[feeds.Feed] = []
+
+    class Counted(feeds.Feed):
+        def __init__(self, source: feeds.FeedSource) -> None:
+            super().__init__(source)
+            made.append(self)
+
+    monkeypatch.setattr(feeds, "Feed", Counted)
+    client = await client_of("ann")
+    response = await post(client, "/api/chat", body(script={"count": 30, "seconds": 0.02}))
+    others = [await client.get("/api/chat/c1/stream") for _ in range(3)]
+    first, *rest = await asyncio.gather(*map(chunks, (response, *others)))
+    assert rest == [first, first, first]
+    assert len(made) == 1
+    assert not feeds._feeds[asyncio.get_running_loop()]
+
+
+async def test_a_message_during_an_answer_joins_or_is_refused() -> None:
+    client = await client_of("ann")
+    running = await post(client, "/api/chat", body(script={"count": 1000, "seconds": 0.02}))
+    second = [{"id": "u2", "role": "user", "parts": []}]
+    refused = await post(client, "/api/chat", body(messages=second))
+    assert refused.status_code == 409
+    joined = await post(client, "/api/async", body(messages=second))
+    await client.post("/api/chat/c1/stop")
+    assert await chunks(joined) == await chunks(running)
+    assert await Run.objects.acount() == 1
+
+
+async def test_the_answer_may_come_from_an_asynchronous_method() -> None:
+    answer = await chunks(await post(await client_of("ann"), "/api/async", body(text="yes")))
+    assert [chunk["delta"] for chunk in answer if "delta" in chunk] == ["You said yes."]
+
+
+async def test_an_answer_that_cannot_be_chosen_stores_nothing() -> None:
+    with pytest.raises(LookupError):
+        await post(await client_of("ann"), "/api/broken", body())
+    assert not await Chat.objects.aexists()
+
+
+async def test_results_of_tools_continue_the_message() -> None:
+    client = await client_of("ann")
+    await chunks(await post(client, "/api/chat", body(script={"count": 1})))
+    (user, answer) = (await client.get("/api/chat/c1/messages")).json()["messages"]
+    tool = {"type": "tool-ask", "toolCallId": "t9", "state": "output-available", "input": {}, "output": "yes"}
+    messages = [
+        {"id": user["id"], "role": "user", "parts": []},
+        {"id": answer["id"], "role": "assistant", "parts": [tool]},
+    ]
+    again = await chunks(await post(client, "/api/chat", body(messages=messages, script={"count": 1})))
+    assert again[0] == {"type": "start", "messageId": answer["id"]}
+    (_, stored) = (await client.get("/api/chat/c1/messages")).json()["messages"]
+    assert stored["parts"][0]["output"] == "yes"
+    assert stored["parts"][-1]["text"] == " word0"
+
+
+@sync_to_async
+def _under_wsgi() -> tuple[Any, Any]:
+    client = Client()
+    client.force_login(User.objects.create(username="ann"))
+    reply: Any = client.post("/api/chat", json.dumps(body(script={"count": 2})), content_type="application/json")
+    return reply.status_code, b"".join(reply.streaming_content)
+
+
+async def test_the_views_work_under_wsgi() -> None:
+    status, data = await _under_wsgi()
+    assert status == 200
+    assert data.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("mode", ["", "&live=long-poll"])
+async def test_an_answer_is_read_by_the_protocol(mode: str) -> None:
+    client = await client_of("ann")
+    pointer = await post(client, "/api/pointer", body(script={"count": 3}))
+    assert pointer.status_code == 201
+    assert pointer.json() == {"streamUrl": pointer["Location"]}
+    url, offset = pointer["Location"], "-1"
+    values: list[Any] = []
+    is_closed = False
+    while not is_closed:
+        reply = await client.get(f"{url}?offset={offset}{mode}")
+        values += reply.json()
+        offset, is_closed = reply["Stream-Next-Offset"], "Stream-Closed" in reply
+        assert reply["Stream-Up-To-Date"] == "true"
+    assert values[-1] == {"type": "finish", "finishReason": "stop"}
+    middle = f"0000000000000000_{5:016d}"
+    assert (await client.get(f"{url}?offset={middle}")).json() == values[5:]
+    assert (await client.get(f"{url}?offset=5")).status_code == 400
+    assert (await client.get(f"{url}?live=always")).status_code == 400
+    run = await Run.objects.aget()
+    assert (await client.get(f"/api/pointer/c2/answers/{run.pk}")).status_code == 404
