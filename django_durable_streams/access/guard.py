@@ -215,7 +215,7 @@ class Guard:
             source = request.fork_source()
             if source is not None and not await self.is_allowed(Action.READ, identity.user, source, access_request):
                 raise self.refusal(identity, access_request, source, Action.READ)
-        elif action is Action.READ and request.parameter("live") is not None:
+        elif action is Action.READ and request.is_live:
             request.grant = Grant(self, request, path, identity, access_request)
 
     async def _check_append(

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from ..conf import config
 from ..engine import Engine, engine_for
+from ..engine.characters import held_before
 from ..engine.hub import Hub, Watch
 from ..engine.live_reader import LiveReader
 from ..engine.snapshot_reader import Snapshot
-from ..protocol import arguments, content, text
+from ..protocol import arguments
 from ..protocol.errors import StreamNotFound
 from ..protocol.values import Data, MessageReader
 from ..runtime import background
@@ -113,7 +114,7 @@ async def _pages(
     try:
         while True:
             if snapshot.segment is not None and messages is None:
-                messages = MessageReader(info.content_type, await _held_before(engine, snapshot))
+                messages = MessageReader(info.content_type, await held_before(engine, snapshot))
             new_messages = _messages(snapshot, messages)
             if new_messages or snapshot.at_end:
                 yield _page(snapshot, new_messages, messages)
@@ -131,16 +132,6 @@ async def _pages(
         return  # the stream was deleted or has expired meanwhile
     finally:
         reader.leave()
-
-
-async def _held_before(engine: Engine, snapshot: Snapshot) -> bytes:
-    """Return the bytes before a snapshot that belong to the character with whose last bytes it begins."""
-    info, segment = snapshot.info, snapshot.segment
-    if segment is None or not (content.holds_text(info.content_type) and text.is_cut(segment.data)):
-        return b""
-    start = max(snapshot.position - text.MAX_HELD, info.first_position)
-    before = (await engine.follow(info, start)).segment
-    return b"" if before is None else before.held_before(snapshot.position)
 
 
 def _messages(snapshot: Snapshot, reader: MessageReader | None) -> list[Data]:

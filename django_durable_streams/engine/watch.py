@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..protocol import content, sse, text
@@ -98,6 +98,8 @@ class Watch:
         self.listeners: set[Listener] = set()
         self.shared_responses: dict[Any, Any] = {}
         """Objects that listeners share for one commit. Empty again after all of them were notified."""
+        self.companions: dict[Hashable, Any] = {}
+        """Objects that listeners of a kind share for as long as the watch is known, such as rendered events."""
         self.after_notify: list[Callable[[], object]] = []
         """Functions to call after all listeners were notified: waiting readers come first."""
         self.ready: asyncio.Future[None] | None = None

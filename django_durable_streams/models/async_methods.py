@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from asgiref.sync import sync_to_async
 
 from ..protocol.values import Data
-from .hinge import api
+from .hinge import api, pages
 from .methods import StreamMethods
 
 if TYPE_CHECKING:
-    from .hinge import Appended, Page, Writer, WriterOptions
+    from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
+
+    from .hinge import Appended, EventSourceOptions, Page, Writer, WriterOptions
 
 
 class AsyncStreamMethods(StreamMethods):
@@ -70,6 +73,11 @@ class AsyncStreamMethods(StreamMethods):
         options.setdefault("close", False)
         async with self.awriter(**options) as writer:
             return await writer.write_from(values)
+
+    async def aevent_source(self, request: HttpRequest, **options: Unpack[EventSourceOptions]) -> HttpResponseBase:
+        """The same as `event_source`, for asynchronous views."""
+        response: HttpResponseBase = await pages().astream_source(self, request, options)
+        return response
 
     async def aclose(self) -> None:
         """The same as `close`."""

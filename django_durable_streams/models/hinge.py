@@ -1,7 +1,7 @@
-"""The lazy hinge: the only import from the models to a room below them, made at the first call.
+"""The lazy hinge: the only imports from the models to rooms below them, made at the first call.
 
-The methods of `Stream` are delegates to `api.stream_methods`, so that the tables know no code that uses them. The types
-of the delegates come from here as well.
+The methods of `Stream` are delegates to `api.stream_methods` and `server.pages`, so that the tables know no code that
+uses them. The types of the delegates come from here as well.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from ..api.tail import Page
     from ..api.writer import SyncWriter, Writer
     from ..api.writer_options import WriterOptions
+    from ..server.pages.options import EventSourceOptions
 
-__all__ = ["Appended", "Page", "SyncWriter", "Writer", "WriterOptions", "api"]
+__all__ = ["Appended", "EventSourceOptions", "Page", "SyncWriter", "Writer", "WriterOptions", "api", "pages"]
 
 
 def api() -> Any:
@@ -22,3 +23,10 @@ def api() -> Any:
     from ..api import stream_methods
 
     return stream_methods
+
+
+def pages() -> Any:
+    """Return the module with the functions behind the event sources of `Stream`."""
+    from ..server.pages import sources
+
+    return sources

@@ -16,10 +16,13 @@ from ..protocol.errors import StreamNotFound
 from ..protocol.producers import ProducerClaim
 from ..protocol.values import Data
 from .guard import GuardedModel
-from .hinge import api
+from .hinge import api, pages
 
 if TYPE_CHECKING:
-    from .hinge import Appended, Page, SyncWriter, WriterOptions
+    from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
+
+    from .hinge import Appended, EventSourceOptions, Page, SyncWriter, WriterOptions
 
 
 class StreamMethods(GuardedModel):
@@ -186,6 +189,23 @@ class StreamMethods(GuardedModel):
         """
         writer: SyncWriter = api().writer(self, **options)
         return writer
+
+    def event_source(self, request: HttpRequest, **options: Unpack[EventSourceOptions]) -> HttpResponseBase:
+        """Return the response of a view with the messages as Server-Sent Events for a page, one for each message.
+
+        It needs ASGI. Under WSGI, it is a 501. It has committed data only. See docs/pages.md.
+
+        Args:
+            request: the request of the page's `EventSource`, htmx or Datastar.
+            options: see `server.pages.options.EventSourceOptions`.
+
+        Raises:
+            StreamNotFound: the stream was removed before the instance was loaded. Refusals are responses.
+            TypeError, ValueError, InvalidOffset: an option has an invalid value.
+            RuntimeError: in an asynchronous view. Await `aevent_source` there.
+        """
+        response: HttpResponseBase = pages().stream_source(self, request, options)
+        return response
 
     def _alias(self) -> str:
         # Also for reading: a replica may lack acknowledged data.

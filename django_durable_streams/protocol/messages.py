@@ -88,6 +88,15 @@ class Request(ABC):
         self.refuse_body: Callable[[], DurableStreamsError] | None = None  # set if only an empty body is allowed
 
     @property
+    def is_live(self) -> bool:
+        """Whether a read waits for data to come.
+
+        Raises:
+            InvalidParameter: the query has the parameter twice, or is not UTF-8.
+        """
+        return self.parameter("live") is not None
+
+    @property
     @abstractmethod
     def scheme(self) -> str:
         """`http` or `https`, from the server."""

@@ -109,6 +109,23 @@ class Segment:
                 yield Message(begin, end, self.data[begin - self.start : end - self.start])
                 begin = end
 
+    def messages_after(self, content_type: str, position: int) -> Iterator[Message]:
+        """Yield the messages that end after a position inside, one at a time.
+
+        In JSON mode a message is always whole. Of an append of another stream, the part after the position is yielded.
+        """
+        if content.is_json(content_type):
+            begin = self.data.rfind(b"\n", 0, position - self.start) + 1
+            while begin < len(self.data):
+                end = self.data.index(b"\n", begin) + 1
+                yield Message(self.start + begin, self.start + end, self.data[begin : end - 1])
+                begin = end
+        else:
+            for number in range(bisect_right(self.ends, position), len(self.ends)):
+                end = self.ends[number]
+                yield Message(position, end, self.data[position - self.start : end - self.start])
+                position = end
+
     def upto(self, limit: int) -> Segment:
         """Return the appends that end at `limit` or before, at least the first one."""
         if self.end <= limit:

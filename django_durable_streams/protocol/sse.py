@@ -48,9 +48,7 @@ def data_event(content_type: str, stored: bytes) -> bytes:
         return b"event: data\ndata:" + content.unpack(content_type, stored) + b"\n\n"
     if not content.is_text(content_type):
         return b"event: data\ndata:" + b64encode(stored) + b"\n\n"
-    stored = text.valid(stored)
-    first = b"event: data\ndata: " if stored.startswith(b" ") else b"event: data\ndata:"
-    return first + _data_lines(stored) + b"\n\n"
+    return b"event: data\n" + data_field(text.valid(stored)) + b"\n"
 
 
 def event_pieces(content_type: str, stored: bytes) -> Iterator[bytes]:
@@ -70,6 +68,12 @@ def event_pieces(content_type: str, stored: bytes) -> Iterator[bytes]:
         for piece in _pieces(stored):
             yield _data_lines(text.valid(piece))
         yield b"\n\n"
+
+
+def data_field(text: bytes) -> bytes:
+    """Return a text as the `data:` lines of an event. See `data_event` for its line breaks and spaces."""
+    first = b"data: " if text.startswith(b" ") else b"data:"
+    return first + _data_lines(text) + b"\n"
 
 
 def _data_lines(text: bytes) -> bytes:

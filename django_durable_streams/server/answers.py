@@ -9,7 +9,7 @@ from ..protocol.caching import Caching
 from ..protocol.messages import Header, Response
 
 if TYPE_CHECKING:
-    from .sse_reader import SseReader
+    from .event_stream_reader import EventStreamReader
 
 
 class EventStream:
@@ -25,7 +25,7 @@ class EventStream:
 
     sent = False
 
-    def __init__(self, header_list: list[Header], reader: SseReader, caching: Caching) -> None:
+    def __init__(self, header_list: list[Header], reader: EventStreamReader, caching: Caching) -> None:
         self.status = 200
         self.caching = caching
         self.headers = header_list

@@ -177,13 +177,26 @@ def _takes_long(request: Request, body: bytes) -> bool:
 
 
 async def _catch_errors(request: Request, work: Work) -> Response | EventStream:
+    return await complete(request, _or_control(request, work))
+
+
+async def _or_control(request: Request, work: Work) -> Response | EventStream:
     try:
-        try:
-            return _completed(request, await work)
-        except (ReservedPath, MethodNotAllowed) as error:
-            if not is_control(request, error):
-                raise
-        return _completed(request, await respond_control(request))
+        return await work
+    except (ReservedPath, MethodNotAllowed) as error:
+        if not is_control(request, error):
+            raise
+    return await respond_control(request)
+
+
+async def complete(request: Request, work: Work) -> Response | EventStream:
+    """Return the response that work leads to, with the common headers. Errors become responses.
+
+    Raises:
+        ClientDisconnected, InvisibleTransaction: as for `respond`.
+    """
+    try:
+        return _completed(request, await work)
     except (ClientDisconnected, InvisibleTransaction):
         raise
     except Exception as error:

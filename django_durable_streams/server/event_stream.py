@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 
 from .answers import EventStream
-from .sse_reader import SseReader, Step
+from .event_stream_reader import EventStreamReader, Step
 
 
 class Outlet(ABC):
@@ -74,7 +74,7 @@ class _Pusher:
 
     __slots__ = ("_outlet", "_reader", "_unsent")
 
-    def __init__(self, reader: SseReader, outlet: Outlet) -> None:
+    def __init__(self, reader: EventStreamReader, outlet: Outlet) -> None:
         self._reader = reader
         self._outlet = outlet
         self._unsent: Awaitable[None] | None = None

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from enum import Enum
+from collections.abc import Iterator
 
-from ..conf import config
 from ..engine import Engine
-from ..engine.live_reader import LiveReader
+from ..engine.characters import begins_inside, held_before
 from ..engine.live_reader_limit import LiveReaderSlot
 from ..engine.snapshot_reader import Snapshot
 from ..engine.watch import LARGE_EVENT_BYTES
-from ..protocol import caching, content, sse, text
+from ..protocol import caching, content, sse
 from ..protocol.errors import DurableStreamsError, ServiceUnavailable
 from ..protocol.messages import ENDING_SECONDS, LiveGrant
+from .event_stream_reader import EventStreamReader, Step
 from .response_memory import Transfer, memory
 
 MIN_BYTES_IN_PIECES = 1024 * 1024
@@ -33,30 +32,21 @@ for it. A page has fewer bytes, unless it is a single append.
 """
 
 
-class Step(Enum):
-    """What a reader needs before its next chunk."""
+class SseReader(EventStreamReader):
+    """A reader of a stream by Server-Sent Events of the protocol.
 
-    FETCH = "data from the database, or the next piece of an event"
-    WAIT = "news"
-
-
-class SseReader(LiveReader):
-    """A reader of a stream by Server-Sent Events. Use it as an asynchronous context manager.
-
-    Each chunk is a data event with its control event, a control event, or a comment. `finished` says that the last
-    chunk was the last one of the response.
+    Each chunk is a data event with its control event, a control event, or a comment.
 
     Args:
         snapshot: the stream as the request has seen it, with its first page.
         client_cursor: the query parameter `cursor`.
-        slot: the reader's slot among all live readers. It is released when the reader leaves.
-        grant: the permission of the read, if it can end. The response then ends as it does after SSE_DURATION.
+        slot: as for `EventStreamReader`.
+        grant: as for `EventStreamReader`.
     """
 
     __slots__ = (
-        "_abandoned", "_bytes_left", "_cursor_floor", "_deadline", "_end_timer", "_engine", "_first",
-        "_has_begun", "_held", "_info", "_is_behind", "_keep_alive", "_last_chunk", "_pause", "_position",
-        "_rest", "_slot", "_transfer", "finished", "is_cut_off", "on_cut_off", "on_news", "on_stopping",
+        "_cursor_floor", "_end_timer", "_engine", "_has_begun", "_held", "_info", "_is_behind", "_pause", "_position",
+        "_rest", "_transfer",
     )  # fmt: skip
 
     def __init__(
@@ -67,18 +57,8 @@ class SseReader(LiveReader):
         slot: LiveReaderSlot,
         grant: LiveGrant | None = None,
     ) -> None:
-        super().__init__(engine.hub(), grant)
-        settings = config()
-        self.finished = False
-        self.on_news: Callable[[], None] = self.wake
-        """Called when there may be a chunk to take. An entry point may put its own function here while it waits."""
-        self.on_stopping: Callable[[], None] = _do_nothing
-        """Called when the server is about to end, whether or not the reader waits for a chunk."""
-        self.on_cut_off: Callable[[], None] = _do_nothing
-        """Called when the response ends in the middle of an event."""
-        self.is_cut_off = False
+        super().__init__(engine.hub(), snapshot, slot, grant)
         self._engine = engine
-        self._slot = slot
         self._info = snapshot.info
         self._position = snapshot.position
         self._held = b""
@@ -87,7 +67,6 @@ class SseReader(LiveReader):
         """Whether data has been sent."""
         self._is_behind = False
         """Whether the last control event did not say that the reader is up to date."""
-        self._first: Snapshot | None = snapshot
         self._rest: Iterator[bytes] | None = None
         """The rest of a large event."""
         self._transfer: Transfer | None = None
@@ -96,47 +75,11 @@ class SseReader(LiveReader):
         """Cuts the rest of a large event off, once the server is about to end."""
         self._pause = 0.0
         self._cursor_floor = caching.cursor_floor(client_cursor, time.time())
-        self._bytes_left = settings.sse_max_bytes
-        self._keep_alive = settings.sse_keep_alive
-        self._last_chunk = time.monotonic()
-        self._deadline = self._last_chunk + settings.sse_duration
-        self._abandoned = False
-
-    async def __aenter__(self) -> SseReader:
-        assert self._first is not None
-        try:
-            await self.join(self._first)
-        except BaseException:
-            self._slot.release()
-            raise
-        return self
-
-    async def __aexit__(self, *args: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Leave, and release the slot and the data. May be called again."""
-        self._slot.release()
         self._end_rest()
-        self.leave()
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield all chunks, to the end of the response."""
-        async with self:
-            while not self.finished:
-                chunk = await self.next_chunk()
-                if chunk:
-                    yield chunk
-
-    async def next_chunk(self) -> bytes:
-        """Return the next chunk. It is empty after a wait for news, and where `finished` says that there is none."""
-        chunk = self.take()
-        if chunk is Step.WAIT:
-            await self.wait_for_news()
-            return b""
-        if chunk is Step.FETCH:
-            return await self._fetch()
-        return chunk
+        super().close()
 
     def take(self) -> bytes | Step:
         """Return the next chunk if it is at hand, otherwise the step that leads to it."""
@@ -151,7 +94,7 @@ class SseReader(LiveReader):
         if self.finished or self._abandoned or watch.removed:
             return self._finish()
         now = time.monotonic()
-        is_over = self._bytes_left <= 0 or self.is_stopped or self._is_due(now)
+        is_over = self._is_over(now)
         if self._position < watch.tail and not is_over:
             is_large = watch.tail - self._position > MIN_BYTES_IN_PIECES
             frame = None if is_large else watch.frame(self._position, self._cursor(), self._held)
@@ -187,22 +130,6 @@ class SseReader(LiveReader):
         is_at_end = self._position >= watch.tail and self._rest is None
         return is_at_end and self._bytes_left > 0 and not (watch.closed or self.finished)
 
-    def abandon(self) -> None:
-        """The client has left."""
-        self._abandoned = True
-        self.wake()
-
-    def cut_off(self) -> None:
-        """End in the middle of a large event. The response must not look complete, so its connection has to end."""
-        self.is_cut_off = True
-        self.on_cut_off()
-        self.abandon()
-
-    def notify(self) -> None:
-        """The stream has changed."""
-        if self._wait is not None:
-            self.on_news()
-
     def stop(self) -> None:
         """The server is about to end. So does the response, with a last control event.
 
@@ -210,22 +137,17 @@ class SseReader(LiveReader):
         """
         if self._rest is not None and self._end_timer is None:
             self._end_timer = self.hub.loop.call_later(ENDING_SECONDS, self.cut_off)
-        self.is_stopped = True
-        self.on_stopping()
-        self.notify()
+        super().stop()
 
     def tick(self, now: float) -> None:
         """Time has passed. The response may be over, or a proxy may need traffic."""
         if self._rest is not None and not self.is_permitted(now):
             self.cut_off()
-        elif self._wait is not None and (self._is_due(now) or now - self._last_chunk >= self._keep_alive):
-            self.on_news()
+        else:
+            super().tick(now)
 
-    def _is_due(self, now: float) -> bool:
-        """Return whether the response has lasted for SSE_DURATION, or its permission has ended."""
-        return now >= self._deadline or not self.is_permitted(now)
-
-    async def _fetch(self) -> bytes:
+    async def fetch(self) -> bytes:
+        """Read data from the database, or make the next piece of an event."""
         if self._rest is not None:
             await asyncio.sleep(self._pause)  # other requests have twice the time that a piece takes
             start = time.monotonic()
@@ -242,27 +164,14 @@ class SseReader(LiveReader):
             if snapshot is None:
                 snapshot = await self.hub.fetch(self.watch, self._position)
             if self._is_cut(snapshot):
-                self._held = await self._held_before(snapshot.position)
+                self._held = await held_before(self._engine, snapshot)
         except DurableStreamsError:
             return self._finish()  # the client reconnects, and gets the error as a response
         return b"" if snapshot.segment is None else self._from_snapshot(snapshot, opens=opens)
 
     def _is_cut(self, snapshot: Snapshot) -> bool:
         """Return whether the first data is the rest of a character that begins before the reader's offset."""
-        segment = snapshot.segment
-        return (
-            segment is not None
-            and not self._has_begun
-            and snapshot.position > self._info.first_position
-            and text.is_cut(segment.data)
-            and content.holds_text(self._info.content_type)
-        )
-
-    async def _held_before(self, position: int) -> bytes:
-        """Return the bytes before a position that begin a character."""
-        start = max(position - text.MAX_HELD, self._info.first_position)
-        segment = (await self._engine.follow(self._info, start)).segment
-        return b"" if segment is None else segment.held_before(position)
+        return not self._has_begun and begins_inside(snapshot)
 
     def _from_snapshot(self, snapshot: Snapshot, *, opens: bool) -> bytes:
         self._info, self._position = snapshot.info, snapshot.end
@@ -332,16 +241,3 @@ class SseReader(LiveReader):
 
     def _cursor(self) -> int:
         return max(self._cursor_floor, caching.interval(time.time()))
-
-    def _count(self, chunk: bytes) -> bytes:
-        self._bytes_left -= len(chunk)
-        self._last_chunk = time.monotonic()
-        return chunk
-
-    def _finish(self) -> bytes:
-        self.finished = True
-        return b""
-
-
-def _do_nothing() -> None:
-    pass

@@ -10,7 +10,7 @@ from django_durable_streams.engine import watch as watches
 from django_durable_streams.protocol.errors import StreamNotFound
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.protocol.segments import Segment
-from django_durable_streams.server import asgi_sending, sse_reader, views
+from django_durable_streams.server import asgi_sending, django_responses, sse_reader
 from django_durable_streams.server.asgi_sending import Sender
 from django_durable_streams.server.long_poll import LongPoll
 from django_durable_streams.server.sse_reader import SseReader
@@ -138,8 +138,8 @@ async def test_a_server_that_ends_waits_for_a_client_once(monkeypatch: pytest.Mo
 
 
 async def test_a_server_that_ends_waits_for_a_client_of_the_urls_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "ENDING_SECONDS", 30.0)
-    client = views._Client()
+    monkeypatch.setattr(django_responses, "ENDING_SECONDS", 30.0)
+    client = django_responses.ClientDeadlines()
     client.begin_piece()
     client.hurry()
     timer = client._timer

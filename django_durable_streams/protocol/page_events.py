@@ -1,0 +1,103 @@
+"""Server-Sent Events for pages: one event for each message, which a browser's `EventSource` hands to the page.
+
+They are no part of the protocol, whose events are in `sse`. Each event has an id: the offset after its message. A
+client that reconnects sends its last id, and goes on at the next message, also inside an append.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from . import sse
+from .errors import DurableStreamsError, InvalidParameter
+
+END_ID = "end"
+"""The id of the last event. A client that sends it back was told that nothing follows."""
+
+REFUSALS = "refusals"
+"""The query parameter of clients that try again after a status such as 403. `event` lets them get the last event."""
+
+_LASTING = frozenset({400, 401, 403, 404, 410, 501})
+"""The statuses of refusals that another attempt does not change."""
+
+_FORBIDDEN = frozenset("\r\n\0")
+
+
+@dataclass(frozen=True, slots=True)
+class PageEvent:
+    """An event for a page.
+
+    Args:
+        data: its text. It may have several lines.
+        name: the name by which a page listens for it. Without a name, `onmessage` gets it.
+
+    Raises:
+        ValueError: the name has a line break or a null character.
+    """
+
+    data: str
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+
+def check_name(name: str) -> str:
+    """Return the name of an event if it can be one.
+
+    Raises:
+        ValueError: it has a line break or a null character.
+    """
+    if _FORBIDDEN.intersection(name):
+        raise ValueError(f"An event's name cannot have line breaks or null characters: {name!r}.")
+    return name
+
+
+def encode(event: PageEvent, event_id: str) -> bytes:
+    """Return an event as it is sent. Half of a surrogate pair in its text becomes a question mark.
+
+    The id is the last line. Some clients take an id as soon as they see it, and so would miss an event that is cut off.
+    """
+    name = b"event:" + event.name.encode(errors="replace") + b"\n" if event.name else b""
+    return name + sse.data_field(event.data.encode(errors="replace")) + sse.event_id(event_id) + b"\n"
+
+
+def encode_id(event_id: str) -> bytes:
+    """Return a block that gives a client an id, and no event."""
+    return sse.event_id(event_id) + b"\n"
+
+
+def encode_retry(seconds: float) -> bytes:
+    """Return the block that tells a client how long to wait before it reconnects."""
+    return b"retry:%d\n\n" % round(seconds * 1000)
+
+
+def encode_closed(name: str, next_offset: str) -> bytes:
+    """Return the last event of a closed stream."""
+    return _encode_end(name, {"reason": "closed", "next_offset": next_offset})
+
+
+def encode_refusal(name: str, error: DurableStreamsError) -> bytes:
+    """Return the last event for a client that is refused."""
+    return _encode_end(name, {"reason": error.code(), "status": error.status, "detail": error.detail})
+
+
+def _encode_end(name: str, fields: dict[str, object]) -> bytes:
+    return encode(PageEvent(msgspec.json.encode(fields).decode(), name), END_ID)
+
+
+def wants_refusal_event(parameter: str | None, error: DurableStreamsError) -> bool:
+    """Return whether a client gets a refusal as the last event of a response, and not as a status.
+
+    Args:
+        parameter: the query parameter `refusals`.
+        error: the refusal.
+
+    Raises:
+        InvalidParameter: the parameter has an unknown value.
+    """
+    if parameter not in (None, "event"):
+        raise InvalidParameter(f"The parameter {REFUSALS} must be event.")
+    return parameter == "event" and error.status in _LASTING

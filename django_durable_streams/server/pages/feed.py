@@ -1,0 +1,198 @@
+"""A feed: the events of one stream for the readers of one page, each rendered once for all of them.
+
+A reader is a position, and asks the feed for the events after it. If they are not rendered yet, the reader waits, and
+the feed renders one portion for all readers at this position. Positions are served in the order in which readers began
+to wait, one portion at a time. So a reader of a long stream delays the others by a portion, not by its stream.
+
+Knows no responses. Use it in the event loop of its hub only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+from weakref import finalize
+
+from ...protocol.errors import DurableStreamsError, ServiceUnavailable
+from ...runtime.thread_pool import ThreadPool
+from .rendered_events import RenderedEvents, rendered_events
+from .rendering import Renderer, Work
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from ...engine.hub import Hub, Watch
+    from .options import EventSourceSettings
+
+logger = logging.getLogger(__name__)
+
+RENDER_THREADS = 4
+"""Threads that render, for all pages of a process."""
+
+CHUNK_BYTES = 64 * 1024
+"""Bytes of events from which a chunk takes no further event."""
+
+MAX_JOINED = 4
+"""Joined chunks that a feed keeps. Readers at the same position share them."""
+
+RETRY_SECONDS = 0.5
+"""Time after which a feed asks a database that has not answered once more."""
+
+_threads = ThreadPool("durable-streams-render", RENDER_THREADS)
+
+
+class FeedReader(Protocol):
+    """A reader, as its feed sees it."""
+
+    position: int
+    """The position after the last message that it has taken."""
+
+    hub: Hub
+    watch: Watch
+
+    def on_rendered(self, *, has_failed: bool) -> None:
+        """Learn that the events after the position are rendered, or cannot be. Must not block."""
+
+
+class Chunk(NamedTuple):
+    """Consecutive events. `data` is empty if none of the messages has one."""
+
+    data: bytes
+    end: int
+    event_id: str
+    """The id of the last message, which has an event or not."""
+
+
+class EventFeed:
+    """The rendered events of one stream for one page.
+
+    Args:
+        using: alias of the database.
+        renderer: makes the events.
+        events: the memory in which they are kept.
+    """
+
+    def __init__(self, using: str, renderer: Renderer, events: RenderedEvents) -> None:
+        self._using = using
+        self._renderer = renderer
+        self._events = events
+        self._number = events.new_feed()
+        self._joined: dict[int, Chunk] = {}
+        self._fruitless: tuple[int, int, bool] | None = None
+        """A position, and the tail and closure of the stream as no event followed it."""
+        self._waiting: dict[int, set[FeedReader]] = {}
+        self._task: asyncio.Task[None] | None = None
+        finalize(self, events.forget, self._number)
+
+    def take(self, position: int) -> Chunk | None:
+        """Return the events after a position, as far as they are rendered. None: not even the first one is."""
+        joined = self._joined.get(position)
+        if joined is not None:
+            return joined
+        event = self._events.get(self._number, position)
+        if event is None:
+            return None
+        following = self._events.get(self._number, event.end)
+        if following is None:
+            return Chunk(*event)  # as its bytes are, so that all readers share them
+        parts, size = [event.data], len(event.data)
+        while following is not None and size < CHUNK_BYTES:
+            event = following
+            parts.append(event.data)
+            size += len(event.data)
+            following = self._events.get(self._number, event.end)
+        joined = Chunk(b"".join(parts), event.end, event.event_id)
+        if len(self._joined) >= MAX_JOINED:
+            self._joined.clear()
+        self._joined[position] = joined
+        return joined
+
+    def has_more(self, watch: Watch, position: int) -> bool:
+        """Return whether events may follow a position. Where `take` has none, `request` has them rendered."""
+        if position >= watch.tail:
+            return False
+        if self._fruitless is None:
+            return True
+        place, tail, closed = self._fruitless
+        return place != position or tail < watch.tail or closed != watch.closed
+
+    def request(self, reader: FeedReader) -> None:
+        """Have the events after a reader's position rendered, and then call its `on_rendered`."""
+        self._waiting.setdefault(reader.position, set()).add(reader)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._render_while_needed(reader.hub))
+
+    def withdraw(self, reader: FeedReader) -> None:
+        """Forget a reader that has left."""
+        readers = self._waiting.get(reader.position)
+        if readers is not None:
+            readers.discard(reader)
+            if not readers:
+                del self._waiting[reader.position]
+
+    async def _render_while_needed(self, hub: Hub) -> None:
+        try:
+            while self._waiting:
+                position, readers = next(iter(self._waiting.items()))
+                has_failed = not await self._render(hub, next(iter(readers)).watch, position)
+                for reader in self._waiting.pop(position, ()):
+                    reader.on_rendered(has_failed=has_failed)
+        finally:
+            self._task = None
+
+    async def _render(self, hub: Hub, watch: Watch, position: int) -> bool:
+        """Render a portion from a position on, unless it is rendered. Return False if the readers have to leave.
+
+        While the database does not answer, they stay: a browser would give up at the error that a new request gets.
+        """
+        if self.take(position) is not None or watch.removed:
+            return True
+        try:
+            await self._render_portion(hub, watch, position)
+        except DurableStreamsError as error:
+            if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                return False  # the readers reconnect, and get the error as a response
+            await asyncio.sleep(RETRY_SECONDS)
+        except Exception:
+            logger.exception("The events of %s cannot be rendered. Its readers have to reconnect.", watch.info.path)
+            return False
+        return True
+
+    async def _render_portion(self, hub: Hub, watch: Watch, position: int) -> None:
+        tail, closed = watch.tail, watch.closed
+        info, segment = watch.info, watch.segment_after(position)
+        if segment is None:
+            snapshot = await hub.fetch(watch, position)
+            info, segment, tail, closed = snapshot.info, snapshot.segment, snapshot.tail, snapshot.closed
+            if segment is None and tail < watch.tail:
+                raise ServiceUnavailable("The database shows less of the stream than it has committed.")
+        if segment is not None:
+            final = closed and segment.end >= tail
+            work = Work(info, segment, position, final, self._using)
+            portion = await _threads.call(partial(self._renderer.render, work))
+            self._events.put(self._number, portion.events)
+            if portion.events or portion.end < tail:
+                return
+        self._fruitless = position, tail, closed
+
+
+class OwnFeed(EventFeed):
+    """The feed of a single reader, whose events depend on its request. It keeps one portion."""
+
+    async def _render_portion(self, hub: Hub, watch: Watch, position: int) -> None:
+        self._joined.clear()
+        self._events = RenderedEvents(0)
+        await super()._render_portion(hub, watch, position)
+
+
+def feed_for(watch: Watch, using: str, settings: EventSourceSettings, request: HttpRequest) -> EventFeed:
+    """Return the feed of a stream for a page: one for all its readers, unless its events depend on the request."""
+    if settings.per_request:
+        return OwnFeed(using, Renderer(settings, request), RenderedEvents(0))
+    feed: EventFeed | None = watch.companions.get(settings.key)
+    if feed is None:
+        feed = watch.companions[settings.key] = EventFeed(using, Renderer(settings), rendered_events)
+    return feed

@@ -1,0 +1,127 @@
+"""The reader of an event source: its chunks are the rendered events of its feed.
+
+It waits in the hub, as all live readers do. While its events are rendered it waits there too, so it goes on to send
+comments, and it ends with its permission and with the server.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ...protocol import page_events, sse
+from ..event_stream_reader import EventStreamReader, Step
+from .feed import EventFeed, feed_for
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from ...engine import Engine
+    from ...engine.live_reader_limit import LiveReaderSlot
+    from ...engine.snapshot_reader import Snapshot
+    from ...protocol.messages import LiveGrant
+    from .options import EventSourceSettings
+
+
+class PageReader(EventStreamReader):
+    """A reader of a stream for a page.
+
+    Args:
+        snapshot: the stream as the request has seen it.
+        settings: the options of the event source.
+        request: Django's request, for events that depend on it.
+        slot: as for `EventStreamReader`.
+        grant: as for `EventStreamReader`.
+    """
+
+    __slots__ = ("_feed", "_has_failed", "_request", "_settings", "_unsent_id", "_using", "position")
+
+    def __init__(
+        self,
+        engine: Engine,
+        snapshot: Snapshot,
+        settings: EventSourceSettings,
+        request: HttpRequest,
+        slot: LiveReaderSlot,
+        grant: LiveGrant | None = None,
+    ) -> None:
+        super().__init__(engine.hub(), snapshot, slot, grant)
+        self.position = snapshot.position
+        """The position after the last message."""
+        self._using = engine.using
+        self._settings = settings
+        self._request: HttpRequest | None = request
+        self._feed: EventFeed | None = None
+        self._has_failed = False
+        """Whether the events after the position cannot be rendered."""
+        self._unsent_id = ""
+        """The id of a message without an event, if it is the last one."""
+
+    def close(self) -> None:
+        """Leave, and release all that the reader holds. May be called again."""
+        if self._feed is not None:
+            self._feed.withdraw(self)
+            self._feed = None
+        super().close()
+
+    def take(self) -> bytes | Step:
+        """Return the next chunk if it is at hand, otherwise the step that leads to it."""
+        if self._first is not None:
+            return self._begin()
+        watch, feed = self.watch, self._feed
+        if self.finished or self._abandoned or watch.removed or self._has_failed or feed is None:
+            return self._finish()
+        now = time.monotonic()
+        is_over = self._is_over(now)
+        while not is_over and (chunk := feed.take(self.position)) is not None:
+            feed.withdraw(self)
+            self.position = chunk.end
+            if chunk.data:
+                self._unsent_id = ""
+                return self._count(chunk.data)
+            self._unsent_id = chunk.event_id
+        has_more = feed.has_more(watch, self.position)
+        if watch.closed and not has_more and self.is_permitted(now):
+            return self._end()
+        if is_over:
+            return self._finish()
+        if has_more:
+            feed.request(self)
+        if now - self._last_chunk >= self._keep_alive:
+            event_id, self._unsent_id = self._unsent_id, ""
+            return self._count(page_events.encode_id(event_id) if event_id else sse.KEEP_ALIVE)
+        return Step.WAIT
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no chunk is at hand until news arrive. Ask right after a chunk was taken."""
+        feed = self._feed
+        return feed is not None and not feed.has_more(self.watch, self.position) and not self.watch.closed
+
+    def notify(self) -> None:
+        """The stream has changed. Where its events are not rendered yet, the feed calls `on_rendered`."""
+        feed = self._feed
+        if feed is None or self._wait is None:
+            return
+        if feed.take(self.position) is None and feed.has_more(self.watch, self.position) and not self.watch.removed:
+            feed.request(self)
+        else:
+            self.on_news()
+
+    def on_rendered(self, *, has_failed: bool) -> None:
+        """The events after the position are rendered, or cannot be."""
+        self._has_failed = has_failed
+        if self._wait is not None:
+            self.on_news()
+
+    def _begin(self) -> bytes:
+        self._first = None
+        request, self._request = self._request, None
+        assert request is not None
+        self._feed = feed_for(self.watch, self._using, self._settings, request)
+        return self._count(page_events.encode_retry(self._settings.retry))
+
+    def _end(self) -> bytes:
+        self.finished = True
+        offset = self.watch.info.token(self.watch.tail)
+        return self._count(page_events.encode_closed(self._settings.end_event, offset))
