@@ -6,7 +6,7 @@ export async function follow(url, {offset = "-1", onmessage, onend, onerror, sig
 	if (signal?.aborted) return
 	const target = new URL(url, location)
 	target.search += "&offset="
-	// The tab that has the lock leads: it reads for all of them.
+	// The tab with the lock leads: it reads for all.
 	const key = (share || Math.random()) + target, channel = new BroadcastChannel(key)
 	// The page has `had` messages after `at`.
 	let [at, had] = offset.split("~"), decode, delay = 250, items, joined, leads, over, step
