@@ -10,8 +10,9 @@ from config.urls import urlpatterns as example
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template import engines
 from django.urls import path
+from django.utils.html import escape
 
-from django_durable_streams.pages import EventView
+from django_durable_streams.pages import EventView, PageEvent
 from django_durable_streams.permissions import signed_url
 from tests.browser.recipe_pages import PACKAGES, recipes
 
@@ -47,8 +48,15 @@ def recipe(request: HttpRequest, name: str) -> HttpResponse:
     url = request.GET.get("url", f"/v1/stream/{stream}")
     text = text.replace("/v1/stream/chat/42?", url + ("&" if "?" in url else "?")).replace("/v1/stream/chat/42", url)
     text = text.replace("/events/chat/42", request.GET.get("events", f"/events/{stream}"))
+    text = text.replace("/datastar/STREAM", f"/datastar/{stream}")
     text = re.sub(r'(follow\("[^"]+", {)', lambda match: match[1] + request.GET.get("options", ""), text)
     return HttpResponse(HTML.format(title=name, imports=json.dumps({"imports": IMPORTS}), body=text))
+
+
+def merge(message: dict[str, str]) -> PageEvent:
+    """An event of the Datastar that npm has, which has other names than that of today."""
+    lines = f"selector #messages\nmergeMode append\nfragments <li>{escape(message['text'])}</li>"
+    return PageEvent(lines, "datastar-merge-fragments")
 
 
 def signed(request: HttpRequest, path: str) -> HttpResponse:
@@ -95,5 +103,6 @@ urlpatterns = [
     path("commonjs/<path:name>", commonjs),
     path("recipes/<str:name>", recipe),
     path("events/<path:path>", EventView.as_view(render="message.html"), name="events"),
+    path("datastar/<path:path>", EventView.as_view(render=merge)),
     example[-1],
 ]

@@ -21,6 +21,8 @@ ENVIRONMENT = {"DJANGO_SETTINGS_MODULE": "tests.browser.page_settings"}
 OF_STREAMS = ("event-source.html", "eventsource.html", "follow.html", "react.html", "vue.html", "client.html")
 OF_EVENT_VIEWS = ("event-view.html", "htmx-2.html", "htmx-4.html")
 RECIPES = OF_STREAMS + OF_EVENT_VIEWS
+DATASTAR = "datastar-beta.html"
+"""It does not ask again after a response that ends, so no server can be stopped under it."""
 
 EVENT_SOURCE_RETRY = 3.0
 """Seconds after which Chromium's `EventSource` asks again, and so does the package."""
@@ -124,6 +126,31 @@ def test_each_message_is_shown_once_and_in_order(course: Course, recipe: str) ->
 def test_nothing_is_asked_for_after_the_end(course: Course, recipe: str) -> None:
     # Of the recipes, only the one that has no handler for the end asks once more: it gets a 204.
     assert course.requests_after_close[recipe] == (1 if recipe == "eventsource.html" else 0)
+
+
+def test_the_datastar_of_npm_goes_on_after_a_lost_network(chromium: Browser, server: Server) -> None:
+    streams = Streams(server.base_url)
+    path = f"public/{DATASTAR}"
+    streams.create(path)
+    streams.append(path, *({"text": str(n)} for n in range(3)))
+    visitor = Visitor(chromium, server.base_url)
+    with Network(server.port) as network:
+        reader = Reader(DATASTAR, visitor.page, network)
+        reader.show(path)
+        wait_for(reader.page, 3)
+        network.cut_behind(b"<li>8")
+        streams.append(path, *({"text": str(n)} for n in range(3, 13)))
+        network.wait_until_cut()
+        wait_for(reader.page, 13)
+        network.cut()
+        streams.append(path, {"text": "13"})
+        wait_for(reader.page, 14)
+        assert numbers(reader.page) == list(range(14))
+        before = reader.count_requests(path)
+        streams.close(path)
+        network.wait_until_open(path, 0)
+        assert reader.count_requests(path) == before
+        visitor.context.close()
 
 
 @pytest.fixture(scope="module")

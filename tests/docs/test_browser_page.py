@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.recipe_pages import PACKAGES, recipes
-from tests.browser.test_recipes import RECIPES
+from tests.browser.test_recipes import DATASTAR, RECIPES
 from tests.docs.pages import ROOT, section, table
 
 PAGE = ROOT / "docs" / "browser.md"
@@ -52,7 +52,7 @@ def test_every_option_is_in_the_table() -> None:
 
 
 def test_every_recipe_is_tested() -> None:
-    assert set(recipes()) == set(RECIPES)
+    assert set(recipes()) == {*RECIPES, DATASTAR}
 
 
 @pytest.mark.browser

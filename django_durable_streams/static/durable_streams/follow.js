@@ -60,7 +60,7 @@ export async function follow(url, {offset = "-1", onmessage, onend, onerror, sig
 			items = []
 			const {ok, status, body, headers: h} = await fetch(target + (decode ? at + "&live=sse" : "now"),
 				{...init, headers, cache: "no-store", redirect: "manual", signal})
-			if (ok ? !decode && !h.has("stream-next-offset") : !/408|42[59]|50[^1]/.test(status)) end(onerror, status)
+			if (ok ? !decode && !h.has("stream-next-offset") : !/408|42[59]|^5(?!01)/.test(status)) end(onerror, status)
 			else if (!ok) wait += h.get("retry-after") * 1e3 || 0
 			else if (decode) await body.pipeThrough(new TextDecoderStream()).pipeTo(new WritableStream({write(text) {
 				rest = (rest + text).replace(/[^]*?event: ?(\w+)\n(data:[^]*?)\n\n/g, parse)
