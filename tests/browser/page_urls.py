@@ -7,6 +7,8 @@ import json
 import re
 
 from config.urls import urlpatterns as example
+from django.contrib.auth import login
+from django.contrib.auth.models import User
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template import engines
 from django.urls import path
@@ -59,6 +61,12 @@ def merge(message: dict[str, str]) -> PageEvent:
     return PageEvent(lines, "datastar-merge-fragments")
 
 
+def log_in(request: HttpRequest) -> HttpResponse:
+    """Log in as ada. The page of the admin would ask for an icon that is not there."""
+    login(request, User.objects.get(username="ada"), "django.contrib.auth.backends.ModelBackend")
+    return HttpResponse("<title>in</title><link rel='icon' href='data:,'>")
+
+
 def signed(request: HttpRequest, path: str) -> HttpResponse:
     """The signed URL of a stream."""
     return HttpResponse(signed_url(path, "read", expires=600))
@@ -98,6 +106,7 @@ def script(text: str) -> HttpResponse:
 
 urlpatterns = [
     *example[:-1],
+    path("login", log_in),
     path("signed/<path:path>", signed),
     path("npm/<path:name>", npm),
     path("commonjs/<path:name>", commonjs),

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.admin_pages import PASSWORD, USERS, prepare
+from tests.browser.admin_pages import USERS, prepare
 from tests.browser.network import Network
 from tests.browser.streams import Streams, token
 from tests.browser.visitor import Visitor
@@ -56,14 +56,6 @@ def show(chromium: Browser, server: Server) -> Iterator[Show]:
     assert visitor.complaints == []
 
 
-def log_in(page: Page) -> None:
-    page.goto("/admin/login/")
-    page.locator("#id_username").fill("ada")
-    page.locator("#id_password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
-    page.wait_for_url("**/admin/")
-
-
 def assert_shown(page: Page) -> None:
     expect(page.locator("#messages li")).to_have_text(["one", "two"])
 
@@ -74,7 +66,7 @@ def bearer() -> str:
 
 def test_a_session(chromium: Browser, server: Server) -> None:
     visitor = Visitor(chromium, server.base_url)
-    log_in(visitor.page)
+    visitor.page.goto("/login")
     for recipe in RECIPES:
         visitor.page.goto(f"/recipes/{recipe}?path={PATH}")
         assert_shown(visitor.page)
@@ -109,7 +101,7 @@ def test_another_origin_with_a_token(show: Show, server: Server, elsewhere: Netw
 
 def test_another_origin_with_a_session(chromium: Browser, server: Server, elsewhere: Network) -> None:
     visitor = Visitor(chromium, server.base_url)
-    log_in(visitor.page)
+    visitor.page.goto("/login")
     options = urlencode({"path": PATH, "url": server.base_url + URL, "options": 'credentials: "include",'})
     visitor.page.goto(f"{OTHER_ORIGIN}/recipes/follow.html?{options}")
     assert_shown(visitor.page)
