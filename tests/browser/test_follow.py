@@ -1,4 +1,4 @@
-"""`follow()` of the static files in a browser: its callbacks, its patience, and the tabs that share its connection."""
+"""`follow()` of the static files in a browser: its callbacks, its waits, and the tabs that share its connection."""
 
 import itertools
 from collections.abc import Iterator
@@ -49,6 +49,12 @@ SHORTER_SILENCE = """
 const later = window.setTimeout;
 window.setTimeout = (call, wait) => later(call, wait === 9e4 ? 500 : wait);
 """
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server("uvicorn", entry_point="asgi", env=ENVIRONMENT) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

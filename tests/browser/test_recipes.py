@@ -49,6 +49,12 @@ class Reader(NamedTuple):
 
 
 @pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server("uvicorn", entry_point="asgi", env=ENVIRONMENT) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def readers(chromium: Browser, server: Server) -> Iterator[list[Reader]]:
     """A reader for each recipe. Each has an origin of its own: browsers open six connections to an origin."""
     visitor = Visitor(chromium, server.base_url)
@@ -202,5 +208,5 @@ def test_everybody_can_use_the_example(chromium: Browser, server: Server) -> Non
 def violations(page: Page) -> list[str]:
     """What axe-core finds in a page, one line for each element."""
     page.evaluate((PACKAGES / "axe-core" / "axe.min.js").read_text())
-    found = page.evaluate("axe.run().then(result => result.violations)")
-    return [f"{rule['id']}: {node['html']}" for rule in found for node in rule["nodes"]]
+    rules = page.evaluate("axe.run().then(result => result.violations)")
+    return [f"{rule['id']}: {node['html']}" for rule in rules for node in rule["nodes"]]
