@@ -61,3 +61,8 @@ def parse(raw: bytes) -> Parsed:
         else:
             raise AssertionError(f"a field that nobody has asked for: {line!r}")
     return parsed
+
+
+def events_of(raw: bytes) -> Parsed:
+    """Return the events of an event source for pages, which may have fields `retry`."""
+    return parse(b"".join(line for line in raw.splitlines(keepends=True) if not line.startswith(b"retry:")))

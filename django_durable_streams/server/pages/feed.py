@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from weakref import finalize
 
 from ...protocol.errors import DurableStreamsError, ServiceUnavailable
+from ...protocol.segments import Segment
 from ...runtime.thread_pool import ThreadPool
 from .rendered_events import RenderedEvents, rendered_events
 from .rendering import Renderer, Work
 
 if TYPE_CHECKING:
-    from django.http import HttpRequest
-
     from ...engine.hub import Hub, Watch
     from .options import EventSourceSettings
 
@@ -37,6 +36,9 @@ CHUNK_BYTES = 64 * 1024
 
 MAX_JOINED = 4
 """Joined chunks that a feed keeps. Readers at the same position share them."""
+
+MAX_WOKEN = 50
+"""Readers to wake in one iteration of the event loop, which may delay all of their writes until it ends."""
 
 RETRY_SECONDS = 0.5
 """Time after which a feed asks a database that has not answered once more."""
@@ -138,8 +140,10 @@ class EventFeed:
             while self._waiting:
                 position, readers = next(iter(self._waiting.items()))
                 has_failed = not await self._render(hub, next(iter(readers)).watch, position)
-                for reader in self._waiting.pop(position, ()):
+                for number, reader in enumerate(self._waiting.pop(position, ()), 1):
                     reader.on_rendered(has_failed=has_failed)
+                    if number % MAX_WOKEN == 0:
+                        await asyncio.sleep(0)
         finally:
             self._task = None
 
@@ -164,23 +168,30 @@ class EventFeed:
     async def _render_portion(self, hub: Hub, watch: Watch, position: int) -> None:
         tail, closed = watch.tail, watch.closed
         info, segment = watch.info, watch.segment_after(position)
-        if segment is None:
-            snapshot = await hub.fetch(watch, position)
-            info, segment, tail, closed = snapshot.info, snapshot.segment, snapshot.tail, snapshot.closed
-            if segment is None and tail < watch.tail:
-                raise ServiceUnavailable("The database shows less of the stream than it has committed.")
-        if segment is not None:
-            final = closed and segment.end >= tail
-            work = Work(info, segment, position, final, self._using)
+        end = position if segment is None else segment.end
+        while True:
+            if segment is None or end < tail:  # no data yet, or only the beginning of a character
+                snapshot = await hub.fetch(watch, end)
+                info, tail, closed = snapshot.info, snapshot.tail, snapshot.closed
+                if snapshot.segment is None:
+                    raise ServiceUnavailable("The database shows less of the stream than it has committed.")
+                segment = snapshot.segment if segment is None else Segment.join([segment, snapshot.segment])
+            work = Work(info, segment, position, closed and segment.end >= tail, self._using)
             portion = await _threads.call(partial(self._renderer.render, work))
             self._events.put(self._number, portion.events)
-            if portion.events or portion.end < tail:
+            if portion.events:
                 return
-        self._fruitless = position, tail, closed
+            if portion.end >= tail:
+                self._fruitless = position, tail, closed
+                return
+            end = portion.end
 
 
 class OwnFeed(EventFeed):
     """The feed of a single reader, whose events depend on its request. It keeps one portion."""
+
+    def __init__(self, using: str, renderer: Renderer) -> None:
+        super().__init__(using, renderer, RenderedEvents(0))
 
     async def _render_portion(self, hub: Hub, watch: Watch, position: int) -> None:
         self._joined.clear()
@@ -188,10 +199,8 @@ class OwnFeed(EventFeed):
         await super()._render_portion(hub, watch, position)
 
 
-def feed_for(watch: Watch, using: str, settings: EventSourceSettings, request: HttpRequest) -> EventFeed:
-    """Return the feed of a stream for a page: one for all its readers, unless its events depend on the request."""
-    if settings.per_request:
-        return OwnFeed(using, Renderer(settings, request), RenderedEvents(0))
+def shared_feed(watch: Watch, using: str, settings: EventSourceSettings) -> EventFeed:
+    """Return the feed of a stream for all readers of a page."""
     feed: EventFeed | None = watch.companions.get(settings.key)
     if feed is None:
         feed = watch.companions[settings.key] = EventFeed(using, Renderer(settings), rendered_events)

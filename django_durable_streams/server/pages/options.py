@@ -80,6 +80,7 @@ class EventSourceSettings:
             if callable(function):
                 count_arguments(function, per_request=self.per_request)
         arguments.offset(self.offset)
+        hash(self.key)  # raises TypeError for a function that readers cannot share
 
     @property
     def key(self) -> Hashable:

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 
 from ...protocol import page_events, sse
 from ..event_stream_reader import EventStreamReader, Step
-from .feed import EventFeed, feed_for
+from .feed import EventFeed, OwnFeed, shared_feed
 
 if TYPE_CHECKING:
-    from django.http import HttpRequest
-
     from ...engine import Engine
     from ...engine.live_reader_limit import LiveReaderSlot
     from ...engine.snapshot_reader import Snapshot
     from ...protocol.messages import LiveGrant
     from .options import EventSourceSettings
+    from .rendering import Renderer
 
 
 class PageReader(EventStreamReader):
@@ -29,19 +28,19 @@ class PageReader(EventStreamReader):
     Args:
         snapshot: the stream as the request has seen it.
         settings: the options of the event source.
-        request: Django's request, for events that depend on it.
+        renderer: makes the events of this reader alone. None: all readers of the page share them.
         slot: as for `EventStreamReader`.
         grant: as for `EventStreamReader`.
     """
 
-    __slots__ = ("_feed", "_has_failed", "_request", "_settings", "_unsent_id", "_using", "position")
+    __slots__ = ("_event_id", "_feed", "_has_failed", "_has_unsent_id", "_settings", "_using", "position")
 
     def __init__(
         self,
         engine: Engine,
         snapshot: Snapshot,
         settings: EventSourceSettings,
-        request: HttpRequest,
+        renderer: Renderer | None,
         slot: LiveReaderSlot,
         grant: LiveGrant | None = None,
     ) -> None:
@@ -50,12 +49,13 @@ class PageReader(EventStreamReader):
         """The position after the last message."""
         self._using = engine.using
         self._settings = settings
-        self._request: HttpRequest | None = request
-        self._feed: EventFeed | None = None
+        self._feed: EventFeed | None = None if renderer is None else OwnFeed(engine.using, renderer)
         self._has_failed = False
         """Whether the events after the position cannot be rendered."""
-        self._unsent_id = ""
-        """The id of a message without an event, if it is the last one."""
+        self._event_id = snapshot.info.token(snapshot.position)
+        """The id of the last message."""
+        self._has_unsent_id = False
+        """Whether the last message has no event."""
 
     def close(self) -> None:
         """Leave, and release all that the reader holds. May be called again."""
@@ -67,7 +67,7 @@ class PageReader(EventStreamReader):
     def take(self) -> bytes | Step:
         """Return the next chunk if it is at hand, otherwise the step that leads to it."""
         if self._first is not None:
-            return self._begin()
+            return self._start()
         watch, feed = self.watch, self._feed
         if self.finished or self._abandoned or watch.removed or self._has_failed or feed is None:
             return self._finish()
@@ -75,11 +75,10 @@ class PageReader(EventStreamReader):
         is_over = self._is_over(now)
         while not is_over and (chunk := feed.take(self.position)) is not None:
             feed.withdraw(self)
-            self.position = chunk.end
+            self.position, self._event_id = chunk.end, chunk.event_id
+            self._has_unsent_id = not chunk.data
             if chunk.data:
-                self._unsent_id = ""
                 return self._count(chunk.data)
-            self._unsent_id = chunk.event_id
         has_more = feed.has_more(watch, self.position)
         if watch.closed and not has_more and self.is_permitted(now):
             return self._end()
@@ -88,8 +87,8 @@ class PageReader(EventStreamReader):
         if has_more:
             feed.request(self)
         if now - self._last_chunk >= self._keep_alive:
-            event_id, self._unsent_id = self._unsent_id, ""
-            return self._count(page_events.encode_id(event_id) if event_id else sse.KEEP_ALIVE)
+            has_id, self._has_unsent_id = self._has_unsent_id, False
+            return self._count(page_events.encode_id(self._event_id) if has_id else sse.KEEP_ALIVE)
         return Step.WAIT
 
     @property
@@ -114,14 +113,12 @@ class PageReader(EventStreamReader):
         if self._wait is not None:
             self.on_news()
 
-    def _begin(self) -> bytes:
+    def _start(self) -> bytes:
         self._first = None
-        request, self._request = self._request, None
-        assert request is not None
-        self._feed = feed_for(self.watch, self._using, self._settings, request)
+        if self._feed is None:
+            self._feed = shared_feed(self.watch, self._using, self._settings)
         return self._count(page_events.encode_retry(self._settings.retry))
 
     def _end(self) -> bytes:
         self.finished = True
-        offset = self.watch.info.token(self.watch.tail)
-        return self._count(page_events.encode_closed(self._settings.end_event, offset))
+        return self._count(page_events.encode_closed(self._settings.end_event, self._event_id))

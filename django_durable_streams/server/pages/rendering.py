@@ -13,12 +13,15 @@ import logging
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from typing import Any, NamedTuple
 
+from django.db import Error
 from django.http import HttpRequest
 from django.template.loader import get_template
 
 from ...protocol import content, page_events, text, values
+from ...protocol.errors import ServiceUnavailable
 from ...protocol.page_events import PageEvent
 from ...protocol.segments import Segment
 from ...runtime.log_once import LogOnce
@@ -83,23 +86,37 @@ class Work(NamedTuple):
 class Renderer:
     """Makes the events of one event source. Synchronous, and safe to use from any thread.
 
+    The language and the time zone are those of the request, or else those of the settings.
+
     Args:
         settings: the options of the event source.
         request: the request of the only reader, if the events depend on it.
+        context: the context variables of that request.
     """
 
-    def __init__(self, settings: EventSourceSettings, request: HttpRequest | None = None) -> None:
+    def __init__(
+        self, settings: EventSourceSettings, request: HttpRequest | None = None, context: Context | None = None
+    ) -> None:
         self._settings = settings
         self._request = request
+        self._context = context
 
     def render(self, work: Work) -> Portion:
         """Return the events of the next portion of messages.
 
         Raises:
-            django.db.Error: the database does not answer, which rarely is needed for the ids of forks.
+            ServiceUnavailable: the database does not answer, which the ids of some forks need.
         """
+        # A copy, so that a function which activates a language leaves nothing behind in the thread.
+        context = Context() if self._context is None else self._context.copy()
+        return context.run(self._render, work)
+
+    def _render(self, work: Work) -> Portion:
         segment = work.segment
-        info = lineage.around(work.info, work.using, work.position, segment.end)
+        try:
+            info = lineage.around(work.info, work.using, work.position, segment.end)
+        except Error as error:
+            raise ServiceUnavailable("The database does not answer.") from error
         until = time.monotonic() + PORTION_SECONDS
         events: list[tuple[int, RenderedEvent]] = []
         position, size = work.position, 0
@@ -126,27 +143,27 @@ class Renderer:
         if settings.render is None and isinstance(settings.event, str):
             return PageEvent(_plain(stream.content_type, data), settings.event)
         message = values.decode(stream.content_type, data)
-        given = message, stream, self._request
+        arguments = message, stream, self._request
         if settings.render is None:
             result: Any = _plain(stream.content_type, data)
         elif isinstance(settings.render, str):
             context = {"message": message, "stream": stream}
             result = get_template(settings.render).render(context, self._request)
         else:
-            result = self._call(settings.render, given)
+            result = self._call(settings.render, arguments)
         if result is None:
             return None
         event = result if isinstance(result, PageEvent) else PageEvent(_as_text(result))
         if not event.name:
-            name = settings.event if isinstance(settings.event, str) else self._call(settings.event, given)
+            name = settings.event if isinstance(settings.event, str) else self._call(settings.event, arguments)
             event = PageEvent(event.data, name or "")
         if event.name == settings.end_event:
             raise ValueError(f"The name {event.name!r} is that of the last event, and would end all pages.")
         return event
 
-    def _call(self, function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+    def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         count = count_arguments(function, per_request=self._settings.per_request)
-        result = function(*given[:count])
+        result = function(*arguments[:count])
         return asyncio.run(_wait_for(result)) if inspect.isawaitable(result) else result
 
     def _report(self, stream: StreamAt, error: Exception) -> None:

@@ -9,10 +9,13 @@ Knows no rendering.
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from dataclasses import replace
+from typing import NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponseBase
+from django.template.loader import get_template
 
 from ...access.guard import current_guard
 from ...engine import Engine, engine_for
@@ -31,6 +34,7 @@ from ..django_responses import to_django
 from ..response_policy import policy
 from .options import EventSourceSettings
 from .reader import PageReader
+from .rendering import Renderer
 
 ALLOWED_METHODS = "GET, HEAD, OPTIONS"
 
@@ -43,35 +47,53 @@ _HEADERS: tuple[Header, ...] = (
 )
 
 
+_found_templates: set[str] = set()
+
+
+class SourceStream(NamedTuple):
+    """The stream of an event source, as a view names it.
+
+    Args:
+        path: the path. None: the stream was removed.
+        id: the id that the stream at the path must have, if it was loaded.
+        using: alias of the database. None: the database to which the router has streams written.
+    """
+
+    path: str | None
+    id: int | None = None
+    using: str | None = None
+
+
 class EventRequest(DjangoRequest):
     """A request of a page for the events of a stream."""
 
-    __slots__ = ("settings", "stream_id")
+    __slots__ = ("settings", "source_stream")
 
     is_live = True
 
-    def __init__(
-        self, request: HttpRequest, path: str, settings: EventSourceSettings, stream_id: int | None = None
-    ) -> None:
-        super().__init__(request, path)
-        self.path = path
+    def __init__(self, request: HttpRequest, stream: SourceStream, settings: EventSourceSettings) -> None:
+        super().__init__(request, stream.path or "")
+        self.path = stream.path or ""
         self.settings = settings
-        self.stream_id = stream_id
+        self.source_stream = stream
 
 
-async def respond(
-    request: HttpRequest, path: str, settings: EventSourceSettings, stream_id: int | None = None
-) -> HttpResponseBase:
+async def respond(request: HttpRequest, stream: SourceStream, settings: EventSourceSettings) -> HttpResponseBase:
     """Return Django's response to the request of a page.
 
     Args:
         request: the request.
-        path: path of the stream.
+        stream: the stream with the messages.
         settings: the options of the event source.
-        stream_id: id that the stream at the path must have.
+
+    Raises:
+        TemplateDoesNotExist: there is no template of the name `render`.
     """
+    if isinstance(settings.render, str) and settings.render not in _found_templates:
+        await sync_to_async(get_template)(settings.render)
+        _found_templates.add(settings.render)
     try:
-        event_request = EventRequest(request, path, settings, stream_id)
+        event_request = EventRequest(request, stream, settings)
     except DurableStreamsError as error:
         return to_django(request, refuse(error))
     return to_django(request, await complete(event_request, _respond(event_request)))
@@ -81,17 +103,20 @@ async def _respond(request: EventRequest) -> Response | EventStream:
     if request.method == "OPTIONS":
         return policy().cors.preflight(request)
     try:
-        return await _admit_and_begin(request)
+        return await _admit_and_follow(request)
     except DurableStreamsError as error:
         return _refusal(request, error)
 
 
-async def _admit_and_begin(request: EventRequest) -> Response | EventStream:
+async def _admit_and_follow(request: EventRequest) -> Response | EventStream:
     if request.method not in ("GET", "HEAD"):
         raise MethodNotAllowed("An event source answers GET.", ((headers.ALLOW, ALLOWED_METHODS.encode("ascii")),))
     last_id = request.header(headers.LAST_EVENT_ID)
     if last_id == page_events.END_ID:
         return Response(204, [])
+    stream = request.source_stream
+    if stream.path is None:
+        raise StreamNotFound("The stream was deleted.")
     check_destination(request.headers)
     if not request.can_stream:
         raise LiveModeUnsupported(
@@ -99,14 +124,14 @@ async def _admit_and_begin(request: EventRequest) -> Response | EventStream:
         )
     if request.settings.check_permissions:
         await _admit(request)
-    engine = engine_for()
+    engine = engine_for(stream.using)
     snapshot = await engine.read(paths.validate_again(request.path), _start(request, last_id))
-    if request.stream_id not in (None, snapshot.info.id):
+    if stream.id not in (None, snapshot.info.id):
         raise StreamNotFound("The stream was deleted, and there is another one at its path.")
     engine.renew(snapshot.info)
     if request.method == "HEAD":
         return Response(200, [*_HEADERS])
-    return await _begin(request, engine, snapshot)
+    return await _follow(request, engine, snapshot)
 
 
 async def _admit(request: EventRequest) -> None:
@@ -124,11 +149,13 @@ def _start(request: EventRequest, last_id: str | None) -> Offset | Sentinel:
     return arguments.offset(request.settings.offset) if offset is None else offsets.decode(offset)
 
 
-async def _begin(request: EventRequest, engine: Engine, snapshot: Snapshot) -> EventStream:
+async def _follow(request: EventRequest, engine: Engine, snapshot: Snapshot) -> EventStream:
     position = snapshot.position - len(await held_before(engine, snapshot))
     snapshot = replace(snapshot, position=position, segment=None)  # other requests share the original
+    settings = request.settings
+    renderer = Renderer(settings, request.source, copy_context()) if settings.per_request else None
     slot = engine.live_reader_limit.acquire()
-    reader = PageReader(engine, snapshot, request.settings, request.source, slot, request.grant)
+    reader = PageReader(engine, snapshot, settings, renderer, slot, request.grant)
     return EventStream([*_HEADERS], reader, Caching.NEVER)
 
 

@@ -12,11 +12,12 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.decorators import method_decorator
 from django.views import View
+from django.views.decorators.csrf import csrf_exempt
 
 from ...models.methods import StreamMethods
 from ..non_atomic import never_atomic
-from .options import DEFAULT_RETRY_SECONDS, EventSourceOptions, EventSourceSettings, Render
-from .responses import respond
+from .options import EventSourceOptions, EventSourceSettings, Render
+from .responses import SourceStream, respond
 
 
 def event_source(request: HttpRequest, path: str, **options: Unpack[EventSourceOptions]) -> HttpResponseBase:
@@ -27,12 +28,12 @@ def event_source(request: HttpRequest, path: str, **options: Unpack[EventSourceO
     Raises:
         TypeError, ValueError, InvalidOffset: an option has an invalid value. Refusals are responses.
     """
-    return async_to_sync(respond)(request, path, EventSourceSettings(**options))
+    return async_to_sync(respond)(request, SourceStream(path), EventSourceSettings(**options))
 
 
 async def aevent_source(request: HttpRequest, path: str, **options: Unpack[EventSourceOptions]) -> HttpResponseBase:
     """The same as `event_source`, for asynchronous views."""
-    return await respond(request, path, EventSourceSettings(**options))
+    return await respond(request, SourceStream(path), EventSourceSettings(**options))
 
 
 def stream_source(stream: StreamMethods, request: HttpRequest, options: EventSourceOptions) -> HttpResponseBase:
@@ -42,9 +43,11 @@ def stream_source(stream: StreamMethods, request: HttpRequest, options: EventSou
 
 async def astream_source(stream: StreamMethods, request: HttpRequest, options: EventSourceOptions) -> HttpResponseBase:
     """Return the same response to an asynchronous view."""
-    return await respond(request, stream.path, EventSourceSettings(**options), stream._expected())
+    stream_id = stream._expected() if stream.path is not None else None
+    return await respond(request, SourceStream(stream.path, stream_id, stream._alias()), EventSourceSettings(**options))
 
 
+@method_decorator(csrf_exempt, name="dispatch")  # other methods than GET are refused
 @method_decorator(never_atomic, name="dispatch")
 class EventView(View):
     """A view with the messages of the stream at `path` as events: `path("events/<path:path>", EventView.as_view())`.
@@ -53,16 +56,16 @@ class EventView(View):
     of `as_view`. A function in a subclass is a `staticmethod`, or `render` would be the method of one request's view.
     """
 
-    render: Render | None = None
-    event: str | Callable[..., str | None] = ""
-    per_request: bool = False
-    end_event: str = "end"
-    offset: str = "-1"
-    retry: float = DEFAULT_RETRY_SECONDS
-    check_permissions: bool = True
-
     settings = EventSourceSettings()
     """The options of the view. `as_view` makes them."""
+
+    render: Render | None = settings.render
+    event: str | Callable[..., str | None] = settings.event
+    per_request: bool = settings.per_request
+    end_event: str = settings.end_event
+    offset: str = settings.offset
+    retry: float = settings.retry
+    check_permissions: bool = settings.check_permissions
 
     view_is_async = True
 
@@ -82,7 +85,7 @@ class EventView(View):
     async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
         """Answer a request."""
         request.get_host()  # raises the error that Django answers with 400, also without CommonMiddleware
-        return await respond(request, self.get_path(), self.settings)
+        return await respond(request, SourceStream(self.get_path()), self.settings)
 
     def get_path(self) -> str:
         """Return the path of the stream: here, the argument `path` of the URL."""

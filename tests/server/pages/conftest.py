@@ -11,7 +11,7 @@ from django.test import override_settings
 
 from django_durable_streams.server.asgi import DurableStreams
 from tests.asgi_client import AsgiClient, Exchange, Reply
-from tests.event_stream import Parsed, parse
+from tests.event_stream import Parsed, events_of
 from tests.server.pages import renderers
 
 TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [Path(__file__).parent / "templates"]}]
@@ -79,11 +79,6 @@ class EventSource:
     def events(self) -> Parsed:
         """Return the events that have come so far."""
         return events_of(self.raw)
-
-
-def events_of(raw: bytes) -> Parsed:
-    """Return the events of a page's event stream, which begins with a `retry`."""
-    return parse(b"".join(line for line in raw.splitlines(keepends=True) if not line.startswith(b"retry:")))
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from tests.event_stream import events_of
 from tests.overriding import override_streams
 from tests.server.pages import renderers
-from tests.server.pages.conftest import PageClient, events_of
+from tests.server.pages.conftest import PageClient
 from tests.tokens import token
 
 LOOKS_NEVER = override_streams(POLL_INTERVAL=3600, SSE_DURATION=3600)
@@ -121,6 +122,24 @@ async def test_texts_are_their_appends_and_keep_their_characters(pages: PageClie
         await pages.append("a", b"\xe2", stream_closed="true")
         assert [event.data for event in (await source.rest()).events[:-1]] == ["a\n\n b", "€!", "\ufffd"]
         assert [event.last_id for event in source.events().events[:-1]] == [token(6), token(10), token(11)]
+
+
+@override_streams(PAGE_BYTES=1)
+@pytest.mark.parametrize("is_live", [False, True])
+async def test_a_character_may_take_several_pages(pages: PageClient, is_live: bool) -> None:
+    await pages.create("a")
+    if is_live:
+        async with pages.source("plain/a") as source:
+            for byte in "€𝄞".encode():
+                await pages.append("a", bytes([byte]))
+            await pages.append("a", b"!", stream_closed="true")
+            data = [event.data for event in (await source.rest()).events[:-1]]
+    else:
+        for byte in "€𝄞".encode():
+            await pages.append("a", bytes([byte]))
+        await pages.append("a", b"!", stream_closed="true")
+        data = await pages.data("plain/a")
+    assert data == ["€", "𝄞", "!"]
 
 
 async def test_other_data_comes_in_base64(pages: PageClient) -> None:

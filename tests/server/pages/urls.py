@@ -48,8 +48,9 @@ urlpatterns = [
     events("objects", render=renderers.as_object),
     events("patches", render=renderers.patch),
     events("now", offset="now"),
+    events("missing", render="pages/missing.html"),
     path("sync/<path:path>", sync_view),
     path("async/<path:path>", async_view),
-    path("by-path/<path:path>", path_view),
+    path("by-path/<path:path>", path_view, name="own-view"),
     path("async-by-path/<path:path>", async_path_view),
 ]

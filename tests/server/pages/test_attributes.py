@@ -1,0 +1,69 @@
+"""The template tags for pages."""
+
+import html
+import re
+
+import pytest
+from django.template import Context, Template
+from django.test import override_settings
+from django.urls import NoReverseMatch, set_script_prefix
+
+from django_durable_streams.models import Stream
+
+pytestmark = [pytest.mark.urls("tests.server.pages.urls")]
+
+
+def render(source: str, **context: object) -> str:
+    return Template("{% load durable_streams %}" + source).render(Context(context))
+
+
+def attributes(source: str, **context: object) -> dict[str, str]:
+    """Return the attributes of an element as a browser has them."""
+    pairs = re.findall(r'([^ "]+)="([^"]*)"', render(source, **context))
+    return {name: html.unescape(value) for name, value in pairs}
+
+
+def test_the_url_of_a_stream_and_of_a_path() -> None:
+    assert render('{% event_url "plain" stream %}', stream=Stream(path="a b/é")) == "/plain/a%20b/%C3%A9"
+    assert render('{% event_url "plain" "a" offset="now" as url %}{{ url }}') == "/plain/a?offset=now"
+    with pytest.raises(NoReverseMatch):
+        render('{% event_url "nowhere" "a" %}')
+
+
+def test_htmx_2() -> None:
+    assert attributes('{% htmx2_events "plain" "a" offset="1_2" %}') == {
+        "hx-ext": "sse",
+        "sse-connect": "/plain/a?offset=1_2&refusals=event",
+        "sse-swap": "message",
+        "sse-close": "end",
+    }
+    named = attributes('{% htmx2_events "named" "a" %}')
+    assert (named["sse-swap"], named["sse-close"]) == ("news", "over")
+    assert attributes('{% htmx2_events "typed" "a" swap="x,y" %}')["sse-swap"] == "x,y"
+
+
+def test_htmx_4() -> None:
+    assert attributes('{% htmx4_events "named" "a\'<b>" %}') == {
+        "hx-sse:connect": "/named/a'%3Cb%3E?refusals=event",
+        "hx-sse:close": "over",
+    }
+
+
+def test_datastar() -> None:
+    (value,) = attributes("{% datastar_events 'plain' \"a'b\" offset='now' %}").values()
+    url, options = value.removeprefix("@get('").split("', ")
+    assert url.encode().decode("unicode_escape") == "/plain/a'b?offset=now&refusals=event"
+    assert options == "{retry: 'always', retryMaxCount: Infinity})"
+
+
+def test_views_of_the_project_and_script_names() -> None:
+    assert attributes('{% htmx4_events "own-view" "a" %}')["hx-sse:close"] == "end"
+    set_script_prefix("/app/")
+    try:
+        with override_settings(FORCE_SCRIPT_NAME="/app"):
+            assert attributes('{% htmx4_events "named" "a" %}') == {
+                "hx-sse:connect": "/app/named/a?refusals=event",
+                "hx-sse:close": "over",
+            }
+    finally:
+        set_script_prefix("/")

@@ -1,0 +1,235 @@
+"""A message is rendered once for all readers of a page, within bounds, and without blocking anything."""
+
+import asyncio
+import threading
+from collections import Counter
+from contextlib import AsyncExitStack
+from contextvars import copy_context
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.utils import translation
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_durable_streams.engine import Engine, engine_for
+from django_durable_streams.engine.engine import running_engines
+from django_durable_streams.protocol.errors import ServiceUnavailable
+from django_durable_streams.protocol.offsets import Sentinel
+from django_durable_streams.server.pages import feed, rendering
+from django_durable_streams.server.pages.options import EventSourceSettings
+from django_durable_streams.server.pages.reader import PageReader
+from django_durable_streams.server.pages.rendered_events import RenderedEvents, rendered_events
+from django_durable_streams.server.pages.rendering import RenderedEvent
+from django_durable_streams.store.operations import Append, Create
+from tests.event_stream import Event, events_of
+from tests.overriding import override_streams
+from tests.server.pages import renderers
+from tests.server.pages.conftest import PageClient
+from tests.server.waiting import until, watched
+from tests.tokens import token
+
+JSON = "application/json"
+READERS = 1000
+QUICK = override_streams(POLL_INTERVAL=0.02, SSE_KEEP_ALIVE=0.05, SSE_DURATION=3600)
+LOOKS_NEVER = override_streams(POLL_INTERVAL=3600, SSE_DURATION=3600)
+
+COUNTED = EventSourceSettings(render=renderers.counted)
+
+
+async def collect(engine: Engine, settings: EventSourceSettings) -> list[Event]:
+    """Follow the stream `a` to its end."""
+    snapshot = await engine.read("a", Sentinel.START)
+    reader = PageReader(engine, snapshot, settings, None, engine.live_reader_limit.acquire())
+    raw = b"".join([chunk async for chunk in reader.chunks()])
+    return events_of(raw).events
+
+
+async def append(engine: Engine, *messages: str, close: bool = False) -> None:
+    data = "".join(f'"{message}"\n' for message in messages).encode()
+    await engine.write(Append("a", JSON, data, close))
+
+
+@LOOKS_NEVER
+async def test_a_thousand_readers_share_each_rendered_message(pages: PageClient) -> None:
+    engine = engine_for()
+    await engine.write(Create("a", JSON, data=b'"first"\n"second"\n'))
+    readers = [asyncio.create_task(collect(engine, COUNTED)) for _ in range(READERS)]
+    await until(lambda: watched() == READERS)
+    for number in range(10):
+        await append(engine, f"one {number}", f"other {number}")
+    await append(engine, "last", close=True)
+    received = await asyncio.gather(*readers)
+    assert len(received[0]) == 24
+    assert received[0][2].data.startswith("<li>one 0</li>")
+    assert all(events == received[0] for events in received)
+    assert {*renderers.calls.values()} == {1}
+    assert len(renderers.calls) == 23
+    # A reader who comes later gets them as they are.
+    assert await collect(engine, COUNTED) == received[0]
+    assert {*renderers.calls.values()} == {1}
+    assert all(name.startswith("durable-streams-render") for name in renderers.threads)
+
+
+@LOOKS_NEVER
+async def test_portions_and_chunks_change_nothing(pages: PageClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_for()
+    await engine.write(Create("a", JSON, data=b"".join(b'"%d"\n' % number for number in range(100))))
+    await append(engine, "last", close=True)
+    whole = await collect(engine, EventSourceSettings())
+    monkeypatch.setattr(rendering, "PORTION_MESSAGES", 7)
+    monkeypatch.setattr(feed, "CHUNK_BYTES", 100)
+    readers = [collect(engine, COUNTED) for _ in range(20)]
+    received = await asyncio.gather(*readers)
+    assert [event.last_id for event in received[0]] == [event.last_id for event in whole]
+    assert all(events == received[0] for events in received)
+    assert {*renderers.calls.values()} == {1}
+
+
+@QUICK
+async def test_a_slow_renderer_delays_no_other_page_and_no_comment(pages: PageClient) -> None:
+    await pages.create("a", b'"x"', JSON)
+    async with pages.source("slow/a") as slow:
+        assert b"retry" in (await slow.next_chunk() or b"")
+        while not slow.events().comments:
+            await slow.next_chunk()
+        assert slow.events().events == []
+        async with pages.source("plain/a") as quick:
+            assert await quick.until(1) == ['"x"']
+        renderers.may_go_on.set()
+        assert await slow.until(1) == ["x"]
+
+
+@QUICK
+async def test_the_end_of_the_server_does_not_wait_for_a_renderer(pages: PageClient) -> None:
+    await pages.create("a", b'"x"', JSON)
+    async with pages.source("slow/a") as slow:
+        await slow.next_chunk()
+        for engine in running_engines():
+            engine.end_live_reads()
+        assert (await slow.rest()).events == []
+    renderers.may_go_on.set()
+    async with pages.source("plain/a") as source:
+        assert await source.until(1) == ['"x"']
+
+
+@QUICK
+async def test_a_reader_that_leaves_is_forgotten_while_its_events_are_rendered(pages: PageClient) -> None:
+    await pages.create("a", b'["x","y"]', JSON)
+    async with AsyncExitStack() as stack:
+        sources = [await stack.enter_async_context(pages.source("slow/a")) for _ in range(5)]
+        for source in sources:
+            await source.next_chunk()
+    await until(lambda: watched() == 0)
+    (engine,) = running_engines()
+    assert len(engine.live_reader_limit) == 0
+    renderers.may_go_on.set()
+
+
+@QUICK
+async def test_a_database_that_is_away_for_a_moment_ends_no_response(
+    pages: PageClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "RETRY_SECONDS", 0.01)
+    await pages.create("a", b'"x"', JSON)
+    engine = engine_for()
+    failures = Counter[str]()
+    fetch = engine.hub().fetch
+
+    async def fail_twice(*args: object) -> object:
+        failures["fetch"] += 1
+        if failures["fetch"] <= 2:
+            raise ServiceUnavailable
+        return await fetch(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine.hub(), "fetch", fail_twice)
+    async with pages.source("plain/a") as source:
+        assert await source.until(1) == ['"x"']
+    assert failures["fetch"] == 3
+
+
+@QUICK
+async def test_messages_without_events_still_move_the_id(pages: PageClient) -> None:
+    await pages.create("a", b"[2,1,3,5]", JSON)
+    async with pages.source("filtered/a") as source:
+        while b"id:" + token(8).encode() not in source.raw:
+            await source.next_chunk()
+        assert [event.data for event in source.events().events] == ["2"]
+    async with pages.source("filtered/a", token(8)) as source:
+        await pages.append("a", b"[7,8]", JSON)
+        assert await source.until(1) == ["8"]
+
+
+async def test_a_language_that_a_renderer_activates_stays_with_it(pages: PageClient) -> None:
+    languages = []
+
+    def render(message: str) -> str:
+        languages.append(translation.get_language())
+        translation.activate("de")
+        return message
+
+    engine = engine_for()
+    await engine.write(Create("a", JSON, data=b'"x"\n'))
+    await append(engine, "y", close=True)
+    with translation.override("fr"):
+        for _ in range(3):
+            await collect(engine, EventSourceSettings(render=lambda message: render(message)))
+    assert languages[::2] == ["en-us"] * 3
+
+
+async def test_a_page_for_each_reader_keeps_the_language_of_its_request(pages: PageClient) -> None:
+    def follow(language: str) -> list[str]:
+        with translation.override(language):
+            renderer = rendering.Renderer(
+                EventSourceSettings(render=lambda message: f"{message} {translation.get_language()}"),
+                context=copy_context(),
+            )
+        work = rendering.Work(info, snapshot.segment, 0, True, "default")
+        return [event.data.decode() for _, event in renderer.render(work).events]
+
+    engine = engine_for()
+    await engine.write(Create("a", JSON, data=b'"x"\n'))
+    snapshot = await engine.read("a", Sentinel.START)
+    info = snapshot.info
+    assert snapshot.segment is not None
+    assert "x fr" in (await sync_to_async(follow)("fr"))[0]
+    assert threading.current_thread() is threading.main_thread()
+
+
+def event(size: int, end: int) -> RenderedEvent:
+    return RenderedEvent(bytes(size), end, str(end))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20), st.integers(0, 3000), st.booleans()), max_size=60),
+    st.integers(0, 20_000),
+)
+def test_the_memory_of_rendered_events_is_bounded(steps: list[tuple[int, int, int, bool]], limit: int) -> None:
+    memory = RenderedEvents(limit)
+    for number, position, size, forgets in steps:
+        if forgets:
+            memory.forget(number)
+        portion = [(position, event(size, position + 1)), (position + 1, event(size, position + 2))]
+        memory.put(number, portion)
+        assert memory.get(number, position) is not None
+        assert memory.get(number, position + 1) is not None
+        assert memory._size == sum(700 + len(one.data) + 33 for one in memory._order.values())
+        assert memory._size <= limit or len(memory) <= 2
+        assert {(feed, one) for feed, positions in memory._positions.items() for one in positions} == {*memory._order}
+
+
+async def test_the_events_of_a_stream_that_nobody_follows_are_dropped(
+    pages: PageClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_for()
+    await engine.write(Create("a", JSON, data=b'"x"\n'))
+    await append(engine, "y", close=True)
+    before = len(rendered_events)
+    await collect(engine, COUNTED)
+    assert len(rendered_events) == before + 2
+    hub = engine.hub()
+    for watch in [*hub._watches.values()]:
+        hub._forget(watch)
+    del watch
+    await collect(engine, COUNTED)
+    assert len(rendered_events) == before + 2
