@@ -8,6 +8,7 @@ WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 SUITE := tests/conformance
+CLIENTS := tests/ai tests/browser
 
 # What `make run` needs, and what the tests need on top of it, in one virtual environment.
 VENV_MADE := $(VENV)/.made
@@ -15,8 +16,9 @@ INSTALLED_EXAMPLE := $(VENV)/.installed-example
 INSTALLED := $(VENV)/.installed-dev
 INSTALLED_MYSQL := $(VENV)/.installed-mysql
 INSTALLED_NOX := $(VENV)/.installed-nox
+# Packages for Node and the browser: the conformance suite, and clients of browsers and of AI answers.
 INSTALLED_SUITE := $(SUITE)/node_modules/.installed
-INSTALLED_CLIENTS := tests/ai/node_modules/.installed
+INSTALLED_CLIENTS := $(addsuffix /node_modules/.installed,$(CLIENTS))
 
 # Tests of streams in Python, on every database too.
 IN_PYTHON := $(addprefix tests/api/test_,stream_methods.py tail.py writer.py) tests/test_signals.py tests/test_testing.py
@@ -108,7 +110,7 @@ conformance: $(INSTALLED) $(INSTALLED_SUITE) ## the protocol's public suite agai
 	$(BIN)/pytest tests/conformance -m "conformance and not cluster"
 
 .PHONY: browser
-browser: $(INSTALLED) ## the example's page in a headless Chromium
+browser: $(INSTALLED) $(INSTALLED_CLIENTS) ## pages and clients of streams in a headless Chromium
 	@$(BIN)/python tools/ensure_system.py chromium
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) -m browser
 
@@ -128,7 +130,7 @@ matrix: $(INSTALLED_NOX) ## the unit tests on every supported Python (if found) 
 
 .PHONY: clean
 clean: ## remove what was installed and generated, but not the example's database
-	rm -rf $(VENV) .nox $(SUITE)/node_modules tests/ai/node_modules benchmarks/reference/node_modules tests/artifacts build dist
+	rm -rf $(VENV) .nox $(addsuffix /node_modules,$(SUITE) $(CLIENTS) benchmarks/reference) tests/artifacts build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -156,12 +158,7 @@ $(INSTALLED_MYSQL): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -e '.[mysql]' -c constraints.txt
 	@touch $@
 
-$(INSTALLED_SUITE): $(SUITE)/package.json $(SUITE)/package-lock.json
+%/node_modules/.installed: %/package.json %/package-lock.json
 	@$(PYTHON) tools/ensure_system.py node npm
-	cd $(SUITE) && npm ci --loglevel=error
-	@touch $@
-
-$(INSTALLED_CLIENTS): tests/ai/package.json tests/ai/package-lock.json
-	@$(PYTHON) tools/ensure_system.py node npm
-	cd tests/ai && npm ci --loglevel=error
+	cd $* && npm ci --loglevel=error --ignore-scripts
 	@touch $@
