@@ -30,9 +30,9 @@ def spread(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
     seconds = [0] * workers
     for name in SLOW:
         lightest = seconds.index(min(seconds))
-        slow[lightest] += [item for item in items if _directory(item) == name]
+        slow[lightest] += [item for item in items if directory_of(item) == name]
         seconds[lightest] += SLOW[name]
-    quick = [item for item in items if _directory(item) not in SLOW]
+    quick = [item for item in items if directory_of(item) not in SLOW]
     result: list[pytest.Item] = []
     for number, part in enumerate(slow, 1):
         missing = max(len(items) * number // workers - len(result) - len(part), 0)
@@ -41,5 +41,6 @@ def spread(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
     return result + quick
 
 
-def _directory(item: pytest.Item) -> str:
+def directory_of(item: pytest.Item) -> str:
+    """Return the directory of a test below this one, or its file where it has none."""
     return item.path.relative_to(TESTS).parts[0]

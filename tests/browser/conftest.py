@@ -46,21 +46,31 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def sessions() -> dict[tuple[str, str], Any]:
+    """What is stored in the browser of somebody who has logged in, by the server and the user."""
+    return {}
+
+
 @pytest.fixture
-def visit(chromium: playwright.Browser, server: Server) -> Iterator[Visit]:
+def visit(chromium: playwright.Browser, server: Server, sessions: dict[tuple[str, str], Any]) -> Iterator[Visit]:
     visitors: list[Visitor] = []
 
     def begin(user: str = "ada", *, server: Server = server, **options: Any) -> Visitor:
-        visitor = Visitor(chromium, server.base_url, **options)
+        visitor = Visitor(chromium, server.base_url, storage_state=sessions.get((server.base_url, user)), **options)
         visitors.append(visitor)
         # The example has no icon for the admin, which Chromium would complain of once.
         visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
         visitor.context.route(visitor.base_url + PAGES + "**", strictly)
+        if (server.base_url, user) in sessions:
+            visitor.page.goto(LIST)
+            return visitor
         visitor.page.goto("/admin/login/?next=" + LIST)
         visitor.page.locator("#id_username").fill(user)
         visitor.page.locator("#id_password").fill(PASSWORD)
         visitor.page.get_by_role("button", name="Log in").click()
         visitor.page.wait_for_url("**" + LIST)
+        sessions[server.base_url, user] = visitor.context.storage_state()
         return visitor
 
     yield begin

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.admin_pages import LIST, USERS, Visit, create, fits, open_stream, prepare
-from tests.browser.visitor import ARTIFACTS, DESKTOP, MOBILE
+from tests.browser.visitor import DESKTOP, MOBILE, take_picture
 from tests.servers import ROOT, Server
 
 pytestmark = pytest.mark.browser
@@ -94,7 +94,7 @@ def test_a_lost_connection_is_said_and_mended(visit: Visit, stream: MakeStream, 
     expect(page.locator("#ds-live-text")).to_contain_text("Live")
     server.stop()
     expect(page.locator("#ds-live-text")).to_contain_text("The connection was lost")
-    page.screenshot(path=ARTIFACTS / "admin-lost.png", full_page=True)
+    take_picture(page, "admin-lost")
     server.start()
     send("POST", "after")
     expect(page.locator("#ds-messages .ds-body").nth(1)).to_have_text("after", timeout=20_000)
@@ -142,7 +142,7 @@ def test_a_person_creates_appends_forks_closes_and_deletes(visit: Visit) -> None
     page.locator("#id_text").fill('{"unfinished": ')
     page.get_by_role("button", name="Create").click()
     expect(page.locator(".errorlist")).to_contain_text("not valid JSON")
-    page.screenshot(path=ARTIFACTS / "admin-add-error.png", full_page=True)
+    take_picture(page, "admin-add-error")
     page.locator("#id_text").fill('[{"n": 1}, {"n": 2}]')
     page.get_by_role("button", name="Create").click()
     expect(page.locator(".messagelist")).to_contain_text("was added successfully")
@@ -159,20 +159,20 @@ def test_a_person_creates_appends_forks_closes_and_deletes(visit: Visit) -> None
 
     page.locator(".ds-message").nth(1).get_by_role("link", name="Fork here").click()
     page.locator("#id_path").fill("made/fork")
-    page.screenshot(path=ARTIFACTS / "admin-fork.png", full_page=True)
+    take_picture(page, "admin-fork")
     page.get_by_role("button", name="Fork").click()
     expect(messages).to_have_text(['{"n": 1}', '{"n": 2}'])
     page.locator(".ds-facts").get_by_role("link", name="made/here").click()
 
     page.locator(".object-tools").get_by_role("link", name="Close").click()
-    page.screenshot(path=ARTIFACTS / "admin-close.png", full_page=True)
+    take_picture(page, "admin-close")
     page.get_by_role("button", name="Yes, close").click()
     expect(page.locator("#ds-state")).to_have_text("Closed")
     expect(page.locator("#ds-append")).to_have_count(0)
 
     page.locator(".object-tools").get_by_role("link", name="Delete").click()
     expect(page.locator("#deleted-objects")).to_contain_text("It has a fork")
-    page.screenshot(path=ARTIFACTS / "admin-delete.png", full_page=True)
+    take_picture(page, "admin-delete")
     page.get_by_role("button", name="Yes, I’m sure").click()
     expect(page.locator(".messagelist")).to_contain_text("was deleted successfully")
     expect(page.locator("#result_list").locator(".ds-badge-deleted")).to_be_visible()
@@ -250,7 +250,7 @@ def test_it_fits_the_window_in_both_schemes(
 ) -> None:
     page = visit(viewport=viewport, color_scheme=scheme, reduced_motion="reduce").page
     name = f"{device}-{scheme}"
-    page.screenshot(path=ARTIFACTS / f"admin-list-{name}.png", full_page=True)
+    take_picture(page, f"admin-list-{name}")
     assert fits(page)
     for path, picture in [
         ("chat/42", "stream"),
@@ -262,8 +262,8 @@ def test_it_fits_the_window_in_both_schemes(
         open_stream(page, path)
         if picture == "stream":
             expect(page.locator("#ds-live-text")).to_contain_text("Live")
-        page.screenshot(path=ARTIFACTS / f"admin-{picture}-{name}.png", full_page=True)
+        take_picture(page, f"admin-{picture}-{name}")
         assert fits(page), path
     page.goto(LIST + "add/")
-    page.screenshot(path=ARTIFACTS / f"admin-add-{name}.png", full_page=True)
+    take_picture(page, f"admin-add-{name}")
     assert fits(page)

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.admin_pages import PAGES, Visit, fits, prepare
-from tests.browser.visitor import ARTIFACTS, DESKTOP, MOBILE
+from tests.browser.visitor import DESKTOP, MOBILE, take_picture
 from tests.servers import Server
 
 pytestmark = pytest.mark.browser
@@ -79,17 +79,17 @@ def test_it_fits_the_window_and_is_the_same_in_both_schemes(visit: Visit) -> Non
             page = visit(viewport=viewport, color_scheme=scheme, reduced_motion="reduce").page
             name = f"{device}-{scheme}"
             page.goto(SUBSCRIPTIONS)
-            page.screenshot(path=ARTIFACTS / f"admin-subscriptions-{name}.png", full_page=True)
+            take_picture(page, f"admin-subscriptions-{name}")
             assert fits(page)
             for subscription in ("billing", "search-index", "thumbnails", "archive", "statistics"):
                 open_page(page, subscription)
                 if subscription == "billing":
                     page.locator("summary").first.click()
-                page.screenshot(path=ARTIFACTS / f"admin-subscription-{subscription}-{name}.png", full_page=True)
+                take_picture(page, f"admin-subscription-{subscription}-{name}")
                 assert fits(page), subscription
             open_page(page, "billing")
             page.locator(".object-tools").get_by_role("link", name="Reset").click()
-            page.screenshot(path=ARTIFACTS / f"admin-subscription-reset-{name}.png", full_page=True)
+            take_picture(page, f"admin-subscription-reset-{name}")
             assert fits(page)
 
 
@@ -148,7 +148,7 @@ def test_a_person_pauses_resumes_retries_resets_and_deletes(visit: Visit) -> Non
 
     open_page(page, "mirror")
     page.locator(".object-tools").get_by_role("link", name="Delete").click()
-    page.screenshot(path=ARTIFACTS / "admin-subscription-delete.png", full_page=True)
+    take_picture(page, "admin-subscription-delete")
     page.get_by_role("button", name="Yes, delete").click()
     expect(said).to_contain_text("1 subscription was deleted.")
     expect(page.locator("#result_list .field-title").get_by_role("link", name=re.compile("^mirror"))).to_have_count(0)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.visitor import ARTIFACTS, DESKTOP, MOBILE, Visitor
+from tests.browser.visitor import DESKTOP, MOBILE, Visitor, take_picture
 from tests.servers import Server
 
 pytestmark = pytest.mark.browser
@@ -185,7 +185,7 @@ def test_what_the_server_refuses_is_shown_in_its_words(visit: Visit) -> None:
     expect(notice).to_contain_text(f"400 {problem['title']}")
     expect(notice).to_contain_text(problem["detail"])
     expect(notice).to_have_attribute("data-kind", "error")
-    page.screenshot(path=ARTIFACTS / "demo-refused.png", full_page=True)
+    take_picture(page, "demo-refused")
     # Chromium itself reports any 4xx in the console.
     assert len(visitor.complaints) == 1
     assert "400" in visitor.complaints.pop()
@@ -267,15 +267,15 @@ def test_it_fits_the_window_in_both_schemes(visit: Visit, device: Any, viewport:
         return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
     assert fits()
-    page.screenshot(path=ARTIFACTS / f"demo-{device}-{scheme}-first-visit.png", full_page=True)
+    take_picture(page, f"demo-{device}-{scheme}-first-visit")
     create(page)
     append(page, "Hello, stream")
     page.locator("#simulate").click()
     expect(page.locator("#output")).to_contain_text("numbered by its producer")
     assert fits()
-    page.screenshot(path=ARTIFACTS / f"demo-{device}-{scheme}.png", full_page=True)
+    take_picture(page, f"demo-{device}-{scheme}")
     page.locator("#simulate").click()
     expect(page.locator("#answer-progress")).to_contain_text("Stopped")
     page.locator("#close").click()
     expect(page.locator("#stream-state")).to_have_text("closed")
-    page.screenshot(path=ARTIFACTS / f"demo-{device}-{scheme}-closed.png", full_page=True)
+    take_picture(page, f"demo-{device}-{scheme}-closed")

@@ -80,8 +80,8 @@ def send(server: Server, method: str, path: str, body: str = "", kind: str = "te
         return error.code
 
 
-@pytest.fixture
-def visitor(chromium: Browser, server: Server) -> Iterator[Visitor]:
+@pytest.fixture(scope="module")
+def logged_in(chromium: Browser, server: Server) -> Iterator[Visitor]:
     visitor = Visitor(chromium, server.base_url)
     page = visitor.page
     page.goto("/admin/login/")
@@ -89,8 +89,17 @@ def visitor(chromium: Browser, server: Server) -> Iterator[Visitor]:
     page.locator("#id_password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
     page.wait_for_url("**/admin/")
+    page.close()
     yield visitor
     visitor.context.close()
+
+
+@pytest.fixture
+def visitor(logged_in: Visitor) -> Iterator[Visitor]:
+    """Somebody who is logged in, with a page of this test's own."""
+    logged_in.page = logged_in.context.new_page()
+    yield logged_in
+    logged_in.page.close()
 
 
 def assert_nothing_ran(server: Server, visitor: Visitor, name: str) -> None:

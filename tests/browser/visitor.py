@@ -1,5 +1,6 @@
 """Somebody who visits pages in a browser, and everything that goes wrong in them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,12 @@ ARTIFACTS = Path(__file__).resolve().parent.parent / "artifacts"
 
 DESKTOP = {"width": 1280, "height": 900}
 MOBILE = {"width": 390, "height": 844}
+
+
+def take_picture(page: Page, name: str) -> None:
+    """Store a picture of a page, where PICTURES is set: for people, since no test looks at it."""
+    if os.environ.get("PICTURES"):
+        page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
 
 
 class Visitor:
