@@ -37,16 +37,14 @@ class ThreadPool:
     def __init__(self, name: str, size: int) -> None:
         self._name = name
         self._size = size
-        self._queue: SimpleQueue[tuple[Callable[[], object], Reply]] = SimpleQueue()
-        self._begin()
+        self._reset()
         _pools.add(self)
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
+        self._queue: SimpleQueue[tuple[Callable[[], object], Reply]] = SimpleQueue()
         self._lock = Lock()
         self._threads = 0
         self._idle = 0
-        while not self._queue.empty():
-            self._queue.get()
 
     def call(self, function: Callable[[], T]) -> Awaitable[T]:
         """Call a function in one of the threads, and return its result.
@@ -106,10 +104,10 @@ def _outcome(function: Callable[[], object]) -> object:
 _pools: WeakSet[ThreadPool] = WeakSet()
 
 
-def _begin_child() -> None:
+def _reset_child() -> None:
     for pool in _pools:
-        pool._begin()
+        pool._reset()
 
 
 # Threads do not survive a fork.
-os.register_at_fork(after_in_child=_begin_child)
+os.register_at_fork(after_in_child=_reset_child)

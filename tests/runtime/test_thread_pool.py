@@ -39,5 +39,5 @@ async def test_idle_threads_end_and_others_follow(monkeypatch: pytest.MonkeyPatc
 async def test_a_child_process_begins_with_no_threads() -> None:
     pool = ThreadPool("pool-d", 1)
     first = await pool.call(threading.current_thread)
-    pool._begin()  # as after a fork
+    pool._reset()  # as after a fork
     assert await pool.call(threading.current_thread) is not first

@@ -65,7 +65,9 @@ class Chunk(NamedTuple):
     data: bytes
     end: int
     event_id: str
-    """The id of the last message, which has an event or not."""
+    """The id of the last message."""
+    has_id: bool
+    """Whether the last message has an event, so that the data ends with its id."""
 
 
 class EventFeed:
@@ -99,14 +101,14 @@ class EventFeed:
             return None
         following = self._events.get(self._number, event.end)
         if following is None:
-            return Chunk(*event)  # as its bytes are, so that all readers share them
+            return Chunk(*event, bool(event.data))  # as its bytes are, so that all readers share them
         parts, size = [event.data], len(event.data)
         while following is not None and size < CHUNK_BYTES:
             event = following
             parts.append(event.data)
             size += len(event.data)
             following = self._events.get(self._number, event.end)
-        joined = Chunk(b"".join(parts), event.end, event.event_id)
+        joined = Chunk(b"".join(parts), event.end, event.event_id, bool(event.data))
         if len(self._joined) >= MAX_JOINED:
             self._joined.clear()
         self._joined[position] = joined

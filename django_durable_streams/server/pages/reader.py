@@ -76,7 +76,7 @@ class PageReader(EventStreamReader):
         while not is_over and (chunk := feed.take(self.position)) is not None:
             feed.withdraw(self)
             self.position, self._event_id = chunk.end, chunk.event_id
-            self._has_unsent_id = not chunk.data
+            self._has_unsent_id = not chunk.has_id
             if chunk.data:
                 return self._count(chunk.data)
         has_more = feed.has_more(watch, self.position)

@@ -51,7 +51,7 @@ def test_htmx_4() -> None:
 
 def test_datastar() -> None:
     (value,) = attributes("{% datastar_events 'plain' \"a'b\" offset='now' %}").values()
-    url, options = value.removeprefix("@get('").split("', ")
+    url, options = value.removeprefix("@get('").split("', ", 1)
     assert url.encode().decode("unicode_escape") == "/plain/a'b?offset=now&refusals=event"
     assert options == "{retry: 'always', retryMaxCount: Infinity})"
 
