@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.admin_pages import USERS, prepare
 from tests.browser.network import Network
 from tests.browser.streams import Streams, token
 from tests.browser.visitor import Visitor
@@ -28,7 +27,6 @@ Show = Callable[..., Page]
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with Server("uvicorn", entry_point="asgi", env=ENVIRONMENT) as server:
-        prepare(server, USERS)
         streams = Streams(server.base_url)
         streams.create(PATH)
         streams.append(PATH, {"text": "one"}, {"text": "two"})

@@ -162,18 +162,26 @@ def test_the_datastar_of_npm_goes_on_after_a_lost_network(chromium: Browser, ser
 @pytest.fixture(scope="module")
 def requests_of_refused(course: Course, readers: list[Reader], server: Server) -> dict[tuple[str, int], int]:
     """How many requests each page makes for a stream that it may not read, and for one that does not exist."""
-    paths = {401: "secret/of-others", 404: "public/missing"}
+    paths = {401: "secret/without-login", 404: "public/missing", 403: "secret/with-login"}
     counts = {}
     for status, path in paths.items():
+        if status == 403:
+            readers[0].page.goto(f"{server.base_url}/login")  # ports of a host share their cookies
         for reader in readers:
             reader.show(path)
         time.sleep(EVENT_SOURCE_RETRY + 1)
         for reader in readers:
             counts[reader.recipe, status] = reader.count_requests(path)
+        assert status_of(readers[0].page, path) == status
     return counts
 
 
-@pytest.mark.parametrize("status", [401, 404])
+def status_of(page: Page, path: str) -> int:
+    """What the server answers to the page for a stream."""
+    return page.evaluate("url => fetch(url).then(response => response.status)", f"/v1/stream/{path}")
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_refusal_is_final(requests_of_refused: dict[tuple[str, int], int], recipe: str, status: int) -> None:
     assert 1 <= requests_of_refused[recipe, status] <= 2
