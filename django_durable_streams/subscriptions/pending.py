@@ -81,7 +81,7 @@ def look_at_unseen(using: str, after: int = 0) -> int:
         stream_ids = list(locked(unseen, using, skip=True).values_list("id", flat=True)[:UNSEEN_PER_STEP])
         if not stream_ids:
             return 0
-        first_id = stream_ids[0]
+        first_id: int = stream_ids[0]
         stream_ids, follower_ids, is_complete = _with_followers(stream_ids, using)
         if follower_ids:
             _mark(_present_links(stream_ids, using), follower_ids, using)

@@ -8,7 +8,6 @@ import re
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
 from django.test import Client
 
 from django_durable_streams.consumers import Consumer, consumer
@@ -47,7 +46,7 @@ def client() -> Client:
     return client_of("view change")
 
 
-def shown(response: HttpResponse, *unlike: str) -> tuple[int, str]:
+def shown(response: Any, *unlike: str) -> tuple[int, str]:
     """Return what a user sees of a response, without what the request itself has said."""
     text = response.content.decode()
     text = re.sub(r'csrfmiddlewaretoken" value="\w+"|<input type="text" name="pattern"[^>]*>', "", text)

@@ -9,8 +9,6 @@ from tests.server.entry_points import ENTRY_POINTS, EntryPoint
 
 STREAMING = [name for name in ENTRY_POINTS if name != "wsgi"]
 
-pytestmark = pytest.mark.usefixtures("engines", "transactional_db")
-
 
 class Streams:
     """A closed stream, another one, and an offset of an earlier stream at the path of the first."""
@@ -31,12 +29,12 @@ class Streams:
 
 
 @pytest.fixture
-async def streams() -> Streams:
-    gone = await Stream.objects.acreate(path="a", content_type="text/plain", data="abc")
+def streams(engines: None, transactional_db: None) -> Streams:
+    gone = Stream.objects.create(path="a", content_type="text/plain", data="abc")
     earlier = gone.next_offset
-    await gone.adelete()
-    closed = await Stream.objects.acreate(path="a", content_type="text/plain", data="abc", closed=True)
-    other = await Stream.objects.acreate(path="b", content_type="text/plain", data="abc")
+    gone.delete()
+    closed = Stream.objects.create(path="a", content_type="text/plain", data="abc", closed=True)
+    other = Stream.objects.create(path="b", content_type="text/plain", data="abc")
     return Streams(closed, other, earlier)
 
 

@@ -59,7 +59,7 @@ def test_a_change_compiles_the_changed_patterns_only(monkeypatch: pytest.MonkeyP
         compiled.append(text)
         return Glob(text)
 
-    def created(path: str) -> tuple[set[str], list[str]]:
+    def created(path: str) -> tuple[set[str | None], list[str]]:
         """The subscriptions that follow a new stream, and what its creation has compiled."""
         compiled.clear()
         create(path)

@@ -8,6 +8,7 @@ import pytest
 from django_durable_streams.models import Stream, Subscription, SubscriptionLink
 from django_durable_streams.models.stream import LinkState
 from django_durable_streams.protocol.subscriptions import WakeRequest
+from django_durable_streams.store.sql.rows import slices
 from django_durable_streams.store.upkeep import removal
 from django_durable_streams.subscriptions import due, leases, outcomes, pending, registry
 from django_durable_streams.subscriptions.turns import Turns
@@ -173,7 +174,6 @@ class TestAStreamWithVeryManyFollowers:
     def between(self, monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
         """Functions of which each is called once between two of the transactions."""
         functions: list[Callable[[], object]] = []
-        slices = pending.slices
 
         def interrupted(rows: Any, length: int) -> Any:
             for number, part in enumerate(slices(rows, length)):
