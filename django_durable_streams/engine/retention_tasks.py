@@ -79,17 +79,16 @@ class RetentionTask(SweepTask):
         return []
 
     def _do(self, ids: Sequence[int]) -> int | None:
-        plans = self.context.read(retention.plan, self.using, ids)
-        if not plans:
-            return 0
-        self.context.write(partial(retention.save, self.using, plans))
+        plans, is_unfinished = self.context.read(retention.plan, self.using, ids)
+        if plans:
+            self.context.write(partial(retention.save, self.using, plans))
         for trim in retention.trims(plans):
             try:
                 self._trim(trim, _Unheard())
             except DurableStreamsError as error:  # too many operations wait
                 logger.debug("A stream was not trimmed, and may be later: %s", error)
                 return 0
-        return None if any(plan.is_unfinished for plan in plans) else 0
+        return None if is_unfinished else 0
 
 
 class TrimmingTask(SweepTask):

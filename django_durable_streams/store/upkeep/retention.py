@@ -39,7 +39,7 @@ SLACK = 8
 
 COUNTED_BYTES = 4 * 1024 * 1024
 PAGE_BYTES = 1024 * 1024
-"""Data whose messages one step counts, and data that is read at a time."""
+"""Data whose messages one step counts, of all streams together, and data that is read at a time."""
 
 MICROSECONDS = 1_000_000
 
@@ -63,8 +63,6 @@ class Plan(NamedTuple):
     marks: list[Mark]
     trim_position: int | None
     """None: trim nothing."""
-    is_unfinished: bool
-    """Whether there are more messages to count."""
 
 
 _patterns: tuple[Config, RetentionPatterns] | None = None
@@ -121,8 +119,8 @@ def _after_prefix(prefix: str) -> str | None:
     return None
 
 
-def plan(using: str, ids: Collection[int], now: int | None = None) -> list[Plan]:
-    """Return what has to be done with streams, for those with something to do.
+def plan(using: str, ids: Collection[int], now: int | None = None) -> tuple[list[Plan], bool]:
+    """Return what has to be done with streams, for those with something to do, and whether they need another look.
 
     Args:
         using: alias of the database.
@@ -135,26 +133,28 @@ def plan(using: str, ids: Collection[int], now: int | None = None) -> list[Plan]
     moment = clock.to_microseconds(clock.now()) if now is None else now
     infos = log_reader.find_ids(ids, using) if ids else {}
     rows = Retention.objects.using(using).in_bulk([*infos])
-    plans = []
+    plans: list[Plan] = []
+    budget, is_finished = COUNTED_BYTES, True
     for info in infos.values():
         row = rows.get(info.id)
         rules = rules_of(info.path, row)
         if rules and info.tail > info.first_position:
             marks = [Mark(*mark) for mark in row.marks] if row is not None else []
+            present = [mark for mark in marks if info.first_position <= mark.position <= info.tail]
             try:
-                one = _plan(info, rules, marks, moment, using)
+                if rules.messages is not None:
+                    present, counted = _count(info, present, rules.messages, now=moment, budget=budget, using=using)
+                    budget -= counted
+                    is_finished = is_finished and _counted(present)[-1].position == info.tail
+                one = _plan(info, rules, present, moment, using)
             except (StreamNotFound, OffsetTrimmed):  # meanwhile: the next look sees it as it is then
                 continue
             if one.trim_position is not None or one.marks != marks:
                 plans.append(one)
-    return plans
+    return plans, not is_finished
 
 
-def _plan(info: StreamInfo, rules: RetentionRules, marks: Sequence[Mark], now: int, using: str) -> Plan:
-    marks = [mark for mark in marks if info.first_position <= mark.position <= info.tail]
-    is_unfinished = False
-    if rules.messages is not None:
-        marks, is_unfinished = _count(info, marks, rules.messages, now, using)
+def _plan(info: StreamInfo, rules: RetentionRules, marks: list[Mark], now: int, using: str) -> Plan:
     if rules.age is not None:
         last = next((mark for mark in reversed(marks) if mark.messages is None), None)
         is_late = last is None or now - last.time >= rules.age * MICROSECONDS // MARKS
@@ -166,12 +166,12 @@ def _plan(info: StreamInfo, rules: RetentionRules, marks: Sequence[Mark], now: i
     target = boundary_before(info, target, using)
     marks = _thinned([mark for mark in marks if mark.position >= target])
     trims = target > info.first_position
-    return Plan(info.path, info.id, marks, target if trims else None, is_unfinished)
+    return Plan(info.path, info.id, marks, target if trims else None)
 
 
 def _targets(marks: Sequence[Mark], rules: RetentionRules, now: int) -> Iterator[int]:
     """Yield positions before which the rules by age and by messages keep nothing."""
-    last = _last_counted(marks)
+    last = next(reversed(_counted(marks)), None)
     for mark in marks:
         if rules.age is not None and mark.time <= now - rules.age * MICROSECONDS:
             yield mark.position
@@ -180,8 +180,8 @@ def _targets(marks: Sequence[Mark], rules: RetentionRules, now: int) -> Iterator
             yield mark.position
 
 
-def _last_counted(marks: Sequence[Mark]) -> Mark | None:
-    return next((mark for mark in reversed(marks) if mark.messages is not None), None)
+def _counted(marks: Sequence[Mark]) -> list[Mark]:
+    return [mark for mark in marks if mark.messages is not None]
 
 
 def _thinned(marks: list[Mark]) -> list[Mark]:
@@ -189,13 +189,15 @@ def _thinned(marks: list[Mark]) -> list[Mark]:
     return marks if len(marks) <= 4 * MARKS else [*marks[: -2 * MARKS : 2], *marks[-2 * MARKS :]]
 
 
-def _count(info: StreamInfo, marks: list[Mark], keep: int, now: int, using: str) -> tuple[list[Mark], bool]:
-    """Count new messages, up to a limit of their data. Return the marks, and whether there are more messages."""
+def _count(
+    info: StreamInfo, marks: list[Mark], keep: int, *, now: int, budget: int, using: str
+) -> tuple[list[Mark], int]:
+    """Count new messages, in data of `budget` bytes or a little more. Return the marks, and the bytes of the data."""
     spacing = max(keep // MARKS, 1)
-    counted = [mark for mark in marks if mark.messages is not None] or [Mark(info.first_position, now, 0)]
-    position, _, messages = counted[-1]
+    counted = _counted(marks) or [Mark(info.first_position, now, 0)]
+    begin, _, messages = counted[-1]
     assert messages is not None
-    until = min(info.tail, position + COUNTED_BYTES)
+    position, until = begin, min(info.tail, begin + budget)
     while position < until:
         for end, number in [*_ends(info, position, using)]:
             position, messages = end, messages + number
@@ -205,7 +207,7 @@ def _count(info: StreamInfo, marks: list[Mark], keep: int, now: int, using: str)
             while len(counted) > 1 and messages - (counted[1].messages or 0) >= keep:
                 del counted[0]
     others = [mark for mark in marks if mark.messages is None]
-    return sorted([*counted, *others], key=lambda mark: mark.position), position < info.tail
+    return sorted([*counted, *others], key=lambda mark: mark.position), position - begin
 
 
 def _ends(info: StreamInfo, position: int, using: str) -> Iterator[tuple[int, int]]:

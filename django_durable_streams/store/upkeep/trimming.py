@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from django.db import connections
 from django.db.models import Case, Exists, F, Min, OuterRef, Q, QuerySet, When
+from django.db.models.functions import Coalesce
 
 from ...models import Chunk, Retention, Stream
 from ...runtime.caller_transaction import atomic
@@ -115,7 +116,7 @@ def _needed_by_forks(using: str, ids: Collection[int]) -> Mapping[int, int]:
     forks = Stream.objects.using(using).filter(source_id__in=ids, path__isnull=False)
     has_forks = Exists(Stream.objects.using(using).filter(source_id=OuterRef("id"), path__isnull=False))
     needs = Case(
-        When(has_forks, then=F("inherited_from")),
+        When(has_forks, then=Coalesce("inherited_from", 0)),  # unknown: all of it may be needed
         When(first_position__lt=F("fork_position"), then=F("first_position")),
     )
     rows = forks.annotate(needs=needs).filter(needs__isnull=False).order_by()
