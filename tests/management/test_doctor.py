@@ -252,7 +252,7 @@ async def marking(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[byt
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server() as running:
+    with Server(long_poll_timeout=20) as running:
         yield running
 
 
@@ -285,4 +285,4 @@ def test_a_url_that_nobody_serves_is_an_error() -> None:
     level, text = worst(public_url.examine_url(url, "default"))
     assert level == "error"
     assert "does not answer" in text
-    assert not Stream.objects.exists()
+    assert not Stream.objects.alive().exists()

@@ -16,11 +16,15 @@ from threading import Thread
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, urlsplit
 
+from ...conf import config
 from ...models import Stream
 from .findings import Finding, error, ok, warning
 
 EVENT_SECONDS = 5.0
 """How long an event may take. Without wake-ups a poll takes a quarter of a second."""
+
+WAITING_SECONDS = 0.5
+"""For how long a long-poll waits before its data is appended, unless LONG_POLL_TIMEOUT is shorter."""
 
 CONNECT_SECONDS = 10.0
 END_SECONDS = 10.0
@@ -116,33 +120,27 @@ def _plain_read(url: PublicURL, path: str) -> list[Finding]:
 
 
 def _long_poll(url: PublicURL, stream: Stream) -> Iterator[Finding]:
-    timer = Thread(target=lambda: (time.sleep(0.5), stream.append("second\n")), daemon=True)
-    timer.start()
-    began = time.monotonic()
-    try:
-        connection, response = url.get(stream.path or "", f"offset={stream.next_offset}&live=long-poll")
-        body = response.read(1024)
-        connection.close()
-    except TimeoutError:
-        response, body = None, b""
-    timer.join(CONNECT_SECONDS)
-    seconds = time.monotonic() - began
-    if response is None or response.status != 200 or body != b"second\n":
-        status = "no response" if response is None else f"status {response.status}"
+    reading = _Reading(url, stream.path or "", f"offset={stream.next_offset}&live=long-poll")
+    waiting_seconds = min(WAITING_SECONDS, config().long_poll_timeout / 4)
+    early = reading.wait_for(b"second", waiting_seconds)  # it cannot come yet: the request has to wait
+    stream.append("second\n")
+    seconds = reading.wait_for(b"second", CONNECT_SECONDS) if early is None else None
+    if seconds is None:
+        status = "no response" if reading.response is None else f"status {reading.response.status}"
         yield error(
             "long-poll",
-            f"A long-poll was not answered with the data that was appended ({status} after {seconds:.1f} s).",
+            f"A long-poll was not answered with the data that was appended ({status}).",
             "Let the proxy wait for longer than LONG_POLL_TIMEOUT, and cache nothing.",
         )
     else:
-        yield ok("long-poll", f"A long-poll was answered {max(seconds - 0.5, 0):.2f} s after the append.")
+        yield ok("long-poll", f"A long-poll was answered {seconds:.2f} s after the append.")
 
 
 class _Reading:
     """Reads a response in a thread, and notes when each part arrives."""
 
-    def __init__(self, url: PublicURL, path: str) -> None:
-        self._url, self._path = url, path
+    def __init__(self, url: PublicURL, path: str, query: str) -> None:
+        self._url, self._path, self._query = url, path, query
         self._parts: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
         self.response: http.client.HTTPResponse | None = None
         self.received = b""
@@ -152,7 +150,7 @@ class _Reading:
 
     def _read(self) -> None:
         try:
-            connection, self.response = self._url.get(self._path, "offset=-1&live=sse")
+            connection, self.response = self._url.get(self._path, self._query)
             if connection.sock is not None:
                 connection.sock.settimeout(EVENT_SECONDS + END_SECONDS + CONNECT_SECONDS)
             while part := self.response.read1(65536):
@@ -184,7 +182,7 @@ class _Reading:
 
 
 def _event_stream(url: PublicURL, stream: Stream) -> Iterator[Finding]:
-    reading = _Reading(url, stream.path or "")
+    reading = _Reading(url, stream.path or "", "offset=-1&live=sse")
     first = reading.wait_for(b"first", EVENT_SECONDS)
     seconds = None
     if first is not None:

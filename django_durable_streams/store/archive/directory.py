@@ -82,7 +82,7 @@ class ArchiveWriter:
 
     def __init__(self, directory: Path, patterns: list[str]) -> None:
         self._directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will have the data of all users
         names = {entry.name for entry in directory.iterdir()}
         if INDEX in names:
             raise ArchiveError(f"{directory} has a finished archive. Choose another directory.")
@@ -283,7 +283,8 @@ def parse_index(text: bytes, name: str) -> Index:
 def write_tar(directory: Path, target: Path) -> None:
     """Write a finished archive as a tar file, the same bytes for equal archives, and remove the directory."""
     temporary = target.with_name(f"{target.name}.new")
-    with tarfile.open(temporary, "w:", format=tarfile.PAX_FORMAT) as tar:
+    descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as target_file, tarfile.open(fileobj=target_file, mode="w:") as tar:
         index = parse_index((directory / INDEX).read_bytes(), INDEX)
         for name in [INDEX, *(pack.name for pack in index.packs)]:
             path = directory / name
