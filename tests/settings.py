@@ -54,8 +54,6 @@ TEMPLATES = [
         },
     },
 ]
-# Slow by design where passwords matter.
-PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DURABLE_STREAMS: dict[str, Any] = {
     # Most tests are about the protocol; those about permissions set others.
     "PERMISSION_CLASSES": "django_durable_streams.permissions.AllowAll",
