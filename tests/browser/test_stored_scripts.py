@@ -141,6 +141,7 @@ def test_what_a_page_of_the_site_frames_runs_nothing(visitor: Visitor, server: S
 
 
 def test_a_pdf_is_saved_and_not_opened(visitor: Visitor) -> None:
+    visitor.page.goto("/")
     with visitor.page.expect_download() as download:
         visitor.page.evaluate("location.href = '/v1/stream/stored/pdf'")
     assert download.value.url.endswith("/v1/stream/stored/pdf")
