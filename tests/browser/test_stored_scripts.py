@@ -57,6 +57,8 @@ STORED = {
     "worker": ("text/javascript", WORKER),
 }
 SHOWN = ["html", "html-in-capitals", "svg", "xhtml", "xml", "application-xml", "rss", "styled"]
+# That the headers are the same at both entry points, tests/server/test_browser_headers.py shows.
+SERVED = [*(("asgi", name) for name in SHOWN), ("urls", "html"), ("urls", "svg")]
 
 
 @pytest.fixture(scope="module", params=["asgi", "urls"])
@@ -111,7 +113,7 @@ def assert_nothing_ran(server: Server, visitor: Visitor, name: str) -> None:
     assert send(server, "HEAD", f"owned/{name}") == 404
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize(("server", "name"), SERVED, indirect=["server"])
 def test_what_is_opened_runs_nothing(visitor: Visitor, server: Server, name: str) -> None:
     page = visitor.page
     page.goto(f"/v1/stream/stored/{name}")
@@ -120,7 +122,7 @@ def test_what_is_opened_runs_nothing(visitor: Visitor, server: Server, name: str
     assert_nothing_ran(server, visitor, name)
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize(("server", "name"), SERVED, indirect=["server"])
 def test_what_a_page_of_the_site_frames_runs_nothing(visitor: Visitor, server: Server, name: str) -> None:
     page = visitor.page
     page.goto("/")
@@ -141,6 +143,7 @@ def test_what_a_page_of_the_site_frames_runs_nothing(visitor: Visitor, server: S
 
 
 def test_a_pdf_is_saved_and_not_opened(visitor: Visitor) -> None:
+    visitor.page.goto("/")
     with visitor.page.expect_download() as download:
         visitor.page.evaluate("location.href = '/v1/stream/stored/pdf'")
     assert download.value.url.endswith("/v1/stream/stored/pdf")
