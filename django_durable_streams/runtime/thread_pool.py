@@ -67,13 +67,14 @@ class ThreadPool:
         return cast("Awaitable[T]", reply)
 
     def _run(self) -> None:
+        queue = self._queue
         try:
             while True:
                 try:
-                    function, reply = self._queue.get(timeout=IDLE_SECONDS)
+                    function, reply = queue.get(timeout=IDLE_SECONDS)
                 except Empty:
                     with self._lock:
-                        if self._queue.empty():
+                        if queue.empty():
                             self._threads -= 1
                             self._idle -= 1
                             return
