@@ -19,7 +19,7 @@ class Streams:
             "inside": closed.offset_at(1),
             "end": closed.next_offset,
             "past the end": offsets.encode(closed.generation, 4),
-            "far": offsets.encode(closed.generation, 2**62),
+            "far": offsets.encode(closed.generation, 10**15),
             "of another stream": other.next_offset,
             "of an earlier stream": earlier,
         }
@@ -56,7 +56,7 @@ VALUES = {
     "-2": 400,
     "9" * 33: 400,
     "9" * 20_000: 400,
-    "9999999999999999_9999999999999999": 400,
+    "9999999999999999_9999999999999999": 410,
     "\xff\xfe": 400,
     "caf\xc3\xa9": 400,
     "%2D1": 400,
