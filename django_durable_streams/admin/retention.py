@@ -54,7 +54,8 @@ class KeepForm(LifetimeFields):
         row = retention.row_of(stream.pk, stream._alias())
         own = row.rules if row is not None and row.is_explicit else None
         rules = {} if own is None else own._asdict()
-        return {"ttl": stream.ttl, "expires_at": stream.expires_at, "has_own_rules": own is not None, **rules}
+        ttl = None if stream.ttl is None else str(stream.ttl)  # as it is entered: a number would count as a change
+        return {"ttl": ttl, "expires_at": stream.expires_at, "has_own_rules": own is not None, **rules}
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()

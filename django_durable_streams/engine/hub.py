@@ -307,6 +307,7 @@ class Hub:
                 self._end_lost(watch)
                 continue
             self._polls.seen(info)
+            watch.forget_before(info.first_position)
             if watch.lags_behind(info):
                 behind.append((watch, info))
             if watch.listeners and _needs_renewal(info):

@@ -152,6 +152,14 @@ class Watch:
             self._ring_bytes = 0
             self._drop_shared()
 
+    def forget_before(self, position: int) -> None:
+        """Drop data before a position, because the stream was trimmed. Readers there query the database."""
+        ring = self._ring
+        if ring and ring[0].start < position:
+            while ring and ring[0].start < position:
+                self._ring_bytes -= len(ring.popleft().data)
+            self._drop_shared()
+
     def end(self) -> None:
         """Mark this watch as removed, and notify its listeners."""
         self.feed(self.tail, None, self.tail, closed=self.closed, removed=True)

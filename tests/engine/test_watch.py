@@ -244,3 +244,24 @@ async def test_other_callbacks_run_while_many_listeners_are_notified(monkeypatch
     asyncio.get_running_loop().call_soon(order.append, "other")
     await asyncio.wait_for(told.wait(), 10)
     assert order.index("other") < 4
+
+
+def test_trimmed_data_is_forgotten_and_the_data_after_it_is_not() -> None:
+    content = b"abcdefghi"
+    watch = Watch(StreamInfo(1, "a", "text/plain"))
+
+    async def run() -> None:
+        for start in (0, 3, 6):
+            watch.feed(start, news(content, start, start + 3), start + 3, closed=False)
+        assert watch.snapshot(0) is not None
+        watch.forget_before(4)
+        assert watch.segment_after(0) is None
+        assert watch.snapshot(3) is None
+        kept = watch.segment_after(6)
+        assert kept is not None
+        assert kept.data == b"ghi"
+        watch.forget_before(9)
+        assert watch.segment_after(6) is None
+        assert watch.snapshot(9) is not None
+
+    asyncio.run(run())

@@ -23,6 +23,7 @@ from django_durable_streams.models import (
     DatabaseIdentity,
     Producer,
     ReadOnlyModelError,
+    Retention,
     SigningKey,
     StagedChunk,
     Stream,
@@ -40,7 +41,16 @@ async def _awaited(awaitable: Awaitable[Any]) -> Any:
 
 wait = async_to_sync(_awaited)
 
-OWN: list[type[models.Model]] = [Stream, Chunk, StagedChunk, Producer, Subscription, SubscriptionLink, SigningKey]
+OWN: list[type[models.Model]] = [
+    Stream,
+    Chunk,
+    StagedChunk,
+    Producer,
+    Retention,
+    Subscription,
+    SubscriptionLink,
+    SigningKey,
+]
 
 
 def changed(stream: Stream) -> Stream:
