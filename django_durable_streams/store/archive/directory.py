@@ -21,12 +21,13 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO, cast
+from zlib import crc32
 
 import msgspec
 from msgspec import Meta, Struct
 
 from .dump import StreamVanished
-from .records import VERSION, ArchiveError, Record, RecordReader, StreamRecord, line
+from .records import VERSION, ArchiveError, EndRecord, Record, RecordReader, StreamRecord, line
 
 FORMAT = "durable-streams-archive"
 INDEX = "index.json"
@@ -118,9 +119,13 @@ class ArchiveWriter:
         with path.open("wb") as file:
             for stream_path, records in streams:
                 before = file.tell(), digest.copy(), pack.last
+                crc = 0
                 try:
                     for record in records:
+                        if isinstance(record, EndRecord):
+                            record.crc = crc
                         data = line(record)
+                        crc = crc32(data, crc)
                         file.write(data)
                         digest.update(data)
                         if isinstance(record, StreamRecord):

@@ -4,7 +4,7 @@
     11223344 {"type":"producer",...}
     99aabbcc {"type":"data","start":0,"sizes":[11,8],"crc":305419896}
     ...19 bytes of data, then a line feed
-    0badcafe {"type":"end","path":"chat/42"}
+    0badcafe {"type":"end","path":"chat/42","crc":878082192}
 
 A line begins with the CRC-32 of its JSON. Streams follow each other in the order of their generations, so the source of
 a fork comes before the fork. No id and no chunk boundary of a database is in it: equal streams give equal bytes.
@@ -92,9 +92,10 @@ class DataRecord(Struct, tag="data", forbid_unknown_fields=True):
 
 
 class EndRecord(Struct, tag="end", forbid_unknown_fields=True):
-    """The end of a stream."""
+    """The end of a stream, with the CRC-32 of all bytes of its records before."""
 
     path: str
+    crc: Annotated[int, Meta(ge=0, lt=2**32)] = 0
 
 
 Record = StreamRecord | ProducerRecord | DataRecord | EndRecord
@@ -134,6 +135,8 @@ class RecordReader:
         self._position = 0
         """Where the present record begins."""
         self._next = 0
+        self._crc = 0
+        """Of the bytes of the present stream, up to the present record."""
 
     def error(self, what: str) -> ArchiveError:
         """Return the error for the present record."""
@@ -156,6 +159,7 @@ class RecordReader:
         position = stream.data_from
         last_producer = ""
         while True:
+            before = self._crc
             record = self._read()
             if isinstance(record, ProducerRecord) and position == stream.data_from and record.id > last_producer:
                 last_producer = record.id
@@ -164,6 +168,9 @@ class RecordReader:
                 if content.is_json(stream.content_type) and not record.data.endswith(b"\n"):
                     raise self.error(f"the data of {stream.path} ends inside a message.")
             elif isinstance(record, EndRecord) and record.path == stream.path and position == stream.tail:
+                if record.crc != before:
+                    raise self.error(f"records of {stream.path} are missing, or were changed.")
+                self._crc = 0
                 yield record
                 return
             else:
@@ -197,6 +204,7 @@ class RecordReader:
         if not text:
             return None
         self._next += len(text)
+        self._crc = crc32(text, self._crc)
         if not text.endswith(b"\n") or text[8:9] != b" ":
             raise self.error("this is not a whole line of an archive.")
         if text[:8] != b"%08x" % crc32(text[9:-1]):
@@ -219,6 +227,7 @@ class RecordReader:
         if crc32(data) != record.crc:
             raise self.error("the checksum of the block's data is wrong.")
         self._next += size + 1
+        self._crc = crc32(b"\n", crc32(data, self._crc))
         record.data = data
 
 
