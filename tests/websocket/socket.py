@@ -119,7 +119,7 @@ class Socket:
             if message.get("bytes") is not None:
                 header, payload = websocket.split_binary(message["bytes"])
                 return {**json.loads(header), "payload": payload}
-            frame: Frame = json.loads(message["text"])
+            frame: Frame = json.loads(message["text"], parse_int=_integer)
             if isinstance(frame.get("data"), list):
                 frame["text"] = message["text"]
             if frame["type"] != "ping" or not self._answers_pings:
@@ -177,3 +177,8 @@ class Socket:
         await self.is_paused.wait()
         self.sent_bytes += len(message.get("text") or message.get("bytes") or "")
         self._from_server.put_nowait(message)
+
+
+def _integer(digits: str) -> int | str:
+    """A number as Python takes it: one with thousands of digits stays a text."""
+    return int(digits) if len(digits) < 4000 else digits
