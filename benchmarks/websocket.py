@@ -13,6 +13,7 @@ import json
 import struct
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.__main__ import raise_open_file_limit
@@ -126,7 +127,11 @@ class OursOnDaphne(Ours):
 
 def open_connections(pid: int) -> int:
     """Return the number of sockets of a process."""
-    return sum(str(link.readlink()).startswith("socket:") for link in Path(f"/proc/{pid}/fd").iterdir())
+    count = 0
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            count += str(link.readlink()).startswith("socket:")
+    return count
 
 
 def create_streams(bench: Bench) -> str:

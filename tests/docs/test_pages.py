@@ -141,7 +141,7 @@ async def test_applications_serve_streams(block: Block) -> None:
 
 
 def test_there_are_applications_to_test() -> None:
-    assert len(APPLICATIONS) == 3
+    assert len(APPLICATIONS) == 4
 
 
 def test_the_urls_with_a_login_refuse_others(settings: Any) -> None:

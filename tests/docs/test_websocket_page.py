@@ -30,6 +30,14 @@ def running(port: int) -> Iterator[Shown]:
     browser = f"""
         globalThis.location = {{ protocol: "http:", host: "{HOST}:{port}" }};
         globalThis.show = (id, data) => console.log(JSON.stringify([id, data]));
+        // Where nobody listens, a browser's socket has both events. That of Node 20 has the first one only.
+        globalThis.WebSocket = class extends WebSocket {{
+            set onclose(listen) {{
+                const once = () => {{ listen(); listen = () => {{}}; }};
+                this.addEventListener("error", once);
+                this.addEventListener("close", once);
+            }}
+        }};
     """
     process = subprocess.Popen(
         ["node", "--no-warnings", "--experimental-websocket", "-e", browser + script],

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from django_durable_streams.channels import StreamsConsumer
 from django_durable_streams.protocol import websocket
+from django_durable_streams.server.lifespan import Message, Scope
 
 SECONDS = 10.0
 """Within this time the next frame has to come."""
@@ -50,10 +51,10 @@ class Socket:
         self.is_paused.set()
         self._application = application or StreamsConsumer.as_asgi()
         self._answers_pings = answers_pings
-        self._to_server: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._from_server: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._to_server: asyncio.Queue[Message] = asyncio.Queue()
+        self._from_server: asyncio.Queue[Message] = asyncio.Queue()
         self.task: asyncio.Task[None] | None = None
-        self.scope: dict[str, Any] = {
+        self.scope: Scope = {
             "type": "websocket",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
@@ -118,7 +119,7 @@ class Socket:
             if message.get("bytes") is not None:
                 header, payload = websocket.split_binary(message["bytes"])
                 return {**json.loads(header), "payload": payload}
-            frame: Frame = json.loads(message["text"])
+            frame: Frame = json.loads(message["text"], parse_int=_integer)
             if isinstance(frame.get("data"), list):
                 frame["text"] = message["text"]
             if frame["type"] != "ping" or not self._answers_pings:
@@ -155,7 +156,7 @@ class Socket:
         """Whether a frame waits that was not taken."""
         return not self._from_server.empty()
 
-    async def _message(self) -> dict[str, Any]:
+    async def _message(self) -> Message:
         async with asyncio.timeout(SECONDS):
             message = await self._from_server.get()
         if message["type"] == "websocket.close":
@@ -172,7 +173,12 @@ class Socket:
         finally:
             self._from_server.put_nowait({"type": "end"})
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def _send(self, message: Message) -> None:
         await self.is_paused.wait()
         self.sent_bytes += len(message.get("text") or message.get("bytes") or "")
         self._from_server.put_nowait(message)
+
+
+def _integer(digits: str) -> int | str:
+    """A number as Python takes it: one with thousands of digits stays a text."""
+    return int(digits) if len(digits) < 4000 else digits

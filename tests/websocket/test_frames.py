@@ -5,6 +5,7 @@ import json
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from django_durable_streams.protocol import websocket
@@ -17,7 +18,7 @@ from django_durable_streams.server.websocket.window import WINDOW_BYTES, Window
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
 from tests.server.waiting import until
-from tests.websocket.socket import Socket
+from tests.websocket.socket import Frame, Socket
 
 TEXT = "text/plain"
 
@@ -119,7 +120,7 @@ async def test_a_client_that_confirms_nothing_gets_one_window(client: AsgiClient
         await client.append("a", b"x" * 30_000)
     async with Socket(answers_pings=False) as socket:
         socket.send("subscribe", path="a", offset="-1")
-        frames = []
+        frames: list[Frame] = []
         while sum(len(frame.get("data", "")) for frame in frames) < WINDOW_BYTES - PIECE_BYTES:
             frames.append(await socket.next())
         for _ in range(20):
@@ -221,6 +222,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@examples(max_examples=30)
 @given(JSON_VALUES)
 def test_a_json_value_is_the_body_that_was_written(value: object) -> None:
     text = json.dumps(value)
