@@ -50,9 +50,7 @@ async def agent_events(run: AbstractAsyncContextManager[Any]) -> AsyncGenerator[
                 case "function_tool_result":
                     yield _result(event.part)
                 case "agent_run_result":
-                    usage = event.result.usage
-                    usage = usage() if callable(usage) else usage  # a method in earlier versions
-                    yield Usage(usage.input_tokens, usage.output_tokens)
+                    yield Usage(event.result.usage.input_tokens, event.result.usage.output_tokens)
     yield Finish()
 
 
