@@ -16,6 +16,7 @@ from django_durable_streams.engine import Engine, engine_for
 from django_durable_streams.engine.engine import running_engines
 from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.protocol.offsets import Sentinel
+from django_durable_streams.protocol.segments import Segment
 from django_durable_streams.server.pages import feed, rendering
 from django_durable_streams.server.pages.options import EventSourceSettings
 from django_durable_streams.server.pages.reader import PageReader
@@ -178,7 +179,7 @@ async def test_a_language_that_a_renderer_activates_stays_with_it(pages: PageCli
 
 
 async def test_a_page_for_each_reader_keeps_the_language_of_its_request(pages: PageClient) -> None:
-    def follow(language: str) -> list[str]:
+    def follow(language: str, segment: Segment) -> list[str]:
         with translation.override(language):
             renderer = rendering.Renderer(
                 EventSourceSettings(render=lambda message: f"{message} {translation.get_language()}"),
@@ -190,9 +191,9 @@ async def test_a_page_for_each_reader_keeps_the_language_of_its_request(pages: P
     engine = engine_for()
     await engine.write(Create("a", JSON, data=b'"x"\n'))
     snapshot = await engine.read("a", Sentinel.START)
-    info, segment = snapshot.info, snapshot.segment
-    assert segment is not None
-    assert "x fr" in (await sync_to_async(follow)("fr"))[0]
+    info = snapshot.info
+    assert snapshot.segment is not None
+    assert "x fr" in (await sync_to_async(follow)("fr", snapshot.segment))[0]
 
 
 def event(size: int, end: int) -> RenderedEvent:
