@@ -88,5 +88,5 @@ def pages(engines: None, counted_generations: None) -> Iterator[PageClient]:
     renderers.threads.clear()
     renderers.may_go_on.clear()
     with override_settings(ROOT_URLCONF="tests.server.pages.urls", TEMPLATES=TEMPLATES):
-        yield PageClient(DurableStreams(fallback=get_asgi_application()))
+        yield PageClient(DurableStreams(fallback=get_asgi_application()))  # type: ignore[arg-type]
     renderers.may_go_on.set()
