@@ -28,7 +28,7 @@ def examine_database(using: str) -> Iterator[Finding]:
         if not DatabaseIdentity.objects.using(using).exists():
             yield error("database", "The database has no identity.", f"Run manage.py migrate --database {using}")
         with transaction.atomic(using=using):
-            Stream.objects.using(using).create(path=f"doctor/{secrets.token_hex(8)}", data=b"x")
+            Stream.objects.using(using).create(path=f"doctor/{secrets.token_hex(8)}").append(b"x")
             transaction.set_rollback(True, using=using)
         yield ok("database", "The database takes changes.")
         vendor = connections[using].vendor

@@ -81,7 +81,8 @@ class PublicURL(NamedTuple):
 def examine_url(url: PublicURL, using: str) -> Iterator[Finding]:
     """Read a new stream through the URL, at once, by SSE and by long-poll."""
     path = f"doctor/{secrets.token_hex(8)}"
-    stream = Stream.objects.using(using).create(path=path, content_type="text/plain", ttl=600, data="first\n")
+    stream: Stream = Stream.objects.using(using).create(path=path, content_type="text/plain", ttl=600)
+    stream.append("first\n")
     try:
         plain = _plain_read(url, path)
         yield from plain

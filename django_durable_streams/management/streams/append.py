@@ -143,7 +143,7 @@ def _append_input(appender: _Appender, kind: str) -> None:
     if kind == RAW:
         _append_raw(appender, source)
         return
-    encode = _same
+    encode: Encode = _same
     if kind == NDJSON and not appender.is_json:
         encode = _checked_json_line
     elif appender.is_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
+from ...api import stream_methods
 from ...models import Stream
 from .base import Console, Options, Subcommand, content_type, duration, moment, path_argument
 
@@ -38,7 +39,7 @@ streams create logs/today --type text --if-missing
             if options["if_missing"]:
                 stream, created = streams.ensure(path, **configuration)
             else:
-                stream, created = streams.create(path=path, **configuration), True
+                stream, created = stream_methods.create(streams, console.using, path=path, **configuration), True
             console.write(
                 f"{path} {'is created' if created else 'was there'}.",
                 path=path,

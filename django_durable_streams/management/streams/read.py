@@ -13,6 +13,7 @@ from ...conf import config
 from ...protocol import arguments, content
 from ...protocol.segments import Message, Segment
 from ...store.read import lineage, log_reader
+from ...store.read.segment_cache import SegmentCache
 from ...store.stream_info import StreamInfo
 from .base import Console, Options, Subcommand, add_paths, each_stream, is_pattern
 
@@ -99,7 +100,7 @@ def segments(info: StreamInfo, position: int, using: str) -> Iterator[Segment]:
     """
     while position < info.tail:
         request = log_reader.PageRequest(info, position, config().page_bytes)
-        segment = log_reader.pages([request], log_reader.SegmentCache(0), using)[info.id, position]
+        segment = log_reader.pages([request], SegmentCache(0), using)[info.id, position]
         if segment is None:
             transactions.find(info.path, using, info.id)
             raise log_reader.damaged(info.path)

@@ -134,7 +134,7 @@ class Dump:
             _optional(stream.deadline),
             source,
             stream.fork_position,
-            lineage,  # type: ignore[arg-type]
+            lineage,
             _optional(stream.deleted_at),
             _microseconds(stream.created_at),
             _optional(stream.appended_at),

@@ -118,7 +118,7 @@ def data_record(start: int, sizes: list[int], data: bytes) -> DataRecord:
     return DataRecord(start, sizes, crc32(data), data)
 
 
-_decoder = msgspec.json.Decoder(Record)
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Record)
 
 
 class RecordReader:
@@ -210,7 +210,7 @@ class RecordReader:
         if text[:8] != b"%08x" % crc32(text[9:-1]):
             raise self.error("the checksum of the line is wrong.")
         try:
-            record = _decoder.decode(text[9:-1])
+            record: Record = _decoder.decode(text[9:-1])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self.error(f"the record is not one of this version: {error}.") from error
         if isinstance(record, DataRecord):

@@ -192,11 +192,11 @@ def test_some_of_an_archive_can_be_restored(tmp_path: Path) -> None:
 def test_dropped_data_stays_dropped(tmp_path: Path) -> None:
     stream = Stream.objects.create(path="a", content_type=JSON)
     append("a", *(b"%d\n" % number for number in range(10, 20)))
-    Chunk.objects.unguarded().filter(stream=stream, end__lte=9)._raw_delete(USING)  # type: ignore[attr-defined]
+    Chunk.objects.unguarded().filter(stream=stream, end__lte=9)._raw_delete(USING)
     Stream.objects.unguarded().filter(pk=stream.pk).update(first_position=9)
     moved(tmp_path)
     assert list(Stream.objects.get(path="a").read()) == list(range(13, 20))
-    Chunk.objects.unguarded()._raw_delete(USING)  # type: ignore[attr-defined]
+    Chunk.objects.unguarded()._raw_delete(USING)
     Stream.objects.unguarded().update(first_position=30)
     shutil.rmtree(tmp_path / "first")
     shutil.rmtree(tmp_path / "second")
@@ -352,7 +352,7 @@ def test_a_stream_that_is_deleted_while_it_is_read_is_left_out(tmp_path: Path, m
         for number, chunk in enumerate(chunks(self, stream, position)):
             if stream.path == "b" and number == 1:
                 Stream.objects.get(path="b").delete()
-                Chunk.objects.unguarded().filter(stream_id=stream.pk)._raw_delete(USING)  # type: ignore[attr-defined]
+                Chunk.objects.unguarded().filter(stream_id=stream.pk)._raw_delete(USING)
             yield chunk
 
     monkeypatch.setattr(dump.Dump, "_chunks", deleting)
@@ -564,7 +564,7 @@ def test_a_path_that_another_stream_has_is_named_before_anything_changes(tmp_pat
 def test_damaged_data_of_a_stream_is_named(tmp_path: Path) -> None:
     Stream.objects.create(path="a", content_type=TEXT)
     append("a", b"one", b"two")
-    Chunk.objects.unguarded().filter(start=3)._raw_delete(USING)  # type: ignore[attr-defined]
+    Chunk.objects.unguarded().filter(start=3)._raw_delete(USING)
     with pytest.raises(ArchiveError, match="data of a is damaged or missing at position 3"):
         export(tmp_path / "first")
 
