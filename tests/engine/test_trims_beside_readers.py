@@ -38,7 +38,7 @@ class Follower:
             try:
                 async for page in self._stream.atail(offset, timeout=20):
                     for message in page:
-                        number = int(message)  # type: ignore[arg-type]
+                        number = int(message)
                         last = self.received[-1] if self.received else -1
                         assert number > last if may_skip else number == last + 1, (number, last)
                         self.received.append(number)
