@@ -188,9 +188,19 @@ def find_streams(texts: Sequence[str], using: str) -> Iterator[list[Stream]]:
             yield from _matching(text, using)
 
 
+def count_streams(texts: Sequence[str], using: str) -> int:
+    """Return how many streams paths and patterns name. A path counts without a look at the database."""
+    paths = {text for text in texts if not is_pattern(text)}
+    return len(paths) + sum(len(rows) for text in texts if is_pattern(text) for rows in _pages(text, using))
+
+
+def _pages(pattern: str, using: str) -> Iterator[Sequence[listing.ListedStream]]:
+    return listing.pages(ListingQuery(pattern=glob(pattern), limit=MAX_LIMIT), using)
+
+
 def _matching(pattern: str, using: str) -> Iterator[list[Stream]]:
     is_empty = True
-    for rows in listing.pages(ListingQuery(pattern=glob(pattern), limit=MAX_LIMIT), using):
+    for rows in _pages(pattern, using):
         is_empty = False
         streams = Stream.objects.using(using).in_bulk([row.id for row in rows])
         yield [streams[row.id] for row in rows if row.id in streams]

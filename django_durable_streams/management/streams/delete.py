@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 from ...api import transactions
 from ...protocol.producers import SERVER_MARK
 from ...subscriptions import operating
-from .base import Console, Options, Subcommand, add_dry_run, add_paths, find_streams, is_pattern
+from .base import Console, Options, Subcommand, add_dry_run, add_paths, count_streams, find_streams, is_pattern
 from .progress import progress
 
 STREAMS_PER_TRANSACTION = 500
@@ -52,8 +52,9 @@ A deleted stream is gone at once. Its rows are purged in the background by the s
             return
         total = None
         if any(map(is_pattern, paths)):
-            total = sum(map(len, find_streams(paths, console.using)))
-            console.confirm(f"Delete {total:,} streams?", options)
+            total = count_streams(paths, console.using)
+            if total:
+                console.confirm(f"Delete {total:,} streams?", options)
         count = 0
         with progress(console, "streams", total) as counting:
             for streams in find_streams(paths, console.using):
