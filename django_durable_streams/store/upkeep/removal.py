@@ -160,11 +160,15 @@ def purge_streams(using: str, ids: Collection[int]) -> int:
         # Chunks that another transaction merges right now are still there.
         for model in (Chunk, Producer):
             query = query.exclude(Exists(model._default_manager.using(using).filter(stream_id=OuterRef("id"))))
-        empty = _unlink(using, list(query.values_list("id", flat=True)))
+        # With the retention in the same query: a statement more would make each step longer, and the steps smaller.
+        retention = dict(query.values_list("id", "retention_row__is_explicit"))
+        empty = _unlink(using, [*retention])
         if empty:
             if related_rows.are_there():
                 related_rows.follow(list(_streams(using, empty).defer("lineage")), using)
-            Retention.objects.using(using).unguarded().filter(stream_id__in=empty).delete()
+            with_retention = [stream_id for stream_id in empty if retention[stream_id] is not None]
+            if with_retention:
+                Retention.objects.using(using).unguarded().filter(stream_id__in=with_retention).delete()
             statements(using).delete_rows(cursor, Stream, empty)
     return len(empty)
 
