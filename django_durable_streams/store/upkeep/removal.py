@@ -157,7 +157,7 @@ def purge_streams(using: str, ids: Collection[int]) -> int:
             query = query.exclude(Exists(model._default_manager.using(using).filter(stream_id=OuterRef("id"))))
         empty = _unlink(using, list(query.values_list("id", flat=True)))
         if empty:
-            if related_rows.are_there():
+            if related_rows.refer_to(_streams(using, empty), using):
                 related_rows.follow(list(_streams(using, empty).defer("lineage")), using)
             statements(using).delete_rows(cursor, Stream, empty)
     return len(empty)
