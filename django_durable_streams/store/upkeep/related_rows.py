@@ -49,7 +49,7 @@ def refer_to(streams: QuerySet[Stream], using: str) -> bool:
 
     `follow` needs the streams as objects, which takes longer than the deletion of their rows.
     """
-    relations = get_candidate_relations_to_delete(Stream._meta)  # type: ignore[arg-type]
+    relations: Any = get_candidate_relations_to_delete(Stream._meta)  # type: ignore[arg-type]
     return any(
         QuerySet(relation.related_model, using=using).filter(**{f"{relation.field.name}__in": streams}).exists()
         for relation in relations
