@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         worker = subprocess.Popen(command, env=server.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         try:
             assert worker.stdout is not None
-            assert b"riting AI answers" in worker.stdout.readline()
+            assert b"writing ai answers" in worker.stdout.readline()
             yield server
         finally:
             worker.terminate()

@@ -34,7 +34,10 @@ def database() -> str:
 class Chat(models.Model):
     """A chat: a JSON stream with the messages of its users and the answers."""
 
-    stream = models.OneToOneField(Stream, verbose_name=_("stream"), on_delete=models.CASCADE, related_name="+")
+    # Without a constraint, which the database would check for each of the streams that it deletes. Django cascades.
+    stream = models.OneToOneField(
+        Stream, verbose_name=_("stream"), on_delete=models.CASCADE, related_name="+", db_constraint=False
+    )
     owner = models.CharField(
         _("owner"),
         max_length=MAX_OWNER_LENGTH,

@@ -44,6 +44,19 @@ def are_there() -> bool:
     return any(not _is_own(relation.related_model) for relation in get_candidate_relations_to_delete(Stream._meta))  # type: ignore[arg-type]
 
 
+def refer_to(streams: QuerySet[Stream], using: str) -> bool:
+    """Return whether a row refers to one of some streams: one short query for each model.
+
+    `follow` needs the streams as objects, which takes longer than the deletion of their rows.
+    """
+    relations: Any = get_candidate_relations_to_delete(Stream._meta)  # type: ignore[arg-type]
+    return any(
+        QuerySet(relation.related_model, using=using).filter(**{f"{relation.field.name}__in": streams}).exists()
+        for relation in relations
+        if not _is_own(relation.related_model)
+    )
+
+
 def _is_own(model: Any) -> bool:
     return bool(model._meta.app_label == Stream._meta.app_label)
 

@@ -164,7 +164,7 @@ def purge_streams(using: str, ids: Collection[int]) -> int:
         retention = dict(query.values_list("id", "retention_row__is_explicit"))
         empty = _unlink(using, [*retention])
         if empty:
-            if related_rows.are_there():
+            if related_rows.refer_to(_streams(using, empty), using):
                 related_rows.follow(list(_streams(using, empty).defer("lineage")), using)
             with_retention = [stream_id for stream_id in empty if retention[stream_id] is not None]
             if with_retention:
