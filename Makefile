@@ -8,6 +8,7 @@ WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 SUITE := tests/conformance
+CLIENTS := tests/browser
 
 # What `make run` needs, and what the tests need on top of it, in one virtual environment.
 VENV_MADE := $(VENV)/.made
@@ -16,6 +17,7 @@ INSTALLED := $(VENV)/.installed-dev
 INSTALLED_MYSQL := $(VENV)/.installed-mysql
 INSTALLED_NOX := $(VENV)/.installed-nox
 INSTALLED_SUITE := $(SUITE)/node_modules/.installed
+INSTALLED_CLIENTS := $(CLIENTS)/node_modules/.installed
 
 # Tests of streams in Python, on every database too.
 IN_PYTHON := $(addprefix tests/api/test_,stream_methods.py tail.py writer.py) tests/test_signals.py tests/test_testing.py
@@ -40,13 +42,13 @@ run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python tools/run_example.py --port $(PORT)
 
 .PHONY: test
-test: lint types $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## every check
+test: lint types $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services ## every check
 	@$(PYTHON) tools/ensure_system.py chromium
 	@$(PYTHON) tools/side_by_side.py tests databases
 	@$(MAKE) --no-print-directory coverage
 
 .PHONY: tests
-tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## unit, simulation, conformance, cluster and browser in one run
+tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services ## unit, simulation, conformance, cluster and browser in one run
 	@$(PYTHON) tools/ensure_system.py chromium
 	@$(BIN)/coverage erase
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) --cov --cov-report= || $(ALONE)
@@ -104,7 +106,7 @@ conformance: $(INSTALLED) $(INSTALLED_SUITE) ## the protocol's public suite agai
 	$(BIN)/pytest tests/conformance -m "conformance and not cluster"
 
 .PHONY: browser
-browser: $(INSTALLED) ## the example's page in a headless Chromium
+browser: $(INSTALLED) $(INSTALLED_CLIENTS) ## pages and clients of streams in a headless Chromium
 	@$(BIN)/python tools/ensure_system.py chromium
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) -m browser
 
@@ -124,7 +126,7 @@ matrix: $(INSTALLED_NOX) ## the unit tests on every supported Python (if found) 
 
 .PHONY: clean
 clean: ## remove what was installed and generated, but not the example's database
-	rm -rf $(VENV) .nox $(SUITE)/node_modules benchmarks/reference/node_modules tests/artifacts build dist
+	rm -rf $(VENV) .nox $(SUITE)/node_modules $(CLIENTS)/node_modules benchmarks/reference/node_modules tests/artifacts build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -155,4 +157,10 @@ $(INSTALLED_MYSQL): $(INSTALLED)
 $(INSTALLED_SUITE): $(SUITE)/package.json $(SUITE)/package-lock.json
 	@$(PYTHON) tools/ensure_system.py node npm
 	cd $(SUITE) && npm ci --loglevel=error
+	@touch $@
+
+# They run in the browser: scripts that packages run when they are installed are for Node.
+$(INSTALLED_CLIENTS): $(CLIENTS)/package.json $(CLIENTS)/package-lock.json
+	@$(PYTHON) tools/ensure_system.py node npm
+	cd $(CLIENTS) && npm ci --loglevel=error --ignore-scripts
 	@touch $@
