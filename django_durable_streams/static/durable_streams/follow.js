@@ -6,9 +6,9 @@ export async function follow(url, {offset = "-1", onmessage, onend, onerror, sig
 	if (signal?.aborted) return
 	const target = new URL(url, location)
 	target.search += "&offset="
-	// The tab with the lock leads: it reads for all.
+	// The tab with the lock reads for all.
 	const key = (share || Math.random()) + target, channel = new BroadcastChannel(key)
-	// The page has `had` messages after `at`.
+	// The page has `had` after `at`.
 	let [at, had] = offset.split("~"), decode, delay = 250, items, joined, leads, over, step
 	const call = (f, a, b) => queueMicrotask(() => signal?.aborted || f?.(a, b))
 	const tell = news => channel.postMessage(leads && news)
@@ -30,7 +30,7 @@ export async function follow(url, {offset = "-1", onmessage, onend, onerror, sig
 			at = to
 			items.forEach((item, n) => had-- > 0 || call(onmessage, item, ++n < items.length ? from + "~" + n : to))
 		}
-		if (closed && to == at) end(onend)
+		if (closed && to == at) {leads = null; end(onend)}
 	}
 	channel.onmessage = ({data: news}) => {
 		if (leads) return news || tell([at, at, []])
