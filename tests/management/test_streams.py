@@ -71,6 +71,15 @@ def test_every_subcommand_has_help_with_examples(name: str, capsys: pytest.Captu
         ("prune", "**"),
         ("prune", "--idle", "9999999w", "--no-input"),
         ("pause", "x"),
+        ("trim", "nothing", "now"),
+        ("trim", "text", "x"),
+        ("trim", "text", "1764369600000000_0000000000000042"),
+        ("set", "text"),
+        ("set", "nothing", "--ttl", "5"),
+        ("set", "text", "--ttl", "0"),
+        ("set", "text", "--ttl", "5", "--no-end"),
+        ("set", "text", "--keep-bytes", "0"),
+        ("set", "text", "--keep-all", "--keep-default"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(arguments: tuple[str, ...]) -> None:
@@ -291,6 +300,30 @@ def test_streams_are_closed() -> None:
     assert streams("close", "b/*") == "b/1 is closed.\nb/2 is closed.\n"
     assert [*Stream.objects.filter(closed=True).order_by("path").values_list("path", flat=True)] == ["b/1", "b/2"]
     assert streams("close", "b/1") == "b/1 was closed.\n"
+
+
+def test_streams_are_trimmed() -> None:
+    stream = Stream.objects.create(path="a/1", content_type="text/plain", data="abc")
+    stream.append("def")
+    cut = stream.offset_at(3)
+    assert "would be dropped" in streams("trim", "a/1", cut, "--dry-run")
+    assert text_of("a/1") == ["abc", "def"]
+    (row,) = rows("trim", "a/1", cut)
+    assert (row["bytes"], row["first_offset"]) == (3, cut)
+    assert text_of("a/1") == ["def"]
+    (row,) = rows("trim", "a/*", "now", "--no-input")
+    assert (row["bytes"], text_of("a/1")) == (3, [])
+
+
+def test_lifetime_and_retention_are_set() -> None:
+    stream = Stream.objects.create(path="a", ttl=60)
+    (row,) = rows("set", "a", "--ttl", "2h", "--keep-age", "1d", "--keep-messages", "5")
+    assert (row["ttl"], row["retention"]) == (7200, {"age": 86400, "bytes": None, "messages": 5})
+    streams("set", "a", "--no-end", "--keep-all")
+    stream.refresh_from_db()
+    assert (stream.ttl, stream.deadline, any(stream.retention)) == (None, None, False)
+    with override_streams(RETENTION={"a": {"bytes": 7}}):
+        assert rows("set", "a", "--keep-default")[0]["retention"]["bytes"] == 7
 
 
 def test_a_pattern_is_deleted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,11 @@ from .import_streams import Import
 from .list_streams import ListStreams
 from .prune import Prune
 from .read import Read
+from .set_streams import SetStreams
 from .show import Show
 from .stats import Stats
 from .tail import TailStreams
+from .trim import TrimStreams
 
 SUBCOMMANDS: Sequence[Subcommand] = (
     ListStreams(),
@@ -29,6 +31,8 @@ SUBCOMMANDS: Sequence[Subcommand] = (
     Read(),
     TailStreams(),
     Close(),
+    SetStreams(),
+    TrimStreams(),
     Fork(),
     Delete(),
     Stats(),
