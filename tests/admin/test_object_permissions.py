@@ -25,6 +25,7 @@ NEEDED = {
     "tail": {"view"},
     "append": {"change"},
     "close": {"change"},
+    "keep": {"change"},
     "fork": {"view", "add"},
     "delete": {"delete"},
 }

@@ -18,7 +18,7 @@ WORKERS = scaled(3, 4)
 STDERR = 2
 KILLS = scaled(4, 20)
 COUNT = scaled(400, 4_000)
-MANY = scaled(1_000, 20_000)
+MESSAGES_OF_A_RESTART = scaled(1_000, 20_000)
 SECONDS = scaled(60, 600)
 """How long appends, and the handling of what is left, may take."""
 
@@ -36,14 +36,16 @@ def test_while_the_database_is_killed(kind: type[Database]) -> None:
     with kind() as database:
         env = example_environment({"DATABASE_URL": migrated_database(database)})
         run(env, "prepare")
-        run(env, "append", MANY)
+        run(env, "append", MESSAGES_OF_A_RESTART)
         workers = [start(env, "work") for _ in range(WORKERS)]
         try:
             for _ in range(2):
                 time.sleep(random.uniform(1.5, 2.5))  # they start, or are in the middle
                 database.kill()
                 database.start()
-            assert run(env, "wait", total_of(MANY), SECONDS) == f"{total_of(MANY)} 0\n"
+            assert (
+                run(env, "wait", total_of(MESSAGES_OF_A_RESTART), SECONDS) == f"{total_of(MESSAGES_OF_A_RESTART)} 0\n"
+            )
             assert [worker.poll() for worker in workers] == [None] * WORKERS
         finally:
             for process in workers:

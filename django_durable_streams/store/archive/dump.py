@@ -15,7 +15,7 @@ from typing import Any
 from django.db import connections
 
 from ... import clock
-from ...models import Chunk, Producer, Stream
+from ...models import Chunk, Producer, Retention, Stream
 from .. import staged_rows
 from ..chunk_rows import CorruptChunk, checked_ends
 from ..sql import statements
@@ -64,7 +64,8 @@ class Dump:
         """
         for first in range(0, len(ids), STREAMS_PER_QUERY):
             portion = [*ids[first : first + STREAMS_PER_QUERY]]
-            streams = Stream.objects.using(self._using).filter(path__isnull=False).in_bulk(portion)
+            rows = Stream.objects.using(self._using).filter(path__isnull=False).select_related("retention_row")
+            streams = rows.in_bulk(portion)
             with_producers = self._with_producers(portion)
             paths = self._paths(streams.values())
             for stream_id in portion:
@@ -134,10 +135,12 @@ class Dump:
             _optional(stream.deadline),
             source,
             stream.fork_position,
+            stream.inherited_from,
             lineage,
             _optional(stream.deleted_at),
             _microseconds(stream.created_at),
             _optional(stream.appended_at),
+            _own_rules(stream),
         )
 
     def _data_from(self, stream: Stream) -> int:
@@ -171,18 +174,29 @@ class Dump:
                 yield position, data, ends
                 position = ends[-1] if ends else tail
             if position == before:
-                self._check_exists(stream)
+                self._check_exists(stream, position)
                 raise self._damaged(stream, position)
 
-    def _check_exists(self, stream: Stream) -> None:
-        if not Stream.objects.using(self._using).filter(pk=stream.pk, path__isnull=False).exists():
+    def _check_exists(self, stream: Stream, position: int) -> None:
+        rows = Stream.objects.using(self._using).filter(pk=stream.pk, path__isnull=False)
+        first_position = rows.values_list("first_position", flat=True).first()
+        if first_position is None:
             raise StreamVanished
+        if first_position > position:
+            raise ArchiveError(
+                f"{stream.path} was trimmed while it was exported. Repeat the command: the export goes on with it."
+            )
 
     def _damaged(self, stream: Stream, position: int) -> ArchiveError:
         return ArchiveError(
             f"The data of {stream.path} is damaged or missing at position {position}. Restore it from a backup, or "
             "delete the stream."
         )
+
+
+def _own_rules(stream: Stream) -> tuple[int | None, int | None, int | None] | None:
+    row: Retention | None = getattr(stream, "retention_row", None)
+    return (row.age, row.max_bytes, row.max_messages) if row is not None and row.is_explicit else None
 
 
 def _microseconds(moment: datetime) -> int:

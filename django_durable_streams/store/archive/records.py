@@ -40,6 +40,7 @@ MAX_BLOCK_BYTES = 2**31
 
 Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 Size = Annotated[int, Meta(gt=0, le=MAX_BLOCK_BYTES)]
+Limit = Annotated[int, Meta(gt=0, le=MAX_NUMBER)]
 Microseconds = Annotated[int, Meta(ge=0, le=253_370_764_800_000_000)]
 Path = Annotated[str, Meta(min_length=1, max_length=paths.MAX_PATH_LENGTH)]
 
@@ -66,11 +67,15 @@ class StreamRecord(Struct, tag="stream", forbid_unknown_fields=True):
     deadline: Microseconds | None
     source: Path | None
     fork_position: Number | None
+    inherited_from: Number | None
+    """The first retained position that the source of a fork had when the fork was made."""
     lineage: list[tuple[Path, Number, Number, Annotated[int, Meta(ge=-8, le=MAX_NUMBER)]]] | None
     """As in the table, with paths instead of ids."""
     deleted_at: Microseconds | None
     created_at: Microseconds
     appended_at: Microseconds | None
+    retention: tuple[Limit | None, Limit | None, Limit | None] | None
+    """The stream's own rules: age in seconds, bytes, messages. None: those of the setting."""
 
 
 class ProducerRecord(Struct, tag="producer", forbid_unknown_fields=True):

@@ -17,11 +17,13 @@ from django.db import connections
 
 from ... import clock
 from ...models import Stream
+from ...protocol.retention import RetentionRules
 from ...runtime.write_lock import write_lock
 from ..chunk_rows import pack_ends
 from ..sql import Row, Statements, statements
 from ..sql.columns import STREAM_COLUMNS
 from ..stream_info import StreamInfo
+from ..upkeep import retention
 from ..write.linking import Linker
 from ..write.stream_state import StreamState
 from .records import ArchiveError, DataRecord, ProducerRecord, Record, StreamRecord
@@ -170,6 +172,7 @@ class Restore:
                 by_moment.setdefault(stream.deleted_at, []).append(states[stream.path].id)
         for moment, ids in by_moment.items():
             sql.soft_delete_streams(cursor, moment, ids)
+        retention.restore(self._using, [_retention(stream, states[stream.path].id) for stream in streams])
         return {path: state.id for path, state in states.items()}
 
     def _owners(self, streams: Sequence[StreamRecord]) -> dict[str, int]:
@@ -197,12 +200,18 @@ class Restore:
             "deadline": stream.deadline,
             "source_id": state.source_id,
             "fork_position": stream.fork_position,
+            "inherited_from": stream.inherited_from,
             "lineage": None if state.lineage is None else json.dumps(state.lineage),
             "link_state": state.link_state,
             "created_at": _stamp(stream.created_at, self._using),
             "appended_at": None if stream.appended_at is None else _stamp(stream.appended_at, self._using),
         }
         return tuple(values[column] for column in STREAM_COLUMNS)
+
+
+def _retention(stream: StreamRecord, stream_id: int) -> retention.Restored:
+    rules = None if stream.retention is None else RetentionRules(*stream.retention)
+    return retention.Restored(stream_id, rules, stream.first_position)
 
 
 class _Contents:

@@ -67,6 +67,6 @@ class OthersCollector(Collector):
     def related_objects(self, related_model: type[Model], *args: Any) -> QuerySet[Model]:
         if _is_own(related_model):
             # A plain queryset: the collector also deletes empty ones, and those of this app's models refuse that.
-            return QuerySet(related_model).none()
+            return QuerySet(related_model, using=self.using).none()
         related: QuerySet[Model] = super().related_objects(related_model, *args)
         return related

@@ -234,6 +234,27 @@ def save(using: str, plans: Iterable[Plan]) -> None:
         upsert(using, by_kind[True], ["marks", "trim_position"])
 
 
+class Restored(NamedTuple):
+    """A stream that comes from an archive."""
+
+    stream_id: int
+    rules: RetentionRules | None
+    first_position: int
+
+
+def restore(using: str, streams: Iterable[Restored]) -> None:
+    """Give new streams their own rules, and have the data before their first position deleted, if there is any."""
+    rows = []
+    for stream_id, rules, first_position in streams:
+        if rules is None and not first_position:
+            continue
+        own = rules if rules is not None else RetentionRules()
+        values = {"age": own.age, "max_bytes": own.bytes, "max_messages": own.messages}
+        trimmed = first_position or None
+        rows.append(Retention(stream_id=stream_id, is_explicit=rules is not None, trim_position=trimmed, **values))
+    Retention.objects.using(using).unguarded().bulk_create(rows)
+
+
 def upsert(using: str, rows: Sequence[Retention], columns: Sequence[str]) -> None:
     """Insert rows or, where a stream has one, change some of its columns."""
     if not rows:

@@ -18,14 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_durable_streams import clock
-from django_durable_streams.models import Chunk, Producer, StagedChunk, Stream, SubscriptionLink
+from django_durable_streams.models import Chunk, Producer, Retention, StagedChunk, Stream, SubscriptionLink
 from django_durable_streams.models.stream import LinkState
-from django_durable_streams.protocol.errors import StreamGone
+from django_durable_streams.protocol.errors import OffsetTrimmed, StreamGone
+from django_durable_streams.protocol.retention import RetentionRules
 from django_durable_streams.store.archive import directory, dump, records, restore, transfer
 from django_durable_streams.store.archive.directory import ArchiveReader
 from django_durable_streams.store.archive.records import ArchiveError, BlockWriter, RecordReader
 from django_durable_streams.store.operations import Append, Create
-from django_durable_streams.store.upkeep import compaction
+from django_durable_streams.store.upkeep import compaction, trimming
 from django_durable_streams.store.write import group_commit
 from tests.store.contexts import Staging
 from tests.subscriptions.steps import subscribe
@@ -57,7 +58,7 @@ def empty() -> None:
     """Delete all rows of streams, as in a new database."""
     Stream.objects.unguarded().update(source=None)
     with connection.cursor() as cursor:
-        for model in (Chunk, StagedChunk, Producer, SubscriptionLink, Stream):
+        for model in (Chunk, StagedChunk, Producer, Retention, SubscriptionLink, Stream):
             cursor.execute(f"DELETE FROM {connection.ops.quote_name(model._meta.db_table)}")
 
 
@@ -95,7 +96,7 @@ def test_a_stream_comes_back_as_it_was(tmp_path: Path) -> None:
     names = [
         field.name
         for field in Stream._meta.concrete_fields
-        if field.name not in ("id", "source", "link_state", "lineage")
+        if field.name not in ("id", "source", "link_state", "version_before_look", "version_after_look", "lineage")
     ]
     before = Stream.objects.filter(pk=stream.pk).values(*names).get()
     moved(tmp_path)
@@ -202,6 +203,47 @@ def test_dropped_data_stays_dropped(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "second")
     moved(tmp_path)
     assert list(Stream.objects.get(path="a").read()) == []
+
+
+def test_retention_comes_back(tmp_path: Path) -> None:
+    stream = Stream.objects.create(path="a", content_type=TEXT)
+    Stream.objects.create(path="all", content_type=TEXT).retain()
+    first = stream.append("one").offset
+    stream.append("two")
+    stream.retain(age=60, messages=5)
+    stream.trim(before=first)
+    fork = stream.fork("b")
+    moved(tmp_path)
+    again, fork = Stream.objects.get(path="a"), Stream.objects.get(path="b")
+    assert again.retention == RetentionRules(age=60, messages=5)
+    assert Stream.objects.get(path="all").retention_row.is_explicit
+    assert (again.first_position, fork.inherited_from) == (3, 3)
+    assert [*again.read()] == [*fork.read()] == ["two"]
+    with pytest.raises(OffsetTrimmed):
+        [*again.read(again.offset_at(0))]
+    portion = trimming.find(USING, [again.pk])
+    assert portion.chunk_ids or portion.cuts  # housekeeping deletes what the archive had of the trimmed data
+
+
+def test_data_that_is_trimmed_during_an_export_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream.objects.create(path="a", content_type=TEXT)
+    end = stream.append("one").offset
+    stream.append("two")
+    chunks = dump.Dump._chunks
+
+    def trimming_before(self: dump.Dump, exported: Stream, position: int) -> Iterator[Any]:
+        stream.trim(before=end)
+        Chunk.objects.unguarded().filter(end__lte=3)._raw_delete(USING)
+        return chunks(self, exported, position)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dump.Dump, "_chunks", trimming_before)
+        with pytest.raises(ArchiveError, match="a was trimmed while it was exported"):
+            export(tmp_path / "first")
+    export(tmp_path / "first")
+    empty()
+    restore_from(tmp_path / "first")
+    assert [*Stream.objects.get(path="a").read()] == ["two"]
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite has staged chunks")
@@ -515,6 +557,8 @@ Change = Callable[[dict[str, Any]], None]
         {"fork_position": 3},
         {"fork_position": 2, "source": "x", "lineage": [["x", 1, 2, 1]]},
         {"created_at": 10**19},
+        {"inherited_from": -1},
+        {"retention": [0, None, None]},
         {"more": 1},
     ],
 )
@@ -527,6 +571,8 @@ def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any]) ->
         "tail": 0,
         "data_from": 0,
         "first_position": 0,
+        "inherited_from": None,
+        "retention": None,
         "closed": False,
         "closed_by": "",
         "last_seq": None,
