@@ -62,7 +62,7 @@ def section(page: Path, title: str) -> str:
 
 def table(text: str) -> list[list[str]]:
     """The rows of the first table in a text, without its head."""
-    rows = re.search(r"^\|.*\n\|[-| ]+\|\n((?:\|.*(?:\n|\Z))*)", text, re.MULTILINE)
+    rows = re.search(r"^\|.*\n\|[-:| ]+\|\n((?:\|.*(?:\n|\Z))*)", text, re.MULTILINE)
     assert rows is not None, "there is no table"
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows[1].splitlines()]
 

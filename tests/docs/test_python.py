@@ -1,4 +1,4 @@
-"""What docs/python.md and the README say of streams in Python is so."""
+"""What docs/python.md says of streams in Python is so, and what the README says of writers."""
 
 import doctest
 import inspect
@@ -22,7 +22,7 @@ from django_durable_streams.store.operations import Appended
 from tests.docs.pages import README, ROOT, Block, blocks, code, section, table
 
 PAGE = ROOT / "docs" / "python.md"
-SESSIONS = [block for page in (README, PAGE) for block in blocks(page, "pycon")]
+SESSIONS = blocks(PAGE, "pycon")
 
 
 @pytest.mark.django_db
@@ -69,6 +69,7 @@ def test_the_signals_are_those_that_there_are() -> None:
 def test_the_numbers_of_a_writer_are_those_of_the_code() -> None:
     text = " ".join(section(PAGE, "Writing token by token").split())
     assert f"within {INTERVAL * 1000:.0f} ms, at most {MAX_BYTES // 1024} KiB" in text
+    assert f"commits them together, so {1 / INTERVAL:.0f} times a second" in text
     assert f"commits them {1 / INTERVAL:.0f} times a second" in " ".join(README.read_text().split())
     assert RETRY_SECONDS == 60
     assert "up to a minute" in text

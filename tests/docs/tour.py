@@ -1,4 +1,4 @@
-"""The README's tour as a script: its commands, what they should print, and whether they did."""
+"""The console of a page as a script: its commands, what they should print, and whether they did."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ ANYTHING = "…"
 
 
 class Step(NamedTuple):
-    """A command, and the lines that the README shows below it."""
+    """A command, and the lines that the page shows below it."""
 
     command: str
     shown: list[str]
@@ -47,7 +47,7 @@ def run(commands: Sequence[str], seconds: float) -> list[list[str]]:
 
 
 def agree(shown: Sequence[str], printed: Sequence[str]) -> bool:
-    """Whether the README shows what was printed, but for what it says it leaves out.
+    """Whether a page shows what was printed, but for what it says it leaves out.
 
     A line of `...` stands for any lines, also none; `…` inside a line for any text, but some.
     """
