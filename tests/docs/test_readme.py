@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.contrib.staticfiles import finders
-from django.db import transaction
 from django.template import engines
 from django.test import Client, override_settings
 from django.urls import include, path
@@ -78,7 +77,7 @@ def test_the_lines_for_a_project_work(transactional_db: None, owner: bool) -> No
     client.force_login(user if owner else other)
     with override_settings(ROOT_URLCONF=urls, DURABLE_STREAMS=scope[SETTING]):
         order = SimpleNamespace(save=lambda: None, user_id=user.pk)
-        exec(python("news.append"), {"transaction": transaction, "Stream": Stream, "order": order})
+        exec(python("news.append"), {"order": order})
         response = client.get(URL.format(user.pk))
     if owner:
         assert response.json() == [{"text": "Your order is on its way."}]
