@@ -127,12 +127,22 @@ def test_a_lost_run_that_nobody_continues_ends(moved_clock: Clock) -> None:
 def test_a_renewed_lease_holds_and_tells_of_a_stop(moved_clock: Clock) -> None:
     held = started()
     moved_clock.move(LEASE - 1)
-    assert leases.renew("gone", USING) == {held.run.pk: leases.Notice(held.run.epoch, False)}
+    assert leases.renew("gone", [held.run.pk], USING) == {held.run.pk: leases.Notice(held.run.epoch, False)}
     moved_clock.move(LEASE - 1)
     assert not rows.close_lost(held.run.pk, USING)
     assert held.run.stop()
     assert leases.look("gone", USING)[held.run.pk].stop_requested
     assert leases.look("other", USING) == {}
+
+
+def test_a_run_that_its_holder_does_not_write_gets_no_more_time(moved_clock: Clock) -> None:
+    """Its task may have failed, or its start may have been lost, while the process writes other answers."""
+    written, lost = started("chats/1"), started("chats/2")
+    moved_clock.move(LEASE - 1)
+    assert leases.renew("gone", [written.run.pk], USING).keys() == {written.run.pk, lost.run.pk}
+    moved_clock.move(2)
+    assert not rows.close_lost(written.run.pk, USING)
+    assert rows.close_lost(lost.run.pk, USING)
 
 
 def test_a_run_that_waits_is_taken_once_or_ends(moved_clock: Clock) -> None:

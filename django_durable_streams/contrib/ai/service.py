@@ -184,11 +184,12 @@ class AnswerService:
     async def _keep_leases(self) -> None:
         """Extend the leases of this process's answers when it is time, and stop those that have to stop."""
         loop = asyncio.get_running_loop()
-        function = leases.renew if loop.time() >= self._renew_at else leases.look
         before = dict(self._answers)
-        notices = await self._call(function, self.holder, self.using)
-        if function is leases.renew:
+        if loop.time() >= self._renew_at:
+            notices = await self._call(leases.renew, self.holder, [*before], self.using)
             self._renew_at = loop.time() + config().ai_lease / 4
+        else:
+            notices = await self._call(leases.look, self.holder, self.using)
         for run_id, answer in before.items():
             notice = notices.get(run_id)
             if notice is None or notice.epoch != answer.run.epoch:
