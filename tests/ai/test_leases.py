@@ -26,9 +26,11 @@ from django_durable_streams.contrib.ai.events import (
     decode,
     encode,
 )
+from django_durable_streams.contrib.ai.running import GENERIC_ERROR
 from django_durable_streams.contrib.ai.service import AnswerService
 from django_durable_streams.models import Stream
-from django_durable_streams.protocol.errors import ProducerFenced
+from django_durable_streams.protocol.errors import ProducerFenced, ServiceUnavailable
+from django_durable_streams.runtime import background
 from tests.ai.sources import events
 from tests.subscriptions.steps import USING, Clock
 
@@ -187,6 +189,32 @@ def test_a_lost_task_is_queued_again(moved_clock: Clock) -> None:
     assert rows.claim(held.run.pk, "task", USING) is not None
 
 
+def test_a_task_that_ends_its_processes_is_not_queued_for_ever(moved_clock: Clock) -> None:
+    held = started(on_lost="continue")
+    for _ in range(rows.MAX_ATTEMPTS):
+        moved_clock.move(LEASE + 1)
+        assert rows.queue_again(held.run.pk, USING)
+        assert rows.claim(held.run.pk, "task", USING) is not None
+    moved_clock.move(LEASE + 1)
+    assert rows.queue_again(held.run.pk, USING)
+    assert rows.claim(held.run.pk, "task", USING) is None
+    assert Run.objects.get().error == rows.TOO_OFTEN
+
+
+@pytest.mark.usefixtures("engines")
+def test_an_answer_whose_beginning_was_trimmed_is_not_written_twice(caplog: pytest.LogCaptureFixture) -> None:
+    """Its source cannot be told what is written: the retention of the stream, or a command, has dropped it."""
+    held = started(on_lost="continue")
+    write(held, "a", "b")
+    held.run.chat.stream.trim("now")
+    leases.give_up("gone", USING)
+    service = AnswerService(USING)
+    assert background.run(service.take(held.run.pk))
+    service.stop()
+    assert stored() == [Failed(str(held.run.pk), GENERIC_ERROR)]
+    assert "has written 2 events" in caplog.text
+
+
 def test_a_process_that_ends_gives_its_runs_up(moved_clock: Clock) -> None:
     held = started()
     leases.give_up("gone", USING)
@@ -247,8 +275,6 @@ async def test_processes_side_by_side_continue_a_run_once() -> None:
     """Each round, the process that writes vanishes without a trace, at a random moment."""
     from asgiref.sync import sync_to_async
 
-    from django_durable_streams.runtime import background
-
     def start() -> Run:
         return start_answer_sync(
             "chats/1", Answer(SOURCE, {"count": 40, "seconds": 0.01}, on_lost="continue", message_id="m")
@@ -269,6 +295,32 @@ async def test_processes_side_by_side_continue_a_run_once() -> None:
     assert run.state == "done"
     values = await sync_to_async(lambda: stored()[1:])()
     assert values == [*events(40), Finish(str(run.pk))]
+
+
+@pytest.mark.usefixtures("engines", "short_lease")
+async def test_a_run_that_cannot_be_closed_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its chat is locked for a long time, or its end fails each time. The oldest runs come first at each look."""
+    from asgiref.sync import sync_to_async
+
+    close_lost = rows.close_lost
+
+    def close_others(run_id: uuid.UUID, using: str) -> bool:
+        if run_id == stuck.run.pk:
+            raise ServiceUnavailable("Another transaction holds a lock.")
+        return close_lost(run_id, using)
+
+    monkeypatch.setattr(rows, "close_lost", close_others)
+    monkeypatch.setattr(leases, "PORTION", 3)
+    stuck, *others = [await sync_to_async(started)(f"chats/{number}") for number in range(8)]
+    await sync_to_async(leases.give_up)("gone", USING)
+    service = AnswerService(USING)
+    service.watch()
+    try:
+        for held in others:
+            await asyncio.wait_for(held.run.await_end(), 5)
+    finally:
+        await asyncio.to_thread(service.stop)
+    assert {held.run.state for held in others} == {"failed"}
 
 
 def _lose_all(services: list[AnswerService]) -> None:

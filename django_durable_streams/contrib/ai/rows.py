@@ -204,7 +204,7 @@ def claim(run_id: UUID, holder: str, using: str) -> Held | None:
         if taken_over is None:
             return None
         written = taken_over.seq + 1
-        run.attempts = 1 if is_new or written > run.written else run.attempts + 1
+        run.attempts = 1 if written > run.written else run.attempts + 1
         if run.attempts > MAX_ATTEMPTS:
             _end(run, Failed(str(run.pk), TOO_OFTEN), using)
             return None
