@@ -5,21 +5,28 @@ The modules beside this one turn the streams of providers' SDKs into events. Kno
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import sync_to_async
 from django.db import connections
 from django.utils.module_loading import import_string
 
+from ....runtime.results import Reply, as_failure, call_in
 from ..events import FROM_SOURCES, AnyEvent, Event, Reasoning, Text
 from ..history import ChatMessage
 
 if TYPE_CHECKING:
     from ..models import Chat
+
+logger = logging.getLogger(__name__)
 
 Values = AsyncIterable[Any] | Iterable[Any]
 
@@ -97,26 +104,48 @@ async def events_of(values: Values) -> AsyncGenerator[Event, None]:
             await closing
 
 
+_END = object()
+
+_Steps = SimpleQueue[Reply | None]
+
+
 async def _in_thread(values: Iterable[Any]) -> AsyncIterator[Any]:
-    """Yield the values of a synchronous iterator, which runs in a thread of its own."""
-    end = object()
-    executor = ThreadPoolExecutor(1, "durable-streams-answer")
+    """Yield the values of a synchronous iterator, which runs in a thread of its own, from its beginning to its close.
 
-    def step(iterator: Iterator[Any]) -> Any:
-        try:
-            return next(iterator, end)
-        finally:
-            connections.close_all()
-
-    take = sync_to_async(step, thread_sensitive=False, executor=executor)
-    iterator = iter(values)
+    A daemon thread: an iterator that waits for a provider must not delay the end of the process.
+    """
+    steps: _Steps = SimpleQueue()
+    run = partial(copy_context().run, _run_steps, values, steps)
+    Thread(target=run, name="durable-streams-answer", daemon=True).start()
     try:
-        while (value := await take(iterator)) is not end:
+        while True:
+            reply = Reply(loop=asyncio.get_running_loop())
+            steps.put(reply)
+            value = await reply
+            if value is _END:
+                return
             yield value
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)  # the iterator may block, and the loop must not
-        if inspect.isgenerator(iterator) and not iterator.gi_running:
+        steps.put(None)  # it may block in a step, and the loop must not wait
+
+
+def _run_steps(values: Iterable[Any], steps: _Steps) -> None:
+    """Take a value for each reply in the queue. Called in the thread of the iterator."""
+    iterator: Iterator[Any] | None = None
+    try:
+        while (reply := steps.get()) is not None:
+            try:
+                iterator = iter(values) if iterator is None else iterator
+                value = next(iterator, _END)
+            except BaseException as error:
+                value = as_failure(error)
+            call_in(reply.get_loop(), reply.resolve, value)
+        if inspect.isgenerator(iterator):
             iterator.close()
+    except Exception:
+        logger.exception("The source of an answer could not be closed.")
+    finally:
+        connections.close_all()
 
 
 __all__ = ["AnswerContext", "Source", "Values", "events_of", "is_dotted", "values_of"]
