@@ -16,8 +16,12 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from ...models import Stream
+from ...runtime.results import copy_of
 from .dialects.base import Translator
 from .events import decode, ends
+
+PORTION_BYTES = 64 * 1024
+"""Bytes of chunks from which a portion for a reader is large enough."""
 
 
 class News(NamedTuple):
@@ -78,23 +82,37 @@ class Feed:
             changed = self._changed
             has_more = len(self._chunks) > position
             if has_more or self._is_complete or (self._is_up_to_date and not is_told):
-                is_told = self._is_up_to_date
-                chunks = self._chunks[position:]
-                position = max(position, len(self._chunks))
-                is_complete = self._is_complete
-                yield News(chunks, position, self._is_up_to_date, is_complete)
+                chunks = self._portion(position)
+                position += len(chunks)
+                is_last = position >= len(self._chunks)
+                is_told = up_to_date = is_last and self._is_up_to_date
+                is_complete = is_last and self._is_complete
+                yield News(chunks, position, up_to_date, is_complete)
                 if is_complete:
                     return
                 continue
             if self._is_broken:
                 if self._error is not None:
-                    raise self._error
+                    raise copy_of(self._error)
                 return
             try:
                 async with asyncio.timeout(timeout):
                     await changed.wait()
             except TimeoutError:
                 yield News([], position, self._is_up_to_date, False)
+
+    def _portion(self, position: int) -> list[bytes]:
+        """Return the next chunks for one reader. Readers who come late, however many, take no copies of the whole."""
+        size, end = 0, position
+        while end < len(self._chunks) and size < PORTION_BYTES:
+            size += len(self._chunks[end])
+            end += 1
+        return self._chunks[position:end]
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the feed has ended before its source, so that it is of no use to a new reader."""
+        return self._is_broken
 
     def close(self) -> None:
         """End the work of the feed."""
@@ -160,7 +178,7 @@ async def follow(
     """
     feeds = _feeds.setdefault(asyncio.get_running_loop(), {})
     feed = feeds.get(key)
-    if feed is None:
+    if feed is None or feed.is_broken:
         feed = feeds[key] = Feed(source)
     feed.reader_count += 1
     try:
