@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.test import override_settings
 
 from django_durable_streams import clock
@@ -264,6 +264,39 @@ def test_turns_and_the_start_of_the_answer_are_one_transaction() -> None:
     assert held.run.turn_id == "u1"
 
 
+@pytest.mark.parametrize("end", [Failed, Stopped])
+def test_a_message_whose_answer_has_failed_may_be_sent_again(end: type[Failed | Stopped]) -> None:
+    request = rows.StartRequest(
+        "chats/1", turns=[Message("u1", "user", [TextPart("a")])], holder="gone", source=SOURCE, once=True
+    )
+    first, _ = rows.start(request, USING)
+    assert rows.start(request, USING)[0].joined
+    assert rows.end(first.pk, first.epoch, end(str(first.pk)), USING)
+    second, _ = rows.start(request, USING)
+    assert not second.joined
+    assert rows.end(second.pk, second.epoch, Finish(str(second.pk)), USING)
+    assert rows.start(request, USING)[0].pk == second.pk
+    assert [message.id for message in second.chat.messages()] == ["u1", second.message_id]
+
+
+def test_without_a_message_no_earlier_answer_counts() -> None:
+    first = started(once=True)
+    assert rows.end(first.run.pk, first.run.epoch, Finish(str(first.run.pk)), USING)
+    assert started(once=True).run.pk != first.run.pk
+
+
+def test_a_branch_is_a_stream_and_a_chat_or_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = started().run.chat
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise OperationalError("the connection is closed")
+
+    monkeypatch.setattr(Chat, "save", fail)
+    with pytest.raises(OperationalError):
+        chat.branch("chats/2", before=chat.messages()[0].id)
+    assert not Stream.objects.filter(path="chats/2").exists()
+
+
 @pytest.fixture
 def short_lease() -> Iterator[None]:
     with override_settings(DURABLE_STREAMS={"AI_LEASE": 1.0, "POLL_INTERVAL": 0.05}):
@@ -321,6 +354,25 @@ async def test_a_run_that_cannot_be_closed_delays_no_other(monkeypatch: pytest.M
     finally:
         await asyncio.to_thread(service.stop)
     assert {held.run.state for held in others} == {"failed"}
+
+
+@pytest.mark.usefixtures("engines", "short_lease")
+async def test_an_answer_that_began_in_a_long_transaction_is_not_lost() -> None:
+    """Its lease has ended when the transaction commits and the answer begins."""
+    from asgiref.sync import sync_to_async
+
+    service = AnswerService(USING)
+    service.watch()
+    service._renew_at = float("inf")  # it has just extended the leases of other answers
+    held = await sync_to_async(started)(holder=service.holder, arguments={"count": 20, "seconds": 0.02})
+    await sync_to_async(leases.give_up)(service.holder, USING)
+    held.run.lease_until = clock.now()
+    service.launch(held, None)
+    try:
+        await asyncio.wait_for(held.run.await_end(), 10)
+    finally:
+        await asyncio.to_thread(service.stop)
+    assert held.run.state == "done"
 
 
 def _lose_all(services: list[AnswerService]) -> None:

@@ -116,6 +116,9 @@ class AnswerService:
         answer = RunningAnswer(held, source, self._call, self.using)
         self._answers[held.run.pk] = answer
         self._has_written = True
+        if rows.ends_soon(held.run):  # it began in a long transaction, and others see it from its commit on
+            self._renew_at = 0.0
+            self._woken.set()
         self._keep_going()
         try:
             await answer.write()
@@ -146,7 +149,10 @@ class AnswerService:
             self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
     async def _keep(self) -> None:
-        await self._subscribe()
+        try:
+            await self._subscribe()
+        except Exception:  # a poll makes up for messages
+            logger.exception("The answers get no wake-ups. Check WAKEUP.")
         while self._answers or self._watches:
             self._woken.clear()
             pause = await self._look()
