@@ -1,5 +1,6 @@
 """Feeds: what many readers of an answer take from one translation."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -19,8 +20,10 @@ class Stream:
 
     def __init__(self, failures: int = 0) -> None:
         self.failures = failures
+        self.reads = 0
 
     async def atail(self, offset: str, timeout: float | None = None) -> AsyncIterator[Page]:
+        self.reads += 1
         events = [Start("r", "m"), *(Text("a" * 500) for _ in range(COUNT)), Finish("r")]
         yield Page([encode(event) for event in events[:10]], "1", up_to_date=False, closed=False)
         if self.failures:
@@ -57,3 +60,24 @@ async def test_a_new_reader_does_not_get_a_feed_that_has_failed() -> None:
     with pytest.raises(ServiceUnavailable):
         async for _ in slow:
             pass
+
+
+async def test_a_feed_waits_a_moment_for_its_next_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers by long-poll come and go with each page. Each of them would translate the whole chat anew."""
+    stream = Stream()
+    for _ in range(3):
+        async for news in feeds.follow("key", source(stream)):
+            assert news.chunks
+    assert stream.reads == 1
+    drop, dropped = feeds._drop, asyncio.Event()
+
+    def drop_and_tell(*args: Any) -> None:
+        drop(*args)
+        dropped.set()
+
+    monkeypatch.setattr(feeds, "_drop", drop_and_tell)
+    monkeypatch.setattr(feeds, "LINGER_SECONDS", 0.0)
+    async for _ in feeds.follow("key", source(stream)):
+        pass
+    await asyncio.wait_for(dropped.wait(), 5)
+    assert not feeds._feeds[asyncio.get_running_loop()]

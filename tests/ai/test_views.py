@@ -238,7 +238,7 @@ async def test_readers_of_an_answer_share_one_feed(monkeypatch: pytest.MonkeyPat
     first, *rest = await asyncio.gather(*map(chunks, (response, *others)))
     assert rest == [first, first, first]
     assert len(made) == 1
-    assert not feeds._feeds[asyncio.get_running_loop()]
+    assert not made[0].reader_count
 
 
 async def test_a_message_during_an_answer_joins_or_is_refused() -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing
 from contextvars import Context
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,9 @@ from ...models import Stream
 from ...runtime.results import copy_of
 from .dialects.base import Translator
 from .events import decode, ends
+
+LINGER_SECONDS = 5.0
+"""For how long a feed waits for the next reader. A long-poll leaves it with each response, and comes again at once."""
 
 PORTION_BYTES = 64 * 1024
 """Bytes of chunks from which a portion for a reader is large enough."""
@@ -62,6 +66,20 @@ class Feed:
         self._changed = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self.reader_count = 0
+        self._leaving: asyncio.TimerHandle | None = None
+
+    def join(self) -> None:
+        """Count one more reader."""
+        self.reader_count += 1
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+
+    def leave(self, drop: Callable[[Feed], None]) -> None:
+        """Count one reader less, and have the feed dropped if no other one comes."""
+        self.reader_count -= 1
+        if not self.reader_count:
+            self._leaving = asyncio.get_running_loop().call_later(LINGER_SECONDS, drop, self)
 
     async def follow(self, position: int = 0, timeout: float | None = None) -> AsyncGenerator[News, None]:
         """Yield what is there from a position on, then what follows, until the feed is complete.
@@ -180,14 +198,16 @@ async def follow(
     feed = feeds.get(key)
     if feed is None or feed.is_broken:
         feed = feeds[key] = Feed(source)
-    feed.reader_count += 1
+    feed.join()
     try:
         async with aclosing(feed.follow(position, timeout)) as news:
             async for item in news:
                 yield item
     finally:
-        feed.reader_count -= 1
-        if not feed.reader_count:
-            feed.close()
-            if feeds.get(key) is feed:
-                del feeds[key]
+        feed.leave(partial(_drop, feeds, key))
+
+
+def _drop(feeds: dict[Hashable, Feed], key: Hashable, feed: Feed) -> None:
+    feed.close()
+    if feeds.get(key) is feed:
+        del feeds[key]
