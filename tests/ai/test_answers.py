@@ -233,6 +233,21 @@ async def test_a_synchronous_source_has_one_thread_and_one_connection() -> None:
     assert seen[0][0].daemon
 
 
+async def test_a_synchronous_function_may_block_and_use_the_database() -> None:
+    """It may ask a provider before it returns: all answers of the process share the background loop."""
+    other = await start_answer("chats/1", words("a"))
+
+    def source(context: AnswerContext) -> list[str]:
+        other_is_done.wait(20)
+        return [str(Run.objects.filter(state=Run.State.DONE).count())]
+
+    other_is_done = threading.Event()
+    run = await start_answer("chats/2", source)
+    await other.await_end()
+    other_is_done.set()
+    assert Text("1") in await events_of(run)
+
+
 async def test_a_stopped_synchronous_source_is_closed_in_its_thread() -> None:
     threads: list[threading.Thread] = []
     go_on, closed = threading.Event(), threading.Event()

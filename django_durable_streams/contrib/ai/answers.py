@@ -98,7 +98,7 @@ def start_answer_sync(
 
     It takes part in the caller's transaction: the turns, the run and the beginning of the answer are committed
     together, and the source is called after the commit. The source of a dotted path runs where `AI_RUNS_IN` says. Any
-    other source runs in the background loop of this process, so it must not block.
+    other source runs in this process. If it is asynchronous, it runs in the background loop, so it must not block.
 
     Args:
         chat: the chat, its stream, or the path of its stream. There is none at the path: it is created.

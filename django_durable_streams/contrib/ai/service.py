@@ -222,7 +222,8 @@ class AnswerService:
 
     async def _settle_surely(self, waiting: leases.Waiting) -> None:
         try:
-            self._has_settled |= await self._settle(waiting)
+            if await self._settle(waiting):
+                self._has_settled = True
         except Exception as error:
             if self._failures.is_due():
                 logger.warning("The answer %s could not be taken or closed, and is tried again: %s", waiting.id, error)

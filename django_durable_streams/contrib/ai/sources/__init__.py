@@ -75,12 +75,42 @@ async def values_of(source: Source, context: AnswerContext, arguments: dict[str,
     """
     made: Any = import_string(source) if isinstance(source, str) else source
     if callable(made) and not isinstance(made, AsyncIterable | Iterable):
-        made = made(context, **arguments)
+        call = partial(made, context, **arguments)
+        made = call() if _returns_at_once(made) else await _in_a_thread(call)
     if inspect.isawaitable(made):
         made = await made
     if isinstance(made, str | bytes) or not isinstance(made, AsyncIterable | Iterable):
         raise TypeError(f"A source is an iterator of texts and events, not {type(made).__name__}.")
     return made
+
+
+def _returns_at_once(function: Callable[..., object]) -> bool:
+    return any(
+        is_kind(function)
+        for is_kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    )
+
+
+async def _in_a_thread(function: Callable[[], object]) -> object:
+    """Call a synchronous function, which may wait for a provider or use the database, and return its value."""
+    reply = Reply(loop=asyncio.get_running_loop())
+
+    def run() -> None:
+        try:
+            value = function()
+        except BaseException as error:
+            value = as_failure(error)
+        finally:
+            connections.close_all()
+        call_in(reply.get_loop(), reply.resolve, value)
+
+    _start_thread(run)
+    return await reply
+
+
+def _start_thread(run: Callable[[], None]) -> None:
+    """Start a daemon thread: source code that waits for a provider must not delay the end of the process."""
+    Thread(target=partial(copy_context().run, run), name="durable-streams-answer", daemon=True).start()
 
 
 async def events_of(values: Values) -> AsyncGenerator[Event, None]:
@@ -110,13 +140,9 @@ _Steps = SimpleQueue[Reply | None]
 
 
 async def _in_thread(values: Iterable[Any]) -> AsyncIterator[Any]:
-    """Yield the values of a synchronous iterator, which runs in a thread of its own, from its beginning to its close.
-
-    A daemon thread: an iterator that waits for a provider must not delay the end of the process.
-    """
+    """Yield the values of a synchronous iterator, which has a thread of its own from its beginning to its close."""
     steps: _Steps = SimpleQueue()
-    run = partial(copy_context().run, _run_steps, values, steps)
-    Thread(target=run, name="durable-streams-answer", daemon=True).start()
+    _start_thread(partial(_run_steps, values, steps))
     try:
         while True:
             reply = Reply(loop=asyncio.get_running_loop())
