@@ -279,6 +279,19 @@ def test_a_message_whose_answer_has_failed_may_be_sent_again(end: type[Failed | 
     assert [message.id for message in second.chat.messages()] == ["u1", second.message_id]
 
 
+def test_a_late_copy_of_a_request_takes_no_later_messages_back() -> None:
+    first, second = [
+        rows.StartRequest("chats/1", turns=[Message(id, "user", [])], holder="gone", source=SOURCE, once=True)
+        for id in ("u1", "u2")
+    ]
+    failed, _ = rows.start(first, USING)
+    assert rows.end(failed.pk, failed.epoch, Failed(str(failed.pk)), USING)
+    run, _ = rows.start(second, USING)
+    assert rows.end(run.pk, run.epoch, Finish(str(run.pk)), USING)
+    assert rows.start(first, USING)[0].pk == failed.pk
+    assert len(run.chat.messages()) == 4
+
+
 def test_without_a_message_no_earlier_answer_counts() -> None:
     first = started(once=True)
     assert rows.end(first.run.pk, first.run.epoch, Finish(str(first.run.pk)), USING)

@@ -61,8 +61,8 @@ class StartRequest:
         arguments: JSON arguments of the source.
         on_lost: see `Run.OnLost`.
         holder: the process that writes the answer. Empty: a worker has to take it.
-        once: whether a run that answers the last message of the turns counts as this one, also if it is done. One that
-            has failed or was stopped does not: then this is another attempt, and takes the place of its answer.
+        once: whether a run that answers the last message of the turns counts as this one, also if it is done. If the
+            chat's last run has failed or was stopped, the same message is another attempt, and takes its place.
     """
 
     path: str
@@ -109,7 +109,7 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
     with transaction(using):
         chat = _locked_chat(request, using)
         repeated = _repeated(chat, request, using)
-        if repeated is not None and (repeated.is_active or repeated.state == Run.State.DONE):
+        if repeated is not None and not _may_follow(repeated, using):
             return repeated, None
         active = _active(chat, using)
         if active is not None and _is_over(active):
@@ -150,6 +150,14 @@ def _repeated(chat: Chat, request: StartRequest, using: str) -> Run | None:
     if run is not None:
         run.chat, run.joined = chat, True
     return run
+
+
+def _may_follow(run: Run, using: str) -> bool:
+    """Whether a repeated request is another attempt. A late copy of it must not take later messages back."""
+    if run.state not in (Run.State.FAILED, Run.State.STOPPED):
+        return False
+    newest = Run.objects.using(using).filter(chat=run.chat).order_by("-created_at").values_list("pk", flat=True)
+    return newest.first() == run.pk
 
 
 def _active(chat: Chat, using: str) -> Run | None:
