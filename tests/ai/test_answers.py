@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures.thread import _threads_queues  # type: ignore[attr-defined]
 from typing import Any
 
 import pytest
@@ -216,6 +217,7 @@ async def test_a_synchronous_source_has_one_thread_and_one_connection() -> None:
         try:
             with transaction.atomic():
                 for text in ("a", "b"):
+                    assert not Stream.objects.filter(path="none").exists()
                     connection = connections["default"]
                     seen.append((threading.current_thread(), connection.connection, connection.in_atomic_block))
                     yield text
@@ -231,6 +233,7 @@ async def test_a_synchronous_source_has_one_thread_and_one_connection() -> None:
     assert len(set(seen)) == 1
     assert seen[0][1] is not None
     assert seen[0][0].daemon
+    assert seen[0][0] not in _threads_queues, "Python joins the threads of executors"
 
 
 async def test_a_synchronous_function_may_block_and_use_the_database() -> None:
