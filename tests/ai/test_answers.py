@@ -1,12 +1,14 @@
 """Answers in one process: from their source into the chat's stream, to exactly one end."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures.thread import _threads_queues  # type: ignore[attr-defined]
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import transaction
+from django.db import connections, transaction
 
 from django_durable_streams.contrib.ai.answers import (
     Answer,
@@ -205,6 +207,95 @@ async def test_a_source_that_fails_ends_the_answer(
     await run.await_end()
     assert (run.state, run.error) == ("failed", shown)
     assert [record.name for record in caplog.records] == ["django_durable_streams.contrib.ai.running"]
+
+
+async def test_a_synchronous_source_has_one_thread_and_one_connection() -> None:
+    """It may be in the middle of a query, or of a transaction. The end of the process does not wait for it."""
+    seen: list[tuple[threading.Thread, object, bool]] = []
+
+    def source() -> Iterator[str]:
+        try:
+            with transaction.atomic():
+                for text in ("a", "b"):
+                    assert not Stream.objects.filter(path="none").exists()
+                    connection = connections["default"]
+                    seen.append((threading.current_thread(), connection.connection, connection.in_atomic_block))
+                    yield text
+        finally:
+            seen.append((threading.current_thread(), seen[0][1], True))
+            closed.set()
+
+    closed = threading.Event()
+    run = await (await start_answer("chats/1", source())).await_end()
+    assert run.state == "done"
+    assert await asyncio.to_thread(closed.wait, 5)
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+    assert seen[0][1] is not None
+    assert seen[0][0].daemon
+    assert seen[0][0] not in _threads_queues, "Python joins the threads of executors"
+
+
+async def test_a_synchronous_function_may_block_and_use_the_database() -> None:
+    """It may ask a provider before it returns: all answers of the process share the background loop."""
+    other = await start_answer("chats/1", words("a"))
+
+    def source(context: AnswerContext) -> list[str]:
+        other_is_done.wait(20)
+        return [str(Run.objects.filter(state=Run.State.DONE).count())]
+
+    other_is_done = threading.Event()
+    run = await start_answer("chats/2", source)
+    await other.await_end()
+    other_is_done.set()
+    assert Text("1") in await events_of(run)
+
+
+async def test_a_stopped_synchronous_source_is_closed_in_its_thread() -> None:
+    threads: list[threading.Thread] = []
+    go_on, closed = threading.Event(), threading.Event()
+
+    def source() -> Iterator[str]:
+        threads.append(threading.current_thread())
+        try:
+            yield "first"
+            go_on.wait(20)
+            yield "last"
+        finally:
+            threads.append(threading.current_thread())
+            closed.set()
+
+    run = await start_answer("chats/1", source())
+    await first_text(run)
+    await run.astop()
+    await run.await_end()
+    assert run.state == "stopped"
+    go_on.set()
+    assert await asyncio.to_thread(closed.wait, 5)
+    assert threads[0] is threads[1]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorExit(), SystemExit(1)])
+async def test_whatever_a_source_raises_ends_the_answer(error: BaseException) -> None:
+    async def failing() -> AsyncIterator[str]:
+        yield "first"
+        raise error
+
+    run = await (await start_answer("chats/1", failing())).await_end()
+    assert (run.state, run.error) == ("failed", "The answer could not be completed.")
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [("half of a pair: \ud83d", "half of a pair: ?"), ("a\0b", "ab"), ("a" * 20_000_000, "a" * 2000)],
+)
+async def test_an_error_that_cannot_be_stored_ends_the_answer(message: str, shown: str) -> None:
+    async def failing() -> AsyncIterator[str]:
+        yield "first"
+        raise AnswerError(message)
+
+    run = await (await start_answer("chats/1", failing())).await_end()
+    assert (run.state, run.error) == ("failed", shown)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.test import override_settings
 
 from django_durable_streams import clock
@@ -26,9 +26,11 @@ from django_durable_streams.contrib.ai.events import (
     decode,
     encode,
 )
+from django_durable_streams.contrib.ai.running import GENERIC_ERROR
 from django_durable_streams.contrib.ai.service import AnswerService
 from django_durable_streams.models import Stream
-from django_durable_streams.protocol.errors import ProducerFenced
+from django_durable_streams.protocol.errors import ProducerFenced, ServiceUnavailable
+from django_durable_streams.runtime import background
 from tests.ai.sources import events
 from tests.subscriptions.steps import USING, Clock
 
@@ -127,12 +129,22 @@ def test_a_lost_run_that_nobody_continues_ends(moved_clock: Clock) -> None:
 def test_a_renewed_lease_holds_and_tells_of_a_stop(moved_clock: Clock) -> None:
     held = started()
     moved_clock.move(LEASE - 1)
-    assert leases.renew("gone", USING) == {held.run.pk: leases.Notice(held.run.epoch, False)}
+    assert leases.renew("gone", [held.run.pk], USING) == {held.run.pk: leases.Notice(held.run.epoch, False)}
     moved_clock.move(LEASE - 1)
     assert not rows.close_lost(held.run.pk, USING)
     assert held.run.stop()
     assert leases.look("gone", USING)[held.run.pk].stop_requested
     assert leases.look("other", USING) == {}
+
+
+def test_a_run_that_its_holder_does_not_write_gets_no_more_time(moved_clock: Clock) -> None:
+    """Its task may have failed, or its start may have been lost, while the process writes other answers."""
+    written, lost = started("chats/1"), started("chats/2")
+    moved_clock.move(LEASE - 1)
+    assert leases.renew("gone", [written.run.pk], USING).keys() == {written.run.pk, lost.run.pk}
+    moved_clock.move(2)
+    assert not rows.close_lost(written.run.pk, USING)
+    assert rows.close_lost(lost.run.pk, USING)
 
 
 def test_a_run_that_waits_is_taken_once_or_ends(moved_clock: Clock) -> None:
@@ -175,6 +187,32 @@ def test_a_lost_task_is_queued_again(moved_clock: Clock) -> None:
     assert rows.queue_again(held.run.pk, USING)
     assert not rows.queue_again(held.run.pk, USING)
     assert rows.claim(held.run.pk, "task", USING) is not None
+
+
+def test_a_task_that_ends_its_processes_is_not_queued_for_ever(moved_clock: Clock) -> None:
+    held = started(on_lost="continue")
+    for _ in range(rows.MAX_ATTEMPTS):
+        moved_clock.move(LEASE + 1)
+        assert rows.queue_again(held.run.pk, USING)
+        assert rows.claim(held.run.pk, "task", USING) is not None
+    moved_clock.move(LEASE + 1)
+    assert rows.queue_again(held.run.pk, USING)
+    assert rows.claim(held.run.pk, "task", USING) is None
+    assert Run.objects.get().error == rows.TOO_OFTEN
+
+
+@pytest.mark.usefixtures("engines")
+def test_an_answer_whose_beginning_was_trimmed_is_not_written_twice(caplog: pytest.LogCaptureFixture) -> None:
+    """Its source cannot be told what is written: the retention of the stream, or a command, has dropped it."""
+    held = started(on_lost="continue")
+    write(held, "a", "b")
+    held.run.chat.stream.trim("now")
+    leases.give_up("gone", USING)
+    service = AnswerService(USING)
+    assert background.run(service.take(held.run.pk))
+    service.stop()
+    assert stored() == [Failed(str(held.run.pk), GENERIC_ERROR)]
+    assert "has written 2 events" in caplog.text
 
 
 def test_a_process_that_ends_gives_its_runs_up(moved_clock: Clock) -> None:
@@ -226,6 +264,52 @@ def test_turns_and_the_start_of_the_answer_are_one_transaction() -> None:
     assert held.run.turn_id == "u1"
 
 
+@pytest.mark.parametrize("end", [Failed, Stopped])
+def test_a_message_whose_answer_has_failed_may_be_sent_again(end: type[Failed | Stopped]) -> None:
+    request = rows.StartRequest(
+        "chats/1", turns=[Message("u1", "user", [TextPart("a")])], holder="gone", source=SOURCE, once=True
+    )
+    first, _ = rows.start(request, USING)
+    assert rows.start(request, USING)[0].joined
+    assert rows.end(first.pk, first.epoch, end(str(first.pk)), USING)
+    second, _ = rows.start(request, USING)
+    assert not second.joined
+    assert rows.end(second.pk, second.epoch, Finish(str(second.pk)), USING)
+    assert rows.start(request, USING)[0].pk == second.pk
+    assert [message.id for message in second.chat.messages()] == ["u1", second.message_id]
+
+
+def test_a_late_copy_of_a_request_takes_no_later_messages_back() -> None:
+    first, second = [
+        rows.StartRequest("chats/1", turns=[Message(id, "user", [])], holder="gone", source=SOURCE, once=True)
+        for id in ("u1", "u2")
+    ]
+    failed, _ = rows.start(first, USING)
+    assert rows.end(failed.pk, failed.epoch, Failed(str(failed.pk)), USING)
+    run, _ = rows.start(second, USING)
+    assert rows.end(run.pk, run.epoch, Finish(str(run.pk)), USING)
+    assert rows.start(first, USING)[0].pk == failed.pk
+    assert len(run.chat.messages()) == 4
+
+
+def test_without_a_message_no_earlier_answer_counts() -> None:
+    first = started(once=True)
+    assert rows.end(first.run.pk, first.run.epoch, Finish(str(first.run.pk)), USING)
+    assert started(once=True).run.pk != first.run.pk
+
+
+def test_a_branch_is_a_stream_and_a_chat_or_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = started().run.chat
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise OperationalError("the connection is closed")
+
+    monkeypatch.setattr(Chat, "save", fail)
+    with pytest.raises(OperationalError):
+        chat.branch("chats/2", before=chat.messages()[0].id)
+    assert not Stream.objects.filter(path="chats/2").exists()
+
+
 @pytest.fixture
 def short_lease() -> Iterator[None]:
     with override_settings(DURABLE_STREAMS={"AI_LEASE": 1.0, "POLL_INTERVAL": 0.05}):
@@ -236,8 +320,6 @@ def short_lease() -> Iterator[None]:
 async def test_processes_side_by_side_continue_a_run_once() -> None:
     """Each round, the process that writes vanishes without a trace, at a random moment."""
     from asgiref.sync import sync_to_async
-
-    from django_durable_streams.runtime import background
 
     def start() -> Run:
         return start_answer_sync(
@@ -259,6 +341,51 @@ async def test_processes_side_by_side_continue_a_run_once() -> None:
     assert run.state == "done"
     values = await sync_to_async(lambda: stored()[1:])()
     assert values == [*events(40), Finish(str(run.pk))]
+
+
+@pytest.mark.usefixtures("engines", "short_lease")
+async def test_a_run_that_cannot_be_closed_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its chat is locked for a long time, or its end fails each time. The oldest runs come first at each look."""
+    from asgiref.sync import sync_to_async
+
+    close_lost = rows.close_lost
+
+    def close_others(run_id: uuid.UUID, using: str) -> bool:
+        if run_id == stuck.run.pk:
+            raise ServiceUnavailable("Another transaction holds a lock.")
+        return close_lost(run_id, using)
+
+    monkeypatch.setattr(rows, "close_lost", close_others)
+    monkeypatch.setattr(leases, "PORTION", 3)
+    stuck, *others = [await sync_to_async(started)(f"chats/{number}") for number in range(8)]
+    await sync_to_async(leases.give_up)("gone", USING)
+    service = AnswerService(USING)
+    service.watch()
+    try:
+        for held in others:
+            await asyncio.wait_for(held.run.await_end(), 5)
+    finally:
+        await asyncio.to_thread(service.stop)
+    assert {held.run.state for held in others} == {"failed"}
+
+
+@pytest.mark.usefixtures("engines", "short_lease")
+async def test_an_answer_that_began_in_a_long_transaction_is_not_lost() -> None:
+    """Its lease has ended when the transaction commits and the answer begins."""
+    from asgiref.sync import sync_to_async
+
+    service = AnswerService(USING)
+    service.watch()
+    service._renew_at = float("inf")  # it has just extended the leases of other answers
+    held = await sync_to_async(started)(holder=service.holder, arguments={"count": 20, "seconds": 0.02})
+    await sync_to_async(leases.give_up)(service.holder, USING)
+    held.run.lease_until = clock.now()
+    service.launch(held, None)
+    try:
+        await asyncio.wait_for(held.run.await_end(), 10)
+    finally:
+        await asyncio.to_thread(service.stop)
+    assert held.run.state == "done"
 
 
 def _lose_all(services: list[AnswerService]) -> None:

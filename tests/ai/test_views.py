@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.db import OperationalError
 from django.test import AsyncClient, Client, override_settings
 
 from django_durable_streams.contrib.ai import feeds
 from django_durable_streams.contrib.ai.answers import Chat, Run
 from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat
+from django_durable_streams.protocol.errors import ServiceUnavailable
 from tests.ai.urls import urlpatterns as scripted
 
 pytestmark = [pytest.mark.usefixtures("engines", "these_urls")]
@@ -44,6 +46,13 @@ def these_urls() -> Iterator[None]:
 def body(chat: str = "c1", text: str = "Hi", **fields: Any) -> dict[str, Any]:
     message = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": text}]}
     return {"id": chat, "messages": [message], "trigger": "submit-message", **fields}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: Any = []
+    for _ in range(depth - 1):
+        value = [value]
+    return body(messages=[{"id": "u1", "role": "user", "parts": [{"type": "data-x", "data": value}]}])
 
 
 async def client_of(name: str | None) -> AsyncClient:
@@ -138,6 +147,10 @@ async def test_anonymous_users_have_no_chats() -> None:
         ("/api/chat", body(messages=[{"id": "u", "role": "user", "parts": [{"type": "text"}]}]), "text"),
         ("/api/chat", body(messages=[{"id": "u", "role": "user", "parts": [{}]}]), "type"),
         ("/api/chat", body(trigger="anything"), "trigger"),
+        ("/api/chat", body("c1\n"), "$.id"),
+        ("/api/chat", body(messages=[{"id": "a\0b", "role": "user", "parts": []}]), "id"),
+        ("/api/chat", json.dumps(body())[:-1].encode() + b', "more": 1e999}', "out of range"),
+        ("/api/chat", nested(101), "100 levels"),
         ("/api/tanstack?id=c1", {"messages": [{"id": "a", "role": "assistant", "parts": []}]}, "last message"),
         ("/api/tanstack", {"messages": body()["messages"]}, "id of a chat"),
         ("/api/agui", {"threadId": "t", "runId": "r", "messages": [{"id": "m", "role": "tool"}]}, "no message"),
@@ -153,6 +166,28 @@ async def test_a_malformed_request_is_a_400_that_names_the_problem(url: str, val
     assert reply.status_code == 400
     assert problem in reply.json()["error"]
     assert not await Run.objects.aexists()
+
+
+async def test_a_form_with_files_is_a_400() -> None:
+    """The check of the CSRF token has read its body, so that nobody else can."""
+    client = AsyncClient(enforce_csrf_checks=True)
+    await client.aforce_login(await User.objects.acreate(username="ann"))
+    token = "a" * 32
+    client.cookies["csrftoken"] = token
+    reply: Any = await client.post("/api/chat", {"csrfmiddlewaretoken": token, "id": "c1"})
+    assert reply.status_code == 400
+    assert "not JSON" in reply.json()["error"]
+
+
+@pytest.mark.parametrize("error", [OperationalError("the connection is closed"), ServiceUnavailable()])
+async def test_a_database_that_is_away_is_a_503(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str) -> None:
+        raise error
+
+    monkeypatch.setattr(Chat, "at", fail)
+    client = await client_of("ann")
+    for reply in (await post(client, "/api/chat", body()), await client.get("/api/chat/c1/stream")):
+        assert (reply.status_code, reply["Retry-After"]) == (503, "1")
 
 
 @pytest.mark.parametrize("url", ["/api/chat/..%2Fa/stream", "/api/chat/.a/stream", f"/api/chat/{'a' * 200}/stream"])
@@ -203,7 +238,7 @@ async def test_readers_of_an_answer_share_one_feed(monkeypatch: pytest.MonkeyPat
     first, *rest = await asyncio.gather(*map(chunks, (response, *others)))
     assert rest == [first, first, first]
     assert len(made) == 1
-    assert not feeds._feeds[asyncio.get_running_loop()]
+    assert not made[0].reader_count
 
 
 async def test_a_message_during_an_answer_joins_or_is_refused() -> None:

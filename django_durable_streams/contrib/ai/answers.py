@@ -15,11 +15,11 @@ from typing import Any, Literal, Protocol
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError, OperationalError, connections
 
-from ...api.conflicts import is_conflict
 from ...conf import config
 from ...models import Stream
 from ...protocol import arguments as checked
 from ...runtime.caller_transaction import in_callers_transaction, on_commit
+from ...runtime.database_errors import FailureKind, diagnose
 from ...store.operations import TakenOver
 from . import rows
 from .errors import AnswerError, AnswerRunning
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 TRIES = 3
-"""Attempts to start a run. An attempt fails if another process begins a chat at the same path meanwhile."""
+"""Attempts to start a run. One fails if another process begins a chat at the same path meanwhile, or holds a lock."""
 
 
 class User(Protocol):
@@ -98,7 +98,7 @@ def start_answer_sync(
 
     It takes part in the caller's transaction: the turns, the run and the beginning of the answer are committed
     together, and the source is called after the commit. The source of a dotted path runs where `AI_RUNS_IN` says. Any
-    other source runs in the background loop of this process, so it must not block.
+    other source runs in this process. If it is asynchronous, it runs in the background loop, so it must not block.
 
     Args:
         chat: the chat, its stream, or the path of its stream. There is none at the path: it is created.
@@ -108,7 +108,8 @@ def start_answer_sync(
         if_active: what to do if an answer is being written in the chat: `join` returns its run with `joined` set, and
             leaves the turns out. `refuse` raises `AnswerRunning`.
         once: whether a run that answers the last message of the turns already is returned in the same way, even if it
-            has ended. So a request that is sent again gets the same answer.
+            is done. So a request that is sent again gets the same answer. If that has failed or was stopped, another
+            one takes its place.
 
     Raises:
         AnswerRunning: see `if_active`.
@@ -161,7 +162,7 @@ def _start(request: rows.StartRequest, using: str) -> tuple[Run, TakenOver | Non
         try:
             return rows.start(request, using)
         except (IntegrityError, OperationalError) as error:
-            may_repeat = isinstance(error, IntegrityError) or is_conflict(error)
+            may_repeat = isinstance(error, IntegrityError) or diagnose(error) is FailureKind.BUSY
             if in_callers_transaction(connections[using]) or not may_repeat or tries >= TRIES:
                 raise
             tries += 1

@@ -10,14 +10,22 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing
 from contextvars import Context
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import msgspec
 
 from ...models import Stream
+from ...runtime.results import copy_of
 from .dialects.base import Translator
 from .events import decode, ends
+
+LINGER_SECONDS = 5.0
+"""For how long a feed waits for the next reader. A long-poll leaves it with each response, and comes again at once."""
+
+PORTION_BYTES = 64 * 1024
+"""Bytes of chunks from which a portion for a reader is large enough."""
 
 
 class News(NamedTuple):
@@ -58,6 +66,20 @@ class Feed:
         self._changed = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self.reader_count = 0
+        self._leaving: asyncio.TimerHandle | None = None
+
+    def join(self) -> None:
+        """Count one more reader."""
+        self.reader_count += 1
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+
+    def leave(self, drop: Callable[[Feed], None]) -> None:
+        """Count one reader less, and have the feed dropped if no other one comes."""
+        self.reader_count -= 1
+        if not self.reader_count:
+            self._leaving = asyncio.get_running_loop().call_later(LINGER_SECONDS, drop, self)
 
     async def follow(self, position: int = 0, timeout: float | None = None) -> AsyncGenerator[News, None]:
         """Yield what is there from a position on, then what follows, until the feed is complete.
@@ -78,23 +100,37 @@ class Feed:
             changed = self._changed
             has_more = len(self._chunks) > position
             if has_more or self._is_complete or (self._is_up_to_date and not is_told):
-                is_told = self._is_up_to_date
-                chunks = self._chunks[position:]
-                position = max(position, len(self._chunks))
-                is_complete = self._is_complete
-                yield News(chunks, position, self._is_up_to_date, is_complete)
+                chunks = self._portion(position)
+                position += len(chunks)
+                is_last = position >= len(self._chunks)
+                is_told = up_to_date = is_last and self._is_up_to_date
+                is_complete = is_last and self._is_complete
+                yield News(chunks, position, up_to_date, is_complete)
                 if is_complete:
                     return
                 continue
             if self._is_broken:
                 if self._error is not None:
-                    raise self._error
+                    raise copy_of(self._error)
                 return
             try:
                 async with asyncio.timeout(timeout):
                     await changed.wait()
             except TimeoutError:
                 yield News([], position, self._is_up_to_date, False)
+
+    def _portion(self, position: int) -> list[bytes]:
+        """Return the next chunks for one reader. Readers who come late, however many, take no copies of the whole."""
+        size, end = 0, position
+        while end < len(self._chunks) and size < PORTION_BYTES:
+            size += len(self._chunks[end])
+            end += 1
+        return self._chunks[position:end]
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the feed has ended before its source, so that it is of no use to a new reader."""
+        return self._is_broken
 
     def close(self) -> None:
         """End the work of the feed."""
@@ -160,16 +196,18 @@ async def follow(
     """
     feeds = _feeds.setdefault(asyncio.get_running_loop(), {})
     feed = feeds.get(key)
-    if feed is None:
+    if feed is None or feed.is_broken:
         feed = feeds[key] = Feed(source)
-    feed.reader_count += 1
+    feed.join()
     try:
         async with aclosing(feed.follow(position, timeout)) as news:
             async for item in news:
                 yield item
     finally:
-        feed.reader_count -= 1
-        if not feed.reader_count:
-            feed.close()
-            if feeds.get(key) is feed:
-                del feeds[key]
+        feed.leave(partial(_drop, feeds, key))
+
+
+def _drop(feeds: dict[Hashable, Feed], key: Hashable, feed: Feed) -> None:
+    feed.close()
+    if feeds.get(key) is feed:
+        del feeds[key]

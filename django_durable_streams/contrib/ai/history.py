@@ -61,6 +61,7 @@ class History:
     def __init__(self) -> None:
         self.messages: list[ChatMessage] = []
         self.event_count = 0
+        self._by_id: dict[str, ChatMessage] = {}
         self._answer: ChatMessage | None = None
 
     def add(self, event: AnyEvent | None) -> None:
@@ -80,27 +81,29 @@ class History:
 
     def find(self, message_id: str) -> ChatMessage | None:
         """Return the message with an id."""
-        return next((message for message in self.messages if message.id == message_id), None)
+        return self._by_id.get(message_id)
 
     def _put(self, message: ChatMessage) -> None:
-        earlier = self.find(message.id)
-        if earlier is None:
+        earlier = self._by_id.setdefault(message.id, message)
+        if earlier is message:
             self.messages.append(message)
         else:
             earlier.role, earlier.parts = message.role, message.parts
 
     def _rewind(self, before: str, after: str) -> None:
-        ids = [message.id for message in self.messages]
-        if before in ids:
-            del self.messages[ids.index(before) :]
-        elif after in ids:
-            del self.messages[ids.index(after) + 1 :]
+        first = self._by_id.get(before) or self._by_id.get(after)
+        if first is None:
+            return
+        count = self.messages.index(first) + (first.id != before)
+        for message in self.messages[count:]:
+            del self._by_id[message.id]
+        del self.messages[count:]
 
     def _start(self, message_id: str) -> None:
         answer = self.find(message_id)
         if answer is None:
             answer = ChatMessage(message_id, "assistant", [], event=self.event_count)
-            self.messages.append(answer)
+            self._put(answer)
         answer.status, answer.error = "streaming", ""
         self._answer = answer
 

@@ -1,16 +1,21 @@
 """What a process asks about runs all the time: whether one of its answers was stopped, and whether others are lost.
 
-Each function is one query or two, without a lock. What follows from it is decided again under locks, in `rows`.
+Each function is a few short queries, and none waits for a lock. What follows from it is decided again under locks, in
+`rows`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db.models import Min, Q
+from django.db.models import Min, Q, QuerySet
 
 from ... import clock
+from ...store.sql.rows import slices
+from ...subscriptions.rows import locked, transaction
 from .models import Run
 from .rows import lease_end
 
@@ -25,23 +30,43 @@ class Notice(NamedTuple):
     stop_requested: bool
 
 
-def renew(holder: str, using: str) -> dict[UUID, Notice]:
-    """Extend the leases of a holder's runs, and return what it has to know of each."""
-    held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
-    held.update(lease_until=lease_end())
+def renew(holder: str, run_ids: Collection[UUID], using: str) -> dict[UUID, Notice]:
+    """Extend the leases of the runs that a holder writes, and return what it has to know of all its runs.
+
+    A run that the rows name and the holder does not write gets no more time, so that others end it. A run whose row
+    another transaction holds gets none now: the others must not wait for it.
+
+    Args:
+        holder: the process.
+        run_ids: the runs that it writes.
+        using: alias of the database.
+    """
+    for some in slices(sorted(run_ids)):
+        _set_end(_held(holder, using).filter(pk__in=some), lease_end(), using)
     return look(holder, using)
+
+
+def _set_end(runs: QuerySet[Run], end: datetime, using: str) -> None:
+    """Set the end of the leases of runs whose rows no other transaction holds."""
+    with transaction(using):
+        ids = list(locked(runs, using, skip=True).values_list("pk", flat=True))
+        for some in slices(ids):
+            Run.objects.using(using).filter(pk__in=some).update(lease_until=end)
+
+
+def _held(holder: str, using: str) -> QuerySet[Run]:
+    return Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
 
 
 def look(holder: str, using: str) -> dict[UUID, Notice]:
     """Return what a holder has to know of each of its runs."""
-    held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
-    return {pk: Notice(epoch, stopped) for pk, epoch, stopped in held.values_list("pk", "epoch", "stop_requested")}
+    rows = _held(holder, using).values_list("pk", "epoch", "stop_requested")
+    return {pk: Notice(epoch, stopped) for pk, epoch, stopped in rows}
 
 
 def give_up(holder: str, using: str) -> None:
     """End the leases of a holder now, because its process ends. Others continue or close its runs."""
-    held = Run.objects.using(using).filter(holder=holder, active_chat__isnull=False)
-    held.update(lease_until=clock.now())
+    _set_end(_held(holder, using), clock.now(), using)
 
 
 class Waiting(NamedTuple):

@@ -16,6 +16,7 @@ from django.db import models, router
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from ...api import transactions
 from ...models import Stream
 from ...models.fields import InstantField
 from .events import AnyEvent, decode, ends
@@ -116,12 +117,10 @@ class Chat(models.Model):
             count = message.event
         elif any(message.status == "streaming" for message in history.messages):
             raise ValueError("An answer is being written. Name a message before which the branch ends, or wait.")
-        fork = self.stream.fork(path, offset=offset_after(self.stream, count, database()))
-        return (
-            type(self)
-            .objects.using(database())
-            .create(stream=fork, owner=self.owner if owner is None else owner, branched_from=self)
-        )
+        owner = self.owner if owner is None else owner
+        with transactions.atomic(database()):
+            fork = self.stream.fork(path, offset=offset_after(self.stream, count, database()))
+            return type(self).objects.using(database()).create(stream=fork, owner=owner, branched_from=self)
 
     async def abranch(self, path: str, **options: Any) -> Chat:
         """The same as `branch`."""

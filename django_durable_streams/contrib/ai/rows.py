@@ -31,7 +31,7 @@ from ...store import encoding
 from ...store.operations import TakenOver, TakeOver
 from ...subscriptions.rows import locked, transaction
 from .errors import AnswerRunning
-from .events import Event, Failed, Finish, Message, Start, Stopped, encode
+from .events import Event, Failed, Finish, Message, Rewind, Start, Stopped, encode
 from .models import Chat, Run
 
 JSON = "application/json"
@@ -61,7 +61,8 @@ class StartRequest:
         arguments: JSON arguments of the source.
         on_lost: see `Run.OnLost`.
         holder: the process that writes the answer. Empty: a worker has to take it.
-        once: whether a run that answers the last message of the turns counts as this one, even if it has ended.
+        once: whether a run that answers the last message of the turns counts as this one, also if it is done. If the
+            chat's last run has failed or was stopped, the same message is another attempt, and takes its place.
     """
 
     path: str
@@ -93,6 +94,11 @@ def lease_end(seconds: float | None = None) -> datetime:
     return clock.now() + timedelta(seconds=config().ai_lease if seconds is None else seconds)
 
 
+def ends_soon(run: Run) -> bool:
+    """Return whether less than half of the lease of a run is left."""
+    return _lease_has_ended(run, -config().ai_lease / 2)
+
+
 def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
     """Begin a run, or return the active one with `joined` set. The second value is for a run that this process writes.
 
@@ -102,8 +108,8 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
     """
     with transaction(using):
         chat = _locked_chat(request, using)
-        repeated = _repeated(chat, request, using) if request.once else None
-        if repeated is not None:
+        repeated = _repeated(chat, request, using)
+        if repeated is not None and not _may_follow(repeated, using):
             return repeated, None
         active = _active(chat, using)
         if active is not None and _is_over(active):
@@ -114,7 +120,8 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
                 raise AnswerRunning("An answer is being written in this chat. Wait for its end, or stop it.")
             active.joined = True
             return active, None
-        run = _create(chat, request, using)
+        again = [] if repeated is None else [Rewind(after=request.turn_id)]
+        run = _create(chat, request, [*again, *request.turns], using)
         taken_over = _take_over(run, using) if request.holder else None
         if taken_over is not None:
             run.epoch = taken_over.epoch
@@ -136,11 +143,21 @@ def _locked_chat(request: StartRequest, using: str) -> Chat:
 
 
 def _repeated(chat: Chat, request: StartRequest, using: str) -> Run | None:
-    """Return the run that answers the message of a request already."""
+    """Return the run that answers the message of a request already, if that counts."""
+    if not (request.once and request.turn_id):
+        return None
     run = Run.objects.using(using).filter(chat=chat, turn_id=request.turn_id).order_by("-created_at").first()
     if run is not None:
         run.chat, run.joined = chat, True
     return run
+
+
+def _may_follow(run: Run, using: str) -> bool:
+    """Whether a repeated request is another attempt. A late copy of it must not take later messages back."""
+    if run.state not in (Run.State.FAILED, Run.State.STOPPED):
+        return False
+    newest = Run.objects.using(using).filter(chat=run.chat).order_by("-created_at").values_list("pk", flat=True)
+    return newest.first() == run.pk
 
 
 def _active(chat: Chat, using: str) -> Run | None:
@@ -160,10 +177,10 @@ def _lease_has_ended(run: Run, seconds_ago: float = 0.0) -> bool:
     return run.lease_until is None or clock.from_project(run.lease_until) <= moment
 
 
-def _create(chat: Chat, request: StartRequest, using: str) -> Run:
+def _create(chat: Chat, request: StartRequest, turns: Sequence[Event], using: str) -> Run:
     stream = chat.stream
-    if request.turns:
-        stream.append_many([encode(turn) for turn in request.turns])
+    if turns:
+        stream.append_many([encode(turn) for turn in turns])
     run = Run(
         chat=chat,
         active_chat=chat,
@@ -204,7 +221,7 @@ def claim(run_id: UUID, holder: str, using: str) -> Held | None:
         if taken_over is None:
             return None
         written = taken_over.seq + 1
-        run.attempts = 1 if is_new or written > run.written else run.attempts + 1
+        run.attempts = 1 if written > run.written else run.attempts + 1
         if run.attempts > MAX_ATTEMPTS:
             _end(run, Failed(str(run.pk), TOO_OFTEN), using)
             return None

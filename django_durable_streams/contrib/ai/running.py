@@ -20,7 +20,7 @@ from ...protocol.errors import DurableStreamsError, ProducerFenced, ServiceUnava
 from ...server.request_threads import release_thread
 from . import rows
 from .errors import AnswerError
-from .events import AnyEvent, Failed, Finish, Start, Stopped, encode
+from .events import AnyEvent, Failed, Finish, Piece, Start, Stopped, encode
 from .history import History
 from .models import Run, committed_events
 from .sources import AnswerContext, Source, events_of, values_of
@@ -39,6 +39,9 @@ END_SECONDS, END_PAUSE = 60.0, 0.5
 INTERVAL = 0.05
 """Seconds between two commits of an answer."""
 
+MAX_ERROR_LENGTH = 2000
+"""Characters of an error that readers see at most. A provider's may be a whole page."""
+
 Call = Callable[..., Awaitable[Any]]
 
 
@@ -50,6 +53,11 @@ async def _opened(writer: Writer) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         stack.push_async_exit(writer)
         yield
+
+
+def _storable(error: str) -> str:
+    """Return the message of an error as every database and a stream can store it."""
+    return error[:MAX_ERROR_LENGTH].encode(errors="replace").decode().replace("\0", "")
 
 
 class RunningAnswer:
@@ -95,12 +103,22 @@ class RunningAnswer:
         ending = asyncio.create_task(self._ending.wait())
         try:
             await asyncio.wait([producing, ending], return_when=asyncio.FIRST_COMPLETED)
-            event = producing.result() if producing.done() else await self._cut_short(producing)
+            event = self._outcome(producing) if producing.done() else await self._cut_short(producing)
         finally:
             producing.cancel()
             ending.cancel()
         if event is not None:
             await self._end(event)
+
+    def _outcome(self, producing: asyncio.Task[Finish | Failed | None]) -> Finish | Failed | None:
+        """Return the event of a task that has ended by itself. Sources may raise SystemExit and cancellations, too."""
+        error = asyncio.CancelledError() if producing.cancelled() else producing.exception()
+        return producing.result() if error is None else self._failure(error)
+
+    def _failure(self, error: BaseException) -> Failed:
+        run = str(self.run.pk)
+        logger.error("The answer %s has failed: %s: %s", run, type(error).__name__, error, exc_info=error)
+        return Failed(run, GENERIC_ERROR)
 
     async def _cut_short(self, producing: asyncio.Task[Finish | Failed | None]) -> Stopped | Failed | None:
         producing.cancel()
@@ -139,8 +157,7 @@ class RunningAnswer:
             logger.warning("The answer %s has failed: %s", run, error)
             return Failed(run, str(error))
         except Exception as error:  # of the project, or of a provider
-            logger.error("The answer %s has failed: %s: %s", run, type(error).__name__, error, exc_info=error)
-            return Failed(run, GENERIC_ERROR)
+            return self._failure(error)
 
     async def _context(self) -> AnswerContext:
         """Return what the source needs to know, from the committed events of the chat."""
@@ -151,13 +168,20 @@ class RunningAnswer:
                 written = []
             elif written is None:
                 history.add(event)
-            elif event is not None:
+            elif isinstance(event, Piece):
                 written.append(event)
+        count = self._taken_over.seq + 1
+        if len(written or ()) != count:  # the source would write some of them twice
+            raise LookupError(
+                f"The answer has written {count} events, and the stream has {len(written or ())} of them."
+            )
         return AnswerContext(run, self.run.chat, self.run.owner, history.messages, written or [])
 
     async def _end(self, event: Finish | Stopped | Failed) -> None:
         clock = asyncio.get_running_loop().time
         deadline = clock() + END_SECONDS
+        if isinstance(event, Failed):
+            event = msgspec.structs.replace(event, error=_storable(event.error))
         while True:
             try:
                 await self._call(rows.end, self.run.pk, self.run.epoch, event, self._using)

@@ -62,6 +62,8 @@ class AnswerService:
         """Whether this process takes runs that wait for a worker."""
         self._answers: dict[UUID, RunningAnswer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._settling: dict[UUID, asyncio.Task[None]] = {}
+        self._is_behind = self._has_settled = False
         self._keeper: asyncio.Task[None] | None = None
         self._watches = False
         self._woken = asyncio.Event()
@@ -114,6 +116,9 @@ class AnswerService:
         answer = RunningAnswer(held, source, self._call, self.using)
         self._answers[held.run.pk] = answer
         self._has_written = True
+        if rows.ends_soon(held.run):  # it began in a long transaction, and others see it from its commit on
+            self._renew_at = 0.0
+            self._woken.set()
         self._keep_going()
         try:
             await answer.write()
@@ -144,7 +149,10 @@ class AnswerService:
             self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
     async def _keep(self) -> None:
-        await self._subscribe()
+        try:
+            await self._subscribe()
+        except Exception:  # a poll makes up for messages
+            logger.exception("The answers get no wake-ups. Check WAKEUP.")
         while self._answers or self._watches:
             self._woken.clear()
             pause = await self._look()
@@ -184,11 +192,12 @@ class AnswerService:
     async def _keep_leases(self) -> None:
         """Extend the leases of this process's answers when it is time, and stop those that have to stop."""
         loop = asyncio.get_running_loop()
-        function = leases.renew if loop.time() >= self._renew_at else leases.look
         before = dict(self._answers)
-        notices = await self._call(function, self.holder, self.using)
-        if function is leases.renew:
+        if loop.time() >= self._renew_at:
+            notices = await self._call(leases.renew, self.holder, [*before], self.using)
             self._renew_at = loop.time() + config().ai_lease / 4
+        else:
+            notices = await self._call(leases.look, self.holder, self.using)
         for run_id, answer in before.items():
             notice = notices.get(run_id)
             if notice is None or notice.epoch != answer.run.epoch:
@@ -197,26 +206,55 @@ class AnswerService:
                 answer.stop()
 
     async def _take_over(self) -> float:
-        """Take or close the runs that nobody writes, and return the seconds until the next look for such runs."""
+        """Take or close the runs that nobody writes, and return the seconds until the next look for such runs.
+
+        Each has a task of its own. One whose rows a long transaction holds, or that fails each time, delays neither the
+        others nor the leases of this process.
+        """
         runs = await self._call(leases.find_waiting, self.using, queued=self.takes_queue)
+        self._is_behind = len(runs.waiting) == leases.PORTION
         for waiting in runs.waiting:
-            await self._settle(waiting)
+            if waiting.id not in self._settling:
+                task = asyncio.get_running_loop().create_task(self._settle_surely(waiting))
+                self._settling[waiting.id] = task
         pause = self._interval() if self.takes_queue else config().ai_lease / 2
         return pause if runs.next_end is None else min(pause, runs.next_end + 0.01)
 
-    async def _settle(self, waiting: leases.Waiting) -> None:
-        if await self._call(rows.close_lost, waiting.id, self.using) or waiting.is_stopped:
-            return
+    async def _settle_surely(self, waiting: leases.Waiting) -> None:
+        try:
+            if await self._settle(waiting):
+                self._has_settled = True
+        except Exception as error:
+            if self._failures.is_due():
+                logger.warning("The answer %s could not be taken or closed, and is tried again: %s", waiting.id, error)
+        finally:
+            del self._settling[waiting.id]
+            if not self._settling and self._has_settled:
+                self._has_settled = False
+                if self._is_behind:
+                    self._woken.set()
+
+    async def _settle(self, waiting: leases.Waiting) -> bool:
+        """Take or close a run. Return whether that was possible."""
+        if await self._call(rows.close_lost, waiting.id, self.using):
+            return True
+        if waiting.is_stopped:
+            return False
         if self.takes_queue or (not waiting.is_queued and config().ai_runs_in == "process"):
             held = await self._call(rows.claim, waiting.id, self.holder, self.using)
             if held is not None:
                 self._launch(held, None)
-        elif config().ai_runs_in == "tasks" and not waiting.is_queued:
+            return held is not None
+        if config().ai_runs_in == "tasks" and not waiting.is_queued:
             is_queued = await self._call(rows.queue_again, waiting.id, self.using)
             if is_queued:
                 await asyncio.to_thread(enqueue, str(waiting.id))
+            return bool(is_queued)
+        return False
 
     async def _end(self) -> None:
+        for task in [*self._settling.values()]:
+            task.cancel()
         try:
             async with asyncio.timeout(HANDOVER_SECONDS):
                 await self._hand_over()

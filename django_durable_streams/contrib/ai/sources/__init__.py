@@ -5,21 +5,28 @@ The modules beside this one turn the streams of providers' SDKs into events. Kno
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import sync_to_async
 from django.db import connections
 from django.utils.module_loading import import_string
 
+from ....runtime.results import Reply, as_failure, call_in
 from ..events import FROM_SOURCES, AnyEvent, Event, Reasoning, Text
 from ..history import ChatMessage
 
 if TYPE_CHECKING:
     from ..models import Chat
+
+logger = logging.getLogger(__name__)
 
 Values = AsyncIterable[Any] | Iterable[Any]
 
@@ -68,12 +75,42 @@ async def values_of(source: Source, context: AnswerContext, arguments: dict[str,
     """
     made: Any = import_string(source) if isinstance(source, str) else source
     if callable(made) and not isinstance(made, AsyncIterable | Iterable):
-        made = made(context, **arguments)
+        call = partial(made, context, **arguments)
+        made = call() if _returns_at_once(made) else await _in_a_thread(call)
     if inspect.isawaitable(made):
         made = await made
     if isinstance(made, str | bytes) or not isinstance(made, AsyncIterable | Iterable):
         raise TypeError(f"A source is an iterator of texts and events, not {type(made).__name__}.")
     return made
+
+
+def _returns_at_once(function: Callable[..., object]) -> bool:
+    return any(
+        is_kind(function)
+        for is_kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    )
+
+
+async def _in_a_thread(function: Callable[[], object]) -> object:
+    """Call a synchronous function, which may wait for a provider or use the database, and return its value."""
+    reply = Reply(loop=asyncio.get_running_loop())
+
+    def run() -> None:
+        try:
+            value = function()
+        except BaseException as error:
+            value = as_failure(error)
+        finally:
+            connections.close_all()
+        call_in(reply.get_loop(), reply.resolve, value)
+
+    _start_thread(run)
+    return await reply
+
+
+def _start_thread(run: Callable[[], None]) -> None:
+    """Start a daemon thread: source code that waits for a provider must not delay the end of the process."""
+    Thread(target=partial(copy_context().run, run), name="durable-streams-answer", daemon=True).start()
 
 
 async def events_of(values: Values) -> AsyncGenerator[Event, None]:
@@ -97,26 +134,44 @@ async def events_of(values: Values) -> AsyncGenerator[Event, None]:
             await closing
 
 
+_END = object()
+
+_Steps = SimpleQueue[Reply | None]
+
+
 async def _in_thread(values: Iterable[Any]) -> AsyncIterator[Any]:
-    """Yield the values of a synchronous iterator, which runs in a thread of its own."""
-    end = object()
-    executor = ThreadPoolExecutor(1, "durable-streams-answer")
-
-    def step(iterator: Iterator[Any]) -> Any:
-        try:
-            return next(iterator, end)
-        finally:
-            connections.close_all()
-
-    take = sync_to_async(step, thread_sensitive=False, executor=executor)
-    iterator = iter(values)
+    """Yield the values of a synchronous iterator, which has a thread of its own from its beginning to its close."""
+    steps: _Steps = SimpleQueue()
+    _start_thread(partial(_run_steps, values, steps))
     try:
-        while (value := await take(iterator)) is not end:
+        while True:
+            reply = Reply(loop=asyncio.get_running_loop())
+            steps.put(reply)
+            value = await reply
+            if value is _END:
+                return
             yield value
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)  # the iterator may block, and the loop must not
-        if inspect.isgenerator(iterator) and not iterator.gi_running:
+        steps.put(None)  # it may block in a step, and the loop must not wait
+
+
+def _run_steps(values: Iterable[Any], steps: _Steps) -> None:
+    """Take a value for each reply in the queue. Called in the thread of the iterator."""
+    iterator: Iterator[Any] | None = None
+    try:
+        while (reply := steps.get()) is not None:
+            try:
+                iterator = iter(values) if iterator is None else iterator
+                value = next(iterator, _END)
+            except BaseException as error:
+                value = as_failure(error)
+            call_in(reply.get_loop(), reply.resolve, value)
+        if inspect.isgenerator(iterator):
             iterator.close()
+    except Exception:
+        logger.exception("The source of an answer could not be closed.")
+    finally:
+        connections.close_all()
 
 
 __all__ = ["AnswerContext", "Source", "Values", "events_of", "is_dotted", "values_of"]

@@ -18,12 +18,15 @@ import msgspec
 from asgiref.sync import sync_to_async
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIRequest
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.http.request import RawPostDataException
 from django.urls import URLPattern, path
 
 from ....conf import config
 from ....protocol.errors import DurableStreamsError
 from ....runtime import background
+from ....runtime.log_once import LogOnce
 from ....server.non_atomic import never_atomic
 from ....server.request_threads import release_thread
 from ....server.slow_clients import SlowClientGuard
@@ -33,11 +36,15 @@ from ..feeds import FeedSource, follow
 from ..models import Chat, Run
 from ..permissions import Action, permission
 from ..sources import Source
-from .requests import InvalidRequest, checked_id
+from .requests import InvalidRequest, checked_id, parse
 
 logger = logging.getLogger(__name__)
 
 ViewFunction = Callable[..., Awaitable[HttpResponseBase]]
+
+WARNING_SECONDS = 60.0
+
+_failures = LogOnce(WARNING_SECONDS)
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which clients ignore: traffic for proxies that cut idle connections."""
@@ -166,7 +173,7 @@ class ChatViews:
     ) -> ChatRequest:
         """Return a parsed request."""
         user = await user_of(http)
-        body = msgspec.json.decode(http.body) if http.body else None
+        body = parse(http.body, object) if http.body else None  # it is stricter with fields that it does not skip
         return ChatRequest(http, user, chat_id, permission().path(user, chat_id), messages, is_rewind, body)
 
     async def _active(self, request: HttpRequest, chat_id: str, action: Action) -> Run | None:
@@ -201,6 +208,8 @@ class ChatViews:
                 response = await handle(request, **arguments)
             except InvalidRequest as error:
                 response = error_response(HTTPStatus.BAD_REQUEST, str(error))
+            except RawPostDataException:  # a form with files, which the check of the CSRF token has read
+                response = error_response(HTTPStatus.BAD_REQUEST, "The body is not JSON.")
             except RequestDataTooBig:
                 message = "The body is larger than DATA_UPLOAD_MAX_MEMORY_SIZE allows."
                 response = error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
@@ -208,6 +217,13 @@ class ChatViews:
                 response = error_response(error.status, str(error))
             except DurableStreamsError as error:
                 response = error_response(error.status, str(error))
+                for name, value in error.headers:
+                    response[name.decode()] = value.decode()
+            except (OperationalError, InterfaceError) as error:  # of the request's own connection
+                if _failures.is_due():
+                    logger.warning("A chat request could not use the database: %s", error)
+                response = error_response(HTTPStatus.SERVICE_UNAVAILABLE, "The database does not answer. Try again.")
+                response["Retry-After"] = "1"
             if "Cache-Control" not in response:
                 response["Cache-Control"] = "no-store"
             return response

@@ -59,7 +59,8 @@ async def read(request: HttpRequest, key: Hashable, source: FeedSource) -> HttpR
     body = b"" if is_empty else b"[%b]" % b",".join(news.chunks)
     response = HttpResponse(body, status=HTTPStatus.NO_CONTENT if is_empty else HTTPStatus.OK, content_type=JSON)
     response["Stream-Next-Offset"] = _token(news.position)
-    response["Stream-Up-To-Date"] = "true"
+    if news.up_to_date:
+        response["Stream-Up-To-Date"] = "true"
     response["X-Content-Type-Options"] = "nosniff"
     if news.is_complete:
         response["Stream-Closed"] = "true"
@@ -69,17 +70,19 @@ async def read(request: HttpRequest, key: Hashable, source: FeedSource) -> HttpR
 
 
 async def _page(key: Hashable, source: FeedSource, position: int, seconds: float) -> News:
-    """Return all chunks of the moment. If there are none, wait for some."""
+    """Return the chunks of the moment, as many as a page may have. If there are none, wait for some."""
     deadline = time.monotonic() + seconds
     chunks: list[bytes] = []
-    is_complete = False
+    size, up_to_date, is_complete = 0, True, False
     async with aclosing(follow(key, source, position, timeout=seconds or None)) as feed:
         async for news in feed:
             chunks += news.chunks
-            position, is_complete = news.position, news.is_complete
-            if news.up_to_date and (chunks or is_complete or time.monotonic() >= deadline):
+            size += sum(map(len, news.chunks))
+            _, position, up_to_date, is_complete = news
+            is_enough = up_to_date and (chunks or is_complete or time.monotonic() >= deadline)
+            if is_enough or size >= config().page_bytes:
                 break
-    return News(chunks, position, True, is_complete)
+    return News(chunks, position, up_to_date, is_complete)
 
 
 async def _events(key: Hashable, source: FeedSource, position: int, cursor: int) -> AsyncGenerator[bytes, None]:

@@ -9,12 +9,15 @@ import msgspec
 from ..events import DataPart, FilePart, Message, Part, ReasoningPart, TextPart, ToolPart
 
 MAX_ID_LENGTH = 128
-ID_PATTERN = rf"^[A-Za-z0-9_~:@][A-Za-z0-9_.~:@-]{{0,{MAX_ID_LENGTH - 1}}}$"
+ID_PATTERN = rf"^[A-Za-z0-9_~:@][A-Za-z0-9_.~:@-]{{0,{MAX_ID_LENGTH - 1}}}\Z"
 """Ids of chats: parts of a path that mean nothing else, in a URL or in a pattern of paths."""
 
 ChatId = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
-MessageId = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+MessageId = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
 Role = Literal["user", "assistant"]
+
+MAX_NESTING = 100
+"""Levels of a JSON value in a message. Whoever reads the chat later may have less room for them than this request."""
 
 T = TypeVar("T")
 
@@ -146,7 +149,7 @@ def _part(value: dict[str, Any]) -> Part | None:
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"A part of type {kind!r} is invalid: {error}.") from error
     if kind.startswith("data-") and len(kind) > len("data-"):
-        return DataPart(kind.removeprefix("data-"), value.get("data"), str(value.get("id") or ""))
+        return DataPart(kind.removeprefix("data-"), _checked(value.get("data")), str(value.get("id") or ""))
     return None
 
 
@@ -157,11 +160,30 @@ def _tool_part(kind: str, value: dict[str, Any]) -> Part | None:
     return ToolPart(
         msgspec.convert(value["toolCallId"], str),
         msgspec.convert(name, str),
-        value.get("input"),
-        value.get("output"),
+        _checked(value.get("input")),
+        _checked(value.get("output")),
         msgspec.convert(value.get("errorText") or "", str),
         value.get("state") in ("output-available", "output-error"),
     )
+
+
+def _checked(value: Any) -> Any:
+    """Return a JSON value that is not nested too deeply.
+
+    Raises:
+        InvalidRequest: it is.
+    """
+    level = [value]
+    for _ in range(MAX_NESTING):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return value
+    raise InvalidRequest(f"A part of a message is nested more than {MAX_NESTING} levels deep.")
 
 
 def _content(item: object) -> Part | None:

@@ -1,0 +1,83 @@
+"""Feeds: what many readers of an answer take from one translation."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+
+from django_durable_streams.api.tail import Page
+from django_durable_streams.contrib.ai import feeds
+from django_durable_streams.contrib.ai.dialects.vercel import VercelTranslator
+from django_durable_streams.contrib.ai.events import Finish, Start, Text, encode
+from django_durable_streams.protocol.errors import ServiceUnavailable
+
+COUNT = 1000
+
+
+class Stream:
+    """A stream with one answer. The first reads may fail."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.reads = 0
+
+    async def atail(self, offset: str, timeout: float | None = None) -> AsyncIterator[Page]:
+        self.reads += 1
+        events = [Start("r", "m"), *(Text("a" * 500) for _ in range(COUNT)), Finish("r")]
+        yield Page([encode(event) for event in events[:10]], "1", up_to_date=False, closed=False)
+        if self.failures:
+            self.failures -= 1
+            raise ServiceUnavailable("The database does not answer.")
+        yield Page([encode(event) for event in events[10:]], "2", up_to_date=True, closed=False)
+
+
+def source(stream: Stream) -> feeds.FeedSource:
+    return feeds.FeedSource(cast("Any", stream), "-1", "r", VercelTranslator)
+
+
+async def test_a_late_reader_takes_portions() -> None:
+    stream = Stream()
+    whole = [news async for news in feeds.follow("key", source(stream))]
+    first = feeds.follow("key", source(stream))
+    await anext(first)
+    late = [news async for news in feeds.follow("key", source(stream))]
+    await first.aclose()
+    assert [chunk for news in late for chunk in news.chunks] == [chunk for news in whole for chunk in news.chunks]
+    assert max(sum(map(len, news.chunks)) for news in late) < feeds.PORTION_BYTES + 1000
+    assert [news.is_complete for news in late] == [False] * (len(late) - 1) + [True]
+    assert [news.up_to_date for news in late] == [False] * (len(late) - 1) + [True]
+    assert late[-1].position == sum(len(news.chunks) for news in late)
+
+
+async def test_a_new_reader_does_not_get_a_feed_that_has_failed() -> None:
+    """A reader whose connection is slow may keep it for a long time."""
+    stream = Stream(failures=1)
+    slow = feeds.follow("key", source(stream))
+    await anext(slow)
+    news = [news async for news in feeds.follow("key", source(stream))]
+    assert news[-1].is_complete
+    with pytest.raises(ServiceUnavailable):
+        async for _ in slow:
+            pass
+
+
+async def test_a_feed_waits_a_moment_for_its_next_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers by long-poll come and go with each page. Each of them would translate the whole chat anew."""
+    stream = Stream()
+    for _ in range(3):
+        async for news in feeds.follow("key", source(stream)):
+            assert news.chunks
+    assert stream.reads == 1
+    drop, dropped = feeds._drop, asyncio.Event()
+
+    def drop_and_tell(*args: Any) -> None:
+        drop(*args)
+        dropped.set()
+
+    monkeypatch.setattr(feeds, "_drop", drop_and_tell)
+    monkeypatch.setattr(feeds, "LINGER_SECONDS", 0.0)
+    async for _ in feeds.follow("key", source(stream)):
+        pass
+    await asyncio.wait_for(dropped.wait(), 5)
+    assert not feeds._feeds[asyncio.get_running_loop()]
