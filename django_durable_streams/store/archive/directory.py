@@ -26,7 +26,7 @@ from zlib import crc32
 import msgspec
 from msgspec import Meta, Struct
 
-from .dump import StreamVanished
+from .dump import ReadRecords, StreamTrimmed, StreamVanished
 from .records import VERSION, ArchiveError, EndRecord, Record, RecordReader, StreamRecord, line
 
 FORMAT = "durable-streams-archive"
@@ -36,6 +36,9 @@ PACKS = "packs"
 
 PACK_BYTES = 64 * 1024 * 1024
 """Size from which a pack ends after the present stream."""
+
+TRIES = 10
+"""How often a stream is read that is trimmed each time before its data was read."""
 
 _READ_BYTES = 1024 * 1024
 _PACK_NAME = re.compile(r"packs/[0-9]{6}\.streams")
@@ -56,13 +59,15 @@ class Pack(Struct, forbid_unknown_fields=True):
     """Generation and path."""
 
 
-class Index(Struct, forbid_unknown_fields=True):
+class Index(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What an archive has."""
 
     format: str
     version: int
     patterns: list[str]
     packs: list[Pack]
+    newest: tuple[int, str] | None = None
+    """While the export is unfinished: the place of the last stream that was there when it began."""
 
     @property
     def streams(self) -> int:
@@ -102,57 +107,52 @@ class ArchiveWriter:
         """Generation and path of the last stream that a complete pack has."""
         return self.index.packs[-1].last if self.index.packs else (-1, "")
 
-    def write(self, streams: Iterable[tuple[str, Iterator[Record]]]) -> Iterator[Written]:
+    @property
+    def newest(self) -> tuple[int, str] | None:
+        """The place of the last stream that was there when the export began. None: it begins now.
+
+        Later streams stay out. They could have the path of a stream that is written, or sources that are not.
+        """
+        return self.index.newest
+
+    @newest.setter
+    def newest(self, place: tuple[int, str]) -> None:
+        self.index.newest = place
+        self._save_index(PARTIAL)
+
+    def write(self, streams: Iterable[tuple[str, ReadRecords]]) -> Iterator[Written]:
         """Write streams. Yield the path of each, and whether it is in the archive: a deleted one is left out."""
         iterator = iter(streams)
         is_over = False
         while not is_over:
             is_over = yield from self._write_pack(iterator)
 
-    def _write_pack(self, streams: Iterator[tuple[str, Iterator[Record]]]) -> Generator[Written, None, bool]:
+    def _write_pack(self, streams: Iterator[tuple[str, ReadRecords]]) -> Generator[Written, None, bool]:
         """Write streams until the pack is full. Return whether there are no more streams."""
         name = f"{PACKS}/{len(self.index.packs) + 1:06}.streams"
         path = self._directory / name
-        pack = Pack(name, 0, "", 0, self.last)
-        digest = hashlib.sha256()
         is_over = True
         with path.open("wb") as file:
-            for stream_path, records in streams:
-                before = file.tell(), digest.copy(), pack.last
-                crc = 0
-                try:
-                    for record in records:
-                        if isinstance(record, EndRecord):
-                            record.crc = crc
-                        data = line(record)
-                        crc = crc32(data, crc)
-                        file.write(data)
-                        digest.update(data)
-                        if isinstance(record, StreamRecord):
-                            pack.last = record.generation, record.path
-                except StreamVanished:
-                    position, digest, pack.last = before
-                    file.seek(position)
-                    file.truncate()
-                    yield stream_path, False
-                    continue
-                pack.streams += 1
-                yield stream_path, True
-                if file.tell() >= PACK_BYTES:
+            pack = _PackWriter(file, self.last)
+            for stream_path, read in streams:
+                is_written = pack.add(stream_path, read)
+                yield stream_path, is_written
+                if is_written and file.tell() >= PACK_BYTES:
                     is_over = False
                     break
             file.flush()
             os.fsync(file.fileno())
-            pack.size, pack.sha256 = file.tell(), digest.hexdigest()
-        if pack.streams:
-            self.index.packs.append(pack)
-            self._save_index(PARTIAL)
-        else:
+            if pack.streams:
+                size, sha256 = file.tell(), pack.digest.hexdigest()
+                self.index.packs.append(Pack(name, size, sha256, pack.streams, pack.last))
+                self._save_index(PARTIAL)
+        if not pack.streams:
             path.unlink()
         return is_over
 
     def finish(self) -> None:
         """Write the index. The archive is complete."""
+        self.index.newest = None
         self._save_index(INDEX)
         (self._directory / PARTIAL).unlink()
 
@@ -160,6 +160,56 @@ class ArchiveWriter:
         temporary = self._directory / f"{PACKS}/{name}.new"
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self.index), indent=1) + b"\n")
         temporary.replace(self._directory / name)
+
+
+class _PackWriter:
+    """Writes streams to the file of a pack, each of them whole or not at all.
+
+    Args:
+        file: the file.
+        last: the place of the stream before, in the order of all streams.
+    """
+
+    def __init__(self, file: BinaryIO, last: tuple[int, str]) -> None:
+        self._file = file
+        self.last = last
+        self.digest = hashlib.sha256()
+        self.streams = 0
+
+    def add(self, path: str, read: ReadRecords) -> bool:
+        """Write a stream, and return whether it still exists.
+
+        Raises:
+            ArchiveError: it is trimmed again and again while it is read, or its data is damaged.
+        """
+        for _ in range(TRIES):
+            before = self._file.tell(), self.digest.copy(), self.last
+            try:
+                self._write(read())
+            except (StreamTrimmed, StreamVanished) as error:
+                position, self.digest, self.last = before
+                self._file.seek(position)
+                self._file.truncate()
+                if isinstance(error, StreamVanished):
+                    return False
+            else:
+                self.streams += 1
+                return True
+        raise ArchiveError(
+            f"{path} was trimmed {TRIES} times while it was read. Repeat the command: the export goes on with it."
+        )
+
+    def _write(self, stream: Iterator[Record]) -> None:
+        crc = 0
+        for record in stream:
+            if isinstance(record, EndRecord):
+                record.crc = crc
+            data = line(record)
+            crc = crc32(data, crc)
+            self._file.write(data)
+            self.digest.update(data)
+            if isinstance(record, StreamRecord):
+                self.last = record.generation, record.path
 
 
 class ArchiveReader:

@@ -191,7 +191,8 @@ class RecordReader:
         except DurableStreamsError as error:
             raise self.error(f"{record.path!r}: {error.detail}") from error
         is_fork = record.source is not None
-        if not begin <= record.data_from <= record.tail or record.first_position > record.tail or not record.generation:
+        retained = max(begin, record.first_position)
+        if not begin <= record.data_from <= retained <= record.tail or not record.generation:
             raise self.error(f"the positions of {record.path} contradict each other.")
         if is_fork != (record.fork_position is not None) or is_fork != (record.lineage is not None):
             raise self.error(f"the source of {record.path} is incomplete.")

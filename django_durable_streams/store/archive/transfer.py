@@ -55,8 +55,10 @@ def export_streams(target: Path, using: str, patterns: Sequence[str] = ()) -> It
     directory = target.with_name(f"{target.name}.partial") if is_tar else target
     writer = ArchiveWriter(directory, list(patterns))
     ids = selection.select(globs, using)
-    if writer.index.packs:
-        ids = ids[_position_after(writer.last, ids, using) :]
+    if writer.newest is not None:
+        ids = ids[_position_after(writer.last, ids, using) : _position_after(writer.newest, ids, using)]
+    else:
+        writer.newest = _place_of(ids[-1], using) if ids else writer.last
     done = writer.index.streams
     skipped = 0
     for path, is_written in writer.write(Dump(using).streams(ids)):
@@ -72,14 +74,19 @@ def _position_after(last: tuple[int, str], ids: Sequence[int], using: str) -> in
     low, high = 0, len(ids)
     while low < high:
         middle = (low + high) // 2
-        row = Stream.objects.using(using).filter(pk=ids[middle]).values_list("generation", "path").first()
-        if row is None or row[1] is None:
-            raise ArchiveError("Streams are deleted right now. Run the export again.")
-        if (row[0], row[1]) <= last:
+        if _place_of(ids[middle], using) <= last:
             low = middle + 1
         else:
             high = middle
     return low
+
+
+def _place_of(stream_id: int, using: str) -> tuple[int, str]:
+    """Return the place of a stream in the order: its generation and path."""
+    row = Stream.objects.using(using).filter(pk=stream_id).values_list("generation", "path").first()
+    if row is None or row[1] is None:
+        raise ArchiveError("Streams are deleted right now. Run the export again.")
+    return row[0], row[1]
 
 
 def check_archive(reader: ArchiveReader, using: str, patterns: Sequence[str] = ()) -> Iterator[Step]:

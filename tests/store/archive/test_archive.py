@@ -225,25 +225,73 @@ def test_retention_comes_back(tmp_path: Path) -> None:
     assert portion.chunk_ids or portion.cuts  # housekeeping deletes what the archive had of the trimmed data
 
 
-def test_data_that_is_trimmed_during_an_export_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def before_chunks(monkeypatch: pytest.MonkeyPatch, act: Callable[[Stream], object]) -> None:
+    """Do something each time before the data of a stream is exported, after its row was read."""
+    records = dump.Dump._records
+
+    def acting(self: dump.Dump, stream: Stream, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        act(stream)
+        return records(self, stream, *args, **kwargs)
+
+    monkeypatch.setattr(dump.Dump, "_records", acting)
+
+
+@pytest.mark.parametrize("is_trimmed_before", [False, True])
+def test_a_stream_that_is_trimmed_during_an_export_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_trimmed_before: bool
+) -> None:
     stream = Stream.objects.create(path="a", content_type=TEXT)
-    end = stream.append("one").offset
-    stream.append("two")
-    chunks = dump.Dump._chunks
+    ends = [stream.append(text).offset for text in ("one", "two", "six")]
 
-    def trimming_before(self: dump.Dump, exported: Stream, position: int) -> Iterator[Any]:
-        stream.trim(before=end)
-        Chunk.objects.unguarded().filter(end__lte=3)._raw_delete(USING)
-        return chunks(self, exported, position)
+    def trim(count: int) -> None:
+        stream.trim(before=ends[count - 1])
+        Chunk.objects.unguarded().filter(end__lte=3 * count)._raw_delete(USING)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(dump.Dump, "_chunks", trimming_before)
-        with pytest.raises(ArchiveError, match="a was trimmed while it was exported"):
-            export(tmp_path / "first")
-    export(tmp_path / "first")
+    if is_trimmed_before:
+        trim(1)
+    before_chunks(monkeypatch, lambda _: trim(2))
+    assert export(tmp_path / "first").done == 1
     empty()
     restore_from(tmp_path / "first")
-    assert [*Stream.objects.get(path="a").read()] == ["two"]
+    again = Stream.objects.get(path="a")
+    assert ([*again.read()], again.first_position) == (["six"], 6)
+
+
+def test_an_export_of_a_stream_that_is_trimmed_all_the_time_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Stream.objects.create(path="a", content_type=TEXT, data="x")
+
+    def trim(_: Stream) -> None:
+        stream.trim(before=stream.append("x").offset)
+        Chunk.objects.unguarded()._raw_delete(USING)
+        stream.append("x")
+
+    with monkeypatch.context() as patch:
+        before_chunks(patch, trim)
+        with pytest.raises(ArchiveError, match="a was trimmed 10 times"):
+            export(tmp_path / "first")
+    assert export(tmp_path / "first").done == 1
+
+
+def test_a_compaction_between_two_reads_of_an_export_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dump, "WINDOW_BYTES", 1)
+    stream = Stream.objects.create(path="a", content_type=TEXT)
+    append("a", b"one", b"two", b"six")
+    export(tmp_path / "first")
+    chunks = dump.Dump._chunks
+
+    def compacting(self: dump.Dump, exported: Stream, position: int) -> Iterator[Any]:
+        for chunk in chunks(self, exported, position):
+            yield chunk
+            compaction.compact(USING, [stream.pk])
+
+    monkeypatch.setattr(dump.Dump, "_chunks", compacting)
+    export(tmp_path / "second")
+    assert Chunk.objects.count() == 2
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite has staged chunks")
@@ -352,6 +400,26 @@ def test_an_interrupted_export_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
         export(target)
 
 
+def test_an_export_that_goes_on_leaves_out_what_was_created_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "PACK_BYTES", 1)
+    Stream.objects.create(path="other", content_type=TEXT, data="x")
+    for number in range(3):
+        Stream.objects.create(path=f"a/{number}", content_type=TEXT, data="x")
+    steps = transfer.export_streams(tmp_path / "a", USING, ["a/*"])
+    next(steps)
+    next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    Stream.objects.get(path="a/0").delete()
+    Stream.objects.create(path="a/0", content_type=TEXT, data="again")
+    Stream.objects.get(path="other").fork("a/fork")
+    assert export(tmp_path / "a", "a/*").done == 3
+    empty()
+    assert restore_from(tmp_path / "a").done == 3
+    assert [*Stream.objects.get(path="a/0").read()] == ["x"]
+
+
 def test_an_export_goes_on_with_the_same_streams_only(tmp_path: Path) -> None:
     Stream.objects.create(path="a/1", content_type=TEXT, data="x")
     next(transfer.export_streams(tmp_path / "a", USING))
@@ -402,6 +470,24 @@ def test_a_stream_that_is_deleted_while_it_is_read_is_left_out(tmp_path: Path, m
     assert (step.done, step.skipped) == (2, 1)
     empty()
     assert restore_from(tmp_path / "first").done == 2
+
+
+def test_the_fork_of_a_source_that_was_left_out_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Stream.objects.create(path="source", content_type=TEXT, data="one")
+    fork = source.fork("fork")
+    Stream.objects.create(path="other")
+
+    def delete(stream: Stream) -> None:
+        if stream.path == "source":
+            fork.delete()
+            source.delete()
+            Chunk.objects.unguarded()._raw_delete(USING)
+
+    before_chunks(monkeypatch, delete)
+    step = export(tmp_path / "first")
+    assert (step.done, step.skipped) == (1, 2)
+    empty()
+    assert restore_from(tmp_path / "first").done == 1
 
 
 def test_appends_during_an_export_are_in_it_or_not_but_never_their_producers_alone(
@@ -548,6 +634,7 @@ Change = Callable[[dict[str, Any]], None]
         {"content_type": "x"},
         {"tail": 1},
         {"data_from": 3},
+        {"tail": 1, "data_from": 1},
         {"first_position": 10**9},
         {"generation": 0},
         {"generation": -1},
