@@ -21,13 +21,13 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO, cast
-from zlib import crc32
 
 import msgspec
 from msgspec import Meta, Struct
 
-from .dump import ReadRecords, StreamTrimmed, StreamVanished
-from .records import VERSION, ArchiveError, EndRecord, Record, RecordReader, StreamRecord, line
+from .dump import ReadRecords
+from .pack_writer import PackWriter
+from .records import VERSION, ArchiveError, Record, RecordReader, StreamRecord
 
 FORMAT = "durable-streams-archive"
 INDEX = "index.json"
@@ -37,15 +37,15 @@ PACKS = "packs"
 PACK_BYTES = 64 * 1024 * 1024
 """Size from which a pack ends after the present stream."""
 
-TRIES = 10
-"""How often a stream is read that is trimmed each time before its data was read."""
-
 _READ_BYTES = 1024 * 1024
 _PACK_NAME = re.compile(r"packs/[0-9]{6}\.streams")
 
 
 Written = tuple[str, bool]
 """The path of a stream, and whether it is in the archive."""
+
+Place = tuple[str, int]
+"""Where a stream begins: the name of the pack, and the byte."""
 
 
 class Pack(Struct, forbid_unknown_fields=True):
@@ -133,7 +133,7 @@ class ArchiveWriter:
         path = self._directory / name
         is_over = True
         with path.open("wb") as file:
-            pack = _PackWriter(file, self.last)
+            pack = PackWriter(file, self.last)
             for stream_path, read in streams:
                 is_written = pack.add(stream_path, read)
                 yield stream_path, is_written
@@ -162,56 +162,6 @@ class ArchiveWriter:
         temporary.replace(self._directory / name)
 
 
-class _PackWriter:
-    """Writes streams to the file of a pack, each of them whole or not at all.
-
-    Args:
-        file: the file.
-        last: the place of the stream before, in the order of all streams.
-    """
-
-    def __init__(self, file: BinaryIO, last: tuple[int, str]) -> None:
-        self._file = file
-        self.last = last
-        self.digest = hashlib.sha256()
-        self.streams = 0
-
-    def add(self, path: str, read: ReadRecords) -> bool:
-        """Write a stream, and return whether it still exists.
-
-        Raises:
-            ArchiveError: it is trimmed again and again while it is read, or its data is damaged.
-        """
-        for _ in range(TRIES):
-            before = self._file.tell(), self.digest.copy(), self.last
-            try:
-                self._write(read())
-            except (StreamTrimmed, StreamVanished) as error:
-                position, self.digest, self.last = before
-                self._file.seek(position)
-                self._file.truncate()
-                if isinstance(error, StreamVanished):
-                    return False
-            else:
-                self.streams += 1
-                return True
-        raise ArchiveError(
-            f"{path} was trimmed {TRIES} times while it was read. Repeat the command: the export goes on with it."
-        )
-
-    def _write(self, stream: Iterator[Record]) -> None:
-        crc = 0
-        for record in stream:
-            if isinstance(record, EndRecord):
-                record.crc = crc
-            data = line(record)
-            crc = crc32(data, crc)
-            self._file.write(data)
-            self.digest.update(data)
-            if isinstance(record, StreamRecord):
-                self.last = record.generation, record.path
-
-
 class ArchiveReader:
     """Reads an archive: a directory, or a tar file.
 
@@ -224,6 +174,8 @@ class ArchiveReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.place: Place = "", 0
+        """The place of the stream that `streams` has come to."""
         if not path.exists():
             raise ArchiveError(f"There is no file or directory {path}.")
         try:
@@ -243,7 +195,7 @@ class ArchiveReader:
         for pack in self.index.packs:
             digest = hashlib.sha256()
             size = 0
-            with self._pack(pack) as file:
+            with self._pack(pack.name) as file:
                 while data := file.read(_READ_BYTES):
                     digest.update(data)
                     size += len(data)
@@ -253,7 +205,7 @@ class ArchiveReader:
                 raise ArchiveError(f"{self._path}/{pack.name} differs from the index: it has {size} bytes.")
 
     def _find_damage(self, pack: Pack) -> None:
-        with self._pack(pack) as file:
+        with self._pack(pack.name) as file:
             for records in RecordReader(file, f"{self._path}/{pack.name}").streams():
                 for _ in records:
                     pass
@@ -266,7 +218,7 @@ class ArchiveReader:
         """
         last = (-1, "")
         for pack in self.index.packs:
-            with self._pack(pack) as file:
+            with self._pack(pack.name) as file:
                 reader = RecordReader(file, f"{self._path}/{pack.name}")
                 for records in reader.streams():
                     head = next(records)
@@ -275,13 +227,21 @@ class ArchiveReader:
                     if key <= last:
                         raise reader.error(f"{head.path} is out of order.")
                     last = key
+                    self.place = pack.name, reader.position
                     yield _with(head, records)
 
-    def _pack(self, pack: Pack) -> AbstractContextManager[BinaryIO]:
+    def stream_at(self, place: Place) -> Iterator[Record]:
+        """Yield the records of the stream at a place where `streams` has found one."""
+        name, position = place
+        with self._pack(name) as file:
+            file.seek(position)
+            yield from next(RecordReader(file, f"{self._path}/{name}", position).streams())
+
+    def _pack(self, name: str) -> AbstractContextManager[BinaryIO]:
         try:
-            return self._open(pack.name)
+            return self._open(name)
         except (OSError, KeyError) as error:
-            raise ArchiveError(f"{self._path}/{pack.name} is missing.") from error
+            raise ArchiveError(f"{self._path}/{name} is missing.") from error
 
     def _open(self, name: str) -> AbstractContextManager[BinaryIO]:
         if self._path.is_dir():

@@ -8,7 +8,7 @@ Both are resumed by another call. An import checks the whole archive before it c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +17,10 @@ from ...protocol.globs import glob
 from . import selection
 from .directory import ArchiveReader, ArchiveWriter, write_tar
 from .dump import Dump
+from .families import Families
+from .presence import PATHS_PER_QUERY, Presence
 from .records import ArchiveError, Record, StreamRecord
-from .restore import PATHS_PER_QUERY, Presence, Restore
+from .restore import Restore
 
 TAR = ".tar"
 
@@ -89,8 +91,10 @@ def _place_of(stream_id: int, using: str) -> tuple[int, str]:
     return row[0], row[1]
 
 
-def check_archive(reader: ArchiveReader, using: str, patterns: Sequence[str] = ()) -> Iterator[Step]:
+def check_archive(reader: ArchiveReader, using: str, patterns: Sequence[str] = ()) -> Generator[Step, None, Families]:
     """Check an archive as a whole, and that the database has no other streams at its paths. Changes nothing.
+
+    Returns the families of the chosen streams.
 
     Raises:
         ArchiveError: it is damaged, foreign or incomplete, or a path is taken.
@@ -100,19 +104,23 @@ def check_archive(reader: ArchiveReader, using: str, patterns: Sequence[str] = (
         yield Step(checked_bytes=size)
     presence = Presence(using)
     archived: set[int] = set()
+    families = Families()
     portion: list[StreamRecord] = []
     for head, records in _chosen(reader, patterns):
-        for path, _, _, generation in head.lineage or ():
+        for path, generation in head.owners():
             if hash(path) not in archived and not presence.has(path, generation):
                 raise ArchiveError(f"The stream {path}, whose data {head.path} has, is neither here nor imported.")
+        if head.source is not None and hash(head.source) in archived:
+            families.add(head.path, head.source, reader.place)
         archived.add(hash(head.path))
         portion.append(head)
         size = sum(len(getattr(record, "data", b"")) for record in records)
         if len(portion) == PATHS_PER_QUERY:
-            presence.check(portion)
+            presence.check_sources(portion, presence.check(portion))
             portion = []
         yield Step(checked_bytes=size)
-    presence.check(portion)
+    presence.check_sources(portion, presence.check(portion))
+    return families
 
 
 def import_streams(source: Path, using: str, patterns: Sequence[str] = ()) -> Iterator[Step]:
@@ -128,10 +136,16 @@ def import_streams(source: Path, using: str, patterns: Sequence[str] = ()) -> It
         InvalidPath: a pattern is invalid.
     """
     reader = ArchiveReader(source)
-    yield from check_archive(reader, using, patterns)
+    families = yield from check_archive(reader, using, patterns)
     restore = Restore(using)
     for head, records in _chosen(reader, patterns):
-        restore.add(_joined(head, records))
+        if forks := families.forks_of(head.path):
+            with restore.together():
+                restore.add(_joined(head, records))
+                for place in forks:
+                    restore.add(reader.stream_at(place))
+        elif not families.is_fork(head.path):
+            restore.add(_joined(head, records))
         yield Step(head.path, restore.restored, restore.skipped)
     restore.flush()
     yield Step("", restore.restored, restore.skipped)

@@ -26,7 +26,7 @@ from django_durable_streams.store.archive import directory, dump, records, resto
 from django_durable_streams.store.archive.directory import ArchiveReader
 from django_durable_streams.store.archive.records import ArchiveError, BlockWriter, RecordReader
 from django_durable_streams.store.operations import Append, Create
-from django_durable_streams.store.upkeep import compaction, trimming
+from django_durable_streams.store.upkeep import compaction, removal, trimming
 from django_durable_streams.store.write import group_commit
 from tests.store.contexts import Staging
 from tests.subscriptions.steps import subscribe
@@ -134,6 +134,62 @@ def test_forks_come_back_with_the_data_of_deleted_sources(tmp_path: Path) -> Non
     with pytest.raises(StreamGone):
         list(Stream.objects.get(path="source").read())
     Stream.objects.get(path="again").delete()
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_housekeeping_during_an_import_leaves_forks_what_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_deleted: bool
+) -> None:
+    monkeypatch.setattr(restore, "STREAMS_PER_TRANSACTION", 1)
+    source = Stream.objects.create(path="source", content_type=TEXT)
+    first = source.append("one").offset
+    source.append("two")
+    between = Stream.objects.create(path="between", content_type=TEXT, data="x" * 3_000_000)
+    fork = source.fork("fork")
+    fork.append("three")
+    between.fork("second")
+    fork.fork("again")
+    if is_deleted:
+        source.delete()
+    else:
+        source.trim(before=first)
+    export(tmp_path / "first")
+    empty()
+    for _ in transfer.import_streams(tmp_path / "first", USING):
+        trimming.delete(USING, trimming.find(USING, trimming.trimmed(USING, 0, 100)))
+        removal.collect(USING)
+        removal.purge(USING)
+    for path in ("fork", "again"):
+        assert [*Stream.objects.get(path=path).read()] == ["one", "two", "three"]
+    assert len(next(iter(Stream.objects.get(path="second").read()))) == 3_000_000
+    step = restore_from(tmp_path / "first")
+    assert (step.done, step.skipped) == (0, 5)
+
+
+def test_a_fork_whose_source_was_trimmed_since_is_refused_before_anything_changes(tmp_path: Path) -> None:
+    source = Stream.objects.create(path="source", content_type=TEXT)
+    first = source.append("one").offset
+    source.append("two")
+    source.fork("fork")
+    Stream.objects.create(path="a", content_type=TEXT)
+    export(tmp_path / "first")
+    for path in ("fork", "a"):
+        Stream.objects.get(path=path).delete()
+    source.trim(before=first)
+    with pytest.raises(ArchiveError, match="source is there already and was trimmed"):
+        restore_from(tmp_path / "first")
+    assert Stream.objects.alive().count() == 1
+    assert restore_from(tmp_path / "first", "a").done == 1
+    with pytest.raises(ArchiveError, match="source is there already and was trimmed"):
+        check_and_write_fork(tmp_path / "first")
+
+
+def check_and_write_fork(archive: Path) -> None:
+    """Restore a fork whose source is trimmed between the check and the restore."""
+    writing = restore.Restore(USING)
+    for stream in ArchiveReader(archive).streams():
+        writing.add(stream)
+    writing.flush()
 
 
 def test_a_long_chain_of_forks_comes_back(tmp_path: Path) -> None:
