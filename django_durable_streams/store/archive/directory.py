@@ -19,6 +19,7 @@ import shutil
 import tarfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, BinaryIO, cast
 
@@ -88,7 +89,7 @@ class ArchiveWriter:
 
     def __init__(self, directory: Path, patterns: list[str]) -> None:
         self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will have the data of all users
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         names = {entry.name for entry in directory.iterdir()}
         if INDEX in names:
             raise ArchiveError(f"{directory} has a finished archive. Choose another directory.")
@@ -132,7 +133,7 @@ class ArchiveWriter:
         name = f"{PACKS}/{len(self.index.packs) + 1:06}.streams"
         path = self._directory / name
         is_over = True
-        with path.open("wb") as file:
+        with _open_private(path) as file:
             pack = PackWriter(file, self.last)
             for stream_path, read in streams:
                 is_written = pack.add(stream_path, read)
@@ -140,8 +141,7 @@ class ArchiveWriter:
                 if is_written and file.tell() >= PACK_BYTES:
                     is_over = False
                     break
-            file.flush()
-            os.fsync(file.fileno())
+            _sync(file)
             if pack.streams:
                 size, sha256 = file.tell(), pack.digest.hexdigest()
                 self.index.packs.append(Pack(name, size, sha256, pack.streams, pack.last))
@@ -156,9 +156,32 @@ class ArchiveWriter:
         self._save_index(INDEX)
         (self._directory / PARTIAL).unlink()
 
+    def finish_tar(self, target: Path) -> None:
+        """Write the archive as a tar file, the same bytes for equal archives, and remove the directory.
+
+        Until the file is complete, the export is unfinished, and goes on here if it is interrupted.
+        """
+        self.index.newest = None
+        temporary = target.with_name(f"{target.name}.new")
+        with _open_private(temporary) as target_file:
+            with tarfile.open(fileobj=target_file, mode="w:") as tar:
+                _add(tar, INDEX, BytesIO(self._index_text()))
+                for pack in self.index.packs:
+                    with (self._directory / pack.name).open("rb") as file:
+                        _add(tar, pack.name, file)
+            _sync(target_file)
+        (self._directory / PARTIAL).unlink()  # first: without it, what is left of the directory is no archive
+        shutil.rmtree(self._directory)
+        temporary.replace(target)
+
+    def _index_text(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self.index), indent=1) + b"\n"
+
     def _save_index(self, name: str) -> None:
         temporary = self._directory / f"{PACKS}/{name}.new"
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self.index), indent=1) + b"\n")
+        with _open_private(temporary) as file:
+            file.write(self._index_text())
+            _sync(file)
         temporary.replace(self._directory / name)
 
 
@@ -295,17 +318,18 @@ def parse_index(text: bytes, name: str) -> Index:
     return index
 
 
-def write_tar(directory: Path, target: Path) -> None:
-    """Write a finished archive as a tar file, the same bytes for equal archives, and remove the directory."""
-    temporary = target.with_name(f"{target.name}.new")
-    descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as target_file, tarfile.open(fileobj=target_file, mode="w:") as tar:
-        index = parse_index((directory / INDEX).read_bytes(), INDEX)
-        for name in [INDEX, *(pack.name for pack in index.packs)]:
-            path = directory / name
-            member = tarfile.TarInfo(name)
-            member.size = path.stat().st_size
-            with path.open("rb") as file:
-                tar.addfile(member, file)
-    temporary.replace(target)
-    shutil.rmtree(directory)
+def _add(tar: tarfile.TarFile, name: str, file: BinaryIO) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    tar.addfile(member, file)
+
+
+def _open_private(path: Path) -> BinaryIO:
+    """Open a new file that only its owner can read, whoever can read the directory: it has the data of all users."""
+    return open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb")
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ...models import Stream
 from ...protocol.globs import glob
 from . import selection
-from .directory import ArchiveReader, ArchiveWriter, write_tar
+from .directory import ArchiveReader, ArchiveWriter
 from .dump import Dump
 from .families import Families
 from .presence import PATHS_PER_QUERY, Presence
@@ -66,9 +66,11 @@ def export_streams(target: Path, using: str, patterns: Sequence[str] = ()) -> It
     for path, is_written in writer.write(Dump(using).streams(ids)):
         done, skipped = done + is_written, skipped + (not is_written)
         yield Step(path, done, skipped)
-    writer.finish()
     if is_tar:
-        write_tar(directory, target)
+        writer.finish_tar(target)
+    else:
+        writer.finish()
+    yield Step("", done, skipped)
 
 
 def _position_after(last: tuple[int, str], ids: Sequence[int], using: str) -> int:

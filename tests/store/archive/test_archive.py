@@ -456,6 +456,32 @@ def test_an_interrupted_export_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
         export(target)
 
 
+def test_an_export_that_was_interrupted_at_the_tar_file_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stream.objects.create(path="a", content_type=TEXT, data="x")
+    export(tmp_path / "whole.tar")
+    target = tmp_path / "all.tar"
+    with monkeypatch.context() as patch:
+        patch.setattr(directory, "_add", lambda *_: pytest.fail("interrupted"))
+        with pytest.raises(pytest.fail.Exception, match="interrupted"):
+            export(target)
+    assert not target.exists()
+    assert export(target).done == 1
+    assert target.read_bytes() == (tmp_path / "whole.tar").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.tar", "whole.tar"]
+
+
+def test_only_the_owner_can_read_an_archive(tmp_path: Path) -> None:
+    Stream.objects.create(path="a", content_type=TEXT, data="x")
+    (tmp_path / "a").mkdir(mode=0o755)
+    export(tmp_path / "a")
+    export(tmp_path / "b.tar")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    assert len(files) == 3
+
+
 def test_an_export_that_goes_on_leaves_out_what_was_created_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
