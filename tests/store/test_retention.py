@@ -442,10 +442,10 @@ def test_staged_data_is_deleted_after_its_flush(monkeypatch: pytest.MonkeyPatch,
     cut = trimming._cut
 
     def flushing_after(using: str, limit: trimming.Limit) -> trimming.Cut | None:
-        found = cut(using, limit)
+        cut_at = cut(using, limit)
         if is_flushed_meanwhile:
             flush()
-        return found
+        return cut_at
 
     group_commit.apply([Create("s/a", BYTES)], USING)
     for _ in range(4):
