@@ -141,9 +141,9 @@ class Restore:
 
     def _insert_streams(self, sql: Statements, cursor: Any, streams: Sequence[StreamRecord]) -> dict[str, int]:
         """Insert the rows of streams with their links, and return their ids by path."""
-        owners = self._owners(sql, cursor, streams)
         linker = Linker(self._using, cursor)
         linker.lock_rules()
+        owners = self._owners(sql, cursor, streams)
         states = {stream.path: StreamState(_info(stream, owners)) for stream in streams}
         followed = [states[stream.path] for stream in streams if stream.deleted_at is None]
         links = linker.match(followed)
