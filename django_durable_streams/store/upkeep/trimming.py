@@ -141,8 +141,11 @@ def _with_staged(using: str, limits: Collection[Limit]) -> set[int]:
     return {stream_id for stream_id, first in firsts if first < positions[stream_id]}
 
 
-def delete(using: str, portion: DropPortion) -> None:
-    """Delete what was portion, except for chunks that another transaction holds or has replaced meanwhile."""
+def delete(using: str, portion: DropPortion) -> int:
+    """Delete the data of a portion, and return how many chunks were deleted or cut.
+
+    Chunks are left that another transaction holds or has replaced meanwhile, or that are damaged and would be cut.
+    """
     sql = statements(using)
     with atomic(using), connections[using].cursor() as cursor:
         locked = sql.lock_chunks(cursor, [*portion.chunk_ids, *(cut.chunk_id for cut in portion.cuts)])
@@ -154,6 +157,7 @@ def delete(using: str, portion: DropPortion) -> None:
             sql.delete_rows(cursor, Chunk, ids)
         if rows:
             sql.insert_chunks(cursor, rows)
+    return len(ids)
 
 
 def _rests(using: str, cuts: dict[int, Cut]) -> list[Row]:
