@@ -157,7 +157,7 @@ class Restore:
                 by_moment.setdefault(stream.deleted_at, []).append(states[stream.path].id)
         for moment, ids in by_moment.items():
             sql.soft_delete_streams(cursor, moment, ids)
-        retention.restore(self._using, [_retention(stream, states[stream.path].id) for stream in streams])
+        retention.restore(sql, cursor, [_retention(stream, states[stream.path].id) for stream in streams])
         self._new_ids.update(state.id for state in states.values())
         return {path: state.id for path, state in states.items()}
 
