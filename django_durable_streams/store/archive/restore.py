@@ -163,10 +163,12 @@ class Restore:
 
     def _owners(self, sql: Statements, cursor: Any, streams: Sequence[StreamRecord]) -> dict[str, int]:
         """Lock the streams in lineages, so that they are not removed meanwhile, and return their ids by path."""
-        wanted = {path for stream in streams for path, _ in stream.owners()}
-        rows = sql.select_streams(cursor, "path", wanted, lock="wait") if wanted else []
+        needed = {owner for stream in streams for owner in stream.owners()}
+        paths = {path for path, _ in needed}
+        rows = sql.select_streams(cursor, "path", paths, lock="wait") if paths else []
         owners = {info.path: info.id for info in rows}
-        if missing := wanted - owners.keys():
+        present = {(info.path, generation) for info in rows for generation in (info.generation, -1)}
+        if missing := {path for path, generation in needed if (path, max(generation, -1)) not in present}:
             raise ArchiveError(f"The stream {min(missing)}, whose data a fork has, is neither here nor in the archive.")
         first_positions = {info.path: info.first_position for info in rows if info.id not in self._new_ids}
         for stream in streams:
