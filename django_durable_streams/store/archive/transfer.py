@@ -60,7 +60,8 @@ def export_streams(target: Path, using: str, patterns: Sequence[str] = ()) -> It
     if writer.newest is not None:
         ids = ids[_position_after(writer.last, ids, using) : _position_after(writer.newest, ids, using)]
     else:
-        writer.newest = _place_of(ids[-1], using) if ids else writer.last
+        places = (_find_place(stream_id, using) for stream_id in reversed(ids))
+        writer.newest = next((place for place in places if place is not None), writer.last)
     done = writer.index.streams
     skipped = 0
     for path, is_written in writer.write(Dump(using).streams(ids)):
@@ -78,19 +79,20 @@ def _position_after(last: tuple[int, str], ids: Sequence[int], using: str) -> in
     low, high = 0, len(ids)
     while low < high:
         middle = (low + high) // 2
-        if _place_of(ids[middle], using) <= last:
+        place = _find_place(ids[middle], using)
+        if place is None:
+            raise ArchiveError("Streams are deleted right now. Run the export again.")
+        if place <= last:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-def _place_of(stream_id: int, using: str) -> tuple[int, str]:
-    """Return the place of a stream in the order: its generation and path."""
+def _find_place(stream_id: int, using: str) -> tuple[int, str] | None:
+    """Return the place of a stream in the order, its generation and path, or None if it was deleted meanwhile."""
     row = Stream.objects.using(using).filter(pk=stream_id).values_list("generation", "path").first()
-    if row is None or row[1] is None:
-        raise ArchiveError("Streams are deleted right now. Run the export again.")
-    return row[0], row[1]
+    return None if row is None or row[1] is None else (row[0], row[1])
 
 
 def check_archive(reader: ArchiveReader, using: str, patterns: Sequence[str] = ()) -> Generator[Step, None, Families]:

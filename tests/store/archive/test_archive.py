@@ -22,7 +22,7 @@ from django_durable_streams.models import Chunk, Producer, Retention, StagedChun
 from django_durable_streams.models.stream import LinkState
 from django_durable_streams.protocol.errors import OffsetTrimmed, StreamGone
 from django_durable_streams.protocol.retention import RetentionRules
-from django_durable_streams.store.archive import directory, dump, records, restore, transfer
+from django_durable_streams.store.archive import directory, dump, records, restore, selection, transfer
 from django_durable_streams.store.archive.directory import ArchiveReader
 from django_durable_streams.store.archive.records import ArchiveError, BlockWriter, RecordReader
 from django_durable_streams.store.operations import Append, Create
@@ -552,6 +552,21 @@ def test_a_stream_that_is_deleted_while_it_is_read_is_left_out(tmp_path: Path, m
     assert (step.done, step.skipped) == (2, 1)
     empty()
     assert restore_from(tmp_path / "first").done == 2
+
+
+def test_the_newest_stream_may_be_deleted_as_an_export_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("a", "b", "c"):
+        Stream.objects.create(path=path)
+    select = selection.select
+
+    def deleting(*args: Any) -> Any:
+        ids = select(*args)
+        for path in ("b", "c"):
+            Stream.objects.get(path=path).delete()
+        return ids
+
+    monkeypatch.setattr(selection, "select", deleting)
+    assert export(tmp_path / "first").done == 1
 
 
 def test_the_fork_of_a_source_that_was_left_out_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
