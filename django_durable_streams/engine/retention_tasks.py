@@ -25,7 +25,7 @@ SWEEP_SECONDS = 5.0
 too."""
 
 KEPT_SECONDS = 60.0
-"""Time until data that forks need is looked at again."""
+"""Time until data that forks need, or that cannot be deleted now, is looked at again."""
 
 
 class _Unheard:
@@ -99,7 +99,7 @@ class TrimmingTask(SweepTask):
     def __init__(self, context: HousekeepingContext) -> None:
         super().__init__(context)
         self._kept: dict[int, float] = {}
-        """Streams whose data forks need, and the monotonic time at which to look again."""
+        """Streams whose data is kept for now, and the monotonic time at which to look again."""
 
     def _find(self, after: int | None, limit: int) -> Sequence[tuple[Any, int]]:
         return [(stream_id, stream_id) for stream_id in trimming.trimmed(self.using, after or 0, limit)]
@@ -112,8 +112,10 @@ class TrimmingTask(SweepTask):
             return 0
         portion = self.context.read(trimming.find, self.using, wanted)
         if portion.chunk_ids or portion.cuts:
-            self.context.write(partial(trimming.delete, self.using, portion))
-            return None
+            if self.context.write(partial(trimming.delete, self.using, portion)):
+                return None
+            self._kept |= dict.fromkeys(wanted, now + KEPT_SECONDS)  # a chunk is damaged, or held for long
+            return 0
         self._kept |= dict.fromkeys(portion.kept, now + KEPT_SECONDS)
         if portion.done:
             self.context.write(partial(trimming.finish, self.using, portion.done))

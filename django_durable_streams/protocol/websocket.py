@@ -80,6 +80,7 @@ class Append(_Frame, tag="append"):
     base64: str | None = None
     close: bool = False
     streamSeq: str | None = None
+    ifMatch: str | None = None
     producerId: str | None = None
     producerEpoch: int | None = None
     producerSeq: int | None = None
@@ -120,6 +121,7 @@ class Append(_Frame, tag="append"):
             b"content-type": self.contentType,
             b"stream-closed": "true" if self.close else None,
             b"stream-seq": self.streamSeq,
+            b"if-match": self.ifMatch,
             b"producer-id": self.producerId,
             b"producer-epoch": self.producerEpoch,
             b"producer-seq": self.producerSeq,
@@ -127,7 +129,9 @@ class Append(_Frame, tag="append"):
         try:
             return [(name, str(value).encode("latin-1")) for name, value in values.items() if value is not None]
         except UnicodeEncodeError as error:
-            raise InvalidHeader("contentType, streamSeq and producerId must be Latin-1, as in headers.") from error
+            raise InvalidHeader(
+                "contentType, streamSeq, ifMatch and producerId must be Latin-1, as in headers."
+            ) from error
 
 
 class Ping(_Frame, tag="ping"):
@@ -233,6 +237,7 @@ def data_frame(name: str, offset: str, content_type: str, data: bytes, *, binary
 
 _HEADER_FIELDS = {
     b"stream-next-offset": "offset",
+    b"stream-first-offset": "firstOffset",
     b"retry-after": "retryAfter",
     b"producer-epoch": "producerEpoch",
     b"producer-seq": "producerSeq",

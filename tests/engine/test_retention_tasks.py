@@ -12,7 +12,7 @@ from django_durable_streams.engine.retention_tasks import RetentionTask, Trimmin
 from django_durable_streams.models import Chunk, Retention, Stream
 from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.store.operations import Append, Create, Trim
-from django_durable_streams.store.upkeep import trimming
+from django_durable_streams.store.upkeep import compaction, trimming
 from django_durable_streams.store.write import group_commit
 from tests.engine.test_housekeeping_tasks import drain, place
 from tests.overriding import override_streams
@@ -92,11 +92,23 @@ def test_one_transaction_deletes_a_limited_number_of_chunks(monkeypatch: pytest.
     deleted: list[int] = []
     real = trimming.delete
     monkeypatch.setattr(
-        trimming, "delete", lambda using, portion: (deleted.append(len(portion.chunk_ids)), real(using, portion))
+        trimming, "delete", lambda using, portion: (deleted.append(len(portion.chunk_ids)), real(using, portion))[1]
     )
     drain(TrimmingTask(place()))
     assert deleted == [3, 3, 3]
     assert stored() == 30
+
+
+def test_a_damaged_chunk_does_not_hold_up_the_others() -> None:
+    fill(2)
+    for stream in Stream.objects.order_by("pk"):
+        compaction.compact("default", [stream.pk])
+        stream.trim(stream.offset_at(20))
+    Chunk.objects.filter(stream__path="s/0").unguarded().update(ends=b"x")
+    damaged = Chunk.objects.filter(stream__path="s/0").count()
+    drain(TrimmingTask(place()))
+    assert Chunk.objects.filter(stream__path="s/0").count() == damaged
+    assert sum(len(chunk.data) for chunk in Chunk.objects.filter(stream__path="s/1")) == 20
 
 
 def test_data_that_forks_need_is_not_looked_at_in_each_sweep(monkeypatch: pytest.MonkeyPatch) -> None:

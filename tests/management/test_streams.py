@@ -262,6 +262,20 @@ def test_streams_are_read() -> None:
     assert streams("read", "a/1", "--offset", "now") == ""
 
 
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_trimmed_data_is_not_read_and_is_no_damage(is_deleted: bool, caplog: pytest.LogCaptureFixture) -> None:
+    stream = Stream.objects.create(path="a", content_type="text/plain")
+    first, second = [stream.append(text).offset for text in ("one", "two")]
+    stream.append("six")
+    stream.trim(before=second)
+    if is_deleted:
+        Chunk.objects.unguarded().filter(end__lte=6)._raw_delete("default")
+    with pytest.raises(CommandError, match=f"no longer retained. Go on at {second}"):
+        streams("read", "a", "--offset", first)
+    assert streams("read", "a") == "six"
+    assert not caplog.records
+
+
 def test_bytes_are_printed_in_base64_in_json() -> None:
     Stream.objects.create(path="a", data=b"\xff\n")
     Stream.objects.create(path="b", content_type="text/plain", data=b"\xc3")

@@ -432,18 +432,33 @@ def test_the_rows_of_retention_go_with_their_stream() -> None:
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite has staged chunks")
-def test_staged_data_is_deleted_after_its_flush() -> None:
+@pytest.mark.parametrize("is_flushed_meanwhile", [False, True])
+def test_staged_data_is_deleted_after_its_flush(monkeypatch: pytest.MonkeyPatch, is_flushed_meanwhile: bool) -> None:
+    def flush() -> None:
+        for block in {chunk.block for chunk in StagedChunk.objects.all()}:
+            for portion in staged_chunks.portions(USING, block, lambda *problem: pytest.fail(str(problem))):
+                staged_chunks.flush(USING, portion)
+
+    cut = trimming._cut
+
+    def flushing_after(using: str, limit: trimming.Limit) -> trimming.Cut | None:
+        cut_at = cut(using, limit)
+        if is_flushed_meanwhile:
+            flush()
+        return cut_at
+
     group_commit.apply([Create("s/a", BYTES)], USING)
     for _ in range(4):
         group_commit.apply([Append("s/a", BYTES, b"xyz")], USING, Staging())
     stream = Stream.objects.get(path="s/a")
     stream.trim(stream.offset_at(7))
     assert stream.first_position == 6
-    assert drop() == [stream.pk]
+    with monkeypatch.context() as patch:
+        patch.setattr(trimming, "_cut", flushing_after)
+        portion = trimming.find(USING, [stream.pk])
+    assert portion == trimming.DropPortion([], [], [], [stream.pk])
     assert list(stream.read()) == [b"xyz"] * 2
-    for block in {chunk.block for chunk in StagedChunk.objects.all()}:
-        for portion in staged_chunks.portions(USING, block, lambda *problem: pytest.fail(str(problem))):
-            staged_chunks.flush(USING, portion)
+    flush()
     assert drop() == []
     assert sum(len(chunk.data) for chunk in Chunk.objects.all()) == 6
 

@@ -63,6 +63,7 @@ async def test_an_append_can_be_a_binary_frame(client: AsgiClient) -> None:
 
 PRODUCER = {"producer-id": "p", "producer-epoch": "0"}
 REQUESTS: tuple[tuple[dict[str, str], bytes], ...] = (
+    ({"content-type": TEXT, "if-match": token(0)}, b"x"),
     ({}, b"x"),
     ({"content-type": "nonsense"}, b"x"),
     ({"content-type": JSON}, b"[1]"),
@@ -75,6 +76,7 @@ REQUESTS: tuple[tuple[dict[str, str], bytes], ...] = (
     ({"content-type": TEXT, "producer-id": "p", "producer-epoch": "2", "producer-seq": "0"}, b"x"),
     ({"content-type": TEXT, **PRODUCER, "producer-seq": "1"}, b"x"),
     ({"content-type": TEXT, **PRODUCER, "producer-seq": "-1"}, b"x"),
+    ({"content-type": TEXT, "if-match": "*"}, b"x"),
     ({"content-type": TEXT, "producer-id": "p"}, b"x"),
     ({"content-type": TEXT, "producer-id": "", "producer-epoch": "0", "producer-seq": "0"}, b"x"),
     ({"stream-closed": "true"}, b""),
@@ -84,6 +86,7 @@ REQUESTS: tuple[tuple[dict[str, str], bytes], ...] = (
 FIELDS = {
     "content-type": "contentType",
     "stream-seq": "streamSeq",
+    "if-match": "ifMatch",
     "producer-id": "producerId",
     "producer-epoch": "producerEpoch",
     "producer-seq": "producerSeq",
@@ -127,6 +130,15 @@ async def test_the_same_appends_have_the_same_outcomes_as_by_http(client: AsgiCl
                 name: value for name, value in shown.items() if name != "offset"
             }, headers
     assert (await client.get("http")).body == (await client.get("socket")).body
+
+
+async def test_an_append_behind_the_tail_that_it_names_is_refused_with_the_tail(client: AsgiClient) -> None:
+    await client.create("a", b"abc")
+    async with Socket() as socket:
+        refused = await append(socket, "a", contentType=TEXT, data="x", ifMatch=token(2))
+        assert (refused["status"], refused["offset"]) == (412, token(3))
+        assert (await append(socket, "a", contentType=TEXT, data="x", ifMatch=token(3)))["offset"] == token(4)
+    assert (await client.get("a")).body == b"abcx"
 
 
 async def test_appends_to_one_stream_keep_their_order(client: AsgiClient) -> None:

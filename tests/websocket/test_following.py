@@ -11,9 +11,10 @@ from django_durable_streams.models import Stream
 from django_durable_streams.protocol.offsets import ZERO
 from django_durable_streams.server.response_memory import PIECE_BYTES
 from django_durable_streams.server.websocket.window import WINDOW_BYTES
+from django_durable_streams.store.operations import Append, Trim
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
-from tests.server.waiting import until
+from tests.server.waiting import elsewhere, until
 from tests.tokens import token
 from tests.websocket.socket import Socket
 
@@ -144,6 +145,21 @@ async def test_an_expired_stream_is_deleted(client: AsgiClient) -> None:
         await socket.take("up-to-date")
         await Stream.objects.filter(path="a").unguarded().aupdate(deadline=timezone.now())
         assert await socket.next() == {"type": "deleted", "id": "a"}
+
+
+async def test_a_subscription_behind_a_trim_learns_where_to_go_on(client: AsgiClient) -> None:
+    await client.create("a", b"abc")
+    trimmed = {"status": 410, "error": "offset-trimmed", "firstOffset": token(6), "request": "subscribe", "id": "a"}
+    async with Socket() as socket:
+        await socket.subscribe("a", token(3))
+        await socket.take("up-to-date")
+        await elsewhere(Append("a", "text/plain", b"def"), Append("a", "text/plain", b"ghi"), Trim("a", 6))
+        error = await socket.next()  # not that it is deleted
+        assert trimmed.items() <= error.items()
+        error = await socket.subscribe("a", token(3))
+        assert trimmed.items() <= error.items()
+        assert (await socket.subscribe("a", token(6)))["type"] == "subscribed"
+        assert (await socket.next())["data"] == "ghi"
 
 
 async def test_refusals_are_error_frames_and_the_others_go_on(client: AsgiClient) -> None:

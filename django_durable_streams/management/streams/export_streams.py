@@ -32,7 +32,7 @@ Each stream is as it was at one moment. Offsets, producers, forks, and what clos
         with progress(console, "streams") as counting:
             for exported in transfer.export_streams(options["target"], console.using, options["patterns"]):
                 step = exported
-                counting.add(1)
+                counting.add(bool(step.path))
         skipped = f" {step.skipped:,} were deleted meanwhile." if step.skipped else ""
         console.write(
             f"{step.done:,} streams are in {options['target']}.{skipped}",

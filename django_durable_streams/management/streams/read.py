@@ -96,14 +96,16 @@ def segments(info: StreamInfo, position: int, using: str) -> Iterator[Segment]:
 
     Raises:
         StreamNotFound, StreamGone: the stream was deleted meanwhile.
+        OffsetTrimmed: data after the position was trimmed, before or meanwhile.
         ServiceUnavailable: its data is damaged.
     """
+    lineage.check_retained(info, position, using)
     while position < info.tail:
         request = log_reader.PageRequest(info, position, config().page_bytes)
         segment = log_reader.pages([request], SegmentCache(0), using)[info.id, position]
         if segment is None:
             transactions.find(info.path, using, info.id)
-            raise log_reader.damaged(info.path)
+            raise log_reader.explain_missing(info, position, using)
         segment = segment.clip(info.tail)
         # A read returns an append whole. In JSON mode, the offset of a message inside is a place to go on from, too.
         before = position - segment.start

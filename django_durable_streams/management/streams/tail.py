@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from ...api import transactions
 from ...models import Stream
 from ...protocol import arguments
-from ...protocol.errors import StreamGone, StreamNotFound
+from ...protocol.errors import OffsetTrimmed, StreamGone, StreamNotFound
 from ...protocol.globs import glob
 from ...protocol.listings import MAX_LIMIT, ListingQuery
 from ...store.read import browsing, lineage, listing
@@ -54,15 +54,20 @@ streams tail -f 'chat/**' --json
                 ends[info.path] = info.id, lineage.around(info, using, info.tail, info.tail).token(info.tail)
         console.flush()
         if options["follow"]:
-            asyncio.run(_Followers(printer, using).follow(ends, [path for path in paths if is_pattern(path)]))
+            followers = _Followers(console, printer)
+            try:
+                asyncio.run(followers.follow(ends, [path for path in paths if is_pattern(path)]))
+            except ExceptionGroup as group:  # of the tasks: the command prints one line, which the first one explains
+                raise group.exceptions[0] from None
 
 
 class _Followers:
     """Follows streams, each by a task."""
 
-    def __init__(self, printer: Printer, using: str) -> None:
+    def __init__(self, console: Console, printer: Printer) -> None:
+        self._console = console
         self._printer = printer
-        self._using = using
+        self._using = console.using
 
     async def follow(self, ends: dict[str, tuple[int, str]], patterns: Sequence[str]) -> None:
         """Print what is appended, until all streams have ended. With patterns, new streams may come."""
@@ -83,6 +88,12 @@ class _Followers:
         return [(row.path, row.id) for page in pages for row in page]
 
     async def _follow_one(self, path: str, stream_id: int, offset: str) -> None:
+        following: str | None = offset
+        while following is not None:
+            following = await self._follow_from(path, stream_id, following)
+
+    async def _follow_from(self, path: str, stream_id: int, offset: str) -> str | None:
+        """Follow a stream to its end. Return the offset to go on from instead, if data was trimmed."""
         try:
             stream = await Stream.objects.using(self._using).aget(pk=stream_id, path=path)
             async for page in stream.atail(offset):
@@ -90,8 +101,12 @@ class _Followers:
                 if page.messages:
                     await sync_to_async(self._print)(path, stream_id, offset)
                     offset = page.next_offset
+        except OffsetTrimmed as error:
+            self._console.note(f"{path} was trimmed. It goes on at {error.first_offset}.")
+            return error.first_offset
         except (Stream.DoesNotExist, StreamNotFound, StreamGone):
-            return
+            pass
+        return None
 
     def _print(self, path: str, stream_id: int, offset: str) -> None:
         info = transactions.find(path, self._using, stream_id)

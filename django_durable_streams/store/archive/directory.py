@@ -19,15 +19,16 @@ import shutil
 import tarfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, BinaryIO, cast
-from zlib import crc32
 
 import msgspec
 from msgspec import Meta, Struct
 
-from .dump import StreamVanished
-from .records import VERSION, ArchiveError, EndRecord, Record, RecordReader, StreamRecord, line
+from .dump import ReadRecords
+from .pack_writer import PackWriter
+from .records import VERSION, ArchiveError, Record, RecordReader, StreamRecord
 
 FORMAT = "durable-streams-archive"
 INDEX = "index.json"
@@ -44,6 +45,9 @@ _PACK_NAME = re.compile(r"packs/[0-9]{6}\.streams")
 Written = tuple[str, bool]
 """The path of a stream, and whether it is in the archive."""
 
+Place = tuple[str, int]
+"""Where a stream begins: the name of the pack, and the byte."""
+
 
 class Pack(Struct, forbid_unknown_fields=True):
     """A file of records, and the place of its last stream in the order of all streams."""
@@ -56,13 +60,15 @@ class Pack(Struct, forbid_unknown_fields=True):
     """Generation and path."""
 
 
-class Index(Struct, forbid_unknown_fields=True):
+class Index(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What an archive has."""
 
     format: str
     version: int
     patterns: list[str]
     packs: list[Pack]
+    newest: tuple[int, str] | None = None
+    """While the export is unfinished: the place of the last stream that was there when it began."""
 
     @property
     def streams(self) -> int:
@@ -83,7 +89,7 @@ class ArchiveWriter:
 
     def __init__(self, directory: Path, patterns: list[str]) -> None:
         self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will have the data of all users
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         names = {entry.name for entry in directory.iterdir()}
         if INDEX in names:
             raise ArchiveError(f"{directory} has a finished archive. Choose another directory.")
@@ -102,63 +108,80 @@ class ArchiveWriter:
         """Generation and path of the last stream that a complete pack has."""
         return self.index.packs[-1].last if self.index.packs else (-1, "")
 
-    def write(self, streams: Iterable[tuple[str, Iterator[Record]]]) -> Iterator[Written]:
+    @property
+    def newest(self) -> tuple[int, str] | None:
+        """The place of the last stream that was there when the export began. None: it begins now.
+
+        Later streams stay out. They could have the path of a stream that is written, or sources that are not.
+        """
+        return self.index.newest
+
+    @newest.setter
+    def newest(self, place: tuple[int, str]) -> None:
+        self.index.newest = place
+        self._save_index(PARTIAL)
+
+    def write(self, streams: Iterable[tuple[str, ReadRecords]]) -> Iterator[Written]:
         """Write streams. Yield the path of each, and whether it is in the archive: a deleted one is left out."""
         iterator = iter(streams)
         is_over = False
         while not is_over:
             is_over = yield from self._write_pack(iterator)
 
-    def _write_pack(self, streams: Iterator[tuple[str, Iterator[Record]]]) -> Generator[Written, None, bool]:
+    def _write_pack(self, streams: Iterator[tuple[str, ReadRecords]]) -> Generator[Written, None, bool]:
         """Write streams until the pack is full. Return whether there are no more streams."""
         name = f"{PACKS}/{len(self.index.packs) + 1:06}.streams"
         path = self._directory / name
-        pack = Pack(name, 0, "", 0, self.last)
-        digest = hashlib.sha256()
         is_over = True
-        with path.open("wb") as file:
-            for stream_path, records in streams:
-                before = file.tell(), digest.copy(), pack.last
-                crc = 0
-                try:
-                    for record in records:
-                        if isinstance(record, EndRecord):
-                            record.crc = crc
-                        data = line(record)
-                        crc = crc32(data, crc)
-                        file.write(data)
-                        digest.update(data)
-                        if isinstance(record, StreamRecord):
-                            pack.last = record.generation, record.path
-                except StreamVanished:
-                    position, digest, pack.last = before
-                    file.seek(position)
-                    file.truncate()
-                    yield stream_path, False
-                    continue
-                pack.streams += 1
-                yield stream_path, True
-                if file.tell() >= PACK_BYTES:
+        with _open_private(path) as file:
+            pack = PackWriter(file, self.last)
+            for stream_path, read in streams:
+                is_written = pack.add(stream_path, read)
+                yield stream_path, is_written
+                if is_written and file.tell() >= PACK_BYTES:
                     is_over = False
                     break
-            file.flush()
-            os.fsync(file.fileno())
-            pack.size, pack.sha256 = file.tell(), digest.hexdigest()
-        if pack.streams:
-            self.index.packs.append(pack)
-            self._save_index(PARTIAL)
-        else:
+            _sync(file)
+            if pack.streams:
+                size, sha256 = file.tell(), pack.digest.hexdigest()
+                self.index.packs.append(Pack(name, size, sha256, pack.streams, pack.last))
+                self._save_index(PARTIAL)
+        if not pack.streams:
             path.unlink()
         return is_over
 
     def finish(self) -> None:
         """Write the index. The archive is complete."""
+        self.index.newest = None
         self._save_index(INDEX)
         (self._directory / PARTIAL).unlink()
 
+    def finish_tar(self, target: Path) -> None:
+        """Write the archive as a tar file, the same bytes for equal archives, and remove the directory.
+
+        Until the file is complete, the export is unfinished, and goes on here if it is interrupted.
+        """
+        self.index.newest = None
+        temporary = target.with_name(f"{target.name}.new")
+        with _open_private(temporary) as target_file:
+            with tarfile.open(fileobj=target_file, mode="w:") as tar:
+                _add(tar, INDEX, BytesIO(self._index_text()))
+                for pack in self.index.packs:
+                    with (self._directory / pack.name).open("rb") as file:
+                        _add(tar, pack.name, file)
+            _sync(target_file)
+        (self._directory / PARTIAL).unlink()  # first: without it, what is left of the directory is no archive
+        shutil.rmtree(self._directory)
+        temporary.replace(target)
+
+    def _index_text(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self.index), indent=1) + b"\n"
+
     def _save_index(self, name: str) -> None:
         temporary = self._directory / f"{PACKS}/{name}.new"
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self.index), indent=1) + b"\n")
+        with _open_private(temporary) as file:
+            file.write(self._index_text())
+            _sync(file)
         temporary.replace(self._directory / name)
 
 
@@ -174,6 +197,8 @@ class ArchiveReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.place: Place = "", 0
+        """The place of the stream that `streams` has come to."""
         if not path.exists():
             raise ArchiveError(f"There is no file or directory {path}.")
         try:
@@ -193,7 +218,7 @@ class ArchiveReader:
         for pack in self.index.packs:
             digest = hashlib.sha256()
             size = 0
-            with self._pack(pack) as file:
+            with self._pack(pack.name) as file:
                 while data := file.read(_READ_BYTES):
                     digest.update(data)
                     size += len(data)
@@ -203,7 +228,7 @@ class ArchiveReader:
                 raise ArchiveError(f"{self._path}/{pack.name} differs from the index: it has {size} bytes.")
 
     def _find_damage(self, pack: Pack) -> None:
-        with self._pack(pack) as file:
+        with self._pack(pack.name) as file:
             for records in RecordReader(file, f"{self._path}/{pack.name}").streams():
                 for _ in records:
                     pass
@@ -216,7 +241,7 @@ class ArchiveReader:
         """
         last = (-1, "")
         for pack in self.index.packs:
-            with self._pack(pack) as file:
+            with self._pack(pack.name) as file:
                 reader = RecordReader(file, f"{self._path}/{pack.name}")
                 for records in reader.streams():
                     head = next(records)
@@ -225,13 +250,21 @@ class ArchiveReader:
                     if key <= last:
                         raise reader.error(f"{head.path} is out of order.")
                     last = key
+                    self.place = pack.name, reader.position
                     yield _with(head, records)
 
-    def _pack(self, pack: Pack) -> AbstractContextManager[BinaryIO]:
+    def stream_at(self, place: Place) -> Iterator[Record]:
+        """Yield the records of the stream at a place where `streams` has found one."""
+        name, position = place
+        with self._pack(name) as file:
+            file.seek(position)
+            yield from next(RecordReader(file, f"{self._path}/{name}", position).streams())
+
+    def _pack(self, name: str) -> AbstractContextManager[BinaryIO]:
         try:
-            return self._open(pack.name)
+            return self._open(name)
         except (OSError, KeyError) as error:
-            raise ArchiveError(f"{self._path}/{pack.name} is missing.") from error
+            raise ArchiveError(f"{self._path}/{name} is missing.") from error
 
     def _open(self, name: str) -> AbstractContextManager[BinaryIO]:
         if self._path.is_dir():
@@ -285,17 +318,18 @@ def parse_index(text: bytes, name: str) -> Index:
     return index
 
 
-def write_tar(directory: Path, target: Path) -> None:
-    """Write a finished archive as a tar file, the same bytes for equal archives, and remove the directory."""
-    temporary = target.with_name(f"{target.name}.new")
-    descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as target_file, tarfile.open(fileobj=target_file, mode="w:") as tar:
-        index = parse_index((directory / INDEX).read_bytes(), INDEX)
-        for name in [INDEX, *(pack.name for pack in index.packs)]:
-            path = directory / name
-            member = tarfile.TarInfo(name)
-            member.size = path.stat().st_size
-            with path.open("rb") as file:
-                tar.addfile(member, file)
-    temporary.replace(target)
-    shutil.rmtree(directory)
+def _add(tar: tarfile.TarFile, name: str, file: BinaryIO) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    tar.addfile(member, file)
+
+
+def _open_private(path: Path) -> BinaryIO:
+    """Open a new file that only its owner can read, whoever can read the directory: it has the data of all users."""
+    return open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb")
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

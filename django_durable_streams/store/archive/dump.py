@@ -1,15 +1,17 @@
 """Reads streams into records, each as it was at one moment, without a long transaction.
 
 The bytes before a tail never change. So only the row of a stream and its producers have to be of one moment, and one
-statement reads both. The data is read afterwards, up to the tail of that moment.
+statement reads both. The data is read afterwards, up to the tail of that moment. A stream that is trimmed before its
+data was read is read again.
 
 Knows no file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from django.db import connections
@@ -44,6 +46,14 @@ class StreamVanished(Exception):
     """A stream was deleted while it was read. Its records must be dropped."""
 
 
+class StreamTrimmed(Exception):
+    """A stream was trimmed while it was read. Its records must be dropped, and it must be read again."""
+
+
+ReadRecords = Callable[[], Iterator[Record]]
+"""Reads the records of a stream, as it is at the call."""
+
+
 class Dump:
     """Reads streams by their ids.
 
@@ -53,11 +63,13 @@ class Dump:
 
     def __init__(self, using: str) -> None:
         self._using = using
+        self._vanished: set[int] = set()
 
-    def streams(self, ids: Sequence[int]) -> Iterator[tuple[str, Iterator[Record]]]:
-        """Yield the path and the records of each stream that still exists.
+    def streams(self, ids: Sequence[int]) -> Iterator[tuple[str, ReadRecords]]:
+        """Yield the path of each stream that still exists, and the function that reads its records.
 
-        An iterator of records raises StreamVanished if its stream is deleted meanwhile.
+        An iterator of records raises StreamVanished if its stream is deleted meanwhile, and StreamTrimmed if it is
+        trimmed.
 
         Raises:
             ArchiveError: data of a stream is damaged.
@@ -71,7 +83,30 @@ class Dump:
             for stream_id in portion:
                 stream = streams.get(stream_id)
                 if stream is not None:
-                    yield stream.path or "", self._records(stream, paths, stream_id in with_producers)
+                    yield stream.path or "", self._reader(stream, paths, stream_id in with_producers)
+
+    def _reader(self, stream: Stream, paths: dict[int, str], has_producers: bool) -> ReadRecords:
+        loaded: Stream | None = stream
+
+        def read() -> Iterator[Record]:
+            nonlocal loaded
+            row, loaded = loaded, None
+            if row is not None:
+                return self._records(row, paths, has_producers)
+            return self._records(self._load(stream.pk), paths, has_producers=True)
+
+        return read
+
+    def _load(self, stream_id: int) -> Stream:
+        rows = Stream.objects.using(self._using).filter(pk=stream_id, path__isnull=False)
+        stream: Stream | None = rows.select_related("retention_row").first()
+        if stream is None:
+            raise self._vanish(stream_id)
+        return stream
+
+    def _vanish(self, stream_id: int) -> StreamVanished:
+        self._vanished.add(stream_id)
+        return StreamVanished()
 
     def _with_producers(self, ids: list[int]) -> set[int]:
         producers = Producer.objects.using(self._using).filter(stream_id__in=ids)
@@ -88,6 +123,9 @@ class Dump:
         producers = self._producers(stream) if has_producers else iter(())
         first = next(producers, None)  # with it, the stream is of the moment of the producers
         data_from = self._data_from(stream)
+        retained = max(stream.first_position, stream.fork_position or 0)
+        if data_from > retained:
+            raise self._missing(stream, retained)
         yield self._stream_record(stream, paths, data_from)
         if first is not None:
             yield first
@@ -115,11 +153,11 @@ class Dump:
         lineage = None
         source = None
         if stream.source_id is not None:
-            try:
-                source = paths[stream.source_id]
-                lineage = [(paths[owner], *rest) for owner, *rest in stream.lineage or ()]
-            except KeyError as error:
-                raise StreamVanished from error  # the fork was deleted, and then its source
+            owners = {stream.source_id, *(entry[0] for entry in stream.lineage or ())}
+            if not owners <= paths.keys() or not owners.isdisjoint(self._vanished):
+                raise self._vanish(stream.pk)  # the fork was deleted, and then its source
+            source = paths[stream.source_id]
+            lineage = [(paths[owner], *rest) for owner, *rest in stream.lineage or ()]
         return StreamRecord(
             stream.path or "",
             stream.content_type,
@@ -160,32 +198,28 @@ class Dump:
             window = {(stream.pk, position, min(position + WINDOW_BYTES, tail))}
             with connections[self._using].cursor() as cursor:
                 rows = statements(self._using).select_chunks(cursor, window)
-            chunks = {start: (end, bytes(data), bytes(packed)) for _, start, end, data, packed in rows}
             before = position
-            while position < tail and position in chunks:
-                end, data, packed = chunks[position]
+            for _, start, end, data, packed in sorted(rows, key=itemgetter(1)):
+                if not start <= position < min(end, tail):
+                    continue
                 try:
-                    ends = checked_ends(position, end, len(data), packed)
+                    ends = checked_ends(start, end, len(data), bytes(packed))
                 except CorruptChunk as error:
                     raise self._damaged(stream, position) from error
-                if end > tail:  # a compaction has merged it with later appends
-                    ends = [one for one in ends if one <= tail]
-                    data = data[: tail - position]
-                yield position, data, ends
+                # A compaction may have merged it with earlier appends, which were read before, and with later ones.
+                ends = [one for one in ends if position < one <= tail]
+                yield position, bytes(data)[position - start : tail - start], ends
                 position = ends[-1] if ends else tail
             if position == before:
-                self._check_exists(stream, position)
-                raise self._damaged(stream, position)
+                raise self._missing(stream, position)
 
-    def _check_exists(self, stream: Stream, position: int) -> None:
+    def _missing(self, stream: Stream, position: int) -> Exception:
+        """Return the error for a position without data: the stream was purged or trimmed meanwhile, or is damaged."""
         rows = Stream.objects.using(self._using).filter(pk=stream.pk, path__isnull=False)
         first_position = rows.values_list("first_position", flat=True).first()
         if first_position is None:
-            raise StreamVanished
-        if first_position > position:
-            raise ArchiveError(
-                f"{stream.path} was trimmed while it was exported. Repeat the command: the export goes on with it."
-            )
+            return self._vanish(stream.pk)
+        return StreamTrimmed() if first_position > position else self._damaged(stream, position)
 
     def _damaged(self, stream: Stream, position: int) -> ArchiveError:
         return ArchiveError(

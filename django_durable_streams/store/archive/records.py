@@ -77,6 +77,11 @@ class StreamRecord(Struct, tag="stream", forbid_unknown_fields=True):
     retention: tuple[Limit | None, Limit | None, Limit | None] | None
     """The stream's own rules: age in seconds, bytes, messages. None: those of the setting."""
 
+    def owners(self) -> set[tuple[str, int]]:
+        """Return the paths of the streams that a fork needs, with their generations. Below 0: not known."""
+        owners = {(path, generation) for path, _, _, generation in self.lineage or ()}
+        return owners if self.source is None else owners | {(self.source, -1)}
+
 
 class ProducerRecord(Struct, tag="producer", forbid_unknown_fields=True):
     """The state of a producer on the stream before."""
@@ -132,20 +137,21 @@ class RecordReader:
     Args:
         file: the file.
         name: its name, for messages.
+        position: the byte at which a stream begins, to which the file was moved.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, name: str, position: int = 0) -> None:
         self._file = file
         self._name = name
-        self._position = 0
+        self.position = position
         """Where the present record begins."""
-        self._next = 0
+        self._next = position
         self._crc = 0
         """Of the bytes of the present stream, up to the present record."""
 
     def error(self, what: str) -> ArchiveError:
         """Return the error for the present record."""
-        return ArchiveError(f"{self._name}, byte {self._position}: {what}")
+        return ArchiveError(f"{self._name}, byte {self.position}: {what}")
 
     def streams(self) -> Iterator[Iterator[Record]]:
         """Yield for each stream its records, from the stream's own to its end, which have to be consumed.
@@ -191,7 +197,8 @@ class RecordReader:
         except DurableStreamsError as error:
             raise self.error(f"{record.path!r}: {error.detail}") from error
         is_fork = record.source is not None
-        if not begin <= record.data_from <= record.tail or record.first_position > record.tail or not record.generation:
+        retained = max(begin, record.first_position)
+        if not begin <= record.data_from <= retained <= record.tail or not record.generation:
             raise self.error(f"the positions of {record.path} contradict each other.")
         if is_fork != (record.fork_position is not None) or is_fork != (record.lineage is not None):
             raise self.error(f"the source of {record.path} is incomplete.")
@@ -204,7 +211,7 @@ class RecordReader:
             raise self.error(f"the lineage of {record.path} does not lead to its fork position.")
 
     def _read(self) -> Record | None:
-        self._position = self._next
+        self.position = self._next
         text = self._file.readline(MAX_LINE_BYTES)
         if not text:
             return None

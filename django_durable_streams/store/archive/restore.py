@@ -1,4 +1,4 @@
-"""Writes streams from records, each in one transaction with all of its data, small ones together.
+"""Writes streams from records, each in one transaction with all of its data, small ones and families together.
 
 A restored stream has its old generation, so its offsets are valid, and its producers go on. Subscriptions of this
 database whose patterns it matches follow it from its beginning, as every new stream. A stream that is there already,
@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import connections
 
 from ... import clock
-from ...models import Stream
 from ...protocol.retention import RetentionRules
 from ...runtime.write_lock import write_lock
 from ..chunk_rows import pack_ends
@@ -26,6 +26,7 @@ from ..stream_info import StreamInfo
 from ..upkeep import retention
 from ..write.linking import Linker
 from ..write.stream_state import StreamState
+from .presence import Presence, check_sources
 from .records import ArchiveError, DataRecord, ProducerRecord, Record, StreamRecord
 
 STREAMS_PER_TRANSACTION = 200
@@ -34,43 +35,6 @@ BYTES_PER_TRANSACTION = 2 * 1024 * 1024
 this size."""
 
 ROWS_AT_ONCE = 1000
-PATHS_PER_QUERY = 500
-
-
-class Presence:
-    """Which streams of an archive the database has already.
-
-    Args:
-        using: alias of the database.
-    """
-
-    def __init__(self, using: str) -> None:
-        self._using = using
-
-    def check(self, streams: Sequence[StreamRecord]) -> set[str]:
-        """Return the paths of those streams that are there already.
-
-        Raises:
-            ArchiveError: another stream has one of the paths.
-        """
-        present: set[str] = set()
-        for first in range(0, len(streams), PATHS_PER_QUERY):
-            generations = {stream.path: stream.generation for stream in streams[first : first + PATHS_PER_QUERY]}
-            rows = Stream.objects.using(self._using).filter(path__in=[*generations])
-            for path, generation in rows.values_list("path", "generation"):
-                assert path is not None
-                if generation != generations[path]:
-                    raise ArchiveError(
-                        f"The database has another stream at {path}. Delete it, or leave it out of the import. An "
-                        "expired one is removed by: streams prune"
-                    )
-                present.add(path)
-        return present
-
-    def has(self, path: str, generation: int) -> bool:
-        """Return whether the database has a stream at a path, with this generation if it is one, and not below 0."""
-        streams = Stream.objects.using(self._using).filter(path=path)
-        return (streams if generation < 0 else streams.filter(generation=generation)).exists()
 
 
 class Restore:
@@ -85,6 +49,10 @@ class Restore:
         self._presence = Presence(using)
         self._waiting: list[list[Record]] = []
         self._waiting_bytes = 0
+        self._cursor: Any = None
+        """That of the transaction of `together`."""
+        self._new_ids: set[int] = set()
+        """The streams that the present transaction has written."""
         self.restored = 0
         self.skipped = 0
 
@@ -109,6 +77,26 @@ class Restore:
         if self._waiting_bytes > BYTES_PER_TRANSACTION or len(self._waiting) >= STREAMS_PER_TRANSACTION:
             self.flush()
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write all streams that are added in the block in one transaction."""
+        self.flush()
+        with self._transaction() as self._cursor:
+            try:
+                yield
+                self.flush()
+            finally:
+                self._cursor = None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        if self._cursor is not None:
+            yield self._cursor
+            return
+        self._new_ids.clear()
+        with write_lock(self._using).hold(), statements(self._using).transaction() as cursor:
+            yield cursor
+
     def flush(self) -> None:
         """Write all streams that were added."""
         if not self._waiting:
@@ -127,9 +115,8 @@ class Restore:
     def _write(self, group: list[list[Record]]) -> None:
         sql = statements(self._using)
         heads = [_head(records) for records in group]
-        owners = self._owners(heads)
-        with write_lock(self._using).hold(), sql.transaction() as cursor:
-            ids = self._insert_streams(sql, cursor, heads, owners)
+        with self._transaction() as cursor:
+            ids = self._insert_streams(sql, cursor, heads)
             contents = _Contents(sql, cursor, self._using)
             for records in group:
                 contents.add(ids[_head(records).path], records)
@@ -144,21 +131,19 @@ class Restore:
                 pass
             return
         sql = statements(self._using)
-        owners = self._owners([stream])
-        with write_lock(self._using).hold(), sql.transaction() as cursor:
-            stream_id = self._insert_streams(sql, cursor, [stream], owners)[stream.path]
+        with self._transaction() as cursor:
+            stream_id = self._insert_streams(sql, cursor, [stream])[stream.path]
             contents = _Contents(sql, cursor, self._using)
             contents.add(stream_id, beginning)
             contents.add(stream_id, rest)
             contents.save()
         self.restored += 1
 
-    def _insert_streams(
-        self, sql: Statements, cursor: Any, streams: Sequence[StreamRecord], owners: dict[str, int]
-    ) -> dict[str, int]:
+    def _insert_streams(self, sql: Statements, cursor: Any, streams: Sequence[StreamRecord]) -> dict[str, int]:
         """Insert the rows of streams with their links, and return their ids by path."""
         linker = Linker(self._using, cursor)
         linker.lock_rules()
+        owners = self._owners(sql, cursor, streams)
         states = {stream.path: StreamState(_info(stream, owners)) for stream in streams}
         followed = [states[stream.path] for stream in streams if stream.deleted_at is None]
         links = linker.match(followed)
@@ -172,17 +157,22 @@ class Restore:
                 by_moment.setdefault(stream.deleted_at, []).append(states[stream.path].id)
         for moment, ids in by_moment.items():
             sql.soft_delete_streams(cursor, moment, ids)
-        retention.restore(self._using, [_retention(stream, states[stream.path].id) for stream in streams])
+        retention.restore(sql, cursor, [_retention(stream, states[stream.path].id) for stream in streams])
+        self._new_ids.update(state.id for state in states.values())
         return {path: state.id for path, state in states.items()}
 
-    def _owners(self, streams: Sequence[StreamRecord]) -> dict[str, int]:
-        """Return the ids of the streams in lineages, by path."""
-        wanted = {entry[0] for stream in streams for entry in stream.lineage or ()}
-        wanted |= {stream.source for stream in streams if stream.source is not None}
-        rows = Stream.objects.using(self._using).filter(path__in=wanted).values_list("path", "pk") if wanted else ()
-        owners = {path: pk for path, pk in rows if path is not None}
-        if missing := wanted - owners.keys():
+    def _owners(self, sql: Statements, cursor: Any, streams: Sequence[StreamRecord]) -> dict[str, int]:
+        """Lock the streams in lineages, so that they are not removed meanwhile, and return their ids by path."""
+        needed = {owner for stream in streams for owner in stream.owners()}
+        paths = {path for path, _ in needed}
+        rows = sql.select_streams(cursor, "path", paths, lock="wait") if paths else []
+        owners = {info.path: info.id for info in rows}
+        present = {(info.path, generation) for info in rows for generation in (info.generation, -1)}
+        if missing := {path for path, generation in needed if (path, max(generation, -1)) not in present}:
             raise ArchiveError(f"The stream {min(missing)}, whose data a fork has, is neither here nor in the archive.")
+        first_positions = {info.path: info.first_position for info in rows if info.id not in self._new_ids}
+        for stream in streams:
+            check_sources(stream, first_positions)
         return owners
 
     def _row(self, stream: StreamRecord, state: StreamState) -> Row:

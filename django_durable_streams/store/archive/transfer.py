@@ -8,17 +8,19 @@ Both are resumed by another call. An import checks the whole archive before it c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ...models import Stream
 from ...protocol.globs import glob
 from . import selection
-from .directory import ArchiveReader, ArchiveWriter, write_tar
+from .directory import ArchiveReader, ArchiveWriter
 from .dump import Dump
+from .families import Families
+from .presence import PATHS_PER_QUERY, Presence
 from .records import ArchiveError, Record, StreamRecord
-from .restore import PATHS_PER_QUERY, Presence, Restore
+from .restore import Restore
 
 TAR = ".tar"
 
@@ -55,16 +57,21 @@ def export_streams(target: Path, using: str, patterns: Sequence[str] = ()) -> It
     directory = target.with_name(f"{target.name}.partial") if is_tar else target
     writer = ArchiveWriter(directory, list(patterns))
     ids = selection.select(globs, using)
-    if writer.index.packs:
-        ids = ids[_position_after(writer.last, ids, using) :]
+    if writer.newest is not None:
+        ids = ids[_position_after(writer.last, ids, using) : _position_after(writer.newest, ids, using)]
+    else:
+        places = (_find_place(stream_id, using) for stream_id in reversed(ids))
+        writer.newest = next((place for place in places if place is not None), writer.last)
     done = writer.index.streams
     skipped = 0
     for path, is_written in writer.write(Dump(using).streams(ids)):
         done, skipped = done + is_written, skipped + (not is_written)
         yield Step(path, done, skipped)
-    writer.finish()
     if is_tar:
-        write_tar(directory, target)
+        writer.finish_tar(target)
+    else:
+        writer.finish()
+    yield Step("", done, skipped)
 
 
 def _position_after(last: tuple[int, str], ids: Sequence[int], using: str) -> int:
@@ -72,18 +79,26 @@ def _position_after(last: tuple[int, str], ids: Sequence[int], using: str) -> in
     low, high = 0, len(ids)
     while low < high:
         middle = (low + high) // 2
-        row = Stream.objects.using(using).filter(pk=ids[middle]).values_list("generation", "path").first()
-        if row is None or row[1] is None:
+        place = _find_place(ids[middle], using)
+        if place is None:
             raise ArchiveError("Streams are deleted right now. Run the export again.")
-        if (row[0], row[1]) <= last:
+        if place <= last:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-def check_archive(reader: ArchiveReader, using: str, patterns: Sequence[str] = ()) -> Iterator[Step]:
+def _find_place(stream_id: int, using: str) -> tuple[int, str] | None:
+    """Return the place of a stream in the order, its generation and path, or None if it was deleted meanwhile."""
+    row = Stream.objects.using(using).filter(pk=stream_id).values_list("generation", "path").first()
+    return None if row is None or row[1] is None else (row[0], row[1])
+
+
+def check_archive(reader: ArchiveReader, using: str, patterns: Sequence[str] = ()) -> Generator[Step, None, Families]:
     """Check an archive as a whole, and that the database has no other streams at its paths. Changes nothing.
+
+    Returns the families of the chosen streams.
 
     Raises:
         ArchiveError: it is damaged, foreign or incomplete, or a path is taken.
@@ -93,19 +108,23 @@ def check_archive(reader: ArchiveReader, using: str, patterns: Sequence[str] = (
         yield Step(checked_bytes=size)
     presence = Presence(using)
     archived: set[int] = set()
+    families = Families()
     portion: list[StreamRecord] = []
     for head, records in _chosen(reader, patterns):
-        for path, _, _, generation in head.lineage or ():
+        for path, generation in head.owners():
             if hash(path) not in archived and not presence.has(path, generation):
                 raise ArchiveError(f"The stream {path}, whose data {head.path} has, is neither here nor imported.")
+        if head.source is not None and hash(head.source) in archived:
+            families.add(head.path, head.source, reader.place)
         archived.add(hash(head.path))
         portion.append(head)
         size = sum(len(getattr(record, "data", b"")) for record in records)
         if len(portion) == PATHS_PER_QUERY:
-            presence.check(portion)
+            presence.check_sources(portion, presence.check(portion))
             portion = []
         yield Step(checked_bytes=size)
-    presence.check(portion)
+    presence.check_sources(portion, presence.check(portion))
+    return families
 
 
 def import_streams(source: Path, using: str, patterns: Sequence[str] = ()) -> Iterator[Step]:
@@ -121,10 +140,16 @@ def import_streams(source: Path, using: str, patterns: Sequence[str] = ()) -> It
         InvalidPath: a pattern is invalid.
     """
     reader = ArchiveReader(source)
-    yield from check_archive(reader, using, patterns)
+    families = yield from check_archive(reader, using, patterns)
     restore = Restore(using)
     for head, records in _chosen(reader, patterns):
-        restore.add(_joined(head, records))
+        if forks := families.forks_of(head.path):
+            with restore.together():
+                restore.add(_joined(head, records))
+                for place in forks:
+                    restore.add(reader.stream_at(place))
+        elif not families.is_fork(head.path):
+            restore.add(_joined(head, records))
         yield Step(head.path, restore.restored, restore.skipped)
     restore.flush()
     yield Step("", restore.restored, restore.skipped)

@@ -39,6 +39,15 @@ PRODUCER_COLUMNS = {
     "seq": "bigint",
     "updated_at": "timestamptz",
 }
+RETENTION_COLUMNS = {
+    "stream_id": "bigint",
+    "is_explicit": "boolean",
+    "age": "bigint",
+    "max_bytes": "bigint",
+    "max_messages": "bigint",
+    "marks": "jsonb",
+    "trim_position": "bigint",
+}
 LINK_COLUMNS = {
     "subscription_id": "bigint",
     "path": "text",

@@ -13,9 +13,10 @@ from typing import Any, Literal
 from django.db import connections
 
 from ...clock import from_microseconds
+from ...models import Retention
 from ..stream_info import StreamInfo
 from .base import SHARED_LOCK, BaseStatements
-from .columns import PRODUCER_COLUMNS, STREAM_COLUMNS
+from .columns import PRODUCER_COLUMNS, RETENTION_COLUMNS, STREAM_COLUMNS
 from .rows import LoadedRows, Lock, Row, slices
 
 
@@ -71,6 +72,7 @@ class StreamStatements(BaseStatements):
     def _prepare_producers(self) -> None:
         name, producer = self._quote, self._producer
         self._insert_producer = self._insert(producer, PRODUCER_COLUMNS)
+        self._insert_retention = self._insert(self._table(Retention), RETENTION_COLUMNS)
         self._update_producer = (
             f"UPDATE {producer} SET {name('epoch')}=%s, {name('seq')}=%s, {name('updated_at')}=%s "
             f"WHERE {name('stream_id')}=%s AND {name('producer_id')}=%s"
@@ -228,6 +230,11 @@ class StreamStatements(BaseStatements):
         """Insert producers: stream_id, producer_id, epoch, seq, updated_at."""
         for slice_rows in slices(rows):
             self._insert_rows(cursor, self._insert_producer, slice_rows)
+
+    def insert_retention(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Insert retention of streams that have none, with values in the order of `RETENTION_COLUMNS`."""
+        for slice_rows in slices(rows):
+            self._insert_rows(cursor, self._insert_retention, slice_rows)
 
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Update producers: epoch, seq, updated_at, stream_id, producer_id."""

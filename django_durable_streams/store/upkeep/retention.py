@@ -29,6 +29,7 @@ from ..read import log_reader
 from ..read.boundaries import boundary_before
 from ..read.log_reader import PageRequest
 from ..read.segment_cache import SegmentCache
+from ..sql import Row, Statements
 from ..stream_info import StreamInfo
 
 MARKS = 16
@@ -242,17 +243,18 @@ class Restored(NamedTuple):
     first_position: int
 
 
-def restore(using: str, streams: Iterable[Restored]) -> None:
-    """Give new streams their own rules, and have the data before their first position deleted, if there is any."""
-    rows = []
+def restore(sql: Statements, cursor: Any, streams: Iterable[Restored]) -> None:
+    """Give new streams their own rules, and have the data before their first position deleted, if there is any.
+
+    Uses the cursor of a `Statements.transaction`, in which Django's `bulk_create` would begin another transaction.
+    """
+    rows: list[Row] = []
     for stream_id, rules, first_position in streams:
-        if rules is None and not first_position:
-            continue
-        own = rules if rules is not None else RetentionRules()
-        values = {"age": own.age, "max_bytes": own.bytes, "max_messages": own.messages}
-        trimmed = first_position or None
-        rows.append(Retention(stream_id=stream_id, is_explicit=rules is not None, trim_position=trimmed, **values))
-    Retention.objects.using(using).unguarded().bulk_create(rows)
+        if rules is not None or first_position:
+            own = rules if rules is not None else RetentionRules()
+            rows.append((stream_id, rules is not None, own.age, own.bytes, own.messages, "[]", first_position or None))
+    if rows:
+        sql.insert_retention(cursor, rows)
 
 
 def upsert(using: str, rows: Sequence[Retention], columns: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from django.db import connections
-from django.db.models import Case, Exists, F, Min, OuterRef, Q, QuerySet, When
+from django.db.models import Case, Exists, F, Min, OuterRef, QuerySet, When
 from django.db.models.functions import Coalesce
 
 from ...models import Chunk, Retention, Stream
@@ -74,6 +74,7 @@ def trimmed(using: str, after: int, limit: int) -> list[int]:
 def find(using: str, ids: Collection[int]) -> DropPortion:
     """Return trimmed data of streams that can be deleted."""
     limits = _limits(using, ids)
+    staged = _with_staged(using, limits)  # before the chunks, because a flush may move staged chunks to them meanwhile
     chunk_ids: list[int] = []
     cuts: list[Cut] = []
     size = 0
@@ -92,7 +93,7 @@ def find(using: str, ids: Collection[int]) -> DropPortion:
             return DropPortion(chunk_ids, cuts, [], [])
     if chunk_ids or cuts:
         return DropPortion(chunk_ids, cuts, [], [])
-    done = [limit for limit in limits if limit.is_complete and not _is_staged(using, limit)]
+    done = [limit for limit in limits if limit.is_complete and limit.stream_id not in staged]
     finished = {limit.stream_id for limit in done}
     return DropPortion([], [], done, [limit.stream_id for limit in limits if limit.stream_id not in finished])
 
@@ -132,14 +133,19 @@ def _cut(using: str, limit: Limit) -> Cut | None:
     return None
 
 
-def _is_staged(using: str, limit: Limit) -> bool:
-    """Whether a staged chunk has trimmed data. A flush will move it soon."""
-    staged = staged_rows.chunks(using).filter(stream_id=limit.stream_id)
-    return staged.filter(Q(end__lte=limit.position) | Q(start__lt=limit.position)).exists()
+def _with_staged(using: str, limits: Collection[Limit]) -> set[int]:
+    """Return the streams with trimmed data in staged chunks. A flush will move it soon."""
+    positions = {limit.stream_id: limit.position for limit in limits}
+    rows = staged_rows.chunks(using).filter(stream_id__in=[*positions]).order_by()
+    firsts = rows.values("stream_id").annotate(first=Min("start")).values_list("stream_id", "first")
+    return {stream_id for stream_id, first in firsts if first < positions[stream_id]}
 
 
-def delete(using: str, portion: DropPortion) -> None:
-    """Delete what was portion, except for chunks that another transaction holds or has replaced meanwhile."""
+def delete(using: str, portion: DropPortion) -> int:
+    """Delete the data of a portion, and return how many chunks were deleted or cut.
+
+    Chunks are left that another transaction holds or has replaced meanwhile, or that are damaged and would be cut.
+    """
     sql = statements(using)
     with atomic(using), connections[using].cursor() as cursor:
         locked = sql.lock_chunks(cursor, [*portion.chunk_ids, *(cut.chunk_id for cut in portion.cuts)])
@@ -151,6 +157,7 @@ def delete(using: str, portion: DropPortion) -> None:
             sql.delete_rows(cursor, Chunk, ids)
         if rows:
             sql.insert_chunks(cursor, rows)
+    return len(ids)
 
 
 def _rests(using: str, cuts: dict[int, Cut]) -> list[Row]:

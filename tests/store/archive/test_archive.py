@@ -22,11 +22,11 @@ from django_durable_streams.models import Chunk, Producer, Retention, StagedChun
 from django_durable_streams.models.stream import LinkState
 from django_durable_streams.protocol.errors import OffsetTrimmed, StreamGone
 from django_durable_streams.protocol.retention import RetentionRules
-from django_durable_streams.store.archive import directory, dump, records, restore, transfer
+from django_durable_streams.store.archive import directory, dump, records, restore, selection, transfer
 from django_durable_streams.store.archive.directory import ArchiveReader
 from django_durable_streams.store.archive.records import ArchiveError, BlockWriter, RecordReader
 from django_durable_streams.store.operations import Append, Create
-from django_durable_streams.store.upkeep import compaction, trimming
+from django_durable_streams.store.upkeep import compaction, removal, trimming
 from django_durable_streams.store.write import group_commit
 from tests.store.contexts import Staging
 from tests.subscriptions.steps import subscribe
@@ -136,6 +136,62 @@ def test_forks_come_back_with_the_data_of_deleted_sources(tmp_path: Path) -> Non
     Stream.objects.get(path="again").delete()
 
 
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_housekeeping_during_an_import_leaves_forks_what_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_deleted: bool
+) -> None:
+    monkeypatch.setattr(restore, "STREAMS_PER_TRANSACTION", 1)
+    source = Stream.objects.create(path="source", content_type=TEXT)
+    first = source.append("one").offset
+    source.append("two")
+    between = Stream.objects.create(path="between", content_type=TEXT, data="x" * 3_000_000)
+    fork = source.fork("fork")
+    fork.append("three")
+    between.fork("second")
+    fork.fork("again")
+    if is_deleted:
+        source.delete()
+    else:
+        source.trim(before=first)
+    export(tmp_path / "first")
+    empty()
+    for _ in transfer.import_streams(tmp_path / "first", USING):
+        trimming.delete(USING, trimming.find(USING, trimming.trimmed(USING, 0, 100)))
+        removal.collect(USING)
+        removal.purge(USING)
+    for path in ("fork", "again"):
+        assert [*Stream.objects.get(path=path).read()] == ["one", "two", "three"]
+    assert len(next(iter(Stream.objects.get(path="second").read()))) == 3_000_000
+    step = restore_from(tmp_path / "first")
+    assert (step.done, step.skipped) == (0, 5)
+
+
+def test_a_fork_whose_source_was_trimmed_since_is_refused_before_anything_changes(tmp_path: Path) -> None:
+    source = Stream.objects.create(path="source", content_type=TEXT)
+    first = source.append("one").offset
+    source.append("two")
+    source.fork("fork")
+    Stream.objects.create(path="a", content_type=TEXT)
+    export(tmp_path / "first")
+    for path in ("fork", "a"):
+        Stream.objects.get(path=path).delete()
+    source.trim(before=first)
+    with pytest.raises(ArchiveError, match="source is there already and was trimmed"):
+        restore_from(tmp_path / "first")
+    assert Stream.objects.alive().count() == 1
+    assert restore_from(tmp_path / "first", "a").done == 1
+    with pytest.raises(ArchiveError, match="source is there already and was trimmed"):
+        check_and_write_fork(tmp_path / "first")
+
+
+def check_and_write_fork(archive: Path) -> None:
+    """Restore a fork whose source is trimmed between the check and the restore."""
+    writing = restore.Restore(USING)
+    for stream in ArchiveReader(archive).streams():
+        writing.add(stream)
+    writing.flush()
+
+
 def test_a_long_chain_of_forks_comes_back(tmp_path: Path) -> None:
     stream = Stream.objects.create(path="0", content_type=JSON)
     for number in range(1, 150):
@@ -225,25 +281,73 @@ def test_retention_comes_back(tmp_path: Path) -> None:
     assert portion.chunk_ids or portion.cuts  # housekeeping deletes what the archive had of the trimmed data
 
 
-def test_data_that_is_trimmed_during_an_export_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def before_chunks(monkeypatch: pytest.MonkeyPatch, act: Callable[[Stream], object]) -> None:
+    """Do something each time before the data of a stream is exported, after its row was read."""
+    records = dump.Dump._records
+
+    def acting(self: dump.Dump, stream: Stream, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        act(stream)
+        return records(self, stream, *args, **kwargs)
+
+    monkeypatch.setattr(dump.Dump, "_records", acting)
+
+
+@pytest.mark.parametrize("is_trimmed_before", [False, True])
+def test_a_stream_that_is_trimmed_during_an_export_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_trimmed_before: bool
+) -> None:
     stream = Stream.objects.create(path="a", content_type=TEXT)
-    end = stream.append("one").offset
-    stream.append("two")
-    chunks = dump.Dump._chunks
+    ends = [stream.append(text).offset for text in ("one", "two", "six")]
 
-    def trimming_before(self: dump.Dump, exported: Stream, position: int) -> Iterator[Any]:
-        stream.trim(before=end)
-        Chunk.objects.unguarded().filter(end__lte=3)._raw_delete(USING)
-        return chunks(self, exported, position)
+    def trim(count: int) -> None:
+        stream.trim(before=ends[count - 1])
+        Chunk.objects.unguarded().filter(end__lte=3 * count)._raw_delete(USING)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(dump.Dump, "_chunks", trimming_before)
-        with pytest.raises(ArchiveError, match="a was trimmed while it was exported"):
-            export(tmp_path / "first")
-    export(tmp_path / "first")
+    if is_trimmed_before:
+        trim(1)
+    before_chunks(monkeypatch, lambda _: trim(2))
+    assert export(tmp_path / "first").done == 1
     empty()
     restore_from(tmp_path / "first")
-    assert [*Stream.objects.get(path="a").read()] == ["two"]
+    again = Stream.objects.get(path="a")
+    assert ([*again.read()], again.first_position) == (["six"], 6)
+
+
+def test_an_export_of_a_stream_that_is_trimmed_all_the_time_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Stream.objects.create(path="a", content_type=TEXT, data="x")
+
+    def trim(_: Stream) -> None:
+        stream.trim(before=stream.append("x").offset)
+        Chunk.objects.unguarded()._raw_delete(USING)
+        stream.append("x")
+
+    with monkeypatch.context() as patch:
+        before_chunks(patch, trim)
+        with pytest.raises(ArchiveError, match="a was trimmed 10 times"):
+            export(tmp_path / "first")
+    assert export(tmp_path / "first").done == 1
+
+
+def test_a_compaction_between_two_reads_of_an_export_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dump, "WINDOW_BYTES", 1)
+    stream = Stream.objects.create(path="a", content_type=TEXT)
+    append("a", b"one", b"two", b"six")
+    export(tmp_path / "first")
+    chunks = dump.Dump._chunks
+
+    def compacting(self: dump.Dump, exported: Stream, position: int) -> Iterator[Any]:
+        for chunk in chunks(self, exported, position):
+            yield chunk
+            compaction.compact(USING, [stream.pk])
+
+    monkeypatch.setattr(dump.Dump, "_chunks", compacting)
+    export(tmp_path / "second")
+    assert Chunk.objects.count() == 2
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite has staged chunks")
@@ -352,6 +456,52 @@ def test_an_interrupted_export_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
         export(target)
 
 
+def test_an_export_that_was_interrupted_at_the_tar_file_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stream.objects.create(path="a", content_type=TEXT, data="x")
+    export(tmp_path / "whole.tar")
+    target = tmp_path / "all.tar"
+    with monkeypatch.context() as patch:
+        patch.setattr(directory, "_add", lambda *_: pytest.fail("interrupted"))
+        with pytest.raises(pytest.fail.Exception, match="interrupted"):
+            export(target)
+    assert not target.exists()
+    assert export(target).done == 1
+    assert target.read_bytes() == (tmp_path / "whole.tar").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.tar", "whole.tar"]
+
+
+def test_only_the_owner_can_read_an_archive(tmp_path: Path) -> None:
+    Stream.objects.create(path="a", content_type=TEXT, data="x")
+    (tmp_path / "a").mkdir(mode=0o755)
+    export(tmp_path / "a")
+    export(tmp_path / "b.tar")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    assert len(files) == 3
+
+
+def test_an_export_that_goes_on_leaves_out_what_was_created_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "PACK_BYTES", 1)
+    Stream.objects.create(path="other", content_type=TEXT, data="x")
+    for number in range(3):
+        Stream.objects.create(path=f"a/{number}", content_type=TEXT, data="x")
+    steps = transfer.export_streams(tmp_path / "a", USING, ["a/*"])
+    next(steps)
+    next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    Stream.objects.get(path="a/0").delete()
+    Stream.objects.create(path="a/0", content_type=TEXT, data="again")
+    Stream.objects.get(path="other").fork("a/fork")
+    assert export(tmp_path / "a", "a/*").done == 3
+    empty()
+    assert restore_from(tmp_path / "a").done == 3
+    assert [*Stream.objects.get(path="a/0").read()] == ["x"]
+
+
 def test_an_export_goes_on_with_the_same_streams_only(tmp_path: Path) -> None:
     Stream.objects.create(path="a/1", content_type=TEXT, data="x")
     next(transfer.export_streams(tmp_path / "a", USING))
@@ -402,6 +552,39 @@ def test_a_stream_that_is_deleted_while_it_is_read_is_left_out(tmp_path: Path, m
     assert (step.done, step.skipped) == (2, 1)
     empty()
     assert restore_from(tmp_path / "first").done == 2
+
+
+def test_the_newest_stream_may_be_deleted_as_an_export_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("a", "b", "c"):
+        Stream.objects.create(path=path)
+    select = selection.select
+
+    def deleting(*args: Any) -> Any:
+        ids = select(*args)
+        for path in ("b", "c"):
+            Stream.objects.get(path=path).delete()
+        return ids
+
+    monkeypatch.setattr(selection, "select", deleting)
+    assert export(tmp_path / "first").done == 1
+
+
+def test_the_fork_of_a_source_that_was_left_out_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Stream.objects.create(path="source", content_type=TEXT, data="one")
+    fork = source.fork("fork")
+    Stream.objects.create(path="other")
+
+    def delete(stream: Stream) -> None:
+        if stream.path == "source":
+            fork.delete()
+            source.delete()
+            Chunk.objects.unguarded()._raw_delete(USING)
+
+    before_chunks(monkeypatch, delete)
+    step = export(tmp_path / "first")
+    assert (step.done, step.skipped) == (1, 2)
+    empty()
+    assert restore_from(tmp_path / "first").done == 1
 
 
 def test_appends_during_an_export_are_in_it_or_not_but_never_their_producers_alone(
@@ -548,6 +731,7 @@ Change = Callable[[dict[str, Any]], None]
         {"content_type": "x"},
         {"tail": 1},
         {"data_from": 3},
+        {"tail": 1, "data_from": 1},
         {"first_position": 10**9},
         {"generation": 0},
         {"generation": -1},
