@@ -337,7 +337,7 @@ async def test_live_data_fills_the_window_too(client: AsgiClient, sender: str) -
         while socket.has_more():
             frames.append(await socket.next())
         pings = [frame["n"] for frame in frames if frame["type"] == "ping"]
-        assert pings == list(range(1, len(pings) + 1))
+        assert pings == sorted(set(pings))
         size = sum(len(frame["data"]) for frame in frames if frame["type"] == "data")
         socket.send("pong", n=pings[-1])
         while size < 60 * 8000:
