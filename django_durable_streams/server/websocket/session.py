@@ -132,7 +132,7 @@ class Session:
         elif isinstance(frame, Ping):
             self._outbox.reply(websocket.message("pong", n=frame.n))
         elif isinstance(frame, Append):
-            self._add_append(frame, frame.body(payload))
+            self._add_append(frame, frame.take_body(payload))
         elif isinstance(frame, Subscribe):
             self._add_subscription(frame)
         else:
