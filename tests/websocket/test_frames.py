@@ -1,6 +1,7 @@
 """Frames of hostile and of slow clients."""
 
 import asyncio
+import gc
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from django_durable_streams.protocol.websocket import Append
 from django_durable_streams.server import response_memory
 from django_durable_streams.server.response_memory import PIECE_BYTES
 from django_durable_streams.server.websocket import session
+from django_durable_streams.server.websocket.subscription import Subscription
 from django_durable_streams.server.websocket.window import WINDOW_BYTES, Window
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
@@ -148,6 +150,32 @@ async def test_a_client_that_confirms_nothing_gets_one_window(client: AsgiClient
             frames.append(await socket.next())
         socket.send("pong", n=max(frame["n"] for frame in frames if frame["type"] == "ping"))
         assert (await socket.next())["type"] == "pong"
+
+
+@override_streams(POLL_INTERVAL=3600)
+async def test_no_page_is_kept_while_a_frame_waits_for_the_client(client: AsgiClient) -> None:
+    names = [f"s/{number}" for number in range(10)]
+    for name in names:
+        await client.create(name, b"x" * 30_000)
+        await client.append(name, b"x" * 30_000)
+        await client.append(name, b"x" * 30_000)
+    async with Socket() as socket:
+        socket.is_paused.clear()
+        for name in names:
+            socket.send("subscribe", path=name, offset="-1")
+        await until(lambda: len(subscriptions()) == len(names))
+        await until(lambda: not any(one._page for one in subscriptions()))
+        socket.is_paused.set()
+        sizes = dict.fromkeys(names, 0)
+        while set(sizes.values()) != {90_000}:
+            frame = await socket.next()
+            sizes[frame["id"]] += len(frame.get("data", ""))
+
+
+def subscriptions() -> list[Subscription]:
+    """All subscriptions that are in memory and have begun."""
+    found = [one for one in gc.get_objects() if type(one) is Subscription]
+    return [one for one in found if one._is_joined and not one.is_closed]
 
 
 @override_streams(SEND_TIMEOUT=0.2, POLL_INTERVAL=3600)
