@@ -37,6 +37,9 @@ CHUNK_BYTES = 64 * 1024
 MAX_JOINED = 4
 """Joined chunks that a feed keeps. Readers at the same position share them."""
 
+MAX_FEEDS = 16
+"""Feeds of one stream that later readers share. A view may make a function for each request, and so a feed."""
+
 MAX_WOKEN = 50
 """Readers to wake in one iteration of the event loop, which may delay all of their writes until it ends."""
 
@@ -203,7 +206,9 @@ class OwnFeed(EventFeed):
 
 def shared_feed(watch: Watch, using: str, settings: EventSourceSettings) -> EventFeed:
     """Return the feed of a stream for all readers of a page."""
-    feed: EventFeed | None = watch.companions.get(settings.key)
-    if feed is None:
-        feed = watch.companions[settings.key] = EventFeed(using, Renderer(settings), rendered_events)
+    feeds = watch.companions
+    feed: EventFeed = feeds.pop(settings.key, None) or EventFeed(using, Renderer(settings), rendered_events)
+    feeds[settings.key] = feed
+    if len(feeds) > MAX_FEEDS:
+        del feeds[next(iter(feeds))]  # its readers keep it
     return feed

@@ -5,6 +5,7 @@ import gc
 from collections import Counter
 from contextlib import AsyncExitStack
 from contextvars import copy_context
+from weakref import ref
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -233,3 +234,32 @@ async def test_the_events_of_a_stream_that_nobody_follows_are_dropped(
     await until(lambda: gc.collect() == 0)
     await collect(engine, COUNTED)
     assert len(memory) == 2
+
+
+@LOOKS_NEVER
+async def test_functions_that_a_view_makes_for_each_request_do_not_add_up(pages: PageClient) -> None:
+    engine = engine_for()
+    await engine.write(Create("a", JSON, data=b'"x"\n'))
+
+    async def follow(settings: EventSourceSettings) -> PageReader:
+        snapshot = await engine.read("a", Sentinel.START)
+        reader = PageReader(engine, snapshot, settings, None, engine.live_reader_limit.acquire())
+        async with reader:
+            assert await reader.next_chunk()
+        return reader
+
+    functions = []
+    for _ in range(3 * feed.MAX_FEEDS):
+
+        def render(message: str) -> str:
+            return message
+
+        functions.append(ref(render))
+        await follow(EventSourceSettings(render=render))
+        await follow(COUNTED)
+    del render
+    (watch,) = engine.hub()._watches.values()
+    assert len(watch.companions) == feed.MAX_FEEDS
+    assert COUNTED.key in watch.companions
+    await until(lambda: gc.collect() == 0)
+    assert sum(function() is not None for function in functions) < feed.MAX_FEEDS
