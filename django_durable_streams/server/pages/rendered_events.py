@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from itertools import count
 from sys import getsizeof
 from threading import Lock
+from typing import NamedTuple
 
 from .rendering import RenderedEvent
 
@@ -20,7 +21,25 @@ LIMIT_BYTES = 32 * 1024 * 1024
 _OVERHEAD_BYTES = 700
 """Memory for each event besides its bytes: its position, its id, and its places in two dicts."""
 
+CHUNK_BYTES = 64 * 1024
+"""Bytes of events from which a chunk takes no further event."""
+
+MAX_JOINED = 64
+JOINED_BYTES = 8 * 1024 * 1024
+"""Joined chunks of all feeds that are kept, and their memory. Readers at the same position share them."""
+
 _numbers = count()
+
+
+class Chunk(NamedTuple):
+    """Consecutive events. `data` is empty if none of the messages has one."""
+
+    data: bytes
+    end: int
+    event_id: str
+    """The id of the last message."""
+    has_id: bool
+    """Whether the last message has an event, so that the data ends with its id."""
 
 
 class RenderedEvents:
@@ -39,6 +58,9 @@ class RenderedEvents:
         """The positions of each feed, so that the end of a feed needs no scan of all events."""
         self._ended: deque[int] = deque()
         """Feeds whose events are to be dropped."""
+        self._joined: OrderedDict[tuple[int, int], Chunk] = OrderedDict()
+        """By feed and position, in the order in which they were made."""
+        self._joined_bytes = 0
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -56,6 +78,35 @@ class RenderedEvents:
             if event is not None:
                 self._order.move_to_end(key)
             return event
+
+    def chunk(self, feed: int, position: int) -> Chunk | None:
+        """Return the events after a position, as far as they are there. None: not even the first one is."""
+        joined = self._joined.get((feed, position))
+        if joined is not None:
+            return joined
+        event = self.get(feed, position)
+        if event is None:
+            return None
+        following = self.get(feed, event.end)
+        if following is None:
+            return Chunk(*event, bool(event.data))  # as its bytes are, so that all readers share them
+        parts, size = [event.data], len(event.data)
+        while following is not None and size < CHUNK_BYTES:
+            event = following
+            parts.append(event.data)
+            size += len(event.data)
+            following = self.get(feed, event.end)
+        joined = Chunk(b"".join(parts), event.end, event.event_id, bool(event.data))
+        self._keep_joined((feed, position), joined)
+        return joined
+
+    def _keep_joined(self, key: tuple[int, int], chunk: Chunk) -> None:
+        with self._lock:
+            if key not in self._joined:
+                self._joined[key] = chunk
+                self._joined_bytes += len(chunk.data)
+            while len(self._joined) > MAX_JOINED or self._joined_bytes > JOINED_BYTES:
+                self._joined_bytes -= len(self._joined.popitem(last=False)[1].data)
 
     def put(self, feed: int, events: list[tuple[int, RenderedEvent]]) -> None:
         """Keep a portion of events. Those that were not used for longest make room for it."""

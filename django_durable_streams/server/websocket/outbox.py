@@ -1,7 +1,8 @@
 """Sends the frames of one socket, as far as its window has room.
 
 Replies come first, then the subscriptions that have news, one frame each in turn. So a stream with much data does not
-delay the others. While frames wait for the client, no subscription keeps a page. Knows neither requests nor permissions.
+delay the others. While a frame waits for the client, no subscription keeps a page. Knows neither requests nor
+permissions.
 
 An optimisation: while the task of the outbox waits for news, the hub sends a frame itself, as it does with event
 streams. The invariant: nothing else is being sent or waits to be sent then. A send that has to wait is left to the

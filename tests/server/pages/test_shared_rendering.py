@@ -18,7 +18,8 @@ from django_durable_streams.engine.engine import running_engines
 from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.protocol.segments import Segment
-from django_durable_streams.server.pages import feed, rendering
+from django_durable_streams.server.event_stream_reader import Step
+from django_durable_streams.server.pages import feed, rendered_events, rendering
 from django_durable_streams.server.pages.options import EventSourceSettings
 from django_durable_streams.server.pages.reader import PageReader
 from django_durable_streams.server.pages.rendered_events import RenderedEvents
@@ -80,7 +81,7 @@ async def test_portions_and_chunks_change_nothing(pages: PageClient, monkeypatch
     await append(engine, "last", close=True)
     whole = await collect(engine, EventSourceSettings())
     monkeypatch.setattr(rendering, "PORTION_MESSAGES", 7)
-    monkeypatch.setattr(feed, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(rendered_events, "CHUNK_BYTES", 100)
     readers = [collect(engine, COUNTED) for _ in range(20)]
     received = await asyncio.gather(*readers)
     assert [event.last_id for event in received[0]] == [event.last_id for event in whole]
@@ -217,6 +218,38 @@ def test_the_memory_of_rendered_events_is_bounded(steps: list[tuple[int, int, in
         assert memory._size == sum(700 + len(one.data) + 33 for one in memory._order.values())
         assert memory._size <= limit or len(memory) <= 2
         assert {(feed, one) for feed, positions in memory._positions.items() for one in positions} == {*memory._order}
+
+
+def test_joined_chunks_of_all_feeds_share_a_bounded_memory() -> None:
+    memory = RenderedEvents()
+    for number in range(3 * rendered_events.MAX_JOINED):
+        memory.put(number, [(0, event(200, 1)), (1, event(400_000, 2))])
+        chunk = memory.chunk(number, 0)
+        assert chunk is not None
+        assert (len(chunk.data), chunk.end, chunk.has_id) == (400_200, 2, True)
+        joined = memory._joined.values()
+        assert memory._joined_bytes == sum(len(one.data) for one in joined) <= rendered_events.JOINED_BYTES
+        assert len(joined) <= rendered_events.MAX_JOINED
+    assert memory.chunk(number, 0) is chunk
+
+
+@LOOKS_NEVER
+async def test_a_reader_with_events_of_its_own_keeps_none_that_it_has_taken(pages: PageClient) -> None:
+    engine = engine_for()
+    data = b"".join(b'"%d %b"\n' % (number, b"x" * 1000) for number in range(1000))
+    await engine.write(Create("a", JSON, data=data))
+    settings = EventSourceSettings(per_request=True)
+    snapshot = await engine.read("a", Sentinel.START)
+    renderer = rendering.Renderer(settings, context=copy_context())
+    reader = PageReader(engine, snapshot, settings, renderer, engine.live_reader_limit.acquire())
+    raw = b""
+    async with reader:
+        while raw.count(b"data:") < 1000:
+            raw += await reader.next_chunk()
+        assert reader.take() is Step.WAIT
+        assert isinstance(reader._feed, feed.OwnFeed)
+        assert len(reader._feed._events) == 0
+    assert [one.data.split()[0] for one in events_of(raw).events] == [f'"{number}' for number in range(1000)]
 
 
 async def test_the_events_of_a_stream_that_nobody_follows_are_dropped(
