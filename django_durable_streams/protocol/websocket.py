@@ -252,6 +252,7 @@ def data_frame(name: str, offset: str, content_type: str, data: bytes, *, binary
 
 _HEADER_FIELDS = {
     b"stream-next-offset": "offset",
+    b"stream-first-offset": "firstOffset",
     b"retry-after": "retryAfter",
     b"producer-epoch": "producerEpoch",
     b"producer-seq": "producerSeq",

@@ -4,6 +4,7 @@ import json
 from base64 import b64decode
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.utils import timezone
 
 from django_durable_streams.engine.engine import running_engines
@@ -135,6 +136,25 @@ async def test_a_deleted_stream_ends_alone(client: AsgiClient) -> None:
         await client.append("b", b"x")
         assert (await socket.next())["id"] == "b"
         assert (await socket.subscribe("a"))["status"] == 404
+
+
+@LOOKS_NEVER
+async def test_a_client_behind_a_trim_learns_where_the_stream_goes_on(client: AsgiClient) -> None:
+    await client.create("a", b"x" * 100_000)
+    for _ in range(5):
+        await client.append("a", b"x" * 100_000)
+    async with Socket(answers_pings=False) as socket:
+        await socket.subscribe("a")
+        frames = [await socket.next() for _ in range(6)]
+        assert [frame["type"] for frame in frames] == ["data", "ping"] * 3
+        stream = await Stream.objects.aget(path="a")
+        await sync_to_async(stream.trim)(before=token(500_000))
+        socket.send("pong", n=frames[-1]["n"])
+        error = (await socket.until("error"))[-1]
+        assert (error["status"], error["error"], error["firstOffset"]) == (410, "offset-trimmed", token(500_000))
+        refused = await socket.subscribe("a", token(100_000))
+        assert (refused["error"], refused["firstOffset"]) == ("offset-trimmed", token(500_000))
+        assert (await socket.subscribe("a", error["firstOffset"]))["type"] == "subscribed"
 
 
 async def test_an_expired_stream_is_deleted(client: AsgiClient) -> None:

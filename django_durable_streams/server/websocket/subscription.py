@@ -16,7 +16,7 @@ from ...engine.live_reader import LiveReader
 from ...engine.live_reader_limit import LiveReaderSlot
 from ...engine.snapshot_reader import Snapshot
 from ...protocol import content, text, websocket
-from ...protocol.errors import OffsetGone, StreamGone, StreamNotFound
+from ...protocol.errors import OffsetGone, OffsetTrimmed, StreamGone, StreamNotFound
 from ...protocol.messages import LiveGrant
 from ...protocol.segments import Segment
 from ...protocol.websocket import ServerFrame, Subscribe
@@ -165,6 +165,7 @@ class Subscription(LiveReader):
         Raises:
             StreamNotFound, StreamGone: the stream was deleted or has expired.
             OffsetGone: the database has lost the data before the position.
+            OffsetTrimmed: the data after the position was trimmed.
             ServiceUnavailable: the database does not answer.
         """
         watch = self.watch
@@ -243,4 +244,4 @@ class Subscription(LiveReader):
 
 def is_end_of_stream(error: Exception) -> bool:
     """Return whether an error of a subscription says that its stream was deleted or has expired."""
-    return isinstance(error, (StreamNotFound, StreamGone)) and not isinstance(error, OffsetGone)
+    return isinstance(error, (StreamNotFound, StreamGone)) and not isinstance(error, (OffsetGone, OffsetTrimmed))
