@@ -7,11 +7,15 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
+from django_durable_streams.api import transactions
 from django_durable_streams.engine.engine import running_engines
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.offsets import ZERO
 from django_durable_streams.server.response_memory import PIECE_BYTES
+from django_durable_streams.server.websocket import subscription
 from django_durable_streams.server.websocket.window import WINDOW_BYTES
+from django_durable_streams.store.operations import Append, Create, Fork
+from django_durable_streams.store.read import lineage
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
 from tests.server.waiting import until
@@ -155,6 +159,32 @@ async def test_a_client_behind_a_trim_learns_where_the_stream_goes_on(client: As
         refused = await socket.subscribe("a", token(100_000))
         assert (refused["error"], refused["firstOffset"]) == ("offset-trimmed", token(500_000))
         assert (await socket.subscribe("a", error["firstOffset"]))["type"] == "subscribed"
+
+
+@LOOKS_NEVER
+async def test_a_long_chain_of_forks_has_the_offsets_of_its_sources(
+    client: AsgiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depth = 2 * lineage.WIDTH + 10
+
+    def prepare() -> list[str]:
+        stream = Stream.objects.create(path="s0", content_type="text/plain", data="x")
+        stream.append("0,")
+        stream.trim(before=token(1))
+        tokens = [Stream.objects.get(path="s0").first_offset, Stream.objects.get(path="s0").next_offset]
+        for number in range(1, depth):
+            transactions.apply(Create(f"s{number}", None, fork=Fork(f"s{number - 1}")), "default")
+            transactions.apply(Append(f"s{number}", "text/plain", b"%d," % number), "default")
+            tokens.append(Stream.objects.get(path=f"s{number}").next_offset)
+        return tokens
+
+    tokens = await sync_to_async(prepare)()
+    monkeypatch.setattr(subscription, "PIECE_BYTES", 20)
+    async with Socket() as socket:
+        assert (await socket.subscribe(f"s{depth - 1}"))["offset"] == tokens[0]
+        frames = await socket.until("up-to-date")
+    assert "".join(frame.get("data", "") for frame in frames) == "".join(f"{number}," for number in range(depth))
+    assert {frame["offset"] for frame in frames} <= set(tokens)
 
 
 async def test_an_expired_stream_is_deleted(client: AsgiClient) -> None:
