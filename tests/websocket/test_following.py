@@ -162,15 +162,17 @@ async def test_a_client_behind_a_trim_learns_where_the_stream_goes_on(client: As
 
 
 @LOOKS_NEVER
+@pytest.mark.parametrize("is_trimmed", [False, True])
 async def test_a_long_chain_of_forks_has_the_offsets_of_its_sources(
-    client: AsgiClient, monkeypatch: pytest.MonkeyPatch
+    client: AsgiClient, monkeypatch: pytest.MonkeyPatch, is_trimmed: bool
 ) -> None:
     depth = 2 * lineage.WIDTH + 10
 
     def prepare() -> list[str]:
         stream = Stream.objects.create(path="s0", content_type="text/plain", data="x")
         stream.append("0,")
-        stream.trim(before=token(1))
+        if is_trimmed:
+            stream.trim(before=token(1))
         tokens = [Stream.objects.get(path="s0").first_offset, Stream.objects.get(path="s0").next_offset]
         for number in range(1, depth):
             transactions.apply(Create(f"s{number}", None, fork=Fork(f"s{number - 1}")), "default")
@@ -183,7 +185,8 @@ async def test_a_long_chain_of_forks_has_the_offsets_of_its_sources(
     async with Socket() as socket:
         assert (await socket.subscribe(f"s{depth - 1}"))["offset"] == tokens[0]
         frames = await socket.until("up-to-date")
-    assert "".join(frame.get("data", "") for frame in frames) == "".join(f"{number}," for number in range(depth))
+    whole = "".join(f"{number}," for number in range(depth))
+    assert "".join(frame.get("data", "") for frame in frames) == ("" if is_trimmed else "x") + whole
     assert {frame["offset"] for frame in frames} <= set(tokens)
 
 
