@@ -153,7 +153,7 @@ async def test_a_client_that_confirms_nothing_gets_one_window(client: AsgiClient
 
 
 @override_streams(POLL_INTERVAL=3600)
-async def test_no_page_is_kept_while_a_frame_waits_for_the_client(client: AsgiClient) -> None:
+async def test_streams_keep_no_pages_while_a_frame_waits_for_the_client(client: AsgiClient) -> None:
     names = [f"s/{number}" for number in range(10)]
     for name in names:
         await client.create(name, b"x" * 30_000)
@@ -174,8 +174,8 @@ async def test_no_page_is_kept_while_a_frame_waits_for_the_client(client: AsgiCl
 
 def subscriptions() -> list[Subscription]:
     """All subscriptions that are in memory and have begun."""
-    found = [one for one in gc.get_objects() if type(one) is Subscription]
-    return [one for one in found if one._is_joined and not one.is_closed]
+    followed = [one for one in gc.get_objects() if type(one) is Subscription]
+    return [one for one in followed if one._is_joined and not one.is_closed]
 
 
 @override_streams(SEND_TIMEOUT=0.2, POLL_INTERVAL=3600)

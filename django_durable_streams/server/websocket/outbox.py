@@ -1,7 +1,7 @@
 """Sends the frames of one socket, as far as its window has room.
 
 Replies come first, then the subscriptions that have news, one frame each in turn. So a stream with much data does not
-delay the others. While a frame waits for the client, no subscription keeps a page. Knows neither requests nor
+delay the others. While a frame waits for the client, only its own subscription keeps a page. Knows neither requests nor
 permissions.
 
 An optimisation: while the task of the outbox waits for news, the hub sends a frame itself, as it does with event
@@ -172,12 +172,12 @@ class Outbox:
         except DurableStreamsError as error:
             self._on_end(subscription, error)
             return
-        if not subscription.finished:
-            self.mark_ready(subscription)
         if isinstance(frame, ServerFrame):
             await self._send(frame, transfer)
         if subscription.finished:
             self._on_end(subscription, None)
+        else:
+            self.mark_ready(subscription)
 
     def _push(self, subscription: Subscription) -> bool:
         """Send the next frame of a subscription from the hub. Return whether that is all it has now."""
