@@ -22,11 +22,10 @@ _OVERHEAD_BYTES = 700
 """Memory for each event besides its bytes: its position, its id, and its places in two dicts."""
 
 CHUNK_BYTES = 64 * 1024
-"""Bytes of events from which a chunk takes no further event."""
+"""Most bytes of a chunk of several events."""
 
 MAX_JOINED = 64
-JOINED_BYTES = 8 * 1024 * 1024
-"""Joined chunks of all feeds that are kept, and their memory. Readers at the same position share them."""
+"""Chunks of several events that are kept, of all feeds. Readers at the same position share them."""
 
 _numbers = count()
 
@@ -60,7 +59,6 @@ class RenderedEvents:
         """Feeds whose events are to be dropped."""
         self._joined: OrderedDict[tuple[int, int], Chunk] = OrderedDict()
         """By feed and position, in the order in which they were made."""
-        self._joined_bytes = 0
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -87,26 +85,20 @@ class RenderedEvents:
         event = self.get(feed, position)
         if event is None:
             return None
-        following = self.get(feed, event.end)
-        if following is None:
-            return Chunk(*event, bool(event.data))  # as its bytes are, so that all readers share them
         parts, size = [event.data], len(event.data)
-        while following is not None and size < CHUNK_BYTES:
-            event = following
-            parts.append(event.data)
-            size += len(event.data)
-            following = self.get(feed, event.end)
-        joined = Chunk(b"".join(parts), event.end, event.event_id, bool(event.data))
-        self._keep_joined((feed, position), joined)
-        return joined
-
-    def _keep_joined(self, key: tuple[int, int], chunk: Chunk) -> None:
+        last = event
+        while (following := self.get(feed, last.end)) is not None and size + len(following.data) <= CHUNK_BYTES:
+            last = following
+            parts.append(last.data)
+            size += len(last.data)
+        if last is event:
+            return Chunk(*event, bool(event.data))  # as its bytes are, so that all readers share them
+        joined = Chunk(b"".join(parts), last.end, last.event_id, bool(last.data))
         with self._lock:
-            if key not in self._joined:
-                self._joined[key] = chunk
-                self._joined_bytes += len(chunk.data)
-            while len(self._joined) > MAX_JOINED or self._joined_bytes > JOINED_BYTES:
-                self._joined_bytes -= len(self._joined.popitem(last=False)[1].data)
+            self._joined[feed, position] = joined
+            if len(self._joined) > MAX_JOINED:
+                self._joined.popitem(last=False)
+        return joined
 
     def put(self, feed: int, events: list[tuple[int, RenderedEvent]]) -> None:
         """Keep a portion of events. Those that were not used for longest make room for it."""

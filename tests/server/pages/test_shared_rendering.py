@@ -223,14 +223,17 @@ def test_the_memory_of_rendered_events_is_bounded(steps: list[tuple[int, int, in
 def test_joined_chunks_of_all_feeds_share_a_bounded_memory() -> None:
     memory = RenderedEvents()
     for number in range(3 * rendered_events.MAX_JOINED):
-        memory.put(number, [(0, event(200, 1)), (1, event(400_000, 2))])
+        memory.put(number, [(0, event(200, 1)), (1, event(50_000, 2)), (2, event(50_000, 3))])
         chunk = memory.chunk(number, 0)
         assert chunk is not None
-        assert (len(chunk.data), chunk.end, chunk.has_id) == (400_200, 2, True)
-        joined = memory._joined.values()
-        assert memory._joined_bytes == sum(len(one.data) for one in joined) <= rendered_events.JOINED_BYTES
-        assert len(joined) <= rendered_events.MAX_JOINED
-    assert memory.chunk(number, 0) is chunk
+        assert (len(chunk.data), chunk.end, chunk.has_id) == (50_200, 2, True)
+        assert len(memory._joined) <= rendered_events.MAX_JOINED
+        assert memory.chunk(number, 0) is chunk
+    # Joined to others, a large event would be copied for each reader.
+    large = event(400_000, 2)
+    memory.put(number + 1, [(0, event(200, 1)), (1, large)])
+    assert [len(chunk.data) for chunk in (memory.chunk(number + 1, 0),) if chunk is not None] == [200]
+    assert [chunk.data is large.data for chunk in (memory.chunk(number + 1, 1),) if chunk is not None] == [True]
 
 
 @LOOKS_NEVER
