@@ -1,5 +1,6 @@
 """Permissions, credentials and origins of sockets: the rules of the other entry points."""
 
+import asyncio
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -14,8 +15,10 @@ from django.test import override_settings
 from django_durable_streams.channels import StreamsConsumer
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, Permission, sign
+from django_durable_streams.server import bodies
 from tests.access.conftest import arevoke, log_in_at_django
 from tests.overriding import override_streams
+from tests.server.waiting import until
 from tests.websocket.socket import Closed, Socket
 
 MODELS = "django_durable_streams.permissions.ModelPermissions"
@@ -141,6 +144,29 @@ async def test_permissions_see_only_credentials_that_count(
     for (method, seen_cookie, seen_proxy, is_known), shows in zip(Sees.seen, (shows_reads, shows_changes), strict=True):
         assert (seen_cookie is not None, is_known) == (shows, shows), method
         assert (seen_proxy is not None) == (shows or origin is None), method
+
+
+class Stubborn(Permission):
+    """Goes on where it is cancelled."""
+
+    waiting: list[str] = []
+
+    async def can_append(self, user: Any, path: str, request: AccessRequest) -> bool:
+        self.waiting.append(path)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return True
+        raise AssertionError
+
+
+@override_streams(PERMISSION_CLASSES=f"{__name__}.Stubborn")
+async def test_a_permission_that_cannot_be_cancelled_releases_a_body_once() -> None:
+    async with Socket() as socket:
+        for _ in range(2):
+            socket.send("append", path="a", contentType=TEXT, data="x" * 1000)
+        await until(lambda: Stubborn.waiting == ["a"] and bodies.memory.held == 2000)
+    assert bodies.memory.held == 0
 
 
 @override_streams(PERMISSION_CLASSES=SIGNED)

@@ -83,7 +83,7 @@ class Session:
                 subscription.close()
             for waiting in self._appends.values():
                 memory.release(sum(len(body) for _, body in waiting))
-            self._appends.clear()
+                waiting.clear()  # code of the project may keep the present append from being cancelled
             self._subscriptions.clear()
             await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -267,10 +267,11 @@ class Session:
                 await self._append(frame, body)
             except Exception as error:
                 self._reply_error(error, "append", frame.id)
-            waiting.popleft()
-            memory.release(len(body))
+            if waiting:  # otherwise the socket has ended
+                waiting.popleft()
+                memory.release(len(body))
             self._requests -= 1
-        del self._appends[path]
+        self._appends.pop(path, None)
 
     async def _append(self, frame: Append, body: bytes) -> None:
         path = paths.validate_again(frame.path)
