@@ -85,6 +85,7 @@ class Session:
                 memory.release(sum(len(body) for _, body in waiting))
                 waiting.clear()  # code of the project may keep the present append from being cancelled
             self._subscriptions.clear()
+            self._starting.clear()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def mark_ready(self, subscription: Subscription) -> None:
@@ -214,7 +215,10 @@ class Session:
             if snapshot.info.ttl is not None:
                 engine.renew(snapshot.info)
             subscription = Subscription(engine, frame, snapshot, slot, request.grant, self)
-            self._outbox.reply(await subscription.start(snapshot))
+            reply = await subscription.start(snapshot)
+            if self._starting.get(frame.name) is not asyncio.current_task():
+                raise asyncio.CancelledError  # code of the project has kept it from being cancelled
+            self._outbox.reply(reply)
         except BaseException:
             slot.release()
             if subscription is not None:
