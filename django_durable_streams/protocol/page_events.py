@@ -34,7 +34,7 @@ class PageEvent:
         name: the name by which a page listens for it. Without a name, `onmessage` gets it.
 
     Raises:
-        ValueError: the name has a line break or a null character.
+        ValueError: the name has a line break, a null character, or white space around it.
     """
 
     data: str
@@ -45,13 +45,15 @@ class PageEvent:
 
 
 def check_name(name: str) -> str:
-    """Return the name of an event if it can be one.
+    """Return the name of an event if it can be one. Clients strip white space, and so would take it for another name.
 
     Raises:
-        ValueError: it has a line break or a null character.
+        ValueError: it has a line break, a null character, or white space around it.
     """
     if _FORBIDDEN.intersection(name):
         raise ValueError(f"An event's name cannot have line breaks or null characters: {name!r}.")
+    if name != name.strip():
+        raise ValueError(f"An event's name cannot have white space around it: {name!r}.")
     return name
 
 

@@ -16,12 +16,17 @@ import msgspec
 
 from . import content, text
 from .errors import InvalidFrame, InvalidHeader
+from .messages import MAX_PARAMETERS
 
 VERSION = 1
 """The version of the frames, for the welcome frame."""
 
 MAX_ID_LENGTH = 600
 """Characters of the id of a subscription or a request. Each path can be an id."""
+
+MAX_FIELDS_LENGTH = 16 * 1024
+"""Characters of all fields of a frame besides its data, as servers bound the head of a request. They are kept while the
+request waits."""
 
 _LENGTH = struct.Struct("!I")
 
@@ -85,8 +90,8 @@ class Append(_Frame, tag="append"):
     producerEpoch: int | None = None
     producerSeq: int | None = None
 
-    def body(self, payload: bytes | None) -> bytes:
-        """Return the body of the corresponding POST.
+    def take_body(self, payload: bytes | None) -> bytes:
+        """Return the body of the corresponding POST. The frame itself has no data from then on.
 
         Args:
             payload: the data of a binary frame. None: it was a text frame.
@@ -94,14 +99,15 @@ class Append(_Frame, tag="append"):
         Raises:
             InvalidFrame: there is data in two places, or it has the wrong type.
         """
-        value = bytes(self.data)
-        if (payload is not None) + (self.base64 is not None) + bool(value) > 1:
+        value, encoded = bytes(self.data), self.base64
+        self.data, self.base64 = msgspec.Raw(), None  # `data` holds the bytes of the whole frame
+        if (payload is not None) + (encoded is not None) + bool(value) > 1:
             raise InvalidFrame("The data of an append must be in one place: data, base64, or after the binary header.")
         if payload is not None:
             return payload
-        if self.base64 is not None:
+        if encoded is not None:
             try:
-                return b64decode(self.base64, validate=True)
+                return b64decode(encoded, validate=True)
             except ValueError as error:
                 raise InvalidFrame("The field base64 is not base64.") from error
         if not value or (self.contentType is not None and content.is_json(self.contentType)):
@@ -164,7 +170,20 @@ def parse(data: bytes) -> ClientFrame:
     name = frame.name if isinstance(frame, Subscribe) else getattr(frame, "id", None)
     if isinstance(name, str) and not 0 < len(name) <= MAX_ID_LENGTH:
         raise InvalidFrame(f"An id has 1 to {MAX_ID_LENGTH} characters.")
+    if len(data) > MAX_FIELDS_LENGTH or getattr(frame, "query", None):
+        _check_fields(frame)
     return frame
+
+
+def _check_fields(frame: ClientFrame) -> None:
+    query: dict[str, str] = getattr(frame, "query", {})
+    fields = [getattr(frame, name) for name in frame.__struct_fields__ if name != "base64"]
+    texts = [*fields, *query, *query.values()]
+    if len(query) > MAX_PARAMETERS or sum(len(value) for value in texts if isinstance(value, str)) > MAX_FIELDS_LENGTH:
+        raise InvalidFrame(
+            f"The fields besides the data have at most {MAX_FIELDS_LENGTH} characters, and a query {MAX_PARAMETERS} "
+            "parameters."
+        )
 
 
 def parse_binary(data: bytes) -> tuple[ClientFrame, bytes]:

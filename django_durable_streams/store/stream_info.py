@@ -74,6 +74,10 @@ class StreamInfo(NamedTuple):
                 return generation
         return 0  # position 0 has no byte before it
 
+    def has_offset(self, position: int) -> bool:
+        """Whether the offset of a position is known, and not in a run."""
+        return self.generation_at(position) >= 0
+
     def offset(self, position: int) -> Offset:
         """Return the offset of a position."""
         return Offset(self.generation_at(position), position)

@@ -44,6 +44,12 @@ def test_a_name_cannot_forge_an_event(name: str) -> None:
         PageEvent("data", name)
 
 
+@pytest.mark.parametrize("name", [" end", "end ", "\tend", "\u00a0end"])
+def test_a_name_cannot_become_that_of_the_last_event(name: str) -> None:
+    with pytest.raises(ValueError, match="white space"):
+        PageEvent("data", name)
+
+
 def test_a_retry_is_in_milliseconds() -> None:
     assert page_events.encode_retry(2.5) == b"retry:2500\n\n"
 

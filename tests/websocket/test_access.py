@@ -1,5 +1,6 @@
 """Permissions, credentials and origins of sockets: the rules of the other entry points."""
 
+import asyncio
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -12,10 +13,13 @@ from django.contrib.auth.models import User
 from django.test import override_settings
 
 from django_durable_streams.channels import StreamsConsumer
+from django_durable_streams.engine.engine import running_engines
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, Permission, sign
+from django_durable_streams.server import bodies
 from tests.access.conftest import arevoke, log_in_at_django
 from tests.overriding import override_streams
+from tests.server.waiting import until, watched
 from tests.websocket.socket import Closed, Socket
 
 MODELS = "django_durable_streams.permissions.ModelPermissions"
@@ -141,6 +145,48 @@ async def test_permissions_see_only_credentials_that_count(
     for (method, seen_cookie, seen_proxy, is_known), shows in zip(Sees.seen, (shows_reads, shows_changes), strict=True):
         assert (seen_cookie is not None, is_known) == (shows, shows), method
         assert (seen_proxy is not None) == (shows or origin is None), method
+
+
+class Stubborn(Permission):
+    """Goes on where it is cancelled."""
+
+    waiting: list[str] = []
+
+    async def can_append(self, user: Any, path: str, request: AccessRequest) -> bool:
+        return await self.can_read(user, path, request)
+
+    async def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
+        self.waiting.append(path)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return True
+        raise AssertionError
+
+
+@override_streams(PERMISSION_CLASSES=f"{__name__}.Stubborn")
+async def test_a_permission_that_cannot_be_cancelled_leaves_no_subscription() -> None:
+    Stubborn.waiting.clear()
+    async with Socket() as socket:
+        socket.send("subscribe", path="a", offset="-1")
+        socket.send("subscribe", path="b", offset="-1")
+        await until(lambda: sorted(Stubborn.waiting) == ["a", "b"])
+        socket.send("unsubscribe", id="a")
+        assert (await socket.next())["type"] == "unsubscribed"
+        await until(lambda: sum(len(engine.live_reader_limit) for engine in running_engines()) == 1)
+        assert not socket.has_more()
+    assert watched() == 0
+    assert all(len(engine.live_reader_limit) == 0 for engine in running_engines())
+
+
+@override_streams(PERMISSION_CLASSES=f"{__name__}.Stubborn")
+async def test_a_permission_that_cannot_be_cancelled_releases_a_body_once() -> None:
+    Stubborn.waiting.clear()
+    async with Socket() as socket:
+        for _ in range(2):
+            socket.send("append", path="a", contentType=TEXT, data="x" * 1000)
+        await until(lambda: Stubborn.waiting == ["a"] and bodies.memory.held == 2000)
+    assert bodies.memory.held == 0
 
 
 @override_streams(PERMISSION_CLASSES=SIGNED)

@@ -67,9 +67,12 @@ def htmx4(name: str, stream: Stream | StreamAt | str, offset: str = "") -> SafeS
 
 
 def datastar(name: str, stream: Stream | StreamAt | str, offset: str = "") -> SafeString:
-    """Return the attribute of an element that follows the event source with Datastar 1 until the stream ends."""
-    url = event_url(name, stream, offset, refusals=True)
-    return format_html("data-init=\"@get('{}', {{retry: 'always', retryMaxCount: Infinity}})\"", escapejs(url))
+    """Return the attribute of an element that follows the event source with Datastar 1 until the stream ends.
+
+    Datastar replaces signals such as `$name`, and actions such as `@get(`, also inside strings.
+    """
+    url = escapejs(event_url(name, stream, offset, refusals=True)).replace("$", "\\u0024").replace("@", "\\u0040")
+    return format_html("data-init=\"@get('{}', {{retry: 'always', retryMaxCount: Infinity}})\"", url)
 
 
 def _settings_of(name: str) -> EventSourceSettings:

@@ -13,13 +13,13 @@ import asyncio
 import logging
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import finalize
 
 from ...protocol.errors import DurableStreamsError, ServiceUnavailable
 from ...protocol.segments import Segment
 from ...runtime.thread_pool import ThreadPool
-from .rendered_events import RenderedEvents, rendered_events
+from .rendered_events import Chunk, RenderedEvents, rendered_events
 from .rendering import Renderer, Work
 
 if TYPE_CHECKING:
@@ -31,11 +31,8 @@ logger = logging.getLogger(__name__)
 RENDER_THREADS = 4
 """Threads that render, for all pages of a process."""
 
-CHUNK_BYTES = 64 * 1024
-"""Bytes of events from which a chunk takes no further event."""
-
-MAX_JOINED = 4
-"""Joined chunks that a feed keeps. Readers at the same position share them."""
+MAX_FEEDS = 16
+"""Feeds of one stream that later readers share. A view may make a function for each request, and so a feed."""
 
 MAX_WOKEN = 50
 """Readers to wake in one iteration of the event loop, which may delay all of their writes until it ends."""
@@ -59,17 +56,6 @@ class FeedReader(Protocol):
         """Learn that the events after the position are rendered, or cannot be. Must not block."""
 
 
-class Chunk(NamedTuple):
-    """Consecutive events. `data` is empty if none of the messages has one."""
-
-    data: bytes
-    end: int
-    event_id: str
-    """The id of the last message."""
-    has_id: bool
-    """Whether the last message has an event, so that the data ends with its id."""
-
-
 class EventFeed:
     """The rendered events of one stream for one page.
 
@@ -84,7 +70,6 @@ class EventFeed:
         self._renderer = renderer
         self._events = events
         self._number = events.new_feed()
-        self._joined: dict[int, Chunk] = {}
         self._fruitless: tuple[int, int, bool] | None = None
         """A position, and the tail and closure of the stream as no event followed it."""
         self._waiting: dict[int, set[FeedReader]] = {}
@@ -93,26 +78,7 @@ class EventFeed:
 
     def take(self, position: int) -> Chunk | None:
         """Return the events after a position, as far as they are rendered. None: not even the first one is."""
-        joined = self._joined.get(position)
-        if joined is not None:
-            return joined
-        event = self._events.get(self._number, position)
-        if event is None:
-            return None
-        following = self._events.get(self._number, event.end)
-        if following is None:
-            return Chunk(*event, bool(event.data))  # as its bytes are, so that all readers share them
-        parts, size = [event.data], len(event.data)
-        while following is not None and size < CHUNK_BYTES:
-            event = following
-            parts.append(event.data)
-            size += len(event.data)
-            following = self._events.get(self._number, event.end)
-        joined = Chunk(b"".join(parts), event.end, event.event_id, bool(event.data))
-        if len(self._joined) >= MAX_JOINED:
-            self._joined.clear()
-        self._joined[position] = joined
-        return joined
+        return self._events.chunk(self._number, position)
 
     def has_more(self, watch: Watch, position: int) -> bool:
         """Return whether events may follow a position. Where `take` has none, `request` has them rendered."""
@@ -190,20 +156,24 @@ class EventFeed:
 
 
 class OwnFeed(EventFeed):
-    """The feed of a single reader, whose events depend on its request. It keeps one portion."""
+    """The feed of a single reader, whose events depend on its request. It keeps what the reader has not taken."""
 
     def __init__(self, using: str, renderer: Renderer) -> None:
         super().__init__(using, renderer, RenderedEvents(0))
 
-    async def _render_portion(self, hub: Hub, watch: Watch, position: int) -> None:
-        self._joined.clear()
-        self._events = RenderedEvents(0)
-        await super()._render_portion(hub, watch, position)
+    def take(self, position: int) -> Chunk | None:
+        """Return the events after the position of the reader. None: it has taken all that are rendered."""
+        chunk = super().take(position)
+        if chunk is None and len(self._events):
+            self._events = RenderedEvents(0)
+        return chunk
 
 
 def shared_feed(watch: Watch, using: str, settings: EventSourceSettings) -> EventFeed:
     """Return the feed of a stream for all readers of a page."""
-    feed: EventFeed | None = watch.companions.get(settings.key)
-    if feed is None:
-        feed = watch.companions[settings.key] = EventFeed(using, Renderer(settings), rendered_events)
+    feeds = watch.companions
+    feed: EventFeed = feeds.pop(settings.key, None) or EventFeed(using, Renderer(settings), rendered_events)
+    feeds[settings.key] = feed
+    if len(feeds) > MAX_FEEDS:
+        del feeds[next(iter(feeds))]  # its readers keep it
     return feed

@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from itertools import count
 from sys import getsizeof
 from threading import Lock
+from typing import NamedTuple
 
 from .rendering import RenderedEvent
 
@@ -20,7 +21,24 @@ LIMIT_BYTES = 32 * 1024 * 1024
 _OVERHEAD_BYTES = 700
 """Memory for each event besides its bytes: its position, its id, and its places in two dicts."""
 
+CHUNK_BYTES = 64 * 1024
+"""Most bytes of a chunk of several events."""
+
+MAX_JOINED = 64
+"""Chunks of several events that are kept, of all feeds. Readers at the same position share them."""
+
 _numbers = count()
+
+
+class Chunk(NamedTuple):
+    """Consecutive events. `data` is empty if none of the messages has one."""
+
+    data: bytes
+    end: int
+    event_id: str
+    """The id of the last message."""
+    has_id: bool
+    """Whether the last message has an event, so that the data ends with its id."""
 
 
 class RenderedEvents:
@@ -39,6 +57,8 @@ class RenderedEvents:
         """The positions of each feed, so that the end of a feed needs no scan of all events."""
         self._ended: deque[int] = deque()
         """Feeds whose events are to be dropped."""
+        self._joined: OrderedDict[tuple[int, int], Chunk] = OrderedDict()
+        """By feed and position, in the order in which they were made."""
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -56,6 +76,29 @@ class RenderedEvents:
             if event is not None:
                 self._order.move_to_end(key)
             return event
+
+    def chunk(self, feed: int, position: int) -> Chunk | None:
+        """Return the events after a position, as far as they are there. None: not even the first one is."""
+        joined = self._joined.get((feed, position))
+        if joined is not None:
+            return joined
+        event = self.get(feed, position)
+        if event is None:
+            return None
+        parts, size = [event.data], len(event.data)
+        last = event
+        while (following := self.get(feed, last.end)) is not None and size + len(following.data) <= CHUNK_BYTES:
+            last = following
+            parts.append(last.data)
+            size += len(last.data)
+        if last is event:
+            return Chunk(*event, bool(event.data))  # as its bytes are, so that all readers share them
+        joined = Chunk(b"".join(parts), last.end, last.event_id, bool(last.data))
+        with self._lock:
+            self._joined[feed, position] = joined
+            if len(self._joined) > MAX_JOINED:
+                self._joined.popitem(last=False)
+        return joined
 
     def put(self, feed: int, events: list[tuple[int, RenderedEvent]]) -> None:
         """Keep a portion of events. Those that were not used for longest make room for it."""

@@ -1,7 +1,8 @@
 """Sends the frames of one socket, as far as its window has room.
 
 Replies come first, then the subscriptions that have news, one frame each in turn. So a stream with much data does not
-delay the others. Knows neither requests nor permissions.
+delay the others. While a frame waits for the client, only its own subscription keeps a page. Knows neither requests nor
+permissions.
 
 An optimisation: while the task of the outbox waits for news, the hub sends a frame itself, as it does with event
 streams. The invariant: nothing else is being sent or waits to be sent then. A send that has to wait is left to the
@@ -22,7 +23,7 @@ from ...protocol.errors import DurableStreamsError
 from ...protocol.messages import ENDING_SECONDS
 from ...protocol.websocket import ServerFrame
 from ..asgi_sending import Sender
-from ..coroutines import start
+from ..coroutines import start, start_if_coroutine
 from ..lifespan import Message, Send
 from ..response_memory import PIECE_BYTES, Transfer, memory
 from ..transports import find_server
@@ -57,6 +58,8 @@ class Outbox:
         self._closing: tuple[int, str] | None = None
         self._is_waiting = False
         """Whether the task waits for news, and has nothing to send."""
+        self._is_blocked = False
+        """Whether a frame waits for the client."""
         self._unsent: Awaitable[None] | None = None
         """The rest of a send that the hub has started."""
         self._has_left = False
@@ -81,6 +84,8 @@ class Outbox:
             return
         subscription.is_ready = True
         self._ready.append(subscription)
+        if self._is_blocked:
+            subscription.drop_page()
         self._wake()
 
     def confirm(self, number: int) -> None:
@@ -137,7 +142,7 @@ class Outbox:
     async def _step(self, has_room: bool) -> None:
         if self._unsent is not None:
             unsent, self._unsent = self._unsent, None
-            await self._sender.finish(unsent, self._window.pieces)
+            await self._wait_for_client(unsent)
         elif has_room and self.replies:
             await self._send(self.replies.popleft())
         elif has_room and self._wants_ping:
@@ -148,8 +153,7 @@ class Outbox:
             subscription.is_ready = False
             await self._advance(subscription)
         else:
-            for subscription in self._ready:
-                subscription.drop_page()
+            self._drop_pages()
             self._news.clear()
             self._is_waiting = has_room
             await self._news.wait()
@@ -243,9 +247,24 @@ class Outbox:
             OSError: the client takes no data, or has left.
         """
         try:
-            await self._sender.send(message, self._window.pieces)
+            rest = start_if_coroutine(self._send_message(message))
+            if rest is not None:
+                await self._wait_for_client(rest)
         except RuntimeError as error:  # uvicorn has closed the socket
             raise BrokenPipeError("The socket is closed.") from error
+
+    async def _wait_for_client(self, rest: Awaitable[None]) -> None:
+        """Finish a send that has to wait."""
+        self._is_blocked = True
+        self._drop_pages()
+        try:
+            await self._sender.finish(rest, self._window.pieces)
+        finally:
+            self._is_blocked = False
+
+    def _drop_pages(self) -> None:
+        for subscription in self._ready:
+            subscription.drop_page()
 
     def _watch(self) -> None:
         """Ping an idle client, and cut off a client that confirms nothing."""

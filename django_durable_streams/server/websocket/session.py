@@ -83,8 +83,9 @@ class Session:
                 subscription.close()
             for waiting in self._appends.values():
                 memory.release(sum(len(body) for _, body in waiting))
-            self._appends.clear()
+                waiting.clear()  # code of the project may keep the present append from being cancelled
             self._subscriptions.clear()
+            self._starting.clear()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def mark_ready(self, subscription: Subscription) -> None:
@@ -132,7 +133,7 @@ class Session:
         elif isinstance(frame, Ping):
             self._outbox.reply(websocket.message("pong", n=frame.n))
         elif isinstance(frame, Append):
-            self._add_append(frame, frame.body(payload))
+            self._add_append(frame, frame.take_body(payload))
         elif isinstance(frame, Subscribe):
             self._add_subscription(frame)
         else:
@@ -214,7 +215,10 @@ class Session:
             if snapshot.info.ttl is not None:
                 engine.renew(snapshot.info)
             subscription = Subscription(engine, frame, snapshot, slot, request.grant, self)
-            self._outbox.reply(await subscription.start(snapshot))
+            reply = await subscription.start(snapshot)
+            if self._starting.get(frame.name) is not asyncio.current_task():
+                raise asyncio.CancelledError  # code of the project has kept it from being cancelled
+            self._outbox.reply(reply)
         except BaseException:
             slot.release()
             if subscription is not None:
@@ -267,10 +271,11 @@ class Session:
                 await self._append(frame, body)
             except Exception as error:
                 self._reply_error(error, "append", frame.id)
-            waiting.popleft()
-            memory.release(len(body))
+            if waiting:  # otherwise the socket has ended
+                waiting.popleft()
+                memory.release(len(body))
             self._requests -= 1
-        del self._appends[path]
+        self._appends.pop(path, None)
 
     async def _append(self, frame: Append, body: bytes) -> None:
         path = paths.validate_again(frame.path)

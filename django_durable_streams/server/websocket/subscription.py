@@ -212,6 +212,9 @@ class Subscription(LiveReader):
     def _data(self, segment: Segment) -> ServerFrame | None:
         """Return a frame with the first appends of a segment. None: all of it begins a character."""
         piece = segment.upto(segment.start + PIECE_BYTES)
+        # In a long chain of forks, a page may have no known offset before its end.
+        if not (self._info.has_offset(piece.end) and self._info.has_offset(piece.end - text.MAX_HELD)):
+            piece = segment
         if piece is not segment:
             self._page = segment.after(piece.end)
         self._position = piece.end

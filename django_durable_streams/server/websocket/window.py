@@ -3,13 +3,15 @@
 Servers differ in what they do with a client that does not read. uvicorn lets a send wait, and Daphne keeps everything
 that is sent. So the client itself confirms what it has handled: after each PIECE_BYTES the server sends a ping, and the
 client answers with a pong. The invariant: at most WINDOW_BYTES and one frame are sent and not confirmed. While there is
-no room, a ping is unanswered. Knows no socket.
+no room, a ping is unanswered. Only who has read a ping knows its number, so no client confirms what it has not read.
+Knows no socket.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from secrets import randbelow
 from typing import Any
 
 from ...protocol.errors import InvalidFrame
@@ -17,6 +19,9 @@ from ..response_memory import PIECE_BYTES, Transfer, memory
 
 WINDOW_BYTES = 256 * 1024
 """Bytes that may be sent and not confirmed, so that a client gets about so many in each round trip."""
+
+MAX_STEP = 2**24
+"""The largest step between the numbers of two pings. They stay below 2^53, where JavaScript counts, for 2^29 pings."""
 
 
 class UnconfirmedBytes:
@@ -53,6 +58,7 @@ class Window:
         self._pinged = 0
         """Bytes that were sent before the last ping."""
         self._number = 0
+        self._last_confirmed = 0
         self._pings: deque[_Ping] = deque()
         self._transfers: list[Transfer[Any]] = []
         """Large frames since the last ping."""
@@ -91,7 +97,7 @@ class Window:
 
     def ping(self, now: float) -> int:
         """Return the number of a new ping, which is sent now."""
-        self._number += 1
+        self._number += 1 + randbelow(MAX_STEP)
         pieces = max(1, (self._sent - self._pinged) // PIECE_BYTES)
         self._pings.append(_Ping(self._number, self._sent, pieces, now, self._transfers))
         self._transfers = []
@@ -104,10 +110,12 @@ class Window:
         Raises:
             InvalidFrame: there was no such ping.
         """
-        if not 0 < number <= self._number:
+        is_early = number > self._last_confirmed and all(ping.number != number for ping in self._pings)
+        if number <= 0 or is_early:
             raise InvalidFrame("The pong answers no ping. Send back the number of the last ping.")
         while self._pings and self._pings[0].number <= number:
             ping = self._pings.popleft()
+            self._last_confirmed = ping.number
             self._confirmed = ping.total
             self._confirmed_at = now
             for transfer in ping.transfers:

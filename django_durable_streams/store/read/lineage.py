@@ -101,6 +101,8 @@ def locate(info: StreamInfo, offset: Offset | Sentinel, using: str) -> tuple[Str
     """
     if isinstance(offset, Offset):
         info = around(info, using, offset.position - 1, offset.position)
+    elif offset is Sentinel.START and info.first_position:
+        info = around(info, using, info.first_position - 1, info.first_position)
     return info, info.locate(offset)
 
 

@@ -9,6 +9,7 @@ from django.test import override_settings
 from django.urls import NoReverseMatch, set_script_prefix
 
 from django_durable_streams.models import Stream
+from django_durable_streams.server.pages.attributes import event_url
 
 pytestmark = [pytest.mark.urls("tests.server.pages.urls")]
 
@@ -54,6 +55,16 @@ def test_datastar() -> None:
     url, options = value.removeprefix("@get('").split("', ", 1)
     assert url.encode().decode("unicode_escape") == "/plain/a'b?offset=now&refusals=event"
     assert options == "{retry: 'always', retryMaxCount: Infinity})"
+
+
+@pytest.mark.parametrize("path", ["price/$usd", "a/@get('x')", "$a.b/@post(1)", 'a;b"c&d<e>`f'])
+def test_a_path_is_no_code_for_datastar(path: str) -> None:
+    (value,) = attributes("{% datastar_events 'plain' path %}", path=path).values()
+    begin, text, _ = value.split("'", 2)
+    assert begin == "@get("
+    assert not set('$@;"<>`&') & set(text)
+    url = text.encode().decode("unicode_escape")
+    assert url == event_url("plain", path, refusals=True)
 
 
 def test_views_of_the_project_and_script_names() -> None:

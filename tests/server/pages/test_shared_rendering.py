@@ -5,6 +5,7 @@ import gc
 from collections import Counter
 from contextlib import AsyncExitStack
 from contextvars import copy_context
+from weakref import ref
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -17,7 +18,8 @@ from django_durable_streams.engine.engine import running_engines
 from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.protocol.segments import Segment
-from django_durable_streams.server.pages import feed, rendering
+from django_durable_streams.server.event_stream_reader import Step
+from django_durable_streams.server.pages import feed, rendered_events, rendering
 from django_durable_streams.server.pages.options import EventSourceSettings
 from django_durable_streams.server.pages.reader import PageReader
 from django_durable_streams.server.pages.rendered_events import RenderedEvents
@@ -79,7 +81,7 @@ async def test_portions_and_chunks_change_nothing(pages: PageClient, monkeypatch
     await append(engine, "last", close=True)
     whole = await collect(engine, EventSourceSettings())
     monkeypatch.setattr(rendering, "PORTION_MESSAGES", 7)
-    monkeypatch.setattr(feed, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(rendered_events, "CHUNK_BYTES", 100)
     readers = [collect(engine, COUNTED) for _ in range(20)]
     received = await asyncio.gather(*readers)
     assert [event.last_id for event in received[0]] == [event.last_id for event in whole]
@@ -218,6 +220,41 @@ def test_the_memory_of_rendered_events_is_bounded(steps: list[tuple[int, int, in
         assert {(feed, one) for feed, positions in memory._positions.items() for one in positions} == {*memory._order}
 
 
+def test_joined_chunks_of_all_feeds_share_a_bounded_memory() -> None:
+    memory = RenderedEvents()
+    for number in range(3 * rendered_events.MAX_JOINED):
+        memory.put(number, [(0, event(200, 1)), (1, event(50_000, 2)), (2, event(50_000, 3))])
+        chunk = memory.chunk(number, 0)
+        assert chunk is not None
+        assert (len(chunk.data), chunk.end, chunk.has_id) == (50_200, 2, True)
+        assert len(memory._joined) <= rendered_events.MAX_JOINED
+        assert memory.chunk(number, 0) is chunk
+    # Joined to others, a large event would be copied for each reader.
+    large = event(400_000, 2)
+    memory.put(number + 1, [(0, event(200, 1)), (1, large)])
+    assert [len(chunk.data) for chunk in (memory.chunk(number + 1, 0),) if chunk is not None] == [200]
+    assert [chunk.data is large.data for chunk in (memory.chunk(number + 1, 1),) if chunk is not None] == [True]
+
+
+@LOOKS_NEVER
+async def test_a_reader_with_events_of_its_own_keeps_none_that_it_has_taken(pages: PageClient) -> None:
+    engine = engine_for()
+    data = b"".join(b'"%d %b"\n' % (number, b"x" * 1000) for number in range(1000))
+    await engine.write(Create("a", JSON, data=data))
+    settings = EventSourceSettings(per_request=True)
+    snapshot = await engine.read("a", Sentinel.START)
+    renderer = rendering.Renderer(settings, context=copy_context())
+    reader = PageReader(engine, snapshot, settings, renderer, engine.live_reader_limit.acquire())
+    raw = b""
+    async with reader:
+        while raw.count(b"data:") < 1000:
+            raw += await reader.next_chunk()
+        assert reader.take() is Step.WAIT
+        assert isinstance(reader._feed, feed.OwnFeed)
+        assert len(reader._feed._events) == 0
+    assert [one.data.split()[0] for one in events_of(raw).events] == [f'"{number}' for number in range(1000)]
+
+
 async def test_the_events_of_a_stream_that_nobody_follows_are_dropped(
     pages: PageClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,3 +270,32 @@ async def test_the_events_of_a_stream_that_nobody_follows_are_dropped(
     await until(lambda: gc.collect() == 0)
     await collect(engine, COUNTED)
     assert len(memory) == 2
+
+
+@LOOKS_NEVER
+async def test_functions_that_a_view_makes_for_each_request_do_not_add_up(pages: PageClient) -> None:
+    engine = engine_for()
+    await engine.write(Create("a", JSON, data=b'"x"\n'))
+
+    async def follow(settings: EventSourceSettings) -> PageReader:
+        snapshot = await engine.read("a", Sentinel.START)
+        reader = PageReader(engine, snapshot, settings, None, engine.live_reader_limit.acquire())
+        async with reader:
+            assert await reader.next_chunk()
+        return reader
+
+    functions = []
+    for _ in range(3 * feed.MAX_FEEDS):
+
+        def render(message: str) -> str:
+            return message
+
+        functions.append(ref(render))
+        await follow(EventSourceSettings(render=render))
+        await follow(COUNTED)
+    del render
+    (watch,) = engine.hub()._watches.values()
+    assert len(watch.companions) == feed.MAX_FEEDS
+    assert COUNTED.key in watch.companions
+    await until(lambda: gc.collect() == 0)
+    assert sum(function() is not None for function in functions) < feed.MAX_FEEDS
