@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures.thread import _threads_queues  # type: ignore[attr-defined]
+from concurrent.futures.thread import _threads_queues
 from typing import Any
 
 import pytest

@@ -290,7 +290,7 @@ def test_a_bug_in_a_projects_own_code_stops_nothing_else(
             raise RuntimeError("a receiver's own")
         return real(streams, using)
 
-    monkeypatch.setattr(related_rows, "are_there", lambda: True)
+    monkeypatch.setattr(related_rows, "refer_to", lambda streams, using: True)
     monkeypatch.setattr(related_rows, "follow", follow)
     drain(job.duty)
     assert job.done() == {*PATHS} - {BAD}

@@ -24,6 +24,6 @@ async def test_a_follower_that_fell_behind_a_trim_goes_on_after_it() -> None:
 
     stream, (first, second, _) = await sync_to_async(prepare)()
     out, err = io.StringIO(), io.StringIO()
-    console = Console(OutputWrapper(out), OutputWrapper(err), {"verbosity": 1})  # type: ignore[arg-type]
+    console = Console(OutputWrapper(out), OutputWrapper(err), {"verbosity": 1})
     await _Followers(console, Printer(console, with_headings=False)).follow({"a": (stream.pk, first)}, [])
     assert (out.getvalue(), err.getvalue()) == ("six", f"a was trimmed. It goes on at {second}.\n")
