@@ -227,7 +227,7 @@ Stream.objects.create(path="jobs/import-2231/log", content_type="text/plain", tt
 kept = Stream.objects.create(path="documents/7/changes", content_type="application/json", data={"rev": 1})
 kept.fork("documents/7/draft")
 kept.delete()
-Stream.objects.create(path="presence/lobby", content_type="application/json", ttl=30)
+Stream.objects.create(path="presence/lobby", content_type="application/json", ttl=3600)
 gone = Stream.objects.create(path="sessions/a41f", content_type="text/plain", data="x")
 keeper = gone.fork("sessions/a41f-copy")
 Stream.objects.filter(pk=gone.pk).unguarded().update(deadline=timezone.now() - timedelta(seconds=1))
