@@ -193,6 +193,8 @@ class StreamCommitter:
                 batch = self._take_batch()
                 await self.appender.append(batch)
                 self._mark_committed(len(batch))
+        except GeneratorExit:
+            raise  # the event loop is gone, as at the end of a process that was forked
         except BaseException as error:
             self._fail(error)
             while self._ending is None:

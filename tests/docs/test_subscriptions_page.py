@@ -12,7 +12,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from django_durable_streams.access.base import Permission
-from django_durable_streams.models import Stream, Subscription
+from django_durable_streams.models import Stream, SubscriptionLink
 from django_durable_streams.protocol import subscriptions
 from django_durable_streams.protocol.subscription_bodies import _ConfigFields, parse_wake_request
 from django_durable_streams.pull_wake import ClaimedStream, PullSubscription, SyncWake, Wake, WakeMessage
@@ -163,7 +163,8 @@ async def test_the_worker_works(engines: None) -> None:
     scope["send_mail"] = send_mail
     task = asyncio.ensure_future(scope["work"]())
     stream = await Stream.objects.acreate(path="orders/1", content_type="application/json")
-    await sync_to_async(wait_until)(Subscription.objects.exists)
+    # Not only the subscription: a stream that is there already is followed from its tail at the time of its link.
+    await sync_to_async(wait_until)(SubscriptionLink.objects.exists)
     await stream.aappend({"total": 12})
     await asyncio.to_thread(wait_until, lambda: sent or task.done())
     task.cancel()
