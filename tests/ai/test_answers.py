@@ -288,6 +288,7 @@ async def test_whatever_a_source_raises_ends_the_answer(error: BaseException) ->
 @pytest.mark.parametrize(
     ("message", "shown"),
     [("half of a pair: \ud83d", "half of a pair: ?"), ("a\0b", "ab"), ("a" * 20_000_000, "a" * 2000)],
+    ids=["surrogate", "nul", "long"],
 )
 async def test_an_error_that_cannot_be_stored_ends_the_answer(message: str, shown: str) -> None:
     async def failing() -> AsyncIterator[str]:

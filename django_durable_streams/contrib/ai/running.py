@@ -154,8 +154,9 @@ class RunningAnswer:
         except StreamClosed:
             return Failed(run, "The chat was closed.")
         except AnswerError as error:
-            logger.warning("The answer %s has failed: %s", run, error)
-            return Failed(run, str(error))
+            message = _storable(str(error))
+            logger.warning("The answer %s has failed: %s", run, message)
+            return Failed(run, message)
         except Exception as error:  # of the project, or of a provider
             return self._failure(error)
 
