@@ -23,8 +23,7 @@ INSTALLED_CLIENTS := $(addsuffix /node_modules/.installed,$(CLIENTS))
 # Tests of streams in Python, on every database too.
 IN_PYTHON := $(addprefix tests/api/test_,stream_methods.py tail.py writer.py) tests/test_signals.py tests/test_testing.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist worksteal
-# The floor of the coverage is for all stages together: `make coverage` looks at it.
-MEASURED := --cov --cov-report= --cov-fail-under=0
+MEASURED := --cov --cov-report=
 # A test that failed beside servers that are killed and frozen has to pass alone: the machine may have been too busy.
 ALONE = $(BIN)/pytest tests --last-failed --last-failed-no-failures none
 DATABASE_TESTS := --only-database tests/runtime tests/store tests/engine tests/models $(IN_PYTHON) $(addprefix tests/ai/test_,answers.py leases.py)
