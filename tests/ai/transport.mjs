@@ -2,6 +2,8 @@
 
 import { createDurableChatTransport } from "@durable-streams/aisdk-transport"
 
+import { read } from "./reading.mjs"
+
 const [api] = process.argv.slice(2)
 const COUNT = 30
 const transport = createDurableChatTransport({ api })
@@ -9,18 +11,6 @@ const messages = [{ id: "u1", role: "user", parts: [{ type: "text", text: "What 
 
 const send = (chatId, script, abortSignal) =>
   transport.sendMessages({ chatId, messages, trigger: "submit-message", abortSignal, body: { script } })
-
-async function read(stream, count = Infinity) {
-  const chunks = []
-  const reader = stream.getReader()
-  while (chunks.length < count) {
-    const { done, value } = await reader.read()
-    if (done) return chunks
-    chunks.push(value)
-  }
-  reader.releaseLock()
-  return chunks
-}
 
 async function disturbed(chatId) {
   const controller = new AbortController()

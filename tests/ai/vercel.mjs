@@ -1,5 +1,7 @@
 // Uses the DefaultChatTransport of an AI SDK against a chat: node vercel.mjs PACKAGE URL. Prints what it has read.
 
+import { read } from "./reading.mjs"
+
 const [name, api] = process.argv.slice(2)
 const { DefaultChatTransport, readUIMessageStream } = await import(name)
 
@@ -10,18 +12,6 @@ const messages = (id) => [{ id, role: "user", parts: [{ type: "text", text: "Wha
 function send(chatId, script, { signal, id = "u1", trigger = "submit-message", messageId } = {}) {
   const options = { chatId, messages: messages(id), abortSignal: signal, trigger, messageId }
   return transport(script).sendMessages(options)
-}
-
-async function read(stream, count = Infinity) {
-  const chunks = []
-  const reader = stream.getReader()
-  while (chunks.length < count) {
-    const { done, value } = await reader.read()
-    if (done) return chunks
-    chunks.push(value)
-  }
-  reader.releaseLock()
-  return chunks
 }
 
 const reconnect = (chatId) => transport({}).reconnectToStream({ chatId })

@@ -69,7 +69,7 @@ class LinkRow:
 
     @property
     def may_reset(self) -> bool:
-        """Whether a cursor can be set: there is a stream, and somebody follows it."""
+        """Whether a cursor can be set: there is a stream, and its subscription follows it."""
         return not self.state.is_of_links_only
 
     @property

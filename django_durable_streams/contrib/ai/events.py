@@ -146,7 +146,7 @@ class Finish(Event, tag="finish", frozen=True, omit_defaults=True):
 
 
 class Stopped(Event, tag="stopped", frozen=True, omit_defaults=True):
-    """Somebody has stopped the answer."""
+    """The answer was stopped."""
 
     run: str = ""
 

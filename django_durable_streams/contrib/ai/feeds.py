@@ -82,7 +82,7 @@ class Feed:
             self._leaving = asyncio.get_running_loop().call_later(LINGER_SECONDS, drop, self)
 
     async def follow(self, position: int = 0, timeout: float | None = None) -> AsyncGenerator[News, None]:
-        """Yield what is there from a position on, then what follows, until the feed is complete.
+        """Yield existing events from a position on, then new ones, until the feed is complete.
 
         It also ends, without news that says so, when the process is asked to end.
 
@@ -140,7 +140,7 @@ class Feed:
     async def _read(self) -> None:
         translator, offset = self._source.translator(), self._source.offset
         try:
-            # What is there comes first, without a wait: an empty chat has no page, and its readers are up to date.
+            # Existing events come first, without a wait: an empty chat has no page, and its readers are up to date.
             offset = await self._read_pages(offset, translator, timeout=0)
             self._tell(up_to_date=True)
             if not self._is_complete:
