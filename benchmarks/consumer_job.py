@@ -136,7 +136,7 @@ def clean(path: str) -> None:
     from django_durable_streams.models import Stream
 
     Stream.objects.get(path=path).delete()
-    call_command("streams", "delete", name_of(path), stdout=StringIO())
+    call_command("streams", "delete", "--consumer", name_of(path), stdout=StringIO())
 
 
 if __name__ == "__main__":
