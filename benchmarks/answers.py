@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=200)
     parser.add_argument("--readers", type=int, default=2000)
     parser.add_argument("--rate", type=float, default=30.0, help="tokens a second of each answer")
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long each answer takes")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long each answer takes")
     parser.add_argument("--plain", action="store_true", help="plain streaming responses instead, one for each reader")
     options = parser.parse_args()
     raise_open_file_limit()

@@ -108,7 +108,10 @@ class StreamCommitter:
             self._taken_count += 1
             must_wake = len(self._buffer) == 1 or self._is_full()
         if must_wake:
-            self._call_in_loop(self._changed.set)
+            if asyncio._get_running_loop() is self._loop:  # as for AI answers, which need no other thread woken
+                self._changed.set()
+            else:
+                self._call_in_loop(self._changed.set)
         return None
 
     def flush(self) -> Future[None]:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing
 from contextvars import Context
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -24,12 +25,16 @@ from .events import decode, ends
 LINGER_SECONDS = 5.0
 """For how long a feed waits for the next reader. A long-poll leaves it with each response, and comes again at once."""
 
+MAX_SHARED = 16
+"""Portions that readers at the same position share. Each reader of the newest chunks is at the same one."""
+
 PORTION_BYTES = 64 * 1024
 """Bytes of chunks from which a portion for a reader is large enough."""
 
 
-class News(NamedTuple):
-    """What a reader gets at once.
+@dataclass(slots=True)
+class News:
+    """What a reader gets at once. Readers at the same position share it.
 
     Attributes:
         chunks: further chunks, each as JSON.
@@ -42,6 +47,13 @@ class News(NamedTuple):
     position: int
     up_to_date: bool
     is_complete: bool
+    _events: bytes | None = None
+
+    def as_events(self, end: bytes) -> bytes:
+        """Return the chunks as Server-Sent Events without names, and an end after the last chunk of all."""
+        if self._events is None:
+            self._events = b"".join([b"data: %b\n\n" % chunk for chunk in self.chunks])
+        return self._events + end if self.is_complete else self._events
 
 
 class FeedSource(NamedTuple):
@@ -59,6 +71,8 @@ class Feed:
     def __init__(self, source: FeedSource) -> None:
         self._source = source
         self._chunks: list[bytes] = []
+        self._news: dict[int, News] = {}
+        """By position, until the next change."""
         self._is_up_to_date = False
         self._is_complete = False
         self._is_broken = False
@@ -100,13 +114,10 @@ class Feed:
             changed = self._changed
             has_more = len(self._chunks) > position
             if has_more or self._is_complete or (self._is_up_to_date and not is_told):
-                chunks = self._portion(position)
-                position += len(chunks)
-                is_last = position >= len(self._chunks)
-                is_told = up_to_date = is_last and self._is_up_to_date
-                is_complete = is_last and self._is_complete
-                yield News(chunks, position, up_to_date, is_complete)
-                if is_complete:
+                news = self._news_after(position)
+                position, is_told = news.position, news.up_to_date
+                yield news
+                if news.is_complete:
                     return
                 continue
             if self._is_broken:
@@ -119,13 +130,20 @@ class Feed:
             except TimeoutError:
                 yield News([], position, self._is_up_to_date, False)
 
-    def _portion(self, position: int) -> list[bytes]:
-        """Return the next chunks for one reader. Readers who come late, however many, take no copies of the whole."""
-        size, end = 0, position
-        while end < len(self._chunks) and size < PORTION_BYTES:
-            size += len(self._chunks[end])
-            end += 1
-        return self._chunks[position:end]
+    def _news_after(self, position: int) -> News:
+        """Return the next portion for readers at a position. Late readers take no copies of the whole."""
+        news = self._news.get(position)
+        if news is None:
+            size, end = 0, position
+            while end < len(self._chunks) and size < PORTION_BYTES:
+                size += len(self._chunks[end])
+                end += 1
+            is_last = end >= len(self._chunks)
+            news = News(self._chunks[position:end], end, is_last and self._is_up_to_date, is_last and self._is_complete)
+            if len(self._news) >= MAX_SHARED:
+                self._news.clear()
+            self._news[position] = news
+        return news
 
     @property
     def is_broken(self) -> bool:
@@ -174,6 +192,7 @@ class Feed:
 
     def _tell(self, *, up_to_date: bool) -> None:
         self._is_up_to_date = up_to_date
+        self._news = {}
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

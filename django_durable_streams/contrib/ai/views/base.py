@@ -10,9 +10,11 @@ import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar
 
 import msgspec
 from asgiref.sync import sync_to_async
@@ -27,6 +29,7 @@ from ....conf import config
 from ....protocol.errors import DurableStreamsError
 from ....runtime import background
 from ....runtime.log_once import LogOnce
+from ....runtime.thread_pool import ThreadPool
 from ....server.non_atomic import never_atomic
 from ....server.request_threads import release_thread
 from ....server.slow_clients import SlowClientGuard
@@ -40,7 +43,15 @@ from .requests import InvalidRequest, checked_id, parse
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 ViewFunction = Callable[..., Awaitable[HttpResponseBase]]
+
+THREADS = 4
+
+_threads = ThreadPool("durable-streams-chats", THREADS)
+"""For the rows of chats. A thread for each request, as Django would start, costs more than its queries."""
 
 WARNING_SECONDS = 60.0
 
@@ -149,7 +160,7 @@ class ChatViews:
         await self._authorize(request.user, request.path, "write")
         made = self.answer(request) if _is_async(self.answer) else await sync_to_async(self.answer)(request)
         answer: Any = await made if inspect.isawaitable(made) else made
-        return await sync_to_async(self._start)(request, answer)
+        return await _in_thread(self._start, request, answer)
 
     def _start(self, request: ChatRequest, answer: Answer | Source) -> Run:
         last = request.messages[-1]
@@ -177,8 +188,14 @@ class ChatViews:
         return ChatRequest(http, user, chat_id, permission().path(user, chat_id), messages, is_rewind, body)
 
     async def _active(self, request: HttpRequest, chat_id: str, action: Action) -> Run | None:
-        chat = await self._chat(request, chat_id, action)
-        return None if chat is None else await sync_to_async(chat.active_run)()
+        user = await user_of(request)
+        path = permission().path(user, checked_id(chat_id))
+
+        def look() -> Run | None:
+            chat = _authorized(user, path, action)
+            return None if chat is None else chat.active_run()
+
+        return await _in_thread(look)
 
     async def _chat(self, request: HttpRequest, chat_id: str, action: Action) -> Chat | None:
         """Return a chat that the user may use, or None if the user may know that there is none.
@@ -190,13 +207,7 @@ class ChatViews:
         return await self._authorize(user, permission().path(user, checked_id(chat_id)), action)
 
     async def _authorize(self, user: Any, path: str, action: Action) -> Chat | None:
-        def look() -> Chat | None:
-            chat = Chat.at(path)
-            if not permission().allows(action, user, path, chat):
-                raise Refused(HTTPStatus.FORBIDDEN, "Permission denied.")
-            return chat
-
-        return await sync_to_async(look)()
+        return await _in_thread(_authorized, user, path, action)
 
     def _view(self, handle: ViewFunction, method: str) -> Callable[..., Any]:
         async def view(request: HttpRequest, **arguments: Any) -> HttpResponseBase:
@@ -231,6 +242,23 @@ class ChatViews:
         return never_atomic(view)
 
 
+def _authorized(user: Any, path: str, action: Action) -> Chat | None:
+    """Return the chat at a path, if the user may use it.
+
+    Raises:
+        Refused: the user may not use the chat, whether or not there is one.
+    """
+    chat = Chat.at(path)
+    if not permission().allows(action, user, path, chat):
+        raise Refused(HTTPStatus.FORBIDDEN, "Permission denied.")
+    return chat
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in one of the threads for chats, with the context of the request."""
+    return await _threads.call(partial(copy_context().run, function, *args, **kwargs))
+
+
 def _is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function)
 
@@ -259,11 +287,8 @@ async def chunk_events(key: object, source: FeedSource, end: bytes) -> AsyncGene
     """Yield the chunks of a run as Server-Sent Events without names, and an end if the run has ended."""
     try:
         async with aclosing(follow(key, source, timeout=config().sse_keep_alive)) as news:
-            async for chunks, _, _, is_complete in news:
-                data = b"".join([b"data: %b\n\n" % chunk for chunk in chunks])
-                if is_complete:
-                    data += end
-                yield data or KEEP_ALIVE
+            async for item in news:
+                yield item.as_events(end) or KEEP_ALIVE
     except DurableStreamsError as error:  # the response has begun, so its end without an end says it
         logger.info("The readers of an answer are cut off: %s", error)
 

@@ -78,7 +78,7 @@ async def _page(key: Hashable, source: FeedSource, position: int, seconds: float
         async for news in feed:
             chunks += news.chunks
             size += sum(map(len, news.chunks))
-            _, position, up_to_date, is_complete = news
+            position, up_to_date, is_complete = news.position, news.up_to_date, news.is_complete
             is_enough = up_to_date and (chunks or is_complete or time.monotonic() >= deadline)
             if is_enough or size >= config().page_bytes:
                 break
@@ -89,10 +89,13 @@ async def _events(key: Hashable, source: FeedSource, position: int, cursor: int)
     ends_at = time.monotonic() + config().sse_duration
     try:
         async with aclosing(follow(key, source, position, timeout=config().sse_keep_alive)) as feed:
-            async for chunks, position, up_to_date, is_complete in feed:
-                data = sse.data_event(JSON, b"".join([b"%b\n" % chunk for chunk in chunks])) if chunks else b""
-                offset = _token(position)
-                yield data + sse.control_event(offset, cursor=cursor, up_to_date=up_to_date, closed=is_complete)
+            async for news in feed:
+                lines = b"".join([b"%b\n" % chunk for chunk in news.chunks])
+                data = sse.data_event(JSON, lines) if lines else b""
+                offset = _token(news.position)
+                yield data + sse.control_event(
+                    offset, cursor=cursor, up_to_date=news.up_to_date, closed=news.is_complete
+                )
                 if time.monotonic() >= ends_at:
                     return
     except DurableStreamsError as error:  # the client reads again, and learns the reason then
