@@ -110,21 +110,22 @@ def look(using: str, turns: Turns, after: int = 0) -> DueWork | None:
     """
     if not Subscription.objects.using(using).exists():
         return None
-    through = _unless_busy(look_at_unseen, using, after)
+    seen = _unless_busy(look_at_unseen, using, after)
     links_more = _link_some(using)
     deletes_more = _unless_busy(delete_remains, using)
     wakes = _unless_busy(due.begin_due, using, turns) if turns.free else []
     # Nothing may fail from here on: these wakes have begun, and their leases run.
-    is_held_up = None in (through, deletes_more, wakes)
+    is_held_up = None in (seen, deletes_more, wakes)
+    through = 0 if seen is None else seen.through
     try:
         due_in = due.next_due_seconds(using)
     except Error:
         is_held_up, due_in = True, None
-    if is_held_up:
+    if is_held_up or (seen is not None and seen.is_held_up):
         due_in = min(BUSY_PAUSE, BUSY_PAUSE if due_in is None else due_in)
     # After the last streams come those that got an append meanwhile.
     has_more = bool(through or after or links_more or deletes_more or wakes)
-    return DueWork(wakes or [], has_more and not is_held_up, through or 0, due_in)
+    return DueWork(wakes or [], has_more and not is_held_up, through, due_in)
 
 
 def _link_some(using: str) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from django.db import connections
 from django.db.models import Exists, F, OuterRef, QuerySet
 from django.db.models.functions import Coalesce
 
@@ -63,25 +64,32 @@ class Pending(NamedTuple):
     """False if nothing pending was found yet, but not all links were compared."""
 
 
-def look_at_unseen(using: str, after: int = 0) -> int:
+class Look(NamedTuple):
+    """What became of a look at streams with new appends."""
+
+    through: int
+    """The id of the last stream if there may be more such streams, otherwise 0."""
+    is_held_up: bool = False
+    """Whether another transaction held the row of such a stream. No message tells when it is over: look again soon."""
+
+
+def look_at_unseen(using: str, after: int = 0) -> Look:
     """Make subscriptions due whose streams have new appends.
 
     Args:
         using: alias of the database.
         after: look only at streams with greater ids.
-
-    Returns:
-        The id of the last stream if there may be more such streams, otherwise 0.
     """
     unseen = Stream.objects.using(using).filter(link_state=LinkState.UNSEEN, id__gt=after).order_by("id")
     if not unseen.exists():  # without a transaction, which would take the write lock on SQLite
-        return 0
+        return Look(0)
     noted = statements(using).look_values()
     with transaction(using):
         stream_ids = list(locked(unseen, using, skip=True).values_list("id", flat=True)[:UNSEEN_PER_STEP])
         if not stream_ids:
-            return 0
+            return Look(0, is_held_up=True)
         first_id: int = stream_ids[0]
+        has_others = _may_skip_locked(using) and unseen.exclude(pk__in=stream_ids).exists()
         stream_ids, follower_ids, is_complete = _with_followers(stream_ids, using)
         if follower_ids:
             _mark(_present_links(stream_ids, using), follower_ids, using)
@@ -91,8 +99,12 @@ def look_at_unseen(using: str, after: int = 0) -> int:
         update(rows.filter(~has_link), using, link_state=None)
     if not stream_ids:
         _look_in_portions(first_id, using)
-        return first_id
-    return 0 if is_complete else stream_ids[-1]
+        return Look(first_id, has_others)
+    return Look(0 if is_complete else stream_ids[-1], has_others)
+
+
+def _may_skip_locked(using: str) -> bool:
+    return bool(connections[using].features.has_select_for_update_skip_locked)
 
 
 def _look_in_portions(stream_id: int, using: str) -> None:

@@ -42,6 +42,6 @@ def run_consumers(*names: str, raise_errors: bool = True) -> int:
             while not link_existing(subscription_id, using).is_done:
                 pass
         runner = Runner(by_subscription, using, report=count, delay=lambda failures: 0.0, raises=raise_errors)
-        while look_at_unseen(using) or runner.step():
+        while look_at_unseen(using).through or runner.step():
             pass
     return handled

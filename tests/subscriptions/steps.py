@@ -41,7 +41,7 @@ def subscribe(name: str = "s", pattern: str = "events/*", *streams: str, kind: s
 
 
 def wakes(limit: int = 10) -> list[Wake]:
-    while look_at_unseen(USING):
+    while look_at_unseen(USING).through:
         pass
     return due.begin_due(USING, Turns(limit))
 

@@ -43,7 +43,7 @@ def looked(free: int = 10, retries: int = 10) -> delivery.DueWork:
 def test_a_part_that_waits_for_another_transaction_holds_up_no_wake(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     subscribe()
     stream()
-    while look_at_unseen(USING):
+    while look_at_unseen(USING).through:
         pass
     Subscription.objects.unguarded().update(linked_through=0)
     monkeypatch.setattr(delivery, part, busy)

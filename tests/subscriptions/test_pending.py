@@ -96,7 +96,7 @@ def test_streams_have_their_turn_however_much_is_appended_to_the_first_ones(monk
     subscribe("t", "last")
     streams = [stream(f"events/{number}") for number in range(3)]
     stream("last")
-    through = pending.look_at_unseen(USING)
+    through = pending.look_at_unseen(USING).through
     for one in streams:
         one.append(b"more")
     assert through
@@ -155,7 +155,7 @@ def test_a_look_marks_few_links_however_many_subscriptions_follow_the_streams(
     streams = [stream(f"events/{number}") for number in range(4)]
     stream("others/a")
     after, marked = 0, [0]
-    while after := pending.look_at_unseen(USING, after):
+    while after := pending.look_at_unseen(USING, after).through:
         marked.append(SubscriptionLink.objects.filter(is_pending=True).count())
         assert marked[-1] - marked[-2] <= max(most, 3)
     for wake in due.begin_due(USING, Turns(10)):
@@ -194,7 +194,7 @@ class TestAStreamWithVeryManyFollowers:
         stream()
         marked = [0]
         between += [lambda: marked.append(SubscriptionLink.objects.filter(is_pending=True).count())] * 9
-        while pending.look_at_unseen(USING):
+        while pending.look_at_unseen(USING).through:
             assert marked == [0, 3, 6]
         assert not self.unseen()
         assert len(due.begin_due(USING, Turns(FOLLOWERS))) == FOLLOWERS
@@ -222,10 +222,10 @@ class TestAStreamWithVeryManyFollowers:
                 first.append(b"more")
 
         between += [come_between, come_between] if change == "append and append" else [come_between]
-        after = pending.look_at_unseen(USING)
+        after = pending.look_at_unseen(USING).through
         assert after
         assert self.unseen() == (change in ("append", "append and append", "close"))
-        while pending.look_at_unseen(USING):
+        while pending.look_at_unseen(USING).through:
             pass
         assert not self.unseen()
         expected = {"append": 7, "append and append": 7, "delete": 0, "unfollow": 3}
@@ -240,7 +240,7 @@ class TestAStreamWithVeryManyFollowers:
         subscribe("other", "others/*")
         stream("others/a")
         between += [lambda: first.append(b"more")] * 20
-        after = pending.look_at_unseen(USING)
+        after = pending.look_at_unseen(USING).through
         assert after
         pending.look_at_unseen(USING, after)
         assert Subscription.objects.get(name="other").due_at is not None

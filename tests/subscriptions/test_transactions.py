@@ -13,7 +13,7 @@ from django_durable_streams.protocol.subscriptions import SubscriptionConfig, Wa
 from django_durable_streams.runtime.database_errors import FailureKind, diagnose
 from django_durable_streams.store.upkeep import removal
 from django_durable_streams.store.write import linking
-from django_durable_streams.subscriptions import backfill, due, leases, outcomes, registry, rules
+from django_durable_streams.subscriptions import backfill, delivery, due, leases, outcomes, registry, rules
 from django_durable_streams.subscriptions.pending import look_at_unseen
 from django_durable_streams.subscriptions.turns import Turns
 from tests.store.test_isolation import LEVELS, elsewhere, isolated
@@ -34,6 +34,26 @@ def busy(work: Callable[[], object]) -> Callable[[], None]:
         assert diagnose(raised.value) is FailureKind.BUSY
 
     return attempt
+
+
+def hold(**conditions: object) -> None:
+    assert Stream.objects.select_for_update().filter(**conditions).get()
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_look_at_a_stream_that_another_transaction_holds_is_repeated_soon(others: int) -> None:
+    """No message tells when the other one is over, and the next regular look is seconds later."""
+    works: list[delivery.DueWork | None] = []
+    subscribe()
+    streams = [stream(f"events/{number}") for number in range(1 + others)]
+    with transaction.atomic():
+        hold(pk=streams[0].pk)
+        elsewhere(lambda: works.append(delivery.look(USING, Turns(0))))
+    (work,) = works
+    assert work is not None
+    assert work.due_in is not None
+    assert work.due_in <= delivery.BUSY_PAUSE
+    assert look_at_unseen(USING) == (0, False)
 
 
 @pytest.mark.parametrize("level", LEVELS[:2])  # on MariaDB all reads of a serializable transaction lock

@@ -98,6 +98,9 @@ class Runner:
     ) -> None:
         self.consumers = consumers
         self.is_stopping = False
+        self.is_held_up = False
+        """Whether the last step has left something to another transaction or worker. No message tells when that ends.
+        """
         self._using = using
         self._hold: Hold = hold or (lambda claim: nullcontext())
         self._report = report or (lambda report: None)
@@ -138,8 +141,9 @@ class Runner:
 
     def _look(self) -> None:
         """Mark the streams with new messages. If a transaction holds one of the rows, the marks follow later."""
+        self.is_held_up = True
         try:
-            look_at_unseen(self._using)
+            self.is_held_up = look_at_unseen(self._using).is_held_up
         except Error as error:
             if diagnose(error) is not FailureKind.BUSY:
                 raise
@@ -162,9 +166,12 @@ class Runner:
         consumer = self.consumers[subscription_id]
         for link in self._candidates[subscription_id]:
             # Workers with another version of the code may have given the subscription another pattern.
-            held = cursors.claim(link, consumer.lease, self._using) if consumer.follows(link.path) else None
+            if not consumer.follows(link.path):
+                continue
+            held = cursors.claim(link, consumer.lease, self._using)
             if held is not None:
                 return held
+            self.is_held_up = True
         return None
 
     def _take_turn(self, consumer: Consumer, held: Claim) -> None:

@@ -45,6 +45,9 @@ PATTERN_INTERVAL = 60.0
 Another version of the code may have set others, and its workers may have ended since.
 """
 
+HELD_UP_PAUSE = 0.05
+"""Time until the next look after another transaction held a row, in seconds."""
+
 WARNING_SECONDS = 60.0
 
 
@@ -154,6 +157,8 @@ class Worker:
     def _idle_seconds(self, runner: Runner) -> float:
         pause = RECEIVING_INTERVAL if self._wakeups.is_receiving else config().poll_interval
         due_in = seconds_until_due(runner.consumers.keys(), self._using)
+        if runner.is_held_up:
+            pause = min(pause, HELD_UP_PAUSE)
         return pause if due_in is None else min(max(due_in, 0.001), pause)
 
 

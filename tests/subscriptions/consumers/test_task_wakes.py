@@ -42,7 +42,7 @@ class Example:
         self.key = subscribed(self.consumer, from_beginning=None)
 
     def begin(self) -> list[TaskWake]:
-        while look_at_unseen(USING):
+        while look_at_unseen(USING).through:
             pass
         return begin_wakes({self.key: self.consumer}, USING)
 
@@ -205,7 +205,7 @@ def test_a_deleted_subscription_gets_no_task_and_its_task_does_nothing() -> None
 def test_processes_that_look_at_the_same_time_begin_one_wake() -> None:
     example = Example()
     append("s/1", 1)
-    while look_at_unseen(USING):
+    while look_at_unseen(USING).through:
         pass
     barrier = threading.Barrier(4)
 

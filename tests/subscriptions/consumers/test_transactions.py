@@ -16,6 +16,7 @@ from django_durable_streams.models import Stream, SubscriptionLink
 from django_durable_streams.subscriptions.consumers import cursors
 from django_durable_streams.subscriptions.consumers.isolation import read_committed
 from django_durable_streams.subscriptions.consumers.worker import Worker
+from django_durable_streams.subscriptions.pending import look_at_unseen
 from tests.store.test_isolation import LEVELS, elsewhere, isolated
 from tests.subscriptions.consumers.steps import SECONDS, json_stream, run, runner, usernames
 from tests.subscriptions.steps import USING
@@ -197,3 +198,33 @@ def present_level() -> str:
             return str(cursor.fetchall()[0][0]).upper()
         cursor.execute("SHOW VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')")
         return str(cursor.fetchall()[0][1]).replace("-", " ")
+
+
+@pytest.mark.parametrize("model", [Stream, SubscriptionLink])
+def test_a_step_that_another_transaction_holds_up_is_repeated_soon(
+    model: type[Stream] | type[SubscriptionLink],
+) -> None:
+    """Another process looks at the same append, and holds the row of the stream or the link for a moment."""
+    example = json_stream("s/1", 1)
+    handled: list[object] = []
+
+    @consumer("s/*", name="c", start="beginning")
+    def handle(batch: Batch) -> None:
+        handled.extend(batch.messages)
+
+    one = runner(handle)
+    while one.step():
+        pass
+    example.append({"number": 2})
+    if model is SubscriptionLink:
+        look_at_unseen(USING)
+    outcomes: list[tuple[bool, bool]] = []
+    with transaction.atomic():
+        assert model.objects.select_for_update().get()
+        elsewhere(lambda: outcomes.append((one.step(), one.is_held_up)))
+    assert outcomes == [(False, True)]
+    handled.clear()
+    assert one.step()
+    assert handled == [{"number": 2}]
+    assert not one.step()
+    assert not one.is_held_up
