@@ -13,6 +13,7 @@ from benchmarks import machine, postgres, report, rows, session, targets
 from benchmarks.replay import client_ceiling
 from benchmarks.results import Results
 
+OTHER_MEASUREMENTS = "## Other measurements"
 DOCUMENT = targets.ROOT / "docs" / "benchmarks.md"
 FULL_ROUNDS, FULL_SECONDS = 3, 4
 QUICK_ROUNDS, QUICK_SECONDS = 1, 2
@@ -71,8 +72,11 @@ def drop_missing_targets(chosen: list[targets.Target]) -> tuple[list[targets.Tar
 
 
 def write(text: str) -> None:
+    """Write the report, and keep the measurements of other programs at the end of the present one."""
     DOCUMENT.parent.mkdir(exist_ok=True)
-    DOCUMENT.write_text(text)
+    before = DOCUMENT.read_text() if DOCUMENT.exists() else ""
+    _, heading, others = before.partition(f"\n{OTHER_MEASUREMENTS}\n")
+    DOCUMENT.write_text(text + heading + others)
 
 
 def main(arguments: list[str]) -> int:

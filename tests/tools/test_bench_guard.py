@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from benchmarks import __main__ as benchmarks_main
 from benchmarks import guard, targets
 from benchmarks.results import Sample
 
@@ -45,3 +47,14 @@ def test_every_guarded_row_has_a_stored_ratio() -> None:
     stored = json.loads(guard.STORED.read_text())["ratios"]
     assert stored.keys() == {row.key for row in guard.GUARDED}
     assert all(ratio > 0 for ratio in stored.values())
+
+
+@pytest.mark.parametrize("others", ["", "\n## Other measurements\n\nOf another program.\n"])
+def test_a_new_report_keeps_the_measurements_of_other_programs(
+    others: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = tmp_path / "benchmarks.md"
+    monkeypatch.setattr(benchmarks_main, "DOCUMENT", document)
+    document.write_text(f"# Benchmarks\n\nThe last report.\n{others}")
+    benchmarks_main.write("# Benchmarks\n\nThe new report.\n")
+    assert document.read_text() == f"# Benchmarks\n\nThe new report.\n{others}"
