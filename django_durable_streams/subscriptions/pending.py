@@ -64,7 +64,7 @@ class Pending(NamedTuple):
     """False if nothing pending was found yet, but not all links were compared."""
 
 
-class Look(NamedTuple):
+class LookResult(NamedTuple):
     """What became of a look at streams with new appends."""
 
     through: int
@@ -73,7 +73,7 @@ class Look(NamedTuple):
     """Whether another transaction held the row of such a stream. No message tells when it is over: look again soon."""
 
 
-def look_at_unseen(using: str, after: int = 0) -> Look:
+def look_at_unseen(using: str, after: int = 0) -> LookResult:
     """Make subscriptions due whose streams have new appends.
 
     Args:
@@ -82,12 +82,12 @@ def look_at_unseen(using: str, after: int = 0) -> Look:
     """
     unseen = Stream.objects.using(using).filter(link_state=LinkState.UNSEEN, id__gt=after).order_by("id")
     if not unseen.exists():  # without a transaction, which would take the write lock on SQLite
-        return Look(0)
+        return LookResult(0)
     noted = statements(using).look_values()
     with transaction(using):
         stream_ids = list(locked(unseen, using, skip=True).values_list("id", flat=True)[:UNSEEN_PER_STEP])
         if not stream_ids:
-            return Look(0, is_held_up=True)
+            return LookResult(0, is_held_up=True)
         first_id: int = stream_ids[0]
         has_others = _may_skip_locked(using) and unseen.exclude(pk__in=stream_ids).exists()
         stream_ids, follower_ids, is_complete = _with_followers(stream_ids, using)
@@ -99,8 +99,8 @@ def look_at_unseen(using: str, after: int = 0) -> Look:
         update(rows.filter(~has_link), using, link_state=None)
     if not stream_ids:
         _look_in_portions(first_id, using)
-        return Look(first_id, has_others)
-    return Look(0 if is_complete else stream_ids[-1], has_others)
+        return LookResult(first_id, has_others)
+    return LookResult(0 if is_complete else stream_ids[-1], has_others)
 
 
 def _may_skip_locked(using: str) -> bool:
