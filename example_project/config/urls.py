@@ -8,5 +8,7 @@ urlpatterns = [
     path("healthz", healthz),
     path("readyz", readyz),
     path("v1/stream/", include("django_durable_streams.urls")),
-    path("", include("demo.urls")),
+    path("wire/", include("demo.urls")),
+    path("board/", include("board.urls")),
+    path("", include("chat.urls")),
 ]
