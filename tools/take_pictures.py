@@ -1,7 +1,7 @@
 """Take the pictures of the example that the documentation shows: `python tools/take_pictures.py`, or `make pictures`.
 
-It starts the real example project on an empty database, does what a visitor does in a headless Chromium, and writes into
-`docs/images`. Without changes of the pages the pictures stay nearly the same: only ids differ.
+It starts the real example project on an empty database, does what a visitor does in a headless Chromium, and writes
+into `docs/images`. Without changes of the pages, the pictures stay nearly the same: only ids differ.
 """
 
 import sys

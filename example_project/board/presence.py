@@ -2,6 +2,7 @@
 
 import secrets
 from typing import NamedTuple
+from zlib import crc32
 
 from django.http import HttpRequest, HttpResponse
 
@@ -15,7 +16,8 @@ TTL = 5
 
 COLOURS = ("Amber", "Blue", "Coral", "Green", "Indigo", "Pink", "Teal", "Violet")
 ANIMALS = ("Badger", "Crane", "Fox", "Hare", "Heron", "Lynx", "Marten", "Newt", "Otter", "Owl", "Robin", "Seal", "Wren")
-ID_LENGTH = 16
+ID_BYTES = 8
+MAX_SHOWN = 30
 
 
 class Visitor(NamedTuple):
@@ -24,17 +26,21 @@ class Visitor(NamedTuple):
     id: str
 
     @property
+    def number(self) -> int:
+        return crc32(self.id.encode())  # any text may be an id: everybody may create streams here
+
+    @property
     def colour(self) -> str:
-        return COLOURS[int(self.id, 16) % len(COLOURS)]
+        return COLOURS[self.number % len(COLOURS)]
 
     @property
     def animal(self) -> str:
-        return ANIMALS[int(self.id, 16) // len(COLOURS) % len(ANIMALS)]
+        return ANIMALS[self.number // len(COLOURS) % len(ANIMALS)]
 
 
 def visitor_of(request: HttpRequest) -> Visitor:
     """The visitor of the signed cookie, or a new one."""
-    return Visitor(request.get_signed_cookie(COOKIE, default=None) or secrets.token_hex(ID_LENGTH // 2))
+    return Visitor(request.get_signed_cookie(COOKIE, default=None) or secrets.token_hex(ID_BYTES))
 
 
 def remember(response: HttpResponse, visitor: Visitor) -> None:
@@ -53,6 +59,6 @@ def sign_of_life(visitor: Visitor) -> None:
 
 
 def visitors() -> list[Visitor]:
-    """All whose streams have not expired."""
+    """The visitors whose streams have not expired."""
     paths = Stream.objects.alive().with_prefix(PREFIX).order_by("path").values_list("path", flat=True)
-    return [Visitor(path.removeprefix(PREFIX)) for path in paths]
+    return [Visitor(path.removeprefix(PREFIX)) for path in paths[:MAX_SHOWN]]

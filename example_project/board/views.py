@@ -5,15 +5,14 @@ A view changes a card and does not show it. The change comes back to all pages, 
 
 from typing import Any
 
+from demo.pages import for_visitors, page
 from django import forms
 from django.core.handlers.asgi import ASGIRequest
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.template.loader import render_to_string
-from django.views.decorators.http import require_GET, require_POST
-
-from demo.pages import for_visitors, page
+from django.views.decorators.http import require_POST, require_safe
 
 from . import presence
 from .models import Card
@@ -42,7 +41,7 @@ def as_columns(message: object) -> str:
     return render_to_string("board/columns.html", {"columns": columns()})
 
 
-@require_GET
+@require_safe
 @for_visitors
 @page
 def show(request: HttpRequest) -> HttpResponse:
@@ -55,7 +54,7 @@ def show(request: HttpRequest) -> HttpResponse:
     return response
 
 
-@require_GET
+@require_safe
 @for_visitors
 def show_columns(request: HttpRequest) -> HttpResponse:
     """The board for pages without events, under WSGI."""

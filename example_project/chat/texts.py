@@ -1,8 +1,8 @@
 """What the generator writes: texts that answer a message, chosen by its words. The same message gets the same text."""
 
 RELOAD = """\
-This answer survives it, because the page has no part in it. It runs **on the server**, and each piece is committed to \
-a stream in the database before anybody sees it. Your page only reads that stream.
+This answer survives it, because the page has no part in it. It runs **on the server**, and each piece is committed \
+to a stream in the database before anybody sees it. Your page only reads that stream.
 
 So try it while I write. Reload the page: the beginning comes back from the stream, and the rest follows as it is \
 written. Open a second tab: both show the same words. Close them all, have a coffee, and open the link again: the \
@@ -17,18 +17,18 @@ neither does.
 begins at the start.
 - **Other devices** do the same with the same link. A hundred readers cost little more than one.
 
-Nothing of this needs a socket server, a broker, or a job that polls. It is plain HTTP, on the database that your Django \
-project has anyway.
+Nothing of this needs a socket server, a broker, or a job that polls. It is plain HTTP, on the database that your \
+Django project has anyway.
 
-What about a crash? Then no page can help, and the database can. Every answer has a lease, and the process that writes \
-it keeps renewing that. If the process is killed, the lease ends after a few seconds. Another process sees it, reads \
-what is written already, and goes on after the last word. You see a short pause, and no word twice.
+What about a crash? Then no page can help, and the database can. Every answer has a lease, and the process that \
+writes it keeps renewing that. If the process is killed, the lease ends after a few seconds. Another process sees \
+it, reads what is written already, and goes on after the last word. You see a short pause, and no word twice.
 
 That is all there is to it. Whatever you do to this page, it was never the place where the answer lives."""
 
 RESUME = """\
-Every position in a stream has a name, its **offset**. The server sends the next offset with each piece of data, and a \
-reader keeps it. To resume is to ask for what comes after it:
+Every position in a stream has a name, its **offset**. The server sends the next offset with each piece of data, and \
+a reader keeps it. To resume is to ask for what comes after it:
 
 1. The page asks for the stream from the start, with `offset=-1`. It gets all messages that exist, and the offset \
 behind the last one.
@@ -39,8 +39,8 @@ behind the last one.
 Data at an offset never changes, which makes all of this simple. The server keeps no session for a reader and has \
 nothing to forget. A proxy may cache old parts. A reader may come back after a minute or after a year.
 
-You can watch it: open *On the wire* beside this chat. It follows the same stream with plain requests, and shows each \
-offset as it arrives."""
+You can watch it: open *On the wire* beside this chat. It follows the same stream with plain requests, and shows \
+each offset as it arrives."""
 
 LIST = """\
 A stream is an ordered log at a URL. These are things that people keep in one:
@@ -52,8 +52,8 @@ A stream is an ordered log at a URL. These are things that people keep in one:
 - **Events between services**: a consumer handles each message once, in order, together with its effects
 - **Audit logs**, which only ever grow
 
-What they share: data arrives piece by piece, several readers want it, and losing a piece is not an option. If you only \
-need the newest value, a row in a table is enough."""
+What they share: data arrives piece by piece, several readers want it, and losing a piece is not an option. If you \
+only need the newest value, a row in a table is enough."""
 
 CODE = """\
 This is a complete source of answers. It is called on the server, detached from the request:
@@ -95,31 +95,31 @@ follow("/v1/stream/chats/42", {
 That is the whole of this chat, apart from its looks. You find it in `example_project/chat`."""
 
 CRASH = """\
-Try it: kill the server while I write this, with `kill -9`, and start it again with `make run`. Keep this page open, or \
-do not.
+Try it: kill the server while I write this, with `kill -9`, and start it again with `make run`. Keep this page open, \
+or do not.
 
-The process that writes an answer holds a **lease** on it, here of three seconds, and renews that all the time. A killed \
-process renews nothing. When the lease has ended, another process may take the answer, and the first to look is the \
-server that you have started again.
+The process that writes an answer holds a **lease** on it, here of three seconds, and renews that all the time. A \
+killed process renews nothing. When the lease has ended, another process may take the answer, and the first to look \
+is the server that you have started again.
 
 It calls the same function as before, and tells it what is written already. This function writes from a text, so it \
-goes on after the last stored word. A model cannot do that in general, so such an answer ends as *failed*, with a button \
-to ask again. The project decides which of the two it wants, in one argument.
+goes on after the last stored word. A model cannot do that in general, so such an answer ends as *failed*, with a \
+button to ask again. The project decides which of the two it wants, in one argument.
 
-What if the first process was not dead, but only slow, and writes on? Then two would write the same answer. The stream \
-does not let that happen. Each taker begins a new **epoch**, and the database refuses what comes from an earlier one. So \
-no word appears twice, whatever the processes believe.
+What if the first process was not dead, but only slow, and writes on? Then two would write the same answer. The \
+stream does not let that happen. Each taker begins a new **epoch**, and the database refuses what comes from an \
+earlier one. So no word appears twice, whatever the processes believe.
 
-And the page? It notices that nothing arrives, says so, and asks from its last offset until the server is there. It has \
-nothing to repair, because it never had anything to lose."""
+And the page? It notices that nothing arrives, says so, and asks from its last offset until the server is there. It \
+has nothing to repair, because it never had anything to lose."""
 
 BRANCH = """\
-Choose *Edit* at one of your messages. The new version begins a **branch**: another chat with a link of its own, which \
-shares everything before that message with this one.
+Choose *Edit* at one of your messages. The new version begins a **branch**: another chat with a link of its own, \
+which shares everything before that message with this one.
 
-A branch is a fork of a stream. The server copies no data for it. It notes where the fork begins, and reads the earlier \
-part from here. So a branch of a long chat costs as little as one of a short chat, and both go their own ways from then \
-on.
+A branch is a fork of a stream. The server copies no data for it. It notes where the fork begins, and reads the \
+earlier part from here. So a branch of a long chat costs as little as one of a short chat, and both go their own \
+ways from then on.
 
 This chat stays as it is. Use the back button, and you are here again."""
 
@@ -127,12 +127,12 @@ OTHER = """\
 You wrote: “{message}”
 
 There is no language model behind this page, so I cannot answer that well. I am a small generator in the example \
-project, and I write slowly on purpose: there has to be time to interrupt me. Set `OPENAI_MODEL`, and start the example \
-again, to talk to a real one.
+project, and I write slowly on purpose: there has to be time to interrupt me. Set `OPENAI_MODEL`, and start the \
+example again, to talk to a real one.
 
 I can show you what the page is for, though. While I write this, the text is stored in a stream, piece by piece, and \
-your page reads it from there. **Reload the page now**, and the text comes back and goes on. Nothing is lost, because \
-nothing of it was in the page.
+your page reads it from there. **Reload the page now**, and the text comes back and goes on. Nothing is lost, \
+because nothing of it was in the page.
 
 These messages get better answers:
 

@@ -6,7 +6,7 @@ app_name = "chat"
 
 urlpatterns = [
     path("", views.new, name="new"),
-    path("c/<str:chat_id>/", views.show, name="show"),
-    path("c/<str:chat_id>/branch", views.branch, name="branch"),
+    path("c/<slug:chat_id>/", views.show, name="show"),
+    path("c/<slug:chat_id>/branch", views.branch, name="branch"),
     *views.Chats.urls("api/chat", name="api"),
 ]

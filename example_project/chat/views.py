@@ -1,11 +1,12 @@
 """The chat: a page that only reads, and an answer that runs on the server.
 
-The page sends a message to `Chats` and then follows the stream of the chat, as every other page with the same link does.
-No page writes an answer, so none is needed for it.
+The page sends a message to `Chats` and then follows the stream of the chat, as every page with the same link does. No
+page writes an answer, so none is needed for it.
 """
 
 import secrets
 
+from demo.pages import for_visitors, page
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
@@ -13,9 +14,8 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 
-from demo.pages import for_visitors, page
 from django_durable_streams.contrib.ai.answers import Answer, Chat
 from django_durable_streams.contrib.ai.permissions import permission
 from django_durable_streams.contrib.ai.views import ChatRequest, DurableTransportChat
@@ -47,14 +47,14 @@ def chat_at(request: HttpRequest, chat_id: str) -> Chat | None:
     return chat
 
 
-@require_GET
+@require_safe
 @never_cache
 @for_visitors
 def new(request: HttpRequest) -> HttpResponse:
     return chat_page(request, new_id(), None)
 
 
-@require_GET
+@require_safe
 @for_visitors
 def show(request: HttpRequest, chat_id: str) -> HttpResponse:
     return chat_page(request, chat_id, chat_at(request, chat_id))

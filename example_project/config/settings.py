@@ -8,9 +8,8 @@ EXAMPLE_DOOR        asgi (default): the bare ASGI application serves streams, an
 PERMISSION          dotted paths of permission classes, comma-separated; default: everybody may do everything.
                     With others, the chat and the board ask for a login, and chats belong to their users
 ALLOWED_HOSTS       comma-separated; default: localhost and 127.0.0.1
-OPENAI_MODEL        the model that answers in the chat, at any server that speaks OpenAI's protocol; default: none. Then a
-                    generator in this project writes the answers. Needs the package openai, which reads OPENAI_API_KEY
-                    and OPENAI_BASE_URL
+OPENAI_MODEL        the model that answers in the chat, at any server that speaks OpenAI's protocol. Needs the package
+                    openai, which reads OPENAI_API_KEY and OPENAI_BASE_URL. Default: a generator of this project answers
 TOKENS_PER_SECOND   how fast that generator writes; default: 25
 PUBLIC_URL          the address of this server for other devices, such as http://192.168.1.20:8000; default: that of the
                     request
@@ -105,7 +104,7 @@ DURABLE_STREAMS: dict[str, Any] = {
     # The demo is for use on the developer's own machine. A real project removes this line to use Django's permissions,
     # or names other classes. See docs/access.md.
     "PERMISSION_CLASSES": PERMISSION_CLASSES.split(","),
-    # A chat belongs to those who know its link. A real project removes this line, so that users have chats of their own.
+    # Who knows the link of a chat may use it. A real project removes this line, so that users have chats of their own.
     "AI_PERMISSION_CLASS": "django_durable_streams.contrib.ai.permissions."
     + ("AnonymousChats" if IS_OPEN else "OwnChats"),
     # An answer whose process was killed goes on after so many seconds.

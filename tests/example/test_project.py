@@ -46,7 +46,7 @@ print(json.dumps({
 """
 
 
-def run(tmp_path: Path, script: str, **variables: str) -> Any:
+def run(tmp_path: Path, script: str, variables: dict[str, str]) -> Any:
     """Run a script in the example project, on a database of its own, and return what it prints."""
     database = tmp_path / "db.sqlite3"
     database.write_bytes(migrated_sqlite_file().read_bytes())
@@ -76,19 +76,19 @@ def settings_for(provider: Provider) -> dict[str, str]:
 
 def test_a_model_answers_if_the_environment_names_one(tmp_path: Path, provider: Provider) -> None:
     provider.script = [chunk("Green "), chunk("tea.", "stop"), "[DONE]"]
-    assert run(tmp_path, CHAT, **settings_for(provider)) == ["done", "", "Green tea."]
+    assert run(tmp_path, CHAT, settings_for(provider)) == ["done", "", "Green tea."]
     (request,) = provider.requests
     assert (request["model"], request["messages"]) == ("tea", [{"role": "user", "content": "Which tea?"}])
 
 
 def test_a_model_that_refuses_ends_the_answer_without_secrets(tmp_path: Path, provider: Provider) -> None:
     provider.status = 401
-    state, error, text = run(tmp_path, CHAT, **settings_for(provider))
+    state, error, text = run(tmp_path, CHAT, settings_for(provider))
     assert (state, error, text) == ("failed", "The model did not answer (AuthenticationError).", "")
 
 
 def test_other_permissions_ask_for_a_login(tmp_path: Path) -> None:
-    answers = run(tmp_path, STRICT, PERMISSION="django_durable_streams.permissions.ModelPermissions")
+    answers = run(tmp_path, STRICT, {"PERMISSION": "django_durable_streams.permissions.ModelPermissions"})
     assert answers == {
         "pages": [302] * 4,
         "forms": [302] * 4,
