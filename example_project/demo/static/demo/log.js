@@ -65,7 +65,7 @@ export async function loggedFetch(url, options = {}) {
 
 /** A line for an event of an open response. */
 export function logEvent({ event, data }) {
-  add("event", `event: ${event}  data: ${data.length > 300 ? `${data.slice(0, 300)}…` : data}`);
+  add("event", bold(`event: ${event}`), ` ${data.length > 300 ? `${data.slice(0, 300)}…` : data}`);
 }
 
 document.getElementById("clear-log").addEventListener("click", () => list.replaceChildren());
