@@ -32,23 +32,7 @@ def chat_after_a_reload(page: Page) -> None:
     page.evaluate("scrollTo(0, 0)")
 
 
-def board_with_visitors(page: Page) -> None:
-    """A board with some cards, and a second visitor."""
-    page.goto("/board/")
-    other = page.context.browser.new_context(base_url=page.url)  # type: ignore[union-attr]
-    other.new_page().goto("/board/")
-    for text in ("Choose a name", "Write the docs", "Show it to Ada", "Release 0.1"):
-        page.get_by_label("New card").fill(text)
-        page.get_by_role("button", name="Add").click()
-        expect(page.locator(".card", has_text=text)).to_be_visible()
-    page.get_by_role("button", name="Move “Choose a name” to Done").click()
-    page.get_by_role("button", name="Move “Write the docs” to Doing").click()
-    expect(page.locator("#visitors .person")).to_have_count(2, timeout=15_000)
-    expect(page.locator("#doing-title + ul .card")).to_have_count(1)
-    page.mouse.move(0, 0)
-
-
-PICTURES: dict[str, Callable[[Page], None]] = {"chat-reload": chat_after_a_reload, "board": board_with_visitors}
+PICTURES: dict[str, Callable[[Page], None]] = {"chat-reload": chat_after_a_reload}
 
 
 def main() -> None:
