@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+# 0.0.0.0: phones and other machines may use the example, too.
+HOST ?= 127.0.0.1
 # Processes that run tests side by side, each with a database and servers of its own.
 WORKERS ?= 3
 
@@ -40,8 +42,8 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
 
 .PHONY: run
-run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
-	@exec $(BIN)/python tools/run_example.py --port $(PORT)
+run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000); HOST=0.0.0.0 for other devices
+	@exec $(BIN)/python tools/run_example.py --port $(PORT) --host $(HOST)
 
 .PHONY: test
 test: lint $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services ## every check
@@ -112,6 +114,11 @@ conformance: $(INSTALLED) $(INSTALLED_SUITE) ## the protocol's public suite agai
 browser: $(INSTALLED) $(INSTALLED_CLIENTS) ## pages and clients of streams in a headless Chromium
 	@$(BIN)/python tools/ensure_system.py chromium
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) -m browser
+
+.PHONY: pictures
+pictures: $(INSTALLED) ## the pictures of the example in docs/images, from the running example
+	@$(BIN)/python tools/ensure_system.py chromium
+	$(BIN)/python tools/take_pictures.py
 
 .PHONY: bench
 bench: $(INSTALLED) ## measure beside the reference server; ARGS=--quick takes three minutes instead of thirty

@@ -20,7 +20,7 @@ from typing import NamedTuple
 PACKAGE = "django_durable_streams"
 PYTHON = (PACKAGE, "tests", "example_project", "benchmarks")
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs")
-OWN_MODULES = (PACKAGE, "tests", "benchmarks", "demo", "config", "tools")
+OWN_MODULES = (PACKAGE, "tests", "benchmarks", "demo", "chat", "board", "config", "tools")
 LEFT_OUT = (f"{PACKAGE}/protocol/", "tests/protocol/")
 LEFT_OUT_FILES = ("tests/tools/test_check_names.py",)
 

@@ -5,8 +5,14 @@ REDIS_URL           redis://host:port/db; default: none. Then readers of other p
 LONG_POLL_TIMEOUT   seconds that a long-poll waits; default: 30
 EXAMPLE_DOOR        asgi (default): the bare ASGI application serves streams, and Django serves all other URLs
                     urls: Django's views serve streams, behind the middleware below
-PERMISSION          dotted paths of permission classes, comma-separated; default: everybody may do everything
+PERMISSION          dotted paths of permission classes, comma-separated; default: everybody may do everything.
+                    With others, the chat and the board ask for a login, and chats belong to their users
 ALLOWED_HOSTS       comma-separated; default: localhost and 127.0.0.1
+OPENAI_MODEL        the model that answers in the chat, at any server that speaks OpenAI's protocol. Needs the package
+                    openai, which reads OPENAI_API_KEY and OPENAI_BASE_URL. Default: a generator of this project answers
+TOKENS_PER_SECOND   how fast that generator writes; default: 25
+PUBLIC_URL          the address of this server for other devices, such as http://192.168.1.20:8000; default: that of the
+                    request
 SECRET_KEY, DEBUG   as usual
 """
 
@@ -24,6 +30,12 @@ ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").spl
 EXAMPLE_ENTRY_POINT = os.environ.get("EXAMPLE_DOOR", "asgi")
 PERMISSION_CLASSES = os.environ.get("PERMISSION", "django_durable_streams.permissions.AllowAll")
 REDIS_URL = os.environ.get("REDIS_URL", "")
+OPENAI_MODEL = os.environ.get("OPENAI_MODEL", "")
+TOKENS_PER_SECOND = float(os.environ.get("TOKENS_PER_SECOND", "25"))
+PUBLIC_URL = os.environ.get("PUBLIC_URL", "")
+
+# Whether visitors need no login.
+IS_OPEN = PERMISSION_CLASSES == "django_durable_streams.permissions.AllowAll"
 
 INSTALLED_APPS = [
     "daphne",
@@ -34,8 +46,12 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "channels",
+    "django_htmx",
     "django_durable_streams",
+    "django_durable_streams.contrib.ai",
     "demo",
+    "chat",
+    "board",
 ]
 
 MIDDLEWARE = [
@@ -88,6 +104,11 @@ DURABLE_STREAMS: dict[str, Any] = {
     # The demo is for use on the developer's own machine. A real project removes this line to use Django's permissions,
     # or names other classes. See docs/access.md.
     "PERMISSION_CLASSES": PERMISSION_CLASSES.split(","),
+    # Who knows the link of a chat may use it. A real project removes this line, so that users have chats of their own.
+    "AI_PERMISSION_CLASS": "django_durable_streams.contrib.ai.permissions."
+    + ("AnonymousChats" if IS_OPEN else "OwnChats"),
+    # An answer whose process was killed goes on after so many seconds.
+    "AI_LEASE": 3,
     # All pages may use the demo's streams. A real project lists its own origins.
     "CORS_ORIGINS": ["*"],
     # Webhooks may go to receivers on the developer's own machine. A real project sends them to public HTTPS URLs, and
@@ -105,6 +126,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
 ]
+LOGIN_URL = "admin:login"
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True

@@ -5,8 +5,10 @@ from django_durable_streams.health import healthz, readyz
 
 urlpatterns = [
     path("admin/", admin.site.urls),
-    path("healthz", healthz),
+    path("healthz", healthz, name="healthz"),
     path("readyz", readyz),
     path("v1/stream/", include("django_durable_streams.urls")),
-    path("", include("demo.urls")),
+    path("wire/", include("demo.urls")),
+    path("board/", include("board.urls")),
+    path("", include("chat.urls")),
 ]

@@ -1,7 +1,7 @@
 from django.urls import path
 
-from .views import DemoView
+from . import views
 
 app_name = "demo"
 
-urlpatterns = [path("", DemoView.as_view(), name="index")]
+urlpatterns = [path("", views.wire, name="wire")]

@@ -2,11 +2,10 @@
 
 import os
 
-from config.settings import DURABLE_STREAMS, INSTALLED_APPS, MIDDLEWARE
+from config.settings import DURABLE_STREAMS, MIDDLEWARE
 
 from tests.serving_settings import *  # noqa: F403
 
-INSTALLED_APPS = [*(app for app in INSTALLED_APPS if app != "daphne"), "django_durable_streams.contrib.ai"]
 ROOT_URLCONF = "tests.ai.urls"
 # The clients of these tests are programs: they send no CSRF token.
 MIDDLEWARE = [name for name in MIDDLEWARE if not name.endswith("CsrfViewMiddleware")]

@@ -1,4 +1,4 @@
-"""The demo page in a real browser: what a visitor does and sees, against a real server."""
+"""The wire page in a real browser: what a visitor does and sees, against a real server."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def visit(chromium: Browser, server: Server) -> Iterator[Callable[..., Visitor]]
 
     def begin(**options: Any) -> Visitor:
         visitors.append(Visitor(chromium, server.base_url, **options))
-        visitors[-1].page.goto("/")
+        visitors[-1].page.goto("/wire/")
         return visitors[-1]
 
     yield begin
@@ -51,7 +51,7 @@ def create(page: Page, content_type: str = "text/plain") -> str:
 
 
 def stream_url(page: Page) -> str:
-    origin, path = page.url.split("/#")
+    origin, path = page.url.split("/wire/#")
     return f"{origin}/v1/stream/{path}"
 
 
@@ -217,7 +217,7 @@ def test_a_deleted_stream_is_let_go(visit: Visit) -> None:
     page.locator("#delete").click()
     expect(page.locator("#finish-result")).to_contain_text("Deleted")
     expect(page.locator("#append")).to_be_disabled()
-    expect(page).to_have_url(re.compile(r"/$"))
+    expect(page).to_have_url(re.compile(r"/wire/$"))
     with pytest.raises(urllib.error.HTTPError, match="404"):
         http("GET", url)
 

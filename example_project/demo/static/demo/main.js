@@ -36,6 +36,8 @@ let answering = null;
 /** The request in the curl line of the simulated answer: the next one, or the last one sent. */
 let producer = newProducer();
 
+// Streams that the other pages of the example need open.
+const isNeeded = (path) => path.startsWith("board/") || path.startsWith("chats/");
 const streamUrl = (path) => new URL(document.body.dataset.streamBase + path, location.href).href;
 const randomPath = () => `demo/${crypto.getRandomValues(new Uint32Array(1))[0].toString(36).slice(-6)}`;
 
@@ -92,8 +94,9 @@ function render() {
   element("append").disabled = !open;
   element("simulate").disabled = !open && answering === null;
   element("simulate").textContent = answering ? "Stop" : "Simulate";
-  element("close").disabled = !open || answering !== null;
-  element("delete").disabled = stream === null;
+  const needed = stream !== null && isNeeded(stream.path);
+  element("close").disabled = !open || needed || answering !== null;
+  element("delete").disabled = stream === null || needed;
   element("pause").disabled = stream === null || state === "closed";
   element("pause").textContent = ["paused", "failed"].includes(state) ? "Resume" : "Pause";
   element("second-tab").hidden = stream === null;

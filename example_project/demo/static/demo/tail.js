@@ -3,6 +3,7 @@
 // Why not EventSource: it reconnects to its first URL, and would read the stream from the start again. It
 // also hides the status of a response that is not an event stream.
 
+import { logEvent, loggedFetch } from "./log.js";
 import { Refused } from "./wire.js";
 
 const AGAIN = 100;
@@ -56,12 +57,13 @@ export async function tail(url, offset, signal, on) {
     let wait = retry;
     try {
       const query = new URLSearchParams({ offset, live: "sse", ...(cursor ? { cursor } : {}) });
-      const response = await fetch(`${url}?${query}`, { signal, cache: "no-store" });
+      const response = await loggedFetch(`${url}?${query}`, { signal, cache: "no-store" });
       if (!response.ok) throw await Refused.from(response);
       const base64 = response.headers.get("Stream-SSE-Data-Encoding") === "base64";
       on.state("live");
       for await (const { event, data } of serverSentEvents(response.body)) {
         if (signal.aborted) return;
+        logEvent({ event, data });
         if (event === "data") on.data(data, base64);
         if (event !== "control") continue;
         const control = JSON.parse(data);

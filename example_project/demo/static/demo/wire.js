@@ -1,5 +1,7 @@
 // The protocol of this page: one function for each operation on a stream.
 
+import { loggedFetch } from "./log.js";
+
 const SEGMENT = "[A-Za-z0-9._~-]+";
 const PATH = new RegExp(`^${SEGMENT}(/${SEGMENT})*$`);
 
@@ -33,7 +35,7 @@ export class Refused extends Error {
 }
 
 async function send(method, url, headers, body) {
-  const response = await fetch(url, { method, headers, body, cache: "no-store" });
+  const response = await loggedFetch(url, { method, headers, body, cache: "no-store" });
   if (!response.ok) throw await Refused.from(response);
   return {
     status: response.status,

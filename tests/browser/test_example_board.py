@@ -1,0 +1,107 @@
+"""The example's board in two browsers, and who is here."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.admin_pages import prepare
+from tests.browser.visitor import Visitor
+from tests.servers import Server
+
+pytestmark = pytest.mark.browser
+
+TTL_MILLISECONDS = 15_000
+"""Longer than a visitor is seen after leaving, also on a busy machine."""
+
+OF_THE_RESTART = r"net::ERR_|^htmx:(sendError|afterRequest|sseError)|^\[object Event\]$"
+"""What Chromium and htmx report of requests that found no server."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server("uvicorn", entry_point="asgi") as server:
+        yield server
+
+
+@pytest.fixture
+def visitors(chromium: Browser, server: Server) -> Iterator[list[Visitor]]:
+    visitors = [Visitor(chromium, server.base_url) for _ in range(2)]
+    for visitor in visitors:
+        visitor.page.goto("/board/")
+        expect(visitor.page.locator("#visitors .person", has_text="(you)")).to_have_count(1)
+    yield visitors
+    for visitor in visitors:
+        visitor.context.close()
+        assert visitor.complaints == []
+        assert visitor.foreign_requests == []
+
+
+def add(page: Page, text: str) -> None:
+    page.get_by_label("New card").fill(text)
+    page.get_by_role("button", name="Add").click()
+
+
+def test_a_card_moves_in_both_browsers(visitors: list[Visitor], server: Server) -> None:
+    first, second = (visitor.page for visitor in visitors)
+    add(first, "Paint the <b>fence</b>")
+    expect(first.get_by_label("New card")).to_have_value("")
+    for page in (first, second):
+        expect(page.locator("#ideas-title + ul .card p", has_text="fence")).to_have_text("Paint the <b>fence</b>")
+
+    second.get_by_role("button", name="to Doing").last.click()
+    for page in (first, second):
+        expect(page.locator("#doing-title + ul .card p", has_text="fence")).to_have_count(1)
+        expect(page.locator("#ideas-title + ul .card p", has_text="fence")).to_have_count(0)
+    # What other code saves is seen as well.
+    prepare(server, "from board.models import Card; c = Card.objects.get(); c.column = 'done'; c.save()")
+    for page in (first, second):
+        expect(page.locator("#done-title + ul .card p", has_text="fence")).to_have_count(1)
+
+    first.get_by_role("button", name="Delete “Paint").click()
+    for page in (first, second):
+        expect(page.locator(".card")).to_have_count(0)
+
+
+def test_the_keyboard_stays_where_it_was(visitors: list[Visitor]) -> None:
+    first, second = (visitor.page for visitor in visitors)
+    add(first, "Stay")
+    button = first.get_by_role("button", name="Move “Stay” to Done")
+    button.focus()
+    add(second, "Another")
+    expect(first.locator(".card")).to_have_count(2)
+    expect(button).to_be_focused()
+    for left in (1, 0):
+        second.get_by_role("button", name="Delete").first.click()
+        expect(second.locator(".card")).to_have_count(left)
+
+
+def test_an_empty_card_is_refused_in_the_form(visitors: list[Visitor]) -> None:
+    page = visitors[0].page
+    add(page, "   ")
+    expect(page.locator("#card-error")).to_have_text("This field is required.")
+    expect(page.get_by_label("New card")).to_have_attribute("aria-invalid", "true")
+
+
+def test_who_is_here_and_who_has_left(visitors: list[Visitor]) -> None:
+    first, second = visitors
+    for visitor in visitors:
+        expect(visitor.page.locator("#visitors .person")).to_have_count(2, timeout=TTL_MILLISECONDS)
+    second.page.goto("/wire/")
+    expect(first.page.locator("#visitors .person")).to_have_count(1, timeout=TTL_MILLISECONDS)
+    expect(first.page.locator("#visitors .person")).to_contain_text("(you)")
+
+
+def test_a_board_goes_on_after_a_restart(visitors: list[Visitor], server: Server) -> None:
+    first, second = (visitor.page for visitor in visitors)
+    add(first, "Before")
+    expect(second.locator(".card p")).to_have_text(["Before"])
+    server.kill()
+    server.start()
+    add(first, "After")
+    for page in (first, second):
+        expect(page.locator(".card p")).to_have_text(["Before", "After"], timeout=20_000)
+    for visitor in visitors:
+        assert all(re.search(OF_THE_RESTART, text) for text in visitor.complaints), visitor.complaints
+        visitor.complaints.clear()

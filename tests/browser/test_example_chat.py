@@ -1,0 +1,182 @@
+"""The example's chat in a real browser: an answer outlives the page, and the process that writes it."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.example_pages import (
+    ANSWER_MILLISECONDS,
+    Begin,
+    answers,
+    ask,
+    only_lost_connections,
+    stored_text,
+    wait_for_end,
+    wait_for_text,
+)
+from tests.browser.visitor import Visitor
+from tests.servers import Server
+
+pytestmark = pytest.mark.browser
+
+READY_MADE = "What happens when I reload in the middle of this answer?"
+# As long as a test needs to act in the middle of an answer, and not longer.
+ENVIRONMENT = {"TOKENS_PER_SECOND": "80"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server("uvicorn", entry_point="asgi", env=ENVIRONMENT) as server:
+        yield server
+
+
+@pytest.fixture
+def visit(chromium: Browser, server: Server) -> Iterator[Begin]:
+    visitors: list[Visitor] = []
+
+    def begin(url: str = "/", **options: Any) -> Visitor:
+        visitors.append(Visitor(chromium, server.base_url, **options))
+        visitors[-1].page.goto(url)
+        return visitors[-1]
+
+    yield begin
+    for visitor in visitors:
+        visitor.context.close()
+        assert visitor.complaints == []
+        assert visitor.foreign_requests == []
+
+
+def test_one_click_and_a_reload_show_what_it_is_about(visit: Begin, server: Server) -> None:
+    page = visit().page
+    page.get_by_role("button", name=READY_MADE).click()
+    expect(page.locator("#hint")).to_contain_text("Now reload this page.")
+    expect(page).to_have_url(re.compile(r"/c/[0-9a-f]{24}/$"))
+    page.locator("#reload").click()
+
+    expect(page.locator("#hint")).to_contain_text("Reloaded, and nothing is lost.")
+    expect(answers(page)).to_contain_text("This answer survives it")
+    wait_for_end(page)
+    expect(page.locator("#hint")).to_be_hidden()
+    expect(answers(page).locator("p").last).to_have_text(re.compile(r"the place where the answer lives\.$"))
+    # The page shows each part once, as the stream has it once.
+    stored = stored_text(server, page)
+    shown = answers(page).inner_text()
+    for text in (stored, shown):
+        assert text.count("So try it while I write.") == text.count("This answer survives it") == 1
+
+
+def test_a_second_device_shows_the_same(visit: Begin) -> None:
+    first = visit().page
+    ask(first, "How does resume work?")
+    wait_for_text(first)
+    second = visit(first.url).page
+    expect(second.locator("#hint")).to_contain_text("This page came late, and missed nothing.")
+    for page in (first, second):
+        wait_for_end(page)
+    assert first.locator("#messages").inner_text() == second.locator("#messages").inner_text()
+
+
+def test_an_answer_is_stopped_from_another_page_and_asked_for_again(visit: Begin) -> None:
+    first = visit().page
+    ask(first, "What is it good for?")
+    wait_for_text(first)
+    second = visit(first.url).page
+    second.get_by_role("button", name="Stop").click()
+    for page in (first, second):
+        wait_for_end(page, "stopped")
+    first.get_by_role("button", name="Answer again").click()
+    for page in (first, second):
+        wait_for_end(page)
+        expect(answers(page)).to_have_count(1)
+
+
+def test_an_edited_message_begins_a_branch(visit: Begin, server: Server) -> None:
+    page = visit().page
+    ask(page, "What about branches?")
+    wait_for_end(page)
+    ask(page, "Show me the code")
+    expect(answers(page)).to_have_count(2)
+    before = page.url
+    page.get_by_role("button", name="Edit this message in a branch").last.click()
+    field = page.get_by_label("New version of the message")
+    expect(field).to_be_focused()
+    field.fill("How does resume work?")
+    page.get_by_role("button", name="Ask in a branch").click()
+    expect(page).not_to_have_url(before)
+    expect(page.locator("#messages .user .bubble p")).to_have_text(["What about branches?", "How does resume work?"])
+    wait_for_end(page)
+    expect(answers(page)).to_have_count(2)
+
+    page.goto(before)
+    expect(page.locator("#messages .user .bubble p")).to_have_text(["What about branches?", "Show me the code"])
+    wait_for_end(page)
+    expect(answers(page).last.locator("pre")).to_have_count(3)
+
+
+def test_the_first_message_can_be_edited(visit: Begin) -> None:
+    page = visit().page
+    ask(page, "Hello")
+    wait_for_text(page)
+    page.get_by_role("button", name="Edit this message in a branch").click()
+    page.get_by_label("New version of the message").press("Escape")
+    page.get_by_role("button", name="Edit this message in a branch").click()
+    page.get_by_label("New version of the message").fill("Good evening")
+    page.get_by_label("New version of the message").press("Enter")
+    expect(answers(page)).to_contain_text("You wrote: “Good evening”")
+    expect(page.locator("#messages .user")).to_have_count(1)
+
+
+def test_an_answer_outlives_a_killed_server(visit: Begin, server: Server) -> None:
+    visitor = visit()
+    page = visitor.page
+    page.get_by_role("button", name="And if the server is killed?").click()
+    wait_for_text(page)
+    server.kill()
+    expect(page.locator("#hint")).to_contain_text("The server does not answer.")
+    server.start()
+    wait_for_end(page)
+    expect(page.locator("#hint")).to_be_hidden()
+    expect(answers(page).locator(".note")).to_contain_text("Another one went on from there.")
+    only_lost_connections(visitor)
+    stored = stored_text(server, page)
+    assert stored.startswith("Try it: kill the server")
+    assert stored.endswith("because it never had anything to lose.")
+    assert stored.count("The process that writes an answer holds") == 1
+
+
+def test_a_message_that_the_server_does_not_get_stays_in_the_form(visit: Begin, server: Server) -> None:
+    visitor = visit()
+    page = visitor.page
+    server.stop()
+    ask(page, "Are you there?")
+    expect(page.locator("#problem")).to_have_text("The server does not answer.")
+    expect(page.get_by_label("Message", exact=True)).to_have_value("Are you there?")
+    server.start()
+    page.get_by_role("button", name="Send").click()
+    expect(answers(page)).to_contain_text("You wrote", timeout=ANSWER_MILLISECONDS)
+    expect(page.locator("#problem")).to_be_hidden()
+    only_lost_connections(visitor)
+
+
+def test_a_screen_reader_hears_the_beginning_and_the_end_only(visit: Begin) -> None:
+    page = visit().page
+    page.evaluate(
+        "window.heard = []; new MutationObserver(() => heard.push(document.getElementById('news').textContent))"
+        ".observe(document.getElementById('news'), {childList: true})"
+    )
+    ask(page, "What is it good for?")
+    wait_for_end(page)
+    assert page.evaluate("heard") == ["An answer begins.", "The answer is complete."]
+    assert page.locator("#messages").get_attribute("aria-live") is None
+
+
+def test_markup_in_messages_and_answers_is_text(visit: Begin) -> None:
+    page = visit().page
+    ask(page, "<img src=x onerror=alert(1)> **bold** `it`")
+    wait_for_end(page)
+    assert page.locator("#messages img").count() == 0
+    expect(page.locator("#messages .user p")).to_have_text("<img src=x onerror=alert(1)> **bold** `it`")
+    expect(answers(page)).to_contain_text("<img src=x onerror=alert(1)>")
