@@ -2,20 +2,41 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from playwright.sync_api import Browser, Page, Request
+from playwright.sync_api import Browser, Page, Request, ViewportSize
 
 ARTIFACTS = Path(__file__).resolve().parent.parent / "artifacts"
 
-DESKTOP = {"width": 1280, "height": 900}
-MOBILE = {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1280, "height": 900}
+MOBILE: ViewportSize = {"width": 390, "height": 844}
+FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 
 
 def take_picture(page: Page, name: str) -> None:
     """Store a picture of a page, where PICTURES is set: for people, since no test looks at it."""
     if os.environ.get("PICTURES"):
         page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
+
+
+LOOKS: tuple[tuple[str, ViewportSize, Literal["light", "dark"]], ...] = (
+    ("desktop-light", DESKTOP, "light"),
+    ("desktop-dark", DESKTOP, "dark"),
+    ("mobile-dark", MOBILE, "dark"),
+    ("mobile-light", MOBILE, "light"),
+)
+
+
+def check_looks(page: Page, name: str) -> None:
+    """A page fits the window in both schemes, on a desktop and on a mobile device. It ends as on a mobile device.
+
+    The page is not loaded for each of them: its layout follows the window and the scheme, and no script asks for them.
+    """
+    for look, viewport, scheme in LOOKS:
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size(viewport)
+        take_picture(page, f"{name}-{look}")
+        assert page.evaluate(FITS), f"{name} in {look}"
 
 
 class Visitor:
