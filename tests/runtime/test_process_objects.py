@@ -63,7 +63,7 @@ def test_objects_stop_before_the_engines_or_after_them() -> None:
     after, before = ProcessObjects[Thing](), ProcessObjects[Thing](before_engines=True)
     for things, name in ((after, "after"), (before, "before")):
         for key in ("one", "two"):
-            things.get(key, lambda name=name, key=key: Thing(log, f"{name} {key}"))  # type: ignore[misc]
+            things.get(key, lambda name=name, key=key: Thing(log, f"{name} {key}"))
     for _ in range(2):
         lifecycle.run_before_stop_functions()
         lifecycle.run_stop_functions()
