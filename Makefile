@@ -31,7 +31,7 @@ DATABASE_TESTS := --only-database tests/runtime tests/store tests/engine tests/m
 # Tests start hundreds of processes: each would compile the package anew where the environment forbids to keep the result.
 unexport PYTHONDONTWRITEBYTECODE
 
-# What fails first when the package is changed, and takes a minute.
+# What fails first when the package is changed: a good half of the unit tests, which start few processes.
 QUICK_TESTS := $(addprefix tests/,protocol runtime models checks store engine api access) tests/test_conf.py
 
 # Later stages take minutes; they also share the processor with the servers they start.
@@ -59,7 +59,7 @@ tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services ## un
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) || $(ALONE)
 
 .PHONY: check
-check: $(INSTALLED) ## lint, types and the quick tests, within two minutes: for each commit
+check: $(INSTALLED) ## lint, types and the quick tests, at the same time: for each commit
 	@$(PYTHON) tools/side_by_side.py quick types lint
 
 .PHONY: quick

@@ -16,8 +16,8 @@ ELSEWHERE = {"browser", "cluster", "conformance", "entry_points", "hostile", "pr
 """Directories whose tests start processes."""
 
 ENOUGH_SECONDS = 0.3
-"""Time of the processor for which a test function is measured, at least one case of it. With a second, measuring took
-two thirds of the time of the tests of the server once more.
+"""Time of the processor for which a test function is measured, at least one case of it. With a second, four
+files of tests of the server took 33 s of it, and 20 s without any measuring.
 """
 
 _measured: defaultdict[str, float] = defaultdict(float)
