@@ -33,6 +33,9 @@ DATABASE_TESTS := --only-database tests/runtime tests/store tests/engine tests/m
 # Tests start hundreds of processes: each would compile the package anew where the environment forbids to keep the result.
 unexport PYTHONDONTWRITEBYTECODE
 
+# What fails first when the package is changed: a good half of the unit tests, which start few processes.
+QUICK_TESTS := $(addprefix tests/,protocol runtime models checks store engine api access) tests/test_conf.py
+
 # Later stages take minutes; they also share the processor with the servers they start.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -56,6 +59,14 @@ tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services ## un
 	@$(PYTHON) tools/ensure_system.py chromium
 	@$(BIN)/coverage erase
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) || $(ALONE)
+
+.PHONY: check
+check: $(INSTALLED) ## lint, types and the quick tests, at the same time: for each commit
+	@$(PYTHON) tools/side_by_side.py quick types lint
+
+.PHONY: quick
+quick: $(INSTALLED) ## the tests of the rooms below the server, with fewer examples and without coverage
+	QUICK=1 $(BIN)/pytest $(QUICK_TESTS) -q -n 2 --dist worksteal
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and format; codespell; who may import whom; the words of the glossary

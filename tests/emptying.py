@@ -70,15 +70,16 @@ def _deleted(alias: str) -> bool:
     filled = _filled(alias, tables)
     if filled and connection.vendor == "postgresql" and _bytes_of(alias, filled) > MAX_DELETED_BYTES:
         return False
-    identities = DatabaseIdentity.objects.using(alias)
+    identity = connection.ops.quote_name(DatabaseIdentity._meta.db_table)
     with connection.constraint_checks_disabled(), transaction.atomic(using=alias), connection.cursor() as cursor:
         for table in filled:
             cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)}")
-        identities.exclude(pk=DatabaseIdentity.THE_ONE).delete()
-        identities.update_or_create(
-            pk=DatabaseIdentity.THE_ONE, defaults={"value": new_identity(), "link_rules_version": 0}
+        cursor.execute(f"DELETE FROM {identity} WHERE id <> %s", [DatabaseIdentity.THE_ONE])
+        cursor.execute(
+            f"UPDATE {identity} SET value = %s, link_rules_version = 0 WHERE id = %s",
+            [new_identity(), DatabaseIdentity.THE_ONE],
         )
-    return True
+        return bool(cursor.rowcount == 1)  # otherwise the test has deleted it
 
 
 def _models_of_apps() -> list[Any]:
@@ -89,7 +90,12 @@ def _models_of_apps() -> list[Any]:
 
 
 def _rows_of_apps(alias: str) -> list[Rows]:
-    return [list(model._base_manager.using(alias).order_by("pk").values_list()) for model in _models_of_apps()]
+    quote, result = connections[alias].ops.quote_name, []
+    with connections[alias].cursor() as cursor:
+        for model in _models_of_apps():
+            cursor.execute(f"SELECT * FROM {quote(model._meta.db_table)} ORDER BY id")
+            result.append(list(cursor.fetchall()))
+    return result
 
 
 def _filled(alias: str, tables: list[str]) -> list[str]:

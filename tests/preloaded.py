@@ -44,7 +44,7 @@ def start(
     """Start a Python program as the leader of a group of its own.
 
     Args:
-        command: the interpreter, and then `-m` and a module, or a script, with their arguments.
+        command: the interpreter, and then `-m` and a module, `-c` and a text, or a script, with their arguments.
         cwd: the folder that it is started in.
         env: its whole environment.
         output: the descriptor of an open file, for what it writes.

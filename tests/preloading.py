@@ -13,6 +13,7 @@ import selectors
 import socket
 import sys
 from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 MODULES = (
@@ -131,14 +132,18 @@ def begin(output: int, errors: int) -> None:
 
 
 def run(job: Job) -> None:
-    """Run a module or a script as the main program."""
+    """Run a module, a script or the text of one as the main program."""
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["env"])
     flag, *rest = job["arguments"]
-    folder = job["cwd"] if flag == "-m" else os.path.dirname(flag)
+    folder = {"-m": job["cwd"], "-c": ""}.get(flag, os.path.dirname(flag))
     sys.path[:] = [folder, *job["env"].get("PYTHONPATH", "").split(os.pathsep), *INSTALLED]
-    if flag == "-m":
+    if flag == "-c":
+        sys.argv[:] = ["-c", *rest[1:]]
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), main.__dict__)
+    elif flag == "-m":
         sys.argv[:] = rest
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     else:

@@ -36,6 +36,7 @@ HOST = "127.0.0.1"
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
+MIGRATE_SECONDS = 300.0
 # What a server grants its open connections after SIGTERM: less than this module grants the server.
 GRACE_SECONDS = 3
 # Below the range from which the system takes the ports of outgoing connections: a port that was free when
@@ -256,16 +257,9 @@ def example_environment(variables: Mapping[str, str]) -> dict[str, str]:
 def migrate(env: Mapping[str, str]) -> None:
     """Run the example project's migrations on the database that this environment names."""
     command = [sys.executable, str(EXAMPLE / "manage.py"), "migrate", "--verbosity", "0"]
-    done = subprocess.run(
-        command,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
+    done = preloaded.run(command, cwd=EXAMPLE, env=env, timeout=MIGRATE_SECONDS)
     if done.returncode != 0:
-        raise ServerFailed(f"migrate ended with status {done.returncode}\n{done.stdout.decode(errors='replace')}")
+        raise ServerFailed(f"migrate ended with status {done.returncode}\n{done.stdout}{done.stderr}")
 
 
 @functools.cache

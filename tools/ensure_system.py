@@ -91,9 +91,12 @@ REQUIREMENTS = {
     ),
     "node": Requirement(find_node, ("nodejs",), "Node.js {}.{} or newer".format(*MINIMUM_NODE)),
     "npm": Requirement(binary("npm"), ("npm",), "npm"),
+    # The shell has the same engine, and draws no window and no toolbar around each page.
     "chromium": Requirement(
-        binary("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"),
-        ("chromium",),
+        binary(
+            "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"
+        ),
+        ("chromium-headless-shell",),
         "Chromium or Google Chrome",
     ),
     "postgresql": Requirement(

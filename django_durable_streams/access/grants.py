@@ -32,6 +32,9 @@ UNCHECKED_SECONDS = 15.0
 class Authorizer(Protocol):
     """What a grant needs of the guard, to check an earlier request again."""
 
+    credential_headers: frozenset[bytes]
+    """Request headers that only a client's own code sends, in lower case."""
+
     def refresh_identity(self, request: Request, identity: Identity) -> Identity | Awaitable[Identity]:
         """Return the current identity of the caller of an earlier request."""
 
@@ -100,7 +103,8 @@ class Grant:
         try:
             refreshed = authorizer.refresh_identity(request, self._identity)
             identity = refreshed if isinstance(refreshed, Identity) else await refreshed
-            access_request = AccessRequest(request)
+            access_request = AccessRequest(request, authorizer.credential_headers)
+            access_request.caller = identity
             if await authorizer.is_allowed(Action.READ, identity.user, self._path, access_request):
                 self._expires = _monotonic(access_request.expires)
                 self._valid_until = time.monotonic() + config().reauthorize_interval + UNCHECKED_SECONDS

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 from collections.abc import Awaitable, Callable, Sequence
-from threading import Lock
 from typing import Any, TypeVar, cast
 
 from django.db import Error, connections, router
@@ -20,8 +18,8 @@ from ..protocol.errors import ServiceUnavailable
 from ..runtime.backlog import Backlog
 from ..runtime.batch_worker import BatchWorker
 from ..runtime.connection import DedicatedConnection
-from ..runtime.lifecycle import call_at_stop
 from ..runtime.monitor import DatabaseMonitor, monitor_for
+from ..runtime.process_objects import ProcessObjects
 from ..runtime.results import as_failure
 from ..runtime.test_transactions import check_engine
 
@@ -38,9 +36,8 @@ PERMISSION_THREADS = 4
 
 MAX_BATCH_ITEMS = 500
 
-_workers: dict[str, _AccessWorker] = {}
+_workers = ProcessObjects["_AccessWorker"]()
 _call_numbers = itertools.count()
-_lock = Lock()
 
 
 def look_up(work: Callable[[Sequence[T]], Sequence[R | Exception]], item: T) -> Awaitable[R]:
@@ -132,30 +129,9 @@ class _AccessWorker(BatchWorker[tuple[BatchFunction, Any]]):
 
 
 def _worker(name: str, *, asks_database: bool = True) -> _AccessWorker:
-    worker = _workers.get(name)
-    if worker is None:
-        using = router.db_for_write(Stream)
-        check_engine(using)
-        with _lock:
-            worker = _workers.get(name)
-            if worker is None:
-                worker = _workers[name] = _AccessWorker(name, using, monitor_for(using) if asks_database else None)
-    return worker
-
-
-@call_at_stop
-def _stop() -> None:
-    workers = list(_workers.values())
-    _workers.clear()
-    for worker in workers:
-        worker.stop()
-
-
-def _forget() -> None:
-    global _lock
-    _workers.clear()
-    _lock = Lock()
-
-
-# Threads do not survive a fork.
-os.register_at_fork(after_in_child=_forget)
+    worker = _workers.existing(name)
+    if worker is not None:
+        return worker
+    using = router.db_for_write(Stream)
+    check_engine(using)
+    return _workers.get(name, lambda: _AccessWorker(name, using, monitor_for(using) if asks_database else None))

@@ -5,10 +5,8 @@ A thread of its own reads the pages, so that a listing delays no read of a strea
 
 from __future__ import annotations
 
-import os
 import re
 from datetime import datetime
-from threading import Lock
 
 import msgspec
 from django.db import router
@@ -21,9 +19,9 @@ from ..protocol import headers
 from ..protocol.listings import DEFAULT_LIMIT, ListingQuery
 from ..protocol.messages import Request, Response
 from ..protocol.paths import CONTROL_ROOT
-from ..runtime import lifecycle
 from ..runtime.call_worker import CallWorker
 from ..runtime.monitor import monitor_for
+from ..runtime.process_objects import ProcessObjects
 from ..store.read import listing
 from .control import choose_method, not_found
 
@@ -84,31 +82,9 @@ def _text(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-_workers: dict[str, CallWorker] = {}
-_lock = Lock()
+_workers = ProcessObjects[CallWorker]()
 
 
 def _worker_for(using: str) -> CallWorker:
     engine_for(using)  # which ends with the threads
-    with _lock:
-        worker = _workers.get(using)
-        if worker is None:
-            worker = _workers[using] = CallWorker("durable-streams-listing", monitor_for(using), MAX_WAITING)
-    return worker
-
-
-@lifecycle.call_at_stop
-def _stop_workers() -> None:
-    while _workers:
-        _, worker = _workers.popitem()
-        worker.stop()
-
-
-def _forget_workers() -> None:
-    global _lock
-    _workers.clear()
-    _lock = Lock()
-
-
-# Threads do not survive a fork.
-os.register_at_fork(after_in_child=_forget_workers)
+    return _workers.get(using, lambda: CallWorker("durable-streams-listing", monitor_for(using), MAX_WAITING))

@@ -83,6 +83,19 @@ class ResponseMemory:
         """Count a transfer until `remove`, although there may be no room: its data is being sent already."""
         self._add(transfer, may_refuse=False)
 
+    def add_if_room(self, transfer: Transfer[Any]) -> bool:
+        """Count a transfer until `remove` if nobody has to be cut off for it. Return whether it is counted.
+
+        This is for data that can be read again: it must not take the place of data that a client waits for.
+        """
+        limit = config().max_response_memory
+        with self._lock:
+            size = 0 if id(transfer.data) in self._shares else len(transfer.data)
+            has_room = self.held + size <= limit
+            if has_room:
+                self._keep(transfer)
+        return has_room
+
     def report_progress(self, transfer: Transfer[Any]) -> None:
         """Note that a client has taken a piece."""
         with self._lock:
@@ -126,13 +139,17 @@ class ResponseMemory:
                 slowest.append(slow)
             is_admitted = not may_refuse or self.held + size <= limit or not self._transfers
             if is_admitted:
-                shares = self._shares.get(key, 0)
-                self._shares[key] = shares + 1
-                self.held += 0 if shares else len(transfer.data)
-                self._transfers[transfer] = None
+                self._keep(transfer)
         for slow in slowest:
             slow.cut_off()
         return is_admitted
+
+    def _keep(self, transfer: Transfer[Any]) -> None:
+        key = id(transfer.data)
+        shares = self._shares.get(key, 0)
+        self._shares[key] = shares + 1
+        self.held += 0 if shares else len(transfer.data)
+        self._transfers[transfer] = None
 
     def _slowest(self) -> Transfer[Any] | None:
         """Return the transfer to cut off next. If that one has only begun, all others have moved since."""

@@ -8,7 +8,6 @@ delay a wake nor take the place of its outcome, and no request waits for a look 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from threading import Lock
 from typing import ParamSpec, TypeVar
@@ -18,10 +17,11 @@ from django.db import router
 from ..conf import config
 from ..engine import Engine, engine_for
 from ..models import Stream, Subscription
-from ..runtime import execution, lifecycle
+from ..runtime import execution
 from ..runtime.backlog import Backlog
 from ..runtime.call_worker import BUSY_PAUSE, CallWorker
 from ..runtime.monitor import monitor_for
+from ..runtime.process_objects import ProcessObjects
 from .backfill import link_portion
 from .delivery import Delivery
 
@@ -98,8 +98,7 @@ class Service:
                 worker.stop()
 
 
-_services: dict[str, Service] = {}
-_lock = Lock()
+_services = ProcessObjects[Service]()
 
 
 def service_for(using: str | None = None) -> Service:
@@ -110,16 +109,12 @@ def service_for(using: str | None = None) -> Service:
     """
     alias = using or router.db_for_write(Stream)
     engine = engine_for(using)  # which ends with the services
-    with _lock:
-        service = _services.get(alias)
-        if service is None:
-            service = _services[alias] = Service(engine)
-    return service
+    return _services.get(alias, lambda: Service(engine))
 
 
 def wake_delivery(using: str) -> None:
     """Let the delivery of this process look for work now, if there is one. Others look within `POLL_INTERVAL`."""
-    service = _services.get(using)
+    service = _services.existing(using)
     if service is not None:
         service.wake()
 
@@ -130,22 +125,3 @@ def start_with_engine(engine: Engine) -> None:
         service = service_for(engine.using)
         engine.after_linked_commit = service.wake
         service.start()
-
-
-def _stop_services() -> None:
-    while _services:
-        _, service = _services.popitem()
-        service.stop()
-
-
-lifecycle.call_at_stop(_stop_services)
-
-
-def _forget_services() -> None:
-    global _lock
-    _services.clear()
-    _lock = Lock()
-
-
-# Threads do not survive a fork, so a child process makes services of its own.
-os.register_at_fork(after_in_child=_forget_services)

@@ -10,6 +10,8 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
 from django_durable_streams.access import grants
+from django_durable_streams.access.ambient_credentials import CredentialVisibility
+from django_durable_streams.access.identities import Identity
 from django_durable_streams.models import Stream
 from django_durable_streams.permissions import AccessRequest, Permission, sign
 from django_durable_streams.protocol.errors import ServiceUnavailable
@@ -19,6 +21,7 @@ from tests.access.operations import send
 from tests.access.visitors import Visitor
 from tests.asgi_client import AsgiClient, Exchange
 from tests.overriding import override_streams
+from tests.server.waiting import until
 
 MODELS = "django_durable_streams.permissions.ModelPermissions"
 OFTEN = {"POLL_INTERVAL": 0.02, "REAUTHORIZE_INTERVAL": 0.05, "AUTH_CACHE_SECONDS": 0.05, "LONG_POLL_TIMEOUT": 20}
@@ -89,6 +92,31 @@ async def test_logging_out_ends_a_live_read(reader: Visitor, follow: Callable[[]
         await exchange.chunk()
         await sync_to_async(reader.django.logout)()
         assert [chunk async for chunk in rest_of(exchange)]
+
+
+class CountingKeys(Permission):
+    """Allows who sends a key, without what another site can make a browser send."""
+
+    in_memory = True
+    credential_headers = ("X-Api-Key",)
+    callers: list[object] = []
+
+    def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
+        self.callers.append(request.caller)
+        return request.copy(CredentialVisibility.NOTHING).headers.get("x-api-key") == "ann"
+
+
+@override_streams(PERMISSION_CLASSES="tests.access.test_live_reads.CountingKeys", **OFTEN)
+async def test_a_later_check_sees_the_same_credentials_and_caller(
+    client: AsgiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callers: list[object] = []
+    monkeypatch.setattr(CountingKeys, "callers", callers)
+    async with client.open("GET", "a?offset=-1&live=sse", {"x-api-key": "ann"}) as exchange:
+        assert b"data:abc" in (await exchange.chunk() or b"")
+        await until(lambda: len(callers) > 2)
+        assert not exchange.has_more()
+    assert all(isinstance(caller, Identity) for caller in callers)
 
 
 class Account:

@@ -392,7 +392,7 @@ def _lose_all(services: list[AnswerService]) -> None:
     """Let all answers of these services and of the process's own vanish, as with their processes."""
     from django_durable_streams.contrib.ai import service as module
 
-    for service in [*services, *module._services.values()]:
+    for service in [*services, *module._services.all()]:
         for task in list(service._tasks):
             task.cancel()
 

@@ -24,6 +24,7 @@ from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import ProducerFenced
 from django_durable_streams.runtime import background
 from django_durable_streams.store.write import group_commit
+from tests import preloaded
 from tests.servers import EXAMPLE, example_environment, migrated_sqlite_file
 
 JSON = "application/json"
@@ -490,7 +491,8 @@ def test_a_writer_of_a_process_that_ends(way: str, tmp_path: Path) -> None:
         "stream = Stream.objects.get(path='answer')\n"
         "print(json.dumps([list(stream.read()), stream.closed]))"
     )
-    assert json.loads(run(environment, look).stdout) == [AT_THE_END_OF_THE_PROCESS[way], True]
+    looked = preloaded.run([sys.executable, "-c", look], cwd=EXAMPLE, env=environment, timeout=60)
+    assert json.loads(looked.stdout) == [AT_THE_END_OF_THE_PROCESS[way], True]
 
 
 def cannot(error: BaseException) -> Any:

@@ -59,7 +59,3 @@ def create(server: Server, path: str, content_type: str, *messages: str, **heade
 def open_stream(page: Page, path: str) -> None:
     page.goto(f"{LIST}?q={path}")
     page.locator("#result_list .field-path").get_by_role("link", name=path, exact=True).click()
-
-
-def fits(page: Page) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -1,7 +1,6 @@
 """The browser that all these tests drive, and the server whose admin some of them visit."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +10,9 @@ from playwright import sync_api as playwright
 from tests.browser.admin_pages import LIST, PAGES, PASSWORD, USERS, Visit, prepare, strictly
 from tests.browser.visitor import Visitor
 from tests.servers import Server
+from tools.ensure_system import locate
 
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+CHROMIUM = os.environ.get("CHROMIUM") or locate("chromium")
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",  # Chromium refuses to run as root otherwise, which is what containers do
     "--disable-gpu",
@@ -31,7 +29,7 @@ CHROMIUM_ARGUMENTS = [
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[playwright.Browser]:
     if CHROMIUM is None:
-        pytest.fail("no Chromium on this machine: install the package chromium")
+        pytest.fail("no Chromium on this machine: install the package chromium-headless-shell")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=CHROMIUM_ARGUMENTS)
         yield browser

@@ -111,6 +111,15 @@ def test_text_arrives_whole_and_bytes_in_base64(visitor: Visitor, streams: Strea
     assert [message for message, *_ in call(visitor, "public/bytes")] == ["AP8=", "end"]
 
 
+def test_a_fragment_of_the_url_is_not_sent(visitor: Visitor, streams: Streams) -> None:
+    streams.create("public/fragment")
+    streams.append("public/fragment", 1)
+    streams.close("public/fragment")
+    calls = call(visitor, "public/fragment")
+    for url in ("public/fragment#", "public/fragment#a?b=c", "public/fragment?x=1#a&offset=now"):
+        assert call(visitor, url) == calls
+
+
 def test_now_is_the_end(visitor: Visitor, streams: Streams) -> None:
     streams.create("public/now")
     streams.append("public/now", 1)

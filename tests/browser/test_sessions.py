@@ -1,7 +1,5 @@
 """Sessions in a real browser: pages of other origins, and one user of a browser after another."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,8 +8,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.browser.admin_pages import prepare
 from tests.browser.visitor import Visitor
-from tests.servers import EXAMPLE, HOST, Server
+from tests.servers import HOST, Server
 
 pytestmark = pytest.mark.browser
 
@@ -73,8 +72,7 @@ def origins() -> Iterator[tuple[str, str]]:
 def server(request: pytest.FixtureRequest, origins: tuple[str, str]) -> Iterator[Server]:
     env = {"DJANGO_SETTINGS_MODULE": "tests.browser.cross_origin_settings", "PAGE_ORIGINS": origins[0]}
     with Server("uvicorn", entry_point=request.param, env=env) as server:
-        command = [sys.executable, str(EXAMPLE / "manage.py"), "shell", "--verbosity", "0", "-c", MAKE_USERS]
-        subprocess.run(command, env=server.env, check=True, capture_output=True, timeout=60)
+        prepare(server, MAKE_USERS)
         yield server
 
 

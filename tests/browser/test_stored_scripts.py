@@ -1,7 +1,5 @@
 """Streams that hold active content, opened in a real browser by somebody who is logged in: nothing of it runs."""
 
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -9,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
+from tests.browser.admin_pages import prepare
 from tests.browser.visitor import Visitor
-from tests.servers import EXAMPLE, Server
+from tests.servers import Server
 
 pytestmark = pytest.mark.browser
 
@@ -64,8 +63,7 @@ SERVED = [*(("asgi", name) for name in SHOWN), ("urls", "html"), ("urls", "svg")
 @pytest.fixture(scope="module", params=["asgi", "urls"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with Server("uvicorn", entry_point=request.param) as server:
-        command = [sys.executable, str(EXAMPLE / "manage.py"), "shell", "--verbosity", "0", "-c", MAKE_USER]
-        subprocess.run(command, env=server.env, check=True, capture_output=True, timeout=60)
+        prepare(server, MAKE_USER)
         for name, (kind, body) in STORED.items():
             send(server, "PUT", f"stored/{name}", body.format(attack=ATTACK.format(name=name)), kind)
         yield server

@@ -2,16 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from playwright.sync_api import Browser, Page, Request
+from playwright.sync_api import Browser, Page, Request, ViewportSize
 
 from tests.browser.recipe_pages import PACKAGES
 
 ARTIFACTS = Path(__file__).resolve().parent.parent / "artifacts"
 
-DESKTOP = {"width": 1280, "height": 900}
-MOBILE = {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1280, "height": 900}
+MOBILE: ViewportSize = {"width": 390, "height": 844}
+FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 
 
 def take_picture(page: Page, name: str) -> None:
@@ -25,6 +26,26 @@ def violations(page: Page) -> list[str]:
     page.evaluate((PACKAGES / "axe-core" / "axe.min.js").read_text())
     rules = page.evaluate("axe.run().then(result => result.violations)")
     return [f"{rule['id']}: {node['html']}" for rule in rules for node in rule["nodes"]]
+
+
+LOOKS: tuple[tuple[str, ViewportSize, Literal["light", "dark"]], ...] = (
+    ("desktop-light", DESKTOP, "light"),
+    ("desktop-dark", DESKTOP, "dark"),
+    ("mobile-dark", MOBILE, "dark"),
+    ("mobile-light", MOBILE, "light"),
+)
+
+
+def check_looks(page: Page, name: str) -> None:
+    """A page fits the window in both schemes, on a desktop and on a mobile device. It ends as on a mobile device.
+
+    The page is not loaded for each of them: its layout follows the window and the scheme, and no script asks for them.
+    """
+    for look, viewport, scheme in LOOKS:
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size(viewport)
+        take_picture(page, f"{name}-{look}")
+        assert page.evaluate(FITS), f"{name} in {look}"
 
 
 class Visitor:

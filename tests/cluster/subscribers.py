@@ -19,6 +19,7 @@ from django.core.signing import b62_decode
 
 from tests.cluster.http import Client, Unreachable
 from tests.cluster.load import position
+from tests.listening import Listener
 from tests.subscriptions.receivers import read_request
 
 LEASE_SECONDS = 2
@@ -61,6 +62,7 @@ class Subscribers:
     def __init__(self, urls: Sequence[str]) -> None:
         self._urls = list(urls)
         self._client = Client()
+        self._listener = Listener(self._receive)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         self.is_calm = False
@@ -69,15 +71,14 @@ class Subscribers:
         self.wrong: list[str] = []
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._receive, "127.0.0.1", 0)
-        self._port = self._server.sockets[0].getsockname()[1]
+        await self._listener.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_stopping = True
-        self._server.close()
+        await self._listener.__aexit__(kind, error, trace)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -87,7 +88,7 @@ class Subscribers:
         """Create a subscription, with its receiver or its workers."""
         body: dict[str, Any] = {"type": kind, "pattern": pattern, "lease_ttl_ms": LEASE_SECONDS * 1000}
         if kind == "webhook":
-            body["webhook"] = {"url": f"http://127.0.0.1:{self._port}/{name}"}
+            body["webhook"] = {"url": f"http://127.0.0.1:{self._listener.port}/{name}"}
         else:
             body["wake_stream"] = "wakes/pool"
         status, answer = await self._ask("PUT", f"subscriptions/{name}", body)

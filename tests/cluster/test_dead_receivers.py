@@ -16,6 +16,7 @@ from tests.subscriptions.receivers import Answer, WebhookReceiver, replies, send
 DEAD = 20
 SAMPLES = scaled(30, 200)
 ROUNDS = scaled(1, 3)
+ATTEMPTS = 3
 SECONDS = 300 * ROUNDS
 SLOW_SECONDS = 2.0
 MAX_RATIO = 2.0
@@ -38,23 +39,36 @@ def test_on_sqlite() -> None:
 
 
 async def compare(url: str) -> None:
-    """Measure the living receiver alone and beside dead ones, in turns."""
-    alone: list[float] = []
-    beside: list[float] = []
+    """Measure the living receiver alone and beside dead ones, several times at most.
+
+    Dead receivers that delayed it would do so each time. Another test on this machine does not.
+    """
+    outcomes = []
     async with Client() as client, WebhookReceiver(DONE) as living, dead_urls() as dead:
         assert (await client.request("PUT", f"{url}/all/1", TEXT)).status == 201
         await subscribe(client, url, "living", living.url("127.0.0.1"))
-        for number in range(ROUNDS):
-            alone += await measure(client, url, living)
-            for other in range(DEAD):
-                await subscribe(client, url, f"dead-{number}-{other}", dead[other % len(dead)])
-            await measure(client, url, living, count=1)
-            beside += await measure(client, url, living)
-            for other in range(DEAD):
-                assert (await client.request("DELETE", f"{url}/__ds/subscriptions/dead-{number}-{other}")).status == 204
-    slowest = [percentile_99(samples) for samples in (alone, beside)]
-    print(f"\np99 of the living receiver: {slowest[0]:.3f} s alone, {slowest[1]:.3f} s beside {DEAD} dead ones")
-    assert slowest[1] <= MAX_RATIO * slowest[0] + NOISE_SECONDS
+        for _ in range(ATTEMPTS):
+            alone, beside = await measure_both(client, url, living, dead)
+            outcomes.append(f"p99 of the living receiver: {alone:.3f} s, and {beside:.3f} s beside {DEAD} dead ones")
+            print(f"\n{outcomes[-1]}")
+            if beside <= MAX_RATIO * alone + NOISE_SECONDS:
+                return
+    raise AssertionError("\n".join(outcomes))
+
+
+async def measure_both(client: Client, url: str, living: WebhookReceiver, dead: list[str]) -> tuple[float, float]:
+    """Return the living receiver's 99th percentiles alone and beside dead ones, measured in turns."""
+    alone: list[float] = []
+    beside: list[float] = []
+    for _ in range(ROUNDS):
+        alone += await measure(client, url, living)
+        for other in range(DEAD):
+            await subscribe(client, url, f"dead-{other}", dead[other % len(dead)])
+        await measure(client, url, living, count=1)
+        beside += await measure(client, url, living)
+        for other in range(DEAD):
+            assert (await client.request("DELETE", f"{url}/__ds/subscriptions/dead-{other}")).status == 204
+    return percentile_99(alone), percentile_99(beside)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from asgiref.sync import sync_to_async
 from django.db import OperationalError
 from django.utils import timezone
 
-from django_durable_streams.engine import Engine, compaction_tracker, engine_for, housekeeping
+from django_durable_streams.engine import Engine, compaction_tracker, engine_for, housekeeping, housekeeping_tasks
 from django_durable_streams.engine.housekeeping import _Schedule
 from django_durable_streams.engine.housekeeping_tasks import (
     CompactionTask,
@@ -142,12 +142,14 @@ async def test_a_thousand_removed_streams_go_in_a_few_steps(engine: Engine, monk
         return real(using, ids)
 
     monkeypatch.setattr(removal, "purge_streams", purge_streams)
+    # A step adapts to the time that it takes, so on a busy machine there would be more of them.
+    monkeypatch.setattr(housekeeping_tasks, "time", SimpleNamespace(monotonic=lambda: 0.0))
     paths = [f"s/{number}" for number in range(1000)]
     for work in (lambda path: Create(path, TEXT), lambda path: Append(path, TEXT, b"x"), Delete):
         await asyncio.gather(*(engine.write(work(path)) for path in paths))
     await until(lambda: not Stream._base_manager.exists())
     assert sum(steps) >= 1000
-    assert len(steps) < 500  # a busy machine makes its steps smaller
+    assert len(steps) < 200
 
 
 def test_a_task_rests_in_proportion_and_waits_longer_after_each_failure(

@@ -15,6 +15,7 @@ from django_durable_streams.management.doctor import database, project, public_u
 from django_durable_streams.management.doctor.findings import Finding, Level
 from django_durable_streams.management.doctor.public_url import PublicURL
 from django_durable_streams.models import Stream
+from tests.listening import Listener
 from tests.management.commands import Shell, rows, streams
 from tests.overriding import override_streams
 from tests.servers import Server, free_port
@@ -188,22 +189,22 @@ class Proxy:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._handle, "127.0.0.1", self.port)
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
+        async with Listener(self._handle, port=self.port):
+            self._ready.set()
+            await self._stop.wait()
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             there, back = await asyncio.open_connection("127.0.0.1", self._target)
             back.write(head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
-            answer = await there.readuntil(b"\r\n\r\n")
-            async for part in self._fault(answer, _parts(there)):
-                writer.write(part)
-                await writer.drain()
-            back.close()
-        writer.close()
+            try:
+                answer = await there.readuntil(b"\r\n\r\n")
+                async for part in self._fault(answer, _parts(there)):
+                    writer.write(part)
+                    await writer.drain()
+            finally:
+                back.close()
 
 
 async def _parts(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:

@@ -34,8 +34,7 @@ def test_workers_commit_once(case: Case, kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["thread", "loop", "pool"])
 def test_a_worker_ends_although_a_handler_hangs(kind: str, tmp_path: Path) -> None:
-    project = Project(tmp_path, {"default": sqlite(tmp_path)})
-    project.migrate()
+    project = Project(tmp_path, {"default": migrated_database("sqlite", tmp_path)})
     began = time.monotonic()
     done = project.start("tests.projects.hanging", "run", kind)
     assert time.monotonic() - began < END_SECONDS

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from django_durable_streams.access.webhook_hosts import Address
 from django_durable_streams.subscriptions.name_resolution import Resolver
+from tests.listening import Listener
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -53,10 +54,8 @@ class WebhookReceiver:
         context: ssl.SSLContext | None = None,
     ) -> None:
         self._answer = answer
-        self._host = host
         self._reads = reads
-        self._context = context
-        self.port = port
+        self._listener = Listener(self._serve, host=host, port=port, context=context)
         self.connections = 0
         self.requests: list[Received] = []
         self.reached = asyncio.Event()
@@ -65,15 +64,18 @@ class WebhookReceiver:
         """Set when a connection was closed by the client or by the answer."""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, self._host, self.port, ssl=self._context)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._listener.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.close()
-        await self._server.wait_closed()
+        await self._listener.__aexit__(kind, error, trace)
+
+    @property
+    def port(self) -> int:
+        """The port on which it listens."""
+        return self._listener.port
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

@@ -30,11 +30,10 @@ def program(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.mark.parametrize("program", ENDS.values(), ids=list(ENDS), indirect=True)
-@pytest.mark.parametrize("is_module", [True, False])
-def test_it_finds_what_a_new_interpreter_gives_it(
-    program: Path, is_module: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = [sys.executable, *(["-m", "program"] if is_module else [str(program)]), "one", "two"]
+@pytest.mark.parametrize("way", ["module", "script", "text"])
+def test_it_finds_what_a_new_interpreter_gives_it(program: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = {"module": ["-m", "program"], "script": [str(program)], "text": ["-c", program.read_text()]}
+    command = [sys.executable, *programs[way], "one", "two"]
     env = {
         "PYTHONPATH": os.pathsep.join([str(program.parent), "/elsewhere"]),
         "PYTHONUNBUFFERED": "1",

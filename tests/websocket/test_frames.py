@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import json
+import string
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from django_durable_streams.protocol import websocket
 from django_durable_streams.protocol.errors import InvalidFrame
 from django_durable_streams.protocol.websocket import Append
 from django_durable_streams.server import response_memory
+from django_durable_streams.server.lifespan import Message
 from django_durable_streams.server.response_memory import PIECE_BYTES
 from django_durable_streams.server.websocket import session
 from django_durable_streams.server.websocket.subscription import Subscription
@@ -223,6 +226,79 @@ async def test_large_appends_share_a_bounded_memory(client: AsgiClient, monkeypa
             await second.until("ping")
             assert (await first.closing()).code is None
             assert response_memory.memory.held < 1_500_000
+
+
+class PausingSocket(Socket):
+    """The client takes no more from the first data frame on, until it is asked to."""
+
+    async def _send(self, message: Message) -> None:
+        if '"type":"data"' in message.get("text", "") and not self.has_paused.is_set():
+            self.is_paused.clear()
+            self.has_paused.set()
+        await super()._send(message)
+
+    async def __aenter__(self) -> Self:
+        self.has_paused = asyncio.Event()
+        return await super().__aenter__()
+
+    def leave(self) -> None:
+        self.is_paused.set()
+        super().leave()
+
+    async def follow_until_it_waits(self, path: str) -> None:
+        await self.subscribe(path)
+        async with asyncio.timeout(10):
+            await self.has_paused.wait()
+
+    async def rest(self) -> str:
+        """Take the data that is left."""
+        self.is_paused.set()
+        return "".join(frame["data"] for frame in (await self.until("up-to-date"))[:-1])
+
+
+APPENDS = [character * 10_000 for character in string.ascii_lowercase]
+"""More than a frame, and one page."""
+
+
+async def create_page(client: AsgiClient) -> None:
+    await client.create("a")
+    for data in APPENDS:
+        await client.append("a", data.encode())
+
+
+async def test_the_page_behind_a_frame_that_waits_counts(client: AsgiClient) -> None:
+    await create_page(client)
+    async with PausingSocket() as socket:
+        await socket.follow_until_it_waits("a")
+        assert 100_000 < response_memory.memory.held < 260_000
+        assert await socket.rest() == "".join(APPENDS)
+        assert response_memory.memory.held == 0
+
+
+async def test_a_page_without_room_is_read_again(client: AsgiClient) -> None:
+    await create_page(client)
+    with override_streams(MAX_RESPONSE_MEMORY=100_000):
+        async with PausingSocket() as socket:
+            await socket.follow_until_it_waits("a")
+            assert response_memory.memory.held == 0
+            assert await socket.rest() == "".join(APPENDS)
+
+
+async def test_a_page_makes_room_for_data_that_a_client_waits_for(
+    client: AsgiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(response_memory, "GRACE_SECONDS", 0.0)
+    await create_page(client)
+    with override_streams(MAX_RESPONSE_MEMORY=300_000):
+        async with PausingSocket() as socket:
+            await socket.follow_until_it_waits("a")
+            with response_memory.memory.counted(bytes(250_000), lambda: None, may_refuse=True):
+                assert response_memory.memory.held == 250_000
+                await asyncio.sleep(0)  # the page is dropped in the event loop
+                gc.collect()
+                pages = [one.page_data for one in gc.get_objects() if type(one) is Subscription]
+                assert pages == [None]
+            assert await socket.rest() == "".join(APPENDS)
 
 
 def test_a_ping_that_was_not_read_cannot_be_confirmed() -> None:

@@ -13,7 +13,6 @@ import os
 import secrets
 from contextlib import suppress
 from contextvars import Context
-from threading import Lock
 from typing import Any
 from uuid import UUID
 
@@ -22,8 +21,9 @@ from ...engine import Engine, engine_for
 from ...engine.announcements import wakeup_for
 from ...engine.wakeup.base import Subscriber, WakeUpMessage
 from ...protocol.errors import DurableStreamsError
-from ...runtime import background, execution, lifecycle
+from ...runtime import background, execution
 from ...runtime.log_once import LogOnce
+from ...runtime.process_objects import ProcessObjects
 from ...subscriptions.service import service_for
 from . import leases, rows
 from .running import RunningAnswer
@@ -277,44 +277,17 @@ class AnswerService:
                 await self._call(leases.give_up, self.holder, self.using)
 
 
-_services: dict[str, AnswerService] = {}
-_lock = Lock()
+_services = ProcessObjects[AnswerService](before_engines=True)
+"""Their end hands answers over, which takes the engines."""
 
 
 def answers_of(using: str) -> AnswerService:
     """Return this process's service for the answers of a database. The first call makes it."""
     engine_for(using)  # which ends with the services
-    with _lock:
-        service = _services.get(using)
-        if service is None:
-            service = _services[using] = AnswerService(using)
-        return service
+    return _services.get(using, lambda: AnswerService(using))
 
 
 def start_with_engine(engine: Engine) -> None:
     """Look for lost answers in this process. Called when the process has made an engine."""
     if not execution.is_inline():
-        with _lock:
-            service = _services.setdefault(engine.using, AnswerService(engine.using))
-        service.watch()
-
-
-def _stop_services() -> None:
-    with _lock:
-        services = list(_services.values())
-        _services.clear()
-    for service in services:
-        service.stop()
-
-
-lifecycle.call_before_stop(_stop_services)
-
-
-def _forget_services() -> None:
-    global _lock
-    _services.clear()
-    _lock = Lock()
-
-
-# Threads do not survive a fork, so a child process makes services of its own.
-os.register_at_fork(after_in_child=_forget_services)
+        _services.get(engine.using, lambda: AnswerService(engine.using)).watch()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 def event_url(name: str, stream: Stream | StreamAt | str, offset: str = "", *, refusals: bool = False) -> str:
     """Return the URL of the event source of a stream.
 
+    As a tag it is escaped for HTML. In a script, `{% event_url ... as url %}` and `{{ url|escapejs }}` keep its `&`.
+
     Args:
         name: the name of the URL pattern, whose argument `path` is the path of the stream.
         stream: the stream, or its path.

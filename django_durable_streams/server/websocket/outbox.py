@@ -1,8 +1,8 @@
 """Sends the frames of one socket, as far as its window has room.
 
 Replies come first, then the subscriptions that have news, one frame each in turn. So a stream with much data does not
-delay the others. While a frame waits for the client, only its own subscription keeps a page. Knows neither requests nor
-permissions.
+delay the others. While a frame waits for the client, only its own subscription keeps a page, which counts towards
+MAX_RESPONSE_MEMORY as far as there is room. Knows neither requests nor permissions.
 
 An optimisation: while the task of the outbox waits for news, the hub sends a frame itself, as it does with event
 streams. The invariant: nothing else is being sent or waits to be sent then. A send that has to wait is left to the
@@ -60,6 +60,10 @@ class Outbox:
         """Whether the task waits for news, and has nothing to send."""
         self._is_blocked = False
         """Whether a frame waits for the client."""
+        self._sending: Subscription | None = None
+        """The subscription whose frame is being sent. Its next page waits with it."""
+        self._page: Transfer[bytes] | None = None
+        """That page, while it counts towards MAX_RESPONSE_MEMORY."""
         self._unsent: Awaitable[None] | None = None
         """The rest of a send that the hub has started."""
         self._has_left = False
@@ -173,7 +177,11 @@ class Outbox:
             self._on_end(subscription, error)
             return
         if isinstance(frame, ServerFrame):
-            await self._send(frame, transfer)
+            self._sending = subscription
+            try:
+                await self._send(frame, transfer)
+            finally:
+                self._sending = None
         if subscription.finished:
             self._on_end(subscription, None)
         else:
@@ -257,10 +265,32 @@ class Outbox:
         """Finish a send that has to wait."""
         self._is_blocked = True
         self._drop_pages()
+        self._count_page()
         try:
             await self._sender.finish(rest, self._window.pieces)
         finally:
             self._is_blocked = False
+            self._release_page()
+
+    def _count_page(self) -> None:
+        """Count the page of the subscription whose frame waits, or drop it if there is no room for it."""
+        data = None if self._sending is None else self._sending.page_data
+        if data is None:
+            return
+        self._page = Transfer(data, self._loop, self._drop_page)
+        if not memory.add_if_room(self._page):
+            self._drop_page()
+
+    def _release_page(self) -> None:
+        if self._page is not None:
+            memory.remove(self._page)
+            self._page = None
+
+    def _drop_page(self) -> None:
+        """Drop that page, because others need the memory. It is read again."""
+        self._release_page()
+        if self._sending is not None:
+            self._sending.drop_page()
 
     def _drop_pages(self) -> None:
         for subscription in self._ready:

@@ -181,6 +181,11 @@ class Subscription(LiveReader):
             self._held = await held_before(self._engine, snapshot)
             self._has_begun = True
 
+    @property
+    def page_data(self) -> bytes | None:
+        """The data that was read from the database and is not in a frame yet."""
+        return None if self._page is None else self._page.data
+
     def drop_page(self) -> None:
         """Drop data that cannot be sent now. It is read again."""
         self._page = None

@@ -5,10 +5,11 @@
 export async function follow(url, {offset = "-1", onmessage, onend, onerror, signal, headers, share = !headers, ...init}) {
 	if (signal?.aborted) return
 	const target = new URL(url, location)
+	target.hash = ""
 	target.search += "&offset="
-	// The tab with the lock reads for all.
+	// The leading tab reads for all.
 	const key = (share || Math.random()) + target, channel = new BroadcastChannel(key)
-	// The page has `had` after `at`.
+	// It has `had` after `at`.
 	let [at, had] = offset.split("~"), decode, delay = 250, items, joined, leads, over, step
 	const call = (f, a, b) => queueMicrotask(() => signal?.aborted || f?.(a, b))
 	const tell = news => channel.postMessage(leads && news)

@@ -1,6 +1,7 @@
 """The template tags for pages."""
 
 import html
+import json
 import re
 
 import pytest
@@ -10,6 +11,9 @@ from django.urls import NoReverseMatch, set_script_prefix
 
 from django_durable_streams.models import Stream
 from django_durable_streams.server.pages.attributes import event_url
+from tests.docs.pages import ROOT, blocks
+
+PAGE = ROOT / "docs" / "pages.md"
 
 pytestmark = [pytest.mark.urls("tests.server.pages.urls")]
 
@@ -29,6 +33,18 @@ def test_the_url_of_a_stream_and_of_a_path() -> None:
     assert render('{% event_url "plain" "a" offset="now" as url %}{{ url }}') == "/plain/a?offset=now"
     with pytest.raises(NoReverseMatch):
         render('{% event_url "nowhere" "a" %}')
+
+
+def test_the_url_in_an_attribute_and_in_the_script_of_the_page() -> None:
+    url = event_url("plain", "a'b", "1_2", refusals=True)
+    assert url == "/plain/a'b?offset=1_2&refusals=event"
+    tag = '{% event_url "plain" path offset="1_2" refusals=True %}'
+    assert attributes(f'<a href="{tag}">', path="a'b") == {"href": url}
+    (block,) = [one for one in blocks(PAGE, "html+django") if "new EventSource" in one.text]
+    source = block.text.replace("chat-events", "plain")
+    script = render(source, stream=Stream(path="a'b"), offset="1_2")
+    (literal,) = re.findall(r'new EventSource\("(.*?)"\)', script)
+    assert json.loads(f'"{literal}"') == url
 
 
 def test_htmx_2() -> None:

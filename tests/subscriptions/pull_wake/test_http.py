@@ -19,6 +19,7 @@ from django_durable_streams.protocol.subscriptions import SubscriptionError
 from django_durable_streams.subscriptions.pull_wake.base import ClaimedStream, ClaimedWake
 from django_durable_streams.subscriptions.pull_wake.http import HttpClient
 from django_durable_streams.subscriptions.pull_wake.remote import RemoteServer
+from tests.listening import Listener
 
 WAKE = ClaimedWake("w_1", 1, "claim-token", 30_000, ())
 
@@ -37,7 +38,6 @@ class Scripted:
         if self.answers:
             writer.write(self.answers.pop(0))
             await writer.drain()
-        writer.close()
 
 
 def answer(status: int, body: bytes = b"", *headers: str) -> bytes:
@@ -48,9 +48,8 @@ def answer(status: int, body: bytes = b"", *headers: str) -> bytes:
 @asynccontextmanager
 async def scripted(*answers: bytes) -> AsyncIterator[tuple[Scripted, str]]:
     script = Scripted(*answers)
-    server = await asyncio.start_server(script, "127.0.0.1", 0)
-    async with server:
-        yield script, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/streams"
+    async with Listener(script) as listener:
+        yield script, f"http://127.0.0.1:{listener.port}/streams"
 
 
 PROBLEM = b'{"error": {"code": "ALREADY_CLAIMED", "current_holder": "w", "generation": 1}}'
@@ -93,11 +92,9 @@ async def test_a_connection_that_ends_is_no_answer(sent: bytes) -> None:
 async def test_silence_is_no_answer() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
 
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    async with server:
-        client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", {})
+    async with Listener(silent) as listener:
+        client = HttpClient(f"http://127.0.0.1:{listener.port}", {})
         with pytest.raises(ServiceUnavailable, match="does not answer"):
             await client.request("GET", "a", seconds=0.05)
         await client.close()
