@@ -208,17 +208,17 @@ def judge(results: Results, rows: tuple[Row, ...]) -> Iterator[str]:
         yield f"| {name} | {bound} | {ratio:.2f} | {'yes' if holds else 'no'} |"
 
 
-def choose(keys: str | None, known: dict[str, object], what: str) -> list[str]:
+def choose(keys: str | None, options: dict[str, object], what: str) -> list[str]:
     """Return the chosen keys in their order; all of them without a choice.
 
     Raises:
         ValueError: a key is unknown.
     """
-    chosen = list(known) if keys is None else keys.split(",")
-    unknown = set(chosen) - set(known)
+    chosen = list(options) if keys is None else keys.split(",")
+    unknown = set(chosen) - set(options)
     if unknown:
-        raise ValueError(f"Unknown {what}: {', '.join(sorted(unknown))}. There are: {', '.join(known)}.")
-    return [key for key in known if key in chosen]
+        raise ValueError(f"Unknown {what}: {', '.join(sorted(unknown))}. There are: {', '.join(options)}.")
+    return [key for key in options if key in chosen]
 
 
 def main() -> int:

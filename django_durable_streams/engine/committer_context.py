@@ -8,17 +8,14 @@ the commits first. Knows no transactions.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from ..runtime.after_commit import follow_up
-from ..store.operations import Commit
+from ..runtime.batch_worker import BatchWorker
+from ..store.operations import Commit, Operation
 from ..store.write.commit_context import CommitContext
 from .compaction_tracker import CompactionTracker
 from .lock_waits import LockWaitQueue
 from .signal_dispatcher import has_created_listeners
-
-if TYPE_CHECKING:
-    from .committer import Committer
 
 
 class HeldCommits:
@@ -47,7 +44,7 @@ class CommitterContext(CommitContext):
 
     def __init__(
         self,
-        committer: Committer,
+        committer: BatchWorker[Operation],
         lock_waits: LockWaitQueue,
         compaction_tracker: CompactionTracker,
         held_commits: HeldCommits,

@@ -94,7 +94,7 @@ class DurableStreams:
                 from .uvicorn.installation import install
             except ImportError:  # without httptools, uvicorn parses requests with h11
                 return
-            install(server)
+            install(server, DurableStreams)
 
     def stream_path(self, scope: Scope) -> str | None:
         """Return the path of the stream that a request is for, or None if it is for no stream."""

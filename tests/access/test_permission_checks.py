@@ -17,15 +17,14 @@ from django_durable_streams.permissions import sign
 from django_durable_streams.protocol.errors import DurableStreamsError, PermissionDenied
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.uvicorn import request_heads
-from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
 from django_durable_streams.server.uvicorn.mount import Mount
-from django_durable_streams.server.uvicorn.request import FastPathRequest
+from django_durable_streams.server.uvicorn.request import AnsweringConnection, FastPathRequest
 from tests.overriding import override_streams
 
 KEY = "a secret that is long enough for HS256"
-MOUNT = Mount(DurableStreams(), "")
+MOUNT = Mount(DurableStreams(), "", DurableStreams)
 CONNECTION = cast(
-    "FastPathConnection",
+    "AnsweringConnection",
     SimpleNamespace(
         mount=MOUNT,
         client=("127.0.0.1", 1),

@@ -126,7 +126,7 @@ async def _ask_direct(method: str, target: str, lines: list[tuple[bytes, bytes]]
     config = Config(DurableStreams(), interface="asgi3", log_config=None, lifespan="off")
     config.load()
     protocol = FastPathConnection(
-        mount=Mount(config.loaded_app, ""),
+        mount=Mount(config.loaded_app, "", DurableStreams),
         config=config,
         server_state=ServerState(),
         app_state={},

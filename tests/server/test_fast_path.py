@@ -55,7 +55,7 @@ class Connection(asyncio.Transport):
 
 def connected(connection: Connection | None = None) -> tuple[FastPathConnection, Connection]:
     protocol = FastPathConnection(
-        mount=Mount(DurableStreams(), ""),
+        mount=Mount(DurableStreams(), "", DurableStreams),
         config=Config(lambda scope: None, interface="asgi3", log_config=None),
         server_state=ServerState(),
         app_state={},

@@ -90,12 +90,12 @@ TARGETS = [
 
 @pytest.mark.parametrize("name", WITH_STREAMS)
 def test_streams_are_found(name: str) -> None:
-    assert Mount(WITH_STREAMS[name], "").has_streams
+    assert Mount(WITH_STREAMS[name], "", DurableStreams).has_streams
 
 
 @pytest.mark.parametrize("name", WITHOUT_STREAMS)
 def test_streams_behind_other_code_are_not_found(name: str) -> None:
-    mount = Mount(WITHOUT_STREAMS[name], "")
+    mount = Mount(WITHOUT_STREAMS[name], "", DurableStreams)
     assert not mount.has_streams
     assert mount.place("/v1/stream/a") is None
 
@@ -143,7 +143,7 @@ async def test_a_script_name_leads_to_the_same(script_name: str, root_path: str)
 
 
 def test_a_path_is_looked_up_once_unless_it_is_new_or_long() -> None:
-    mount = Mount(DurableStreams(), "")
+    mount = Mount(DurableStreams(), "", DurableStreams)
     assert mount.place("/v1/stream/a") is mount.place("/v1/stream/a")
     assert mount.place("/v1/stream/b", is_new=True) is not mount.place("/v1/stream/b", is_new=True)
     long_path = "/v1/stream/" + "a" * 2000

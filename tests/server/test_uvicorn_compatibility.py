@@ -34,7 +34,7 @@ def connections_of(server: LifespanOn) -> object:
 def test_this_uvicorn_has_all_parts(caplog: pytest.LogCaptureFixture) -> None:
     server = server_of()
     assert compatibility.missing_parts(server.config) == []
-    installation.install(server)
+    installation.install(server, DurableStreams)
     assert connections_of(server) is FastPathConnection
     assert caplog.records == []
 
@@ -45,7 +45,7 @@ async def wrapper(scope: Any, receive: Any, send: Any) -> None:
 
 def test_behind_a_wrapper_connections_have_limits_only() -> None:
     server = server_of(wrapper)
-    installation.install(server)
+    installation.install(server, DurableStreams)
     assert connections_of(server) is CountedConnection
     before = handed_over["wrapper"]
 
@@ -77,7 +77,7 @@ def test_without_a_method_requests_go_through_asgi(
     server = server_of()
     monkeypatch.delattr(kind, part)
     with caplog.at_level(logging.WARNING):
-        installation.install(server)
+        installation.install(server, DurableStreams)
     assert connections_of(server) is HttpToolsProtocol
     (record,) = caplog.records
     assert f"It has no {kind.__name__}.{part}. Requests go through ASGI" in record.getMessage()
@@ -101,7 +101,7 @@ def test_without_an_attribute_requests_go_through_asgi(
     server = server_of()
     monkeypatch.setattr(kind, "__init__", without_attributes)
     with caplog.at_level(logging.WARNING):
-        installation.install(server)
+        installation.install(server, DurableStreams)
     assert connections_of(server) is HttpToolsProtocol
     (record,) = caplog.records
     assert f"{kind.__name__}.{part}" in record.getMessage()
@@ -111,7 +111,7 @@ def test_without_an_attribute_of_its_configuration_requests_go_through_asgi(capl
     server = server_of()
     del server.config.root_path
     with caplog.at_level(logging.WARNING):
-        installation.install(server)
+        installation.install(server, DurableStreams)
     assert connections_of(server) is HttpToolsProtocol
     assert [record.getMessage().count("Config.root_path") for record in caplog.records] == [1]
 
@@ -122,7 +122,7 @@ def test_without_a_class_requests_go_through_asgi(
     server = server_of()
     monkeypatch.delattr("uvicorn.protocols.http.httptools_impl.RequestResponseCycle")
     with caplog.at_level(logging.WARNING):
-        installation.install(server)
+        installation.install(server, DurableStreams)
     assert connections_of(server) is HttpToolsProtocol
     assert [record.getMessage().count("RequestResponseCycle") for record in caplog.records] == [1]
 

@@ -15,6 +15,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
 from django_durable_streams.server.uvicorn.handed_over import handed_over
 from django_durable_streams.server.uvicorn.mount import Mount
@@ -93,7 +94,7 @@ class Pair:
     def __init__(self, application: Any, **options: Any) -> None:
         self.config = Config(application, interface="asgi3", log_config=None, lifespan="off", **options)
         self.config.load()
-        self.mount = Mount(self.config.loaded_app, self.config.root_path)
+        self.mount = Mount(self.config.loaded_app, self.config.root_path, DurableStreams)
         self.state = ServerState()
 
     async def fast(self, data: bytes | Sequence[bytes], peer: Peer = LOCAL) -> Answer:

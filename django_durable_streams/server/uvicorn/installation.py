@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import httptools  # noqa: F401  without it, uvicorn parses requests with h11, and the ImportError says so
 import uvicorn
 
+if TYPE_CHECKING:
+    from .mount import StreamApplication
+
 logger = logging.getLogger(__name__)
 
 
-def install(server: object) -> None:
+def install(server: object, kind: type[StreamApplication]) -> None:
     """Let uvicorn make our connections from now on.
 
     Connections have the fast path if streams are the server's application, or are found inside Channels' routers. If
@@ -25,14 +28,15 @@ def install(server: object) -> None:
 
     Args:
         server: the object of uvicorn's that has called the application, for its lifespan or for a request.
+        kind: the class of applications with streams.
     """
     try:
-        _install(server)
+        _install(server, kind)
     except ImportError as error:
         _warn(f"{error}.")
 
 
-def _install(server: object) -> None:
+def _install(server: object, kind: type[StreamApplication]) -> None:
     from uvicorn.config import Config
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -51,7 +55,7 @@ def _install(server: object) -> None:
     from .fast_path import FastPathConnection
     from .mount import Mount
 
-    mount = Mount(config.loaded_app, config.root_path)
+    mount = Mount(config.loaded_app, config.root_path, kind)
     if mount.has_streams:
         config.http_protocol_class = cast("type[asyncio.Protocol]", partial(FastPathConnection, mount=mount))
     else:

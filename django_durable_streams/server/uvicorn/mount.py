@@ -12,13 +12,12 @@ from __future__ import annotations
 import sys
 from copy import copy
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from django.urls import Resolver404
 from django.urls.resolvers import RegexPattern, RoutePattern
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from ..asgi import DurableStreams
 from ..coroutines import start
 from ..hosts import outer_path
 from ..lifespan import Application, Receive, Scope, Send
@@ -38,6 +37,15 @@ NOT_ROUTED: dict[str, Any] = {}
 Address = tuple[str, int]
 
 
+class StreamApplication(Protocol):
+    """An application with streams, `DurableStreams`."""
+
+    prefix: str | None
+
+    def stream_path(self, scope: Scope) -> str | None:
+        """Return the path of the stream that a request is for, or None if it is for no stream."""
+
+
 class Place(NamedTuple):
     """A stream as routing has found it."""
 
@@ -55,18 +63,20 @@ class Mount:
     Args:
         application: the application that the server runs.
         root_path: the server's root path, which it puts before the path of each request.
+        kind: the class of applications with streams. A subclass with another `__call__` may do more with each request.
 
     Attributes:
         has_streams: whether some requests go from the server to the streams without passing any other application.
     """
 
-    def __init__(self, application: object, root_path: str) -> None:
+    def __init__(self, application: object, root_path: str, kind: type[StreamApplication]) -> None:
         self.root_path = root_path
         self.has_streams = False
         self._forwarding, inner = _split(application)
+        self._kind = kind
         self._copy = self._copied(inner)
-        self._streams = inner if _is_ours(inner) else None
-        if isinstance(inner, DurableStreams) and inner.prefix is None:
+        self._streams = inner if self._is_ours(inner) else None
+        if self._streams is not None and self._streams.prefix is None:
             self.has_streams = False  # Django's URLs serve them
         self._cached_place = lru_cache(MAX_CACHED_PLACES)(self._find)
 
@@ -91,8 +101,8 @@ class Mount:
         if not self._forwarding or (forwarded_for is None and proto is None):
             return client, scheme
         is_long = len(forwarded_for or b"") + len(proto or b"") > MAX_CACHED_VALUES
-        find = _apply.__wrapped__ if is_long else _apply
-        return find(self._forwarding, client, scheme, forwarded_for, proto)
+        apply = _apply.__wrapped__ if is_long else _apply
+        return apply(self._forwarding, client, scheme, forwarded_for, proto)
 
     def _find(self, path: str) -> Place | None:
         full_path = self.root_path + path
@@ -100,19 +110,22 @@ class Mount:
         if self._streams is not None:
             application, inner_scope, routed = self._streams, scope, NOT_ROUTED
         else:
-            found = _call(self._copy, scope)
-            if found is None:
+            called = _call(self._copy, scope)
+            if called is None:
                 return None
-            application, inner_scope = found
+            application, inner_scope = called
             routed = {key: value for key, value in inner_scope.items() if key not in scope}
         stream_path = application.stream_path(inner_scope)
         if stream_path is None:
             return None
         return Place(stream_path, outer_path(self.root_path, full_path), routed)
 
+    def _is_ours(self, application: object) -> TypeGuard[StreamApplication]:
+        return isinstance(application, self._kind) and type(application).__call__ is self._kind.__call__
+
     def _copied(self, application: object) -> Application:
-        """Return a copy of an application. Where it would call streams, or something else, it raises `_Found`."""
-        if _is_ours(application):
+        """Return a copy of an application. Where it would call streams, or something else, it raises `_Called`."""
+        if self._is_ours(application):
             self.has_streams = True
             return _Recorder(application)
         routing = sys.modules.get("channels.routing")
@@ -132,7 +145,7 @@ class Mount:
         return copied
 
 
-class _Found(BaseException):
+class _Called(BaseException):
     """Ends the call of a copy. Not an Exception, so that no router takes it for an error of its own."""
 
     def __init__(self, application: Any, scope: Scope) -> None:
@@ -147,15 +160,15 @@ class _Recorder:
         self._application = application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raise _Found(self._application, scope)
+        raise _Called(self._application, scope)
 
 
 def _call(application: Application, scope: Scope) -> tuple[Any, Scope] | None:
     """Return the streams that an application calls, and the scope that they get. None: it calls something else."""
     try:
         start(application(scope, _no_receive, _no_send))  # type: ignore[arg-type]
-    except _Found as found:
-        return (found.application, found.scope) if found.application is not None else None
+    except _Called as call:
+        return (call.application, call.scope) if call.application is not None else None
     except (ValueError, Resolver404):  # there is no route
         return None
     return None
@@ -167,11 +180,6 @@ async def _no_receive() -> Any:
 
 async def _no_send(message: Any) -> None:
     raise NotImplementedError
-
-
-def _is_ours(application: object) -> TypeGuard[DurableStreams]:
-    """Return whether an application is `DurableStreams`. A subclass may do more with each request."""
-    return isinstance(application, DurableStreams) and type(application).__call__ is DurableStreams.__call__
 
 
 def _is_pure(pattern: object) -> bool:
@@ -211,6 +219,6 @@ def _apply(
     for middleware in forwarding:
         try:
             start(middleware(scope, _no_receive, _no_send))  # type: ignore[arg-type]
-        except _Found as found:
-            scope = found.scope
+        except _Called as call:
+            scope = call.scope
     return scope["client"], scope["scheme"]

@@ -7,18 +7,55 @@ rules for the headers of proxies. Most requests are answered without a look at t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...access.identities import Source
 from ...protocol import headers
 from ...protocol.messages import Request, Response
+from ..answers import EventStream, Work
 from ..dispatch import finish_request, prepare_response
 from ..hosts import absolute_url
 
 if TYPE_CHECKING:
-    from .fast_path import FastPathConnection
-    from .mount import Address, Place
+    from uvicorn.config import Config
+
+    from .mount import Address, Mount, Place
     from .request_heads import Head
+
+
+class AnsweringConnection(Protocol):
+    """A connection as its request uses it."""
+
+    mount: Mount
+    config: Config
+    app_state: dict[str, Any]
+    client: Address | None
+    server: tuple[str, int | None] | None
+
+    @property
+    def scheme(self) -> str | None:
+        """The scheme of the connection."""
+
+    async def receive_body(self, request: Request, length: int) -> bytes:
+        """Return the body of the current request."""
+
+    def waiting_bytes(self) -> int:
+        """Return how much of a body waits until its request is allowed."""
+
+    def drop_waiting(self) -> None:
+        """Drop the part of a body that waits."""
+
+    def prepare(self, request: FastPathRequest, response: Response) -> None:
+        """Encode a response before it may be sent."""
+
+    def write(self, request: FastPathRequest, response: Response) -> None:
+        """Send the response to the current request."""
+
+    def proceed(self, request: FastPathRequest, outcome: Response | EventStream | Work) -> None:
+        """Send the response to a request, or do the work that leads to it."""
+
+    def when_left(self, tell: Callable[[], object]) -> None:
+        """Call a function when the client leaves before the current request is answered."""
 
 
 class FastPathRequest(Request):
@@ -35,7 +72,7 @@ class FastPathRequest(Request):
 
     is_bare = True
 
-    def __init__(self, head: Head, place: Place, body: bytes | None, connection: FastPathConnection) -> None:
+    def __init__(self, head: Head, place: Place, body: bytes | None, connection: AnsweringConnection) -> None:
         self.method = head.method
         self.path = place.path
         self.query = head.query
