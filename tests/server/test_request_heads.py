@@ -41,7 +41,8 @@ def test_a_plain_head_is_read() -> None:
     )
     assert isinstance(head_parsed, Head)
     assert (head_parsed.method, head_parsed.path, head_parsed.query) == ("POST", "/v1/stream/a b", b"offset=-1")
-    assert head_parsed.headers == {b"host": b"example.com", b"content-type": b"text/plain", b"content-length": b"12"}
+    # White space at the end stays, as in the scope that uvicorn makes.
+    assert head_parsed.headers == {b"host": b"example.com", b"content-type": b"text/plain ", b"content-length": b"12"}
     assert head_parsed.content_length == 12
 
 
