@@ -91,7 +91,7 @@ class FastPathConnection(DownloadConnection):
         is_new = data.startswith(b"PUT ")
         is_cached = end <= request_heads.MAX_CACHED_BYTES and not is_new
         head = request_heads.parse(data[:end]) if is_cached else request_heads.parse_once(data[:end])
-        if type(head) is not request_heads.Head:
+        if isinstance(head, Reason):
             self._hand_over(data, head)
             return
         place = self.mount.place(head.path, is_new=is_new)

@@ -123,7 +123,7 @@ class Mount:
     def _is_ours(self, application: object) -> TypeGuard[StreamApplication]:
         return isinstance(application, self._kind) and type(application).__call__ is self._kind.__call__
 
-    def _copied(self, application: object) -> Application:
+    def _copied(self, application: Any) -> Application:
         """Return a copy of an application. Where it would call streams, or something else, it raises `_Called`."""
         if self._is_ours(application):
             self.has_streams = True
@@ -190,7 +190,7 @@ def _is_pure(pattern: object) -> bool:
         text = pattern._regex  # type: ignore[attr-defined]
     else:
         return False
-    converters = pattern.converters.values()  # type: ignore[attr-defined]
+    converters = pattern.converters.values()
     return isinstance(text, str) and all(type(one).__module__ == "django.urls.converters" for one in converters)
 
 
