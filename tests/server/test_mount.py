@@ -20,6 +20,10 @@ from tests.overriding import override_streams
 from tests.server.test_behind_a_proxy import WITNESS, Witness, assert_same
 from tests.server.uvicorn_pair import Pair
 
+# Django's types know views only.
+route: Any = path
+regex_route: Any = re_path
+
 
 async def other(scope: Any, receive: Any, send: Any) -> None:
     """Another application, which says what it was called with."""
@@ -28,7 +32,7 @@ async def other(scope: Any, receive: Any, send: Any) -> None:
 
 def routed(*routes: Any) -> ProtocolTypeRouter:
     """Return an application as Channels' documentation has it."""
-    return ProtocolTypeRouter({"http": URLRouter([*routes, re_path("", other)])})
+    return ProtocolTypeRouter({"http": URLRouter([*routes, regex_route("", other)])})
 
 
 class Everything(StringConverter):
@@ -44,13 +48,13 @@ STREAMS = DurableStreams(prefix=None)
 WITH_STREAMS: dict[str, Any] = {
     "alone": DurableStreams(),
     "by protocol": ProtocolTypeRouter({"http": DurableStreams(fallback=other), "websocket": other}),
-    "routed": routed(path("v1/stream/<path:stream_path>", STREAMS)),
-    "routed by a regex": routed(re_path(r"^v1/stream/(?P<stream_path>.+)$", STREAMS)),
-    "routed without a name": routed(re_path("^v1/", DurableStreams(fallback=other))),
-    "nested": routed(path("v1/", URLRouter([path("stream/<path:stream_path>", STREAMS), path("", other)]))),
-    "in part": routed(path("v1/stream/b/<path:rest>", other), path("v1/stream/<path:stream_path>", STREAMS)),
-    "with defaults": routed(path("v1/stream/<str:name>/x", STREAMS, {"stream_path": "fixed"})),
-    "in parts of the path": routed(path("v1/stream/<slug:stream_path>", STREAMS)),
+    "routed": routed(route("v1/stream/<path:stream_path>", STREAMS)),
+    "routed by a regex": routed(regex_route(r"^v1/stream/(?P<stream_path>.+)$", STREAMS)),
+    "routed without a name": routed(regex_route("^v1/", DurableStreams(fallback=other))),
+    "nested": routed(route("v1/", URLRouter([route("stream/<path:stream_path>", STREAMS), route("", other)]))),
+    "in part": routed(route("v1/stream/b/<path:rest>", other), route("v1/stream/<path:stream_path>", STREAMS)),
+    "with defaults": routed(route("v1/stream/<str:name>/x", STREAMS, {"stream_path": "fixed"})),
+    "in parts of the path": routed(route("v1/stream/<slug:stream_path>", STREAMS)),
 }
 
 
@@ -70,10 +74,10 @@ WITHOUT_STREAMS: dict[str, Any] = {
     "a middleware": wrapper,
     "a subclass": Counting(),
     "Django's URLs": DurableStreams(prefix=None, fallback=other),
-    "sessions": ProtocolTypeRouter({"http": AuthMiddlewareStack(URLRouter([path("<path:stream_path>", STREAMS)]))}),
-    "a middleware in a route": routed(path("v1/stream/<path:stream_path>", wrapper)),
-    "a converter": routed(path("v1/stream/<everything:stream_path>", STREAMS)),
-    "a translated route": routed(path(gettext_lazy("v1/stream/<path:stream_path>"), STREAMS)),  # type: ignore[arg-type]
+    "sessions": ProtocolTypeRouter({"http": AuthMiddlewareStack(URLRouter([route("<path:stream_path>", STREAMS)]))}),
+    "a middleware in a route": routed(route("v1/stream/<path:stream_path>", wrapper)),
+    "a converter": routed(route("v1/stream/<everything:stream_path>", STREAMS)),
+    "a translated route": routed(route(gettext_lazy("v1/stream/<path:stream_path>"), STREAMS)),
     "WebSockets only": ProtocolTypeRouter({"websocket": STREAMS}),
 }
 
