@@ -98,7 +98,7 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 TOKEN = jwt.encode(
-    {"exp": time.time() + 60, "streams": {"read": ["open/**"], "append": ["open/**"], "close": ["open/a"]}}, KEY
+    {"exp": time.time() + 3600, "streams": {"read": ["open/**"], "append": ["open/**"], "close": ["open/a"]}}, KEY
 )
 
 LINES: list[list[bytes]] = [
@@ -223,6 +223,6 @@ def test_a_token_that_was_verified_ends_in_time(monkeypatch: pytest.MonkeyPatch)
         guard = current_guard()
         assert guard is not None
         assert guard.admit_at_once(request("GET", "open/a", lines))
-        monkeypatch.setattr(time, "time", lambda: now + 120)
+        monkeypatch.setattr(time, "time", lambda: now + 7200)
         with pytest.raises(DurableStreamsError):
             guard.admit_at_once(request("GET", "open/a", lines))
