@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from copy import copy
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypeGuard, cast
 
 from django.urls import Resolver404
 from django.urls.resolvers import RegexPattern, RoutePattern
@@ -136,7 +136,7 @@ class Mount:
         if type(application) is routing.URLRouter and all(_is_pure(route.pattern) for route in application.routes):
             router = copy(application)
             router.routes = [self._copied_route(route) for route in application.routes]
-            return router
+            return cast("Application", router)
         return _Recorder(None)
 
     def _copied_route(self, route: Any) -> Any:
