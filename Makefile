@@ -136,6 +136,11 @@ bench: $(INSTALLED) ## measure beside the reference server; ARGS=--quick takes t
 	@$(PYTHON) tools/ensure_system.py node npm wrk postgresql redis-server
 	$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: bench-production
+bench-production: $(INSTALLED) ## measure behind proxies, with tokens, on PostgreSQL with Redis, with two workers
+	@$(PYTHON) tools/ensure_system.py node npm wrk postgresql redis-server nginx
+	$(BIN)/python -m benchmarks.production $(ARGS)
+
 .PHONY: bench-guard
 bench-guard: $(INSTALLED) ## five short rows of it against stored ratios to the ASGI ceiling; fails on a loss of 15 %
 	@$(PYTHON) tools/ensure_system.py wrk

@@ -23,11 +23,15 @@ UP_TO_DATE = "stream-up-to-date"
 
 @dataclass(frozen=True)
 class Address:
-    """Where the streams of a server are: host, port and the path that stream names are appended to."""
+    """Where the streams of a server are: host, port and the path that stream names are appended to.
+
+    `headers` go with every request, such as those that a proxy adds.
+    """
 
     host: str
     port: int
     prefix: str
+    headers: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def parse(cls, url: str) -> Address:
@@ -89,7 +93,9 @@ class Client:
         if time.monotonic() - self._used > IDLE_SECONDS:
             self._connection.close()
         try:
-            self._connection.request(method, target, body=body, headers=headers or {})
+            self._connection.request(
+                method, target, body=body, headers={**dict(self.address.headers), **(headers or {})}
+            )
             raw = self._connection.getresponse()
             payload = raw.read()
         except (OSError, http.client.HTTPException) as error:

@@ -2,6 +2,7 @@
 
 A sample is the time from just before the POST is sent to the receipt, by one reader, of the data event (SSE)
 or the response (long-poll) that carries the append. Each append gives as many samples as there are readers.
+The time to the append's own answer is measured as well, also without readers.
 Writer and readers are one process, so both ends are read from one clock.
 """
 
@@ -54,16 +55,20 @@ class Delivery:
                 gc.disable()
                 try:
                     fleet.open(tail)
-                    samples = self._deliver(bench, fleet, appends)
+                    samples, answers = self._deliver(bench, fleet, appends)
                 finally:
                     gc.enable()
                 errors = tuple(dict.fromkeys(fleet.errors))
             bench.leave(bench.name)
-        values = {"p50": percentile(samples, 50) * 1e3, "p99": percentile(samples, 99) * 1e3}
-        return Outcome(values | {"max": max(samples) * 1e3}, errors)
+        values = {"answer_p50": percentile(answers, 50) * 1e3, "answer_p99": percentile(answers, 99) * 1e3}
+        if self.readers:
+            values |= {"p50": percentile(samples, 50) * 1e3, "p99": percentile(samples, 99) * 1e3}
+            values |= {"max": max(samples) * 1e3}
+        return Outcome(values, errors)
 
-    def _deliver(self, bench: Bench, fleet: Fleet, appends: int) -> list[float]:
+    def _deliver(self, bench: Bench, fleet: Fleet, appends: int) -> tuple[list[float], list[float]]:
         samples: list[float] = []
+        answers: list[float] = []
         slot = perf_counter() + SETTLE_SECONDS
         for number in range(WARM_UP_APPENDS + appends):
             while (left := slot - perf_counter()) > 0:
@@ -80,5 +85,6 @@ class Delivery:
                     raise MeasurementError(f"{fleet.missing} of {self.readers} readers did not get an append")
             if number >= WARM_UP_APPENDS:
                 samples += [arrival - sent for arrival in fleet.arrivals]
+                answers.append(fleet.answered_at - sent)
             slot = max(slot + self.interval, perf_counter() + self.interval / 2)
-        return samples
+        return samples, answers

@@ -39,6 +39,8 @@ class Fleet(ABC):
         self._epoll = select.epoll()
         self._writer: socket.socket | None = None
         self._written: Message | None = None
+        self.answered_at = 0.0
+        """When the answer to the last append came."""
 
     def __enter__(self) -> Fleet:
         return self
@@ -136,6 +138,7 @@ class Fleet(ABC):
         message = parse_message(self._buffers[descriptor])
         if message is None:
             return
+        self.answered_at = perf_counter()
         self._buffers[descriptor] = message.rest
         self._written = message
         if message.status not in (200, 204):

@@ -7,6 +7,7 @@ from enum import Enum
 
 from benchmarks import wrk
 from benchmarks.client import Client, Response
+from benchmarks.cpu import Meter
 from benchmarks.outcome import MeasurementError, Outcome
 from benchmarks.workload import Bench
 from benchmarks.writes import BINARY, WARM_UP_SECONDS, binary
@@ -41,11 +42,14 @@ class Read:
                 etag = client.request("GET", target, expect=(200,)).header("etag")
                 headers = {"If-None-Match": etag}
             self._check(client.request("GET", target, headers=headers))
-            drive(bench.address.url(target), headers, self.connections, WARM_UP_SECONDS)
-            counts = drive(bench.address.url(target), headers, self.connections, bench.seconds)
+            sent = {**dict(bench.address.headers), **headers}
+            drive(bench.address.url(target), sent, self.connections, WARM_UP_SECONDS)
+            with Meter(bench.pid) as meter:
+                counts = drive(bench.address.url(target), sent, self.connections, bench.seconds)
             self._check(client.request("GET", target, headers=headers))
             bench.leave(bench.name)
-        return read_outcome(counts, self.size if self.ask is Ask.EVERYTHING else 0)
+        outcome = read_outcome(counts, self.size if self.ask is Ask.EVERYTHING else 0)
+        return meter.added_to(outcome, counts.requests)
 
     def _check(self, response: Response) -> None:
         status, length = (304, 0) if self.ask is Ask.IF_CHANGED else (200, self.size)

@@ -147,21 +147,26 @@ class Process(Target):
 
     def _wait(self, port: int, log: Path) -> None:
         """Wait for any response. A 404 for a missing stream is enough."""
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            try:
-                connection.request("GET", f"{STREAMS}/ready")
-                connection.getresponse().read()
-                return
-            except (OSError, http.client.HTTPException):
-                ended = self._process is None or self._process.poll() is not None
-                if ended or time.monotonic() > deadline:
-                    tail = log.read_text(errors="replace")[-LOG_TAIL:]
-                    raise TargetError(f"{self.title} did not start: {tail}") from None
-                time.sleep(0.05)
-            finally:
-                connection.close()
+        if not wait_for_answer(port, self._process):
+            raise TargetError(f"{self.title} did not start: {log.read_text(errors='replace')[-LOG_TAIL:]}")
+
+
+def wait_for_answer(port: int, process: subprocess.Popen[bytes] | None) -> bool:
+    """Wait until a server answers. Return False if its process ends, or it takes longer than START_SECONDS."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", f"{STREAMS}/ready")
+            connection.getresponse().read()
+            return True
+        except (OSError, http.client.HTTPException):
+            ended = process is None or process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        finally:
+            connection.close()
 
 
 def uvicorn(port: int, app_dir: Path, application: str) -> list[str]:

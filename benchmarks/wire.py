@@ -32,7 +32,7 @@ def encode_request(
     method: str, address: Address, name: str, body: bytes = b"", headers: dict[str, str] | None = None
 ) -> bytes:
     lines = [f"{method} {address.path(name)} HTTP/1.1", f"Host: {address.netloc}"]
-    lines += [f"{key}: {value}" for key, value in (headers or {}).items()]
+    lines += [f"{key}: {value}" for key, value in {**dict(address.headers), **(headers or {})}.items()]
     if body:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join(lines).encode() + HEAD_END + body

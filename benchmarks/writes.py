@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks import wrk
 from benchmarks.client import Client
+from benchmarks.cpu import Meter
 from benchmarks.outcome import MeasurementError, Outcome
 from benchmarks.workload import Bench, body_file
 
@@ -69,7 +70,8 @@ class Append:
             client.append(names[0], body, content_type)
             first = client.tail(names[0])
             warm_up = self.drive(bench, file, content_type, WARM_UP_SECONDS)
-            counts = self.drive(bench, file, content_type, bench.seconds)
+            with Meter(bench.pid) as meter:
+                counts = self.drive(bench, file, content_type, bench.seconds)
             problems: tuple[str, ...] = ()
             if client.tail(names[0]) == first:
                 problems += ("the stream did not grow",)
@@ -78,13 +80,13 @@ class Append:
                 problem = _check_stored(client, names[0], self.size, (warm_up, counts, probe), self.connections)
                 problems += (problem,) if problem else ()
             bench.leave(*names)
-        return _outcome(counts, len(body), problems)
+        return meter.added_to(_outcome(counts, len(body), problems), counts.requests)
 
     def drive(self, bench: Bench, file: str, content_type: str, seconds: int) -> wrk.Counts:
-        header = f"Content-Type={content_type}"
-        script, arguments = "fixed", ["POST", file, header]
+        headers = [f"Content-Type={content_type}", *(f"{name}={value}" for name, value in bench.address.headers)]
+        script, arguments = "fixed", ["POST", file, *headers]
         if self.streams > 1:
-            script, arguments = "paths", ["POST", file, str(self.streams), header]
+            script, arguments = "paths", ["POST", file, str(self.streams), *headers]
         url = bench.address.url(bench.name)
         return wrk.run(script, url, arguments, threads=1, connections=self.connections, seconds=seconds)
 

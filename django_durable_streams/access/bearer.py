@@ -24,7 +24,10 @@ MAX_VERIFIED_BYTES = 8 * 1024 * 1024
 MAX_TOKEN_LENGTH = 8192
 """Characters of a token. Longer ones are refused."""
 
-Claims = tuple[dict[str, list[Pattern]], float]
+Credential = bytes | str
+"""The value of the header `Authorization`, or of the parameter. Equal values have the same token."""
+
+Claims = tuple[dict[Action, list[Pattern]], float]
 """The patterns of paths by action, and the end of the token in Unix seconds."""
 
 
@@ -79,7 +82,9 @@ class BearerTokens(Permission):
         self._issuer = issuer
         self._claim = claim
         self._leeway = leeway
-        self._verified = BoundedCache[str, Claims](MAX_VERIFIED_TOKENS, max_bytes=MAX_VERIFIED_BYTES, size_of=len)
+        self._verified = BoundedCache[Credential, Claims](
+            MAX_VERIFIED_TOKENS, max_bytes=MAX_VERIFIED_BYTES, size_of=len
+        )
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
         return self._allows(Action.CREATE, path, request)
@@ -103,21 +108,25 @@ class BearerTokens(Permission):
         return self._allows(Action.LIST, prefix, request)
 
     def _allows(self, action: Action, path: str, request: AccessRequest) -> bool:
-        token = _token(request)
-        if token is None:
+        credential = _credential(request)
+        if credential is None:
             return False
-        claims = self._verified.get(token)
+        claims = self._verified.get(credential)
         if claims is None:
-            claims = self._verify(token)
+            token = _token(credential)
+            claims = self._verify(token) if token is not None else None
             if claims is None:
                 return False
-            self._verified.put(token, claims)
+            self._verified.put(credential, claims)
         patterns, ends = claims
-        matches = Pattern.matches_all_below if action is Action.LIST else Pattern.matches
-        if time.time() >= ends or not any(matches(allowed, path) for allowed in patterns.get(action.value, ())):
+        if time.time() >= ends:
             return False
-        request.until(ends)
-        return True
+        matches = Pattern.matches_all_below if action is Action.LIST else Pattern.matches
+        for allowed in patterns.get(action, ()):
+            if matches(allowed, path):
+                request.until(ends)
+                return True
+        return False
 
     def _verify(self, token: str) -> Claims | None:
         """Return the claims of a token, or None if it is invalid."""
@@ -143,7 +152,7 @@ class BearerTokens(Permission):
             return None
 
 
-def _grants(claim: Any) -> dict[str, list[Pattern]]:
+def _grants(claim: Any) -> dict[Action, list[Pattern]]:
     """Return the patterns of paths by action. A claim with any invalid part grants nothing.
 
     Raises:
@@ -155,18 +164,22 @@ def _grants(claim: Any) -> dict[str, list[Pattern]]:
     for action, texts in claim.items():
         if not isinstance(texts, list):
             raise ValueError("The patterns of an action in the claim must be a list.")
-        patterns[action] = [pattern(text) for text in texts]
-        if any(path_pattern.fields for path_pattern in patterns[action]):
+        patterns[Action(action)] = allowed = [pattern(text) for text in texts]
+        if any(path_pattern.fields for path_pattern in allowed):
             raise ValueError("A pattern in a token cannot have a field such as {user.pk}. Write the path out.")
     return patterns
 
 
-def _token(request: AccessRequest) -> str | None:
-    """Return the token of a request, or None if there is no token or more than one."""
-    token = request.parameter(PARAMETER)
+def _credential(request: AccessRequest) -> Credential | None:
+    """Return the value of the header, or of the parameter, that may hold a token. None: there is none, or both."""
+    parameter = request.parameter(PARAMETER)
     header = request.header(b"authorization")
-    if header is not None and header[:7].lower() == b"bearer ":
-        if token is not None:
-            return None
-        token = header[7:].strip(b" ").decode("latin-1")
+    if header is None or header[:7].lower() != b"bearer ":
+        return parameter
+    return header if parameter is None else None
+
+
+def _token(credential: Credential) -> str | None:
+    """Return the token in the value of a header or a parameter, or None if it is empty or too long."""
+    token = credential if isinstance(credential, str) else credential[7:].strip(b" ").decode("latin-1")
     return token if token and len(token) <= MAX_TOKEN_LENGTH else None

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from enum import Enum
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django.core import exceptions
 from django.core.signals import setting_changed
@@ -24,11 +23,18 @@ from ..runtime.lifecycle import call_at_stop
 from ..runtime.results import as_failure, contained
 from . import csrf, workers
 from .access_request import AccessRequest
-from .base import Action, Permission, is_for_everybody
+from .base import Action, is_for_everybody
 from .creation_policy import CreationPolicy
 from .grants import Grant
 from .identities import Identity, IdentityLoader
-from .loading import is_asynchronous, make_permissions
+from .loading import make_permissions
+from .permission_checks import (
+    ACTION_BY_METHOD,
+    CallMode,
+    MemoryChecks,
+    methods_in_memory,
+    permission_check,
+)
 from .rates import RateLimits
 from .users import User, anonymous
 
@@ -36,29 +42,6 @@ if TYPE_CHECKING:
     from ..protocol.messages import Request
 
 logger = logging.getLogger("django_durable_streams.access")
-
-_ACTIONS = {
-    "GET": Action.READ,
-    "HEAD": Action.READ,
-    "PUT": Action.CREATE,
-    "POST": Action.APPEND,
-    "DELETE": Action.DELETE,
-}
-
-
-class CallMode(Enum):
-    """How the guard calls a permission's method."""
-
-    IN_LOOP = "the method uses memory only"
-    AWAIT = "the method is asynchronous"
-    IN_THREAD = "the method may use the database"
-
-
-class PermissionCheck(NamedTuple):
-    """A permission's method for one action, and how to call it."""
-
-    method: Callable[[User, str, AccessRequest], Any]
-    mode: CallMode
 
 
 class Guard:
@@ -71,6 +54,7 @@ class Guard:
         needs_task: whether a check may need a task of its own.
         needs_identity: whether a check depends on the caller.
         is_idle: whether the guard would allow everything.
+        admit_at_once: admits a request without a wait, and returns whether it has. Otherwise `admit` decides.
 
     Raises:
         ImproperlyConfigured, ValueError: the settings are invalid.
@@ -86,7 +70,7 @@ class Guard:
         self.varies_on = tuple(dict.fromkeys(varies_on))
         credential_headers = [name for one in permissions for name in one.credential_headers]
         self.credential_headers = frozenset(name.lower().encode("latin-1") for name in credential_headers)
-        self._checks = {action: [_permission_check(one, action) for one in permissions] for action in Action}
+        self._checks = {action: [permission_check(one, action) for one in permissions] for action in Action}
         self.needs_identity = bool(settings.rate_limits) or any(one.needs_user for one in permissions)
         self._anonymous = Identity(anonymous())
         self._rates = RateLimits(settings.rate_limits, settings.rate_limit_cache) if settings.rate_limits else None
@@ -94,6 +78,10 @@ class Guard:
         # A project's own coroutine may need the task that it runs in, as asyncio.timeout does.
         self.needs_task = any(check.mode is CallMode.AWAIT for checks in self._checks.values() for check in checks)
         self.is_idle = self._allows_everything and self._rates is None and self._creation_policy is None
+        methods = {} if self._allows_everything or self.needs_identity else methods_in_memory(self._checks)
+        if self._creation_policy is not None:
+            methods.pop("PUT", None)
+        self.admit_at_once = MemoryChecks(methods, self._anonymous, self.credential_headers, self.refusal).admit
 
     @contained
     def prepare(self, user: User) -> None:
@@ -116,7 +104,7 @@ class Guard:
             ServiceUnavailable: the identity cannot be checked (503).
         """
         path = paths.validate_again(request.path)
-        action = _ACTIONS[request.method]
+        action = ACTION_BY_METHOD[request.method]
         if self._creation_policy is not None and action is Action.CREATE:
             forks = headers.STREAM_FORKED_FROM in request.headers
             self._creation_policy.check(path, request.headers.get(headers.CONTENT_TYPE), forks=forks)
@@ -182,7 +170,7 @@ class Guard:
             identity = refreshed if isinstance(refreshed, Identity) else await refreshed
         access_request.caller = identity
         request.refuse_body = None
-        await self._check(request, _ACTIONS[request.method], request.path, identity, access_request)
+        await self._check(request, ACTION_BY_METHOD[request.method], request.path, identity, access_request)
 
     def _find_identity(self, request: Request) -> Identity | Awaitable[Identity]:
         """Return the identity of the caller: as the entry point knows it, or from the scope or the session."""
@@ -308,16 +296,6 @@ def _closes(request: Request) -> bool:
 def _counted_actions(request: Request, action: Action) -> tuple[Action, ...]:
     """Return the actions that one request counts as."""
     return (action, Action.CLOSE) if action is Action.APPEND and _closes(request) else (action,)
-
-
-def _permission_check(permission: Permission, action: Action) -> PermissionCheck:
-    if is_asynchronous(permission, action):
-        mode = CallMode.AWAIT
-    elif permission.in_memory:
-        mode = CallMode.IN_LOOP
-    else:
-        mode = CallMode.IN_THREAD
-    return PermissionCheck(getattr(permission, action.method), mode)
 
 
 _current: tuple[Config, Guard | None] | None = None

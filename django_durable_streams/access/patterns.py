@@ -55,8 +55,8 @@ class Pattern:
     def matches(self, path: str, user: User = None) -> bool:
         """Return whether a path matches for a user. A field without a value never matches."""
         match = self._regex.fullmatch(path)
-        if match is None:
-            return False
+        if match is None or not self.fields:
+            return match is not None
         # Values are compared as text, so no user's name can act as a pattern.
         return all(text == value_of(user, field) for text, field in zip(match.groups(), self.fields, strict=True))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -32,9 +32,9 @@ from ..store.write import group_commit
 from ..store.write.batch import LOCKED
 from ..store.write.commit_context import CommitContext
 from ..store.write.row_cache import make_row_cache
+from .committer_context import CommitterContext, HeldCommits
 from .compaction_tracker import CompactionTracker
 from .lock_waits import LockWaitQueue, PendingOperation
-from .signal_dispatcher import has_created_listeners
 from .single_operations import apply_each, repeat_locked
 
 logger = logging.getLogger(__name__)
@@ -260,7 +260,7 @@ class Committer(BatchWorker[Operation]):
         compaction_tracker: says whether small chunks should be staged.
     """
 
-    delays_results = True  # until `_CommitterContext.before_wait`
+    delays_results = True  # until `CommitterContext.before_wait`
 
     def __init__(
         self,
@@ -277,13 +277,14 @@ class Committer(BatchWorker[Operation]):
             lambda: Applier(monitor.new_connection(LOCK_SECONDS), monitor, write_lock, on_commit, COMMITTER_LOCK_MS),
             backlog,
         )
+        self._held_commits = HeldCommits(on_commit)
         self._applier = Applier(
             connection,
             monitor,
             write_lock,
-            on_commit,
+            self._held_commits.hold,
             COMMITTER_LOCK_MS,
-            _CommitterContext(self, self._lock_waits, compaction_tracker),
+            CommitterContext(self, self._lock_waits, compaction_tracker, self._held_commits),
         )
         super().__init__(name, connection, self._applier.apply, backlog, BATCH_SIZE)
 
@@ -295,6 +296,10 @@ class Committer(BatchWorker[Operation]):
         self._applier.is_stopping = True  # the last batches may still commit
         super().stop()
         self._lock_waits.stop()
+
+    def _do(self, batches: list[PendingBatch[Operation]]) -> None:
+        super()._do(batches)
+        self._held_commits.announce()
 
     def _size_of(self, task: Operation) -> int:
         return len(task.data) if type(task) is Append or type(task) is Create else 0  # faster than isinstance
@@ -323,27 +328,3 @@ class Committer(BatchWorker[Operation]):
             done_batches.append(done)
         self._lock_waits.add(waiting)
         return super()._finish(done_batches, outcomes)
-
-
-class _CommitterContext(CommitContext):
-    """What the write path asks and tells a committer while it works."""
-
-    def __init__(self, committer: Committer, lock_waits: LockWaitQueue, compaction_tracker: CompactionTracker) -> None:
-        self._committer = committer
-        self._lock_waits = lock_waits
-        self._is_busy = compaction_tracker.is_busy
-
-    def locked_paths(self, paths: Iterable[str]) -> Collection[str]:
-        return self._lock_waits.held(paths)
-
-    def stages_chunks(self) -> bool:
-        return self._is_busy()
-
-    def before_wait(self) -> None:
-        self._committer.deliver_results()
-
-    def before_commit(self, outcomes: Sequence[object]) -> None:
-        self._committer.prepare_results(outcomes)
-
-    def reports_empty_streams(self) -> bool:
-        return has_created_listeners()

@@ -32,10 +32,11 @@ from ..runtime.shutdown import add_live_reader, remove_live_reader, stop_reader
 from ..runtime.timeouts import Timeouts
 from ..store.operations import Commit
 from ..store.stream_info import StreamInfo
+from .fan_out import FanOut, Listener
 from .polling import PollSchedule
 from .snapshot_reader import Snapshot
 from .wakeup.base import Subscriber, WakeUpMessage
-from .watch import Listener, Watch
+from .watch import Watch
 
 __all__ = ["Hub", "Listener", "Watch"]
 
@@ -78,6 +79,7 @@ class Hub:
         self._engine = engine
         self._watches: dict[int, Watch] = {}
         self._polls = PollSchedule()
+        self._fan_out = FanOut()
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -104,7 +106,7 @@ class Hub:
             self._end_lost(watch)
             watch = None
         if watch is None:
-            watch = self._watches[info.id] = Watch(info)
+            watch = self._watches[info.id] = Watch(info, self._fan_out)
             watch.ready = asyncio.ensure_future(self._start(watch))
             if self._ticker is None or self._ticker.done():
                 self._ticker = self.loop.create_task(self._tick())

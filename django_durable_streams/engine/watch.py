@@ -16,11 +16,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..protocol import content, sse, text
 from ..protocol.segments import Segment
 from ..store.stream_info import StreamInfo
+from .fan_out import FanOut, Listener
 from .snapshot_reader import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -42,26 +43,6 @@ MAX_SHARED = 16
 
 LARGE_EVENT_BYTES = 256 * 1024
 """Size from which an event's control event is sent separately, so that all readers share the event without a copy."""
-
-MAX_NOTIFIED = 1000
-TURN_SECONDS = 0.01
-"""Listeners to notify in one iteration of the event loop, and about how long that may take. Each sends new data."""
-
-
-class Listener(Protocol):
-    """A live reader, as its watch and the hub see it."""
-
-    def notify(self) -> None:
-        """Learn that the stream has changed. Must not block."""
-
-    def tick(self, now: float) -> None:
-        """Learn the monotonic time, about once in each `POLL_INTERVAL`. Must not block."""
-
-    def stop(self) -> None:
-        """End soon, because the server that this listener depends on is about to end.
-
-        Must not block. May be called again.
-        """
 
 
 class Frame(NamedTuple):
@@ -85,9 +66,10 @@ class Watch:
 
     Args:
         info: the stream, as a query has just shown it.
+        fan_out: notifies the listeners, together with those of other watches.
     """
 
-    def __init__(self, info: StreamInfo) -> None:
+    def __init__(self, info: StreamInfo, fan_out: FanOut | None = None) -> None:
         self.info = info
         self.tail = info.tail
         self.closed = info.closed
@@ -109,6 +91,7 @@ class Watch:
         """Whether the stream has to be queried again."""
         self.idle_since: float | None = None
         """When the last listener left, in monotonic seconds. None while there are listeners."""
+        self._fan_out = FanOut() if fan_out is None else fan_out
         self._frames: dict[tuple[int, int, bytes], Frame] = {}
         self._events: dict[tuple[int, bytes], tuple[bytes, bytes]] = {}
         self._ring: deque[Segment] = deque()
@@ -117,7 +100,7 @@ class Watch:
         self._snapshots: dict[int, Snapshot] = {}
 
     def feed(self, start: int, segment: Segment | None, tail: int, *, closed: bool, removed: bool = False) -> None:
-        """Apply a commit, and notify all listeners if it changes anything.
+        """Apply a commit, and notify all listeners soon if it changes anything.
 
         Args:
             start: the position where the commit begins.
@@ -126,6 +109,8 @@ class Watch:
             closed: whether the stream is closed.
             removed: whether this watch ends.
         """
+        if removed:  # readers still get the data from before the removal
+            self._fan_out.finish_round(self)
         if tail > self.tail:
             if start != self.tail or segment is None:
                 self._ring.clear()
@@ -143,7 +128,7 @@ class Watch:
         self.removed = self.removed or removed
         self._drop_shared()
         self.shared_responses.clear()
-        self._notify(list(self.listeners))
+        self._fan_out.notify(self)
 
     def drop_large(self, now: float) -> None:
         """Drop the newest segment if it is large and its readers had the time to take it. Others query the database."""
@@ -200,21 +185,8 @@ class Watch:
                 return recent.data[start - recent.start : tail - recent.start] == segment.data
         return None
 
-    def _notify(self, listeners: list[Listener], first: int = 0) -> None:
-        """Notify listeners, a limited number at a time: a loop may delay their writes until its iteration ends."""
-        until = time.monotonic() + TURN_SECONDS
-        last = min(first + MAX_NOTIFIED, len(listeners))
-        while first < last:
-            try:
-                listeners[first].notify()
-            except Exception:  # one listener must not block the others
-                logger.exception("A reader could not be told of new data. All other readers go on.")
-            first += 1
-            if time.monotonic() >= until:
-                break
-        if first < len(listeners):
-            asyncio.get_running_loop().call_soon(self._notify, listeners, first)
-            return
+    def finish_notifying(self) -> None:
+        """All listeners were notified: drop the objects that they have shared, and do the work that follows."""
         self.shared_responses.clear()
         after_notify, self.after_notify = self.after_notify, []
         for function in after_notify:

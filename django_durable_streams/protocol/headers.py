@@ -53,6 +53,7 @@ HOST = b"host"
 ORIGIN = b"origin"
 COOKIE = b"cookie"
 FORWARDED_FOR = b"x-forwarded-for"
+FORWARDED_PROTO = b"x-forwarded-proto"
 VARY = b"vary"
 CONTENT_DISPOSITION = b"content-disposition"
 

@@ -32,7 +32,7 @@ from .bodies import LINGER_SECONDS, ArrivingBody, admitted_length, check_whole, 
 from .coroutines import start, within
 from .dispatch import refuse, respond
 from .event_stream import send_events
-from .hosts import absolute_url, below, check_host, script_name
+from .hosts import absolute_url, below, check_host, outer_path, script_name
 from .lifespan import Application, Message, Receive, Scope, Send, serve_lifespan
 from .response_memory import PIECE_BYTES
 from .validation import check_configuration
@@ -61,7 +61,7 @@ class DurableStreams:
             raise ValueError(f"The prefix {prefix!r} must begin and end with a slash.")
         if apps.ready:  # otherwise `AppConfig.ready` checks it
             check_configuration()
-        self._prefix = prefix
+        self.prefix = prefix
         self._fallback = fallback
         self._is_installed = False
 
@@ -70,7 +70,7 @@ class DurableStreams:
         if kind == "http":
             if not self._is_installed:
                 self._install(receive)
-            path = self._stream_path(scope)
+            path = self.stream_path(scope)
             if path is not None:
                 await _serve(path, scope, receive, send)
                 return
@@ -94,17 +94,16 @@ class DurableStreams:
                 from .uvicorn.installation import install
             except ImportError:  # without httptools, uvicorn parses requests with h11
                 return
-            prefix = None if script_name(None) else self._prefix  # the fast path knows no script name
-            install(self, prefix, server)
+            install(server, DurableStreams)
 
-    def _stream_path(self, scope: Scope) -> str | None:
+    def stream_path(self, scope: Scope) -> str | None:
         """Return the path of the stream that a request is for, or None if it is for no stream."""
         route = scope.get("url_route")
         if route is not None and STREAM_PATH in route["kwargs"]:
             return str(route["kwargs"][STREAM_PATH])
         path = below(script_name(scope.get("root_path")), scope["path"])
-        if self._prefix is not None and path.startswith(self._prefix):
-            return path[len(self._prefix) :]
+        if self.prefix is not None and path.startswith(self.prefix):
+            return path[len(self.prefix) :]
         return None
 
 
@@ -138,9 +137,7 @@ class _AsgiRequest(Request):
         return self._outer_path().removesuffix(self.path)
 
     def _outer_path(self) -> str:
-        """Return the path that the client has sent. Some servers and proxies remove the script name."""
-        name = script_name(self._scope.get("root_path"))
-        return name + below(name, self._scope["path"])
+        return outer_path(self._scope.get("root_path"), self._scope["path"])
 
     async def read_body(self) -> bytes:
         self.is_unfinished = True

@@ -58,7 +58,7 @@ def start_request(request: Request, callback: ResultCallback) -> Response | Even
         if guard is not None:
             if guard.needs_task:
                 return respond(request)
-            admission = start(guard.admit(request))
+            admission = None if guard.admit_at_once(request) else start(guard.admit(request))
             if admission is not None:
                 return _catch_errors(request, _handle_then(admission, request, handler))
         if _takes_long(request, body):
@@ -110,7 +110,7 @@ async def _admit_and_handle(request: Request) -> Response | EventStream:
         return policy().cors.preflight(request)
     handler = handler_for(request.method)
     guard = current_guard()
-    if guard is not None:
+    if guard is not None and not guard.admit_at_once(request):
         await _wait_for(guard.admit(request), request)
     return await _handle(request, handler, guard)
 

@@ -52,6 +52,16 @@ def below(name: str, path: str) -> str:
     return path[len(name) :] if name and path.startswith(f"{name}/") else path
 
 
+def outer_path(root_path: str | None, path: str) -> str:
+    """Return the path that the client has sent. Some servers and proxies remove the script name.
+
+    Args:
+        root_path, path: those of the server, percent-decoded.
+    """
+    name = script_name(root_path)
+    return name + below(name, path)
+
+
 def absolute_url(scheme: str, path: str, headers: Mapping[bytes, bytes]) -> bytes:
     """Return the absolute URL of a request's path, which is percent-decoded."""
     proxy = _scheme_header()

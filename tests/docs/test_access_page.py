@@ -69,10 +69,11 @@ def test_the_class_that_is_shown_works() -> None:
 
 
 def test_the_claim_that_is_shown_can_be_read() -> None:
+    from django_durable_streams.access.base import Action
     from django_durable_streams.access.bearer import _grants
 
     (block,) = blocks(PAGE, "json")
-    assert set(_grants(json.loads(block.text)["streams"])) == {"read", "append"}
+    assert set(_grants(json.loads(block.text)["streams"])) == {Action.READ, Action.APPEND}
 
 
 def test_the_names_that_are_shown_are_the_codes() -> None:

@@ -113,7 +113,7 @@ async def test_a_reader_ahead_of_its_watch_misses_no_commit_and_gets_none_twice(
         hub.feed([database.commit(data)])
         received += await data_after(hub, watch, position + len(received))
     assert received == b"fghi"
-    assert reader.notified.is_set()
+    await asyncio.wait_for(reader.notified.wait(), 10)
     assert await data_after(hub, watch, 0) == database.data
 
 
@@ -151,5 +151,5 @@ async def test_readers_join_again_after_a_watch_could_not_start() -> None:
     assert not hub.is_watched(1)
     watch = await hub.join(database.info, reader := Reader())
     hub.feed([database.commit(b"d")])
-    assert reader.notified.is_set()
+    await asyncio.wait_for(reader.notified.wait(), 10)
     assert await data_after(hub, watch, 3) == b"d"

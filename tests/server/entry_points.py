@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
+from django_durable_streams.server.uvicorn.mount import Mount
 from tests.asgi_client import ROOT, AsgiClient, Headers, Reply, encoded
 
 ENTRY_POINTS = ("asgi", "django", "wsgi", "direct")
@@ -125,7 +126,11 @@ async def _ask_direct(method: str, target: str, lines: list[tuple[bytes, bytes]]
     config = Config(DurableStreams(), interface="asgi3", log_config=None, lifespan="off")
     config.load()
     protocol = FastPathConnection(
-        prefix=ROOT, config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop()
+        mount=Mount(config.loaded_app, "", DurableStreams),
+        config=config,
+        server_state=ServerState(),
+        app_state={},
+        _loop=asyncio.get_running_loop(),
     )
     connection = _Connection()
     connection.set_protocol(protocol)

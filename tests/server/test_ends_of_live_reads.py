@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from django_durable_streams.engine import engine_for
-from django_durable_streams.engine import watch as watches
+from django_durable_streams.engine import engine_for, fan_out
 from django_durable_streams.protocol.errors import StreamNotFound
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.protocol.segments import Segment
@@ -106,7 +105,7 @@ async def test_a_request_has_one_response_where_the_stream_is_deleted_right_afte
     await until(lambda: watched() == len(clients))
     (watch,) = engine_for().hub()._watches.values()
     await elsewhere(Delete("a"))
-    monkeypatch.setattr(watches, "TURN_SECONDS", 0)  # one reader in each turn, as if there were thousands
+    monkeypatch.setattr(fan_out, "TURN_SECONDS", 0)  # one reader in each turn, as if there were thousands
     watch.feed(0, Segment(0, b"abc", [3]), 3, closed=False)
     watch.end()
     await until(lambda: watched() == 0)

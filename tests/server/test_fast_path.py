@@ -15,9 +15,11 @@ from django_durable_streams.access.base import Permission
 from django_durable_streams.engine import engine_for
 from django_durable_streams.protocol.messages import Response
 from django_durable_streams.server import dispatch
+from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.handlers import HANDLERS
-from django_durable_streams.server.uvicorn import fast_path
+from django_durable_streams.server.uvicorn import request as fast_path_request
 from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
+from django_durable_streams.server.uvicorn.mount import Mount
 from django_durable_streams.store.operations import Create
 from django_durable_streams.store.write import group_commit
 from django_durable_streams.store.write.commit_context import CommitContext
@@ -53,7 +55,7 @@ class Connection(asyncio.Transport):
 
 def connected(connection: Connection | None = None) -> tuple[FastPathConnection, Connection]:
     protocol = FastPathConnection(
-        prefix="/v1/stream/",
+        mount=Mount(DurableStreams(), "", DurableStreams),
         config=Config(lambda scope: None, interface="asgi3", log_config=None),
         server_state=ServerState(),
         app_state={},
@@ -124,14 +126,14 @@ async def test_answers_are_made_before_the_commit_and_sent_after_it(
             made.set()
         return prepared[-1]
 
-    monkeypatch.setattr(fast_path, "prepare_response", prepare_response)
+    monkeypatch.setattr(fast_path_request, "prepare_response", prepare_response)
     before_each_commit(monkeypatch, lambda: go_on.wait(30))
     for number, (protocol, _) in enumerate(clients):
         send(protocol, method, str(number) if method == "PUT" else "0", b"x" if method == "POST" else b"")
     async with asyncio.timeout(30):
         await made.wait()
     assert all(connection.sent.empty() for _, connection in clients)
-    monkeypatch.setattr(fast_path, "finish_request", None)  # it is not needed any more
+    monkeypatch.setattr(fast_path_request, "finish_request", None)  # it is not needed any more
     go_on.set()
     assert [await status(connection) for _, connection in clients] == [expected] * len(clients)
     assert all(connection.sent.empty() for _, connection in clients)

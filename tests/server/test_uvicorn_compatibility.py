@@ -11,18 +11,17 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.uvicorn import compatibility, installation
-from django_durable_streams.server.uvicorn.connection import Connection
+from django_durable_streams.server.uvicorn.connection import CountedConnection
 from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
+from django_durable_streams.server.uvicorn.handed_over import handed_over
+from tests.server.test_fast_path import Connection
 
 
-async def application(scope: Any, receive: Any, send: Any) -> None:
-    """An application that is never called."""
-
-
-def server_of(app: object = application) -> LifespanOn:
+def server_of(app: object = None) -> LifespanOn:
     """Return the part of a uvicorn that calls an application for its lifespan."""
-    config = Config(app, http="httptools", interface="asgi3", log_config=None, proxy_headers=False)  # type: ignore[arg-type]
+    config = Config(app or DurableStreams(), http="httptools", interface="asgi3", log_config=None, proxy_headers=False)  # type: ignore[arg-type]
     config.load()
     return LifespanOn(config)
 
@@ -35,15 +34,33 @@ def connections_of(server: LifespanOn) -> object:
 def test_this_uvicorn_has_all_parts(caplog: pytest.LogCaptureFixture) -> None:
     server = server_of()
     assert compatibility.missing_parts(server.config) == []
-    installation.install(application, "/v1/stream/", server)
+    installation.install(server, DurableStreams)
     assert connections_of(server) is FastPathConnection
     assert caplog.records == []
 
 
+async def wrapper(scope: Any, receive: Any, send: Any) -> None:
+    """A middleware that is never called."""
+
+
 def test_behind_a_wrapper_connections_have_limits_only() -> None:
-    server = server_of()
-    installation.install(object(), "/v1/stream/", server)
-    assert connections_of(server) is Connection
+    server = server_of(wrapper)
+    installation.install(server, DurableStreams)
+    assert connections_of(server) is CountedConnection
+    before = handed_over["wrapper"]
+
+    async def ask() -> None:
+        made = CountedConnection(
+            config=server.config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop()
+        )
+        made.connection_made(Connection())
+        made.data_received(b"GET / HTTP/1.1\r\nHost: testserver\r\n\r\n")
+        made.connection_lost(None)
+
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(CountedConnection, "_start_asgi_task", lambda *args: None)
+        asyncio.run(ask())
+    assert handed_over["wrapper"] == before + 1
 
 
 @pytest.mark.parametrize(
@@ -60,7 +77,7 @@ def test_without_a_method_requests_go_through_asgi(
     server = server_of()
     monkeypatch.delattr(kind, part)
     with caplog.at_level(logging.WARNING):
-        installation.install(application, "/v1/stream/", server)
+        installation.install(server, DurableStreams)
     assert connections_of(server) is HttpToolsProtocol
     (record,) = caplog.records
     assert f"It has no {kind.__name__}.{part}. Requests go through ASGI" in record.getMessage()
@@ -84,7 +101,7 @@ def test_without_an_attribute_requests_go_through_asgi(
     server = server_of()
     monkeypatch.setattr(kind, "__init__", without_attributes)
     with caplog.at_level(logging.WARNING):
-        installation.install(application, "/v1/stream/", server)
+        installation.install(server, DurableStreams)
     assert connections_of(server) is HttpToolsProtocol
     (record,) = caplog.records
     assert f"{kind.__name__}.{part}" in record.getMessage()
@@ -94,7 +111,7 @@ def test_without_an_attribute_of_its_configuration_requests_go_through_asgi(capl
     server = server_of()
     del server.config.root_path
     with caplog.at_level(logging.WARNING):
-        installation.install(application, "/v1/stream/", server)
+        installation.install(server, DurableStreams)
     assert connections_of(server) is HttpToolsProtocol
     assert [record.getMessage().count("Config.root_path") for record in caplog.records] == [1]
 
@@ -105,7 +122,7 @@ def test_without_a_class_requests_go_through_asgi(
     server = server_of()
     monkeypatch.delattr("uvicorn.protocols.http.httptools_impl.RequestResponseCycle")
     with caplog.at_level(logging.WARNING):
-        installation.install(application, "/v1/stream/", server)
+        installation.install(server, DurableStreams)
     assert connections_of(server) is HttpToolsProtocol
     assert [record.getMessage().count("RequestResponseCycle") for record in caplog.records] == [1]
 

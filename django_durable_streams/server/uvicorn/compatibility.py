@@ -9,26 +9,28 @@ from collections.abc import Iterator
 
 import httptools
 from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 PARTS: dict[type, str] = {
     HttpToolsProtocol: """
-        access_log access_logger app_state client config cycle flow headers logger loop parser pipeline scheme server
-        server_state tasks timeout_keep_alive timeout_keep_alive_task transport
+        access_log access_logger app_state client config connections cycle flow headers limit_concurrency logger loop
+        parser pipeline scheme server server_state tasks timeout_keep_alive timeout_keep_alive_task transport
         _should_upgrade _unset_keepalive_if_required connection_lost connection_made data_received
         handle_websocket_upgrade on_body on_header on_headers_complete on_message_begin on_message_complete
         on_response_complete on_url pause_writing resume_writing send_400_response shutdown timeout_keep_alive_handler
     """,
     RequestResponseCycle: "response_complete transport",
+    ProxyHeadersMiddleware: "app",
     FlowControl: "drain pause_reading resume_reading write_paused",
     ServerState: "default_headers total_requests",
     httptools.HttpRequestParser: "feed_data set_dangerous_leniencies should_upgrade",
 }
 """The attributes and methods that are in use, by class."""
 
-CONFIG_PARTS = "asgi_version http_protocol_class limit_concurrency loaded_app root_path"
+CONFIG_PARTS = "asgi_version http_protocol_class loaded_app root_path"
 """The attributes of a server's configuration that are in use. Some of them are set when it is loaded."""
 
 

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ...conf import config
 from ...protocol.messages import ENDING_SECONDS
+from .handed_over import Reason, handed_over
 
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of the longest request line and headers."""
@@ -281,6 +282,15 @@ class Connection(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self._head_timer = self._send_timer = None
+
+
+class CountedConnection(Connection):
+    """A connection of a server that has no fast path, because a wrapper stands in front of the streams."""
+
+    def on_headers_complete(self) -> None:
+        """The head of a request is complete."""
+        handed_over[Reason.WRAPPER] += 1
+        super().on_headers_complete()
 
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})

@@ -5,9 +5,10 @@ connection of the fast path parses a plain request itself, gives it to the handl
 of 1 KB reach 164 % of a bare ASGI application with a constant answer (docs/decisions/uvicorn-fast-path.md).
 
 The invariant: a request gets the same response here as through ASGI. It holds because the handlers are the same, and
-because all other bytes go on to uvicorn, as if nothing had looked at them. There is a fast path only where the server's
-application is `DurableStreams` itself, so that no middleware is passed over (`installation`). UVICORN_FAST_PATH
-switches it off. Knows no operations: it turns bytes into requests, and responses into bytes.
+because all other bytes go on to uvicorn, as if nothing had looked at them (`handed_over` counts these requests). There
+is a fast path only to streams that the server's application or Channels' routers call themselves, so that no other
+middleware is passed over (`mount`). UVICORN_FAST_PATH switches it off. Knows no operations: it turns bytes into
+requests, and responses into bytes.
 """
 
 from __future__ import annotations
@@ -18,20 +19,22 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from ...access.identities import Source
 from ...conf import config
 from ...protocol.errors import DurableStreamsError, RequestTimeout, ServiceUnavailable
-from ...protocol.messages import ENDING_SECONDS, ClientDisconnected, Request, Response
+from ...protocol.messages import ENDING_SECONDS, ClientDisconnected, Response
 from ...runtime.results import Reply
 from ..answers import EventStream, Work
 from ..bodies import LINGER_SECONDS, SMALL_BYTES
 from ..coroutines import resume
-from ..dispatch import finish_request, needs_task, prepare_response, refuse, respond, start_request
+from ..dispatch import needs_task, refuse, respond, start_request
 from ..event_stream import send_events
-from ..hosts import absolute_url, check_host
+from ..hosts import check_host
 from . import request_heads
 from .chunked import ChunkedOutlet
 from .downloads import DownloadConnection
+from .handed_over import Reason, handed_over
+from .mount import Mount, Place
+from .request import FastPathRequest
 from .response_heads import encode_head
 
 MAX_JOINED_BYTES = 256 * 1024
@@ -40,85 +43,22 @@ MAX_JOINED_BYTES = 256 * 1024
 _WITH_BODY = frozenset({"POST", "PUT"})
 
 
-class FastPathRequest(Request):
-    """A request on a connection of the fast path. The committer gives it the outcome directly (`ResultCallback`).
-
-    Args:
-        body: the whole body, or None where it has not arrived.
-    """
-
-    __slots__ = ("_connection", "_head", "_prepared", "_source")
-
-    is_bare = True
-
-    def __init__(self, head: request_heads.Head, body: bytes | None, connection: FastPathConnection) -> None:
-        self.method, path, self.query, self.headers, _ = head
-        self.path = path[len(connection.prefix) :]
-        self._reset(body)
-        self._head = head
-        self._connection = connection
-        self._source: Source | None = None
-        self._prepared: tuple[object, Response] | None = None
-
-    @property
-    def scheme(self) -> str:
-        return self._connection.scheme or "http"
-
-    @property
-    def source(self) -> Source:
-        if self._source is None:
-            self._source = request_heads.asgi_scope(self._head, self._connection)
-        return self._source
-
-    def url(self) -> bytes:
-        return absolute_url(self.scheme, self._head.path, self.headers)
-
-    def root(self) -> str:
-        return self._connection.prefix
-
-    async def read_body(self) -> bytes:
-        return await self._connection.receive_body(self, self._head.content_length)
-
-    def waiting_bytes(self) -> int:
-        return self._connection.waiting_bytes() if self.body is None else len(self.body)
-
-    def drop_body(self) -> None:
-        self.body = b""
-        self._connection.drop_waiting()
-
-    def prepare(self, value: object) -> None:
-        """Make the response to an outcome that the engine is about to commit."""
-        response = prepare_response(self, value)
-        if response is not None:
-            self._connection.prepare(self, response)
-            self._prepared = value, response
-
-    def resolve(self, value: object) -> None:
-        """Answer with the outcome. A prepared response is sent only if it belongs to this very outcome."""
-        if self._prepared is not None and self._prepared[0] is value:
-            self._connection.write(self, self._prepared[1])
-        else:
-            self._connection.proceed(self, finish_request(self, value))
-
-    def when_left(self, tell: Callable[[], object]) -> None:
-        self._connection.when_left(tell)
-
-    def send_now(self, response: Response) -> bool:
-        self._connection.write(self, response)
-        return True
-
-
 class FastPathConnection(DownloadConnection):
     """A connection of uvicorn's that answers plain requests for streams itself.
 
     Args:
-        prefix: the path below which the streams are.
+        mount: the streams in the server's application.
         options: uvicorn's.
+
+    Attributes:
+        handed_over: the requests of this process that uvicorn has got instead, by `Reason`.
     """
 
-    def __init__(self, *, prefix: str, **options: Any) -> None:
+    handed_over = handed_over
+
+    def __init__(self, *, mount: Mount, **options: Any) -> None:
         super().__init__(**options)
-        self.prefix = prefix
+        self.mount = mount
         self._last_used = 0.0
         self._on_left: Callable[[], object] | None = None
 
@@ -130,41 +70,69 @@ class FastPathConnection(DownloadConnection):
             self._take_body(data)
         elif self._is_answering or self._held_data or self.flow.write_paused:
             self._hold(data)
-        elif self._is_parsing or self.pipeline or not (self.cycle is None or self.cycle.response_complete):
+        elif self._is_parsing:
             super().data_received(data)
+        elif self.pipeline or not (self.cycle is None or self.cycle.response_complete):
+            self._hand_over(data, Reason.PIPELINED)
         else:
             self._take_request(data)
 
+    def _hand_over(self, data: bytes, reason: Reason) -> None:
+        """Give a request to uvicorn."""
+        handed_over[reason] += 1
+        super().data_received(data)
+
     def _take_request(self, data: bytes) -> None:
         end = data.find(request_heads.END, 0, request_heads.MAX_BYTES)
-        parse = (
-            request_heads.parse_once
-            if end > request_heads.MAX_CACHED_BYTES or data.startswith(b"PUT ")
-            else request_heads.parse
-        )
-        head = parse(data[:end]) if end > 0 else None
-        if head is None or not head.path.startswith(self.prefix) or head.content_length > config().max_append_bytes:
-            super().data_received(data)
+        if end <= 0:
+            is_large = len(data) >= request_heads.MAX_BYTES
+            self._hand_over(data, Reason.LARGE_HEAD if is_large else Reason.HEAD_IN_PARTS)
+            return
+        is_new = data.startswith(b"PUT ")
+        is_cached = end <= request_heads.MAX_CACHED_BYTES and not is_new
+        head = request_heads.parse(data[:end]) if is_cached else request_heads.parse_once(data[:end])
+        if isinstance(head, Reason):
+            self._hand_over(data, head)
+            return
+        place = self.mount.place(head.path, is_new=is_new)
+        if place is None:
+            self._hand_over(data, Reason.OTHER_PATH)
             return
         body = data[end + len(request_heads.END) :]
         missing = head.content_length - len(body)
+        reason = self._reason_against(head, missing)
+        if reason is not None:
+            self._hand_over(data, reason)
+            return
         if missing > 0:
-            if head.method in _WITH_BODY:
-                self._expect_body(head.content_length, body)
-                self._answer(head, None)
-                self._wait_for_permission()
-            else:
-                super().data_received(data)
+            self._expect_body(head.content_length, body)
+            self._answer(head, place, None)
+            self._wait_for_permission()
             return
         if missing < 0:
             self._hold(body[missing:])
             body = body[:missing]
-        self._answer(head, body)
+        self._answer(head, place, body)
 
-    def _answer(self, head: request_heads.Head, body: bytes | None) -> None:
+    def _reason_against(self, head: request_heads.Head, missing: int) -> Reason | None:
+        """Return the reason why a request for a stream is not answered here, or None.
+
+        Args:
+            missing: bytes of the body that have not arrived.
+        """
+        if head.content_length > config().max_append_bytes or (missing > 0 and head.method not in _WITH_BODY):
+            return Reason.LENGTH
+        limit = self.limit_concurrency
+        if limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit):
+            return Reason.CONCURRENCY  # uvicorn refuses it
+        return None
+
+    def _answer(self, head: request_heads.Head, place: Place, body: bytes | None) -> None:
         """Answer a request. If its body has not arrived, it is read once the request is allowed."""
         self._is_answering = True
-        request = FastPathRequest(head, body, self)
+        if head.closes:
+            self._is_ending = True
+        request = FastPathRequest(head, place, body, self)
         try:
             check_host(request.headers)
         except DurableStreamsError as error:
@@ -246,7 +214,8 @@ class FastPathConnection(DownloadConnection):
 
     def prepare(self, request: FastPathRequest, response: Response) -> None:
         """Encode a response before it may be sent."""
-        response.wire = self.server_state.default_headers, self._encode(request, response)
+        if not self._is_ending:  # what is encoded for this connection may be shared with others
+            response.wire = self.server_state.default_headers, self._encode(request, response)
 
     def _encode(self, request: FastPathRequest, response: Response) -> bytes:
         head = encode_head(response, self.server_state.default_headers, self._is_ending)
@@ -292,10 +261,11 @@ class FastPathConnection(DownloadConnection):
             self._on_left = tell
 
     def _log(self, request: FastPathRequest, status: int) -> None:
-        client = f"{self.client[0]}:{self.client[1]}" if self.client else ""
+        client = request.client
+        address = f"{client[0]}:{client[1]}" if client else ""
         query = f"?{request.query.decode('ascii')}" if request.query else ""
-        target = quote(request.root() + request.path) + query
-        self.access_logger.info('%s - "%s %s HTTP/%s" %d', client, request.method, target, "1.1", status)
+        target = quote(request.full_path) + query
+        self.access_logger.info('%s - "%s %s HTTP/%s" %d', address, request.method, target, request.version, status)
 
     def _may_resume(self) -> bool:
         return super()._may_resume() and not (self._is_answering or self.flow.write_paused)

@@ -8,33 +8,35 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import httptools  # noqa: F401  without it, uvicorn parses requests with h11, and the ImportError says so
 import uvicorn
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+if TYPE_CHECKING:
+    from .mount import StreamApplication
 
 logger = logging.getLogger(__name__)
 
 
-def install(application: object, prefix: str | None, server: object) -> None:
+def install(server: object, kind: type[StreamApplication]) -> None:
     """Let uvicorn make our connections from now on.
 
-    Connections have the fast path if the server's application is `application` itself. If a wrapper stands in front of
-    it, or it serves no streams below a prefix, connections have limits and deadlines only. If this uvicorn lacks a part
+    Connections have the fast path if streams are the server's application, or are found inside Channels' routers. If
+    another wrapper stands in front of them, connections have limits and deadlines only. If this uvicorn lacks a part
     that they build on, uvicorn makes its own connections, and the log says so.
 
     Args:
-        prefix: the path below which the application has its streams, or None.
         server: the object of uvicorn's that has called the application, for its lifespan or for a request.
+        kind: the class of applications with streams.
     """
     try:
-        _install(application, prefix, server)
+        _install(server, kind)
     except ImportError as error:
         _warn(f"{error}.")
 
 
-def _install(application: object, prefix: str | None, server: object) -> None:
+def _install(server: object, kind: type[StreamApplication]) -> None:
     from uvicorn.config import Config
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -49,17 +51,15 @@ def _install(application: object, prefix: str | None, server: object) -> None:
     if missing:
         _warn("It has no " + ", ".join(missing) + ".")
         return
-    from .connection import Connection
+    from .connection import CountedConnection
     from .fast_path import FastPathConnection
+    from .mount import Mount
 
-    loaded: object = config.loaded_app
-    if isinstance(loaded, ProxyHeadersMiddleware):  # the fast path leaves the heads that it changes to uvicorn
-        loaded = loaded.app
-    is_alone = loaded is application and config.limit_concurrency is None and not config.root_path
-    if is_alone and prefix is not None:
-        config.http_protocol_class = cast("type[asyncio.Protocol]", partial(FastPathConnection, prefix=prefix))
+    mount = Mount(config.loaded_app, config.root_path, kind)
+    if mount.has_streams:
+        config.http_protocol_class = cast("type[asyncio.Protocol]", partial(FastPathConnection, mount=mount))
     else:
-        config.http_protocol_class = Connection
+        config.http_protocol_class = CountedConnection
 
 
 def _warn(reason: str) -> None:

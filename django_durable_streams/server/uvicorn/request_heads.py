@@ -1,7 +1,8 @@
 """Parses the head of an HTTP/1.1 request. Only plain heads are parsed here, uvicorn parses the others.
 
 The invariant: the result depends on the bytes of the head alone, so it can be cached. Clients send the same heads again
-and again, and a cached head takes one lookup. This is a part of the fast path, and is switched off with it
+and again, and a cached head takes one lookup. Headers of proxies are parsed like all others: what they mean depends on
+the server, so it is found out where it is needed. This is a part of the fast path, and is switched off with it
 (UVICORN_FAST_PATH).
 """
 
@@ -10,13 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote, unquote
+from typing import NamedTuple
+from urllib.parse import unquote
 
 from ...protocol import headers
-
-if TYPE_CHECKING:
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from .handed_over import Reason
 
 MAX_BYTES = 8 * 1024
 """Bytes of the longest head that is parsed here."""
@@ -37,92 +36,117 @@ END = b"\r\n\r\n"
 
 _REQUEST_LINE = re.compile(
     rb"(GET|POST|PUT|DELETE|HEAD) (/[A-Za-z0-9._~!$&'()*+,;=:@/%-]*)(?:\?([A-Za-z0-9._~!$&'()*+,;=:@/?%-]*))?"
-    rb" HTTP/1\.1\r\n"
+    rb" HTTP/(1\.[01])\r\n"
 )
+_METHODS = (b"GET ", b"POST ", b"PUT ", b"DELETE ", b"HEAD ")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
 
 # A producer's heads differ only in this line.
 _PRODUCER_SEQ_LINE = re.compile(rb"\r\nproducer-seq:[\t ]*([0-9]+)[\t ]*(?=\r\n|\Z)", re.IGNORECASE)
 
-# Headers that ask for more than one request and one answer, or that come from a proxy.
-_LEFT_TO_UVICORN = frozenset(
-    {
-        b"transfer-encoding",
-        b"expect",
-        b"te",
-        b"trailer",
-        b"x-forwarded-for",
-        b"x-forwarded-proto",
-    }
-)
+# Headers that ask for more than one request and one answer.
+_LEFT_TO_UVICORN = {
+    b"transfer-encoding": Reason.CHUNKED_BODY,
+    b"trailer": Reason.CHUNKED_BODY,
+    b"expect": Reason.EXPECT,
+}
 
 _KEEP_ALIVE_OPTIONS = frozenset({b"keep-alive", b"upgrade", b"http2-settings"})
 
 
 class Head(NamedTuple):
-    """A request line and its headers. `path` is percent-decoded."""
+    """A request line and its headers. `path` is percent-decoded, and `raw_path` is not.
+
+    `closes` says whether the connection ends after the response. All requests of HTTP/1.0 end it, as with uvicorn.
+    """
 
     method: str
     path: str
     query: bytes
     headers: Mapping[bytes, bytes]
     content_length: int
+    raw_path: bytes
+    version: str
+    closes: bool
 
 
 @lru_cache(maxsize=1024)
-def parse(head: bytes) -> Head | None:
+def parse(head: bytes) -> Head | Reason:
     """Parse a head of up to MAX_CACHED_BYTES, without the empty line at its end.
 
-    None means that the head is left to uvicorn: it is malformed, has a header twice or too many headers, closes the
-    connection, asks for a WebSocket, or has a body without a length.
+    A `Reason` means that the head is left to uvicorn. It is malformed, has a header twice or too many headers, asks for
+    a WebSocket, or has a body without a length.
     """
     seq = _PRODUCER_SEQ_LINE.search(head) if head.startswith(b"POST") else None
     if seq is None:
         return parse_once(head)
     rest = _parse_without_seq(head[: seq.start()] + head[seq.end() :])
-    if rest is None or headers.PRODUCER_SEQ in rest.headers:
-        return None
-    method, path, query, fields, length = rest
-    return Head(method, path, query, {**fields, headers.PRODUCER_SEQ: seq[1]}, length)
+    if isinstance(rest, Reason):
+        return rest
+    if headers.PRODUCER_SEQ in rest.headers:
+        return Reason.REPEATED_HEADER
+    return rest._replace(headers={**rest.headers, headers.PRODUCER_SEQ: seq[1]})
 
 
-def parse_once(head: bytes) -> Head | None:
+def parse_once(head: bytes) -> Head | Reason:
     """Parse a head as `parse` does, and do not cache it: it is long, or creates a stream and will not come again."""
     request = _REQUEST_LINE.match(head)
+    if request is None:
+        return Reason.TARGET if head.startswith(_METHODS) else Reason.METHOD
     parse_headers = _parse_headers if len(head) <= MAX_CACHED_BYTES else _parse_headers.__wrapped__
-    parsed = parse_headers(head[request.end() :]) if request is not None else None
-    if request is None or parsed is None:
-        return None
-    method, raw_path, query = request.groups(default=b"")
+    parsed = parse_headers(head[request.end() :])
+    if isinstance(parsed, Reason):
+        return parsed
+    method, raw_path, query, version = request.groups(default=b"")
     path = raw_path.decode("ascii")
-    fields, length = parsed
-    return Head(method.decode("ascii"), unquote(path) if "%" in path else path, query, fields, length)
+    return Head(
+        method.decode("ascii"),
+        unquote(path) if "%" in path else path,
+        query,
+        parsed.fields,
+        parsed.content_length,
+        raw_path,
+        version.decode("ascii"),
+        parsed.closes or version == b"1.0",
+    )
 
 
 _parse_without_seq = lru_cache(maxsize=1024)(parse_once)
 
 
+class _Headers(NamedTuple):
+    fields: Mapping[bytes, bytes]
+    content_length: int
+    closes: bool
+
+
 @lru_cache(maxsize=1024)
-def _parse_headers(block: bytes) -> tuple[Mapping[bytes, bytes], int] | None:
-    """Return the headers and the length of the body. A client sends the same headers to stream after stream."""
+def _parse_headers(block: bytes) -> _Headers | Reason:
+    """Return the headers and what they say about the body and the connection.
+
+    A client sends the same headers to stream after stream.
+    """
     lines = block.split(b"\r\n")
     if len(lines) > MAX_HEADERS:
-        return None
+        return Reason.LARGE_HEAD
     fields: dict[bytes, bytes] = {}
     for line in lines:
         header = _parse_header(line) if len(line) <= MAX_CACHED_LINE_BYTES else _parse_header.__wrapped__(line)
-        if header is None:
-            return None
+        if isinstance(header, Reason):
+            return header
         fields[header[0]] = header[1]
-    if len(fields) != len(lines) or b"host" not in fields:
-        return None
+    if len(fields) != len(lines):
+        return Reason.REPEATED_HEADER
+    if b"host" not in fields:
+        return Reason.MALFORMED_HEADER
     length = fields.get(headers.CONTENT_LENGTH, b"0")
     if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
-        return None
-    connection = fields.get(headers.CONNECTION)
-    if connection is not None and not _is_kept_alive(connection.lower(), fields):
-        return None
-    return fields, int(length)
+        return Reason.LENGTH
+    connection = fields.get(headers.CONNECTION, b"keep-alive").lower().strip(b" \t")
+    closes = connection == b"close"
+    if not (closes or _is_kept_alive(connection, fields)):
+        return Reason.CONNECTION
+    return _Headers(fields, int(length), closes)
 
 
 def _is_kept_alive(connection: bytes, fields: Mapping[bytes, bytes]) -> bool:
@@ -138,28 +162,9 @@ def _is_kept_alive(connection: bytes, fields: Mapping[bytes, bytes]) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _parse_header(line: bytes) -> tuple[bytes, bytes] | None:
+def _parse_header(line: bytes) -> tuple[bytes, bytes] | Reason:
     header = _HEADER.fullmatch(line)
     if header is None:
-        return None
+        return Reason.MALFORMED_HEADER
     name = header[1].lower()
-    return None if name in _LEFT_TO_UVICORN else (name, header[2].strip(b" \t"))
-
-
-def asgi_scope(head: Head, connection: HttpToolsProtocol) -> dict[str, Any]:
-    """Return the ASGI scope that uvicorn would make of a head. Permissions may ask for it."""
-    return {
-        "type": "http",
-        "asgi": {"version": connection.config.asgi_version, "spec_version": "2.3"},
-        "http_version": "1.1",
-        "server": connection.server,
-        "client": connection.client,
-        "scheme": connection.scheme,
-        "method": head.method,
-        "root_path": "",
-        "path": head.path,
-        "raw_path": quote(head.path).encode("ascii"),
-        "query_string": head.query,
-        "headers": list(head.headers.items()),
-        "state": connection.app_state.copy(),
-    }
+    return _LEFT_TO_UVICORN.get(name) or (name, header[2].lstrip(b" \t"))  # as httptools does

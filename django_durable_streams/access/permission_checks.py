@@ -1,0 +1,154 @@
+"""How a guard calls the methods of permissions, and the checks that it makes without a coroutine.
+
+An optimisation: access to a request whose token was verified before takes 2.2 microseconds instead of 5 (`python -m
+benchmarks.production --rows cpu-append`).
+
+- Invariant: the verdict is that of `Guard.admit`.
+- Why it holds: it is for requests for which `admit` calls the same methods with the same arguments, and does nothing
+  else. Their permissions use memory only, no limit counts them, and no caller is looked up.
+- Switch off: let `methods_in_memory` return nothing.
+
+It does not know how a refusal is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.core import exceptions
+
+from ..protocol import headers, paths
+from ..protocol.errors import DurableStreamsError
+from ..runtime.results import as_failure
+from .access_request import AccessRequest
+from .base import Action, Permission
+from .loading import is_asynchronous
+
+if TYPE_CHECKING:
+    from ..protocol.messages import Request
+    from .identities import Identity
+    from .users import User
+
+Method = Callable[["User", str, AccessRequest], Any]
+
+Refusal = Callable[["Identity", AccessRequest, str, Action], DurableStreamsError]
+
+ACTION_BY_METHOD = {
+    "GET": Action.READ,
+    "HEAD": Action.READ,
+    "PUT": Action.CREATE,
+    "POST": Action.APPEND,
+    "DELETE": Action.DELETE,
+}
+
+
+class CallMode(Enum):
+    """How the guard calls a permission's method."""
+
+    IN_LOOP = "the method uses memory only"
+    AWAIT = "the method is asynchronous"
+    IN_THREAD = "the method may use the database"
+
+
+class PermissionCheck(NamedTuple):
+    """A permission's method for one action, and how to call it."""
+
+    method: Method
+    mode: CallMode
+
+
+def permission_check(permission: Permission, action: Action) -> PermissionCheck:
+    """Return the check of a permission for an action."""
+    if is_asynchronous(permission, action):
+        mode = CallMode.AWAIT
+    elif permission.in_memory:
+        mode = CallMode.IN_LOOP
+    else:
+        mode = CallMode.IN_THREAD
+    return PermissionCheck(getattr(permission, action.method), mode)
+
+
+def methods_in_memory(checks: Mapping[Action, Sequence[PermissionCheck]]) -> dict[str, tuple[Method, ...]]:
+    """Return the methods that decide about a request, by its HTTP method, where all of them use memory only."""
+    return {
+        method: tuple(check.method for check in checks[action])
+        for method, action in ACTION_BY_METHOD.items()
+        if all(check.mode is CallMode.IN_LOOP for check in checks[action])
+    }
+
+
+class MemoryChecks:
+    """Decides about requests without a wait.
+
+    Args:
+        methods: as `methods_in_memory` returns them.
+        identity: the caller of all requests.
+        credential_headers: as for `AccessRequest`.
+        refusal: makes the error for a refused request.
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, tuple[Method, ...]],
+        identity: Identity,
+        credential_headers: frozenset[bytes],
+        refusal: Refusal,
+    ) -> None:
+        self._methods = methods
+        self._identity = identity
+        self._credential_headers = credential_headers
+        self._refusal = refusal
+
+    def admit(self, request: Request) -> bool:
+        """Return whether a request may go on. False: it is not decided, and `Guard.admit` has to decide.
+
+        Raises:
+            InvalidPath, StreamNotFound, NotAuthenticated, PermissionDenied: as for `Guard.admit`.
+        """
+        methods = self._methods.get(request.method)
+        if methods is None or _needs_more(request):
+            return False
+        path = paths.validate_again(request.path)
+        access_request = AccessRequest(request, self._credential_headers)
+        access_request.caller = self._identity
+        granted = _verdict(methods, self._identity.user, path, access_request)
+        if granted is False:
+            raise self._refusal(self._identity, access_request, path, ACTION_BY_METHOD[request.method])
+        return granted is True
+
+
+def _needs_more(request: Request) -> bool:
+    """Return whether a request needs more than the check of one action."""
+    if request.caller is not None:
+        return True
+    if request.method == "POST":
+        return headers.STREAM_CLOSED in request.headers
+    if request.method == "PUT":
+        return headers.STREAM_FORKED_FROM in request.headers
+    # A live read needs a grant. The name of its parameter may be percent-encoded.
+    return bool(request.query) and (b"live" in request.query or b"%" in request.query)
+
+
+def _verdict(methods: tuple[Method, ...], user: User, path: str, request: AccessRequest) -> bool | None:
+    """Return whether any of the methods allows a request. None: one of them is asynchronous after all."""
+    for method in methods:
+        try:
+            granted = method(user, path, request)
+        except exceptions.PermissionDenied:
+            continue
+        except Exception:
+            raise
+        except BaseException as error:
+            raise as_failure(error) from error
+        if granted is True:
+            return True
+        if granted and not isawaitable(granted):
+            return True
+        if granted:  # `Guard.admit` calls it again, and awaits it
+            if hasattr(granted, "close"):
+                granted.close()
+            return None
+    return False

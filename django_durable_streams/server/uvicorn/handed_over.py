@@ -1,0 +1,45 @@
+"""Why the fast path hands requests over to uvicorn, which serves them through ASGI, and how often.
+
+Knows neither requests nor connections.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """A property of a request, or of the server, for which uvicorn serves the request. See docs/deployment.md."""
+
+    WRAPPER = "wrapper"
+    """A middleware or another application stands between the server and the streams."""
+    OTHER_PATH = "other_path"
+    """The path is not that of a stream."""
+    METHOD = "method"
+    """Another method than GET, HEAD, POST, PUT and DELETE, such as OPTIONS."""
+    TARGET = "target"
+    """The request line is malformed, or has another form of target or version."""
+    HEAD_IN_PARTS = "head_in_parts"
+    """The head did not arrive at once."""
+    LARGE_HEAD = "large_head"
+    """The head has too many bytes or headers."""
+    REPEATED_HEADER = "repeated_header"
+    """A header came in several lines."""
+    MALFORMED_HEADER = "malformed_header"
+    """A line is no header, or there is no `Host`."""
+    CHUNKED_BODY = "chunked_body"
+    """The body comes in chunks."""
+    EXPECT = "expect"
+    """The client waits for `100 Continue`."""
+    CONNECTION = "connection"
+    """The request has an unusual `Connection` header, or asks for a WebSocket."""
+    LENGTH = "length"
+    """The length of the body is malformed or too large, or the method has no body."""
+    PIPELINED = "pipelined"
+    """Uvicorn has not finished an earlier request of the connection."""
+    CONCURRENCY = "concurrency"
+    """The server is at its `--limit-concurrency`."""
+
+
+handed_over: dict[str, int] = {reason.value: 0 for reason in Reason}
+"""The requests of this process that were handed over, by `Reason`. A head in parts counts once for its first part."""

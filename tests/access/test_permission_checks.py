@@ -1,0 +1,228 @@
+"""The checks without a coroutine: they decide as the guard's coroutine does, or not at all."""
+
+from __future__ import annotations
+
+import time
+from itertools import product
+from types import SimpleNamespace
+from typing import Any, cast
+
+import jwt
+import pytest
+from django.core import exceptions
+
+from django_durable_streams.access.base import Permission
+from django_durable_streams.access.guard import current_guard
+from django_durable_streams.permissions import sign
+from django_durable_streams.protocol.errors import DurableStreamsError, PermissionDenied
+from django_durable_streams.server.asgi import DurableStreams
+from django_durable_streams.server.uvicorn import request_heads
+from django_durable_streams.server.uvicorn.mount import Mount
+from django_durable_streams.server.uvicorn.request import AnsweringConnection, FastPathRequest
+from tests.overriding import override_streams
+
+KEY = "a secret that is long enough for HS256"
+MOUNT = Mount(DurableStreams(), "", DurableStreams)
+CONNECTION = cast(
+    "AnsweringConnection",
+    SimpleNamespace(
+        mount=MOUNT,
+        client=("127.0.0.1", 1),
+        server=("127.0.0.1", 80),
+        scheme="http",
+        app_state={},
+        config=SimpleNamespace(asgi_version="3.0"),
+    ),
+)
+
+calls: list[str] = []
+
+
+class Counting(Permission):
+    """Allows what is below `open/`, and counts the calls of its methods."""
+
+    in_memory = True
+    needs_user = False
+
+    def can_read(self, user: Any, path: str, request: Any) -> Any:
+        calls.append(path)
+        return path.startswith("open/")
+
+    can_create = can_append = can_close = can_delete = can_read
+
+
+class Raising(Counting):
+    """Raises instead of returning False."""
+
+    def can_read(self, user: Any, path: str, request: Any) -> Any:
+        if not path.startswith("open/"):
+            raise exceptions.PermissionDenied
+        return [1]
+
+    can_create = can_append = can_close = can_delete = can_read
+
+
+class Disguised(Counting):
+    """Returns an awaitable, although its methods do not look so."""
+
+    def can_read(self, user: Any, path: str, request: Any) -> Any:
+        async def answer() -> bool:
+            return path.startswith("open/")
+
+        return answer()
+
+    can_create = can_append = can_close = can_delete = can_read
+
+
+class InThread(Counting):
+    """May use the database."""
+
+    in_memory = False
+
+
+BEARER = {"CLASS": "django_durable_streams.permissions.BearerTokens", "KEY": KEY, "ALGORITHMS": ["HS256"]}
+SIGNED = "django_durable_streams.permissions.SignedURLs"
+
+
+def permission(name: str) -> str:
+    return f"{__name__}.{name}"
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {"PERMISSION_CLASSES": permission("Counting")},
+    {"PERMISSION_CLASSES": permission("Raising")},
+    {"PERMISSION_CLASSES": permission("Disguised")},
+    {"PERMISSION_CLASSES": [permission("Raising"), BEARER]},
+    {"PERMISSION_CLASSES": [SIGNED, BEARER]},
+    {"PERMISSION_CLASSES": permission("Counting"), "PATH_PATTERNS": ["open/**", "secret/**"]},
+]
+
+TOKEN = jwt.encode(
+    {"exp": time.time() + 3600, "streams": {"read": ["open/**"], "append": ["open/**"], "close": ["open/a"]}}, KEY
+)
+
+LINES: list[list[bytes]] = [
+    [],
+    [b"Stream-Closed: true"],
+    [b"Stream-Closed: false"],
+    [b"Stream-Forked-From: /v1/stream/secret/a"],
+    [b"Authorization: Bearer " + TOKEN.encode()],
+    [b"Authorization: bearer   " + TOKEN.encode() + b"  "],
+    [b"Authorization: Bearer " + TOKEN.encode() + b"x"],
+    [b"Authorization: Basic " + TOKEN.encode()],
+    [
+        b"Origin: https://evil.example",
+        b"Cookie: sessionid=aaaaaaaaaaaaaaaa",
+        b"Authorization: Bearer " + TOKEN.encode(),
+    ],
+]
+
+
+def targets() -> list[str]:
+    signed = sign("open/a", "read", "append", expires=60)
+    return [
+        "open/a",
+        "secret/a",
+        "open/%0a",
+        "__ds/x",
+        "open/a?offset=-1",
+        "open/a?live=sse",
+        "open/a?l%69ve=sse",
+        f"open/a?token={signed}",
+        f"secret/a?token={signed}",
+        f"open/a?access_token={TOKEN}",
+        "open/a?access_token=a&access_token=b",
+        "open/a?%ff",
+    ]
+
+
+def request(method: str, target: str, lines: list[bytes]) -> FastPathRequest:
+    data = [f"{method} /v1/stream/{target} HTTP/1.1".encode(), b"Host: testserver", *lines]
+    head = request_heads.parse_once(b"\r\n".join(data))
+    assert isinstance(head, request_heads.Head)
+    place = MOUNT.place(head.path)
+    assert place is not None
+    return FastPathRequest(head, place, b"", CONNECTION)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+async def test_the_verdict_is_the_same(settings: dict[str, Any]) -> None:
+    decided = 0
+    with override_streams(**settings):
+        guard = current_guard()
+        assert guard is not None
+        for method, target, lines in product(("GET", "HEAD", "POST", "PUT", "DELETE"), targets(), LINES):
+            first, second = request(method, target, lines), request(method, target, lines)
+            at_once, later = None, None
+            try:
+                is_decided = guard.admit_at_once(first)
+            except DurableStreamsError as error:
+                is_decided, at_once = True, error
+            if not is_decided:
+                continue
+            decided += 1
+            try:
+                await guard.admit(second)
+            except DurableStreamsError as error:
+                later = error
+            assert (type(at_once), str(at_once)) == (type(later), str(later)), (method, target, lines)
+            assert (at_once.headers if at_once else ()) == (later.headers if later else ())
+            assert first.grant is second.grant is None
+            assert first.refuse_body is second.refuse_body is None
+    assert decided > 50
+
+
+async def test_a_method_is_called_once() -> None:
+    calls.clear()
+    with override_streams(PERMISSION_CLASSES=permission("Counting")):
+        guard = current_guard()
+        assert guard is not None
+        assert guard.admit_at_once(request("GET", "open/a", []))
+        with pytest.raises(PermissionDenied):
+            guard.admit_at_once(request("GET", "secret/a", []))
+    assert calls == ["open/a", "secret/a"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"PERMISSION_CLASSES": permission("InThread")},
+        {"PERMISSION_CLASSES": [permission("Counting"), permission("InThread")]},
+        {"PERMISSION_CLASSES": "django_durable_streams.permissions.ModelPermissions"},
+        {"PERMISSION_CLASSES": permission("Counting"), "RATE_LIMITS": {"read": "1/s"}},
+        {"RATE_LIMITS": {"read": "1/s"}},
+    ],
+)
+def test_what_may_wait_is_not_decided(settings: dict[str, Any]) -> None:
+    with override_streams(**settings):
+        guard = current_guard()
+        assert guard is not None
+        assert not guard.admit_at_once(request("GET", "open/a", []))
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "lines"),
+    [
+        ("POST", "open/a", [b"Stream-Closed: true"]),
+        ("PUT", "open/a", [b"Stream-Forked-From: /v1/stream/open/b"]),
+        ("GET", "open/a?offset=-1&live=sse", []),
+        ("GET", "open/a?offset=-1&l%69ve=sse", []),
+    ],
+)
+def test_what_needs_more_than_one_check_is_not_decided(method: str, target: str, lines: list[bytes]) -> None:
+    with override_streams(PERMISSION_CLASSES=permission("Counting")):
+        guard = current_guard()
+        assert guard is not None
+        assert not guard.admit_at_once(request(method, target, lines))
+
+
+def test_a_token_that_was_verified_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    lines = [b"Authorization: Bearer " + TOKEN.encode()]
+    with override_streams(PERMISSION_CLASSES=BEARER):
+        guard = current_guard()
+        assert guard is not None
+        assert guard.admit_at_once(request("GET", "open/a", lines))
+        monkeypatch.setattr(time, "time", lambda: now + 7200)
+        with pytest.raises(DurableStreamsError):
+            guard.admit_at_once(request("GET", "open/a", lines))
