@@ -29,7 +29,7 @@ from ..protocol.messages import ClientDisconnected, Request, Response
 from .answers import EventStream
 from .asgi_sending import AsgiOutlet, Sender, messages_of, send_response, sends_at_once
 from .bodies import LINGER_SECONDS, ArrivingBody, admitted_length, check_whole, has_large_rest, too_slow
-from .coroutines import start, within
+from .coroutines import start, start_for_value
 from .dispatch import refuse, respond
 from .event_stream import send_events
 from .hosts import absolute_url, below, check_host, script_name
@@ -102,7 +102,10 @@ class DurableStreams:
         route = scope.get("url_route")
         if route is not None and STREAM_PATH in route["kwargs"]:
             return str(route["kwargs"][STREAM_PATH])
-        path = below(script_name(scope.get("root_path")), scope["path"])
+        path: str = scope["path"]
+        name = script_name(scope.get("root_path"))
+        if name:
+            path = below(name, path)
         if self._prefix is not None and path.startswith(self._prefix):
             return path[len(self._prefix) :]
         return None
@@ -145,26 +148,26 @@ class _AsgiRequest(Request):
     async def read_body(self) -> bytes:
         self.is_unfinished = True
         announced = admitted_length(self.headers)
-        deadline = asyncio.get_running_loop().time() + config().receive_timeout
-        try:
-            message = await within(config().receive_timeout, self._receive())
-            if message.get("more_body", False) or message["type"] != "http.request":
-                self.arriving = ArrivingBody(self.headers, announced)
-                async with asyncio.timeout_at(deadline):
-                    return await self._read_parts(message, self.arriving)
-        except TimeoutError:
-            raise too_slow() from None
-        body = check_whole(self.headers, announced, message.get("body", b""))
+        message, rest = start_for_value(self._receive())
+        if rest is None and _is_whole(message, announced):
+            body = check_whole(self.headers, announced, message.get("body", b""))
+        else:
+            try:
+                async with asyncio.timeout(config().receive_timeout):
+                    body = await self._read_parts(message if rest is None else await rest, announced)
+            except TimeoutError:
+                raise too_slow() from None
         self.is_unfinished = False
         return body
 
-    async def _read_parts(self, message: Message, arriving: ArrivingBody) -> bytes:
+    async def _read_parts(self, message: Message, announced: int | None) -> bytes:
+        if _is_whole(message, announced):
+            return check_whole(self.headers, announced, message.get("body", b""))
+        self.arriving = arriving = ArrivingBody(self.headers, announced)
         while message["type"] != "http.disconnect":
             arriving.add(message.get("body", b""))
-            if not message.get("more_body", False):
-                body = arriving.whole()
-                self.is_unfinished = False
-                return body
+            if arriving.size == announced or not message.get("more_body", False):
+                return arriving.whole()
             message = await self._receive()
         raise ClientDisconnected
 
@@ -202,6 +205,13 @@ class _AsgiRequest(Request):
             await Sender(self._send).finish(self._sending)
             for message in self._unsent:
                 await Sender(self._send).send(message)
+
+
+def _is_whole(message: Message, announced: int | None) -> bool:
+    """Return whether a body has arrived in this one message. Some servers say in another one that there is no more."""
+    if message["type"] != "http.request":
+        return False
+    return not message.get("more_body", False) or len(message.get("body", b"")) == announced
 
 
 async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
