@@ -115,6 +115,7 @@ class Engine:
         write = self._writers[0].write if is_sqlite else None
         self._checkpointer = Checkpointer(self.monitor.new_connection(), write) if write is not None else None
         if self._checkpointer is not None:
+            self._writers[0].before_batch = self._checkpointer.expect
             self._ends.callback(self._checkpointer.stop)
         self._housekeeper = Housekeeper(self.monitor, self._expired, lock, compaction_tracker, write, self._put)
         self._ends.callback(self._housekeeper.stop)
@@ -130,7 +131,8 @@ class Engine:
         if isinstance(task, ReadRequest):
             self._reader.post(task, callback)
         else:
-            self._writer(task).post(task, callback)
+            committers = self._writers  # most processes have one
+            (committers[0] if len(committers) == 1 else self._writer(task)).post(task, callback)
 
     def write(self, operation: Operation) -> Awaitable[Result]:
         """Apply an operation. The result arrives once it is committed.
@@ -205,7 +207,7 @@ class Engine:
         self._housekeeper.count(commits)
         if self._checkpointer is not None:
             self._checkpointer.count(commits)
-        if any(commit.removed for commit in commits):
+        if [commit for commit in commits if commit.removed]:  # in less than half the time of `any`
             self._housekeeper.wake()
 
     def _expired(self, commits: list[Commit]) -> None:
