@@ -189,7 +189,7 @@ class StreamCommitter:
         due = clock()
         try:
             while await self._collect(due):
-                due = clock() + self._settings.interval
+                due = self._next_tick(clock())
                 batch = self._take_batch()
                 await self.appender.append(batch)
                 self._mark_committed(len(batch))
@@ -207,18 +207,23 @@ class StreamCommitter:
         _open.discard(self)
         _resolve(self._ended, outcome)
 
+    def _next_tick(self, now: float) -> float:
+        """Return the next multiple of the interval. So writers of the same interval share their commits."""
+        interval = self._settings.interval
+        return (now // interval + 1) * interval if interval else now
+
     async def _collect(self, due: float) -> bool:
         """Wait until there are messages and their commit is due. Return False at the end."""
         while not self._buffer and self._ending is None:
             self._changed.clear()
             await self._changed.wait()
+        timer = asyncio.get_running_loop().call_at(due, self._request_flush)  # an asyncio.timeout takes far longer
         try:
-            async with asyncio.timeout_at(due):
-                while not (self._ending is not None or self._must_flush or self._is_full()):
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            pass
+            while not (self._ending is not None or self._must_flush or self._is_full()):
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            timer.cancel()
         self._must_flush = False
         return bool(self._buffer)
 
