@@ -127,5 +127,6 @@ def _append_cached(
         outcome if operation.path in confirmed_paths else LOCKED
         for operation, outcome in zip(operations, outcomes, strict=True)
     ]
-    row_cache.record_write(met_stale_row=LOCKED in outcomes)
+    # By identity: `in` would compare each outcome, which is a call for each.
+    row_cache.record_write(met_stale_row=bool([outcome for outcome in outcomes if outcome is LOCKED]))
     return outcomes, batch.commits()
