@@ -54,8 +54,8 @@ def synchronous(seconds: float) -> dict[str, float]:
 
     with connection.schema_editor() as editor:
         editor.create_model(Row)
-    stream = Stream.objects.create("bench/append", "application/json")
-    many = Stream.objects.create("bench/append-many", "application/json")
+    stream = Stream.objects.create(path="bench/append", content_type="application/json")
+    many = Stream.objects.create(path="bench/append-many", content_type="application/json")
     rates = alternate(
         {
             "create": lambda: Row.objects.create(data=ENCODED),
@@ -77,7 +77,7 @@ async def asynchronous(seconds: float) -> float:
     """Return how many appends a second 64 tasks make."""
     from django_durable_streams.models import Stream
 
-    stream = await Stream.objects.acreate("bench/aappend", "application/json")
+    stream = await Stream.objects.acreate(path="bench/aappend", content_type="application/json")
     until = time.perf_counter() + seconds
     done = 0
 
@@ -98,7 +98,7 @@ async def answers(seconds: float) -> float:
     loop = asyncio.get_running_loop()
 
     async def write(number: int) -> None:
-        stream = await Stream.objects.acreate(f"bench/answer/{number}", "application/json")
+        stream = await Stream.objects.acreate(path=f"bench/answer/{number}", content_type="application/json")
         async with stream.awriter() as writer:
             due = loop.time() + number / ANSWERS / TOKENS_PER_SECOND
             until = due + seconds + 2

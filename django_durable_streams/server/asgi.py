@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from http import HTTPStatus
 
 from django.apps import apps
 
@@ -41,6 +40,9 @@ __all__ = ["Application", "DurableStreams", "Message", "Receive", "Scope", "Send
 
 STREAM_PATH = "stream_path"
 """The name of the stream's path in URL patterns of Channels and Django."""
+
+FIRST_ERROR_STATUS = 400
+"""The lowest status of an error."""
 
 
 class DurableStreams:
@@ -226,7 +228,7 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         # The client may still read: some servers report a client that has closed only its sending half as gone.
         response = refuse(IncompleteBody("The body is incomplete. Send the request again."))
         request = None
-    with suppress(OSError):  # some servers say so that the client has left
+    try:
         if isinstance(response, EventStream):
             await _send_events(response, receive, send)
         elif response.sent:
@@ -235,17 +237,15 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         else:
             if scope["method"] == "HEAD":
                 response.body = b""  # some servers do not leave it out
-            if response.status >= HTTPStatus.BAD_REQUEST and request is not None and request.must_hang_up():
+            if response.status >= FIRST_ERROR_STATUS and request is not None and request.must_hang_up():
                 await _send_and_hang_up(response, receive, send)
             else:
-                await _send_or_refuse(send, response)
-
-
-async def _send_or_refuse(send: Send, response: Response) -> None:
-    try:
-        await send_response(send, response)
-    except ServiceUnavailable as error:
-        await send_response(send, refuse(error))
+                await send_response(send, response)
+    except OSError:  # some servers say so that the client has left
+        pass
+    except ServiceUnavailable as error:  # there is no room for a long body
+        with suppress(OSError):
+            await send_response(send, refuse(error))
 
 
 async def _until_disconnect(receive: Receive) -> None:

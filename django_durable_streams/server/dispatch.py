@@ -13,6 +13,7 @@ from functools import partial
 
 from ..access.guard import Guard, current_guard
 from ..engine import Engine, engine_for
+from ..engine.engine import Task
 from ..protocol import content, headers
 from ..protocol.errors import DurableStreamsError, ServiceUnavailable
 from ..protocol.messages import ClientDisconnected, Request, Response, error_response
@@ -24,7 +25,7 @@ from .bodies import memory
 from .body_preparation import LONG_BYTES, prepare
 from .control import is_control, respond_control
 from .coroutines import start
-from .handlers import Handler, handler_for
+from .handlers import Handler, SetBody, handler_for
 from .response_policy import common_headers, complete_refusal, policy
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def respond(request: Request) -> Work:
         ClientDisconnected: the client has left.
         InvisibleTransaction: a test needs StreamsMixin, because its transaction hides its data from the engine.
     """
-    return _catch_errors(request, _admit_and_handle(request))
+    return _answer(request)
 
 
 def start_request(request: Request, callback: ResultCallback) -> Response | EventStream | Work | None:
@@ -59,9 +60,9 @@ def start_request(request: Request, callback: ResultCallback) -> Response | Even
                 return respond(request)
             admission = start(guard.admit(request))
             if admission is not None:
-                return _catch_errors(request, _handle_then(admission, request, handler))
+                return _answer(request, handler, admission)
         if _takes_long(request, body):
-            return _catch_errors(request, _handle(request, handler))
+            return _answer(request, handler)
         task = handler.parse(request)
         if handler.set_body is not None:
             handler.set_body(request, task, body)
@@ -104,19 +105,43 @@ def refuse(error: DurableStreamsError) -> Response:
     return complete_refusal(error_response(error))
 
 
-async def _admit_and_handle(request: Request) -> Response | EventStream:
-    if request.method == "OPTIONS":
-        return _completed(request, policy().cors.preflight(request))
-    handler = handler_for(request.method)
-    guard = current_guard()
-    if guard is not None:
-        await _wait_for(guard.admit(request), request)
-    return await _handle(request, handler, guard)
+async def _answer(
+    request: Request, handler: Handler | None = None, admission: Awaitable[None] | None = None
+) -> Response | EventStream:
+    """Return the response to a request. With a handler, the request was admitted, or `admission` is the rest of that.
 
-
-async def _handle_then(admission: Awaitable[None], request: Request, handler: Handler) -> Response | EventStream:
-    await _wait_for(admission, request)
-    return await _handle(request, handler)
+    One coroutine does most of the work: each one around a wait takes part in it.
+    """
+    try:
+        guard = None
+        if handler is None:
+            if request.method == "OPTIONS":
+                return _completed(request, policy().cors.preflight(request))
+            handler = handler_for(request.method)
+            guard = current_guard()
+            if guard is not None:
+                admission = guard.admit(request)
+        if admission is not None:
+            await _wait_for(admission, request)
+        engine = engine_for()
+        task = handler.parse(request)
+        if handler.set_body is not None:
+            await _set_body(request, handler.set_body, task, guard)
+        reply = Reply(loop=asyncio.get_running_loop())
+        reply.make_early = partial(_respond_early, request, handler, engine)
+        engine.post(task, reply)
+        value = await reply
+        if reply.early is not None and reply.early[0] is value:  # otherwise the commit has led to another outcome
+            response: Response = reply.early[1]
+            return response
+        outcome = handler.respond(request, engine, value)
+        return _completed(request, outcome if isinstance(outcome, ANSWERS) else await outcome)
+    except (ClientDisconnected, InvisibleTransaction):
+        raise
+    except Exception as error:
+        if not is_control(request, error):
+            return _failed(request, error)
+    return await complete(request, respond_control(request))
 
 
 async def _wait_for(admission: Awaitable[None], request: Request) -> None:
@@ -149,30 +174,20 @@ async def _read_allowed_body(request: Request, guard: Guard) -> bytes:
     return body
 
 
-async def _handle(request: Request, handler: Handler, guard: Guard | None = None) -> Response | EventStream:
-    engine = engine_for()
-    task = handler.parse(request)
-    if handler.set_body is not None:
-        try:
-            body = request.body
-            if body is None:
-                body = await (request.read_body() if guard is None else _read_allowed_body(request, guard))
-                request.body = body
-            if _takes_long(request, body):
-                await prepare(len(body), partial(handler.set_body, request, task, body))
-            else:
-                handler.set_body(request, task, body)
-        finally:
-            if request.arriving is not None:
-                request.arriving.release()
-    reply = Reply(loop=asyncio.get_running_loop())
-    reply.make_early = partial(_respond_early, request, handler, engine)
-    engine.post(task, reply)
-    value = await reply
-    if reply.early is not None and reply.early[0] is value:  # otherwise the commit has led to another outcome
-        return reply.early[1]
-    outcome = handler.respond(request, engine, value)
-    return _completed(request, outcome if isinstance(outcome, ANSWERS) else await outcome)
+async def _set_body(request: Request, set_body: SetBody, task: Task, guard: Guard | None) -> None:
+    """Read the body of an allowed request if it has not arrived, and add it to the task."""
+    try:
+        body = request.body
+        if body is None:
+            body = await (request.read_body() if guard is None else _read_allowed_body(request, guard))
+            request.body = body
+        if len(body) >= LONG_BYTES and _takes_long(request, body):
+            await prepare(len(body), partial(set_body, request, task, body))
+        else:
+            set_body(request, task, body)
+    finally:
+        if request.arriving is not None:
+            request.arriving.release()
 
 
 def _respond_early(request: Request, handler: Handler, engine: Engine, value: object) -> Response | None:
@@ -192,18 +207,6 @@ def _takes_long(request: Request, body: bytes) -> bool:
         return False
     kind = request.headers.get(headers.CONTENT_TYPE, b"")
     return len(kind) <= content.MAX_CONTENT_TYPE_LENGTH and content.is_json(headers.text(kind))
-
-
-async def _catch_errors(request: Request, work: Work) -> Response | EventStream:
-    # One coroutine for all of this: each one around the work takes part in every wait.
-    try:
-        return await work
-    except (ClientDisconnected, InvisibleTransaction):
-        raise
-    except Exception as error:
-        if not is_control(request, error):
-            return _failed(request, error)
-    return await complete(request, respond_control(request))
 
 
 async def complete(request: Request, work: Work) -> Response | EventStream:

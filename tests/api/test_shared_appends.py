@@ -36,7 +36,7 @@ def shared(engines: None, monkeypatch: pytest.MonkeyPatch) -> list[Operation]:
 
 
 async def made() -> Stream:
-    return await Stream.objects.acreate("a", JSON)
+    return await Stream.objects.acreate(path="a", content_type=JSON)
 
 
 async def messages(stream: Stream) -> list[Any]:

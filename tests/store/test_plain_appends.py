@@ -111,7 +111,7 @@ def remove(stream: Stream) -> None:
 
 def replace(stream: Stream) -> None:
     stream.delete()
-    Stream.objects.create("a", TEXT)
+    Stream.objects.create(path="a", content_type=TEXT)
 
 
 def expire_later(stream: Stream) -> None:
