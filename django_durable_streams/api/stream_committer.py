@@ -210,7 +210,10 @@ class StreamCommitter:
     def _next_tick(self, now: float) -> float:
         """Return the next multiple of the interval. So writers of the same interval share their commits."""
         interval = self._settings.interval
-        return (now // interval + 1) * interval if interval else now
+        if not interval:
+            return now
+        tick = (now // interval + 1) * interval
+        return tick if tick > now else tick + interval  # fractions are not exact
 
     async def _collect(self, due: float) -> bool:
         """Wait until there are messages and their commit is due. Return False at the end."""

@@ -103,7 +103,7 @@ async def test_a_method_of_the_project_is_called(shared: list[Operation], monkey
     monkeypatch.setattr(Stream, "append", lambda self, value, **options: real(self, [value, "checked"], **options))
     await stream.aappend("x")
     assert shared == []
-    assert await messages(stream) == ["x", "checked"]
+    assert await messages(stream) == [["x", "checked"]]
 
 
 def test_in_a_test_without_an_engine_none_is_started() -> None:
