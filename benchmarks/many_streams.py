@@ -18,7 +18,7 @@ from benchmarks.outcome import MeasurementError
 from benchmarks.workload import body_file
 from benchmarks.writes import BINARY, WARM_UP_SECONDS, binary
 
-FEW, MANY = 1_000, 1_000_000
+FEW_STREAMS, MANY_STREAMS = 1_000, 1_000_000
 CONNECTIONS = 64
 BODY_BYTES = 100
 MARGIN = 1.3
@@ -80,9 +80,9 @@ def compare(target: targets.Target, total: int, seconds: int) -> tuple[Rates, Ra
             raise MeasurementError("the server is not this run's own")
         rate = create(address, "first", seconds).rate
         with Client(address) as client:
-            for number in range(FEW):
+            for number in range(FEW_STREAMS):
                 client.create(f"few/{number}", BINARY)
-        few = measure(address, pid, "few", FEW, rate, seconds)
+        few = measure(address, pid, "few", FEW_STREAMS, rate, seconds)
         created = create(address, "many", math.ceil(total / rate * MARGIN)).requests
         if created < total:
             raise MeasurementError(f"only {created} streams were created: creates became slower by {MARGIN} times")
@@ -109,7 +109,7 @@ def table(few: Rates, many: Rates, total: int) -> str:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.many_streams", description=__doc__)
-    parser.add_argument("--streams", type=int, default=MANY)
+    parser.add_argument("--streams", type=int, default=MANY_STREAMS)
     parser.add_argument("--seconds", type=int, default=4, help="for each load measurement")
     parser.add_argument("--target", default=targets.SQLITE)
     options = parser.parse_args(arguments)

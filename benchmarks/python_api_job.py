@@ -13,7 +13,7 @@ import django
 MESSAGE = {"text": "x" * 80}
 ENCODED = json.dumps(MESSAGE, separators=(",", ":")).encode() + b"\n"
 ROUND_SECONDS = 0.25
-MANY = 100
+BATCH_MESSAGES = 100
 AT_A_TIME = 64
 ANSWERS, TOKENS_PER_SECOND = 200, 30
 TOKEN = {"delta": "token "}
@@ -60,8 +60,8 @@ def synchronous(seconds: float) -> dict[str, float]:
         {
             "create": lambda: Row.objects.create(data=ENCODED),
             "append": lambda: stream.append(MESSAGE),
-            "bulk_create": lambda: Row.objects.bulk_create(Row(data=ENCODED) for _ in range(MANY)),
-            "append_many": lambda: many.append_many([MESSAGE] * MANY),
+            "bulk_create": lambda: Row.objects.bulk_create(Row(data=ENCODED) for _ in range(BATCH_MESSAGES)),
+            "append_many": lambda: many.append_many([MESSAGE] * BATCH_MESSAGES),
         },
         seconds,
     )
@@ -69,7 +69,8 @@ def synchronous(seconds: float) -> dict[str, float]:
         "append, a second": rates["append"],
         "create of the ORM, a second": rates["create"],
         "append / create, rate": rates["append"] / rates["create"],
-        f"append_many of {MANY} / bulk_create of {MANY}, rate": rates["append_many"] / rates["bulk_create"],
+        f"append_many of {BATCH_MESSAGES} / bulk_create of {BATCH_MESSAGES}, rate": rates["append_many"]
+        / rates["bulk_create"],
     }
 
 

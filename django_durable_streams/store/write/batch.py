@@ -287,10 +287,9 @@ class Batch:
         self._to_soft_delete.clear()
 
     def save_cached(self, operations: Sequence[Operation]) -> bool:
-        """Write the changes of appends where rows allow it, after `load_cached`. Returns False if nothing is written.
+        """Write the changes where rows allow it, after `load_cached` (see `BatchSaver`). Returns False if it cannot.
 
-        Plain appends only need an open stream (`BatchSaver.save_if_plain`). Others need rows that are as the row cache
-        has them (`BatchSaver.save_if_unchanged`).
+        Plain appends need an open stream (`save_if_plain`), others the cached row (`save_if_unchanged`).
         """
         streams = self._streams.values()
         conditions = [one for one in operations if type(one) is Append and one.if_tail is not None]
@@ -306,8 +305,7 @@ class Batch:
 
     def correct(self, operations: Sequence[Operation], outcomes: Sequence[Outcome]) -> None:
         """Correct the tails in the outcomes of streams to which others have appended meanwhile."""
-        moved = self._saver.moved
-        if moved:
+        if moved := self._saver.moved:
             for operation, outcome in zip(operations, outcomes, strict=True):
                 if type(outcome) is Appended and operation.path in moved:
                     outcome.tail += moved[operation.path]
