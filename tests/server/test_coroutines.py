@@ -47,8 +47,8 @@ def test_a_value_that_is_there_needs_no_wait() -> None:
         return "value"
 
     assert start_for_value(at_once()) == ("value", None)
-    assert start_for_value(Ended("value")) == ("value", None)  # type: ignore[arg-type]
-    assert start_for_value(Ended(None)) == (None, None)  # type: ignore[arg-type]
+    assert start_for_value(Ended("value")) == ("value", None)
+    assert start_for_value(Ended(None)) == (None, None)
 
 
 def test_an_error_is_raised() -> None:

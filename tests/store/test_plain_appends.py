@@ -16,6 +16,7 @@ from django_durable_streams.protocol.producers import ProducerClaim
 from django_durable_streams.store.chunk_rows import MAX_CHUNK_BYTES
 from django_durable_streams.store.operations import Append, Appended, Commit, Create, Delete, Operation
 from django_durable_streams.store.read import log_reader
+from django_durable_streams.store.read.segment_cache import SegmentCache
 from django_durable_streams.store.write import group_commit
 from django_durable_streams.store.write.batch import LOCKED, Outcome
 from django_durable_streams.store.write.row_cache import PostgreSQLRowCache
@@ -95,7 +96,7 @@ def test_a_large_commit_is_cut_into_chunks_at_the_new_tail(committer: Committer)
     assert tails(committer.apply(*[append(data=part)] * 3)) == [6 + len(part) * number for number in (1, 2, 3)]
     assert data_of("a") == b"0other" + part * 3
     info = transactions.find("a", "default")
-    pages = log_reader.pages([log_reader.PageRequest(info, 6, 10)], transactions.SegmentCache(0), "default")
+    pages = log_reader.pages([log_reader.PageRequest(info, 6, 10)], SegmentCache(0), "default")
     segment = pages[info.id, 6]
     assert segment is not None
     assert segment.data == part

@@ -37,12 +37,20 @@ class ConditionalWrites(PostgreSQLSending):
         self._is_version = (
             f"{{}} IN ({version}, CASE {self._stream}.{after} WHEN {version} THEN {self._stream}.{before} END)"
         )
-        nothing = "".join(f" AND {self._stream}.{name(column)} IS NULL" for column in _NOT_PLAIN)
-        self._grow_stream = (
-            f"UPDATE {self._stream} SET {name('tail')} = {self._stream}.{name('tail')} + {{0}}, "
-            f"{name('appended_at')} = {{1}}{{source}} WHERE {self._stream}.{name('id')} = {{2}} "
-            f"AND {self._stream}.{name('path')} IS NOT NULL AND NOT {self._stream}.{name('closed')}{nothing} "
-            f"RETURNING {self._stream}.{name('id')}, {OWN_ROW_VERSION}, {self._stream}.{name('tail')}"
+        # A CASE, because the planner would search the indexes of these columns for a dozen rows of all that are null.
+        others = " OR ".join(f"{self._stream}.{name(column)} IS NOT NULL" for column in _NOT_PLAIN)
+        is_plain = (
+            f"CASE WHEN {self._stream}.{name('path')} IS NULL OR {self._stream}.{name('closed')} OR {others} "
+            "THEN FALSE ELSE TRUE END"
+        )
+        # One statement: a second one would have to find the written rows again.
+        self._append_plain = (
+            f"WITH grown AS (UPDATE {self._stream} SET {name('tail')} = {self._stream}.{name('tail')} + {{0}}, "
+            f"{name('appended_at')} = {{1}} FROM {{streams}} WHERE {self._stream}.{name('id')} = {{2}} AND {is_plain} "
+            f"RETURNING {self._stream}.{name('id')}, {self._stream}.{name('tail')}), "
+            f"written AS ({self._insert_chunk.head} SELECT {{3}}, g.{name('tail')} - {{4}}, g.{name('tail')} - {{5}}, "
+            f"{{6}}, {{7}}, {{8}} FROM {{chunks}} JOIN grown AS g ON g.{name('id')} = {{3}}) "
+            f"SELECT {name('id')}, {OWN_ROW_VERSION}, {name('tail')} FROM grown"
         )
         self._written_now = f"{self._stream} AS s WHERE s.{name('id')} = {{}} AND s.xmin = pg_current_xact_id()::xid"
 
@@ -90,30 +98,12 @@ class ConditionalWrites(PostgreSQLSending):
 
     def append_where_plain(self, cursor: Any, streams: Sequence[Row], chunks: Sequence[Row]) -> Rows:
         kinds = tuple(GROWN_STREAM_COLUMNS.values())
-        if len(streams) == 1:
-            update = self._grow_stream.format(*(f"${number}" for number in range(1, len(kinds) + 1)), source="")
-            parameters = scalars(kinds, streams[0])
-        else:
-            sent = SentRows(kinds, streams)
-            update = self._grow_stream.format(*sent.expressions, source=f" FROM {sent.source}")
-            parameters = sent.parameters
-        grown = self._send(cursor, update, parameters)
-        # At the tails that this transaction has written.
-        into = self._insert_chunk
-        tail = self._quote("tail")
-        if len(chunks) == 1:
-            values = [f"${number}" for number in range(1, len(into.types) + 1)]
-            source = self._written_now.format("$1")
-            tail, parameters = f"s.{tail}", scalars(into.types, chunks[0])
-        else:
-            sent = SentRows(into.types, chunks)
-            values = [*sent.expressions]
-            written = self._written_now.format(sent.expressions[0])
-            source = f"{sent.source}, LATERAL (SELECT s.{tail} FROM {written}) AS w"
-            tail, parameters = f"w.{tail}", sent.parameters
-        values[1:3] = [f"{tail} - {distance}" for distance in values[1:3]]
-        self._send(cursor, f"{into.head} SELECT {', '.join(values)} FROM {source}", parameters)
-        return grown
+        grown = SentRows(kinds, streams)
+        written = SentRows(self._insert_chunk.types, chunks, first=len(kinds) + 1, alias="c")
+        sql = self._append_plain.format(
+            *grown.expressions, *written.expressions, streams=grown.source, chunks=written.source
+        )
+        return self._send(cursor, sql, [*grown.parameters, *written.parameters])
 
     def _update_streams(self, expressions: Sequence[str], source: str) -> str:
         *values, appended_at, stream_id = expressions

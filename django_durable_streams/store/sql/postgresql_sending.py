@@ -54,13 +54,15 @@ class SentRows:
     Args:
         kinds: types of the columns.
         rows: at least one row.
+        first: the number of the first parameter.
+        alias: the name of the source in the statement.
     """
 
-    def __init__(self, kinds: tuple[str, ...], rows: Sequence[Row]) -> None:
+    def __init__(self, kinds: tuple[str, ...], rows: Sequence[Row], first: int = 1, alias: str = "v") -> None:
         columns = list(zip(*rows, strict=True))
         same = [_is_same(kind, values) for kind, values in zip(kinds, columns, strict=True)]
         same[-1] = same[-1] and not all(same)  # the source needs an array that yields the rows
-        self.expressions, self.source = layout(kinds, tuple(same))
+        self.expressions, self.source = layout(kinds, tuple(same), first, alias)
         self.parameters = [
             scalar(kind, values[0]) if is_same else array(kind, values)
             for is_same, kind, values in zip(same, kinds, columns, strict=True)
@@ -73,15 +75,20 @@ def _is_same(kind: str, values: Sequence[Any]) -> bool:
 
 
 @lru_cache(maxsize=256)
-def layout(kinds: tuple[str, ...], same: tuple[bool, ...]) -> tuple[tuple[str, ...], str]:
+def layout(
+    kinds: tuple[str, ...], same: tuple[bool, ...], first: int = 1, alias: str = "v"
+) -> tuple[tuple[str, ...], str]:
     """Return the SQL of each column, and the SQL of the source that yields one row for each element of the arrays.
 
-    The parameters of the columns come first in the statement, in their order.
+    Args:
+        kinds: types of the columns. The parameters of the statement are in their order, from the number `first` on.
+        same: which columns have one value in all rows.
+        alias: the name of the source.
     """
     expressions = tuple(
-        f"${number}::{kind}" if is_same else f"v.c{number}"
-        for number, (kind, is_same) in enumerate(zip(kinds, same, strict=True), 1)
+        f"${number}::{kind}" if is_same else f"{alias}.c{number}"
+        for number, (kind, is_same) in enumerate(zip(kinds, same, strict=True), first)
     )
-    arrays = [number for number, is_same in enumerate(same, 1) if not is_same]
-    elements = ", ".join(f"${number}::{kinds[number - 1]}[]" for number in arrays)
-    return expressions, f"unnest({elements}) AS v({', '.join(f'c{number}' for number in arrays)})"
+    arrays = [number for number, is_same in enumerate(same, first) if not is_same]
+    elements = ", ".join(f"${number}::{kinds[number - first]}[]" for number in arrays)
+    return expressions, f"unnest({elements}) AS {alias}({', '.join(f'c{number}' for number in arrays)})"
