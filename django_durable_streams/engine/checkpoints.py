@@ -60,7 +60,9 @@ class Checkpointer:
 
     def expect(self, size: int) -> None:
         """Let the commit of so many bytes leave the log alone. Only for the committer's thread, before the batch."""
-        if size >= STEP_BYTES and connections[self._connection.using].connection is not None:
+        if size < STEP_BYTES or execution.is_inline():
+            return
+        if connections[self._connection.using].connection is not None:
             try:
                 limit_log(self._connection.using, MAX_LOG_PAGES)  # until the thread has copied the log
             except Error as error:

@@ -128,12 +128,14 @@ async def _answer(
         if handler.set_body is not None:
             await _set_body(request, handler.set_body, task, guard)
         reply = Reply(loop=asyncio.get_running_loop())
-        reply.make_early = partial(_respond_early, request, handler, engine)
+        if handler.set_body is not None:
+            reply.make_early = partial(_respond_early, request, handler, engine)
         engine.post(task, reply)
         value = await reply
         if reply.early is not None and reply.early[0] is value:  # otherwise the commit has led to another outcome
             response: Response = reply.early[1]
             return response
+        del reply  # a long-poll waits below
         outcome = handler.respond(request, engine, value)
         return _completed(request, outcome if isinstance(outcome, ANSWERS) else await outcome)
     except (ClientDisconnected, InvisibleTransaction):
