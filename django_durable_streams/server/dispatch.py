@@ -198,7 +198,7 @@ def _respond_early(request: Request, handler: Handler, engine: Engine, value: ob
         return None
     try:
         response = handler.respond(request, engine, value)
-    except Exception:  # `_handle` meets it again, where it becomes the response
+    except Exception:  # `_answer` meets it again, where it becomes the response
         return None
     return response.with_headers(common_headers(request, response)) if isinstance(response, Response) else None
 
