@@ -62,6 +62,8 @@ class StreamCommitter:
         self._taken_count = 0
         self._committed_count = 0
         self._must_flush = False
+        self._is_idle = False
+        """Whether the loop waits for the first message, and not for the time of the next commit."""
         self._waiting_for_room: list[Future[None]] = []
         self._waiting_for_commit: list[tuple[int, Future[None]]] = []
         self._failure: BaseException | None = None
@@ -106,7 +108,8 @@ class StreamCommitter:
             self._buffer.append(data)
             self._size += len(data)
             self._taken_count += 1
-            must_wake = len(self._buffer) == 1 or self._is_full()
+            # Until the commit is due, a timer wakes the loop. To wake it for each first message takes far longer.
+            must_wake = (self._is_idle and len(self._buffer) == 1) or self._is_full()
         if must_wake:
             self._call_in_loop(self._changed.set)
         return None
@@ -217,9 +220,6 @@ class StreamCommitter:
 
     async def _collect(self, due: float) -> bool:
         """Wait until there are messages and their commit is due. Return False at the end."""
-        while not self._buffer and self._ending is None:
-            self._changed.clear()
-            await self._changed.wait()
         timer = asyncio.get_running_loop().call_at(due, self._request_flush)  # an asyncio.timeout takes far longer
         try:
             while not (self._ending is not None or self._must_flush or self._is_full()):
@@ -227,6 +227,13 @@ class StreamCommitter:
                 await self._changed.wait()
         finally:
             timer.cancel()
+        while True:
+            self._changed.clear()
+            with self._lock:
+                self._is_idle = not self._buffer and self._ending is None
+            if not self._is_idle:
+                break
+            await self._changed.wait()
         self._must_flush = False
         return bool(self._buffer)
 
