@@ -10,6 +10,7 @@ from django_durable_streams.protocol.errors import ServiceUnavailable
 from django_durable_streams.runtime.results import Reply
 from django_durable_streams.server import dispatch, writes
 from django_durable_streams.server.asgi import DurableStreams
+from django_durable_streams.server.handlers import handler_for
 from django_durable_streams.store.operations import Appended
 from tests.asgi_client import AsgiClient
 from tests.asgi_client import Reply as ClientReply
@@ -34,7 +35,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Get the tails of all responses that are made."""
     tails: list[int] = []
     real: Callable[..., Any] = writes.respond_append
-    handler = dispatch.handler_for("POST")
+    handler = handler_for("POST")
 
     def respond(request: Any, engine: Any, result: Appended) -> Any:
         tails.append(result.tail)
