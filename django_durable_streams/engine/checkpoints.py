@@ -33,10 +33,6 @@ LONG_LOG_PAGES = 8000
 MAX_LOG_PAGES = 4 * LONG_LOG_PAGES
 """Length of the log from which the committer's connection copies it after all."""
 
-REST_SECONDS = 0.1
-"""Time from the first `STEP_BYTES` of data to the first copy. Commits wait for the disk during a copy. After a single
-large append, the requests that follow it are done by then. Meanwhile the log stays far from its limits."""
-
 IDLE_SECONDS = 2.0
 """Time without `STEP_BYTES` of data after which the committer's connection has its usual limit again."""
 
@@ -54,19 +50,9 @@ class Checkpointer:
         self._write = write
         self._bytes = 0
         self._due = Event()
-        self._end = Event()
+        self._stopped = False
         self._thread: Thread | None = None
         self._lock = Lock()
-
-    def expect(self, size: int) -> None:
-        """Let the commit of so many bytes leave the log alone. Only for the committer's thread, before the batch."""
-        if size < STEP_BYTES or execution.is_inline():
-            return
-        if connections[self._connection.using].connection is not None:
-            try:
-                limit_log(self._connection.using, MAX_LOG_PAGES)  # until the thread has copied the log
-            except Error as error:
-                logger.debug("The limit of the write-ahead log was not raised: %s", error)
 
     def count(self, commits: Iterable[Commit]) -> None:
         """Count the data of commits. Safe to call from any thread. A lost count does no harm.
@@ -80,20 +66,19 @@ class Checkpointer:
         self._bytes = 0
         self._due.set()
         with self._lock:
-            if self._thread is None and not self._end.is_set():
+            if self._thread is None and not self._stopped:
                 self._thread = execution.start_thread(self._run, "durable-streams-checkpoints")
 
     def stop(self) -> None:
         """End the thread and wait for it. The committer has to run until this returns."""
         with self._lock:
-            self._end.set()
+            self._stopped = True
         self._due.set()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
         while self._is_due():
-            self._end.wait(REST_SECONDS)
             try:
                 self._copy_while_due()
             except Error as error:  # the next writer copies the log in the end
@@ -104,7 +89,7 @@ class Checkpointer:
     def _is_due(self, seconds: float | None = None) -> bool:
         """Wait for `STEP_BYTES` of data, some seconds at most. Return whether they arrived and the thread goes on."""
         has_arrived = self._due.wait(seconds)
-        if self._end.is_set():
+        if self._stopped:
             return False
         self._due.clear()
         return has_arrived

@@ -285,16 +285,11 @@ class Committer(BatchWorker[Operation]):
             COMMITTER_LOCK_MS,
             CommitterContext(self, self._lock_waits, compaction_tracker),
         )
-        self.before_batch: Callable[[int], None] = lambda size: None  # set by the engine; gets the bytes of each batch
-        super().__init__(name, connection, self._apply, backlog, BATCH_SIZE)
+        super().__init__(name, connection, self._applier.apply, backlog, BATCH_SIZE)
 
     def write(self, work: Callable[[], object]) -> object:
         """Let the thread do other work that writes, between two batches, and wait for it (see `Applier.run`)."""
         return self.between(partial(self._applier.run, work))
-
-    def _apply(self, operations: Sequence[Operation]) -> Sequence[object]:
-        self.before_batch(sum([batch.size for batch in self._batches_at_work]))
-        return self._applier.apply(operations)
 
     def stop(self) -> None:
         self._applier.is_stopping = True  # the last batches may still commit

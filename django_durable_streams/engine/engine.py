@@ -115,7 +115,6 @@ class Engine:
         write = self._writers[0].write if is_sqlite else None
         self._checkpointer = Checkpointer(self.monitor.new_connection(), write) if write is not None else None
         if self._checkpointer is not None:
-            self._writers[0].before_batch = self._checkpointer.expect
             self._ends.callback(self._checkpointer.stop)
         self._housekeeper = Housekeeper(self.monitor, self._expired, lock, compaction_tracker, write, self._put)
         self._ends.callback(self._housekeeper.stop)
