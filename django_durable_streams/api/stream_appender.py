@@ -144,7 +144,7 @@ class StreamAppender:
         while True:
             futures, error = self._submit(operations[len(results) :])
             may_repeat = True
-            for outcome in await asyncio.gather(*futures, return_exceptions=True):
+            for outcome in await _outcomes_of(futures):
                 if isinstance(outcome, BaseException):
                     error = outcome
                     # The operations share a batch, so an ended committer has begun none of them.
@@ -168,3 +168,13 @@ class StreamAppender:
         except ServiceUnavailable as error:
             return futures, error
         return futures, None
+
+
+async def _outcomes_of(futures: Sequence[Awaitable[Result]]) -> Sequence[Result | BaseException]:
+    """Wait for all futures, and return their results and exceptions."""
+    if len(futures) != 1:
+        return await asyncio.gather(*futures, return_exceptions=True)
+    try:  # most commits of a writer have one append, and a gather takes longer than the append
+        return [await futures[0]]
+    except Exception as error:
+        return [error]

@@ -62,6 +62,8 @@ class StreamCommitter:
         self._taken_count = 0
         self._committed_count = 0
         self._must_flush = False
+        self._is_idle = False
+        """Whether the loop waits for the first message, and not for the time of the next commit."""
         self._waiting_for_room: list[Future[None]] = []
         self._waiting_for_commit: list[tuple[int, Future[None]]] = []
         self._failure: BaseException | None = None
@@ -106,7 +108,8 @@ class StreamCommitter:
             self._buffer.append(data)
             self._size += len(data)
             self._taken_count += 1
-            must_wake = len(self._buffer) == 1 or self._is_full()
+            # Until the commit is due, a timer wakes the loop. To wake it for each first message takes far longer.
+            must_wake = (self._is_idle and len(self._buffer) == 1) or self._is_full()
         if must_wake:
             if asyncio._get_running_loop() is self._loop:  # as for AI answers, which need no other thread woken
                 self._changed.set()
@@ -192,7 +195,7 @@ class StreamCommitter:
         due = clock()
         try:
             while await self._collect(due):
-                due = clock() + self._settings.interval
+                due = self._next_tick(clock())
                 batch = self._take_batch()
                 await self.appender.append(batch)
                 self._mark_committed(len(batch))
@@ -210,18 +213,30 @@ class StreamCommitter:
         _open.discard(self)
         _resolve(self._ended, outcome)
 
+    def _next_tick(self, now: float) -> float:
+        """Return the next multiple of the interval. So writers of the same interval share their commits."""
+        interval = self._settings.interval
+        if not interval:
+            return now
+        tick = (now // interval + 1) * interval
+        return tick if tick > now else tick + interval  # fractions are not exact
+
     async def _collect(self, due: float) -> bool:
         """Wait until there are messages and their commit is due. Return False at the end."""
-        while not self._buffer and self._ending is None:
-            self._changed.clear()
-            await self._changed.wait()
+        timer = asyncio.get_running_loop().call_at(due, self._request_flush)  # an asyncio.timeout takes far longer
         try:
-            async with asyncio.timeout_at(due):
-                while not (self._ending is not None or self._must_flush or self._is_full()):
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            pass
+            while not (self._ending is not None or self._must_flush or self._is_full()):
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            timer.cancel()
+        while True:
+            self._changed.clear()
+            with self._lock:
+                self._is_idle = not self._buffer and self._ending is None
+            if not self._is_idle:
+                break
+            await self._changed.wait()
         self._must_flush = False
         return bool(self._buffer)
 

@@ -29,7 +29,7 @@ from ..store.read import lineage
 from ..store.read import listing as listings
 from ..store.read.listing import ListingPage as ListingPage
 from ..store.stream_info import StreamInfo
-from . import transactions
+from . import shared_appends, transactions
 from .retention import reset_retention as reset_retention
 from .retention import retain as retain
 from .retention import retention_of as retention_of
@@ -109,7 +109,15 @@ def offset_at(stream: Stream, position: int) -> str:
     return lineage.around(info, stream._alias(), position, position).token(position)
 
 
-def append(
+def append(stream: StreamMethods, data: bytes, **options: Any) -> Appended:
+    """Append encoded data, or close the stream, or both. See `Stream.append`."""
+    result = transactions.apply(_append_operation(stream, data, **options), stream._alias())
+    assert isinstance(result, Appended)
+    _update(stream, result)
+    return result
+
+
+def _append_operation(
     stream: StreamMethods,
     data: bytes,
     *,
@@ -117,15 +125,14 @@ def append(
     seq: str | None = None,
     producer: Producer | None = None,
     if_tail: str | None = None,
-) -> Appended:
-    """Append encoded data, or close the stream, or both. See `Stream.append`."""
+) -> Append:
     if not data and not close:
         raise EmptyAppend("There is nothing to append.")
     claim = server_claim(producer) if producer is not None else None
     if seq is not None:
         seq = arguments.opaque("seq", seq)
     expected_tail = None if if_tail is None else arguments.exact_offset(if_tail, "if_tail")
-    operation = Append(
+    return Append(
         stream.path,
         stream.content_type,
         data,
@@ -135,15 +142,20 @@ def append(
         stream_id=stream._expected(),
         if_tail=expected_tail,
     )
-    result = transactions.apply(operation, stream._alias())
-    assert isinstance(result, Appended)
-    _update(stream, result)
-    return result
 
 
 def append_value(stream: StreamMethods, value: Data, **options: Any) -> Appended:
     """Append one message. See `Stream.append`."""
     return append(stream, encode(stream.content_type, value), **options)
+
+
+async def aappend_value(stream: StreamMethods, value: Data, options: dict[str, Any]) -> Appended:
+    """Append one message from asynchronous code. See `Stream.aappend`."""
+    return await shared_appends.append(stream, value, options, _value_operation)
+
+
+def _value_operation(stream: StreamMethods, value: Data, options: dict[str, Any]) -> Append:
+    return _append_operation(stream, encode(stream.content_type, value), **options)
 
 
 def append_many(

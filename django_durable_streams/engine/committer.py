@@ -6,7 +6,7 @@ batch leaves later ones LOCKED without touching the row (`locked_paths`). They m
 committer takes its next batch (`_finish`).
 
 A batch is one transaction over one connection (`Applier`); "When a batch fails" in docs/architecture.md has the other
-ways. Group commit gives most of the throughput (docs/decisions/group-commit.md). Knows no SQL.
+ways. Group commit: docs/decisions/group-commit.md. Knows no SQL.
 """
 
 from __future__ import annotations
@@ -308,7 +308,7 @@ class Committer(BatchWorker[Operation]):
         self, batches: list[PendingBatch[Operation]], values: Sequence[object]
     ) -> tuple[list[PendingBatch[Operation]], Sequence[object]]:
         """Move LOCKED operations to the lock wait queue, in their order. Return the others, with their outcomes."""
-        if not any(value is LOCKED for value in values):
+        if not [value for value in values if value is LOCKED]:  # faster than `any`
             return super()._finish(batches, values)
         now = time.monotonic()
         waiting: list[PendingOperation] = []

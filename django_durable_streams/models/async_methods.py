@@ -1,8 +1,8 @@
 """The asynchronous methods of streams, whose names begin with `a`.
 
 They run their database work by `sync_to_async`, in the thread whose transaction the caller may be in: that of a view
-around `async_to_sync`, or of a middleware. Only that thread knows whether there is a transaction. So `aappend` does not
-use the committer, which commits by itself. Code that wants to share commits with other requests uses `awriter`.
+around `async_to_sync`, or of a middleware. Only that thread knows whether there is a transaction. So `aappend` asks
+there first. Outside a transaction it uses the committer, and so shares its commit with other requests.
 """
 
 from __future__ import annotations
@@ -33,9 +33,14 @@ class AsyncStreamMethods(StreamMethods):
     async def aappend(self, value: Data, **options: Any) -> Appended:
         """The same as `append`, in the transaction of the thread that `sync_to_async` uses, if there is one.
 
-        Without a transaction it makes a commit of its own, which it does not share with other requests.
+        Without a transaction it shares a commit with other appends of the process.
+
+        Raises:
+            The errors of `append`.
+            ServiceUnavailable: too many operations wait, or the database does not answer.
         """
-        return await sync_to_async(self.append)(value, **options)
+        result: Appended = await api().aappend_value(self, value, options)
+        return result
 
     async def aappend_many(self, values: Iterable[Data], **options: Any) -> int:
         """The same as `append_many`."""

@@ -47,6 +47,7 @@ def validate(content_type: str) -> str:
     return content_type
 
 
+@lru_cache(maxsize=1024)
 def is_json(content_type: str) -> bool:
     """Whether streams of this type are in JSON mode (section 9.1)."""
     return essence(content_type) == JSON_CONTENT_TYPE

@@ -39,6 +39,8 @@ class Sentinel(Enum):
     START = "-1"
     NOW = "now"
 
+    __hash__ = object.__hash__  # Enum's own is a function in Python, and each read hashes its offset
+
 
 class Offset(NamedTuple):
     """The content of a token: a generation, and a position in bytes."""

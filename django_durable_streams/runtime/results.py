@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
 from threading import current_thread, main_thread
 from types import TracebackType
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +33,23 @@ class Reply(Future):
     """The future of a task's value. `then`, if it is set, is called as soon as the value arrives.
 
     A future's own callbacks are called one turn of the event loop later, each by an object of its own.
+
+    Attributes:
+        make_early: makes something of a value that is about to be committed, or returns None.
+        early: that value, and what `make_early` has made of it. It counts only if the value itself arrives.
     """
 
     then: Callable[[Reply], object] | None = None
+    make_early: Callable[[object], Any] | None = None
+    early: tuple[object, Any] | None = None
 
     def prepare(self, value: object) -> None:
-        """Do nothing: a future needs no preparation."""
+        """Use the time in which the thread waits for the commit. What cannot be made now is made later."""
+        if self.make_early is None or self.done():
+            return
+        made = self.make_early(value)
+        if made is not None:
+            self.early = value, made
 
     def resolve(self, value: object) -> None:
         """Set the value or the exception, unless the future was cancelled."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from http import HTTPStatus
 
 from django.apps import apps
 
@@ -29,7 +28,7 @@ from ..protocol.messages import ClientDisconnected, Request, Response
 from .answers import EventStream
 from .asgi_sending import AsgiOutlet, Sender, messages_of, send_response, sends_at_once
 from .bodies import LINGER_SECONDS, ArrivingBody, admitted_length, check_whole, has_large_rest, too_slow
-from .coroutines import start, within
+from .coroutines import start, start_for_value
 from .dispatch import refuse, respond
 from .event_stream import send_events
 from .hosts import absolute_url, below, check_host, outer_path, script_name
@@ -41,6 +40,9 @@ __all__ = ["Application", "DurableStreams", "Message", "Receive", "Scope", "Send
 
 STREAM_PATH = "stream_path"
 """The name of the stream's path in URL patterns of Channels and Django."""
+
+FIRST_ERROR_STATUS = 400
+"""The lowest status of an error."""
 
 
 class DurableStreams:
@@ -101,7 +103,10 @@ class DurableStreams:
         route = scope.get("url_route")
         if route is not None and STREAM_PATH in route["kwargs"]:
             return str(route["kwargs"][STREAM_PATH])
-        path = below(script_name(scope.get("root_path")), scope["path"])
+        path: str = scope["path"]
+        name = script_name(scope.get("root_path"))
+        if name:
+            path = below(name, path)
         if self.prefix is not None and path.startswith(self.prefix):
             return path[len(self.prefix) :]
         return None
@@ -142,26 +147,26 @@ class _AsgiRequest(Request):
     async def read_body(self) -> bytes:
         self.is_unfinished = True
         announced = admitted_length(self.headers)
-        deadline = asyncio.get_running_loop().time() + config().receive_timeout
-        try:
-            message = await within(config().receive_timeout, self._receive())
-            if message.get("more_body", False) or message["type"] != "http.request":
-                self.arriving = ArrivingBody(self.headers, announced)
-                async with asyncio.timeout_at(deadline):
-                    return await self._read_parts(message, self.arriving)
-        except TimeoutError:
-            raise too_slow() from None
-        body = check_whole(self.headers, announced, message.get("body", b""))
+        message, rest = start_for_value(self._receive())
+        if rest is None and _is_whole(message, announced):
+            body = check_whole(self.headers, announced, message.get("body", b""))
+        else:
+            try:
+                async with asyncio.timeout(config().receive_timeout):
+                    body = await self._read_parts(message if rest is None else await rest, announced)
+            except TimeoutError:
+                raise too_slow() from None
         self.is_unfinished = False
         return body
 
-    async def _read_parts(self, message: Message, arriving: ArrivingBody) -> bytes:
+    async def _read_parts(self, message: Message, announced: int | None) -> bytes:
+        if _is_whole(message, announced):
+            return check_whole(self.headers, announced, message.get("body", b""))
+        self.arriving = arriving = ArrivingBody(self.headers, announced)
         while message["type"] != "http.disconnect":
             arriving.add(message.get("body", b""))
-            if not message.get("more_body", False):
-                body = arriving.whole()
-                self.is_unfinished = False
-                return body
+            if arriving.size == announced or not message.get("more_body", False):
+                return arriving.whole()
             message = await self._receive()
         raise ClientDisconnected
 
@@ -201,6 +206,13 @@ class _AsgiRequest(Request):
                 await Sender(self._send).send(message)
 
 
+def _is_whole(message: Message, announced: int | None) -> bool:
+    """Return whether a body has arrived in this one message. Some servers say in another one that there is no more."""
+    if message["type"] != "http.request":
+        return False
+    return not message.get("more_body", False) or len(message.get("body", b"")) == announced
+
+
 async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
     request = None
     try:
@@ -213,7 +225,7 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         # The client may still read: some servers report a client that has closed only its sending half as gone.
         response = refuse(IncompleteBody("The body is incomplete. Send the request again."))
         request = None
-    with suppress(OSError):  # some servers say so that the client has left
+    try:
         if isinstance(response, EventStream):
             await _send_events(response, receive, send)
         elif response.sent:
@@ -222,17 +234,15 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         else:
             if scope["method"] == "HEAD":
                 response.body = b""  # some servers do not leave it out
-            if response.status >= HTTPStatus.BAD_REQUEST and request is not None and request.must_hang_up():
+            if response.status >= FIRST_ERROR_STATUS and request is not None and request.must_hang_up():
                 await _send_and_hang_up(response, receive, send)
             else:
-                await _send_or_refuse(send, response)
-
-
-async def _send_or_refuse(send: Send, response: Response) -> None:
-    try:
-        await send_response(send, response)
-    except ServiceUnavailable as error:
-        await send_response(send, refuse(error))
+                await send_response(send, response)
+    except OSError:  # some servers say so that the client has left
+        pass
+    except ServiceUnavailable as error:  # there is no room for a long body
+        with suppress(OSError):
+            await send_response(send, refuse(error))
 
 
 async def _until_disconnect(receive: Receive) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from ..conf import config
 from ..protocol.messages import ENDING_SECONDS, Response
 from .answers import EventStream
-from .coroutines import start, start_if_coroutine
+from .coroutines import start, start_for_value
 from .event_stream import Outlet
 from .lifespan import Message, Send
 from .response_memory import PIECE_BYTES, Transfer, memory
@@ -49,12 +49,10 @@ async def send_response(send: Send, response: Response) -> None:
             await sender.send(head)
             await sender.send_pieces(transfer, more_body=False)
         return
-    rest = start_if_coroutine(send(head))
-    if rest is not None:
-        await Sender(send).finish(rest)
-    rest = start_if_coroutine(send(body))
-    if rest is not None:
-        await Sender(send).finish(rest)
+    for message in (head, body):
+        _, rest = start_for_value(send(message))
+        if rest is not None:
+            await Sender(send).finish(rest)
 
 
 class Sender:
@@ -70,7 +68,7 @@ class Sender:
 
     async def send(self, message: Message, pieces: int = 1) -> None:
         """Send a message. The client has SEND_TIMEOUT for each of so many pieces that it has to take before."""
-        rest = start_if_coroutine(self._send(message))
+        _, rest = start_for_value(self._send(message))
         if rest is not None:
             await self.finish(rest, pieces)
 

@@ -6,7 +6,6 @@ permission checks end without a wait. A task or a timer for each takes longer th
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Coroutine
 from types import CoroutineType, coroutine
 from typing import Any, TypeVar
@@ -23,38 +22,33 @@ def start(work: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
     return resume(work, waits_for)
 
 
-def start_if_coroutine(awaitable: Awaitable[None]) -> Awaitable[None] | None:
-    """Start an awaitable. Return the rest of it, or None if it has ended. Only a coroutine can be started by hand."""
-    return start(awaitable) if isinstance(awaitable, CoroutineType) else awaitable
-
-
-async def within(seconds: float, awaitable: Awaitable[T]) -> T:
-    """Await something for so many seconds. There is no timer for a coroutine that ends without a wait.
-
-    Raises:
-        TimeoutError: the time is over, and the awaitable is cancelled.
-    """
-    if isinstance(awaitable, CoroutineType):
-        try:
+def start_for_value(awaitable: Awaitable[T]) -> tuple[Any, Awaitable[T] | None]:
+    """Start an awaitable. Return its value and None if it has ended, otherwise None and the rest of it."""
+    try:
+        if isinstance(awaitable, CoroutineType):
             waits_for = awaitable.send(None)
-        except StopIteration as done:
-            value: T = done.value
-            return value
-        awaitable = resume(awaitable, waits_for)
-    async with asyncio.timeout(seconds):
-        return await awaitable
+            return None, resume(awaitable, waits_for)
+        # Some servers have awaitables of their own, most of which have ended already.
+        iterator = awaitable.__await__()
+        waits_for = next(iterator)
+    except StopIteration as done:
+        return done.value, None
+    return None, resume(iterator, waits_for)
 
 
 @coroutine
-def resume(started: Coroutine[Any, Any, Any], waits_for: Any) -> Any:
-    """Await the rest of a coroutine that was started by hand, and that waits for `waits_for`."""
+def resume(started: Any, waits_for: Any) -> Any:
+    """Await the rest of a coroutine, or of an awaitable's iterator, that was started and waits for `waits_for`."""
+    send = getattr(started, "send", None)
     try:
         while True:
             try:
                 value = yield waits_for
             except BaseException as error:
+                if not hasattr(started, "throw"):  # an iterator needs nothing but `__next__`
+                    raise
                 waits_for = started.throw(error)
             else:
-                waits_for = started.send(value)
+                waits_for = send(value) if send is not None else next(started)
     except StopIteration as done:
         return done.value

@@ -5,19 +5,19 @@ All entry points call it. It knows neither their connections nor the operations 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable
 from functools import partial
 
 from ..access.guard import Guard, current_guard
-from ..engine import engine_for
-from ..engine.snapshot_reader import ReadRequest
+from ..engine import Engine, engine_for
+from ..engine.engine import Task
 from ..protocol import content, headers
-from ..protocol.errors import DurableStreamsError, MethodNotAllowed, ServiceUnavailable
+from ..protocol.errors import DurableStreamsError, ServiceUnavailable
 from ..protocol.messages import ClientDisconnected, Request, Response, error_response
-from ..protocol.paths import ReservedPath
-from ..runtime.results import ResultCallback
+from ..runtime.results import Reply, ResultCallback
 from ..runtime.test_transactions import InvisibleTransaction
 from ..store.operations import Appended, Created
 from .answers import ANSWERS, EventStream, Work
@@ -25,7 +25,7 @@ from .bodies import memory
 from .body_preparation import LONG_BYTES, prepare
 from .control import is_control, respond_control
 from .coroutines import start
-from .handlers import Handler, handler_for
+from .handlers import Handler, SetBody, handler_for
 from .response_policy import common_headers, complete_refusal, policy
 
 logger = logging.getLogger(__name__)
@@ -34,14 +34,14 @@ LONG_UPLOAD_SECONDS = 1.0
 """A request whose body takes longer to arrive is checked again then: its permission may have ended meanwhile."""
 
 
-async def respond(request: Request) -> Response | EventStream:
-    """Return the response to a request.
+def respond(request: Request) -> Work:
+    """Return the work that leads to the response to a request.
 
-    Raises:
+    It raises:
         ClientDisconnected: the client has left.
         InvisibleTransaction: a test needs StreamsMixin, because its transaction hides its data from the engine.
     """
-    return await _catch_errors(request, _admit_and_handle(request))
+    return _answer(request)
 
 
 def start_request(request: Request, callback: ResultCallback) -> Response | EventStream | Work | None:
@@ -60,9 +60,9 @@ def start_request(request: Request, callback: ResultCallback) -> Response | Even
                 return respond(request)
             admission = None if guard.admit_at_once(request) else start(guard.admit(request))
             if admission is not None:
-                return _catch_errors(request, _handle_then(admission, request, handler))
+                return _answer(request, handler, admission)
         if _takes_long(request, body):
-            return _catch_errors(request, _handle(request, handler))
+            return _answer(request, handler)
         task = handler.parse(request)
         if handler.set_body is not None:
             handler.set_body(request, task, body)
@@ -80,7 +80,7 @@ def finish_request(request: Request, value: object) -> Response | EventStream | 
         outcome = handler_for(request.method).respond(request, engine_for(), value)
     except Exception as error:
         return _failed(request, error)
-    return _completed(request, outcome) if isinstance(outcome, ANSWERS) else _catch_errors(request, outcome)
+    return _completed(request, outcome) if isinstance(outcome, ANSWERS) else complete(request, outcome)
 
 
 def prepare_response(request: Request, value: object) -> Response | None:
@@ -105,19 +105,45 @@ def refuse(error: DurableStreamsError) -> Response:
     return complete_refusal(error_response(error))
 
 
-async def _admit_and_handle(request: Request) -> Response | EventStream:
-    if request.method == "OPTIONS":
-        return policy().cors.preflight(request)
-    handler = handler_for(request.method)
-    guard = current_guard()
-    if guard is not None and not guard.admit_at_once(request):
-        await _wait_for(guard.admit(request), request)
-    return await _handle(request, handler, guard)
+async def _answer(
+    request: Request, handler: Handler | None = None, admission: Awaitable[None] | None = None
+) -> Response | EventStream:
+    """Return the response to a request. With a handler, the request was admitted, or `admission` is the rest of that.
 
-
-async def _handle_then(admission: Awaitable[None], request: Request, handler: Handler) -> Response | EventStream:
-    await _wait_for(admission, request)
-    return await _handle(request, handler)
+    One coroutine does most of the work: each one around a wait takes part in it.
+    """
+    try:
+        guard = None
+        if handler is None:
+            if request.method == "OPTIONS":
+                return _completed(request, policy().cors.preflight(request))
+            handler = handler_for(request.method)
+            guard = current_guard()
+            if guard is not None and not guard.admit_at_once(request):
+                admission = guard.admit(request)
+        if admission is not None:
+            await _wait_for(admission, request)
+        engine = engine_for()
+        task = handler.parse(request)
+        if handler.set_body is not None:
+            await _set_body(request, handler.set_body, task, guard)
+        reply = Reply(loop=asyncio.get_running_loop())
+        if handler.set_body is not None:
+            reply.make_early = partial(_respond_early, request, handler, engine)
+        engine.post(task, reply)
+        value = await reply
+        if reply.early is not None and reply.early[0] is value:  # otherwise the commit has led to another outcome
+            response: Response = reply.early[1]
+            return response
+        del reply  # a long-poll waits below
+        outcome = handler.respond(request, engine, value)
+        return _completed(request, outcome if isinstance(outcome, ANSWERS) else await outcome)
+    except (ClientDisconnected, InvisibleTransaction):
+        raise
+    except Exception as error:
+        if not is_control(request, error):
+            return _failed(request, error)
+    return await complete(request, respond_control(request))
 
 
 async def _wait_for(admission: Awaitable[None], request: Request) -> None:
@@ -141,52 +167,48 @@ async def _wait_for(admission: Awaitable[None], request: Request) -> None:
         memory.release(size)
 
 
-async def _read_body(request: Request, guard: Guard | None) -> bytes:
+async def _read_allowed_body(request: Request, guard: Guard) -> bytes:
     """Return the body of an allowed request. The permission must still hold once a slow body has arrived."""
     began = time.monotonic()
     body = await request.read_body()
-    if guard is not None and time.monotonic() - began >= LONG_UPLOAD_SECONDS:
+    if time.monotonic() - began >= LONG_UPLOAD_SECONDS:
         await guard.admit_again(request)
     return body
 
 
-async def _handle(request: Request, handler: Handler, guard: Guard | None = None) -> Response | EventStream:
-    engine = engine_for()
-    task = handler.parse(request)
-    if handler.set_body is not None:
-        try:
-            if request.body is None:
-                request.body = await _read_body(request, guard)
-            if _takes_long(request, request.body):
-                await prepare(len(request.body), partial(handler.set_body, request, task, request.body))
-            else:
-                handler.set_body(request, task, request.body)
-        finally:
-            if request.arriving is not None:
-                request.arriving.release()
-    value = await (engine.read(task.path, task.offset) if isinstance(task, ReadRequest) else engine.write(task))
-    outcome = handler.respond(request, engine, value)
-    return outcome if isinstance(outcome, ANSWERS) else await outcome
+async def _set_body(request: Request, set_body: SetBody, task: Task, guard: Guard | None) -> None:
+    """Read the body of an allowed request if it has not arrived, and add it to the task."""
+    try:
+        body = request.body
+        if body is None:
+            body = await (request.read_body() if guard is None else _read_allowed_body(request, guard))
+            request.body = body
+        if len(body) >= LONG_BYTES and _takes_long(request, body):
+            await prepare(len(body), partial(set_body, request, task, body))
+        else:
+            set_body(request, task, body)
+    finally:
+        if request.arriving is not None:
+            request.arriving.release()
+
+
+def _respond_early(request: Request, handler: Handler, engine: Engine, value: object) -> Response | None:
+    """Return the response to an outcome that is about to be committed, or None where it has to wait."""
+    if not isinstance(value, (Appended, Created)):
+        return None
+    try:
+        response = handler.respond(request, engine, value)
+    except Exception:  # `_answer` meets it again, where it becomes the response
+        return None
+    return response.with_headers(common_headers(request, response)) if isinstance(response, Response) else None
 
 
 def _takes_long(request: Request, body: bytes) -> bool:
     """Return whether a body takes long to prepare, so that a thread does it."""
+    if len(body) < LONG_BYTES:
+        return False
     kind = request.headers.get(headers.CONTENT_TYPE, b"")
-    is_long = len(body) >= LONG_BYTES and len(kind) <= content.MAX_CONTENT_TYPE_LENGTH
-    return is_long and content.is_json(headers.text(kind))
-
-
-async def _catch_errors(request: Request, work: Work) -> Response | EventStream:
-    return await complete(request, _or_control(request, work))
-
-
-async def _or_control(request: Request, work: Work) -> Response | EventStream:
-    try:
-        return await work
-    except (ReservedPath, MethodNotAllowed) as error:
-        if not is_control(request, error):
-            raise
-    return await respond_control(request)
+    return len(kind) <= content.MAX_CONTENT_TYPE_LENGTH and content.is_json(headers.text(kind))
 
 
 async def complete(request: Request, work: Work) -> Response | EventStream:

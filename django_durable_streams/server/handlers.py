@@ -17,6 +17,9 @@ from . import reads, writes
 from .answers import EventStream, Work
 from .cors import METHODS
 
+SetBody = Callable[[Request, Any, bytes], None]
+"""Adds the body to an engine's task."""
+
 
 class Handler(NamedTuple):
     """The two halves of an operation. Between them, the engine applies the operations of many requests together.
@@ -27,7 +30,7 @@ class Handler(NamedTuple):
 
     parse: Callable[[Request], Task]
     respond: Callable[[Request, Engine, Any], Response | EventStream | Work]
-    set_body: Callable[[Request, Any, bytes], None] | None = None
+    set_body: SetBody | None = None
 
 
 HANDLERS = {

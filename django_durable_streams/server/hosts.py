@@ -39,6 +39,7 @@ def _is_allowed(host: bytes | None, forwarded: bytes | None) -> bool:
     return bool(domain) and validate_host(domain, allowed)
 
 
+@lru_cache(maxsize=16)
 def script_name(root_path: str | None) -> str:
     """Return the path below which the site is, without a slash at its end.
 
@@ -91,7 +92,7 @@ def _origin(scheme: str, secure: bool | None, host: bytes | None, forwarded: byt
 
 
 def _clear_caches(**kwargs: Any) -> None:
-    for cached_function in (_is_allowed, _scheme_header, _origin):
+    for cached_function in (_is_allowed, script_name, _scheme_header, _origin):
         cached_function.cache_clear()
 
 

@@ -103,6 +103,8 @@ class _Answer(Enum):
     NOW = "the end of the stream"
     NOT_MODIFIED = "the client has the data"
 
+    __hash__ = object.__hash__  # Enum's own is a function in Python
+
 
 def _page(request: Request, snapshot: Snapshot, *, is_now: bool) -> Response:
     """Respond to a catch-up read (section 5.6)."""

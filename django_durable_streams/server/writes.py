@@ -76,7 +76,8 @@ def set_body_append(request: Request, operation: Append, body: bytes) -> None:
         return
     if request.refuse_body is not None:
         raise request.refuse_body()
-    _check_coding(request)
+    if headers.CONTENT_ENCODING in request.headers:
+        _check_coding(request)
     content_type = operation.content_type = _content_type(request.headers.get(headers.CONTENT_TYPE))
     if content_type is None:
         raise InvalidHeader("Content-Type is missing. Send the content type of the stream.")

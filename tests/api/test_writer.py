@@ -12,8 +12,9 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import Model
 
 from django_durable_streams.api import transactions
-from django_durable_streams.api.stream_committer import MAX_MESSAGES
+from django_durable_streams.api.stream_committer import MAX_MESSAGES, StreamCommitter
 from django_durable_streams.api.writer import Writer
+from django_durable_streams.api.writer_options import WriterSettings
 from django_durable_streams.engine import Engine
 from django_durable_streams.models import Producer, Stream
 from django_durable_streams.protocol.errors import (
@@ -433,3 +434,12 @@ def test_a_writer_that_begins_as_an_engine_ends_uses_the_next_one(
         writer.write("hello")
     assert ended
     assert list(answer.read()) == ["hello"]
+
+
+def test_writers_of_one_interval_commit_at_the_same_ticks() -> None:
+    def next_tick(interval: float, now: float) -> float:
+        return StreamCommitter(Stream(pk=1, path="a"), "default", WriterSettings(interval=interval))._next_tick(now)
+
+    assert {round(next_tick(0.05, 1000 + part), 6) for part in (0.0, 0.01, 0.049)} == {1000.05}
+    assert next_tick(0.05, 1000.05) > 1000.05
+    assert next_tick(0, 1000.0) == 1000.0

@@ -23,7 +23,7 @@ from ...protocol.errors import DurableStreamsError
 from ...protocol.messages import ENDING_SECONDS
 from ...protocol.websocket import ServerFrame
 from ..asgi_sending import Sender
-from ..coroutines import start, start_if_coroutine
+from ..coroutines import start, start_for_value
 from ..lifespan import Message, Send
 from ..response_memory import PIECE_BYTES, Transfer, memory
 from ..transports import find_server
@@ -255,7 +255,7 @@ class Outbox:
             OSError: the client takes no data, or has left.
         """
         try:
-            rest = start_if_coroutine(self._send_message(message))
+            _, rest = start_for_value(self._send_message(message))
             if rest is not None:
                 await self._wait_for_client(rest)
         except RuntimeError as error:  # uvicorn has closed the socket

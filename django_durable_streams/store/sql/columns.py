@@ -67,6 +67,11 @@ UPDATED_STREAM_COLUMNS = {
     "appended_at": "timestamptz",
     "id": "bigint",
 }
+GROWN_STREAM_COLUMNS = {
+    "tail": "bigint",  # the bytes by which it moves
+    "appended_at": "timestamptz",
+    "id": "bigint",
+}
 UPDATED_PRODUCER_COLUMNS = {
     "epoch": "bigint",
     "seq": "bigint",

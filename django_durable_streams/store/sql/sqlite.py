@@ -163,4 +163,4 @@ class SQLiteStatements(SQLiteChunkStatements, Statements):
 
 def _has_value(rows: Sequence[Row], column: int) -> bool:
     """Return whether a column is set in one of the rows. Most batches have one row."""
-    return rows[0][column] is not None or (len(rows) > 1 and any(row[column] is not None for row in rows))
+    return rows[0][column] is not None or (len(rows) > 1 and bool([row for row in rows if row[column] is not None]))

@@ -97,6 +97,20 @@ class StreamStatements(BaseStatements):
         """
         raise NotImplementedError
 
+    def append_where_plain(self, cursor: Any, streams: Sequence[Row], chunks: Sequence[Row]) -> Iterable[Sequence[Any]]:
+        """Append at the tails of streams, wherever other transactions have moved them. Only where `has_row_versions`.
+
+        Leaves out the streams that are gone or closed, or that have a deadline, a `Stream-Seq` or a link.
+
+        Args:
+            streams: values in the order of `GROWN_STREAM_COLUMNS`.
+            chunks: as `insert_chunks` takes them, but with the distances from the new tail instead of start and end.
+
+        Returns:
+            The ids of the streams that were written, their new row versions, and their new tails.
+        """
+        raise NotImplementedError
+
     def wait_for_stream(self, cursor: Any, path: str, lock_ms: int) -> None:
         """Lock the row of a stream for this transaction, if it exists, and wait for transactions that hold it.
 

@@ -18,6 +18,7 @@ from ...protocol.errors import DurableStreamsError, SourceGone, StreamExists, St
 from ...protocol.producers import ProducerState
 from ..operations import (
     Append,
+    Appended,
     Commit,
     Create,
     Delete,
@@ -189,7 +190,9 @@ class Batch:
         try:
             state = self._streams.get(operation.path)
             if type(operation) is Append:
-                return self._existing(operation, state).append(operation, self._now)
+                if state is None or operation.stream_id is not None:
+                    state = self._existing(operation, state)
+                return state.append(operation, self._now)
             if type(operation) is Create:
                 return self._create(operation, state)
             state = self._existing(operation, state)
@@ -283,15 +286,29 @@ class Batch:
         self._to_remove.clear()
         self._to_soft_delete.clear()
 
-    def save_cached(self) -> bool:
-        """Write the changes where rows are unchanged, after `load_cached` (see `BatchSaver.save_if_unchanged`)."""
-        return self._saver.save_if_unchanged(self._streams.values())
+    def save_cached(self, operations: Sequence[Operation]) -> bool:
+        """Write the changes where rows allow it, after `load_cached` (see `BatchSaver`). Returns False if it cannot.
+
+        Plain appends need an open stream (`save_if_plain`), others the cached row (`save_if_unchanged`).
+        """
+        streams = self._streams.values()
+        conditions = [one for one in operations if type(one) is Append and one.if_tail is not None]
+        if conditions or not all(state.is_plain for state in streams):
+            return self._saver.save_if_unchanged(streams)
+        return self._saver.save_if_plain(streams)
 
     def confirmed_paths(self) -> Collection[str]:
         """Return the paths of the streams whose rows were unchanged. `save_cached` has not written to the others."""
         confirmed = self._saver.confirm(self._streams.values())
         self._streams = {state.path: state for state in confirmed}
         return self._streams.keys()
+
+    def correct(self, operations: Sequence[Operation], outcomes: Sequence[Outcome]) -> None:
+        """Correct the tails in the outcomes of streams to which others have appended meanwhile."""
+        if moved := self._saver.moved:
+            for operation, outcome in zip(operations, outcomes, strict=True):
+                if type(outcome) is Appended and operation.path in moved:
+                    outcome.tail += moved[operation.path]
 
     def commits(self) -> list[Commit]:
         """Return all changes of the batch, once they are committed."""

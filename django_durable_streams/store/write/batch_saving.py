@@ -55,6 +55,8 @@ class BatchSaver:
         self._row_version: Iterable[Sequence[Any]] | None = None
         # The future result with the id and the new version of each row that `save_if_unchanged` has updated.
         self._updated: Iterable[Sequence[Any]] = ()
+        self.moved: dict[str, int] = {}
+        """By path: the bytes that others had appended before, of which the outcomes do not know."""
 
     def save(
         self,
@@ -133,12 +135,35 @@ class BatchSaver:
         )
         return True
 
+    def save_if_plain(self, streams: Iterable[StreamState]) -> bool:
+        """Write plain appends at the tails of their streams, wherever these are by now (see `confirm`).
+
+        Returns False, with nothing written, where a stream has no change, as in `save_if_unchanged`.
+        """
+        now = row_mapping.stamp(self._using)
+        states = sorted(streams, key=attrgetter("id"))
+        if not all(state.changed for state in states):
+            return False
+        self._updated = self._sql.append_where_plain(
+            self._cursor,
+            [row_mapping.plain_append(state, now) for state in states],
+            row_mapping.chunks_before_tail(states, now),
+        )
+        return True
+
     def confirm(self, streams: Collection[StreamState]) -> list[StreamState]:
-        """Return those streams that `save_if_unchanged` has written. The others are unchanged in the database."""
-        versions = {stream_id: int(version) for stream_id, version in self._updated}
-        confirmed = [state for state in streams if state.id in versions]
+        """Return those streams that were written. The others are unchanged in the database.
+
+        Streams that `save_if_plain` has found at another tail are moved there.
+        """
+        updated = {stream_id: others for stream_id, *others in self._updated}
+        confirmed = [state for state in streams if state.id in updated]
         for state in confirmed:
-            state.row_version = versions[state.id]
+            version, *tail = updated[state.id]
+            state.row_version = int(version)
+            if tail and tail[0] != state.tail:
+                self.moved[state.path] = tail[0] - state.tail
+                state.move(tail[0] - state.tail)
         self._saved.append(_Saved([*confirmed], [], (), []))
         return confirmed
 

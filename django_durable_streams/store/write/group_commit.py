@@ -25,6 +25,10 @@ TRIES = 3
 CACHED_LOCK_MS = 5
 """How long appends to cached rows wait for a row that another transaction holds, in milliseconds."""
 
+ONE_ROW_LOCK_MS = 50
+"""The same where all appends are to one stream. They delay no other stream, and the other transaction is likely a batch
+of another process, which commits within milliseconds. A second attempt would take longer than the wait."""
+
 
 def apply(
     operations: Sequence[Operation],
@@ -57,7 +61,7 @@ def apply(
         if done is not None:
             return done
     # A create may wait for another create of the same path, in spite of SKIP LOCKED.
-    may_wait = wait or not all(type(operation) is Append for operation in operations)
+    may_wait = wait or {type(operation) for operation in operations} != {Append}
     with statements(using).transaction(lock_ms if may_wait else None, context.before_wait) as cursor:
         batch = Batch(using, cursor, context.row_cache, stage=context.stages_chunks())
         batch.load(operations, wait=wait, held=locked_paths)
@@ -105,21 +109,24 @@ def _append_cached(
     if not isinstance(row_cache, PostgreSQLRowCache):
         return None
     sql = statements(using)
+    lock_ms = ONE_ROW_LOCK_MS if len({operation.path for operation in operations}) == 1 else CACHED_LOCK_MS
     try:
-        with sql.transaction(CACHED_LOCK_MS, context.before_wait) as cursor:
+        with sql.transaction(lock_ms, context.before_wait) as cursor:
             batch = Batch(using, cursor, row_cache)
             if not batch.load_cached(operations):
                 return None
             outcomes = [batch.apply(operation) for operation in operations]
-            if not batch.save_cached():
+            if not batch.save_cached(operations):
                 return None
     except Error:  # probably a locked row: the general way applies the other operations together, without a wait
         return None
     confirmed_paths = batch.confirmed_paths()
+    batch.correct(operations, outcomes)
     # The caller applies the LOCKED operations again. A failure here would repeat the operations that are committed.
     outcomes = [
         outcome if operation.path in confirmed_paths else LOCKED
         for operation, outcome in zip(operations, outcomes, strict=True)
     ]
-    row_cache.record_write(met_stale_row=LOCKED in outcomes)
+    # By identity: `in` would compare each outcome, which is a call for each.
+    row_cache.record_write(met_stale_row=bool([outcome for outcome in outcomes if outcome is LOCKED]))
     return outcomes, batch.commits()

@@ -86,7 +86,7 @@ class RowCache(ABC):
     def pop(self, path: str) -> StreamState | None:
         """Take a stream out of the cache and return it. Its row may be stale."""
         state = self._states.pop(path, None)
-        if state is not None:
+        if state is not None and (state.producers or state.lineage):
             self._entries -= _entries_of(state)
         return state
 
@@ -97,13 +97,15 @@ class RowCache(ABC):
 
     def put(self, states: Iterable[StreamState]) -> None:
         """Cache streams as they were committed. The cache does not have them: their batch has taken them out."""
+        cached = self._states
         for state in states:
             if len(state.producers) <= MAX_PRODUCERS:
-                self._states[state.path] = state
-                self._entries += _entries_of(state)
-                while self._states and (len(self._states) > MAX_STREAMS or self._entries > MAX_ENTRIES):
-                    _, dropped = self._states.popitem(last=False)
-                    self._entries -= _entries_of(dropped)
+                cached[state.path] = state
+                if state.producers or state.lineage:  # most streams need no call
+                    self._entries += _entries_of(state)
+        while cached and (len(cached) > MAX_STREAMS or self._entries > MAX_ENTRIES):
+            _, dropped = cached.popitem(last=False)
+            self._entries -= _entries_of(dropped)
 
     def _use_connection(self, connection: object) -> None:
         """Clear the cache for a new connection: its database may have come back without the last commits."""

@@ -56,7 +56,7 @@ def stream_insert(state: StreamState, now: Any) -> Row:
 def stream_update(state: StreamState, now: Any) -> Row:
     """Return the values of a changed stream (`UPDATED_STREAM_COLUMNS`)."""
     appended_at = now if state.ends else None
-    deadline = _instant(state.deadline)
+    deadline = None if state.deadline is None else to_microseconds(state.deadline)
     return (
         state.tail,
         state.closed,
@@ -67,6 +67,11 @@ def stream_update(state: StreamState, now: Any) -> Row:
         appended_at,
         state.id,
     )
+
+
+def plain_append(state: StreamState, now: Any) -> Row:
+    """Return the values of a stream that has only grown (`GROWN_STREAM_COLUMNS`)."""
+    return state.tail - state.start, now, state.id
 
 
 def lifetimes(states: Iterable[StreamState]) -> list[Row]:
@@ -96,6 +101,15 @@ def chunks(states: Iterable[StreamState], now: Any) -> list[Row]:
         elif ends:
             rows += [(state.id, *chunk, now) for chunk in chunk_rows.chunks(state.start, state.appends, ends)]
     return rows
+
+
+def chunks_before_tail(states: Iterable[StreamState], now: Any) -> list[Row]:
+    """The same as `chunks`, with the distances of starts and ends from the stream's new tail in their place."""
+    return [
+        (stream_id, state.tail - start, state.tail - end, *others)
+        for state in states
+        for stream_id, start, end, *others in chunks([state], now)
+    ]
 
 
 def producers(states: Iterable[StreamState], now: Any) -> tuple[list[Row], list[Row]]:

@@ -121,7 +121,8 @@ class StreamState:
         if self.closed:
             return self._append_closed(operation, claim)
         if operation.data or operation.defect is not None:
-            if operation.content_type is None or not content.same_type(operation.content_type, self.content_type):
+            kind = operation.content_type
+            if kind != self.content_type and (kind is None or not content.same_type(kind, self.content_type)):
                 raise ContentTypeMismatch(f"This stream's content type is {self.content_type}.")
             if operation.defect is not None:
                 raise operation.defect
@@ -149,7 +150,11 @@ class StreamState:
         if self.ttl is not None:
             self.deadline = lifetime.deadline(self.ttl, self.expires_at, now)
         self.changed = True
-        return self._appended() if claim is None else self._appended(claim.epoch, claim.seq)
+        if claim is not None:
+            return self._appended(claim.epoch, claim.seq)
+        if self.lineage is None:  # most appends: a batch has hundreds
+            return Appended(self.tail, self.closed, False, None, None, self.generation)
+        return self._appended()
 
     def _append_closed(self, operation: Append, claim: ProducerClaim | None) -> Appended:
         """Append to a closed stream: only the operation that closed it, or another plain close, succeeds."""
@@ -183,9 +188,7 @@ class StreamState:
             raise SequenceConflict(f"The last Stream-Seq was {self.last_seq!r}; the next one must be greater.")
 
     def _appended(self, epoch: int | None = None, seq: int | None = None, *, duplicate: bool = False) -> Appended:
-        # Not `generation_at` for most streams: a batch has hundreds of appends.
-        generation = self.generation if self.lineage is None else self.generation_at(self.tail)
-        return Appended(self.tail, self.closed, duplicate, epoch, seq, generation)
+        return Appended(self.tail, self.closed, duplicate, epoch, seq, self.generation_at(self.tail))
 
     def take_over(self, operation: TakeOver) -> TakenOver:
         """Begin a producer's next epoch. The first epoch begins before the first append, with -1 as its last number."""
@@ -251,6 +254,24 @@ class StreamState:
         """Whether readers see a difference. Changes of the TTL and of producers are invisible to them."""
         return self.tail != self.start or self.closed != self.was_closed
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether an append without conditions depends on nothing but that the stream exists and is open."""
+        return (
+            self.last_seq is None
+            and self.deadline is None
+            and self.link_state is None
+            and self.lineage is None
+            and not self.closed
+            and not self.producers
+        )
+
+    def move(self, size: int) -> None:
+        """Move the changes since the last save behind so many bytes, which others have appended meanwhile."""
+        self.start += size
+        self.tail += size
+        self.ends = [end + size for end in self.ends]
+
     def commit(self, *, created: bool = False) -> Commit:
         """Return the changes since the last save.
 
@@ -270,7 +291,7 @@ class StreamState:
             created=created,
             closes=closes,
             generation=self.generation,
-            generation_before=self.generation_at(self.start),
+            generation_before=self.generation if self.lineage is None else self.generation_at(self.start),
             is_linked=self.link_state is not None,
         )
 
