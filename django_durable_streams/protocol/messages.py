@@ -59,7 +59,9 @@ class Request(ABC):
         InvalidHeader: a header with one value came with different values.
     """
 
-    __slots__ = ("_parameters", "arriving", "body", "grant", "headers", "method", "path", "query", "refuse_body")
+    __slots__ = (
+        "_parameters", "arriving", "body", "grant", "headers", "method", "operation", "path", "query", "refuse_body",
+    )  # fmt: skip
 
     can_stream = True
     """Whether this deployment can keep a response open."""
@@ -82,6 +84,7 @@ class Request(ABC):
 
     def _reset(self, body: bytes | None = None) -> None:
         self.body = body  # complete
+        self.operation = ""  # for statistics, where the method alone does not say it, such as `sse`
         self.arriving: PartialBody | None = None  # the parts that have arrived
         self._parameters: Query | None = None
         self.grant: LiveGrant | None = None  # the permission of a live read, if it can end

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future as ThreadFuture
 from queue import Empty, SimpleQueue
@@ -27,6 +28,7 @@ from ..protocol.errors import ServiceUnavailable
 from . import background, execution
 from .backlog import Backlog
 from .connection import DedicatedConnection
+from .counting import BatchNumbers
 from .results import NO_LOOP, Reply, ResultCallback, call_in, prepare_all, settle
 
 logger = logging.getLogger(__name__)
@@ -122,6 +124,7 @@ class BatchWorker(Generic[T]):
         self._work = work
         self._backlog = backlog
         self._batch_size = batch_size
+        self.numbers = BatchNumbers()
         # By thread, which is faster to find than its event loop.
         self._open: dict[int, PendingBatch[T]] = {}
         self._queue: SimpleQueue[PendingBatch[T] | ExclusiveJob | None] = SimpleQueue()
@@ -281,12 +284,15 @@ class BatchWorker(Generic[T]):
         # A task whose request was cancelled meanwhile is done as well: its client may have sent it and left.
         tasks = batches[0].tasks if len(batches) == 1 else [task for batch in batches for task in batch.tasks]
         self._batches_at_work = batches
+        began = time.perf_counter()
         try:
             values = self._work(tasks)
         except BaseException:  # the worker must outlive every bug
             logger.exception("A batch of %d tasks failed. Its requests get 503.", len(tasks))
             values = [ServiceUnavailable("The server could not do this. Try again.")] * len(tasks)
         self._batches_at_work = []
+        self.numbers.seconds.observe(time.perf_counter() - began)
+        self.numbers.sizes.observe(len(tasks))
         self.deliver_results()
         self._undelivered = self._finish(batches, values)
         if not self.delays_results or self._queue.empty():

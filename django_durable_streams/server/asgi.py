@@ -26,6 +26,7 @@ from django.apps import apps
 from ..conf import config
 from ..protocol.errors import DurableStreamsError, IncompleteBody, ServiceUnavailable, StreamNotFound
 from ..protocol.messages import ClientDisconnected, Request, Response
+from . import request_numbers
 from .answers import EventStream
 from .asgi_sending import AsgiOutlet, Sender, messages_of, send_response, sends_at_once
 from .bodies import LINGER_SECONDS, ArrivingBody, admitted_length, check_whole, has_large_rest, too_slow
@@ -216,6 +217,7 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         # The client may still read: some servers report a client that has closed only its sending half as gone.
         response = refuse(IncompleteBody("The body is incomplete. Send the request again."))
         request = None
+    request_numbers.count(request_numbers.asgi, request, response.status)
     with suppress(OSError):  # some servers say so that the client has left
         if isinstance(response, EventStream):
             await _send_events(response, receive, send)

@@ -20,6 +20,7 @@ from ..protocol.paths import ReservedPath
 from ..runtime.results import ResultCallback
 from ..runtime.test_transactions import InvisibleTransaction
 from ..store.operations import Appended, Created
+from . import request_numbers
 from .answers import ANSWERS, EventStream, Work
 from .bodies import memory
 from .body_preparation import LONG_BYTES, prepare
@@ -102,6 +103,7 @@ def needs_task() -> bool:
 
 def refuse(error: DurableStreamsError) -> Response:
     """Return the response to a request that could not be parsed."""
+    request_numbers.count_error(error)
     return complete_refusal(error_response(error))
 
 
@@ -186,6 +188,7 @@ async def _or_control(request: Request, work: Work) -> Response | EventStream:
     except (ReservedPath, MethodNotAllowed) as error:
         if not is_control(request, error):
             raise
+    request.operation = "control"
     return await respond_control(request)
 
 
@@ -207,6 +210,7 @@ def _failed(request: Request, error: Exception) -> Response | EventStream:
     if not isinstance(error, DurableStreamsError):
         logger.error("%s %s failed.", request.method, request.path, exc_info=error)
         error = DurableStreamsError("The server failed to answer. Its log has the error.")
+    request_numbers.count_error(error)
     return _completed(request, error_response(error))
 
 

@@ -14,6 +14,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from ..access.guard import current_guard
 from ..protocol.errors import DurableStreamsError
+from . import request_numbers
 from .dispatch import refuse, respond
 from .django_requests import DjangoRequest
 from .django_responses import to_django
@@ -40,6 +41,7 @@ class StreamView(View):
             response = await respond(stream_request)
         except DurableStreamsError as error:
             response = refuse(error)
+        request_numbers.count(request_numbers.urls, stream_request, response.status)
         answer = to_django(request, response)
         if stream_request is not None and stream_request.is_unfinished and _may_close(request):
             answer["Connection"] = "close"

@@ -16,13 +16,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 from ...access.identities import Source
 from ...conf import config
 from ...protocol.errors import DurableStreamsError, RequestTimeout, ServiceUnavailable
 from ...protocol.messages import ENDING_SECONDS, ClientDisconnected, Request, Response
 from ...runtime.results import Reply
+from .. import request_numbers
 from ..answers import EventStream, Work
 from ..bodies import LINGER_SECONDS, SMALL_BYTES
 from ..coroutines import resume
@@ -30,8 +30,10 @@ from ..dispatch import finish_request, needs_task, prepare_response, refuse, res
 from ..event_stream import send_events
 from ..hosts import absolute_url, check_host
 from . import request_heads
+from .access_log import log_request
 from .chunked import ChunkedOutlet
 from .downloads import DownloadConnection
+from .exits import count_exit
 from .response_heads import encode_head
 
 MAX_JOINED_BYTES = 256 * 1024
@@ -119,6 +121,7 @@ class FastPathConnection(DownloadConnection):
     def __init__(self, *, prefix: str, **options: Any) -> None:
         super().__init__(**options)
         self.prefix = prefix
+        self._counts = request_numbers.fast_path.here()
         self._last_used = 0.0
         self._on_left: Callable[[], object] | None = None
 
@@ -144,6 +147,7 @@ class FastPathConnection(DownloadConnection):
         )
         head = parse(data[:end]) if end > 0 else None
         if head is None or not head.path.startswith(self.prefix) or head.content_length > config().max_append_bytes:
+            count_exit(head, data, end, self.prefix)
             super().data_received(data)
             return
         body = data[end + len(request_heads.END) :]
@@ -154,6 +158,7 @@ class FastPathConnection(DownloadConnection):
                 self._answer(head, None)
                 self._wait_for_permission()
             else:
+                count_exit(head, data, end, self.prefix)
                 super().data_received(data)
             return
         if missing < 0:
@@ -235,8 +240,9 @@ class FastPathConnection(DownloadConnection):
             data = self._encode(request, response)
             if response.is_shared and not self._is_ending:
                 response.wire = default_headers, data
+        self._counts[request.operation or request.method, response.status] += 1
         if self.access_log:
-            self._log(request, response.status)
+            log_request(self, request, response.status)
         if not self.transport.is_closing():
             self.transport.write(data)
         if large or self.flow.write_paused:
@@ -253,8 +259,9 @@ class FastPathConnection(DownloadConnection):
         return head if request.method == "HEAD" else head + response.body
 
     async def _send_events(self, request: FastPathRequest, response: EventStream) -> None:
+        self._counts[request.operation, response.status] += 1
         if self.access_log:
-            self._log(request, response.status)
+            log_request(self, request, response.status)
         disconnected = self.loop.create_future()
         self.when_left(partial(_end_wait, disconnected))
         outlet = ChunkedOutlet(
@@ -290,12 +297,6 @@ class FastPathConnection(DownloadConnection):
             tell()
         else:
             self._on_left = tell
-
-    def _log(self, request: FastPathRequest, status: int) -> None:
-        client = f"{self.client[0]}:{self.client[1]}" if self.client else ""
-        query = f"?{request.query.decode('ascii')}" if request.query else ""
-        target = quote(request.root() + request.path) + query
-        self.access_logger.info('%s - "%s %s HTTP/%s" %d', client, request.method, target, "1.1", status)
 
     def _may_resume(self) -> bool:
         return super()._may_resume() and not (self._is_answering or self.flow.write_paused)
