@@ -50,7 +50,6 @@ from .wakeup import make_wakeup
 
 logger = logging.getLogger(__name__)
 
-
 Task = Operation | ReadRequest
 
 WARNING_SECONDS = 60.0
@@ -251,6 +250,7 @@ class Engine:
                 "The database has lost data that it had committed to the stream %s, and maybe to others. A standby "
                 "was promoted without it, or a backup was restored. Readers query their streams again.",
                 info.path,
+                extra={"database": self.using, "stream_path": info.path},
             )
 
     def end_live_reads(self) -> None:

@@ -60,7 +60,8 @@ class Request(ABC):
     """
 
     __slots__ = (
-        "_parameters", "arriving", "body", "grant", "headers", "method", "operation", "path", "query", "refuse_body",
+        "_parameters", "arriving", "body", "grant", "headers", "made_id", "method", "operation", "path", "query",
+        "refuse_body",
     )  # fmt: skip
 
     can_stream = True
@@ -68,6 +69,9 @@ class Request(ABC):
 
     is_bare = False
     """Whether no middleware is between the server and this app, so that none can have identified the caller."""
+
+    made_id: str
+    """The id of the request in log messages, once it is made for one that came without (`server.failures`)."""
 
     caller: Any = None
     """The sender of the request, if the entry point knows it: an `access.identities.Identity`."""

@@ -36,6 +36,7 @@ from .event_stream import send_events
 from .hosts import absolute_url, below, check_host, script_name
 from .lifespan import Application, Message, Receive, Scope, Send, serve_lifespan
 from .response_memory import PIECE_BYTES
+from .url_prefix import check_at_start
 from .validation import check_configuration
 
 __all__ = ["Application", "DurableStreams", "Message", "Receive", "Scope", "Send"]
@@ -77,6 +78,7 @@ class DurableStreams:
                 return
         elif kind == "lifespan":
             self._install(receive)
+            await asyncio.to_thread(check_at_start, self._prefix)
             await serve_lifespan(self._fallback, scope, receive, send)
             return
         if self._fallback is not None:

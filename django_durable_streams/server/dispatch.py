@@ -5,7 +5,6 @@ All entry points call it. It knows neither their connections nor the operations 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Awaitable
 from functools import partial
@@ -14,22 +13,20 @@ from ..access.guard import Guard, current_guard
 from ..engine import engine_for
 from ..engine.snapshot_reader import ReadRequest
 from ..protocol import content, headers
-from ..protocol.errors import DurableStreamsError, MethodNotAllowed, ServiceUnavailable
+from ..protocol.errors import MethodNotAllowed, ServiceUnavailable
 from ..protocol.messages import ClientDisconnected, Request, Response, error_response
 from ..protocol.paths import ReservedPath
 from ..runtime.results import ResultCallback
 from ..runtime.test_transactions import InvisibleTransaction
 from ..store.operations import Appended, Created
-from . import request_numbers
 from .answers import ANSWERS, EventStream, Work
 from .bodies import memory
 from .body_preparation import LONG_BYTES, prepare
 from .control import is_control, respond_control
 from .coroutines import start
+from .failures import as_refusal, failure_response
 from .handlers import Handler, handler_for
 from .response_policy import common_headers, complete_refusal, policy
-
-logger = logging.getLogger(__name__)
 
 LONG_UPLOAD_SECONDS = 1.0
 """A request whose body takes longer to arrive is checked again then: its permission may have ended meanwhile."""
@@ -101,10 +98,9 @@ def needs_task() -> bool:
     return guard is not None and guard.needs_task
 
 
-def refuse(error: DurableStreamsError) -> Response:
+def refuse(error: Exception) -> Response:
     """Return the response to a request that could not be parsed."""
-    request_numbers.count_error(error)
-    return complete_refusal(error_response(error))
+    return complete_refusal(error_response(as_refusal(None, error)))
 
 
 async def _admit_and_handle(request: Request) -> Response | EventStream:
@@ -207,11 +203,7 @@ async def complete(request: Request, work: Work) -> Response | EventStream:
 
 
 def _failed(request: Request, error: Exception) -> Response | EventStream:
-    if not isinstance(error, DurableStreamsError):
-        logger.error("%s %s failed.", request.method, request.path, exc_info=error)
-        error = DurableStreamsError("The server failed to answer. Its log has the error.")
-    request_numbers.count_error(error)
-    return _completed(request, error_response(error))
+    return _completed(request, failure_response(request, error))
 
 
 def _completed(request: Request, response: Response | EventStream) -> Response | EventStream:

@@ -6,6 +6,7 @@ Knows no operations, and nothing of how Django's requests and responses are made
 from __future__ import annotations
 
 from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import method_decorator
@@ -20,6 +21,7 @@ from .django_requests import DjangoRequest
 from .django_responses import to_django
 from .non_atomic import never_atomic
 from .request_threads import release_thread
+from .url_prefix import check_urls
 
 
 @method_decorator(csrf_exempt, name="dispatch")
@@ -33,13 +35,14 @@ class StreamView(View):
         stream_request = None
         try:
             stream_request = DjangoRequest(request, stream_path)
+            check_urls()
             guard = current_guard()
             if guard is not None:
                 stream_request.caller = await sync_to_async(guard.identities.from_request)(request)
             if isinstance(request, ASGIRequest):
                 release_thread()
             response = await respond(stream_request)
-        except DurableStreamsError as error:
+        except (DurableStreamsError, ImproperlyConfigured) as error:
             response = refuse(error)
         request_numbers.count(request_numbers.urls, stream_request, response.status)
         answer = to_django(request, response)
