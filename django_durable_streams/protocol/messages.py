@@ -61,7 +61,7 @@ class Request(ABC):
 
     __slots__ = (
         "_parameters", "arriving", "body", "grant", "headers", "made_id", "method", "operation", "path", "query",
-        "refuse_body",
+        "refuse_body", "span",
     )  # fmt: skip
 
     can_stream = True
@@ -72,6 +72,9 @@ class Request(ABC):
 
     made_id: str
     """The id of the request in log messages, once it is made for one that came without (`server.failures`)."""
+
+    span: Any
+    """The span of the request, if requests are traced (`runtime.tracing`)."""
 
     caller: Any = None
     """The sender of the request, if the entry point knows it: an `access.identities.Identity`."""

@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar, cast
 from asgiref.sync import sync_to_async
 
 from ..protocol.errors import ServiceUnavailable
-from . import background, execution
+from . import background, execution, tracing
 from .backlog import Backlog
 from .connection import DedicatedConnection
 from .counting import BatchNumbers
@@ -63,13 +63,14 @@ class WorkerEnded(ServiceUnavailable):
 class PendingBatch(Generic[T]):
     """The tasks that one event loop submits together, and the callbacks for their results."""
 
-    __slots__ = ("callbacks", "loop", "size", "tasks", "thread")
+    __slots__ = ("callbacks", "loop", "size", "spans", "tasks", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         self.loop = loop
         self.thread = thread
         self.tasks: list[T] = []
         self.callbacks: list[ResultCallback] = []
+        self.spans: list[object] | None = None  # of the requests, if they are traced
         self.size = 0
         """Bytes of data that the tasks carry."""
 
@@ -152,6 +153,7 @@ class BatchWorker(Generic[T]):
             ServiceUnavailable: too many tasks, or too much data, wait already.
         """
         size = self._size_of(task)
+        span = None if tracing.tracer is None else tracing.take()
         thread = get_ident()
         batch = self._open.get(thread)
         if batch is None or not batch.loop.is_running():
@@ -160,6 +162,8 @@ class BatchWorker(Generic[T]):
             batch.loop.call_soon(self._dispatch, batch)
         else:
             self._backlog.check(len(batch.tasks), batch.size, size)
+        if span is not None:
+            batch.spans = [*(batch.spans or ()), span]
         batch.tasks.append(task)
         batch.callbacks.append(callback)
         batch.size += size
@@ -286,7 +290,7 @@ class BatchWorker(Generic[T]):
         self._batches_at_work = batches
         began = time.perf_counter()
         try:
-            values = self._work(tasks)
+            values = self._work(tasks) if tracing.tracer is None else self._trace(tracing.tracer, batches, tasks)
         except BaseException:  # the worker must outlive every bug
             logger.exception("A batch of %d tasks failed. Its requests get 503.", len(tasks))
             values = [ServiceUnavailable("The server could not do this. Try again.")] * len(tasks)
@@ -297,6 +301,11 @@ class BatchWorker(Generic[T]):
         self._undelivered = self._finish(batches, values)
         if not self.delays_results or self._queue.empty():
             self.deliver_results()
+
+    def _trace(self, tracer: tracing.Tracer, batches: list[PendingBatch[T]], tasks: Sequence[T]) -> Sequence[object]:
+        spans = [span for batch in batches for span in batch.spans or ()]
+        with tracer.batch(self._thread.name, spans, len(tasks)):
+            return self._work(tasks)
 
     def _finish(
         self, batches: list[PendingBatch[T]], values: Sequence[object]

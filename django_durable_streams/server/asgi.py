@@ -26,6 +26,7 @@ from django.apps import apps
 from ..conf import config
 from ..protocol.errors import DurableStreamsError, IncompleteBody, ServiceUnavailable, StreamNotFound
 from ..protocol.messages import ClientDisconnected, Request, Response
+from ..runtime import tracing
 from . import request_numbers
 from .answers import EventStream
 from .asgi_sending import AsgiOutlet, Sender, messages_of, send_response, sends_at_once
@@ -211,6 +212,7 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
     request = None
     try:
         request = _AsgiRequest(path, scope, receive, send)
+        tracing.start(request)
         check_host(request.headers)
         response = await respond(request)
     except DurableStreamsError as error:

@@ -45,6 +45,12 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
         return await awaitable
 
 
+def end_wait(future: asyncio.Future[None]) -> None:
+    """Set a future that only says that something has happened, unless it is done."""
+    if not future.done():
+        future.set_result(None)
+
+
 @coroutine
 def resume(started: Coroutine[Any, Any, Any], waits_for: Any) -> Any:
     """Await the rest of a coroutine that was started by hand, and that waits for `waits_for`."""

@@ -16,6 +16,7 @@ from ..protocol import content, headers
 from ..protocol.errors import MethodNotAllowed, ServiceUnavailable
 from ..protocol.messages import ClientDisconnected, Request, Response, error_response
 from ..protocol.paths import ReservedPath
+from ..runtime import tracing
 from ..runtime.results import ResultCallback
 from ..runtime.test_transactions import InvisibleTransaction
 from ..store.operations import Appended, Created
@@ -64,6 +65,8 @@ def start_request(request: Request, callback: ResultCallback) -> Response | Even
         task = handler.parse(request)
         if handler.set_body is not None:
             handler.set_body(request, task, body)
+        if tracing.tracer is not None:
+            tracing.mark(request)
         engine_for().post(task, callback)
     except Exception as error:
         return respond(request) if is_control(request, error) else _failed(request, error)
@@ -162,6 +165,8 @@ async def _handle(request: Request, handler: Handler, guard: Guard | None = None
         finally:
             if request.arriving is not None:
                 request.arriving.release()
+    if tracing.tracer is not None:
+        tracing.mark(request)
     value = await (engine.read(task.path, task.offset) if isinstance(task, ReadRequest) else engine.write(task))
     outcome = handler.respond(request, engine, value)
     return outcome if isinstance(outcome, ANSWERS) else await outcome

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..protocol.errors import DurableStreamsError
 from ..protocol.messages import Request
+from ..runtime import tracing
 from ..runtime.counting import Counts
 
 OPERATIONS = {
@@ -40,9 +41,11 @@ _errors: Counts[type[DurableStreamsError]] = Counts()
 
 
 def count(counts: Counts[Key], request: Request | None, status: int) -> None:
-    """Count a request. None: it could not be parsed."""
+    """Count a request, and end its span. None: it could not be parsed."""
     operation = OTHER if request is None else request.operation or OPERATIONS.get(request.method, OTHER)
     counts.here()[operation, status] += 1
+    if request is not None and tracing.tracer is not None:
+        tracing.end(request, status)
 
 
 def count_error(error: DurableStreamsError) -> None:

@@ -15,6 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from ..access.guard import current_guard
 from ..protocol.errors import DurableStreamsError
+from ..runtime import tracing
 from . import request_numbers
 from .dispatch import refuse, respond
 from .django_requests import DjangoRequest
@@ -35,6 +36,7 @@ class StreamView(View):
         stream_request = None
         try:
             stream_request = DjangoRequest(request, stream_path)
+            tracing.start(stream_request)
             check_urls()
             guard = current_guard()
             if guard is not None:

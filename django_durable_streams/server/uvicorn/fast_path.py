@@ -12,7 +12,6 @@ switches it off. Knows no operations: it turns bytes into requests, and response
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -21,11 +20,12 @@ from ...access.identities import Source
 from ...conf import config
 from ...protocol.errors import DurableStreamsError, RequestTimeout, ServiceUnavailable
 from ...protocol.messages import ENDING_SECONDS, ClientDisconnected, Request, Response
+from ...runtime import tracing
 from ...runtime.results import Reply
 from .. import request_numbers
 from ..answers import EventStream, Work
 from ..bodies import LINGER_SECONDS, SMALL_BYTES
-from ..coroutines import resume
+from ..coroutines import end_wait, resume
 from ..dispatch import finish_request, needs_task, prepare_response, refuse, respond, start_request
 from ..event_stream import send_events
 from ..hosts import absolute_url, check_host
@@ -170,6 +170,8 @@ class FastPathConnection(DownloadConnection):
         """Answer a request. If its body has not arrived, it is read once the request is allowed."""
         self._is_answering = True
         request = FastPathRequest(head, body, self)
+        if tracing.tracer is not None:
+            tracing.start(request)
         try:
             check_host(request.headers)
         except DurableStreamsError as error:
@@ -241,6 +243,8 @@ class FastPathConnection(DownloadConnection):
             if response.is_shared and not self._is_ending:
                 response.wire = default_headers, data
         self._counts[request.operation or request.method, response.status] += 1
+        if tracing.tracer is not None:
+            tracing.end(request, response.status)
         if self.access_log:
             log_request(self, request, response.status)
         if not self.transport.is_closing():
@@ -260,10 +264,11 @@ class FastPathConnection(DownloadConnection):
 
     async def _send_events(self, request: FastPathRequest, response: EventStream) -> None:
         self._counts[request.operation, response.status] += 1
+        tracing.end(request, response.status)
         if self.access_log:
             log_request(self, request, response.status)
         disconnected = self.loop.create_future()
-        self.when_left(partial(_end_wait, disconnected))
+        self.when_left(partial(end_wait, disconnected))
         outlet = ChunkedOutlet(
             self.transport,
             self.flow,
@@ -343,8 +348,3 @@ class FastPathConnection(DownloadConnection):
         tell, self._on_left = self._on_left, None
         if tell is not None:
             tell()
-
-
-def _end_wait(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

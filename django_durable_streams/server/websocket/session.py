@@ -20,6 +20,7 @@ from ...engine import engine_for
 from ...protocol import offsets, paths, websocket
 from ...protocol.errors import DurableStreamsError, InvalidFrame, PayloadTooLarge, TooManyRequests
 from ...protocol.websocket import Append, Ping, Pong, Subscribe, Unsubscribe
+from ...runtime import tracing
 from ...runtime.shutdown import add_live_reader, remove_live_reader
 from .. import request_numbers
 from ..bodies import memory
@@ -285,6 +286,7 @@ class Session:
         path = paths.validate_again(frame.path)
         request = self._handshake.request("POST", path, frame.query, frame.headers())
         request.frame_body = body
+        tracing.start(request)
         guard = current_guard()
         if guard is not None:
             await request.identify(guard)

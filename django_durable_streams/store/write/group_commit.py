@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from django.db import Error
 
+from ...runtime import tracing
 from ..operations import Append, Commit, Operation
 from ..sql import CommitUncertain, statements
 from .batch import LOCKED, Batch, Outcome
@@ -26,6 +27,7 @@ CACHED_LOCK_MS = 5
 """How long appends to cached rows wait for a row that another transaction holds, in milliseconds."""
 
 
+@tracing.traced("durable_streams.commit")
 def apply(
     operations: Sequence[Operation],
     using: str,
@@ -67,6 +69,7 @@ def apply(
     return outcomes, batch.commits()
 
 
+@tracing.traced("durable_streams.commit")
 def apply_when_free(
     path: str, operations: Callable[[], Sequence[Operation]], using: str, lock_ms: int
 ) -> tuple[list[Outcome], list[Commit]]:
