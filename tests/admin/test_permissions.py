@@ -11,6 +11,7 @@ pytestmark = pytest.mark.django_db
 # What a page asks for: all of these. To change implies to view, as everywhere in the admin.
 NEEDED = {
     "changelist": {"view"},
+    "process": {"view"},
     "add": {"add"},
     "change": {"view"},
     "history": {"view"},
@@ -32,7 +33,7 @@ def stream() -> Stream:
 
 
 def target(name: str, stream: Stream) -> str:
-    return url(name) if name in ("changelist", "add") else url(name, stream)
+    return url(name) if name in ("changelist", "add", "process") else url(name, stream)
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
