@@ -1,6 +1,5 @@
 """The endpoint for Prometheus: who may see it, and that its text is what happened, read by Prometheus' own parser."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,10 +28,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
 
 @pytest.fixture(autouse=True)
-def _registered() -> Iterator[None]:
+def _registered() -> None:
     registration.register()
-    return
-    yield
 
 
 def scrape(target: str = "/metrics", **headers: str) -> Any:
