@@ -1,5 +1,6 @@
 """docs/metrics.md has every metric with its labels, and the dashboard asks only for metrics that exist."""
 
+import importlib
 import json
 import re
 from typing import Any
@@ -67,11 +68,8 @@ def test_values_of_labels_are_those_of_the_code() -> None:
 
 def reader_kinds(base: type[LiveReader]) -> set[str]:
     """The kinds of live readers in the package."""
-    from django_durable_streams.api import tail
-    from django_durable_streams.server.pages import reader
-    from django_durable_streams.server.websocket import subscription
-
-    assert tail and reader and subscription
+    for module in ("api.tail", "server.pages.reader", "server.websocket.subscription"):
+        importlib.import_module(f"django_durable_streams.{module}")
     own = {base.kind} if base.__module__.startswith("django_durable_streams") else set()
     return {*own, *(kind for child in base.__subclasses__() for kind in reader_kinds(child))} - {LiveReader.kind}
 
