@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from ..runtime.backlog import Backlog
@@ -173,7 +173,7 @@ class EngineNumbers:
             cache_misses=cache.misses if cache is not None else 0,
             cache_bytes=cache.size if cache is not None else 0,
             cache_segments=len(cache) if cache is not None else 0,
-            housekeeping=self.housekeeping.copy(),
+            housekeeping={task: replace(numbers) for task, numbers in self.housekeeping.copy().items()},
         )
 
     def forget(self) -> None:
