@@ -31,7 +31,7 @@ KINDS = {
 class Times(NamedTuple):
     """A histogram of seconds, in milliseconds."""
 
-    count: int
+    number: int
     mean: float
     median: float
     p99: float

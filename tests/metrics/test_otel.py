@@ -16,7 +16,7 @@ from django_durable_streams.runtime import tracing
 from tests.server.entry_points import ENTRY_POINTS, EntryPoint
 from tests.server.waiting import until
 
-TEXT = [("content-type", "text/plain")]
+TEXT = {"content-type": "text/plain"}
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -55,7 +55,7 @@ def traces() -> Iterator[Traces]:
 async def test_an_append_is_traced_through_its_batch_to_its_commit(name: str, engines: None, traces: Traces) -> None:
     await EntryPoint(name).request("PUT", "a", TEXT)
     create = await traces.one("durable_streams.create")
-    await EntryPoint(name).request("POST", "a", [*TEXT, ("traceparent", PARENT)], b"abc")
+    await EntryPoint(name).request("POST", "a", {**TEXT, "traceparent": PARENT}, b"abc")
     append = await traces.one("durable_streams.append")
     assert create.context is not None
     assert append.context is not None
@@ -94,7 +94,7 @@ async def test_a_request_inside_of_a_span_of_the_project_is_its_child(engines: N
     tracer = tracing.tracer
     assert isinstance(tracer, OpenTelemetryTracer)
     with tracer._tracer.start_as_current_span("middleware") as outer:
-        await EntryPoint("asgi").request("GET", "missing", [("traceparent", PARENT)])
+        await EntryPoint("asgi").request("GET", "missing", {"traceparent": PARENT})
     read = await traces.one("durable_streams.read")
     assert read.parent is not None
     assert read.parent.span_id == outer.get_span_context().span_id
@@ -103,7 +103,7 @@ async def test_a_request_inside_of_a_span_of_the_project_is_its_child(engines: N
 
 async def test_a_malformed_parent_begins_a_trace(engines: None, traces: Traces) -> None:
     for value in ("nonsense", "00-0-0-01", "ü"):
-        await EntryPoint("direct").request("GET", "missing", [("traceparent", value)])
+        await EntryPoint("direct").request("GET", "missing", {"traceparent": value})
     await until(lambda: len(traces.named("durable_streams.read")) == 3)
     assert [span.parent for span in traces.named("durable_streams.read")] == [None] * 3
 

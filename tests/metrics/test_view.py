@@ -11,8 +11,12 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from django_durable_streams.contrib.prometheus import lags, registration
+from django_durable_streams.contrib.prometheus.collector import to_metric
 from django_durable_streams.contrib.prometheus.views import MetricsView
-from django_durable_streams.models import Stream
+from django_durable_streams.engine.numbers import numbers_for
+from django_durable_streams.runtime.counting import BatchNumbers
+from django_durable_streams.server import request_numbers
+from django_durable_streams.store.operations import Commit
 from django_durable_streams.subscriptions.lag import Lag
 from tests.admin.pages import client_of, staff
 
@@ -51,24 +55,32 @@ def value(text: str, name: str, **labels: str) -> float:
 def test_the_text_has_what_happened() -> None:
     labels = {"database": "default", "origin": "transaction"}
     before = scrape().content.decode()
-    stream = Stream.objects.create(path="a", content_type="text/plain")
+    numbers_for("default").count([Commit(1, "a", "text/plain", 0, 5, False, ends=[2, 5])], "transaction")
+    request_numbers.websocket.add(("subscribe", 200), 3)
     after = scrape().content.decode()
-    assert value(after, "durable_streams_appends_total", **labels) == value(
-        before, "durable_streams_appends_total", **labels
-    )
-    assert stream.path == "a"
-    assert "# TYPE durable_streams_commit_seconds histogram" in after
-    assert "# TYPE durable_streams_requests_total counter" in after
-    assert "process_cpu_seconds_total" in after or "python_info" in after  # the project's own are there too
+    added = {
+        name: value(after, name, **labels) - value(before, name, **labels)
+        for name in ("durable_streams_appends_total", "durable_streams_append_bytes_total")
+    }
+    assert added == {"durable_streams_appends_total": 2, "durable_streams_append_bytes_total": 5}
+    subscribed = {"entry_point": "websocket", "operation": "subscribe", "status": "200"}
+    name = "durable_streams_requests_total"
+    assert value(after, name, **subscribed) - value(before, name, **subscribed) == 3
+    assert "python_info" in after  # the metrics of the project and of Python are there too
 
 
 def test_buckets_grow_to_the_count() -> None:
+    batches = BatchNumbers()
+    for size in (1, 3, 3, 5000):
+        batches.sizes.observe(size)
+    numbers_for("default").committers.append(batches)
     text = scrape().content.decode()
-    for name in ("durable_streams_commit_seconds", "durable_streams_commit_batch_size"):
-        buckets = [count for (metric, _), count in samples(text).items() if metric == f"{name}_bucket"]
-        assert buckets == sorted(buckets)
-        if buckets:
-            assert buckets[-1] == value(text, f"{name}_count", database="default")
+    name = "durable_streams_commit_batch_size"
+    buckets = [count for (metric, _), count in samples(text).items() if metric == f"{name}_bucket"]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == value(text, f"{name}_count", database="default") >= 4
+    assert value(text, f"{name}_bucket", database="default", le="4.0") < buckets[-1]
+    numbers_for("default").committers.remove(batches)
 
 
 @pytest.mark.parametrize("target", ["/metrics", "/with-lags"])
@@ -124,10 +136,10 @@ def test_names_of_subscriptions_cannot_break_the_text() -> None:
 
     class Collected:
         def collect(self) -> Any:
-            return map(lags.to_metric, lags.families([Lag('a "quoted"\nname\\', "webhook", 3, 4711)]))
+            return map(to_metric, lags.families([Lag('a "quoted"\nname\\', "webhook", 3, 4711)]))
 
     registry = CollectorRegistry()
-    registry.register(Collected())  # type: ignore[arg-type]
+    registry.register(Collected())
     text = generate_latest(registry).decode()
     labels = {"subscription": 'a "quoted"\nname\\', "kind": "webhook"}
     assert value(text, "durable_streams_subscription_pending_bytes", **labels) == 4711

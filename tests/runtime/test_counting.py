@@ -52,11 +52,11 @@ def test_a_value_counts_in_the_first_bucket_whose_bound_it_does_not_exceed() -> 
     histogram = Histogram((1.0, 2.0, 4.0))
     for value in (0.0, 1.0, 1.5, 2.0, 4.1):
         histogram.observe(value)
-    value = histogram.value()
-    assert value == HistogramValue((1.0, 2.0, 4.0), (2, 2, 0, 1), 8.6)
-    assert (value.count, value.mean) == (5, 8.6 / 5)
+    result = histogram.value()
+    assert result == HistogramValue((1.0, 2.0, 4.0), (2, 2, 0, 1), 8.6)
+    assert (result.count, result.mean) == (5, 8.6 / 5)
     histogram.observe(1)
-    assert value.count == 5
+    assert result.count == 5
 
 
 def test_quantiles_are_bounds() -> None:

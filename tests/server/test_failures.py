@@ -18,7 +18,7 @@ def failing(error: Exception) -> Any:
     def parse(request: Request) -> Any:
         raise error
 
-    return handlers.Handler(parse, parse)
+    return handlers.Handler(parse, lambda *_: pytest.fail("It was answered."))
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def test_the_id_of_a_request_is_in_the_log_and_in_the_answer(
     name: str, sent: str, engines: None, monkeypatch: pytest.MonkeyPatch, records: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(handlers.HANDLERS, "GET", failing(KeyError("a bug")))
-    reply = await EntryPoint(name).request("GET", "a/b", [("x-request-id", sent)])
+    reply = await EntryPoint(name).request("GET", "a/b", {"x-request-id": sent})
     assert (reply.status, reply.headers["x-request-id"]) == (500, sent)
     (record,) = [record for record in records.records if record.name == failures.__name__]
     assert fields(record, "request_id", "method", "stream_path") == [sent, "GET", "a/b"]
@@ -50,7 +50,7 @@ async def test_a_request_without_a_valid_id_gets_a_new_one(
     sent: str | None, engines: None, monkeypatch: pytest.MonkeyPatch, records: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(handlers.HANDLERS, "GET", failing(KeyError("a bug")))
-    headers = [] if sent is None else [("x-request-id", sent)]
+    headers = {} if sent is None else {"x-request-id": sent}
     replies = [await EntryPoint("asgi").request("GET", "a", headers) for _ in range(2)]
     ids = [reply.headers["x-request-id"] for reply in replies]
     assert [record.request_id for record in records.records] == ids  # type: ignore[attr-defined]
@@ -59,7 +59,7 @@ async def test_a_request_without_a_valid_id_gets_a_new_one(
 
 
 async def test_answers_that_many_requests_share_have_no_id(engines: None) -> None:
-    reply = await EntryPoint("direct").request("GET", "missing", [("x-request-id", "mine")])
+    reply = await EntryPoint("direct").request("GET", "missing", {"x-request-id": "mine"})
     assert reply.status == 404
     assert "x-request-id" not in reply.headers
 

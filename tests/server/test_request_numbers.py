@@ -12,7 +12,7 @@ from tests.overriding import override_streams
 from tests.server.entry_points import ENTRY_POINTS, EntryPoint
 
 LABELS = {"asgi": "asgi", "django": "urls", "wsgi": "urls", "direct": "fast_path"}
-TEXT = [("content-type", "text/plain")]
+TEXT = {"content-type": "text/plain"}
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
@@ -59,15 +59,15 @@ async def test_clients_cannot_make_keys(direct: AsgiClient) -> None:
 @pytest.mark.parametrize(
     ("headers", "reason"),
     [
-        ([("transfer-encoding", "chunked")], "chunked"),
-        ([("x-forwarded-for", "10.0.0.1")], "proxy"),
-        ([("expect", "100-continue")], "expect"),
-        ([("te", "trailers")], "head"),
-        ([("connection", "close")], "head"),
+        ({"transfer-encoding": "chunked"}, "chunked"),
+        ({"x-forwarded-for": "10.0.0.1"}, "proxy"),
+        ({"expect": "100-continue"}, "expect"),
+        ({"te": "trailers"}, "head"),
+        ({"connection": "close"}, "head"),
     ],
 )
 async def test_requests_that_leave_the_fast_path_are_counted_by_reason(
-    headers: list[tuple[str, str]], reason: str, engines: None
+    headers: dict[str, str], reason: str, engines: None
 ) -> None:
     exits = Added(lambda: request_numbers.stats().fast_path_exits)
     body = b"" if reason != "chunked" else b"0\r\n\r\n"

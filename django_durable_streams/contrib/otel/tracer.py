@@ -74,7 +74,7 @@ class OpenTelemetryTracer:
         contexts = [span.get_span_context() for span in requests if span.is_recording()]
         if not contexts:
             return nullcontext()
-        attributes = {"durable_streams.worker": name, "durable_streams.batch_size": size}
+        attributes: dict[str, str | int] = {"durable_streams.worker": name, "durable_streams.batch_size": size}
         links = [Link(context) for context in contexts[:MAX_LINKS]]
         return self._tracer.start_as_current_span(
             "durable_streams.batch", Context(), attributes=attributes, links=links

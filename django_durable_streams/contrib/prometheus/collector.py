@@ -13,7 +13,10 @@ from ...runtime.counting import HistogramValue
 from ...stats import process_stats
 from .families import Family, Kind, families
 
-_SIMPLE = {Kind.COUNTER: CounterMetricFamily, Kind.GAUGE: GaugeMetricFamily}
+_SIMPLE: dict[Kind, type[CounterMetricFamily] | type[GaugeMetricFamily]] = {
+    Kind.COUNTER: CounterMetricFamily,
+    Kind.GAUGE: GaugeMetricFamily,
+}
 
 
 class StreamsCollector(Collector):
@@ -45,5 +48,5 @@ def to_metric(family: Family) -> Metric:
 
 def buckets(value: HistogramValue) -> list[tuple[str, float]]:
     """Return the buckets of a histogram by their upper bounds. Each bucket holds the values of the lower ones, too."""
-    bounds = [floatToGoString(bound) for bound in (*value.bounds, float("inf"))]
+    bounds = [floatToGoString(bound) for bound in (*value.bounds, float("inf"))]  # type: ignore[no-untyped-call]
     return list(zip(bounds, accumulate(value.counts), strict=True))

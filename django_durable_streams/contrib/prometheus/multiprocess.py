@@ -70,7 +70,7 @@ class Writer:
         """Write all numbers that have changed."""
         with self._lock:
             if self._value_class is None:
-                self._value_class = MultiProcessValue(identifier)
+                self._value_class = MultiProcessValue(identifier)  # type: ignore[no-untyped-call]
             for family in families(process_stats()):
                 self._write(family)
 
@@ -80,7 +80,8 @@ class Writer:
                 self._set(family, f"{family.name}{'_total' if family.kind is Kind.COUNTER else ''}", labels, value)
                 continue
             for bound, count in zip((*value.bounds, float("inf")), value.counts, strict=True):
-                self._set(family, f"{family.name}_bucket", (*labels, floatToGoString(bound)), count)
+                le: str = floatToGoString(bound)  # type: ignore[no-untyped-call]
+                self._set(family, f"{family.name}_bucket", (*labels, le), count)
             self._set(family, f"{family.name}_sum", labels, value.total)
 
     def _set(self, family: Family, name: str, labels: tuple[str, ...], number: float) -> None:

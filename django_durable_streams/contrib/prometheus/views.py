@@ -81,7 +81,7 @@ class MetricsView(View):
         multiprocess.remove_dead()
         multiprocess.writer.write()
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
 
 
