@@ -40,7 +40,8 @@ def scrape(target: str = "/metrics", **headers: str) -> Any:
     return Client().get(target, headers={"Authorization": f"Bearer {TOKEN}", **headers})
 
 
-def samples(text: str, *, parse: Any = text_string_to_metric_families) -> dict[tuple[str, frozenset[Any]], float]:
+def samples(text: str) -> dict[tuple[str, frozenset[Any]], float]:
+    parse: Any = text_string_to_metric_families
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in parse(text)
