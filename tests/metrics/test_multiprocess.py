@@ -1,6 +1,7 @@
 """The files of multi-process mode, in one process: what is written, and by whom."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,23 @@ def test_all_kinds_of_metrics_are_written(directory: Path, numbers: EngineNumber
     assert sums(text, "durable_streams_commit_batch_size_count") == {(): 2}
     assert sums(text, "durable_streams_commit_batch_size_sum") == {(): 5003}
     assert sums(text, "durable_streams_waiting_operations") == {(): 0}
+
+
+def test_a_gauge_of_what_is_gone_is_zero(
+    directory: Path, numbers: EngineNumbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = {"sse": 3, "tail": 1}
+    stats = EngineNumbers.stats
+    monkeypatch.setattr(EngineNumbers, "stats", lambda self: replace(stats(self), live_readers=dict(readers)))
+    writer = Writer()
+    writer.write()
+    assert sums(shown(directory), "durable_streams_live_readers", "kind") == {("sse",): 3, ("tail",): 1}
+    del readers["sse"]
+    writer.write()
+    assert sums(shown(directory), "durable_streams_live_readers", "kind") == {("sse",): 0, ("tail",): 1}
+    readers["sse"] = 2
+    writer.write()
+    assert sums(shown(directory), "durable_streams_live_readers", "kind") == {("sse",): 2, ("tail",): 1}
 
 
 def multiprocess_batches(numbers: EngineNumbers) -> Any:

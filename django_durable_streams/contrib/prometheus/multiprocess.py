@@ -83,6 +83,11 @@ class Writer:
                 le: str = floatToGoString(bound)  # type: ignore[no-untyped-call]
                 self._set(family, f"{family.name}_bucket", (*labels, le), count)
             self._set(family, f"{family.name}_sum", labels, value.total)
+        if family.kind is Kind.GAUGE:
+            present = {labels for labels, _ in family.series}
+            for name, labels in list(self._values):
+                if name == family.name and labels not in present:
+                    self._set(family, name, labels, 0)  # such as the last live reader of a kind, which has left
 
     def _set(self, family: Family, name: str, labels: tuple[str, ...], number: float) -> None:
         key = name, labels
@@ -101,17 +106,18 @@ class Writer:
         """Write the last numbers. The process does not count as alive any more."""
         self._stopped.set()
         if self._value_class is not None:
-            self._write_or_log()
+            self.write_or_log()
             gauges = Path(os.environ[DIRECTORY], f"gauge_{GAUGE_MODE}_{identifier()}.db")
             gauges.unlink(missing_ok=True)
 
     def _run(self) -> None:
         while True:
-            self._write_or_log()
+            self.write_or_log()
             if self._stopped.wait(INTERVAL):
                 return
 
-    def _write_or_log(self) -> None:
+    def write_or_log(self) -> None:
+        """Write as `write` does. After a failure, write no more."""
         try:
             self.write()
         except Exception:  # metrics must not end the thread, or a process

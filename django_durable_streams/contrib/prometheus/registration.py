@@ -30,7 +30,7 @@ def register() -> None:
     if not Path(directory).is_dir():
         raise ImproperlyConfigured(f"PROMETHEUS_MULTIPROC_DIR is {directory!r}, which is not a directory. Create it.")
     call_at_start(multiprocess.writer.start)
-    call_at_stop(multiprocess.writer.write)
+    call_at_stop(multiprocess.writer.write_or_log)
     transactions.listen(_start)
 
 
