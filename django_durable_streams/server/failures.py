@@ -1,6 +1,6 @@
 """Turns any exception into the error that a client gets. The log has all that the client must not see.
 
-Records have `request_id`, `method` and `stream_path` as attributes (docs/operations.md). Knows no handler.
+Records have `request_id`, `method` and `stream_path` as attributes (docs/metrics.md). Knows no handler.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from urllib.parse import unquote, urlsplit
 
+from django.conf import settings
 from django.urls import NoReverseMatch, reverse
 
 from ..conf import config
@@ -35,9 +36,14 @@ def check_urls() -> None:
 
 
 def _roots_of_urls() -> list[str]:
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return []
     try:
         return [reverse("durable_streams:root")]
     except NoReverseMatch:
+        return []
+    except Exception as error:  # of the project's URLs, which Django reports with the first request to them
+        logger.debug("The URLs of the project cannot be imported: %s", error)
         return []
 
 

@@ -129,6 +129,16 @@ async def test_the_urls_count_too_when_the_application_starts(
     assert not [record for record in caplog.records if record.name == url_prefix.__name__]
 
 
+@pytest.mark.parametrize("urls", [None, "no.such.module"])
+async def test_a_project_without_urls_starts(urls: str | None, settings: Any, caplog: Any) -> None:
+    settings.ROOT_URLCONF = urls
+    with override_streams(URL_PREFIX="/v1/stream/"):
+        url_prefix.check_at_start("/v1/stream/")
+    with override_streams(URL_PREFIX="/streams/"):
+        url_prefix.check_at_start("/v1/stream/")
+    assert [record.levelname for record in caplog.records if record.name == url_prefix.__name__] == ["WARNING"]
+
+
 async def test_a_server_that_starts_checks_the_prefix(
     engines: None, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
