@@ -4,7 +4,8 @@ The mode is on if the environment has PROMETHEUS_MULTIPROC_DIR. The files are th
 directory, so every endpoint that serves its multi-process mode shows these metrics too. Their names differ from the
 files of prometheus_client's own metrics (`identifier`), so that no file has two writers.
 
-A thread writes once in INTERVAL, and at the end of the process. A process that is killed loses its last second.
+A thread writes once in INTERVAL, and when the engines stop. A process that is killed loses its last second. Its gauges
+are removed when another process starts, or is scraped.
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ class Writer:
             gauges.unlink(missing_ok=True)
 
     def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            remove_dead()
         while True:
             self.write_or_log()
             if self._stopped.wait(INTERVAL):
