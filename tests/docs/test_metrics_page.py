@@ -68,7 +68,7 @@ def test_values_of_labels_are_those_of_the_code() -> None:
 
 def reader_kinds(base: type[LiveReader]) -> set[str]:
     """The kinds of live readers in the package."""
-    for module in ("api.tail", "server.pages.reader", "server.websocket.subscription"):
+    for module in ("api.tail", "server.handlers", "server.pages.reader", "server.websocket.subscription"):
         importlib.import_module(f"django_durable_streams.{module}")
     own = {base.kind} if base.__module__.startswith("django_durable_streams") else set()
     return {*own, *(kind for child in base.__subclasses__() for kind in reader_kinds(child))} - {LiveReader.kind}
