@@ -14,6 +14,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, QueryDict
 
 from ..protocol import headers
+from ..protocol.request_ids import log_fields, request_id
 from . import csrf
 from .addresses import client_address
 from .ambient_credentials import (
@@ -56,6 +57,16 @@ class AccessRequest:
         self.caller: Identity | None = None
         self._request = request
         self._credential_headers = credential_headers
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request in log messages: its `X-Request-ID` if that is valid, and otherwise a new one."""
+        return request_id(self._request)
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """The attributes of a log record about the request, for `extra`."""
+        return log_fields(self._request)
 
     @property
     def method(self) -> str:

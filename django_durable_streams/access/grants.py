@@ -111,9 +111,15 @@ class Grant:
             else:
                 self._refusal = self._refuse(identity)
         except DurableStreamsError as error:
-            logger.warning("The permission of a live read of %s cannot be checked at present: %s", self._path, error)
+            fields = self._access_request.log_fields
+            logger.warning(
+                "The permission of a live read of %s cannot be checked at present: %s", self._path, error, extra=fields
+            )
         except Exception:
-            logger.exception("Checking the permission of a live read of %s has failed. The read ends.", self._path)
+            fields = self._access_request.log_fields
+            logger.exception(
+                "Checking the permission of a live read of %s has failed. The read ends.", self._path, extra=fields
+            )
             self._refusal = self._refuse(self._identity)
 
     def _refuse(self, identity: Identity) -> DurableStreamsError:

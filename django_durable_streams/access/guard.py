@@ -261,8 +261,9 @@ class Guard:
         failed_csrf = access_request.ignored_credentials or access_request.may_hide_credentials
         reason = f" CSRF: {access_request.csrf_failure}" if failed_csrf else ""
         logger.warning(
-            "%s of %s is refused to user %s at %s.%s", action.value, path, user, access_request.address, reason
-        )
+            "%s of %s is refused to user %s at %s.%s", action.value, path, user, access_request.address, reason,
+            extra=access_request.log_fields,
+        )  # fmt: skip
         challenge = next((permission.challenge for permission in self.permissions if permission.challenge), None)
         if challenge is not None and not identity.is_authenticated and not access_request.ignored_credentials:
             response_headers = ((b"www-authenticate", challenge.encode("latin-1")),)

@@ -9,7 +9,7 @@ from django.contrib.admin import helpers
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -21,11 +21,12 @@ from .delete_views import DeleteViews
 from .edit_views import EditViews
 from .filters import ExpiryFilter, ForkFilter, KindFilter, StateFilter
 from .live_tail_view import LiveTailView
+from .process_view import ProcessView
 from .states import State
 
 
 @admin.register(Stream)
-class StreamAdmin(changelist.BoundedList[Stream], EditViews, LiveTailView, DeleteViews):
+class StreamAdmin(changelist.BoundedList[Stream], EditViews, LiveTailView, DeleteViews, ProcessView):
     """The admin of streams. You may subclass it, or register it with a site of your own."""
 
     list_display = ("path", "state", "size", "chunks", "kind", "last_append", "expiry", "forked_from")
@@ -47,7 +48,9 @@ class StreamAdmin(changelist.BoundedList[Stream], EditViews, LiveTailView, Delet
             "producers": self.producers_view,
         }
         wrapped = {name: self.admin_site.admin_view(view) for name, view in pages.items()}
-        return [*self.row_urls({**wrapped, "tail": self.tail_view}), *super().get_urls()]
+        view = self.admin_site.admin_view(self.process_view)
+        process = path("process/", view, name=f"{self.opts.app_label}_{self.opts.model_name}_process")
+        return [process, *self.row_urls({**wrapped, "tail": self.tail_view}), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list with the title "Streams"."""

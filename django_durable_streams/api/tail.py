@@ -154,6 +154,8 @@ class _Reader(LiveReader):
         servers: the servers that the reader depends on, beyond those of its event loop.
     """
 
+    kind = "tail"
+
     def __init__(self, hub: Hub, servers: Sequence[RunningServer]) -> None:
         super().__init__(hub)
         self._servers = servers

@@ -47,6 +47,11 @@ _listeners: list[Listener] = [announce]
 """Functions that get the commits of callers' transactions, with the alias of the database."""
 
 
+def listen(listener: Listener) -> None:
+    """Call a function after each transaction of a Python caller that has changed streams."""
+    _listeners.append(listener)
+
+
 def apply(operation: Operation, using: str) -> Result:
     """Apply an operation in the caller's transaction, or in one of its own, and return its result.
 

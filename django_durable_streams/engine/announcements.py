@@ -6,13 +6,16 @@ from functools import lru_cache
 
 from ..runtime.after_commit import follow_up
 from ..store.operations import Commit
-from .engine import NO_SIGNALS, NO_WAKE_UP, existing_engine
+from .engine import existing_engine
+from .failed_steps import NO_SIGNALS, NO_WAKE_UP
+from .numbers import TRANSACTION, numbers_for
 from .signal_dispatcher import send_signals
 from .wakeup import Wakeup, make_wakeup
 
 
 def announce(commits: list[Commit], using: str) -> None:
     """Tell all readers and receivers of signals about commits of Python callers, after their transaction."""
+    numbers_for(using).count(commits, TRANSACTION)
     engine = existing_engine(using)
     if engine is not None:
         engine.publish(commits)

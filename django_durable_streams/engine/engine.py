@@ -9,6 +9,7 @@ import asyncio
 import atexit
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from threading import Lock
@@ -35,9 +36,11 @@ from . import garbage_collection
 from .checkpoints import Checkpointer
 from .committer import Committer
 from .compaction_tracker import CompactionTracker
+from .failed_steps import NO_COUNT, NO_DELIVERY, NO_FEED, NO_SIGNALS, NO_WAKE_UP
 from .housekeeping import Housekeeper
 from .hub import Hub
 from .live_reader_limit import LiveReaderLimit
+from .numbers import COMMITTER, EngineStats, numbers_for
 from .readiness import check_setup
 from .signal_dispatcher import SignalDispatcher
 from .snapshot_reader import FollowRequest, ReadRequest, Snapshot, SnapshotReader, StatusQuery
@@ -47,15 +50,7 @@ from .wakeup import make_wakeup
 
 logger = logging.getLogger(__name__)
 
-
 Task = Operation | ReadRequest
-
-# The consequences of failed steps after a commit, for the log.
-NO_WAKE_UP = "Readers of other processes learn of the commit by polling, within POLL_INTERVAL. Check WAKEUP."
-NO_FEED = "Readers of this process learn of the commit by polling, within POLL_INTERVAL."
-NO_SIGNALS = "Receivers of signals were not called."
-NO_COUNT = "Chunks are compacted later."
-NO_DELIVERY = "Subscriptions learn of the commit by polling."
 
 WARNING_SECONDS = 60.0
 """Time between two warnings about lost commits. A loss usually concerns many streams at once."""
@@ -80,6 +75,7 @@ class Engine:
         self.using = using
         self.cache = SegmentCache(settings.cache_bytes)
         self.monitor = monitor_for(using)
+        self.numbers = numbers_for(using)
         self._renewals = TtlRenewals(self._put)
         self.live_reader_limit = LiveReaderLimit()
         self._signals = SignalDispatcher()
@@ -96,20 +92,24 @@ class Engine:
         writer_threads = 1 if is_sqlite else max(settings.writer_threads, 1)  # SQLite has one writer at a time
         compaction_tracker = CompactionTracker(flushes=is_sqlite)
         lock = write_lock(self.using)
+        self._backlogs = [Backlog(settings.queue_size, settings.queue_bytes) for _ in range(1 + writer_threads)]
+        reads, *operations = self._backlogs
         self._reader = SnapshotReader(
             "durable-streams-read",
             self.monitor,
-            Backlog(settings.queue_size, settings.queue_bytes),
+            reads,
             self.cache,
             lambda: config().page_bytes,
             lambda stream_ids: self._housekeeper.request_compaction(stream_ids),
         )
         self._ends.callback(self._reader.stop)
+        self.numbers.readers.append(self._reader.numbers)
         self._writers: list[Committer] = []
-        for number in range(writer_threads):
-            name, backlog = f"durable-streams-write-{number}", Backlog(settings.queue_size, settings.queue_bytes)
+        for number, backlog in enumerate(operations):
+            name = f"durable-streams-write-{number}"
             committer = Committer(name, self.monitor, backlog, self._committed, lock, compaction_tracker)
             self._ends.callback(committer.stop)
+            self.numbers.committers.append(committer.numbers)
             self._writers.append(committer)
         # On SQLite, the write of another connection clears the committer's row cache, so frequent writes use its own.
         write = self._writers[0].write if is_sqlite else None
@@ -191,7 +191,7 @@ class Engine:
             # Under WSGI every request has an event loop of its own. Hubs of closed loops are dropped here.
             for closed in [other for other in list(self._hubs) if other.is_closed()]:
                 self._hubs.pop(closed, None)
-            hub = self._hubs[loop] = Hub(self)
+            hub = self._hubs[loop] = Hub(self, self.numbers.hubs.here())
             if lasting:
                 hub.subscriber = self.wakeup.subscriber(hub)
         return hub
@@ -203,6 +203,7 @@ class Engine:
         self._expired(commits)
 
     def _count(self, commits: list[Commit]) -> None:
+        self.numbers.count(commits, COMMITTER)
         self._housekeeper.count(commits)
         if self._checkpointer is not None:
             self._checkpointer.count(commits)
@@ -228,9 +229,15 @@ class Engine:
         for hub in list(self._hubs.values()):
             watched = [commit for commit in commits if hub.is_watched(commit.stream_id)]
             if watched:
-                call_in(hub.loop, hub.feed, watched)
+                call_in(hub.loop, hub.feed, watched, time.monotonic())
 
     # Life.
+
+    def stats(self) -> EngineStats:
+        """Return the present numbers of this process (docs/metrics.md). Safe to call from any thread."""
+        reads, *operations = self._backlogs
+        hubs = list(self._hubs.values())
+        return self.numbers.stats(operations, [reads], hubs, self.cache)
 
     def check_setup(self) -> None:
         """Log what an operator has to set right in the database before streams can be served. Queries the database."""
@@ -244,6 +251,7 @@ class Engine:
                 "The database has lost data that it had committed to the stream %s, and maybe to others. A standby "
                 "was promoted without it, or a backup was restored. Readers query their streams again.",
                 info.path,
+                extra={"database": self.using, "stream_path": info.path},
             )
 
     def end_live_reads(self) -> None:

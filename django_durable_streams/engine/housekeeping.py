@@ -22,16 +22,17 @@ from ..runtime.write_lock import WriteLock
 from ..store.operations import Commit, Trim
 from ..store.sql import CommitUncertain
 from .compaction_tracker import CompactionTracker
+from .housekeeping_context import HousekeepingContext
 from .housekeeping_failures import passes
 from .housekeeping_tasks import (
     CompactionTask,
     ExpiryTask,
     FlushTask,
-    HousekeepingContext,
     HousekeepingTask,
     PurgeTask,
     RemovalTask,
 )
+from .numbers import TaskNumbers, numbers_for
 from .retention_tasks import RetentionTask, TrimmingTask
 
 logger = logging.getLogger(__name__)
@@ -55,8 +56,9 @@ MAX_DELAY = 60.0
 class _Schedule:
     """When a task is due."""
 
-    def __init__(self, task: HousekeepingTask) -> None:
+    def __init__(self, task: HousekeepingTask, numbers: TaskNumbers) -> None:
         self.task = task
+        self.numbers = numbers
         self.due_at = time.monotonic()
         """In monotonic seconds."""
         self.is_idle = True
@@ -74,6 +76,11 @@ class _Schedule:
         self._last = now = time.monotonic()
         self._failures = 0
         self.is_idle = rest is None
+        if not self.is_idle:
+            self.numbers.steps += 1
+        self.numbers.seconds += now - began
+        self.numbers.done += self.task.done
+        self.task.done = 0
         self.due_at = now + (INTERVAL if rest is None else max(rest * (now - began), MIN_PAUSE))
 
     def wake(self) -> None:
@@ -89,9 +96,15 @@ class _Schedule:
     def failed(self) -> bool:
         """Record that a step has failed. Return whether the step before had not."""
         self._failures += 1
+        self.numbers.failures += 1
         self.is_idle = False
         self.due_at = time.monotonic() + min(INTERVAL * 2.0 ** min(self._failures - 1, 10), MAX_DELAY)
         return self._failures == 1
+
+
+def task_name(task: HousekeepingTask) -> str:
+    """Return the name of a task in statistics, such as `purge`."""
+    return type(task).__name__.removesuffix("Task").lower()
 
 
 class Housekeeper:
@@ -128,7 +141,8 @@ class Housekeeper:
             TrimmingTask(context),
             PurgeTask(context),
         )
-        self._schedules = [_Schedule(task) for task in tasks]
+        numbers = numbers_for(context.using).housekeeping
+        self._schedules = [_Schedule(task, numbers[task_name(task)]) for task in tasks]
         self._woken = Event()
         self._stopped = Event()
         self._thread = execution.start_thread(self._run, "durable-streams-housekeeping")

@@ -11,21 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, cast
 
-from ..models import Stream
-from ..runtime.connection import DedicatedConnection
-from ..runtime.results import contained
-from ..runtime.write_lock import WriteLock
 from ..store.operations import Commit
 from ..store.upkeep import compaction, removal, staged_chunks
 from ..store.upkeep.compaction import Span
 from ..store.upkeep.staged_chunks import FlushPortion
 from .compaction_tracker import CompactionTracker
+from .housekeeping_context import HousekeepingContext
 from .housekeeping_failures import HousekeepingFailures, passes
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 STEP_SECONDS = 0.05
 """Intended length of a step. The number of streams in a step adapts to it."""
@@ -49,59 +43,14 @@ READ_REST = 1.0
 """The same for a step that only reads."""
 
 
-class HousekeepingContext:
-    """What all tasks share: the thread's connection, and the ways to read and write.
-
-    Work may call the project's receivers of Django's signals. Whatever they raise becomes an `Exception`, so that it is
-    the failure of the streams at hand, and not of the task.
-
-    Args:
-        connection: the thread's own connection, which is open during a step.
-        write_lock: held around each piece of work that writes.
-        write: does work on the committer's connection and waits for it. None: the thread does it itself.
-    """
-
-    def __init__(
-        self,
-        connection: DedicatedConnection,
-        write_lock: WriteLock,
-        write: Callable[[Callable[[], object]], object] | None,
-    ) -> None:
-        self.connection = connection
-        self.using = connection.using
-        self.is_one = write_lock.is_one
-        self._write_lock = write_lock
-        self._write = write or self.do
-
-    def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do work that writes, on this thread's connection."""
-        with contained, self.connection:
-            self.connection.open()
-            with self._write_lock.hold():
-                return work(*args, **kwargs)
-
-    def read(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do work that only reads, on this thread's connection."""
-        with contained, self.connection:
-            self.connection.open()
-            return work(*args, **kwargs)
-
-    def write(self, work: Callable[[], object]) -> object:
-        """Do work that writes, on the connection that frequent writes use."""
-        with contained:
-            return self._write(work)
-
-    def name(self, stream_id: int) -> str:
-        """Return the name of a stream for log messages: its path, if it still has one."""
-        path = self.read(Stream._base_manager.using(self.using).filter(pk=stream_id).values_list("path").first)
-        return path[0] if path is not None and path[0] is not None else f"a removed stream (id {stream_id})"
-
-
 class HousekeepingTask(ABC):
     """One kind of work."""
 
     name: str
     """A verb phrase for log messages, before the name of a stream."""
+
+    done = 0
+    """What all steps have done: a number of streams, of trims, or of chunks that were flushed or merged."""
 
     def __init__(self, context: HousekeepingContext) -> None:
         self.context = context
@@ -164,6 +113,7 @@ class SweepTask(HousekeepingTask):
             self._groups.append(ids)
         else:
             self._has_done |= done > 0
+            self.done += done
             self._fit(len(ids), time.monotonic() - began)
         return SWEEP_REST
 
@@ -281,6 +231,7 @@ class FlushTask(HousekeepingTask):
         if not is_flushed:  # another process flushes the same block
             self._portions, self._groups = iter(()), []
             return None
+        self.done += len(portion.ids)
         self._compaction_tracker.flushed(portion.stream_ids)
         return self._rest
 
@@ -324,7 +275,7 @@ class CompactionTask(HousekeepingTask):
             return self._next_streams()
         try:
             mergers = self.context.read(compaction.read, self.using, spans)
-            self.context.write(partial(compaction.merge, self.using, mergers))
+            self.done += cast("int", self.context.write(partial(compaction.merge, self.using, mergers)))
         except Exception as error:
             if passes(error):
                 self._groups.append(spans)

@@ -23,7 +23,6 @@ import time
 from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from .. import clock
 from ..conf import config
 from ..protocol.errors import DurableStreamsError, OffsetGone
 from ..protocol.segments import Segment
@@ -33,7 +32,8 @@ from ..runtime.timeouts import Timeouts
 from ..store.operations import Commit
 from ..store.stream_info import StreamInfo
 from .fan_out import FanOut, Listener
-from .polling import PollSchedule
+from .numbers import MESSAGE, OWN, HubNumbers
+from .polling import PollSchedule, needs_renewal
 from .snapshot_reader import Snapshot
 from .wakeup.base import Subscriber, WakeUpMessage
 from .watch import Watch
@@ -71,12 +71,13 @@ class HubEngine(Protocol):
 class Hub:
     """All watches of the running event loop. The engine is their access to the database."""
 
-    def __init__(self, engine: HubEngine) -> None:
+    def __init__(self, engine: HubEngine, numbers: HubNumbers | None = None) -> None:
         self.subscriber: Subscriber | None = None
         """None: the backend sends no messages, or the loop ends with its request."""
         self.loop = asyncio.get_running_loop()
         self.timeouts = Timeouts(self.loop)
         self._engine = engine
+        self._numbers = numbers or HubNumbers()
         self._watches: dict[int, Watch] = {}
         self._polls = PollSchedule()
         self._fan_out = FanOut()
@@ -86,6 +87,10 @@ class Hub:
     def is_watched(self, stream_id: int) -> bool:
         """Return whether a stream has a watch here. Safe to call from any thread."""
         return stream_id in self._watches
+
+    def watches(self) -> list[Watch]:
+        """Return the present watches. Safe to call from any thread."""
+        return list(self._watches.values())
 
     async def join(
         self, info: StreamInfo, listener: Listener, servers: Sequence[RunningServer] = (), *, seen_at: float = 0.0
@@ -146,14 +151,16 @@ class Hub:
 
     # Commits.
 
-    def feed(self, commits: list[Commit]) -> None:
-        """Apply commits of this process."""
+    def feed(self, commits: list[Commit], committed_at: float = 0.0) -> None:
+        """Apply commits of this process, made at a monotonic time. 0: it is not known."""
         for commit in commits:
             watch = self._watches.get(commit.stream_id)
             if watch is not None:
                 segment = Segment(commit.start, commit.data(), commit.ends) if commit.appends else None
                 if commit.removed or self._accepts(watch, commit.start, segment, commit.tail, closed=commit.closed):
                     watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
+        if committed_at:
+            self._numbers.lags[OWN].observe(time.monotonic() - committed_at)
 
     def receive(self, stream_id: int, message: WakeUpMessage) -> None:
         """Apply a wake-up message about a commit, which another process or this one has sent.
@@ -164,6 +171,8 @@ class Hub:
         watch = self._watches.get(stream_id)
         if watch is None:
             return
+        if message.sent_at:
+            self._numbers.lags[MESSAGE].observe(max(time.time() - message.sent_at / 1e6, 0.0))
         segment = Segment(message.start, message.data, message.ends) if message.data else None
         if message.generation == watch.info.generation and not message.removed:
             if message.start == watch.tail and (segment is not None or message.start == message.tail):
@@ -262,8 +271,6 @@ class Hub:
             segment = None  # more than a page, or a commit came meanwhile: readers fetch the data themselves
         watch.feed(snapshot.position, segment, snapshot.tail, closed=snapshot.closed)
 
-    # The poll.
-
     def poll_all(self) -> None:
         """Query all watched streams. The subscriber calls this after it has connected: messages may have been lost."""
         self._spawn(self._poll(list(self._watches)))
@@ -298,6 +305,7 @@ class Hub:
         # A watch that starts during the query is not in the result, and its stream exists all the same.
         watches = [self._watches[stream_id] for stream_id in stream_ids if stream_id in self._watches]
         began = time.monotonic()
+        self._numbers.polls += 1
         infos = await self._engine.query_status(tuple(watch.info.id for watch in watches))
         behind: list[tuple[Watch, StreamInfo]] = []
         for watch in watches:
@@ -312,13 +320,14 @@ class Hub:
             watch.forget_before(info.first_position)
             if watch.lags_behind(info):
                 behind.append((watch, info))
-            if watch.listeners and _needs_renewal(info):
+            if watch.listeners and needs_renewal(info):
                 self._engine.renew(info)
         if behind and self._receives():
             await asyncio.sleep(MESSAGE_GRACE_SECONDS)  # messages about the newest commits are on their way
             behind = [(watch, info) for watch, info in behind if watch.lags_behind(info)]
             if behind:
                 self._polls.missed(time.monotonic())
+        self._numbers.polls_with_news += bool(behind)
         # All at once, so that the snapshot reader answers them with one query.
         await asyncio.gather(*(self._catch_up(watch) for watch, _ in behind))
 
@@ -339,12 +348,3 @@ class Hub:
             logger.debug("A query of the watched streams failed: %s", error)
         except Exception:  # the next poll is soon
             logger.exception("A query of the watched streams failed. The next poll tries again.")
-
-
-def _needs_renewal(info: StreamInfo) -> bool:
-    """Return whether a stream would expire soon although it has live readers."""
-    if info.ttl is None or info.deadline is None:
-        return False
-    margin = max(info.ttl / 2, 3 * config().poll_interval)
-    remaining = (info.deadline - clock.now()).total_seconds()
-    return remaining < margin

@@ -31,6 +31,9 @@ class LiveReader:
 
     __slots__ = ("_grant", "_is_joined", "_is_woken", "_wait", "hub", "is_stopped", "watch")
 
+    kind = "other"
+    """The way in which the reader waits, for statistics."""
+
     watch: Watch
     """The stream as the hub knows it, from `join` on."""
 

@@ -16,6 +16,8 @@ from datetime import timedelta
 
 from django.utils import timezone
 
+from .. import clock
+from ..conf import config
 from ..store.stream_info import StreamInfo
 
 MAX_INTERVAL = 5.0
@@ -95,3 +97,12 @@ class PollSchedule:
             self._interval, self._grown_at = interval, now
         elif now - self._grown_at >= 2 * self._interval:
             self._interval, self._grown_at = max(min(2 * self._interval, MAX_INTERVAL), interval), now
+
+
+def needs_renewal(info: StreamInfo) -> bool:
+    """Return whether a stream would expire soon although it has live readers."""
+    if info.ttl is None or info.deadline is None:
+        return False
+    margin = max(info.ttl / 2, 3 * config().poll_interval)
+    remaining = (info.deadline - clock.now()).total_seconds()
+    return remaining < margin

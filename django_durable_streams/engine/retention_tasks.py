@@ -16,7 +16,8 @@ from ..protocol.errors import DurableStreamsError
 from ..runtime.results import ResultCallback
 from ..store.operations import Trim
 from ..store.upkeep import retention, trimming
-from .housekeeping_tasks import HousekeepingContext, SweepTask
+from .housekeeping_context import HousekeepingContext
+from .housekeeping_tasks import SweepTask
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class RetentionTask(SweepTask):
             except DurableStreamsError as error:  # too many operations wait
                 logger.debug("A stream was not trimmed, and may be later: %s", error)
                 return 0
+            self.done += 1
         return None if is_unfinished else 0
 
 

@@ -59,13 +59,22 @@ class Request(ABC):
         InvalidHeader: a header with one value came with different values.
     """
 
-    __slots__ = ("_parameters", "arriving", "body", "grant", "headers", "method", "path", "query", "refuse_body")
+    __slots__ = (
+        "_parameters", "arriving", "body", "grant", "headers", "made_id", "method", "operation", "path", "query",
+        "refuse_body", "span",
+    )  # fmt: skip
 
     can_stream = True
     """Whether this deployment can keep a response open."""
 
     is_bare = False
     """Whether no middleware is between the server and this app, so that none can have identified the caller."""
+
+    made_id: str
+    """The id of the request in log messages, once it is made for one that came without (`server.failures`)."""
+
+    span: Any
+    """The span of the request, if requests are traced (`runtime.tracing`)."""
 
     caller: Any = None
     """The sender of the request, if the entry point knows it: an `access.identities.Identity`."""
@@ -82,6 +91,7 @@ class Request(ABC):
 
     def _reset(self, body: bytes | None = None) -> None:
         self.body = body  # complete
+        self.operation = ""  # for statistics, where the method alone does not say it, such as `sse`
         self.arriving: PartialBody | None = None  # the parts that have arrived
         self._parameters: Query | None = None
         self.grant: LiveGrant | None = None  # the permission of a live read, if it can end

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future as ThreadFuture
 from queue import Empty, SimpleQueue
@@ -24,9 +25,10 @@ from typing import Any, Generic, TypeVar, cast
 from asgiref.sync import sync_to_async
 
 from ..protocol.errors import ServiceUnavailable
-from . import background, execution
+from . import background, execution, tracing
 from .backlog import Backlog
 from .connection import DedicatedConnection
+from .counting import BatchNumbers
 from .results import NO_LOOP, Reply, ResultCallback, call_in, prepare_all, settle
 
 logger = logging.getLogger(__name__)
@@ -61,13 +63,14 @@ class WorkerEnded(ServiceUnavailable):
 class PendingBatch(Generic[T]):
     """The tasks that one event loop submits together, and the callbacks for their results."""
 
-    __slots__ = ("callbacks", "loop", "size", "tasks", "thread")
+    __slots__ = ("callbacks", "loop", "size", "spans", "tasks", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         self.loop = loop
         self.thread = thread
         self.tasks: list[T] = []
         self.callbacks: list[ResultCallback] = []
+        self.spans: list[object] | None = None  # of the requests, if they are traced
         self.size = 0
         """Bytes of data that the tasks carry."""
 
@@ -122,6 +125,7 @@ class BatchWorker(Generic[T]):
         self._work = work
         self._backlog = backlog
         self._batch_size = batch_size
+        self.numbers = BatchNumbers()
         # By thread, which is faster to find than its event loop.
         self._open: dict[int, PendingBatch[T]] = {}
         self._queue: SimpleQueue[PendingBatch[T] | ExclusiveJob | None] = SimpleQueue()
@@ -149,6 +153,7 @@ class BatchWorker(Generic[T]):
             ServiceUnavailable: too many tasks, or too much data, wait already.
         """
         size = self._size_of(task)
+        span = None if tracing.tracer is None else tracing.take()
         thread = get_ident()
         batch = self._open.get(thread)
         if batch is None or not batch.loop.is_running():
@@ -157,6 +162,8 @@ class BatchWorker(Generic[T]):
             batch.loop.call_soon(self._dispatch, batch)
         else:
             self._backlog.check(len(batch.tasks), batch.size, size)
+        if span is not None:
+            batch.spans = [*(batch.spans or ()), span]
         batch.tasks.append(task)
         batch.callbacks.append(callback)
         batch.size += size
@@ -281,16 +288,24 @@ class BatchWorker(Generic[T]):
         # A task whose request was cancelled meanwhile is done as well: its client may have sent it and left.
         tasks = batches[0].tasks if len(batches) == 1 else [task for batch in batches for task in batch.tasks]
         self._batches_at_work = batches
+        began = time.perf_counter()
         try:
-            values = self._work(tasks)
+            values = self._work(tasks) if tracing.tracer is None else self._trace(tracing.tracer, batches, tasks)
         except BaseException:  # the worker must outlive every bug
             logger.exception("A batch of %d tasks failed. Its requests get 503.", len(tasks))
             values = [ServiceUnavailable("The server could not do this. Try again.")] * len(tasks)
         self._batches_at_work = []
+        self.numbers.seconds.observe(time.perf_counter() - began)
+        self.numbers.sizes.observe(len(tasks))
         self.deliver_results()
         self._undelivered = self._finish(batches, values)
         if not self.delays_results or self._queue.empty():
             self.deliver_results()
+
+    def _trace(self, tracer: tracing.Tracer, batches: list[PendingBatch[T]], tasks: Sequence[T]) -> Sequence[object]:
+        spans = [span for batch in batches for span in batch.spans or ()]
+        with tracer.batch(self._thread.name, spans, len(tasks)):
+            return self._work(tasks)
 
     def _finish(
         self, batches: list[PendingBatch[T]], values: Sequence[object]

@@ -153,6 +153,7 @@ class ProblemReporter:
             return None
         if self._messages.is_due(problem):
             logger.error(
-                "The database cannot be used. %s %s (%s: %s)", problem.message, problem.remedy, self._using, error
-            )
+                "The database cannot be used. %s %s (%s: %s)", problem.message, problem.remedy, self._using, error,
+                extra={"database": self._using, "problem": problem.message},
+            )  # fmt: skip
         return ServiceUnavailable(f"{problem.message} The server's log says what to do.")

@@ -124,7 +124,7 @@ class DatabaseMonitor:
             self._cut_silent(stuck, now - MAX_WORK_SECONDS)
             self._problem = None
             if not self.answers:
-                logger.warning("The database answers again.")
+                logger.warning("The database answers again.", extra={"database": self._using})
                 self.answers = True
             return
         self._problem = self._report_problem(probe.error)
@@ -132,7 +132,8 @@ class DatabaseMonitor:
             self.answers = False
             if self._problem is None:
                 reason = probe.error or suspicion or f"no answer for {STUCK_SECONDS + PROBE_SECONDS:.2f} s"
-                logger.error("The database does not answer. Until it does, requests get 503. (%s)", reason)
+                message = "The database does not answer. Until it does, requests get 503. (%s)"
+                logger.error(message, reason, extra={"database": self._using})
         if not probe.done.is_set():
             # No answer at all: connections wait for nothing. A connection that is refused has ended by itself.
             for connection in self._connections:

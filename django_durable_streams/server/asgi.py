@@ -25,6 +25,8 @@ from django.apps import apps
 from ..conf import config
 from ..protocol.errors import DurableStreamsError, IncompleteBody, ServiceUnavailable, StreamNotFound
 from ..protocol.messages import ClientDisconnected, Request, Response
+from ..runtime import tracing
+from . import request_numbers
 from .answers import EventStream
 from .asgi_sending import AsgiOutlet, Sender, messages_of, send_response, sends_at_once
 from .bodies import LINGER_SECONDS, ArrivingBody, admitted_length, check_whole, has_large_rest, too_slow
@@ -34,6 +36,7 @@ from .event_stream import send_events
 from .hosts import absolute_url, below, check_host, outer_path, script_name
 from .lifespan import Application, Message, Receive, Scope, Send, serve_lifespan
 from .response_memory import PIECE_BYTES
+from .url_prefix import check_at_start
 from .validation import check_configuration
 
 __all__ = ["Application", "DurableStreams", "Message", "Receive", "Scope", "Send"]
@@ -78,6 +81,7 @@ class DurableStreams:
                 return
         elif kind == "lifespan":
             self._install(receive)
+            await asyncio.to_thread(check_at_start, self.prefix)
             await serve_lifespan(self._fallback, scope, receive, send)
             return
         if self._fallback is not None:
@@ -217,6 +221,7 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
     request = None
     try:
         request = _AsgiRequest(path, scope, receive, send)
+        tracing.start(request)
         check_host(request.headers)
         response = await respond(request)
     except DurableStreamsError as error:
@@ -225,6 +230,7 @@ async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:
         # The client may still read: some servers report a client that has closed only its sending half as gone.
         response = refuse(IncompleteBody("The body is incomplete. Send the request again."))
         request = None
+    request_numbers.count(request_numbers.asgi, request, response.status)
     try:
         if isinstance(response, EventStream):
             await _send_events(response, receive, send)

@@ -6,6 +6,7 @@ permission checks end without a wait. A task or a timer for each takes longer th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Coroutine
 from types import CoroutineType, coroutine
 from typing import Any, TypeVar
@@ -34,6 +35,12 @@ def start_for_value(awaitable: Awaitable[T]) -> tuple[Any, Awaitable[T] | None]:
     except StopIteration as done:
         return done.value, None
     return None, resume(iterator, waits_for)
+
+
+def end_wait(future: asyncio.Future[None]) -> None:
+    """Set a future that only says that something has happened, unless it is done."""
+    if not future.done():
+        future.set_result(None)
 
 
 @coroutine

@@ -6,7 +6,6 @@ All entry points call it. It knows neither their connections nor the operations 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable
 from functools import partial
@@ -15,8 +14,9 @@ from ..access.guard import Guard, current_guard
 from ..engine import Engine, engine_for
 from ..engine.engine import Task
 from ..protocol import content, headers
-from ..protocol.errors import DurableStreamsError, ServiceUnavailable
+from ..protocol.errors import ServiceUnavailable
 from ..protocol.messages import ClientDisconnected, Request, Response, error_response
+from ..runtime import tracing
 from ..runtime.results import Reply, ResultCallback
 from ..runtime.test_transactions import InvisibleTransaction
 from ..store.operations import Appended, Created
@@ -25,10 +25,9 @@ from .bodies import memory
 from .body_preparation import LONG_BYTES, prepare
 from .control import is_control, respond_control
 from .coroutines import start
+from .failures import as_refusal, failure_response
 from .handlers import Handler, SetBody, handler_for
 from .response_policy import common_headers, complete_refusal, policy
-
-logger = logging.getLogger(__name__)
 
 LONG_UPLOAD_SECONDS = 1.0
 """A request whose body takes longer to arrive is checked again then: its permission may have ended meanwhile."""
@@ -66,6 +65,8 @@ def start_request(request: Request, callback: ResultCallback) -> Response | Even
         task = handler.parse(request)
         if handler.set_body is not None:
             handler.set_body(request, task, body)
+        if tracing.tracer is not None:
+            tracing.mark(request)
         engine_for().post(task, callback)
     except Exception as error:
         return respond(request) if is_control(request, error) else _failed(request, error)
@@ -100,9 +101,9 @@ def needs_task() -> bool:
     return guard is not None and guard.needs_task
 
 
-def refuse(error: DurableStreamsError) -> Response:
+def refuse(error: Exception) -> Response:
     """Return the response to a request that could not be parsed."""
-    return complete_refusal(error_response(error))
+    return complete_refusal(error_response(as_refusal(None, error)))
 
 
 async def _answer(
@@ -130,6 +131,8 @@ async def _answer(
         reply = Reply(loop=asyncio.get_running_loop())
         if handler.set_body is not None:
             reply.make_early = partial(_respond_early, request, handler, engine)
+        if tracing.tracer is not None:
+            tracing.mark(request)
         engine.post(task, reply)
         value = await reply
         if reply.early is not None and reply.early[0] is value:  # otherwise the commit has led to another outcome
@@ -143,6 +146,7 @@ async def _answer(
     except Exception as error:
         if not is_control(request, error):
             return _failed(request, error)
+    request.operation = "control"
     return await complete(request, respond_control(request))
 
 
@@ -226,10 +230,7 @@ async def complete(request: Request, work: Work) -> Response | EventStream:
 
 
 def _failed(request: Request, error: Exception) -> Response | EventStream:
-    if not isinstance(error, DurableStreamsError):
-        logger.error("%s %s failed.", request.method, request.path, exc_info=error)
-        error = DurableStreamsError("The server failed to answer. Its log has the error.")
-    return _completed(request, error_response(error))
+    return _completed(request, failure_response(request, error))
 
 
 def _completed(request: Request, response: Response | EventStream) -> Response | EventStream:

@@ -30,6 +30,8 @@ class LongPoll(LiveReader):
         lasting: whether the event loop goes on after the request. Under WSGI it does not.
     """
 
+    kind = "long_poll"
+
     __slots__ = ("_deliver", "_lasting", "_snapshot", "delivered")
 
     def __init__(

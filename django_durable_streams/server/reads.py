@@ -151,6 +151,7 @@ def _shared(snapshot: Snapshot, key: Key, make: Callable[[Snapshot, Key], Respon
 
 async def _long_poll(request: Request, snapshot: Snapshot, engine: Engine) -> Response:
     """Respond to a long-poll (section 5.7)."""
+    request.operation = "long_poll"
     if snapshot.segment is None and not snapshot.closed:
         slot = engine.live_reader_limit.acquire()
         try:
@@ -222,6 +223,7 @@ def _events(request: Request, snapshot: Snapshot, engine: Engine) -> EventStream
 
     An `EventSource` reconnects after each response. Where no data can follow, a 204 tells it to stop.
     """
+    request.operation = "sse"
     if snapshot.at_end and snapshot.segment is None and _last_event_id(request):
         return Response(204, _position_headers(snapshot), caching=Caching.NEVER)
     slot = engine.live_reader_limit.acquire()

@@ -44,6 +44,8 @@ class SseReader(EventStreamReader):
         grant: as for `EventStreamReader`.
     """
 
+    kind = "sse"
+
     __slots__ = (
         "_cursor_floor", "_end_timer", "_engine", "_has_begun", "_held", "_info", "_is_behind", "_pause", "_position",
         "_rest", "_transfer",

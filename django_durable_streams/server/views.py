@@ -6,6 +6,7 @@ Knows no operations, and nothing of how Django's requests and responses are made
 from __future__ import annotations
 
 from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import method_decorator
@@ -14,11 +15,14 @@ from django.views.decorators.csrf import csrf_exempt
 
 from ..access.guard import current_guard
 from ..protocol.errors import DurableStreamsError
+from ..runtime import tracing
+from . import request_numbers
 from .dispatch import refuse, respond
 from .django_requests import DjangoRequest
 from .django_responses import to_django
 from .non_atomic import never_atomic
 from .request_threads import release_thread
+from .url_prefix import check_urls
 
 
 @method_decorator(csrf_exempt, name="dispatch")
@@ -32,14 +36,17 @@ class StreamView(View):
         stream_request = None
         try:
             stream_request = DjangoRequest(request, stream_path)
+            tracing.start(stream_request)
+            check_urls()
             guard = current_guard()
             if guard is not None:
                 stream_request.caller = await sync_to_async(guard.identities.from_request)(request)
             if isinstance(request, ASGIRequest):
                 release_thread()
             response = await respond(stream_request)
-        except DurableStreamsError as error:
+        except (DurableStreamsError, ImproperlyConfigured) as error:
             response = refuse(error)
+        request_numbers.count(request_numbers.urls, stream_request, response.status)
         answer = to_django(request, response)
         if stream_request is not None and stream_request.is_unfinished and _may_close(request):
             answer["Connection"] = "close"

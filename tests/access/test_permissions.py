@@ -141,7 +141,7 @@ async def test_djangos_permission_denied_is_a_no_and_another_error_lets_nobody_i
 ) -> None:
     assert (await send(client, "read")).status == 403
     assert (await send(client, "read", f"token={sign('a', 'read', expires=60)}")).status == 200
-    with caplog.at_level(logging.CRITICAL, "django_durable_streams.server.dispatch"):
+    with caplog.at_level(logging.CRITICAL, "django_durable_streams.server.failures"):
         assert (await send(client, "append")).status == 500
     assert (await Stream.objects.aget(path="a")).tail_position == 3
 

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.django_db
 # What a page asks for: all of these. To change implies to view, as everywhere in the admin.
 NEEDED = {
     "changelist": {"view"},
+    "process": {"view"},
     "add": {"add"},
     "change": {"view"},
     "history": {"view"},
@@ -32,7 +33,7 @@ def stream() -> Stream:
 
 
 def target(name: str, stream: Stream) -> str:
-    return url(name) if name in ("changelist", "add") else url(name, stream)
+    return url(name) if name in ("changelist", "add", "process") else url(name, stream)
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
@@ -52,7 +53,7 @@ def test_every_page_needs_its_permissions(name: str, method: str, stream: Stream
             stream = Stream.objects.create(path=f"secret/plans-{len(permissions)}", content_type="text/plain", data="x")
 
 
-@pytest.mark.parametrize("name", sorted(set(NEEDED) - {"changelist", "add", "history"}))
+@pytest.mark.parametrize("name", sorted(set(NEEDED) - {"changelist", "add", "history", "process"}))
 def test_who_may_not_see_streams_does_not_learn_which_are_there(name: str, stream: Stream) -> None:
     client = client_of(staff())
     there = client.get(url(name, stream))

@@ -23,6 +23,7 @@ from django_durable_streams.engine.housekeeping_tasks import (
     PurgeTask,
     RemovalTask,
 )
+from django_durable_streams.engine.numbers import TaskNumbers
 from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.signals import stream_expired
 from django_durable_streams.store.operations import Append, Create, Delete
@@ -157,7 +158,7 @@ def test_a_task_rests_in_proportion_and_waits_longer_after_each_failure(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(housekeeping, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    schedule = _Schedule(SimpleNamespace())  # type: ignore[arg-type]
+    schedule = _Schedule(SimpleNamespace(done=0), TaskNumbers())  # type: ignore[arg-type]
     assert schedule.due_at == now[0]
     now[0] += 0.5
     schedule.done(100.0, 3.0)

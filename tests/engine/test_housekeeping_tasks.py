@@ -17,11 +17,11 @@ from django.utils import timezone
 
 from django_durable_streams.engine import housekeeping_failures, housekeeping_tasks
 from django_durable_streams.engine.compaction_tracker import CompactionTracker
+from django_durable_streams.engine.housekeeping_context import HousekeepingContext
 from django_durable_streams.engine.housekeeping_tasks import (
     CompactionTask,
     ExpiryTask,
     FlushTask,
-    HousekeepingContext,
     HousekeepingTask,
     PurgeTask,
     RemovalTask,

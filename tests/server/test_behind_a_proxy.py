@@ -11,9 +11,8 @@ from django.test import override_settings
 
 from django_durable_streams.access.base import Permission
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.server.uvicorn.handed_over import handed_over
 from tests.overriding import override_streams
-from tests.server.uvicorn_pair import LOCAL, Pair, Peer
+from tests.server.uvicorn_pair import LOCAL, Pair, Peer, exits
 
 pytestmark = pytest.mark.usefixtures("engines", "counted_generations")
 
@@ -273,7 +272,7 @@ async def test_requests_that_are_handed_over_are_counted_by_reason(data: bytes, 
 async def test_a_head_in_parts_is_counted_once() -> None:
     pair = Pair(DurableStreams())
     data = request("GET", "a")
-    before = handed_over["head_in_parts"]
+    before = exits("head_in_parts")
     parts = [data[:20], data[20:30], data[30:]]
     assert await pair.fast(parts) == await pair.plain(parts)
-    assert handed_over["head_in_parts"] == before + 1
+    assert exits("head_in_parts") == before + 1

@@ -15,8 +15,8 @@ from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.uvicorn import compatibility, installation
 from django_durable_streams.server.uvicorn.connection import CountedConnection
 from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
-from django_durable_streams.server.uvicorn.handed_over import handed_over
 from tests.server.test_fast_path import Connection
+from tests.server.uvicorn_pair import exits
 
 
 def server_of(app: object = None) -> LifespanOn:
@@ -47,7 +47,7 @@ def test_behind_a_wrapper_connections_have_limits_only() -> None:
     server = server_of(wrapper)
     installation.install(server, DurableStreams)
     assert connections_of(server) is CountedConnection
-    before = handed_over["wrapper"]
+    before = exits("wrapper")
 
     async def ask() -> None:
         made = CountedConnection(
@@ -60,7 +60,7 @@ def test_behind_a_wrapper_connections_have_limits_only() -> None:
     with pytest.MonkeyPatch.context() as patches:
         patches.setattr(CountedConnection, "_start_asgi_task", lambda *args: None)
         asyncio.run(ask())
-    assert handed_over["wrapper"] == before + 1
+    assert exits("wrapper") == before + 1
 
 
 @pytest.mark.parametrize(

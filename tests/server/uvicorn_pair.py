@@ -15,9 +15,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from django_durable_streams.server import request_numbers
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
-from django_durable_streams.server.uvicorn.handed_over import handed_over
 from django_durable_streams.server.uvicorn.mount import Mount
 
 Peer = tuple[str, int] | None
@@ -83,6 +83,11 @@ class Log(logging.Handler):
         self.lines.append(record.getMessage())
 
 
+def exits(reason: str) -> int:
+    """Return how many requests of this process have left the fast path for a reason."""
+    return request_numbers.stats().fast_path_exits.get(reason, 0)
+
+
 class Pair:
     """A server's configuration, and both kinds of connections for it.
 
@@ -107,9 +112,10 @@ class Pair:
 
     async def handed_over(self, data: bytes, peer: Peer = LOCAL) -> list[str]:
         """Return the reasons for which the fast path has handed a request over."""
-        before = dict(handed_over)
+        before = request_numbers.stats().fast_path_exits
         await self.fast(data, peer)
-        return [reason for reason, number in handed_over.items() if number != before[reason]]
+        after = request_numbers.stats().fast_path_exits
+        return [reason for reason, number in after.items() if number != before.get(reason, 0)]
 
     def _options(self) -> dict[str, Any]:
         loop = asyncio.get_running_loop()

@@ -31,6 +31,8 @@ class WakeUpMessage(NamedTuple):
     removed: bool
     data: bytes | None
     ends: list[Number]
+    sent_at: Number = 0
+    """When the message was made, in microseconds since 1970. For statistics only: clocks of machines differ."""
 
     @property
     def is_sound(self) -> bool:

@@ -161,5 +161,6 @@ def encode(commit: Commit) -> bytes:
             commit.removed,
             commit.data() if carries_data else None,
             [*commit.ends] if carries_data else [],
+            time.time_ns() // 1000,
         )
     )

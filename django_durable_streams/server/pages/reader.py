@@ -33,6 +33,8 @@ class PageReader(EventStreamReader):
         grant: as for `EventStreamReader`.
     """
 
+    kind = "page"
+
     __slots__ = ("_event_id", "_feed", "_has_failed", "_has_unsent_id", "_settings", "_using", "position")
 
     def __init__(

@@ -14,7 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ...conf import config
 from ...protocol.messages import ENDING_SECONDS
-from .handed_over import Reason, handed_over
+from .. import request_numbers
+from .handed_over import Reason
 
 MAX_HEAD_BYTES = 64 * 1024
 """Bytes of the longest request line and headers."""
@@ -289,7 +290,7 @@ class CountedConnection(Connection):
 
     def on_headers_complete(self) -> None:
         """The head of a request is complete."""
-        handed_over[Reason.WRAPPER] += 1
+        request_numbers.fast_path_exits.here()[Reason.WRAPPER.value] += 1
         super().on_headers_complete()
 
 

@@ -5,7 +5,7 @@ connection of the fast path parses a plain request itself, gives it to the handl
 of 1 KB reach 164 % of a bare ASGI application with a constant answer (docs/decisions/uvicorn-fast-path.md).
 
 The invariant: a request gets the same response here as through ASGI. It holds because the handlers are the same, and
-because all other bytes go on to uvicorn, as if nothing had looked at them (`handed_over` counts these requests). There
+because all other bytes go on to uvicorn, as if nothing had looked at them (`handed_over` has the reasons). There
 is a fast path only to streams that the server's application or Channels' routers call themselves, so that no other
 middleware is passed over (`mount`). UVICORN_FAST_PATH switches it off. Knows no operations: it turns bytes into
 requests, and responses into bytes.
@@ -13,26 +13,27 @@ requests, and responses into bytes.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 from ...conf import config
 from ...protocol.errors import DurableStreamsError, RequestTimeout, ServiceUnavailable
 from ...protocol.messages import ENDING_SECONDS, ClientDisconnected, Response
+from ...runtime import tracing
 from ...runtime.results import Reply
+from .. import request_numbers
 from ..answers import EventStream, Work
 from ..bodies import LINGER_SECONDS, SMALL_BYTES
-from ..coroutines import resume
+from ..coroutines import end_wait, resume
 from ..dispatch import needs_task, refuse, respond, start_request
 from ..event_stream import send_events
 from ..hosts import check_host
 from . import request_heads
+from .access_log import log_request
 from .chunked import ChunkedOutlet
 from .downloads import DownloadConnection
-from .handed_over import Reason, handed_over
+from .handed_over import Reason
 from .mount import Mount, Place
 from .request import FastPathRequest
 from .response_heads import encode_head
@@ -49,16 +50,13 @@ class FastPathConnection(DownloadConnection):
     Args:
         mount: the streams in the server's application.
         options: uvicorn's.
-
-    Attributes:
-        handed_over: the requests of this process that uvicorn has got instead, by `Reason`.
     """
-
-    handed_over = handed_over
 
     def __init__(self, *, mount: Mount, **options: Any) -> None:
         super().__init__(**options)
         self.mount = mount
+        self._counts = request_numbers.fast_path.here()
+        self._exits = request_numbers.fast_path_exits.here()
         self._last_used = 0.0
         self._on_left: Callable[[], object] | None = None
 
@@ -79,7 +77,7 @@ class FastPathConnection(DownloadConnection):
 
     def _hand_over(self, data: bytes, reason: Reason) -> None:
         """Give a request to uvicorn."""
-        handed_over[reason] += 1
+        self._exits[reason.value] += 1
         super().data_received(data)
 
     def _take_request(self, data: bytes) -> None:
@@ -133,6 +131,8 @@ class FastPathConnection(DownloadConnection):
         if head.closes:
             self._is_ending = True
         request = FastPathRequest(head, place, body, self)
+        if tracing.tracer is not None:
+            tracing.start(request)
         try:
             check_host(request.headers)
         except DurableStreamsError as error:
@@ -203,8 +203,11 @@ class FastPathConnection(DownloadConnection):
             data = self._encode(request, response)
             if response.is_shared and not self._is_ending:
                 response.wire = default_headers, data
+        self._counts[request.operation or request.method, response.status] += 1
+        if tracing.tracer is not None:
+            tracing.end(request, response.status)
         if self.access_log:
-            self._log(request, response.status)
+            log_request(self, request, response.status)
         if not self.transport.is_closing():
             self.transport.write(data)
         if large or self.flow.write_paused:
@@ -222,10 +225,12 @@ class FastPathConnection(DownloadConnection):
         return head if request.method == "HEAD" else head + response.body
 
     async def _send_events(self, request: FastPathRequest, response: EventStream) -> None:
+        self._counts[request.operation, response.status] += 1
+        tracing.end(request, response.status)
         if self.access_log:
-            self._log(request, response.status)
+            log_request(self, request, response.status)
         disconnected = self.loop.create_future()
-        self.when_left(partial(_end_wait, disconnected))
+        self.when_left(partial(end_wait, disconnected))
         outlet = ChunkedOutlet(
             self.transport,
             self.flow,
@@ -259,13 +264,6 @@ class FastPathConnection(DownloadConnection):
             tell()
         else:
             self._on_left = tell
-
-    def _log(self, request: FastPathRequest, status: int) -> None:
-        client = request.client
-        address = f"{client[0]}:{client[1]}" if client else ""
-        query = f"?{request.query.decode('ascii')}" if request.query else ""
-        target = quote(request.full_path) + query
-        self.access_logger.info('%s - "%s %s HTTP/%s" %d', address, request.method, target, request.version, status)
 
     def _may_resume(self) -> bool:
         return super()._may_resume() and not (self._is_answering or self.flow.write_paused)
@@ -312,8 +310,3 @@ class FastPathConnection(DownloadConnection):
         tell, self._on_left = self._on_left, None
         if tell is not None:
             tell()
-
-
-def _end_wait(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

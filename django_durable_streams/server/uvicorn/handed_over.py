@@ -1,4 +1,4 @@
-"""Why the fast path hands requests over to uvicorn, which serves them through ASGI, and how often.
+"""Why the fast path hands requests over to uvicorn, which serves them through ASGI. `request_numbers` counts them.
 
 Knows neither requests nor connections.
 """
@@ -39,7 +39,3 @@ class Reason(StrEnum):
     """Uvicorn has not finished an earlier request of the connection."""
     CONCURRENCY = "concurrency"
     """The server is at its `--limit-concurrency`."""
-
-
-handed_over: dict[str, int] = {reason.value: 0 for reason in Reason}
-"""The requests of this process that were handed over, by `Reason`. A head in parts counts once for its first part."""

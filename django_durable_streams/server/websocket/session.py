@@ -20,7 +20,9 @@ from ...engine import engine_for
 from ...protocol import offsets, paths, websocket
 from ...protocol.errors import DurableStreamsError, InvalidFrame, PayloadTooLarge, TooManyRequests
 from ...protocol.websocket import Append, Ping, Pong, Subscribe, Unsubscribe
+from ...runtime import tracing
 from ...runtime.shutdown import add_live_reader, remove_live_reader
+from .. import request_numbers
 from ..bodies import memory
 from ..dispatch import respond
 from ..lifespan import Message, Receive, Send
@@ -150,6 +152,8 @@ class Session:
         if not isinstance(error, DurableStreamsError):
             logger.error("A frame of a WebSocket failed.", exc_info=error)
             error = DurableStreamsError("The server failed to answer. Its log has the error.")
+        request_numbers.websocket.add((request or request_numbers.OTHER, error.status))
+        request_numbers.count_error(error)
         headers = dict(error.headers)
         self._outbox.reply(websocket.error_frame(error.status, error.problem(), headers, request=request, name=name))
 
@@ -195,6 +199,7 @@ class Session:
         except Exception as error:
             self._reply_error(error, "subscribe", name)
         else:
+            request_numbers.websocket.add(("subscribe", 200))
             self._subscriptions[name] = subscription
             self._outbox.mark_ready(subscription)
 
@@ -281,10 +286,12 @@ class Session:
         path = paths.validate_again(frame.path)
         request = self._handshake.request("POST", path, frame.query, frame.headers())
         request.frame_body = body
+        tracing.start(request)
         guard = current_guard()
         if guard is not None:
             await request.identify(guard)
         response = await respond(request)
+        request_numbers.count(request_numbers.websocket, request, response.status)
         headers = dict(response.headers)
         if response.status >= 400:
             problem = getattr(response, "body", b"")

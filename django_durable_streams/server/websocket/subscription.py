@@ -56,6 +56,8 @@ class Subscription(LiveReader):
         grant: the permission of the read, if it can end.
     """
 
+    kind = "websocket"
+
     __slots__ = (
         "_binary", "_engine", "_has_begun", "_held", "_holds_text", "_info", "_is_behind", "_page", "_position",
         "_slot", "_socket", "finished", "is_closed", "is_ready", "name",

@@ -214,7 +214,10 @@ def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
         if cached is None or (not cached.full and start < min(piece.end, limit)):
             # After the stream's own tail there is at most data that was committed right now.
             is_tail = piece.owner == request.info.id and piece.end <= limit
+            cache.misses += 1  # by the one thread that reads for all
             yield _Gap(piece.owner, position, start, limit, TO_THE_END if is_tail else min(piece.end, limit))
+        else:
+            cache.hits += 1
 
 
 def _fetch(gaps: Sequence[_Gap], using: str, needs_compaction: set[int] | None) -> dict[_Gap, Segment]:

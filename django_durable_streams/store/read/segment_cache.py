@@ -46,10 +46,20 @@ class SegmentCache:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
+        self.hits = 0
+        self.misses = 0
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._newest: dict[int, _Entry] = {}
         """The newest entry of each stream. The others are linked to it, so `forget` needs no scan of all entries."""
         self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def size(self) -> int:
+        """The memory that the segments take, in bytes."""
+        return self._size
 
     def get(self, stream_id: int, position: int) -> Segment | None:
         """Return the segment that is cached for reads of a stream from a position."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from django.db import Error
 
+from ...runtime import tracing
 from ..operations import Append, Commit, Operation
 from ..sql import CommitUncertain, statements
 from .batch import LOCKED, Batch, Outcome
@@ -30,6 +31,7 @@ ONE_ROW_LOCK_MS = 50
 of another process, which commits within milliseconds. A second attempt would take longer than the wait."""
 
 
+@tracing.traced("durable_streams.commit")
 def apply(
     operations: Sequence[Operation],
     using: str,
@@ -71,6 +73,7 @@ def apply(
     return outcomes, batch.commits()
 
 
+@tracing.traced("durable_streams.commit")
 def apply_when_free(
     path: str, operations: Callable[[], Sequence[Operation]], using: str, lock_ms: int
 ) -> tuple[list[Outcome], list[Commit]]:

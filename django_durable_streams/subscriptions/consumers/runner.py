@@ -222,6 +222,7 @@ class Runner:
                 held.failures,
                 consumer.max_attempts,
                 exc_info=failure,
+                extra=_fields(consumer, info),
             )
             if held.failures < consumer.max_attempts:
                 cursors.fail(held, parking.describe(failure), self._delay(held.failures), self._using)
@@ -317,6 +318,7 @@ class Runner:
                 info.path,
                 consumer.name,
                 exc_info=error,
+                extra=_fields(consumer, info),
             )
             self._report(Report(consumer.name, info.path, "stopped", 1, time.monotonic() - began))
             return False
@@ -337,7 +339,13 @@ class Runner:
             info.path,
             consumer.dead_letters,
             exc_info=error,
+            extra=_fields(consumer, info),
         )
         self._report(Report(consumer.name, info.path, "parked", 1, time.monotonic() - began))
         cursors.release(held, self._using)
         return False
+
+
+def _fields(consumer: Consumer, info: StreamInfo) -> dict[str, str]:
+    """Return the attributes of a log record, for `extra`."""
+    return {"consumer": consumer.name, "stream_path": info.path}

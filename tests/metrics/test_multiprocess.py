@@ -1,0 +1,155 @@
+"""The files of multi-process mode, in one process: what is written, and by whom."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from django_durable_streams.contrib.prometheus import multiprocess
+from django_durable_streams.contrib.prometheus.multiprocess import Writer
+from django_durable_streams.engine.numbers import COMMITTER, EngineNumbers
+from django_durable_streams.server.request_numbers import RequestStats
+from django_durable_streams.stats import ProcessStats
+from django_durable_streams.store.operations import Commit
+from tests.metrics.test_several_workers import sums
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(multiprocess.DIRECTORY, str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def numbers(monkeypatch: pytest.MonkeyPatch) -> EngineNumbers:
+    """The numbers that a writer writes."""
+    numbers = EngineNumbers("default")
+    requests = RequestStats({("asgi", "read", 200): 7}, {}, {})
+    monkeypatch.setattr(multiprocess, "process_stats", lambda: ProcessStats(1, (numbers.stats(),), requests))
+    return numbers
+
+
+def append(numbers: EngineNumbers) -> None:
+    numbers.count([Commit(1, "a", "text/plain", 0, 3, False, ends=[1, 3])], COMMITTER)
+
+
+def shown(directory: Path) -> str:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]
+    return generate_latest(registry).decode()
+
+
+def test_all_kinds_of_metrics_are_written(directory: Path, numbers: EngineNumbers) -> None:
+    batches = multiprocess_batches(numbers)
+    writer = Writer()
+    append(numbers)
+    writer.write()
+    append(numbers)
+    batches.observe(3)
+    batches.observe(5000)
+    writer.write()
+    text = shown(directory)
+    assert sums(text, "durable_streams_appends_total", "origin") == {("committer",): 4}
+    assert sums(text, "durable_streams_requests_total", "entry_point", "operation", "status") == {
+        ("asgi", "read", "200"): 7
+    }
+    buckets = sums(text, "durable_streams_commit_batch_size_bucket", "le")
+    assert (buckets[("2.0",)], buckets[("4.0",)], buckets[("1024.0",)], buckets[("+Inf",)]) == (0, 1, 1, 2)
+    assert sums(text, "durable_streams_commit_batch_size_count") == {(): 2}
+    assert sums(text, "durable_streams_commit_batch_size_sum") == {(): 5003}
+    assert sums(text, "durable_streams_waiting_operations") == {(): 0}
+
+
+def test_a_gauge_of_what_is_gone_is_zero(
+    directory: Path, numbers: EngineNumbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = {"sse": 3, "tail": 1}
+    stats = EngineNumbers.stats
+    monkeypatch.setattr(EngineNumbers, "stats", lambda self: replace(stats(self), live_readers=dict(readers)))
+    writer = Writer()
+    writer.write()
+    assert sums(shown(directory), "durable_streams_live_readers", "kind") == {("sse",): 3, ("tail",): 1}
+    del readers["sse"]
+    writer.write()
+    assert sums(shown(directory), "durable_streams_live_readers", "kind") == {("sse",): 0, ("tail",): 1}
+    readers["sse"] = 2
+    writer.write()
+    assert sums(shown(directory), "durable_streams_live_readers", "kind") == {("sse",): 2, ("tail",): 1}
+
+
+def multiprocess_batches(numbers: EngineNumbers) -> Any:
+    from django_durable_streams.runtime.counting import BatchNumbers
+
+    batches = BatchNumbers()
+    numbers.committers.append(batches)
+    return batches.sizes
+
+
+def test_a_fork_has_files_of_its_own(directory: Path, numbers: EngineNumbers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocess, "writer", writer := Writer())
+    append(numbers)
+    writer.write()
+    child = os.fork()
+    if child == 0:
+        writer._reset()  # as the hook does for the writer of the process
+        writer.write()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (directory / f"counter_{child}-streams.db").exists()
+    assert (directory / f"counter_{os.getpid()}-streams.db").exists()
+
+
+def test_only_the_gauges_of_the_dead_are_removed(directory: Path, numbers: EngineNumbers) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    Writer().write()
+    others = [
+        "gauge_livesum_1.db",
+        f"gauge_livesum_{child}.db",
+        f"counter_{child}-streams.db",
+        "gauge_livesum_x-streams.db",
+    ]
+    for name in [*others, f"gauge_livesum_{child}-streams.db"]:
+        (directory / name).touch()
+    multiprocess.remove_dead()
+    names = {path.name for path in directory.iterdir()}
+    assert {*others, f"gauge_livesum_{os.getpid()}-streams.db"} <= names
+    assert f"gauge_livesum_{child}-streams.db" not in names
+
+
+def test_a_process_that_ends_writes_its_last_numbers(directory: Path, numbers: EngineNumbers) -> None:
+    writer = Writer()
+    writer.write()
+    append(numbers)
+    writer.finish()
+    assert sums(shown(directory), "durable_streams_appends_total") == {(): 2}
+    assert list(directory.glob("gauge_*")) == []
+    Writer().finish()  # it has written nothing, and needs no directory
+
+
+def test_a_directory_that_is_gone_is_logged_once(
+    directory: Path, numbers: EngineNumbers, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setenv(multiprocess.DIRECTORY, str(directory / "missing"))
+    writer = Writer()
+    writer.start()
+    assert writer._thread is not None
+    writer._thread.join(10)
+    assert not writer._thread.is_alive()
+    assert caplog.text.count("The metrics cannot be written") == 1
+
+
+def test_without_a_directory_the_project_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.core.exceptions import ImproperlyConfigured
+
+    from django_durable_streams.contrib.prometheus.registration import register
+
+    monkeypatch.setenv(multiprocess.DIRECTORY, str(tmp_path / "missing"))
+    with pytest.raises(ImproperlyConfigured, match="is not a directory"):
+        register.__wrapped__()
