@@ -12,13 +12,14 @@ import contextlib
 import functools
 import itertools
 import shutil
+import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.servers import HOST
-from tests.service import Service, ServiceFailed
+from tests.service import START_SECONDS, Service, ServiceFailed
 
 CONNECT_SECONDS = 2
 
@@ -87,6 +88,46 @@ class PostgreSQL(Database):
         import psycopg
 
         return psycopg.connect(f"{self.url}/{name}", autocommit=True, connect_timeout=CONNECT_SECONDS)
+
+    def value(self, query: str) -> Any:
+        """Return the one value of a query outside of any database."""
+        with contextlib.closing(self.connect(self.system_database)) as connection:
+            return connection.execute(query).fetchone()[0]
+
+
+class Standby(PostgreSQL):
+    """A standby of a PostgreSQL that runs. The primary confirms a commit when the standby has it on its disk, too."""
+
+    def __init__(self, primary: PostgreSQL) -> None:
+        super().__init__()
+        self._primary = primary
+
+    def _set_up(self) -> None:
+        copy = str(self.program.resolve().with_name("pg_basebackup"))
+        self._run(copy, "-d", f"{self._primary.url}/postgres", "-D", "data", "-R", "-c", "fast", "--no-sync")
+
+    def synchronise(self) -> None:
+        """Let the primary wait for this standby at each commit, from now on."""
+        self._primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self._primary.execute("SELECT pg_reload_conf()")
+        states = "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
+        deadline = time.monotonic() + START_SECONDS
+        while not self._primary.value(states):
+            if time.monotonic() > deadline:
+                raise ServiceFailed(f"the standby does not follow\n{self.log_tail()}")
+            time.sleep(0.05)
+
+    def promote(self) -> None:
+        """Make it the primary. Returns when it takes changes."""
+        assert self.value("SELECT pg_promote(true, 30)")
+
+    def url_of_both(self, url: str) -> str:
+        """Return the URL of a database by which clients find the server that takes changes."""
+        ports = f"{self._primary.port},{self.port}"
+        return (
+            f"postgresql://postgres@/{name_of(url)}"
+            f"?host={HOST},{HOST}&port={ports}&target_session_attrs=read-write"
+        )
 
 
 class MariaDB(Database):

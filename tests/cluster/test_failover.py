@@ -1,0 +1,103 @@
+"""A primary that is lost under load, and its synchronous standby that is promoted: all goes on by itself.
+
+Servers and consumers name both hosts in their settings, and which of them they want: the one that takes changes
+(docs/deployment/databases.md).
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.cluster import Cluster, scaled
+from tests.cluster.http import Client
+from tests.cluster.load import Load, read
+from tests.cluster.readers import Follower, Mode
+from tests.cluster.test_consumers_killed import SECONDS as CONSUMER_SECONDS
+from tests.cluster.test_consumers_killed import run, start, total_of
+from tests.servers import example_environment
+from tests.services import PostgreSQL, Redis, Standby
+from tests.templates import migrated_database
+
+WRITERS = scaled(8, 32)
+SECONDS = 120.0
+LIVE: tuple[Mode, ...] = ("sse", "long-poll")
+BACK_WITHIN = 15.0
+MESSAGES = scaled(600, 10_000)
+
+
+class Pair:
+    """A primary and its synchronous standby, with a database of the example project."""
+
+    def __init__(self, primary: PostgreSQL, standby: Standby, url: str) -> None:
+        self.primary = primary
+        self.standby = standby
+        self.url = url
+        """By which clients find the one that takes changes."""
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with PostgreSQL() as primary:
+        url = migrated_database(primary)
+        with Standby(primary) as standby:
+            standby.synchronise()
+            yield Pair(primary, standby, standby.url_of_both(url))
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_the_standby_takes_over_and_nothing_acknowledged_is_lost(pair: Pair, how: str, redis: Redis) -> None:
+    """Frozen: as with a machine that has vanished, its connections stay open, and new ones get no answer."""
+    with Cluster(2, redis=redis, database_url=pair.url) as cluster:
+        asyncio.run(asyncio.wait_for(fail_over(cluster, pair, how), SECONDS))
+
+
+async def fail_over(cluster: Cluster, pair: Pair, how: str) -> None:
+    pids = [server.pid for server in cluster.servers]
+    async with Client() as client, asyncio.TaskGroup() as tasks:
+        async with Load(cluster.urls, streams=4, producers=WRITERS, plain=WRITERS) as load:
+            followers = [
+                Follower(client, f"{url}/{stream}", mode)
+                for url in cluster.urls
+                for stream in load.streams[:2]
+                for mode in LIVE
+            ]
+            following = [tasks.create_task(follower.follow()) for follower in followers]
+            await load.progress(3)
+            sizes = [len(follower.data) for follower in followers]
+            await asyncio.to_thread(pair.primary.kill if how == "killed" else pair.primary.freeze)
+            await asyncio.sleep(1.5)  # as long as a monitor of the databases needs to decide
+            await asyncio.to_thread(pair.standby.promote)
+            promoted = time.monotonic()
+            await load.progress(3)
+            assert time.monotonic() - promoted < BACK_WITHIN
+        await load.check()
+        for follower, size in zip(followers, sizes, strict=True):
+            content = await read(client, cluster.urls[0], follower.url.partition("/v1/stream/")[2])
+            assert len(content) > size
+            await follower.has(len(content))
+            assert follower.data == content
+        for task in following:
+            task.cancel()
+    assert [server.pid for server in cluster.servers] == pids
+    assert load.statuses[503] + load.statuses[0] > 0, "nobody noticed that the primary was lost"
+
+
+def test_consumers_apply_each_message_once(pair: Pair) -> None:
+    """Appends, and the positions of consumers, go on at the standby."""
+    env = example_environment({"DATABASE_URL": pair.url})
+    run(env, "prepare")
+    run(env, "append", MESSAGES)
+    workers = [start(env, "work") for _ in range(2)]
+    try:
+        run(env, "wait", 1, CONSUMER_SECONDS)
+        pair.primary.kill()
+        pair.standby.promote()
+        expected = total_of(MESSAGES)
+        assert run(env, "wait", expected, CONSUMER_SECONDS) == f"{expected} 0\n"
+        assert [worker.poll() for worker in workers] == [None, None]
+    finally:
+        for process in workers:
+            process.kill()
+            process.wait()
