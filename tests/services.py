@@ -1,4 +1,4 @@
-"""Throwaway PostgreSQL, MariaDB and Redis for tests, from the programs that the system has.
+"""Throwaway PostgreSQL, MariaDB, Redis and nginx for tests, from the programs that the system has.
 
     with PostgreSQL() as database:
         Server(database_url=database.new_database(), workers=4)
@@ -12,6 +12,7 @@ import contextlib
 import functools
 import itertools
 import shutil
+import socket
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -124,10 +125,7 @@ class Standby(PostgreSQL):
     def url_of_both(self, url: str) -> str:
         """Return the URL of a database by which clients find the server that takes changes."""
         ports = f"{self._primary.port},{self.port}"
-        return (
-            f"postgresql://postgres@/{name_of(url)}"
-            f"?host={HOST},{HOST}&port={ports}&target_session_attrs=read-write"
-        )
+        return f"postgresql://postgres@/{name_of(url)}?host={HOST},{HOST}&port={ports}&target_session_attrs=read-write"
 
 
 class MariaDB(Database):
@@ -253,6 +251,47 @@ class Redis(Service):
 
         with redis.Redis.from_url(self.url, socket_timeout=CONNECT_SECONDS) as client:
             client.ping()
+
+
+class Nginx(Service):
+    """nginx with one site.
+
+    site: `server` and `upstream` blocks, which listen on `{port}`, and anything else of the context `http`. `{folder}`
+        is a folder that nginx may write to.
+    """
+
+    requirement = "nginx"
+
+    def __init__(self, site: str) -> None:
+        super().__init__()
+        self._site = site
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def _set_up(self) -> None:
+        temporary = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        lines = [
+            "daemon off;",
+            "pid nginx.pid;",
+            "error_log stderr warn;",
+            "worker_processes 1;",
+            "events { worker_connections 8192; }",
+            "http {",
+            "access_log off;",
+            *(f"{name}_temp_path {self.directory}/{name};" for name in temporary),
+            self._site.replace("{port}", f"{HOST}:{self.port}").replace("{folder}", str(self.directory)),
+            "}",
+        ]
+        (self.directory / "nginx.conf").write_text("\n".join([*lines, ""]))
+        self._run(*self._command(), "-t")
+
+    def _command(self) -> Sequence[str]:
+        return [str(self.program), "-p", str(self.directory), "-c", "nginx.conf", "-e", "stderr"]
+
+    def _ping(self) -> None:
+        socket.create_connection((HOST, self.port), CONNECT_SECONDS).close()
 
 
 class Sentinel(Service):
