@@ -122,10 +122,10 @@ class Standby(PostgreSQL):
         """Make it the primary. Returns when it takes changes."""
         assert self.value("SELECT pg_promote(true, 30)")
 
-    def url_of_both(self, url: str) -> str:
+    def url_of_both(self, name: str) -> str:
         """Return the URL of a database by which clients find the server that takes changes."""
         ports = f"{self._primary.port},{self.port}"
-        return f"postgresql://postgres@/{name_of(url)}?host={HOST},{HOST}&port={ports}&target_session_attrs=read-write"
+        return f"postgresql://postgres@/{name}?host={HOST},{HOST}&port={ports}&target_session_attrs=read-write"
 
 
 class MariaDB(Database):

@@ -60,6 +60,7 @@ class DedicatedConnection:
         self._lock_seconds = lock_seconds
         self._wrapper: BaseDatabaseWrapper | None = None
         self._opened: object = None  # the driver's connection that `open` made
+        self._is_outdated = False
         self._connect: Callable[[], None]
         self._lock = Lock()
         self._at_work = RLock()
@@ -78,13 +79,13 @@ class DedicatedConnection:
     def open(self) -> bool:
         """Connect if there is no connection, and return whether a new one was made. Only for the connection's thread.
 
-        Inline (see `execution`), the project's connection is used as it is.
+        A connection that is outdated is replaced. Inline (see `execution`), the project's connection is used as it is.
 
         Raises:
             django.db.Error: the database cannot be reached, or refuses the connection.
         """
         connection = connections[self.using]
-        if connection.connection is not None and connection.connection is self._opened:
+        if connection.connection is not None and connection.connection is self._opened and not self._is_outdated:
             return False
         if execution.is_inline():
             return False
@@ -94,6 +95,7 @@ class DedicatedConnection:
     def _open(self, connection: BaseDatabaseWrapper) -> bool:
         if connection.vendor == "sqlite":
             wait_at_fork(self._at_work)
+        self._is_outdated = False
         self.close()
         if connection is not self._wrapper:
             connection = self._replace(connection)
@@ -128,6 +130,10 @@ class DedicatedConnection:
         except BaseException as error:
             logger.debug("A connection could not be closed. It is dropped as it is: %s", error)
             connections[self.using].connection = None
+
+    def mark_outdated(self) -> None:
+        """Let the next `open` connect again: the server may not be the right one any more. Safe from any thread."""
+        self._is_outdated = True
 
     def cut(self) -> None:
         """Let the thread's wait for the database fail at once. Safe to call from any thread."""

@@ -12,12 +12,14 @@ import pytest
 
 from tests.cluster.cluster import Cluster, scaled
 from tests.cluster.http import Client
-from tests.cluster.load import Load, read
+from tests.cluster.load import TEXT, Load, read
 from tests.cluster.readers import Follower, Mode
+from tests.cluster.relay import Relay
 from tests.cluster.test_consumers_killed import SECONDS as CONSUMER_SECONDS
 from tests.cluster.test_consumers_killed import run, start, total_of
-from tests.servers import example_environment
-from tests.services import PostgreSQL, Redis, Standby
+from tests.cluster.test_restored import done
+from tests.servers import HOST, example_environment
+from tests.services import PostgreSQL, Redis, Standby, name_of
 from tests.templates import migrated_database
 
 WRITERS = scaled(8, 32)
@@ -30,11 +32,16 @@ MESSAGES = scaled(600, 10_000)
 class Pair:
     """A primary and its synchronous standby, with a database of the example project."""
 
-    def __init__(self, primary: PostgreSQL, standby: Standby, url: str) -> None:
+    def __init__(self, primary: PostgreSQL, standby: Standby, database: str) -> None:
         self.primary = primary
         self.standby = standby
-        self.url = url
+        self.database = database
+        """Its name."""
+
+    @property
+    def url(self) -> str:
         """By which clients find the one that takes changes."""
+        return self.standby.url_of_both(self.database)
 
 
 @pytest.fixture
@@ -43,7 +50,7 @@ def pair() -> Iterator[Pair]:
         url = migrated_database(primary)
         with Standby(primary) as standby:
             standby.synchronise()
-            yield Pair(primary, standby, standby.url_of_both(url))
+            yield Pair(primary, standby, name_of(url))
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
@@ -82,6 +89,31 @@ async def fail_over(cluster: Cluster, pair: Pair, how: str) -> None:
             task.cancel()
     assert [server.pid for server in cluster.servers] == pids
     assert load.statuses[503] + load.statuses[0] > 0, "nobody noticed that the primary was lost"
+
+
+def test_nobody_stays_with_a_primary_that_was_demoted_while_connections_to_it_were_open(pair: Pair) -> None:
+    """As with one address for both, or a pooler. The first append that it refuses tells the process."""
+    with Relay(pair.primary.port) as relay:
+        url = f"postgresql://postgres@{HOST}:{relay.port}/{pair.database}"
+        with Cluster(1, database_url=url) as cluster:
+            asyncio.run(asyncio.wait_for(demote(f"{cluster.urls[0]}/room", pair, relay), SECONDS))
+
+
+async def demote(url: str, pair: Pair, relay: Relay) -> None:
+    async with Client() as client, asyncio.TaskGroup() as tasks:
+        assert (await client.request("PUT", url, TEXT, b"first\n")).status == 201
+        follower = Follower(client, url, "sse")
+        following = tasks.create_task(follower.follow())
+        await follower.has(6)
+        await asyncio.to_thread(pair.standby.promote)
+        relay.target = pair.standby.port
+        await asyncio.to_thread(pair.primary.execute, "ALTER SYSTEM SET default_transaction_read_only = on")
+        await asyncio.to_thread(pair.primary.execute, "SELECT pg_reload_conf()")
+        response = await done(client, "POST", url, b"second\n")
+        assert response.status == 204, response.text
+        assert (await client.request("GET", f"{url}?offset=-1")).content == b"first\nsecond\n"
+        await follower.has(13)
+        following.cancel()
 
 
 def test_consumers_apply_each_message_once(pair: Pair) -> None:
