@@ -3,18 +3,22 @@
 import asyncio
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from tests.cluster.cluster import Cluster, scaled
 from tests.cluster.http import Client
 from tests.cluster.load import Load, read
 from tests.cluster.readers import Follower, Mode
-from tests.servers import Server
+from tests.servers import APPLICATION, EXAMPLE, GRACE_SECONDS, HOST, Server, example_environment
 from tests.service import descendants
 from tests.services import Nginx, PostgreSQL, Redis, shared
-from tests.templates import migrated_database
+from tests.templates import migrated_database, migrated_file
 
 WRITERS = scaled(6, 24)
 ROUNDS = scaled(1, 5)
@@ -56,6 +60,41 @@ def test_workers_with_a_shared_socket() -> None:
     url = migrated_database(shared(PostgreSQL))
     with Server(workers=2, database_url=url, migrated=True, long_poll_timeout=20) as server:
         asyncio.run(asyncio.wait_for(replace_workers(server), SECONDS))
+
+
+def test_a_socket_that_systemd_holds(tmp_path: Path) -> None:
+    """The one worker ends, and another one is started with the same socket. Nobody is refused meanwhile."""
+    env = example_environment({"DATABASE_URL": migrated_file(tmp_path / "db.sqlite3"), "LONG_POLL_TIMEOUT": "20"})
+    with socket.create_server((HOST, 0), backlog=1024) as listener:
+        url = f"http://{HOST}:{listener.getsockname()[1]}/v1/stream"
+        process = start_with(listener, env)
+        try:
+            asyncio.run(asyncio.wait_for(restart_with(listener, env, process, url), SECONDS))
+        finally:
+            process.kill()
+            process.wait()
+
+
+def start_with(listener: socket.socket, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    number = str(listener.fileno())
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLE), "--fd", number, "--log-level", "warning"]
+    command += ["--timeout-graceful-shutdown", str(GRACE_SECONDS), APPLICATION]
+    return subprocess.Popen(command, env=env, pass_fds=[listener.fileno()], cwd=EXAMPLE)
+
+
+async def restart_with(
+    listener: socket.socket, env: Mapping[str, str], process: subprocess.Popen[bytes], url: str
+) -> None:
+    new = process
+    try:
+        async with busy(url) as load:
+            process.terminate()
+            await asyncio.to_thread(process.wait, ENDS_WITHIN)
+            new = start_with(listener, env)
+            await load.progress(3)
+    finally:
+        new.terminate()
+        await asyncio.to_thread(new.wait, ENDS_WITHIN)
 
 
 @asynccontextmanager
