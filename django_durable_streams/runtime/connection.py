@@ -21,6 +21,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import execution
 from .connection_settings import service_settings
+from .preferred_hosts import remember_host, with_preferred_host
 from .process_forks import wait_at_fork
 
 logger = logging.getLogger(__name__)
@@ -165,7 +166,8 @@ class DedicatedConnection:
             connect_driver = connection.get_new_connection
 
             def connect_and_duplicate(conn_params: Any) -> Any:
-                driver_connection = connect_driver(conn_params)
+                driver_connection = connect_driver(with_preferred_host(self.using, conn_params))
+                remember_host(self.using, conn_params, driver_connection)
                 self._duplicate_socket(
                     driver_connection
                 )  # before the statements that Django sends, which may wait, too

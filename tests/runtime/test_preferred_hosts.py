@@ -1,0 +1,56 @@
+"""Of several hosts in the settings, the one that was the right one last comes first."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from django_durable_streams.runtime import preferred_hosts
+from django_durable_streams.runtime.preferred_hosts import remember_host, with_preferred_host
+
+SEVERAL = {"dbname": "a", "host": "one,two,three", "port": "5432,5433,5434"}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preferred_hosts, "_preferred", {})
+
+
+def connection(host: str, port: int) -> Any:
+    return SimpleNamespace(info=SimpleNamespace(host=host, port=port))
+
+
+def test_the_order_is_that_of_the_settings_at_first() -> None:
+    assert with_preferred_host("default", SEVERAL) == SEVERAL
+
+
+def test_the_last_one_comes_first() -> None:
+    remember_host("default", SEVERAL, connection("two", 5433))
+    ordered = with_preferred_host("default", SEVERAL)
+    assert ordered == {"dbname": "a", "host": "two,one,three", "port": "5433,5432,5434"}
+    assert with_preferred_host("other", SEVERAL) == SEVERAL
+
+
+def test_one_port_is_that_of_all() -> None:
+    params = {"host": "one,two", "port": "6432"}
+    remember_host("default", params, connection("two", 6432))
+    assert with_preferred_host("default", params) == {"host": "two,one", "port": "6432,6432"}
+    remember_host("other", {"host": "one,two"}, connection("two", 5432))
+    assert with_preferred_host("other", {"host": "one,two"}) == {"host": "two,one", "port": "5432,5432"}
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"host": "two", "port": "5433"},
+        {"dbname": "a"},
+        {**SEVERAL, "hostaddr": "10.0.0.1,10.0.0.2,10.0.0.3"},
+        {**SEVERAL, "load_balance_hosts": "random"},
+        {**SEVERAL, "port": "1,2"},
+        {"host": "/run/one,/run/three"},
+    ],
+)
+def test_other_settings_stay_as_they_are(params: dict[str, Any]) -> None:
+    remember_host("default", SEVERAL, connection("two", 5433))
+
+    assert with_preferred_host("default", params) == params
