@@ -258,13 +258,16 @@ class Nginx(Service):
 
     site: `server` and `upstream` blocks, which listen on `{port}`, and anything else of the context `http`. `{folder}`
         is a folder that nginx may write to.
+    certificate: a file with a key and its certificate, which becomes `{folder}/certificate.pem`.
     """
 
     requirement = "nginx"
 
-    def __init__(self, site: str) -> None:
+    def __init__(self, site: str, certificate: Path | None = None) -> None:
         super().__init__()
         self._site = site
+        if certificate is not None:
+            shutil.copyfile(certificate, self.directory / "certificate.pem")
 
     @property
     def url(self) -> str:

@@ -69,7 +69,8 @@ class HAProxy(Proxy):
     def configuration(self) -> str:
         bind = ("bind :443 ssl crt /etc/ssl/example.org.pem alpn h2,http/1.1", f"bind {HOST}:{self.port}")
         host = ("hdr Host example.org", "hdr Host localhost")
-        return replaced(configuration("haproxy", "haproxy"), [bind, host, *self.ports])
+        few = ("maxconn 20000", "maxconn 1000")  # each takes two open files
+        return replaced(configuration("haproxy", "haproxy"), [bind, host, few, *self.ports])
 
     def _command(self) -> Sequence[str]:
         return [str(self.program), "-db", "-f", str(self.directory / "configuration")]

@@ -140,14 +140,14 @@ NGINX = [block for page in sorted(PAGES.glob("*.md")) for block in blocks(page, 
 def test_nginx_accepts_all_of_its_configurations(block: Block, certificate: Path) -> None:
     text = block.text
     for old, new in (
-        ("/etc/ssl/example.org.pem", str(certificate)),
-        ("/etc/ssl/example.org.key", str(certificate)),
+        ("/etc/ssl/example.org.pem", "{folder}/certificate.pem"),
+        ("/etc/ssl/example.org.key", "{folder}/certificate.pem"),
         ("/var/cache/nginx", "{folder}"),
         ("listen 443", "listen {port}"),
         ("listen 80", "listen {port}"),
     ):
         text = text.replace(old, new)
-    with Nginx(text):
+    with Nginx(text, certificate):
         pass
 
 
