@@ -57,7 +57,8 @@ class Caddy(Proxy):
     def configuration(self) -> str:
         options = f"{{\n\tadmin off\n\tstorage file_system {self.directory}\n}}\n"
         site = ("example.org {", f"http://{HOST}:{self.port} {{")
-        return options + replaced(configuration("caddy", "caddyfile"), [site, *self.ports])
+        host = ("Host example.org", "Host localhost")
+        return options + replaced(configuration("caddy", "caddyfile"), [site, host, *self.ports])
 
     def _command(self) -> Sequence[str]:
         return [str(self.program), "run", "--adapter", "caddyfile", "--config", str(self.directory / "configuration")]
