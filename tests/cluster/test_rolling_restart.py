@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from tests.cluster.cluster import Cluster, scaled
 from tests.cluster.http import Client
 from tests.cluster.load import Load, read
 from tests.cluster.readers import Follower, Mode
-from tests.servers import APPLICATION, EXAMPLE, GRACE_SECONDS, HOST, Server, example_environment
+from tests.servers import APPLICATION, EXAMPLE, GRACE_SECONDS, HOST, STOP_SECONDS, Server, example_environment
 from tests.service import descendants
 from tests.services import Nginx, PostgreSQL, Redis, shared
 from tests.templates import migrated_database, migrated_file
@@ -24,7 +23,6 @@ WRITERS = scaled(6, 24)
 ROUNDS = scaled(1, 5)
 SECONDS = 60.0 + 30.0 * ROUNDS
 LIVE: tuple[Mode, ...] = ("sse", "long-poll")
-ENDS_WITHIN = 5.0
 RETRIED = {0, 502, 503, 504}
 """What the official client repeats: lost connections, and all errors of servers."""
 
@@ -58,7 +56,9 @@ def test_behind_nginx(redis: Redis) -> None:
 def test_workers_with_a_shared_socket() -> None:
     """On SIGHUP uvicorn replaces its workers. Their socket stays open, so connections wait for the new ones."""
     url = migrated_database(shared(PostgreSQL))
-    with Server(workers=2, database_url=url, migrated=True, long_poll_timeout=20) as server:
+    # How long a new worker may take to start. After that uvicorn would keep the old ones.
+    env = {"UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "60"}
+    with Server(workers=2, database_url=url, migrated=True, long_poll_timeout=20, env=env) as server:
         asyncio.run(asyncio.wait_for(replace_workers(server), SECONDS))
 
 
@@ -89,12 +89,12 @@ async def restart_with(
     try:
         async with busy(url) as load:
             process.terminate()
-            await asyncio.to_thread(process.wait, ENDS_WITHIN)
+            await asyncio.to_thread(process.wait, STOP_SECONDS)
             new = start_with(listener, env)
             await load.progress(3)
     finally:
         new.terminate()
-        await asyncio.to_thread(new.wait, ENDS_WITHIN)
+        await asyncio.to_thread(new.wait, STOP_SECONDS)
 
 
 @asynccontextmanager
@@ -123,10 +123,8 @@ async def busy(url: str) -> AsyncIterator[Load]:
 async def restart_each(cluster: Cluster, url: str) -> None:
     async with busy(url) as load:
         for server in cluster.servers * ROUNDS:
-            began = time.monotonic()
             status = await asyncio.to_thread(server.stop)
-            assert status != -signal.SIGKILL, server.log_tail()
-            assert time.monotonic() - began < ENDS_WITHIN
+            assert status != -signal.SIGKILL, server.log_tail()  # event streams and all else ended in time
             await load.progress(2)  # by the other one alone
             await asyncio.to_thread(server.start)
             await load.progress(2)
