@@ -8,7 +8,7 @@ import pytest
 from django_durable_streams.runtime import preferred_hosts
 from django_durable_streams.runtime.preferred_hosts import remember_host, with_preferred_host
 
-SEVERAL = {"dbname": "a", "host": "one,two,three", "port": "5432,5433,5434"}
+THREE_HOSTS = {"dbname": "a", "host": "one,two,three", "port": "5432,5433,5434"}
 
 
 @pytest.fixture(autouse=True)
@@ -21,14 +21,14 @@ def connection(host: str, port: int) -> Any:
 
 
 def test_the_order_is_that_of_the_settings_at_first() -> None:
-    assert with_preferred_host("default", SEVERAL) == SEVERAL
+    assert with_preferred_host("default", THREE_HOSTS) == THREE_HOSTS
 
 
 def test_the_last_one_comes_first() -> None:
-    remember_host("default", SEVERAL, connection("two", 5433))
-    ordered = with_preferred_host("default", SEVERAL)
+    remember_host("default", THREE_HOSTS, connection("two", 5433))
+    ordered = with_preferred_host("default", THREE_HOSTS)
     assert ordered == {"dbname": "a", "host": "two,one,three", "port": "5433,5432,5434"}
-    assert with_preferred_host("other", SEVERAL) == SEVERAL
+    assert with_preferred_host("other", THREE_HOSTS) == THREE_HOSTS
 
 
 def test_one_port_is_that_of_all() -> None:
@@ -44,13 +44,13 @@ def test_one_port_is_that_of_all() -> None:
     [
         {"host": "two", "port": "5433"},
         {"dbname": "a"},
-        {**SEVERAL, "hostaddr": "10.0.0.1,10.0.0.2,10.0.0.3"},
-        {**SEVERAL, "load_balance_hosts": "random"},
-        {**SEVERAL, "port": "1,2"},
+        {**THREE_HOSTS, "hostaddr": "10.0.0.1,10.0.0.2,10.0.0.3"},
+        {**THREE_HOSTS, "load_balance_hosts": "random"},
+        {**THREE_HOSTS, "port": "1,2"},
         {"host": "/run/one,/run/three"},
     ],
 )
 def test_other_settings_stay_as_they_are(params: dict[str, Any]) -> None:
-    remember_host("default", SEVERAL, connection("two", 5433))
+    remember_host("default", THREE_HOSTS, connection("two", 5433))
 
     assert with_preferred_host("default", params) == params
