@@ -196,9 +196,6 @@ class Reader:
         await self._reader.readline()
         return body
 
-    def close(self) -> None:
-        self._writer.transport.abort()
-
 
 @dataclass(frozen=True)
 class Phase:
@@ -226,7 +223,7 @@ async def measure(cache: Cache, origin: Client, readers: Sequence[Reader], appen
 
     phases = []
     size = APPEND_BYTES * APPENDS_BEFORE
-    for reader in readers:
+    for reader in readers:  # asyncio closes their connections with its loop
         await reader.connect()
     before = count()
     await asyncio.gather(*(reader.catch_up() for reader in readers))
@@ -265,12 +262,7 @@ def run(readers: int, appends: int, long_poll_timeout: float) -> list[Phase]:
             origin.create(STREAM, TEXT)
             for _ in range(APPENDS_BEFORE):
                 append(origin)
-            clients = [Reader(cache.port) for _ in range(readers)]
-            try:
-                return asyncio.run(measure(cache, origin, clients, appends))
-            finally:
-                for client in clients:
-                    client.close()
+            return asyncio.run(measure(cache, origin, [Reader(cache.port) for _ in range(readers)], appends))
     finally:
         server.stop()
 

@@ -33,7 +33,7 @@ class Upstream:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-                if "/readyz" not in first:
+                if "/readyz" not in first and "/healthz" not in first:
                     self.connections += is_new
                     is_new = False
                     head: dict[str, list[str]] = {}
