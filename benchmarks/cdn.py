@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +147,7 @@ class Reader:
         self.requests = 0
         self.timeouts = 0
         self._port = port
+        self._writer: asyncio.StreamWriter | None = None
         self._target = f"/v1/stream/{STREAM}?offset=-1"
 
     async def connect(self) -> None:
@@ -170,6 +171,7 @@ class Reader:
             await self._get(live=True)
 
     async def _get(self, live: bool = False) -> dict[str, str]:
+        assert self._writer is not None
         query = self._target + ("&live=long-poll" if live else "")
         self._writer.write(f"GET {query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         self.requests += 1
@@ -195,6 +197,12 @@ class Reader:
             body += (await self._reader.readexactly(size + 2))[:-2]
         await self._reader.readline()
         return body
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            self._writer.transport.abort()
+            with suppress(OSError):
+                await self._writer.wait_closed()
 
 
 @dataclass(frozen=True)
@@ -223,7 +231,7 @@ async def measure(cache: Cache, origin: Client, readers: Sequence[Reader], appen
 
     phases = []
     size = APPEND_BYTES * APPENDS_BEFORE
-    for reader in readers:  # asyncio closes their connections with its loop
+    for reader in readers:
         await reader.connect()
     before = count()
     await asyncio.gather(*(reader.catch_up() for reader in readers))
@@ -249,6 +257,15 @@ async def measure(cache: Cache, origin: Client, readers: Sequence[Reader], appen
     return phases
 
 
+async def connected(cache: Cache, origin: Client, readers: Sequence[Reader], appends: int) -> list[Phase]:
+    """Measure, and close all connections."""
+    try:
+        return await measure(cache, origin, readers, appends)
+    finally:
+        for reader in readers:
+            await reader.close()
+
+
 def append(origin: Client) -> None:
     origin.append(STREAM, b"x" * (APPEND_BYTES - 1) + b"\n", TEXT)
 
@@ -262,7 +279,7 @@ def run(readers: int, appends: int, long_poll_timeout: float) -> list[Phase]:
             origin.create(STREAM, TEXT)
             for _ in range(APPENDS_BEFORE):
                 append(origin)
-            return asyncio.run(measure(cache, origin, [Reader(cache.port) for _ in range(readers)], appends))
+            return asyncio.run(connected(cache, origin, [Reader(cache.port) for _ in range(readers)], appends))
     finally:
         server.stop()
 
