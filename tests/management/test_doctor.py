@@ -306,7 +306,7 @@ server {{
 
 
 MODERN = 'proxy_http_version 1.1; proxy_set_header Connection "";'
-"""Without these nginx speaks HTTP/1.0. It buffers only responses without chunks until they end."""
+BUFFERING = "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;"
 
 
 @pytest.mark.cluster
@@ -315,23 +315,27 @@ MODERN = 'proxy_http_version 1.1; proxy_set_header Connection "";'
     [
         (MODERN, 0, "SSE: An event arrived"),
         ("proxy_buffering on;", 0, "SSE: An event arrived"),  # X-Accel-Buffering switches it off
-        (
-            "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;",
-            1,
-            "names nginx. In nginx, set `proxy_buffering off`",
-        ),
         ("gzip on; gzip_types text/event-stream; gzip_proxied any;", 0, "compresses event streams (gzip)"),
         ("proxy_hide_header Stream-Next-Offset;", 1, "removes Stream-Next-Offset"),
         ("proxy_read_timeout 300ms;", 1, "A long-poll was not answered"),
         ("rewrite ^/v1/(.*)$ /v2/$1 break;", 1, "does not show a stream of this database"),
     ],
-    ids=["right", "old", "buffers", "compresses", "hides", "impatient", "elsewhere"],
+    ids=["right", "buffers-others", "compresses", "hides", "impatient", "elsewhere"],
 )
 def test_a_fault_of_nginx_is_found(server: Server, options: str, status: int, named: str) -> None:
     with Nginx(NGINX.format(port=server.port, options=options)) as nginx:
         done = Shell(server.env).run("doctor", "--url", f"{nginx.url}/v1/stream/")
     assert named in done.stdout.decode(), done.stdout.decode() + done.stderr.decode()
     assert done.returncode == status
+
+
+@pytest.mark.cluster
+def test_nginx_that_buffers_is_found() -> None:
+    """nginx passes the chunks of uvicorn on at once, though it buffers. Over HTTP/1.0 Daphne sends none."""
+    with Server("daphne") as server, Nginx(NGINX.format(port=server.port, options=BUFFERING)) as nginx:
+        done = Shell(server.env).run("doctor", "--url", f"{nginx.url}/v1/stream/")
+    assert "names nginx. In nginx, set `proxy_buffering off`" in done.stdout.decode(), done.stdout.decode()
+    assert done.returncode == 1
 
 
 @pytest.mark.django_db
