@@ -21,7 +21,8 @@ def with_preferred_host(using: str, params: Mapping[str, Any]) -> dict[str, Any]
 
     Args:
         using: alias of the database.
-        params: what the driver gets. They are returned as they are, unless they name several hosts and no own order.
+        params: what the driver gets. They are returned as they are, unless they name several hosts of which the one
+            is wanted that takes changes. Others may be named in an order that a project means.
     """
     servers = _servers(params)
     preferred = _preferred.get(using)
@@ -43,7 +44,9 @@ def remember_host(using: str, params: Mapping[str, Any], driver_connection: Any)
 
 
 def _servers(params: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the hosts and ports that are tried in this order. Empty: there is one, or the library orders them."""
+    """Return the hosts and ports that are tried in this order. Empty: there is one, or the order matters."""
+    if params.get("target_session_attrs") not in ("read-write", "primary"):
+        return []
     hosts = str(params.get("host") or "").split(",")
     if len(hosts) < 2 or params.get("hostaddr") or params.get("load_balance_hosts", "disable") != "disable":
         return []
