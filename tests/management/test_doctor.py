@@ -159,7 +159,7 @@ def test_a_redis_that_is_away_is_an_error() -> None:
 @pytest.mark.cluster
 @pytest.mark.django_db
 def test_a_message_that_does_not_arrive_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wakeups.child_process, "send", silent.send)
+    monkeypatch.setattr("django_durable_streams.management.doctor.child_process.send", silent.send)
     monkeypatch.setattr(wakeups, "CHILD_SECONDS", 0.2)
     backend = "django_durable_streams.engine.wakeup.redis.RedisWakeup"
     with override_streams(WAKEUP={"BACKEND": backend, "URL": shared(Redis).url}):
