@@ -49,13 +49,13 @@ run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000)
 	@exec $(BIN)/python tools/run_example.py --port $(PORT) --host $(HOST)
 
 .PHONY: test
-test: lint $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services ## every check
+test: lint $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## every check
 	@$(PYTHON) tools/ensure_system.py chromium
 	@$(PYTHON) tools/side_by_side.py tests databases types
 	@$(MAKE) --no-print-directory coverage
 
 .PHONY: tests
-tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services ## unit, simulation, conformance, cluster and browser in one run
+tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## unit, simulation, conformance, cluster and browser in one run
 	@$(PYTHON) tools/ensure_system.py chromium
 	@$(BIN)/coverage erase
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) || $(ALONE)
@@ -104,7 +104,7 @@ database: $(INSTALLED_MYSQL) ## the same tests on the database that DATABASE_URL
 	DATABASE_URL=$(DATABASE_URL) $(BIN)/pytest $(DATABASE_TESTS)
 
 .PHONY: cluster
-cluster: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services ## several workers, databases and Redis: killed, frozen, restarted
+cluster: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) services proxies ## several workers, databases and Redis: killed, frozen, restarted
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) -m cluster
 
 .PHONY: stress
@@ -116,6 +116,11 @@ stress: $(INSTALLED_MYSQL) services ## the same for much longer, a thousand seed
 .PHONY: services
 services:
 	@$(PYTHON) tools/ensure_system.py postgresql mariadb-server redis-server
+
+# What the configurations of docs/deployment/ are for.
+.PHONY: proxies
+proxies:
+	@$(PYTHON) tools/ensure_system.py nginx caddy haproxy pgbouncer systemd-analyze
 
 .PHONY: conformance
 conformance: $(INSTALLED) $(INSTALLED_SUITE) ## the protocol's public suite against real servers

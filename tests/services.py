@@ -1,4 +1,4 @@
-"""Throwaway PostgreSQL, MariaDB and Redis for tests, from the programs that the system has.
+"""Throwaway PostgreSQL, MariaDB, Redis and nginx for tests, from the programs that the system has.
 
     with PostgreSQL() as database:
         Server(database_url=database.new_database(), workers=4)
@@ -12,13 +12,15 @@ import contextlib
 import functools
 import itertools
 import shutil
+import socket
+import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.servers import HOST
-from tests.service import Service, ServiceFailed
+from tests.service import START_SECONDS, Service, ServiceFailed
 
 CONNECT_SECONDS = 2
 
@@ -87,6 +89,43 @@ class PostgreSQL(Database):
         import psycopg
 
         return psycopg.connect(f"{self.url}/{name}", autocommit=True, connect_timeout=CONNECT_SECONDS)
+
+    def value(self, query: str) -> Any:
+        """Return the one value of a query outside of any database."""
+        with contextlib.closing(self.connect(self.system_database)) as connection:
+            return connection.execute(query).fetchone()[0]
+
+
+class Standby(PostgreSQL):
+    """A standby of a PostgreSQL that runs. The primary confirms a commit when the standby has it on its disk, too."""
+
+    def __init__(self, primary: PostgreSQL) -> None:
+        super().__init__()
+        self._primary = primary
+
+    def _set_up(self) -> None:
+        copy = str(self.program.resolve().with_name("pg_basebackup"))
+        self._run(copy, "-d", f"{self._primary.url}/postgres", "-D", "data", "-R", "-c", "fast", "--no-sync")
+
+    def synchronise(self) -> None:
+        """Let the primary wait for this standby at each commit, from now on."""
+        self._primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self._primary.execute("SELECT pg_reload_conf()")
+        states = "SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
+        deadline = time.monotonic() + START_SECONDS
+        while not self._primary.value(states):
+            if time.monotonic() > deadline:
+                raise ServiceFailed(f"the standby does not follow\n{self.log_tail()}")
+            time.sleep(0.05)
+
+    def promote(self) -> None:
+        """Make it the primary. Returns when it takes changes."""
+        assert self.value("SELECT pg_promote(true, 30)")
+
+    def url_of_both(self, name: str) -> str:
+        """Return the URL of a database by which clients find the server that takes changes."""
+        ports = f"{self._primary.port},{self.port}"
+        return f"postgresql://postgres@/{name}?host={HOST},{HOST}&port={ports}&target_session_attrs=read-write"
 
 
 class MariaDB(Database):
@@ -212,6 +251,50 @@ class Redis(Service):
 
         with redis.Redis.from_url(self.url, socket_timeout=CONNECT_SECONDS) as client:
             client.ping()
+
+
+class Nginx(Service):
+    """nginx with one site.
+
+    site: `server` and `upstream` blocks, which listen on `{port}`, and anything else of the context `http`. `{folder}`
+        is a folder that nginx may write to.
+    certificate: a file with a key and its certificate, which becomes `{folder}/certificate.pem`.
+    """
+
+    requirement = "nginx"
+
+    def __init__(self, site: str, certificate: Path | None = None) -> None:
+        super().__init__()
+        self._site = site
+        if certificate is not None:
+            shutil.copyfile(certificate, self.directory / "certificate.pem")
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def _set_up(self) -> None:
+        temporary = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        lines = [
+            "daemon off;",
+            "pid nginx.pid;",
+            "error_log stderr warn;",
+            "worker_processes 1;",
+            "events { worker_connections 8192; }",
+            "http {",
+            "access_log off;",
+            *(f"{name}_temp_path {self.directory}/{name};" for name in temporary),
+            self._site.replace("{port}", f"{HOST}:{self.port}").replace("{folder}", str(self.directory)),
+            "}",
+        ]
+        (self.directory / "nginx.conf").write_text("\n".join([*lines, ""]))
+        self._run(*self._command(), "-t")
+
+    def _command(self) -> Sequence[str]:
+        return [str(self.program), "-p", str(self.directory), "-c", "nginx.conf", "-e", "stderr"]
+
+    def _ping(self) -> None:
+        socket.create_connection((HOST, self.port), CONNECT_SECONDS).close()
 
 
 class Sentinel(Service):

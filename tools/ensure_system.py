@@ -117,6 +117,10 @@ REQUIREMENTS = {
     "redis-server": Requirement(binary("redis-server", "valkey-server"), ("redis-server",), "the Redis server"),
     "wrk": Requirement(binary("wrk"), ("wrk",), "wrk, a load generator"),
     "nginx": Requirement(binary("nginx"), ("nginx",), "nginx"),
+    "caddy": Requirement(binary("caddy"), ("caddy",), "Caddy"),
+    "haproxy": Requirement(binary("haproxy"), ("haproxy",), "HAProxy"),
+    "pgbouncer": Requirement(binary("pgbouncer"), ("pgbouncer",), "PgBouncer"),
+    "systemd-analyze": Requirement(binary("systemd-analyze"), ("systemd",), "systemd-analyze"),
 }
 
 

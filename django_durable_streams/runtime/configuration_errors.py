@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
+from collections.abc import Callable
 from typing import NamedTuple
 
 from django.db import DataError, Error, IntegrityError
@@ -140,10 +141,12 @@ class ProblemReporter:
 
     Args:
         using: alias of the database.
+        on_read_only: is called for each error that reports a connection which takes no changes.
     """
 
-    def __init__(self, using: str) -> None:
+    def __init__(self, using: str, on_read_only: Callable[[], None] | None = None) -> None:
         self._using = using
+        self._on_read_only = on_read_only
         self._messages = LogOnce(LOG_AGAIN_SECONDS, extends=True)
 
     def report(self, error: BaseException | None) -> ServiceUnavailable | None:
@@ -151,6 +154,8 @@ class ProblemReporter:
         problem = find_problem(error)
         if problem is None:
             return None
+        if problem is READ_ONLY and self._on_read_only is not None:
+            self._on_read_only()
         if self._messages.is_due(problem):
             logger.error(
                 "The database cannot be used. %s %s (%s: %s)", problem.message, problem.remedy, self._using, error,

@@ -21,6 +21,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import execution
 from .connection_settings import service_settings
+from .preferred_hosts import remember_host, with_preferred_host
 from .process_forks import wait_at_fork
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class DedicatedConnection:
         self._lock_seconds = lock_seconds
         self._wrapper: BaseDatabaseWrapper | None = None
         self._opened: object = None  # the driver's connection that `open` made
+        self._is_outdated = False
         self._connect: Callable[[], None]
         self._lock = Lock()
         self._at_work = RLock()
@@ -78,13 +80,13 @@ class DedicatedConnection:
     def open(self) -> bool:
         """Connect if there is no connection, and return whether a new one was made. Only for the connection's thread.
 
-        Inline (see `execution`), the project's connection is used as it is.
+        A connection that is outdated is replaced. Inline (see `execution`), the project's connection is used as it is.
 
         Raises:
             django.db.Error: the database cannot be reached, or refuses the connection.
         """
         connection = connections[self.using]
-        if connection.connection is not None and connection.connection is self._opened:
+        if connection.connection is not None and connection.connection is self._opened and not self._is_outdated:
             return False
         if execution.is_inline():
             return False
@@ -94,6 +96,7 @@ class DedicatedConnection:
     def _open(self, connection: BaseDatabaseWrapper) -> bool:
         if connection.vendor == "sqlite":
             wait_at_fork(self._at_work)
+        self._is_outdated = False
         self.close()
         if connection is not self._wrapper:
             connection = self._replace(connection)
@@ -129,6 +132,10 @@ class DedicatedConnection:
             logger.debug("A connection could not be closed. It is dropped as it is: %s", error)
             connections[self.using].connection = None
 
+    def mark_outdated(self) -> None:
+        """Let the next `open` connect again: the server may not be the right one any more. Safe from any thread."""
+        self._is_outdated = True
+
     def cut(self) -> None:
         """Let the thread's wait for the database fail at once. Safe to call from any thread."""
         with self._lock:
@@ -159,7 +166,8 @@ class DedicatedConnection:
             connect_driver = connection.get_new_connection
 
             def connect_and_duplicate(conn_params: Any) -> Any:
-                driver_connection = connect_driver(conn_params)
+                driver_connection = connect_driver(with_preferred_host(self.using, conn_params))
+                remember_host(self.using, conn_params, driver_connection)
                 self._duplicate_socket(
                     driver_connection
                 )  # before the statements that Django sends, which may wait, too

@@ -38,6 +38,9 @@ MAX_WORK_SECONDS = 120.0
 """Seconds of work after which a connection is cut although the database answers over others. No statement of the
 service takes so long. So the server of this connection is gone, and a proxy keeps the connection open."""
 
+REPLACE_SECONDS = 1.0
+"""Seconds between two times at which all connections are replaced. A database may be read-only for long."""
+
 
 class DatabaseMonitor:
     """Watches the dedicated connections of this process to one database.
@@ -49,12 +52,13 @@ class DatabaseMonitor:
     def __init__(self, using: str) -> None:
         self.answers = True
         """Whether the database answered the last time."""
-        self.problem_reporter = ProblemReporter(using)
+        self.problem_reporter = ProblemReporter(using, self._replace_connections)
         self._problem: str | None = None
         """The configuration problem, if that is why the database cannot be used. This is no exception object: each
         request that raised it would attach its frames to it, with all that they refer to."""
         self._using = using
         self._connections: list[DedicatedConnection] = []
+        self._replaced_at = -REPLACE_SECONDS
         self._vouched: dict[DedicatedConnection, float] = {}  # when a probe was answered while they were stuck
         self._due = Event()
         self._stopping = False
@@ -86,6 +90,18 @@ class DatabaseMonitor:
     def _report_problem(self, error: BaseException | None) -> str | None:
         refusal = self.problem_reporter.report(error)
         return None if refusal is None else refusal.detail
+
+    def _replace_connections(self) -> None:
+        """Let all connections be opened again, because one takes no changes.
+
+        Its server may have been demoted. Other connections to it would go on to read, and would not see what the new
+        primary commits.
+        """
+        now = time.monotonic()
+        if now - self._replaced_at >= REPLACE_SECONDS:
+            self._replaced_at = now
+            for connection in self._connections:
+                connection.mark_outdated()
 
     def retire(self) -> None:
         """Have the next call of `monitor_for` make a new monitor. This one goes on until `stop`."""

@@ -27,6 +27,7 @@ class Cluster:
     database: whose; None for a SQLite file.
     redis: what wakes readers on other servers; None for nothing.
     options: for the end of the database's URL, such as `?pool=true`.
+    database_url: of an existing, migrated database instead.
     """
 
     def __init__(
@@ -37,11 +38,14 @@ class Cluster:
         *,
         long_poll_timeout: float = 2.0,
         options: str = "",
+        database_url: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="durable-streams-cluster-")
         file = Path(self._folder.name) / "db.sqlite3"
-        self.database_url = (migrated_database(database) if database is not None else migrated_file(file)) + options
+        if database_url is None:
+            database_url = migrated_database(database) if database is not None else migrated_file(file)
+        self.database_url = database_url + options
         variables = {**({"REDIS_URL": redis.url} if redis is not None else {}), **(env or {})}
         self.servers = [
             Server(database_url=self.database_url, migrated=True, long_poll_timeout=long_poll_timeout, env=variables)

@@ -49,10 +49,21 @@ class Load:
 
     urls: of the servers' streams.
     streams: how many streams; `producers` and `plain`, how many writers of each kind.
+    behind_proxy: whether a proxy answers with 502 or 504 when it has lost its server. Clients repeat these requests.
     """
 
-    def __init__(self, urls: Sequence[str], *, streams: int, producers: int, plain: int, prefix: str = "load") -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        streams: int,
+        producers: int,
+        plain: int,
+        prefix: str = "load",
+        behind_proxy: bool = False,
+    ) -> None:
         self.urls = list(urls)
+        self._lost = (502, 504) if behind_proxy else ()
         self.streams = [f"{prefix}/{number}" for number in range(streams)]
         self.writers = [
             Writer(f"{kind}{number}", self.streams[number % streams], kind == "p")
@@ -128,6 +139,8 @@ class Load:
             end = position(response.headers["stream-next-offset"])
             writer.acknowledged.append((payload, None if duplicate else end))
             return True
+        if response.status in self._lost:
+            return False
         if response.status != 503:
             self.wrong.append(f"{writer.name} got {response.status}: {response.text}")
         else:

@@ -82,16 +82,15 @@ class Follower:
                 return
             assert status == 200
             waiting = b""
+            data = ""
             async for part in body:
                 *whole, waiting = (waiting + part).split(b"\n\n")
-                data = ""
                 for event in parse(b"".join(raw + b"\n\n" for raw in whole)).events:
                     if event.kind == "data":
                         data += event.data
                     else:
                         self._take(data.encode(), json.loads(event.data)["streamNextOffset"])
                         data = ""
-                assert not data, "a data event came without its control event"
 
     async def _frames(self) -> None:
         parts = urlsplit(self.url)

@@ -5,12 +5,13 @@ import datetime
 import ipaddress
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import redis
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -20,7 +21,7 @@ from django_durable_streams.engine.wakeup import signing
 from django_durable_streams.engine.wakeup.base import WakeUpMessage
 from django_durable_streams.engine.wakeup.redis import MAX_PAYLOAD, RedisWakeup, encode
 from django_durable_streams.store.operations import Commit
-from tests.servers import HOST
+from tests.servers import HOST, free_port
 from tests.services import Redis, Sentinel, shared
 
 PASSWORD = "geheim"
@@ -177,6 +178,34 @@ async def test_through_sentinel_over_a_change_of_masters(settings: Any) -> None:
         finally:
             subscriber.close()
             await asyncio.to_thread(wakeup.stop)
+
+
+class Node(Redis):
+    """A node of a Redis Cluster."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bus = free_port()
+
+    def _command(self) -> Sequence[str]:
+        return [*super()._command(), "--cluster-enabled", "yes", "--cluster-port", str(self.bus)]
+
+
+async def test_through_a_cluster_whose_nodes_pass_messages_on() -> None:
+    with Node() as first, Node() as second:
+        with redis.Redis.from_url(first.url) as client:
+            client.execute_command("CLUSTER", "MEET", HOST, second.port, second.bus)
+        sender, receiver = RedisWakeup("default", url=first.url), RedisWakeup("default", url=second.url)
+        listener = Listener()
+        subscriber = receiver.subscriber(listener)
+        try:
+            await subscriber.subscribe(STREAM)
+            async with asyncio.timeout(SECONDS):
+                assert (await next_heard(sender, listener, b"through")).data == b"through"
+        finally:
+            subscriber.close()
+            for wakeup in (sender, receiver):
+                await asyncio.to_thread(wakeup.stop)
 
 
 async def next_heard(wakeup: RedisWakeup, listener: Listener, data: bytes) -> WakeUpMessage:

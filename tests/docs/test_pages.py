@@ -19,7 +19,7 @@ from django_durable_streams.store import lifetime
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, code, links, section, table
 
 PROTOCOL = ROOT / "docs" / "protocol.md"
-DEPLOYMENT = ROOT / "docs" / "deployment.md"
+SERVERS = ROOT / "docs" / "deployment" / "servers.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
@@ -145,7 +145,7 @@ def test_there_are_applications_to_test() -> None:
 
 
 def test_the_urls_with_a_login_refuse_others(settings: Any) -> None:
-    (block,) = [block for block in blocks(DEPLOYMENT, "python") if "LoginRequiredMiddleware" in block.text]
+    (block,) = [block for block in blocks(SERVERS, "python") if "LoginRequiredMiddleware" in block.text]
     scope: dict[str, Any] = {}
     exec(block.text, scope)
     settings.MIDDLEWARE = scope["MIDDLEWARE"]

@@ -16,9 +16,11 @@ from django_durable_streams.management.doctor.findings import Finding, Level
 from django_durable_streams.management.doctor.public_url import PublicURL
 from django_durable_streams.models import Stream
 from tests.listening import Listener
+from tests.management import silent
 from tests.management.commands import Shell, rows, streams
 from tests.overriding import override_streams
 from tests.servers import Server, free_port
+from tests.services import Nginx, Redis, shared
 
 LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 DUMMY = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
@@ -155,6 +157,18 @@ def test_a_redis_that_is_away_is_an_error() -> None:
     assert "Redis does not answer" in text
 
 
+@pytest.mark.cluster
+@pytest.mark.django_db
+def test_a_message_that_does_not_arrive_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_durable_streams.management.doctor.child_process.send", silent.send)
+    monkeypatch.setattr(wakeups, "CHILD_SECONDS", 0.2)
+    backend = "django_durable_streams.engine.wakeup.redis.RedisWakeup"
+    with override_streams(WAKEUP={"BACKEND": backend, "URL": shared(Redis).url}):
+        level, text = worst(wakeups.examine_wakeups("default"))
+    assert level == "error"
+    assert "did not arrive" in text
+
+
 # --- through a URL
 
 
@@ -278,6 +292,51 @@ def test_a_fault_on_the_way_is_found(
     assert named in done.stdout.decode(), done.stdout.decode() + done.stderr.decode()
     assert done.returncode == status
     assert Shell(server.env).output("list", "doctor/") == b""
+
+
+NGINX = """
+server {{
+    listen {{port}};
+    location / {{
+        proxy_pass http://127.0.0.1:{port};
+        proxy_set_header Host $http_host;
+        {options}
+    }}
+}}
+"""
+
+
+MODERN = 'proxy_http_version 1.1; proxy_set_header Connection "";'
+BUFFERING = "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;"
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("options", "status", "named"),
+    [
+        (MODERN, 0, "SSE: An event arrived"),
+        ("proxy_buffering on;", 0, "SSE: An event arrived"),  # X-Accel-Buffering switches it off
+        ("gzip on; gzip_types text/event-stream; gzip_proxied any;", 0, "compresses event streams (gzip)"),
+        ("proxy_hide_header Stream-Next-Offset;", 1, "removes Stream-Next-Offset"),
+        ("proxy_read_timeout 300ms;", 1, "A long-poll was not answered"),
+        ("rewrite ^/v1/(.*)$ /v2/$1 break;", 1, "does not show a stream of this database"),
+    ],
+    ids=["right", "buffers-others", "compresses", "hides", "impatient", "elsewhere"],
+)
+def test_a_fault_of_nginx_is_found(server: Server, options: str, status: int, named: str) -> None:
+    with Nginx(NGINX.format(port=server.port, options=options)) as nginx:
+        done = Shell(server.env).run("doctor", "--url", f"{nginx.url}/v1/stream/")
+    assert named in done.stdout.decode(), done.stdout.decode() + done.stderr.decode()
+    assert done.returncode == status
+
+
+@pytest.mark.cluster
+def test_nginx_that_buffers_is_found() -> None:
+    """nginx passes the chunks of uvicorn on at once, though it buffers. Over HTTP/1.0 Daphne sends none."""
+    with Server("daphne") as server, Nginx(NGINX.format(port=server.port, options=BUFFERING)) as nginx:
+        done = Shell(server.env).run("doctor", "--url", f"{nginx.url}/v1/stream/")
+    assert "names nginx. In nginx, set `proxy_buffering off`" in done.stdout.decode(), done.stdout.decode()
+    assert done.returncode == 1
 
 
 @pytest.mark.django_db

@@ -32,3 +32,13 @@ def test_a_connection_is_cut_while_it_is_set_up(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(Error):
             opened.result(20)
         pool.submit(dedicated.close).result(20)
+
+
+@pytest.mark.django_db
+def test_a_connection_that_is_outdated_is_replaced_once() -> None:
+    dedicated = DedicatedConnection("default")
+    with ThreadPoolExecutor(1) as pool:
+        assert [pool.submit(dedicated.open).result(20) for _ in range(2)] == [True, False]
+        dedicated.mark_outdated()
+        assert [pool.submit(dedicated.open).result(20) for _ in range(2)] == [True, False]
+        pool.submit(dedicated.close).result(20)

@@ -48,6 +48,10 @@ class FakeConnection:
     def __init__(self, using: str, lock_seconds: int | None) -> None:
         self.since: float | None = None
         self.is_cut = False
+        self.outdated = 0
+
+    def mark_outdated(self) -> None:
+        self.outdated += 1
 
     def cut(self) -> None:
         self.is_cut = True
@@ -280,3 +284,19 @@ def test_a_server_with_too_many_connections_is_one_that_answers(
     assert probe.done.wait(SECONDS)
     assert (probe.answered, probe.error) == (answers, error)
     assert closed.is_set()
+
+
+def test_all_connections_are_replaced_when_one_takes_no_changes(
+    monitor: DatabaseMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server was demoted. Connections that read would stay with it, and see nothing new."""
+    connections: list[Any] = [monitor.new_connection(), monitor.new_connection()]
+    error = OperationalError(1290, "The MariaDB server is running with the --read-only option")
+    monitor.problem_reporter.report(OperationalError(1146, "no such table"))
+    assert [connection.outdated for connection in connections] == [0, 0]
+    monitor.problem_reporter.report(error)
+    monitor.problem_reporter.report(error)
+    assert [connection.outdated for connection in connections] == [1, 1]
+    monkeypatch.setattr(module, "REPLACE_SECONDS", 0.0)
+    monitor.problem_reporter.report(error)
+    assert [connection.outdated for connection in connections] == [2, 2]

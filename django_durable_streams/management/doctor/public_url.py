@@ -192,7 +192,7 @@ def _event_stream(url: PublicURL, stream: Stream) -> Iterator[Finding]:
     stream.close()
     if seconds is not None:
         yield ok("SSE", f"An event arrived {seconds:.2f} s after the append.")
-        yield from _coding(reading)
+        yield from _coding(url, stream)
         return
     arrived_late = reading.wait_for(b"first", END_SECONDS)
     who = _proxy(reading.response)
@@ -203,14 +203,18 @@ def _event_stream(url: PublicURL, stream: Stream) -> Iterator[Finding]:
             f"Something on the way buffers event streams: events arrive only when the response ends.{which}",
             _HOW.get(who, _HOW_GENERALLY),
         )
-        yield from _coding(reading)
+        yield from _coding(url, stream)
     else:
         status = f"status {reading.response.status}" if reading.response is not None else "no response"
         yield error("SSE", f"No event arrived ({status}).", "Serve the URL by ASGI, and see the log of the server.")
 
 
-def _coding(reading: _Reading) -> Iterator[Finding]:
-    coding = reading.response.getheader("Content-Encoding") if reading.response is not None else None
+def _coding(url: PublicURL, stream: Stream) -> Iterator[Finding]:
+    """Ask for the event stream as browsers do, which take compressed responses. The stream is closed by now."""
+    as_browsers = url._replace(headers={"Accept-Encoding": "gzip, deflate, br, zstd", **url.headers})
+    connection, response = as_browsers.get(stream.path or "", "offset=-1&live=sse")
+    coding = response.getheader("Content-Encoding")
+    connection.close()
     if coding:
         yield warning("SSE", f"Something on the way compresses event streams ({coding}).", _HOW_GENERALLY)
 

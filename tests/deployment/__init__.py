@@ -1,0 +1,1 @@
+"""The configurations of docs/deployment/, run by their programs."""
