@@ -36,6 +36,7 @@ def setup(app: Sphinx, root: Path, repository: str) -> None:
     """
     site = Site(root, repository)
     app.connect("source-read", lambda app, docname, source: source.__setitem__(0, site.page(docname, source[0])))
+    app.connect("autodoc-process-docstring", _shorten)
 
 
 class Site:
@@ -102,7 +103,8 @@ class Site:
         if folder == self.docs or not folder.is_dir():
             return ""
         listed = _ENTRY.findall(page.read_text()) if page.name == "README.md" else []
-        there = [path.relative_to(page.parent).as_posix() for path in sorted(folder.glob("*.md")) if path != page]
+        files = [*sorted(folder.glob("*.md")), *sorted(folder.glob("*/README.md"))]
+        there = [path.relative_to(page.parent).as_posix() for path in files if path != page]
         if page.name != "README.md" and (folder / "README.md").exists():
             return ""
         return _toctree("", [name for name in listed if name in there] + [name for name in there if name not in listed])
@@ -127,3 +129,9 @@ def _outside_of_code(text: str, change: object) -> str:
         parts += [change(text[end : match.start()]), match[0]]
         end = match.end()
     return "".join([*parts, change(text[end:])])
+
+
+def _shorten(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
+    """Leave the first paragraph of a module's docstring: the rest is for readers of the code."""
+    if what == "module" and "" in lines:
+        del lines[lines.index("") :]
