@@ -51,18 +51,18 @@ def test_everybody_can_read_it(chromium: Browser, site: Path, address: str, view
     visitor = Visitor(chromium, address, **VIEWS[view])
     visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
     names = [file.relative_to(site).with_suffix("").as_posix() for file in sorted(site.rglob("*.html"))]
-    found = []
+    problems = []
     for name in names if all_pages else PAGES:
         if name.startswith("_static"):
             continue
         visitor.page.goto(f"/{name}.html")
-        found += [f"{name}: {violation}" for violation in violations(visitor.page)]
+        problems += [f"{name}: {violation}" for violation in violations(visitor.page)]
         width = visitor.page.evaluate("document.scrollingElement.scrollWidth")
         if width > visitor.page.evaluate("innerWidth"):
-            found.append(f"{name}: it is {width} pixels wide")
+            problems.append(f"{name}: it is {width} pixels wide")
         take_picture(visitor.page, f"site-{view}-{name.replace('/', '-')}")
     visitor.context.close()
-    assert found == []
+    assert problems == []
     assert visitor.complaints == []
     assert visitor.foreign_requests == []
 

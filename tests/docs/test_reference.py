@@ -17,17 +17,17 @@ def shown(title: str) -> set[str]:
 
 
 def test_every_header_is_in_a_table() -> None:
-    known = {value.decode() for name, value in vars(headers).items() if name.isupper() and isinstance(value, bytes)}
+    names = {value.decode() for name, value in vars(headers).items() if name.isupper() and isinstance(value, bytes)}
     there = {name.lower() for title in ("Request headers", "Response headers") for name in shown(title)}
-    assert len(known) > 30
-    assert known - there == set()
+    assert len(names) > 30
+    assert names - there == set()
 
 
 def test_headers_of_streams_are_those_of_the_code() -> None:
-    known = {value for name, value in vars(headers).items() if name.isupper() and isinstance(value, bytes)}
+    names = {value for name, value in vars(headers).items() if name.isupper() and isinstance(value, bytes)}
     for title in ("Request headers", "Response headers"):
         ours = {name.lower().encode() for name in shown(title) if name.startswith(("Stream-", "Producer-"))}
-        assert ours <= known
+        assert ours <= names
     source = "".join(path.read_text() for path in (ROOT / "django_durable_streams").rglob("*.py")).lower()
     for name in shown("Response headers"):
         assert f'b"{name.lower()}"' in source or f'"{name.lower()}"' in source, name

@@ -55,15 +55,15 @@ class _Reader(HTMLParser):
         self.page = Page(set(), [], [])
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = {name: value for name, value in attributes if value is not None}
-        if "id" in given:
-            self.page.anchors.add(given["id"])
-        if tag == "a" and "href" in given:
-            self.page.links.append(given["href"])
-        elif tag == "link" and "href" in given and given.get("rel") != "canonical":
-            self.page.loaded.append(given["href"])
-        elif "src" in given:
-            self.page.loaded.append(given["src"])
+        values = {name: value for name, value in attributes if value is not None}
+        if "id" in values:
+            self.page.anchors.add(values["id"])
+        if tag == "a" and "href" in values:
+            self.page.links.append(values["href"])
+        elif tag == "link" and "href" in values and values.get("rel") != "canonical":
+            self.page.loaded.append(values["href"])
+        elif "src" in values:
+            self.page.loaded.append(values["src"])
 
 
 def read(file: Path) -> Page:
@@ -95,14 +95,16 @@ def test_links_lead_to_pages_and_their_parts(pages: dict[Path, Page]) -> None:
             if parts.scheme or parts.netloc:
                 continue
             target = (file.parent / unquote(parts.path)).resolve() if parts.path else file
-            known = pages[target].anchors if target in pages else set()
-            if not target.exists() or (parts.fragment and target in pages and unquote(parts.fragment) not in known):
+            anchors = pages[target].anchors if target in pages else set()
+            if not target.exists() or (parts.fragment and target in pages and unquote(parts.fragment) not in anchors):
                 broken.append(f"{file.name}: {link}")
     assert broken == []
 
 
 def test_links_to_the_repository_lead_to_its_files(pages: dict[Path, Page]) -> None:
-    in_repository = re.compile(r"https://github\.com/django-durable-streams/django-durable-streams/(?:blob|tree)/main/(.+)")
+    in_repository = re.compile(
+        r"https://github\.com/django-durable-streams/django-durable-streams/(?:blob|tree)/main/(.+)"
+    )
     paths = {match[1] for page in pages.values() for link in page.links if (match := in_repository.fullmatch(link))}
     assert len(paths) > 20
     assert {path for path in paths if not (ROOT / path.partition("#")[0]).exists()} == set()

@@ -70,12 +70,8 @@ def test_nginx_accepts_the_configuration(tmp_path: Path) -> None:
     assert NGINX is not None
     (block,) = blocks(TUTORIAL / "deploy.md", "nginx")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=tea", "-days", "1"]
-        + ["-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        capture_output=True,
-    )
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=tea", "-days", "1"]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     text = block.text.replace("/etc/ssl/tea.example.org.crt", str(certificate))
     text = text.replace("/etc/ssl/tea.example.org.key", str(key))
     configuration = tmp_path / "nginx.conf"

@@ -171,11 +171,12 @@ def consumer(pattern: str, *, name: str, **options: Unpack[ConsumerOptions]) -> 
               the consumer goes on behind it; `stop` stops the stream until somebody resumes it.
             - using: alias of the database. None: the database to which the router has streams written.
             - upcasters: functions that bring old messages into today's form, by the type of the message.
-            - message_type: the field of a JSON object that has the type, or a function that returns the type of a value.
+            - message_type: the field of a JSON object that has the type, or a function that returns the type of a
+              value.
             - lease: seconds until another worker takes over from one that has vanished.
             - dead_letters: path of the dead-letter stream, by default `dead-letters/<name>`.
-            - task_backend: alias of the backend of Django's tasks that runs the consumer. Empty: workers run it. None: as
-              `CONSUMER_TASK_BACKEND` says.
+            - task_backend: alias of the backend of Django's tasks that runs the consumer. Empty: workers run it. None:
+              as `CONSUMER_TASK_BACKEND` says.
             - task_queue: name of the queue for its tasks.
 
     Raises:
