@@ -103,11 +103,11 @@ def test_links_lead_to_pages_and_their_parts(pages: dict[Path, Page]) -> None:
 
 def test_links_to_the_repository_lead_to_its_files(pages: dict[Path, Page]) -> None:
     in_repository = re.compile(
-        r"https://github\.com/django-durable-streams/django-durable-streams/(?:blob|tree)/main/(.+)"
+        r"https://github\.com/django-durable-streams/django-durable-streams/(?:blob|tree)/main/([^?#]+)(?:[?#].*)?"
     )
     paths = {match[1] for page in pages.values() for link in page.links if (match := in_repository.fullmatch(link))}
     assert len(paths) > 20
-    assert {path for path in paths if not (ROOT / path.partition("#")[0]).exists()} == set()
+    assert {path for path in paths if not (ROOT / path).exists()} == set()
 
 
 def test_no_page_loads_anything_from_elsewhere(site: Path, pages: dict[Path, Page]) -> None:
@@ -141,13 +141,15 @@ def test_the_reference_has_every_public_name(site: Path) -> None:
     shown = documented(site)
     names = {name for module in MODULES for name in public(importlib.import_module(module))}
     submodules = {name for name in names if name in sys.modules}
-    assert len(names) > 80
+    assert len(names) > 70
     assert names - submodules - shown == set()
 
 
 def test_the_reference_has_every_method_of_streams_and_every_error(site: Path) -> None:
     shown = documented(site)
-    methods = {name for kind in (StreamMethods, AsyncStreamMethods) for name in vars(kind) if not name.startswith("_")}
+    methods = {
+        name for kind in (StreamMethods, AsyncStreamMethods) for name in vars(kind) if not name.startswith("_")
+    } - {"Meta"}
     methods = {name for name in methods if callable(getattr(StreamMethods, name, getattr(AsyncStreamMethods, name, 0)))}
     assert len(methods) > 25
     assert {name for name in methods if f"{PACKAGE}.models.Stream.{name}" not in shown} == set()
