@@ -11,6 +11,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(ROOT), str(HERE / "_site")]
 
+import accessible  # noqa: E402
 import pages  # noqa: E402
 from django.conf import settings as django_settings  # noqa: E402
 
@@ -37,7 +38,6 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
@@ -48,11 +48,8 @@ html_static_path = ["_site/static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_theme_options = {
-    "source_repository": f"{PROJECT['urls']['Homepage']}/",
-    "source_branch": "main",
-    "source_directory": "docs/",
-}
+# The buttons of the theme at the top are outside of all landmarks.
+html_theme_options = {"top_of_page_buttons": []}
 
 # Autodoc imports the models.
 if not django_settings.configured:
@@ -73,4 +70,5 @@ if not django_settings.configured:
 
 
 def setup(app: pages.Sphinx) -> None:
-    pages.setup(app, ROOT, f"{PROJECT['urls']['Homepage']}")
+    pages.setup(app, ROOT, PROJECT["urls"]["Homepage"])
+    accessible.setup(app)
