@@ -1,5 +1,6 @@
 """The last page of the tutorial: its project as it is deployed, on PostgreSQL and Redis, and its nginx."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -38,8 +39,14 @@ def test_both_are_deployed(tmp_path: Path, machine: dict[str, str]) -> None:
     walk.prepare(steps("chat"))
     walk.prepare(steps("board"))
     walk.environment.update(machine)
-    walk.prepare(steps("deploy"))
-    assert "durable_streams.W" not in walk.run("python manage.py check --deploy")
+    walk.prepare([step for step in steps("deploy") if "doctor" not in step.text])
+    warnings = re.findall(r"durable_streams\.[WE]\d+", walk.run("python manage.py check --deploy"))
+    assert set(warnings) <= {"durable_streams.W024"}  # webhooks, whose packages are installed here
+    # The database of the tests does not wait for its disk, which is all that the doctor may find.
+    examined = walk.run("python manage.py streams doctor || true")
+    assert [line for line in examined.splitlines() if line.startswith("error")] == [
+        line for line in examined.splitlines() if "fsync is off" in line
+    ]
     assert (walk.folder / "static_root" / "durable_streams" / "follow.js").is_file()
     create = "from django.contrib.auth.models import User; User.objects.create_superuser('ada', password='tea')"
     walk.run(f'python manage.py shell --verbosity 0 -c "{create}"')
