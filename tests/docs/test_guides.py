@@ -119,7 +119,7 @@ def test_the_operation_of_ninja_returns_a_url_that_reads(monkeypatch: pytest.Mon
     with override_settings(DURABLE_STREAMS=permission):
         from ninja.testing import TestClient
 
-        answer = TestClient(module.api).post("/orders", json={"what": "tea"})  # type: ignore[attr-defined]
+        answer = TestClient(module.api).post("/orders", json={"what": "tea"})
         assert answer.status_code == 200
         assert Client().get(answer.json()["news"]).json() == [{"ordered": "tea"}]
         assert Client().get(answer.json()["news"].partition("?")[0]).status_code in (401, 403)
