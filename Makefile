@@ -4,6 +4,8 @@ PYTHON ?= python3
 PORT ?= 8000
 # 0.0.0.0: phones and other machines may use the example, too.
 HOST ?= 127.0.0.1
+# Whether `make docs` serves the site that it has built.
+SERVE ?= yes
 # Processes that run tests side by side, each with a database and servers of its own.
 WORKERS ?= 3
 
@@ -47,6 +49,11 @@ help: ## list the targets
 .PHONY: run
 run: $(INSTALLED_EXAMPLE) ## serve the example project on 127.0.0.1:$PORT (8000); HOST=0.0.0.0 for other devices
 	@exec $(BIN)/python tools/run_example.py --port $(PORT) --host $(HOST)
+
+.PHONY: docs
+docs: $(INSTALLED) ## build the documentation's site and serve it on 127.0.0.1:$PORT (8000); SERVE= only builds it
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	$(if $(SERVE),$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory build/docs)
 
 .PHONY: test
 test: lint $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## every check

@@ -1,4 +1,4 @@
-"""A real nginx in front of a server, as docs/deployment/nginx.md has it: keep-alive to the server, and forwarded headers."""
+"""A real nginx in front of a server, as in docs/deployment/nginx.md: keep-alive to the server, forwarded headers."""
 
 from __future__ import annotations
 

@@ -23,6 +23,8 @@ SERVERS = ROOT / "docs" / "deployment" / "servers.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 
 PYTHON = [block for page in PAGES for block in blocks(page, "python")]
+# Apps that the tutorial makes. It is followed as a whole (tests/browser/test_tutorial.py).
+TUTORIAL_APPS = ("chat", "orders")
 APPLICATIONS = [block for block in PYTHON if re.search(r"^application = ", block.text, re.MULTILINE)]
 
 
@@ -82,6 +84,8 @@ def test_python_compiles_and_imports_what_is_there(block: Block) -> None:
                 importlib.import_module(name.name)
         elif isinstance(node, ast.ImportFrom) and not node.level:  # others are of the app that the page shows
             assert node.module is not None
+            if node.module.partition(".")[0] in TUTORIAL_APPS:
+                continue
             module = importlib.import_module(node.module)
             for name in node.names:
                 assert hasattr(module, name.name), f"{node.module} has no {name.name}"
@@ -141,7 +145,7 @@ async def test_applications_serve_streams(block: Block) -> None:
 
 
 def test_there_are_applications_to_test() -> None:
-    assert len(APPLICATIONS) == 4
+    assert len(APPLICATIONS) == 5
 
 
 def test_the_urls_with_a_login_refuse_others(settings: Any) -> None:

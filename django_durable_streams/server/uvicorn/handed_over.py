@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """A property of a request, or of the server, for which uvicorn serves the request. See docs/deployment/fast-path.md."""
+    """A property of a request, or of the server, for which uvicorn serves the request. See docs/deployment."""
 
     WRAPPER = "wrapper"
     """A middleware or another application stands between the server and the streams."""

@@ -16,7 +16,7 @@ logger = logging.getLogger("django_durable_streams.access")
 
 
 class StreamsConsumer:
-    """An ASGI application that serves many streams over each WebSocket (docs/websocket.md).
+    """An ASGI application that serves many streams over each WebSocket (docs/websocket.md)::
 
         application = ProtocolTypeRouter({
             "http": DurableStreams(fallback=django_application),

@@ -162,20 +162,22 @@ def consumer(pattern: str, *, name: str, **options: Unpack[ConsumerOptions]) -> 
         pattern: paths of the streams: `*` is one whole segment, `**` any number of segments.
         name: name of the consumer, under which the database has its cursors.
         **options: further options:
-            batch_size: the largest number of messages that the handler gets at once. `auto`: as many as it handles in
-                a tenth of a second.
-            start: where streams are read from that are older than the consumer: `new`, their ends, or `beginning`.
-            max_attempts: how often a batch is tried.
-            on_failure: what happens then to the message that fails: `park` appends it to the dead-letter stream, and
-                the consumer goes on behind it; `stop` stops the stream until somebody resumes it.
-            using: alias of the database. None: the database to which the router has streams written.
-            upcasters: functions that bring old messages into today's form, by the type of the message.
-            message_type: the field of a JSON object that has the type, or a function that returns the type of a value.
-            lease: seconds until another worker takes over from one that has vanished.
-            dead_letters: path of the dead-letter stream, by default `dead-letters/<name>`.
-            task_backend: alias of the backend of Django's tasks that runs the consumer. Empty: workers run it. None: as
-                `CONSUMER_TASK_BACKEND` says.
-            task_queue: name of the queue for its tasks.
+
+            - batch_size: the largest number of messages that the handler gets at once. `auto`: as many as it handles in
+              a tenth of a second.
+            - start: where streams are read from that are older than the consumer: `new`, their ends, or `beginning`.
+            - max_attempts: how often a batch is tried.
+            - on_failure: what happens then to the message that fails: `park` appends it to the dead-letter stream, and
+              the consumer goes on behind it; `stop` stops the stream until somebody resumes it.
+            - using: alias of the database. None: the database to which the router has streams written.
+            - upcasters: functions that bring old messages into today's form, by the type of the message.
+            - message_type: the field of a JSON object that has the type, or a function that returns the type of a
+              value.
+            - lease: seconds until another worker takes over from one that has vanished.
+            - dead_letters: path of the dead-letter stream, by default `dead-letters/<name>`.
+            - task_backend: alias of the backend of Django's tasks that runs the consumer. Empty: workers run it. None:
+              as `CONSUMER_TASK_BACKEND` says.
+            - task_queue: name of the queue for its tasks.
 
     Raises:
         TypeError, ValueError: an argument is wrong. An invalid pattern is reported by `manage.py check`.

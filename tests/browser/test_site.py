@@ -1,0 +1,77 @@
+"""The site of the documentation in Chromium: it works alone, everybody can read it, and it fits a phone."""
+
+import functools
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser.test_recipes import violations
+from tests.browser.visitor import DESKTOP, MOBILE, Visitor, take_picture
+from tests.docs.site import built_site
+from tests.servers import HOST
+
+pytestmark = pytest.mark.browser
+
+# One of each kind: text, wide tables, code, docstrings, pictures. SITE_PAGES=all visits every page.
+PAGES = ("index", "tutorial/chat", "settings", "protocol", "architecture", "reference/api/streams")
+VIEWS = {
+    "desktop": {"viewport": DESKTOP, "color_scheme": "light"},
+    "dark": {"viewport": DESKTOP, "color_scheme": "dark"},
+    "phone": {"viewport": MOBILE, "color_scheme": "light"},
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built_site(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer((HOST, 0), functools.partial(Quiet, directory=str(site)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://{HOST}:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_everybody_can_read_it(chromium: Browser, site: Path, address: str, view: str) -> None:
+    visitor = Visitor(chromium, address, **VIEWS[view])
+    visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+    names = [file.relative_to(site).with_suffix("").as_posix() for file in sorted(site.rglob("*.html"))]
+    problems = []
+    for name in names if os.environ.get("SITE_PAGES") == "all" else PAGES:
+        if name.startswith("_static") or name == "search":  # the search has its title with its results
+            continue
+        visitor.page.goto(f"/{name}.html")
+        problems += [f"{name}: {violation}" for violation in violations(visitor.page)]
+        width = visitor.page.evaluate("document.scrollingElement.scrollWidth")
+        if width > visitor.page.evaluate("innerWidth"):
+            problems.append(f"{name}: it is {width} pixels wide")
+        take_picture(visitor.page, f"site-{view}-{name.replace('/', '-')}")
+    visitor.context.close()
+    assert problems == []
+    assert visitor.complaints == []
+    assert visitor.foreign_requests == []
+
+
+def test_its_search_finds_a_setting(chromium: Browser, address: str) -> None:
+    visitor = Visitor(chromium, address)
+    visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+    visitor.page.goto("/search.html?q=REAUTHORIZE_INTERVAL")
+    visitor.page.locator("#search-results a[href*='settings.html']").first.wait_for()
+    visitor.context.close()
+    assert visitor.foreign_requests == []

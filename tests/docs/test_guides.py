@@ -1,0 +1,236 @@
+"""The guides of docs/howto do what they say: their settings are accepted, and their code runs."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
+from django.core.wsgi import get_wsgi_application
+from django.test import Client, RequestFactory, override_settings
+
+from django_durable_streams.checks.access import check_permission
+from django_durable_streams.checks.settings import check_settings
+from django_durable_streams.conf import SETTING
+from django_durable_streams.models import Stream
+from django_durable_streams.protocol.errors import StreamExists
+from django_durable_streams.testing import StreamClient, stop_engines
+from tests.docs.pages import ROOT, Block, blocks, code, section, table
+
+HOWTO = ROOT / "docs" / "howto"
+SETTINGS = [
+    block
+    for page in sorted(HOWTO.glob("*.md"))
+    for block in blocks(page, "python")
+    if re.search(rf"^{SETTING} = ", block.text, re.MULTILINE)
+]
+
+
+def run(page: str, text: str, **names: Any) -> dict[str, Any]:
+    """Run the one block of Python of a page that has some text, and return its names."""
+    (block,) = [block for block in blocks(HOWTO / page, "python") if text in block.text]
+    exec(compile(block.text, str(block), "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("block", SETTINGS, ids=str)
+def test_the_settings_are_accepted(block: Block) -> None:
+    scope: dict[str, Any] = {}
+    exec(block.text, scope)
+    with override_settings(DURABLE_STREAMS=scope[SETTING]):
+        assert check_settings(None) == []
+        assert check_permission(None) == []
+
+
+def test_there_are_settings_for_each_situation() -> None:
+    situations = re.findall(r"^## ", (HOWTO / "situations.md").read_text(), re.MULTILINE)
+    assert len([block for block in SETTINGS if block.page.name == "situations.md"]) == len(situations) == 7
+
+
+# Refusals
+
+
+def test_the_refusals_that_are_quoted_are_those_of_the_code() -> None:
+    text = (HOWTO / "refused.md").read_text()
+    source = "".join(path.read_text() for path in (ROOT / "django_durable_streams").rglob("*.py"))
+    quoted = re.findall(r"\| 403, \"([^\"]+)\"", text)
+    assert len(quoted) == 2
+    assert [quote for quote in quoted if quote not in source] == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_shell_tells_what_a_user_gets() -> None:
+    for name in ("ada", "grace"):
+        User.objects.create_user(name)
+    ada = User.objects.get(username="ada")
+    Stream.objects.create(path=f"users/{ada.pk}/news", content_type="text/plain")
+    permission = {"CLASS": "django_durable_streams.permissions.Owner", "OWNER": "users/{user.pk}/**"}
+    with override_settings(DURABLE_STREAMS={"PERMISSION_CLASSES": permission}):
+        status_for = run("refused.md", "def status_for")["status_for"]
+        assert status_for("ada", f"users/{ada.pk}/news") == 200
+        assert status_for("grace", f"users/{ada.pk}/news") == 403
+    stop_engines()
+
+
+# Other frameworks
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_token_of_the_login_reads_the_streams_of_its_user() -> None:
+    user = User.objects.create_user("ada")
+    own, other = f"users/{user.pk}/news", "users/0/news"
+    for path in (own, other):
+        Stream.objects.create(path=path, content_type="application/json").append({"text": "hello"})
+    settings = run("frameworks.md", "BearerTokens")
+    with override_settings(DURABLE_STREAMS=settings[SETTING], STREAM_KEY=settings["STREAM_KEY"]):
+        request = RequestFactory().get("/token")
+        request.user = user
+        token = json.loads(run("frameworks.md", "def stream_token")["stream_token"](request).content)["token"]
+        client = StreamClient(headers={"authorization": f"Bearer {token}"})
+        assert async_to_sync(client.read)(own, "-1").json() == [{"text": "hello"}]
+        assert async_to_sync(client.read)(other, "-1").status == 401
+    stop_engines()
+
+
+@pytest.mark.django_db
+def test_the_view_of_rest_framework_appends_and_links() -> None:
+    from rest_framework.test import APIRequestFactory, force_authenticate
+
+    user = User.objects.create_user("ada")
+    request = APIRequestFactory().post("/orders", {"what": "tea"}, format="json")
+    force_authenticate(request, user)
+    response = run("frameworks.md", "class Orders")["Orders"].as_view()(request)
+    assert (response.status_code, response.data) == (201, {"news": f"/v1/stream/users/{user.pk}/news"})
+    assert list(Stream.objects.get(path=f"users/{user.pk}/news").read()) == [{"ordered": "tea"}]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_operation_of_ninja_returns_a_url_that_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("shop_api")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    (block,) = [block for block in blocks(HOWTO / "frameworks.md", "python") if "NinjaAPI" in block.text]
+    exec(compile(block.text, str(block), "exec"), module.__dict__)
+    permission = run("frameworks.md", "SignedURLs")[SETTING]
+    with override_settings(DURABLE_STREAMS=permission):
+        from ninja.testing import TestClient
+
+        answer = TestClient(module.api).post("/orders", json={"what": "tea"})
+        assert answer.status_code == 200
+        assert Client().get(answer.json()["news"]).json() == [{"ordered": "tea"}]
+        assert Client().get(answer.json()["news"].partition("?")[0]).status_code in (401, 403)
+    stop_engines()
+
+
+# Jobs
+
+
+@pytest.fixture
+def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The app that the page of jobs shows."""
+    for block in blocks(HOWTO / "tasks.md", "python"):
+        name, _, text = block.text.partition("\n")
+        file = tmp_path / name.removeprefix("# ")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "reports"]:
+        monkeypatch.delitem(sys.modules, name)
+    return "reports"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_runs_again_goes_on(reports: str) -> None:
+    from importlib import import_module
+
+    jobs = import_module("reports.jobs")
+    stream = Stream.objects.create(path="reports/1", content_type="application/json")
+    with stream.writer(producer="report:reports/1", close=False) as writer:
+        writer.write({"row": "north"})  # a run that was killed after its first message
+    for _ in range(2):
+        jobs.build_report("reports/1")
+    stream.refresh_from_db()
+    assert stream.closed
+    assert [message["row"] for message in stream.read()] == jobs.ROWS
+    command = import_module("reports.management.commands.count_rows").Command()
+    printed: list[str] = []
+    command.stdout = type("Output", (), {"write": lambda self, text: printed.append(text)})()
+    command.handle(path="reports/1")
+    assert printed == ["3 rows"]
+    stop_engines()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_view_enqueues_a_task_of_celery(reports: str) -> None:
+    from importlib import import_module
+
+    from celery import Celery
+
+    app = Celery("reports", set_as_current=True)
+    app.conf.task_always_eager = True
+    views = import_module("reports.views")
+    request = RequestFactory().post("/reports")
+    response = views.begin(request)
+    path = json.loads(response.content)["report"].removeprefix("/v1/stream/")
+    assert response.status_code == 202
+    assert [message["row"] for message in Stream.objects.get(path=path).read()] == ["north", "east", "south"]
+    stop_engines()
+
+
+@pytest.mark.django_db(transaction=True)
+@override_settings(TASKS={"default": {"BACKEND": "django_tasks.backends.immediate.ImmediateBackend"}})
+def test_a_task_of_django_tasks_runs_the_job(reports: str) -> None:
+    from importlib import import_module
+
+    Stream.objects.create(path="reports/2", content_type="application/json")
+    import_module("reports.background").build.enqueue("reports/2")
+    assert len(list(Stream.objects.get(path="reports/2").read())) == 3
+    stop_engines()
+
+
+# Moving
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("content_type", "messages"),
+    [("application/json", [{"text": "hello"}, [1, 2], "x" * 3000]), ("text/plain", ["hello", "world"]), ("a/b", [])],
+)
+def test_a_stream_is_copied_page_by_page(content_type: str, messages: list[Any]) -> None:
+    with override_settings(
+        DURABLE_STREAMS={"PERMISSION_CLASSES": "django_durable_streams.permissions.AllowAll", "PAGE_BYTES": 1024}
+    ):
+        source = Stream.objects.create(path="old/1", content_type=content_type)
+        for message in messages:
+            source.append(message)
+        source.close()
+        copy = run("moving.md", "def copy")["copy"]
+        transport = httpx.WSGITransport(app=get_wsgi_application())
+        with httpx.Client(transport=transport, base_url="http://testserver") as client:
+            copied = copy("/v1/stream/old/1", "new/1", client)
+            with pytest.raises(StreamExists):
+                copy("/v1/stream/old/1", "new/1", client)
+    copied.refresh_from_db()
+    assert copied.closed
+    whole = list(copied.read()) if content_type != "text/plain" else "".join(copied.read())
+    assert whole == (messages if content_type != "text/plain" else "".join(messages))
+    stop_engines()
+
+
+# Other languages
+
+
+def test_every_official_client_has_a_program() -> None:
+    page = HOWTO / "clients.md"
+    languages = [re.match(r"\[([^\]]+)\]", row[0])[1] for row in table(page.read_text())]  # type: ignore[index]
+    assert len(languages) == 10
+    for language in languages:
+        assert f"/clients/{language.lower().lstrip('.').replace('net', 'dotnet')}" in section(page, language)
+
+
+def test_every_package_is_named_as_code() -> None:
+    assert all(code(row[1]) for row in table((HOWTO / "clients.md").read_text()))

@@ -1,0 +1,89 @@
+"""The last page of the tutorial: its project as it is deployed, on PostgreSQL and Redis, and its nginx."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.docs.pages import blocks
+from tests.docs.walk import TUTORIAL, Walk, environment, steps
+from tests.services import PostgreSQL, Redis
+
+NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+
+
+@pytest.fixture
+def machine() -> Iterator[dict[str, str]]:
+    """The environment of a machine with PostgreSQL and Redis."""
+    with PostgreSQL() as database, Redis() as redis:
+        address, _, name = database.new_database().rpartition("/")
+        host, _, port = address.rpartition("@")[2].partition(":")
+        yield {
+            "SECRET_KEY": "only for this test, and longer than fifty characters of text",
+            "SITE_HOST": "127.0.0.1",
+            "DATABASE_NAME": name,
+            "DATABASE_USER": "postgres",
+            "DATABASE_HOST": host,
+            "DATABASE_PORT": port,
+            "REDIS_URL": redis.url,
+        }
+
+
+@pytest.mark.cluster
+def test_both_are_deployed(tmp_path: Path, machine: dict[str, str]) -> None:
+    walk = Walk(tmp_path, environment())
+    walk.prepare(steps("chat"))
+    walk.prepare(steps("board"))
+    walk.environment.update(machine)
+    walk.prepare([step for step in steps("deploy") if "doctor" not in step.text])
+    warnings = re.findall(r"durable_streams\.[WE]\d+", walk.run("python manage.py check --deploy"))
+    assert set(warnings) <= {"durable_streams.W024"}  # webhooks, whose packages are installed here
+    # The database of the tests does not wait for its disk, which is all that the doctor may find.
+    examined = walk.run("python manage.py streams doctor || true")
+    assert [line for line in examined.splitlines() if line.startswith("error")] == [
+        line for line in examined.splitlines() if "fsync is off" in line
+    ]
+    assert (walk.folder / "static_root" / "durable_streams" / "follow.js").is_file()
+    create = "from django.contrib.auth.models import User; User.objects.create_superuser('ada', password='tea')"
+    walk.run(f'python manage.py shell --verbosity 0 -c "{create}"')
+    with walk.serving() as url, httpx.Client(base_url=url, headers={"X-Forwarded-Proto": "https"}) as client:
+        # As nginx passes it on: the cookies are for HTTPS, which this client does not speak.
+        page = client.get("/login/")
+        token = page.text.partition('csrfmiddlewaretoken" value="')[2].partition('"')[0]
+        cookie = {"Cookie": f"csrftoken={page.cookies['csrftoken']}", "Referer": "https://127.0.0.1/"}
+        form = {"csrfmiddlewaretoken": token, "username": "ada", "password": "tea"}
+        session = client.post("/login/", data=form, headers=cookie)
+        assert session.status_code == 302, session.text
+        client.cookies.clear()
+        mine = {"Cookie": f"sessionid={session.cookies['sessionid']}; csrftoken={session.cookies['csrftoken']}"}
+        room = client.get("/", headers=mine)
+        token = room.text.partition('csrfmiddlewaretoken" value="')[2].partition('"')[0]
+        form = {"csrfmiddlewaretoken": token, "text": "hello"}
+        said = client.post("/say/", data=form, headers={**mine, "Referer": "https://127.0.0.1/"})
+        assert said.status_code == 204, said.text
+        reply = client.get("/v1/stream/chat/lobby", headers=mine)
+        assert reply.json() == [{"author": "ada", "text": "hello"}]
+        client.cookies.clear()
+        assert client.get("/v1/stream/chat/lobby").status_code == 403
+        assert client.get("/board/", headers=mine).status_code == 200
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+def test_nginx_accepts_the_configuration(tmp_path: Path) -> None:
+    assert NGINX is not None
+    (block,) = blocks(TUTORIAL / "deploy.md", "nginx")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=tea", "-days", "1"]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    text = block.text.replace("/etc/ssl/tea.example.org.crt", str(certificate))
+    text = text.replace("/etc/ssl/tea.example.org.key", str(key))
+    configuration = tmp_path / "nginx.conf"
+    configuration.write_text(
+        f"pid {tmp_path}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{text}\n}}\n"
+    )
+    done = subprocess.run([NGINX, "-t", "-c", str(configuration)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

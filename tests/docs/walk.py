@@ -1,0 +1,149 @@
+"""A page of instructions, followed literally: its files are written, its commands are run, its server is started.
+
+    walk = Walk(tmp_path / "mysite")
+    walk.prepare(blocks)       # files, commands
+    with walk.serving(port):   # the last command of the last shell block, on another port
+        walk.consoles(blocks)
+
+Knows how pages name files, and nothing of what they build.
+"""
+
+import contextlib
+import http.client
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tests.docs import tour
+from tests.docs.pages import ROOT, Block, blocks
+from tests.servers import HOST, free_port
+
+TUTORIAL = ROOT / "docs" / "tutorial"
+LANGUAGES = ("sh", "python", "html+django", "css", "console")
+SHOWN_PORT = "8000"
+START_SECONDS = 30.0
+COMMAND_SECONDS = 60.0
+
+# `# path`, `{# path #}` or `/* path */`, and where in the file.
+_FILE = re.compile(r"(?:#|\{#|/\*) ([\w./]+)(?:, (at the end))?(?: #\}| \*/)?")
+# The tests run in an environment that has all packages already.
+_INSTALLS = ("python -m venv ", ". env/bin/activate", "pip install ")
+
+
+def steps(name: str) -> list[Block]:
+    """Return the code of a page of the tutorial, in its order."""
+    return blocks(TUTORIAL / f"{name}.md", *LANGUAGES)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a person who has the package installed, and nothing else of ours."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    ours = ("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "PYTHONPATH")
+    return {**{name: value for name, value in os.environ.items() if name not in ours}, "PATH": path}
+
+
+class Walk:
+    """One reader of one or several pages, in an empty folder."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.environment = dict(environment)
+        self.server = ""
+        self.port = free_port()
+
+    def prepare(self, steps: Sequence[Block]) -> None:
+        """Write the files and run the commands of a page, in its order, up to the command that serves."""
+        for block in steps:
+            if block.language == "sh":
+                self._run(block)
+            elif block.language in ("python", "html+django", "css"):
+                self._write(block)
+
+    def _run(self, block: Block) -> None:
+        for line in block.text.splitlines():
+            if line.startswith(_INSTALLS):
+                continue
+            if line.startswith("cd "):
+                self.folder /= line.removeprefix("cd ")
+            elif line.startswith("export "):
+                name, _, value = line.removeprefix("export ").partition("=")
+                self.environment[name] = value
+            elif " runserver " in line or " -m uvicorn " in line:
+                self.server = line
+            else:
+                self.run(line)
+
+    def run(self, command: str) -> str:
+        """Run a command of a shell, and return what it has printed."""
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}"
+        return done.stdout
+
+    def _write(self, block: Block) -> None:
+        first, _, text = block.text.partition("\n")
+        match = _FILE.fullmatch(first)
+        assert match is not None, f"{block}: the first line names no file: {first}"
+        file = self.folder / match[1]
+        # Django's commands make the folders of apps. A page makes only folders of templates and static files.
+        assert file.parent.is_dir() or block.language != "python", f"{block}: there is no folder for {match[1]}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{file.read_text()}\n{text}" if match[2] else text)
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[str]:
+        """Run the server of the page on another port than it says, and yield its address."""
+        assert self.server, "the page starts no server"
+        arguments = self.server.replace(SHOWN_PORT, str(self.port)).split()
+        # Its reloader watches files, and starts the server again in a process of its own.
+        arguments += ["--noreload"] if "runserver" in arguments else []
+        assert arguments[0] == "python"
+        log = self.folder.parent / "server.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, *arguments[1:]],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while not self._answers():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+            yield f"http://{HOST}:{self.port}"
+        finally:
+            process.terminate()
+            process.wait(20)
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
+        try:
+            connection.request("HEAD", "/v1/stream/nothing")
+            connection.getresponse().read()
+        except OSError:
+            return False
+        finally:
+            connection.close()
+        return True
+
+    def consoles(self, steps: Sequence[Block]) -> None:
+        """Run the consoles of a page, and compare what they print with what the page shows."""
+        text = "".join(block.text for block in steps if block.language == "console")
+        for step in tour.steps(text.replace(SHOWN_PORT, str(self.port))):
+            printed = self.run(step.command)
+            assert tour.agree(step.shown, printed.splitlines()), f"$ {step.command}\n{printed}"
