@@ -31,6 +31,7 @@ from ..runtime.write_lock import write_lock
 from ..store.operations import Commit, Operation, Result
 from ..store.read.segment_cache import SegmentCache
 from ..store.stream_info import StreamInfo
+from ..store.upkeep import key_compaction
 from . import garbage_collection
 from .checkpoints import Checkpointer
 from .committer import Committer
@@ -78,7 +79,7 @@ class Engine:
         settings = config()
         garbage_collection.tune(settings.gc_threshold, freezes=settings.gc_freeze)
         self.using = using
-        self.cache = SegmentCache(settings.cache_bytes)
+        self.cache = SegmentCache(settings.cache_bytes, key_compaction.patterns().max_age())
         self.monitor = monitor_for(using)
         self._renewals = TtlRenewals(self._put)
         self.live_reader_limit = LiveReaderLimit()

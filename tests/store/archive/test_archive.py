@@ -22,6 +22,7 @@ from django_durable_streams.models import Chunk, Producer, Retention, StagedChun
 from django_durable_streams.models.stream import LinkState
 from django_durable_streams.protocol.errors import OffsetTrimmed, StreamGone
 from django_durable_streams.protocol.retention import RetentionRules
+from django_durable_streams.protocol.segments import Segment
 from django_durable_streams.store.archive import directory, dump, records, restore, selection, transfer
 from django_durable_streams.store.archive.directory import ArchiveReader
 from django_durable_streams.store.archive.records import ArchiveError, BlockWriter, RecordReader
@@ -391,7 +392,7 @@ def test_blocks_do_not_depend_on_pieces(pieces: list[list[int]], start: int) -> 
             for size in group:
                 position += size
                 ends.append(position)
-            written += writer.add(begin, data[begin - start : position - start], ends)
+            written += writer.add(Segment(begin, data[begin - start : position - start], ends))
         written += writer.rest()
         return [(block.start, block.sizes, block.data) for block in written]
 
