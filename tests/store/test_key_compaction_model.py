@@ -19,6 +19,7 @@ from django_durable_streams.protocol.errors import OffsetOutOfRange, OffsetTrimm
 from django_durable_streams.store.operations import Append
 from django_durable_streams.store.upkeep import compaction, key_compaction, key_passes, removal
 from django_durable_streams.store.write import group_commit
+from tests.examples import enough
 from tests.overriding import override_streams
 from tests.store.key_compaction_steps import (
     SECOND,
@@ -188,7 +189,7 @@ steps = st.lists(st.tuples(names, st.integers(0, 9), st.integers(0, 60)), max_si
 
 class KeyCompactionModelTests(TestCase):
     @given(steps)
-    @settings(max_examples=60)
+    @settings(max_examples=enough(60))
     def test_every_read_leads_to_the_state_of_the_model(self, given_steps: list[tuple[str, int, int]]) -> None:
         with (
             override_streams(KEY_COMPACTION=RULES),
