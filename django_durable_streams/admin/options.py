@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from ..models import Stream
 from . import changelist, moments
-from .delete_views import DeleteViews
+from .bulk_deletion import BulkDeletion
 from .edit_views import EditViews
 from .filters import ExpiryFilter, ForkFilter, KindFilter, StateFilter
 from .live_tail_view import LiveTailView
@@ -25,7 +25,7 @@ from .states import State
 
 
 @admin.register(Stream)
-class StreamAdmin(changelist.BoundedList[Stream], EditViews, LiveTailView, DeleteViews):
+class StreamAdmin(BulkDeletion, changelist.BoundedList[Stream], EditViews, LiveTailView):
     """The admin of streams. You may subclass it, or register it with a site of your own."""
 
     list_display = ("path", "state", "size", "chunks", "kind", "last_append", "expiry", "forked_from")
@@ -47,7 +47,9 @@ class StreamAdmin(changelist.BoundedList[Stream], EditViews, LiveTailView, Delet
             "producers": self.producers_view,
         }
         wrapped = {name: self.admin_site.admin_view(view) for name, view in pages.items()}
-        return [*self.row_urls({**wrapped, "tail": self.tail_view}), *super().get_urls()]
+        name = f"{self.opts.app_label}_{self.opts.model_name}_delete_matching"
+        matching = path("delete-matching/", self.admin_site.admin_view(self.delete_matching_view), name=name)
+        return [matching, *self.row_urls({**wrapped, "tail": self.tail_view}), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list with the title "Streams"."""
