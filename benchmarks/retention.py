@@ -123,8 +123,8 @@ def stored(path: str, messages: int) -> tuple[int, int, float]:
     size = chunks = 0
     for model in (Chunk, StagedChunk):
         rows = model._default_manager.filter(stream__path=path)
-        found = rows.aggregate(size=Sum(Length("data") + Length("ends")), count=Count("pk"))
-        size, chunks = size + (found["size"] or 0), chunks + found["count"]
+        sizes = rows.aggregate(size=Sum(Length("data") + Length("ends")), count=Count("pk"))
+        size, chunks = size + (sizes["size"] or 0), chunks + sizes["count"]
     return size, chunks, messages / 24 * 100
 
 

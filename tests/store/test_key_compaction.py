@@ -293,14 +293,14 @@ def test_pages_of_a_sparse_stream_have_the_size_of_pages(monkeypatch: pytest.Mon
     info = log_reader.find_ids([stream.pk], USING)[stream.pk]
     cache = SegmentCache(1 << 20)
     for _ in range(2):  # from the database, and from the cache
-        position, pages, found = 0, 0, []
+        position, pages, messages = 0, 0, []
         while position < info.tail:
             page = log_reader.pages([PageRequest(info, position, 1000)], cache, USING)[stream.pk, position]
             assert page is not None
             assert page.data
-            found += [json.loads(message.data) for message in page.messages(JSON) if message.end > position]
+            messages += [json.loads(message.data) for message in page.messages(JSON) if message.end > position]
             position, pages = page.end, pages + 1
-        assert found == expected
+        assert messages == expected
         assert pages < 8  # the range is four times as large as the data
 
 

@@ -52,7 +52,7 @@ Mark = tuple[int, int]
 
 
 class Notes(NamedTuple):
-    """What is known of a stream. All positions are those of the last pass."""
+    """What is earlier of a stream. All positions are those of the last pass."""
 
     start: int = 0
     """Where it began."""
@@ -162,17 +162,17 @@ def _job(info: StreamInfo, cut: int, notes: Notes, rules: KeyCompactionRules, mo
     begin = info.fork_position or 0
     start = max(info.first_position, begin, cut)
     # Where the data of a fork ended, messages were never compared with those after it.
-    known = notes if start >= notes.start else Notes(tails=notes.tails)
-    clean = max(known.clean, start)
+    earlier = notes if start >= notes.start else Notes(tails=notes.tails)
+    clean = max(earlier.clean, start)
     old = [position for position, time in notes.tails if time <= moment - rules.delay * MICROSECONDS]
     limit = min(max(old, default=0), info.tail - rules.newest_bytes)
     # A delete of a message that stays has to stay as well.
     is_whole = start == info.first_position and (not begin or info.first_position >= begin)
-    done = [position for position, time in known.passes if time <= moment - rules.tombstones * MICROSECONDS]
+    done = [position for position, time in earlier.passes if time <= moment - rules.tombstones * MICROSECONDS]
     horizon = max(done, default=0) if is_whole else 0
-    is_dirty = limit - clean >= max(MIN_DIRTY_BYTES, known.kept // DIRTY_SHARE)
-    if is_dirty or (known.deletes and horizon > max(known.horizon, start)):
-        return Job(info.id, known, start, clean, max(limit, clean), horizon)
+    is_dirty = limit - clean >= max(MIN_DIRTY_BYTES, earlier.kept // DIRTY_SHARE)
+    if is_dirty or (earlier.deletes and horizon > max(earlier.horizon, start)):
+        return Job(info.id, earlier, start, clean, max(limit, clean), horizon)
     return None
 
 

@@ -1,6 +1,6 @@
 """One pass of key compaction over one stream (`key_compaction`): which chunks change, and how.
 
-Only reads, some data at a time. So a pass may end anywhere, and what it has found may be written or not.
+Only reads, some data at a time. So a pass may end anywhere, and what it has contents_by_id may be written or not.
 """
 
 from __future__ import annotations
@@ -175,12 +175,14 @@ class Pass:
         spans = rows.order_by("end").annotate(size=Length("data")).values_list("id", "start", "end", "size")[:ROWS]
         wanted = [*_following(spans, position)]
         contents = Chunk.objects.using(self._using).filter(pk__in=[chunk_id for chunk_id, _, _ in wanted])
-        found = {pk: (bytes(data), bytes(ends)) for pk, data, ends in contents.values_list("id", "data", "ends")}
+        contents_by_id = {
+            pk: (bytes(data), bytes(ends)) for pk, data, ends in contents.values_list("id", "data", "ends")
+        }
         stored = []
         for chunk_id, start, end in wanted:
-            if chunk_id not in found:  # merged meanwhile: the next call reads the merged one
+            if chunk_id not in contents_by_id:  # merged meanwhile: the next call reads the merged one
                 break
-            stored.append(_Stored(chunk_id, checked_segment(start, end, *found[chunk_id])))
+            stored.append(_Stored(chunk_id, checked_segment(start, end, *contents_by_id[chunk_id])))
         return stored
 
 
