@@ -212,11 +212,13 @@ class Segment:
     def after(self, position: int) -> Segment | None:
         """Return the appends that end after `position`, or None if there are none."""
         first = bisect_right(self.ends, position)
-        if first == 0:
-            return self
         if first == len(self.ends):
             return None
-        return self._part(self.ends[first - 1], first, len(self.ends), full=self.full)
+        start = self.ends[first - 1] if first else self.start
+        if self.places is not None:  # not before the position, where nothing is left up to there
+            begin = self.ends[first] - (self.places[first] - self.index(start))
+            start = max(start, min(position, begin))
+        return self if start == self.start else self._part(start, first, len(self.ends), full=self.full)
 
     def _part(self, start: int, first: int, last: int, *, full: bool) -> Segment:
         """Return the appends with the numbers from `first` to before `last`, from the position `start` on."""

@@ -14,7 +14,6 @@ from tests.event_stream import parse
 from tests.overriding import override_streams
 from tests.server.entry_points import ENTRY_POINTS, EntryPoint
 from tests.store.key_compaction_steps import START, change, compact_keys
-from tests.tokens import token
 
 JSON = {"content-type": "application/json"}
 
@@ -70,17 +69,19 @@ async def test_a_tag_from_before_does_not_stand_for_fewer_messages(entry: EntryP
     assert fewer != all_of_them
 
 
-async def test_an_offset_after_which_all_was_removed_is_at_the_tail(entry: EntryPoint) -> None:
+async def test_a_fork_of_which_all_was_removed_is_read_to_its_tail(entry: EntryPoint) -> None:
     await entry.request("PUT", "a", JSON)
-    await append(entry, change("a", 1))
-    tail = await append(entry, change("a"))
+    cut = await append(entry, change("a", 1))
+    await append(entry, change("a", 2))
     await compact(START)
-    for query in ("", "?offset=-1", f"?offset={token(1)}", "?offset=-1&live=long-poll"):
-        reply = await entry.request("GET", f"a{query}")
-        assert (reply.status, reply.json(), reply.offset) == (200, [], tail)
+    fork = {**JSON, "stream-forked-from": "/v1/stream/a", "stream-fork-offset": cut}
+    assert (await entry.request("PUT", "b", fork)).status == 201
+    for query in ("", "?offset=-1", "?offset=-1&live=long-poll"):
+        reply = await entry.request("GET", f"b{query}")
+        assert (reply.status, reply.json(), reply.offset) == (200, [], cut)
         assert reply.headers["stream-up-to-date"] == "true"
-    await entry.request("POST", "a", {**JSON, "stream-closed": "true"}, b"")
+    await entry.request("POST", "b", {**JSON, "stream-closed": "true"}, b"")
     if entry.name != "wsgi":
-        reply = await entry.request("GET", "a?offset=-1&live=sse")
+        reply = await entry.request("GET", "b?offset=-1&live=sse")
         (event,) = parse(reply.body).events
-        assert (event.kind, event.fields["streamNextOffset"]) == ("control", tail)
+        assert (event.kind, event.fields["streamNextOffset"]) == ("control", cut)

@@ -119,27 +119,39 @@ def test_messages_stay_for_the_delay_and_the_newest_bytes() -> None:
 
 def test_a_delete_stays_until_its_time_after_the_values_before_it_are_gone() -> None:
     stream = create()
-    append(stream, change("a", 1), change("b", 1), change("a"))
+    append(stream, change("a", 1), change("a"), change("b", 1))
     done = later()
     compact_keys(done)
-    assert list(stream.read()) == [change("b", 1), change("a")]
+    assert list(stream.read()) == [change("a"), change("b", 1)]
     compact_keys(done + HOUR - SECOND)
-    assert list(stream.read()) == [change("b", 1), change("a")]
+    assert list(stream.read()) == [change("a"), change("b", 1)]
     compact_keys(done + HOUR)
     assert list(stream.read()) == [change("b", 1)]
     assert due(done + 5 * HOUR) == []
 
 
-def test_all_messages_may_go() -> None:
+def test_the_last_message_stays_until_another_one_follows() -> None:
     stream = create()
     append(stream, change("a", 1), change("a"))
     done = later()
     compact_keys(done)
     compact_keys(done + HOUR)
-    assert list(stream.read()) == []
-    assert stored_bytes(stream) == 0
+    assert list(stream.read()) == [change("a")]
     append(stream, change("b", 1))
+    compact_keys(later(done + 2 * HOUR))
     assert list(stream.read()) == [change("b", 1)]
+
+
+def test_a_fork_may_have_no_message_and_goes_on() -> None:
+    stream = create()
+    append(stream, change("a", 1), change("a", 2), change("b", 1))
+    offset = stream.offset_at(messages_of(stream)[0].end)
+    compact_keys(later())
+    fork = stream.fork("s/fork", offset=offset)
+    assert list(fork.read()) == []
+    assert fork.next_offset == offset
+    append(fork, change("c", 1))
+    assert list(fork.read()) == list(fork.read(offset)) == [change("c", 1)]
 
 
 def test_forks_keep_what_they_read_and_the_source_keeps_the_deletes_of_it() -> None:

@@ -8,6 +8,7 @@ Invariants:
 - A message is removed only if a later one with its key is there, or has been removed for a later one itself. So a pass
   may end anywhere, and several processes may make one at once.
 - A delete is removed only after a whole pass has removed what it deletes, and `tombstones` seconds later.
+- The last message of a stream is never removed, so a reader always has a message to read up to the tail.
 - The data that a fork reads stays as it is. The transaction that removes messages holds the row of the stream, as the
   creation of a fork does.
 
@@ -52,7 +53,7 @@ Mark = tuple[int, int]
 
 
 class Notes(NamedTuple):
-    """What is earlier of a stream. All positions are those of the last pass."""
+    """What passes have noted of a stream. The positions are those of the last one."""
 
     start: int = 0
     """Where it began."""

@@ -161,7 +161,7 @@ class Pass:
             if self._newest.get(change.digest, 0) > message.end:
                 return False
             if change.is_delete:
-                if message.end <= self.job.horizon:
+                if message.end <= self.job.horizon and message.end < self.job.limit:
                     return False
                 self._deletes += 1
         self._left += len(message.data) + 1

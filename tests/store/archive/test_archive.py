@@ -823,14 +823,15 @@ def test_a_compacted_stream_comes_back_with_its_gaps(tmp_path: Path, monkeypatch
         stream.append(change("c" if number % 2 else "a", number))
     with override_streams(KEY_COMPACTION={"s/**": {"delay": 0, "tombstones": 3600}}):
         stream.append(change("d"))
+        stream.append(change("a", 8))
         compact_keys(START)
         assert len(list(stream.read())) == 4
         compact_keys(START + 3601 * 1_000_000)
         stream.append(change("a", 9))
     left = messages_of(stream)
     assert [json.loads(message.data) for message in left] == [
-        *(change("b", 1), change("a", 4), change("c", 5)),
-        change("a", 9),
+        *(change("b", 1), change("c", 5)),
+        *(change("a", 8), change("a", 9)),
     ]
     tail = Stream.objects.get(path="s/a").tail_position
     moved(tmp_path)
@@ -842,18 +843,6 @@ def test_a_compacted_stream_comes_back_with_its_gaps(tmp_path: Path, monkeypatch
         assert list(again.read(again.offset_at(message.end))) == expected
     again.append(change("e", 1))
     assert list(again.read())[-1] == change("e", 1)
-
-
-def test_a_stream_without_any_message_left_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_compaction, "MIN_DIRTY_BYTES", 1)
-    stream = Stream.objects.create(path="s/a", content_type=JSON)
-    stream.append_many([change("a", 1), change("a")])
-    with override_streams(KEY_COMPACTION={"s/**": {"delay": 0, "tombstones": 3600}}):
-        compact_keys(START)
-        compact_keys(START + 3601 * 1_000_000)
-    assert list(stream.read()) == []
-    moved(tmp_path)
-    assert list(Stream.objects.get(path="s/a").read()) == []
 
 
 @given(
