@@ -6,11 +6,12 @@ A step reads or replaces some data of one stream. What a pass does is decided by
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 from ..protocol.globs import Glob
 from ..store.upkeep import key_compaction
-from ..store.upkeep.key_compaction import Job
+from ..store.upkeep.key_compaction import Job, Notes
 from ..store.upkeep.key_passes import Pass
 from .housekeeping_tasks import HousekeepingContext
 from .retention_tasks import PatternTask
@@ -46,7 +47,10 @@ class KeyCompactionTask(PatternTask):
         try:
             return self._do_some(ids)
         except BaseException:
-            self._jobs = self._pass = None  # the streams are planned again, maybe each alone
+            present, self._jobs, self._pass = self._pass, None, None
+            if present is not None:  # the streams are planned again at once, maybe each alone
+                with suppress(Exception):
+                    self._write_notes(present, present.job.notes)
             raise
 
     def _do_some(self, ids: Sequence[int]) -> int | None:
@@ -87,6 +91,8 @@ class KeyCompactionTask(PatternTask):
 
     def _finish(self, present: Pass, moment: int | None) -> None:
         """Write the notes of a pass. `moment`: when it was complete. None: it is given up."""
-        notes = present.job.notes if moment is None else present.notes(moment)
-        self.context.write(partial(key_compaction.save, self.using, {present.job.stream_id: notes}))
+        self._write_notes(present, present.job.notes if moment is None else present.notes(moment))
         self._pass = None
+
+    def _write_notes(self, present: Pass, notes: Notes) -> None:
+        self.context.write(partial(key_compaction.save, self.using, {present.job.stream_id: notes}))
