@@ -1,5 +1,7 @@
 """Sparse segments, against lists of messages: whatever is removed, each other message keeps its position."""
 
+from itertools import accumulate
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,7 +88,9 @@ def test_a_part_ends_by_its_bytes(start: int, appends: list[list[tuple[int, bool
 @given(st.integers(0, 50), appends_lists, st.integers(0, 9))
 def test_a_fork_has_what_ends_before_its_cut(start: int, appends: list[list[tuple[int, bool]]], number: int) -> None:
     segment, messages = make(start, appends)
-    cut = [start + 1, *(end for _, end, _ in messages)][min(number, len(messages))]
+    lines = [10**length for append in appends for length, _ in append]
+    ends = [*accumulate((len(str(line)) + 1 for line in lines), initial=start)][1:]
+    cut = ends[number % len(ends)]
     clipped = segment.clip(cut)
     assert clipped.end == cut
     assert taken_apart(clipped) == [message for message in messages if message[1] <= cut]
