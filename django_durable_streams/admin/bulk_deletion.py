@@ -64,7 +64,7 @@ class BulkDeletion(DeleteViews):
         if not self.has_delete_permission(request):
             raise PermissionDenied
         try:
-            streams: QuerySet[Stream] = self.get_changelist_instance(request).queryset  # type: ignore[assignment]
+            streams: QuerySet[Stream] = self.get_changelist_instance(request).queryset
         except IncorrectLookupParameters:
             return HttpResponseRedirect(self.url("changelist"))
         list_url = f"{self.url('changelist')}?{request.GET.urlencode()}"

@@ -15,6 +15,7 @@ from django_durable_streams.models import Chunk, Retention, Stream
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.store.operations import Append, Create
 from django_durable_streams.store.upkeep import key_compaction
+from django_durable_streams.store.upkeep.key_compaction import Notes
 from django_durable_streams.store.write import group_commit
 from tests.engine.test_housekeeping_tasks import drain, place
 from tests.overriding import override_streams
@@ -37,9 +38,9 @@ def line(message: Any) -> bytes:
 
 
 def fill(path: str) -> None:
-    changes = [Append(path, JSON, line(change(str(number % 2), number))) for number in range(6)]
-    for operation in [Create(path, JSON), *changes]:
-        group_commit.apply([operation], "default")
+    group_commit.apply([Create(path, JSON)], "default")
+    for number in range(6):
+        group_commit.apply([Append(path, JSON, line(change(str(number % 2), number)))], "default")
 
 
 def sweep(task: KeyCompactionTask) -> None:
@@ -53,8 +54,7 @@ def test_all_streams_of_the_patterns_are_compacted() -> None:
     sweep(KeyCompactionTask(place()))
     values = {path: [one["value"] for one in Stream.objects.get(path=path).read()] for path in ("s/1", "s/2", "else")}
     assert values == {"s/1": [4, 5], "s/2": [4, 5], "else": [0, 1, 2, 3, 4, 5]}
-    claims = [row.key_compaction["claimed_until"] for row in Retention.objects.all()]
-    assert claims == [0, 0]
+    assert [Notes.of(row).claimed_until for row in Retention.objects.all()] == [0, 0]
 
 
 def test_a_damaged_stream_does_not_hold_up_the_others() -> None:

@@ -852,7 +852,8 @@ def test_a_compacted_stream_comes_back_with_its_gaps(tmp_path: Path, monkeypatch
 )
 def test_blocks_with_gaps_do_not_depend_on_the_pieces(parts: list[tuple[int, int]], first: int, second: int) -> None:
     def written(cuts: set[int]) -> list[Any]:
-        writer, blocks, start = BlockWriter(7), [], 7
+        writer, start = BlockWriter(7), 7
+        blocks: list[records.DataRecord] = []
         ends: list[int] = []
         places: list[int] = []
         data = b""
