@@ -25,7 +25,9 @@ TASKS = 64
 KEYS = 1000
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 SWEEP_SECONDS = 0.1
-SETTLE_SECONDS = 3.0
+SETTLE_SECONDS = 2.0
+MAX_SETTLE_SECONDS = 120.0
+"""The size is that after which housekeeping has changed nothing for a while."""
 
 KINDS = {
     "no rules": ("bench/plain", "application/octet-stream"),
@@ -72,7 +74,7 @@ async def measure(messages: int) -> None:
         clock = SimulatedClock(messages)
         retention.clock = key_compaction.clock = clock  # type: ignore[assignment]
         latencies = await append_all(engine, path, kind, messages, clock)
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.to_thread(settle, path, messages)
         p50, p99 = (latencies[int(len(latencies) * share)] * 1e3 for share in (0.5, 0.99))
         p99_before = p99_before or p99
         size, chunks, hour = await asyncio.to_thread(stored, path, messages)
@@ -103,6 +105,19 @@ async def append_all(engine: Any, path: str, kind: str, messages: int, clock: Si
     await asyncio.gather(*(task() for _ in range(TASKS)))
     latencies.sort()
     return latencies
+
+
+def settle(path: str, messages: int) -> None:
+    """Wait until the size of a stream does not change any more."""
+    deadline = time.monotonic() + MAX_SETTLE_SECONDS
+    size, steady_since = -1, 0.0
+    while time.monotonic() < deadline:
+        now_size, _, _ = stored(path, messages)
+        if now_size != size:
+            size, steady_since = now_size, time.monotonic()
+        elif time.monotonic() - steady_since >= SETTLE_SECONDS * (15 if path == KINDS["keys"][0] else 1):
+            return
+        time.sleep(0.2)
 
 
 def message(kind: str, key: int, number: int) -> bytes:

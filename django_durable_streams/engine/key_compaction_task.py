@@ -37,6 +37,8 @@ class KeyCompactionTask(PatternTask):
         self._attempts = 0
 
     def step(self) -> float | None:
+        if not self._patterns() and not self._groups:
+            return None
         rest = super().step()
         return PASS_REST if rest is not None and self._pass is not None else rest
 
