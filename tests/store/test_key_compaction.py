@@ -6,18 +6,20 @@ from typing import Any
 import pytest
 from django.db import transaction
 
+from django_durable_streams.management.streams.read import segments as command_segments
 from django_durable_streams.models import Chunk, Retention, Stream
 from django_durable_streams.protocol.errors import InvalidParameter
 from django_durable_streams.protocol.key_compaction import KeyCompactionPatterns, change_of
 from django_durable_streams.protocol.producers import ProducerClaim
 from django_durable_streams.protocol.segments import Segment
 from django_durable_streams.store.operations import Append, Create
-from django_durable_streams.store.read import log_reader
+from django_durable_streams.store.read import browsing, log_reader
 from django_durable_streams.store.read.log_reader import PageRequest
 from django_durable_streams.store.read.segment_cache import SegmentCache
 from django_durable_streams.store.upkeep import compaction, key_compaction, key_passes, trimming
 from django_durable_streams.store.upkeep.key_passes import Pass
 from django_durable_streams.store.write import group_commit
+from django_durable_streams.subscriptions.consumers.reading import StreamReader
 from tests.overriding import override_streams
 from tests.store.key_compaction_steps import (
     SECOND,
@@ -388,3 +390,24 @@ def test_wrong_rules_are_refused_by_name(setting: Any, message: str) -> None:
     with pytest.raises(Exception, match=message) as refused:
         KeyCompactionPatterns(setting)
     assert isinstance(refused.value, InvalidParameter) or "wildcard" in message
+
+
+def test_every_way_of_reading_goes_on_at_every_old_offset() -> None:
+    stream = create()
+    stream.append_many([change("a", 1), change("b", 1), change("a", 2)])
+    append(stream, change("b", 2), change("c", 1), change("c", 2))
+    old = [0, *(message.end for message in messages_of(stream))]
+    compact_keys(later())
+    left = messages_of(stream)
+    info = log_reader.find_ids([stream.pk], USING)[stream.pk]
+    for position in old:
+        following = [message for message in left if message.end > position]
+        consumed = StreamReader(info, position, USING).take(10)
+        assert [(one.raw, one.end) for one in consumed] == [(message.data, message.end) for message in following]
+        shown = browsing.after(info, position, limit=1000, count=10, using=USING)
+        assert shown == [message for message in left if message.start >= position]
+        before = browsing.before(info, position, limit=1000, count=10, using=USING)
+        assert before == [message for message in left if message.end <= position]
+        segments = [*command_segments(info, position, USING)]
+        printed = [message for segment in segments for message in segment.messages(JSON)]
+        assert [message for message in printed if message.end > position] == following
