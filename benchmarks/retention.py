@@ -1,8 +1,8 @@
 """Retention and key compaction over a day: a million messages in 24 hours of simulated time.
 
-    python -m benchmarks.retention [--target sqlite] [--messages 1000000]
+    python -m benchmarks.retention [--target sqlite] [--messages 1000000] [--seconds 60]
 
-It needs no server. One engine takes the appends of 64 tasks, first without any rule, then with `age` of an hour, then
+It needs no server. One engine takes the appends of 64 tasks, in `--seconds` or more: first without any rule, then with `age` of an hour, then
 with key compaction of 1,000 keys. Time passes with the messages, and housekeeping looks for work as often for an hour
 of it as it does for an hour. Printed are the latency of an append, and the size of the stream in the database
 beside that of one hour's messages.
@@ -40,13 +40,13 @@ class SimulatedClock:
     """Stands for `django_durable_streams.clock` in the rules of retention: the time follows from the messages."""
 
     def __init__(self, messages: int) -> None:
-        self._messages = messages
+        self.messages = messages
         self.done = 0
         self.after = timedelta(0)
         """The time since the last message."""
 
     def now(self) -> datetime:
-        return BEGIN + timedelta(seconds=DAY * self.done / self._messages) + self.after
+        return BEGIN + timedelta(seconds=DAY * self.done / self.messages) + self.after
 
     def to_microseconds(self, moment: datetime) -> int:
         return int(moment.timestamp() * 1_000_000)
@@ -56,16 +56,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.retention", description=__doc__)
     parser.add_argument("--target", choices=TARGETS, default="sqlite")
     parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=60.0, help="shortest time for all messages of a kind")
     options = parser.parse_args()
     rules = {
         "retention": {"bench/aged": {"age": 3600}},
         "key_compaction": {"bench/keys": {"delay": 60}},
     }
     with local_database(options.target, **rules):
-        asyncio.run(measure(options.messages))
+        asyncio.run(measure(options.messages, options.seconds))
 
 
-async def measure(messages: int) -> None:
+async def measure(messages: int, seconds: float) -> None:
     from django_durable_streams.engine import engine_for, retention_tasks
     from django_durable_streams.store.upkeep import key_compaction, retention
 
@@ -75,7 +76,7 @@ async def measure(messages: int) -> None:
     for name, (path, kind) in KINDS.items():
         clock = SimulatedClock(messages)
         retention.clock = key_compaction.clock = clock  # type: ignore[assignment]
-        latencies = await append_all(engine, path, kind, messages, clock)
+        latencies = await append_all(engine, path, kind, clock, seconds)
         if name == "keys":
             clock.after = timedelta(minutes=10)  # the newest messages are older than the delay
         await asyncio.to_thread(settle, path, messages)
@@ -90,16 +91,19 @@ async def measure(messages: int) -> None:
     await asyncio.to_thread(engine.stop)
 
 
-async def append_all(engine: Any, path: str, kind: str, messages: int, clock: SimulatedClock) -> list[float]:
+async def append_all(engine: Any, path: str, kind: str, clock: SimulatedClock, seconds: float) -> list[float]:
     from django_durable_streams.store.operations import Append, Create
 
     await engine.write(Create(path, kind))
     numbers = itertools.count()
     latencies: list[float] = []
     randomness = random.Random(1)
+    start = time.perf_counter()
 
     async def task() -> None:
-        while (number := next(numbers)) < messages:
+        while (number := next(numbers)) < clock.messages:
+            # In less time, housekeeping would look for work more seldom than it does in a day.
+            await asyncio.sleep(max(number / clock.messages * seconds - (time.perf_counter() - start), 0))
             data = message(kind, randomness.randrange(KEYS), number)
             began = time.perf_counter()
             await engine.write(Append(path, kind, data))
