@@ -25,6 +25,7 @@ SETTING = "DURABLE_STREAMS"
 
 KIB = 1024
 MIB = 1024 * KIB
+HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,10 @@ class Config:
     trimmed as soon as one of `age` (seconds), `bytes` and `messages` allows it. The first pattern that matches counts.
     A stream may have rules of its own (`Stream.retain`)."""
 
+    key_compaction: Mapping[str, Any] = field(default_factory=dict)
+    """JSON streams of the State Protocol, by pattern of their paths, that keep the newest message of each key:
+    `{"state/**": {"delay": 60, "newest_bytes": 0, "tombstones": 86400}}`. The first pattern that matches counts."""
+
     websocket_max_streams: int = 100
     """Streams that one WebSocket may follow at once."""
 
@@ -189,34 +194,25 @@ class Config:
     """The dotted path of the class that decides who may use which chat."""
 
 
-class Range(NamedTuple):
-    """The smallest and the largest valid number."""
-
-    least: float
-    most: float
-
-
-HOUR = 3600.0
-
-RANGES: Mapping[str, Range] = {
+RANGES: Mapping[str, tuple[float, float]] = {
     # A database takes rows of a gigabyte at the most, and a driver may need twice as much on the way.
-    "MAX_APPEND_BYTES": Range(1, 512 * MIB),
-    "PAGE_BYTES": Range(1, 512 * MIB),
-    "LONG_POLL_TIMEOUT": Range(0.001, HOUR),
-    "SSE_DURATION": Range(0.001, 24 * HOUR),
-    "SSE_KEEP_ALIVE": Range(0.001, HOUR),
+    "MAX_APPEND_BYTES": (1, 512 * MIB),
+    "PAGE_BYTES": (1, 512 * MIB),
+    "LONG_POLL_TIMEOUT": (0.001, HOUR),
+    "SSE_DURATION": (0.001, 24 * HOUR),
+    "SSE_KEEP_ALIVE": (0.001, HOUR),
     # A process that polls more often does nothing else.
-    "POLL_INTERVAL": Range(0.001, HOUR),
-    "WRITER_THREADS": Range(1, 64),
-    "CACHE_BYTES": Range(0, math.inf),
-    "GC_THRESHOLD": Range(0, 2**31 - 1),
-    "MAX_LIVE_READERS": Range(0, math.inf),
-    "AUTH_CACHE_SECONDS": Range(0, 24 * HOUR),
+    "POLL_INTERVAL": (0.001, HOUR),
+    "WRITER_THREADS": (1, 64),
+    "CACHE_BYTES": (0, math.inf),
+    "GC_THRESHOLD": (0, 2**31 - 1),
+    "MAX_LIVE_READERS": (0, math.inf),
+    "AUTH_CACHE_SECONDS": (0, 24 * HOUR),
     # Receivers refuse older signatures.
-    "WEBHOOK_TIMEOUT": Range(0.1, 240),
-    "AI_LEASE": Range(1, HOUR),
+    "WEBHOOK_TIMEOUT": (0.1, 240),
+    "AI_LEASE": (1, HOUR),
 }
-"""Valid numbers, by key. A number without an entry must be greater than zero."""
+"""The smallest and the largest valid number, by key. A number without an entry must be greater than zero."""
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "CACHE_SCOPE": ("private", "public"),

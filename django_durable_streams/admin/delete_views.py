@@ -24,7 +24,8 @@ from .base import StreamPages
 MAX_ROWS_NAMED = 100
 """Streams that a confirmation names one by one, and related rows of each model."""
 
-_FORBIDDEN = (ProtectedError, RestrictedError)
+FORBIDDEN = (ProtectedError, RestrictedError)
+"""Errors of rows that protect a stream from deletion."""
 
 
 class _RelatedRowsCollector(related_rows.OthersCollector, NestedObjects):
@@ -108,18 +109,18 @@ class DeleteViews(StreamPages):
         """Delete a stream after a confirmation. If the stream has ended meanwhile, the page says so."""
         try:
             return super().delete_view(request, object_id, extra_context)
-        except (DurableStreamsError, *_FORBIDDEN) as error:
+        except (DurableStreamsError, *FORBIDDEN) as error:
             self.message_user(request, _reason(error), messages.ERROR)
             return HttpResponseRedirect(self.url("changelist"))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Stream]) -> None:
         """Delete streams one by one, so that one failure does not stop the others. Ended streams are skipped."""
-        for stream in _existing(queryset):
+        for stream in existing(queryset):
             if not self.may(request, "delete", stream):
                 raise PermissionDenied
             try:
                 stream.delete()
-            except (DurableStreamsError, *_FORBIDDEN) as error:
+            except (DurableStreamsError, *FORBIDDEN) as error:
                 self.message_user(request, f"{stream}: {_reason(error)}", messages.WARNING)
 
 
@@ -134,5 +135,6 @@ def _reason(error: Exception) -> str:
     return _("The stream cannot be deleted, because protected rows refer to it.")
 
 
-def _existing(streams: Iterable[Stream]) -> list[Stream]:
+def existing(streams: Iterable[Stream]) -> list[Stream]:
+    """Return the streams that were not deleted when they were loaded."""
     return [stream for stream in streams if stream.path is not None and stream.deleted_at is None]

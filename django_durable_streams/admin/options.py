@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from ..models import Stream
 from . import changelist, moments
-from .delete_views import DeleteViews
+from .bulk_deletion import BulkDeletion
 from .edit_views import EditViews
 from .filters import ExpiryFilter, ForkFilter, KindFilter, StateFilter
 from .live_tail_view import LiveTailView
@@ -26,7 +26,7 @@ from .states import State
 
 
 @admin.register(Stream)
-class StreamAdmin(changelist.BoundedList[Stream], EditViews, LiveTailView, DeleteViews, ProcessView):
+class StreamAdmin(BulkDeletion, changelist.BoundedList[Stream], EditViews, LiveTailView, ProcessView):
     """The admin of streams. You may subclass it, or register it with a site of your own."""
 
     list_display = ("path", "state", "size", "chunks", "kind", "last_append", "expiry", "forked_from")
@@ -48,9 +48,12 @@ class StreamAdmin(changelist.BoundedList[Stream], EditViews, LiveTailView, Delet
             "producers": self.producers_view,
         }
         wrapped = {name: self.admin_site.admin_view(view) for name, view in pages.items()}
-        view = self.admin_site.admin_view(self.process_view)
-        process = path("process/", view, name=f"{self.opts.app_label}_{self.opts.model_name}_process")
-        return [process, *self.row_urls({**wrapped, "tail": self.tail_view}), *super().get_urls()]
+        prefix, admin_view = f"{self.opts.app_label}_{self.opts.model_name}", self.admin_site.admin_view
+        pages_of_all = [
+            path("process/", admin_view(self.process_view), name=f"{prefix}_process"),
+            path("delete-matching/", admin_view(self.delete_matching_view), name=f"{prefix}_delete_matching"),
+        ]
+        return [*pages_of_all, *self.row_urls({**wrapped, "tail": self.tail_view}), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list with the title "Streams"."""

@@ -32,6 +32,7 @@ from ..runtime.write_lock import write_lock
 from ..store.operations import Commit, Operation, Result
 from ..store.read.segment_cache import SegmentCache
 from ..store.stream_info import StreamInfo
+from ..store.upkeep import key_compaction
 from . import garbage_collection
 from .checkpoints import Checkpointer
 from .committer import Committer
@@ -73,7 +74,7 @@ class Engine:
         settings = config()
         garbage_collection.tune(settings.gc_threshold, freezes=settings.gc_freeze)
         self.using = using
-        self.cache = SegmentCache(settings.cache_bytes)
+        self.cache = SegmentCache(settings.cache_bytes, key_compaction.patterns().max_age())
         self.monitor = monitor_for(using)
         self.numbers = numbers_for(using)
         self._renewals = TtlRenewals(self._put)
@@ -118,8 +119,6 @@ class Engine:
             self._ends.callback(self._checkpointer.stop)
         self._housekeeper = Housekeeper(self.monitor, self._expired, lock, compaction_tracker, write, self._put)
         self._ends.callback(self._housekeeper.stop)
-
-    # Requests.
 
     def post(self, task: Task, callback: ResultCallback) -> None:
         """Apply an operation or read a stream, and give the outcome, a value or an error, to a callback.

@@ -1,9 +1,9 @@
 """The housekeeping thread: it runs background tasks in short steps and decides which task is next.
 
-The tasks (`housekeeping_tasks`, `retention_tasks`) are expiry, removal, flush, compaction, retention, trimming and
-purge. The next step goes to the task that
-has been due for longest. So a task waits at most for one step of each other task, and a task that fails delays only
-itself. Knows nothing of what a step does.
+The tasks (`housekeeping_tasks`, `retention_tasks`, `key_compaction_task`) are expiry, removal, flush, compaction,
+retention, trimming, key compaction and purge. The next step goes to the task that has been due for longest. So a task
+waits at most for one step of each other task, and a task that fails delays only itself. Knows nothing of what a step
+does.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .housekeeping_tasks import (
     PurgeTask,
     RemovalTask,
 )
+from .key_compaction_task import KeyCompactionTask
 from .numbers import TaskNumbers, numbers_for
 from .retention_tasks import RetentionTask, TrimmingTask
 
@@ -139,6 +140,7 @@ class Housekeeper:
             CompactionTask(context, compaction_tracker),
             RetentionTask(context, trim),
             TrimmingTask(context),
+            KeyCompactionTask(context),
             PurgeTask(context),
         )
         numbers = numbers_for(context.using).housekeeping

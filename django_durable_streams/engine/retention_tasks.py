@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from ..protocol.errors import DurableStreamsError
+from ..protocol.globs import Glob
 from ..runtime.results import ResultCallback
 from ..store.operations import Trim
 from ..store.upkeep import retention, trimming
@@ -41,19 +43,20 @@ class _Unheard:
             logger.debug("A stream was not trimmed, and may be later: %s", value)
 
 
-class RetentionTask(SweepTask):
-    """Applies the rules of retention: first those of single streams, then those of each pattern of the setting.
+class PatternTask(SweepTask):
+    """A task that goes through the streams with rules: first those with their own, then those of each pattern."""
 
-    Args:
-        trim: queues the trim of a stream.
-    """
-
-    name = "apply the retention of"
-
-    def __init__(self, context: HousekeepingContext, trim: Callable[[Trim, ResultCallback], None]) -> None:
+    def __init__(self, context: HousekeepingContext) -> None:
         super().__init__(context)
-        self._trim = trim
         self._next_sweep = 0.0
+
+    @abstractmethod
+    def _patterns(self) -> Sequence[Glob]:
+        """Return the patterns of the setting."""
+
+    def _with_own_rules(self, after: int, limit: int) -> Sequence[int]:
+        """Return the ids of streams with rules of their own, in order, after the id `after`."""
+        return ()
 
     def step(self) -> float | None:
         now = time.monotonic()
@@ -65,19 +68,38 @@ class RetentionTask(SweepTask):
 
     def _find(self, after: tuple[int, Any] | None, limit: int) -> Sequence[tuple[Any, int]]:
         stage, key = after if after is not None else (0, None)
-        patterns = retention.patterns().patterns
+        patterns = self._patterns()
         while stage <= len(patterns):
             if stage == 0:
-                ids = retention.with_own_rules(self.using, key or 0, limit)
+                ids = self._with_own_rules(key or 0, limit)
                 streams: list[tuple[Any, int]] = [((0, stream_id), stream_id) for stream_id in ids]
             else:
-                pattern, _ = patterns[stage - 1]
-                rows = retention.with_pattern(self.using, pattern, key or "", limit)
+                rows = retention.with_pattern(self.using, patterns[stage - 1], key or "", limit)
                 streams = [((stage, path), stream_id) for path, stream_id in rows]
             if streams:
                 return streams
             stage, key = stage + 1, None
         return []
+
+
+class RetentionTask(PatternTask):
+    """Applies the rules of retention.
+
+    Args:
+        trim: queues the trim of a stream.
+    """
+
+    name = "apply the retention of"
+
+    def __init__(self, context: HousekeepingContext, trim: Callable[[Trim, ResultCallback], None]) -> None:
+        super().__init__(context)
+        self._trim = trim
+
+    def _patterns(self) -> Sequence[Glob]:
+        return [pattern for pattern, _ in retention.patterns().patterns]
+
+    def _with_own_rules(self, after: int, limit: int) -> Sequence[int]:
+        return retention.with_own_rules(self.using, after, limit)
 
     def _do(self, ids: Sequence[int]) -> int | None:
         plans, is_unfinished = self.context.read(retention.plan, self.using, ids)

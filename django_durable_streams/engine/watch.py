@@ -182,6 +182,8 @@ class Watch:
             return True if start == tail else None
         for recent in reversed(self._ring):
             if recent.start <= start and tail <= recent.end:
+                if recent.places is not None or segment.places is not None:
+                    return None
                 return recent.data[start - recent.start : tail - recent.start] == segment.data
         return None
 

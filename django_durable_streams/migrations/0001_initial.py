@@ -88,6 +88,7 @@ class Migration(migrations.Migration):
                 ('max_messages', models.PositiveBigIntegerField(blank=True, null=True, verbose_name='messages')),
                 ('marks', models.JSONField(default=list, help_text='Positions, when the tail was there at the latest, and the messages before (see store.upkeep).', verbose_name='marks')),
                 ('trim_position', models.PositiveBigIntegerField(blank=True, help_text='Set while trimmed data may still be stored.', null=True, verbose_name='trim position')),
+                ('key_compaction', models.JSONField(blank=True, editable=False, help_text='How far messages with the same key were compared (see store.upkeep.key_compaction).', null=True, verbose_name='key compaction')),
             ],
             options={
                 'verbose_name': 'retention',

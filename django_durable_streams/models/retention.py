@@ -21,8 +21,8 @@ class RetentionQuerySet(GuardedQuerySet["Retention"]):
 class Retention(GuardedModel):
     """The retention of one stream: rules of its own, the marks by which rules are applied, and the last trim.
 
-    Streams with the rules of the setting have a row only if a rule needs marks, or after a trim. The row is not a part
-    of the stream's row, so housekeeping can write it without a lock on the stream.
+    Streams with the rules of the settings have a row only if a rule needs marks or notes, or after a trim. The row is
+    not a part of the stream's row, so housekeeping can write it without a lock on the stream.
     """
 
     stream = models.OneToOneField(
@@ -45,6 +45,14 @@ class Retention(GuardedModel):
     )
     trim_position = models.PositiveBigIntegerField(
         _("trim position"), null=True, blank=True, help_text=_("Set while trimmed data may still be stored.")
+    )
+
+    key_compaction = models.JSONField(
+        _("key compaction"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("How far messages with the same key were compared (see store.upkeep.key_compaction)."),
     )
 
     objects = RetentionQuerySet.as_manager()

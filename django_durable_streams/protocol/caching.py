@@ -89,7 +89,7 @@ def _floor(sent: int, current: int) -> int:
     return sent + max(1, -(-random.randint(1, MAX_JITTER) // CURSOR_INTERVAL))
 
 
-def etag(generation: int, start: int, end: int, closed: bool) -> bytes:
+def etag(generation: int, start: int, end: int, closed: bool, removed: int = 0) -> bytes:
     """Return the entity tag of a read.
 
     Args:
@@ -97,8 +97,10 @@ def etag(generation: int, start: int, end: int, closed: bool) -> bytes:
         start: position at which the read starts, in bytes.
         end: position after the last returned byte.
         closed: whether the response says that the stream is closed (section 10.1, "ETag and Stream Closure").
+        removed: bytes between both positions that key compaction has removed.
     """
-    return b'"%x:%x:%x%s"' % (generation, start, end, b":c" if closed else b"")
+    gone = b":%x" % removed if removed else b""
+    return b'"%x:%x:%x%s%s"' % (generation, start, end, gone, b":c" if closed else b"")
 
 
 def matches(if_none_match: str, tag: bytes) -> bool:

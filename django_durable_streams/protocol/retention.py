@@ -74,14 +74,19 @@ class RetentionPatterns:
     """
 
     def __init__(self, setting: Mapping[str, Any]) -> None:
-        self.patterns = [(_glob(text), _rules_of(text, value)) for text, value in setting.items()]
+        self.patterns = [(glob_of(text), _rules_of(text, value)) for text, value in setting.items()]
 
     def find(self, path: str) -> RetentionRules:
         """Return the rules of a path. Without a pattern that matches, all data is kept."""
         return next((rules for pattern, rules in self.patterns if pattern.matches(path)), KEEP_ALL)
 
 
-def _glob(text: Any) -> Glob:
+def glob_of(text: Any) -> Glob:
+    """Return the pattern that a setting names.
+
+    Raises:
+        DurableStreamsError: it is no pattern.
+    """
     if not isinstance(text, str):
         raise InvalidParameter(f"A pattern must be a text such as 'chat/*', not {text!r}.")
     return Glob(text)

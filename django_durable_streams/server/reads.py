@@ -133,7 +133,9 @@ def _page_answer(snapshot: Snapshot, kind: _Answer) -> Response:
 
 
 def _etag(snapshot: Snapshot) -> bytes:
-    return caching.etag(snapshot.info.generation, snapshot.position, snapshot.end, snapshot.at_end)
+    segment = snapshot.segment
+    removed = 0 if segment is None or segment.places is None else segment.end - segment.start - len(segment.data)
+    return caching.etag(snapshot.info.generation, snapshot.position, snapshot.end, snapshot.at_end, removed)
 
 
 def _shared(snapshot: Snapshot, key: Key, make: Callable[[Snapshot, Key], Response]) -> Response:

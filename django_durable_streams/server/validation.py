@@ -20,6 +20,7 @@ from ..conf import Config, Finding, config, refuse
 from ..engine.wakeup import make_wakeup
 from ..models import Stream
 from ..protocol.errors import DurableStreamsError
+from ..protocol.key_compaction import KeyCompactionPatterns
 from ..protocol.retention import RetentionPatterns
 from ..store.encoding import json_encoder
 from .cors import is_origin
@@ -84,6 +85,13 @@ def _retention(settings: Config) -> Iterator[Finding]:
         yield _finding("RETENTION", error)
 
 
+def _key_compaction(settings: Config) -> Iterator[Finding]:
+    try:
+        KeyCompactionPatterns(settings.key_compaction)
+    except DurableStreamsError as error:
+        yield _finding("KEY_COMPACTION", error)
+
+
 def _origins(settings: Config) -> Iterator[Finding]:
     for origin in settings.cors_origins:
         if not is_origin(origin):
@@ -131,6 +139,7 @@ _PARTS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _proxies,
     _creation_policy,
     _retention,
+    _key_compaction,
     _origins,
     _encoder,
     _wakeup,

@@ -1,6 +1,7 @@
 """A stream's page: its facts, and its messages some at a time, however many there are."""
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 from unittest import mock
@@ -11,6 +12,7 @@ from django.utils import timezone
 
 from django_durable_streams.admin import detail_views
 from django_durable_streams.models import Producer, Stream
+from django_durable_streams.protocol.segments import Segment
 from django_durable_streams.store.read import log_reader
 from tests.admin.pages import client_of, staff, url
 
@@ -114,8 +116,8 @@ def test_a_page_of_a_large_stream_reads_and_shows_a_bounded_part(
     read: list[int] = []
     original = log_reader._runs
 
-    def measured(rows: dict[int, tuple[bytes, bytes]]) -> Any:
-        read.append(sum(len(data) for data, _ in rows.values()))
+    def measured(rows: Mapping[int, Segment]) -> Any:
+        read.append(sum(len(segment.data) for segment in rows.values()))
         return original(rows)
 
     with mock.patch.object(log_reader, "_runs", measured), django_assert_max_num_queries(20):

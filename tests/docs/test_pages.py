@@ -11,11 +11,15 @@ from django.test import Client, override_settings
 
 from django_durable_streams import conf, health
 from django_durable_streams.engine import lock_waits
+from django_durable_streams.engine.key_compaction_task import PASS_REST
+from django_durable_streams.engine.retention_tasks import SWEEP_SECONDS
 from django_durable_streams.engine.wakeup import redis
 from django_durable_streams.protocol import arguments, paths, subscriptions
 from django_durable_streams.protocol.errors import DurableStreamsError
+from django_durable_streams.protocol.key_compaction import MIN_TOMBSTONES, KeyCompactionPatterns, KeyCompactionRules
 from django_durable_streams.runtime import connection_settings, monitor
 from django_durable_streams.store import lifetime
+from django_durable_streams.store.upkeep import key_compaction, key_passes
 from tests.docs.pages import PAGES, ROOT, Block, anchors, blocks, code, links, section, table
 
 PROTOCOL = ROOT / "docs" / "protocol.md"
@@ -176,3 +180,21 @@ def test_the_times_of_operations_are_those_of_the_code() -> None:
     assert connection_settings.CONNECT_SECONDS == health.CHECK_SECONDS == 2
     assert f"{lock_waits.MAX_WAIT:.0f} seconds at most" in text
     assert f"Commits up to {redis.MAX_PAYLOAD // 1024} KiB travel along" in text
+
+
+def test_the_page_on_key_compaction_has_rules_that_work_and_the_numbers_of_the_code() -> None:
+    text = section(OPERATIONS, "Key compaction")
+    (sample,) = [block for block in blocks(OPERATIONS, "python") if "KEY_COMPACTION" in block.text]
+    values: dict[str, Any] = {}
+    exec(sample.text, values)
+    patterns = KeyCompactionPatterns(values["DURABLE_STREAMS"]["KEY_COMPACTION"])
+    assert patterns.find("state/a") == KeyCompactionRules()
+    assert patterns.find("presence/a") == KeyCompactionRules(10, 1_000_000, 3600)
+    shown = {code(key): int(code(default)) for key, default, _ in table(text)}
+    assert shown == KeyCompactionRules()._asdict()
+    words = " ".join(text.split())
+    assert f"At least {MIN_TOMBSTONES}." in words
+    assert f"{key_compaction.MIN_DIRTY_BYTES // 1024} KiB at least" in words
+    assert f"{key_passes.BYTES // 1024} KiB at a time" in words
+    assert f"{key_passes.MAX_KEYS:,} new keys" in words
+    assert (key_compaction.DIRTY_SHARE, PASS_REST, SWEEP_SECONDS) == (2, 10, 5)  # half, ten times, five seconds

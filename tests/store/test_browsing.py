@@ -1,6 +1,7 @@
 """Messages for people: a few at a time, forwards and backwards, through forks, with bounded reads."""
 
 import json
+from collections.abc import Mapping
 from unittest import mock
 
 import pytest
@@ -112,8 +113,8 @@ def test_a_page_of_a_long_stream_takes_no_more_queries_and_data(compacted: bool,
         assert compaction.compact("default", [stream.pk])
     read: list[int] = []
 
-    def measured(rows: dict[int, tuple[bytes, bytes]]) -> list[Segment]:
-        read.append(sum(len(data) for data, _ in rows.values()))
+    def measured(rows: Mapping[int, Segment]) -> list[Segment]:
+        read.append(sum(len(segment.data) for segment in rows.values()))
         return original(rows)
 
     original = log_reader._runs

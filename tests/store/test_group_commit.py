@@ -250,7 +250,7 @@ def test_a_large_commit_is_cut_into_chunks_between_appends(monkeypatch: pytest.M
     apply(*(Append(path, TEXT, part) for part in parts))
     chunks = Chunk.objects.filter(stream__path=path).order_by("end")
     assert [bytes(chunk.data) for chunk in chunks] == [b"123456789", b"a" * 25, b"bc", b"d" * 9]
-    ends = [end for chunk in chunks for end in chunk_rows.unpack_ends(chunk.start, chunk.end, bytes(chunk.ends))]
+    ends = [end for chunk in chunks for end in chunk_rows.readable_ends(chunk.start, chunk.end, bytes(chunk.ends))]
     assert ends == [4, 8, 9, 34, 36, 45]
 
 

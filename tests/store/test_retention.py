@@ -474,3 +474,22 @@ def test_errors_name_the_offset_to_go_on_from() -> None:
     assert refused.value.first_offset == first
     assert (b"stream-first-offset", first.encode()) in refused.value.headers
     assert list(stream.read(refused.value.first_offset)) == [b"def"]
+
+
+def test_a_stream_takes_little_more_space_than_what_its_rule_keeps() -> None:
+    """The small form of `python -m benchmarks.retention`: hours of messages, with chunks merged between trims."""
+    stream = create(path="s/hour")
+    stream.retain(age=3600)
+    size, step = 100, 225  # a mark's time
+    hour = 3600 // step * 6 * size
+    largest = 0
+    for number in range(6 * 3600 // step):
+        group_commit.apply([Append("s/hour", BYTES, b"x" * size) for _ in range(6)], USING)
+        apply_rules(START + number * step * SECOND)
+        drop()
+        if number % 8 == 7:
+            compaction.compact(USING, [stream.pk])
+        if number * step > 2 * 3600:
+            stored = sum(len(data) for data in stream.chunks.values_list("data", flat=True))
+            largest = max(largest, stored)
+    assert hour <= largest <= 1.5 * hour

@@ -108,7 +108,7 @@ def segments(info: StreamInfo, position: int, using: str) -> Iterator[Segment]:
             raise log_reader.explain_missing(info, position, using)
         segment = segment.clip(info.tail)
         # A read returns an append whole. In JSON mode, the offset of a message inside is a place to go on from, too.
-        before = position - segment.start
+        before = segment.index(position)
         if before > 0 and content.is_json(info.content_type) and segment.data[before - 1 : before] == b"\n":
             segment = segment.beginning(position)
         yield segment

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +20,7 @@ from weakref import finalize
 from ...protocol.errors import DurableStreamsError, ServiceUnavailable
 from ...protocol.segments import Segment
 from ...runtime.thread_pool import ThreadPool
+from ...store.upkeep import key_compaction
 from .rendered_events import Chunk, RenderedEvents, rendered_events
 from .rendering import Renderer, Work
 
@@ -70,6 +72,7 @@ class EventFeed:
         self._renderer = renderer
         self._events = events
         self._number = events.new_feed()
+        self.born = time.monotonic()
         self._fruitless: tuple[int, int, bool] | None = None
         """A position, and the tail and closure of the stream as no event followed it."""
         self._waiting: dict[int, set[FeedReader]] = {}
@@ -172,7 +175,11 @@ class OwnFeed(EventFeed):
 def shared_feed(watch: Watch, using: str, settings: EventSourceSettings) -> EventFeed:
     """Return the feed of a stream for all readers of a page."""
     feeds = watch.companions
-    feed: EventFeed = feeds.pop(settings.key, None) or EventFeed(using, Renderer(settings), rendered_events)
+    feed: EventFeed | None = feeds.pop(settings.key, None)
+    max_age = key_compaction.patterns().max_age()
+    if feed is None or (max_age is not None and time.monotonic() - feed.born > max_age):
+        # An older one may have the event of a value whose delete was compacted since.
+        feed = EventFeed(using, Renderer(settings), rendered_events)
     feeds[settings.key] = feed
     if len(feeds) > MAX_FEEDS:
         del feeds[next(iter(feeds))]  # its readers keep it

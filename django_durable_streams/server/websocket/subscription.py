@@ -217,7 +217,7 @@ class Subscription(LiveReader):
         return text.is_cut(segment.data)
 
     def _data(self, segment: Segment) -> ServerFrame | None:
-        """Return a frame with the first appends of a segment. None: all of it begins a character."""
+        """Return a frame with the first appends of a segment. None: all of it begins a character, or was removed."""
         piece = segment.upto(segment.start + PIECE_BYTES)
         # In a long chain of forks, a page may have no known offset before its end.
         if not (self._info.has_offset(piece.end) and self._info.has_offset(piece.end - text.MAX_HELD)):
@@ -228,7 +228,7 @@ class Subscription(LiveReader):
         self._has_begun = True
         content_type = self._info.content_type
         if not self._holds_text:
-            return self._data_frame(piece.body(content_type))
+            return self._data_frame(piece.body(content_type)) if piece.data else None
         data, self._held = text.split(self._held + piece.data)
         return self._data_frame(data) if data else None
 

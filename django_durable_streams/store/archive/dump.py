@@ -18,8 +18,9 @@ from django.db import connections
 
 from ... import clock
 from ...models import Chunk, Producer, Retention, Stream
+from ...protocol.segments import Segment
 from .. import staged_rows
-from ..chunk_rows import CorruptChunk, checked_ends
+from ..chunk_rows import CorruptChunk, checked_segment
 from ..sql import statements
 from .records import ArchiveError, BlockWriter, EndRecord, ProducerRecord, Record, StreamRecord
 
@@ -131,8 +132,8 @@ class Dump:
             yield first
             yield from producers
         blocks = BlockWriter(data_from)
-        for start, data, ends in self._chunks(stream, data_from):
-            yield from blocks.add(start, data, ends)
+        for segment in self._chunks(stream, data_from):
+            yield from blocks.add(segment)
         yield from blocks.rest()
         yield EndRecord(stream.path or "")
 
@@ -191,8 +192,8 @@ class Dump:
         ]
         return min([start for start in first if start is not None], default=stream.tail_position)
 
-    def _chunks(self, stream: Stream, position: int) -> Iterator[tuple[int, bytes, list[int]]]:
-        """Yield (start, data, ends) of the stored data from a position to the tail, in order."""
+    def _chunks(self, stream: Stream, position: int) -> Iterator[Segment]:
+        """Yield the stored data from a position to the tail, in order."""
         tail = stream.tail_position
         while position < tail:
             window = {(stream.pk, position, min(position + WINDOW_BYTES, tail))}
@@ -203,13 +204,13 @@ class Dump:
                 if not start <= position < min(end, tail):
                     continue
                 try:
-                    ends = checked_ends(start, end, len(data), bytes(packed))
+                    segment = checked_segment(start, end, bytes(data), bytes(packed))
                 except CorruptChunk as error:
                     raise self._damaged(stream, position) from error
                 # A compaction may have merged it with earlier appends, which were read before, and with later ones.
-                ends = [one for one in ends if position < one <= tail]
-                yield position, bytes(data)[position - start : tail - start], ends
-                position = ends[-1] if ends else tail
+                segment = segment.beginning(position).clip(tail)
+                yield segment
+                position = segment.end
             if position == before:
                 raise self._missing(stream, position)
 

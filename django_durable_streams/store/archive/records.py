@@ -4,6 +4,8 @@
     11223344 {"type":"producer",...}
     99aabbcc {"type":"data","start":0,"sizes":[11,8],"crc":305419896}
     ...19 bytes of data, then a line feed
+    55667788 {"type":"data","start":19,"sizes":[7],"gaps":[40],"crc":271733878}
+    ...7 bytes of data, before which key compaction has removed 40, then a line feed
     0badcafe {"type":"end","path":"chat/42","crc":878082192}
 
 A line begins with the CRC-32 of its JSON. Streams follow each other in the order of their generations, so the source of
@@ -14,7 +16,8 @@ Knows no database and no file names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from operator import or_
 from typing import Annotated, Any, BinaryIO
 from zlib import crc32
 
@@ -25,7 +28,8 @@ from ...protocol import arguments, content, paths
 from ...protocol.errors import DurableStreamsError
 from ...protocol.offsets import MAX_NUMBER
 from ...protocol.producers import MAX_STORED_NAME_LENGTH
-from ..chunk_rows import MAX_CHUNK_BYTES
+from ...protocol.segments import Segment
+from ..chunk_rows import MAX_CHUNK_BYTES, MAX_SPARSE_RANGE
 
 VERSION = 1
 
@@ -39,7 +43,7 @@ MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_BLOCK_BYTES = 2**31
 
 Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
-Size = Annotated[int, Meta(gt=0, le=MAX_BLOCK_BYTES)]
+Size = Annotated[int, Meta(ge=0, le=MAX_BLOCK_BYTES)]
 Limit = Annotated[int, Meta(gt=0, le=MAX_NUMBER)]
 Microseconds = Annotated[int, Meta(ge=0, le=253_370_764_800_000_000)]
 Path = Annotated[str, Meta(min_length=1, max_length=paths.MAX_PATH_LENGTH)]
@@ -98,7 +102,14 @@ class DataRecord(Struct, tag="data", forbid_unknown_fields=True):
     start: Number
     sizes: Annotated[list[Size], Meta(min_length=1, max_length=BLOCK_APPENDS)]
     crc: Annotated[int, Meta(ge=0, lt=2**32)]
+    gaps: list[Annotated[int, Meta(ge=0, le=MAX_SPARSE_RANGE)]] | None = None
+    """The number of removed bytes before each append. None: all bytes are there. An append of no bytes stands for
+    removed bytes that no append follows."""
     data: bytes = b""
+
+    def extent(self) -> int:
+        """Return the number of positions from the start to the end."""
+        return sum(self.sizes) + sum(self.gaps or ())
 
 
 class EndRecord(Struct, tag="end", forbid_unknown_fields=True):
@@ -115,6 +126,8 @@ def line(record: Any) -> bytes:
     """Return a record as a line with its checksum, and the data of a data record after it."""
     if isinstance(record, DataRecord):
         bare = {"type": "data", "start": record.start, "sizes": record.sizes, "crc": record.crc}
+        if record.gaps is not None:
+            bare["gaps"] = record.gaps
         return b"%b%b\n" % (_line(msgspec.json.encode(bare)), record.data)
     return _line(msgspec.json.encode(record))
 
@@ -123,9 +136,9 @@ def _line(text: bytes) -> bytes:
     return b"%08x %b\n" % (crc32(text), text)
 
 
-def data_record(start: int, sizes: list[int], data: bytes) -> DataRecord:
+def data_record(start: int, sizes: list[int], data: bytes, gaps: list[int] | None = None) -> DataRecord:
     """Return the record of a block."""
-    return DataRecord(start, sizes, crc32(data), data)
+    return DataRecord(start, sizes, crc32(data), gaps, data)
 
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Record)
@@ -175,9 +188,12 @@ class RecordReader:
             if isinstance(record, ProducerRecord) and position == stream.data_from and record.id > last_producer:
                 last_producer = record.id
             elif isinstance(record, DataRecord) and record.start == position:
-                position += len(record.data)
-                if content.is_json(stream.content_type) and not record.data.endswith(b"\n"):
+                position += record.extent()
+                is_json = content.is_json(stream.content_type)
+                if is_json and record.data and not record.data.endswith(b"\n"):
                     raise self.error(f"the data of {stream.path} ends inside a message.")
+                if record.gaps is not None and not is_json:
+                    raise self.error(f"data of {stream.path} is missing, which is no JSON stream.")
             elif isinstance(record, EndRecord) and record.path == stream.path and position == stream.tail:
                 if record.crc != before:
                     raise self.error(f"records of {stream.path} are missing, or were changed.")
@@ -233,6 +249,11 @@ class RecordReader:
         size = sum(record.sizes)
         if size > MAX_BLOCK_BYTES:
             raise self.error(f"the block has {size} bytes, more than {MAX_BLOCK_BYTES}.")
+        gaps = record.gaps if record.gaps is not None else [0] * len(record.sizes)
+        if len(gaps) != len(record.sizes) or not all(map(or_, record.sizes, gaps)):
+            raise self.error("the sizes of the block's appends contradict each other.")
+        if record.gaps is not None and record.extent() > 2 * MAX_SPARSE_RANGE - 1:
+            raise self.error(f"the block goes over {record.extent()} positions, more than a chunk can have.")
         data = self._file.read(size)
         if len(data) < size or self._file.read(1) != b"\n":
             raise self.error("the data of the block is incomplete.")
@@ -253,31 +274,70 @@ class BlockWriter:
     def __init__(self, start: int) -> None:
         self._start = start
         self._sizes: list[int] = []
+        self._gaps: list[int] = []
         self._parts: list[bytes] = []
         self._size = 0
+        self._extent = 0
+        """Positions from the start of the block on."""
+        self._gap = 0
+        """Removed bytes after the block, so far."""
 
-    def add(self, start: int, data: bytes, ends: Sequence[int]) -> Iterator[DataRecord]:
-        """Add data with the positions at which its appends end. Yield the blocks that are complete now."""
-        begin = start
-        part_begin = start
-        for end in ends:
-            size = end - begin
-            if self._sizes and (self._size + size > BLOCK_BYTES or len(self._sizes) == BLOCK_APPENDS):
-                self._parts.append(data[part_begin - start : begin - start])
-                part_begin = begin
-                yield self._block()
-            self._sizes.append(size)
-            self._size += size
-            begin = end
-        self._parts.append(data[part_begin - start :])
+    def add(self, segment: Segment) -> Iterator[DataRecord]:
+        """Add data that follows. Yield the blocks that are complete now."""
+        position, index, part = segment.start, 0, 0
+        for number, end in enumerate(segment.ends):
+            place = end - segment.start if segment.places is None else segment.places[number]
+            size = place - index
+            self._gap += end - position - size
+            position = end
+            if not size:  # the removed bytes come before the next append
+                continue
+            if self._is_full(size):
+                self._parts.append(segment.data[part:index])
+                part = index
+                yield from self._cut()
+            self._append(size)
+            index = place
+        self._parts.append(segment.data[part:])
 
     def rest(self) -> Iterator[DataRecord]:
-        """Yield the last block, if there is one."""
+        """Yield the last blocks, if there are any."""
+        if self._gap and self._is_full(0):
+            yield from self._cut()
+        if self._gap:
+            self._append(0)
+        yield from self._cut()
+
+    def _is_full(self, size: int) -> bool:
+        """Return whether the next append, with the gap before it, begins another block."""
+        if self._gap > MAX_SPARSE_RANGE // 2:
+            return True
+        too_large = self._size + size > BLOCK_BYTES or len(self._sizes) == BLOCK_APPENDS
+        too_long = self._extent + self._gap + size > MAX_SPARSE_RANGE and (self._gap > 0 or any(self._gaps))
+        return bool(self._sizes) and (too_large or too_long)
+
+    def _append(self, size: int) -> None:
+        self._sizes.append(size)
+        self._gaps.append(self._gap)
+        self._size += size
+        self._extent += size + self._gap
+        self._gap = 0
+
+    def _cut(self) -> Iterator[DataRecord]:
+        """Yield the block so far, and blocks without data for a long gap after it."""
+        gap, self._gap = self._gap, 0
         if self._sizes:
             yield self._block()
+        while gap > MAX_SPARSE_RANGE // 2:
+            self._gap = MAX_SPARSE_RANGE // 2
+            gap -= self._gap
+            self._append(0)
+            yield self._block()
+        self._gap = gap
 
     def _block(self) -> DataRecord:
-        record = data_record(self._start, self._sizes, b"".join(self._parts))
-        self._start += self._size
-        self._sizes, self._parts, self._size = [], [], 0
+        gaps = self._gaps if any(self._gaps) else None
+        record = data_record(self._start, self._sizes, b"".join(self._parts), gaps)
+        self._start += self._extent
+        self._sizes, self._gaps, self._parts, self._size, self._extent = [], [], [], 0, 0
         return record

@@ -19,7 +19,7 @@ from django.db import connections
 from ... import clock
 from ...protocol.retention import RetentionRules
 from ...runtime.write_lock import write_lock
-from ..chunk_rows import pack_ends
+from ..chunk_rows import pack_layout
 from ..sql import Row, Statements, statements
 from ..sql.columns import STREAM_COLUMNS
 from ..stream_info import StreamInfo
@@ -275,12 +275,14 @@ def _info(stream: StreamRecord, owners: dict[str, int]) -> StreamInfo:
 
 
 def _chunk(record: DataRecord) -> tuple[int, int, bytes, bytes]:
-    ends = []
-    position = record.start
-    for size in record.sizes:
-        position += size
+    gaps = record.gaps if record.gaps is not None else [0] * len(record.sizes)
+    ends, places = [], []
+    position, place = record.start, 0
+    for size, gap in zip(record.sizes, gaps, strict=True):
+        position, place = position + gap + size, place + size
         ends.append(position)
-    return record.start, position, record.data, pack_ends(record.start, ends)
+        places.append(place)
+    return record.start, position, record.data, pack_layout(record.start, ends, places)
 
 
 def _stamp(microseconds: int, using: str) -> Any:

@@ -18,7 +18,7 @@ from ...models import Stream
 from ...protocol import content, text
 from ...protocol.errors import DurableStreamsError, OffsetTrimmed, ServiceUnavailable, StreamGone, StreamNotFound
 from ...protocol.segments import Segment
-from ..chunk_rows import readable_ends
+from ..chunk_rows import segment_of
 from ..sql import TO_THE_END, statements
 from ..stream_info import LineageEntry, StreamInfo
 from .lineage import MAX_PIECES, check_retained, has_runs, look_up
@@ -157,11 +157,25 @@ def pages(
                 waiting.append(request)
     for first in range(0, len(waiting), MAX_PAGES_PER_QUERY):
         slice_requests = _with_pieces(waiting[first : first + MAX_PAGES_PER_QUERY], using)
-        gaps = [gap for request in slice_requests for gap in _gaps(request, cache)]
+        parts = [_parts(request, cache) for request in slice_requests]
+        gaps = [gap for request, some in zip(slice_requests, parts, strict=True) for gap in _gaps(request, some, cache)]
         fetched = _fetch(gaps, using, needs_compaction) if gaps else {}
-        for request in slice_requests:
-            results[request.info.id, request.position] = _assemble(request, cache, fetched)
+        for request, some in zip(slice_requests, parts, strict=True):
+            page = _assemble(request, some, cache, fetched)
+            if page is not None and not page.data:
+                page = _after_removed(request, page, cache, using)
+            results[request.info.id, request.position] = page
     return results
+
+
+def _after_removed(request: PageRequest, page: Segment, cache: SegmentCache, using: str) -> Segment | None:
+    """Return a page all of whose messages were removed, with the data that follows it."""
+    while not page.data and page.end < request.info.tail:
+        following = pages([request._replace(position=page.end)], cache, using)[request.info.id, page.end]
+        if following is None:
+            return None
+        page = Segment.join([page, following])
+    return page
 
 
 def _with_pieces(requests: Sequence[PageRequest], using: str) -> Sequence[PageRequest]:
@@ -186,6 +200,27 @@ class _Gap(NamedTuple):
     """The end of the range that is queried: the cut of a fork, or the limit. TO_THE_END if that is the tail."""
 
 
+class _Part(NamedTuple):
+    """A piece that a page may reach, the position from which it is read, and the data from there that was cached."""
+
+    piece: LineageEntry
+    position: int
+    cached: Segment | None
+
+
+def _parts(request: PageRequest, cache: SegmentCache) -> list[_Part]:
+    """Return the pieces that a page may reach. The cache may lose its segments before the page is complete."""
+    parts = []
+    for piece, position in _overlapping(request):
+        cached = cache.get(piece.owner, position)
+        if cached is not None and cached.end > piece.end and piece.owner == request.info.id:
+            # The stream ends before the cached segment does: the database has lost data, maybe of other streams too.
+            cache.clear()
+            cached = None
+        parts.append(_Part(piece, position, cached))
+    return parts
+
+
 def _overlapping(request: PageRequest) -> Iterator[tuple[LineageEntry, int]]:
     """Yield the pieces that a page may reach, each with the position from which it is read.
 
@@ -202,14 +237,9 @@ def _overlapping(request: PageRequest) -> Iterator[tuple[LineageEntry, int]]:
             yield piece, position
 
 
-def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
-    for piece, position in _overlapping(request):
+def _gaps(request: PageRequest, parts: Sequence[_Part], cache: SegmentCache) -> Iterator[_Gap]:
+    for piece, position, cached in parts:
         limit = position + request.limit
-        cached = cache.get(piece.owner, position)
-        if cached is not None and cached.end > piece.end and piece.owner == request.info.id:
-            # The stream ends before the cached segment does: the database has lost data, maybe of other streams too.
-            cache.clear()
-            cached = None
         start = position if cached is None else cached.end
         if cached is None or (not cached.full and start < min(piece.end, limit)):
             # After the stream's own tail there is at most data that was committed right now.
@@ -239,10 +269,13 @@ def _select(
     ranges = {(gap.owner, gap.position, gap.end) for gap in gaps}
     with connections[using].cursor() as cursor:
         chunks = statements(using).select_chunks(cursor, ranges, latest=latest)
-    rows: dict[int, dict[int, tuple[bytes, bytes]]] = {}
-    for owner, start, end, data, ends in chunks:  # a chunk of overlapping ranges may come twice
-        if end - start == len(data):  # a chunk with another size is damaged, and counts as missing
-            rows.setdefault(owner, {})[start] = bytes(data), bytes(ends)
+    rows: dict[int, dict[int, Segment]] = {}
+    for owner, start, end, data, ends in chunks:
+        by_start = rows.setdefault(owner, {})
+        if start not in by_start:  # a chunk of overlapping ranges may come twice
+            segment = segment_of(start, end, bytes(data), bytes(ends))
+            if segment is not None:  # a damaged chunk counts as missing
+                by_start[start] = segment
     if needs_compaction is not None:
         needs_compaction.update(
             owner for owner, by_start in rows.items() if len(by_start) > COMPACT_FROM_CHUNKS_IN_PAGE
@@ -251,11 +284,10 @@ def _select(
     return {gap: segment for gap in gaps for segment in [_within(runs.get(gap.owner, ()), gap)] if segment is not None}
 
 
-def _runs(rows: Mapping[int, tuple[bytes, bytes]]) -> list[Segment]:
+def _runs(rows: Mapping[int, Segment]) -> list[Segment]:
     """Return a stream's chunks, given by their starts, as segments. Neighbouring chunks become one segment."""
     runs: list[list[Segment]] = []
-    for start, (data, ends) in sorted(rows.items()):
-        segment = Segment(start, data, readable_ends(start, start + len(data), ends))
+    for start, segment in sorted(rows.items()):
         if runs and runs[-1][-1].end == start:
             runs[-1].append(segment)
         else:
@@ -271,17 +303,19 @@ def _within(runs: Sequence[Segment], gap: _Gap) -> Segment | None:
     return None
 
 
-def _assemble(request: PageRequest, cache: SegmentCache, fetched: dict[_Gap, Segment]) -> Segment | None:
+def _assemble(
+    request: PageRequest, pieces: Sequence[_Part], cache: SegmentCache, fetched: dict[_Gap, Segment]
+) -> Segment | None:
     """Return the page of a request from cached and fetched segments, and put the latter into the cache."""
     by_key = {(gap.owner, gap.key): segment for gap, segment in fetched.items()}
     limit = request.position + request.limit
     parts: list[Segment] = []
-    for piece, position in _overlapping(request):
-        segment = cache.get(piece.owner, position)
+    for piece, position, segment in pieces:
         more = by_key.get((piece.owner, position))
         if more is not None and (segment is None or segment.end == more.start):
-            segment = more if segment is None else Segment.join([segment, more]).upto(position + request.limit)
-            cache.put(piece.owner, position, segment)
+            joined = more if segment is None else Segment.join([segment, more]).upto(position + request.limit)
+            cache.put(piece.owner, position, joined)
+            segment = joined
         if segment is None or (parts and segment.start != parts[-1].end):
             break
         segment = segment.clip(piece.end)

@@ -3,10 +3,14 @@
 This is an optimisation. Invariant: no cached segment can be stale, because the bytes at a position never change, and a
 stream's id is never used again. The one exception is a database that has lost data. Then readers call `forget` or
 `clear`. `CACHE_BYTES = 0` switches it off.
+
+Key compaction removes messages that later ones replace, so an older segment with them is right, too. It also removes
+deletes, after some time. So with key compaction, segments have a `max_age`: no cached value outlives its delete.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from threading import Lock
 
@@ -21,10 +25,11 @@ _OVERHEAD_BYTES = 640
 class _Entry:
     """A cached segment, the size for which it is counted, and its neighbours among the entries of its stream."""
 
-    __slots__ = ("_cache", "key", "newer", "older", "segment", "size")
+    __slots__ = ("_cache", "born", "key", "newer", "older", "segment", "size")
 
-    def __init__(self, cache: SegmentCache, key: Key, segment: Segment, size: int) -> None:
+    def __init__(self, cache: SegmentCache, key: Key, segment: Segment, size: int, born: float) -> None:
         self._cache = cache
+        self.born = born
         self.key = key
         self.segment = segment
         self.size = size
@@ -41,10 +46,12 @@ class SegmentCache:
 
     Args:
         limit: the memory that the segments may take, in bytes. A segment of more than a quarter of it is not cached.
+        max_age: seconds after which a segment is not returned any more. None: no limit.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, max_age: float | None = None) -> None:
         self._limit = limit
+        self._max_age = max_age
         self._size = 0
         self.hits = 0
         self.misses = 0
@@ -68,19 +75,25 @@ class SegmentCache:
             entry = self._entries.get(key)
             if entry is None:
                 return None
+            if self._max_age is not None and time.monotonic() - entry.born > self._max_age:
+                self._drop(key)
+                return None
             self._entries.move_to_end(key)
             return entry.segment
 
     def put(self, stream_id: int, position: int, segment: Segment) -> None:
-        """Cache a segment for reads of a stream from a position."""
+        """Cache a segment for reads of a stream from a position. It is as old as the one that it replaces."""
         if len(segment.data) > self._limit // 4:
             return
         segment.pack()
         size = segment.size() + _OVERHEAD_BYTES
         if size > self._limit // 4:
             return
-        entry = _Entry(self, (stream_id, position), segment, size)
+        entry = _Entry(self, (stream_id, position), segment, size, time.monotonic())
         with self._lock:
+            replaced = self._entries.get(entry.key)
+            if replaced is not None:
+                entry.born = replaced.born
             self._drop(entry.key)
             segment.on_encoded = entry.grow
             self._entries[entry.key] = entry

@@ -146,6 +146,17 @@ class SQLiteStatements(SQLiteChunkStatements, Statements):
             insert_and_getter = self._inserts[used, rules_version] = insert, itemgetter(*used)
         return insert_and_getter
 
+    def remove_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
+        self._execute(cursor, self._of_ids(self._remove_stream), [moment, to_json(ids)])
+
+    def soft_delete_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
+        self._execute(cursor, self._of_ids(self._soft_delete_stream), [moment, to_json(ids)])
+
+    def _of_ids(self, statement: str) -> str:
+        """Return a statement on one id as a statement on a list of ids."""
+        name = self._quote("id")
+        return statement.replace(f"{name}=%s", f"{name} IN (SELECT value FROM json_each(%s))")
+
     def delete_rows(self, cursor: Any, model: type[Model], ids: Sequence[int]) -> None:
         among = f"{self._quote('id')} IN (SELECT value FROM json_each(%s))"
         self._execute(cursor, f"DELETE FROM {self._table(model)} WHERE {among}", [to_json(ids)])

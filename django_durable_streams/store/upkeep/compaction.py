@@ -20,7 +20,7 @@ from django.db import connections
 from django.utils import timezone
 
 from ...models import Chunk
-from ..chunk_rows import MAX_CHUNK_BYTES, checked_ends, pack_ends
+from ..chunk_rows import MAX_CHUNK_BYTES, checked_layout, pack_layout
 from ..sql import Row, statements
 
 T = TypeVar("T")
@@ -173,19 +173,23 @@ def read(using: str, spans: Sequence[Span]) -> list[Merger]:
     with connections[using].cursor() as cursor:
         ids, data, packed, sizes = statements(using).read_chunks(cursor, _ids(spans))
     mergers = []
-    place = position = 0
+    row = index = 0
     for span in spans:
-        first, start, missing = position, span.start, False
+        first, start, missing = index, span.start, False
         ends: list[int] = []
+        places: list[int] = []
         for chunk_id, end in zip(span.ids, span.ends, strict=True):
-            if place < len(ids) and ids[place] == chunk_id:
-                ends += checked_ends(start, end, sizes[place], packed[place])
-                place, position = place + 1, position + end - start
+            if row < len(ids) and ids[row] == chunk_id:
+                layout = checked_layout(start, end, sizes[row], packed[row])
+                inside = [at - start for at in layout.ends] if layout.places is None else layout.places
+                ends += layout.ends
+                places += [index - first + place for place in inside]
+                row, index = row + 1, index + sizes[row]
             else:
                 missing = True
             start = end
         if not missing:
-            mergers.append(Merger(span, data[first:position], pack_ends(span.start, ends)))
+            mergers.append(Merger(span, data[first:index], pack_layout(span.start, ends, places)))
     return mergers
 
 

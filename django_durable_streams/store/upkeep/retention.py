@@ -219,7 +219,7 @@ def _ends(info: StreamInfo, position: int, using: str) -> Iterator[tuple[int, in
     is_json = content.is_json(info.content_type)
     for end in segment.ends:
         if end > position:
-            yield end, segment.data.count(b"\n", position - segment.start, end - segment.start) if is_json else 1
+            yield end, segment.data.count(b"\n", segment.index(position), segment.index(end)) if is_json else 1
             position = end
 
 

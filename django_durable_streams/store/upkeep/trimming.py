@@ -23,7 +23,7 @@ from django.db.models.functions import Coalesce
 from ...models import Chunk, Retention, Stream
 from ...runtime.caller_transaction import atomic
 from .. import staged_rows
-from ..chunk_rows import CorruptChunk, checked_ends, pack_ends
+from ..chunk_rows import CorruptChunk, checked_segment, pack_layout
 from ..sql import Row, statements
 
 ROWS = 500
@@ -170,12 +170,12 @@ def _rests(using: str, cuts: dict[int, Cut]) -> list[Row]:
     ):
         _, start, end, position = cuts[chunk_id]
         try:
-            ends = [at for at in checked_ends(start, end, len(data), bytes(packed)) if at > position]
+            rest = checked_segment(start, end, bytes(data), bytes(packed)).beginning(position)
         except CorruptChunk:
             del cuts[chunk_id]
         else:
-            rest = bytes(data)[position - start :]
-            rows.append((stream_id, position, end, rest, pack_ends(position, ends), adapt(created_at)))
+            ends = pack_layout(position, rest.ends, rest.places)
+            rows.append((stream_id, position, end, rest.data, ends, adapt(created_at)))
     return rows
 
 

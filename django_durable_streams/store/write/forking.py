@@ -56,9 +56,9 @@ def resolve(source: StreamState, fork: Fork, using: str, *, is_new: bool = True)
     append = _append_at(source, position, using)
     if append is None:
         raise OffsetOutOfRange("Stream-Fork-Sub-Offset is past the end of the source. Use a smaller number.")
-    inside = position - append.start
     if is_json:
-        return append.start + _after_messages(append.data, inside, fork.sub_offset)
+        inside = _after_messages(append.data, append.index(position), fork.sub_offset)
+        return append.position(inside) if fork.sub_offset else position
     if fork.sub_offset > append.ends[0] - position:
         raise OffsetOutOfRange(
             "Stream-Fork-Sub-Offset is past the append at Stream-Fork-Offset. Use a smaller number, or a later offset."

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import random
 import shutil
 import tarfile
@@ -22,13 +23,16 @@ from django_durable_streams.models import Chunk, Producer, Retention, StagedChun
 from django_durable_streams.models.stream import LinkState
 from django_durable_streams.protocol.errors import OffsetTrimmed, StreamGone
 from django_durable_streams.protocol.retention import RetentionRules
+from django_durable_streams.protocol.segments import Segment
 from django_durable_streams.store.archive import directory, dump, records, restore, selection, transfer
 from django_durable_streams.store.archive.directory import ArchiveReader
 from django_durable_streams.store.archive.records import ArchiveError, BlockWriter, RecordReader
 from django_durable_streams.store.operations import Append, Create
-from django_durable_streams.store.upkeep import compaction, removal, trimming
+from django_durable_streams.store.upkeep import compaction, key_compaction, removal, trimming
 from django_durable_streams.store.write import group_commit
+from tests.overriding import override_streams
 from tests.store.contexts import Staging
+from tests.store.key_compaction_steps import START, change, compact_keys, messages_of
 from tests.subscriptions.steps import subscribe
 
 JSON, TEXT = "application/json", "text/plain"
@@ -391,7 +395,7 @@ def test_blocks_do_not_depend_on_pieces(pieces: list[list[int]], start: int) -> 
             for size in group:
                 position += size
                 ends.append(position)
-            written += writer.add(begin, data[begin - start : position - start], ends)
+            written += writer.add(Segment(begin, data[begin - start : position - start], ends))
         written += writer.rest()
         return [(block.start, block.sizes, block.data) for block in written]
 
@@ -809,3 +813,71 @@ def test_a_restored_stream_is_followed_by_subscriptions(tmp_path: Path) -> None:
     stream = Stream.objects.get()
     assert (link.path, link.stream_id, link.acked_position) == ("events/a", stream.pk, None)
     assert stream.link_state == LinkState.UNSEEN
+
+
+def test_a_compacted_stream_comes_back_with_its_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_compaction, "MIN_DIRTY_BYTES", 1)
+    stream = Stream.objects.create(path="s/a", content_type=JSON)
+    stream.append_many([change("a", 1), change("b", 1), change("a", 2)])
+    for number in range(6):
+        stream.append(change("c" if number % 2 else "a", number))
+    with override_streams(KEY_COMPACTION={"s/**": {"delay": 0, "tombstones": 3600}}):
+        stream.append(change("d"))
+        stream.append(change("a", 8))
+        compact_keys(START)
+        assert len(list(stream.read())) == 4
+        compact_keys(START + 3601 * 1_000_000)
+        stream.append(change("a", 9))
+    left = messages_of(stream)
+    assert [json.loads(message.data) for message in left] == [
+        *(change("b", 1), change("c", 5)),
+        *(change("a", 8), change("a", 9)),
+    ]
+    tail = Stream.objects.get(path="s/a").tail_position
+    moved(tmp_path)
+    again = Stream.objects.get(path="s/a")
+    assert messages_of(again) == left
+    assert again.tail_position == tail
+    for message in left:
+        expected = [json.loads(one.data) for one in left if one.end > message.end]
+        assert list(again.read(again.offset_at(message.end))) == expected
+    again.append(change("e", 1))
+    assert list(again.read())[-1] == change("e", 1)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 70), st.integers(0, 9)).filter(any), min_size=1, max_size=12),
+    st.integers(0, 11),
+    st.integers(0, 11),
+)
+def test_blocks_with_gaps_do_not_depend_on_the_pieces(parts: list[tuple[int, int]], first: int, second: int) -> None:
+    def written(cuts: set[int]) -> list[Any]:
+        writer, start = BlockWriter(7), 7
+        blocks: list[records.DataRecord] = []
+        ends: list[int] = []
+        places: list[int] = []
+        data = b""
+        position = 7
+        for number, (gap, size) in enumerate(parts):
+            position += gap + size
+            data += bytes([number]) * size
+            ends.append(position)
+            places.append(len(data))
+            if number in cuts or number == len(parts) - 1:
+                blocks += writer.add(Segment(start, data, ends, places=places))
+                start, ends, places, data = position, [], [], b""
+        blocks += writer.rest()
+        return [(block.start, block.sizes, block.gaps, block.data) for block in blocks]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "BLOCK_BYTES", 16)
+        patch.setattr(records, "MAX_SPARSE_RANGE", 100)
+        blocks = written({first, second})
+        assert blocks == written(set())
+    position = 7
+    for start, sizes, gaps, data in blocks:
+        assert start == position
+        assert sum(sizes) == len(data)
+        position += sum(sizes) + sum(gaps or ())
+        assert position - start <= 100 + 16
+    assert position == 7 + sum(gap + size for gap, size in parts)
