@@ -13,7 +13,7 @@ from ..protocol.globs import Glob
 from ..store.upkeep import key_compaction
 from ..store.upkeep.key_compaction import Job, Notes
 from ..store.upkeep.key_passes import Pass
-from .housekeeping_tasks import HousekeepingContext
+from .housekeeping_context import HousekeepingContext
 from .retention_tasks import PatternTask
 
 PASS_REST = 10.0

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.test_recipes import violations
-from tests.browser.visitor import DESKTOP, MOBILE, Visitor, take_picture
+from tests.browser.visitor import DESKTOP, MOBILE, Visitor, take_picture, violations
 from tests.docs.site import built_site
 from tests.servers import HOST
 

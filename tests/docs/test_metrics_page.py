@@ -13,18 +13,19 @@ from django_durable_streams.admin.process_view import KINDS
 from django_durable_streams.contrib.prometheus import lags
 from django_durable_streams.contrib.prometheus.families import PREFIX, Family, Kind, families
 from django_durable_streams.contrib.prometheus.views import MIN_TOKEN_LENGTH
-from django_durable_streams.engine import housekeeping_tasks, retention_tasks
+from django_durable_streams.engine import housekeeping_tasks, key_compaction_task, retention_tasks
 from django_durable_streams.engine.housekeeping_tasks import HousekeepingTask, SweepTask
 from django_durable_streams.engine.live_reader import LiveReader
 from django_durable_streams.engine.numbers import COMMITTER, MESSAGE, OWN, TRANSACTION
 from django_durable_streams.models import Subscription
 from django_durable_streams.server import request_numbers
-from django_durable_streams.server.uvicorn.exits import REASONS
+from django_durable_streams.server.uvicorn.handed_over import Reason
 from django_durable_streams.stats import process_stats
 from django_durable_streams.subscriptions.lag import MAX_LINKS, MAX_SUBSCRIPTIONS
 from tests.docs.pages import ROOT, blocks, code, section, table
 
 PAGE = ROOT / "docs" / "metrics.md"
+FAST_PATH = ROOT / "docs" / "deployment" / "fast-path.md"
 DASHBOARD = json.loads((ROOT / "docs" / "grafana-dashboard.json").read_text())
 
 
@@ -56,10 +57,10 @@ def test_values_of_labels_are_those_of_the_code() -> None:
     assert values_of("`source`") == {OWN, MESSAGE}
     assert values_of("`kind` of live readers") == set(KINDS) == reader_kinds(LiveReader)
     assert values_of("`kind` of subscriptions") == set(Subscription.Kind.values)
-    assert values_of("`reason`") - {"X-Forwarded-*"} == set(REASONS)
+    assert {code(row[0]) for row in table(FAST_PATH.read_text())} == set(Reason)
     tasks = {
         name.removesuffix("Task").lower()
-        for module in (housekeeping_tasks, retention_tasks)
+        for module in (housekeeping_tasks, retention_tasks, key_compaction_task)
         for name, kind in vars(module).items()
         if isinstance(kind, type) and issubclass(kind, HousekeepingTask) and kind not in (HousekeepingTask, SweepTask)
     }

@@ -99,8 +99,7 @@ class Runner:
         self.consumers = consumers
         self.is_stopping = False
         self.is_held_up = False
-        """Whether the last step has left something to another transaction or worker. No message tells when that ends.
-        """
+        """Whether the last step has left something to another transaction. No message tells when that ends."""
         self._using = using
         self._hold: Hold = hold or (lambda claim: nullcontext())
         self._report = report or (lambda report: None)
