@@ -67,6 +67,14 @@ def start(
 def run(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
+    """Run a Python program whose output is text. See `run_for_bytes`."""
+    done = run_for_bytes(command, cwd=cwd, env=env, timeout=timeout)
+    return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def run_for_bytes(
+    command: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[bytes]:
     """Run a Python program to its end.
 
     Args:
@@ -84,7 +92,7 @@ def run(
             process.kill()
         for file in (output, errors):
             file.seek(0)
-        return subprocess.CompletedProcess(command, status, output.read().decode(), errors.read().decode())
+        return subprocess.CompletedProcess(command, status, output.read(), errors.read())
 
 
 class ForkedProcess:

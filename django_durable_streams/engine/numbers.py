@@ -172,7 +172,7 @@ class EngineNumbers:
             cache_hits=cache.hits if cache is not None else 0,
             cache_misses=cache.misses if cache is not None else 0,
             cache_bytes=cache.size if cache is not None else 0,
-            cache_segments=len(cache) if cache is not None else 0,
+            cache_segments=cache.count if cache is not None else 0,
             housekeeping={task: replace(numbers) for task, numbers in self.housekeeping.copy().items()},
         )
 

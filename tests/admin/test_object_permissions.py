@@ -31,7 +31,7 @@ NEEDED = {
 }
 """What a page of one stream asks for, on that stream: all of these. To change implies to view."""
 
-OTHERS = {"changelist", "add", "process"}
+OTHERS = {"changelist", "add", "process", "delete_matching"}
 """Pages of no stream."""
 
 USERS = ("", "view", "change", "delete", "add", "view add", "view change", "view delete", "view add change delete")

@@ -25,6 +25,7 @@ from django_durable_streams.subscriptions.lag import MAX_LINKS, MAX_SUBSCRIPTION
 from tests.docs.pages import ROOT, blocks, code, section, table
 
 PAGE = ROOT / "docs" / "metrics.md"
+BASES = (HousekeepingTask, SweepTask, retention_tasks.PatternTask)
 FAST_PATH = ROOT / "docs" / "deployment" / "fast-path.md"
 DASHBOARD = json.loads((ROOT / "docs" / "grafana-dashboard.json").read_text())
 
@@ -62,7 +63,7 @@ def test_values_of_labels_are_those_of_the_code() -> None:
         name.removesuffix("Task").lower()
         for module in (housekeeping_tasks, retention_tasks, key_compaction_task)
         for name, kind in vars(module).items()
-        if isinstance(kind, type) and issubclass(kind, HousekeepingTask) and kind not in (HousekeepingTask, SweepTask)
+        if isinstance(kind, type) and issubclass(kind, HousekeepingTask) and kind not in BASES
     }
     assert values_of("`task`") == tasks
 

@@ -52,8 +52,7 @@ class Shell:
     def run(self, *arguments: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
         """Run a subcommand to its end."""
         if not stdin:
-            done = preloaded.run(self.command(*arguments), cwd=EXAMPLE, env=self.env, timeout=120)
-            return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.encode(), done.stderr.encode())
+            return preloaded.run_for_bytes(self.command(*arguments), cwd=EXAMPLE, env=self.env, timeout=120)
         return subprocess.run(
             self.command(*arguments),
             env=self.env,

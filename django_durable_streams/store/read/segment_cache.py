@@ -60,7 +60,9 @@ class SegmentCache:
         """The newest entry of each stream. The others are linked to it, so `forget` needs no scan of all entries."""
         self._lock = Lock()
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """The number of segments."""
         return len(self._entries)
 
     @property
