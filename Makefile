@@ -30,7 +30,11 @@ SIDE_BY_SIDE := -n $(WORKERS) --dist worksteal
 MEASURED := --cov --cov-report=
 # A test that failed beside servers that are killed and frozen has to pass alone: the machine may have been too busy.
 ALONE = $(BIN)/pytest tests --last-failed --last-failed-no-failures none
-DATABASE_TESTS := --only-database tests/runtime tests/store tests/engine tests/models $(IN_PYTHON) $(addprefix tests/ai/test_,answers.py leases.py)
+# Subscriptions and consumers, as far as other databases have locks and lost connections that SQLite has not.
+SUBSCRIPTIONS := $(addprefix tests/subscriptions/,test_transactions.py $(addprefix consumers/test_,transactions.py replay.py \
+	crashes.py hostile_handlers.py task_wakes.py))
+DATABASE_TESTS := --only-database tests/runtime tests/store tests/engine tests/models $(IN_PYTHON) $(SUBSCRIPTIONS) \
+	$(addprefix tests/ai/test_,answers.py leases.py)
 
 # Tests start hundreds of processes: each would compile the package anew where the environment forbids to keep the result.
 unexport PYTHONDONTWRITEBYTECODE

@@ -28,6 +28,7 @@ from django_durable_streams.runtime import after_commit
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.signals import stream_appended
 from tests.asgi_client import AsgiClient
+from tests.server.waiting import until
 from tests.servers import EXAMPLE, example_environment, migrated_sqlite_file
 
 TEXT = "text/plain"
@@ -157,6 +158,7 @@ async def test_a_step_that_fails_stops_no_other_step(engines: None, monkeypatch:
             await client.append("a", b"news")
             assert b"news" in await live.chunk()  # type: ignore[operator]
         engine_for().send_pending()
+        await until(lambda: len(heard) > 1)  # the answer and the reader come before the signals
     finally:
         stream_appended.disconnect(receive)
     assert heard == ["a", "a"]
