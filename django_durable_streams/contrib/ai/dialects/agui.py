@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ..events import (
     AnyEvent,
     Data,
@@ -36,6 +38,12 @@ class AGUITranslator(Translator):
 
     tool_name = "toolCallName"
 
+    state_events: ClassVar[dict[str, tuple[str, str]]] = {
+        "state-snapshot": ("STATE_SNAPSHOT", "snapshot"),
+        "state-delta": ("STATE_DELTA", "delta"),
+    }
+    """Names of data that stand for the state which an agent of AG-UI shares with its page."""
+
     def __init__(self, thread: str, run: str = "") -> None:
         self._thread = thread
         self._client_run = run
@@ -62,6 +70,9 @@ class AGUITranslator(Translator):
                 return [*self._close_part(), *self._call(event)]
             case ToolResult(id, output, error):
                 return [*self._close_part(), *self._close_calls(id), self._result(id, output, error)]
+            case Data(name, data) if name in self.state_events:
+                type, field = self.state_events[name]
+                return [{"type": type, field: data}]
             case Data(name, data, id):
                 return [{"type": "CUSTOM", "name": name, "value": {"id": id, "data": data} if id else data}]
             case Usage(input_tokens, output_tokens):
@@ -151,6 +162,7 @@ class TanStackTranslator(AGUITranslator):
         return super().translate(event)
 
     tool_name = "toolName"
+    state_events: ClassVar[dict[str, tuple[str, str]]] = {}
 
     def _finished(self, reason: str) -> Chunk:
         names = {"content-filter": "content_filter", "tool-calls": "tool_calls", "other": "stop"}
