@@ -185,6 +185,13 @@ class Config:
     ai_lease: float = 10.0
     """Seconds after which an AI answer whose process has vanished is continued or closed by another one."""
 
+    ai_idle_timeout: float = 300.0
+    """Seconds for which the source of an AI answer may be silent. Then the answer ends as failed. 0: no limit."""
+
+    ai_max_runs: int = 200
+    """AI answers that one process writes at once. Workers leave more of them in the queue. A process that writes the
+    answers of its own requests refuses more with 503. 0: no limit."""
+
     ai_permission_class: str = "django_durable_streams.contrib.ai.permissions.OwnChats"
     """The dotted path of the class that decides who may use which chat."""
 
@@ -215,6 +222,8 @@ RANGES: Mapping[str, Range] = {
     # Receivers refuse older signatures.
     "WEBHOOK_TIMEOUT": Range(0.1, 240),
     "AI_LEASE": Range(1, HOUR),
+    "AI_IDLE_TIMEOUT": Range(0, 24 * HOUR),
+    "AI_MAX_RUNS": Range(0, math.inf),
 }
 """Valid numbers, by key. A number without an entry must be greater than zero."""
 

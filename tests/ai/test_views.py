@@ -13,7 +13,9 @@ from django.test import AsyncClient, Client, override_settings
 
 from django_durable_streams.contrib.ai import feeds
 from django_durable_streams.contrib.ai.answers import Chat, Run
+from django_durable_streams.contrib.ai.permissions import ChatPermission
 from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat
+from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import ServiceUnavailable
 from tests.ai.urls import urlpatterns as scripted
 
@@ -34,7 +36,15 @@ class BrokenAnswer(VercelChat):
         raise LookupError("no model")
 
 
-urlpatterns = [*scripted, *AsyncAnswer.urls("api/async"), *BrokenAnswer.urls("api/broken")]
+class RacedAnswer(VercelChat):
+    """While this answer is chosen, another user creates the chat."""
+
+    def answer(self, request: ChatRequest) -> Any:
+        Chat.objects.create(stream=Stream.objects.create(path=request.path, content_type="application/json"), owner="0")
+        return ["never"]
+
+
+urlpatterns = [*scripted, *AsyncAnswer.urls("api/async"), *BrokenAnswer.urls("api/broken"), *RacedAnswer.urls("api/raced")]
 
 
 @pytest.fixture
@@ -94,8 +104,6 @@ async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(exists: bool
     with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": "tests.ai.test_views.SharedPaths"}):
         if exists:
             user = await User.objects.acreate(username="ann")
-            from django_durable_streams.models import Stream
-
             stream = await Stream.objects.acreate(path="shared/c1", content_type="application/json")
             await Chat.objects.acreate(stream=stream, owner=str(user.pk))
         for name in ("bob", None):
@@ -112,6 +120,35 @@ async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(exists: bool
                 (403, b'{"error": "Permission denied."}')
             }
     assert not await Run.objects.aexists()
+
+
+async def test_a_chat_that_others_create_at_the_same_moment_is_refused() -> None:
+    with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": "tests.ai.test_views.RacedPaths"}):
+        reply = await post(await client_of("ann"), "/api/raced", body())
+    assert (reply.status_code, reply.json()) == (403, {"error": "Permission denied."})
+    assert not await Run.objects.aexists()
+    stream = await Stream.objects.aget(path="raced/c1")
+    assert await sync_to_async(lambda: list(stream.read()))() == []
+
+
+class RacedPaths(ChatPermission):
+    """Everybody may create a chat, and only its owner may use it."""
+
+    def allows(self, action: str, user: Any, path: str, chat: Chat | None) -> bool:
+        return chat is None or chat.owner == str(user.pk)
+
+    def path(self, user: Any, chat_id: str) -> str:
+        return f"raced/{chat_id}"
+
+
+async def test_a_process_that_writes_enough_answers_is_a_503() -> None:
+    client = await client_of("ann")
+    with override_settings(DURABLE_STREAMS={"AI_MAX_RUNS": 1}):
+        running = await post(client, "/api/chat", body(script={"count": 1000, "seconds": 0.02}))
+        refused = await post(client, "/api/chat", body("c2"))
+        await client.post("/api/chat/c1/stop")
+        await chunks(running)
+    assert (refused.status_code, refused["Retry-After"]) == (503, "5")
 
 
 def shared_paths() -> Any:

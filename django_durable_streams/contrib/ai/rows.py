@@ -11,7 +11,7 @@ Rows are locked in one order: chat, run, stream. Knows neither sources nor event
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
@@ -25,7 +25,7 @@ from ...api import transactions
 from ...conf import config
 from ...models import Stream
 from ...protocol import content
-from ...protocol.errors import StreamClosed, StreamExists, StreamGone, StreamNotFound
+from ...protocol.errors import ServiceUnavailable, StreamClosed, StreamExists, StreamGone, StreamNotFound
 from ...protocol.producers import server_producer
 from ...store import encoding
 from ...store.operations import TakenOver, TakeOver
@@ -43,7 +43,8 @@ MAX_ATTEMPTS = 5
 """Takeovers of a run that is continued, without a new event. Its source probably ends its process."""
 
 LOST = "The answer was interrupted: the process that wrote it has ended."
-NOT_TAKEN = "The answer could not begin: no worker was there to write it."
+NOT_TAKEN = "The answer could not begin: no worker has taken it in time."
+FULL = "This server writes as many answers as it may (AI_MAX_RUNS). Try again later."
 TOO_OFTEN = "The answer could not be completed: the processes that wrote it have ended again and again."
 
 
@@ -63,6 +64,8 @@ class StartRequest:
         holder: the process that writes the answer. Empty: a worker has to take it.
         once: whether a run that answers the last message of the turns counts as this one, also if it is done. If the
             chat's last run has failed or was stopped, the same message is another attempt, and takes its place.
+        has_room: whether the holder may write one more answer. Without that, a new run is refused.
+        check: called with the chat, and whether it is new, while its row is locked. It raises what refuses the start.
     """
 
     path: str
@@ -75,6 +78,8 @@ class StartRequest:
     on_lost: str = Run.OnLost.FAIL
     holder: str = ""
     once: bool = False
+    has_room: bool = True
+    check: Callable[[Chat, bool], None] | None = None
 
     @property
     def turn_id(self) -> str:
@@ -104,7 +109,9 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
 
     Raises:
         AnswerRunning: the chat has an active run, and `if_active` is `refuse`.
+        ServiceUnavailable: the process writes as many answers as it may.
         DurableStreamsError: the stream cannot be created or appended to.
+        The errors of `check`.
     """
     with transaction(using):
         chat = _locked_chat(request, using)
@@ -120,6 +127,8 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
                 raise AnswerRunning("An answer is being written in this chat. Wait for its end, or stop it.")
             active.joined = True
             return active, None
+        if not request.has_room:
+            raise ServiceUnavailable(FULL, ((b"retry-after", b"5"),))
         again = [] if repeated is None else [Rewind(after=request.turn_id)]
         run = _create(chat, request, [*again, *request.turns], using)
         taken_over = _take_over(run, using) if request.holder else None
@@ -136,9 +145,11 @@ def _locked_chat(request: StartRequest, using: str) -> Chat:
         stream, _ = Stream.objects.using(using).ensure(request.path, content_type=JSON)
     elif not content.is_json(stream.content_type):
         raise StreamExists(f"The stream at {request.path} is no chat: its content type is not {JSON}.")
-    chat, _ = chats.get_or_create(stream=stream, defaults={"owner": request.owner})
+    chat, is_new = chats.get_or_create(stream=stream, defaults={"owner": request.owner})
     locked_chat: Chat = locked(chats.filter(pk=chat.pk), using).get()
     locked_chat.stream = stream
+    if request.check is not None:
+        request.check(locked_chat, is_new)
     return locked_chat
 
 

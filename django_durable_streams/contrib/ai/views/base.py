@@ -33,7 +33,7 @@ from ....runtime.thread_pool import ThreadPool
 from ....server.non_atomic import never_atomic
 from ....server.request_threads import release_thread
 from ....server.slow_clients import SlowClientGuard
-from ..answers import Answer, AnswerRunning, start_answer_sync
+from ..answers import Answer, AnswerRunning, StartOptions, start_checked
 from ..events import Event, Message, Rewind
 from ..feeds import FeedSource, follow
 from ..models import Chat, Run
@@ -54,6 +54,8 @@ _threads = ThreadPool("durable-streams-chats", THREADS)
 """For the rows of chats. A thread for each request, as Django would start, costs more than its queries."""
 
 WARNING_SECONDS = 60.0
+
+DENIED = "Permission denied."
 
 _failures = LogOnce(WARNING_SECONDS)
 
@@ -157,12 +159,12 @@ class ChatViews:
         Raises:
             Refused: the user may not write in the chat, or an answer is being written.
         """
-        await self._authorize(request.user, request.path, "write")
+        allowed = await self._authorize(request.user, request.path, "write")
         made = self.answer(request) if _is_async(self.answer) else await sync_to_async(self.answer)(request)
         answer: Any = await made if inspect.isawaitable(made) else made
-        return await _in_thread(self._start, request, answer)
+        return await _in_thread(self._start, request, answer, allowed)
 
-    def _start(self, request: ChatRequest, answer: Answer | Source) -> Run:
+    def _start(self, request: ChatRequest, answer: Answer | Source, allowed: Chat | None) -> Run:
         last = request.messages[-1]
         chat = Chat.at(request.path)
         turns: list[Event] = [last] if chat is not None else [*request.messages]
@@ -175,7 +177,8 @@ class ChatViews:
         try:
             # A client sends a request again if its response was lost.
             once = not request.is_rewind and last.role == "user"
-            return start_answer_sync(request.path, answer, user=user, turns=turns, if_active=self.if_active, once=once)
+            check = partial(_check_again, request, allowed)
+            return start_checked(request.path, answer, StartOptions(user, turns, self.if_active, once, check))
         except AnswerRunning as error:
             raise Refused(HTTPStatus.CONFLICT, str(error)) from error
 
@@ -250,8 +253,20 @@ def _authorized(user: Any, path: str, action: Action) -> Chat | None:
     """
     chat = Chat.at(path)
     if not permission().allows(action, user, path, chat):
-        raise Refused(HTTPStatus.FORBIDDEN, "Permission denied.")
+        raise Refused(HTTPStatus.FORBIDDEN, DENIED)
     return chat
+
+
+def _check_again(request: ChatRequest, allowed: Chat | None, chat: Chat, is_new: bool) -> None:
+    """Ask for the permission again, if the chat is not the one that the user was allowed to write in.
+
+    Raises:
+        Refused: another user has created the chat meanwhile, or the chat was deleted and may not be created again.
+    """
+    if is_new == (allowed is None) and (allowed is None or allowed.pk == chat.pk):
+        return
+    if not permission().allows("write", request.user, request.path, None if is_new else chat):
+        raise Refused(HTTPStatus.FORBIDDEN, DENIED)
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
