@@ -44,7 +44,12 @@ class RacedAnswer(VercelChat):
         return ["never"]
 
 
-urlpatterns = [*scripted, *AsyncAnswer.urls("api/async"), *BrokenAnswer.urls("api/broken"), *RacedAnswer.urls("api/raced")]
+urlpatterns = [
+    *scripted,
+    *AsyncAnswer.urls("api/async"),
+    *BrokenAnswer.urls("api/broken"),
+    *RacedAnswer.urls("api/raced"),
+]
 
 
 @pytest.fixture
@@ -113,6 +118,7 @@ async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(exists: bool
                 await client.get("/api/chat/c1/stream"),
                 await client.get("/api/chat/c1/messages"),
                 await client.post("/api/chat/c1/stop"),
+                await post(client, "/api/chat/c1/branch", {}),
                 await client.get("/api/pointer/c1/answers/00000000-0000-0000-0000-000000000000"),
                 await client.get("/api/tanstack/c1/stream"),
             ]
@@ -315,6 +321,81 @@ async def test_results_of_tools_continue_the_message() -> None:
     (_, stored) = (await client.get("/api/chat/c1/messages")).json()["messages"]
     assert stored["parts"][0]["output"] == "yes"
     assert stored["parts"][-1]["text"] == " word0"
+
+
+async def test_a_page_branches_a_chat_at_a_message() -> None:
+    client = await client_of("ann")
+    await chunks(await post(client, "/api/chat", body(script={"count": 1})))
+    await chunks(await post(client, "/api/chat", body(messages=[{"id": "u2", "role": "user", "parts": []}])))
+    reply = await post(client, "/api/chat/c1/branch", {"before": "u2"})
+    assert reply.status_code == 201
+    branch = reply.json()["id"]
+    old, new = [(await client.get(f"/api/chat/{id}/messages")).json()["messages"] for id in ("c1", branch)]
+    assert (len(old), new) == (4, old[:2])
+    # The new chat goes on by itself, and the old one stays.
+    await chunks(await post(client, "/api/chat", body(branch, messages=[{"id": "u3", "role": "user", "parts": []}])))
+    assert len((await client.get(f"/api/chat/{branch}/messages")).json()["messages"]) == 4
+    assert (await client.get("/api/chat/c1/messages")).json()["messages"] == old
+    assert (await post(client, "/api/chat/c1/branch", {"id": "whole"})).json() == {"id": "whole"}
+    assert (await client.get("/api/chat/whole/messages")).json()["messages"] == old
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        ({"before": "u9"}, 404),
+        ({"id": "c1"}, 409),
+        ({"id": "c1", "before": "u1"}, 409),
+        ({"id": "../c"}, 400),
+        ({"before": 5}, 400),
+        ([], 400),
+        (b"", 400),
+    ],
+)
+async def test_a_branch_that_cannot_be_is_refused(value: Any, status: int) -> None:
+    client = await client_of("ann")
+    await chunks(await post(client, "/api/chat", body(script={"count": 1})))
+    assert (await post(client, "/api/chat/c1/branch", value)).status_code == status
+    assert await Chat.objects.acount() == 1
+
+
+async def test_the_same_branch_again_is_a_409_and_so_is_one_of_an_unfinished_answer() -> None:
+    client = await client_of("ann")
+    running = await post(client, "/api/chat", body(script={"count": 1000, "seconds": 0.02}))
+    assert (await post(client, "/api/chat/c1/branch", {})).status_code == 409
+    for status in (201, 409):
+        assert (await post(client, "/api/chat/c1/branch", {"id": "c2", "before": "u1"})).status_code == status
+    await client.post("/api/chat/c1/stop")
+    await chunks(running)
+    assert await Chat.objects.acount() == 2
+
+
+async def test_a_branch_needs_permission_to_read_the_one_and_to_write_the_other() -> None:
+    """`ann` may read all, and `bob` nothing; nobody may write in what `ann` owns but she herself."""
+    stream = await Stream.objects.acreate(path="all/c1", content_type="application/json")
+    await Chat.objects.acreate(stream=stream, owner="0")
+    with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": "tests.ai.test_views.ReadersOnly"}):
+        ann, bob = await client_of("ann"), await client_of("bob")
+        for client, chat, value, status in (
+            (bob, "c1", {"id": "new"}, 403),
+            (bob, "none", {"id": "new"}, 403),
+            (ann, "c1", {"id": "c1"}, 403),
+            (ann, "none", {"id": "new"}, 404),
+            (ann, "c1", {"id": "new"}, 201),
+        ):
+            assert (await post(client, f"/api/chat/{chat}/branch", value)).status_code == status
+    owner = await User.objects.aget(username="ann")
+    assert [chat.owner async for chat in Chat.objects.order_by("pk")] == ["0", str(owner.pk)]
+
+
+class ReadersOnly(ChatPermission):
+    def allows(self, action: str, user: Any, path: str, chat: Chat | None) -> bool:
+        if user.username == "bob":
+            return action == "write" and chat is None
+        return action == "read" or chat is None
+
+    def path(self, user: Any, chat_id: str) -> str:
+        return f"all/{chat_id}"
 
 
 @sync_to_async

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from contextvars import copy_context
@@ -39,7 +40,8 @@ from ..feeds import FeedSource, follow
 from ..models import Chat, Run
 from ..permissions import Action, permission
 from ..sources import Source
-from .requests import InvalidRequest, checked_id, parse
+from .access import Refused, authorized, check_again, create_branch, user_of
+from .requests import BranchBody, InvalidRequest, checked_id, parse
 
 logger = logging.getLogger(__name__)
 
@@ -55,20 +57,10 @@ _threads = ThreadPool("durable-streams-chats", THREADS)
 
 WARNING_SECONDS = 60.0
 
-DENIED = "Permission denied."
-
 _failures = LogOnce(WARNING_SECONDS)
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which clients ignore: traffic for proxies that cut idle connections."""
-
-
-class Refused(Exception):
-    """The request is refused."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +121,7 @@ class ChatViews:
             path(f"{route}/<str:chat_id>/stream", views._view(views.resume, "GET"), name=f"{prefix}-resume"),
             path(f"{route}/<str:chat_id>/stop", views._view(views.stop, "POST"), name=f"{prefix}-stop"),
             path(f"{route}/<str:chat_id>/messages", views._view(views.messages, "GET"), name=f"{prefix}-messages"),
+            path(f"{route}/<str:chat_id>/branch", views._view(views.branch, "POST"), name=f"{prefix}-branch"),
         ]
 
     async def send(self, request: HttpRequest) -> HttpResponseBase:
@@ -150,6 +143,15 @@ class ChatViews:
         """Respond with the messages of the chat, as their structs have them."""
         chat = await self._chat(request, chat_id, "read")
         return JsonResponse({"messages": [] if chat is None else await sync_to_async(_described)(chat)})
+
+    async def branch(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
+        """Create a chat with the messages before one of them, and respond with 201 and its id."""
+        body = parse(request.body, BranchBody)
+        user = await user_of(request)
+        new_id = body.id or uuid.uuid4().hex
+        path = permission().path(user, checked_id(chat_id))
+        await _in_thread(create_branch, user, path, permission().path(user, new_id), body.before)
+        return JsonResponse({"id": new_id}, status=HTTPStatus.CREATED)
 
     # For the dialects.
 
@@ -177,7 +179,7 @@ class ChatViews:
         try:
             # A client sends a request again if its response was lost.
             once = not request.is_rewind and last.role == "user"
-            check = partial(_check_again, request, allowed)
+            check = partial(check_again, request.user, request.path, allowed)
             return start_checked(request.path, answer, StartOptions(user, turns, self.if_active, once, check))
         except AnswerRunning as error:
             raise Refused(HTTPStatus.CONFLICT, str(error)) from error
@@ -195,7 +197,7 @@ class ChatViews:
         path = permission().path(user, checked_id(chat_id))
 
         def look() -> Run | None:
-            chat = _authorized(user, path, action)
+            chat = authorized(user, path, action)
             return None if chat is None else chat.active_run()
 
         return await _in_thread(look)
@@ -210,7 +212,7 @@ class ChatViews:
         return await self._authorize(user, permission().path(user, checked_id(chat_id)), action)
 
     async def _authorize(self, user: Any, path: str, action: Action) -> Chat | None:
-        return await _in_thread(_authorized, user, path, action)
+        return await _in_thread(authorized, user, path, action)
 
     def _view(self, handle: ViewFunction, method: str) -> Callable[..., Any]:
         async def view(request: HttpRequest, **arguments: Any) -> HttpResponseBase:
@@ -245,30 +247,6 @@ class ChatViews:
         return never_atomic(view)
 
 
-def _authorized(user: Any, path: str, action: Action) -> Chat | None:
-    """Return the chat at a path, if the user may use it.
-
-    Raises:
-        Refused: the user may not use the chat, whether or not there is one.
-    """
-    chat = Chat.at(path)
-    if not permission().allows(action, user, path, chat):
-        raise Refused(HTTPStatus.FORBIDDEN, DENIED)
-    return chat
-
-
-def _check_again(request: ChatRequest, allowed: Chat | None, chat: Chat, is_new: bool) -> None:
-    """Ask for the permission again, if the chat is not the one that the user was allowed to write in.
-
-    Raises:
-        Refused: another user has created the chat meanwhile, or the chat was deleted and may not be created again.
-    """
-    if is_new == (allowed is None) and (allowed is None or allowed.pk == chat.pk):
-        return
-    if not permission().allows("write", request.user, request.path, None if is_new else chat):
-        raise Refused(HTTPStatus.FORBIDDEN, DENIED)
-
-
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in one of the threads for chats, with the context of the request."""
     return await _threads.call(partial(copy_context().run, function, *args, **kwargs))
@@ -276,12 +254,6 @@ async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
 def _is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function)
-
-
-async def user_of(request: HttpRequest) -> Any:
-    """Return the user of a request, or None without Django's authentication."""
-    auser = getattr(request, "auser", None)
-    return None if auser is None else await auser()
 
 
 def _described(chat: Chat) -> list[Any]:
