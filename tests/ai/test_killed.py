@@ -48,7 +48,7 @@ def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     url = f"sqlite:///{tmp_path / 'db.sqlite3'}"
     with ExitStack() as stack:
         if request.param != "sqlite":
-            url = stack.enter_context(shared(PostgreSQL).fresh_database())
+            url = shared(PostgreSQL).new_database()
             env["REDIS_URL"] = shared(Redis).url
         yield stack.enter_context(Server(database_url=url, env=env))
 
