@@ -398,6 +398,62 @@ class ReadersOnly(ChatPermission):
         return f"all/{chat_id}"
 
 
+def agui_body(run: str, *texts: str, count: int = 1) -> dict[str, Any]:
+    """Return the input of a run whose messages are u1, u2, …"""
+    messages = [{"id": f"u{number}", "role": "user", "content": text} for number, text in enumerate(texts, 1)]
+    return {"threadId": "c1", "runId": run, "messages": messages, "forwardedProps": {"script": {"count": count}}}
+
+
+async def texts_of(client: AsyncClient, url: str) -> list[str]:
+    messages = (await client.get(f"{url}/c1/messages")).json()["messages"]
+    return ["".join(part.get("text", "") for part in message["parts"]) for message in messages]
+
+
+async def test_another_run_of_ag_ui_makes_the_answer_again_and_the_same_run_does_not() -> None:
+    client = await client_of("ann")
+    first = await chunks(await post(client, "/api/agui", agui_body("r1", "a", count=1)))
+    assert await chunks(await post(client, "/api/agui", agui_body("r1", "a", count=2))) == first
+    await chunks(await post(client, "/api/agui", agui_body("r2", "a", "b", count=1)))
+    assert len(await texts_of(client, "/api/agui")) == 4
+    # Another answer to the first message, which was edited: nothing of what followed it counts.
+    again = await chunks(await post(client, "/api/agui", agui_body("r3", "edited", count=2)))
+    texts = await texts_of(client, "/api/agui")
+    assert (texts[0], len(texts)) == ("edited", 2)
+    assert texts[1].endswith("word0 word1")
+    # Late copies of earlier requests change nothing.
+    for run in ("r3", "r1"):
+        assert (await chunks(await post(client, "/api/agui", agui_body(run, "a"))))[1:-1] == again[1:-1]
+    assert await texts_of(client, "/api/agui") == texts
+
+
+async def test_the_newest_message_of_tanstack_once_more_makes_the_answer_again() -> None:
+    client = await client_of("ann")
+
+    async def send(*texts: str, count: int) -> None:
+        messages = [
+            {"id": f"u{number}", "role": "user", "parts": [{"type": "text", "content": text}]}
+            for number, text in enumerate(texts, 1)
+        ]
+        value = {"messages": messages, "data": {"script": {"count": count}}}
+        assert (await post(client, "/api/tanstack?id=c1", value)).status_code == 202
+        run = await Run.objects.select_related("chat__stream").order_by("-created_at").afirst()
+        assert run is not None
+        await run.await_end()
+
+    await send("a", count=1)
+    await send("a", "b", count=1)
+    await send("a", "edited", count=2)
+    texts = await texts_of(client, "/api/tanstack")
+    assert (len(texts), texts[2], texts[3].endswith("word0 word1")) == (4, "edited", True)
+    await send("a", count=5)  # a late copy of the first request
+    assert await texts_of(client, "/api/tanstack") == texts
+    values = (await client.get("/api/tanstack/c1/stream?offset=-1")).json()
+    snapshots = [value["messages"] for value in values if value["type"] == "MESSAGES_SNAPSHOT"]
+    assert [message["id"] for message in snapshots[-1]] == ["u1", snapshots[-1][1]["id"], "u2"]
+    assert snapshots[-1][2]["parts"] == [{"type": "text", "content": "edited"}]
+    assert {part["type"] for part in snapshots[-1][1]["parts"]} == {"thinking", "text", "tool-call", "tool-result"}
+
+
 @sync_to_async
 def _under_wsgi() -> tuple[Any, Any]:
     client = Client()

@@ -126,6 +126,7 @@ class StartOptions:
     Attributes:
         check: called with the chat, and whether it is new, while its row is locked. It raises what refuses the start.
             A decision of before the transaction may be about a chat that another user has created meanwhile.
+        makes_again: see `rows.StartRequest`.
     """
 
     user: User | None = None
@@ -133,6 +134,7 @@ class StartOptions:
     if_active: Literal["join", "refuse"] = "join"
     once: bool = False
     check: Callable[[Chat, bool], None] | None = None
+    makes_again: rows.MakesAgain = "never"
 
 
 def start_checked(chat: Chat | Stream | str, answer: Answer | Source, options: StartOptions) -> Run:
@@ -154,6 +156,7 @@ def start_checked(chat: Chat | Stream | str, answer: Answer | Source, options: S
         if_active=options.if_active,
         once=options.once,
         check=options.check,
+        makes_again=options.makes_again,
         holder="" if service is None else service.holder,
         has_room=service is None or service.has_room,
         **wanted.stored(),

@@ -36,6 +36,8 @@ from .models import Chat, Run
 
 JSON = "application/json"
 
+MakesAgain = Literal["never", "newest", "any"]
+
 QUEUE_SECONDS = 60.0
 """How long a run waits for a worker. Then it ends as failed."""
 
@@ -64,6 +66,9 @@ class StartRequest:
         holder: the process that writes the answer. Empty: a worker has to take it.
         once: whether a run that answers the last message of the turns counts as this one, also if it is done. If the
             chat's last run has failed or was stopped, the same message is another attempt, and takes its place.
+        makes_again: when the last message of the turns, once more after its answer is done, asks for another answer:
+            `never`, if that is the `newest` answer of the chat, or at `any` message if no answer to it has this
+            `message_id`.
         has_room: whether the holder may write one more answer. Without that, a new run is refused.
         check: called with the chat, and whether it is new, while its row is locked. It raises what refuses the start.
     """
@@ -78,6 +83,7 @@ class StartRequest:
     on_lost: str = Run.OnLost.FAIL
     holder: str = ""
     once: bool = False
+    makes_again: MakesAgain = "never"
     has_room: bool = True
     check: Callable[[Chat, bool], None] | None = None
 
@@ -116,7 +122,7 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
     with transaction(using):
         chat = _locked_chat(request, using)
         repeated = _repeated(chat, request, using)
-        if repeated is not None and not _may_follow(repeated, using):
+        if repeated is not None and not _may_follow(repeated, request, using):
             return repeated, None
         active = _active(chat, using)
         if active is not None and _is_over(active):
@@ -163,12 +169,15 @@ def _repeated(chat: Chat, request: StartRequest, using: str) -> Run | None:
     return run
 
 
-def _may_follow(run: Run, using: str) -> bool:
+def _may_follow(run: Run, request: StartRequest, using: str) -> bool:
     """Whether a repeated request is another attempt. A late copy of it must not take later messages back."""
-    if run.state not in (Run.State.FAILED, Run.State.STOPPED):
+    runs = Run.objects.using(using).filter(chat=run.chat)
+    if run.state == Run.State.DONE and request.makes_again == "any":
+        return not runs.filter(turn_id=run.turn_id, message_id=request.message_id).exists()
+    may_end_again = run.state in (Run.State.FAILED, Run.State.STOPPED)
+    if not may_end_again and not (run.state == Run.State.DONE and request.makes_again == "newest"):
         return False
-    newest = Run.objects.using(using).filter(chat=run.chat).order_by("-created_at").values_list("pk", flat=True)
-    return newest.first() == run.pk
+    return runs.order_by("-created_at").values_list("pk", flat=True).first() == run.pk
 
 
 def _active(chat: Chat, using: str) -> Run | None:

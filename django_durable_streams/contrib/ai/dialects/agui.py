@@ -11,15 +11,19 @@ from ..events import (
     Finish,
     Message,
     Reasoning,
+    ReasoningPart,
+    Rewind,
     Start,
     Stopped,
     Text,
     TextPart,
     ToolCall,
     ToolInput,
+    ToolPart,
     ToolResult,
     Usage,
 )
+from ..history import ChatMessage, History
 from .base import Chunk, Translator, json_text
 
 STOPPED = "The answer was stopped."
@@ -153,10 +157,21 @@ class AGUITranslator(Translator):
 
 
 class TanStackTranslator(AGUITranslator):
-    """Translates the events of a whole chat: runs, and between them the messages of the user."""
+    """Translates the events of a whole chat: runs, and between them the messages of the user.
+
+    A message that does not count any more, or was edited, is taken back by a snapshot of those that count.
+    """
+
+    def __init__(self, thread: str, run: str = "") -> None:
+        super().__init__(thread, run)
+        self._history = History()
 
     def translate(self, event: AnyEvent) -> list[Chunk]:
         """Return the chunks for the next event."""
+        is_known = isinstance(event, Message) and self._history.find(event.id) is not None
+        self._history.add(event)
+        if is_known or isinstance(event, Rewind):
+            return [{"type": "MESSAGES_SNAPSHOT", "messages": [_shown(one) for one in self._history.messages]}]
         if isinstance(event, Message):
             return _echo(event)
         return super().translate(event)
@@ -171,6 +186,26 @@ class TanStackTranslator(AGUITranslator):
 
     def _stopped(self) -> Chunk:
         return self._finished("stop")
+
+
+def _shown(message: ChatMessage) -> Chunk:
+    """Return a message with its parts as TanStack's clients keep it."""
+    parts: list[Chunk] = []
+    for part in message.parts:
+        match part:
+            case TextPart(text):
+                parts.append({"type": "text", "content": text})
+            case ReasoningPart(text):
+                parts.append({"type": "thinking", "content": text})
+            case ToolPart():
+                arguments = json_text(part.input)
+                call: Chunk = {"type": "tool-call", "id": part.id, "name": part.name, "arguments": arguments}
+                parts.append(call | {"state": "input-complete"})
+                if part.is_done:
+                    content = part.error or (part.output if isinstance(part.output, str) else json_text(part.output))
+                    state = "error" if part.error else "complete"
+                    parts.append({"type": "tool-result", "toolCallId": part.id, "content": content, "state": state})
+    return {"id": message.id, "role": message.role, "parts": parts}
 
 
 def _echo(message: Message) -> list[Chunk]:

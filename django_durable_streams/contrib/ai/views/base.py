@@ -39,6 +39,7 @@ from ..events import Event, Message, Rewind
 from ..feeds import FeedSource, follow
 from ..models import Chat, Run
 from ..permissions import Action, permission
+from ..rows import MakesAgain
 from ..sources import Source
 from .access import Refused, authorized, check_again, create_branch, user_of
 from .requests import BranchBody, InvalidRequest, checked_id, parse
@@ -77,6 +78,7 @@ class ChatRequest:
         is_rewind: whether what follows the last message does not count any more: it was edited, or the answer is to be
             made again.
         body: the whole body as JSON, for fields of the project.
+        run_id: the id that the client has given to the run. Empty: none.
     """
 
     http: HttpRequest
@@ -86,6 +88,7 @@ class ChatRequest:
     messages: Sequence[Message]
     is_rewind: bool = False
     body: Any = None
+    run_id: str = ""
 
     @property
     def text(self) -> str:
@@ -98,6 +101,9 @@ class ChatViews:
 
     if_active: ClassVar[Literal["join", "refuse"]] = "refuse"
     """What a further message gets while an answer is being written: the running answer, or a 409."""
+
+    makes_again: ClassVar[MakesAgain] = "never"
+    """Whether a client asks for another answer by its last message once more. See `rows.StartRequest`."""
 
     def answer(self, request: ChatRequest) -> Answer | Source | Awaitable[Answer | Source]:
         """Return what to answer with: a source, or an `Answer`. It may be `async def`. Else it runs in a thread.
@@ -175,22 +181,34 @@ class ChatViews:
         if last.role == "assistant":  # results of tools that the page has run: the same message goes on
             answer = answer if isinstance(answer, Answer) else Answer(answer)
             answer = Answer(answer.source, answer.arguments, answer.on_lost, answer.message_id or last.id)
+        elif request.run_id:  # so that the same request again is told from the wish for another answer
+            id = f"msg-{uuid.uuid5(uuid.NAMESPACE_OID, f'{request.run_id} {last.id}').hex}"
+            answer = answer if isinstance(answer, Answer) else Answer(answer)
+            answer = Answer(answer.source, answer.arguments, answer.on_lost, answer.message_id or id)
         user = request.user if getattr(request.user, "is_authenticated", False) else None
         try:
             # A client sends a request again if its response was lost.
             once = not request.is_rewind and last.role == "user"
             check = partial(check_again, request.user, request.path, allowed)
-            return start_checked(request.path, answer, StartOptions(user, turns, self.if_active, once, check))
+            return start_checked(
+                request.path, answer, StartOptions(user, turns, self.if_active, once, check, self.makes_again)
+            )
         except AnswerRunning as error:
             raise Refused(HTTPStatus.CONFLICT, str(error)) from error
 
     async def chat_request(
-        self, http: HttpRequest, chat_id: str, messages: Sequence[Message], *, is_rewind: bool = False
+        self,
+        http: HttpRequest,
+        chat_id: str,
+        messages: Sequence[Message],
+        *,
+        is_rewind: bool = False,
+        run_id: str = "",
     ) -> ChatRequest:
         """Return a parsed request."""
         user = await user_of(http)
         body = parse(http.body, object) if http.body else None  # it is stricter with fields that it does not skip
-        return ChatRequest(http, user, chat_id, permission().path(user, chat_id), messages, is_rewind, body)
+        return ChatRequest(http, user, chat_id, permission().path(user, chat_id), messages, is_rewind, body, run_id)
 
     async def _active(self, request: HttpRequest, chat_id: str, action: Action) -> Run | None:
         user = await user_of(request)

@@ -17,7 +17,13 @@ from .requests import InvalidRequest, TanStackBody, checked_id, parse
 
 
 class TanStackChat(ChatViews):
-    """A chat for `durableStreamConnection({sendUrl: "{route}?id=…", readUrl: "{route}/{id}/stream"})`."""
+    """A chat for `durableStreamConnection({sendUrl: "{route}?id=…", readUrl: "{route}/{id}/stream"})`.
+
+    The last message once more, after its answer is done, asks for another answer in its place. Its text may have been
+    edited.
+    """
+
+    makes_again = "newest"
 
     async def send(self, request: HttpRequest) -> HttpResponseBase:
         """See `ChatViews`. The id of the chat is in the query."""
