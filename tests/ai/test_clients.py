@@ -120,4 +120,4 @@ def is_text(chunk: dict[str, Any]) -> bool:
 
 
 def text_of_parts(message: dict[str, Any]) -> str:
-    return "".join(part.get("content", "") for part in message["parts"])
+    return "".join(part.get("content", "") for part in message["parts"] if part["type"] == "text")

@@ -14,7 +14,7 @@ from django.test import AsyncClient, Client, override_settings
 from django_durable_streams.contrib.ai import feeds
 from django_durable_streams.contrib.ai.answers import Chat, Run
 from django_durable_streams.contrib.ai.permissions import ChatPermission
-from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat
+from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat, absent
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import ServiceUnavailable
 from tests.ai.urls import urlpatterns as scripted
@@ -452,6 +452,61 @@ async def test_the_newest_message_of_tanstack_once_more_makes_the_answer_again()
     assert [message["id"] for message in snapshots[-1]] == ["u1", snapshots[-1][1]["id"], "u2"]
     assert snapshots[-1][2]["parts"] == [{"type": "text", "content": "edited"}]
     assert {part["type"] for part in snapshots[-1][1]["parts"]} == {"thinking", "text", "tool-call", "tool-result"}
+
+
+async def test_a_read_of_a_chat_of_tanstack_creates_nothing() -> None:
+    client, url = await client_of("ann"), "/api/tanstack/c1/stream"
+    reply = await client.get(f"{url}?offset=-1")
+    offset = reply["Stream-Next-Offset"]
+    assert (reply.status_code, reply.json(), reply["Stream-Up-To-Date"]) == (200, [], "true")
+    assert (await client.get(f"{url}?offset=0000000000000000_{5:016d}")).status_code == 404
+    assert (await client.get(f"{url}?live=always")).status_code == 400
+    with override_settings(DURABLE_STREAMS={"LONG_POLL_TIMEOUT": 0.01}):
+        reply = await client.get(f"{url}?offset={offset}&live=long-poll")
+    assert (reply.status_code, reply["Stream-Next-Offset"]) == (204, offset)
+    assert not await Stream.objects.aexists()
+
+
+@pytest.mark.parametrize("mode", ["sse", "long-poll"])
+async def test_a_live_reader_of_tanstack_is_there_before_its_chat(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message of this process wakes it: it would look by itself a minute later."""
+    monkeypatch.setattr(absent, "LOOK_SECONDS", 60.0)
+    client = await client_of("ann")
+    waiting = asyncio.create_task(_first_chunks(client, f"/api/tanstack/c1/stream?offset=-1&live={mode}"))
+    for _ in range(1000):  # nothing tells that it waits
+        if not absent._waiting:
+            await asyncio.sleep(0.01)
+    message = {"id": "u1", "role": "user", "parts": [{"type": "text", "content": "Hi"}]}
+    value = {"messages": [message], "data": {"script": {"count": 1}}}
+    assert (await post(client, "/api/tanstack?id=c1", value)).status_code == 202
+    async with asyncio.timeout(30):
+        assert b"TEXT_MESSAGE_START" in await waiting
+    assert not absent._waiting
+
+
+async def _first_chunks(client: AsyncClient, url: str) -> bytes:
+    reply: Any = await client.get(url)
+    assert reply.status_code == 200
+    if not reply.streaming:
+        return bytes(reply.content)
+    data = b""
+    pieces = aiter(reply)
+    while b"TEXT_MESSAGE_START" not in data:
+        data += await anext(pieces)
+    await pieces.aclose()
+    return data
+
+
+async def test_a_waiting_reader_gets_nothing_of_a_chat_that_others_create(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(absent, "LOOK_SECONDS", 0.05)
+    with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": "tests.ai.test_views.RacedPaths"}):
+        client = await client_of("ann")
+        reply: Any = await client.get("/api/tanstack/c1/stream?offset=-1&live=sse")
+        pieces = aiter(reply)
+        assert b"upToDate" in await anext(pieces)
+        stream = await Stream.objects.acreate(path="raced/c1", content_type="application/json")
+        await Chat.objects.acreate(stream=stream, owner="0")
+        assert [piece async for piece in pieces] == []
 
 
 @sync_to_async
