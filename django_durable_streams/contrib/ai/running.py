@@ -122,8 +122,9 @@ class RunningAnswer:
 
     def _watch(self, limit: float) -> None:
         """End the answer if its source is silent for too long. One timer for an answer, not one for each event."""
-        loop = asyncio.get_running_loop()
-        since = self._waiting_since
+        if self._ending.is_set():
+            return
+        loop, since = asyncio.get_running_loop(), self._waiting_since
         left = limit if since is None else since + limit - loop.time()
         if left > 0:
             self._watchdog = loop.call_later(left, self._watch, limit)
