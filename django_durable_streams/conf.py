@@ -3,9 +3,8 @@
     from django_durable_streams.conf import config
     config().page_bytes
 
-The object is made again whenever Django's settings change, so `override_settings` works. With an unknown key or an
-invalid value there is no object: `findings` lists the problems, for the system checks and for the exception that stops
-a server at its start.
+The object is made again whenever Django's settings change. With an unknown key or an invalid value there is no object:
+`findings` lists the problems, for the system checks and for the exception that stops a server at its start.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ from django.core.signals import setting_changed
 
 SETTING = "DURABLE_STREAMS"
 
-KIB = 1024
-MIB = 1024 * KIB
+MIB = 1024 * 1024
 HOUR = 3600.0
 
 
@@ -149,8 +147,7 @@ class Config:
     where the URLs are included, or else `/v1/stream/`, the default of the ASGI application."""
 
     uvicorn_fast_path: bool = True
-    """Whether uvicorn's connections answer plain stream requests themselves, without ASGI scopes and tasks. This needs
-    a uvicorn that serves the `DurableStreams` application alone."""
+    """Whether uvicorn's connections answer plain stream requests themselves, where the application is served alone."""
 
     subscription_delivery: bool = True
     """Whether processes that serve streams also deliver the wakes of subscriptions. Without it, run
@@ -190,6 +187,12 @@ class Config:
     ai_lease: float = 10.0
     """Seconds after which an AI answer whose process has vanished is continued or closed by another one."""
 
+    ai_idle_timeout: float = 300.0
+    """Seconds for which the source of an AI answer may be silent, before the answer ends as failed. 0: no limit."""
+
+    ai_max_runs: int = 200
+    """AI answers that one process writes at once. Workers leave more in the queue, others refuse them. 0: no limit."""
+
     ai_permission_class: str = "django_durable_streams.contrib.ai.permissions.OwnChats"
     """The dotted path of the class that decides who may use which chat."""
 
@@ -211,6 +214,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     # Receivers refuse older signatures.
     "WEBHOOK_TIMEOUT": (0.1, 240),
     "AI_LEASE": (1, HOUR),
+    "AI_IDLE_TIMEOUT": (0, 24 * HOUR),
+    "AI_MAX_RUNS": (0, math.inf),
 }
 """The smallest and the largest valid number, by key. A number without an entry must be greater than zero."""
 
@@ -317,12 +322,8 @@ def project_value() -> Any:
 def _read() -> Config:
     value = project_value()
     refuse(findings(value))
-    kinds = get_type_hints(Config)
-    values: dict[str, Any] = {}
-    for key, item in value.items():
-        name = key.lower()
-        values[name] = tuple(item) if get_origin(kinds[name]) is tuple else item
-    return Config(**values)
+    tuples = {name for name, kind in get_type_hints(Config).items() if get_origin(kind) is tuple}
+    return Config(**{key.lower(): tuple(item) if key.lower() in tuples else item for key, item in value.items()})
 
 
 config = lru_cache(maxsize=1)(_read)

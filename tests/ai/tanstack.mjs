@@ -33,11 +33,19 @@ const second = durableStreamConnection({ sendUrl, readUrl })
 const late = await until(second.subscribe(), "RUN_FINISHED")
 const { messages } = await materializeSnapshotFromDurableStream({ readUrl })
 
+// Another answer to the last message, which was edited, while a page is there.
+const third = durableStreamConnection({ sendUrl, readUrl })
+const following = third.subscribe()[Symbol.asyncIterator]()
+await following.next()
+await third.send([user("u1", "What is a stream?"), user("u2", "Again, please?")], { script: { count: 2 } })
+const again = await until({ [Symbol.asyncIterator]: () => following }, "RUN_FINISHED")
+const { messages: renewed } = await materializeSnapshotFromDurableStream({ readUrl })
+
 let refusal
 try {
   await first.send([{ id: "u3" }])
 } catch (error) {
   refusal = error.message
 }
-console.log(JSON.stringify({ empty, live, late, messages, refusal }))
+console.log(JSON.stringify({ empty, live, late, messages, again, renewed, refusal }))
 process.exit(0)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections, transaction
+from django.test import override_settings
 
+from django_durable_streams.api.writer import Writer
 from django_durable_streams.contrib.ai.answers import (
     Answer,
     AnswerContext,
@@ -35,7 +37,10 @@ from django_durable_streams.contrib.ai.events import (
     ToolPart,
     ToolResult,
 )
+from django_durable_streams.contrib.ai.running import SILENT
+from django_durable_streams.contrib.ai.service import answers_of
 from django_durable_streams.models import Stream
+from django_durable_streams.protocol.errors import ServiceUnavailable
 
 pytestmark = [pytest.mark.usefixtures("engines")]
 
@@ -412,3 +417,77 @@ async def test_a_stream_that_cannot_hold_a_chat_is_refused() -> None:
 def test_an_impossible_answer_is_refused(options: Any) -> None:
     with pytest.raises(ValueError, match=r"on_lost|dotted"):
         Answer(words("a"), **options)
+
+
+async def test_a_silent_source_ends_and_so_does_its_answer(caplog: pytest.LogCaptureFixture) -> None:
+    gate = Gate()
+    with override_settings(DURABLE_STREAMS={"AI_IDLE_TIMEOUT": 0.2}):
+        run = await start_answer("chats/1", gate)
+        assert (await events_of(run))[1:] == [Text("first"), Failed(str(run.pk), SILENT)]
+    await run.await_end()
+    assert (run.state, run.error) == ("failed", SILENT)
+    assert gate.is_closed
+    assert "AI_IDLE_TIMEOUT" in caplog.text
+
+
+async def test_a_function_that_never_returns_ends_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays in its thread, which nobody can end."""
+    monkeypatch.setattr("django_durable_streams.contrib.ai.running.STOP_SECONDS", 0.1)
+    released = threading.Event()
+
+    def source(context: AnswerContext) -> list[str]:
+        released.wait(60)
+        return ["late"]
+
+    with override_settings(DURABLE_STREAMS={"AI_IDLE_TIMEOUT": 0.2}):
+        run = await (await start_answer("chats/1", source)).await_end()
+    released.set()
+    assert (run.state, run.error) == ("failed", SILENT)
+
+
+async def test_a_source_that_hangs_at_its_close_ends_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_durable_streams.contrib.ai.running.STOP_SECONDS", 0.1)
+
+    async def source() -> AsyncIterator[Event]:
+        try:
+            yield Finish()
+        finally:
+            await asyncio.sleep(60)
+
+    with override_settings(DURABLE_STREAMS={"AI_IDLE_TIMEOUT": 0.2}):
+        run = await (await start_answer("chats/1", source())).await_end()
+    assert (run.state, run.error) == ("failed", SILENT)
+
+
+async def test_a_slow_database_is_no_silence_of_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write takes three times the limit. The source has each event at once, so no busy machine delays it."""
+    write = Writer.write
+
+    async def source() -> AsyncIterator[str]:
+        yield "a"
+
+    async def slow(writer: Any, value: Any) -> None:
+        await asyncio.sleep(0.6)
+        await write(writer, value)
+
+    monkeypatch.setattr(Writer, "write", slow)
+    with override_settings(DURABLE_STREAMS={"AI_IDLE_TIMEOUT": 0.2}):
+        run = await (await start_answer("chats/1", source())).await_end()
+    assert run.state == "done"
+
+
+async def test_a_process_refuses_more_answers_than_it_may_write() -> None:
+    gate = Gate()
+    with override_settings(DURABLE_STREAMS={"AI_MAX_RUNS": 1}):
+        run = await start_answer("chats/1", gate)
+        await first_text(run)
+        with pytest.raises(ServiceUnavailable, match="AI_MAX_RUNS"):
+            await start_answer("chats/2", words("never"))
+        assert not await Chat.objects.filter(stream__path="chats/2").aexists()
+        assert (await start_answer("chats/1", words("never"))).joined
+        gate.open()
+        await run.await_end()
+        for _ in range(500):  # its last event is there before its task has ended
+            if not answers_of("default").has_room:
+                await asyncio.sleep(0.01)
+        assert (await (await start_answer("chats/2", words("a"))).await_end()).state == "done"

@@ -105,6 +105,10 @@ def test_the_durable_transport_of_tanstack_follows_the_whole_chat(server: Server
         "What is a stream?",
         "Again?",
     ]
+    assert results["again"][0]["type"] == "MESSAGES_SNAPSHOT"
+    renewed = [text_of_parts(message) for message in results["renewed"]]
+    assert renewed[:3] == ["What is a stream?", ANSWER, "Again, please?"]
+    assert "".join(renewed[3:]) == "I look it up. word0 word1"
     assert "parts" in results["refusal"] or "role" in results["refusal"]
 
 
@@ -116,4 +120,4 @@ def is_text(chunk: dict[str, Any]) -> bool:
 
 
 def text_of_parts(message: dict[str, Any]) -> str:
-    return "".join(part.get("content", "") for part in message["parts"])
+    return "".join(part.get("content", "") for part in message["parts"] if part["type"] == "text")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from django_durable_streams.contrib.ai import rows
 from django_durable_streams.contrib.ai.events import encode
 from tests.ai.sources import events
 from tests.servers import Server
+from tests.services import PostgreSQL, Redis, shared
 
 pytestmark = pytest.mark.cluster
 
-KILLS = 20
 COUNT = 100
 SECONDS = 0.01
 """An answer takes about a second."""
@@ -37,12 +38,19 @@ ANSWERS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+KILLS = {"sqlite": 20, "postgresql and redis": 5}
+
+
+@pytest.fixture(params=KILLS)
+def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     """The process that stays."""
     env = {"DJANGO_SETTINGS_MODULE": "tests.ai.serving", "AI_LEASE": str(LEASE)}
-    with Server(database_url=f"sqlite:///{tmp_path / 'db.sqlite3'}", env=env) as server:
-        yield server
+    url = f"sqlite:///{tmp_path / 'db.sqlite3'}"
+    with ExitStack() as stack:
+        if request.param != "sqlite":
+            url = shared(PostgreSQL).new_database()
+            env["REDIS_URL"] = shared(Redis).url
+        yield stack.enter_context(Server(database_url=url, env=env))
 
 
 @pytest.fixture
@@ -55,19 +63,20 @@ def jobs(server: Server) -> Iterator[subprocess.Popen[bytes]]:
 
 
 async def test_readers_of_killed_answers_get_each_text_once_or_a_failure(
-    server: Server, jobs: subprocess.Popen[bytes]
+    server: Server, jobs: subprocess.Popen[bytes], request: pytest.FixtureRequest
 ) -> None:
+    kills = KILLS[request.node.callspec.params["server"]]
     started = asyncio.get_running_loop().run_in_executor
     async with httpx.AsyncClient(base_url=server.base_url, timeout=30) as client, asyncio.TaskGroup() as tasks:
         reading = []
-        for number in range(KILLS):
+        for number in range(kills):
             job = await started(None, begin, jobs, f"chats/{number}", ANSWERS[number % 2])
             tasks.create_task(kill(job["pid"]))
             reading.append(tasks.create_task(read(client, str(number))))
         await asyncio.wait(reading)
     expected = [encode(event) for event in events(COUNT)]
     outcomes = []
-    for number in range(KILLS):
+    for number in range(kills):
         start, *middle, end = await stored(server, number)
         outcomes.append(end["type"])
         assert start["type"] == "start"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import OperationalError, transaction
 from django.test import override_settings
 
@@ -26,7 +27,7 @@ from django_durable_streams.contrib.ai.events import (
     decode,
     encode,
 )
-from django_durable_streams.contrib.ai.running import GENERIC_ERROR
+from django_durable_streams.contrib.ai.running import GENERIC_ERROR, RunningAnswer
 from django_durable_streams.contrib.ai.service import AnswerService
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import ProducerFenced, ServiceUnavailable
@@ -319,7 +320,6 @@ def short_lease() -> Iterator[None]:
 @pytest.mark.usefixtures("engines", "short_lease")
 async def test_processes_side_by_side_continue_a_run_once() -> None:
     """Each round, the process that writes vanishes without a trace, at a random moment."""
-    from asgiref.sync import sync_to_async
 
     def start() -> Run:
         return start_answer_sync(
@@ -346,8 +346,6 @@ async def test_processes_side_by_side_continue_a_run_once() -> None:
 @pytest.mark.usefixtures("engines", "short_lease")
 async def test_a_run_that_cannot_be_closed_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its chat is locked for a long time, or its end fails each time. The oldest runs come first at each look."""
-    from asgiref.sync import sync_to_async
-
     close_lost = rows.close_lost
 
     def close_others(run_id: uuid.UUID, using: str) -> bool:
@@ -372,8 +370,6 @@ async def test_a_run_that_cannot_be_closed_delays_no_other(monkeypatch: pytest.M
 @pytest.mark.usefixtures("engines", "short_lease")
 async def test_an_answer_that_began_in_a_long_transaction_is_not_lost() -> None:
     """Its lease has ended when the transaction commits and the answer begins."""
-    from asgiref.sync import sync_to_async
-
     service = AnswerService(USING)
     service.watch()
     service._renew_at = float("inf")  # it has just extended the leases of other answers
@@ -411,3 +407,38 @@ def test_the_news_of_a_run_wakes_this_process() -> None:
 
 def test_what_does_not_exist_is_not_taken() -> None:
     assert rows.claim(uuid.uuid4(), "other", USING) is None
+
+
+@pytest.mark.usefixtures("engines")
+async def test_a_worker_takes_as_many_answers_as_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others wait in the queue, and it takes each as soon as another one has ended."""
+    running, most = 0, 0
+
+    class Counted(RunningAnswer):
+        async def write(self) -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await super().write()
+            running -= 1
+
+    monkeypatch.setattr("django_durable_streams.contrib.ai.service.RunningAnswer", Counted)
+    with override_settings(DURABLE_STREAMS={"AI_RUNS_IN": "worker", "AI_MAX_RUNS": 2, "POLL_INTERVAL": 3600.0}):
+        answer = Answer(SOURCE, {"count": 3, "seconds": 0.01})
+        runs = [await sync_to_async(start_answer_sync)(f"chats/{number}", answer) for number in range(6)]
+        service = AnswerService(USING)
+        service.watch(takes_queue=True)
+        try:
+            for run in runs:
+                assert (await run.await_end()).state == "done"
+        finally:
+            await asyncio.to_thread(service.stop)
+    assert most == 2
+
+
+def test_a_full_worker_closes_lost_answers_behind_a_long_queue(moved_clock: Clock) -> None:
+    for number in range(leases.PORTION):
+        rows.start(rows.StartRequest(f"queued/{number}", source=SOURCE), USING)
+    held = started()
+    moved_clock.move(LEASE + 1)
+    assert [waiting.id for waiting in leases.find_waiting(USING, queued=False).waiting] == [held.run.pk]

@@ -13,7 +13,9 @@ from django.test import AsyncClient, Client, override_settings
 
 from django_durable_streams.contrib.ai import feeds
 from django_durable_streams.contrib.ai.answers import Chat, Run
-from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat
+from django_durable_streams.contrib.ai.permissions import ChatPermission
+from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat, absent
+from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import ServiceUnavailable
 from tests.ai.urls import urlpatterns as scripted
 
@@ -34,7 +36,20 @@ class BrokenAnswer(VercelChat):
         raise LookupError("no model")
 
 
-urlpatterns = [*scripted, *AsyncAnswer.urls("api/async"), *BrokenAnswer.urls("api/broken")]
+class RacedAnswer(VercelChat):
+    """While this answer is chosen, another user creates the chat."""
+
+    def answer(self, request: ChatRequest) -> Any:
+        Chat.objects.create(stream=Stream.objects.create(path=request.path, content_type="application/json"), owner="0")
+        return ["never"]
+
+
+urlpatterns = [
+    *scripted,
+    *AsyncAnswer.urls("api/async"),
+    *BrokenAnswer.urls("api/broken"),
+    *RacedAnswer.urls("api/raced"),
+]
 
 
 @pytest.fixture
@@ -94,8 +109,6 @@ async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(exists: bool
     with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": "tests.ai.test_views.SharedPaths"}):
         if exists:
             user = await User.objects.acreate(username="ann")
-            from django_durable_streams.models import Stream
-
             stream = await Stream.objects.acreate(path="shared/c1", content_type="application/json")
             await Chat.objects.acreate(stream=stream, owner=str(user.pk))
         for name in ("bob", None):
@@ -105,6 +118,7 @@ async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(exists: bool
                 await client.get("/api/chat/c1/stream"),
                 await client.get("/api/chat/c1/messages"),
                 await client.post("/api/chat/c1/stop"),
+                await post(client, "/api/chat/c1/branch", {}),
                 await client.get("/api/pointer/c1/answers/00000000-0000-0000-0000-000000000000"),
                 await client.get("/api/tanstack/c1/stream"),
             ]
@@ -112,6 +126,35 @@ async def test_a_chat_of_others_is_refused_whether_or_not_it_exists(exists: bool
                 (403, b'{"error": "Permission denied."}')
             }
     assert not await Run.objects.aexists()
+
+
+async def test_a_chat_that_others_create_at_the_same_moment_is_refused() -> None:
+    with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": "tests.ai.test_views.RacedPaths"}):
+        reply = await post(await client_of("ann"), "/api/raced", body())
+    assert (reply.status_code, reply.json()) == (403, {"error": "Permission denied."})
+    assert not await Run.objects.aexists()
+    stream = await Stream.objects.aget(path="raced/c1")
+    assert await sync_to_async(lambda: list(stream.read()))() == []
+
+
+class RacedPaths(ChatPermission):
+    """Everybody may create a chat, and only its owner may use it."""
+
+    def allows(self, action: str, user: Any, path: str, chat: Chat | None) -> bool:
+        return chat is None or chat.owner == str(user.pk)
+
+    def path(self, user: Any, chat_id: str) -> str:
+        return f"raced/{chat_id}"
+
+
+async def test_a_process_that_writes_enough_answers_is_a_503() -> None:
+    client = await client_of("ann")
+    with override_settings(DURABLE_STREAMS={"AI_MAX_RUNS": 1}):
+        running = await post(client, "/api/chat", body(script={"count": 1000, "seconds": 0.02}))
+        refused = await post(client, "/api/chat", body("c2"))
+        await client.post("/api/chat/c1/stop")
+        await chunks(running)
+    assert (refused.status_code, refused["Retry-After"]) == (503, "5")
 
 
 def shared_paths() -> Any:
@@ -278,6 +321,192 @@ async def test_results_of_tools_continue_the_message() -> None:
     (_, stored) = (await client.get("/api/chat/c1/messages")).json()["messages"]
     assert stored["parts"][0]["output"] == "yes"
     assert stored["parts"][-1]["text"] == " word0"
+
+
+async def test_a_page_branches_a_chat_at_a_message() -> None:
+    client = await client_of("ann")
+    await chunks(await post(client, "/api/chat", body(script={"count": 1})))
+    await chunks(await post(client, "/api/chat", body(messages=[{"id": "u2", "role": "user", "parts": []}])))
+    reply = await post(client, "/api/chat/c1/branch", {"before": "u2"})
+    assert reply.status_code == 201
+    branch = reply.json()["id"]
+    old, new = [(await client.get(f"/api/chat/{id}/messages")).json()["messages"] for id in ("c1", branch)]
+    assert (len(old), new) == (4, old[:2])
+    # The new chat goes on by itself, and the old one stays.
+    await chunks(await post(client, "/api/chat", body(branch, messages=[{"id": "u3", "role": "user", "parts": []}])))
+    assert len((await client.get(f"/api/chat/{branch}/messages")).json()["messages"]) == 4
+    assert (await client.get("/api/chat/c1/messages")).json()["messages"] == old
+    assert (await post(client, "/api/chat/c1/branch", {"id": "whole"})).json() == {"id": "whole"}
+    assert (await client.get("/api/chat/whole/messages")).json()["messages"] == old
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        ({"before": "u9"}, 404),
+        ({"id": "c1"}, 409),
+        ({"id": "c1", "before": "u1"}, 409),
+        ({"id": "../c"}, 400),
+        ({"before": 5}, 400),
+        ([], 400),
+        (b"", 400),
+    ],
+)
+async def test_a_branch_that_cannot_be_is_refused(value: Any, status: int) -> None:
+    client = await client_of("ann")
+    await chunks(await post(client, "/api/chat", body(script={"count": 1})))
+    assert (await post(client, "/api/chat/c1/branch", value)).status_code == status
+    assert await Chat.objects.acount() == 1
+
+
+async def test_the_same_branch_again_is_a_409_and_so_is_one_of_an_unfinished_answer() -> None:
+    client = await client_of("ann")
+    running = await post(client, "/api/chat", body(script={"count": 1000, "seconds": 0.02}))
+    assert (await post(client, "/api/chat/c1/branch", {})).status_code == 409
+    for status in (201, 409):
+        assert (await post(client, "/api/chat/c1/branch", {"id": "c2", "before": "u1"})).status_code == status
+    await client.post("/api/chat/c1/stop")
+    await chunks(running)
+    assert await Chat.objects.acount() == 2
+
+
+async def test_a_branch_needs_permission_to_read_the_one_and_to_write_the_other() -> None:
+    """`ann` may read all, and `bob` nothing; nobody may write in what `ann` owns but she herself."""
+    stream = await Stream.objects.acreate(path="all/c1", content_type="application/json")
+    await Chat.objects.acreate(stream=stream, owner="0")
+    with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": "tests.ai.test_views.ReadersOnly"}):
+        ann, bob = await client_of("ann"), await client_of("bob")
+        for client, chat, value, status in (
+            (bob, "c1", {"id": "new"}, 403),
+            (bob, "none", {"id": "new"}, 403),
+            (ann, "c1", {"id": "c1"}, 403),
+            (ann, "none", {"id": "new"}, 404),
+            (ann, "c1", {"id": "new"}, 201),
+        ):
+            assert (await post(client, f"/api/chat/{chat}/branch", value)).status_code == status
+    owner = await User.objects.aget(username="ann")
+    assert [chat.owner async for chat in Chat.objects.order_by("pk")] == ["0", str(owner.pk)]
+
+
+class ReadersOnly(ChatPermission):
+    def allows(self, action: str, user: Any, path: str, chat: Chat | None) -> bool:
+        if user.username == "bob":
+            return action == "write" and chat is None
+        return action == "read" or chat is None
+
+    def path(self, user: Any, chat_id: str) -> str:
+        return f"all/{chat_id}"
+
+
+def agui_body(run: str, *texts: str, count: int = 1) -> dict[str, Any]:
+    """Return the input of a run whose messages are u1, u2, …"""
+    messages = [{"id": f"u{number}", "role": "user", "content": text} for number, text in enumerate(texts, 1)]
+    return {"threadId": "c1", "runId": run, "messages": messages, "forwardedProps": {"script": {"count": count}}}
+
+
+async def texts_of(client: AsyncClient, url: str) -> list[str]:
+    messages = (await client.get(f"{url}/c1/messages")).json()["messages"]
+    return ["".join(part.get("text", "") for part in message["parts"]) for message in messages]
+
+
+async def test_another_run_of_ag_ui_makes_the_answer_again_and_the_same_run_does_not() -> None:
+    client = await client_of("ann")
+    first = await chunks(await post(client, "/api/agui", agui_body("r1", "a", count=1)))
+    assert await chunks(await post(client, "/api/agui", agui_body("r1", "a", count=2))) == first
+    await chunks(await post(client, "/api/agui", agui_body("r2", "a", "b", count=1)))
+    assert len(await texts_of(client, "/api/agui")) == 4
+    # Another answer to the first message, which was edited: nothing of what followed it counts.
+    again = await chunks(await post(client, "/api/agui", agui_body("r3", "edited", count=2)))
+    texts = await texts_of(client, "/api/agui")
+    assert (texts[0], len(texts)) == ("edited", 2)
+    assert texts[1].endswith("word0 word1")
+    # Late copies of earlier requests change nothing.
+    for run in ("r3", "r1"):
+        assert (await chunks(await post(client, "/api/agui", agui_body(run, "a"))))[1:-1] == again[1:-1]
+    assert await texts_of(client, "/api/agui") == texts
+
+
+async def test_the_newest_message_of_tanstack_once_more_makes_the_answer_again() -> None:
+    client = await client_of("ann")
+
+    async def send(*texts: str, count: int) -> None:
+        messages = [
+            {"id": f"u{number}", "role": "user", "parts": [{"type": "text", "content": text}]}
+            for number, text in enumerate(texts, 1)
+        ]
+        value = {"messages": messages, "data": {"script": {"count": count}}}
+        assert (await post(client, "/api/tanstack?id=c1", value)).status_code == 202
+        run = await Run.objects.select_related("chat__stream").order_by("-created_at").afirst()
+        assert run is not None
+        await run.await_end()
+
+    await send("a", count=1)
+    await send("a", "b", count=1)
+    await send("a", "edited", count=2)
+    texts = await texts_of(client, "/api/tanstack")
+    assert (len(texts), texts[2], texts[3].endswith("word0 word1")) == (4, "edited", True)
+    await send("a", count=5)  # a late copy of the first request
+    assert await texts_of(client, "/api/tanstack") == texts
+    values = (await client.get("/api/tanstack/c1/stream?offset=-1")).json()
+    snapshots = [value["messages"] for value in values if value["type"] == "MESSAGES_SNAPSHOT"]
+    assert [message["id"] for message in snapshots[-1]] == ["u1", snapshots[-1][1]["id"], "u2"]
+    assert snapshots[-1][2]["parts"] == [{"type": "text", "content": "edited"}]
+    assert {part["type"] for part in snapshots[-1][1]["parts"]} == {"thinking", "text", "tool-call", "tool-result"}
+
+
+async def test_a_read_of_a_chat_of_tanstack_creates_nothing() -> None:
+    client, url = await client_of("ann"), "/api/tanstack/c1/stream"
+    reply = await client.get(f"{url}?offset=-1")
+    offset = reply["Stream-Next-Offset"]
+    assert (reply.status_code, reply.json(), reply["Stream-Up-To-Date"]) == (200, [], "true")
+    assert (await client.get(f"{url}?offset=0000000000000000_{5:016d}")).status_code == 404
+    assert (await client.get(f"{url}?live=always")).status_code == 400
+    with override_settings(DURABLE_STREAMS={"LONG_POLL_TIMEOUT": 0.01}):
+        reply = await client.get(f"{url}?offset={offset}&live=long-poll")
+    assert (reply.status_code, reply["Stream-Next-Offset"]) == (204, offset)
+    assert not await Stream.objects.aexists()
+
+
+@pytest.mark.parametrize("mode", ["sse", "long-poll"])
+async def test_a_live_reader_of_tanstack_is_there_before_its_chat(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message of this process wakes it: it would look by itself a minute later."""
+    monkeypatch.setattr(absent, "LOOK_SECONDS", 60.0)
+    client = await client_of("ann")
+    waiting = asyncio.create_task(_first_chunks(client, f"/api/tanstack/c1/stream?offset=-1&live={mode}"))
+    for _ in range(1000):  # nothing tells that it waits
+        if not absent._waiting:
+            await asyncio.sleep(0.01)
+    message = {"id": "u1", "role": "user", "parts": [{"type": "text", "content": "Hi"}]}
+    value = {"messages": [message], "data": {"script": {"count": 1}}}
+    assert (await post(client, "/api/tanstack?id=c1", value)).status_code == 202
+    async with asyncio.timeout(30):
+        assert b"TEXT_MESSAGE_START" in await waiting
+    assert not absent._waiting
+
+
+async def _first_chunks(client: AsyncClient, url: str) -> bytes:
+    reply: Any = await client.get(url)
+    assert reply.status_code == 200
+    if not reply.streaming:
+        return bytes(reply.content)
+    data = b""
+    pieces = aiter(reply)
+    while b"TEXT_MESSAGE_START" not in data:
+        data += await anext(pieces)
+    await pieces.aclose()
+    return data
+
+
+async def test_a_waiting_reader_gets_nothing_of_a_chat_that_others_create(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(absent, "LOOK_SECONDS", 0.05)
+    with override_settings(DURABLE_STREAMS={"AI_PERMISSION_CLASS": "tests.ai.test_views.RacedPaths"}):
+        client = await client_of("ann")
+        reply: Any = await client.get("/api/tanstack/c1/stream?offset=-1&live=sse")
+        pieces = aiter(reply)
+        assert b"upToDate" in await anext(pieces)
+        stream = await Stream.objects.acreate(path="raced/c1", content_type="application/json")
+        await Chat.objects.acreate(stream=stream, owner="0")
+        assert [piece async for piece in pieces] == []
 
 
 @sync_to_async

@@ -113,20 +113,52 @@ def start_answer_sync(
 
     Raises:
         AnswerRunning: see `if_active`.
+        ServiceUnavailable: the answer is to be written here, and this process writes `AI_MAX_RUNS` answers already.
         DurableStreamsError: the path is invalid, or its stream cannot be appended to.
     """
-    if if_active not in ("join", "refuse"):
+    return start_checked(chat, answer, StartOptions(user, turns, if_active, once))
+
+
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """The options of `start_answer_sync`.
+
+    Attributes:
+        check: called with the chat, and whether it is new, while its row is locked. It raises what refuses the start.
+            A decision of before the transaction may be about a chat that another user has created meanwhile.
+        makes_again: see `rows.StartRequest`.
+    """
+
+    user: User | None = None
+    turns: Sequence[Event] = ()
+    if_active: Literal["join", "refuse"] = "join"
+    once: bool = False
+    check: Callable[[Chat, bool], None] | None = None
+    makes_again: rows.MakesAgain = "never"
+
+
+def start_checked(chat: Chat | Stream | str, answer: Answer | Source, options: StartOptions) -> Run:
+    """The same as `start_answer_sync`, with a check of the chat within the transaction.
+
+    Raises:
+        The errors of `start_answer_sync`, and of the check.
+    """
+    if options.if_active not in ("join", "refuse"):
         raise ValueError("if_active is 'join' or 'refuse'.")
     wanted = answer if isinstance(answer, Answer) else Answer(answer)
     using = database()
     runs_here = not is_dotted(wanted.source) or config().ai_runs_in == "process"
+    service, user = answers_of(using) if runs_here else None, options.user
     request = rows.StartRequest(
         path=_path(chat),
         owner="" if user is None or user.pk is None else str(user.pk),
-        turns=turns,
-        if_active=if_active,
-        once=once,
-        holder=answers_of(using).holder if runs_here else "",
+        turns=options.turns,
+        if_active=options.if_active,
+        once=options.once,
+        check=options.check,
+        makes_again=options.makes_again,
+        holder="" if service is None else service.holder,
+        has_room=service is None or service.has_room,
         **wanted.stored(),
     )
     run, taken_over = _start(request, using)

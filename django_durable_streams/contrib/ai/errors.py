@@ -12,3 +12,11 @@ class AnswerError(Exception):
 
     The message of any other exception goes to the log only.
     """
+
+
+class NoSuchMessage(ValueError):
+    """The chat has no message with this id."""
+
+
+class UnfinishedAnswer(ValueError):
+    """The branch of a chat would have an answer that is being written."""

@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from ...api import transactions
 from ...models import Stream
 from ...models.fields import InstantField
+from .errors import NoSuchMessage, UnfinishedAnswer
 from .events import AnyEvent, decode, ends
 from .history import ChatMessage, History, messages_of
 from .positions import offset_after
@@ -103,7 +104,8 @@ class Chat(models.Model):
             owner: the owner of the branch. None: the owner of this chat.
 
         Raises:
-            ValueError: there is no message with this id, or an answer is being written and the branch would have it.
+            NoSuchMessage: there is no message with this id.
+            UnfinishedAnswer: an answer is being written, and the branch would have it.
             StreamExists: the path is taken.
         """
         history = History()
@@ -113,10 +115,10 @@ class Chat(models.Model):
         if before is not None:
             message = history.find(before)
             if message is None:
-                raise ValueError(f"The chat has no message {before!r}.")
+                raise NoSuchMessage(f"The chat has no message {before!r}.")
             count = message.event
         elif any(message.status == "streaming" for message in history.messages):
-            raise ValueError("An answer is being written. Name a message before which the branch ends, or wait.")
+            raise UnfinishedAnswer("An answer is being written. Name a message before which the branch ends, or wait.")
         owner = self.owner if owner is None else owner
         with transactions.atomic(database()):
             fork = self.stream.fork(path, offset=offset_after(self.stream, count, database()))

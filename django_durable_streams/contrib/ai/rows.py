@@ -11,7 +11,7 @@ Rows are locked in one order: chat, run, stream. Knows neither sources nor event
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
@@ -25,7 +25,7 @@ from ...api import transactions
 from ...conf import config
 from ...models import Stream
 from ...protocol import content
-from ...protocol.errors import StreamClosed, StreamExists, StreamGone, StreamNotFound
+from ...protocol.errors import ServiceUnavailable, StreamClosed, StreamExists, StreamGone, StreamNotFound
 from ...protocol.producers import server_producer
 from ...store import encoding
 from ...store.operations import TakenOver, TakeOver
@@ -36,6 +36,8 @@ from .models import Chat, Run
 
 JSON = "application/json"
 
+MakesAgain = Literal["never", "newest", "any"]
+
 QUEUE_SECONDS = 60.0
 """How long a run waits for a worker. Then it ends as failed."""
 
@@ -43,7 +45,8 @@ MAX_ATTEMPTS = 5
 """Takeovers of a run that is continued, without a new event. Its source probably ends its process."""
 
 LOST = "The answer was interrupted: the process that wrote it has ended."
-NOT_TAKEN = "The answer could not begin: no worker was there to write it."
+NOT_TAKEN = "The answer could not begin: no worker has taken it in time."
+FULL = "This server writes as many answers as it may (AI_MAX_RUNS). Try again later."
 TOO_OFTEN = "The answer could not be completed: the processes that wrote it have ended again and again."
 
 
@@ -63,6 +66,11 @@ class StartRequest:
         holder: the process that writes the answer. Empty: a worker has to take it.
         once: whether a run that answers the last message of the turns counts as this one, also if it is done. If the
             chat's last run has failed or was stopped, the same message is another attempt, and takes its place.
+        makes_again: when the last message of the turns, once more after its answer is done, asks for another answer:
+            `never`, if that is the `newest` answer of the chat, or at `any` message if no answer to it has this
+            `message_id`.
+        has_room: whether the holder may write one more answer. Without that, a new run is refused.
+        check: called with the chat, and whether it is new, while its row is locked. It raises what refuses the start.
     """
 
     path: str
@@ -75,6 +83,9 @@ class StartRequest:
     on_lost: str = Run.OnLost.FAIL
     holder: str = ""
     once: bool = False
+    makes_again: MakesAgain = "never"
+    has_room: bool = True
+    check: Callable[[Chat, bool], None] | None = None
 
     @property
     def turn_id(self) -> str:
@@ -104,12 +115,14 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
 
     Raises:
         AnswerRunning: the chat has an active run, and `if_active` is `refuse`.
+        ServiceUnavailable: the process writes as many answers as it may.
         DurableStreamsError: the stream cannot be created or appended to.
+        The errors of `check`.
     """
     with transaction(using):
         chat = _locked_chat(request, using)
         repeated = _repeated(chat, request, using)
-        if repeated is not None and not _may_follow(repeated, using):
+        if repeated is not None and not _may_follow(repeated, request, using):
             return repeated, None
         active = _active(chat, using)
         if active is not None and _is_over(active):
@@ -120,6 +133,8 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
                 raise AnswerRunning("An answer is being written in this chat. Wait for its end, or stop it.")
             active.joined = True
             return active, None
+        if not request.has_room:
+            raise ServiceUnavailable(FULL, ((b"retry-after", b"5"),))
         again = [] if repeated is None else [Rewind(after=request.turn_id)]
         run = _create(chat, request, [*again, *request.turns], using)
         taken_over = _take_over(run, using) if request.holder else None
@@ -136,9 +151,11 @@ def _locked_chat(request: StartRequest, using: str) -> Chat:
         stream, _ = Stream.objects.using(using).ensure(request.path, content_type=JSON)
     elif not content.is_json(stream.content_type):
         raise StreamExists(f"The stream at {request.path} is no chat: its content type is not {JSON}.")
-    chat, _ = chats.get_or_create(stream=stream, defaults={"owner": request.owner})
+    chat, is_new = chats.get_or_create(stream=stream, defaults={"owner": request.owner})
     locked_chat: Chat = locked(chats.filter(pk=chat.pk), using).get()
     locked_chat.stream = stream
+    if request.check is not None:
+        request.check(locked_chat, is_new)
     return locked_chat
 
 
@@ -152,12 +169,15 @@ def _repeated(chat: Chat, request: StartRequest, using: str) -> Run | None:
     return run
 
 
-def _may_follow(run: Run, using: str) -> bool:
+def _may_follow(run: Run, request: StartRequest, using: str) -> bool:
     """Whether a repeated request is another attempt. A late copy of it must not take later messages back."""
-    if run.state not in (Run.State.FAILED, Run.State.STOPPED):
+    runs = Run.objects.using(using).filter(chat=run.chat)
+    if run.state == Run.State.DONE and request.makes_again == "any":
+        return not runs.filter(turn_id=run.turn_id, message_id=request.message_id).exists()
+    may_end_again = run.state in (Run.State.FAILED, Run.State.STOPPED)
+    if not may_end_again and not (run.state == Run.State.DONE and request.makes_again == "newest"):
         return False
-    newest = Run.objects.using(using).filter(chat=run.chat).order_by("-created_at").values_list("pk", flat=True)
-    return newest.first() == run.pk
+    return runs.order_by("-created_at").values_list("pk", flat=True).first() == run.pk
 
 
 def _active(chat: Chat, using: str) -> Run | None:

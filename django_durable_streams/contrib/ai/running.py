@@ -16,6 +16,7 @@ import msgspec
 from asgiref.sync import ThreadSensitiveContext
 
 from ...api.writer import Writer
+from ...conf import config
 from ...protocol.errors import DurableStreamsError, ProducerFenced, ServiceUnavailable, StreamClosed, StreamNotFound
 from ...server.request_threads import release_thread
 from . import rows
@@ -41,6 +42,8 @@ INTERVAL = 0.05
 
 MAX_ERROR_LENGTH = 2000
 """Characters of an error that readers see at most. A provider's may be a whole page."""
+
+SILENT = "The answer was cut off: the model has sent nothing for too long."
 
 Call = Callable[..., Awaitable[Any]]
 
@@ -78,6 +81,9 @@ class RunningAnswer:
         self._using = using
         self._early_end: Stopped | Failed | None = None
         self._ending = asyncio.Event()
+        self._waiting_since: float | None = None
+        """Time of the loop since which the source owes an event. None: the source is not waited for."""
+        self._watchdog: asyncio.TimerHandle | None = None
 
     def stop(self) -> None:
         """End the answer as stopped. What the source has yielded stays."""
@@ -101,14 +107,30 @@ class RunningAnswer:
         """Write the answer to its end. Raises nothing."""
         producing = asyncio.create_task(self._produce_in_context())
         ending = asyncio.create_task(self._ending.wait())
+        if config().ai_idle_timeout:
+            self._watch(config().ai_idle_timeout)
         try:
             await asyncio.wait([producing, ending], return_when=asyncio.FIRST_COMPLETED)
             event = self._outcome(producing) if producing.done() else await self._cut_short(producing)
         finally:
             producing.cancel()
             ending.cancel()
+            if self._watchdog is not None:
+                self._watchdog.cancel()
         if event is not None:
             await self._end(event)
+
+    def _watch(self, limit: float) -> None:
+        """End the answer if its source is silent for too long. One timer for an answer, not one for each event."""
+        if self._ending.is_set():
+            return
+        loop, since = asyncio.get_running_loop(), self._waiting_since
+        left = limit if since is None else since + limit - loop.time()
+        if left > 0:
+            self._watchdog = loop.call_later(left, self._watch, limit)
+            return
+        logger.error("The answer %s has failed: its source was silent for %g s (AI_IDLE_TIMEOUT).", self.run.pk, limit)
+        self._end_early(Failed(str(self.run.pk), SILENT))
 
     def _outcome(self, producing: asyncio.Task[Finish | Failed | None]) -> Finish | Failed | None:
         """Return the event of a task that has ended by itself. Sources may raise SystemExit and cancellations, too."""
@@ -141,13 +163,7 @@ class RunningAnswer:
         writer.core.appender.taken_over = self._taken_over
         try:
             async with _opened(writer):
-                values = await values_of(self._source, await self._context(), self.run.arguments)
-                async with aclosing(events_of(values)) as events:
-                    async for event in events:
-                        if isinstance(event, Finish | Failed):
-                            return msgspec.structs.replace(event, run=run)
-                        await writer.write(encode(event))
-            return Finish(run)
+                return await self._copy(await self._context(), writer)
         except (ProducerFenced, StreamNotFound):
             logger.info("The answer %s is not written here any more: another process has it, or its chat is gone.", run)
             return None
@@ -159,6 +175,23 @@ class RunningAnswer:
             return Failed(run, message)
         except Exception as error:  # of the project, or of a provider
             return self._failure(error)
+
+    async def _copy(self, context: AnswerContext, writer: Writer) -> Finish | Failed:
+        """Write what the source yields, and return the end of the answer. The source's close counts as silence, too."""
+        clock, run = asyncio.get_running_loop().time, str(self.run.pk)
+        self._waiting_since = clock()
+        try:
+            values = await values_of(self._source, context, self.run.arguments)
+            async with aclosing(events_of(values)) as events:
+                async for event in events:
+                    if isinstance(event, Finish | Failed):
+                        return msgspec.structs.replace(event, run=run)
+                    self._waiting_since = None  # the database may be slow
+                    await writer.write(encode(event))
+                    self._waiting_since = clock()
+            return Finish(run)
+        finally:
+            self._waiting_since = None
 
     async def _context(self) -> AnswerContext:
         """Return what the source needs to know, from the committed events of the chat."""

@@ -62,6 +62,8 @@ class AnswerService:
         """Whether this process takes runs that wait for a worker."""
         self._answers: dict[UUID, RunningAnswer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._claims = 0
+        """Claims of runs that are on their way to the database."""
         self._settling: dict[UUID, asyncio.Task[None]] = {}
         self._is_behind = self._has_settled = False
         self._keeper: asyncio.Task[None] | None = None
@@ -73,6 +75,12 @@ class AnswerService:
         self._failures = LogOnce(WARNING_SECONDS)
 
     # For any thread.
+
+    @property
+    def has_room(self) -> bool:
+        """Whether this process may write one more answer. Starts at the same moment may exceed the limit a little."""
+        most = config().ai_max_runs
+        return not most or len(self._tasks) + self._claims < most
 
     def launch(self, held: rows.Held, source: Source | None) -> None:
         """Write the answer of a run, in the background loop."""
@@ -139,7 +147,13 @@ class AnswerService:
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget_task)
+
+    def _forget_task(self, task: asyncio.Task[None]) -> None:
+        was_full = not self.has_room
+        self._tasks.discard(task)
+        if was_full and self._watches:
+            self._woken.set()
 
     async def _call(self, function: Any, *arguments: Any, **options: Any) -> Any:
         return await service_for(self.using).call(function, *arguments, **options)
@@ -211,7 +225,7 @@ class AnswerService:
         Each has a task of its own. One whose rows a long transaction holds, or that fails each time, delays neither the
         others nor the leases of this process.
         """
-        runs = await self._call(leases.find_waiting, self.using, queued=self.takes_queue)
+        runs = await self._call(leases.find_waiting, self.using, queued=self.takes_queue and self.has_room)
         self._is_behind = len(runs.waiting) == leases.PORTION
         for waiting in runs.waiting:
             if waiting.id not in self._settling:
@@ -241,16 +255,26 @@ class AnswerService:
         if waiting.is_stopped:
             return False
         if self.takes_queue or (not waiting.is_queued and config().ai_runs_in == "process"):
-            held = await self._call(rows.claim, waiting.id, self.holder, self.using)
-            if held is not None:
-                self._launch(held, None)
-            return held is not None
+            return await self._claim(waiting.id)
         if config().ai_runs_in == "tasks" and not waiting.is_queued:
             is_queued = await self._call(rows.queue_again, waiting.id, self.using)
             if is_queued:
                 await asyncio.to_thread(enqueue, str(waiting.id))
             return bool(is_queued)
         return False
+
+    async def _claim(self, run_id: UUID) -> bool:
+        """Take a run and begin to write it, if there is room. Return whether it was taken."""
+        if not self.has_room:
+            return False
+        self._claims += 1
+        try:
+            held = await self._call(rows.claim, run_id, self.holder, self.using)
+            if held is not None:
+                self._launch(held, None)
+        finally:
+            self._claims -= 1
+        return held is not None
 
     async def _end(self) -> None:
         for task in [*self._settling.values()]:

@@ -16,6 +16,7 @@ from .fork import Fork
 from .import_streams import Import
 from .list_streams import ListStreams
 from .prune import Prune
+from .prune_answers import PruneAnswers
 from .read import Read
 from .set_streams import SetStreams
 from .show import Show
@@ -37,6 +38,7 @@ SUBCOMMANDS: Sequence[Subcommand] = (
     Delete(),
     Stats(),
     Prune(),
+    PruneAnswers(),
     Export(),
     Import(),
     Doctor(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ..events import (
     AnyEvent,
     Data,
@@ -9,15 +11,19 @@ from ..events import (
     Finish,
     Message,
     Reasoning,
+    ReasoningPart,
+    Rewind,
     Start,
     Stopped,
     Text,
     TextPart,
     ToolCall,
     ToolInput,
+    ToolPart,
     ToolResult,
     Usage,
 )
+from ..history import ChatMessage, History
 from .base import Chunk, Translator, json_text
 
 STOPPED = "The answer was stopped."
@@ -35,6 +41,12 @@ class AGUITranslator(Translator):
     """
 
     tool_name = "toolCallName"
+
+    state_events: ClassVar[dict[str, tuple[str, str]]] = {
+        "state-snapshot": ("STATE_SNAPSHOT", "snapshot"),
+        "state-delta": ("STATE_DELTA", "delta"),
+    }
+    """Names of data that stand for the state which an agent of AG-UI shares with its page."""
 
     def __init__(self, thread: str, run: str = "") -> None:
         self._thread = thread
@@ -62,6 +74,9 @@ class AGUITranslator(Translator):
                 return [*self._close_part(), *self._call(event)]
             case ToolResult(id, output, error):
                 return [*self._close_part(), *self._close_calls(id), self._result(id, output, error)]
+            case Data(name, data) if name in self.state_events:
+                type, field = self.state_events[name]
+                return [{"type": type, field: data}]
             case Data(name, data, id):
                 return [{"type": "CUSTOM", "name": name, "value": {"id": id, "data": data} if id else data}]
             case Usage(input_tokens, output_tokens):
@@ -142,15 +157,27 @@ class AGUITranslator(Translator):
 
 
 class TanStackTranslator(AGUITranslator):
-    """Translates the events of a whole chat: runs, and between them the messages of the user."""
+    """Translates the events of a whole chat: runs, and between them the messages of the user.
+
+    A message that does not count any more, or was edited, is taken back by a snapshot of those that count.
+    """
+
+    def __init__(self, thread: str, run: str = "") -> None:
+        super().__init__(thread, run)
+        self._history = History()
 
     def translate(self, event: AnyEvent) -> list[Chunk]:
         """Return the chunks for the next event."""
+        is_known = isinstance(event, Message) and self._history.find(event.id) is not None
+        self._history.add(event)
+        if is_known or isinstance(event, Rewind):
+            return [{"type": "MESSAGES_SNAPSHOT", "messages": [_shown(one) for one in self._history.messages]}]
         if isinstance(event, Message):
             return _echo(event)
         return super().translate(event)
 
     tool_name = "toolName"
+    state_events: ClassVar[dict[str, tuple[str, str]]] = {}
 
     def _finished(self, reason: str) -> Chunk:
         names = {"content-filter": "content_filter", "tool-calls": "tool_calls", "other": "stop"}
@@ -159,6 +186,26 @@ class TanStackTranslator(AGUITranslator):
 
     def _stopped(self) -> Chunk:
         return self._finished("stop")
+
+
+def _shown(message: ChatMessage) -> Chunk:
+    """Return a message with its parts as TanStack's clients keep it."""
+    parts: list[Chunk] = []
+    for part in message.parts:
+        match part:
+            case TextPart(text):
+                parts.append({"type": "text", "content": text})
+            case ReasoningPart(text):
+                parts.append({"type": "thinking", "content": text})
+            case ToolPart():
+                arguments = json_text(part.input)
+                call: Chunk = {"type": "tool-call", "id": part.id, "name": part.name, "arguments": arguments}
+                parts.append(call | {"state": "input-complete"})
+                if part.is_done:
+                    content = part.error or (part.output if isinstance(part.output, str) else json_text(part.output))
+                    state = "error" if part.error else "complete"
+                    parts.append({"type": "tool-result", "toolCallId": part.id, "content": content, "state": state})
+    return {"id": message.id, "role": message.role, "parts": parts}
 
 
 def _echo(message: Message) -> list[Chunk]:

@@ -14,7 +14,13 @@ from .requests import AGUIBody, InvalidRequest, parse
 
 
 class AGUIChat(ChatViews):
-    """A chat for `HttpAgent` of AG-UI. The thread is the chat."""
+    """A chat for `HttpAgent` of AG-UI. The thread is the chat.
+
+    The same last message in a run with another id asks for another answer to it, in place of what followed it. Its text
+    may have been edited.
+    """
+
+    makes_again = "any"
 
     async def send(self, request: HttpRequest) -> HttpResponseBase:
         """See `ChatViews`. Messages of other roles than user and assistant are for the agent only, and not stored."""
@@ -22,7 +28,7 @@ class AGUIChat(ChatViews):
         messages = [message.message() for message in body.messages if message.role in ("user", "assistant")]
         if not messages:
             raise InvalidRequest("There is no message of the user.")
-        run = await self.begin(await self.chat_request(request, body.thread_id, messages))
+        run = await self.begin(await self.chat_request(request, body.thread_id, messages, run_id=body.run_id))
         return self._response(request, run, body.thread_id, body.run_id)
 
     async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:

@@ -11,7 +11,8 @@ from django.urls import URLPattern, path
 
 from ..dialects.vercel import VercelTranslator
 from ..models import Run
-from .base import Refused, run_source
+from .access import Refused
+from .base import run_source
 from .pointers import read
 from .vercel import VercelChat
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from contextvars import copy_context
@@ -33,13 +34,15 @@ from ....runtime.thread_pool import ThreadPool
 from ....server.non_atomic import never_atomic
 from ....server.request_threads import release_thread
 from ....server.slow_clients import SlowClientGuard
-from ..answers import Answer, AnswerRunning, start_answer_sync
+from ..answers import Answer, AnswerRunning, StartOptions, start_checked
 from ..events import Event, Message, Rewind
 from ..feeds import FeedSource, follow
 from ..models import Chat, Run
 from ..permissions import Action, permission
+from ..rows import MakesAgain
 from ..sources import Source
-from .requests import InvalidRequest, checked_id, parse
+from .access import Refused, authorized, check_again, create_branch, user_of
+from .requests import BranchBody, InvalidRequest, checked_id, parse
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +64,6 @@ KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which clients ignore: traffic for proxies that cut idle connections."""
 
 
-class Refused(Exception):
-    """The request is refused."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A request for an answer.
@@ -83,6 +78,7 @@ class ChatRequest:
         is_rewind: whether what follows the last message does not count any more: it was edited, or the answer is to be
             made again.
         body: the whole body as JSON, for fields of the project.
+        run_id: the id that the client has given to the run. Empty: none.
     """
 
     http: HttpRequest
@@ -92,6 +88,7 @@ class ChatRequest:
     messages: Sequence[Message]
     is_rewind: bool = False
     body: Any = None
+    run_id: str = ""
 
     @property
     def text(self) -> str:
@@ -104,6 +101,9 @@ class ChatViews:
 
     if_active: ClassVar[Literal["join", "refuse"]] = "refuse"
     """What a further message gets while an answer is being written: the running answer, or a 409."""
+
+    makes_again: ClassVar[MakesAgain] = "never"
+    """Whether a client asks for another answer by its last message once more. See `rows.StartRequest`."""
 
     def answer(self, request: ChatRequest) -> Answer | Source | Awaitable[Answer | Source]:
         """Return what to answer with: a source, or an `Answer`. It may be `async def`. Else it runs in a thread.
@@ -127,6 +127,7 @@ class ChatViews:
             path(f"{route}/<str:chat_id>/stream", views._view(views.resume, "GET"), name=f"{prefix}-resume"),
             path(f"{route}/<str:chat_id>/stop", views._view(views.stop, "POST"), name=f"{prefix}-stop"),
             path(f"{route}/<str:chat_id>/messages", views._view(views.messages, "GET"), name=f"{prefix}-messages"),
+            path(f"{route}/<str:chat_id>/branch", views._view(views.branch, "POST"), name=f"{prefix}-branch"),
         ]
 
     async def send(self, request: HttpRequest) -> HttpResponseBase:
@@ -149,6 +150,15 @@ class ChatViews:
         chat = await self._chat(request, chat_id, "read")
         return JsonResponse({"messages": [] if chat is None else await sync_to_async(_described)(chat)})
 
+    async def branch(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
+        """Create a chat with the messages before one of them, and respond with 201 and its id."""
+        body = parse(request.body, BranchBody)
+        user = await user_of(request)
+        new_id = body.id or uuid.uuid4().hex
+        path = permission().path(user, checked_id(chat_id))
+        await _in_thread(create_branch, user, path, permission().path(user, new_id), body.before)
+        return JsonResponse({"id": new_id}, status=HTTPStatus.CREATED)
+
     # For the dialects.
 
     async def begin(self, request: ChatRequest) -> Run:
@@ -157,12 +167,12 @@ class ChatViews:
         Raises:
             Refused: the user may not write in the chat, or an answer is being written.
         """
-        await self._authorize(request.user, request.path, "write")
+        allowed = await self._authorize(request.user, request.path, "write")
         made = self.answer(request) if _is_async(self.answer) else await sync_to_async(self.answer)(request)
         answer: Any = await made if inspect.isawaitable(made) else made
-        return await _in_thread(self._start, request, answer)
+        return await _in_thread(self._start, request, answer, allowed)
 
-    def _start(self, request: ChatRequest, answer: Answer | Source) -> Run:
+    def _start(self, request: ChatRequest, answer: Answer | Source, allowed: Chat | None) -> Run:
         last = request.messages[-1]
         chat = Chat.at(request.path)
         turns: list[Event] = [last] if chat is not None else [*request.messages]
@@ -171,28 +181,41 @@ class ChatViews:
         if last.role == "assistant":  # results of tools that the page has run: the same message goes on
             answer = answer if isinstance(answer, Answer) else Answer(answer)
             answer = Answer(answer.source, answer.arguments, answer.on_lost, answer.message_id or last.id)
+        elif request.run_id:  # so that the same request again is told from the wish for another answer
+            id = f"msg-{uuid.uuid5(uuid.NAMESPACE_OID, f'{request.run_id} {last.id}').hex}"
+            answer = answer if isinstance(answer, Answer) else Answer(answer)
+            answer = Answer(answer.source, answer.arguments, answer.on_lost, answer.message_id or id)
         user = request.user if getattr(request.user, "is_authenticated", False) else None
         try:
             # A client sends a request again if its response was lost.
             once = not request.is_rewind and last.role == "user"
-            return start_answer_sync(request.path, answer, user=user, turns=turns, if_active=self.if_active, once=once)
+            check = partial(check_again, request.user, request.path, allowed)
+            return start_checked(
+                request.path, answer, StartOptions(user, turns, self.if_active, once, check, self.makes_again)
+            )
         except AnswerRunning as error:
             raise Refused(HTTPStatus.CONFLICT, str(error)) from error
 
     async def chat_request(
-        self, http: HttpRequest, chat_id: str, messages: Sequence[Message], *, is_rewind: bool = False
+        self,
+        http: HttpRequest,
+        chat_id: str,
+        messages: Sequence[Message],
+        *,
+        is_rewind: bool = False,
+        run_id: str = "",
     ) -> ChatRequest:
         """Return a parsed request."""
         user = await user_of(http)
         body = parse(http.body, object) if http.body else None  # it is stricter with fields that it does not skip
-        return ChatRequest(http, user, chat_id, permission().path(user, chat_id), messages, is_rewind, body)
+        return ChatRequest(http, user, chat_id, permission().path(user, chat_id), messages, is_rewind, body, run_id)
 
     async def _active(self, request: HttpRequest, chat_id: str, action: Action) -> Run | None:
         user = await user_of(request)
         path = permission().path(user, checked_id(chat_id))
 
         def look() -> Run | None:
-            chat = _authorized(user, path, action)
+            chat = authorized(user, path, action)
             return None if chat is None else chat.active_run()
 
         return await _in_thread(look)
@@ -207,7 +230,7 @@ class ChatViews:
         return await self._authorize(user, permission().path(user, checked_id(chat_id)), action)
 
     async def _authorize(self, user: Any, path: str, action: Action) -> Chat | None:
-        return await _in_thread(_authorized, user, path, action)
+        return await _in_thread(authorized, user, path, action)
 
     def _view(self, handle: ViewFunction, method: str) -> Callable[..., Any]:
         async def view(request: HttpRequest, **arguments: Any) -> HttpResponseBase:
@@ -242,18 +265,6 @@ class ChatViews:
         return never_atomic(view)
 
 
-def _authorized(user: Any, path: str, action: Action) -> Chat | None:
-    """Return the chat at a path, if the user may use it.
-
-    Raises:
-        Refused: the user may not use the chat, whether or not there is one.
-    """
-    chat = Chat.at(path)
-    if not permission().allows(action, user, path, chat):
-        raise Refused(HTTPStatus.FORBIDDEN, "Permission denied.")
-    return chat
-
-
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in one of the threads for chats, with the context of the request."""
     return await _threads.call(partial(copy_context().run, function, *args, **kwargs))
@@ -261,12 +272,6 @@ async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
 def _is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function)
-
-
-async def user_of(request: HttpRequest) -> Any:
-    """Return the user of a request, or None without Django's authentication."""
-    auser = getattr(request, "auser", None)
-    return None if auser is None else await auser()
 
 
 def _described(chat: Chat) -> list[Any]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Hashable
 from contextlib import aclosing
 from http import HTTPStatus
+from typing import NamedTuple
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
@@ -41,6 +42,26 @@ def _position(offset: str) -> int:
     return int(match[1])
 
 
+class WantedRead(NamedTuple):
+    """What a request wants to read: from which chunk on, how, and with which cursor for caches."""
+
+    position: int
+    live: str
+    cursor: int
+
+
+def parse_read(request: HttpRequest) -> WantedRead:
+    """Return what a request wants to read.
+
+    Raises:
+        InvalidRequest: the offset or the kind of read is invalid.
+    """
+    position, live = _position(request.GET.get("offset", "-1")), request.GET.get("live", "")
+    if live not in ("", "false", "long-poll", "sse"):
+        raise InvalidRequest("live is `sse` or `long-poll`.")
+    return WantedRead(position, live, caching.cursor_floor(request.GET.get("cursor"), time.time()))
+
+
 async def read(request: HttpRequest, key: Hashable, source: FeedSource) -> HttpResponseBase:
     """Respond to a read of the chunks of a source.
 
@@ -48,14 +69,16 @@ async def read(request: HttpRequest, key: Hashable, source: FeedSource) -> HttpR
         InvalidRequest: the offset or the kind of read is invalid.
         DurableStreamsError: the chat is gone, or the database does not answer.
     """
-    position, live = _position(request.GET.get("offset", "-1")), request.GET.get("live", "")
-    cursor = caching.cursor_floor(request.GET.get("cursor"), time.time())
-    if live == "sse":
-        return event_stream(request, _events(key, source, position, cursor), X_Content_Type_Options="nosniff")
-    if live not in ("", "false", "long-poll"):
-        raise InvalidRequest("live is `sse` or `long-poll`.")
-    news = await _page(key, source, position, config().long_poll_timeout if live == "long-poll" else 0.0)
-    is_empty = live == "long-poll" and not news.chunks and not news.is_complete
+    wanted = parse_read(request)
+    if wanted.live == "sse":
+        return event_stream(request, events(key, source, wanted), X_Content_Type_Options="nosniff")
+    seconds = config().long_poll_timeout if wanted.live == "long-poll" else 0.0
+    return respond(await _page(key, source, wanted.position, seconds), wanted)
+
+
+def respond(news: News, wanted: WantedRead) -> HttpResponse:
+    """Return the response to a catch-up read or a long-poll."""
+    is_empty = wanted.live == "long-poll" and not news.chunks and not news.is_complete
     body = b"" if is_empty else b"[%b]" % b",".join(news.chunks)
     response = HttpResponse(body, status=HTTPStatus.NO_CONTENT if is_empty else HTTPStatus.OK, content_type=JSON)
     response["Stream-Next-Offset"] = _token(news.position)
@@ -65,8 +88,16 @@ async def read(request: HttpRequest, key: Hashable, source: FeedSource) -> HttpR
     if news.is_complete:
         response["Stream-Closed"] = "true"
     else:
-        response["Stream-Cursor"] = str(cursor)
+        response["Stream-Cursor"] = str(wanted.cursor)
     return response
+
+
+def event(news: News, wanted: WantedRead) -> bytes:
+    """Return the Server-Sent Events for news."""
+    lines = b"".join([b"%b\n" % chunk for chunk in news.chunks])
+    data = sse.data_event(JSON, lines) if lines else b""
+    offset = _token(news.position)
+    return data + sse.control_event(offset, cursor=wanted.cursor, up_to_date=news.up_to_date, closed=news.is_complete)
 
 
 async def _page(key: Hashable, source: FeedSource, position: int, seconds: float) -> News:
@@ -85,17 +116,13 @@ async def _page(key: Hashable, source: FeedSource, position: int, seconds: float
     return News(chunks, position, up_to_date, is_complete)
 
 
-async def _events(key: Hashable, source: FeedSource, position: int, cursor: int) -> AsyncGenerator[bytes, None]:
+async def events(key: Hashable, source: FeedSource, wanted: WantedRead) -> AsyncGenerator[bytes, None]:
+    """Yield the chunks of a source as the Server-Sent Events of the protocol."""
     ends_at = time.monotonic() + config().sse_duration
     try:
-        async with aclosing(follow(key, source, position, timeout=config().sse_keep_alive)) as feed:
+        async with aclosing(follow(key, source, wanted.position, timeout=config().sse_keep_alive)) as feed:
             async for news in feed:
-                lines = b"".join([b"%b\n" % chunk for chunk in news.chunks])
-                data = sse.data_event(JSON, lines) if lines else b""
-                offset = _token(news.position)
-                yield data + sse.control_event(
-                    offset, cursor=cursor, up_to_date=news.up_to_date, closed=news.is_complete
-                )
+                yield event(news, wanted)
                 if time.monotonic() >= ends_at:
                     return
     except DurableStreamsError as error:  # the client reads again, and learns the reason then

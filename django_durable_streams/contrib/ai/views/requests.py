@@ -124,6 +124,13 @@ class AGUIBody(msgspec.Struct, rename="camel"):
     messages: Annotated[list[AGUIMessage], msgspec.Meta(min_length=1)]
 
 
+class BranchBody(msgspec.Struct):
+    """What a page sends for a branch: the first message that it leaves out, and the id that the new chat shall have."""
+
+    before: MessageId | None = None
+    id: ChatId | None = None
+
+
 def _part(value: dict[str, Any]) -> Part | None:
     """Return a part of a message, or None for one that the chat does not keep.
 

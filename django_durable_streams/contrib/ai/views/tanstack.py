@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import partial
 from http import HTTPStatus
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from ....models import Stream
 from ..dialects.agui import TanStackTranslator
 from ..feeds import FeedSource
-from ..models import Chat, database
+from ..models import Chat
+from ..permissions import permission
+from . import absent
+from .access import user_of
 from .base import ChatViews
 from .pointers import read
 from .requests import InvalidRequest, TanStackBody, checked_id, parse
 
 
 class TanStackChat(ChatViews):
-    """A chat for `durableStreamConnection({sendUrl: "{route}?id=…", readUrl: "{route}/{id}/stream"})`."""
+    """A chat for `durableStreamConnection({sendUrl: "{route}?id=…", readUrl: "{route}/{id}/stream"})`.
+
+    The last message once more, after its answer is done, asks for another answer in its place. Its text may have been
+    edited.
+    """
+
+    makes_again = "newest"
 
     async def send(self, request: HttpRequest) -> HttpResponseBase:
         """See `ChatViews`. The id of the chat is in the query."""
@@ -26,24 +35,23 @@ class TanStackChat(ChatViews):
         messages = [message.message() for message in body.messages]
         if messages[-1].role != "user":
             raise InvalidRequest("The last message is not the user's.")
-        await self.begin(await self.chat_request(request, chat_id, messages))
+        chat_request = await self.chat_request(request, chat_id, messages)
+        await self.begin(chat_request)
+        absent.tell(chat_request.path)
         return HttpResponse(status=HTTPStatus.ACCEPTED)
 
     async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
-        """Respond with the chunks of the whole chat, by the Durable Streams Protocol."""
-        chat = await self._chat(request, chat_id, "read")
-        if chat is None:
-            chat = await self._create(request, chat_id)
-        source = FeedSource(chat.stream, "-1", "", partial(TanStackTranslator, chat_id))
-        return await read(request, (chat.pk, "tanstack"), source)
+        """Respond with the chunks of the whole chat, by the Durable Streams Protocol.
 
-    async def _create(self, request: HttpRequest, chat_id: str) -> Chat:
-        """Create the chat of a page that reads before it writes."""
-        wanted = await self.chat_request(request, chat_id, [])
-        await self._authorize(wanted.user, wanted.path, "write")
-        using = database()
-        stream, _ = await Stream.objects.using(using).aensure(wanted.path, content_type="application/json")
-        owner = str(wanted.user.pk) if getattr(wanted.user, "is_authenticated", False) else ""
-        chat, _ = await Chat.objects.using(using).aget_or_create(stream=stream, defaults={"owner": owner})
-        chat.stream = stream
-        return chat
+        A page reads before it writes. A chat that is not there yet is empty, and is not created by that.
+        """
+
+        def source_of(chat: Chat) -> tuple[Hashable, FeedSource]:
+            return (chat.pk, "tanstack"), FeedSource(chat.stream, "-1", "", partial(TanStackTranslator, chat_id))
+
+        find = partial(self._chat, request, chat_id, "read")
+        chat = await find()
+        if chat is None:
+            path = permission().path(await user_of(request), chat_id)
+            return await absent.read(request, path, find, source_of)
+        return await read(request, *source_of(chat))

@@ -1,0 +1,75 @@
+"""LiteLLM as a source: the real package, and a local server that speaks OpenAI's HTTP.
+
+LiteLLM brings forty packages, so it is no dependency of the tests. It has a Python of its own, which the variable
+LITELLM_PYTHON names; with `litellm` and this package's dependencies installed. Without that the tests are skipped.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ai.provider import provider
+from tests.ai.test_sources import USAGE, call, completion
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PYTHON = os.environ.get("LITELLM_PYTHON") or (sys.executable if importlib.util.find_spec("litellm") else "")
+RUN_SECONDS = 120
+
+PROGRAM = """
+import asyncio, json, sys
+import litellm, msgspec
+from django_durable_streams.contrib.ai.sources.openai import chat_completions
+
+async def main():
+    messages = [{"role": "user", "content": "Hi"}]
+    options = {"api_base": sys.argv[1], "api_key": "test", "stream_options": {"include_usage": True}}
+    request = litellm.acompletion(model="openai/m", messages=messages, stream=True, num_retries=0, **options)
+    return [msgspec.to_builtins(event) async for event in chat_completions(request)]
+
+print(json.dumps(asyncio.run(main())))
+"""
+
+pytestmark = pytest.mark.skipif(not PYTHON, reason="litellm is not installed, and LITELLM_PYTHON names no Python")
+
+
+def events_of(script: list[Any], status: int = 200) -> Any:
+    """Return the events of an answer by LiteLLM, or the last line of its error."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    with provider() as server:
+        server.script, server.status = [*script, "[DONE]"], status
+        command = [PYTHON, "-c", PROGRAM, f"{server.url}/v1"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+    if done.returncode:
+        return done.stderr.strip().splitlines()[-1]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_an_answer_of_litellm_is_reasoning_text_a_call_and_an_end() -> None:
+    script = [
+        completion({"role": "assistant", "content": ""}),
+        completion({"reasoning_content": "Hm."}),
+        completion({"content": "Good day"}),
+        completion(call(0, "", id="a", name="add", type="function")),
+        completion(call(0, '{"x":1}')),
+        completion({}, "tool_calls"),
+        USAGE,
+    ]
+    assert events_of(script) == [
+        {"type": "reasoning", "text": "Hm."},
+        {"type": "text", "text": "Good day"},
+        {"type": "tool-input", "id": "a", "name": "add"},
+        {"type": "tool-input", "id": "a", "name": "add", "text": '{"x":1}'},
+        {"type": "usage", "input_tokens": 5, "output_tokens": 7},
+        {"type": "tool-call", "id": "a", "name": "add", "input": {"x": 1}},
+        {"type": "finish", "reason": "tool-calls"},
+    ]
+
+
+def test_a_provider_that_refuses_litellm_is_an_error() -> None:
+    assert "AuthenticationError" in events_of([], status=401)
