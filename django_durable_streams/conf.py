@@ -323,7 +323,8 @@ def _read() -> Config:
     value = project_value()
     refuse(findings(value))
     tuples = {name for name, kind in get_type_hints(Config).items() if get_origin(kind) is tuple}
-    return Config(**{key.lower(): tuple(item) if key.lower() in tuples else item for key, item in value.items()})
+    values: dict[str, Any] = {key.lower(): item for key, item in value.items()}
+    return Config(**{name: tuple(item) if name in tuples else item for name, item in values.items()})
 
 
 config = lru_cache(maxsize=1)(_read)

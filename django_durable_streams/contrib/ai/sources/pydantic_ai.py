@@ -155,7 +155,7 @@ def _vercel(kind: str, chunk: Any, calls: dict[str, _Call]) -> list[Event]:
         case "file" | "source-url" | "source-document":
             return [Data(kind, chunk.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"type"}))]
         case "finish":
-            reason = chunk.finish_reason or "stop"
+            reason: Any = chunk.finish_reason or "stop"
             return [Finish(reason=reason if reason in FINISH_REASONS else "other")]
         case "abort":
             raise AnswerError(chunk.reason or CANCELLED)
