@@ -323,8 +323,9 @@ def _read() -> Config:
     value = project_value()
     refuse(findings(value))
     tuples = {name for name, kind in get_type_hints(Config).items() if get_origin(kind) is tuple}
-    values: dict[str, Any] = {key.lower(): item for key, item in value.items()}
-    return Config(**{name: tuple(item) if name in tuples else item for name, item in values.items()})
+    items = [(key.lower(), item) for key, item in value.items()]
+    values: dict[str, Any] = {name: tuple(item) if name in tuples else item for name, item in items}
+    return Config(**values)
 
 
 config = lru_cache(maxsize=1)(_read)
