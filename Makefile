@@ -102,7 +102,7 @@ stress: $(INSTALLED_MYSQL) services ## the same for much longer, a thousand seed
 
 .PHONY: services
 services:
-	@$(PYTHON) tools/ensure_system.py postgresql mariadb-server redis-server
+	@$(PYTHON) tools/ensure_system.py postgresql mariadb-server redis-server gettext
 
 .PHONY: conformance
 conformance: $(INSTALLED) $(INSTALLED_SUITE) ## the protocol's public suite against real servers
@@ -122,6 +122,11 @@ bench: $(INSTALLED) ## measure beside the reference server; ARGS=--quick takes t
 bench-guard: $(INSTALLED) ## five short rows of it against stored ratios to the ASGI ceiling; fails on a loss of 15 %
 	@$(PYTHON) tools/ensure_system.py wrk
 	$(BIN)/python -m benchmarks.guard $(ARGS)
+
+.PHONY: messages
+messages: $(INSTALLED) ## take new texts into the catalogs of translations, and compile these
+	@$(PYTHON) tools/ensure_system.py gettext
+	$(BIN)/python tools/messages.py
 
 .PHONY: matrix
 matrix: $(INSTALLED_NOX) ## the unit tests on every supported Python (if found) and Django, and on the lowest dependencies

@@ -45,6 +45,7 @@ class StreamAdmin(changelist.BoundedList[Stream], EditViews, LiveTailView, Delet
             "message": self.message_view,
             "download": self.download_view,
             "producers": self.producers_view,
+            "sign": self.sign_view,
         }
         wrapped = {name: self.admin_site.admin_view(view) for name, view in pages.items()}
         return [*self.row_urls({**wrapped, "tail": self.tail_view}), *super().get_urls()]
