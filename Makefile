@@ -70,7 +70,7 @@ types: $(INSTALLED) ## mypy on the package, the tests and the tools
 .PHONY: unit
 unit: $(INSTALLED) ## the tests that need nothing but Python
 	@$(BIN)/coverage erase
-	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) -m "not conformance and not browser and not cluster and not simulation"
+	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) -m "not conformance and not browser and not cluster and not simulation and not package"
 
 .PHONY: coverage
 coverage: $(INSTALLED) ## the branches of the package that the last tests and databases have run in their own processes
@@ -113,6 +113,10 @@ browser: $(INSTALLED) $(INSTALLED_CLIENTS) ## pages and clients of streams in a 
 	@$(BIN)/python tools/ensure_system.py chromium
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) -m browser
 
+.PHONY: package
+package: $(INSTALLED) ## build the package, check it, and use it in an empty project
+	$(BIN)/pytest tests/package
+
 .PHONY: bench
 bench: $(INSTALLED) ## measure beside the reference server; ARGS=--quick takes three minutes instead of thirty
 	@$(PYTHON) tools/ensure_system.py node npm wrk postgresql redis-server
@@ -127,6 +131,10 @@ bench-guard: $(INSTALLED) ## five short rows of it against stored ratios to the 
 messages: $(INSTALLED) ## take new texts into the catalogs of translations, and compile these
 	@$(PYTHON) tools/ensure_system.py gettext
 	$(BIN)/python tools/messages.py
+
+.PHONY: extras
+extras: $(INSTALLED_NOX) ## resolve each extra, and each pair of two, to the newest and the lowest versions
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nox -s extras
 
 .PHONY: matrix
 matrix: $(INSTALLED_NOX) ## the unit tests on every supported Python (if found) and Django, and on the lowest dependencies
