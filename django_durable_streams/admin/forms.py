@@ -192,6 +192,12 @@ class LifetimeFields(StreamForm):
         help_text=gettext_lazy("When the stream expires, even if it is used. Enter a time or a TTL, or neither."),
     )
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The admin's template names neither of the two inputs for screen readers.
+        for widget, name in zip(self.fields["expires_at"].widget.widgets, (_("Date"), _("Time")), strict=True):
+            widget.attrs["aria-label"] = f"{self.fields['expires_at'].label}: {name}"
+
     def clean_ttl(self) -> int | None:
         try:
             return headers.ttl(self.cleaned_data["ttl"]) if self.cleaned_data["ttl"] else None

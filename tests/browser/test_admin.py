@@ -9,10 +9,14 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.admin_pages import LIST, USERS, Visit, create, fits, open_stream, prepare
-from tests.browser.visitor import DESKTOP, MOBILE, take_picture
+from tests.browser.visitor import DESKTOP, MOBILE, take_picture, violations
 from tests.servers import ROOT, Server
 
 pytestmark = pytest.mark.browser
+
+ENVIRONMENT = {
+    "PERMISSION": "django_durable_streams.permissions.SignedURLs,django_durable_streams.permissions.AllowAll"
+}
 
 MakeStream = Callable[..., Callable[..., None]]
 
@@ -248,10 +252,17 @@ Stream.objects.create(path="long/" + "x" * 500, content_type="text/plain", data=
 def test_it_fits_the_window_in_both_schemes(
     visit: Visit, gallery: None, device: Any, viewport: Any, scheme: str
 ) -> None:
-    page = visit(viewport=viewport, color_scheme=scheme, reduced_motion="reduce").page
+    # axe-core tries inline styles, which the policy of the other tests forbids.
+    page = visit(viewport=viewport, color_scheme=scheme, reduced_motion="reduce", bypass_csp=True).page
     name = f"{device}-{scheme}"
     take_picture(page, f"admin-list-{name}")
     assert fits(page)
+    assert violations(page) == []
+    if viewport is DESKTOP:
+        assert page.locator(".results").evaluate("table => table.scrollWidth <= table.clientWidth")
+    assert page.get_by_text("found", exact=False).count() == 0
+    page.goto(f"{LIST}?q=chat/")
+    expect(page.locator("#changelist-search")).to_contain_text("2 found")
     for path, picture in [
         ("chat/42", "stream"),
         ("uploads/scan-0117", "binary"),
@@ -264,6 +275,29 @@ def test_it_fits_the_window_in_both_schemes(
             expect(page.locator("#ds-live-text")).to_contain_text("Live")
         take_picture(page, f"admin-{picture}-{name}")
         assert fits(page), path
+        assert violations(page) == [], path
     page.goto(LIST + "add/")
     take_picture(page, f"admin-add-{name}")
     assert fits(page)
+    assert violations(page) == []
+    for tool in ("Fork", "Lifetime and retention", "Signed link", "Close", "Delete", "History"):
+        open_stream(page, "chat/42")
+        page.locator(".object-tools").get_by_role("link", name=tool, exact=True).click()
+        take_picture(page, f"admin-{tool.lower().replace(' ', '-')}-{name}")
+        assert fits(page), tool
+        assert violations(page) == [], tool
+
+
+def test_a_person_signs_a_link_and_follows_the_url(visit: Visit, stream: MakeStream) -> None:
+    stream("signed/report", "text/plain", "in short")
+    page = visit(bypass_csp=True).page
+    open_stream(page, "signed/report")
+    expect(page.locator(".ds-facts").get_by_role("link", name="/v1/stream/signed/report")).to_be_visible()
+    page.get_by_role("link", name="Signed link").click()
+    page.get_by_label("Valid for").select_option("7 days")
+    page.get_by_role("button", name="Make the link").click()
+    link = page.get_by_label("The link is valid until").input_value()
+    assert "/v1/stream/signed/report?token=read." in link
+    assert fits(page)
+    assert violations(page) == []
+    assert page.request.get(link).text() == "in short"

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.admin_pages import PAGES, Visit, fits, prepare
-from tests.browser.visitor import DESKTOP, MOBILE, take_picture
+from tests.browser.visitor import DESKTOP, MOBILE, take_picture, violations
 from tests.servers import Server
 
 pytestmark = pytest.mark.browser
@@ -76,21 +76,24 @@ def open_page(page: Page, name: str) -> None:
 def test_it_fits_the_window_and_is_the_same_in_both_schemes(visit: Visit) -> None:
     for scheme in ("light", "dark"):
         for device, viewport in (("desktop", DESKTOP), ("mobile", MOBILE)):
-            page = visit(viewport=viewport, color_scheme=scheme, reduced_motion="reduce").page
+            page = visit(viewport=viewport, color_scheme=scheme, reduced_motion="reduce", bypass_csp=True).page
             name = f"{device}-{scheme}"
             page.goto(SUBSCRIPTIONS)
             take_picture(page, f"admin-subscriptions-{name}")
             assert fits(page)
+            assert violations(page) == []
             for subscription in ("billing", "search-index", "thumbnails", "archive", "statistics"):
                 open_page(page, subscription)
                 if subscription == "billing":
                     page.locator("summary").first.click()
                 take_picture(page, f"admin-subscription-{subscription}-{name}")
                 assert fits(page), subscription
+                assert violations(page) == [], subscription
             open_page(page, "billing")
             page.locator(".object-tools").get_by_role("link", name="Reset").click()
             take_picture(page, f"admin-subscription-reset-{name}")
             assert fits(page)
+            assert violations(page) == []
 
 
 def test_links_are_turned_and_narrowed(visit: Visit) -> None:

@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.network import Network
-from tests.browser.recipe_pages import PACKAGES, numbers, wait_for
+from tests.browser.recipe_pages import numbers, wait_for
 from tests.browser.streams import Streams
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import Visitor, violations
 from tests.servers import Server
 
 pytestmark = pytest.mark.browser
@@ -211,10 +211,3 @@ def test_everybody_can_use_the_example(chromium: Browser, server: Server) -> Non
     assert violations(visitor.page) == []
     visitor.context.close()
     assert visitor.complaints == []
-
-
-def violations(page: Page) -> list[str]:
-    """What axe-core finds in a page, one line for each element."""
-    page.evaluate((PACKAGES / "axe-core" / "axe.min.js").read_text())
-    rules = page.evaluate("axe.run().then(result => result.violations)")
-    return [f"{rule['id']}: {node['html']}" for rule in rules for node in rule["nodes"]]

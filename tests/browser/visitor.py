@@ -6,6 +6,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, Request
 
+from tests.browser.recipe_pages import PACKAGES
+
 ARTIFACTS = Path(__file__).resolve().parent.parent / "artifacts"
 
 DESKTOP = {"width": 1280, "height": 900}
@@ -16,6 +18,13 @@ def take_picture(page: Page, name: str) -> None:
     """Store a picture of a page, where PICTURES is set: for people, since no test looks at it."""
     if os.environ.get("PICTURES"):
         page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
+
+
+def violations(page: Page) -> list[str]:
+    """Return all that axe-core finds in a page, one line for each element."""
+    page.evaluate((PACKAGES / "axe-core" / "axe.min.js").read_text())
+    rules = page.evaluate("axe.run().then(result => result.violations)")
+    return [f"{rule['id']}: {node['html']}" for rule in rules for node in rule["nodes"]]
 
 
 class Visitor:
