@@ -59,7 +59,7 @@ def test_the_compiled_catalog_is_the_one_beside_it(language: str) -> None:
     [
         ("de", "Lebensdauer und Aufbewahrung"),
         ("es", "Tiempo de vida y retención"),
-        ("fr", "Durée de vie et rétention"),
+        ("fr", "Durée de vie et rétention"),  # codespell:ignore vie
         ("ja", "有効期間と保持"),
         ("zh-hans", "生存期与保留"),
         ("en", "Lifetime and retention"),

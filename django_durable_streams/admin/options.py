@@ -95,7 +95,8 @@ class StreamAdmin(changelist.BoundedList[Stream], EditViews, LiveTailView, Delet
     @admin.display(description=gettext_lazy("content type"), ordering="content_type")
     def kind(self, stream: Stream) -> SafeString:
         """Return the content type."""
-        return format_html('<span class="ds-type">{}</span>', stream.content_type)
+        kind, slash, form = stream.content_type.partition("/")
+        return format_html('<span class="ds-type">{}{}<wbr>{}</span>', kind, slash, form)
 
     @admin.display(description=gettext_lazy("size"), ordering="tail_position")
     def size(self, stream: Stream) -> SafeString:
