@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from .. import clock
 from ..access.base import Action
-from ..access.loading import make_permissions
+from ..access.loading import names_permission
 from ..access.signed import SignedURLs, signed_url
 from ..conf import config
 from ..links import stream_url
@@ -50,7 +50,7 @@ class SignedLinkView(StreamPages):
         return (
             self.has_view_permission(request, obj)
             and self.has_change_permission(request, obj)
-            and any(isinstance(permission, SignedURLs) for permission in make_permissions(config().permission_classes))
+            and names_permission(config().permission_classes, SignedURLs)
         )
 
     def public_url(self, request: HttpRequest, stream: Stream) -> str:
