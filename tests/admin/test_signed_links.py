@@ -30,6 +30,7 @@ def test_the_page_links_to_the_url_of_the_stream(admin_client: Client, stream: S
     assert 'href="http://testserver/v1/stream/report%20%C3%A9/1"' in page
 
 
+@pytest.mark.django_db(transaction=True)
 @override_streams(PERMISSION_CLASSES=SIGNED)
 def test_a_signed_link_lets_anybody_read_and_is_noted(admin_client: Client, stream: Stream) -> None:
     assert url("sign", stream) in admin_client.get(url("change", stream)).content.decode()
