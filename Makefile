@@ -94,7 +94,7 @@ types: $(INSTALLED) ## mypy on the package, the tests and the tools
 .PHONY: unit
 unit: $(INSTALLED) ## the tests that need nothing but Python
 	@$(BIN)/coverage erase
-	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) -m "not conformance and not browser and not cluster and not simulation"
+	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) -m "not conformance and not browser and not cluster and not simulation and not package"
 
 .PHONY: coverage
 coverage: $(INSTALLED) ## the branches of the package that the last tests and databases have run in their own processes
@@ -126,7 +126,7 @@ stress: $(INSTALLED_MYSQL) services ## the same for much longer, a thousand seed
 
 .PHONY: services
 services:
-	@$(PYTHON) tools/ensure_system.py postgresql mariadb-server redis-server
+	@$(PYTHON) tools/ensure_system.py postgresql mariadb-server redis-server gettext
 
 # What the configurations of docs/deployment/ are for.
 .PHONY: proxies
@@ -147,6 +147,10 @@ pictures: $(INSTALLED) ## the pictures of the example in docs/images, from the r
 	@$(BIN)/python tools/ensure_system.py chromium
 	$(BIN)/python tools/take_pictures.py
 
+.PHONY: package
+package: $(INSTALLED) ## build the package, check it, and use it in an empty project
+	$(BIN)/pytest tests/package
+
 .PHONY: bench
 bench: $(INSTALLED) ## measure beside the reference server; ARGS=--quick takes three minutes instead of thirty
 	@$(PYTHON) tools/ensure_system.py node npm wrk postgresql redis-server
@@ -161,6 +165,15 @@ bench-production: $(INSTALLED) ## measure behind proxies, with tokens, on Postgr
 bench-guard: $(INSTALLED) ## five short rows of it against stored ratios to the ASGI ceiling; fails on a loss of 15 %
 	@$(PYTHON) tools/ensure_system.py wrk
 	$(BIN)/python -m benchmarks.guard $(ARGS)
+
+.PHONY: messages
+messages: $(INSTALLED) ## take new texts into the catalogs of translations, and compile these
+	@$(PYTHON) tools/ensure_system.py gettext
+	$(BIN)/python tools/messages.py
+
+.PHONY: extras
+extras: $(INSTALLED_NOX) ## resolve each extra, and each pair of two, to the newest and the lowest versions
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nox -s extras
 
 .PHONY: matrix
 matrix: $(INSTALLED_NOX) ## the unit tests on every supported Python (if found) and Django, and on the lowest dependencies

@@ -5,6 +5,8 @@ machine does not have is named and skipped; with CI in the environment it is an 
 """
 
 import os
+import tomllib
+from itertools import combinations
 from pathlib import Path
 
 import nox
@@ -21,7 +23,7 @@ MATRIX = {
     "6.1": ["3.12", "3.13", "3.14"],
 }
 LOWEST_PYTHON = "3.11"
-UNIT_TESTS = ["tests", "-m", "not conformance and not browser and not cluster and not simulation"]
+UNIT_TESTS = ["tests", "-m", "not conformance and not browser and not cluster and not simulation and not package"]
 
 
 def select_pyenv_versions() -> None:
@@ -58,6 +60,18 @@ def lowest(session: nox.Session) -> None:
     """The unit tests with the lowest version of every dependency that pyproject.toml names."""
     session.install("--resolution", "lowest-direct", "-e", ".[dev]")
     session.run("pytest", *(session.posargs or UNIT_TESTS))
+
+
+@nox.session(python=False)
+def extras(session: nox.Session) -> None:
+    """Each extra alone, and all pairs of two, have versions that go together: the newest, and the lowest."""
+    names = list(tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"])
+    pairs = [(name,) for name in names] + list(combinations((name for name in names if name != "dev"), 2))
+    for resolution in ("highest", "lowest-direct"):
+        for pair in pairs:
+            options = [word for name in pair for word in ("--extra", name)]
+            command = ["uv", "pip", "compile", "--quiet", "--no-header", "--resolution", resolution, *options]
+            session.run(*command, "pyproject.toml", silent=True, external=True)
 
 
 select_pyenv_versions()

@@ -116,6 +116,8 @@ REQUIREMENTS = {
     ),
     "redis-server": Requirement(binary("redis-server", "valkey-server"), ("redis-server",), "the Redis server"),
     "wrk": Requirement(binary("wrk"), ("wrk",), "wrk, a load generator"),
+    # It finds the texts to translate.
+    "gettext": Requirement(binary("xgettext"), ("gettext",), "gettext"),
     "nginx": Requirement(binary("nginx"), ("nginx",), "nginx"),
     "caddy": Requirement(binary("caddy"), ("caddy",), "Caddy"),
     "haproxy": Requirement(binary("haproxy"), ("haproxy",), "HAProxy"),

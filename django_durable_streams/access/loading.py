@@ -18,13 +18,23 @@ def make_permissions(setting: Any) -> list[Permission]:
     Raises:
         ImproperlyConfigured: a permission cannot be made.
     """
-    if isinstance(setting, list | tuple):
-        if not setting:
-            raise ImproperlyConfigured(
-                "PERMISSION_CLASSES is an empty list. Remove it to use Django's model permissions."
-            )
-        return [make_permission(entry) for entry in setting]
-    return [make_permission(setting)]
+    if isinstance(setting, list | tuple) and not setting:
+        raise ImproperlyConfigured("PERMISSION_CLASSES is an empty list. Remove it to use Django's model permissions.")
+    return [make_permission(entry) for entry in _entries(setting)]
+
+
+def names_permission(setting: Any, wanted: type[Permission]) -> bool:
+    """Return whether a setting names a permission class or a subclass of it. No permission is made.
+
+    Raises:
+        ImproperlyConfigured: a class cannot be imported.
+    """
+    classes = (import_permission(entry)[0] for entry in _entries(setting))
+    return any(isinstance(one, type) and issubclass(one, wanted) for one in classes)
+
+
+def _entries(setting: Any) -> list[Any]:
+    return list(setting) if isinstance(setting, list | tuple) else [setting]
 
 
 def make_permission(setting: Any) -> Permission:
@@ -33,6 +43,25 @@ def make_permission(setting: Any) -> Permission:
     Raises:
         ImproperlyConfigured: the class cannot be imported, lacks methods, or does not accept the options.
     """
+    permission_class, options, name = import_permission(setting)
+    try:
+        permission = permission_class(**options)
+    except ImportError as error:
+        raise ImproperlyConfigured(f"{name} needs a package that is not installed: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"{name} does not accept these options: {error}") from error
+    missing = [action.method for action in Action if not callable(getattr(permission, action.method, None))]
+    if missing:
+        raise ImproperlyConfigured(f"The permission {name} has no {', '.join(missing)}.")
+    return permission  # type: ignore[no-any-return]
+
+
+def import_permission(setting: Any) -> tuple[Any, dict[str, Any], str]:
+    """Return the class of a permission, the options for it, and its dotted path.
+
+    Raises:
+        ImproperlyConfigured: the class cannot be imported.
+    """
     options: dict[str, Any] = {}
     if isinstance(setting, Mapping):
         options = {str(key).lower(): value for key, value in setting.items()}
@@ -40,19 +69,9 @@ def make_permission(setting: Any) -> Permission:
     if not isinstance(setting, str):
         raise ImproperlyConfigured("A permission must be a dotted path, or a dict with CLASS and options.")
     try:
-        permission_class = import_string(setting)
+        return import_string(setting), options, setting
     except ImportError as error:
         raise ImproperlyConfigured(f"The permission {setting} cannot be imported: {error}") from error
-    try:
-        permission = permission_class(**options)
-    except ImportError as error:
-        raise ImproperlyConfigured(f"{setting} needs a package that is not installed: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise ImproperlyConfigured(f"{setting} does not accept these options: {error}") from error
-    missing = [action.method for action in Action if not callable(getattr(permission, action.method, None))]
-    if missing:
-        raise ImproperlyConfigured(f"The permission {setting} has no {', '.join(missing)}.")
-    return permission  # type: ignore[no-any-return]
 
 
 def is_asynchronous(permission: Permission, action: Action) -> bool:

@@ -19,10 +19,11 @@ from ..protocol.segments import Message
 from ..store import staged_rows
 from ..store.read import browsing, lineage, log_reader
 from ..store.stream_info import StreamInfo
-from .base import StreamPages, of_row
+from .base import of_row
 from .forms import AppendForm
 from .rendering import LIST_LIMIT, PAGE_LIMIT, DisplayedMessage, display
 from .retention import describe
+from .signed_links import SignedLinkView
 from .states import Kind, State
 
 PAGE_MESSAGES = 50
@@ -60,7 +61,7 @@ class MessagePage:
         return self.end >= self.tail
 
 
-class DetailViews(StreamPages):
+class DetailViews(SignedLinkView):
     """Pages that only read."""
 
     def change_view(
@@ -108,6 +109,8 @@ class DetailViews(StreamPages):
             may_close=may_append,
             may_keep=state.is_alive and self.may(request, "change", stream),
             kept=describe(stream.retention),
+            may_sign=state.is_alive and self.may(request, "sign", stream),
+            public_url=self.public_url(request, stream) if state.is_alive else "",
             may_fork=state.is_alive and self.may(request, "add", stream),
             may_delete=state is not State.KEPT and self.may(request, "delete", stream),
         )

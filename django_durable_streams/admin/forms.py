@@ -9,7 +9,7 @@ from django.contrib.admin import widgets
 from django.http import QueryDict
 from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, gettext_noop
 
 from .. import clock
 from ..conf import config
@@ -57,6 +57,26 @@ _TEXT_HELP: dict[str, _StrOrPromise] = {
     Kind.BINARY: gettext_lazy("Becomes one message in UTF-8. For other bytes, choose a file."),
 }
 
+_TRANSLATED_REFUSALS = (
+    # Titles: for refusals whose text has details.
+    gettext_noop("Invalid stream path"),
+    gettext_noop("Invalid JSON"),
+    gettext_noop("Invalid header"),
+    gettext_noop("Invalid offset"),
+    gettext_noop("Offset out of range"),
+    gettext_noop("Content type mismatch"),
+    gettext_noop("Stream exists with another configuration"),
+    gettext_noop("Source stream is gone"),
+    gettext_noop("Payload too large"),
+    # Texts of the store.
+    gettext_noop("The stream was deleted; forks still read its data."),
+    gettext_noop("There is no stream at this path. Create it with PUT."),
+    gettext_noop("A deleted stream keeps this path for as long as it has forks. Use another path."),
+    gettext_noop("The stream has ended; nothing can be appended to it."),
+    gettext_noop("The offset is inside a message. Use an offset that the server returned."),
+)
+"""Refusals that translators find here. They are English on the wire, where clients compare them."""
+
 
 class StreamForm(forms.Form):
     """A form whose data the store may refuse."""
@@ -75,9 +95,12 @@ class StreamForm(forms.Form):
     def refuse(self, error: DurableStreamsError) -> None:
         """Show an error of the store at its field, or above the form."""
         field = next((name for kind, name in _FIELDS.items() if isinstance(error, kind)), None)
-        message = error.detail
+        text = error.detail
         if isinstance(error, OffsetOutOfRange | InvalidOffset):
-            message = message.replace("Stream-Fork-Offset", _("The offset"))
+            text = text.replace("Stream-Fork-Offset", "The offset")
+        message = _(text)
+        if message == text and _(error.title) != error.title:  # the text has details, and its title tells the kind
+            message = f"{_(error.title)}: {text}"
         self.add_error(field if field in self.fields else None, message)
 
 
@@ -168,6 +191,12 @@ class LifetimeFields(StreamForm):
         widget=widgets.AdminSplitDateTime,
         help_text=gettext_lazy("When the stream expires, even if it is used. Enter a time or a TTL, or neither."),
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The admin's template names neither of the two inputs for screen readers.
+        for widget, name in zip(self.fields["expires_at"].widget.widgets, (_("Date"), _("Time")), strict=True):
+            widget.attrs["aria-label"] = f"{self.fields['expires_at'].label}: {name}"
 
     def clean_ttl(self) -> int | None:
         try:

@@ -46,6 +46,7 @@ class StreamAdmin(BulkDeletion, changelist.BoundedList[Stream], EditViews, LiveT
             "message": self.message_view,
             "download": self.download_view,
             "producers": self.producers_view,
+            "sign": self.sign_view,
         }
         wrapped = {name: self.admin_site.admin_view(view) for name, view in pages.items()}
         prefix, admin_view = f"{self.opts.app_label}_{self.opts.model_name}", self.admin_site.admin_view
@@ -100,7 +101,8 @@ class StreamAdmin(BulkDeletion, changelist.BoundedList[Stream], EditViews, LiveT
     @admin.display(description=gettext_lazy("content type"), ordering="content_type")
     def kind(self, stream: Stream) -> SafeString:
         """Return the content type."""
-        return format_html('<span class="ds-type">{}</span>', stream.content_type)
+        kind, slash, form = stream.content_type.partition("/")
+        return format_html('<span class="ds-type">{}{}<wbr>{}</span>', kind, slash, form)
 
     @admin.display(description=gettext_lazy("size"), ordering="tail_position")
     def size(self, stream: Stream) -> SafeString:

@@ -19,7 +19,7 @@ class AbstractChunk(GuardedModel):
     ends = models.BinaryField(
         _("ends"),
         default=b"",
-        help_text=_("Where each append ends, from the chunk's start: 32-bit little-endian. Empty: one append."),
+        help_text="Where each append ends, from the chunk's start: 32-bit little-endian. Empty: one append.",
     )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     stream_id: int

@@ -27,7 +27,7 @@ class DatabaseIdentity(models.Model):
         _("version of the link rules"),
         default=0,
         editable=False,
-        help_text=_("Grows with each change of the rules by which new streams are linked to subscriptions."),
+        help_text="Grows with each change of the rules by which new streams are linked to subscriptions.",
     )
 
     class Meta:

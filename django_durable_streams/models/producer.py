@@ -27,7 +27,7 @@ class Producer(GuardedModel):
     )
     producer_id = ExactCharField(_("producer id"), max_length=producers.MAX_STORED_NAME_LENGTH)
     epoch = models.PositiveBigIntegerField(_("epoch"))
-    seq = models.BigIntegerField(_("sequence number"), help_text=_("The last one accepted; -1 before the first."))
+    seq = models.BigIntegerField(_("sequence number"), help_text="The last one accepted; -1 before the first.")
     updated_at = models.DateTimeField(_("updated at"), default=timezone.now)
 
     objects = ProducerQuerySet.as_manager()

@@ -33,18 +33,18 @@ class Retention(GuardedModel):
         related_name="retention_row",
     )
     is_explicit = models.BooleanField(
-        _("explicit"), default=False, help_text=_("Whether the stream has rules of its own, instead of the setting's.")
+        _("explicit"), default=False, help_text="Whether the stream has rules of its own, instead of the setting's."
     )
-    age = models.PositiveBigIntegerField(_("age"), null=True, blank=True, help_text=_("In seconds."))
+    age = models.PositiveBigIntegerField(_("age"), null=True, blank=True, help_text="In seconds.")
     max_bytes = models.PositiveBigIntegerField(_("bytes"), null=True, blank=True)
     max_messages = models.PositiveBigIntegerField(_("messages"), null=True, blank=True)
     marks = models.JSONField(
         _("marks"),
         default=list,
-        help_text=_("Positions, when the tail was there at the latest, and the messages before (see store.upkeep)."),
+        help_text="Positions, when the tail was there at the latest, and the messages before (see store.upkeep).",
     )
     trim_position = models.PositiveBigIntegerField(
-        _("trim position"), null=True, blank=True, help_text=_("Set while trimmed data may still be stored.")
+        _("trim position"), null=True, blank=True, help_text="Set while trimmed data may still be stored."
     )
 
     key_compaction = models.JSONField(

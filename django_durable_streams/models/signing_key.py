@@ -21,12 +21,12 @@ class SigningKey(GuardedModel):
 
     number = models.PositiveIntegerField(_("number"), unique=True)
     kid = models.CharField(_("key id"), max_length=64, unique=True)
-    public_key = models.CharField(_("public key"), max_length=64, help_text=_("The parameter x of its JWK."))
+    public_key = models.CharField(_("public key"), max_length=64, help_text="The parameter x of its JWK.")
     private_key = models.TextField(
-        _("private key"), help_text=_("Encrypted, if the setting WEBHOOK_KEY_SECRET was set when the key was made.")
+        _("private key"), help_text="Encrypted, if the setting WEBHOOK_KEY_SECRET was set when the key was made."
     )
     created_at = InstantField(_("created at"))
-    retired_at = InstantField(_("retired at"), null=True, help_text=_("When it stops to sign."))
+    retired_at = InstantField(_("retired at"), null=True, help_text="When it stops to sign.")
 
     objects = SigningKeyQuerySet.as_manager()
 

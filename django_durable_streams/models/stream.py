@@ -164,13 +164,13 @@ class Stream(AsyncStreamMethods):
         _("content type"), max_length=content.MAX_CONTENT_TYPE_LENGTH, default=content.DEFAULT_CONTENT_TYPE
     )
     generation = models.PositiveBigIntegerField(
-        _("generation"), default=0, editable=False, help_text=_("What its offsets begin with. See `protocol.offsets`.")
+        _("generation"), default=0, editable=False, help_text="What its offsets begin with. See `protocol.offsets`."
     )
     tail_position = models.PositiveBigIntegerField(
-        _("tail"), db_column="tail", default=0, help_text=_("Position after the last byte, as the data is stored.")
+        _("tail"), db_column="tail", default=0, help_text="Position after the last byte, as the data is stored."
     )
     first_position = models.PositiveBigIntegerField(
-        _("first retained position"), default=0, help_text=_("Data before this position was trimmed.")
+        _("first retained position"), default=0, help_text="Data before this position was trimmed."
     )
     closed = models.BooleanField(_("closed"), default=False)
     closed_by = models.CharField(
@@ -178,13 +178,13 @@ class Stream(AsyncStreamMethods):
         max_length=producers.MAX_STORED_NAME_LENGTH + 39,
         default="",
         blank=True,
-        help_text=_("Epoch, sequence number and id of the producer whose request closed the stream."),
+        help_text="Epoch, sequence number and id of the producer whose request closed the stream.",
     )
     last_seq = ExactCharField(_("last Stream-Seq"), max_length=arguments.MAX_NAME_LENGTH, null=True, blank=True)
-    ttl = models.PositiveBigIntegerField(_("TTL"), null=True, blank=True, help_text=_("Seconds of idle life."))
-    expires_at = InstantField(_("expires at"), null=True, blank=True, help_text=_("As the creator asked."))
+    ttl = models.PositiveBigIntegerField(_("TTL"), null=True, blank=True, help_text="Seconds of idle life.")
+    expires_at = InstantField(_("expires at"), null=True, blank=True, help_text="As the creator asked.")
     deadline = InstantField(
-        _("deadline"), null=True, blank=True, help_text=_("When the stream ends, from its TTL or its expiry.")
+        _("deadline"), null=True, blank=True, help_text="When the stream ends, from its TTL or its expiry."
     )
     source = models.ForeignKey(
         "self",
@@ -201,14 +201,14 @@ class Stream(AsyncStreamMethods):
         null=True,
         blank=True,
         editable=False,
-        help_text=_("The source's first retained position when the fork was made. Sources keep data from here."),
+        help_text="The source's first retained position when the fork was made. Sources keep data from here.",
     )
     lineage = models.JSONField(
         _("lineage"),
         null=True,
         blank=True,
         editable=False,
-        help_text=_("The ranges of other streams that a fork begins with, in order (see store.read.lineage)."),
+        help_text="The ranges of other streams that a fork begins with, in order (see store.read.lineage).",
     )
     deleted_at = InstantField(_("deleted at"), null=True, blank=True)
     link_state = models.PositiveSmallIntegerField(
@@ -216,16 +216,16 @@ class Stream(AsyncStreamMethods):
         null=True,
         blank=True,
         editable=False,
-        help_text=_("Whether subscriptions follow the stream, and whether it has data that they were not told of."),
+        help_text="Whether subscriptions follow the stream, and whether it has data that they were not told of.",
     )
     version_before_look = models.BigIntegerField(
         _("version before the look"),
         null=True,
         editable=False,
-        help_text=_("On PostgreSQL, the row version that a look has changed last (see store.write.row_cache)."),
+        help_text="On PostgreSQL, the row version that a look has changed last (see store.write.row_cache).",
     )
     version_after_look = models.BigIntegerField(
-        _("version after the look"), null=True, editable=False, help_text=_("The row version that this look has made.")
+        _("version after the look"), null=True, editable=False, help_text="The row version that this look has made."
     )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     appended_at = models.DateTimeField(_("last append at"), null=True, blank=True)

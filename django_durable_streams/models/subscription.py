@@ -48,7 +48,7 @@ class Subscription(GuardedModel):
         max_length=arguments.MAX_NAME_LENGTH,
         unique=True,
         null=True,
-        help_text=_("Null once the subscription is deleted: its links are deleted later."),
+        help_text="Null once the subscription is deleted: its links are deleted later.",
     )
     kind = models.CharField(_("type"), max_length=16, choices=Kind.choices)
     pattern = models.CharField(_("pattern"), max_length=paths.MAX_PATH_LENGTH, default="", blank=True)
@@ -58,29 +58,29 @@ class Subscription(GuardedModel):
         max_length=272,
         default="",
         blank=True,
-        help_text=_("Host and port of the webhook URL. All subscriptions with them share one limit."),
+        help_text="Host and port of the webhook URL. All subscriptions with them share one limit.",
     )
     wake_stream = models.CharField(_("wake stream"), max_length=paths.MAX_PATH_LENGTH, default="", blank=True)
-    lease_ms = models.PositiveIntegerField(_("lease"), help_text=_("In milliseconds."))
+    lease_ms = models.PositiveIntegerField(_("lease"), help_text="In milliseconds.")
     description = models.TextField(_("description"), default="", blank=True)
     config_hash = models.CharField(_("configuration hash"), max_length=64)
     base_url = models.CharField(
         _("base URL"),
         max_length=2048,
         default="",
-        help_text=_("The root of the streams as the creating client saw it, for the URLs in webhooks."),
+        help_text="The root of the streams as the creating client saw it, for the URLs in webhooks.",
     )
     from_beginning = models.BooleanField(
         _("from the beginning"),
         default=False,
-        help_text=_("Whether streams that are older than the subscription are read from their beginning."),
+        help_text="Whether streams that are older than the subscription are read from their beginning.",
     )
     is_paused = models.BooleanField(_("paused"), default=False)
     generation = models.PositiveBigIntegerField(_("generation"), default=0)
     wake_id = models.CharField(_("wake"), max_length=40, default="", blank=True)
     holder = models.CharField(_("holder"), max_length=arguments.MAX_NAME_LENGTH, default="", blank=True)
     notices = models.PositiveIntegerField(
-        _("notices"), default=0, help_text=_("How often the present wake was written to the wake stream.")
+        _("notices"), default=0, help_text="How often the present wake was written to the wake stream."
     )
     lease_expires_at = InstantField(_("lease expires at"), null=True, blank=True)
     failures = models.PositiveIntegerField(_("failed attempts"), default=0)
@@ -91,12 +91,12 @@ class Subscription(GuardedModel):
         _("linked through"),
         null=True,
         blank=True,
-        help_text=_("While existing streams are linked: the id of the last stream that was compared with the pattern."),
+        help_text="While existing streams are linked: the id of the last stream that was compared with the pattern.",
     )
     named_through = models.BigIntegerField(
         _("named through"),
         default=0,
-        help_text=_("The id of the last link that the last wake has named. The next wake begins after it."),
+        help_text="The id of the last link that the last wake has named. The next wake begins after it.",
     )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
 
@@ -162,17 +162,17 @@ class SubscriptionLink(GuardedModel):
     is_glob = models.BooleanField(_("by pattern"), default=False)
     acked_position = models.PositiveBigIntegerField(_("acknowledged position"), null=True)
     is_pending = models.BooleanField(
-        _("pending"), default=False, help_text=_("Whether the stream had data after the cursor when it was looked at.")
+        _("pending"), default=False, help_text="Whether the stream had data after the cursor when it was looked at."
     )
     holder = models.CharField(
-        _("holder"), max_length=40, default="", db_default="", blank=True, help_text=_("The claim of a worker.")
+        _("holder"), max_length=40, default="", db_default="", blank=True, help_text="The claim of a worker."
     )
     lease_expires_at = InstantField(_("lease expires at"), null=True, blank=True)
     failures = models.PositiveIntegerField(_("failed attempts"), default=0, db_default=0)
     next_attempt_at = InstantField(_("next attempt at"), null=True, blank=True)
     last_error = models.TextField(_("last error"), default="", db_default="", blank=True)
     is_stopped = models.BooleanField(
-        _("stopped"), default=False, db_default=False, help_text=_("Whether a message failed, and nobody has resumed.")
+        _("stopped"), default=False, db_default=False, help_text="Whether a message failed, and nobody has resumed."
     )
 
     objects = SubscriptionLinkQuerySet.as_manager()

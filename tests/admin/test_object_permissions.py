@@ -26,6 +26,7 @@ NEEDED = {
     "append": {"change"},
     "close": {"change"},
     "keep": {"change"},
+    "sign": {"change"},
     "fork": {"view", "add"},
     "delete": {"delete"},
 }
@@ -39,6 +40,10 @@ USERS = ("", "view", "change", "delete", "add", "view add", "view change", "view
 
 @pytest.fixture(autouse=True)
 def backend(settings: Any) -> None:
+    settings.DURABLE_STREAMS = {
+        **settings.DURABLE_STREAMS,
+        "PERMISSION_CLASSES": ["django_durable_streams.permissions.SignedURLs"],
+    }
     settings.AUTHENTICATION_BACKENDS = ["tests.admin.by_object.ByPath", "django.contrib.auth.backends.ModelBackend"]
 
 

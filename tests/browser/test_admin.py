@@ -8,10 +8,14 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.admin_pages import LIST, USERS, Visit, create, open_stream, prepare
-from tests.browser.visitor import MOBILE, check_looks, take_picture
+from tests.browser.visitor import DESKTOP, FITS, MOBILE, check_looks, take_picture, violations
 from tests.servers import ROOT, Server
 
 pytestmark = pytest.mark.browser
+
+ENVIRONMENT = {
+    "PERMISSION": "django_durable_streams.permissions.SignedURLs,django_durable_streams.permissions.AllowAll"
+}
 
 MakeStream = Callable[..., Callable[..., None]]
 
@@ -243,8 +247,13 @@ Stream.objects.create(path="long/" + "x" * 500, content_type="text/plain", data=
 
 
 def test_it_fits_the_window_in_both_schemes(visit: Visit, gallery: None) -> None:
-    page = visit(viewport=MOBILE, reduced_motion="reduce").page
-    check_looks(page, "admin-list")
+    page = visit(viewport=MOBILE, reduced_motion="reduce", bypass_csp=True).page
+    check_looks(page, "admin-list", examine=True)
+    page.set_viewport_size(DESKTOP)
+    assert page.locator(".results").evaluate("table => table.scrollWidth <= table.clientWidth")
+    assert page.get_by_text("found", exact=False).count() == 0
+    page.goto(f"{LIST}?q=chat/")
+    expect(page.locator("#changelist-search")).to_contain_text("2 found")
     for path, picture in [
         ("chat/42", "stream"),
         ("uploads/scan-0117", "binary"),
@@ -255,6 +264,25 @@ def test_it_fits_the_window_in_both_schemes(visit: Visit, gallery: None) -> None
         open_stream(page, path)
         if picture == "stream":
             expect(page.locator("#ds-live-text")).to_contain_text("Live")
-        check_looks(page, f"admin-{picture}")
+        check_looks(page, f"admin-{picture}", examine=True)
     page.goto(LIST + "add/")
-    check_looks(page, "admin-add")
+    check_looks(page, "admin-add", examine=True)
+    for tool in ("Fork", "Lifetime and retention", "Signed link", "Close", "Delete", "History"):
+        open_stream(page, "chat/42")
+        page.locator(".object-tools").get_by_role("link", name=tool, exact=True).click()
+        check_looks(page, f"admin-{tool.lower().replace(' ', '-')}", examine=True)
+
+
+def test_a_person_signs_a_link_and_follows_the_url(visit: Visit, stream: MakeStream) -> None:
+    stream("signed/report", "text/plain", "in short")
+    page = visit(bypass_csp=True).page
+    open_stream(page, "signed/report")
+    expect(page.locator(".ds-facts").get_by_role("link", name="/v1/stream/signed/report")).to_be_visible()
+    page.get_by_role("link", name="Signed link").click()
+    page.get_by_label("Valid for").select_option("7 days")
+    page.get_by_role("button", name="Make the link").click()
+    link = page.get_by_label("The link is valid until").input_value()
+    assert "/v1/stream/signed/report?token=read." in link
+    assert page.evaluate(FITS)
+    assert violations(page) == []
+    assert page.request.get(link).text() == "in short"

@@ -74,17 +74,17 @@ def open_page(page: Page, name: str) -> None:
 
 
 def test_it_fits_the_window_and_is_the_same_in_both_schemes(visit: Visit) -> None:
-    page = visit(viewport=MOBILE, reduced_motion="reduce").page
+    page = visit(viewport=MOBILE, reduced_motion="reduce", bypass_csp=True).page
     page.goto(SUBSCRIPTIONS)
-    check_looks(page, "admin-subscriptions")
+    check_looks(page, "admin-subscriptions", examine=True)
     for subscription in ("billing", "search-index", "thumbnails", "archive", "statistics"):
         open_page(page, subscription)
         if subscription == "billing":
             page.locator("summary").first.click()
-        check_looks(page, f"admin-subscription-{subscription}")
+        check_looks(page, f"admin-subscription-{subscription}", examine=True)
     open_page(page, "billing")
     page.locator(".object-tools").get_by_role("link", name="Reset").click()
-    check_looks(page, "admin-subscription-reset")
+    check_looks(page, "admin-subscription-reset", examine=True)
 
 
 def test_links_are_turned_and_narrowed(visit: Visit) -> None:

@@ -22,7 +22,7 @@ def take_picture(page: Page, name: str) -> None:
 
 
 def violations(page: Page) -> list[str]:
-    """What axe-core finds in a page, one line for each element."""
+    """Return all that axe-core finds in a page, one line for each element."""
     page.evaluate((PACKAGES / "axe-core" / "axe.min.js").read_text())
     rules = page.evaluate("axe.run().then(result => result.violations)")
     return [f"{rule['id']}: {node['html']}" for rule in rules for node in rule["nodes"]]
@@ -35,17 +35,26 @@ LOOKS: tuple[tuple[str, ViewportSize, Literal["light", "dark"]], ...] = (
     ("mobile-light", MOBILE, "light"),
 )
 
+EXAMINED = "desktop-light", "mobile-dark"
 
-def check_looks(page: Page, name: str) -> None:
+
+def check_looks(page: Page, name: str, *, examine: bool = False) -> None:
     """A page fits the window in both schemes, on a desktop and on a mobile device. It ends as on a mobile device.
 
     The page is not loaded for each of them: its layout follows the window and the scheme, and no script asks for them.
+
+    Args:
+        page: the page.
+        name: the beginning of the names of its pictures.
+        examine: whether axe-core has to find nothing. It tries inline styles, so the page needs `bypass_csp`.
     """
     for look, viewport, scheme in LOOKS:
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size(viewport)
         take_picture(page, f"{name}-{look}")
         assert page.evaluate(FITS), f"{name} in {look}"
+        if examine and look in EXAMINED:
+            assert violations(page) == [], f"{name} in {look}"
 
 
 class Visitor:

@@ -7,11 +7,12 @@ from django.contrib import admin
 from django.contrib.auth.models import Permission
 from django.template.defaultfilters import filesizeformat
 
-from django_durable_streams.admin import StreamAdmin, changelist, detail_views, rendering
+from django_durable_streams.admin import StreamAdmin, changelist, detail_views, rendering, signed_links
 from django_durable_streams.admin.states import State
 from django_durable_streams.admin.subscriptions import links_page, states
 from django_durable_streams.models import Stream
 from tests.docs.pages import ROOT, blocks, code, section, table
+from tools import messages
 
 ADMIN = ROOT / "docs" / "admin.md"
 
@@ -70,3 +71,14 @@ def test_a_subclass_can_be_registered_as_shown() -> None:
     finally:
         admin.site.unregister(Stream)
         admin.site.register(Stream, StreamAdmin)
+
+
+def test_the_lifetimes_of_signed_links_are_those_of_the_form() -> None:
+    *first, last = (str(name) for name in signed_links.LIFETIMES.values())
+    assert f"valid for {', '.join(first)} or {last}." in words()
+
+
+def test_the_languages_are_those_of_the_catalogs() -> None:
+    names = {"de": "German", "es": "Spanish", "fr": "French", "ja": "Japanese", "zh_Hans": "simplified Chinese"}
+    assert set(names) == set(messages.LANGUAGES)
+    assert all(name in words() for name in names.values())

@@ -46,7 +46,7 @@ class Chat(models.Model):
         blank=True,
         default="",
         db_index=True,
-        help_text=_("Primary key of the user who began the chat, as text. Empty: nobody in particular."),
+        help_text="Primary key of the user who began the chat, as text. Empty: nobody in particular.",
     )
     branched_from = models.ForeignKey(
         "self",
@@ -158,21 +158,21 @@ class Run(models.Model):
         Chat, verbose_name=_("active in"), null=True, blank=True, on_delete=models.CASCADE, related_name="+"
     )
     state = models.CharField(_("state"), max_length=16, choices=State.choices, default=State.QUEUED)
-    message_id = models.CharField(_("message"), max_length=255, help_text=_("Id of the answer's message."))
+    message_id = models.CharField(_("message"), max_length=255, help_text="Id of the answer's message.")
     turn_id = models.CharField(
-        _("answers"), max_length=255, blank=True, default="", help_text=_("Id of the user's message.")
+        _("answers"), max_length=255, blank=True, default="", help_text="Id of the user's message."
     )
-    start_offset = models.CharField(_("start"), max_length=64, help_text=_("Offset before the first event of the run."))
+    start_offset = models.CharField(_("start"), max_length=64, help_text="Offset before the first event of the run.")
     owner = models.CharField(_("owner"), max_length=MAX_OWNER_LENGTH, blank=True, default="")
-    source = models.CharField(_("source"), max_length=255, blank=True, default="", help_text=_("Dotted path."))
+    source = models.CharField(_("source"), max_length=255, blank=True, default="", help_text="Dotted path.")
     arguments = models.JSONField(_("arguments"), default=dict, blank=True)
     on_lost = models.CharField(_("if its worker vanishes"), max_length=16, choices=OnLost.choices, default=OnLost.FAIL)
     stop_requested = models.BooleanField(_("stop requested"), default=False)
     holder = models.CharField(_("holder"), max_length=64, blank=True, default="")
     epoch = models.BigIntegerField(_("epoch"), default=0)
     lease_until = InstantField(_("lease until"), null=True, blank=True, db_index=True)
-    written = models.PositiveBigIntegerField(_("written"), default=0, help_text=_("Events at the last takeover."))
-    attempts = models.PositiveIntegerField(_("attempts"), default=0, help_text=_("Takeovers without a new event."))
+    written = models.PositiveBigIntegerField(_("written"), default=0, help_text="Events at the last takeover.")
+    attempts = models.PositiveIntegerField(_("attempts"), default=0, help_text="Takeovers without a new event.")
     error = models.TextField(_("error"), blank=True, default="")
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
     ended_at = models.DateTimeField(_("ended at"), null=True, blank=True)
