@@ -52,7 +52,7 @@ class Retention(GuardedModel):
         null=True,
         blank=True,
         editable=False,
-        help_text=_("How far messages with the same key were compared (see store.upkeep.key_compaction)."),
+        help_text="How far messages with the same key were compared (see store.upkeep.key_compaction).",
     )
 
     objects = RetentionQuerySet.as_manager()

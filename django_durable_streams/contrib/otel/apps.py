@@ -1,7 +1,6 @@
 """The Django application of traces."""
 
 from django.apps import AppConfig
-from django.utils.translation import gettext_lazy as _
 
 
 class OpenTelemetryConfig(AppConfig):
@@ -9,7 +8,7 @@ class OpenTelemetryConfig(AppConfig):
 
     name = "django_durable_streams.contrib.otel"
     label = "durable_streams_otel"
-    verbose_name = _("Traces of streams")
+    verbose_name = "Traces of streams"
 
     def ready(self) -> None:
         from ...runtime import tracing

@@ -1,7 +1,6 @@
 """The Django application of metrics for Prometheus."""
 
 from django.apps import AppConfig
-from django.utils.translation import gettext_lazy as _
 
 
 class PrometheusConfig(AppConfig):
@@ -9,7 +8,7 @@ class PrometheusConfig(AppConfig):
 
     name = "django_durable_streams.contrib.prometheus"
     label = "durable_streams_prometheus"
-    verbose_name = _("Metrics for Prometheus")
+    verbose_name = "Metrics for Prometheus"
 
     def ready(self) -> None:
         from .registration import register
