@@ -35,7 +35,7 @@ class TanStackChat(ChatViews):
         if chat is None:
             chat = await self._create(request, chat_id)
         source = FeedSource(chat.stream, "-1", "", partial(TanStackTranslator, chat_id))
-        return await read(request, (chat.pk, "tanstack"), source)
+        return await read(request, (chat.pk, "tanstack", chat_id), source)  # the chunks have the id
 
     async def _create(self, request: HttpRequest, chat_id: str) -> Chat:
         """Create the chat of a page that reads before it writes."""
