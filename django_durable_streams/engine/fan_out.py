@@ -5,11 +5,12 @@ An optimisation besides its purpose. The answer to an append and other requests 
 - Invariant: after news, each present listener of a watch is notified at least once. The work that follows a round is
   done, however soon more news come.
 - Why it holds: a round goes through all listeners that are present when it begins. News during a round lead to another
-  round. A listener that joins later sees the news in the watch, which has them before any listener is notified. The work
-  that follows takes turns with the next round. No error of a listener ends the turns.
+  round. A listener that joins later sees the news in the watch, which has them before any listener is notified. No
+  error of a listener ends the turns. The work that follows takes turns with the next round.
 - Order: the outcomes of a commit come to the event loop before its news (`committer`). A round begins START_TURNS turns
   later, so answers are on their way by then, also those that a task has to write.
-- Cost: a turn takes some microseconds, so a round through 500 readers takes less than 0.1 ms longer.
+- Cost: a turn takes 5 microseconds, and a call 0.1. So a round through 500 readers takes less than 0.1 ms longer, and
+  hardly depends on MAX_NOTIFIED. Beside other requests, each turn of the round waits for a turn of theirs.
 
 Knows a watch as `Audience` only. Use it in one event loop.
 """

@@ -148,11 +148,11 @@ class Remembering(Permission):
 
     in_memory = True
     needs_user = False
-    known: list[Any] = []
+    noted_callers: list[Any] = []
 
     def can_read(self, user: Any, path: str, request: Any) -> bool:
         arguments = request.scope["url_route"]["kwargs"]
-        self.known.append(arguments.get("caller"))
+        self.noted_callers.append(arguments.get("caller"))
         arguments["caller"] = request.header(b"x-caller")
         return True
 
@@ -163,7 +163,7 @@ async def test_no_request_sees_the_arguments_that_another_one_has_changed() -> N
     with override_streams(PERMISSION_CLASSES=f"{__name__}.Remembering"):
         for caller in (b"anna", b"ben"):
             await pair.fast(b"GET /v1/stream/a HTTP/1.1\r\nHost: testserver\r\nX-Caller: %b\r\n\r\n" % caller)
-    assert Remembering.known == [None, None]
+    assert Remembering.noted_callers == [None, None]
 
 
 @pytest.mark.usefixtures("engines", "counted_generations")
