@@ -122,9 +122,10 @@ class Mount:
         return Place(stream_path, outer_path(self.root_path, full_path), routed)
 
     def _is_ours(self, application: object) -> TypeGuard[StreamApplication]:
-        kind, own = self._kind, type(application)
+        kind = self._kind
         if not isinstance(application, kind):
             return False
+        own = type(application)
         return own.__call__ is kind.__call__ and own.stream_path is kind.stream_path
 
     def _copied(self, application: Any) -> Application:
