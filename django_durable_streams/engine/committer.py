@@ -59,6 +59,9 @@ COMMITTER_LOCK_MS = 100
 LOCK_SECONDS = 1
 """The same on MariaDB and MySQL, which count in seconds. On SQLite it switches SQLite's own wait off."""
 
+ANNOUNCEMENT_SECONDS = 1.0
+"""How long the end of a process waits for announcements. They follow the answers within microseconds."""
+
 
 class Applier:
     """Applies operations over one connection. The outcome of each is a result, an error, or LOCKED.
@@ -297,9 +300,15 @@ class Committer(BatchWorker[Operation]):
         super().stop()
         self._lock_waits.stop()
 
-    def _do(self, batches: list[PendingBatch[Operation]]) -> None:
-        super()._do(batches)
-        self._held_commits.announce()
+    def deliver_results(self) -> None:
+        """Deliver the results that are held back, and announce their commits after that."""
+        if self._undelivered is not None:
+            super().deliver_results()
+            self._held_commits.announce()
+
+    def wait_for_announcements(self) -> None:
+        """Wait until commits whose results were delivered are announced as well. Safe to call from any thread."""
+        self._held_commits.wait(ANNOUNCEMENT_SECONDS)
 
     def _size_of(self, task: Operation) -> int:
         return len(task.data) if type(task) is Append or type(task) is Create else 0  # faster than isinstance

@@ -8,6 +8,7 @@ the commits first. Knows no transactions.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from threading import Event
 
 from ..runtime.after_commit import follow_up
 from ..runtime.batch_worker import BatchWorker
@@ -28,15 +29,24 @@ class HeldCommits:
     def __init__(self, on_commit: Callable[[list[Commit]], None]) -> None:
         self._on_commit = on_commit
         self._transactions: list[list[Commit]] = []
+        self._all_announced = Event()
+        self._all_announced.set()
 
     def hold(self, commits: list[Commit]) -> None:
         """Hold the commits of a transaction."""
+        self._all_announced.clear()
         self._transactions.append(commits)
 
     def announce(self) -> None:
         """Announce the commits that are held, in their order."""
-        while self._transactions:
-            follow_up("Readers learn of the commit by polling.", self._on_commit, self._transactions.pop(0))
+        if self._transactions:
+            while self._transactions:
+                follow_up("Readers learn of the commit by polling.", self._on_commit, self._transactions.pop(0))
+            self._all_announced.set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until no commit is held, or until the time is over. Safe to call from any thread."""
+        self._all_announced.wait(seconds)
 
 
 class CommitterContext(CommitContext):

@@ -268,6 +268,8 @@ class Engine:
 
     def send_pending(self) -> None:
         """Send the waiting signals and wake-up messages, within seconds, and end the threads that send them."""
+        for committer in self._writers:  # answers come before announcements, and the process may end in between
+            committer.wait_for_announcements()
         self._signals.stop()
         self.wakeup.stop()
 

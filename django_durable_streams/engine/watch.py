@@ -12,7 +12,6 @@ Knows neither the database nor other streams. Use it in the event loop of its hu
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -23,8 +22,6 @@ from ..protocol.segments import Segment
 from ..store.stream_info import StreamInfo
 from .fan_out import FanOut, Listener
 from .snapshot_reader import Snapshot
-
-logger = logging.getLogger(__name__)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -187,15 +184,11 @@ class Watch:
                 return recent.data[start - recent.start : tail - recent.start] == segment.data
         return None
 
-    def finish_notifying(self) -> None:
-        """All listeners were notified: drop the objects that they have shared, and do the work that follows."""
+    def finish_notifying(self) -> list[Callable[[], object]]:
+        """All listeners were notified: drop the objects that they have shared, and return the work that follows."""
         self.shared_responses.clear()
         after_notify, self.after_notify = self.after_notify, []
-        for function in after_notify:
-            try:
-                function()
-            except Exception:
-                logger.exception("A function that follows new data has failed. All others are called.")
+        return after_notify
 
     def segment_after(self, position: int) -> Segment | None:
         """Return the data between a position and the tail. None: it is not at hand, or there is none."""

@@ -81,3 +81,32 @@ async def test_a_feed_waits_a_moment_for_its_next_reader(monkeypatch: pytest.Mon
         pass
     await asyncio.wait_for(dropped.wait(), 5)
     assert not feeds._feeds[asyncio.get_running_loop()]
+
+
+class Quiet(Stream):
+    """A stream that grows all the time by messages that no client gets."""
+
+    async def atail(self, offset: str, timeout: float | None = None) -> AsyncIterator[Page]:
+        if timeout == 0:
+            return
+        while True:
+            yield Page([{"type": "unknown"}], "1", up_to_date=True, closed=False)
+            await asyncio.sleep(0.001)
+
+
+async def test_messages_that_no_client_gets_give_a_reader_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[float | None] = []
+    timeout_at = asyncio.timeout_at
+
+    def note(when: float | None) -> asyncio.Timeout:
+        ends.append(when)
+        return timeout_at(when)
+
+    monkeypatch.setattr(asyncio, "timeout_at", note)
+    follower = feeds.follow("quiet", source(Quiet()), timeout=0.1)
+    assert (await anext(follower)).up_to_date
+    ends.clear()
+    assert (await anext(follower)).chunks == []
+    await follower.aclose()
+    assert len(ends) > 1
+    assert len(set(ends)) == 1

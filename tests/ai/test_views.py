@@ -3,16 +3,17 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from threading import Event, Semaphore
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.test import AsyncClient, Client, override_settings
 
 from django_durable_streams.contrib.ai import feeds
-from django_durable_streams.contrib.ai.answers import Chat, Run
+from django_durable_streams.contrib.ai.answers import AnswerRunning, Chat, Run
 from django_durable_streams.contrib.ai.permissions import ChatPermission
 from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat, absent
 from django_durable_streams.models import Stream
@@ -294,6 +295,32 @@ async def test_a_message_during_an_answer_joins_or_is_refused() -> None:
     await client.post("/api/chat/c1/stop")
     assert await chunks(joined) == await chunks(running)
     assert await Run.objects.acount() == 1
+
+
+async def test_starts_that_wait_for_their_chat_delay_no_other_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, is_free = await client_of("ann"), Event()
+    waiting = Semaphore(0)
+
+    def wait(*args: Any, **options: Any) -> Any:
+        waiting.release()
+        is_free.wait(30)
+        raise AnswerRunning("The row of the chat was locked until now.")
+
+    async def start() -> Any:
+        async with ThreadSensitiveContext():  # as Django's handler gives each request a thread, and its test client not
+            return await post(client, "/api/async", body())
+
+    monkeypatch.setattr("django_durable_streams.contrib.ai.views.base.start_answer_sync", wait)
+    starts = [asyncio.create_task(start()) for _ in range(6)]
+    try:
+        for _ in starts:
+            assert await asyncio.to_thread(waiting.acquire, timeout=10)
+        async with asyncio.timeout(20):
+            assert (await client.get("/api/async/c2/messages")).status_code == 200
+    finally:
+        is_free.set()
+        replies = await asyncio.gather(*starts)
+    assert [reply.status_code for reply in replies] == [409] * 6
 
 
 async def test_the_answer_may_come_from_an_asynchronous_method() -> None:

@@ -15,7 +15,7 @@ from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.runtime.results import Reply
 from django_durable_streams.runtime.write_lock import WriteLock
-from django_durable_streams.store.operations import Append, Appended, Create, Operation
+from django_durable_streams.store.operations import Append, Appended, Commit, Create, Operation
 from django_durable_streams.store.write import group_commit
 
 TEXT = "text/plain"
@@ -84,6 +84,76 @@ async def test_a_result_does_not_wait_for_the_locks_of_the_next_batch(
     assert not second.done()
     may_go_on.set()
     assert (await asyncio.wait_for(second, 30)) == Appended(1, False, generation=ANY)
+
+
+class Noted:
+    """A callback that notes its call, in the committer's thread."""
+
+    def __init__(self, order: list[str], text: str) -> None:
+        self._order, self._text = order, text
+        self.is_called = Event()
+
+    def prepare(self, value: object) -> None: ...
+
+    def resolve(self, value: object) -> None:
+        self._order.append(self._text)
+        self.is_called.set()
+
+
+async def test_news_come_behind_the_answers_while_more_operations_wait(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await outcomes_of(engine, Create("a", TEXT), Create("b", TEXT))
+    begun, queued, all_told = Event(), Event(), Event()
+    order: list[str] = []
+
+    def apply(operations: Sequence[Operation], using: str, **options: Any) -> Any:
+        if operations[0].path == "a":
+            begun.set()
+            assert queued.wait(30)
+        return real_apply(operations, using, **options)
+
+    def announce(commits: list[Commit]) -> None:
+        order.append(f"news of {commits[0].path}")
+        if commits[0].path == "b":
+            all_told.set()
+
+    monkeypatch.setattr(group_commit, "apply", apply)
+    monkeypatch.setattr(engine._writers[0]._held_commits, "_on_commit", announce)
+    engine._put(Append("a", TEXT, b"x"), Noted(order, "answer a"))
+    assert await asyncio.to_thread(begun.wait, 30)
+    engine._put(Append("b", TEXT, b"x"), Noted(order, "answer b"))
+    queued.set()
+    assert await asyncio.to_thread(all_told.wait, 30)
+    assert order == ["answer a", "news of a", "answer b", "news of b"]
+
+
+async def test_the_end_of_a_process_waits_for_news_of_answered_operations(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.write(Create("a", TEXT))
+    order: list[str] = []
+    ending = Event()
+    held_commits = engine._writers[0]._held_commits
+    real_wait = held_commits.wait
+
+    def wait(seconds: float) -> None:
+        ending.set()
+        real_wait(30)
+
+    def announce(commits: list[Commit]) -> None:
+        assert ending.wait(30)
+        order.append("news")
+
+    monkeypatch.setattr(held_commits, "wait", wait)
+    monkeypatch.setattr(held_commits, "_on_commit", announce)
+    monkeypatch.setattr(engine._signals, "stop", lambda: order.append("end"))
+    answer = Noted(order, "answer")
+    engine._put(Append("a", TEXT, b"x"), answer)
+    assert await asyncio.to_thread(answer.is_called.wait, 30)
+    await asyncio.to_thread(engine.send_pending)
+    monkeypatch.undo()
+    assert order == ["answer", "news", "end"]
 
 
 def test_results_are_delivered_before_a_wait_for_the_write_lock() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -35,14 +36,17 @@ class Audience:
         self.version = 0
         self.seen: dict[Reader, int] = {}
         self.finished: list[int] = []
+        self.following: list[Callable[[], object]] = []
         self._name, self._order = name, order
 
     def _note(self, reader: Reader) -> None:
         self.seen[reader] = self.version
         self._order.append(self._name)
 
-    def finish_notifying(self) -> None:
+    def finish_notifying(self) -> list[Callable[[], object]]:
         self.finished.append(self.version)
+        following, self.following = self.following, []
+        return following
 
 
 async def turns(number: int) -> None:
@@ -120,7 +124,52 @@ async def test_news_during_a_round_reach_those_that_were_notified_before() -> No
         fans.notify(audience)
     await turns(20)
     assert list(audience.seen.values()) == [1, 1, 1]
-    assert audience.finished == [1]
+    assert audience.finished == [1, 1]
+
+
+@pytest.mark.usefixtures("one_in_a_turn")
+async def test_work_that_follows_is_done_in_turns_however_soon_more_news_come() -> None:
+    order: list[str] = []
+    audience, fans = Audience("reader", order, 3), FanOut()
+    audience.following = [lambda: order.append("work")] * 3
+    fans.notify(audience)
+    for _ in range(20):
+        await turns(1)
+        fans.notify(audience)
+    assert order[:3] == ["reader"] * 3
+    assert order.count("work") == 3
+    assert "work work" not in " ".join(order)  # the next round goes on in between
+
+
+@pytest.mark.usefixtures("one_in_a_turn")
+async def test_the_rest_of_a_round_is_for_all_listeners_if_there_were_more_news() -> None:
+    audience, fans = Audience("reader", [], 4), FanOut()
+    fans.notify(audience)
+    while len(audience.seen) < 2:
+        await turns(1)
+    audience.version = 1
+    fans.notify(audience)
+    fans.finish_round(audience)  # the stream is removed now
+    assert list(audience.seen.values()) == [1, 1, 1, 1]
+
+
+async def test_no_error_of_a_listener_ends_the_turns() -> None:
+    audience, fans = Audience("reader", [], 2), FanOut()
+
+    def fail(reader: Reader) -> None:
+        raise asyncio.CancelledError
+
+    reported: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: reported.append(context))
+    audience.listeners.insert(0, Reader(fail))
+    fans.notify(audience)
+    await turns(5)
+    assert (len(audience.seen), len(reported)) == (2, 1)
+    audience.version = 1
+    fans.notify(audience)
+    await turns(5)
+    assert list(audience.seen.values()) == [1, 1]
 
 
 @pytest.mark.usefixtures("one_in_a_turn")
@@ -136,7 +185,7 @@ async def test_a_round_can_be_finished_at_once() -> None:
     fans.notify(audience)
     await turns(20)
     assert order == ["reader"] * 10
-    assert audience.finished == [1]
+    assert audience.finished == [1, 1]
 
 
 async def test_without_listeners_the_work_after_them_is_done_at_once() -> None:
@@ -177,6 +226,7 @@ def test_everybody_who_stays_sees_the_last_news(steps: list[tuple[str, int]], mo
                 await turns(number)
             elif action == "finish":
                 fans.finish_round(audience)
+                assert all(audience.seen.get(reader, 0) == audience.version for reader in audience.listeners)
         await turns(200)
         for audience in audiences:
             assert all(audience.seen.get(reader, 0) == audience.version for reader in audience.listeners)

@@ -17,7 +17,7 @@ from django_durable_streams.store.operations import Append, Create, Delete
 from tests.asgi_client import AsgiClient
 from tests.event_stream import Parsed, parse
 from tests.overriding import override_streams
-from tests.server.waiting import elsewhere, until, watched
+from tests.server.waiting import announced, elsewhere, until, watched
 
 TEXT = "text/plain"
 LOOKS_NEVER = override_streams(POLL_INTERVAL=3600)
@@ -94,6 +94,7 @@ async def test_what_was_kept_of_a_stream_goes_with_it(direct: AsgiClient) -> Non
     kept = list(engine.cache._entries)
     assert len(kept) == 1
     await direct.request("DELETE", "a")
+    await announced()
     assert not engine.cache._entries
 
 
@@ -105,6 +106,7 @@ async def test_a_reader_holds_no_queue_and_gets_what_it_missed_as_one_event(dire
         await slow_reader.next_chunk()
         for number in range(5):
             await direct.append("a", b"%d" % number)
+        await announced()
         assert (await drain(slow_reader, await last_offset(direct, "a"))).data == ["01234"]
 
 

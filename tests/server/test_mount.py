@@ -12,6 +12,7 @@ from django.urls import path, re_path, register_converter
 from django.urls.converters import StringConverter
 from django.utils.translation import gettext_lazy
 
+from django_durable_streams.access.base import Permission
 from django_durable_streams.protocol.messages import Response
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.asgi_sending import send_response
@@ -65,6 +66,14 @@ class Counting(DurableStreams):
         await super().__call__(scope, receive, send)
 
 
+class ByHost(DurableStreams):
+    """A subclass whose hosts have streams of their own."""
+
+    def stream_path(self, scope: Any) -> str | None:
+        stream_path = super().stream_path(scope)
+        return None if stream_path is None else f"{dict(scope['headers'])[b'host'].decode()}/{stream_path}"
+
+
 async def wrapper(scope: Any, receive: Any, send: Any) -> None:
     """A middleware."""
     await WITH_STREAMS["alone"](scope, receive, send)
@@ -73,6 +82,8 @@ async def wrapper(scope: Any, receive: Any, send: Any) -> None:
 WITHOUT_STREAMS: dict[str, Any] = {
     "a middleware": wrapper,
     "a subclass": Counting(),
+    "a subclass with other paths": ByHost(),
+    "a routed subclass with other paths": routed(regex_route("", ByHost())),
     "Django's URLs": DurableStreams(prefix=None, fallback=other),
     "sessions": ProtocolTypeRouter({"http": AuthMiddlewareStack(URLRouter([route("<path:stream_path>", STREAMS)]))}),
     "a middleware in a route": routed(route("v1/stream/<path:stream_path>", wrapper)),
@@ -130,6 +141,29 @@ async def test_routed_streams_are_served_by_the_fast_path() -> None:
         assert await pair.handed_over(create % b"a") == []
         assert Witness.seen[-1]["scope"]["url_route"] == {"args": (), "kwargs": {"stream_path": "a"}}
         assert await pair.handed_over(create % b"b/c") == ["other_path"]
+
+
+class Remembering(Permission):
+    """Notes the caller among the arguments of the route, as code does that takes a scope for its own request's."""
+
+    in_memory = True
+    needs_user = False
+    noted_callers: list[Any] = []
+
+    def can_read(self, user: Any, path: str, request: Any) -> bool:
+        arguments = request.scope["url_route"]["kwargs"]
+        self.noted_callers.append(arguments.get("caller"))
+        arguments["caller"] = request.header(b"x-caller")
+        return True
+
+
+@pytest.mark.usefixtures("engines")
+async def test_no_request_sees_the_arguments_that_another_one_has_changed() -> None:
+    pair = Pair(WITH_STREAMS["routed"])
+    with override_streams(PERMISSION_CLASSES=f"{__name__}.Remembering"):
+        for caller in (b"anna", b"ben"):
+            await pair.fast(b"GET /v1/stream/a HTTP/1.1\r\nHost: testserver\r\nX-Caller: %b\r\n\r\n" % caller)
+    assert Remembering.noted_callers == [None, None]
 
 
 @pytest.mark.usefixtures("engines", "counted_generations")

@@ -27,6 +27,13 @@ def watched() -> int:
     )
 
 
+async def announced() -> None:
+    """Wait until the hubs have the news of all operations that were answered. They come behind the answers."""
+    for engine in running_engines():
+        for committer in engine._writers:
+            await asyncio.to_thread(committer.wait_for_announcements)
+
+
 async def elsewhere(*operations: Operation) -> None:
     """Apply operations as another process does: nobody here is told."""
 

@@ -110,6 +110,7 @@ class Feed:
         if self._pump is None:
             self._pump = asyncio.get_running_loop().create_task(self._read(), context=Context())
         is_told = False
+        ends = _after(timeout)
         while True:
             changed = self._changed
             has_more = len(self._chunks) > position
@@ -119,16 +120,18 @@ class Feed:
                 yield news
                 if news.is_complete:
                     return
+                ends = _after(timeout)
                 continue
             if self._is_broken:
                 if self._error is not None:
                     raise copy_of(self._error)
                 return
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout_at(ends):  # events without chunks give no more time
                     await changed.wait()
             except TimeoutError:
                 yield News([], position, self._is_up_to_date, False)
+                ends = _after(timeout)
 
     def _news_after(self, position: int) -> News:
         """Return the next portion for readers at a position. Late readers take no copies of the whole."""
@@ -195,6 +198,11 @@ class Feed:
         self._news = {}
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+def _after(seconds: float | None) -> float | None:
+    """Return the time of the event loop after some seconds."""
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
 _feeds: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Feed]] = WeakKeyDictionary()

@@ -54,7 +54,7 @@ class Place(NamedTuple):
     outer_path: str
     """The path in the stream's URL."""
     routed: dict[str, Any]
-    """The keys of the scope that routers have set."""
+    """The keys of the scope that routers have set. All requests for the path share them: copy them for a scope."""
 
 
 class Mount:
@@ -63,7 +63,8 @@ class Mount:
     Args:
         application: the application that the server runs.
         root_path: the server's root path, which it puts before the path of each request.
-        kind: the class of applications with streams. A subclass with another `__call__` may do more with each request.
+        kind: the class of applications with streams. A subclass with another `__call__` may do more with each request,
+            and one with another `stream_path` may look at more than the path.
 
     Attributes:
         has_streams: whether some requests go from the server to the streams without passing any other application.
@@ -121,7 +122,11 @@ class Mount:
         return Place(stream_path, outer_path(self.root_path, full_path), routed)
 
     def _is_ours(self, application: object) -> TypeGuard[StreamApplication]:
-        return isinstance(application, self._kind) and type(application).__call__ is self._kind.__call__
+        kind = self._kind
+        if not isinstance(application, kind):
+            return False
+        own = type(application)
+        return own.__call__ is kind.__call__ and own.stream_path is kind.stream_path
 
     def _copied(self, application: Any) -> Application:
         """Return a copy of an application. Where it would call streams, or something else, it raises `_Called`."""

@@ -7,6 +7,7 @@ rules for the headers of proxies. Most requests are answered without a look at t
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...access.identities import Source
@@ -174,5 +175,5 @@ class FastPathRequest(Request):
             "query_string": head.query,
             "headers": list(head.headers.items()),
             "state": connection.app_state.copy(),
-            **self._place.routed,
+            **deepcopy(self._place.routed),  # a permission may note something in the arguments of its own route
         }

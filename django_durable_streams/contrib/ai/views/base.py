@@ -54,7 +54,10 @@ ViewFunction = Callable[..., Awaitable[HttpResponseBase]]
 THREADS = 4
 
 _threads = ThreadPool("durable-streams-chats", THREADS)
-"""For the rows of chats. A thread for each request, as Django would start, costs more than its queries."""
+"""For reads of chats. A thread for each request, as Django would start, costs more than its queries.
+
+A start may wait for the row of its chat. So it has the thread of its request, and delays no other chat.
+"""
 
 WARNING_SECONDS = 60.0
 
@@ -170,7 +173,7 @@ class ChatViews:
         allowed = await self._authorize(request.user, request.path, "write")
         made = self.answer(request) if _is_async(self.answer) else await sync_to_async(self.answer)(request)
         answer: Any = await made if inspect.isawaitable(made) else made
-        return await _in_thread(self._start, request, answer, allowed)
+        return await sync_to_async(self._start)(request, answer, allowed)
 
     def _start(self, request: ChatRequest, answer: Answer | Source, allowed: Chat | None) -> Run:
         last = request.messages[-1]

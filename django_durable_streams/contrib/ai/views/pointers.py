@@ -102,7 +102,7 @@ def event(news: News, wanted: WantedRead) -> bytes:
 
 async def _page(key: Hashable, source: FeedSource, position: int, seconds: float) -> News:
     """Return the chunks of the moment, as many as a page may have. If there are none, wait for some."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + 0.99 * seconds  # timers of uvloop may end a moment early, and a poll has one wait
     chunks: list[bytes] = []
     size, up_to_date, is_complete = 0, True, False
     async with aclosing(follow(key, source, position, timeout=seconds or None)) as feed:

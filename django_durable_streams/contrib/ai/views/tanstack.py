@@ -47,7 +47,8 @@ class TanStackChat(ChatViews):
         """
 
         def source_of(chat: Chat) -> tuple[Hashable, FeedSource]:
-            return (chat.pk, "tanstack"), FeedSource(chat.stream, "-1", "", partial(TanStackTranslator, chat_id))
+            source = FeedSource(chat.stream, "-1", "", partial(TanStackTranslator, chat_id))
+            return (chat.pk, "tanstack", chat_id), source  # the chunks have the id
 
         find = partial(self._chat, request, chat_id, "read")
         chat = await find()
