@@ -150,7 +150,11 @@ class Hub:
         """Apply commits of this process."""
         for commit in commits:
             watch = self._watches.get(commit.stream_id)
-            if watch is not None:
+            if watch is None:
+                continue
+            if commit.generation != watch.info.generation:  # the database has lost the stream, and uses its id again
+                self._end_lost(watch)
+            else:
                 segment = Segment(commit.start, commit.data(), commit.ends) if commit.appends else None
                 if commit.removed or self._accepts(watch, commit.start, segment, commit.tail, closed=commit.closed):
                     watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from threading import Barrier, Lock, Thread
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -148,6 +149,15 @@ def test_it_is_not_written_to_a_stream_that_has_become_another(
         assert data_of("a").endswith(b"x")
         assert (stream.deadline is not None) == (change is expire_later)
         assert stream.link_state == (LinkState.UNSEEN if change is link else None)
+
+
+@pytest.mark.parametrize("change", [{"path": "secret"}, {"generation": 5}], ids=str)
+def test_it_is_not_written_to_another_stream_that_has_got_the_id(committer: Committer, change: dict[str, Any]) -> None:
+    """After a restored backup or `manage.py flush`, sequences begin again."""
+    taken = Stream.objects.get(path="a").pk
+    elsewhere(lambda: Stream.objects.unguarded().filter(pk=taken).update(**change))
+    assert committer.apply(append(), append("b", b"1"))[0] is LOCKED
+    assert not Chunk.objects.filter(stream=taken, start__gt=0).exists()
 
 
 def test_an_append_with_a_condition_needs_the_row_of_the_cache(committer: Committer) -> None:

@@ -29,6 +29,15 @@ def test_a_segment_is_found_by_its_stream_and_position() -> None:
     assert cache.get(2, 0) is None
 
 
+def test_a_stream_with_the_id_of_another_one_gets_none_of_its_segments() -> None:
+    cache = SegmentCache(LIMIT)
+    cache.put(1, 0, segment(10), generation=5)
+    assert cache.get(1, 0, generation=6) is None
+    assert cache.get(1, 0, generation=5) is not None
+    cache.forget(1)
+    assert cache.get(1, 0, generation=5) is None
+
+
 def test_a_newer_segment_replaces_an_older_one() -> None:
     cache = SegmentCache(LIMIT)
     newer = segment(20)

@@ -205,7 +205,7 @@ def _overlapping(request: PageRequest) -> Iterator[tuple[LineageEntry, int]]:
 def _gaps(request: PageRequest, cache: SegmentCache) -> Iterator[_Gap]:
     for piece, position in _overlapping(request):
         limit = position + request.limit
-        cached = cache.get(piece.owner, position)
+        cached = cache.get(piece.owner, position, piece.generation)
         if cached is not None and cached.end > piece.end and piece.owner == request.info.id:
             # The stream ends before the cached segment does: the database has lost data, maybe of other streams too.
             cache.clear()
@@ -274,11 +274,11 @@ def _assemble(request: PageRequest, cache: SegmentCache, fetched: dict[_Gap, Seg
     limit = request.position + request.limit
     parts: list[Segment] = []
     for piece, position in _overlapping(request):
-        segment = cache.get(piece.owner, position)
+        segment = cache.get(piece.owner, position, piece.generation)
         more = by_key.get((piece.owner, position))
         if more is not None and (segment is None or segment.end == more.start):
             segment = more if segment is None else Segment.join([segment, more]).upto(position + request.limit)
-            cache.put(piece.owner, position, segment)
+            cache.put(piece.owner, position, segment, piece.generation)
         if segment is None or (parts and segment.start != parts[-1].end):
             break
         segment = segment.clip(piece.end)
