@@ -165,7 +165,9 @@ class Engine:
             OffsetGone: the database has lost the data before the position.
             StreamNotFound, StreamGone, ServiceUnavailable.
         """
-        return cast("Awaitable[Snapshot]", self._reader.submit(FollowRequest(info.id, info.offset(position))))
+        return cast(
+            "Awaitable[Snapshot]", self._reader.submit(FollowRequest(info.id, info.generation, info.offset(position)))
+        )
 
     def query_status(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
         """Return the metadata of the streams that still exist, by id, with one query.

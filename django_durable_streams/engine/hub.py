@@ -150,11 +150,9 @@ class Hub:
         """Apply commits of this process."""
         for commit in commits:
             watch = self._watches.get(commit.stream_id)
-            if watch is None:
-                continue
-            if commit.generation != watch.info.generation:  # the database has lost the stream, and uses its id again
-                self._end_lost(watch)
-            else:
+            if watch is not None and commit.generation != watch.info.generation:
+                self._end_lost(watch)  # the database has lost the stream, and uses the id again
+            elif watch is not None:
                 segment = Segment(commit.start, commit.data(), commit.ends) if commit.appends else None
                 if commit.removed or self._accepts(watch, commit.start, segment, commit.tail, closed=commit.closed):
                     watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
@@ -162,8 +160,7 @@ class Hub:
     def receive(self, stream_id: int, message: WakeUpMessage) -> None:
         """Apply a wake-up message about a commit, which another process or this one has sent.
 
-        Data is used only if it joins exactly to the watch. A message that tells nothing new is compared with the watch,
-        and every other one is a reason to query the stream.
+        Data is used only if it joins exactly to the watch. Old news are compared with it, others lead to a query.
         """
         watch = self._watches.get(stream_id)
         if watch is None:
@@ -350,5 +347,4 @@ def _needs_renewal(info: StreamInfo) -> bool:
     if info.ttl is None or info.deadline is None:
         return False
     margin = max(info.ttl / 2, 3 * config().poll_interval)
-    remaining = (info.deadline - clock.now()).total_seconds()
-    return remaining < margin
+    return (info.deadline - clock.now()).total_seconds() < margin

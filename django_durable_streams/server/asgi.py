@@ -207,7 +207,7 @@ class _AsgiRequest(Request):
 
 
 def _is_small(message: Message, announced: int | None) -> bool:
-    """Return whether this one message is a whole body, which is so small that it need not count towards MAX_BODY_MEMORY.
+    """Return whether this message has a whole body that is too small to count towards MAX_BODY_MEMORY.
 
     Some servers say in another message that there is no more.
     """
