@@ -11,6 +11,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..engine.engine import engine_for, existing_engine
 from ..models.methods import StreamMethods
@@ -59,7 +60,8 @@ def _append_or_make(
 def _may_share(stream: StreamMethods, using: str) -> bool:
     if type(stream).append is not StreamMethods.append:  # a project's own method has more to do
         return False
-    if execution.is_inline() or holds_transaction(connections[using]):
+    connection = connections[using]
+    if execution.is_inline() or holds_transaction(connection) or _may_block_writers(connection):
         return False
     # A project's tests would not expect that an append starts threads with connections.
     if test_transactions.is_under_test() and existing_engine(using) is None:
@@ -69,3 +71,14 @@ def _may_share(stream: StreamMethods, using: str) -> bool:
     except test_transactions.InvisibleTransaction:
         return False
     return True
+
+
+def _may_block_writers(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether a query that the caller still iterates over would block the committer, but not the caller itself.
+
+    So it is on SQLite without WAL mode, and with a database in memory, which only one connection sees.
+    """
+    if connection.vendor != "sqlite" or connection.connection is None:
+        return False
+    ((mode,),) = connection.connection.execute("PRAGMA journal_mode")
+    return bool(mode != "wal")

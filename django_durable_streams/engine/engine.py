@@ -164,7 +164,9 @@ class Engine:
             OffsetGone: the database has lost the data before the position.
             StreamNotFound, StreamGone, ServiceUnavailable.
         """
-        return cast("Awaitable[Snapshot]", self._reader.submit(FollowRequest(info.id, info.offset(position))))
+        return cast(
+            "Awaitable[Snapshot]", self._reader.submit(FollowRequest(info.id, info.generation, info.offset(position)))
+        )
 
     def query_status(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
         """Return the metadata of the streams that still exist, by id, with one query.
@@ -194,8 +196,6 @@ class Engine:
             if lasting:
                 hub.subscriber = self.wakeup.subscriber(hub)
         return hub
-
-    # Commits.
 
     def _committed(self, commits: list[Commit]) -> None:
         follow_up(NO_COUNT, self._count, commits)
@@ -229,8 +229,6 @@ class Engine:
             watched = [commit for commit in commits if hub.is_watched(commit.stream_id)]
             if watched:
                 call_in(hub.loop, hub.feed, watched, time.monotonic())
-
-    # Life.
 
     def stats(self) -> EngineStats:
         """Return the present numbers of this process (docs/metrics.md). Safe to call from any thread."""

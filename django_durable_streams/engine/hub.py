@@ -155,7 +155,9 @@ class Hub:
         """Apply commits of this process, made at a monotonic time. 0: it is not known."""
         for commit in commits:
             watch = self._watches.get(commit.stream_id)
-            if watch is not None:
+            if watch is not None and commit.generation != watch.info.generation:
+                self._end_lost(watch)  # the database has lost the stream, and uses the id again
+            elif watch is not None:
                 segment = Segment(commit.start, commit.data(), commit.ends) if commit.appends else None
                 if commit.removed or self._accepts(watch, commit.start, segment, commit.tail, closed=commit.closed):
                     watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
@@ -165,8 +167,7 @@ class Hub:
     def receive(self, stream_id: int, message: WakeUpMessage) -> None:
         """Apply a wake-up message about a commit, which another process or this one has sent.
 
-        Data is used only if it joins exactly to the watch. A message that tells nothing new is compared with the watch,
-        and every other one is a reason to query the stream.
+        Data is used only if it joins exactly to the watch. Old news are compared with it, others lead to a query.
         """
         watch = self._watches.get(stream_id)
         if watch is None:
@@ -209,8 +210,6 @@ class Hub:
             del self._watches[stream_id]
             if self.subscriber is not None:
                 self.subscriber.unsubscribe(stream_id)
-
-    # Queries.
 
     async def fetch(self, watch: Watch, position: int) -> Snapshot:
         """Read a stream from a position, for a reader whose data the watch does not have.

@@ -47,10 +47,12 @@ class ReadRequest:
 class FollowRequest:
     """Read a page of a stream by its id, from an offset that the reader has reached.
 
-    If the offset is not the stream's any more, the database has lost data.
+    If the offset is not the stream's any more, the database has lost data. If the generation is another one, it has
+    lost the stream, and uses the id again.
     """
 
     stream_id: int
+    generation: int
     offset: Offset
 
 
@@ -171,7 +173,9 @@ class SnapshotReader(BatchWorker[Task]):
             if isinstance(task, ReadRequest):
                 outcome = self._snapshot(by_path[task.path], task.offset)
             else:
-                outcome = self._snapshot(by_id.get(task.stream_id), task.offset, follows=True)
+                info = by_id.get(task.stream_id)
+                is_same = info is not None and info.generation == task.generation
+                outcome = self._snapshot(info if is_same else None, task.offset, follows=True)
             if isinstance(outcome, Snapshot):
                 outcome.seen_at = began
             outcomes[key] = outcome
@@ -259,8 +263,8 @@ class SnapshotReader(BatchWorker[Task]):
         return Snapshot(info, position, None, info.tail, info.closed)
 
 
-Key = tuple[str | int, Offset | Sentinel | None]
+Key = tuple[str | tuple[int, int], Offset | Sentinel | None]
 
 
 def _key(task: ReadRequest | FollowRequest) -> Key:
-    return (task.path if isinstance(task, ReadRequest) else task.stream_id), task.offset
+    return (task.path if isinstance(task, ReadRequest) else (task.stream_id, task.generation)), task.offset

@@ -29,7 +29,7 @@ from ..runtime import tracing
 from . import request_numbers
 from .answers import EventStream
 from .asgi_sending import AsgiOutlet, Sender, messages_of, send_response, sends_at_once
-from .bodies import LINGER_SECONDS, ArrivingBody, admitted_length, check_whole, has_large_rest, too_slow
+from .bodies import LINGER_SECONDS, SMALL_BYTES, ArrivingBody, admitted_length, check_whole, has_large_rest, too_slow
 from .coroutines import start, start_for_value
 from .dispatch import refuse, respond
 from .event_stream import send_events
@@ -152,7 +152,7 @@ class _AsgiRequest(Request):
         self.is_unfinished = True
         announced = admitted_length(self.headers)
         message, rest = start_for_value(self._receive())
-        if rest is None and _is_whole(message, announced):
+        if rest is None and _is_small(message, announced):
             body = check_whole(self.headers, announced, message.get("body", b""))
         else:
             try:
@@ -164,7 +164,7 @@ class _AsgiRequest(Request):
         return body
 
     async def _read_parts(self, message: Message, announced: int | None) -> bytes:
-        if _is_whole(message, announced):
+        if _is_small(message, announced):
             return check_whole(self.headers, announced, message.get("body", b""))
         self.arriving = arriving = ArrivingBody(self.headers, announced)
         while message["type"] != "http.disconnect":
@@ -210,11 +210,15 @@ class _AsgiRequest(Request):
                 await Sender(self._send).send(message)
 
 
-def _is_whole(message: Message, announced: int | None) -> bool:
-    """Return whether a body has arrived in this one message. Some servers say in another one that there is no more."""
+def _is_small(message: Message, announced: int | None) -> bool:
+    """Return whether this message has a whole body that is too small to count towards MAX_BODY_MEMORY.
+
+    Some servers say in another message that there is no more.
+    """
     if message["type"] != "http.request":
         return False
-    return not message.get("more_body", False) or len(message.get("body", b"")) == announced
+    size = len(message.get("body", b""))
+    return size <= SMALL_BYTES and (size == announced or not message.get("more_body", False))
 
 
 async def _serve(path: str, scope: Scope, receive: Receive, send: Send) -> None:

@@ -35,7 +35,7 @@ def test_refusals_of_the_store_are_translated() -> None:
         form.refuse(StreamClosed("The stream has ended; nothing can be appended to it."))
         form.refuse(InvalidJSON("The body is not valid JSON: line 1."))
         (error,) = form.non_field_errors()
-        assert error.endswith("ihm kann nichts mehr angehängt werden.")
+        assert str(error).endswith("ihm kann nichts mehr angehängt werden.")
         assert "Ungültiges JSON: The body is not valid JSON: line 1." in form.errors["text"]
     form = CreateForm({})
     form.refuse(InvalidJSON("The body is not valid JSON: line 1."))

@@ -310,7 +310,7 @@ async def test_starts_that_wait_for_their_chat_delay_no_other_chat(monkeypatch: 
         async with ThreadSensitiveContext():  # as Django's handler gives each request a thread, and its test client not
             return await post(client, "/api/async", body())
 
-    monkeypatch.setattr("django_durable_streams.contrib.ai.views.base.start_answer_sync", wait)
+    monkeypatch.setattr("django_durable_streams.contrib.ai.views.base.start_checked", wait)
     starts = [asyncio.create_task(start()) for _ in range(6)]
     try:
         for _ in starts:

@@ -1,12 +1,14 @@
 """Appends of asynchronous code outside a transaction, which share commits."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import transaction
+from django.db import connection, transaction
 
+from django_durable_streams.api import shared_appends
 from django_durable_streams.engine import engine_for
 from django_durable_streams.engine.engine import running_engines
 from django_durable_streams.models import Stream
@@ -114,3 +116,19 @@ def test_in_a_test_without_an_engine_none_is_started() -> None:
 
     async_to_sync(use)()
     assert running_engines() == []
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="elsewhere a reader never blocks a writer")
+async def test_without_wal_the_appends_inside_a_loop_over_a_query_do_not_wait_for_it(
+    shared: list[Operation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = await made()
+    await stream.aappend(1)
+    assert len(shared) == 1
+    for mode in ("wal", "delete", "memory"):
+        own = SimpleNamespace(vendor="sqlite", connection=SimpleNamespace(execute=lambda sql, mode=mode: [(mode,)]))
+        assert shared_appends._may_block_writers(own) is (mode != "wal")  # type: ignore[arg-type]
+    monkeypatch.setattr(shared_appends, "_may_block_writers", lambda connection: True)
+    await stream.aappend(2)
+    assert len(shared) == 1
+    assert await messages(stream) == [1, 2]

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import connections
 
 from django_durable_streams.engine import Engine, engine_for
 from django_durable_streams.engine.wakeup.base import WakeUpMessage
 from django_durable_streams.engine.watch import Watch
 from django_durable_streams.models import Chunk, StagedChunk, Stream
-from django_durable_streams.protocol.errors import OffsetGone
+from django_durable_streams.protocol.errors import OffsetGone, StreamNotFound
 from django_durable_streams.protocol.segments import Segment
 from django_durable_streams.runtime import batch_worker
 from django_durable_streams.runtime.results import call_in
@@ -367,3 +368,15 @@ async def test_no_watch_ends_while_the_database_has_all_data(
     content = "".join([message async for message in stream.aread()]).encode()
     assert await asyncio.gather(*readers) == [content] * 4
     assert lost_paths == []
+
+
+async def test_a_reader_is_shown_nothing_of_a_stream_that_has_got_the_id(client: AsgiClient) -> None:
+    """Such as after `manage.py flush`, or a failover to a standby that has missed the creation of a stream."""
+    await client.create("a")
+    info = (await engine_for().read("a")).info
+    await client.append("a", b"secret")
+    renamed = Stream.objects.unguarded().filter(pk=info.id)
+    await sync_to_async(renamed.update)(path="secret", generation=info.generation + 1)
+    with pytest.raises(StreamNotFound):
+        await engine_for().follow(info, 0)
+    assert (await client.get("secret?offset=-1")).body == b"secret"

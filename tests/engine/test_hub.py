@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -153,3 +154,17 @@ async def test_readers_join_again_after_a_watch_could_not_start() -> None:
     hub.feed([database.commit(b"d")])
     await asyncio.wait_for(reader.notified.wait(), 10)
     assert await data_after(hub, watch, 3) == b"d"
+
+
+async def test_a_commit_to_another_stream_that_has_got_the_id_ends_the_watch() -> None:
+    # Such as after `manage.py flush`, or a failover to a standby that has missed the creation of a stream.
+    engine = mock.Mock()
+    hub = Hub(engine)
+    watch = Watch(StreamInfo(1, "a", "text/plain", generation=5))
+    hub._watches[1] = watch
+    secret = Commit(1, "secret", "text/plain", 0, 1, False, appends=[b"x"], ends=[1], generation=6)
+    hub.feed([secret])
+    assert watch.removed
+    assert watch.segment_after(0) is None
+    assert not hub.is_watched(1)
+    engine.report_data_loss.assert_called_once_with(watch.info)

@@ -19,6 +19,7 @@ from django_durable_streams.server import dispatch
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.bodies import memory
 from tests.access.test_bearer_tokens import BEARER, token
+from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
 from tests.server.test_fast_path import Connection, connected, status
 from tests.server.waiting import until
@@ -329,3 +330,19 @@ async def test_a_token_that_expires_while_a_slow_body_arrives_is_not_outlived(
 
     with override_streams(PERMISSION_CLASSES=BEARER):
         assert await UPLOADS[entry]("POST", fields, pass_time) == (401 if expires else 204)
+
+
+async def test_a_long_body_counts_even_if_it_arrives_in_one_message() -> None:
+    """Some servers and middleware collect the whole body. Long JSON then waits for a thread that prepares it."""
+    client = AsgiClient(DurableStreams())
+    await client.create("a", kind="application/json")
+    body = b'"' + bytes(70_000).replace(b"\0", b"x") + b'"'
+    with override_streams(MAX_BODY_MEMORY=LIMIT, MAX_APPEND_BYTES=LIMIT):
+        others = LIMIT - len(body) + 1
+        memory.reserve(others)
+        try:
+            assert (await client.append("a", body, "application/json")).status == 503
+        finally:
+            memory.release(others)
+        assert (await client.append("a", body, "application/json")).status == 204
+    assert memory.held == 0

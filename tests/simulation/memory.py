@@ -16,6 +16,7 @@ LOOPS = 2
 
 FOR_EACH_LOOP = frozenset(
     {
+        "engine.fan_out.FanOut",
         "engine.hub.Hub",
         "engine.polling.PollSchedule",
         "runtime.log_once.LogOnce",

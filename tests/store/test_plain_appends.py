@@ -2,10 +2,12 @@
 
 import itertools
 from collections.abc import Callable
-from threading import Barrier, Lock, Thread
+from threading import Barrier, Event, Lock, Thread
+from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.transaction import atomic
 
 from django_durable_streams.api import transactions
 from django_durable_streams.models import Chunk, Stream
@@ -17,6 +19,7 @@ from django_durable_streams.store.chunk_rows import MAX_CHUNK_BYTES
 from django_durable_streams.store.operations import Append, Appended, Commit, Create, Delete, Operation
 from django_durable_streams.store.read import log_reader
 from django_durable_streams.store.read.segment_cache import SegmentCache
+from django_durable_streams.store.sql.postgresql import PostgreSQLStatements
 from django_durable_streams.store.write import group_commit
 from django_durable_streams.store.write.batch import LOCKED, Outcome
 from django_durable_streams.store.write.row_cache import PostgreSQLRowCache
@@ -148,6 +151,48 @@ def test_it_is_not_written_to_a_stream_that_has_become_another(
         assert data_of("a").endswith(b"x")
         assert (stream.deadline is not None) == (change is expire_later)
         assert stream.link_state == (LinkState.UNSEEN if change is link else None)
+
+
+@pytest.mark.parametrize("change", [{"path": "secret"}, {"generation": 5}], ids=str)
+def test_it_is_not_written_to_another_stream_that_has_got_the_id(committer: Committer, change: dict[str, Any]) -> None:
+    """After a restored backup or `manage.py flush`, sequences begin again."""
+    taken = Stream.objects.get(path="a").pk
+    elsewhere(lambda: Stream.objects.unguarded().filter(pk=taken).update(**change))
+    assert committer.apply(append(), append("b", b"1"))[0] is LOCKED
+    assert not Chunk.objects.filter(stream=taken, start__gt=0).exists()
+
+
+def test_after_a_wait_in_vain_it_waits_only_shortly(committer: Committer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations on other streams arrive while the committer waits for a row that is held for long."""
+    waits: list[int | None] = []
+    real = PostgreSQLStatements.transaction
+
+    def transaction(self: Any, lock_ms: int | None = None, *others: Any) -> Any:
+        waits.append(lock_ms)
+        return real(self, lock_ms, *others)
+
+    monkeypatch.setattr(PostgreSQLStatements, "transaction", transaction)
+    is_held, may_end = Event(), Event()
+
+    def hold() -> None:
+        with atomic():
+            Stream.objects.select_for_update().get(path="a")
+            is_held.set()
+            may_end.wait(30)
+
+    holder = Thread(target=elsewhere, args=(hold,))
+    holder.start()
+    is_held.wait(30)
+    try:
+        assert committer.apply(append()) == committer.apply(append()) == [LOCKED]
+    finally:
+        may_end.set()
+        holder.join()
+    briefly = group_commit.CACHED_LOCK_MS
+    assert [wait for wait in waits if wait is not None] == [group_commit.ONE_ROW_LOCK_MS, briefly]
+    committer.row_cache.short_waits_until = 0.0
+    committer.apply(append())
+    assert waits[-2:] == [group_commit.ONE_ROW_LOCK_MS, None]
 
 
 def test_an_append_with_a_condition_needs_the_row_of_the_cache(committer: Committer) -> None:

@@ -29,6 +29,15 @@ def test_a_segment_is_found_by_its_stream_and_position() -> None:
     assert cache.get(2, 0) is None
 
 
+def test_a_stream_with_the_id_of_another_one_gets_none_of_its_segments() -> None:
+    cache = SegmentCache(LIMIT)
+    cache.put(1, 0, segment(10), generation=5)
+    assert cache.get(1, 0, generation=6) is None
+    assert cache.get(1, 0, generation=5) is not None
+    cache.forget(1)
+    assert cache.get(1, 0, generation=5) is None
+
+
 def test_a_newer_segment_replaces_an_older_one() -> None:
     cache = SegmentCache(LIMIT)
     newer = segment(20)
@@ -105,7 +114,7 @@ def test_the_least_recently_used_segments_are_dropped_first(steps: list[tuple[st
             used.pop(key, None)
     kept = []
     for key, put in list(used.items()):
-        entry = cache._entries.get(key)
+        entry = cache._entries.get((*key, 0))
         assert entry is None or entry.segment is put
         kept.append(entry is not None)
     assert kept == sorted(kept)
@@ -167,8 +176,8 @@ def test_encoding_a_segment_evicts_others() -> None:
 def test_forgetting_a_stream_touches_no_segments_of_others(engines: None) -> None:
     """A delete or an expiry must not scan the segments of all streams: that would block the commits."""
 
-    class Untouched(OrderedDict[tuple[int, int], Any]):
-        def __iter__(self) -> Iterator[tuple[int, int]]:
+    class Untouched(OrderedDict[tuple[int, int, int], Any]):
+        def __iter__(self) -> Iterator[tuple[int, int, int]]:
             raise AssertionError("the whole cache is scanned")
 
     engine = engine_for()

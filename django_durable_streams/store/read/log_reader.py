@@ -212,7 +212,7 @@ def _parts(request: PageRequest, cache: SegmentCache) -> list[_Part]:
     """Return the pieces that a page may reach. The cache may lose its segments before the page is complete."""
     parts = []
     for piece, position in _overlapping(request):
-        cached = cache.get(piece.owner, position)
+        cached = cache.get(piece.owner, position, piece.generation)
         if cached is not None and cached.end > piece.end and piece.owner == request.info.id:
             # The stream ends before the cached segment does: the database has lost data, maybe of other streams too.
             cache.clear()
@@ -314,7 +314,7 @@ def _assemble(
         more = by_key.get((piece.owner, position))
         if more is not None and (segment is None or segment.end == more.start):
             joined = more if segment is None else Segment.join([segment, more]).upto(position + request.limit)
-            cache.put(piece.owner, position, joined)
+            cache.put(piece.owner, position, joined, piece.generation)
             segment = joined
         if segment is None or (parts and segment.start != parts[-1].end):
             break

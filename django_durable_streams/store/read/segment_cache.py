@@ -1,8 +1,8 @@
 """A memory of immutable byte ranges of streams, bounded by the bytes that it takes.
 
-This is an optimisation. Invariant: no cached segment can be stale, because the bytes at a position never change, and a
-stream's id is never used again. The one exception is a database that has lost data. Then readers call `forget` or
-`clear`. `CACHE_BYTES = 0` switches it off.
+This is an optimisation. Invariant: no cached segment can be stale, because the bytes at a position never change. An id
+may come again, after a restored backup or `manage.py flush`, but then with another generation. The one exception is a
+database that has lost data. Then readers call `forget` or `clear`. `CACHE_BYTES = 0` switches it off.
 
 Key compaction removes messages that later ones replace, so an older segment with them is right, too. It also removes
 deletes, after some time. So with key compaction, segments have a `max_age`: no cached value outlives its delete.
@@ -16,7 +16,8 @@ from threading import Lock
 
 from ...protocol.segments import Segment
 
-Key = tuple[int, int]
+Key = tuple[int, int, int]
+"""A stream's id, a position, and the stream's generation."""
 
 _OVERHEAD_BYTES = 640
 """Memory for each segment besides the segment itself: its key, its places in two dicts, and its entry here."""
@@ -70,9 +71,9 @@ class SegmentCache:
         """The memory that the segments take, in bytes."""
         return self._size
 
-    def get(self, stream_id: int, position: int) -> Segment | None:
+    def get(self, stream_id: int, position: int, generation: int = 0) -> Segment | None:
         """Return the segment that is cached for reads of a stream from a position."""
-        key = (stream_id, position)
+        key = (stream_id, position, generation)
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
@@ -83,7 +84,7 @@ class SegmentCache:
             self._entries.move_to_end(key)
             return entry.segment
 
-    def put(self, stream_id: int, position: int, segment: Segment) -> None:
+    def put(self, stream_id: int, position: int, segment: Segment, generation: int = 0) -> None:
         """Cache a segment for reads of a stream from a position. It is as old as the one that it replaces."""
         if len(segment.data) > self._limit // 4:
             return
@@ -91,7 +92,7 @@ class SegmentCache:
         size = segment.size() + _OVERHEAD_BYTES
         if size > self._limit // 4:
             return
-        entry = _Entry(self, (stream_id, position), segment, size, time.monotonic())
+        entry = _Entry(self, (stream_id, position, generation), segment, size, time.monotonic())
         with self._lock:
             replaced = self._entries.get(entry.key)
             if replaced is not None:

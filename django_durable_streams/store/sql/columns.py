@@ -70,6 +70,8 @@ UPDATED_STREAM_COLUMNS = {
 GROWN_STREAM_COLUMNS = {
     "tail": "bigint",  # the bytes by which it moves
     "appended_at": "timestamptz",
+    "path": "text",
+    "generation": "bigint",
     "id": "bigint",
 }
 UPDATED_PRODUCER_COLUMNS = {

@@ -39,17 +39,18 @@ class ConditionalWrites(PostgreSQLSending):
         )
         # A CASE, because the planner would search the indexes of these columns for a dozen rows of all that are null.
         others = " OR ".join(f"{self._stream}.{name(column)} IS NOT NULL" for column in _NOT_PLAIN)
+        # By path and generation, because an id may come again: after a restored backup, or after `manage.py flush`.
         is_plain = (
-            f"CASE WHEN {self._stream}.{name('path')} IS NULL OR {self._stream}.{name('closed')} OR {others} "
-            "THEN FALSE ELSE TRUE END"
+            f"CASE WHEN {self._stream}.{name('path')} = {{2}} AND {self._stream}.{name('generation')} = {{3}} "
+            f"THEN NOT ({self._stream}.{name('closed')} OR {others}) ELSE FALSE END"
         )
         # One statement: a second one would have to find the written rows again.
         self._append_plain = (
             f"WITH grown AS (UPDATE {self._stream} SET {name('tail')} = {self._stream}.{name('tail')} + {{0}}, "
-            f"{name('appended_at')} = {{1}} FROM {{streams}} WHERE {self._stream}.{name('id')} = {{2}} AND {is_plain} "
+            f"{name('appended_at')} = {{1}} FROM {{streams}} WHERE {self._stream}.{name('id')} = {{4}} AND {is_plain} "
             f"RETURNING {self._stream}.{name('id')}, {self._stream}.{name('tail')}), "
-            f"written AS ({self._insert_chunk.head} SELECT {{3}}, g.{name('tail')} - {{4}}, g.{name('tail')} - {{5}}, "
-            f"{{6}}, {{7}}, {{8}} FROM {{chunks}} JOIN grown AS g ON g.{name('id')} = {{3}}) "
+            f"written AS ({self._insert_chunk.head} SELECT {{5}}, g.{name('tail')} - {{6}}, g.{name('tail')} - {{7}}, "
+            f"{{8}}, {{9}}, {{10}} FROM {{chunks}} JOIN grown AS g ON g.{name('id')} = {{5}}) "
             f"SELECT {name('id')}, {OWN_ROW_VERSION}, {name('tail')} FROM grown"
         )
         self._written_now = f"{self._stream} AS s WHERE s.{name('id')} = {{}} AND s.xmin = pg_current_xact_id()::xid"

@@ -6,6 +6,7 @@ is all that it knows of its caller.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from django.db import Error
@@ -27,8 +28,12 @@ CACHED_LOCK_MS = 5
 """How long appends to cached rows wait for a row that another transaction holds, in milliseconds."""
 
 ONE_ROW_LOCK_MS = 50
-"""The same where all appends are to one stream. They delay no other stream, and the other transaction is likely a batch
-of another process, which commits within milliseconds. A second attempt would take longer than the wait."""
+"""The same where all appends are to one stream. The other transaction is likely a batch of another process, which
+commits within milliseconds. A second attempt would take longer than the wait."""
+
+SHORT_WAITS_SECONDS = 5.0
+"""For so long after a wait in vain, all waits are short. Operations on other streams arrive during a wait, and a
+transaction that holds the row for long would delay them again and again."""
 
 
 @tracing.traced("durable_streams.commit")
@@ -112,9 +117,9 @@ def _append_cached(
     if not isinstance(row_cache, PostgreSQLRowCache):
         return None
     sql = statements(using)
-    lock_ms = ONE_ROW_LOCK_MS if len({operation.path for operation in operations}) == 1 else CACHED_LOCK_MS
+    may_wait = len({operation.path for operation in operations}) == 1 and row_cache.short_waits_until < time.monotonic()
     try:
-        with sql.transaction(lock_ms, context.before_wait) as cursor:
+        with sql.transaction(ONE_ROW_LOCK_MS if may_wait else CACHED_LOCK_MS, context.before_wait) as cursor:
             batch = Batch(using, cursor, row_cache)
             if not batch.load_cached(operations):
                 return None
@@ -122,6 +127,8 @@ def _append_cached(
             if not batch.save_cached(operations):
                 return None
     except Error:  # probably a locked row: the general way applies the other operations together, without a wait
+        if may_wait:
+            row_cache.short_waits_until = time.monotonic() + SHORT_WAITS_SECONDS
         return None
     confirmed_paths = batch.confirmed_paths()
     batch.correct(operations, outcomes)

@@ -205,6 +205,8 @@ class PostgreSQLRowCache(RowCache):
         """Batches until the end of the pause."""
         self._next_pause = 1
         """The length of the next pause, in batches."""
+        self.short_waits_until = 0.0
+        """Until when conditional writes wait only shortly for a locked row, in monotonic seconds (`group_commit`)."""
 
     def pop_unchanged(self, cursor: Any, sql: Statements, paths: Collection[str]) -> dict[str, StreamState]:
         self.forget(paths)  # only a conditional write can tell, so this batch reads all rows

@@ -71,7 +71,7 @@ def stream_update(state: StreamState, now: Any) -> Row:
 
 def plain_append(state: StreamState, now: Any) -> Row:
     """Return the values of a stream that has only grown (`GROWN_STREAM_COLUMNS`)."""
-    return state.tail - state.start, now, state.id
+    return state.tail - state.start, now, state.path, state.generation, state.id
 
 
 def lifetimes(states: Iterable[StreamState]) -> list[Row]:
