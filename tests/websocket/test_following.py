@@ -360,15 +360,13 @@ async def test_sockets_share_a_frame_and_each_has_its_own_position(client: AsgiC
         await third.subscribe("a", "now", binary=True)
         for socket in (first, second, third):
             await socket.take("up-to-date")
-        for data in ("é".encode()[:1], "é".encode()[1:] + b"x", b"y"):
+        # An answer may come before the news, so two appends may be one frame. So each one is awaited.
+        for data, shown in (("é".encode()[:1], ""), ("é".encode()[1:] + b"x", "éx"), (b"y", "y")):
             await client.append("a", data)
-        assert [frame["data"] for frame in await first.take("data", "data")] == ["éx", "y"]
-        assert [(frame["id"], frame["data"]) for frame in await second.take("data", "data")] == [
-            ("other", "éx"),
-            ("other", "y"),
-        ]
-        frames = await third.take("data", "data", "data")
-        assert b"".join(frame["payload"] for frame in frames) == "éxy".encode()
+            assert [frame["payload"] for frame in await third.take("data")] == [data]
+            if shown:
+                assert [frame["data"] for frame in await first.take("data")] == [shown]
+                assert [(frame["id"], frame["data"]) for frame in await second.take("data")] == [("other", shown)]
 
 
 @LOOKS_NEVER
