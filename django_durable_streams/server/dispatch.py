@@ -113,6 +113,7 @@ async def _answer(
 
     One coroutine does most of the work: each one around a wait takes part in it.
     """
+    reply: Reply | None = None
     try:
         guard = None
         if handler is None:
@@ -138,12 +139,13 @@ async def _answer(
         if reply.early is not None and reply.early[0] is value:  # otherwise the commit has led to another outcome
             response: Response = reply.early[1]
             return response
-        del reply  # a long-poll waits below
+        reply = None  # a long-poll waits below
         outcome = handler.respond(request, engine, value)
         return _completed(request, outcome if isinstance(outcome, ANSWERS) else await outcome)
     except (ClientDisconnected, InvisibleTransaction):
         raise
     except Exception as error:
+        reply = None  # it has the error, whose traceback has this frame: a circle would keep the request for long
         if not is_control(request, error):
             return _failed(request, error)
     request.operation = "control"

@@ -141,7 +141,7 @@ async def settled(process: Process, files: int) -> None:
 async def unsubscribed(process: Process) -> None:
     """Wait until subscriptions have gone, which linger for readers that come back at once."""
     deadline = time.monotonic() + GONE_SECONDS
-    # One keeps the connection of the hub subscribed, and one is for the delivery of subscriptions.
-    while (left := await asyncio.to_thread(process.subscriptions)) > 2:
+    # One keeps the connection of the hub subscribed, one is for the delivery of subscriptions, one for AI answers.
+    while (left := await asyncio.to_thread(process.subscriptions)) > 3:
         assert time.monotonic() < deadline, f"{left} subscriptions are left"
         await asyncio.sleep(0.1)

@@ -17,6 +17,8 @@ OURS = ("uvicorn-direct", "uvicorn-routed")
 
 BYTES = "application/octet-stream"
 PLACES = 5
+WAITING_SECONDS = 2.0
+"""A long-poll without an answer for so long waits. A busy server refuses one within this time."""
 
 
 def read(path: str, mode: str, offset: str = "now") -> bytes:
@@ -41,7 +43,7 @@ def test_a_burst_of_readers_finds_as_many_places_as_there_are(name: str, mode: s
 
 def _is_refused(wire: Wire, mode: str) -> bool:
     if mode == "long-poll":
-        wire.pause(0.5)
+        wire.pause(WAITING_SECONDS)
         if not wire.received:
             return False  # it waits
     else:

@@ -14,17 +14,22 @@ ROOMS = ("api", "engine", "runtime", "server")
 LOOPS = 2
 """Event loops of a process: its server's, and the background loop."""
 
-FOR_EACH_LOOP = frozenset(
-    {
-        "engine.fan_out.FanOut",
-        "engine.hub.Hub",
-        "engine.polling.PollSchedule",
-        "runtime.log_once.LogOnce",
-        "runtime.timeouts.Timeouts",
-        "engine.wakeup.signing.MessageSigner",
-        "engine.wakeup.subscriber.RedisSubscriber",
-    }
-)
+FOR_EACH_LOOP = {
+    **dict.fromkeys(
+        [
+            "engine.fan_out.FanOut",
+            "engine.hub.Hub",
+            "engine.numbers.HubNumbers",
+            "engine.polling.PollSchedule",
+            "runtime.log_once.LogOnce",
+            "runtime.timeouts.Timeouts",
+            "engine.wakeup.signing.MessageSigner",
+            "engine.wakeup.subscriber.RedisSubscriber",
+        ],
+        1,
+    ),
+    "runtime.counting.Histogram": 2,  # the numbers of a hub have two
+}
 """What an event loop has from its first live reader on, and the process where it is about all of them."""
 
 WAITERS = 3
@@ -60,7 +65,7 @@ def left_over(process: Process, unused: Counter[str], streams: int) -> Iterator[
     """
     for name, count in objects(process).items():
         if name in FOR_EACH_LOOP:
-            more = LOOPS
+            more = LOOPS * FOR_EACH_LOOP[name]
         elif name in FOR_EACH_STREAM:
             more = streams
         else:
