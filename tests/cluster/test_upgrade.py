@@ -55,7 +55,7 @@ async def upgrade(cluster: Cluster) -> None:
             done = await asyncio.to_thread(migrate, cluster.database_url)
             assert done.returncode == 0, done.stderr
             assert "0002_additions... OK" in done.stdout
-            assert "durable_streams_ai.0001_initial... OK" in done.stdout
+            assert "sites.0001_initial... OK" in done.stdout
             await load.progress(3)
             # What they do seldom works on the newer tables, too.
             for url in cluster.urls:

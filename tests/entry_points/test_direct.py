@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.entry_points.probed import ProbedServer
+from tests.entry_points.probed import ProbedServer, wait_until
 from tests.hostile import wire as hostile_wire
 from tests.servers import HOST
 
@@ -178,6 +178,7 @@ def test_a_long_poll_is_answered_and_the_connection_goes_on(server: ProbedServer
     path = server.create(b"x")
     wire = wires(server)
     wire.send(request("GET", f"{path}?offset=now&live=long-poll"), request("GET", path))
+    wait_until(lambda: server.probe().places == 1, 20, "the long-poll waits")
     server.append(path, b"news")
     assert wire.response()[2] == b"news"
     assert wire.response()[2] == b"xnews"

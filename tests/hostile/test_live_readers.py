@@ -35,8 +35,8 @@ def test_a_burst_of_readers_finds_as_many_places_as_there_are(name: str, mode: s
             with ExitStack() as stack, ThreadPoolExecutor(16) as pool:
                 wires = [stack.enter_context(Wire(server.port)) for _ in range(60)]
                 list(pool.map(lambda wire: wire.send(read(path, mode)), wires))
-                waiting = [wire for wire in wires if not _is_refused(wire, mode)]
-                assert len(waiting) == PLACES
+                refused = pool.map(lambda wire: _is_refused(wire, mode), wires)
+                assert [*refused].count(False) == PLACES
                 assert server.probe().places == PLACES
             wait_until(lambda: server.probe().places == 0, 10, "the places are free")
 
