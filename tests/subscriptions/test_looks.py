@@ -106,6 +106,7 @@ def test_failed_subscriptions_leave_turns_to_the_others() -> None:
 
 
 @pytest.mark.django_db
+@override_streams(SUBSCRIPTION_DELIVERY=False)
 async def test_the_delivery_does_not_turn_in_circles_while_it_has_no_free_turn(engines: None) -> None:
     await sync_to_async(subscribe)()
     await sync_to_async(stream)()
