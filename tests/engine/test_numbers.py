@@ -141,7 +141,7 @@ async def test_the_work_of_housekeeping_is_counted(engines: None) -> None:
     assert purge.steps > 0
     assert purge.seconds > 0
     assert set(engine.stats().housekeeping) == {
-        "expiry", "removal", "flush", "compaction", "retention", "trimming", "purge",
+        "expiry", "removal", "flush", "compaction", "retention", "trimming", "keycompaction", "purge",
     }  # fmt: skip
 
 
