@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
+from django_durable_streams.contrib.prometheus import multiprocess
+from tests.entry_points.probed import wait_until
 from tests.servers import Server
 
 TOKEN = "a-token-of-some-length"
@@ -121,6 +123,7 @@ def test_gauges_of_a_killed_worker_go_and_its_counts_stay(server: Server, direct
     server.kill()
     assert killed
     assert gauges(directory) == killed
+    wait_until(lambda: not any(multiprocess._is_alive(int(process)) for process in killed), 20, "they have ended")
     server.start()
     with httpx.Client(base_url=server.base_url, timeout=30) as client:
         text = client.get("/metrics", headers=header).text

@@ -147,6 +147,9 @@ def _is_alive(process: int) -> bool:
         return False
     except OSError:
         pass
+    # In a container whose first process takes no care of others, a killed process stays as a zombie for ever.
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     return True
 
 
