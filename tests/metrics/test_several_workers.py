@@ -1,6 +1,7 @@
 """Two workers under load: what Prometheus reads from any of them adds up to what the load generator has done."""
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +114,14 @@ async def test_scrapes_add_up_to_the_load(server: Server, directory: Path) -> No
     assert {value for name in GAUGES for value in sums(after, name).values()} == {0.0}
 
 
+def is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
 def test_gauges_of_a_killed_worker_go_and_its_counts_stay(server: Server, directory: Path) -> None:
     header = {"Authorization": f"Bearer {TOKEN}"}
     with httpx.Client(base_url=server.base_url, timeout=30) as client:
@@ -124,6 +133,7 @@ def test_gauges_of_a_killed_worker_go_and_its_counts_stay(server: Server, direct
     assert killed
     assert gauges(directory) == killed
     wait_until(lambda: not any(multiprocess._is_alive(int(process)) for process in killed), 20, "they have ended")
+    wait_until(lambda: is_free(server.port), 20, "no process of the server holds its port")
     server.start()
     with httpx.Client(base_url=server.base_url, timeout=30) as client:
         text = client.get("/metrics", headers=header).text
