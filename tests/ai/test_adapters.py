@@ -1,7 +1,7 @@
 """The adapters of pydantic-ai as sources: the real package, and a local server that speaks OpenAI's HTTP."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -29,14 +29,8 @@ from django_durable_streams.contrib.ai.events import (
 from django_durable_streams.contrib.ai.running import GENERIC_ERROR
 from django_durable_streams.contrib.ai.sources import events_of
 from django_durable_streams.contrib.ai.sources.pydantic_ai import AgentFailed, adapter_events
-from tests.ai.provider import Provider, provider
+from tests.ai.provider import Provider
 from tests.ai.test_sources import call, completion
-
-
-@pytest.fixture
-def server() -> Iterator[Provider]:
-    with provider() as server:
-        yield server
 
 
 def agent_of(server: Provider) -> Agent[None, str]:

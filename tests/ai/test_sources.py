@@ -29,13 +29,7 @@ from django_durable_streams.contrib.ai.events import (
 )
 from django_durable_streams.contrib.ai.history import messages_of
 from django_durable_streams.contrib.ai.sources import anthropic, events_of, openai, pydantic_ai
-from tests.ai.provider import Provider, provider
-
-
-@pytest.fixture
-def server() -> Iterator[Provider]:
-    with provider() as server:
-        yield server
+from tests.ai.provider import Provider
 
 
 def completion(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
