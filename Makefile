@@ -61,13 +61,13 @@ docs: $(INSTALLED) ## build the documentation's site and serve it on 127.0.0.1:$
 
 .PHONY: test
 test: lint $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## every check
-	@$(PYTHON) tools/ensure_system.py chromium
+	@$(PYTHON) tools/ensure_system.py chromium firefox
 	@$(PYTHON) tools/side_by_side.py tests databases types
 	@$(MAKE) --no-print-directory coverage
 
 .PHONY: tests
 tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## unit, simulation, conformance, cluster and browser in one run
-	@$(PYTHON) tools/ensure_system.py chromium
+	@$(PYTHON) tools/ensure_system.py chromium firefox
 	@$(BIN)/coverage erase
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) || $(ALONE)
 
@@ -138,8 +138,8 @@ conformance: $(INSTALLED) $(INSTALLED_SUITE) ## the protocol's public suite agai
 	$(BIN)/pytest tests/conformance -m "conformance and not cluster"
 
 .PHONY: browser
-browser: $(INSTALLED) $(INSTALLED_CLIENTS) ## pages and clients of streams in a headless Chromium
-	@$(BIN)/python tools/ensure_system.py chromium
+browser: $(INSTALLED) $(INSTALLED_CLIENTS) ## pages and clients of streams in headless Chromium and Firefox
+	@$(BIN)/python tools/ensure_system.py chromium firefox
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) -m browser
 
 .PHONY: pictures

@@ -99,6 +99,7 @@ REQUIREMENTS = {
         ("chromium-headless-shell",),
         "Chromium or Google Chrome",
     ),
+    "firefox": Requirement(binary("firefox-esr", "firefox"), ("firefox-esr",), "Firefox"),
     "postgresql": Requirement(
         binary("postgres", folders="usr/lib/postgresql/*/bin"), ("postgresql",), "the PostgreSQL server"
     ),

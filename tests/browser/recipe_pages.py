@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from tests.docs.pages import ROOT, blocks
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from tests.browser.course import BrowserPage
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = HERE / "node_modules"
@@ -23,13 +23,13 @@ def recipes() -> dict[str, str]:
     return {text.split()[1]: text for text in [*shown, *own]}
 
 
-def numbers(page: "Page") -> list[int]:
+def numbers(page: "BrowserPage") -> list[int]:
     """Return the texts of the messages that a page shows."""
     result: list[int] = page.evaluate(_NUMBERS)
     return result
 
 
-def wait_for(page: "Page", count: int) -> None:
+def wait_for(page: "BrowserPage", count: int) -> None:
     """Wait until a page shows so many messages."""
     # Pages in the background have no animation frames, in which the driver would look otherwise.
     page.wait_for_function(f"count => {_NUMBERS}.length >= count", arg=count, timeout=SECONDS * 1000, polling=50)
