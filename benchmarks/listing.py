@@ -98,7 +98,9 @@ async def _by_http() -> None:
     cursor: str | None = ""
     while cursor is not None:
         query = f"limit={PAGE}&cursor={quote(cursor)}"
-        cursor = json.loads(await _get(app, "/v1/stream/__ds/streams", query))["cursor"]
+        body = await _get(app, "/v1/stream/__ds/streams", query)
+        # To parse the streams is the work of clients.
+        cursor = json.loads(b"{" + body[body.rindex(b'"cursor"') :])["cursor"]
 
 
 async def _get(app: Any, path: str, query: str) -> bytes:

@@ -17,6 +17,7 @@ from django.db import DatabaseError, IntegrityError, OperationalError, connectio
 
 from .. import clock
 from ..engine.announcements import announce
+from ..models import Stream
 from ..models.methods import StreamMethods
 from ..protocol import text
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, StreamNotFound
@@ -29,6 +30,7 @@ from ..runtime.write_lock import write_lock
 from ..store import lifetime
 from ..store.operations import Append, Appended, Commit, Create, Created, Delete, Operation, Result, Touch
 from ..store.read import lineage, log_reader
+from ..store.read.listing import StreamKey
 from ..store.read.segment_cache import SegmentCache
 from ..store.sql import statements
 from ..store.stream_info import StreamInfo
@@ -107,11 +109,30 @@ def delete(streams: Sequence[StreamMethods], using: str, *, must_exist: bool = F
         StreamNotFound, StreamGone: `must_exist` is set, and a stream is gone.
         ProtectedError, RestrictedError: a row of the project forbids the deletion.
     """
-    if not streams:
-        return 0, {}
+    keys = [StreamKey(stream.path, stream.pk) for stream in streams]
+    return _delete(keys, streams, using, must_exist=must_exist) if streams else (0, {})
+
+
+def delete_keys(keys: Sequence[StreamKey], using: str) -> int:
+    """Delete the streams with these keys as `delete` does, and return their number. One that is gone is skipped.
+
+    The streams are not loaded, unless the project has a model that refers to streams.
+
+    Raises:
+        ProtectedError, RestrictedError: a row of the project forbids the deletion.
+    """
+    if related_rows.are_there():
+        streams = Stream.objects.using(using).filter(pk__in=[key.id for key in keys], path__isnull=False)
+        return delete(list(streams), using)[0]
+    return _delete(keys, (), using, must_exist=False)[0] if keys else 0
+
+
+def _delete(
+    keys: Iterable[StreamKey], streams: Sequence[StreamMethods], using: str, *, must_exist: bool
+) -> tuple[int, dict[str, int]]:
+    """Delete streams. `streams` are the same ones, for models that refer to them."""
     # Forks, which are younger, before their sources: a source without forks need not be kept.
-    youngest_first = sorted(streams, key=lambda stream: -int(stream.pk))
-    operations = [Delete(stream.path, stream.pk) for stream in youngest_first]
+    operations = [Delete(path, stream_id) for path, stream_id in sorted(keys, key=lambda key: -key.id)]
     # An outer transaction only where other models refer to streams: one that begins with a read may fail to write.
     atomic = caller_transaction.atomic(using) if related_rows.are_there() else nullcontext()
     with snapshot_errors(), _write_lock(using), atomic:
