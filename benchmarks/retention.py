@@ -2,12 +2,12 @@
 
     python -m benchmarks.retention [--target sqlite] [--messages 1000000] [--seconds 80] [--kinds age keys]
 
-It needs no server. One engine takes the appends of 64 tasks. Time passes with the messages: 24 hours in `--seconds`, or in
-more where the machine is slower. All intervals of housekeeping are shortened with it, as far as threads can wait so
-shortly. A stream with `age` of an hour and one without any rule take the messages of each hour in turn, so what else the
-machine does slows both. Printed are the latency of an append to each, and the size in the database beside that of an
-hour's messages: the largest after an hour of messages, from the second hour on. Key compaction of 1,000 keys follows, with
-a tenth of the messages.
+It needs no server. One engine takes the appends of 64 tasks. Time passes with the messages: 24 hours in `--seconds`, or
+in more where the machine is slower. All intervals of housekeeping are shortened with it, as far as threads can wait so
+shortly. A stream with `age` of an hour and one without any rule take the messages of each hour in turn, so what else
+the machine does slows both. Printed are the latency of an append to each, and the size in the database beside that of
+an hour's messages: the largest after an hour of messages, from the second hour on. Key compaction of 1,000 keys
+follows, with a tenth of the messages.
 """
 
 from __future__ import annotations

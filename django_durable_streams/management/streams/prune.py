@@ -51,7 +51,7 @@ streams prune 'jobs/**' --closed --idle 7d --no-input
         if pattern and not deletes:
             raise CommandError("Say which streams to delete: --idle DURATION, --closed, or both.")
         unused = _Unused(glob(pattern) if pattern else None, _since(options["idle"]), options["closed"], console.using)
-        count = unused.count() if deletes else 0
+        count = unused.number() if deletes else 0
         if options["dry_run"]:
             _report(console, count, sweeping.waiting(console.using), dry_run=True)
             return
@@ -86,7 +86,7 @@ class _Unused(NamedTuple):
         prefix = self.pattern.prefix if self.pattern is not None else ""
         return Stream.objects.using(self.using).alive().with_prefix(prefix).filter(self.condition)
 
-    def count(self) -> int:
+    def number(self) -> int:
         """Return how many there are. Without a pattern, the database counts."""
         return self._streams.count() if self.pattern is None else sum(map(len, self.portions()))
 

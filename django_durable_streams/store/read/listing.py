@@ -153,7 +153,7 @@ def _fetch(query: ListingQuery, after: str, columns: Sequence[str], limit: int, 
     bounds = {">": after, ">=": prefix, "<": end} if after else {">=": prefix, "<": end}
     conditions = {sign: text for sign, text in bounds.items() if text is not None}
     with connections[using].cursor() as cursor:
-        parameters = [*conditions.values(), clock.to_microseconds(clock.now()), limit]
+        parameters: list[Any] = [*conditions.values(), clock.to_microseconds(clock.now()), limit]
         cursor.execute(_sql(using, (*columns,), (*conditions,)), parameters)
         return [*cursor.fetchall()]
 
@@ -168,7 +168,8 @@ def _sql(using: str, columns: tuple[str, ...], signs: tuple[str, ...]) -> str:
         signs: how to compare the paths with each of the first parameters. The deadline and the limit follow.
     """
     quote = connections[using].ops.quote_name
-    names = {name: quote(Stream._meta.get_field(name).column) for name in (*columns, "path", "deadline", "deleted_at")}
+    fields = {field.name: quote(field.column or field.name) for field in Stream._meta.concrete_fields}
+    names = {name: fields[name] for name in (*columns, "path", "deadline", "deleted_at")}
     if connections[using].vendor == "sqlite":
         names |= {name: f"CAST({names[name]} AS text)" for name in _TIMES if name in names}
     paths = " AND ".join(f"{names['path']} {sign} %s" for sign in signs)

@@ -29,9 +29,9 @@ class HasId(Func):
         super().__init__(F(name))
         self._ids = [*ids]
 
-    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any) -> tuple[str, list[Any]]:
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_: Any) -> tuple[str, list[Any]]:  # type: ignore[override]
         """Return the condition and its parameters."""
-        column, _ = compiler.compile(self.source_expressions[0])
+        column = compiler.compile(self.source_expressions[0])[0]
         if connection.vendor == "sqlite":
             return f"{column} IN (SELECT value FROM json_each(%s))", [json.dumps(self._ids)]
         if connection.vendor == "postgresql":

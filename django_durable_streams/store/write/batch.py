@@ -180,7 +180,7 @@ class Batch:
             # a fork writes that row.
             query = query.select_for_update()
         for source_id in query.values_list("source_id", flat=True):
-            self._fork_counts[source_id] += 1  # type: ignore[index]  # it is one of them, and so not null
+            self._fork_counts[source_id] += 1
 
     def apply(self, operation: Operation) -> Outcome:
         """Apply one operation to the working copies and return its result, its error, or LOCKED."""
