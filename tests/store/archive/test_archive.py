@@ -560,8 +560,8 @@ def test_a_family_is_written_in_portions_unless_a_source_may_end(
     first = source.append("one").offset
     source.append("two")
     for number in range(1, 5):
-        source.fork(f"a/{number}", **({"ttl": 60} if unstable == "ttl of a fork" else {}))
-    Stream.objects.get(path="a/1").fork("a/5", **({"ttl": 60} if (unstable or "").startswith("ttl of") else {}))
+        source.fork(f"a/{number}", ttl=60 if unstable == "ttl of a fork" else None)
+    Stream.objects.get(path="a/1").fork("a/5", ttl=60 if (unstable or "").startswith("ttl of") else None)
     if unstable == "own rules":
         source.retain(age=60)
     elif unstable == "trim":
