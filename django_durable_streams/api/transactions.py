@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
 from django.db import DatabaseError, IntegrityError, OperationalError, connections
 
 from .. import clock
 from ..engine.announcements import announce
+from ..models import Stream
 from ..models.methods import StreamMethods
 from ..protocol import text
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, StreamNotFound
@@ -29,8 +31,10 @@ from ..runtime.write_lock import write_lock
 from ..store import lifetime
 from ..store.operations import Append, Appended, Commit, Create, Created, Delete, Operation, Result, Touch
 from ..store.read import lineage, log_reader
+from ..store.read.listing import StreamKey
 from ..store.read.segment_cache import SegmentCache
 from ..store.sql import statements
+from ..store.sql.ids import HasId
 from ..store.stream_info import StreamInfo
 from ..store.upkeep import related_rows
 from ..store.write import group_commit
@@ -109,19 +113,41 @@ def delete(streams: Sequence[StreamMethods], using: str, *, must_exist: bool = F
     """
     if not streams:
         return 0, {}
-    # Forks, which are younger, before their sources: a source without forks need not be kept.
-    youngest_first = sorted(streams, key=lambda stream: -int(stream.pk))
-    operations = [Delete(stream.path, stream.pk) for stream in youngest_first]
     # An outer transaction only where other models refer to streams: one that begins with a read may fail to write.
     atomic = caller_transaction.atomic(using) if related_rows.are_there() else nullcontext()
     with snapshot_errors(), _write_lock(using), atomic:
         related_counts = related_rows.follow(streams, using)
-        outcomes, commits = _write(operations, using)
-        deleted = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
-        for outcome in outcomes if must_exist else deleted:
-            _result(outcome)
+        keys = [StreamKey(stream.path, stream.pk) for stream in streams]
+        count, commits = _delete(keys, using, must_exist=must_exist)
     _notify_on_commit(commits, using)
-    return len(deleted), related_counts
+    return count, related_counts
+
+
+def delete_keys(keys: Sequence[StreamKey], using: str) -> int:
+    """Delete streams as `delete` does, and return their number. Only those are loaded to which other rows refer.
+
+    Raises:
+        ProtectedError, RestrictedError: a row of the project forbids the deletion.
+    """
+    if not keys:
+        return 0
+    streams = Stream.objects.using(using).filter(HasId("id", [key.id for key in keys]))
+    if related_rows.refer_to(streams, using):
+        return delete(list(streams.filter(path__isnull=False)), using)[0]
+    with snapshot_errors(), _write_lock(using):
+        count, commits = _delete(keys, using)
+    _notify_on_commit(commits, using)
+    return count
+
+
+def _delete(keys: Iterable[StreamKey], using: str, *, must_exist: bool = False) -> tuple[int, list[Commit]]:
+    # Forks, which are younger, before their sources: a source without forks need not be kept.
+    youngest_first = sorted(keys, key=itemgetter(1), reverse=True)
+    outcomes, commits = _write([Delete(path, stream_id) for path, stream_id in youngest_first], using)
+    deleted = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
+    for outcome in outcomes if must_exist else deleted:
+        _result(outcome)
+    return len(deleted), commits
 
 
 def _write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], list[Commit]]:

@@ -74,7 +74,7 @@ class Engine:
         settings = config()
         garbage_collection.tune(settings.gc_threshold, freezes=settings.gc_freeze)
         self.using = using
-        self.cache = SegmentCache(settings.cache_bytes, key_compaction.patterns().max_age())
+        self.cache = SegmentCache(settings.cache_bytes, key_compaction.cache_seconds())
         self.monitor = monitor_for(using)
         self.numbers = numbers_for(using)
         self._renewals = TtlRenewals(self._put)

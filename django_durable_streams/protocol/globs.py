@@ -29,7 +29,7 @@ class Glob:
         InvalidPath: no path can match the pattern, or a segment has a wildcard among other characters.
     """
 
-    __slots__ = ("_segments", "prefix", "text")
+    __slots__ = ("_is_tree", "_segments", "prefix", "text")
 
     def __init__(self, text: str) -> None:
         if not text or len(text) > MAX_PATH_LENGTH:
@@ -54,10 +54,17 @@ class Glob:
         # `a/**` matches `a`, too.
         ends_open = not is_literal and self._segments[len(literals)] == ONE
         self.prefix = "/".join([*literals, ""] if ends_open and literals else literals)
+        # As in `a/b/**`: all that is at or below a path.
+        self._is_tree = self._segments == [*literals, ANY]
 
     def matches(self, path: str) -> bool:
         """Return whether a path matches. Takes at most the product of both numbers of segments."""
-        return path.startswith(self.prefix) and _matches(self._segments, path.split("/"))
+        if not path.startswith(self.prefix):
+            return False
+        if self._is_tree:
+            length = len(self.prefix)
+            return not length or len(path) == length or path[length] == "/"
+        return _matches(self._segments, path.split("/"))
 
     @property
     def segments(self) -> Sequence[str]:

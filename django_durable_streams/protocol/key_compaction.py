@@ -15,9 +15,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from .arguments import MAX_TTL_SECONDS
 from .errors import InvalidParameter
-from .globs import Glob
 from .offsets import MAX_NUMBER
-from .retention import glob_of
+from .pattern_rules import PatternRules
 
 MIN_TOMBSTONES = 600
 """Seconds for which a delete is kept at least. HTTP caches may have earlier data for minutes (`caching.PUBLIC`)."""
@@ -43,44 +42,21 @@ _LEAST = KeyCompactionRules(0, 0, MIN_TOMBSTONES)
 _MOST = KeyCompactionRules(MAX_TTL_SECONDS, MAX_NUMBER, MAX_TTL_SECONDS)
 
 
-class KeyCompactionPatterns:
-    """The rules of paths, by pattern. Of several patterns that match, the first one counts.
-
-    Args:
-        setting: the rules of each pattern, as a dict with some of `delay`, `newest_bytes` and `tombstones`.
+def key_compaction_patterns(setting: Mapping[str, Any]) -> PatternRules[KeyCompactionRules]:
+    """Return the rules of paths by the setting `KEY_COMPACTION`.
 
     Raises:
         DurableStreamsError: a pattern or a rule is invalid. The message names it.
     """
-
-    def __init__(self, setting: Mapping[str, Any]) -> None:
-        self.patterns: list[tuple[Glob, KeyCompactionRules]] = [
-            (glob_of(text), _rules_of(text, value)) for text, value in setting.items()
-        ]
-
-    def find(self, path: str) -> KeyCompactionRules | None:
-        """Return the rules of a path. None: no pattern matches, so all messages stay."""
-        return next((rules for pattern, rules in self.patterns if pattern.matches(path)), None)
-
-    def max_age(self) -> float | None:
-        """Return the seconds for which a process may cache data, so that no cached value outlives its delete."""
-        return min((rules.tombstones / 2 for _, rules in self.patterns), default=None)
+    return PatternRules(setting, _checked, KeyCompactionRules._fields, "{'delay': 60}")
 
 
-def _rules_of(pattern: str, value: Any) -> KeyCompactionRules:
-    if not isinstance(value, Mapping):
-        raise InvalidParameter(f"The rules of {pattern!r} must be a dict such as {{'delay': 60}}, not {value!r}.")
-    unknown = [key for key in value if key not in KeyCompactionRules._fields]
-    if unknown:
-        known = ", ".join(KeyCompactionRules._fields)
-        raise InvalidParameter(f"The rules of {pattern!r} have an unknown key: {unknown[0]!r}. Known keys: {known}.")
-    for name, number in value.items():
+def _checked(**values: Any) -> KeyCompactionRules:
+    for name, number in values.items():
         least, most = getattr(_LEAST, name), getattr(_MOST, name)
         if type(number) is not int or not least <= number <= most:
-            raise InvalidParameter(
-                f"The rules of {pattern!r}: {name} must be a whole number from {least} to {most}, not {number!r}."
-            )
-    return KeyCompactionRules(**value)
+            raise InvalidParameter(f"{name} must be a whole number from {least} to {most}, not {number!r}.")
+    return KeyCompactionRules(**values)
 
 
 _Name = Annotated[str, Meta(min_length=1)]

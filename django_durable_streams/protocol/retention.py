@@ -10,9 +10,9 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from .arguments import MAX_TTL_SECONDS
-from .errors import DurableStreamsError, InvalidParameter
-from .globs import Glob
+from .errors import InvalidParameter
 from .offsets import MAX_NUMBER
+from .pattern_rules import PatternRules
 
 
 class RetentionRules(NamedTuple):
@@ -63,43 +63,10 @@ def rules(*, age: Any = None, bytes: Any = None, messages: Any = None) -> Retent
     return checked
 
 
-class RetentionPatterns:
-    """The rules of paths, by pattern. Of several patterns that match, the first one counts.
-
-    Args:
-        setting: the rules of each pattern, as a dict with some of `age`, `bytes` and `messages`.
+def retention_patterns(setting: Mapping[str, Any]) -> PatternRules[RetentionRules]:
+    """Return the rules of paths by the setting `RETENTION`.
 
     Raises:
         DurableStreamsError: a pattern or a rule is invalid. The message names it.
     """
-
-    def __init__(self, setting: Mapping[str, Any]) -> None:
-        self.patterns = [(glob_of(text), _rules_of(text, value)) for text, value in setting.items()]
-
-    def find(self, path: str) -> RetentionRules:
-        """Return the rules of a path. Without a pattern that matches, all data is kept."""
-        return next((rules for pattern, rules in self.patterns if pattern.matches(path)), KEEP_ALL)
-
-
-def glob_of(text: Any) -> Glob:
-    """Return the pattern that a setting names.
-
-    Raises:
-        DurableStreamsError: it is no pattern.
-    """
-    if not isinstance(text, str):
-        raise InvalidParameter(f"A pattern must be a text such as 'chat/*', not {text!r}.")
-    return Glob(text)
-
-
-def _rules_of(pattern: str, value: Any) -> RetentionRules:
-    if not isinstance(value, Mapping):
-        raise InvalidParameter(f"The rules of {pattern!r} must be a dict such as {{'age': 86400}}, not {value!r}.")
-    unknown = [key for key in value if key not in RetentionRules._fields]
-    if unknown:
-        known = ", ".join(RetentionRules._fields)
-        raise InvalidParameter(f"The rules of {pattern!r} have an unknown key: {unknown[0]!r}. Known keys: {known}.")
-    try:
-        return rules(**value)
-    except DurableStreamsError as error:
-        raise InvalidParameter(f"The rules of {pattern!r}: {error.detail}") from error
+    return PatternRules(setting, rules, RetentionRules._fields, "{'age': 86400}")

@@ -6,7 +6,9 @@ A thread of its own reads the pages, so that a listing delays no read of a strea
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from django.db import router
@@ -29,6 +31,8 @@ PATH = CONTROL_ROOT + "streams"
 
 MAX_WAITING = 100
 """Listings of one process that wait for the thread."""
+
+_TIMES = ("expires_at", "created_at", "appended_at")
 
 _DIGITS = re.compile("[0-9]{1,6}")
 
@@ -58,28 +62,41 @@ def _query(request: Request) -> ListingQuery:
     return ListingQuery.of(prefix, pattern, cursor, limit)
 
 
+class Description(msgspec.Struct, gc=False):
+    """A stream of a listing as clients get it. The fields are the first ones of `ListedStream`.
+
+    A time without microseconds is its text, so that the texts of all times have the same length.
+    """
+
+    path: str
+    content_type: str
+    next_offset: str
+    size: int
+    closed: bool
+    ttl: int | None
+    expires_at: datetime | str | None
+    created_at: datetime | str
+    appended_at: datetime | str | None
+
+
+class _Page(msgspec.Struct):
+    streams: list[Description]
+    cursor: str | None
+
+
 def _page(query: ListingQuery, using: str) -> bytes:
-    streams, cursor = listing.page(query, using)
-    return msgspec.json.encode({"streams": [describe(stream) for stream in streams], "cursor": cursor})
+    values, cursor = listing.page_values(query, using)
+    return msgspec.json.encode(_Page([*map(describe, values)], cursor))
 
 
-def describe(stream: listing.ListedStream) -> dict[str, object]:
-    """Return a stream of a listing as the object that clients get."""
-    return {
-        "path": stream.path,
-        "content_type": stream.content_type,
-        "next_offset": stream.next_offset,
-        "size": stream.size,
-        "closed": stream.closed,
-        "ttl": stream.ttl,
-        "expires_at": _text(stream.expires_at),
-        "created_at": _text(stream.created_at),
-        "appended_at": _text(stream.appended_at),
-    }
-
-
-def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+def describe(values: Sequence[Any]) -> Description:
+    """Return a stream of a listing as clients get it, from the values of a `ListedStream`."""
+    description = Description(*values[:-1])
+    for name in _TIMES:
+        moment = getattr(description, name)
+        if moment is not None and not moment.microsecond:
+            setattr(description, name, moment.isoformat(timespec="microseconds").replace("+00:00", "Z"))
+    return description
 
 
 _workers = ProcessObjects[CallWorker]()

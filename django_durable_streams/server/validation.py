@@ -20,8 +20,8 @@ from ..conf import Config, Finding, config, refuse
 from ..engine.wakeup import make_wakeup
 from ..models import Stream
 from ..protocol.errors import DurableStreamsError
-from ..protocol.key_compaction import KeyCompactionPatterns
-from ..protocol.retention import RetentionPatterns
+from ..protocol.key_compaction import key_compaction_patterns
+from ..protocol.retention import retention_patterns
 from ..store.encoding import json_encoder
 from .cors import is_origin
 
@@ -80,14 +80,14 @@ def _creation_policy(settings: Config) -> Iterator[Finding]:
 
 def _retention(settings: Config) -> Iterator[Finding]:
     try:
-        RetentionPatterns(settings.retention)
+        retention_patterns(settings.retention)
     except DurableStreamsError as error:
         yield _finding("RETENTION", error)
 
 
 def _key_compaction(settings: Config) -> Iterator[Finding]:
     try:
-        KeyCompactionPatterns(settings.key_compaction)
+        key_compaction_patterns(settings.key_compaction)
     except DurableStreamsError as error:
         yield _finding("KEY_COMPACTION", error)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from django.db import connections
 from django.db.models import Exists, F, OuterRef, QuerySet
 from django.db.models.functions import Coalesce
 
@@ -81,15 +80,18 @@ def look_at_unseen(using: str, after: int = 0) -> LookResult:
         after: look only at streams with greater ids.
     """
     unseen = Stream.objects.using(using).filter(link_state=LinkState.UNSEEN, id__gt=after).order_by("id")
-    if not unseen.exists():  # without a transaction, which would take the write lock on SQLite
+    ids = unseen.values_list("id", flat=True)
+    expected_ids = {*ids[:UNSEEN_PER_STEP]}
+    if not expected_ids:  # without a transaction, which would take the write lock on SQLite
         return LookResult(0)
     noted = statements(using).look_values()
     with transaction(using):
-        stream_ids = list(locked(unseen, using, skip=True).values_list("id", flat=True)[:UNSEEN_PER_STEP])
+        stream_ids = list(locked(ids, using, skip=True)[:UNSEEN_PER_STEP])
         if not stream_ids:
             return LookResult(0, is_held_up=True)
         first_id: int = stream_ids[0]
-        has_others = _may_skip_locked(using) and unseen.exclude(pk__in=stream_ids).exists()
+        # Streams that were skipped, or that another worker has just looked at.
+        is_held_up = not expected_ids.issubset(stream_ids)
         stream_ids, follower_ids, is_complete = _with_followers(stream_ids, using)
         if follower_ids:
             _mark(_present_links(stream_ids, using), follower_ids, using)
@@ -99,12 +101,8 @@ def look_at_unseen(using: str, after: int = 0) -> LookResult:
         update(rows.filter(~has_link), using, link_state=None)
     if not stream_ids:
         _look_in_portions(first_id, using)
-        return LookResult(first_id, has_others)
-    return LookResult(0 if is_complete else stream_ids[-1], has_others)
-
-
-def _may_skip_locked(using: str) -> bool:
-    return bool(connections[using].features.has_select_for_update_skip_locked)
+        return LookResult(first_id, is_held_up)
+    return LookResult(0 if is_complete else stream_ids[-1], is_held_up)
 
 
 def _look_in_portions(stream_id: int, using: str) -> None:

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 from playwright import sync_api as playwright
 
 from tests.browser.admin_pages import LIST, PAGES, PASSWORD, USERS, Visit, prepare, strictly
+from tests.browser.example_pages import Begin
 from tests.browser.visitor import Visitor
 from tests.servers import Server
 from tools.ensure_system import locate
@@ -45,6 +47,38 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
+def example_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of the example's pages. A module names an environment for it."""
+    with Server("uvicorn", entry_point="asgi", env=request.module.ENVIRONMENT) as server:
+        yield server
+
+
+@pytest.fixture
+def visit_example(chromium: playwright.Browser, example_server: Server) -> Iterator[Begin]:
+    """Begins visits of the example's pages, and at the end finds what Chromium has complained of."""
+    with ExitStack() as visits:
+
+        def begin(url: str = "", *, server: Server = example_server, **options: Any) -> Visitor:
+            visitor = visits.enter_context(flawless(Visitor(chromium, server.base_url, **options)))
+            if url:
+                visitor.page.goto(url)
+            return visitor
+
+        yield begin
+
+
+@contextmanager
+def flawless(visitor: Visitor) -> Iterator[Visitor]:
+    """Close the context of a visitor, who must have had nothing to complain of."""
+    try:
+        yield visitor
+    finally:
+        visitor.context.close()
+    assert visitor.complaints == []
+    assert visitor.foreign_requests == []
+
+
+@pytest.fixture(scope="module")
 def sessions() -> dict[tuple[str, str], Any]:
     """What is stored in the browser of somebody who has logged in, by the server and the user."""
     return {}
@@ -52,27 +86,23 @@ def sessions() -> dict[tuple[str, str], Any]:
 
 @pytest.fixture
 def visit(chromium: playwright.Browser, server: Server, sessions: dict[tuple[str, str], Any]) -> Iterator[Visit]:
-    visitors: list[Visitor] = []
+    with ExitStack() as visits:
 
-    def begin(user: str = "ada", *, server: Server = server, **options: Any) -> Visitor:
-        visitor = Visitor(chromium, server.base_url, storage_state=sessions.get((server.base_url, user)), **options)
-        visitors.append(visitor)
-        # The example has no icon for the admin, which Chromium would complain of once.
-        visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-        visitor.context.route(visitor.base_url + PAGES + "**", strictly)
-        if (server.base_url, user) in sessions:
-            visitor.page.goto(LIST)
+        def begin(user: str = "ada", *, server: Server = server, **options: Any) -> Visitor:
+            state = sessions.get((server.base_url, user))
+            visitor = visits.enter_context(flawless(Visitor(chromium, server.base_url, storage_state=state, **options)))
+            # The example has no icon for the admin, which Chromium would complain of once.
+            visitor.context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+            visitor.context.route(visitor.base_url + PAGES + "**", strictly)
+            if (server.base_url, user) in sessions:
+                visitor.page.goto(LIST)
+                return visitor
+            visitor.page.goto("/admin/login/?next=" + LIST)
+            visitor.page.locator("#id_username").fill(user)
+            visitor.page.locator("#id_password").fill(PASSWORD)
+            visitor.page.get_by_role("button", name="Log in").click()
+            visitor.page.wait_for_url("**" + LIST)
+            sessions[server.base_url, user] = visitor.context.storage_state()
             return visitor
-        visitor.page.goto("/admin/login/?next=" + LIST)
-        visitor.page.locator("#id_username").fill(user)
-        visitor.page.locator("#id_password").fill(PASSWORD)
-        visitor.page.get_by_role("button", name="Log in").click()
-        visitor.page.wait_for_url("**" + LIST)
-        sessions[server.base_url, user] = visitor.context.storage_state()
-        return visitor
 
-    yield begin
-    for visitor in visitors:
-        visitor.context.close()
-        assert visitor.complaints == []
-        assert visitor.foreign_requests == []
+        yield begin

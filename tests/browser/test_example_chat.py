@@ -1,11 +1,9 @@
 """The example's chat in a real browser: an answer outlives the page, and the process that writes it."""
 
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from tests.browser.example_pages import (
     ANSWER_MILLISECONDS,
@@ -17,7 +15,6 @@ from tests.browser.example_pages import (
     wait_for_end,
     wait_for_text,
 )
-from tests.browser.visitor import Visitor
 from tests.servers import Server
 
 pytestmark = pytest.mark.browser
@@ -27,30 +24,8 @@ READY_MADE = "What happens when I reload in the middle of this answer?"
 ENVIRONMENT = {"TOKENS_PER_SECOND": "80"}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server("uvicorn", entry_point="asgi", env=ENVIRONMENT) as server:
-        yield server
-
-
-@pytest.fixture
-def visit(chromium: Browser, server: Server) -> Iterator[Begin]:
-    visitors: list[Visitor] = []
-
-    def begin(url: str = "/", **options: Any) -> Visitor:
-        visitors.append(Visitor(chromium, server.base_url, **options))
-        visitors[-1].page.goto(url)
-        return visitors[-1]
-
-    yield begin
-    for visitor in visitors:
-        visitor.context.close()
-        assert visitor.complaints == []
-        assert visitor.foreign_requests == []
-
-
-def test_one_click_and_a_reload_show_what_it_is_about(visit: Begin, server: Server) -> None:
-    page = visit().page
+def test_one_click_and_a_reload_show_what_it_is_about(visit_example: Begin, example_server: Server) -> None:
+    page = visit_example("/").page
     page.get_by_role("button", name=READY_MADE).click()
     expect(page.locator("#hint")).to_contain_text("Now reload this page.")
     expect(page).to_have_url(re.compile(r"/c/[0-9a-f]{24}/$"))
@@ -62,28 +37,28 @@ def test_one_click_and_a_reload_show_what_it_is_about(visit: Begin, server: Serv
     expect(page.locator("#hint")).to_be_hidden()
     expect(answers(page).locator("p").last).to_have_text(re.compile(r"the place where the answer lives\.$"))
     # The page shows each part once, as the stream has it once.
-    stored = stored_text(server, page)
+    stored = stored_text(example_server, page)
     shown = answers(page).inner_text()
     for text in (stored, shown):
         assert text.count("So try it while I write.") == text.count("This answer survives it") == 1
 
 
-def test_a_second_device_shows_the_same(visit: Begin) -> None:
-    first = visit().page
+def test_a_second_device_shows_the_same(visit_example: Begin) -> None:
+    first = visit_example("/").page
     ask(first, "How does resume work?")
     wait_for_text(first)
-    second = visit(first.url).page
+    second = visit_example(first.url).page
     expect(second.locator("#hint")).to_contain_text("This page came late, and missed nothing.")
     for page in (first, second):
         wait_for_end(page)
     assert first.locator("#messages").inner_text() == second.locator("#messages").inner_text()
 
 
-def test_an_answer_is_stopped_from_another_page_and_asked_for_again(visit: Begin) -> None:
-    first = visit().page
+def test_an_answer_is_stopped_from_another_page_and_asked_for_again(visit_example: Begin) -> None:
+    first = visit_example("/").page
     ask(first, "What is it good for?")
     wait_for_text(first)
-    second = visit(first.url).page
+    second = visit_example(first.url).page
     second.get_by_role("button", name="Stop").click()
     for page in (first, second):
         wait_for_end(page, "stopped")
@@ -93,8 +68,8 @@ def test_an_answer_is_stopped_from_another_page_and_asked_for_again(visit: Begin
         expect(answers(page)).to_have_count(1)
 
 
-def test_an_edited_message_begins_a_branch(visit: Begin, server: Server) -> None:
-    page = visit().page
+def test_an_edited_message_begins_a_branch(visit_example: Begin, example_server: Server) -> None:
+    page = visit_example("/").page
     ask(page, "What about branches?")
     wait_for_end(page)
     ask(page, "Show me the code")
@@ -116,8 +91,8 @@ def test_an_edited_message_begins_a_branch(visit: Begin, server: Server) -> None
     expect(answers(page).last.locator("pre")).to_have_count(3)
 
 
-def test_the_first_message_can_be_edited(visit: Begin) -> None:
-    page = visit().page
+def test_the_first_message_can_be_edited(visit_example: Begin) -> None:
+    page = visit_example("/").page
     ask(page, "Hello")
     wait_for_text(page)
     page.get_by_role("button", name="Edit this message in a branch").click()
@@ -129,40 +104,40 @@ def test_the_first_message_can_be_edited(visit: Begin) -> None:
     expect(page.locator("#messages .user")).to_have_count(1)
 
 
-def test_an_answer_outlives_a_killed_server(visit: Begin, server: Server) -> None:
-    visitor = visit()
+def test_an_answer_outlives_a_killed_server(visit_example: Begin, example_server: Server) -> None:
+    visitor = visit_example("/")
     page = visitor.page
     page.get_by_role("button", name="And if the server is killed?").click()
     wait_for_text(page)
-    server.kill()
+    example_server.kill()
     expect(page.locator("#hint")).to_contain_text("The server does not answer.")
-    server.start()
+    example_server.start()
     wait_for_end(page)
     expect(page.locator("#hint")).to_be_hidden()
     expect(answers(page).locator(".note")).to_contain_text("Another one went on from there.")
     only_lost_connections(visitor)
-    stored = stored_text(server, page)
+    stored = stored_text(example_server, page)
     assert stored.startswith("Try it: kill the server")
     assert stored.endswith("because it never had anything to lose.")
     assert stored.count("The process that writes an answer holds") == 1
 
 
-def test_a_message_that_the_server_does_not_get_stays_in_the_form(visit: Begin, server: Server) -> None:
-    visitor = visit()
+def test_a_message_that_the_server_does_not_get_stays_in_the_form(visit_example: Begin, example_server: Server) -> None:
+    visitor = visit_example("/")
     page = visitor.page
-    server.stop()
+    example_server.stop()
     ask(page, "Are you there?")
     expect(page.locator("#problem")).to_have_text("The server does not answer.")
     expect(page.get_by_label("Message", exact=True)).to_have_value("Are you there?")
-    server.start()
+    example_server.start()
     page.get_by_role("button", name="Send").click()
     expect(answers(page)).to_contain_text("You wrote", timeout=ANSWER_MILLISECONDS)
     expect(page.locator("#problem")).to_be_hidden()
     only_lost_connections(visitor)
 
 
-def test_a_screen_reader_hears_the_beginning_and_the_end_only(visit: Begin) -> None:
-    page = visit().page
+def test_a_screen_reader_hears_the_beginning_and_the_end_only(visit_example: Begin) -> None:
+    page = visit_example("/").page
     page.evaluate(
         "window.heard = []; new MutationObserver(() => heard.push(document.getElementById('news').textContent))"
         ".observe(document.getElementById('news'), {childList: true})"
@@ -173,8 +148,8 @@ def test_a_screen_reader_hears_the_beginning_and_the_end_only(visit: Begin) -> N
     assert page.locator("#messages").get_attribute("aria-live") is None
 
 
-def test_markup_in_messages_and_answers_is_text(visit: Begin) -> None:
-    page = visit().page
+def test_markup_in_messages_and_answers_is_text(visit_example: Begin) -> None:
+    page = visit_example("/").page
     ask(page, "<img src=x onerror=alert(1)> **bold** `it`")
     wait_for_end(page)
     assert page.locator("#messages img").count() == 0

@@ -1,40 +1,19 @@
 """Every page of the example: everybody can use it, it fits a phone, and it works under WSGI too."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.example_pages import Begin, ask, overflows, wait_for_end, wait_for_text
-from tests.browser.visitor import DESKTOP, MOBILE, Visitor, take_picture, violations
+from tests.browser.visitor import DESKTOP, MOBILE, take_picture, violations
 from tests.servers import ROOT, Server
 
 pytestmark = pytest.mark.browser
 
 ENVIRONMENT = {"TOKENS_PER_SECOND": "200"}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server("uvicorn", entry_point="asgi", env=ENVIRONMENT) as server:
-        yield server
-
-
-@pytest.fixture
-def visit(chromium: Browser, server: Server) -> Iterator[Begin]:
-    visitors: list[Visitor] = []
-
-    def begin(*, server: Server = server, **options: Any) -> Visitor:
-        visitors.append(Visitor(chromium, server.base_url, **options))
-        return visitors[-1]
-
-    yield begin
-    for visitor in visitors:
-        visitor.context.close()
-        assert visitor.complaints == []
-        assert visitor.foreign_requests == []
 
 
 def first_screen(page: Page) -> None:
@@ -74,8 +53,8 @@ PAGES = [first_screen, answering, answered, board, wire]
 
 
 @pytest.mark.parametrize("show", PAGES, ids=lambda show: show.__name__)
-def test_everybody_can_use_a_page_and_it_fits(visit: Begin, show: Callable[[Page], None]) -> None:
-    page = visit(reduced_motion="reduce").page
+def test_everybody_can_use_a_page_and_it_fits(visit_example: Begin, show: Callable[[Page], None]) -> None:
+    page = visit_example(reduced_motion="reduce").page
     show(page)
     for device, viewport in DEVICES:
         page.set_viewport_size(viewport)
@@ -93,9 +72,9 @@ class WsgiServer(Server):
         return [sys.executable, str(ROOT / "tests" / "entry_points" / "wsgi_server.py"), str(self.port)]
 
 
-def test_the_pages_work_under_wsgi(visit: Begin) -> None:
+def test_the_pages_work_under_wsgi(visit_example: Begin) -> None:
     with WsgiServer(entry_point="urls", env=ENVIRONMENT) as server:
-        visitor = visit(server=server)
+        visitor = visit_example(server=server)
         page = visitor.page
         answering(page)
         page.reload()

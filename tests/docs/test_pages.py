@@ -16,7 +16,7 @@ from django_durable_streams.engine.retention_tasks import SWEEP_SECONDS
 from django_durable_streams.engine.wakeup import redis
 from django_durable_streams.protocol import arguments, paths, subscriptions
 from django_durable_streams.protocol.errors import DurableStreamsError
-from django_durable_streams.protocol.key_compaction import MIN_TOMBSTONES, KeyCompactionPatterns, KeyCompactionRules
+from django_durable_streams.protocol.key_compaction import MIN_TOMBSTONES, KeyCompactionRules, key_compaction_patterns
 from django_durable_streams.runtime import connection_settings, monitor
 from django_durable_streams.store import lifetime
 from django_durable_streams.store.upkeep import key_compaction, key_passes
@@ -187,7 +187,7 @@ def test_the_page_on_key_compaction_has_rules_that_work_and_the_numbers_of_the_c
     (sample,) = [block for block in blocks(OPERATIONS, "python") if "KEY_COMPACTION" in block.text]
     values: dict[str, Any] = {}
     exec(sample.text, values)
-    patterns = KeyCompactionPatterns(values["DURABLE_STREAMS"]["KEY_COMPACTION"])
+    patterns = key_compaction_patterns(values["DURABLE_STREAMS"]["KEY_COMPACTION"])
     assert patterns.find("state/a") == KeyCompactionRules()
     assert patterns.find("presence/a") == KeyCompactionRules(10, 1_000_000, 3600)
     shown = {code(key): int(code(default)) for key, default, _ in table(text)}

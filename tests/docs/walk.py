@@ -102,6 +102,11 @@ class Walk:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{file.read_text()}\n{text}" if match[2] else text)
 
+    @property
+    def log(self) -> Path:
+        """The output of the server."""
+        return self.folder.parent / "server.log"
+
     @contextlib.contextmanager
     def serving(self) -> Iterator[str]:
         """Run the server of the page on another port than it says, and yield its address."""
@@ -110,7 +115,7 @@ class Walk:
         # Its reloader watches files, and starts the server again in a process of its own.
         arguments += ["--noreload"] if "runserver" in arguments else []
         assert arguments[0] == "python"
-        log = self.folder.parent / "server.log"
+        log = self.log
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, *arguments[1:]],
@@ -131,15 +136,22 @@ class Walk:
             process.wait(20)
 
     def _answers(self) -> bool:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
         try:
-            connection.request("HEAD", "/v1/stream/nothing")
-            connection.getresponse().read()
+            self.fetch("/v1/stream/nothing")
         except OSError:
             return False
+        return True
+
+    def fetch(self, path: str) -> tuple[int, str]:
+        """Return the status and the content type of a page of the server."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            response.read()
+            return response.status, response.headers["Content-Type"]
         finally:
             connection.close()
-        return True
 
     def consoles(self, steps: Sequence[Block]) -> None:
         """Run the consoles of a page, and compare what they print with what the page shows."""

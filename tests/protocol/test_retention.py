@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from django_durable_streams.protocol.errors import DurableStreamsError, InvalidParameter
-from django_durable_streams.protocol.retention import KEEP_ALL, RetentionPatterns, RetentionRules, rules
+from django_durable_streams.protocol.retention import RetentionRules, retention_patterns, rules
 
 
 def test_rules_are_numbers_from_one_on() -> None:
@@ -22,11 +22,11 @@ def test_what_is_no_such_number_is_refused_by_name(name: str, value: Any) -> Non
 
 
 def test_the_first_pattern_that_matches_counts() -> None:
-    patterns = RetentionPatterns({"chat/*": {"age": 5}, "chat/**": {"bytes": 7}, "logs/**": {}})
+    patterns = retention_patterns({"chat/*": {"age": 5}, "chat/**": {"bytes": 7}, "logs/**": {}})
     assert patterns.find("chat/a") == RetentionRules(age=5)
     assert patterns.find("chat/a/b") == RetentionRules(bytes=7)
-    assert patterns.find("logs/a") == KEEP_ALL
-    assert patterns.find("else") == KEEP_ALL
+    assert patterns.find("logs/a") == RetentionRules()
+    assert patterns.find("else") is None
 
 
 @pytest.mark.parametrize(
@@ -44,4 +44,4 @@ def test_the_first_pattern_that_matches_counts() -> None:
 )
 def test_a_setting_that_cannot_be_is_refused_by_name(setting: Any, name: str) -> None:
     with pytest.raises(DurableStreamsError, match=name):
-        RetentionPatterns(setting)
+        retention_patterns(setting)

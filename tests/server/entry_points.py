@@ -22,6 +22,7 @@ from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
 from django_durable_streams.server.uvicorn.mount import Mount
 from tests.asgi_client import ROOT, AsgiClient, Headers, Reply, encoded
+from tests.server.client_end import ClientEnd
 
 ENTRY_POINTS = ("asgi", "django", "wsgi", "direct")
 
@@ -86,42 +87,6 @@ def _ask_wsgi(method: str, target: str, lines: list[tuple[bytes, bytes]], body: 
     return Reply(started[0], [(name.encode(), value.encode("latin-1")) for name, value in started[1]], content)
 
 
-class _Connection(asyncio.Transport):
-    """A connection whose other end reads until a response is whole."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 50_000), "sockname": ("127.0.0.1", 80)})
-        self.received = asyncio.Event()
-        self.data = b""
-        self.is_closed = False
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self._protocol = protocol
-
-    def get_protocol(self) -> asyncio.BaseProtocol:
-        return self._protocol
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-    def is_closing(self) -> bool:
-        return self.is_closed
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def close(self) -> None:
-        self.is_closed = True
-        self.received.set()
-
-    def write(self, data: Any) -> None:
-        self.data += bytes(data)
-        self.received.set()
-
-
 async def _ask_direct(method: str, target: str, lines: list[tuple[bytes, bytes]], body: bytes) -> Reply:
     config = Config(DurableStreams(), interface="asgi3", log_config=None, lifespan="off")
     config.load()
@@ -132,28 +97,10 @@ async def _ask_direct(method: str, target: str, lines: list[tuple[bytes, bytes]]
         app_state={},
         _loop=asyncio.get_running_loop(),
     )
-    connection = _Connection()
-    connection.set_protocol(protocol)
+    connection = ClientEnd(protocol)
     protocol.connection_made(connection)
     head = [f"{method} {ROOT}{target} HTTP/1.1".encode(), *(name + b": " + value for name, value in lines)]
     protocol.data_received(b"\r\n".join(head) + b"\r\n\r\n" + body)
-    async with asyncio.timeout(20):
-        while (reply := _whole(connection.data, has_body=method != "HEAD")) is None and not connection.is_closed:
-            connection.received.clear()
-            await connection.received.wait()
+    response = await connection.read(has_body=method != "HEAD")
     protocol.connection_lost(None)
-    reply = reply or _whole(connection.data, has_body=False)
-    assert reply is not None
-    return reply
-
-
-def _whole(data: bytes, *, has_body: bool) -> Reply | None:
-    head, end, content = data.partition(b"\r\n\r\n")
-    if not end:
-        return None
-    status, *fields = head.split(b"\r\n")
-    pairs = [(name, value) for name, _, value in (line.partition(b": ") for line in fields)]
-    reply = Reply(int(status.split()[1]), pairs, content)
-    if has_body and reply.status not in (204, 304) and len(content) < int(reply.headers.get("content-length", 0)):
-        return None
-    return reply
+    return Reply(*response)

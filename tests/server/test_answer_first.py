@@ -29,6 +29,14 @@ class Noted(Connection):
         super().write(data)
 
 
+async def publishing(order: list[str]) -> tuple[Any, Any]:
+    """Create the stream by a connection, and return the connection and its other end."""
+    publisher, answers = connected(Noted("answer", order))
+    send(publisher, "PUT", "a")
+    assert await status(answers) == 201
+    return publisher, answers
+
+
 async def readers(order: list[str]) -> list[Noted]:
     """Open event streams, and return their connections once all of them wait."""
     connections = [Noted("reader", order) for _ in range(READERS)]
@@ -51,9 +59,7 @@ async def assert_all_get(connections: list[Noted], text: bytes) -> None:
 @pytest.mark.usefixtures("engines")
 async def test_on_the_fast_path_the_answer_is_written_before_the_events() -> None:
     order: list[str] = []
-    publisher, answers = connected(Noted("answer", order))
-    send(publisher, "PUT", "a")
-    assert await status(answers) == 201
+    publisher, answers = await publishing(order)
     connections = await readers(order)
     for number in range(5):
         send(publisher, "POST", "a", b"news %d" % number)
@@ -78,9 +84,7 @@ async def test_through_asgi_the_answer_is_sent_before_the_events() -> None:
 async def test_other_requests_are_answered_between_the_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fan_out, "MAX_NOTIFIED", 1)
     order: list[str] = []
-    publisher, answers = connected(Noted("answer", order))
-    send(publisher, "PUT", "a")
-    assert await status(answers) == 201
+    publisher, answers = await publishing(order)
     connections = await readers(order)
     send(publisher, "POST", "a", b"news")
     assert await status(answers) == 204
@@ -97,9 +101,7 @@ async def test_other_requests_are_answered_between_the_readers(monkeypatch: pyte
 async def test_appends_in_a_row_reach_all_readers_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fan_out, "MAX_NOTIFIED", 3)
     order: list[str] = []
-    publisher, answers = connected(Noted("answer", order))
-    send(publisher, "PUT", "a")
-    assert await status(answers) == 201
+    publisher, answers = await publishing(order)
     connections = await readers(order)
     for number in range(20):
         send(publisher, "POST", "a", b"<%d>" % number)

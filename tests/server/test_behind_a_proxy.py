@@ -12,7 +12,8 @@ from django.test import override_settings
 from django_durable_streams.access.base import Permission
 from django_durable_streams.server.asgi import DurableStreams
 from tests.overriding import override_streams
-from tests.server.uvicorn_pair import LOCAL, Pair, Peer, exits
+from tests.server.client_end import LOCAL
+from tests.server.uvicorn_pair import Pair, Peer, exits
 
 pytestmark = pytest.mark.usefixtures("engines", "counted_generations")
 

@@ -19,9 +19,9 @@ from django_durable_streams.server import request_numbers
 from django_durable_streams.server.asgi import DurableStreams
 from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
 from django_durable_streams.server.uvicorn.mount import Mount
+from tests.server.client_end import LOCAL, ClientEnd
 
 Peer = tuple[str, int] | None
-LOCAL = ("127.0.0.1", 50_000)
 
 
 @dataclass(frozen=True)
@@ -37,39 +37,6 @@ class Answer:
     def header(self, name: str) -> bytes | None:
         """Return the value of a header, or None."""
         return dict(self.headers).get(name.encode())
-
-
-class Client(asyncio.Transport):
-    """The transport of a connection whose other end reads one response."""
-
-    def __init__(self, peer: Peer) -> None:
-        super().__init__({"peername": peer, "sockname": ("127.0.0.1", 80)})
-        self.changed = asyncio.Event()
-        self.data = b""
-        self.is_closed = False
-        self.protocol: asyncio.BaseProtocol | None = None
-
-    def get_protocol(self) -> asyncio.BaseProtocol:
-        assert self.protocol is not None
-        return self.protocol
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def is_closing(self) -> bool:
-        return self.is_closed
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def close(self) -> None:
-        self.is_closed = True
-        self.changed.set()
-
-    def write(self, data: Any) -> None:
-        self.data += bytes(data)
-        self.changed.set()
 
 
 class Log(logging.Handler):
@@ -128,17 +95,13 @@ class Pair:
         level = logger.level
         logger.setLevel(logging.INFO)
         protocol.access_log = True
-        client = Client(peer)
-        client.protocol = protocol
+        client = ClientEnd(protocol, peer)
         try:
             protocol.connection_made(client)
             for part in [data] if isinstance(data, bytes) else data:
                 protocol.data_received(part)
             has_body = not (data if isinstance(data, bytes) else data[0]).startswith(b"HEAD")
-            async with asyncio.timeout(20):
-                while (parsed := _parsed(client.data, has_body=has_body)) is None and not client.is_closed:
-                    client.changed.clear()
-                    await client.changed.wait()
+            status, headers, body = await client.read(has_body=has_body)
             for _ in range(5):  # a close may follow the last bytes
                 await asyncio.sleep(0)
             is_closed = client.is_closed
@@ -146,19 +109,4 @@ class Pair:
         finally:
             logger.removeHandler(log)
             logger.setLevel(level)
-        parsed = parsed or _parsed(client.data, has_body=False)
-        assert parsed is not None
-        return Answer(*parsed, is_closed, log.lines)
-
-
-def _parsed(data: bytes, *, has_body: bool) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:
-    head, end, content = data.partition(b"\r\n\r\n")
-    if not end:
-        return None
-    status_line, *lines = head.split(b"\r\n")
-    status = int(status_line.split()[1])
-    headers = sorted((name, value) for name, _, value in (line.partition(b": ") for line in lines))
-    length = int(dict(headers).get(b"content-length", b"0"))
-    if has_body and status not in (204, 304) and len(content) < length:
-        return None
-    return status, headers, content
+        return Answer(status, sorted(headers), body, is_closed, log.lines)

@@ -9,7 +9,7 @@ from django.db import transaction
 from django_durable_streams.management.streams.read import segments as command_segments
 from django_durable_streams.models import Chunk, Retention, Stream
 from django_durable_streams.protocol.errors import InvalidParameter
-from django_durable_streams.protocol.key_compaction import KeyCompactionPatterns, change_of
+from django_durable_streams.protocol.key_compaction import change_of, key_compaction_patterns
 from django_durable_streams.protocol.producers import ProducerClaim
 from django_durable_streams.protocol.segments import Segment
 from django_durable_streams.store.operations import Append, Create
@@ -326,8 +326,9 @@ def test_an_old_segment_of_the_cache_does_not_outlive_a_delete() -> None:
     old = SegmentCache(1 << 20, max_age=-1.0)
     old.put(1, 0, segment)
     assert old.get(1, 0) is None
-    assert KeyCompactionPatterns({"a/**": {"tombstones": 1000}, "b": {}}).max_age() == 500
-    assert KeyCompactionPatterns({}).max_age() is None
+    for setting, seconds in (({"a/**": {"tombstones": 1000}, "b": {}}, 500), ({}, None)):
+        with override_streams(KEY_COMPACTION=setting):
+            assert key_compaction.cache_seconds() == seconds
 
 
 def test_other_streams_are_left_alone() -> None:
@@ -388,7 +389,7 @@ def test_producers_go_on() -> None:
 )
 def test_wrong_rules_are_refused_by_name(setting: Any, message: str) -> None:
     with pytest.raises(Exception, match=message) as refused:
-        KeyCompactionPatterns(setting)
+        key_compaction_patterns(setting)
     assert isinstance(refused.value, InvalidParameter) or "wildcard" in message
 
 

@@ -1,9 +1,13 @@
 """Listing: pages of streams in the order of their paths."""
 
-from datetime import UTC, timedelta
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.db import connection
+from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from hypothesis import given
@@ -31,7 +35,10 @@ def create(*paths: str) -> None:
 
 def paths(**options: object) -> list[str]:
     query = ListingQuery.of(**options)  # type: ignore[arg-type]
-    return [stream.path for page in listing.pages(query, "default") for stream in page]
+    pages = [*listing.pages(query, "default")]
+    keys = [key for some in listing.keys(query, "default") for key in some]
+    assert keys == [(values[0], values[-1]) for page in pages for values in page]
+    return [key.path for key in keys]
 
 
 @given(TEXT, TEXT)
@@ -162,17 +169,55 @@ def test_the_number_of_queries_does_not_depend_on_the_number_of_streams() -> Non
 
 def test_a_page_is_found_by_the_index_of_the_paths() -> None:
     create(*(f"a/{number}" for number in range(3)))
-    query = Stream.objects.alive().with_prefix("a/").filter(path__gt="a/1").order_by("path")[:10]
-    plan = query.explain()
-    if connection.vendor == "sqlite":
-        assert "USING INDEX" in plan
-        assert "path>" in plan
-        assert "TEMP B-TREE" not in plan
-    elif connection.vendor == "postgresql":
-        # A table of three rows is read as a whole. Only the condition of the index can be seen.
-        with connection.cursor() as cursor:
+    with CaptureQueriesContext(connection) as queries:
+        listing.page(ListingQuery.of("a/", cursor=cursor_of_path("a/1")), "default")
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute(f"EXPLAIN QUERY PLAN {queries[0]['sql']}")
+            plan = str(cursor.fetchall())
+            assert "USING INDEX" in plan
+            assert "path>" in plan
+            assert "TEMP B-TREE" not in plan
+        elif connection.vendor == "postgresql":
+            # A table of three rows is read as a whole. Only the condition of the index can be seen.
             cursor.execute("SET LOCAL enable_seqscan = off")
             cursor.execute("SET LOCAL enable_bitmapscan = off")
-            plan = query.explain()
-        assert "Index Cond" in plan
-        assert "Sort" not in plan
+            cursor.execute(f"EXPLAIN {queries[0]['sql']}")
+            plan = str(cursor.fetchall())
+            assert "Index Cond" in plan
+            assert "Sort" not in plan
+
+
+def test_the_streams_of_a_listing_are_those_that_are_alive() -> None:
+    create("a/1", "a/2", "a/3", "a/4", "b", "\U0010ffff/a")
+    with patch.object(clock, "now", lambda: datetime.now(UTC) - timedelta(hours=2)):
+        group_commit.apply([Create("a/5", "text/plain", ttl=60), Create("a/6", "text/plain", ttl=9000)], "default")
+    Stream.objects.get(path="a/2").delete()
+    Stream.objects.get(path="a/3").fork("a/7")
+    Stream.objects.get(path="a/3").delete()
+    for prefix in ("", "a", "a/", "a/4", "b", "c", "\U0010ffff"):
+        for after in ("", "a/1", "a/9"):
+            query = ListingQuery(prefix=prefix, after=after)
+            alive = Stream.objects.alive().with_prefix(prefix).filter(path__gt=after).order_by("path")
+            expected = [*alive.values_list("path", flat=True)]
+            assert [stream.path for stream in listing.page(query, "default").streams] == expected
+    assert paths() == ["a/1", "a/4", "a/6", "a/7", "b", "\U0010ffff/a"]
+
+
+@pytest.mark.parametrize("setting", [{}, {"USE_TZ": False}, {"TIME_ZONE": "Asia/Kathmandu"}])
+@pytest.mark.parametrize("microsecond", [0, 1, 500_000])
+def test_times_are_in_utc_whatever_the_time_zone_of_the_project(setting: dict[str, Any], microsecond: int) -> None:
+    with override_settings(**{"TIME_ZONE": "America/New_York", **setting}) if setting else nullcontext():
+        moment = datetime(2026, 1, 2, 3, 4, 5, microsecond, tzinfo=UTC)
+        with (
+            patch.object(clock, "now", lambda: moment),
+            patch.object(timezone, "now", lambda: clock.to_project(moment)),
+        ):
+            create("a")
+            Stream.objects.get(path="a").append("x")
+        row = Stream.objects.listing().streams[0]
+        stream = Stream.objects.get(path="a")
+        assert stream.appended_at is not None
+        assert (row.created_at, row.appended_at) == (moment, moment)
+        assert clock.from_project(stream.created_at) == moment
+        assert row.created_at.tzinfo is UTC

@@ -68,6 +68,22 @@ def test_data_is_trimmed_once_it_is_older_than_its_age_and_never_before(kind: st
     assert list(stream.read()) == []
 
 
+def test_the_stored_size_stays_close_to_what_a_rule_by_age_keeps() -> None:
+    stream = create()
+    stream.retain(age=3600)
+    messages, hour = 40, 30 * 40 * 100
+    sizes = []
+    for minute in range(0, 3 * 60, 2):
+        group_commit.apply([Append("s/a", BYTES, b"x" * 100)] * messages, USING)
+        apply_rules(START + minute * 60 * SECOND)
+        drop()
+        if not minute % 5:
+            compaction.compact(USING, [stream.pk])
+        chunks = Chunk.objects.filter(stream=stream)
+        sizes.append(sum(len(data) + len(ends) for data, ends in chunks.values_list("data", "ends")))
+    assert hour < max(sizes[30:]) < 1.4 * hour
+
+
 def test_a_look_after_a_long_time_trims_nothing_whose_age_is_not_known() -> None:
     stream = create(data=b"abc")
     stream.retain(age=10)

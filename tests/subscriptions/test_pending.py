@@ -104,6 +104,21 @@ def test_streams_have_their_turn_however_much_is_appended_to_the_first_ones(monk
     assert Subscription.objects.get(name="t").due_at is not None
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_more_streams_than_one_look_takes_are_no_delay_by_another_transaction(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(pending, "UNSEEN_PER_STEP", 2)
+    subscribe(pattern="events/*")
+    for number in range(count):
+        stream(f"events/{number}")
+    looks = [pending.look_at_unseen(USING)]
+    while looks[-1].through:
+        looks.append(pending.look_at_unseen(USING, looks[-1].through))
+    assert not any(look.is_held_up for look in looks)
+    assert SubscriptionLink.objects.filter(is_pending=True).count() == count
+
+
 def test_a_fork_is_pending_with_the_data_of_its_source() -> None:
     subscribe(pattern="events/*")
     source = stream("others/a", b"common")

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import msgspec
@@ -22,10 +23,13 @@ from ...protocol.errors import StreamGone, StreamNotFound
 from ...protocol.globs import ANY, ONE, glob
 from ...protocol.listings import MAX_LIMIT, ListingQuery
 from ...store.read import listing
+from ...store.read.listing import StreamKey
 
 Options = dict[str, Any]
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+
+_SIZE_UNITS = ("KB", "MB", "GB", "TB", "PB")
 
 TYPES = {"json": content.JSON_CONTENT_TYPE, "text": "text/plain", "bytes": content.DEFAULT_CONTENT_TYPE}
 """Short names of content types."""
@@ -55,6 +59,11 @@ class Console:
     def json(self, values: object) -> None:
         """Write a value as a line of JSON."""
         self._out.write(msgspec.json.encode(values).decode())
+
+    def write_lines(self, lines: Iterable[str]) -> None:
+        """Write lines at once, which takes a fraction of the time of `write` for each."""
+        if text := "\n".join(lines):
+            self._out.write(text)
 
     def write_bytes(self, data: bytes) -> None:
         """Write bytes as they are, without a line feed at the end."""
@@ -173,6 +182,12 @@ def find_stream(path: str, using: str) -> Stream:
     raise StreamNotFound(f"There is no stream at {path}.")
 
 
+def count_streams(texts: Sequence[str], using: str) -> int:
+    """Return how many streams paths and patterns name. A path counts without a look at the database."""
+    paths = {text for text in texts if not is_pattern(text)}
+    return len(paths) + sum(len(rows) for text in texts if is_pattern(text) for rows in _pages(text, using))
+
+
 def find_streams(texts: Sequence[str], using: str) -> Iterator[list[Stream]]:
     """Yield the streams that paths and patterns name, up to 1000 at a time, each argument after the other.
 
@@ -180,30 +195,31 @@ def find_streams(texts: Sequence[str], using: str) -> Iterator[list[Stream]]:
         StreamNotFound, StreamGone, InvalidPath: a path has no stream that can be read.
         CommandError: a pattern matches no stream.
     """
+    for keys in find_keys(texts, using):
+        streams = Stream.objects.using(using).in_bulk([key.id for key in keys])
+        yield [streams[key.id] for key in keys if key.id in streams]
+
+
+def find_keys(texts: Sequence[str], using: str) -> Iterator[list[StreamKey]]:
+    """Yield the keys of the same streams, with the same errors, in a fraction of the time."""
     paths = [text for text in texts if not is_pattern(text)]
     if paths:
-        yield [find_stream(path, using) for path in dict.fromkeys(paths)]
+        streams = [find_stream(path, using) for path in dict.fromkeys(paths)]
+        yield [StreamKey(stream.path or "", stream.pk) for stream in streams]
     for text in texts:
         if is_pattern(text):
             yield from _matching(text, using)
 
 
-def count_streams(texts: Sequence[str], using: str) -> int:
-    """Return how many streams paths and patterns name. A path counts without a look at the database."""
-    paths = {text for text in texts if not is_pattern(text)}
-    return len(paths) + sum(len(rows) for text in texts if is_pattern(text) for rows in _pages(text, using))
+def _pages(pattern: str, using: str) -> Iterator[list[StreamKey]]:
+    return listing.keys(ListingQuery(pattern=glob(pattern), limit=MAX_LIMIT), using)
 
 
-def _pages(pattern: str, using: str) -> Iterator[Sequence[listing.ListedStream]]:
-    return listing.pages(ListingQuery(pattern=glob(pattern), limit=MAX_LIMIT), using)
-
-
-def _matching(pattern: str, using: str) -> Iterator[list[Stream]]:
+def _matching(pattern: str, using: str) -> Iterator[list[StreamKey]]:
     is_empty = True
-    for rows in _pages(pattern, using):
+    for keys in _pages(pattern, using):
         is_empty = False
-        streams = Stream.objects.using(using).in_bulk([row.id for row in rows])
-        yield [streams[row.id] for row in rows if row.id in streams]
+        yield keys
     if is_empty:
         raise CommandError(f"No stream matches {pattern}.")
 
@@ -221,7 +237,17 @@ def input_is_terminal() -> bool:
 
 def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Yield the rows as lines with columns of equal width."""
-    cells = [[*row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells = [tuple(row) for row in rows]
+    widths = [{*map(len, column)} for column in zip(*cells, strict=True)]
+    template = "  ".join("%s" if len(lengths) == 1 else f"%-{max(lengths)}s" for lengths in widths)
     for row in cells:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield (template % row).rstrip()
+
+
+@lru_cache(maxsize=4096)
+def size_text(size: int) -> str:
+    """Return a number of bytes as text, such as `1.5 KB`. Django's `filesizeformat` takes longer than a row's query."""
+    if size < 1024:
+        return f"{size} byte{'' if size == 1 else 's'}"
+    power = min((size.bit_length() - 1) // 10, len(_SIZE_UNITS))
+    return f"{size / 1024**power:.1f} {_SIZE_UNITS[power - 1]}"

@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 from ...api import transactions
 from ...protocol.producers import SERVER_MARK
 from ...subscriptions import operating
-from .base import Console, Options, Subcommand, add_dry_run, add_paths, count_streams, find_streams, is_pattern
+from .base import Console, Options, Subcommand, add_dry_run, add_paths, count_streams, find_keys, is_pattern
 from .progress import progress
 
 STREAMS_PER_TRANSACTION = 500
@@ -46,9 +46,9 @@ A deleted stream is gone at once. Its rows are purged in the background by the s
             console.write(f"The cursors of {name} {outcome}.", consumer=name)
             return
         if options["dry_run"]:
-            for streams in find_streams(paths, console.using):
-                for stream in streams:
-                    console.write(f"{stream.path} would be deleted.", path=stream.path)
+            for keys in find_keys(paths, console.using):
+                for path, _ in keys:
+                    console.write(f"{path} would be deleted.", path=path)
             return
         total = None
         if any(map(is_pattern, paths)):
@@ -57,10 +57,9 @@ A deleted stream is gone at once. Its rows are purged in the background by the s
                 console.confirm(f"Delete {total:,} streams?", options)
         count = 0
         with progress(console, "streams", total) as counting:
-            for streams in find_streams(paths, console.using):
-                for first in range(0, len(streams), STREAMS_PER_TRANSACTION):
-                    portion = streams[first : first + STREAMS_PER_TRANSACTION]
-                    deleted, _ = transactions.delete(portion, console.using)
-                    count += deleted
+            for keys in find_keys(paths, console.using):
+                for first in range(0, len(keys), STREAMS_PER_TRANSACTION):
+                    portion = keys[first : first + STREAMS_PER_TRANSACTION]
+                    count += transactions.delete_keys(portion, console.using)
                     counting.add(len(portion))
         console.write(f"{count:,} streams are deleted.", deleted=count)

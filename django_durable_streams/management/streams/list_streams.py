@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
 
-from django.template.defaultfilters import filesizeformat
+import msgspec
 
 from ...protocol.listings import MAX_LIMIT, ListingQuery
 from ...server.listing import describe
 from ...store.read import listing
-from ...store.read.listing import ListedStream
-from .base import Console, Options, Subcommand, is_pattern, path_argument, table
+from .base import Console, Options, Subcommand, is_pattern, path_argument, size_text, table
+
+STREAMS_PER_QUERY = 4 * MAX_LIMIT
+"""With fewer, the making of the queries would be a tenth of the time."""
+
+_COLUMNS = ("path", "content_type", "tail_position", "closed", "created_at", "appended_at")
+
+_ENCODER = msgspec.json.Encoder()
 
 
 class ListStreams(Subcommand):
@@ -39,22 +48,22 @@ streams list --json | jq -r 'select(.closed).path'
     def run(self, console: Console, options: Options) -> None:
         prefix, rest = options["prefix"], options["limit"]
         texts = {"pattern": prefix} if is_pattern(prefix) else {"prefix": prefix}
-        for streams in listing.pages(ListingQuery.of(limit=MAX_LIMIT, **texts), console.using):
+        query = ListingQuery.of(**texts)._replace(limit=STREAMS_PER_QUERY)
+        using = console.using
+        time = listing.time_reader(using)
+        for rows in listing.pages(query, using) if console.is_json else listing.rows(query, _COLUMNS, using):
             if rest is not None:
-                streams = streams[: max(rest, 0)]
-                rest -= len(streams)
+                rows = rows[: max(rest, 0)]
+                rest -= len(rows)
             if console.is_json:
-                for stream in streams:
-                    console.json(describe(stream))
-            elif streams:
-                for line in table(map(_columns, streams)):
-                    console.write(line)
+                console.write_lines([_ENCODER.encode_lines([*map(describe, rows)]).decode()])
+            else:
+                console.write_lines(table([_cells(row, time) for row in rows]))
             if rest is not None and rest <= 0:
                 return
 
 
-def _columns(stream: ListedStream) -> list[str]:
-    used_at = stream.appended_at or stream.created_at
-    size = str(filesizeformat(stream.size)).replace("\N{NO-BREAK SPACE}", " ")
-    state = "closed" if stream.closed else "open"
-    return [stream.path, stream.content_type, size, state, used_at.strftime("%Y-%m-%d %H:%M:%S")]
+def _cells(row: tuple[Any, ...], time: Callable[[Any], datetime]) -> tuple[str, ...]:
+    path, content_type, size, closed, created_at, appended_at = row
+    used_at = time(appended_at or created_at).isoformat(" ")[:19]
+    return path, content_type, size_text(size), "closed" if closed else "open", used_at

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ from django.utils import timezone
 
 from ...api import transactions
 from ...engine.announcements import announce
-from ...models import Stream
+from ...models import Stream, StreamQuerySet
 from ...protocol.globs import Glob, glob
 from ...runtime.write_lock import write_lock
+from ...store.read.listing import StreamKey
 from ...store.upkeep import sweeping
 from .base import Console, Options, Subcommand, add_dry_run, duration, is_pattern, path_argument
 from .delete import STREAMS_PER_TRANSACTION
@@ -50,7 +51,7 @@ streams prune 'jobs/**' --closed --idle 7d --no-input
         if pattern and not deletes:
             raise CommandError("Say which streams to delete: --idle DURATION, --closed, or both.")
         unused = _Unused(glob(pattern) if pattern else None, _since(options["idle"]), options["closed"], console.using)
-        count = sum(map(len, unused.portions())) if deletes else 0
+        count = unused.number() if deletes else 0
         if options["dry_run"]:
             _report(console, count, sweeping.waiting(console.using), dry_run=True)
             return
@@ -59,8 +60,7 @@ streams prune 'jobs/**' --closed --idle 7d --no-input
             with progress(console, "streams deleted", count) as counting:
                 count = 0
                 for ids in unused.portions():
-                    streams = list(Stream.objects.using(console.using).alive().filter(unused.condition, pk__in=ids))
-                    count += transactions.delete(streams, console.using)[0]
+                    count += transactions.delete_keys(unused.still(ids), console.using)
                     counting.add(len(ids))
         _report(console, count, _sweep(console), dry_run=False)
 
@@ -81,10 +81,23 @@ class _Unused(NamedTuple):
             condition &= Q(created_at__lt=self.since) & (Q(appended_at=None) | Q(appended_at__lt=self.since))
         return condition
 
+    @property
+    def _streams(self) -> StreamQuerySet:
+        prefix = self.pattern.prefix if self.pattern is not None else ""
+        return Stream.objects.using(self.using).alive().with_prefix(prefix).filter(self.condition)
+
+    def number(self) -> int:
+        """Return how many there are. Without a pattern, the database counts."""
+        return self._streams.count() if self.pattern is None else sum(map(len, self.portions()))
+
+    def still(self, ids: Sequence[int]) -> list[StreamKey]:
+        """Return the keys of those among some streams that are still unused."""
+        rows = Stream.objects.using(self.using).alive().filter(self.condition, pk__in=ids).values_list("path", "pk")
+        return [StreamKey(path, pk) for path, pk in rows if path is not None]
+
     def portions(self) -> Iterator[list[int]]:
         """Yield the ids of the streams, as many as one transaction deletes."""
-        prefix = self.pattern.prefix if self.pattern is not None else ""
-        query = Stream.objects.using(self.using).alive().with_prefix(prefix).filter(self.condition).order_by("path")
+        query = self._streams.order_by("path")
         after: str | None = ""
         while rows := list(query.filter(path__gt=after).values_list("path", "pk")[:STREAMS_PER_TRANSACTION]):
             after = rows[-1][0]

@@ -6,11 +6,10 @@ from argparse import ArgumentParser
 
 from django.db.models import Count, F, Q, Sum
 from django.db.models.functions import Coalesce
-from django.template.defaultfilters import filesizeformat
 
 from ... import clock
 from ...models import Chunk, Producer, StagedChunk, Stream, Subscription, SubscriptionLink
-from .base import Console, Options, Subcommand, path_argument, table
+from .base import Console, Options, Subcommand, path_argument, size_text, table
 
 
 class Stats(Subcommand):
@@ -33,7 +32,7 @@ streams stats chat/        only streams whose paths begin with chat/
         if console.is_json:
             console.json(values)
             return
-        size = str(filesizeformat(values["bytes"])).replace("\N{NO-BREAK SPACE}", " ")
+        size = size_text(values["bytes"])
         rows = [(name.replace("_", " "), f"{value:,}") for name, value in values.items()]
         console.write("\n".join([*table(rows), f"That is {size} of data."]))
 

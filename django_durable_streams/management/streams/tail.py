@@ -15,6 +15,7 @@ from ...protocol.errors import OffsetTrimmed, StreamGone, StreamNotFound
 from ...protocol.globs import glob
 from ...protocol.listings import MAX_LIMIT, ListingQuery
 from ...store.read import browsing, lineage, listing
+from ...store.read.listing import StreamKey
 from .base import Console, Options, Subcommand, add_paths, each_stream, is_pattern
 from .read import Printer
 
@@ -82,10 +83,9 @@ class _Followers:
                         known_ids.add(stream_id)
                         group.create_task(self._follow_one(path, stream_id, "-1"))
 
-    def _list(self, patterns: Sequence[str]) -> list[tuple[str, int]]:
+    def _list(self, patterns: Sequence[str]) -> list[StreamKey]:
         queries = [ListingQuery(pattern=glob(pattern), limit=MAX_LIMIT) for pattern in patterns]
-        pages = [page for query in queries for page in listing.pages(query, self._using)]
-        return [(row.path, row.id) for page in pages for row in page]
+        return [key for query in queries for keys in listing.keys(query, self._using) for key in keys]
 
     async def _follow_one(self, path: str, stream_id: int, offset: str) -> None:
         following: str | None = offset

@@ -176,7 +176,7 @@ def shared_feed(watch: Watch, using: str, settings: EventSourceSettings) -> Even
     """Return the feed of a stream for all readers of a page."""
     feeds = watch.companions
     feed: EventFeed | None = feeds.pop(settings.key, None)
-    max_age = key_compaction.patterns().max_age()
+    max_age = key_compaction.cache_seconds()
     if feed is None or (max_age is not None and time.monotonic() - feed.born > max_age):
         # An older one may have the event of a value whose delete was compacted since.
         feed = EventFeed(using, Renderer(settings), rendered_events)

@@ -1,4 +1,4 @@
-"""Writes streams from records, each in one transaction with all of its data, small ones and families together.
+"""Writes streams from records, each in one transaction with all of its data, small ones and some families together.
 
 A restored stream has its old generation, so its offsets are valid, and its producers go on. Subscriptions of this
 database whose patterns it matches follow it from its beginning, as every new stream. A stream that is there already,

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from ...models import Stream
 from ...protocol.globs import glob
+from ...protocol.retention import RetentionRules
+from ..upkeep import retention
 from . import selection
 from .directory import ArchiveReader, ArchiveWriter
 from .dump import Dump
@@ -114,6 +116,8 @@ def check_archive(reader: ArchiveReader, using: str, patterns: Sequence[str] = (
         for path, generation in head.owners():
             if hash(path) not in archived and not presence.has(path, generation):
                 raise ArchiveError(f"The stream {path}, whose data {head.path} has, is neither here nor imported.")
+        if _is_unstable(head):
+            families.mark_unstable(head.path)
         if head.source is not None and hash(head.source) in archived:
             families.add(head.path, head.source, reader.place)
         archived.add(hash(head.path))
@@ -125,6 +129,14 @@ def check_archive(reader: ArchiveReader, using: str, patterns: Sequence[str] = (
         yield Step(checked_bytes=size)
     presence.check_sources(portion, presence.check(portion))
     return families
+
+
+def _is_unstable(stream: StreamRecord) -> bool:
+    """Return whether data of a stream may end while it has no forks, because of housekeeping."""
+    if stream.deleted_at is not None or stream.deadline is not None or stream.first_position:
+        return True
+    own = stream.retention
+    return bool(retention.patterns().find(stream.path) if own is None else RetentionRules(*own))
 
 
 def import_streams(source: Path, using: str, patterns: Sequence[str] = ()) -> Iterator[Step]:

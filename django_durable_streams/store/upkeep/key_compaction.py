@@ -29,7 +29,8 @@ from ... import clock
 from ...conf import Config, config
 from ...models import Chunk, Retention, Stream
 from ...protocol import content
-from ...protocol.key_compaction import KeyCompactionPatterns, KeyCompactionRules
+from ...protocol.key_compaction import KeyCompactionRules, key_compaction_patterns
+from ...protocol.pattern_rules import PatternRules
 from ...runtime.caller_transaction import atomic
 from ..read import log_reader
 from ..sql import Row, statements
@@ -98,16 +99,21 @@ class Portion(NamedTuple):
     rows: list[Row]
 
 
-_patterns: tuple[Config, KeyCompactionPatterns] | None = None
+_patterns: tuple[Config, PatternRules[KeyCompactionRules]] | None = None
 
 
-def patterns() -> KeyCompactionPatterns:
+def patterns() -> PatternRules[KeyCompactionRules]:
     """Return the rules of the setting, compiled once."""
     global _patterns
     settings = config()
     if _patterns is None or _patterns[0] is not settings:
-        _patterns = settings, KeyCompactionPatterns(settings.key_compaction)
+        _patterns = settings, key_compaction_patterns(settings.key_compaction)
     return _patterns[1]
+
+
+def cache_seconds() -> float | None:
+    """Return the seconds for which a process may cache data, so that no cached value outlives its delete."""
+    return min((rules.tombstones / 2 for _, rules in patterns().patterns), default=None)
 
 
 def now() -> int:

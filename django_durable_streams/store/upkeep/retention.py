@@ -22,7 +22,8 @@ from ...models import Retention, Stream, StreamQuerySet
 from ...protocol import content
 from ...protocol.errors import OffsetTrimmed, StreamNotFound
 from ...protocol.globs import Glob
-from ...protocol.retention import RetentionPatterns, RetentionRules
+from ...protocol.pattern_rules import PatternRules
+from ...protocol.retention import KEEP_ALL, RetentionRules, retention_patterns
 from ...runtime.caller_transaction import atomic
 from ..operations import Trim
 from ..read import log_reader
@@ -66,15 +67,15 @@ class Plan(NamedTuple):
     """None: trim nothing."""
 
 
-_patterns: tuple[Config, RetentionPatterns] | None = None
+_patterns: tuple[Config, PatternRules[RetentionRules]] | None = None
 
 
-def patterns() -> RetentionPatterns:
+def patterns() -> PatternRules[RetentionRules]:
     """Return the rules of the setting, compiled once."""
     global _patterns
     settings = config()
     if _patterns is None or _patterns[0] is not settings:
-        _patterns = settings, RetentionPatterns(settings.retention)
+        _patterns = settings, retention_patterns(settings.retention)
     return _patterns[1]
 
 
@@ -85,7 +86,7 @@ def row_of(stream_id: int, using: str) -> Retention | None:
 
 def rules_of(path: str, row: Retention | None) -> RetentionRules:
     """Return the rules that are in force for a stream. `row`: its own retention, if it has any."""
-    return row.rules if row is not None and row.is_explicit else patterns().find(path)
+    return row.rules if row is not None and row.is_explicit else patterns().find(path) or KEEP_ALL
 
 
 def with_own_rules(using: str, after: int, limit: int) -> list[int]:

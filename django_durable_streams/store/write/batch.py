@@ -32,6 +32,7 @@ from ..operations import (
     Trim,
 )
 from ..sql import statements
+from ..sql.ids import HasId
 from . import forking, stream_creation
 from .batch_saving import BatchSaver
 from .row_cache import PostgreSQLRowCache, RowCache
@@ -173,14 +174,13 @@ class Batch:
         if not states:
             return
         self._fork_counts = dict.fromkeys((state.id for state in states), 0)
-        query = Stream.objects.using(self._using).filter(source_id__in=self._fork_counts, path__isnull=False)
+        query = Stream.objects.using(self._using).filter(HasId("source_id", self._fork_counts), path__isnull=False)
         if self._sql.reads_old_snapshot():
             # An older snapshot may miss forks. On PostgreSQL, the lock of the source's row has failed by then, because
             # a fork writes that row.
             query = query.select_for_update()
         for source_id in query.values_list("source_id", flat=True):
-            if source_id is not None:
-                self._fork_counts[source_id] += 1
+            self._fork_counts[source_id] += 1
 
     def apply(self, operation: Operation) -> Outcome:
         """Apply one operation to the working copies and return its result, its error, or LOCKED."""

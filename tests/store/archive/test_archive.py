@@ -537,6 +537,54 @@ def test_an_interrupted_import_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert restore_from(tmp_path / "first").skipped == 6
 
 
+@pytest.mark.parametrize(
+    ("unstable", "in_portions"),
+    [
+        (None, True),
+        ("ttl", False),
+        ("expiry", False),
+        ("own rules", False),
+        ("pattern", False),
+        ("trim", False),
+        ("delete", False),
+        ("ttl of a fork", False),
+        ("ttl of a fork without forks", True),
+    ],
+)
+def test_a_family_is_written_in_portions_unless_a_source_may_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unstable: str | None, in_portions: bool
+) -> None:
+    monkeypatch.setattr(restore, "STREAMS_PER_TRANSACTION", 1)
+    lifetime: dict[str, Any] = {"ttl": {"ttl": 60}, "expiry": {"expires_at": clock.now() + timedelta(days=1)}}
+    source = Stream.objects.create(path="a/0", content_type=TEXT, **lifetime.get(unstable or "", {}))
+    first = source.append("one").offset
+    source.append("two")
+    for number in range(1, 5):
+        source.fork(f"a/{number}", ttl=60 if unstable == "ttl of a fork" else None)
+    Stream.objects.get(path="a/1").fork("a/5", ttl=60 if (unstable or "").startswith("ttl of") else None)
+    if unstable == "own rules":
+        source.retain(age=60)
+    elif unstable == "trim":
+        source.trim(before=first)
+    elif unstable == "delete":
+        source.delete()
+    patterns = {"a/0": {"age": 60}} if unstable == "pattern" else {}
+    export(tmp_path / "first")
+    empty()
+    with override_streams(RETENTION=patterns):
+        counts = [Stream.objects.count() for step in transfer.import_streams(tmp_path / "first", USING) if step.path]
+        assert counts == ([1, 2, 3, 4, 5, 6] if in_portions else [6] * 6)
+        assert restore_from(tmp_path / "first").skipped == 6
+        empty()
+        for step in transfer.import_streams(tmp_path / "first", USING):
+            if step.path == "a/3":
+                break
+        step = restore_from(tmp_path / "first")
+    assert (step.done, step.skipped) == ((2, 4) if in_portions else (0, 6))
+    kept = ["one", "two"]
+    assert [[*Stream.objects.get(path=f"a/{number}").read()] for number in range(1, 6)] == [kept] * 5
+
+
 def test_a_stream_that_is_deleted_while_it_is_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dump, "WINDOW_BYTES", 10)
     for path in ("a", "b", "c"):
