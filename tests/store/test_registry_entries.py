@@ -91,7 +91,8 @@ def test_each_kind_of_change_is_told() -> None:
     assert abs(value["createdAt"] / 1000 - before.timestamp()) < 60
     closed = {**value, "closed": True}
     timestamps = [message["headers"].pop("timestamp") for message in (insert, update, delete)]
-    assert timestamps == sorted(timestamps) and all(timestamp.endswith("Z") for timestamp in timestamps)
+    assert timestamps == sorted(timestamps)
+    assert all(timestamp.endswith("Z") for timestamp in timestamps)
     common = {"type": "stream", "key": value["path"]}
     assert insert == {**common, "value": value, "headers": {"operation": "insert"}}
     assert update == {**common, "value": closed, "headers": {"operation": "update"}}
@@ -107,21 +108,30 @@ def test_what_changes_nothing_is_not_told() -> None:
 
 def test_a_rolled_back_change_is_never_told() -> None:
     kept = Stream.objects.create(path="kept")
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
-        Stream.objects.create(path="never")
-        kept.close()
-        kept.delete()
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with transaction.atomic():
+            Stream.objects.create(path="never")
+            kept.close()
+            kept.delete()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert told() == ["insert kept"]
 
 
 def test_a_callers_transaction_is_told_with_its_commit() -> None:
+    def fail() -> None:
+        with transaction.atomic():
+            Stream.objects.get(path="a").delete()
+            raise ZeroDivisionError
+
     with transaction.atomic():
         Stream.objects.create(path="a").close()
         Stream.objects.create(path="b", closed=True)
-        with pytest.raises(ZeroDivisionError), transaction.atomic():
-            Stream.objects.get(path="a").delete()
-            raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            fail()
     assert told() == ["insert a", "update a closed", "insert b closed"]
 
 
@@ -272,7 +282,7 @@ def test_a_fork_of_it_is_a_stream_as_others() -> None:
     assert told() == ["insert fork"]
 
 
-@pytest.mark.parametrize("kind, closed, error", [(TEXT, False, ContentTypeMismatch), (JSON, True, StreamClosed)])
+@pytest.mark.parametrize(("kind", "closed", "error"), [(TEXT, False, ContentTypeMismatch), (JSON, True, StreamClosed)])
 def test_a_stream_that_cannot_be_the_registry_keeps_the_entries(
     kind: str, closed: bool, error: type[DurableStreamsError]
 ) -> None:
@@ -326,7 +336,9 @@ def test_who_follows_the_registry_knows_the_streams(batches: list[list[Operation
                 key, operation = message["key"], message["headers"]["operation"]
                 assert (operation == "insert") == (key not in known)
                 if operation == "delete":
-                    assert message["old_value"] == {**known.pop(key), "expired": False}
+                    # A close in the transaction of the delete is not told by itself.
+                    last, old = known.pop(key), message["old_value"]
+                    assert old == {**last, "closed": last["closed"] or old["closed"], "expired": False}
                 else:
                     assert operation == "insert" or not known[key]["closed"]
                     known[key] = message["value"]

@@ -279,15 +279,16 @@ class Batch:
     def _move_entries(self, operation: MoveEntries, state: StreamState | None) -> Outcome:
         """Append the oldest entries to the registry. Its row is locked, so no other transaction moves them.
 
-        If the registry is closed, or no JSON stream, it refuses the first message, and all entries stay.
+        Raises:
+            StreamClosed, ContentTypeMismatch: the stream at its path cannot be the registry. All entries stay.
         """
         if state is None:
             self._create(Create(operation.path, registry_entries.CONTENT_TYPE), None)
             state = self._streams[operation.path]
+        registry_entries.check_stream(state)
         entries = self._sql.select_registry_entries(self._cursor, operation.limit)
-        for _, message in entries:
-            state.append(registry_entries.append_of(operation.path, message), self._now)
         if entries:
+            registry_entries.append_all(state, [message for _, message in entries], self._now)
             self._sql.delete_rows(self._cursor, RegistryEntry, [entry_id for entry_id, _ in entries])
         return Moved(len(entries))
 

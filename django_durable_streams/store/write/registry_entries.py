@@ -24,7 +24,8 @@ from typing import Any
 from ...conf import config
 from ...models import RegistryEntry, Stream
 from ...protocol import headers, registry
-from ...protocol.errors import RegistryReadOnly
+from ...protocol.content import is_json
+from ...protocol.errors import ContentTypeMismatch, RegistryReadOnly, StreamClosed
 from ...protocol.registry import CONTENT_TYPE as CONTENT_TYPE
 from ...protocol.registry import RecordedStream
 from ..operations import Append, Commit, Create, Delete, Operation, TakeOver
@@ -52,9 +53,22 @@ def check_writer(operation: Operation) -> None:
         )
 
 
-def append_of(registry_path: str, message: str) -> Append:
-    """Return the append of an entry."""
-    return Append(registry_path, CONTENT_TYPE, b"%b\n" % message.encode())
+def check_stream(state: StreamState) -> None:
+    """Check that the stream at the path of the registry can be the registry.
+
+    Raises:
+        StreamClosed, ContentTypeMismatch: it cannot.
+    """
+    if state.closed:
+        raise StreamClosed("The stream at its path has ended.")
+    if not is_json(state.content_type):
+        raise ContentTypeMismatch(f"The stream at its path has the content type {state.content_type}.")
+
+
+def append_all(state: StreamState, entries: Iterable[str], now: datetime) -> None:
+    """Append entries to the registry, each of them with an offset of its own."""
+    for message in entries:
+        state.append(Append(state.path, state.content_type, b"%b\n" % message.encode()), now)
 
 
 def messages(
