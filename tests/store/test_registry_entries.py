@@ -32,12 +32,13 @@ from django_durable_streams.store.operations import (
     Operation,
     TakeOver,
 )
+from django_durable_streams.store.sql import statements_class
 from django_durable_streams.store.upkeep import removal, sweeping
 from django_durable_streams.store.write import group_commit
 from tests.overriding import override_streams
 from tests.store.contents import read
+from tests.store.registry import REGISTRY, brief, check_replay
 
-REGISTRY = "__registry__"
 JSON, TEXT = "application/json", "text/plain"
 USING = "default"
 
@@ -61,14 +62,6 @@ def messages() -> list[dict[str, Any]]:
     """Move all entries, and return the messages of the registry."""
     assert isinstance(move(), Moved)
     return list(Stream.objects.get(path=REGISTRY).read())
-
-
-def brief(message: dict[str, Any]) -> str:
-    """Return what a message tells: an operation, a path, and what else is to be known of the stream."""
-    state = message.get("value") or message["old_value"]
-    marks = [name for name in ("closed", "expired") if state.get(name)]
-    assert state["path"] == message["key"]
-    return " ".join([message["headers"]["operation"], message["key"], *marks])
 
 
 def told() -> list[str]:
@@ -295,23 +288,27 @@ def test_a_stream_that_cannot_be_the_registry_keeps_the_entries(
     assert told() == ["insert a"]
 
 
-def test_without_the_setting_nothing_is_recorded_and_nothing_asked() -> None:
-    def queries() -> list[str]:
-        with CaptureQueriesContext(connection) as captured:
-            Stream.objects.create(path="a").close()
-            Stream.objects.get(path="a").delete()
-            removal.expire(USING)
-        return [query["sql"] for query in captured]
+def test_without_the_setting_nothing_is_recorded_and_nothing_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for name in ("insert_registry_entries", "select_registry_entries"):
+        monkeypatch.setattr(statements_class(USING), name, lambda *args, name=name: calls.append(name) or [])
 
-    table = RegistryEntry._meta.db_table
-    assert any(table in sql for sql in queries())
-    RegistryEntry.objects.unguarded().all().delete()
-    with override_streams(REGISTRY_PATH=""):
-        assert not any(table in sql for sql in queries())
-    assert not RegistryEntry.objects.exists()
-    with override_streams(REGISTRY_PATH=""):
-        stream = Stream.objects.create(path=REGISTRY)  # a stream as all others
-        stream.append(b"x")
+    def change() -> None:
+        stream = Stream.objects.create(path="a", ttl=5)
+        stream.close()
+        stream.fork("fork").delete()
+        stream.delete()
+        apply(Create("b", TEXT), Append("b", TEXT, b"", close=True), Delete("b"))
+        removal.expire(USING)
+
+    change()
+    assert calls
+    calls.clear()
+    with override_streams(REGISTRY_PATH=""), CaptureQueriesContext(connection) as captured:
+        change()
+        Stream.objects.create(path=REGISTRY).append(b"x")  # a stream as all others
+    assert not calls
+    assert not any(RegistryEntry._meta.db_table in query["sql"] for query in captured)
 
 
 PATHS = st.sampled_from(["a", "b", "c"])
@@ -327,25 +324,11 @@ CHANGES = st.one_of(
 
 @given(st.lists(st.lists(CHANGES, min_size=1, max_size=5), max_size=8))
 def test_who_follows_the_registry_knows_the_streams(batches: list[list[Operation]]) -> None:
-    known: dict[str, dict[str, Any]] = {}
     with transaction.atomic():
         try:
             for batch in batches:
                 apply(*batch)
-            for message in messages():
-                key, operation = message["key"], message["headers"]["operation"]
-                assert (operation == "insert") == (key not in known)
-                if operation == "delete":
-                    # A close in the transaction of the delete is not told by itself.
-                    last, old = known.pop(key), message["old_value"]
-                    assert old == {**last, "closed": last["closed"] or old["closed"], "expired": False}
-                else:
-                    assert operation == "insert" or not known[key]["closed"]
-                    known[key] = message["value"]
-            rows = Stream.objects.alive().exclude(path=REGISTRY).values("path", "closed", "generation")
-            assert {(row["path"], row["closed"], row["generation"] // 1000) for row in rows} == {
-                (value["path"], value["closed"], value["createdAt"]) for value in known.values()
-            }
+            check_replay(messages())
         finally:
             transaction.set_rollback(True)
 

@@ -86,12 +86,12 @@ def expirations(streams: Iterable[Stream], moment: datetime) -> list[bytes]:
     registry_path = path()
     if registry_path is None:
         return []
-    told = [
+    expired = [
         RecordedStream(stream.path or "", stream.content_type, stream.generation, stream.closed)
         for stream in streams
         if stream.path != registry_path
     ]
-    return [registry.deleted(stream, moment, expired=True) for stream in told]
+    return [registry.deleted(stream, moment, expired=True) for stream in expired]
 
 
 def _recorded(state: StreamState) -> RecordedStream:
