@@ -149,6 +149,7 @@ class TakeOver:
     stream_id: int | None = None
 
 
+@final
 @dataclass(slots=True)
 class MoveEntries:
     """Move the oldest entries of changes into the registry, and create it if it is missing. Only the server does this.

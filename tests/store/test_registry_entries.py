@@ -33,10 +33,11 @@ from django_durable_streams.store.operations import (
     TakeOver,
 )
 from django_durable_streams.store.sql import statements_class
-from django_durable_streams.store.upkeep import removal, sweeping
+from django_durable_streams.store.upkeep import removal, retention, sweeping
 from django_durable_streams.store.write import group_commit
 from tests.overriding import override_streams
 from tests.store.contents import read
+from tests.store.key_compaction_steps import SECOND, compact_keys
 from tests.store.registry import REGISTRY, brief, check_replay
 
 JSON, TEXT = "application/json", "text/plain"
@@ -75,7 +76,7 @@ def test_each_kind_of_change_is_told() -> None:
     stream.close()
     stream.delete()
     insert, update, delete = messages()
-    value = {
+    value: dict[str, Any] = {
         "path": 'a/\u00e9 "b"',
         "contentType": TEXT,
         "createdAt": stream.generation // 1000,
@@ -339,3 +340,29 @@ def test_messages_are_those_of_the_state_protocol() -> None:
         assert message.keys() <= {"type", "key", "value", "old_value", "headers"}
         assert message["headers"].keys() <= {"operation", "txid", "timestamp"}
         json.dumps(message)
+
+
+def test_key_compaction_leaves_the_streams_that_exist() -> None:
+    with override_streams(REGISTRY_PATH=REGISTRY, KEY_COMPACTION={REGISTRY: {"delay": 0, "tombstones": 600}}):
+        for number in range(30):
+            stream = Stream.objects.create(path=f"s/{number}", content_type="text/plain; charset=" + "x" * 200)
+            for _ in range(10):
+                stream.delete()
+                stream = Stream.objects.create(path=f"s/{number}", content_type=TEXT)
+        before = messages()
+        now = clock.to_microseconds(clock.now())
+        replaced = [compact_keys(now + hours * 3600 * SECOND) for hours in range(1, 4)]
+        after = messages()
+    assert any(replaced)
+    assert len(after) < 100 < len(before)
+    check_replay(after)
+
+
+def test_retention_trims_it() -> None:
+    apply(*(Create(f"s/{number}", TEXT) for number in range(10)))
+    move()
+    Stream.objects.get(path=REGISTRY).retain(messages=3)
+    (plan,), _ = retention.plan(USING, [Stream.objects.get(path=REGISTRY).pk])
+    (trim,) = retention.trims([plan])
+    apply(trim)
+    assert told() == [f"insert s/{number}" for number in (7, 8, 9)]

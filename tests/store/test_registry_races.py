@@ -75,7 +75,7 @@ def change_in_python(randomly: random.Random) -> None:
             case 0:
                 Stream.objects.create(path=path)
             case 1:
-                Stream.objects.get_queryset().ensure(path)[0].close()
+                Stream.objects.ensure(path)[0].close()
             case 2:
                 Stream.objects.filter(path=path).delete()
             case _:

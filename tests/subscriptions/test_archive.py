@@ -113,8 +113,8 @@ def test_subscriptions_go_on_without_their_wakes(tmp_path: Path) -> None:
     Stream.objects.get(path="events/a").append("two")
     operating.pause("pull", USING)
     rows = Subscription.objects.order_by("name")
-    fields = ("name", "kind", "pattern", "webhook_url", "receiver", "wake_stream", "lease_ms", "description")
-    fields += ("config_hash", "base_url", "is_paused", "generation", "created_at")
+    fields = ["name", "kind", "pattern", "webhook_url", "receiver", "wake_stream", "lease_ms", "description"]
+    fields += ["config_hash", "base_url", "is_paused", "generation", "created_at"]
     saved = list(rows.values(*fields))
     moved(tmp_path)
     assert list(rows.values(*fields)) == saved
@@ -189,9 +189,7 @@ def test_an_interrupted_import_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     cursors = SubscriptionImport(ArchiveReader(tmp_path / "archive"), USING)
     cursors.check()
     list(transfer.import_streams(tmp_path / "archive", USING))
-    steps = cursors.restore()
-    next(steps)
-    steps.close()
+    next(cursors.restore())
     assert Subscription.objects.get().linked_through is None  # nothing else may set the cursors that are missing
     assert restore_from(tmp_path / "archive")[0] == 2
     assert SubscriptionLink.objects.count() == 10
@@ -350,9 +348,7 @@ def test_an_interrupted_export_keeps_its_cursors(tmp_path: Path, monkeypatch: py
     subscribe("s", "events/*")
     stream()
     export(tmp_path / "whole")
-    steps = transfer.export_streams(tmp_path / "part", USING)
-    next(steps)
-    steps.close()
+    next(transfer.export_streams(tmp_path / "part", USING))
     export(tmp_path / "part")
     assert contents(tmp_path / "whole") == contents(tmp_path / "part")
     shutil.rmtree(tmp_path / "part")
