@@ -130,6 +130,9 @@ class Config:
     """JSON streams of the State Protocol, by pattern of their paths, that keep the newest message of each key:
     `{"state/**": {"delay": 60, "newest_bytes": 0, "tombstones": 86400}}`. The first pattern that matches counts."""
 
+    registry_path: str = ""
+    """Path of the stream that tells of created, closed and deleted streams, such as `__registry__`. Empty: none."""
+
     websocket_max_streams: int = 100
     """Streams that one WebSocket may follow at once."""
 
@@ -150,12 +153,10 @@ class Config:
     """Whether uvicorn's connections answer plain stream requests themselves, where the application is served alone."""
 
     subscription_delivery: bool = True
-    """Whether processes that serve streams also deliver the wakes of subscriptions. Without it, run
-    `manage.py streams_worker`."""
+    """Whether processes that serve streams also deliver wakes. Without it, run `manage.py streams_worker`."""
 
     consumer_task_backend: str = ""
-    """Alias of the backend in Django's setting `TASKS` that runs consumers. Empty: `manage.py streams_worker` runs
-    them."""
+    """Alias of the backend in Django's `TASKS` that runs consumers. Empty: `manage.py streams_worker` runs them."""
 
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may use the streams: `https://app.example.com`, or `*` for all origins."""

@@ -120,6 +120,6 @@ class Permission:
         """Return whether the user may list all streams whose paths begin with a prefix. An empty one means all streams.
 
         A listing tells paths, content types, sizes and times, also of streams that the user may not read. It tells no
-        data of streams.
+        data of streams. Who may list all streams may read the registry (`REGISTRY_PATH`), too.
         """
         return False

@@ -48,7 +48,8 @@ class Guard:
     """Allows or refuses requests by the settings.
 
     Attributes:
-        everybody_reads: whether everybody may read every stream.
+        everybody_reads: whether everybody may read every stream, except for the registry.
+        everybody_lists: whether everybody may list all streams, and read the registry.
         varies_on: the request headers that decide about a read.
         credential_headers: request headers that only a client's own code sends, in lower case.
         needs_task: whether a check may need a task of its own.
@@ -66,6 +67,8 @@ class Guard:
         # One permission that allows everything decides, whatever the others say.
         self._allows_everything = any(all(is_for_everybody(one, action) for action in Action) for one in permissions)
         self.everybody_reads = any(is_for_everybody(one, Action.READ) for one in permissions)
+        self.everybody_lists = any(is_for_everybody(one, Action.LIST) for one in permissions)
+        self._registry_path = settings.registry_path
         varies_on = [name for one in permissions for name in (*one.varies_on, *one.credential_headers)]
         self.varies_on = tuple(dict.fromkeys(varies_on))
         credential_headers = [name for one in permissions for name in one.credential_headers]
@@ -81,7 +84,9 @@ class Guard:
         methods = {} if self._allows_everything or self.needs_identity else methods_in_memory(self._checks)
         if self._creation_policy is not None:
             methods.pop("PUT", None)
-        self.admit_at_once = MemoryChecks(methods, self._anonymous, self.credential_headers, self.refusal).admit
+        self.admit_at_once = MemoryChecks(
+            methods, self._anonymous, self.credential_headers, self.refusal, self._registry_path
+        ).admit
 
     @contained
     def prepare(self, user: User) -> None:
@@ -227,7 +232,9 @@ class Guard:
         request.refuse_body = partial(refuse, Action.APPEND)
 
     async def is_allowed(self, action: Action, user: User, path: str, access_request: AccessRequest) -> bool:
-        """Return whether any of the permissions allows an action."""
+        """Return whether any of the permissions allows an action. To read the registry is to list all streams."""
+        if action is Action.READ and path == self._registry_path:
+            action, path = Action.LIST, ""
         for check in self._checks[action]:
             try:
                 if check.mode is CallMode.IN_LOOP:

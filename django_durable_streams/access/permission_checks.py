@@ -88,6 +88,7 @@ class MemoryChecks:
         identity: the caller of all requests.
         credential_headers: as for `AccessRequest`.
         refusal: makes the error for a refused request.
+        listed_path: the path at which reads need the permission to list. Empty: there is none.
     """
 
     def __init__(
@@ -96,11 +97,13 @@ class MemoryChecks:
         identity: Identity,
         credential_headers: frozenset[bytes],
         refusal: Refusal,
+        listed_path: str = "",
     ) -> None:
         self._methods = methods
         self._identity = identity
         self._credential_headers = credential_headers
         self._refusal = refusal
+        self._listed_path = listed_path
 
     def admit(self, request: Request) -> bool:
         """Return whether a request may go on. False: it is not decided, and `Guard.admit` has to decide.
@@ -112,6 +115,8 @@ class MemoryChecks:
         if methods is None or _needs_more(request):
             return False
         path = paths.validate_again(request.path)
+        if path == self._listed_path:
+            return False
         access_request = AccessRequest(request, self._credential_headers)
         access_request.caller = self._identity
         granted = _verdict(methods, self._identity.user, path, access_request)

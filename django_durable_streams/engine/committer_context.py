@@ -13,6 +13,7 @@ from threading import Event
 from ..runtime.after_commit import follow_up
 from ..runtime.batch_worker import BatchWorker
 from ..store.operations import Commit, Operation
+from ..store.write import registry_entries
 from ..store.write.commit_context import CommitContext
 from .compaction_tracker import CompactionTracker
 from .lock_waits import LockWaitQueue
@@ -78,4 +79,4 @@ class CommitterContext(CommitContext):
         self._committer.prepare_results(outcomes)
 
     def reports_empty_streams(self) -> bool:
-        return has_created_listeners()
+        return has_created_listeners() or registry_entries.path() is not None

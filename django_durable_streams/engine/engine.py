@@ -217,7 +217,7 @@ class Engine:
         """Tell the readers of all processes about commits. Safe to call from any thread."""
         follow_up(NO_FEED, self.feed, commits)
         follow_up(NO_WAKE_UP, self.wakeup.publish, commits)
-        if self.after_linked_commit is not None and any(commit.is_linked for commit in commits):
+        if self.after_linked_commit is not None and any(commit.concerns_delivery for commit in commits):
             follow_up(NO_DELIVERY, self.after_linked_commit)
 
     def feed(self, commits: list[Commit]) -> None:

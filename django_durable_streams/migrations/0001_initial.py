@@ -29,6 +29,19 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='RegistryEntry',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('message', models.TextField(help_text='The message of the registry, as JSON.', verbose_name='message')),
+            ],
+            options={
+                'verbose_name': 'registry entry',
+                'verbose_name_plural': 'registry entries',
+                'default_permissions': (),
+                'base_manager_name': 'objects',
+            },
+        ),
+        migrations.CreateModel(
             name='SigningKey',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

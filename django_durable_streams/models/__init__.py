@@ -4,6 +4,7 @@ from .chunk import Chunk, StagedChunk
 from .guard import ReadOnlyModelError
 from .identity import DatabaseIdentity
 from .producer import Producer
+from .registry_entry import RegistryEntry
 from .retention import Retention
 from .signing_key import SigningKey
 from .stream import Stream, StreamQuerySet
@@ -14,6 +15,7 @@ __all__ = [
     "DatabaseIdentity",
     "Producer",
     "ReadOnlyModelError",
+    "RegistryEntry",
     "Retention",
     "SigningKey",
     "StagedChunk",

@@ -157,6 +157,12 @@ class MethodNotAllowed(DurableStreamsError):
     title = "Method not allowed"
 
 
+class RegistryReadOnly(MethodNotAllowed):
+    """Only the server writes to the registry."""
+
+    title = "Read-only stream"
+
+
 class RequestTimeout(DurableStreamsError):
     """The body did not arrive in time."""
 

@@ -30,10 +30,12 @@ class Readers(NamedTuple):
     Args:
         everybody: whether all reads are allowed.
         varies_on: the request headers that the permission depends on.
+        registry_path: the path of the registry, if everybody may read all streams but that. Otherwise empty.
     """
 
     everybody: bool
     varies_on: tuple[str, ...] = ()
+    registry_path: str = ""
 
 
 class _Headers(NamedTuple):
@@ -50,6 +52,11 @@ class ResponsePolicy:
     def __init__(self, settings: Config, readers: Readers) -> None:
         self._settings = settings
         self._readers = readers
+        self.registry_path = readers.registry_path
+        self.for_registry = self
+        """The policy for reads of the registry."""
+        if readers.registry_path:
+            self.for_registry = ResponsePolicy(settings, Readers(False, readers.varies_on))
         self.cors = cors.CorsPolicy(settings)
         everybody = self.cors.for_everybody
         # A cache may give the response to a page of another origin.
@@ -101,6 +108,8 @@ def common_headers(request: Request, answer: Response | EventStream) -> list[Hea
     current = _current
     # Most responses find the policy without a call.
     chosen = current[1] if current is not None and current[0] is config() else policy()
+    if chosen.registry_path and request.path == chosen.registry_path:
+        chosen = chosen.for_registry
     return chosen.headers(request.method, request.headers.get(headers.ORIGIN), answer)
 
 
@@ -127,7 +136,10 @@ def _readers() -> Readers:
         guard = current_guard()
     except (ImproperlyConfigured, ValueError):  # no request is answered then
         return Readers(everybody=False)
-    return Readers(True) if guard is None else Readers(guard.everybody_reads, guard.varies_on)
+    if guard is None:
+        return Readers(True)
+    is_hidden = guard.everybody_reads and not guard.everybody_lists
+    return Readers(guard.everybody_reads, guard.varies_on, config().registry_path if is_hidden else "")
 
 
 def _drop_policy(**kwargs: Any) -> None:

@@ -19,6 +19,7 @@ from ..access.webhook_hosts import allowed_hosts
 from ..conf import Config, Finding, config, refuse
 from ..engine.wakeup import make_wakeup
 from ..models import Stream
+from ..protocol import paths
 from ..protocol.errors import DurableStreamsError
 from ..protocol.key_compaction import key_compaction_patterns
 from ..protocol.retention import retention_patterns
@@ -92,6 +93,14 @@ def _key_compaction(settings: Config) -> Iterator[Finding]:
         yield _finding("KEY_COMPACTION", error)
 
 
+def _registry(settings: Config) -> Iterator[Finding]:
+    try:
+        if settings.registry_path:
+            paths.validate(settings.registry_path)
+    except DurableStreamsError as error:
+        yield _finding("REGISTRY_PATH", error)
+
+
 def _origins(settings: Config) -> Iterator[Finding]:
     for origin in settings.cors_origins:
         if not is_origin(origin):
@@ -140,6 +149,7 @@ _PARTS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _creation_policy,
     _retention,
     _key_compaction,
+    _registry,
     _origins,
     _encoder,
     _wakeup,

@@ -6,7 +6,7 @@ path is another one (`batch.expect`). Knows no table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import final
@@ -149,7 +149,38 @@ class TakeOver:
     stream_id: int | None = None
 
 
-Operation = Create | Append | Delete | Touch | SetLifetime | Trim | TakeOver
+@final
+@dataclass(slots=True)
+class MoveEntries:
+    """Move the oldest entries of changes into the registry, and create it if it is missing. Only the server does this.
+
+    Attributes:
+        path: the path of the registry.
+        limit: the largest number of entries.
+    """
+
+    path: str
+    limit: int
+
+
+Operation = Create | Append | Delete | Touch | SetLifetime | Trim | TakeOver | MoveEntries
+
+
+def names_in(operations: Iterable[Operation]) -> tuple[set[str], set[tuple[str, str]]]:
+    """Return the paths of all streams that operations name, and the path and producer id of all producers."""
+    paths: set[str] = set()
+    producers: set[tuple[str, str]] = set()
+    for operation in operations:
+        paths.add(operation.path)
+        if type(operation) is Append:
+            if operation.producer is not None:
+                producers.add((operation.path, operation.producer.id))
+        elif type(operation) is Create:
+            if operation.fork is not None:
+                paths.add(operation.fork.source)
+        elif type(operation) is TakeOver:
+            producers.add((operation.path, operation.producer_id))
+    return paths, producers
 
 
 @dataclass(slots=True)
@@ -206,7 +237,14 @@ class Done:
     """The result of a delete, a touch or a change of the lifetime."""
 
 
-Result = Created | Appended | Trimmed | TakenOver | Done
+@dataclass(slots=True)
+class Moved:
+    """The result of `MoveEntries`: how many entries were moved. The limit: there may be more."""
+
+    count: int
+
+
+Result = Created | Appended | Trimmed | TakenOver | Done | Moved
 
 
 @dataclass(slots=True)
@@ -216,7 +254,8 @@ class Commit:
     `appends` are the bytes from `start` to `tail`, and `ends` the positions at which the appends end. Both are empty
     if the data is too large to be passed on. `generation` is the stream's own. `generation_before` is the generation of
     the stream to which the byte before `start` was appended: in a fork, maybe a source. `closed` is the state after the
-    change, and `closes` says whether this change closed the stream. `is_linked`: whether a subscription follows it.
+    change, and `closes` says whether this change closed the stream. `concerns_delivery`: whether the delivery has work
+    with it, because a subscription follows the stream, or because the registry tells of the change.
     """
 
     stream_id: int
@@ -233,7 +272,7 @@ class Commit:
     expired: bool = False
     generation: int = 0
     generation_before: int = 0
-    is_linked: bool = False
+    concerns_delivery: bool = False
 
     @property
     def offset(self) -> str:

@@ -39,6 +39,7 @@ from .deliveries import Deliveries
 from .leases import Wake
 from .pending import look_at_unseen
 from .registry import delete_remains
+from .registry_mover import RegistryMover
 from .turns import Turns
 from .wake_messages import body_of, wake_event
 from .webhooks import WebhookRequest, WebhookSender
@@ -173,6 +174,7 @@ class Delivery:
         self._failing = asyncio.Semaphore(MAX_FAILING)
         self._looked_through = 0
         self._task_queue = TaskQueue(engine.using)
+        self._registry = RegistryMover(engine, call)
         self._sender: WebhookSender | None = None
         self._failures = LogOnce(WARNING_SECONDS)
 
@@ -188,7 +190,7 @@ class Delivery:
         loop = self._loop
         if loop is not None:
             try:
-                loop.call_soon_threadsafe(self._woken.set)
+                loop.call_soon_threadsafe(self.poll_all)
             except RuntimeError:  # the loop was closed
                 pass
 
@@ -203,12 +205,13 @@ class Delivery:
     # Messages of other processes, in the event loop of the delivery.
 
     def receive(self, stream_id: int, message: WakeUpMessage) -> None:
-        """Look at the database: another process has committed to a linked stream."""
-        self._woken.set()
+        """Look at the database: another process has committed to a linked stream, or a change for the registry."""
+        self.poll_all()
 
     def poll_all(self) -> None:
-        """Look at the database, because messages may have been lost."""
+        """Look at the database, for example because messages may have been lost."""
         self._woken.set()
+        self._registry.woken.set()
 
     # In the event loop of the delivery.
 
@@ -216,6 +219,7 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         subscriber = self._engine.wakeup.subscriber(self)
         subscribing = None if subscriber is None else self._loop.create_task(subscriber.subscribe(DELIVERY_CHANNEL))
+        moving = self._loop.create_task(self._registry.run(subscriber))
         try:
             while not self._is_stopping:
                 self._woken.clear()
@@ -224,7 +228,7 @@ class Delivery:
                     pause = config().poll_interval
                 await self._rest(pause)
         finally:
-            for task in self._deliveries.tasks:
+            for task in (*self._deliveries.tasks, moving):
                 task.cancel()
             if subscribing is not None:
                 subscribing.cancel()
@@ -266,6 +270,7 @@ class Delivery:
 
     async def deliver_all(self) -> None:
         """Deliver the wakes that are due now, and those that follow from them, without the thread."""
+        await self._registry.move_all()
         try:
             while await self._look() == 0.0 or self._deliveries.tasks:
                 if tasks := self._deliveries.tasks:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from django_durable_streams.engine import engine_for
 from django_durable_streams.protocol import websocket
 from tests.asgi_client import AsgiClient
 from tests.overriding import override_streams
@@ -185,3 +186,19 @@ async def test_a_long_append_is_refused_as_by_http(client: AsgiClient) -> None:
         async with Socket() as socket:
             answer = await append(socket, "a", contentType=TEXT, data="x" * 51)
             assert (answer["status"], answer["error"]) == (413, "payload-too-large")
+
+
+@override_streams(REGISTRY_PATH="__registry__")
+async def test_the_registry_is_followed_and_not_written(client: AsgiClient) -> None:
+    engine_for()
+    while (await client.get("__registry__")).status == 404:
+        pass
+    async with Socket() as socket:
+        answer = await append(socket, "__registry__", contentType=JSON, data={})
+        assert (answer["type"], answer["status"], answer["error"]) == ("error", 405, "registry-read-only")
+        assert (await socket.subscribe("__registry__"))["type"] == "subscribed"
+        await client.create("a")
+        frame = await socket.next()
+        while frame["type"] != "data":
+            frame = await socket.next()
+        assert [(row["headers"]["operation"], row["key"]) for row in frame["data"]] == [("insert", "a")]

@@ -108,7 +108,7 @@ class RedisWakeup(Wakeup):
             for commit in commits:
                 channel = signer.channel(commit.stream_id)
                 pipeline.publish(channel, signer.sign(channel, encode(commit)))
-            if any(commit.is_linked for commit in commits):
+            if any(commit.concerns_delivery for commit in commits):
                 channel = signer.channel(DELIVERY_CHANNEL)
                 pipeline.publish(channel, signer.sign(channel, _LINKED_COMMIT))
             pipeline.execute()

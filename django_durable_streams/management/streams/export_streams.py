@@ -20,7 +20,9 @@ streams export backup                   all streams, to a new directory
 streams export chats.tar 'chat/**'      streams that match a pattern, and the sources of forks among them
 streams export backup                   after an interruption: go on where it stopped
 
-Each stream is as it was at one moment. Offsets, producers, forks, and what closes and ends a stream, stay as they are.
+Each stream is as it was at one moment. Offsets, producers and forks stay as they are, and what closes or ends a stream.
+Consumers, subscriptions and their cursors are in the archive, without keys and leases. "import --cursors" restores
+them.
 """
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
     archive/index.json             what it is, the patterns, and the size and SHA-256 of each pack
     archive/packs/000001.streams   records of streams
+    archive/subscriptions.records  subscriptions and cursors, if there are any
 
 The index of an unfinished export is `index.json.partial`. The next export to the same directory goes on after the last
 complete pack, because packs have the streams in one order. A tar file has the same files. It is written from a
@@ -14,32 +15,32 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import tarfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import msgspec
-from msgspec import Meta, Struct
 
 from .dump import ReadRecords
+from .index import FORMAT as FORMAT
+from .index import PACKS, Index, Pack, SubscriptionFile, parse_index
 from .pack_writer import PackWriter
-from .records import VERSION, ArchiveError, Record, RecordReader, StreamRecord
+from .records import VERSION, ArchiveError, Record, RecordReader, StreamRecord, line
+from .subscription_records import SubscriptionFileRecord, SubscriptionReader, SubscriptionRecord
 
-FORMAT = "durable-streams-archive"
 INDEX = "index.json"
 PARTIAL = "index.json.partial"
-PACKS = "packs"
+SUBSCRIPTIONS = "subscriptions.records"
 
 PACK_BYTES = 64 * 1024 * 1024
 """Size from which a pack ends after the present stream."""
 
 _READ_BYTES = 1024 * 1024
-_PACK_NAME = re.compile(r"packs/[0-9]{6}\.streams")
 
 
 Written = tuple[str, bool]
@@ -47,33 +48,6 @@ Written = tuple[str, bool]
 
 Place = tuple[str, int]
 """Where a stream begins: the name of the pack, and the byte."""
-
-
-class Pack(Struct, forbid_unknown_fields=True):
-    """A file of records, and the place of its last stream in the order of all streams."""
-
-    name: str
-    size: Annotated[int, Meta(ge=0)]
-    sha256: str
-    streams: Annotated[int, Meta(ge=0)]
-    last: tuple[int, str]
-    """Generation and path."""
-
-
-class Index(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """What an archive has."""
-
-    format: str
-    version: int
-    patterns: list[str]
-    packs: list[Pack]
-    newest: tuple[int, str] | None = None
-    """While the export is unfinished: the place of the last stream that was there when it began."""
-
-    @property
-    def streams(self) -> int:
-        """The number of streams."""
-        return sum(pack.streams for pack in self.packs)
 
 
 class ArchiveWriter:
@@ -93,7 +67,7 @@ class ArchiveWriter:
         names = {entry.name for entry in directory.iterdir()}
         if INDEX in names:
             raise ArchiveError(f"{directory} has a finished archive. Choose another directory.")
-        if not names <= {PARTIAL, PACKS}:
+        if not names <= {PARTIAL, PACKS, SUBSCRIPTIONS}:
             raise ArchiveError(f"{directory} has other files. Choose an empty directory.")
         self.index = Index(FORMAT, VERSION, patterns, [])
         if PARTIAL in names:
@@ -120,6 +94,25 @@ class ArchiveWriter:
     def newest(self, place: tuple[int, str]) -> None:
         self.index.newest = place
         self._save_index(PARTIAL)
+
+    def write_subscriptions(self, records: Iterable[SubscriptionFileRecord]) -> None:
+        """Write subscriptions, before the streams."""
+        path = self._directory / SUBSCRIPTIONS
+        digest = hashlib.sha256()
+        count = 0
+        with _open_private(path) as file:
+            for record in records:
+                data = line(record)
+                digest.update(data)
+                file.write(data)
+                count += isinstance(record, SubscriptionRecord)
+            _sync(file)
+            size = file.tell()
+        if count:
+            self.index.subscriptions = SubscriptionFile(size, digest.hexdigest(), count)
+            self._save_index(PARTIAL)
+        else:
+            path.unlink()
 
     def write(self, streams: Iterable[tuple[str, ReadRecords]]) -> Iterator[Written]:
         """Write streams. Yield the path of each, and whether it is in the archive: a deleted one is left out."""
@@ -166,9 +159,10 @@ class ArchiveWriter:
         with _open_private(temporary) as target_file:
             with tarfile.open(fileobj=target_file, mode="w:") as tar:
                 _add(tar, INDEX, BytesIO(self._index_text()))
-                for pack in self.index.packs:
-                    with (self._directory / pack.name).open("rb") as file:
-                        _add(tar, pack.name, file)
+                names = [pack.name for pack in self.index.packs]
+                for name in [SUBSCRIPTIONS, *names] if self.index.subscriptions is not None else names:
+                    with (self._directory / name).open("rb") as file:
+                        _add(tar, name, file)
             _sync(target_file)
         (self._directory / PARTIAL).unlink()  # first: without it, what is left of the directory is no archive
         shutil.rmtree(self._directory)
@@ -209,23 +203,35 @@ class ArchiveReader:
                 raise ArchiveError(f"The export to {path} was not finished. Run it again.") from error
             raise ArchiveError(f"{path} is not an archive of streams: it has no {INDEX}.") from error
 
+    @property
+    def subscriptions_name(self) -> str:
+        """The name of the file of subscriptions, for messages."""
+        return f"{self._path}/{SUBSCRIPTIONS}"
+
     def check_packs(self) -> Iterator[int]:
         """Compare size and SHA-256 of all packs with the index, and yield how many bytes were read.
 
         Raises:
             ArchiveError: a pack differs. `streams` finds the place.
         """
+        if (file := self.index.subscriptions) is not None:
+            yield from self._check_file(SUBSCRIPTIONS, file, lambda: [*self.subscriptions()])
         for pack in self.index.packs:
-            digest = hashlib.sha256()
-            size = 0
-            with self._pack(pack.name) as file:
-                while data := file.read(_READ_BYTES):
-                    digest.update(data)
-                    size += len(data)
-                    yield len(data)
-            if (size, digest.hexdigest()) != (pack.size, pack.sha256):
-                self._find_damage(pack)
-                raise ArchiveError(f"{self._path}/{pack.name} differs from the index: it has {size} bytes.")
+            yield from self._check_file(pack.name, pack, partial(self._find_damage, pack))
+
+    def _check_file(
+        self, name: str, expected: Pack | SubscriptionFile, find_damage: Callable[[], object]
+    ) -> Iterator[int]:
+        digest = hashlib.sha256()
+        size = 0
+        with self._pack(name) as file:
+            while data := file.read(_READ_BYTES):
+                digest.update(data)
+                size += len(data)
+                yield len(data)
+        if (size, digest.hexdigest()) != (expected.size, expected.sha256):
+            find_damage()
+            raise ArchiveError(f"{self._path}/{name} differs from the index: it has {size} bytes.")
 
     def _find_damage(self, pack: Pack) -> None:
         with self._pack(pack.name) as file:
@@ -252,6 +258,18 @@ class ArchiveReader:
                     last = key
                     self.place = pack.name, reader.position
                     yield _with(head, records)
+
+    def subscriptions(self) -> Iterator[tuple[SubscriptionFileRecord, SubscriptionReader]]:
+        """Yield the records of subscriptions and links, each with the reader, which knows its position.
+
+        Raises:
+            ArchiveError: a record is damaged or out of order.
+        """
+        if self.index.subscriptions is not None:
+            with self._pack(SUBSCRIPTIONS) as file:
+                reader = SubscriptionReader(file, self.subscriptions_name)
+                for record in reader.records():
+                    yield record, reader
 
     def stream_at(self, place: Place) -> Iterator[Record]:
         """Yield the records of the stream at a place where `streams` has found one."""
@@ -293,29 +311,6 @@ def _tar_member(tar: tarfile.TarFile, name: str) -> AbstractContextManager[Binar
 def _closing(tar: tarfile.TarFile, file: BinaryIO) -> Iterator[BinaryIO]:
     with tar, file:
         yield file
-
-
-def parse_index(text: bytes, name: str) -> Index:
-    """Return a parsed index.
-
-    Raises:
-        ArchiveError: it is no index, or one of another version.
-    """
-    try:
-        head = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
-        raise ArchiveError(f"{name} is damaged: {error}.") from error
-    if not isinstance(head, dict) or head.get("format") != FORMAT:
-        raise ArchiveError(f"{name} is not the index of an archive of streams.")
-    if head.get("version") != VERSION:
-        raise ArchiveError(f"{name} is of version {head.get('version')}, and this code knows version {VERSION}.")
-    try:
-        index = msgspec.convert(head, Index)
-    except msgspec.ValidationError as error:
-        raise ArchiveError(f"{name} is damaged: {error}.") from error
-    if not all(_PACK_NAME.fullmatch(pack.name) for pack in index.packs):
-        raise ArchiveError(f"{name} names a file outside of {PACKS}/.")
-    return index
 
 
 def _add(tar: tarfile.TarFile, name: str, file: BinaryIO) -> None:

@@ -30,6 +30,8 @@ from ...protocol.offsets import MAX_NUMBER
 from ...protocol.producers import MAX_STORED_NAME_LENGTH
 from ...protocol.segments import Segment
 from ..chunk_rows import MAX_CHUNK_BYTES, MAX_SPARSE_RANGE
+from .lines import ArchiveError as ArchiveError
+from .lines import checked_line, line_of
 
 VERSION = 1
 
@@ -39,7 +41,6 @@ BLOCK_BYTES = MAX_CHUNK_BYTES
 BLOCK_APPENDS = 10_000
 """Appends of a block."""
 
-MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_BLOCK_BYTES = 2**31
 
 Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
@@ -47,10 +48,6 @@ Size = Annotated[int, Meta(ge=0, le=MAX_BLOCK_BYTES)]
 Limit = Annotated[int, Meta(gt=0, le=MAX_NUMBER)]
 Microseconds = Annotated[int, Meta(ge=0, le=253_370_764_800_000_000)]
 Path = Annotated[str, Meta(min_length=1, max_length=paths.MAX_PATH_LENGTH)]
-
-
-class ArchiveError(Exception):
-    """An archive is damaged, incomplete or foreign, or does not fit the database. The message names the place."""
 
 
 class StreamRecord(Struct, tag="stream", forbid_unknown_fields=True):
@@ -128,12 +125,8 @@ def line(record: Any) -> bytes:
         bare = {"type": "data", "start": record.start, "sizes": record.sizes, "crc": record.crc}
         if record.gaps is not None:
             bare["gaps"] = record.gaps
-        return b"%b%b\n" % (_line(msgspec.json.encode(bare)), record.data)
-    return _line(msgspec.json.encode(record))
-
-
-def _line(text: bytes) -> bytes:
-    return b"%08x %b\n" % (crc32(text), text)
+        return b"%b%b\n" % (line_of(msgspec.json.encode(bare)), record.data)
+    return line_of(msgspec.json.encode(record))
 
 
 def data_record(start: int, sizes: list[int], data: bytes, gaps: list[int] | None = None) -> DataRecord:
@@ -228,15 +221,11 @@ class RecordReader:
 
     def _read(self) -> Record | None:
         self.position = self._next
-        text = self._file.readline(MAX_LINE_BYTES)
-        if not text:
+        text = checked_line(self._file, self.error)
+        if text is None:
             return None
         self._next += len(text)
         self._crc = crc32(text, self._crc)
-        if not text.endswith(b"\n") or text[8:9] != b" ":
-            raise self.error("this is not a whole line of an archive.")
-        if text[:8] != b"%08x" % crc32(text[9:-1]):
-            raise self.error("the checksum of the line is wrong.")
         try:
             record: Record = _decoder.decode(text[9:-1])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -24,6 +24,7 @@ from ..sql import Row, Statements, statements
 from ..sql.columns import STREAM_COLUMNS
 from ..stream_info import StreamInfo
 from ..upkeep import retention
+from ..write import registry_entries
 from ..write.linking import Linker
 from ..write.stream_state import StreamState
 from .presence import Presence, check_sources
@@ -157,6 +158,9 @@ class Restore:
                 by_moment.setdefault(stream.deleted_at, []).append(states[stream.path].id)
         for moment, ids in by_moment.items():
             sql.soft_delete_streams(cursor, moment, ids)
+        if registry_entries.path() is not None:
+            messages = registry_entries.messages((), followed, (), clock.now())
+            registry_entries.insert(sql, cursor, messages)
         retention.restore(sql, cursor, [_retention(stream, states[stream.path].id) for stream in streams])
         self._new_ids.update(state.id for state in states.values())
         return {path: state.id for path, state in states.items()}
@@ -268,6 +272,7 @@ def _info(stream: StreamRecord, owners: dict[str, int]) -> StreamInfo:
         stream.content_type,
         stream.generation,
         stream.tail,
+        stream.closed,
         source_id=None if stream.source is None else owners[stream.source],
         fork_position=stream.fork_position,
         lineage=None if lineage is None else [[owners[path], *rest] for path, *rest in lineage],

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from django.db.models import Q
 
 from ... import clock
+from ...conf import config
 from ...models import Stream
 from ...protocol.globs import Glob
 
@@ -21,7 +22,7 @@ def select(patterns: Sequence[Glob], using: str) -> array[int]:
     Soft-deleted and expired streams are only there as sources.
 
     Args:
-        patterns: the patterns. None of them: all streams.
+        patterns: the patterns. None of them: all streams but the registry.
         using: alias of the database.
     """
     now = clock.now()
@@ -33,7 +34,8 @@ def select(patterns: Sequence[Glob], using: str) -> array[int]:
     is_alive = Q(deleted_at__isnull=True) & (Q(deadline__isnull=True) | Q(deadline__gt=now))
     needed: set[int] = set()
     chosen = array("q")
-    alive = present.filter(is_alive).order_by("generation", "path").values_list("pk", "path")
+    others = present.exclude(path=config().registry_path)  # the database of an import has a registry of its own
+    alive = others.filter(is_alive).order_by("generation", "path").values_list("pk", "path")
     for stream_id, path in alive.iterator():
         if path is not None and (not patterns or any(pattern.matches(path) for pattern in patterns)):
             chosen.append(stream_id)

@@ -8,7 +8,7 @@ Both are resumed by another call. An import checks the whole archive before it c
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from .families import Families
 from .presence import PATHS_PER_QUERY, Presence
 from .records import ArchiveError, Record, StreamRecord
 from .restore import Restore
+from .subscription_dump import dump_subscriptions
 
 TAR = ".tar"
 
@@ -63,6 +64,7 @@ def export_streams(target: Path, using: str, patterns: Sequence[str] = ()) -> It
         ids = ids[_position_after(writer.last, ids, using) : _position_after(writer.newest, ids, using)]
     else:
         places = (_find_place(stream_id, using) for stream_id in reversed(ids))
+        writer.write_subscriptions(dump_subscriptions(globs, using))
         writer.newest = next((place for place in places if place is not None), writer.last)
     done = writer.index.streams
     skipped = 0
@@ -97,10 +99,21 @@ def _find_place(stream_id: int, using: str) -> tuple[int, str] | None:
     return None if row is None or row[1] is None else (row[0], row[1])
 
 
-def check_archive(reader: ArchiveReader, using: str, patterns: Sequence[str] = ()) -> Generator[Step, None, Families]:
+def check_archive(
+    reader: ArchiveReader,
+    using: str,
+    patterns: Sequence[str] = (),
+    check_stream: Callable[[StreamRecord], object] | None = None,
+) -> Generator[Step, None, Families]:
     """Check an archive as a whole, and that the database has no other streams at its paths. Changes nothing.
 
     Returns the families of the chosen streams.
+
+    Args:
+        reader: the archive.
+        using: alias of the database.
+        patterns: the patterns of the paths to restore. None of them: all.
+        check_stream: is called with each of the streams, and raises ArchiveError if it does not fit something else.
 
     Raises:
         ArchiveError: it is damaged, foreign or incomplete, or a path is taken.
@@ -121,6 +134,8 @@ def check_archive(reader: ArchiveReader, using: str, patterns: Sequence[str] = (
         if head.source is not None and hash(head.source) in archived:
             families.add(head.path, head.source, reader.place)
         archived.add(hash(head.path))
+        if check_stream is not None:
+            check_stream(head)
         portion.append(head)
         size = sum(len(getattr(record, "data", b"")) for record in records)
         if len(portion) == PATHS_PER_QUERY:
@@ -139,20 +154,26 @@ def _is_unstable(stream: StreamRecord) -> bool:
     return bool(retention.patterns().find(stream.path) if own is None else RetentionRules(*own))
 
 
-def import_streams(source: Path, using: str, patterns: Sequence[str] = ()) -> Iterator[Step]:
+def import_streams(
+    source: Path,
+    using: str,
+    patterns: Sequence[str] = (),
+    check_stream: Callable[[StreamRecord], object] | None = None,
+) -> Iterator[Step]:
     """Restore the streams of an archive, and yield each of them. Streams that are there already are left alone.
 
     Args:
         source: a directory or tar file that `export_streams` has written.
         using: alias of the database.
         patterns: the patterns of the paths to restore. None of them: all. A fork needs its source.
+        check_stream: as for `check_archive`.
 
     Raises:
         ArchiveError: the archive is damaged, foreign or incomplete, or another stream has a path. Nothing was changed.
         InvalidPath: a pattern is invalid.
     """
     reader = ArchiveReader(source)
-    families = yield from check_archive(reader, using, patterns)
+    families = yield from check_archive(reader, using, patterns, check_stream)
     restore = Restore(using)
     for head, records in _chosen(reader, patterns):
         if forks := families.forks_of(head.path):

@@ -111,6 +111,10 @@ class BaseStatements:
         cursor.execute(sql, parameters)
         return cursor
 
+    def _execute_values(self, cursor: Any, sql: str, values: Sequence[tuple[str, Any]]) -> Any:
+        """Execute a statement whose parameters come with their types in PostgreSQL's names."""
+        return self._execute(cursor, sql, [value for _, value in values])
+
     def _among(self, column: str, values: Collection[object]) -> tuple[str, list[object]]:
         """Return the condition that a column has one of the values, and its parameters."""
         return f"{self._quote(column)} IN ({', '.join(['%s'] * len(values))})", list(values)

@@ -57,6 +57,9 @@ LINK_COLUMNS = {
     "acked_position": "bigint",
     "is_pending": "boolean",
 }
+REGISTRY_COLUMNS = {
+    "message": "text",
+}
 UPDATED_STREAM_COLUMNS = {
     "tail": "bigint",
     "closed": "boolean",

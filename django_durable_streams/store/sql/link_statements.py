@@ -112,7 +112,3 @@ class LinkStatements(BaseStatements):
         """Insert links, with values in the order of `LINK_COLUMNS`. An existing link of the path is reset."""
         for slice_rows in slices(rows):
             self._insert_rows(cursor, self._insert_link, slice_rows, self._or_update_link)
-
-    def _execute_values(self, cursor: Any, sql: str, values: Sequence[tuple[str, Any]]) -> Any:
-        """Execute a statement whose parameters come with their types in PostgreSQL's names."""
-        return self._execute(cursor, sql, [value for _, value in values])

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from django.db import connections
 
 from ...clock import from_microseconds
-from ...models import Retention
+from ...models import RegistryEntry, Retention
 from ..stream_info import StreamInfo
 from .base import SHARED_LOCK, BaseStatements
-from .columns import PRODUCER_COLUMNS, RETENTION_COLUMNS, STREAM_COLUMNS
+from .columns import PRODUCER_COLUMNS, REGISTRY_COLUMNS, RETENTION_COLUMNS, STREAM_COLUMNS
 from .rows import LoadedRows, Lock, Row, slices
 
 
@@ -73,6 +73,9 @@ class StreamStatements(BaseStatements):
         name, producer = self._quote, self._producer
         self._insert_producer = self._insert(producer, PRODUCER_COLUMNS)
         self._insert_retention = self._insert(self._table(Retention), RETENTION_COLUMNS)
+        entry = self._table(RegistryEntry)
+        self._insert_entry = self._insert(entry, REGISTRY_COLUMNS)
+        self._select_entries = f"SELECT {name('id')}, {name('message')} FROM {entry} ORDER BY {name('id')} LIMIT "
         self._update_producer = (
             f"UPDATE {producer} SET {name('epoch')}=%s, {name('seq')}=%s, {name('updated_at')}=%s "
             f"WHERE {name('stream_id')}=%s AND {name('producer_id')}=%s"
@@ -249,6 +252,19 @@ class StreamStatements(BaseStatements):
         """Insert retention of streams that have none, with values in the order of `RETENTION_COLUMNS`."""
         for slice_rows in slices(rows):
             self._insert_rows(cursor, self._insert_retention, slice_rows)
+
+    def insert_registry_entries(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Insert entries of the registry, with values in the order of `REGISTRY_COLUMNS`. Their ids are in this order.
+
+        An entry gets its id at its insertion, and not at the commit.
+        """
+        for slice_rows in slices(rows):
+            self._insert_rows(cursor, self._insert_entry, slice_rows)
+
+    def select_registry_entries(self, cursor: Any, limit: int) -> list[tuple[int, str]]:
+        """Return the id and message of the oldest committed entries, in the order of their ids."""
+        rows: list[tuple[int, str]] = self._execute_values(cursor, f"{self._select_entries}{int(limit)}", []).fetchall()
+        return rows
 
     def update_producers(self, cursor: Any, rows: Sequence[Row]) -> None:
         """Update producers: epoch, seq, updated_at, stream_id, producer_id."""

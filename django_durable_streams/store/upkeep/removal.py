@@ -20,6 +20,7 @@ from .. import staged_rows
 from ..operations import Commit
 from ..sql import statements
 from ..sql.ids import HasId
+from ..write import registry_entries
 from . import related_rows
 
 AnyQuery = TypeVar("AnyQuery", bound=QuerySet[Any])
@@ -78,7 +79,11 @@ def expire(using: str, now: datetime | None = None, ids: Collection[int] | None 
             sql.soft_delete_streams(cursor, at, sorted(with_forks))
         if len(with_forks) < len(locked_ids):
             sql.remove_streams(cursor, at, [stream_id for stream_id in locked_ids if stream_id not in with_forks])
-    return [_removal(stream) for stream in streams]
+        registry_entries.insert(sql, cursor, registry_entries.expirations(streams, moment))
+    commits = [_removal(stream) for stream in streams]
+    if registry_entries.path() is not None:
+        registry_entries.mark(commits)
+    return commits
 
 
 def unneeded(using: str, after: int = 0, limit: int = STREAMS_PER_TRANSACTION) -> list[int]:

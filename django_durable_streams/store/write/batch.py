@@ -6,16 +6,15 @@ arrival. `batch_saving` writes the changes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
 from typing import Any
 
 from django.db import connections
 
 from ... import clock
-from ...models import Stream
+from ...models import RegistryEntry, Stream
 from ...protocol.errors import DurableStreamsError, SourceGone, StreamExists, StreamGone, StreamNotFound
-from ...protocol.producers import ProducerState
 from ..operations import (
     Append,
     Appended,
@@ -24,19 +23,22 @@ from ..operations import (
     Delete,
     Done,
     Fork,
+    Moved,
+    MoveEntries,
     Operation,
     Result,
     SetLifetime,
     TakeOver,
     Touch,
     Trim,
+    names_in,
 )
 from ..sql import statements
 from ..sql.ids import HasId
-from . import forking, stream_creation
+from . import forking, registry_entries, stream_creation
 from .batch_saving import BatchSaver
 from .row_cache import PostgreSQLRowCache, RowCache
-from .stream_state import StreamState
+from .stream_state import StreamState, add_producers
 
 
 class Locked(Enum):
@@ -82,6 +84,7 @@ class Batch:
         # Numbers of forks, by stream id, of the streams that may be removed in this batch.
         self._fork_counts: dict[int, int] = {}
         self._locked: set[str] = set()
+        self._registry_path = registry_entries.path()
 
     def load(self, operations: Sequence[Operation], *, wait: bool = True, held: Collection[str] = ()) -> None:
         """Lock and read the rows of all streams and producers that the operations name.
@@ -91,7 +94,7 @@ class Batch:
             wait: whether to wait for rows that other transactions hold.
             held: paths whose rows are not touched. Their operations are LOCKED.
         """
-        paths, producers = _names_in(operations)
+        paths, producers = names_in(operations)
         if held:
             self._locked.update(held)
             paths.difference_update(held)
@@ -101,7 +104,7 @@ class Batch:
         states = self._pop_cached(paths, producers)
         paths.difference_update(states)
         if paths:
-            creates = any(type(operation) is Create for operation in operations)
+            creates = any(type(operation) in (Create, MoveEntries) for operation in operations)
             if creates:
                 self._saver.linker.lock_rules()
             loaded = self._sql.lock_streams(
@@ -113,7 +116,7 @@ class Batch:
             )
             self._locked.update(loaded.locked)
             by_id = {info.id: StreamState(info) for info in loaded.streams}
-            _add_producers(by_id, loaded.producers)
+            add_producers(by_id, loaded.producers)
             states.update((state.path, state) for state in by_id.values())
         self._sort_by_state(states.values(), operations)
 
@@ -167,7 +170,7 @@ class Batch:
         }
         if missing:
             by_id = {state.id: state for state in states.values()}
-            _add_producers(by_id, self._sql.select_producers(self._cursor, missing))
+            add_producers(by_id, self._sql.select_producers(self._cursor, missing))
         return states
 
     def _count_forks(self, states: Sequence[StreamState]) -> None:
@@ -189,12 +192,16 @@ class Batch:
             return LOCKED
         try:
             state = self._streams.get(operation.path)
+            if operation.path == self._registry_path:
+                registry_entries.check_writer(operation)
             if type(operation) is Append:
                 if state is None or operation.stream_id is not None:
                     state = self._existing(operation, state)
                 return state.append(operation, self._now)
             if type(operation) is Create:
                 return self._create(operation, state)
+            if type(operation) is MoveEntries:
+                return self._move_entries(operation, state)
             state = self._existing(operation, state)
             if type(operation) is Delete:
                 del self._streams[state.path]
@@ -269,6 +276,22 @@ class Batch:
         self._fork_counts[source.id] = self._fork_counts.get(source.id, 0) + 1
         return outcome
 
+    def _move_entries(self, operation: MoveEntries, state: StreamState | None) -> Outcome:
+        """Append the oldest entries to the registry. Its row is locked, so no other transaction moves them.
+
+        Raises:
+            StreamClosed, ContentTypeMismatch: the stream at its path cannot be the registry. All entries stay.
+        """
+        if state is None:
+            self._create(Create(operation.path, registry_entries.CONTENT_TYPE), None)
+            state = self._streams[operation.path]
+        registry_entries.check_stream(state)
+        entries = self._sql.select_registry_entries(self._cursor, operation.limit)
+        if entries:
+            registry_entries.append_all(state, [message for _, message in entries], self._now)
+            self._sql.delete_rows(self._cursor, RegistryEntry, [entry_id for entry_id, _ in entries])
+        return Moved(len(entries))
+
     def _remove(self, state: StreamState) -> None:
         """Remove a stream, or soft-delete it where it has forks."""
         if self._fork_counts.get(state.id, 0):
@@ -325,26 +348,3 @@ def expect(expected_id: int, actual_id: int, path: str | None) -> None:
         raise StreamNotFound(
             f"The stream at {path} was deleted, and its path has a new stream. To use the new one, load it."
         )
-
-
-def _add_producers(states: Mapping[int, StreamState], rows: Iterable[Sequence[Any]]) -> None:
-    for stream_id, producer_id, epoch, seq in rows:
-        if stream_id in states:  # on PostgreSQL the rows may be of a stream that another transaction holds
-            states[stream_id].producers[producer_id] = ProducerState(epoch, seq)
-
-
-def _names_in(operations: Iterable[Operation]) -> tuple[set[str], set[tuple[str, str]]]:
-    """Return the paths of all streams that operations name, and the path and producer id of all producers."""
-    paths: set[str] = set()
-    producers: set[tuple[str, str]] = set()
-    for operation in operations:
-        paths.add(operation.path)
-        if type(operation) is Append:
-            if operation.producer is not None:
-                producers.add((operation.path, operation.producer.id))
-        elif type(operation) is Create:
-            if operation.fork is not None:
-                paths.add(operation.fork.source)
-        elif type(operation) is TakeOver:
-            producers.add((operation.path, operation.producer_id))
-    return paths, producers

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ... import clock
 from ..operations import Commit
 from ..sql import Statements, statements
-from . import row_mapping
+from . import registry_entries, row_mapping
 from .linking import Linker
 from .row_cache import RowCache
 from .stream_state import StreamState
@@ -55,6 +55,7 @@ class BatchSaver:
         self._row_version: Iterable[Sequence[Any]] | None = None
         # The future result with the id and the new version of each row that `save_if_unchanged` has updated.
         self._updated: Iterable[Sequence[Any]] = ()
+        self._registry_path = registry_entries.path()
         self.moved: dict[str, int] = {}
         """By path: the bytes that others had appended before, of which the outcomes do not know."""
 
@@ -93,9 +94,16 @@ class BatchSaver:
         if changed:
             sql.update_streams(cursor, [row_mapping.stream_update(state, now) for state in changed])
         self._save_contents(changed, [*changed, *created], now)
+        if self._registry_path is not None:
+            self._record([*removed_rows, *soft_deleted], created, changed)
         if changed and self._row_cache is not None and self._row_version is None:
             self._row_version = sql.row_version_written(cursor)
         self._saved.append(_Saved(changed, created, ids, [*removed_rows, *soft_deleted]))
+
+    def _record(self, ended: list[StreamState], created: list[StreamState], changed: list[StreamState]) -> None:
+        """Write the entries of the registry about this save."""
+        messages = registry_entries.messages(ended, created, changed, self._now)
+        registry_entries.insert(self._sql, self._cursor, messages)
 
     def _save_contents(self, changed: list[StreamState], written: list[StreamState], now: Any) -> None:
         """Write lifetimes, trims, chunks and producers of streams whose rows are written."""
@@ -191,9 +199,12 @@ class BatchSaver:
         """Collect the commits of all saves so far. The working copies are then as their rows."""
         for changed, created, ids, ended in self._saved:
             _set_ids(created, ids)
-            self._commits += [state.commit() for state in changed if state.has_visible_changes]
-            self._commits += [state.commit(created=True) for state in created]
-            self._commits += [state.removal() for state in ended]
+            commits = [state.commit() for state in changed if state.has_visible_changes]
+            commits += [state.commit(created=True) for state in created]
+            commits += [state.removal() for state in ended]
+            if self._registry_path is not None:
+                registry_entries.mark(commits)
+            self._commits += commits
             for state in (*changed, *created):
                 state.mark_saved()
         self._saved.clear()

@@ -12,15 +12,18 @@ docs/benchmarks.md has the rate of creates. `Statements.supports_blind_insert` s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from operator import attrgetter
+from typing import Any
 
 from django.db import IntegrityError
 
 from ... import clock
 from ..operations import Commit, Create, Operation
-from ..sql import statements
-from . import row_mapping
+from ..sql import Statements, statements
+from ..stream_info import StreamInfo
+from . import registry_entries, row_mapping
 from .batch import Outcome
 from .commit_context import CommitContext
 from .linking import cached_rules
@@ -51,20 +54,24 @@ def bulk_create_empty(
     if paths is None:
         return None
     rules = cached_rules(using)
-    if rules is None or rules.concern(paths):
+    if rules is None or rules.concern(paths) or registry_entries.path() in paths:
         return None
     first = operations[0]
     assert isinstance(first, Create)
     common = new_info(first, clock.now())
     state = StreamState(common)
     outcomes: list[Outcome] = [state.created_result(created=True)] * len(paths)
+    is_recorded = registry_entries.path() is not None
     try:
-        with sql.insertion(len(paths), lock_ms, context.before_wait) as cursor:
+        with _opened(sql, len(paths), is_recorded, lock_ms, context) as cursor:
             if row_cache is not None:
                 row_cache.start_counting(cursor, sql)
             context.before_commit(outcomes)
             row = row_mapping.stream_insert(state, row_mapping.stamp(using))
             inserted = sql.insert_copies(cursor, row, paths, rules.version)
+            if is_recorded:
+                inserted = list(inserted)
+                _record(sql, cursor, common, inserted if len(inserted) == len(paths) else ())
     except IntegrityError:
         return None
     ids = list(inserted)
@@ -75,7 +82,25 @@ def bulk_create_empty(
     if not context.reports_empty_streams():
         return outcomes, []
     states = [StreamState(common._replace(id=stream_id, path=path)) for stream_id, path in ids]
-    return outcomes, [state.commit(created=True) for state in states]
+    commits = [state.commit(created=True) for state in states]
+    if is_recorded:
+        registry_entries.mark(commits)
+    return outcomes, commits
+
+
+def _opened(
+    sql: Statements, rows: int, is_recorded: bool, lock_ms: int | None, context: CommitContext
+) -> AbstractContextManager[Any]:
+    """Return the transaction: one of a single statement, unless entries of the registry belong to it."""
+    if is_recorded:
+        return sql.transaction(lock_ms, context.before_wait)
+    return sql.insertion(rows, lock_ms, context.before_wait)
+
+
+def _record(sql: Statements, cursor: Any, common: StreamInfo, ids: Iterable[tuple[int, str]]) -> None:
+    """Write the entries of the registry about new streams."""
+    states = [StreamState(common._replace(path=path)) for _, path in ids]
+    registry_entries.insert(sql, cursor, registry_entries.messages((), states, (), clock.now()))
 
 
 def _paths_of_copies(operations: Sequence[Operation]) -> list[str] | None:

@@ -14,6 +14,7 @@ from django.db import Error
 from ...runtime import tracing
 from ..operations import Append, Commit, Operation
 from ..sql import CommitUncertain, statements
+from . import registry_entries
 from .batch import LOCKED, Batch, Outcome
 from .bulk_create import bulk_create_empty
 from .commit_context import WITHOUT_CALLBACKS, CommitContext
@@ -116,6 +117,8 @@ def _append_cached(
     row_cache = context.row_cache
     if not isinstance(row_cache, PostgreSQLRowCache):
         return None
+    if registry_entries.path() is not None and any(type(one) is Append and one.close for one in operations):
+        return None  # the entry of a close must not be written if the row turns out to be stale
     sql = statements(using)
     may_wait = len({operation.path for operation in operations}) == 1 and row_cache.short_waits_until < time.monotonic()
     try:

@@ -5,7 +5,9 @@ The rules for new streams are in `stream_creation`. Knows no database: `batch` l
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from ...models.stream import LinkState
 from ...protocol import content, headers, offsets
@@ -292,7 +294,7 @@ class StreamState:
             closes=closes,
             generation=self.generation,
             generation_before=self.generation if self.lineage is None else self.generation_at(self.start),
-            is_linked=self.link_state is not None,
+            concerns_delivery=self.link_state is not None,
         )
 
     def removal(self) -> Commit:
@@ -319,6 +321,13 @@ class StreamState:
             self.ends = []
         if self.changed_producers:
             self.changed_producers.clear()
+
+
+def add_producers(states: Mapping[int, StreamState], rows: Iterable[Sequence[Any]]) -> None:
+    """Add loaded producers, (stream id, producer id, epoch, seq) each, to their streams, which are given by id."""
+    for stream_id, producer_id, epoch, seq in rows:
+        if stream_id in states:  # on PostgreSQL the rows may be of a stream that another transaction holds
+            states[stream_id].producers[producer_id] = ProducerState(epoch, seq)
 
 
 def _closing_claim(claim: ProducerClaim) -> str:

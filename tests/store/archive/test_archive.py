@@ -24,7 +24,7 @@ from django_durable_streams.models.stream import LinkState
 from django_durable_streams.protocol.errors import OffsetTrimmed, StreamGone
 from django_durable_streams.protocol.retention import RetentionRules
 from django_durable_streams.protocol.segments import Segment
-from django_durable_streams.store.archive import directory, dump, records, restore, selection, transfer
+from django_durable_streams.store.archive import directory, dump, lines, records, restore, selection, transfer
 from django_durable_streams.store.archive.directory import ArchiveReader
 from django_durable_streams.store.archive.records import ArchiveError, BlockWriter, RecordReader
 from django_durable_streams.store.operations import Append, Create
@@ -824,7 +824,7 @@ def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any]) ->
     }
 
     def read(values: dict[str, Any]) -> int:
-        text = records._line(msgspec.json.encode(values))
+        text = lines.line_of(msgspec.json.encode(values))
         end = records.line(records.EndRecord("a", crc32(text)))
         return sum(len([*parts]) for parts in RecordReader(io.BytesIO(text + end), "x").streams())
 
