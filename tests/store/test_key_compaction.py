@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from django_durable_streams.management.streams.read import segments as command_segments
 from django_durable_streams.models import Chunk, Retention, Stream
@@ -56,6 +56,10 @@ def create(path: str = "s/a") -> Stream:
 def append(stream: Stream, *messages: Any) -> None:
     for message in messages:
         stream.append(message)
+
+
+def line(message: Any) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 def later(at: int = START) -> int:
@@ -316,6 +320,36 @@ def test_pages_of_a_sparse_stream_have_the_size_of_pages(monkeypatch: pytest.Mon
             position, pages = page.end, pages + 1
         assert messages == expected
         assert pages < 8  # the range is four times as large as the data
+
+
+def test_a_read_comes_through_any_number_of_chunks_without_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_passes, "BYTES", 1)  # so that each chunk stays for itself
+    stream = create()
+    for number in range(600):
+        group_commit.apply([Append("s/a", JSON, line(change("a", number)))], USING)
+    compact_keys(later())
+    assert Chunk.objects.filter(stream=stream).count() == 600
+    info = log_reader.find_ids([stream.pk], USING)[stream.pk]
+    queries = []
+    with connection.execute_wrapper(lambda execute, *query: (queries.append(query[0]), execute(*query))[1]):
+        page = log_reader.pages([PageRequest(info, 0, 100)], SegmentCache(0), USING)[stream.pk, 0]
+    assert page is not None
+    assert (page.start, page.end, page.data) == (0, info.tail, line(change("a", 599)))
+    assert len(queries) < 70  # of 42,000 bytes, 800 at a time
+
+
+def test_a_page_after_removed_messages_has_the_size_of_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_passes, "BYTES", 1)
+    stream = create()
+    append(stream, *(change("a", "x" * 300) for _ in range(5)), *(change(f"k{number}", 1) for number in range(50)))
+    append(stream, change("a", 1))
+    compact_keys(later())
+    info = log_reader.find_ids([stream.pk], USING)[stream.pk]
+    cache = SegmentCache(1 << 20)
+    for _ in range(2):
+        page = log_reader.pages([PageRequest(info, 0, 300)], cache, USING)[stream.pk, 0]
+        assert page is not None
+        assert [json.loads(one.data)["key"] for one in page.messages(JSON)] == ["k0", "k1", "k2", "k3"]
 
 
 def test_an_old_segment_of_the_cache_does_not_outlive_a_delete() -> None:
