@@ -17,6 +17,7 @@ from django.db import DatabaseError, IntegrityError, OperationalError, connectio
 
 from .. import clock
 from ..engine.announcements import announce
+from ..models import Stream
 from ..models.methods import StreamMethods
 from ..protocol import text
 from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, StreamNotFound
@@ -27,7 +28,7 @@ from ..runtime import caller_transaction, test_transactions
 from ..runtime.after_commit import follow_up
 from ..runtime.write_lock import write_lock
 from ..store import lifetime
-from ..store.operations import Append, Appended, Commit, Create, Created, Delete, Operation, Result, Touch
+from ..store.operations import Append, Appended, Commit, Create, Created, Delete, Done, Operation, Result, Touch
 from ..store.read import lineage, log_reader
 from ..store.read.segment_cache import SegmentCache
 from ..store.sql import statements
@@ -109,12 +110,8 @@ def delete(streams: Sequence[StreamMethods], using: str, *, must_exist: bool = F
     """
     if not streams:
         return 0, {}
-    # Forks, which are younger, before their sources: a source without forks need not be kept.
-    youngest_first = sorted(streams, key=lambda stream: -int(stream.pk))
-    operations = [Delete(stream.path, stream.pk) for stream in youngest_first]
-    # An outer transaction only where other models refer to streams: one that begins with a read may fail to write.
-    atomic = caller_transaction.atomic(using) if related_rows.are_there() else nullcontext()
-    with snapshot_errors(), _write_lock(using), atomic:
+    operations = [Delete(stream.path, stream.pk) for stream in _youngest_first(streams)]
+    with snapshot_errors(), _write_lock(using), _with_related_rows(using):
         related_counts = related_rows.follow(streams, using)
         outcomes, commits = _write(operations, using)
         deleted = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
@@ -122,6 +119,37 @@ def delete(streams: Sequence[StreamMethods], using: str, *, must_exist: bool = F
             _result(outcome)
     _notify_on_commit(commits, using)
     return len(deleted), related_counts
+
+
+def delete_unchanged(streams: Sequence[Stream], using: str) -> int:
+    """Delete streams to which nothing was appended since they were loaded. Return their number.
+
+    Whoever deletes streams because they are unused has not seen appends of transactions that were still open.
+
+    Raises:
+        ProtectedError, RestrictedError: a row of the project forbids the deletion.
+    """
+    if not streams:
+        return 0
+    youngest_first = _youngest_first(streams)
+    operations = [Delete(stream.path, stream.pk, stream.tail_position) for stream in youngest_first]
+    with snapshot_errors(), _write_lock(using), _with_related_rows(using):
+        outcomes, commits = _write(operations, using)
+        pairs = zip(youngest_first, outcomes, strict=True)
+        deleted = [stream for stream, outcome in pairs if isinstance(outcome, Done)]
+        related_rows.follow(deleted, using)
+    _notify_on_commit(commits, using)
+    return len(deleted)
+
+
+def _youngest_first(streams: Iterable[M]) -> list[M]:
+    """Return forks, which are younger, before their sources: a source without forks need not be kept."""
+    return sorted(streams, key=lambda stream: -int(stream.pk))
+
+
+def _with_related_rows(using: str) -> AbstractContextManager[object]:
+    """Return a transaction where other models refer to streams. Elsewhere one that begins with a read may fail."""
+    return caller_transaction.atomic(using) if related_rows.are_there() else nullcontext()
 
 
 def _write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], list[Commit]]:

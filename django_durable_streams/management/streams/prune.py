@@ -60,7 +60,7 @@ streams prune 'jobs/**' --closed --idle 7d --no-input
                 count = 0
                 for ids in unused.portions():
                     streams = list(Stream.objects.using(console.using).alive().filter(unused.condition, pk__in=ids))
-                    count += transactions.delete(streams, console.using)[0]
+                    count += transactions.delete_unchanged(streams, console.using)
                     counting.add(len(ids))
         _report(console, count, _sweep(console), dry_run=False)
 

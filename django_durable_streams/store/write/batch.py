@@ -14,7 +14,14 @@ from django.db import connections
 
 from ... import clock
 from ...models import Stream
-from ...protocol.errors import DurableStreamsError, SourceGone, StreamExists, StreamGone, StreamNotFound
+from ...protocol.errors import (
+    DurableStreamsError,
+    SourceGone,
+    StreamExists,
+    StreamGone,
+    StreamNotFound,
+    TailMismatch,
+)
 from ...protocol.producers import ProducerState
 from ..operations import (
     Append,
@@ -197,6 +204,8 @@ class Batch:
                 return self._create(operation, state)
             state = self._existing(operation, state)
             if type(operation) is Delete:
+                if operation.if_tail not in (None, state.tail):
+                    raise TailMismatch("The stream was appended to meanwhile, and was not deleted.")
                 del self._streams[state.path]
                 self._remove(state)
             elif type(operation) is TakeOver:
