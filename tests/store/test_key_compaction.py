@@ -16,7 +16,8 @@ from django_durable_streams.store.operations import Append, Create
 from django_durable_streams.store.read import browsing, log_reader
 from django_durable_streams.store.read.log_reader import PageRequest
 from django_durable_streams.store.read.segment_cache import SegmentCache
-from django_durable_streams.store.upkeep import compaction, key_compaction, key_passes, trimming
+from django_durable_streams.store.upkeep import compaction, key_compaction, key_passes, removal, trimming
+from django_durable_streams.store.upkeep.key_compaction import Notes
 from django_durable_streams.store.upkeep.key_passes import Pass
 from django_durable_streams.store.write import group_commit
 from django_durable_streams.subscriptions.consumers.reading import StreamReader
@@ -26,6 +27,7 @@ from tests.store.key_compaction_steps import (
     START,
     USING,
     change,
+    claimed,
     compact_keys,
     due,
     messages_of,
@@ -243,12 +245,76 @@ def test_a_second_process_leaves_a_claimed_stream_alone() -> None:
     append(stream, change("a", 1), change("a", 2))
     at = later()
     (job,) = due(at)
-    assert key_compaction.claim(USING, job, at)
-    assert not key_compaction.claim(USING, job, at)
+    own = claimed(job, at)
+    assert key_compaction.claim(USING, job, at) is None
     assert due(at) == []
     assert len(due(at + 301 * SECOND)) == 1
-    run(Pass(USING, job), at)
+    assert key_compaction.save(USING, own, own.notes, at + 200 * SECOND)  # the pass takes long
+    assert due(at + 301 * SECOND) == []
+    run(Pass(USING, own), at)
     assert due(at) == []
+
+
+def test_a_process_that_has_lost_its_claim_writes_no_notes() -> None:
+    stream = create()
+    append(stream, change("a", 1), change("a", 2))
+    at = later()
+    (job,) = due(at)
+    first = claimed(job, at)
+    second = claimed(job, at + 301 * SECOND)
+    assert not key_compaction.save(USING, first, first.notes, at + 302 * SECOND)
+    assert not key_compaction.save(USING, first, first.notes)
+    assert key_compaction.claim(USING, job, at + 303 * SECOND) is None
+    run(Pass(USING, second), at + 304 * SECOND)
+    assert Notes.of(Retention.objects.get()).begun == 2
+
+
+def test_the_notes_of_a_pass_over_a_stream_that_was_purged_are_dropped() -> None:
+    stream = create()
+    append(stream, change("a", 1), change("a", 2))
+    at = later()
+    (job,) = due(at)
+    own = claimed(job, at)
+    stream.delete()
+    while removal.purge(USING):
+        pass
+    assert not Stream.objects.exists()
+    assert not key_compaction.save(USING, own, own.notes)
+    assert not Retention.objects.exists()
+
+
+def test_times_that_another_process_notes_during_a_pass_stay() -> None:
+    stream = create()
+    append(stream, change("a", 1), change("a", 2))
+    at = later()
+    (job,) = due(at)
+    _, before = key_compaction.plan(USING, [stream.pk], at + 20 * SECOND)
+    append(stream, change("a", 3))
+    _, changed = key_compaction.plan(USING, [stream.pk], at + 40 * SECOND)
+    own = claimed(job, at)
+    key_compaction.save_marks(USING, changed | before, at + 40 * SECOND)  # planned before the claim
+    assert key_compaction.claim(USING, job, at) is None
+    run(Pass(USING, own), at)
+    tails = Notes.of(Retention.objects.get()).tails
+    assert tails[-1] == [Stream.objects.get().tail_position, at + 40 * SECOND]
+
+
+def test_a_clock_that_was_ahead_delays_compaction_by_no_more_than_its_rules() -> None:
+    stream = create()
+    append(stream, change("a", 1), change("b", 1), change("a", 2), change("b"), change("c", 1))
+    year = 365 * 24 * HOUR
+    due(START + year)
+    (job,) = due(START + year + 61 * SECOND)
+    run(Pass(USING, claimed(job, START + year + 61 * SECOND)), START + year + 61 * SECOND)
+    append(stream, change("a", 3))
+    due(START + year + 70 * SECOND)
+    (job,) = due(START + year + 140 * SECOND)
+    claimed(job, START + year + 140 * SECOND)  # and is not made
+    assert due(START) == []
+    assert compact_keys(START + 61 * SECOND)
+    assert list(stream.read()) == [change("b"), change("c", 1), change("a", 3)]
+    compact_keys(START + 2 * HOUR)
+    assert list(stream.read()) == [change("c", 1), change("a", 3)]
 
 
 def test_a_chunk_that_is_merged_meanwhile_is_read_again() -> None:

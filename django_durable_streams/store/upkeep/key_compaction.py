@@ -13,7 +13,7 @@ Invariants:
   creation of a fork does.
 
 This module decides which passes are due, and writes. The notes are in the row of `Retention`. Older notes are never
-wrong, so no lock guards them.
+wrong: they only cost work. Each pass has a number, so a process that has lost its claim no longer writes notes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MARKS = 4
 """Times within the `delay` at which the tail is noted."""
 
 CLAIM_SECONDS = 300
-"""Time in which other processes leave a stream alone for which one has begun a pass."""
+"""Time in which other processes leave a stream alone for which one has begun a pass, or has renewed its claim."""
 
 MICROSECONDS = 1_000_000
 
@@ -70,11 +70,26 @@ class Notes(NamedTuple):
     tails: Sequence[Mark] = ()
     """The tail at some times, in order."""
     claimed_until: int = 0
+    begun: int = 0
+    """The number of passes that have begun. It tells an export whether one has begun meanwhile."""
+
+    @property
+    def marks(self) -> list[list[Mark]]:
+        """The notes with times."""
+        return [[(position, time) for position, time in some] for some in (self.tails, self.passes)]
 
     @classmethod
     def of(cls, row: Retention | None) -> Notes:
         """Return the notes of a row, or the first ones."""
         return cls(**row.key_compaction) if row is not None and row.key_compaction else cls()
+
+    def is_claimed(self, moment: int) -> bool:
+        """Whether a process makes a pass. A clock that was wrong, and is right again, has left no claim."""
+        return moment < self.claimed_until <= moment + 2 * CLAIM_SECONDS * MICROSECONDS
+
+    def up_to(self, moment: int) -> Notes:
+        """Return the notes without times after a moment: a clock was wrong. Later times only delay removals."""
+        return self._replace(tails=_up_to(self.tails, moment), passes=_up_to(self.passes, moment))
 
 
 class Job(NamedTuple):
@@ -133,8 +148,9 @@ def plan(using: str, ids: Collection[int], at: int | None = None) -> tuple[list[
         if rules is None:
             continue
         before = Notes.of(rows.get(info.id))
-        notes = before._replace(tails=_with_tail(before.tails, info.tail, moment, rules))
-        if [*map(tuple, notes.tails)] != [*map(tuple, before.tails)]:
+        notes = before.up_to(moment)
+        notes = notes._replace(tails=_with_tail(notes.tails, info.tail, moment, rules))
+        if notes.marks != before.marks:
             changed[info.id] = notes
         job = _job(info, cuts.get(info.id, 0), notes, rules, moment)
         if job is not None:
@@ -150,6 +166,10 @@ def _cuts(using: str, ids: Collection[int]) -> Mapping[int, int]:
     }
 
 
+def _up_to(marks: Sequence[Mark], moment: int) -> Sequence[Mark]:
+    return [(position, min(time, moment)) for position, time in marks]
+
+
 def _with_tail(tails: Sequence[Mark], tail: int, moment: int, rules: KeyCompactionRules) -> Sequence[Mark]:
     old = [mark for mark in tails if mark[1] <= moment - rules.delay * MICROSECONDS]
     marks = [*old[-1:], *tails[len(old) :]]
@@ -158,7 +178,7 @@ def _with_tail(tails: Sequence[Mark], tail: int, moment: int, rules: KeyCompacti
 
 
 def _job(info: StreamInfo, cut: int, notes: Notes, rules: KeyCompactionRules, moment: int) -> Job | None:
-    if notes.claimed_until > moment:
+    if notes.is_claimed(moment):
         return None
     begin = info.fork_position or 0
     start = max(info.first_position, begin, cut)
@@ -177,21 +197,66 @@ def _job(info: StreamInfo, cut: int, notes: Notes, rules: KeyCompactionRules, mo
     return None
 
 
-def claim(using: str, job: Job, at: int | None = None) -> bool:
-    """Tell other processes of a pass. Return False if another one was faster."""
+def claim(using: str, job: Job, at: int | None = None) -> Job | None:
+    """Tell other processes of a pass. Return the job with its number, or None if another process was faster."""
     moment = now() if at is None else at
     with atomic(using):
-        row = Retention.objects.using(using).select_for_update().filter(pk=job.stream_id).first()
-        if Notes.of(row).claimed_until > moment or not Stream.objects.using(using).filter(pk=job.stream_id).exists():
+        before = Notes.of(_locked(using, [job.stream_id]).get(job.stream_id))
+        if before.is_claimed(moment) or not Stream.objects.using(using).filter(pk=job.stream_id).exists():
+            return None
+        until = moment + CLAIM_SECONDS * MICROSECONDS
+        notes = job.notes._replace(tails=before.tails, claimed_until=until, begun=before.begun + 1)
+        upsert(using, [_row(job.stream_id, notes)], ["key_compaction"])
+    return job._replace(notes=notes)
+
+
+def save(using: str, job: Job, notes: Notes, at: int | None = None) -> bool:
+    """Write the notes of a pass, with which its claim ends, or goes on.
+
+    Args:
+        using: alias of the database.
+        job: the claimed pass.
+        notes: the notes. The times of tails are left as they are.
+        at: the time in microseconds since 1970 from which the claim goes on. None: it ends.
+
+    Returns:
+        False, with nothing written, if another process has begun a pass since, or the stream is gone.
+    """
+    until = 0 if at is None else at + CLAIM_SECONDS * MICROSECONDS
+    with atomic(using):
+        row = _locked(using, [job.stream_id]).get(job.stream_id)
+        present = Notes.of(row)
+        if row is None or present.begun != job.notes.begun:
             return False
-        save(using, {job.stream_id: job.notes._replace(claimed_until=moment + CLAIM_SECONDS * MICROSECONDS)})
+        written = notes._replace(tails=present.tails, claimed_until=until, begun=present.begun)
+        Retention.objects.using(using).unguarded().filter(pk=job.stream_id).update(key_compaction=written._asdict())
     return True
 
 
-def save(using: str, notes: Mapping[int, Notes]) -> None:
-    """Write notes, by the ids of the streams."""
-    rows = [Retention(stream_id=stream_id, key_compaction=one._asdict()) for stream_id, one in notes.items()]
-    upsert(using, rows, ["key_compaction"])
+def save_marks(using: str, changed: Mapping[int, Notes], at: int | None = None) -> None:
+    """Write the times of notes, by the ids of the streams. Claims, and what passes have noted, stay as they are.
+
+    Args:
+        using: alias of the database.
+        changed: the notes of `plan`.
+        at: the time that `plan` had.
+    """
+    moment = now() if at is None else at
+    with atomic(using):
+        present = _locked(using, changed)
+        rows = []
+        for stream_id, notes in sorted(changed.items()):
+            passes = Notes.of(present.get(stream_id)).up_to(moment)
+            rows.append(_row(stream_id, passes._replace(tails=notes.tails)))
+        upsert(using, rows, ["key_compaction"])
+
+
+def _locked(using: str, ids: Collection[int]) -> dict[int, Retention]:
+    return Retention.objects.using(using).select_for_update().order_by("pk").in_bulk([*ids])
+
+
+def _row(stream_id: int, notes: Notes) -> Retention:
+    return Retention(stream_id=stream_id, key_compaction=notes._asdict())
 
 
 def replace(using: str, job: Job, portion: Portion) -> bool:
