@@ -63,8 +63,11 @@ class KeyCompactionPatterns:
         return next((rules for pattern, rules in self.patterns if pattern.matches(path)), None)
 
     def max_age(self) -> float | None:
-        """Return the seconds for which a process may cache data, so that no cached value outlives its delete."""
-        return min((rules.tombstones / 2 for _, rules in self.patterns), default=None)
+        """Return the seconds for which a process may cache data, so that no cached value outlives its delete.
+
+        An HTTP cache may show the data for some minutes more (`caching.PUBLIC`), which has to fit into `tombstones`.
+        """
+        return min((rules.tombstones / 3 for _, rules in self.patterns), default=None)
 
 
 def _rules_of(pattern: str, value: Any) -> KeyCompactionRules:

@@ -1,6 +1,7 @@
 """Key compaction: which messages go, what readers, forks and archives have before and after. On every database."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ from django.db import connection, transaction
 
 from django_durable_streams.management.streams.read import segments as command_segments
 from django_durable_streams.models import Chunk, Retention, Stream
+from django_durable_streams.protocol import caching
 from django_durable_streams.protocol.errors import InvalidParameter
-from django_durable_streams.protocol.key_compaction import KeyCompactionPatterns, change_of
+from django_durable_streams.protocol.key_compaction import MIN_TOMBSTONES, KeyCompactionPatterns, change_of
 from django_durable_streams.protocol.producers import ProducerClaim
 from django_durable_streams.protocol.segments import Segment
 from django_durable_streams.store.operations import Append, Create
@@ -426,8 +428,15 @@ def test_an_old_segment_of_the_cache_does_not_outlive_a_delete() -> None:
     old = SegmentCache(1 << 20, max_age=-1.0)
     old.put(1, 0, segment)
     assert old.get(1, 0) is None
-    assert KeyCompactionPatterns({"a/**": {"tombstones": 1000}, "b": {}}).max_age() == 500
+    assert KeyCompactionPatterns({"a/**": {"tombstones": 900}, "b": {}}).max_age() == 300
     assert KeyCompactionPatterns({}).max_age() is None
+
+
+def test_caches_one_behind_the_other_do_not_outlive_a_delete_either() -> None:
+    fresh, stale = map(int, re.findall(rb"=(\d+)", caching.PUBLIC))
+    age = KeyCompactionPatterns({"a/**": {"tombstones": MIN_TOMBSTONES}}).max_age()
+    assert age is not None
+    assert age + fresh + stale < MIN_TOMBSTONES
 
 
 def test_other_streams_are_left_alone() -> None:
