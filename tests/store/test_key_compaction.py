@@ -520,3 +520,18 @@ def test_every_way_of_reading_goes_on_at_every_old_offset() -> None:
         segments = [*command_segments(info, position, USING)]
         printed = [message for segment in segments for message in segment.messages(JSON)]
         assert [message for message in printed if message.end > position] == following
+
+
+def test_the_sizes_of_chunks_are_found_without_their_data() -> None:
+    """MariaDB and MySQL read all of it for its length: of 500 chunks for each portion."""
+    stream = create()
+    append(stream, change("a", 1), change("b", 1), change("a", 2), change("c", 1))
+    compact_keys(later())
+    append(stream, change("a", 3))
+    (job,) = due(later(START + 100 * SECOND))
+    queries: list[str] = []
+    with connection.execute_wrapper(lambda execute, *query: (queries.append(query[0]), execute(*query))[1]):
+        Pass(USING, job).scan()
+    spans, contents = queries
+    assert connection.ops.quote_name("data") not in spans
+    assert connection.ops.quote_name("data") in contents

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from django.db import connections
+from django.db import Error, connections
 from django.db.models import Max
 from django.utils import timezone
 
@@ -31,6 +31,7 @@ from ...models import Chunk, Retention, Stream
 from ...protocol import content
 from ...protocol.key_compaction import KeyCompactionPatterns, KeyCompactionRules
 from ...runtime.caller_transaction import atomic
+from ...runtime.database_errors import FailureKind, diagnose
 from ..read import log_reader
 from ..sql import Row, statements
 from ..stream_info import StreamInfo
@@ -45,6 +46,9 @@ MARKS = 4
 
 CLAIM_SECONDS = 300
 """Time in which other processes leave a stream alone for which one has begun a pass, or has renewed its claim."""
+
+LOCK_MS = 500
+"""Time for which a portion waits for the row of its stream. The thread has other work, too."""
 
 MICROSECONDS = 1_000_000
 
@@ -96,6 +100,7 @@ class Job(NamedTuple):
     """A pass that is due."""
 
     stream_id: int
+    path: str
     notes: Notes
     start: int
     """Where it begins: nothing before is changed."""
@@ -193,7 +198,7 @@ def _job(info: StreamInfo, cut: int, notes: Notes, rules: KeyCompactionRules, mo
     horizon = max(done, default=0) if is_whole else 0
     is_dirty = limit - clean >= max(MIN_DIRTY_BYTES, earlier.kept // DIRTY_SHARE)
     if is_dirty or (earlier.deletes and horizon > max(earlier.horizon, start)):
-        return Job(info.id, earlier, start, clean, max(limit, clean), horizon)
+        return Job(info.id, info.path, earlier, start, clean, max(limit, clean), horizon)
     return None
 
 
@@ -263,18 +268,26 @@ def replace(using: str, job: Job, portion: Portion) -> bool:
     """Replace the chunks of a portion in one transaction.
 
     Returns:
-        False, with nothing changed, if another transaction holds the stream or a chunk, or has changed a chunk, or if
-        a fork has begun to read the data.
+        False, with nothing changed, if another transaction holds the stream for long, or holds a chunk, or has changed
+        a chunk, or if a fork has begun to read the data.
     """
-    stamp = connections[using].ops.adapt_datetimefield_value(timezone.now())
-    with atomic(using), connections[using].cursor() as cursor:
-        query = Stream.objects.using(using).filter(pk=job.stream_id, path__isnull=False, deleted_at__isnull=True)
-        if connections[using].features.has_select_for_update_skip_locked:
-            query = query.select_for_update(skip_locked=True)
-        is_held = bool(query.values_list("id"))
-        if not is_held or _cuts(using, [job.stream_id]).get(job.stream_id, 0) > job.start:
+    try:
+        return _replace(using, job, portion)
+    except Error as error:
+        if diagnose(error) is FailureKind.BUSY:
             return False
-        sql = statements(using)
+        raise
+
+
+def _replace(using: str, job: Job, portion: Portion) -> bool:
+    stamp = connections[using].ops.adapt_datetimefield_value(timezone.now())
+    sql = statements(using)
+    with sql.transaction(LOCK_MS) as cursor:
+        # Not SKIP LOCKED: the row of a busy stream is locked nearly all the time, for some milliseconds each.
+        sql.wait_for_stream(cursor, job.path, LOCK_MS)
+        present = Stream.objects.using(using).filter(pk=job.stream_id, path=job.path, deleted_at__isnull=True)
+        if not present.exists() or _cuts(using, [job.stream_id]).get(job.stream_id, 0) > job.start:
+            return False
         if not sql.lock_chunks(cursor, portion.ids).issuperset(portion.ids):
             return False
         sql.delete_rows(cursor, Chunk, portion.ids)
