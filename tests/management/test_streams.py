@@ -392,6 +392,19 @@ def test_prune_deletes_unused_streams() -> None:
     assert [*Stream.objects.order_by("path").values_list("path", flat=True)] == ["a/new", "a/used"]
 
 
+@pytest.mark.parametrize("on_delete", [models.PROTECT, models.RESTRICT])
+def test_prune_keeps_a_stream_that_a_row_protects_and_deletes_the_others(make: Make, on_delete: Any) -> None:
+    note = make("Note", on_delete)
+    for number in range(5):
+        Stream.objects.create(path=f"a/{number}", data=b"x")
+    Stream.objects.unguarded().update(created_at=timezone.now() - timedelta(days=40), appended_at=None)
+    note.objects.create(stream=Stream.objects.get(path="a/3"))
+    (counts,) = rows("prune", "a/*", "--idle", "30d", "--no-input")
+    assert (counts["deleted"], counts["left"]) == (4, 1)
+    assert [stream.path for stream in Stream.objects.all()] == ["a/3"]
+    assert text_of("a/3") == [b"x"]
+
+
 @pytest.mark.parametrize("is_referred_to", [False, True])
 def test_prune_keeps_a_stream_that_is_appended_to_right_before_its_deletion(
     make: Make, monkeypatch: pytest.MonkeyPatch, is_referred_to: bool

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from django.core.management.base import CommandError
-from django.db.models import Q
+from django.db.models import ProtectedError, Q, RestrictedError
 from django.utils import timezone
 
 from ...api import transactions
@@ -54,15 +54,17 @@ streams prune 'jobs/**' --closed --idle 7d --no-input
         if options["dry_run"]:
             _report(console, count, sweeping.waiting(console.using), dry_run=True)
             return
+        forbidden = 0
         if count:
             console.confirm(f"Delete {count:,} streams?", options)
             with progress(console, "streams deleted", count) as counting:
                 count = 0
                 for ids in unused.portions():
-                    streams = list(Stream.objects.using(console.using).alive().filter(unused.condition, pk__in=ids))
-                    count += transactions.delete_unchanged(streams, console.using)
+                    deleted, kept = unused.delete(ids)
+                    count, forbidden = count + deleted, forbidden + kept
                     counting.add(len(ids))
-        _report(console, count, _sweep(console), dry_run=False)
+        swept = _sweep(console)
+        _report(console, count, swept._replace(left=swept.left + forbidden), dry_run=False)
 
 
 class _Unused(NamedTuple):
@@ -80,6 +82,21 @@ class _Unused(NamedTuple):
         if self.since is not None:
             condition &= Q(created_at__lt=self.since) & (Q(appended_at=None) | Q(appended_at__lt=self.since))
         return condition
+
+    def delete(self, ids: Sequence[int]) -> tuple[int, int]:
+        """Delete those of some streams that are still unused, together or, where that is forbidden, each half.
+
+        Returns the number of deleted streams, and of those that a row of the project protects.
+        """
+        streams = list(Stream.objects.using(self.using).alive().filter(self.condition, pk__in=ids))
+        try:
+            return transactions.delete_unchanged(streams, self.using), 0
+        except (ProtectedError, RestrictedError):
+            if len(ids) == 1:
+                return 0, 1
+            middle = len(ids) // 2
+            first, second = self.delete(ids[:middle]), self.delete(ids[middle:])
+            return first[0] + second[0], first[1] + second[1]
 
     def portions(self) -> Iterator[list[int]]:
         """Yield the ids of the streams, as many as one transaction deletes."""
