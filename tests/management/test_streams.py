@@ -392,6 +392,21 @@ def test_prune_deletes_unused_streams() -> None:
     assert [*Stream.objects.order_by("path").values_list("path", flat=True)] == ["a/new", "a/used"]
 
 
+def test_a_deletion_that_a_row_stops_tells_what_was_deleted(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = make("Note", models.PROTECT)
+    for number in range(5):
+        Stream.objects.create(path=f"a/{number}")
+    row = note.objects.create(stream=Stream.objects.get(path="a/3"))
+    monkeypatch.setattr(delete, "STREAMS_PER_TRANSACTION", 2)
+    with pytest.raises(CommandError, match="2 streams are deleted, and then rows of the project forbid it"):
+        streams("delete", "a/*", "--no-input")
+    assert Stream.objects.alive().count() == 3
+    with pytest.raises(CommandError, match="Nothing was changed"):
+        streams("delete", "a/*", "--no-input")
+    row.delete()
+    assert "3 streams are deleted" in streams("delete", "a/*", "--no-input")
+
+
 @pytest.mark.parametrize("on_delete", [models.PROTECT, models.RESTRICT])
 def test_prune_keeps_a_stream_that_a_row_protects_and_deletes_the_others(make: Make, on_delete: Any) -> None:
     note = make("Note", on_delete)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Sequence
 
 from django.core.management.base import CommandError
+from django.db.models import ProtectedError, RestrictedError
 
 from ...api import transactions
+from ...models import Stream
 from ...protocol.producers import SERVER_MARK
 from ...subscriptions import operating
 from .base import Console, Options, Subcommand, add_dry_run, add_paths, count_streams, find_streams, is_pattern
@@ -60,7 +63,22 @@ A deleted stream is gone at once. Its rows are purged in the background by the s
             for streams in find_streams(paths, console.using):
                 for first in range(0, len(streams), STREAMS_PER_TRANSACTION):
                     portion = streams[first : first + STREAMS_PER_TRANSACTION]
-                    deleted, _ = transactions.delete(portion, console.using)
-                    count += deleted
+                    count += _delete(portion, console.using, count)
                     counting.add(len(portion))
         console.write(f"{count:,} streams are deleted.", deleted=count)
+
+
+def _delete(streams: Sequence[Stream], using: str, count: int) -> int:
+    """Delete streams, and return how many were there. `count`: how many the command has deleted before.
+
+    Raises:
+        CommandError, ProtectedError, RestrictedError: a row of the project forbids it.
+    """
+    try:
+        return transactions.delete(streams, using)[0]
+    except (ProtectedError, RestrictedError) as error:
+        if not count:
+            raise
+        raise CommandError(
+            f"{count:,} streams are deleted, and then rows of the project forbid it: {error.args[0]}"
+        ) from error

@@ -38,6 +38,9 @@ PACKS = "packs"
 PACK_BYTES = 64 * 1024 * 1024
 """Size from which a pack ends after the present stream."""
 
+MAX_INDEX_BYTES = 64 * 1024 * 1024
+"""Size of an index, at most: that of 200,000 packs, or 12 TB. A tar file can pretend any size."""
+
 _READ_BYTES = 1024 * 1024
 _PACK_NAME = re.compile(r"packs/[0-9]{6}\.streams")
 
@@ -203,11 +206,14 @@ class ArchiveReader:
             raise ArchiveError(f"There is no file or directory {path}.")
         try:
             with self._open(INDEX) as file:
-                self.index = parse_index(file.read(), f"{path}/{INDEX}")
+                text = file.read(MAX_INDEX_BYTES + 1)
         except (OSError, KeyError, tarfile.TarError) as error:
             if path.is_dir() and (path / PARTIAL).exists():
                 raise ArchiveError(f"The export to {path} was not finished. Run it again.") from error
             raise ArchiveError(f"{path} is not an archive of streams: it has no {INDEX}.") from error
+        if len(text) > MAX_INDEX_BYTES:
+            raise ArchiveError(f"{path}/{INDEX} has more than {MAX_INDEX_BYTES:,} bytes.")
+        self.index = parse_index(text, f"{path}/{INDEX}")
 
     def check_packs(self) -> Iterator[int]:
         """Compare size and SHA-256 of all packs with the index, and yield how many bytes were read.

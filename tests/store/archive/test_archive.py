@@ -785,6 +785,41 @@ def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any]) ->
         read(record | changes)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "gaps", "is_whole"),
+    [
+        ([4], None, True),
+        ([2, 2], None, True),
+        ([1, 3], None, False),
+        ([3, 1], None, False),
+        ([2, 0, 2], [0, 5, 0], True),
+        ([0, 4], [3, 0], True),
+        ([2, 1, 1], [0, 2, 0], False),
+    ],
+)
+def test_an_append_of_json_has_whole_messages(sizes: list[int], gaps: list[int] | None, is_whole: bool) -> None:
+    head = records.StreamRecord(
+        *("a", JSON, 5, 4 + sum(gaps or ()), 0, 0, False, "", None, None, None, None, None, None, None, None),
+        *(None, 1, None, None),
+    )
+    text = records.line(head) + records.line(records.data_record(0, sizes, b"1\n2\n", gaps))
+    text += records.line(records.EndRecord("a", crc32(text)))
+    stream = next(RecordReader(io.BytesIO(text), "x").streams())
+    if is_whole:
+        assert len([*stream]) == 3
+    else:
+        with pytest.raises(ArchiveError, match="ends inside a message"):
+            [*stream]
+
+
+def test_an_index_that_pretends_any_size_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = damaged_archive(tmp_path)
+    with (target / "index.json").open("ab") as file:
+        file.truncate(1 << 40)
+    monkeypatch.setattr(directory, "MAX_INDEX_BYTES", 1 << 20)
+    assert_refused(target, "more than 1,048,576 bytes")
+
+
 def test_a_path_that_another_stream_has_is_named_before_anything_changes(tmp_path: Path) -> None:
     target = damaged_archive(tmp_path)
     Stream.objects.create(path="a/2", content_type=TEXT)
