@@ -23,7 +23,7 @@ _Lookups = Iterable[tuple[Any, "_StrOrPromise"]]
 
 
 class ChoiceFilter(admin.SimpleListFilter):
-    """A filter by one of its choices. Another value matches no list: the page that deletes what matches has the same."""
+    """A filter by one of its choices. Another value is refused, also on the page that deletes what matches."""
 
     def value(self) -> str | None:
         """Return the chosen value, or None for all rows."""

@@ -49,8 +49,7 @@ class StreamVanished(Exception):
 
 
 class StreamTrimmed(Exception):
-    """A stream was trimmed, or its keys were compacted, while it was read. Its records must be dropped, and read again.
-    """
+    """A stream was trimmed, or its keys were compacted, while it was read. Drop its records, and read it again."""
 
 
 ReadRecords = Callable[[], Iterator[Record]]

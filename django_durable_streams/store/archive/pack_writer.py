@@ -48,7 +48,8 @@ class PackWriter:
                 self.streams += 1
                 return True
         raise ArchiveError(
-            f"{path} was trimmed or compacted {TRIES} times while it was read. Repeat the command: the export goes on with it."
+            f"{path} was trimmed or compacted {TRIES} times while it was read. Repeat the command: the export goes on "
+            "with it."
         )
 
     def _write(self, stream: Iterator[Record]) -> None:

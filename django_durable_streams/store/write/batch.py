@@ -14,14 +14,7 @@ from django.db import connections
 
 from ... import clock
 from ...models import Stream
-from ...protocol.errors import (
-    DurableStreamsError,
-    SourceGone,
-    StreamExists,
-    StreamGone,
-    StreamNotFound,
-    TailMismatch,
-)
+from ...protocol.errors import DurableStreamsError, SourceGone, StreamExists, StreamGone, StreamNotFound
 from ...protocol.producers import ProducerState
 from ..operations import (
     Append,
@@ -204,10 +197,8 @@ class Batch:
                 return self._create(operation, state)
             state = self._existing(operation, state)
             if type(operation) is Delete:
-                if operation.if_tail not in (None, state.tail):
-                    raise TailMismatch("The stream was appended to meanwhile, and was not deleted.")
-                del self._streams[state.path]
-                self._remove(state)
+                state.check_deletion(operation)
+                self._remove(self._streams.pop(state.path))
             elif type(operation) is TakeOver:
                 return state.take_over(operation)
             elif type(operation) is Trim:
