@@ -38,6 +38,8 @@ COUNT_LIMIT = 100_000
 class _Done(NamedTuple):
     """What the requests so far have done. The form carries it from one to the next."""
 
+    until: int = 0
+    """The id of the last stream that was there at the confirmation. Later ones stay: a client may make them again."""
     after: int = 0
     """The id of the last stream that was looked at."""
     deleted: int = 0
@@ -70,11 +72,12 @@ class BulkDeletion(DeleteViews):
         list_url = f"{self.url('changelist')}?{request.GET.urlencode()}"
         if request.method != "POST":
             count = streams.order_by().values("pk")[:COUNT_LIMIT].count()
-            return self._page(request, list_url, count=count, is_capped=count == COUNT_LIMIT)
+            newest = streams.order_by("-pk").values_list("pk", flat=True).first()
+            return self._page(request, list_url, count=count, is_capped=count == COUNT_LIMIT, until=newest or 0)
         done = _Done(*(_number(request, name) for name in _Done._fields))
         done, is_finished = self._delete_some(request, streams, done)
         if not is_finished:
-            return self._page(request, list_url, done=done, count=_number(request, "count"))
+            return self._page(request, list_url, done=done, count=_number(request, "count"), until=done.until)
         text = ngettext("%(count)d stream was deleted.", "%(count)d streams were deleted.", done.deleted)
         self.message_user(request, text % {"count": done.deleted}, messages.SUCCESS)
         if done.kept:
@@ -89,12 +92,13 @@ class BulkDeletion(DeleteViews):
     def _delete_some(self, request: HttpRequest, streams: QuerySet[Stream], done: _Done) -> tuple[_Done, bool]:
         until = time.monotonic() + STEP_SECONDS
         while True:
-            portion = list(streams.order_by("pk").filter(pk__gt=done.after)[:STREAMS_PER_TRANSACTION])
+            following = streams.order_by("pk").filter(pk__gt=done.after, pk__lte=done.until)
+            portion = list(following[:STREAMS_PER_TRANSACTION])
             if not portion:
                 return done, True
             present = existing(portion)
             deleted = self._delete_portion(request, present)
-            done = _Done(portion[-1].pk, done.deleted + deleted, done.kept + len(present) - deleted)
+            done = _Done(done.until, portion[-1].pk, done.deleted + deleted, done.kept + len(present) - deleted)
             if time.monotonic() >= until:
                 return done, False
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
@@ -21,7 +22,18 @@ if TYPE_CHECKING:
 _Lookups = Iterable[tuple[Any, "_StrOrPromise"]]
 
 
-class StateFilter(admin.SimpleListFilter):
+class ChoiceFilter(admin.SimpleListFilter):
+    """A filter by one of its choices. Another value is refused, also on the page that deletes what matches."""
+
+    def value(self) -> str | None:
+        """Return the chosen value, or None for all rows."""
+        value = super().value()
+        if value and value not in dict(self.lookup_choices):
+            raise IncorrectLookupParameters(f"{value!r} is no choice of {self.parameter_name}.")
+        return value
+
+
+class StateFilter(ChoiceFilter):
     """Open, closed, expired, or deleted and kept for its forks."""
 
     title = _("state")
@@ -35,7 +47,7 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.filter(State(value).condition()) if value in State.values else queryset
 
 
-class ForkFilter(admin.SimpleListFilter):
+class ForkFilter(ChoiceFilter):
     """Streams that have forks, and streams that are forks."""
 
     title = _("forks")
@@ -56,7 +68,7 @@ class ForkFilter(admin.SimpleListFilter):
         return queryset
 
 
-class KindFilter(admin.SimpleListFilter):
+class KindFilter(ChoiceFilter):
     """Streams by the kind of their content type: JSON, text or binary."""
 
     title = _("kind of data")
@@ -70,7 +82,7 @@ class KindFilter(admin.SimpleListFilter):
         return queryset.filter(Kind(value).condition()) if value in Kind.values else queryset
 
 
-class ExpiryFilter(admin.SimpleListFilter):
+class ExpiryFilter(ChoiceFilter):
     """Streams by the time until they expire, if they are not used."""
 
     title = _("expiry")

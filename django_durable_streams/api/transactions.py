@@ -29,7 +29,7 @@ from ..runtime import caller_transaction, test_transactions
 from ..runtime.after_commit import follow_up
 from ..runtime.write_lock import write_lock
 from ..store import lifetime
-from ..store.operations import Append, Appended, Commit, Create, Created, Delete, Operation, Result, Touch
+from ..store.operations import Append, Appended, Commit, Create, Created, Delete, Done, Operation, Result, Touch
 from ..store.read import lineage, log_reader
 from ..store.read.listing import StreamKey
 from ..store.read.segment_cache import SegmentCache
@@ -44,6 +44,7 @@ from .conflicts import conflict, is_conflict, is_duplicate, snapshot_errors
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=StreamMethods)
+Row = TypeVar("Row", bound=tuple[object, ...])
 
 Listener = Callable[[list[Commit], str], None]
 
@@ -113,9 +114,7 @@ def delete(streams: Sequence[StreamMethods], using: str, *, must_exist: bool = F
     """
     if not streams:
         return 0, {}
-    # An outer transaction only where other models refer to streams: one that begins with a read may fail to write.
-    atomic = caller_transaction.atomic(using) if related_rows.are_there() else nullcontext()
-    with snapshot_errors(), _write_lock(using), atomic:
+    with snapshot_errors(), _write_lock(using), _with_related_rows(using):
         related_counts = related_rows.follow(streams, using)
         keys = [StreamKey(stream.path, stream.pk) for stream in streams]
         count, commits = _delete(keys, using, must_exist=must_exist)
@@ -140,14 +139,51 @@ def delete_keys(keys: Sequence[StreamKey], using: str) -> int:
     return count
 
 
+def delete_unchanged(rows: Sequence[tuple[str, int, int]], using: str) -> int:
+    """Delete streams to which nothing was appended since they were read, and return their number.
+
+    A caller that deletes streams because they are unused has not seen appends of transactions that were still open.
+
+    Args:
+        rows: path, id and tail position of each stream.
+        using: alias of the database.
+
+    Raises:
+        ProtectedError, RestrictedError: a row of the project forbids the deletion.
+    """
+    if not rows:
+        return 0
+    operations = [Delete(path, stream_id, tail) for path, stream_id, tail in _youngest_first(rows)]
+    with snapshot_errors(), _write_lock(using), _with_related_rows(using):
+        query = Stream.objects.using(using).filter(HasId("id", [stream_id for _, stream_id, _ in rows]))
+        streams = list(query) if related_rows.refer_to(query, using) else []
+        outcomes, commits = _write(operations, using)
+        pairs = zip(operations, outcomes, strict=True)
+        deleted = {operation.stream_id for operation, outcome in pairs if isinstance(outcome, Done)}
+        related_rows.follow([stream for stream in streams if stream.pk in deleted], using)
+    _notify_on_commit(commits, using)
+    return len(deleted)
+
+
 def _delete(keys: Iterable[StreamKey], using: str, *, must_exist: bool = False) -> tuple[int, list[Commit]]:
-    # Forks, which are younger, before their sources: a source without forks need not be kept.
-    youngest_first = sorted(keys, key=itemgetter(1), reverse=True)
-    outcomes, commits = _write([Delete(path, stream_id) for path, stream_id in youngest_first], using)
+    outcomes, commits = _write([Delete(path, stream_id) for path, stream_id in _youngest_first(keys)], using)
     deleted = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
     for outcome in outcomes if must_exist else deleted:
         _result(outcome)
     return len(deleted), commits
+
+
+def _youngest_first(rows: Iterable[Row]) -> list[Row]:
+    """Return forks, which are younger, before their sources: a source without forks need not be kept.
+
+    The second value of a row is the id.
+    """
+    return sorted(rows, key=itemgetter(1), reverse=True)
+
+
+def _with_related_rows(using: str) -> AbstractContextManager[object]:
+    """Return a transaction where other models refer to streams. Elsewhere one that begins with a read may fail."""
+    return caller_transaction.atomic(using) if related_rows.are_there() else nullcontext()
 
 
 def _write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], list[Commit]]:

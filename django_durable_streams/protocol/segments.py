@@ -176,14 +176,17 @@ class Segment:
                 position = end
 
     def upto(self, limit: int) -> Segment:
-        """Return the appends that end at `limit` or before, at least the first one.
+        """Return the appends that end at `limit` or before, at least the first one with bytes.
 
         Of a sparse segment, return the appends with as many bytes as lie before `limit` in others.
         """
         if self.end <= limit:
             return self
         places = self.places
-        count = max(bisect_right(self.ends, limit) if places is None else bisect_right(places, limit - self.start), 1)
+        if places is None:
+            count = max(bisect_right(self.ends, limit), 1)
+        else:
+            count = min(max(bisect_right(places, limit - self.start), bisect_right(places, 0) + 1), len(places))
         if count == len(self.ends):
             return self
         return self._part(self.start, 0, count, full=True)

@@ -103,6 +103,18 @@ def unpack_layout(start: int, end: int, packed: bytes) -> Layout:
     return Layout([start + number for number in numbers[:count]], [*numbers[count:]])
 
 
+def data_size(start: int, end: int, layout_size: int, last: bytes) -> int:
+    """Return the number of bytes of a chunk, from a part of its `ends`.
+
+    Args:
+        start: the start of the chunk.
+        end: its end.
+        layout_size: the size of its `ends`, in bytes.
+        last: the last four of these bytes.
+    """
+    return int.from_bytes(last, "little") if layout_size % 4 == 1 and len(last) == 4 else end - start
+
+
 def segment_of(start: int, end: int, data: bytes, packed: bytes) -> Segment | None:
     """Return the segment of a chunk that is read. None: the chunk is damaged.
 

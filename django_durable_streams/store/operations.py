@@ -92,10 +92,17 @@ class Append:
 
 @dataclass(slots=True)
 class Delete:
-    """Delete a stream (section 5.4)."""
+    """Delete a stream (section 5.4).
+
+    Attributes:
+        path: the path.
+        stream_id: see above.
+        if_tail: the position at which the tail must be. None: anywhere.
+    """
 
     path: str
     stream_id: int | None = None
+    if_tail: int | None = None
 
 
 @dataclass(slots=True)

@@ -21,6 +21,10 @@ def paths() -> set[str]:
     return {str(path) for path in Stream.objects.alive().values_list("path", flat=True)}
 
 
+def newest() -> int:
+    return int(Stream.objects.latest("pk").pk)
+
+
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_deletion, "MAX_ROWS_PER_ACTION", 3)
@@ -63,7 +67,7 @@ def test_all_that_match_are_deleted_after_asking(admin_client: Client, monkeypat
 
 def test_a_request_shows_how_far_it_is(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_deletion, "STEP_SECONDS", 0.0)
-    shown = admin_client.post(f"{url('delete_matching')}?q=a/", {"count": "10"}).content.decode()
+    shown = admin_client.post(f"{url('delete_matching')}?q=a/", {"count": "10", "until": newest()}).content.decode()
     assert "4 streams are deleted." in shown
     assert '<progress value="4" max="10">' in shown
     assert "go-on.js" in shown
@@ -74,6 +78,38 @@ def test_the_filters_are_those_of_the_list(admin_client: Client) -> None:
     follow_forms(admin_client, f"{url('delete_matching')}?state=closed")
     assert paths() == {"b/1", *(f"a/{number}" for number in range(0, 10, 2))}
     assert admin_client.get(f"{url('delete_matching')}?nonsense__x=1").status_code == 302
+
+
+def test_streams_that_are_made_after_the_confirmation_stay(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_deletion, "STEP_SECONDS", 0.0)
+    address = f"{url('delete_matching')}?q=a/"
+    asked = admin_client.get(address).content.decode()
+    values = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', asked))
+    Stream.objects.create(path="a/new")
+    response = admin_client.post(address, values)
+    while response.status_code == 200:
+        values = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', response.content.decode()))
+        for path in ("a/0", "a/1"):  # as clients do whose stream is gone
+            Stream.objects.ensure(path)
+        response = admin_client.post(address, values)
+    assert paths() == {"a/0", "a/1", "a/new", "b/1"}
+
+
+@pytest.mark.parametrize("values", [{}, {"until": ""}, {"until": "-1"}, {"until": "x"}, {"until": "9" * 30}])
+def test_a_form_of_no_confirmation_deletes_nothing(admin_client: Client, values: dict[str, str]) -> None:
+    assert admin_client.post(f"{url('delete_matching')}?q=a/", values).status_code == 302
+    assert len(paths()) == 11
+
+
+@pytest.mark.parametrize("name", ["state", "kind", "forks", "expiry"])
+def test_a_filter_without_meaning_is_not_all_streams(admin_client: Client, name: str) -> None:
+    address = f"{url('delete_matching')}?{name}=nothing"
+    assert admin_client.get(address).status_code == 302
+    assert admin_client.post(address, {"until": newest()}).status_code == 302
+    assert len(paths()) == 11
+    assert admin_client.get(f"{url('changelist')}?{name}=nothing").status_code == 302
 
 
 def test_few_streams_have_the_usual_confirmation(admin_client: Client) -> None:
@@ -119,7 +155,7 @@ def test_the_number_of_queries_does_not_depend_on_the_streams(
 
     def queries() -> int:
         with CaptureQueriesContext(connection) as captured:
-            admin_client.post(f"{url('delete_matching')}?q=a/")
+            admin_client.post(f"{url('delete_matching')}?q=a/", {"until": newest()})
         return len([query for query in captured if not query["sql"].startswith("UPDATE")])
 
     few = queries()

@@ -55,7 +55,6 @@ def test_the_list_has_everything_that_is_not_removed(admin_client: Client, strea
         ({"state": "closed"}, {"text"}),
         ({"state": "expired"}, {"old"}),
         ({"state": "deleted"}, {"kept"}),
-        ({"state": "nonsense"}, ALL),
         ({"kind": "json"}, {"json", "json-fork"}),
         ({"kind": "text"}, {"text", "kept", "kept-fork"}),
         ({"kind": "binary"}, {"binary", "old"}),

@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 from django.core.management.base import CommandError
+from django.db import models
 from django.utils import timezone
 
 from django_durable_streams import clock
+from django_durable_streams.api import transactions
 from django_durable_streams.management.streams import append, base, delete
 from django_durable_streams.management.streams.table import SUBCOMMANDS
 from django_durable_streams.models import Chunk, Stream
 from tests.management.commands import rows, streams
 from tests.overriding import override_streams
+from tests.referring import Make
 
 JSON = "application/json"
 
@@ -387,3 +390,55 @@ def test_prune_deletes_unused_streams() -> None:
     assert not Stream.objects.filter(path="a/closed").exists()
     assert rows("prune", "--idle", "30d", "--no-input")[0]["deleted"] == 2
     assert [*Stream.objects.order_by("path").values_list("path", flat=True)] == ["a/new", "a/used"]
+
+
+def test_a_deletion_that_a_row_stops_tells_what_was_deleted(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = make("Note", models.PROTECT)
+    for number in range(5):
+        Stream.objects.create(path=f"a/{number}")
+    row = note.objects.create(stream=Stream.objects.get(path="a/3"))
+    monkeypatch.setattr(delete, "STREAMS_PER_TRANSACTION", 2)
+    with pytest.raises(CommandError, match="2 streams are deleted, and then rows of the project forbid it"):
+        streams("delete", "a/*", "--no-input")
+    assert Stream.objects.alive().count() == 3
+    with pytest.raises(CommandError, match="Nothing was changed"):
+        streams("delete", "a/*", "--no-input")
+    row.delete()
+    assert "3 streams are deleted" in streams("delete", "a/*", "--no-input")
+
+
+@pytest.mark.parametrize("on_delete", [models.PROTECT, models.RESTRICT])
+def test_prune_keeps_a_stream_that_a_row_protects_and_deletes_the_others(make: Make, on_delete: Any) -> None:
+    note = make("Note", on_delete)
+    for number in range(5):
+        Stream.objects.create(path=f"a/{number}", data=b"x")
+    Stream.objects.unguarded().update(created_at=timezone.now() - timedelta(days=40), appended_at=None)
+    note.objects.create(stream=Stream.objects.get(path="a/3"))
+    (counts,) = rows("prune", "a/*", "--idle", "30d", "--no-input")
+    assert (counts["deleted"], counts["left"]) == (4, 1)
+    assert [stream.path for stream in Stream.objects.all()] == ["a/3"]
+    assert text_of("a/3") == [b"x"]
+
+
+@pytest.mark.parametrize("is_referred_to", [False, True])
+def test_prune_keeps_a_stream_that_is_appended_to_right_before_its_deletion(
+    make: Make, monkeypatch: pytest.MonkeyPatch, is_referred_to: bool
+) -> None:
+    note = make("Note", models.CASCADE) if is_referred_to else None
+    for path in ("a/1", "a/2", "a/3"):
+        stream = Stream.objects.create(path=path)
+        if note is not None:
+            note.objects.create(stream=stream)
+    Stream.objects.unguarded().update(created_at=timezone.now() - timedelta(days=40))
+    delete_unchanged = transactions.delete_unchanged
+
+    def after_an_append(portion: list[Stream], using: str) -> int:
+        Stream.objects.get(path="a/2").append(b"x")
+        return delete_unchanged(portion, using)
+
+    monkeypatch.setattr(transactions, "delete_unchanged", after_an_append)
+    assert rows("prune", "a/*", "--idle", "30d", "--no-input")[0]["deleted"] == 2
+    assert text_of("a/2") == [b"x"]
+    assert not Stream.objects.alive().filter(path__in=["a/1", "a/3"]).exists()
+    if note is not None:
+        assert [one.stream.path for one in note.objects.all()] == ["a/2"]

@@ -111,6 +111,7 @@ def test_neighbours_are_one_segment_and_one_chunk(
     stored = chunk_rows.segment_of(7, joined.end, joined.data, packed)
     assert stored is not None
     assert taken_apart(stored) == before + after
+    assert chunk_rows.data_size(7, joined.end, len(packed), packed[-4:]) == len(joined.data)
     checked = chunk_rows.checked_segment(7, joined.end, joined.data, packed)
     assert checked.ends == stored.ends
 

@@ -41,7 +41,7 @@ def due(at: int) -> list[Job]:
     """Return the passes that are due at a time, and write the notes."""
     ids = list(Stream.objects.filter(path__isnull=False).values_list("id", flat=True))
     jobs, changed = key_compaction.plan(USING, ids, at)
-    key_compaction.save(USING, changed)
+    key_compaction.save_marks(USING, changed, at)
     return jobs
 
 
@@ -49,9 +49,15 @@ def compact_keys(at: int) -> int:
     """Make all passes that are due at a time, and return how many chunks were replaced."""
     replaced = 0
     for job in due(at):
-        assert key_compaction.claim(USING, job, at)
-        replaced += run(Pass(USING, job), at)
+        replaced += run(Pass(USING, claimed(job, at)), at)
     return replaced
+
+
+def claimed(job: Job, at: int) -> Job:
+    """Claim a pass, and return it with its number."""
+    present = key_compaction.claim(USING, job, at)
+    assert present is not None
+    return present
 
 
 def run(present: Pass, at: int) -> int:
@@ -65,7 +71,7 @@ def run(present: Pass, at: int) -> int:
         if portion.ids:
             assert key_compaction.replace(USING, present.job, portion)
             replaced += len(portion.ids)
-    key_compaction.save(USING, {present.job.stream_id: present.notes(at)})
+    assert key_compaction.save(USING, present.job, present.notes(at))
     return replaced
 
 

@@ -1,22 +1,25 @@
 """Key compaction: which messages go, what readers, forks and archives have before and after. On every database."""
 
 import json
+import re
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from django_durable_streams.management.streams.read import segments as command_segments
 from django_durable_streams.models import Chunk, Retention, Stream
+from django_durable_streams.protocol import caching
 from django_durable_streams.protocol.errors import InvalidParameter
-from django_durable_streams.protocol.key_compaction import change_of, key_compaction_patterns
+from django_durable_streams.protocol.key_compaction import MIN_TOMBSTONES, change_of, key_compaction_patterns
 from django_durable_streams.protocol.producers import ProducerClaim
 from django_durable_streams.protocol.segments import Segment
 from django_durable_streams.store.operations import Append, Create
 from django_durable_streams.store.read import browsing, log_reader
 from django_durable_streams.store.read.log_reader import PageRequest
 from django_durable_streams.store.read.segment_cache import SegmentCache
-from django_durable_streams.store.upkeep import compaction, key_compaction, key_passes, trimming
+from django_durable_streams.store.upkeep import compaction, key_compaction, key_passes, removal, trimming
+from django_durable_streams.store.upkeep.key_compaction import Notes
 from django_durable_streams.store.upkeep.key_passes import Pass
 from django_durable_streams.store.write import group_commit
 from django_durable_streams.subscriptions.consumers.reading import StreamReader
@@ -26,6 +29,7 @@ from tests.store.key_compaction_steps import (
     START,
     USING,
     change,
+    claimed,
     compact_keys,
     due,
     messages_of,
@@ -56,6 +60,10 @@ def create(path: str = "s/a") -> Stream:
 def append(stream: Stream, *messages: Any) -> None:
     for message in messages:
         stream.append(message)
+
+
+def line(message: Any) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 def later(at: int = START) -> int:
@@ -239,12 +247,76 @@ def test_a_second_process_leaves_a_claimed_stream_alone() -> None:
     append(stream, change("a", 1), change("a", 2))
     at = later()
     (job,) = due(at)
-    assert key_compaction.claim(USING, job, at)
-    assert not key_compaction.claim(USING, job, at)
+    own = claimed(job, at)
+    assert key_compaction.claim(USING, job, at) is None
     assert due(at) == []
     assert len(due(at + 301 * SECOND)) == 1
-    run(Pass(USING, job), at)
+    assert key_compaction.save(USING, own, own.notes, at + 200 * SECOND)  # the pass takes long
+    assert due(at + 301 * SECOND) == []
+    run(Pass(USING, own), at)
     assert due(at) == []
+
+
+def test_a_process_that_has_lost_its_claim_writes_no_notes() -> None:
+    stream = create()
+    append(stream, change("a", 1), change("a", 2))
+    at = later()
+    (job,) = due(at)
+    first = claimed(job, at)
+    second = claimed(job, at + 301 * SECOND)
+    assert not key_compaction.save(USING, first, first.notes, at + 302 * SECOND)
+    assert not key_compaction.save(USING, first, first.notes)
+    assert key_compaction.claim(USING, job, at + 303 * SECOND) is None
+    run(Pass(USING, second), at + 304 * SECOND)
+    assert Notes.of(Retention.objects.get()).begun == 2
+
+
+def test_the_notes_of_a_pass_over_a_stream_that_was_purged_are_dropped() -> None:
+    stream = create()
+    append(stream, change("a", 1), change("a", 2))
+    at = later()
+    (job,) = due(at)
+    own = claimed(job, at)
+    stream.delete()
+    while removal.purge(USING):
+        pass
+    assert not Stream.objects.exists()
+    assert not key_compaction.save(USING, own, own.notes)
+    assert not Retention.objects.exists()
+
+
+def test_times_that_another_process_notes_during_a_pass_stay() -> None:
+    stream = create()
+    append(stream, change("a", 1), change("a", 2))
+    at = later()
+    (job,) = due(at)
+    _, before = key_compaction.plan(USING, [stream.pk], at + 20 * SECOND)
+    append(stream, change("a", 3))
+    _, changed = key_compaction.plan(USING, [stream.pk], at + 40 * SECOND)
+    own = claimed(job, at)
+    key_compaction.save_marks(USING, changed | before, at + 40 * SECOND)  # planned before the claim
+    assert key_compaction.claim(USING, job, at) is None
+    run(Pass(USING, own), at)
+    tails = Notes.of(Retention.objects.get()).tails
+    assert tails[-1] == [Stream.objects.get().tail_position, at + 40 * SECOND]
+
+
+def test_a_clock_that_was_ahead_delays_compaction_by_no_more_than_its_rules() -> None:
+    stream = create()
+    append(stream, change("a", 1), change("b", 1), change("a", 2), change("b"), change("c", 1))
+    year = 365 * 24 * HOUR
+    due(START + year)
+    (job,) = due(START + year + 61 * SECOND)
+    run(Pass(USING, claimed(job, START + year + 61 * SECOND)), START + year + 61 * SECOND)
+    append(stream, change("a", 3))
+    due(START + year + 70 * SECOND)
+    (job,) = due(START + year + 140 * SECOND)
+    claimed(job, START + year + 140 * SECOND)  # and is not made
+    assert due(START) == []
+    assert compact_keys(START + 61 * SECOND)
+    assert list(stream.read()) == [change("b"), change("c", 1), change("a", 3)]
+    compact_keys(START + 2 * HOUR)
+    assert list(stream.read()) == [change("c", 1), change("a", 3)]
 
 
 def test_a_chunk_that_is_merged_meanwhile_is_read_again() -> None:
@@ -318,6 +390,36 @@ def test_pages_of_a_sparse_stream_have_the_size_of_pages(monkeypatch: pytest.Mon
         assert pages < 8  # the range is four times as large as the data
 
 
+def test_a_read_comes_through_any_number_of_chunks_without_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_passes, "BYTES", 1)  # so that each chunk stays for itself
+    stream = create()
+    for number in range(600):
+        group_commit.apply([Append("s/a", JSON, line(change("a", number)))], USING)
+    compact_keys(later())
+    assert Chunk.objects.filter(stream=stream).count() == 600
+    info = log_reader.find_ids([stream.pk], USING)[stream.pk]
+    queries = []
+    with connection.execute_wrapper(lambda execute, *query: (queries.append(query[0]), execute(*query))[1]):
+        page = log_reader.pages([PageRequest(info, 0, 100)], SegmentCache(0), USING)[stream.pk, 0]
+    assert page is not None
+    assert (page.start, page.end, page.data) == (0, info.tail, line(change("a", 599)))
+    assert len(queries) < 70  # of 42,000 bytes, 800 at a time
+
+
+def test_a_page_after_removed_messages_has_the_size_of_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_passes, "BYTES", 1)
+    stream = create()
+    append(stream, *(change("a", "x" * 300) for _ in range(5)), *(change(f"k{number}", 1) for number in range(50)))
+    append(stream, change("a", 1))
+    compact_keys(later())
+    info = log_reader.find_ids([stream.pk], USING)[stream.pk]
+    cache = SegmentCache(1 << 20)
+    for _ in range(2):
+        page = log_reader.pages([PageRequest(info, 0, 300)], cache, USING)[stream.pk, 0]
+        assert page is not None
+        assert [json.loads(one.data)["key"] for one in page.messages(JSON)] == ["k0", "k1", "k2", "k3"]
+
+
 def test_an_old_segment_of_the_cache_does_not_outlive_a_delete() -> None:
     now = SegmentCache(1 << 20, max_age=1e9)
     segment = Segment(0, b"1\n", [2])
@@ -326,9 +428,17 @@ def test_an_old_segment_of_the_cache_does_not_outlive_a_delete() -> None:
     old = SegmentCache(1 << 20, max_age=-1.0)
     old.put(1, 0, segment)
     assert old.get(1, 0) is None
-    for setting, seconds in (({"a/**": {"tombstones": 1000}, "b": {}}, 500), ({}, None)):
+    for setting, seconds in (({"a/**": {"tombstones": 900}, "b": {}}, 300), ({}, None)):
         with override_streams(KEY_COMPACTION=setting):
             assert key_compaction.cache_seconds() == seconds
+
+
+def test_caches_one_behind_the_other_do_not_outlive_a_delete_either() -> None:
+    fresh, stale = map(int, re.findall(rb"=(\d+)", caching.PUBLIC))
+    with override_streams(KEY_COMPACTION={"a/**": {"tombstones": MIN_TOMBSTONES}}):
+        age = key_compaction.cache_seconds()
+    assert age is not None
+    assert age + fresh + stale < MIN_TOMBSTONES
 
 
 def test_other_streams_are_left_alone() -> None:
@@ -412,3 +522,18 @@ def test_every_way_of_reading_goes_on_at_every_old_offset() -> None:
         segments = [*command_segments(info, position, USING)]
         printed = [message for segment in segments for message in segment.messages(JSON)]
         assert [message for message in printed if message.end > position] == following
+
+
+def test_the_sizes_of_chunks_are_found_without_their_data() -> None:
+    """MariaDB and MySQL read all of it for its length: of 500 chunks for each portion."""
+    stream = create()
+    append(stream, change("a", 1), change("b", 1), change("a", 2), change("c", 1))
+    compact_keys(later())
+    append(stream, change("a", 3))
+    (job,) = due(later(START + 100 * SECOND))
+    queries: list[str] = []
+    with connection.execute_wrapper(lambda execute, *query: (queries.append(query[0]), execute(*query))[1]):
+        Pass(USING, job).scan()
+    spans, contents = queries
+    assert connection.ops.quote_name("data") not in spans
+    assert connection.ops.quote_name("data") in contents

@@ -95,6 +95,18 @@ def test_a_look_after_a_long_time_trims_nothing_whose_age_is_not_known() -> None
     assert first_of(stream) == 6
 
 
+def test_marks_of_a_clock_that_was_ahead_keep_data_for_its_age_once_more_and_no_longer() -> None:
+    stream = create()
+    stream.retain(age=160)
+    stream.append(b"1")
+    apply_rules(START + 10**6 * SECOND)
+    apply_rules(START)  # the clock is right again
+    stream.append(b"2")
+    for second in range(0, 400, 20):
+        apply_rules(START + second * SECOND)
+        assert first_of(stream) == (0 if second < 160 else 1 if second < 180 else 2)
+
+
 def test_age_does_not_depend_on_chunks(settings: Any) -> None:
     stream = create()
     stream.retain(age=16)

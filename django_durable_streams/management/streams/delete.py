@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Sequence
 
 from django.core.management.base import CommandError
+from django.db.models import ProtectedError, RestrictedError
 
 from ...api import transactions
 from ...protocol.producers import SERVER_MARK
+from ...store.read.listing import StreamKey
 from ...subscriptions import operating
 from .base import Console, Options, Subcommand, add_dry_run, add_paths, count_streams, find_keys, is_pattern
 from .progress import progress
@@ -60,6 +63,22 @@ A deleted stream is gone at once. Its rows are purged in the background by the s
             for keys in find_keys(paths, console.using):
                 for first in range(0, len(keys), STREAMS_PER_TRANSACTION):
                     portion = keys[first : first + STREAMS_PER_TRANSACTION]
-                    count += transactions.delete_keys(portion, console.using)
+                    count += _delete(portion, console.using, count)
                     counting.add(len(portion))
         console.write(f"{count:,} streams are deleted.", deleted=count)
+
+
+def _delete(keys: Sequence[StreamKey], using: str, count: int) -> int:
+    """Delete streams, and return how many were there. `count`: how many the command has deleted before.
+
+    Raises:
+        CommandError, ProtectedError, RestrictedError: a row of the project forbids it.
+    """
+    try:
+        return transactions.delete_keys(keys, using)
+    except (ProtectedError, RestrictedError) as error:
+        if not count:
+            raise
+        raise CommandError(
+            f"{count:,} streams are deleted, and then rows of the project forbid it: {error.args[0]}"
+        ) from error

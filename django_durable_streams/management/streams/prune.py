@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from django.core.management.base import CommandError
-from django.db.models import Q
+from django.db.models import ProtectedError, Q, RestrictedError
 from django.utils import timezone
 
 from ...api import transactions
@@ -16,7 +16,7 @@ from ...engine.announcements import announce
 from ...models import Stream, StreamQuerySet
 from ...protocol.globs import Glob, glob
 from ...runtime.write_lock import write_lock
-from ...store.read.listing import StreamKey
+from ...store.sql.ids import HasId
 from ...store.upkeep import sweeping
 from .base import Console, Options, Subcommand, add_dry_run, duration, is_pattern, path_argument
 from .delete import STREAMS_PER_TRANSACTION
@@ -55,14 +55,17 @@ streams prune 'jobs/**' --closed --idle 7d --no-input
         if options["dry_run"]:
             _report(console, count, sweeping.waiting(console.using), dry_run=True)
             return
+        forbidden = 0
         if count:
             console.confirm(f"Delete {count:,} streams?", options)
             with progress(console, "streams deleted", count) as counting:
                 count = 0
                 for ids in unused.portions():
-                    count += transactions.delete_keys(unused.still(ids), console.using)
+                    deleted, kept = unused.delete(ids)
+                    count, forbidden = count + deleted, forbidden + kept
                     counting.add(len(ids))
-        _report(console, count, _sweep(console), dry_run=False)
+        swept = _sweep(console)
+        _report(console, count, swept._replace(left=swept.left + forbidden), dry_run=False)
 
 
 class _Unused(NamedTuple):
@@ -90,10 +93,22 @@ class _Unused(NamedTuple):
         """Return how many there are. Without a pattern, the database counts."""
         return self._streams.count() if self.pattern is None else sum(map(len, self.portions()))
 
-    def still(self, ids: Sequence[int]) -> list[StreamKey]:
-        """Return the keys of those among some streams that are still unused."""
-        rows = Stream.objects.using(self.using).alive().filter(self.condition, pk__in=ids).values_list("path", "pk")
-        return [StreamKey(path, pk) for path, pk in rows if path is not None]
+    def delete(self, ids: Sequence[int]) -> tuple[int, int]:
+        """Delete those of some streams that are still unused, together or, where that is forbidden, each half.
+
+        Returns the number of deleted streams, and of those that a row of the project protects.
+        """
+        query = Stream.objects.using(self.using).alive().filter(self.condition, HasId("id", ids))
+        rows = query.values_list("path", "pk", "tail_position")
+        try:
+            unchanged = [(path, pk, tail) for path, pk, tail in rows if path is not None]
+            return transactions.delete_unchanged(unchanged, self.using), 0
+        except (ProtectedError, RestrictedError):
+            if len(ids) == 1:
+                return 0, 1
+            middle = len(ids) // 2
+            first, second = self.delete(ids[:middle]), self.delete(ids[middle:])
+            return first[0] + second[0], first[1] + second[1]
 
     def portions(self) -> Iterator[list[int]]:
         """Yield the ids of the streams, as many as one transaction deletes."""

@@ -40,6 +40,9 @@ SUBSCRIPTIONS = "subscriptions.records"
 PACK_BYTES = 64 * 1024 * 1024
 """Size from which a pack ends after the present stream."""
 
+MAX_INDEX_BYTES = 64 * 1024 * 1024
+"""Size of an index, at most: that of 200,000 packs, or 12 TB. A tar file can pretend any size."""
+
 _READ_BYTES = 1024 * 1024
 
 
@@ -197,11 +200,14 @@ class ArchiveReader:
             raise ArchiveError(f"There is no file or directory {path}.")
         try:
             with self._open(INDEX) as file:
-                self.index = parse_index(file.read(), f"{path}/{INDEX}")
+                text = file.read(MAX_INDEX_BYTES + 1)
         except (OSError, KeyError, tarfile.TarError) as error:
             if path.is_dir() and (path / PARTIAL).exists():
                 raise ArchiveError(f"The export to {path} was not finished. Run it again.") from error
             raise ArchiveError(f"{path} is not an archive of streams: it has no {INDEX}.") from error
+        if len(text) > MAX_INDEX_BYTES:
+            raise ArchiveError(f"{path}/{INDEX} has more than {MAX_INDEX_BYTES:,} bytes.")
+        self.index = parse_index(text, f"{path}/{INDEX}")
 
     @property
     def subscriptions_name(self) -> str:

@@ -1,8 +1,8 @@
 """Reads streams into records, each as it was at one moment, without a long transaction.
 
 The bytes before a tail never change. So only the row of a stream and its producers have to be of one moment, and one
-statement reads both. The data is read afterwards, up to the tail of that moment. A stream that is trimmed before its
-data was read is read again.
+statement reads both. The data is read afterwards, up to the tail of that moment. A stream is read again that is trimmed
+before its data was read, and one whose keys are compacted meanwhile: messages after the tail may have replaced others.
 
 Knows no file.
 """
@@ -22,6 +22,7 @@ from ...protocol.segments import Segment
 from .. import staged_rows
 from ..chunk_rows import CorruptChunk, checked_segment
 from ..sql import statements
+from ..upkeep.key_compaction import Notes
 from .records import ArchiveError, BlockWriter, EndRecord, ProducerRecord, Record, StreamRecord
 
 STREAMS_PER_QUERY = 200
@@ -48,7 +49,7 @@ class StreamVanished(Exception):
 
 
 class StreamTrimmed(Exception):
-    """A stream was trimmed while it was read. Its records must be dropped, and it must be read again."""
+    """A stream was trimmed, or its keys were compacted, while it was read. Drop its records, and read it again."""
 
 
 ReadRecords = Callable[[], Iterator[Record]]
@@ -132,8 +133,12 @@ class Dump:
             yield first
             yield from producers
         blocks = BlockWriter(data_from)
+        is_sparse = False
         for segment in self._chunks(stream, data_from):
+            is_sparse = is_sparse or segment.places is not None
             yield from blocks.add(segment)
+        if is_sparse and self._passes(stream.pk) != Notes.of(getattr(stream, "retention_row", None)).begun:
+            raise StreamTrimmed  # messages may be gone that later ones replace, which are not in the archive
         yield from blocks.rest()
         yield EndRecord(stream.path or "")
 
@@ -213,6 +218,10 @@ class Dump:
                 position = segment.end
             if position == before:
                 raise self._missing(stream, position)
+
+    def _passes(self, stream_id: int) -> int:
+        """Return how many passes of key compaction over a stream have begun."""
+        return Notes.of(Retention.objects.using(self._using).filter(pk=stream_id).first()).begun
 
     def _missing(self, stream: Stream, position: int) -> Exception:
         """Return the error for a position without data: the stream was purged or trimmed meanwhile, or is damaged."""

@@ -11,7 +11,7 @@ from .dump import ReadRecords, StreamTrimmed, StreamVanished
 from .records import ArchiveError, EndRecord, Record, StreamRecord, line
 
 TRIES = 10
-"""How often a stream is read that is trimmed each time before its data was read."""
+"""How often a stream is read that is trimmed or compacted each time before its data was read."""
 
 
 class PackWriter:
@@ -32,7 +32,7 @@ class PackWriter:
         """Write a stream, and return whether it still exists.
 
         Raises:
-            ArchiveError: it is trimmed again and again while it is read, or its data is damaged.
+            ArchiveError: it is trimmed or compacted again and again while it is read, or its data is damaged.
         """
         for _ in range(TRIES):
             before = self._file.tell(), self.digest.copy(), self.last
@@ -48,7 +48,8 @@ class PackWriter:
                 self.streams += 1
                 return True
         raise ArchiveError(
-            f"{path} was trimmed {TRIES} times while it was read. Repeat the command: the export goes on with it."
+            f"{path} was trimmed or compacted {TRIES} times while it was read. Repeat the command: the export goes on "
+            "with it."
         )
 
     def _write(self, stream: Iterator[Record]) -> None:

@@ -17,6 +17,7 @@ Knows no database and no file names.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from operator import or_
 from typing import Annotated, Any, BinaryIO
 from zlib import crc32
@@ -108,6 +109,11 @@ class DataRecord(Struct, tag="data", forbid_unknown_fields=True):
         """Return the number of positions from the start to the end."""
         return sum(self.sizes) + sum(self.gaps or ())
 
+    def has_whole_messages(self) -> bool:
+        """Return whether each append ends with the end of a JSON message."""
+        line_feed = self.data[-1]
+        return line_feed == b"\n"[0] and all(self.data[place - 1] == line_feed for place in accumulate(self.sizes))
+
 
 class EndRecord(Struct, tag="end", forbid_unknown_fields=True):
     """The end of a stream, with the CRC-32 of all bytes of its records before."""
@@ -183,8 +189,8 @@ class RecordReader:
             elif isinstance(record, DataRecord) and record.start == position:
                 position += record.extent()
                 is_json = content.is_json(stream.content_type)
-                if is_json and record.data and not record.data.endswith(b"\n"):
-                    raise self.error(f"the data of {stream.path} ends inside a message.")
+                if is_json and record.data and not record.has_whole_messages():
+                    raise self.error(f"an append to {stream.path} ends inside a message.")
                 if record.gaps is not None and not is_json:
                     raise self.error(f"data of {stream.path} is missing, which is no JSON stream.")
             elif isinstance(record, EndRecord) and record.path == stream.path and position == stream.tail:

@@ -156,26 +156,39 @@ def pages(
             if request.position < request.info.tail:
                 waiting.append(request)
     for first in range(0, len(waiting), MAX_PAGES_PER_QUERY):
-        slice_requests = _with_pieces(waiting[first : first + MAX_PAGES_PER_QUERY], using)
-        parts = [_parts(request, cache) for request in slice_requests]
-        gaps = [gap for request, some in zip(slice_requests, parts, strict=True) for gap in _gaps(request, some, cache)]
-        fetched = _fetch(gaps, using, needs_compaction) if gaps else {}
-        for request, some in zip(slice_requests, parts, strict=True):
-            page = _assemble(request, some, cache, fetched)
+        some = waiting[first : first + MAX_PAGES_PER_QUERY]
+        for request, page in zip(some, _read(some, cache, using, needs_compaction), strict=True):
             if page is not None and not page.data:
                 page = _after_removed(request, page, cache, using)
             results[request.info.id, request.position] = page
     return results
 
 
+def _read(
+    requests: Sequence[PageRequest], cache: SegmentCache, using: str, needs_compaction: set[int] | None = None
+) -> list[Segment | None]:
+    """Return the pages of a few requests from the cache and one query. A page may have no message that is left."""
+    requests = _with_pieces(requests, using)
+    parts = [_parts(request, cache) for request in requests]
+    gaps = [gap for request, some in zip(requests, parts, strict=True) for gap in _gaps(request, some, cache)]
+    fetched = _fetch(gaps, using, needs_compaction) if gaps else {}
+    return [_assemble(request, some, cache, fetched) for request, some in zip(requests, parts, strict=True)]
+
+
 def _after_removed(request: PageRequest, page: Segment, cache: SegmentCache, using: str) -> Segment | None:
-    """Return a page all of whose messages were removed, with the data that follows it."""
+    """Return a page all of whose messages were removed, with the data that follows it.
+
+    Gigabytes may have been removed. Each query covers twice as much as the one before, up to the memory of a batch.
+    """
+    pages_without_data, limit = [page], request.limit
     while not page.data and page.end < request.info.tail:
-        following = pages([request._replace(position=page.end)], cache, using)[request.info.id, page.end]
+        limit = min(2 * limit, MAX_PAGES_PER_QUERY * request.limit)
+        (following,) = _read([request._replace(position=page.end, limit=limit)], cache, using)
         if following is None:
             return None
-        page = Segment.join([page, following])
-    return page
+        page = following.upto(following.start + request.limit)
+        pages_without_data.append(page)
+    return Segment.join(pages_without_data)
 
 
 def _with_pieces(requests: Sequence[PageRequest], using: str) -> Sequence[PageRequest]:

@@ -13,7 +13,7 @@ Invariants:
   creation of a fork does.
 
 This module decides which passes are due, and writes. The notes are in the row of `Retention`. Older notes are never
-wrong, so no lock guards them.
+wrong: they only cost work. Each pass has a number, so a process that has lost its claim no longer writes notes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from django.db import connections
+from django.db import Error, connections
 from django.db.models import Max
 from django.utils import timezone
 
@@ -32,6 +32,7 @@ from ...protocol import content
 from ...protocol.key_compaction import KeyCompactionRules, key_compaction_patterns
 from ...protocol.pattern_rules import PatternRules
 from ...runtime.caller_transaction import atomic
+from ...runtime.database_errors import FailureKind, diagnose
 from ..read import log_reader
 from ..sql import Row, statements
 from ..stream_info import StreamInfo
@@ -45,7 +46,10 @@ MARKS = 4
 """Times within the `delay` at which the tail is noted."""
 
 CLAIM_SECONDS = 300
-"""Time in which other processes leave a stream alone for which one has begun a pass."""
+"""Time in which other processes leave a stream alone for which one has begun a pass, or has renewed its claim."""
+
+LOCK_MS = 500
+"""Time for which a portion waits for the row of its stream. The thread has other work, too."""
 
 MICROSECONDS = 1_000_000
 
@@ -71,17 +75,33 @@ class Notes(NamedTuple):
     tails: Sequence[Mark] = ()
     """The tail at some times, in order."""
     claimed_until: int = 0
+    begun: int = 0
+    """The number of passes that have begun. It tells an export whether one has begun meanwhile."""
+
+    @property
+    def marks(self) -> list[list[Mark]]:
+        """The notes with times."""
+        return [[(position, time) for position, time in some] for some in (self.tails, self.passes)]
 
     @classmethod
     def of(cls, row: Retention | None) -> Notes:
         """Return the notes of a row, or the first ones."""
         return cls(**row.key_compaction) if row is not None and row.key_compaction else cls()
 
+    def is_claimed(self, moment: int) -> bool:
+        """Whether a process makes a pass. A clock that was wrong, and is right again, has left no claim."""
+        return moment < self.claimed_until <= moment + 2 * CLAIM_SECONDS * MICROSECONDS
+
+    def up_to(self, moment: int) -> Notes:
+        """Return the notes without times after a moment: a clock was wrong. Later times only delay removals."""
+        return self._replace(tails=_up_to(self.tails, moment), passes=_up_to(self.passes, moment))
+
 
 class Job(NamedTuple):
     """A pass that is due."""
 
     stream_id: int
+    path: str
     notes: Notes
     start: int
     """Where it begins: nothing before is changed."""
@@ -112,8 +132,11 @@ def patterns() -> PatternRules[KeyCompactionRules]:
 
 
 def cache_seconds() -> float | None:
-    """Return the seconds for which a process may cache data, so that no cached value outlives its delete."""
-    return min((rules.tombstones / 2 for _, rules in patterns().patterns), default=None)
+    """Return the seconds for which a process may cache data, so that no cached value outlives its delete.
+
+    An HTTP cache may show the data for some minutes more (`caching.PUBLIC`), which has to fit into `tombstones`.
+    """
+    return min((rules.tombstones / 3 for _, rules in patterns().patterns), default=None)
 
 
 def now() -> int:
@@ -139,8 +162,9 @@ def plan(using: str, ids: Collection[int], at: int | None = None) -> tuple[list[
         if rules is None:
             continue
         before = Notes.of(rows.get(info.id))
-        notes = before._replace(tails=_with_tail(before.tails, info.tail, moment, rules))
-        if [*map(tuple, notes.tails)] != [*map(tuple, before.tails)]:
+        notes = before.up_to(moment)
+        notes = notes._replace(tails=_with_tail(notes.tails, info.tail, moment, rules))
+        if notes.marks != before.marks:
             changed[info.id] = notes
         job = _job(info, cuts.get(info.id, 0), notes, rules, moment)
         if job is not None:
@@ -156,6 +180,10 @@ def _cuts(using: str, ids: Collection[int]) -> Mapping[int, int]:
     }
 
 
+def _up_to(marks: Sequence[Mark], moment: int) -> Sequence[Mark]:
+    return [(position, min(time, moment)) for position, time in marks]
+
+
 def _with_tail(tails: Sequence[Mark], tail: int, moment: int, rules: KeyCompactionRules) -> Sequence[Mark]:
     old = [mark for mark in tails if mark[1] <= moment - rules.delay * MICROSECONDS]
     marks = [*old[-1:], *tails[len(old) :]]
@@ -164,7 +192,7 @@ def _with_tail(tails: Sequence[Mark], tail: int, moment: int, rules: KeyCompacti
 
 
 def _job(info: StreamInfo, cut: int, notes: Notes, rules: KeyCompactionRules, moment: int) -> Job | None:
-    if notes.claimed_until > moment:
+    if notes.is_claimed(moment):
         return None
     begin = info.fork_position or 0
     start = max(info.first_position, begin, cut)
@@ -179,43 +207,96 @@ def _job(info: StreamInfo, cut: int, notes: Notes, rules: KeyCompactionRules, mo
     horizon = max(done, default=0) if is_whole else 0
     is_dirty = limit - clean >= max(MIN_DIRTY_BYTES, earlier.kept // DIRTY_SHARE)
     if is_dirty or (earlier.deletes and horizon > max(earlier.horizon, start)):
-        return Job(info.id, earlier, start, clean, max(limit, clean), horizon)
+        return Job(info.id, info.path, earlier, start, clean, max(limit, clean), horizon)
     return None
 
 
-def claim(using: str, job: Job, at: int | None = None) -> bool:
-    """Tell other processes of a pass. Return False if another one was faster."""
+def claim(using: str, job: Job, at: int | None = None) -> Job | None:
+    """Tell other processes of a pass. Return the job with its number, or None if another process was faster."""
     moment = now() if at is None else at
     with atomic(using):
-        row = Retention.objects.using(using).select_for_update().filter(pk=job.stream_id).first()
-        if Notes.of(row).claimed_until > moment or not Stream.objects.using(using).filter(pk=job.stream_id).exists():
+        before = Notes.of(_locked(using, [job.stream_id]).get(job.stream_id))
+        if before.is_claimed(moment) or not Stream.objects.using(using).filter(pk=job.stream_id).exists():
+            return None
+        until = moment + CLAIM_SECONDS * MICROSECONDS
+        notes = job.notes._replace(tails=before.tails, claimed_until=until, begun=before.begun + 1)
+        upsert(using, [_row(job.stream_id, notes)], ["key_compaction"])
+    return job._replace(notes=notes)
+
+
+def save(using: str, job: Job, notes: Notes, at: int | None = None) -> bool:
+    """Write the notes of a pass, with which its claim ends, or goes on.
+
+    Args:
+        using: alias of the database.
+        job: the claimed pass.
+        notes: the notes. The times of tails are left as they are.
+        at: the time in microseconds since 1970 from which the claim goes on. None: it ends.
+
+    Returns:
+        False, with nothing written, if another process has begun a pass since, or the stream is gone.
+    """
+    until = 0 if at is None else at + CLAIM_SECONDS * MICROSECONDS
+    with atomic(using):
+        row = _locked(using, [job.stream_id]).get(job.stream_id)
+        present = Notes.of(row)
+        if row is None or present.begun != job.notes.begun:
             return False
-        save(using, {job.stream_id: job.notes._replace(claimed_until=moment + CLAIM_SECONDS * MICROSECONDS)})
+        written = notes._replace(tails=present.tails, claimed_until=until, begun=present.begun)
+        Retention.objects.using(using).unguarded().filter(pk=job.stream_id).update(key_compaction=written._asdict())
     return True
 
 
-def save(using: str, notes: Mapping[int, Notes]) -> None:
-    """Write notes, by the ids of the streams."""
-    rows = [Retention(stream_id=stream_id, key_compaction=one._asdict()) for stream_id, one in notes.items()]
-    upsert(using, rows, ["key_compaction"])
+def save_marks(using: str, changed: Mapping[int, Notes], at: int | None = None) -> None:
+    """Write the times of notes, by the ids of the streams. Claims, and what passes have noted, stay as they are.
+
+    Args:
+        using: alias of the database.
+        changed: the notes of `plan`.
+        at: the time that `plan` had.
+    """
+    moment = now() if at is None else at
+    with atomic(using):
+        present = _locked(using, changed)
+        rows = []
+        for stream_id, notes in sorted(changed.items()):
+            passes = Notes.of(present.get(stream_id)).up_to(moment)
+            rows.append(_row(stream_id, passes._replace(tails=notes.tails)))
+        upsert(using, rows, ["key_compaction"])
+
+
+def _locked(using: str, ids: Collection[int]) -> dict[int, Retention]:
+    return Retention.objects.using(using).select_for_update().order_by("pk").in_bulk([*ids])
+
+
+def _row(stream_id: int, notes: Notes) -> Retention:
+    return Retention(stream_id=stream_id, key_compaction=notes._asdict())
 
 
 def replace(using: str, job: Job, portion: Portion) -> bool:
     """Replace the chunks of a portion in one transaction.
 
     Returns:
-        False, with nothing changed, if another transaction holds the stream or a chunk, or has changed a chunk, or if
-        a fork has begun to read the data.
+        False, with nothing changed, if another transaction holds the stream for long, or holds a chunk, or has changed
+        a chunk, or if a fork has begun to read the data.
     """
-    stamp = connections[using].ops.adapt_datetimefield_value(timezone.now())
-    with atomic(using), connections[using].cursor() as cursor:
-        query = Stream.objects.using(using).filter(pk=job.stream_id, path__isnull=False, deleted_at__isnull=True)
-        if connections[using].features.has_select_for_update_skip_locked:
-            query = query.select_for_update(skip_locked=True)
-        is_held = bool(query.values_list("id"))
-        if not is_held or _cuts(using, [job.stream_id]).get(job.stream_id, 0) > job.start:
+    try:
+        return _replace(using, job, portion)
+    except Error as error:
+        if diagnose(error) is FailureKind.BUSY:
             return False
-        sql = statements(using)
+        raise
+
+
+def _replace(using: str, job: Job, portion: Portion) -> bool:
+    stamp = connections[using].ops.adapt_datetimefield_value(timezone.now())
+    sql = statements(using)
+    with sql.transaction(LOCK_MS) as cursor:
+        # Not SKIP LOCKED: the row of a busy stream is locked nearly all the time, for some milliseconds each.
+        sql.wait_for_stream(cursor, job.path, LOCK_MS)
+        present = Stream.objects.using(using).filter(pk=job.stream_id, path=job.path, deleted_at__isnull=True)
+        if not present.exists() or _cuts(using, [job.stream_id]).get(job.stream_id, 0) > job.start:
+            return False
         if not sql.lock_chunks(cursor, portion.ids).issuperset(portion.ids):
             return False
         sql.delete_rows(cursor, Chunk, portion.ids)

@@ -142,7 +142,12 @@ def plan(using: str, ids: Collection[int], now: int | None = None) -> tuple[list
         rules = rules_of(info.path, row)
         if rules and info.tail > info.first_position:
             marks = [Mark(*mark) for mark in row.marks] if row is not None else []
-            present = [mark for mark in marks if info.first_position <= mark.position <= info.tail]
+            # A mark in the future is of a clock that was wrong. Up to then, no other mark would be set.
+            present = [
+                mark._replace(time=min(mark.time, moment))
+                for mark in marks
+                if info.first_position <= mark.position <= info.tail
+            ]
             try:
                 if rules.messages is not None:
                     present, counted = _count(info, present, rules.messages, now=moment, budget=budget, using=using)

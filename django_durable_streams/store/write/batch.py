@@ -204,8 +204,8 @@ class Batch:
                 return self._move_entries(operation, state)
             state = self._existing(operation, state)
             if type(operation) is Delete:
-                del self._streams[state.path]
-                self._remove(state)
+                state.check_deletion(operation)
+                self._remove(self._streams.pop(state.path))
             elif type(operation) is TakeOver:
                 return state.take_over(operation)
             elif type(operation) is Trim:

@@ -22,7 +22,7 @@ from ...protocol.errors import (
 from ...protocol.offsets import Offset
 from ...protocol.producers import ProducerClaim, ProducerState, advance
 from .. import lifetime
-from ..operations import Append, Appended, Commit, Created, TakenOver, TakeOver, Trimmed
+from ..operations import Append, Appended, Commit, Created, Delete, TakenOver, TakeOver, Trimmed
 from ..stream_info import StreamInfo
 
 
@@ -183,6 +183,15 @@ class StreamState:
                 self._tail_headers(),
                 next_offset=token,
             )
+
+    def check_deletion(self, operation: Delete) -> None:
+        """Check the condition of a deletion.
+
+        Raises:
+            TailMismatch: it does not hold.
+        """
+        if operation.if_tail not in (None, self.tail):
+            raise TailMismatch("The stream was appended to meanwhile, and was not deleted.")
 
     def _check_seq(self, seq: str) -> None:
         # Python compares text by code points, which is the byte-wise order that the specification requires.

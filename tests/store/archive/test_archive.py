@@ -32,7 +32,7 @@ from django_durable_streams.store.upkeep import compaction, key_compaction, remo
 from django_durable_streams.store.write import group_commit
 from tests.overriding import override_streams
 from tests.store.contexts import Staging
-from tests.store.key_compaction_steps import START, change, compact_keys, messages_of
+from tests.store.key_compaction_steps import START, change, compact_keys, messages_of, state
 from tests.subscriptions.steps import subscribe
 
 JSON, TEXT = "application/json", "text/plain"
@@ -329,7 +329,7 @@ def test_an_export_of_a_stream_that_is_trimmed_all_the_time_says_so(
 
     with monkeypatch.context() as patch:
         before_chunks(patch, trim)
-        with pytest.raises(ArchiveError, match="a was trimmed 10 times"):
+        with pytest.raises(ArchiveError, match="a was trimmed or compacted 10 times"):
             export(tmp_path / "first")
     assert export(tmp_path / "first").done == 1
 
@@ -833,6 +833,41 @@ def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any]) ->
         read(record | changes)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "gaps", "is_whole"),
+    [
+        ([4], None, True),
+        ([2, 2], None, True),
+        ([1, 3], None, False),
+        ([3, 1], None, False),
+        ([2, 0, 2], [0, 5, 0], True),
+        ([0, 4], [3, 0], True),
+        ([2, 1, 1], [0, 2, 0], False),
+    ],
+)
+def test_an_append_of_json_has_whole_messages(sizes: list[int], gaps: list[int] | None, is_whole: bool) -> None:
+    head = records.StreamRecord(
+        *("a", JSON, 5, 4 + sum(gaps or ()), 0, 0, False, "", None, None, None, None, None, None, None, None),
+        *(None, 1, None, None),
+    )
+    text = records.line(head) + records.line(records.data_record(0, sizes, b"1\n2\n", gaps))
+    text += records.line(records.EndRecord("a", crc32(text)))
+    stream = next(RecordReader(io.BytesIO(text), "x").streams())
+    if is_whole:
+        assert len([*stream]) == 3
+    else:
+        with pytest.raises(ArchiveError, match="ends inside a message"):
+            list(stream)
+
+
+def test_an_index_that_pretends_any_size_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = damaged_archive(tmp_path)
+    with (target / "index.json").open("ab") as file:
+        file.truncate(1 << 40)
+    monkeypatch.setattr(directory, "MAX_INDEX_BYTES", 1 << 20)
+    assert_refused(target, "more than 1,048,576 bytes")
+
+
 def test_a_path_that_another_stream_has_is_named_before_anything_changes(tmp_path: Path) -> None:
     target = damaged_archive(tmp_path)
     Stream.objects.create(path="a/2", content_type=TEXT)
@@ -891,6 +926,32 @@ def test_a_compacted_stream_comes_back_with_its_gaps(tmp_path: Path, monkeypatch
         assert list(again.read(again.offset_at(message.end))) == expected
     again.append(change("e", 1))
     assert list(again.read())[-1] == change("e", 1)
+
+
+def test_an_export_has_the_state_of_one_moment_whatever_is_compacted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_compaction, "MIN_DIRTY_BYTES", 1)
+    stream = Stream.objects.create(path="s/a", content_type=JSON)
+    for number in range(6):
+        stream.append(change(str(number % 3), number))
+    has_compacted = False
+
+    def compact(_: Stream) -> None:
+        nonlocal has_compacted
+        if not has_compacted:
+            has_compacted = True
+            for number in range(6, 9):
+                stream.append(change(str(number % 3), number))
+            compact_keys(START)
+
+    before_chunks(monkeypatch, compact)
+    with override_streams(KEY_COMPACTION={"s/**": {"delay": 0}}):
+        assert export(tmp_path / "first").done == 1
+    assert has_compacted
+    empty()
+    restore_from(tmp_path / "first")
+    assert state(Stream.objects.get(path="s/a").read()) == {("row", str(key)): 6 + key for key in range(3)}
 
 
 @given(
