@@ -49,7 +49,9 @@ def prepare() -> str:
         administrator.save()
     except DatabaseError as error:  # such as a file in a folder that is read-only
         name = connection.settings_dict["NAME"]
-        sys.exit(f"The database {name} cannot be used: {error}. Name another one: DATABASE_URL=sqlite:////tmp/db.sqlite3")
+        sys.exit(
+            f"The database {name} cannot be used: {error}. Name another one: DATABASE_URL=sqlite:////tmp/db.sqlite3"
+        )
     return password
 
 

@@ -13,7 +13,8 @@ from django.db import OperationalError, transaction
 from django.test import override_settings
 
 from django_durable_streams import clock
-from django_durable_streams.contrib.ai import leases, rows, service, wakeups
+from django_durable_streams.contrib.ai import leases, rows, wakeups
+from django_durable_streams.contrib.ai import service as answer_service
 from django_durable_streams.contrib.ai.answers import Answer, Chat, Run, start_answer_sync
 from django_durable_streams.contrib.ai.errors import AnswerRunning
 from django_durable_streams.contrib.ai.events import (
@@ -448,8 +449,8 @@ def test_a_full_worker_closes_lost_answers_behind_a_long_queue(moved_clock: Cloc
 def test_a_source_that_blocks_the_background_loop_does_not_keep_the_process_from_ending(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "HANDOVER_SECONDS", 0.01)
-    monkeypatch.setattr(service, "BLOCKED_SECONDS", 0.01)
+    monkeypatch.setattr(answer_service, "HANDOVER_SECONDS", 0.01)
+    monkeypatch.setattr(answer_service, "BLOCKED_SECONDS", 0.01)
     goes_on, blocked, stopped = threading.Event(), threading.Event(), threading.Event()
     answers = AnswerService(USING)
 

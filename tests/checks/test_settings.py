@@ -44,10 +44,11 @@ def test_an_unknown_key_is_an_error_with_a_suggestion(key: str, suggestion: str)
 
 
 ODD_VALUES = [
-    None, True, -1, 0, 10**400, 1e308, math.inf, math.nan, 0.5, "", "x", "..", "\0", b"x", [], [None], [".."], [lazystr("x")],
+    None, True, -1, 0, 10**400, 1e308, math.inf, math.nan, 0.5, "", "x", "..", "\0", b"x", [], [None], [".."],
     {}, {1: 2}, {"BACKEND": None}, {"BACKEND": ".."}, {"BACKEND": REDIS, "URL": 5}, {"BACKEND": REDIS, 5: 5},
-    {"CLASS": None}, {"CLASS": ".."}, {"x": {"age": math.nan}}, {"append": 5}, {"append": "9" * 5000 + "/s"}, lazystr("x"),
-    SimpleLazyObject(lambda: "x"), SimpleLazyObject(lambda: 5), SimpleLazyObject(lambda: {}), Path("x"), Decimal("NaN"),
+    {"CLASS": None}, {"CLASS": ".."}, {"x": {"age": math.nan}}, {"append": 5}, {"append": "9" * 5000 + "/s"},
+    lazystr("x"), [lazystr("x")],
+    SimpleLazyObject(lambda: "x"), SimpleLazyObject(lambda: 5), SimpleLazyObject(dict), Path("x"), Decimal("NaN"),
     timedelta(seconds=5), object(), int, {1}, range(3), 1j,
 ]  # fmt: skip
 

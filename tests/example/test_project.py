@@ -61,8 +61,8 @@ Stream.objects.create(path=f"presence/board/{visitor}", content_type="text/plain
 body = {"id": "c1", "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Which tea?"}]}]}
 client.post("/api/chat", json.dumps(body), content_type="application/json")
 stream = Chat.at("chats/c1").stream
-foreign = [None, [], "x", {"type": "message"}, {"type": "message", "id": "m2", "parts": None}, {"type": "start", "run": 1}]
-stream.append_many(foreign)
+foreign = [None, [], "x", {"type": "message"}, {"type": "message", "id": "m2", "parts": None}]
+stream.append_many([*foreign, {"type": "start", "run": 1}])
 print(json.dumps({
     "longest": client.get(f"/c/{longest}/").status_code,
     "long": [client.get(f"/c/{id}/").status_code for id in long],

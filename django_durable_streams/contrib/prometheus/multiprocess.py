@@ -5,8 +5,8 @@ directory, so every endpoint that serves its multi-process mode shows these metr
 files of prometheus_client's own metrics (`identifier`), so that no file has two writers.
 
 A thread writes once in INTERVAL, and when the engines stop. A process that is killed loses its last second. Its gauges
-are removed when another process starts, or is scraped. Its counters stay. A later process that the system gives the same
-id adds to them: a counter that falls is a restart for Prometheus, and the sum of all processes would count anew.
+are removed when another process starts, or is scraped. Its counters stay, and a later process with the same id adds to
+them. For Prometheus a counter that falls is a restart, and the sum of all processes would count anew.
 """
 
 from __future__ import annotations

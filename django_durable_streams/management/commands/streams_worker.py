@@ -29,8 +29,8 @@ from ...subscriptions.consumers.declarations import Consumer, find
 from ...subscriptions.consumers.runner import Report
 from ...subscriptions.consumers.worker import Worker
 from ...subscriptions.service import service_for
-from ..streams.base import printable
 from .. import worker_process
+from ..streams.base import printable
 
 logger = logging.getLogger(__name__)
 
