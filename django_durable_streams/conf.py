@@ -278,13 +278,14 @@ def _type_problem(key: str, hint: Any, value: Any) -> Finding | None:
     if expected is None:
         return None
     kind, words = expected
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    # Its type, not its class: lazy objects say that they are what they will be, and have only a part of its operations.
+    if not issubclass(type(value), kind) or (isinstance(value, bool) and kind is not bool):
         if key in SECRETS:
             return Finding("durable_streams.E003", f"{key} must be {words}.")
         # The usual mistake is one text instead of a list: each of its letters would be an item.
         shown = f"Write [{value!r}]." if isinstance(value, str) and words == "a list" else f"It is {value!r}."
         return Finding("durable_streams.E003", f"{key} must be {words}.", shown)
-    if words == "a list" and not all(isinstance(item, str) for item in value):
+    if words == "a list" and not all(issubclass(type(item), str) for item in value):
         return Finding("durable_streams.E003", f"{key} must be a list of texts.", f"It is {value!r}.")
     return None
 
@@ -300,7 +301,7 @@ def _value_problem(key: str, value: Any) -> Finding | None:
         fits = least <= value <= most and value != math.inf
         words = f"from {least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
     else:
-        fits, words = 0 < value < math.inf, "greater than 0"
+        fits, words = 0 < value < 2**63, "greater than 0, and less than 2**63"
     return None if fits else Finding("durable_streams.E004", f"{key} must be {words}.", shown)
 
 

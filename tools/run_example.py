@@ -9,8 +9,22 @@ from pathlib import Path
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "example_project"
 LOCAL = "127.0.0.1"
-ALL_ADDRESSES = "0.0.0.0"
+ALL_ADDRESSES = {"0.0.0.0": LOCAL, "::": "::1"}
+"""The addresses that stand for all of a family, and the address of this machine in it."""
+TEST_ADDRESSES = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
+"""Addresses of no machine, to which nothing is sent."""
 ADMINISTRATOR = "admin"
+
+
+def check_port(host: str, port: int) -> None:
+    """Exit if the server cannot listen. A second run must not change the password of the first one."""
+    try:
+        (family, _, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"Nothing can listen on {host}, port {port}: {error}. Choose others: make run PORT=8001 HOST={LOCAL}")
 
 
 def prepare() -> str:
@@ -20,31 +34,42 @@ def prepare() -> str:
 
     import django
     from django.core.management import call_command
+    from django.db import DatabaseError, connection
 
     django.setup()
     from django.contrib.auth.models import User
 
-    call_command("migrate", verbosity=0, interactive=False)
-
     # Only the hash of an earlier password is stored, so it could not be printed again.
     password = secrets.token_urlsafe(9)
-    administrator, _ = User.objects.get_or_create(username=ADMINISTRATOR)
-    administrator.is_active = administrator.is_staff = administrator.is_superuser = True
-    administrator.set_password(password)
-    administrator.save()
+    try:
+        call_command("migrate", verbosity=0, interactive=False)
+        administrator, _ = User.objects.get_or_create(username=ADMINISTRATOR)
+        administrator.is_active = administrator.is_staff = administrator.is_superuser = True
+        administrator.set_password(password)
+        administrator.save()
+    except DatabaseError as error:  # such as a file in a folder that is read-only
+        name = connection.settings_dict["NAME"]
+        sys.exit(
+            f"The database {name} cannot be used: {error}. Name another one: DATABASE_URL=sqlite:////tmp/db.sqlite3"
+        )
     return password
 
 
 def address_of(host: str) -> str:
     """Return the address by which others reach this machine, if the server listens on all of its addresses."""
-    if host != ALL_ADDRESSES:
+    if host not in ALL_ADDRESSES:
         return host
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # an address of no machine, to which nothing is sent
+            probe.connect((TEST_ADDRESSES[host], 9))
         except OSError:  # there is no network
-            return LOCAL
+            return ALL_ADDRESSES[host]
         return str(probe.getsockname()[0])
+
+
+def in_url(address: str) -> str:
+    """Return an address as URLs have it."""
+    return f"[{address}]" if ":" in address else address
 
 
 def open_to_others(address: str, port: int) -> None:
@@ -56,10 +81,13 @@ def open_to_others(address: str, port: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--host", default=LOCAL, help=f"{ALL_ADDRESSES}: other devices may use it, too")
+    parser.add_argument("--host", default=LOCAL, help="0.0.0.0 or ::: other devices may use it, too")
     options = parser.parse_args()
     port: int = options.port
-    address = address_of(options.host)
+    if not 0 < port < 65536:
+        parser.error("a port is a number from 1 to 65535")
+    check_port(options.host, port)
+    address = in_url(address_of(options.host))
     if address != LOCAL:
         open_to_others(address, port)
 

@@ -70,7 +70,7 @@ def import_permission(setting: Any) -> tuple[Any, dict[str, Any], str]:
         raise ImproperlyConfigured("A permission must be a dotted path, or a dict with CLASS and options.")
     try:
         return import_string(setting), options, setting
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # a TypeError: it begins with dots
         raise ImproperlyConfigured(f"The permission {setting} cannot be imported: {error}") from error
 
 

@@ -28,11 +28,16 @@ _running_tasks: set[asyncio.Task[None]] = set()
 """Event loops hold their tasks by weak references only."""
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def run(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
     """Run a coroutine in the background loop, wait for it, and return its value.
+
+    Args:
+        work: the coroutine.
+        timeout: seconds to wait at most, also for a loop that code of the project blocks. None: no limit.
 
     Raises:
         RuntimeError: the calling thread may not wait: the coroutine needs this thread, or Python is ending.
+        TimeoutError: the time is over. The coroutine is cancelled when the loop goes on.
     """
     try:
         _check_may_wait()
@@ -46,7 +51,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         work.close()
         raise
     try:
-        return future.result()
+        return future.result(timeout)
     except BaseException:  # for example a KeyboardInterrupt in the waiting thread
         future.cancel()
         raise

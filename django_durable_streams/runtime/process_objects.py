@@ -5,12 +5,15 @@ The objects own threads, so a child process has to make objects of its own. Know
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from threading import Lock
 from typing import Generic, Protocol, TypeVar
 
 from . import lifecycle
+
+logger = logging.getLogger(__name__)
 
 
 class Stoppable(Protocol):
@@ -62,12 +65,15 @@ class ProcessObjects(Generic[T]):
         return list(self._objects.values())
 
     def stop(self) -> None:
-        """Stop all objects. The next use makes new ones."""
+        """Stop all objects, also if one of them fails. The next use makes new ones."""
         with self._lock:
             objects = self.all()
             self._objects.clear()
         for one in objects:
-            one.stop()
+            try:
+                one.stop()
+            except Exception:  # the others, and the engines, have to end as well
+                logger.exception("%s could not be stopped. The end of the process goes on.", type(one).__name__)
 
     def _forget(self) -> None:
         self._objects.clear()

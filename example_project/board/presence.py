@@ -7,7 +7,7 @@ from zlib import crc32
 from django.http import HttpRequest, HttpResponse
 
 from django_durable_streams.models import Stream
-from django_durable_streams.protocol.errors import StreamNotFound
+from django_durable_streams.protocol.errors import DurableStreamsError, StreamNotFound
 
 PREFIX = "presence/board/"
 COOKIE = "visitor"
@@ -50,12 +50,14 @@ def remember(response: HttpResponse, visitor: Visitor) -> None:
 def sign_of_life(visitor: Visitor) -> None:
     """Each append makes the TTL begin again."""
     for _ in range(2):
-        stream, _ = Stream.objects.ensure(PREFIX + visitor.id, content_type="application/json", ttl=TTL)
         try:
+            stream, _ = Stream.objects.ensure(PREFIX + visitor.id, content_type="application/json", ttl=TTL)
             stream.append({"here": True})
             return
         except StreamNotFound:  # it has expired between the two lines
             continue
+        except DurableStreamsError:  # everybody may use streams here: another visitor has closed or replaced this one
+            return
 
 
 def visitors() -> list[Visitor]:

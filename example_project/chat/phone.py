@@ -18,7 +18,7 @@ class Link(NamedTuple):
 
 def address_for_others(request: HttpRequest, path: str) -> Link:
     url = settings.PUBLIC_URL + path if settings.PUBLIC_URL else request.build_absolute_uri(path)
-    return Link(url, url.split("//")[1].startswith(LOOPBACK))
+    return Link(url, url.partition("//")[2].startswith(LOOPBACK))
 
 
 def qr_code(text: str) -> SafeString:

@@ -19,6 +19,7 @@ from django.views.decorators.http import require_POST, require_safe
 from django_durable_streams.contrib.ai.answers import Answer, Chat
 from django_durable_streams.contrib.ai.permissions import permission
 from django_durable_streams.contrib.ai.views import ChatRequest, DurableTransportChat
+from django_durable_streams.protocol.errors import DurableStreamsError
 
 from .phone import address_for_others, qr_code
 
@@ -87,4 +88,6 @@ def branch(request: HttpRequest, chat_id: str) -> HttpResponse:
         chat.branch(permission().path(request.user, branch_id), before=request.POST.get("before", ""))
     except ValueError as error:
         return HttpResponseBadRequest(str(error), content_type="text/plain")
+    except DurableStreamsError as error:  # such as a chat that was deleted meanwhile
+        return HttpResponse(str(error), status=error.status, content_type="text/plain")
     return JsonResponse({"id": branch_id, "url": reverse("chat:show", args=[branch_id])}, status=201)

@@ -21,21 +21,35 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
+
+def texts(variable: str, default: str) -> list[str]:
+    """Return the comma-separated texts of a variable. An empty variable is none."""
+    return [text for part in (os.environ.get(variable) or default).split(",") if (text := part.strip())]
+
+
 DEBUG = os.environ.get("DEBUG", "") == "1"
 SECRET_KEY = os.environ.get("SECRET_KEY", "example-only-not-for-production-0123456789-abcdefghij")
-ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
-EXAMPLE_ENTRY_POINT = os.environ.get("EXAMPLE_DOOR", "asgi")
-PERMISSION_CLASSES = os.environ.get("PERMISSION", "django_durable_streams.permissions.AllowAll")
+ALLOWED_HOSTS = texts("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+EXAMPLE_ENTRY_POINT = os.environ.get("EXAMPLE_DOOR") or "asgi"
+PERMISSION_CLASSES = texts("PERMISSION", "django_durable_streams.permissions.AllowAll")
 REDIS_URL = os.environ.get("REDIS_URL", "")
 OPENAI_MODEL = os.environ.get("OPENAI_MODEL", "")
 TOKENS_PER_SECOND = float(os.environ.get("TOKENS_PER_SECOND", "25"))
-PUBLIC_URL = os.environ.get("PUBLIC_URL", "")
+PUBLIC_URL = os.environ.get("PUBLIC_URL", "").rstrip("/")
+
+if EXAMPLE_ENTRY_POINT not in ("asgi", "urls"):
+    raise ImproperlyConfigured(f"EXAMPLE_DOOR is {EXAMPLE_ENTRY_POINT!r}. Write asgi or urls.")
+if PUBLIC_URL and not PUBLIC_URL.startswith(("http://", "https://")):
+    raise ImproperlyConfigured(f"PUBLIC_URL is {PUBLIC_URL!r}. It must begin with http:// or https://.")
+if not TOKENS_PER_SECOND > 0:
+    raise ImproperlyConfigured("TOKENS_PER_SECOND must be greater than 0.")
 
 # Whether visitors need no login.
-IS_OPEN = PERMISSION_CLASSES == "django_durable_streams.permissions.AllowAll"
+IS_OPEN = PERMISSION_CLASSES == ["django_durable_streams.permissions.AllowAll"]
 
 INSTALLED_APPS = [
     "daphne",
@@ -103,7 +117,7 @@ DURABLE_STREAMS: dict[str, Any] = {
     "LONG_POLL_TIMEOUT": float(os.environ.get("LONG_POLL_TIMEOUT", "30")),
     # The demo is for use on the developer's own machine. A real project removes this line to use Django's permissions,
     # or names other classes. See docs/access.md.
-    "PERMISSION_CLASSES": PERMISSION_CLASSES.split(","),
+    "PERMISSION_CLASSES": PERMISSION_CLASSES,
     # Who knows the link of a chat may use it. A real project removes this line, so that users have chats of their own.
     "AI_PERMISSION_CLASS": "django_durable_streams.contrib.ai.permissions."
     + ("AnonymousChats" if IS_OPEN else "OwnChats"),

@@ -8,8 +8,19 @@ import pytest
 
 from django_durable_streams.api.tail import Page
 from django_durable_streams.contrib.ai import feeds
+from django_durable_streams.contrib.ai.dialects.agui import TanStackTranslator
 from django_durable_streams.contrib.ai.dialects.vercel import VercelTranslator
-from django_durable_streams.contrib.ai.events import Finish, Start, Text, encode
+from django_durable_streams.contrib.ai.events import (
+    AnyEvent,
+    Finish,
+    Message,
+    Rewind,
+    Start,
+    Text,
+    TextPart,
+    decode,
+    encode,
+)
 from django_durable_streams.protocol.errors import ServiceUnavailable
 
 COUNT = 1000
@@ -110,3 +121,73 @@ async def test_messages_that_no_client_gets_give_a_reader_no_more_time(monkeypat
     await follower.aclose()
     assert len(ends) > 1
     assert len(set(ends)) == 1
+
+
+class Edited(Stream):
+    """A chat with a long message. The message after it is edited again and again."""
+
+    def __init__(self, edits: int, events_per_page: int) -> None:
+        super().__init__()
+        self.events: list[Any] = [encode(said("long", "a" * SIZE)), encode(said("short", "0"))]
+        for number in range(edits):
+            edit = [Rewind(after="short"), said("short", str(number)), Start(f"r{number}", f"a{number}"), Text("b")]
+            self.events += [encode(event) for event in [*edit, Finish(f"r{number}")]]
+        self.events_per_page = events_per_page
+
+    async def atail(self, offset: str, timeout: float | None = None) -> AsyncIterator[Page]:
+        if timeout == 0:
+            for first in range(0, len(self.events), self.events_per_page):
+                yield Page(self.events[first : first + self.events_per_page], "1", up_to_date=False, closed=False)
+
+
+SIZE = 100_000
+
+
+def said(id: str, text: str) -> Message:
+    return Message(id, "user", [TextPart(text)])
+
+
+@pytest.mark.parametrize("events_per_page", [1, 7, 1000])
+async def test_edits_of_a_message_do_not_multiply_the_chat(events_per_page: int) -> None:
+    """Each edit is a snapshot of all messages. Hundreds of them took gigabytes, and the event loop for seconds."""
+    stream = Edited(200, events_per_page)
+    feed = feeds.Feed(feeds.FeedSource(cast("Any", stream), "-1", "", lambda: TanStackTranslator("c")))
+    news = await anext(feed.follow())
+    chunks = news.chunks
+    while not news.up_to_date:
+        news = await anext(feed.follow(news.position))
+        chunks += news.chunks
+    assert sum(map(len, chunks)) < 3 * SIZE
+    snapshots = [chunk for chunk in chunks if b"MESSAGES_SNAPSHOT" in chunk]
+    assert len(snapshots) == 1
+    assert snapshots[0].endswith(b'"content":"199"}]}]}')
+    # What follows the snapshot is there, and all processes count the same chunks, however they read the stream.
+    assert len(chunks) - chunks.index(snapshots[0]) == 6
+    alone = TanStackTranslator("c")
+    assert news.position == sum(len(alone.translate(event)) for value in stream.events if (event := decode(value)))
+
+
+def test_a_page_leaves_out_the_snapshots_that_it_replaces() -> None:
+    events: list[AnyEvent | None] = [
+        said("1", "a"),
+        said("2", "b"),
+        Rewind(before="2"),
+        said("2", "new"),  # no snapshot: it does not count any more
+        None,
+        said("1", "edited"),
+        said("3", "c"),
+        Rewind(after="none"),
+        said("3", "edited"),
+        Start("r", "4"),
+        Finish("r"),
+        said("4", "edited"),
+        said("5", "d"),
+    ]
+    one_by_one, whole = TanStackTranslator("c"), TanStackTranslator("c")
+    expected = [chunks for event in events for chunks in one_by_one.translate_page([event])]
+    made = [*whole.translate_page(events)]
+    assert [len(chunks) for chunks in made] == [len(chunks) for chunks in expected]
+    snapshots = [number for number, chunks in enumerate(expected) if chunks and chunks[0]["type"] == whole.snapshot]
+    assert snapshots == [2, 5, 7, 8, 11]
+    assert [number for number, chunks in enumerate(made) if {} in chunks] == snapshots[:-1]
+    assert made[11:] == expected[11:]

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from django.test import override_settings
 
 from django_durable_streams import clock
 from django_durable_streams.contrib.ai import leases, rows, wakeups
+from django_durable_streams.contrib.ai import service as answer_service
 from django_durable_streams.contrib.ai.answers import Answer, Chat, Run, start_answer_sync
 from django_durable_streams.contrib.ai.errors import AnswerRunning
 from django_durable_streams.contrib.ai.events import (
@@ -442,3 +444,31 @@ def test_a_full_worker_closes_lost_answers_behind_a_long_queue(moved_clock: Cloc
     held = started()
     moved_clock.move(LEASE + 1)
     assert [waiting.id for waiting in leases.find_waiting(USING, queued=False).waiting] == [held.run.pk]
+
+
+def test_a_source_that_blocks_the_background_loop_does_not_keep_the_process_from_ending(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(answer_service, "HANDOVER_SECONDS", 0.01)
+    monkeypatch.setattr(answer_service, "BLOCKED_SECONDS", 0.01)
+    goes_on, blocked, stopped = threading.Event(), threading.Event(), threading.Event()
+    answers = AnswerService(USING)
+
+    def block() -> None:
+        blocked.set()
+        goes_on.wait(60)
+
+    def stop() -> None:
+        answers.stop()
+        stopped.set()
+
+    background.loop().call_soon_threadsafe(block)
+    assert blocked.wait(30)
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        assert stopped.wait(20)
+        assert "not handed over in time" in caplog.text
+    finally:
+        goes_on.set()
+        thread.join()

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from threading import Event, Semaphore
 from typing import Any
 
@@ -16,8 +17,10 @@ from django_durable_streams.contrib.ai import feeds
 from django_durable_streams.contrib.ai.answers import AnswerRunning, Chat, Run
 from django_durable_streams.contrib.ai.permissions import ChatPermission
 from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat, absent
+from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import ServiceUnavailable
+from django_durable_streams.runtime.shutdown import stop_readers_of
 from tests.ai.urls import urlpatterns as scripted
 
 pytestmark = [pytest.mark.usefixtures("engines", "these_urls")]
@@ -509,6 +512,82 @@ async def test_a_live_reader_of_tanstack_is_there_before_its_chat(mode: str, mon
     async with asyncio.timeout(30):
         assert b"TEXT_MESSAGE_START" in await waiting
     assert not absent._waiting
+
+
+@pytest.mark.parametrize("mode", ["sse", "long-poll"])
+async def test_a_reader_that_waits_for_its_chat_ends_with_the_server(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(absent, "LOOK_SECONDS", 60.0)
+    client = await client_of("ann")
+    waiting = asyncio.create_task(_read_whole(client, f"/api/tanstack/c1/stream?offset=-1&live={mode}"))
+    for _ in range(1000):  # nothing tells that it waits
+        if not absent._waiting:
+            await asyncio.sleep(0.01)
+    assert len(engine_for().live_reader_limit) == 1
+    stop_readers_of(asyncio.get_running_loop())
+    async with asyncio.timeout(10):
+        await waiting
+    assert not absent._waiting
+    assert len(engine_for().live_reader_limit) == 0
+
+
+async def test_readers_of_chats_count_among_the_live_readers() -> None:
+    """Each holds a connection, and looks at the database again and again if its chat is not there."""
+    client = await client_of("ann")
+    urls = ["/api/tanstack/c1/stream?live=sse", "/api/tanstack/c1/stream?live=long-poll"]
+    with override_settings(DURABLE_STREAMS={"MAX_LIVE_READERS": 1, "LONG_POLL_TIMEOUT": 30.0}):
+        for url in urls:
+            async with _reading(client, url):
+                for other in urls:
+                    refused = await client.get(other)
+                    assert (refused.status_code, refused["Retry-After"]) == (503, "5")
+                assert (await client.get("/api/tanstack/c1/stream")).status_code == 200  # it does not wait
+        pointer = await post(client, "/api/pointer", body("c2", script={"count": 1, "seconds": 60}))
+        urls = [f"{pointer['Location']}?offset=0000000000000000_{9:016d}&live={mode}" for mode in ("sse", "long-poll")]
+        for url in urls:
+            async with _reading(client, url):
+                assert [(await client.get(other)).status_code for other in urls] == [503, 503]
+        await client.post("/api/pointer/c2/stop")
+
+
+@pytest.mark.parametrize("route", ["chat", "agui"])
+async def test_a_resumed_answer_counts_among_the_live_readers(route: str) -> None:
+    client = await client_of("ann")
+    messages = [{"id": "u1", "role": "user", "content": "Hi", "parts": [{"type": "text", "text": "Hi"}]}]
+    script = {"count": 1, "seconds": 60}
+    value = {"id": "c1", "threadId": "c1", "runId": "r1", "messages": messages}
+    with override_settings(DURABLE_STREAMS={"MAX_LIVE_READERS": 1}):
+        await post(client, f"/api/{route}", {**value, "script": script, "forwardedProps": {"script": script}})
+        async with _reading(client, f"/api/{route}/c1/stream"):
+            assert (await client.get(f"/api/{route}/c1/stream")).status_code == 503
+        await client.post(f"/api/{route}/c1/stop")
+
+
+@asynccontextmanager
+async def _reading(client: AsyncClient, url: str) -> AsyncIterator[None]:
+    """A client that reads, and leaves at the end of the block."""
+    slots = engine_for().live_reader_limit
+    task = asyncio.create_task(_read_whole(client, url))
+    for _ in range(1000):  # nothing tells that it waits
+        if not len(slots):
+            await asyncio.sleep(0.01)
+    assert len(slots) == 1
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    assert len(slots) == 0
+
+
+async def _read_whole(client: AsyncClient, url: str) -> None:
+    reply: Any = await client.get(url)
+    if reply.streaming:
+        assert b"".join([piece async for piece in reply])
+    else:
+        assert reply.status_code == 204
 
 
 async def _first_chunks(client: AsyncClient, url: str) -> bytes:

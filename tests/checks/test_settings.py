@@ -1,12 +1,20 @@
+import math
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.checks import CheckMessage, run_checks
 from django.test import override_settings
+from django.utils.functional import SimpleLazyObject, lazystr
 
+from django_durable_streams.checks.access import check_permission
 from django_durable_streams.checks.settings import check_settings
 from django_durable_streams.conf import Config, names
 from tests.overriding import override_streams
+
+REDIS = "django_durable_streams.engine.wakeup.redis.RedisWakeup"
 
 
 def messages(**keys: Any) -> list[CheckMessage]:
@@ -33,6 +41,46 @@ def test_an_unknown_key_is_an_error_with_a_suggestion(key: str, suggestion: str)
     assert message.is_serious()
     assert key in message.msg
     assert message.hint == f"Did you mean {suggestion}?"
+
+
+ODD_VALUES = [
+    None, True, -1, 0, 10**400, 1e308, math.inf, math.nan, 0.5, "", "x", "..", "\0", b"x", [], [None], [".."],
+    {}, {1: 2}, {"BACKEND": None}, {"BACKEND": ".."}, {"BACKEND": REDIS, "URL": 5}, {"BACKEND": REDIS, 5: 5},
+    {"CLASS": None}, {"CLASS": ".."}, {"x": {"age": math.nan}}, {"append": 5}, {"append": "9" * 5000 + "/s"},
+    lazystr("x"), [lazystr("x")],
+    SimpleLazyObject(lambda: "x"), SimpleLazyObject(lambda: 5), SimpleLazyObject(dict), Path("x"), Decimal("NaN"),
+    timedelta(seconds=5), object(), int, {1}, range(3), 1j,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", names())
+def test_an_odd_value_is_no_error_of_the_checks(key: str) -> None:
+    """A value is refused with its key, or can be used. No other exception ends `manage.py check`."""
+    for value in ODD_VALUES:
+        with override_settings(DURABLE_STREAMS={key: value}):
+            problems = [*check_settings(None), *check_permission(None)]
+        assert all(problem.is_serious() and key in problem.msg for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("RECEIVE_TIMEOUT", 10**400),
+        ("SEND_TIMEOUT", 1e308),
+        ("REAUTHORIZE_INTERVAL", 2**63),
+        ("AI_LEASE", SimpleLazyObject(lambda: 5)),
+        ("QUEUE_SIZE", SimpleLazyObject(lambda: 5)),
+        ("URL_PREFIX", lazystr("/streams/")),
+        ("URL_PREFIX", SimpleLazyObject(lambda: "/streams/")),
+        ("CONTENT_TYPES", [SimpleLazyObject(lambda: "text/plain")]),
+        ("WAKEUP", {"BACKEND": None}),
+        ("WAKEUP", {"BACKEND": REDIS, "URL": 5}),
+    ],
+)
+def test_values_that_fail_later_are_refused_at_the_start(key: str, value: Any) -> None:
+    """No float holds the number, or the lazy object has only a part of what its class has."""
+    (message,) = messages(**{key: value})
+    assert message.msg.startswith(key)
 
 
 def test_a_key_like_no_other_gets_the_list_of_all() -> None:

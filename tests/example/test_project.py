@@ -46,6 +46,36 @@ print(json.dumps({
 """
 
 
+HOSTILE = """
+import json
+from django.test import Client
+from django_durable_streams.contrib.ai.answers import Chat
+from django_durable_streams.models import Stream
+
+client = Client()
+longest = "c" * 128
+long = ["c" * 129, "c" * 3000, "-c", "c.c", "%00"]
+client.get("/board/")
+visitor = client.cookies["visitor"].value.split(":")[0]
+Stream.objects.create(path=f"presence/board/{visitor}", content_type="text/plain").close()
+body = {"id": "c1", "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Which tea?"}]}]}
+client.post("/api/chat", json.dumps(body), content_type="application/json")
+stream = Chat.at("chats/c1").stream
+foreign = [None, [], "x", {"type": "message"}, {"type": "message", "id": "m2", "parts": None}]
+stream.append_many([*foreign, {"type": "start", "run": 1}])
+print(json.dumps({
+    "longest": client.get(f"/c/{longest}/").status_code,
+    "long": [client.get(f"/c/{id}/").status_code for id in long],
+    "long branch": client.post(f"/c/{long[1]}/branch").status_code,
+    "here": client.post("/board/here").status_code,
+    "odd branches": [client.post("/c/c1/branch", {"before": before}).status_code for before in ("", "m9", chr(0))],
+    "branch": client.post("/c/c1/branch", {"before": "m1"}).status_code,
+    "messages": len(client.get("/api/chat/c1/messages").json()["messages"]) > 0,
+    "cards": [client.post(f"/board/cards/{pk}/delete").status_code for pk in ("9" * 30, "1")],
+}))
+"""
+
+
 def run(tmp_path: Path, script: str, variables: dict[str, str]) -> Any:
     """Run a script in the example project, on a database of its own, and return what it prints."""
     database = tmp_path / "db.sqlite3"
@@ -95,3 +125,40 @@ def test_other_permissions_ask_for_a_login(tmp_path: Path) -> None:
         "chat": 403,
         "after login": [200] * 4,
     }
+
+
+def test_odd_addresses_and_streams_of_others_are_no_errors_of_the_server(tmp_path: Path) -> None:
+    """Everybody may use the streams of the example, also those that its pages need."""
+    assert run(tmp_path, HOSTILE, {}) == {
+        "longest": 200,
+        "long": [404] * 5,
+        "long branch": 404,
+        "here": 200,
+        "odd branches": [400] * 3,
+        "branch": 201,
+        "messages": True,
+        "cards": [404, 404],
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("EXAMPLE_DOOR", "wsgi"), ("PUBLIC_URL", "192.168.1.20:8000"), ("TOKENS_PER_SECOND", "0")],
+)
+def test_an_odd_setting_is_named_at_the_start(variable: str, value: str) -> None:
+    command = [sys.executable, str(EXAMPLE / "manage.py"), "check"]
+    done = preloaded.run(command, cwd=EXAMPLE, env=example_environment({variable: value}), timeout=60)
+    assert done.returncode == 1
+    assert f"ImproperlyConfigured: {variable} " in done.stderr
+
+
+def test_lists_may_have_spaces(tmp_path: Path) -> None:
+    script = """
+import json
+from django.conf import settings
+print(json.dumps([settings.ALLOWED_HOSTS, settings.DURABLE_STREAMS["PERMISSION_CLASSES"], settings.IS_OPEN]))
+"""
+    classes = [f"django_durable_streams.permissions.{name}" for name in ("SignedURLs", "ModelPermissions")]
+    variables = {"ALLOWED_HOSTS": "a.example, b.example,", "PERMISSION": ", ".join(classes)}
+    assert run(tmp_path, script, variables) == [["a.example", "b.example"], classes, False]
+    assert run(tmp_path, script, {"PERMISSION": ""})[2] is True

@@ -1,10 +1,11 @@
 """The subcommands of `manage.py streams`, in this process."""
 
+import io
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, OutputWrapper
 from django.db import models
 from django.utils import timezone
 
@@ -27,6 +28,39 @@ def _database(db: None) -> None:
 
 def text_of(path: str) -> list[Any]:
     return list(Stream.objects.get(path=path).read())
+
+
+# --- output
+
+
+def test_paths_of_clients_do_not_control_a_terminal() -> None:
+    """U+009B begins a command on some terminals, U+202E turns the line around, and U+0085 begins another line."""
+    path, shown = "a\x9b31m/b\u202ec\x85d é 👩\u200d💻", "a\\u009b31m/b\\u202ec\\u0085d é 👩\u200d💻"
+    other = "z\x9d0;title\x9c"
+    for name in (path, other):
+        streams("create", name, "--type", "text")
+        streams("append", name, "x")
+    outputs = [
+        streams("list"),
+        streams("show", path, other),
+        streams("read", path, other),
+        streams("close", path, other),
+        streams("delete", path, other, "--dry-run"),
+        streams("delete", path, other, "--no-input"),
+    ]
+    assert not [text for text in outputs if not {"\x9b", "\x9d", "\x9c", "\u202e", "\x85"}.isdisjoint(text)]
+    assert [shown in text for text in outputs] == [True] * 5 + [False]
+    streams("create", path, "--type", "text")
+    assert [row["path"] for row in rows("list")] == [path]  # scripts get the path itself
+
+
+def test_a_question_shows_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    questions: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question: questions.append(question) or "no")
+    console = base.Console(OutputWrapper(io.StringIO()), OutputWrapper(io.StringIO()), {"verbosity": 1})
+    with pytest.raises(CommandError):
+        console.confirm("Delete a\x9b?", {"interactive": True})
+    assert questions == ["Delete a\\u009b? [y/N] "]
 
 
 # --- help

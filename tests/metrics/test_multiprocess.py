@@ -123,6 +123,34 @@ def test_only_the_gauges_of_the_dead_are_removed(directory: Path, numbers: Engin
     assert f"gauge_livesum_{child}-streams.db" not in names
 
 
+def test_a_process_with_the_id_of_an_earlier_one_adds_to_its_counters(
+    directory: Path, numbers: EngineNumbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container, ids come again with each restart. A sum that falls counts anew in Prometheus, as a whole."""
+    readers = {"sse": 3}
+    stats = EngineNumbers.stats
+    monkeypatch.setattr(EngineNumbers, "stats", lambda self: replace(stats(self), live_readers=dict(readers)))
+    multiprocess_batches(numbers).observe(3)
+    append(numbers)
+    Writer().write()  # and the process is killed
+    numbers.forget()
+    del readers["sse"]
+    batches = multiprocess_batches(numbers)
+    later = Writer()
+    later.write()
+    assert sums(shown(directory), "durable_streams_appends_total") == {(): 4}  # of both: `forget` keeps the appends
+    append(numbers)
+    batches.observe(3)
+    batches.observe(5000)
+    later.write()
+    text = shown(directory)
+    assert sums(text, "durable_streams_appends_total") == {(): 6}
+    assert sums(text, "durable_streams_commit_batch_size_sum") == {(): 5006}
+    buckets = sums(text, "durable_streams_commit_batch_size_bucket", "le")
+    assert (buckets[("4.0",)], buckets[("+Inf",)]) == (2, 3)
+    assert sums(text, "durable_streams_live_readers", "kind") == {}
+
+
 def test_a_process_that_ends_writes_its_last_numbers(directory: Path, numbers: EngineNumbers) -> None:
     writer = Writer()
     writer.write()

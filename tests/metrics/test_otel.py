@@ -5,14 +5,16 @@ from collections.abc import Iterator, Sequence
 import pytest
 from django.db import transaction
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
+from django_durable_streams.contrib.otel import tracer
 from django_durable_streams.contrib.otel.tracer import OpenTelemetryTracer
 from django_durable_streams.models import Stream
 from django_durable_streams.runtime import tracing
+from django_durable_streams.runtime.log_once import LogOnce
 from tests.server.entry_points import ENTRY_POINTS, EntryPoint
 from tests.server.waiting import until
 
@@ -117,6 +119,55 @@ async def test_what_is_not_sampled_has_no_spans(engines: None) -> None:
     finally:
         tracing.use(None)
     assert traces.named("durable_streams.create", "durable_streams.batch", "durable_streams.commit") == []
+
+
+class Broken(SpanProcessor):
+    """A processor of a project. It fails at the start or at the end of spans."""
+
+    def __init__(self, moment: str) -> None:
+        self._moment = moment
+
+    def on_start(self, span: object, parent_context: object = None) -> None:
+        if self._moment == "start":
+            raise LookupError("no collector")
+
+    def on_end(self, span: object) -> None:
+        if self._moment == "end":
+            raise LookupError("no collector")
+
+
+@pytest.mark.parametrize("moment", ["start", "end"])
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+async def test_tracing_that_fails_ends_no_request(
+    name: str, moment: str, engines: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An append was committed, and got a 500: its client repeated it."""
+    monkeypatch.setattr(tracer, "_failures", LogOnce(60.0))
+    provider = TracerProvider()
+    provider.add_span_processor(Broken(moment))
+    use(provider)
+    try:
+        statuses = [(await EntryPoint(name).request("PUT", "a", TEXT)).status]
+        for data in (b"1", b"2"):
+            statuses.append((await EntryPoint(name).request("POST", "a", TEXT, data)).status)
+        reply = await EntryPoint(name).request("GET", "a")
+    finally:
+        tracing.use(None)
+    assert (statuses, reply.status, reply.body) == ([201, 204, 204], 200, b"12")
+    assert caplog.text.count("The tracing of this project has failed") == 1
+
+
+def test_an_error_inside_a_span_goes_on(engines: None, traces: Traces) -> None:
+    plugged_in = tracing.tracer
+    assert isinstance(plugged_in, OpenTelemetryTracer)
+    with (
+        pytest.raises(KeyError, match="mine"),
+        plugged_in._tracer.start_as_current_span("job"),
+        plugged_in.span("part"),
+    ):
+        raise KeyError("mine")
+    (span,) = traces.named("part")
+    assert not span.status.is_ok
 
 
 def test_an_append_in_python_is_a_child_of_the_callers_span(engines: None, traces: Traces) -> None:

@@ -1,5 +1,7 @@
 """The endpoint for Prometheus: who may see it, and that its text is what happened, read by Prometheus' own parser."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import pytest
@@ -157,6 +159,52 @@ def test_lags_are_left_out_while_the_database_fails(monkeypatch: pytest.MonkeyPa
     collector = lags.LagCollector(0.0)
     assert [len(metric.samples) for metric in [*collector.collect(), *collector.collect()]] == [0, 0, 0, 0]
     assert caplog.text.count("The lags of subscriptions cannot be queried") == 1
+
+
+def test_scrapes_do_not_wait_for_each_other_at_a_frozen_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would keep a thread for as long as the database does not answer."""
+    asked, answered = Event(), Event()
+    results = iter([[Lag("s", "webhook", 1, 2)], []])
+
+    def query(using: str) -> list[Lag]:
+        asked.set()
+        assert answered.wait(30)
+        return next(results)
+
+    monkeypatch.setattr(lags, "lags", query)
+    collector = lags.LagCollector(60.0)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(collector._present)
+        assert asked.wait(30)
+        assert collector._present() == []
+        answered.set()
+        assert first.result(30) == collector._present() == [Lag("s", "webhook", 1, 2)]
+        asked.clear()
+        answered.clear()
+        collector._expires_at = 0.0
+        second = threads.submit(collector._present)
+        assert asked.wait(30)
+        assert collector._present() == [Lag("s", "webhook", 1, 2)]  # from the query before
+        collector._expires_at = 0.0  # the query takes longer than its result would be shown
+        assert collector._present() == []
+        answered.set()
+        assert second.result(30) == []
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text; version=abc",
+        "text/plain;version=1.x",
+        "text/plain;version=²",
+        "application/openmetrics-text;version=1..0;escaping=;q=;;=,,=",
+        "text/plain;version=" + "9" * 5000,
+    ],
+)
+def test_an_odd_accept_header_gets_a_format_that_is_valid(accept: str) -> None:
+    response = scrape(Accept=accept)
+    assert response.status_code == 200
+    assert b"# HELP durable_streams_requests" in response.content
 
 
 def test_the_collector_is_registered_once() -> None:

@@ -90,3 +90,19 @@ def test_a_child_process_has_no_objects_and_a_free_lock() -> None:
     with things._lock:  # a thread of the parent is making one
         things._forget()
         assert things.get("a", lambda: Thing([], "a")) is not first
+
+
+def test_an_object_that_cannot_be_stopped_does_not_keep_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Thing):
+        def stop(self) -> None:
+            raise OSError("gone")
+
+    log: list[str] = []
+    things, later = ProcessObjects[Thing](), ProcessObjects[Thing]()
+    things.get("a", lambda: Broken(log, "a"))
+    things.get("b", lambda: Thing(log, "b"))
+    later.get("c", lambda: Thing(log, "c"))
+    lifecycle.run_stop_functions()
+    assert log == ["b", "c"]
+    assert things.all() == []
+    assert "Broken could not be stopped" in caplog.text

@@ -19,7 +19,7 @@ import msgspec
 
 from ...models import Stream
 from ...runtime.results import copy_of
-from .dialects.base import Translator
+from .dialects.base import REPLACED, Chunk, Translator
 from .events import decode, ends
 
 LINGER_SECONDS = 5.0
@@ -71,6 +71,9 @@ class Feed:
     def __init__(self, source: FeedSource) -> None:
         self._source = source
         self._chunks: list[bytes] = []
+        """Empty: a snapshot that a later one has replaced. Readers do without it, and keep their positions."""
+        self._snapshot: int | None = None
+        """The number of the last snapshot."""
         self._news: dict[int, News] = {}
         """By position, until the next change."""
         self._is_up_to_date = False
@@ -142,7 +145,8 @@ class Feed:
                 size += len(self._chunks[end])
                 end += 1
             is_last = end >= len(self._chunks)
-            news = News(self._chunks[position:end], end, is_last and self._is_up_to_date, is_last and self._is_complete)
+            chunks = [chunk for chunk in self._chunks[position:end] if chunk]
+            news = News(chunks, end, is_last and self._is_up_to_date, is_last and self._is_complete)
             if len(self._news) >= MAX_SHARED:
                 self._news.clear()
             self._news[position] = news
@@ -185,13 +189,20 @@ class Feed:
     def _take(self, values: list[Any], translator: Translator) -> bool:
         """Translate the next events of the stream, and return whether the run has ended with them."""
         run = self._source.run
-        for value in values:
-            event = decode(value)
-            if event is not None:
-                self._chunks += [msgspec.json.encode(chunk) for chunk in translator.translate(event)]
+        events = [decode(value) for value in values]
+        for event, chunks in zip(events, translator.translate_page(events), strict=False):
+            for chunk in chunks:
+                self._add(chunk, is_snapshot=chunk.get("type") == translator.snapshot)
             if run and ends(event, run):
                 return True
         return False
+
+    def _add(self, chunk: Chunk, *, is_snapshot: bool) -> None:
+        if is_snapshot:
+            if self._snapshot is not None:
+                self._chunks[self._snapshot] = b""
+            self._snapshot = len(self._chunks)
+        self._chunks.append(b"" if chunk is REPLACED else msgspec.json.encode(chunk))
 
     def _tell(self, *, up_to_date: bool) -> None:
         self._is_up_to_date = up_to_date

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -83,6 +83,20 @@ class History:
         """Return the message with an id."""
         return self._by_id.get(message_id)
 
+    def last_change(self, events: Sequence[AnyEvent | None]) -> int:
+        """Return the number of the last of the next events that changes or takes back messages. -1: none does."""
+        ids, last = dict.fromkeys(self._by_id), -1
+        for number, event in enumerate(events):
+            match event:
+                case Message(id) if id in ids:
+                    last = number
+                case Message(id) | Start(_, id):
+                    ids.setdefault(id)
+                case Rewind(before, after):
+                    last = number
+                    _take_back(ids, before, after)
+        return last
+
     def _put(self, message: ChatMessage) -> None:
         earlier = self._by_id.setdefault(message.id, message)
         if earlier is message:
@@ -94,10 +108,11 @@ class History:
         first = self._by_id.get(before) or self._by_id.get(after)
         if first is None:
             return
-        count = self.messages.index(first) + (first.id != before)
-        for message in self.messages[count:]:
-            del self._by_id[message.id]
-        del self.messages[count:]
+        # From the end, so that many edits of a long chat take no longer than the messages that they take back.
+        while self.messages[-1] is not first:
+            del self._by_id[self.messages.pop().id]
+        if first.id == before:
+            del self._by_id[self.messages.pop().id]
 
     def _start(self, message_id: str) -> None:
         answer = self.find(message_id)
@@ -118,6 +133,17 @@ class History:
             case Failed(_, error):
                 self._answer.status, self._answer.error = "failed", error
         self._answer = None
+
+
+def _take_back(ids: dict[str, None], before: str, after: str) -> None:
+    """Take the ids of messages back as `History` does."""
+    first = before if before in ids else after
+    if first not in ids:
+        return
+    while (last := ids.popitem()[0]) != first:
+        pass
+    if first != before:
+        ids[last] = None
 
 
 def _extend(parts: list[Part], event: AnyEvent | None) -> None:

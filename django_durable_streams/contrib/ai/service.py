@@ -42,6 +42,9 @@ WARNING_SECONDS = 60.0
 HANDOVER_SECONDS = 4.0
 """How long the end of the process waits for its answers to be handed over or ended."""
 
+BLOCKED_SECONDS = 1.0
+"""How much longer it waits for the background loop, which a source that does not await may block."""
+
 
 def _call_in_loop(function: Any, *arguments: Any) -> None:
     """Call a function in the background loop, in a context of its own: that of the caller's request ends with it."""
@@ -101,8 +104,12 @@ class AnswerService:
         """Hand the answers over, or end them, before the process ends. Waits some seconds."""
         self._watches = False
         set_local_runner(self.using, None)
-        with suppress(RuntimeError, TimeoutError):  # this is the background loop's own thread, or Python ends
-            background.run(self._end())
+        try:
+            background.run(self._end(), HANDOVER_SECONDS + BLOCKED_SECONDS)
+        except TimeoutError:
+            logger.warning("The answers of this process were not handed over in time. Others end them after AI_LEASE.")
+        except RuntimeError:  # this is the background loop's own thread, or Python ends
+            pass
 
     # In the background loop.
 

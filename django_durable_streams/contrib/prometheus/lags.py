@@ -45,7 +45,10 @@ class LagCollector(Collector):
         return []
 
     def _present(self) -> list[Lag]:
-        with self._lock:
+        """Return the lags. While another scrape waits for the database, this one does not: it would wait as long."""
+        if not self._lock.acquire(blocking=False):
+            return self._lags if time.monotonic() < self._expires_at else []
+        try:
             now = time.monotonic()
             if now >= self._expires_at:
                 self._expires_at = now + self._seconds
@@ -56,6 +59,8 @@ class LagCollector(Collector):
                     if self._failures.is_due():
                         logger.warning("The lags of subscriptions cannot be queried: %s", error)
             return self._lags
+        finally:
+            self._lock.release()
 
 
 def families(present: Iterable[Lag]) -> list[Family]:

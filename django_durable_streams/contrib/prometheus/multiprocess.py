@@ -5,7 +5,8 @@ directory, so every endpoint that serves its multi-process mode shows these metr
 files of prometheus_client's own metrics (`identifier`), so that no file has two writers.
 
 A thread writes once in INTERVAL, and when the engines stop. A process that is killed loses its last second. Its gauges
-are removed when another process starts, or is scraped.
+are removed when another process starts, or is scraped. Its counters stay, and a later process with the same id adds to
+them. For Prometheus a counter that falls is a restart, and the sum of all processes would count anew.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Writer:
         self._lock = Lock()
         self._value_class: Any = None
         self._values: dict[tuple[str, tuple[str, ...]], Any] = {}
+        self._earlier: dict[tuple[str, tuple[str, ...]], float] = {}
+        """What an earlier process with the same id has counted."""
         self._written: dict[tuple[str, tuple[str, ...]], float] = {}
         self._thread: Thread | None = None
         self._stopped = Event()
@@ -71,6 +74,7 @@ class Writer:
         """Write all numbers that have changed."""
         with self._lock:
             if self._value_class is None:
+                _gauges().unlink(missing_ok=True)  # of an earlier process with the same id
                 self._value_class = MultiProcessValue(identifier)  # type: ignore[no-untyped-call]
             for family in families(process_stats()):
                 self._write(family)
@@ -100,7 +104,8 @@ class Writer:
             value = self._values[key] = self._value_class(
                 family.kind.value, family.name, name, names, labels, family.help, GAUGE_MODE
             )
-        value.set(number)
+            self._earlier[key] = value.get()
+        value.set(self._earlier[key] + number)
         self._written[key] = number
 
     def finish(self) -> None:
@@ -108,8 +113,7 @@ class Writer:
         self._stopped.set()
         if self._value_class is not None:
             self.write_or_log()
-            gauges = Path(os.environ[DIRECTORY], f"gauge_{GAUGE_MODE}_{identifier()}.db")
-            gauges.unlink(missing_ok=True)
+            _gauges().unlink(missing_ok=True)
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):
@@ -126,6 +130,11 @@ class Writer:
         except Exception:  # metrics must not end the thread, or a process
             logger.exception("The metrics cannot be written to %s.", os.environ.get(DIRECTORY))
             self._stopped.set()
+
+
+def _gauges() -> Path:
+    """Return the file with the gauges of this process."""
+    return Path(os.environ[DIRECTORY], f"gauge_{GAUGE_MODE}_{identifier()}.db")
 
 
 writer = Writer()

@@ -68,7 +68,10 @@ class MetricsView(View):
 
     def get(self, request: HttpRequest) -> HttpResponse:
         """Show all metrics, in the format that the client prefers."""
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        except (TypeError, ValueError):  # a version that is no number
+            encode, content_type = choose_encoder("")
         body = encode(self._registry)
         if self.lag_seconds:
             body = _joined(body, encode(_lag_registry(self.lag_seconds)))

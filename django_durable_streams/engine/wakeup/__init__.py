@@ -20,14 +20,14 @@ def make_wakeup(using: str) -> Wakeup:
         ImproperlyConfigured: the backend cannot be imported, or its options are wrong.
     """
     options = dict(config().wakeup)
-    path = options.pop("BACKEND", "")
+    path = str(options.pop("BACKEND", ""))
     try:
         backend = import_string(path)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # a TypeError: it begins with dots
         raise ImproperlyConfigured(f"DURABLE_STREAMS['WAKEUP']['BACKEND'] cannot be imported: {error}") from error
     try:
-        wakeup = backend(using, **{key.lower(): value for key, value in options.items()})
-    except (TypeError, ValueError) as error:
+        wakeup = backend(using, **{str(key).lower(): value for key, value in options.items()})
+    except (TypeError, ValueError, AttributeError) as error:  # an AttributeError: a URL that is no text
         raise ImproperlyConfigured(f"DURABLE_STREAMS['WAKEUP']: {path} does not take these options: {error}") from error
     if not isinstance(wakeup, Wakeup):
         raise ImproperlyConfigured(f"DURABLE_STREAMS['WAKEUP']: {path} is no subclass of `Wakeup`.")

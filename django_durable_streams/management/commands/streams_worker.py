@@ -30,6 +30,7 @@ from ...subscriptions.consumers.runner import Report
 from ...subscriptions.consumers.worker import Worker
 from ...subscriptions.service import service_for
 from .. import worker_process
+from ..streams.base import printable
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,8 @@ class Command(BaseCommand):
         milliseconds = report.seconds * 1000
         with suppress(OSError):  # nobody reads the output any more
             self.stdout.write(
-                f"{report.consumer}: {report.outcome} {report.messages} of {report.stream} in {milliseconds:.1f} ms"
+                f"{report.consumer}: {report.outcome} {report.messages} of {printable(report.stream)} "
+                f"in {milliseconds:.1f} ms"
             )
 
     def _supervise(self, options: Mapping[str, Any], ended: Event) -> None:

@@ -5,6 +5,7 @@ Knows no subcommand.
 
 from __future__ import annotations
 
+import re
 import sys
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, ArgumentTypeError
@@ -35,6 +36,17 @@ TYPES = {"json": content.JSON_CONTENT_TYPE, "text": "text/plain", "bytes": conte
 """Short names of content types."""
 
 
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes in place of characters that control a terminal, or the direction of a line.
+
+    Clients choose paths and names. Characters from U+0080 to U+009F may be in them, and some terminals obey these.
+    """
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 class Console:
     """Where a subcommand writes: lines for people or for scripts to the output, and notes to the error output.
 
@@ -54,11 +66,11 @@ class Console:
         if self.is_json:
             self.json(values)
         else:
-            self._out.write(text)
+            self._out.write(printable(text))
 
     def json(self, values: object) -> None:
-        """Write a value as a line of JSON."""
-        self._out.write(msgspec.json.encode(values).decode())
+        """Write a value as a line of JSON. The escapes are those of JSON, so scripts get the characters themselves."""
+        self._out.write(printable(msgspec.json.encode(values).decode()))
 
     def write_lines(self, lines: Iterable[str]) -> None:
         """Write lines at once, which takes a fraction of the time of `write` for each."""
@@ -81,7 +93,7 @@ class Console:
     def note(self, text: str) -> None:
         """Write a line for people to the error output, unless with `--verbosity 0`."""
         if self.verbosity:
-            self._err.write(text, lambda line: line)
+            self._err.write(printable(text), lambda line: line)
 
     def confirm(self, question: str, options: Options) -> None:
         """Ask before a change that cannot be taken back, unless with `--no-input`.
@@ -91,7 +103,7 @@ class Console:
         """
         if options["interactive"]:
             try:
-                answer = input(f"{question} [y/N] ")
+                answer = input(f"{printable(question)} [y/N] ")
             except EOFError:
                 raise CommandError("Nothing was changed. Without a terminal, confirm with --no-input.") from None
             if answer.strip().lower() not in ("y", "yes"):

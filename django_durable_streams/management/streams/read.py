@@ -15,7 +15,7 @@ from ...protocol.segments import Message, Segment
 from ...store.read import lineage, log_reader
 from ...store.read.segment_cache import SegmentCache
 from ...store.stream_info import StreamInfo
-from .base import Console, Options, Subcommand, add_paths, each_stream, is_pattern
+from .base import Console, Options, Subcommand, add_paths, each_stream, is_pattern, printable
 
 
 class Read(Subcommand):
@@ -85,7 +85,7 @@ class Printer:
         if self._with_headings and path != self._path:
             line_end = "" if self._is_at_line_start else "\n"
             empty_line = "" if self._path is None else "\n"
-            self._console.write_bytes(f"{line_end}{empty_line}==> {path} <==\n".encode())
+            self._console.write_bytes(f"{line_end}{empty_line}==> {printable(path)} <==\n".encode())
         self._path = path
         self._is_at_line_start = data.endswith(b"\n")
         self._console.write_bytes(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from ..events import (
@@ -24,7 +25,7 @@ from ..events import (
     Usage,
 )
 from ..history import ChatMessage, History
-from .base import Chunk, Translator, json_text
+from .base import REPLACED, Chunk, Translator, json_text
 
 STOPPED = "The answer was stopped."
 
@@ -159,19 +160,34 @@ class AGUITranslator(Translator):
 class TanStackTranslator(AGUITranslator):
     """Translates the events of a whole chat: runs, and between them the messages of the user.
 
-    A message that does not count any more, or was edited, is taken back by a snapshot of those that count.
+    A message that does not count any more, or was edited, is taken back by a snapshot of those that count. Of the
+    snapshots in a page only the last one is made. A chat whose messages are edited often would otherwise take the time
+    and memory of all its versions.
     """
+
+    snapshot = "MESSAGES_SNAPSHOT"
 
     def __init__(self, thread: str, run: str = "") -> None:
         super().__init__(thread, run)
         self._history = History()
+        self._is_replaced = False
+
+    def translate_page(self, events: Sequence[AnyEvent | None]) -> Iterator[list[Chunk]]:
+        """See the base class."""
+        changes = sum(isinstance(event, Message | Rewind) for event in events)
+        last = self._history.last_change(events) if changes > 1 else -1
+        for number, event in enumerate(events):
+            self._is_replaced = number < last
+            yield [] if event is None else self.translate(event)
 
     def translate(self, event: AnyEvent) -> list[Chunk]:
         """Return the chunks for the next event."""
         is_known = isinstance(event, Message) and self._history.find(event.id) is not None
         self._history.add(event)
         if is_known or isinstance(event, Rewind):
-            return [{"type": "MESSAGES_SNAPSHOT", "messages": [_shown(one) for one in self._history.messages]}]
+            if self._is_replaced:
+                return [REPLACED]
+            return [{"type": self.snapshot, "messages": [_shown(one) for one in self._history.messages]}]
         if isinstance(event, Message):
             return _echo(event)
         return super().translate(event)

@@ -7,7 +7,8 @@ a place says where a reader continues.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -15,13 +16,24 @@ from ..events import AnyEvent
 
 Chunk = dict[str, Any]
 
+REPLACED: Chunk = {}
+"""Stands for a snapshot that a later one of the same page replaces. It counts as a chunk, and no client gets it."""
+
 
 class Translator(ABC):
     """Translates the events of one run, or of a whole chat, from the first one on."""
 
+    snapshot: ClassVar[str] = ""
+    """The type of chunks that replace all chunks before them. Empty: there are none."""
+
     @abstractmethod
     def translate(self, event: AnyEvent) -> list[Chunk]:
         """Return the chunks for the next event."""
+
+    def translate_page(self, events: Sequence[AnyEvent | None]) -> Iterator[list[Chunk]]:
+        """Yield the chunks for each of the next events. None stands for an event that this version does not know."""
+        for event in events:
+            yield [] if event is None else self.translate(event)
 
 
 def json_text(value: object) -> str:

@@ -12,17 +12,19 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import aclosing, suppress
+from typing import Self
 
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponseBase
 
 from ....conf import config
 from ....protocol.errors import DurableStreamsError, StreamNotFound
+from ....runtime.shutdown import add_live_reader, remove_live_reader
 from ..feeds import FeedSource, News
 from ..models import Chat
 from . import pointers
 from .access import Refused
-from .base import KEEP_ALIVE, event_stream
+from .base import KEEP_ALIVE, event_stream, hold, live_reader_slot
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +46,22 @@ async def read(request: HttpRequest, path: str, find: Find, source_of: SourceOf)
 
     Raises:
         InvalidRequest: the offset or the kind of read is invalid.
-        DurableStreamsError: the page has read the chat already, which is gone.
+        DurableStreamsError: the page has read the chat already, which is gone, or there are MAX_LIVE_READERS.
     """
     wanted = pointers.parse_read(request)
     if wanted.position:
         raise StreamNotFound("The chat is gone.")
+    if not wanted.live or wanted.live == "false":
+        return pointers.respond(News([], 0, True, False), wanted)
+    slot = live_reader_slot()
     if wanted.live == "sse":
-        return event_stream(request, _events(path, find, source_of, wanted), X_Content_Type_Options="nosniff")
-    chat = await _wait(path, find, config().long_poll_timeout) if wanted.live == "long-poll" else None
+        stream = hold(slot, _events(path, find, source_of, wanted))
+        return event_stream(request, stream, X_Content_Type_Options="nosniff")
+    try:
+        with _Waiter(path) as waiter:
+            chat = await waiter.find(find, config().long_poll_timeout)
+    finally:
+        slot.release()
     if chat is None:
         return pointers.respond(News([], 0, True, False), wanted)
     return await pointers.read(request, *source_of(chat))
@@ -63,52 +73,80 @@ async def _events(
     ends_at = time.monotonic() + config().sse_duration
     yield pointers.event(News([], 0, True, False), wanted)
     try:
-        while (left := ends_at - time.monotonic()) > 0:
-            chat = await _wait(path, find, min(left, config().sse_keep_alive))
-            if chat is None:
-                yield KEEP_ALIVE
-                continue
-            async with aclosing(pointers.events(*source_of(chat), wanted)) as events:
-                async for piece in events:
-                    yield piece
-            return
+        with _Waiter(path) as waiter:
+            chat = None
+            while chat is None:
+                left = ends_at - time.monotonic()
+                if left <= 0 or waiter.is_stopped:
+                    return
+                chat = await waiter.find(find, min(left, config().sse_keep_alive))
+                if chat is None:
+                    yield KEEP_ALIVE
+        async with aclosing(pointers.events(*source_of(chat), wanted)) as events:
+            async for piece in events:
+                yield piece
     except (Refused, DurableStreamsError, OperationalError, InterfaceError) as error:
         logger.info("A reader of a chat that was not there is cut off: %s", error)
 
 
-async def _wait(path: str, find: Find, seconds: float) -> Chat | None:
-    deadline = time.monotonic() + seconds
-    while True:
-        chat = await find()
-        left = deadline - time.monotonic()
-        if chat is not None or left <= 0:
-            return chat
-        await _wait_for_news(path, min(left, LOOK_SECONDS))
+class _Waiter:
+    """A read that waits for its chat, until the server ends.
 
+    Args:
+        path: the path of the chat's stream.
+    """
 
-_waiting: dict[str, set[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = {}
-_lock = threading.Lock()
+    def __init__(self, path: str) -> None:
+        self.is_stopped = False
+        """Whether the server is about to end."""
+        self._path = path
+        self._loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()
 
-
-async def _wait_for_news(path: str, seconds: float) -> None:
-    waiter = asyncio.get_running_loop(), asyncio.Event()
-    with _lock:
-        _waiting.setdefault(path, set()).add(waiter)
-    try:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await waiter[1].wait()
-    finally:
+    def __enter__(self) -> Self:
         with _lock:
-            _waiting[path].discard(waiter)
-            if not _waiting[path]:
-                del _waiting[path]
+            _waiting.setdefault(self._path, set()).add(self)
+        add_live_reader(self)
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        remove_live_reader(self._loop, self)
+        with _lock:
+            _waiting[self._path].discard(self)
+            if not _waiting[self._path]:
+                del _waiting[self._path]
+
+    async def find(self, find: Find, seconds: float) -> Chat | None:
+        """Return the chat as soon as it is there. None: the time is over, or the server is about to end."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self._woken.clear()
+            chat = await find()
+            left = deadline - time.monotonic()
+            if chat is not None or left <= 0 or self.is_stopped:
+                return chat
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, LOOK_SECONDS)):
+                    await self._woken.wait()
+
+    def stop(self) -> None:
+        """The server is about to end."""
+        self.is_stopped = True
+        self._woken.set()
+
+    def wake(self) -> None:
+        """Look for the chat now. For any thread."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+
+_waiting: dict[str, set[_Waiter]] = {}
+_lock = threading.Lock()
 
 
 def tell(path: str) -> None:
     """Let the readers of this process look for a chat that may have been created. For any thread."""
     with _lock:
         waiters = list(_waiting.get(path, ()))
-    for loop, event in waiters:
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(event.set)
+    for waiter in waiters:
+        waiter.wake()

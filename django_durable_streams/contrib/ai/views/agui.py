@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from functools import partial
 from http import HTTPStatus
 
@@ -9,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from ..dialects.agui import AGUITranslator
 from ..models import Run
-from .base import ChatViews, chunk_events, event_stream, run_source
+from .base import ChatViews, chunk_events, event_stream, hold, live_reader_slot, run_source
 from .requests import AGUIBody, InvalidRequest, parse
 
 
@@ -29,15 +30,16 @@ class AGUIChat(ChatViews):
         if not messages:
             raise InvalidRequest("There is no message of the user.")
         run = await self.begin(await self.chat_request(request, body.thread_id, messages, run_id=body.run_id))
-        return self._response(request, run, body.thread_id, body.run_id)
+        return event_stream(request, _events(run, body.thread_id, body.run_id))
 
     async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
         """See `ChatViews`."""
         run = await self._active(request, chat_id, "read")
         if run is None:
             return HttpResponse(status=HTTPStatus.NO_CONTENT)
-        return self._response(request, run, chat_id, "")
+        return event_stream(request, hold(live_reader_slot(), _events(run, chat_id, "")))
 
-    def _response(self, request: HttpRequest, run: Run, thread: str, run_id: str) -> HttpResponseBase:
-        source = run_source(run, partial(AGUITranslator, thread, run_id))
-        return event_stream(request, chunk_events((run.pk, "agui", thread, run_id), source, b""))
+
+def _events(run: Run, thread: str, run_id: str) -> AsyncGenerator[bytes, None]:
+    source = run_source(run, partial(AGUITranslator, thread, run_id))
+    return chunk_events((run.pk, "agui", thread, run_id), source, b"")

@@ -27,6 +27,8 @@ from django.http.request import RawPostDataException
 from django.urls import URLPattern, path
 
 from ....conf import config
+from ....engine import engine_for
+from ....engine.live_reader_limit import LiveReaderSlot
 from ....protocol.errors import DurableStreamsError
 from ....runtime import background
 from ....runtime.log_once import LogOnce
@@ -37,7 +39,7 @@ from ....server.slow_clients import SlowClientGuard
 from ..answers import Answer, AnswerRunning, StartOptions, start_checked
 from ..events import Event, Message, Rewind
 from ..feeds import FeedSource, follow
-from ..models import Chat, Run
+from ..models import Chat, Run, database
 from ..permissions import Action, permission
 from ..rows import MakesAgain
 from ..sources import Source
@@ -299,6 +301,25 @@ async def chunk_events(key: object, source: FeedSource, end: bytes) -> AsyncGene
                 yield item.as_events(end) or KEEP_ALIVE
     except DurableStreamsError as error:  # the response has begun, so its end without an end says it
         logger.info("The readers of an answer are cut off: %s", error)
+
+
+def live_reader_slot() -> LiveReaderSlot:
+    """Take one of MAX_LIVE_READERS slots for a read that waits. The answer to a message needs none: see AI_MAX_RUNS.
+
+    Raises:
+        ServiceUnavailable: all slots are taken.
+    """
+    return engine_for(database()).live_reader_limit.acquire()
+
+
+async def hold(slot: LiveReaderSlot, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Yield events, and release a slot after them."""
+    try:
+        async with aclosing(events) as pieces:
+            async for piece in pieces:
+                yield piece
+    finally:
+        slot.release()
 
 
 def event_stream(request: HttpRequest, events: AsyncGenerator[bytes, None], **headers: str) -> HttpResponseBase:

@@ -20,7 +20,7 @@ from ....conf import config
 from ....protocol import caching, offsets, sse
 from ....protocol.errors import DurableStreamsError
 from ..feeds import FeedSource, News, follow
-from .base import event_stream
+from .base import event_stream, hold, live_reader_slot
 from .requests import InvalidRequest
 
 logger = logging.getLogger(__name__)
@@ -67,13 +67,19 @@ async def read(request: HttpRequest, key: Hashable, source: FeedSource) -> HttpR
 
     Raises:
         InvalidRequest: the offset or the kind of read is invalid.
-        DurableStreamsError: the chat is gone, or the database does not answer.
+        DurableStreamsError: the chat is gone, the database does not answer, or there are MAX_LIVE_READERS.
     """
     wanted = parse_read(request)
     if wanted.live == "sse":
-        return event_stream(request, events(key, source, wanted), X_Content_Type_Options="nosniff")
-    seconds = config().long_poll_timeout if wanted.live == "long-poll" else 0.0
-    return respond(await _page(key, source, wanted.position, seconds), wanted)
+        stream = hold(live_reader_slot(), events(key, source, wanted))
+        return event_stream(request, stream, X_Content_Type_Options="nosniff")
+    if wanted.live != "long-poll":
+        return respond(await _page(key, source, wanted.position, 0.0), wanted)
+    slot = live_reader_slot()
+    try:
+        return respond(await _page(key, source, wanted.position, config().long_poll_timeout), wanted)
+    finally:
+        slot.release()
 
 
 def respond(news: News, wanted: WantedRead) -> HttpResponse:
