@@ -18,7 +18,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ..api import transactions
+from ..api import deletion
 from ..models import Stream
 from ..protocol.errors import DurableStreamsError
 from ..store.upkeep import related_rows
@@ -109,7 +109,7 @@ class BulkDeletion(DeleteViews):
             return 0
         try:
             self._check_related_rows(request, allowed)
-            deleted = transactions.delete(allowed, self.alias)[0]
+            deleted = deletion.delete(allowed, self.alias)[0]
         except (DurableStreamsError, PermissionDenied, *FORBIDDEN):
             if len(allowed) == 1:
                 return 0

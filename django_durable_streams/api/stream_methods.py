@@ -29,7 +29,7 @@ from ..store.read import lineage
 from ..store.read import listing as listings
 from ..store.read.listing import ListingPage as ListingPage
 from ..store.stream_info import StreamInfo
-from . import shared_appends, transactions
+from . import deletion, shared_appends, transactions
 from .retention import reset_retention as reset_retention
 from .retention import retain as retain
 from .retention import retention_of as retention_of
@@ -97,7 +97,7 @@ def listing(using: str, prefix: str, pattern: str, cursor: str, limit: int) -> L
 def delete_all(streams: StreamQuerySet, using: str) -> tuple[int, dict[str, int]]:
     """Delete the streams of a query. See `StreamQuerySet.delete`."""
     alive = streams.filter(path__isnull=False, deleted_at__isnull=True).using(using)
-    count, related_counts = transactions.delete(list(alive), using)
+    count, related_counts = deletion.delete(list(alive), using)
     return count + sum(related_counts.values()), {streams.model._meta.label: count, **related_counts}
 
 
@@ -182,7 +182,7 @@ def append_many(
 def delete(stream: StreamMethods, using: str | None) -> tuple[int, dict[str, int]]:
     """Delete a stream. See `Stream.delete`."""
     stream._expected()
-    count, related_counts = transactions.delete([stream], using or stream._alias(), must_exist=True)
+    count, related_counts = deletion.delete([stream], using or stream._alias(), must_exist=True)
     return count + sum(related_counts.values()), {stream._meta.label: count, **related_counts}
 
 

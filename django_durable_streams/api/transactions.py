@@ -11,17 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
 from django.db import DatabaseError, IntegrityError, OperationalError, connections
 
 from .. import clock
 from ..engine.announcements import announce
-from ..models import Stream
 from ..models.methods import StreamMethods
 from ..protocol import text
-from ..protocol.errors import DurableStreamsError, StreamExists, StreamGone, StreamNotFound
+from ..protocol.errors import DurableStreamsError, StreamExists, StreamNotFound
 from ..protocol.offsets import Offset, Sentinel
 from ..protocol.segments import Segment
 from ..protocol.values import Data, MessageReader
@@ -29,14 +27,11 @@ from ..runtime import caller_transaction, test_transactions
 from ..runtime.after_commit import follow_up
 from ..runtime.write_lock import write_lock
 from ..store import lifetime
-from ..store.operations import Append, Appended, Commit, Create, Created, Delete, Done, Operation, Result, Touch
+from ..store.operations import Append, Appended, Commit, Create, Created, Operation, Result, Touch
 from ..store.read import lineage, log_reader
-from ..store.read.listing import StreamKey
 from ..store.read.segment_cache import SegmentCache
 from ..store.sql import statements
-from ..store.sql.ids import HasId
 from ..store.stream_info import StreamInfo
-from ..store.upkeep import related_rows
 from ..store.write import group_commit
 from ..store.write.batch import Locked, Outcome, expect
 from .conflicts import conflict, is_conflict, is_duplicate, snapshot_errors
@@ -44,7 +39,6 @@ from .conflicts import conflict, is_conflict, is_duplicate, snapshot_errors
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=StreamMethods)
-Row = TypeVar("Row", bound=tuple[object, ...])
 
 Listener = Callable[[list[Commit], str], None]
 
@@ -68,10 +62,10 @@ def apply(operation: Operation, using: str) -> Result:
 
 def _apply(operation: Operation, using: str) -> tuple[Result, list[Commit]]:
     """The same. Returns the commits, too."""
-    with snapshot_errors(), _write_lock(using):
-        outcomes, commits = _write([operation], using)
-    _notify_on_commit(commits, using)
-    return _result(outcomes[0]), commits
+    with snapshot_errors(), write_lock_of(using):
+        outcomes, commits = write([operation], using)
+    notify_on_commit(commits, using)
+    return result_of(outcomes[0]), commits
 
 
 def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
@@ -85,14 +79,14 @@ def append_all(portions: Iterable[list[Append]], using: str) -> Appended | None:
     whole: Commit | None = None
     with snapshot_errors(), caller_transaction.atomic(using):
         for operations in portions:
-            outcomes, commits = _write(operations, using)
+            outcomes, commits = write(operations, using)
             for outcome in outcomes:
-                result = _result(outcome)
+                result = result_of(outcome)
             for commit in commits:
                 # Without the data, which would stay in memory until the commit. Readers fetch it page by page.
                 whole = commit if whole is None else _joined(whole, commit)
         if whole is not None:
-            _notify_on_commit([whole], using)
+            notify_on_commit([whole], using)
     assert result is None or isinstance(result, Appended)
     return result
 
@@ -102,91 +96,7 @@ def _joined(whole: Commit, commit: Commit) -> Commit:
     return replace(commit, start=whole.start, generation_before=before, appends=(), ends=[])
 
 
-def delete(streams: Sequence[StreamMethods], using: str, *, must_exist: bool = False) -> tuple[int, dict[str, int]]:
-    """Delete streams in one transaction. Return their number, and the number of rows of other models by label.
-
-    Args:
-        must_exist: whether a stream that is gone already is an error. Otherwise it is skipped.
-
-    Raises:
-        StreamNotFound, StreamGone: `must_exist` is set, and a stream is gone.
-        ProtectedError, RestrictedError: a row of the project forbids the deletion.
-    """
-    if not streams:
-        return 0, {}
-    with snapshot_errors(), _write_lock(using), _with_related_rows(using):
-        related_counts = related_rows.follow(streams, using)
-        keys = [StreamKey(stream.path, stream.pk) for stream in streams]
-        count, commits = _delete(keys, using, must_exist=must_exist)
-    _notify_on_commit(commits, using)
-    return count, related_counts
-
-
-def delete_keys(keys: Sequence[StreamKey], using: str) -> int:
-    """Delete streams as `delete` does, and return their number. Only those are loaded to which other rows refer.
-
-    Raises:
-        ProtectedError, RestrictedError: a row of the project forbids the deletion.
-    """
-    if not keys:
-        return 0
-    streams = Stream.objects.using(using).filter(HasId("id", [key.id for key in keys]))
-    if related_rows.refer_to(streams, using):
-        return delete(list(streams.filter(path__isnull=False)), using)[0]
-    with snapshot_errors(), _write_lock(using):
-        count, commits = _delete(keys, using)
-    _notify_on_commit(commits, using)
-    return count
-
-
-def delete_unchanged(rows: Sequence[tuple[str, int, int]], using: str) -> int:
-    """Delete streams to which nothing was appended since they were read, and return their number.
-
-    A caller that deletes streams because they are unused has not seen appends of transactions that were still open.
-
-    Args:
-        rows: path, id and tail position of each stream.
-        using: alias of the database.
-
-    Raises:
-        ProtectedError, RestrictedError: a row of the project forbids the deletion.
-    """
-    if not rows:
-        return 0
-    operations = [Delete(path, stream_id, tail) for path, stream_id, tail in _youngest_first(rows)]
-    with snapshot_errors(), _write_lock(using), _with_related_rows(using):
-        query = Stream.objects.using(using).filter(HasId("id", [stream_id for _, stream_id, _ in rows]))
-        streams = list(query) if related_rows.refer_to(query, using) else []
-        outcomes, commits = _write(operations, using)
-        pairs = zip(operations, outcomes, strict=True)
-        deleted = {operation.stream_id for operation, outcome in pairs if isinstance(outcome, Done)}
-        related_rows.follow([stream for stream in streams if stream.pk in deleted], using)
-    _notify_on_commit(commits, using)
-    return len(deleted)
-
-
-def _delete(keys: Iterable[StreamKey], using: str, *, must_exist: bool = False) -> tuple[int, list[Commit]]:
-    outcomes, commits = _write([Delete(path, stream_id) for path, stream_id in _youngest_first(keys)], using)
-    deleted = [outcome for outcome in outcomes if not isinstance(outcome, StreamNotFound | StreamGone)]
-    for outcome in outcomes if must_exist else deleted:
-        _result(outcome)
-    return len(deleted), commits
-
-
-def _youngest_first(rows: Iterable[Row]) -> list[Row]:
-    """Return forks, which are younger, before their sources: a source without forks need not be kept.
-
-    The second value of a row is the id.
-    """
-    return sorted(rows, key=itemgetter(1), reverse=True)
-
-
-def _with_related_rows(using: str) -> AbstractContextManager[object]:
-    """Return a transaction where other models refer to streams. Elsewhere one that begins with a read may fail."""
-    return caller_transaction.atomic(using) if related_rows.are_there() else nullcontext()
-
-
-def _write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], list[Commit]]:
+def write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], list[Commit]]:
     """Apply operations by `group_commit.apply`.
 
     Raises:
@@ -212,14 +122,19 @@ def _write(operations: Sequence[Operation], using: str) -> tuple[list[Outcome], 
             raise error.__cause__ from error.__cause__.__cause__
 
 
-def _result(outcome: Outcome) -> Result:
+def result_of(outcome: Outcome) -> Result:
+    """Return an outcome as a result.
+
+    Raises:
+        DurableStreamsError: it is an error.
+    """
     if isinstance(outcome, DurableStreamsError):
         raise outcome
     assert not isinstance(outcome, Locked)  # Python callers wait for locks
     return outcome
 
 
-def _write_lock(using: str) -> AbstractContextManager[object]:
+def write_lock_of(using: str) -> AbstractContextManager[object]:
     """Return the lock to hold around an operation. A caller's transaction holds the database's lock already."""
     test_transactions.check_thread(using)
     return nullcontext() if caller_transaction.in_callers_transaction(connections[using]) else write_lock(using).hold()
@@ -228,11 +143,12 @@ def _write_lock(using: str) -> AbstractContextManager[object]:
 @contextmanager
 def atomic(using: str) -> Iterator[None]:
     """Run the block, with several operations in it, in one transaction, or in a savepoint of the caller's."""
-    with _write_lock(using), caller_transaction.atomic(using):
+    with write_lock_of(using), caller_transaction.atomic(using):
         yield
 
 
-def _notify_on_commit(commits: list[Commit], using: str) -> None:
+def notify_on_commit(commits: list[Commit], using: str) -> None:
+    """Let the listeners know of commits when the caller's transaction commits."""
     if commits:
         caller_transaction.on_commit(lambda: _notify(commits, using), using)
 

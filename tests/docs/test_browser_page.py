@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.course import RECIPES
 from tests.browser.recipe_pages import PACKAGES, recipes
-from tests.browser.test_recipes import DATASTAR, RECIPES
+from tests.browser.test_recipes import DATASTAR
 from tests.docs.pages import ROOT, section, table
 
 PAGE = ROOT / "docs" / "browser.md"

@@ -10,7 +10,7 @@ from django.db import models
 from django.utils import timezone
 
 from django_durable_streams import clock
-from django_durable_streams.api import transactions
+from django_durable_streams.api import deletion
 from django_durable_streams.management.streams import append, base, delete
 from django_durable_streams.management.streams.table import SUBCOMMANDS
 from django_durable_streams.models import Chunk, Stream
@@ -464,13 +464,13 @@ def test_prune_keeps_a_stream_that_is_appended_to_right_before_its_deletion(
         if note is not None:
             note.objects.create(stream=stream)
     Stream.objects.unguarded().update(created_at=timezone.now() - timedelta(days=40))
-    delete_unchanged = transactions.delete_unchanged
+    delete_unchanged = deletion.delete_unchanged
 
-    def after_an_append(portion: list[Stream], using: str) -> int:
+    def after_an_append(rows: list[tuple[str, int, int]], using: str) -> int:
         Stream.objects.get(path="a/2").append(b"x")
-        return delete_unchanged(portion, using)
+        return delete_unchanged(rows, using)
 
-    monkeypatch.setattr(transactions, "delete_unchanged", after_an_append)
+    monkeypatch.setattr(deletion, "delete_unchanged", after_an_append)
     assert rows("prune", "a/*", "--idle", "30d", "--no-input")[0]["deleted"] == 2
     assert text_of("a/2") == [b"x"]
     assert not Stream.objects.alive().filter(path__in=["a/1", "a/3"]).exists()

@@ -16,7 +16,6 @@ from hypothesis.extra.django import TestCase
 
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import OffsetOutOfRange, OffsetTrimmed
-from django_durable_streams.protocol.key_compaction import KeyCompactionPatterns
 from django_durable_streams.store.operations import Append
 from django_durable_streams.store.read import log_reader
 from django_durable_streams.store.read.segment_cache import SegmentCache
@@ -148,7 +147,7 @@ class World:
 
     def let_pass(self, time: int) -> None:
         self.now += time
-        age = KeyCompactionPatterns(RULES).max_age()
+        age = key_compaction.cache_seconds()
         assert age is not None
         if self.now - self.cached_since > age * SECOND:
             self.cache, self.cached_since = SegmentCache(1 << 20), self.now

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from django.core.management.base import CommandError
 from django.db.models import ProtectedError, RestrictedError
 
-from ...api import transactions
+from ...api import deletion
 from ...protocol.producers import SERVER_MARK
 from ...store.read.listing import StreamKey
 from ...subscriptions import operating
@@ -75,7 +75,7 @@ def _delete(keys: Sequence[StreamKey], using: str, count: int) -> int:
         CommandError, ProtectedError, RestrictedError: a row of the project forbids it.
     """
     try:
-        return transactions.delete_keys(keys, using)
+        return deletion.delete_keys(keys, using)
     except (ProtectedError, RestrictedError) as error:
         if not count:
             raise

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 from django.db.models import ProtectedError, Q, RestrictedError
 from django.utils import timezone
 
-from ...api import transactions
+from ...api import deletion
 from ...engine.announcements import announce
 from ...models import Stream, StreamQuerySet
 from ...protocol.globs import Glob, glob
@@ -102,7 +102,7 @@ class _Unused(NamedTuple):
         rows = query.values_list("path", "pk", "tail_position")
         try:
             unchanged = [(path, pk, tail) for path, pk, tail in rows if path is not None]
-            return transactions.delete_unchanged(unchanged, self.using), 0
+            return deletion.delete_unchanged(unchanged, self.using), 0
         except (ProtectedError, RestrictedError):
             if len(ids) == 1:
                 return 0, 1
