@@ -60,10 +60,16 @@ docs: $(INSTALLED) ## build the documentation's site and serve it on 127.0.0.1:$
 	$(if $(SERVE),$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory build/docs)
 
 .PHONY: test
-test: lint $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## every check
-	@$(PYTHON) tools/ensure_system.py chromium firefox
-	@$(PYTHON) tools/side_by_side.py tests databases types
+test: services proxies ## every check
+	@# All at once: two installations of system packages cannot run side by side.
+	@$(PYTHON) tools/ensure_system.py python venv compiler pkg-config python-headers mysql-headers node npm chromium firefox
+	@$(PYTHON) tools/side_by_side.py python-packages node-packages
+	@$(PYTHON) tools/side_by_side.py tests databases types lint
 	@$(MAKE) --no-print-directory coverage
+
+.PHONY: python-packages node-packages
+python-packages: $(INSTALLED_MYSQL) $(INSTALLED)
+node-packages: $(INSTALLED_SUITE) $(INSTALLED_CLIENTS)
 
 .PHONY: tests
 tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## unit, simulation, conformance, cluster and browser in one run
@@ -204,10 +210,10 @@ $(INSTALLED_NOX): $(VENV_MADE) constraints.txt
 	@touch $@
 
 # The MySQL driver is compiled where it is installed, so only what needs it asks for it.
-$(INSTALLED_MYSQL): $(INSTALLED)
+$(INSTALLED_MYSQL): $(VENV_MADE) pyproject.toml constraints.txt
 	@$(PYTHON) tools/ensure_system.py compiler pkg-config python-headers mysql-headers
-	$(BIN)/python -m pip install --quiet -e '.[mysql]' -c constraints.txt
-	@touch $@
+	$(BIN)/python -m pip install --quiet -e '.[dev,mysql]' -c constraints.txt
+	@touch $@ $(INSTALLED) $(INSTALLED_EXAMPLE)
 
 %/node_modules/.installed: %/package.json %/package-lock.json
 	@$(PYTHON) tools/ensure_system.py node npm

@@ -4,6 +4,7 @@ Slow tests at the end would run while other processes have nothing left to do. T
 they stay together. What is quick comes last, and processes that are done take it from others.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,13 +27,16 @@ SLOW = {
 
 def spread(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
     """Return the tests in an order whose parts of equal length begin with what is slow."""
+    quick: list[pytest.Item] = []
+    by_directory: dict[str, list[pytest.Item]] = {name: [] for name in SLOW}
+    for item in items:
+        by_directory.get(directory_of(item), quick).append(item)
     slow: list[list[pytest.Item]] = [[] for _ in range(workers)]
     seconds = [0] * workers
-    for name in SLOW:
+    for name, items_of_directory in by_directory.items():
         lightest = seconds.index(min(seconds))
-        slow[lightest] += [item for item in items if directory_of(item) == name]
+        slow[lightest] += items_of_directory
         seconds[lightest] += SLOW[name]
-    quick = [item for item in items if directory_of(item) not in SLOW]
     result: list[pytest.Item] = []
     for number, part in enumerate(slow, 1):
         missing = max(len(items) * number // workers - len(result) - len(part), 0)
@@ -43,4 +47,9 @@ def spread(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
 
 def directory_of(item: pytest.Item) -> str:
     """Return the directory of a test below this one, or its file where it has none."""
-    return item.path.relative_to(TESTS).parts[0]
+    return _directory_of(item.path)
+
+
+@functools.cache
+def _directory_of(path: Path) -> str:
+    return path.relative_to(TESTS).parts[0]

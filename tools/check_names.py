@@ -9,11 +9,12 @@ Needs nothing but Python's standard library, and knows nothing of the package bu
 """
 
 import ast
+import functools
 import io
 import re
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,12 +137,8 @@ class Use(NamedTuple):
 def replacement(path: str, name: str) -> str | None:
     """Return what to write instead of a name, or None where the name is good."""
     bare = name.strip("_")
-    if bare in NAMES:
-        return NAMES[bare]
-    for part in _PARTS.findall(bare):
-        word = part.lower()
-        if word in WORDS or word.removesuffix("s") in WORDS:
-            return WORDS.get(word) or WORDS[word.removesuffix("s")]
+    if (better := replacement_everywhere(bare)) is not None:
+        return better
     for place, names in NAMES_IN.items():
         if path.startswith(place) and bare in names:
             return names[bare]
@@ -149,6 +146,18 @@ def replacement(path: str, name: str) -> str | None:
         for prefix, better in prefixes.items():
             if path.startswith(place) and bare.startswith(prefix):
                 return f"{better}{bare.removeprefix(prefix)}"
+    return None
+
+
+@functools.cache
+def replacement_everywhere(bare: str) -> str | None:
+    """Return the same for a name without its underscores that is good in no place."""
+    if bare in NAMES:
+        return NAMES[bare]
+    for part in _PARTS.findall(bare):
+        word = part.lower()
+        if word in WORDS or word.removesuffix("s") in WORDS:
+            return WORDS.get(word) or WORDS[word.removesuffix("s")]
     return None
 
 
@@ -164,10 +173,10 @@ def is_own(module: str | None) -> bool:
     return (module or "").partition(".")[0] in OWN_MODULES
 
 
-def foreign_names(tree: ast.AST) -> set[str]:
+def foreign_names(nodes: Iterable[ast.AST]) -> set[str]:
     """Return what a file imports from other projects, by the names that it has in the file."""
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             foreign = [alias for alias in node.names if not is_own(alias.name)]
             names |= {(alias.asname or alias.name).partition(".")[0] for alias in foreign}
@@ -205,17 +214,17 @@ def names_in_node(node: ast.AST, foreign: set[str]) -> list[str | None]:
     return []
 
 
-def uses_in_tree(tree: ast.AST) -> Iterator[Use]:
-    foreign = foreign_names(tree)
-    for node in ast.walk(tree):
+def uses_in_tree(nodes: Sequence[ast.AST]) -> Iterator[Use]:
+    foreign = foreign_names(nodes)
+    for node in nodes:
         for name in names_in_node(node, foreign):
             if name is not None:
                 yield Use(getattr(node, "lineno", 1), name)
 
 
-def modules_imported(tree: ast.AST) -> Iterator[Use]:
+def modules_imported(nodes: Iterable[ast.AST]) -> Iterator[Use]:
     """Yield the parts of the names of this project's modules that a file imports."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             paths = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -228,9 +237,9 @@ def modules_imported(tree: ast.AST) -> Iterator[Use]:
                 yield from (Use(node.lineno, part) for part in parts)
 
 
-def check_strings(path: str, tree: ast.AST) -> Iterator[Problem]:
+def check_strings(path: str, nodes: Iterable[ast.AST]) -> Iterator[Problem]:
     """Check strings that name a setting or a module of the package."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             if better := SETTINGS.get(node.value):
                 yield Problem(path, node.lineno, f'"{node.value}": rather {better}')
@@ -242,6 +251,8 @@ def check_strings(path: str, tree: ast.AST) -> Iterator[Problem]:
 
 def check_prose_of_python(path: str, text: str) -> Iterator[Problem]:
     """Check comments and strings for the words that are nowhere."""
+    if not _WORD_IN_TEXT.search(text):  # to find comments takes far longer than to find words
+        return
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type in (tokenize.COMMENT, tokenize.STRING):
             for number, line in enumerate(token.string.splitlines()):
@@ -254,15 +265,15 @@ def check_prose(path: str, number: int, line: str) -> Iterator[Problem]:
 
 
 def check_python_names(path: str, text: str, first_line: int = 1) -> Iterator[Problem]:
-    tree = ast.parse(text, path)
+    nodes = list(ast.walk(ast.parse(text, path)))
     seen = set()
-    uses = [(use, replacement(path, use.name)) for use in uses_in_tree(tree)]
-    uses += [(use, module_replacement(use.name)) for use in modules_imported(tree)]
+    uses = [(use, replacement(path, use.name)) for use in uses_in_tree(nodes)]
+    uses += [(use, module_replacement(use.name)) for use in modules_imported(nodes)]
     for use, better in uses:
         if better is not None and use not in seen:
             seen.add(use)
             yield Problem(path, first_line + use.line - 1, f"{use.name}: rather {better}")
-    for problem in check_strings(path, tree):
+    for problem in check_strings(path, nodes):
         yield problem._replace(line=first_line + problem.line - 1)
 
 
