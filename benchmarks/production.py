@@ -1,20 +1,24 @@
 """The shape that production has: proxies, tokens, PostgreSQL with Redis, several workers.
 
-python -m benchmarks.production [--rounds 3] [--seconds 4] [--targets A,B] [--rows A,B] [--json FILE]
+python -m benchmarks.production [--quick] [--rounds 3] [--seconds 3] [--targets A,B] [--rows A,B] [--json FILE]
 
 Each round starts every server afresh, measures all rows and stops it, as `python -m benchmarks` does. Prints a table in
 Markdown, the processor time of the server for each request, and the ratios that have to hold.
+
+Three rounds take about 17 minutes, `--quick` three: one round with short measurements and fewer appends to readers. A
+name of a row or a target may end in *. `--rows 'append*' --targets 'nginx-*'` measures the appends behind nginx.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import os
 import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +36,10 @@ from benchmarks.results import Results
 from benchmarks.rows import DOWN, GET_1_KB, ONE_STREAM, SSE_500, UP, Hold, Row
 from benchmarks.targets import Ours, OursOnPostgres, Reference, Target
 from benchmarks.writes import Append
+
+ROUNDS = 3
+SECONDS = 3
+"""The length of a load measurement."""
 
 SECONDS_OF_TOKEN = 24 * 3600
 KEY = secrets.token_hex(32)
@@ -208,31 +216,32 @@ def judge(results: Results, rows: tuple[Row, ...]) -> Iterator[str]:
         yield f"| {name} | {bound} | {ratio:.2f} | {'yes' if holds else 'no'} |"
 
 
-def choose(keys: str | None, options: dict[str, object], what: str) -> list[str]:
-    """Return the chosen keys in their order; all of them without a choice.
+def choose(keys: str | None, options: Collection[str], what: str) -> list[str]:
+    """Return the chosen keys in their order; all of them without a choice. A name may end in *.
 
     Raises:
-        ValueError: a key is unknown.
+        ValueError: a name fits no key.
     """
-    chosen = list(options) if keys is None else keys.split(",")
-    unknown = set(chosen) - set(options)
+    names = ["*"] if keys is None else keys.split(",")
+    unknown = [name for name in names if not fnmatch.filter(options, name)]
     if unknown:
-        raise ValueError(f"Unknown {what}: {', '.join(sorted(unknown))}. There are: {', '.join(options)}.")
-    return [key for key in options if key in chosen]
+        raise ValueError(f"Unknown {what}: {', '.join(unknown)}. There are: {', '.join(options)}.")
+    return [key for key in options if any(fnmatch.fnmatchcase(key, name) for name in names)]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--rounds", type=int, help="default: 3")
+    parser.add_argument("--seconds", type=int, help="for each load measurement; default: 3")
     parser.add_argument("--targets", metavar="A,B")
     parser.add_argument("--rows", metavar="A,B")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to save every sample")
     options = parser.parse_args()
     all_targets = {target.key: target for target in make_targets()}
     try:
-        chosen = [all_targets[key] for key in choose(options.targets, dict(all_targets), "targets")]
-        keys = choose(options.rows, {row.key: row for row in ROWS}, "rows")
+        chosen = [all_targets[key] for key in choose(options.targets, all_targets, "targets")]
+        keys = choose(options.rows, [row.key for row in ROWS], "rows")
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -249,7 +258,9 @@ def main() -> int:
         versions=machine.versions(),
         warnings=warnings,
     )
-    session.run(results, chosen, rows, rounds=options.rounds, seconds=options.seconds, thorough=True)
+    rounds = options.rounds or (1 if options.quick else ROUNDS)
+    seconds = options.seconds or (1 if options.quick else SECONDS)
+    session.run(results, chosen, rows, rounds=rounds, seconds=seconds, thorough=not options.quick)
     if options.json:
         results.save(options.json)
     print("\n".join(["", *table(results, rows), "", *judge(results, rows), ""]))

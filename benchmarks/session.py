@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ def _visit(results: Results, target: Target, rows: Sequence[Row], number: int, s
         return
     try:
         address = target.start()
-    except (TargetError, OSError) as error:
+    except (TargetError, MeasurementError, OSError, subprocess.SubprocessError) as error:  # the others still run
         log(f"  {error}")
         message = " ".join(str(error).split()) or repr(error)
         results.samples += [Sample(number, target.key, row.key, None, message) for row, _ in wanted]

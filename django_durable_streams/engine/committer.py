@@ -141,6 +141,11 @@ class Applier:
                 return [refusal] * len(operations())
             return apply_each(self, operations(), lock_ms)
 
+    @property
+    def competes(self) -> bool:
+        """Whether another connection has written since the last batch, as far as the row cache knows."""
+        return self._row_cache is not None and self._row_cache.others_write
+
     def run(self, work: Callable[[], T]) -> T:
         """Do other work that writes, in this thread, over the connection, with the write lock.
 
@@ -193,7 +198,7 @@ class Applier:
         """
         try:
             # Results of the previous batch do not wait for a lock, which is likely taken if other connections write.
-            if self._row_cache is not None and self._row_cache.others_write:
+            if self.competes:
                 self._context.before_wait()
             with self._write_lock.hold(self._context.before_wait):
                 self.connection.open()
@@ -305,6 +310,9 @@ class Committer(BatchWorker[Operation]):
         if self._undelivered is not None:
             super().deliver_results()
             self._held_commits.announce()
+
+    def competes(self) -> bool:
+        return self._applier.competes
 
     def wait_for_announcements(self) -> None:
         """Wait until commits whose results were delivered are announced as well. Safe to call from any thread."""

@@ -17,18 +17,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future as ThreadFuture
 from queue import Empty, SimpleQueue
 from threading import get_ident
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 
 from ..protocol.errors import ServiceUnavailable
 from . import background, execution, tracing
 from .backlog import Backlog
+from .collecting import Collector
 from .connection import DedicatedConnection
 from .counting import BatchNumbers
+from .exclusive_job import ExclusiveJob
 from .results import NO_LOOP, Reply, ResultCallback, call_in, prepare_all, settle
 
 logger = logging.getLogger(__name__)
@@ -75,29 +76,6 @@ class PendingBatch(Generic[T]):
         """Bytes of data that the tasks carry."""
 
 
-class ExclusiveJob:
-    """Work of another kind that a worker's thread does between two batches, for a thread that waits for it."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._work = work
-        self._outcome: ThreadFuture[Any] = ThreadFuture()
-
-    def run(self) -> None:
-        """Do the work and keep its outcome."""
-        try:
-            self._outcome.set_result(self._work())
-        except BaseException as error:
-            self._outcome.set_exception(error)
-
-    def refuse(self, error: Exception) -> None:
-        """Make `result` raise an error, without doing the work."""
-        self._outcome.set_exception(error)
-
-    def result(self) -> Any:
-        """Wait for the work, and return or raise its outcome."""
-        return self._outcome.result()
-
-
 class BatchWorker(Generic[T]):
     """A thread with one database connection and a queue of tasks.
 
@@ -132,6 +110,7 @@ class BatchWorker(Generic[T]):
         self._next_job: ExclusiveJob | None = None
         self._batches_at_work: list[PendingBatch[T]] = []
         self._undelivered: tuple[list[PendingBatch[T]], Sequence[object]] | None = None
+        self._collector = Collector()
         self._has_ended = False
         self._dispatch: Callable[[PendingBatch[T]], None] = self._run_inline if execution.is_inline() else self._enqueue
         self._thread = execution.start_thread(self._run, name)
@@ -182,6 +161,10 @@ class BatchWorker(Generic[T]):
         batch.size = size
         self._backlog.add(1, size)
         self._queue.put(batch)
+
+    def competes(self) -> bool:
+        """Return whether other processes write to the same rows, so that the worker collects tasks (`collecting`)."""
+        return False
 
     def _size_of(self, task: T) -> int:
         """Return how many bytes of data a task carries."""
@@ -272,8 +255,11 @@ class BatchWorker(Generic[T]):
             return first
         batches = [first]
         count = len(first.tasks)
-        while count < self._batch_size and not self._queue.empty():
-            batch = self._queue.get()
+        while count < self._batch_size:
+            try:
+                batch = self._queue.get(timeout=self._collector.seconds_left(count))
+            except Empty:
+                break
             if batch is None:
                 self._queue.put(None)
                 break
@@ -295,12 +281,16 @@ class BatchWorker(Generic[T]):
             logger.exception("A batch of %d tasks failed. Its requests get 503.", len(tasks))
             values = [ServiceUnavailable("The server could not do this. Try again.")] * len(tasks)
         self._batches_at_work = []
-        self.numbers.seconds.observe(time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self.numbers.seconds.observe(seconds)
         self.numbers.sizes.observe(len(tasks))
         self.deliver_results()
         self._undelivered = self._finish(batches, values)
-        if not self.delays_results or self._queue.empty():
+        competes = self.competes()
+        if competes or not self.delays_results or self._queue.empty():
             self.deliver_results()
+        if competes:
+            self._collector.start(len(tasks), self._backlog.tasks, seconds)
 
     def _trace(self, tracer: tracing.Tracer, batches: list[PendingBatch[T]], tasks: Sequence[T]) -> Sequence[object]:
         spans = [span for batch in batches for span in batch.spans or ()]

@@ -78,4 +78,5 @@ def stats() -> RequestStats:
     errors: dict[str, int] = {}
     for kind, number in _errors.totals().items():
         errors[kind.code()] = errors.get(kind.code(), 0) + number
-    return RequestStats(requests, errors, fast_path_exits.totals())
+    exits = {str(reason): number for reason, number in fast_path_exits.totals().items()}
+    return RequestStats(requests, errors, exits)

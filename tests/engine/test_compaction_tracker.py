@@ -13,7 +13,7 @@ from django_durable_streams.engine.compaction_tracker import CompactionTracker
 from django_durable_streams.engine.engine import stop_engines
 from django_durable_streams.models import Chunk, StagedChunk, Stream
 from django_durable_streams.protocol.offsets import Sentinel
-from django_durable_streams.runtime.batch_worker import ExclusiveJob
+from django_durable_streams.runtime.exclusive_job import ExclusiveJob
 from django_durable_streams.store.operations import Append, Commit, Create, Delete
 from django_durable_streams.store.read.segment_cache import SegmentCache
 from django_durable_streams.store.upkeep import compaction, removal, staged_chunks

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from threading import Event
 
 import pytest
 
@@ -14,15 +15,17 @@ from django_durable_streams.runtime.batch_worker import (
     PREPARE_FROM_TASKS,
     BatchWorker,
 )
+from django_durable_streams.runtime.collecting import Collector
 from django_durable_streams.runtime.results import Reply
 
 
 class Recorded(BatchWorker[int]):
     """Doubles numbers, one pending batch at a time, and records the size of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch_size: int = 1) -> None:
         self.sizes: list[int] = []
-        super().__init__("test", engine_for().monitor.new_connection(), self._double, Backlog(1000, 1000), batch_size=1)
+        connection = engine_for().monitor.new_connection()
+        super().__init__("test", connection, self._double, Backlog(1000, 1000), batch_size)
 
     def _double(self, numbers: Sequence[int]) -> Sequence[int]:
         self.sizes.append(len(numbers))
@@ -113,6 +116,70 @@ def test_a_stopped_loop_and_the_next_one_in_its_thread_have_separate_batches(wor
 
 async def test_a_large_pending_batch_is_queued_when_no_task_follows(worker: Recorded) -> None:
     assert await sizes_of(worker, COLLECT_FROM_TASKS, 0, 0, 0, 1) == [COLLECT_FROM_TASKS, 1]
+
+
+class Patient(Collector):
+    """Waits for all tasks, however long they take, and says when it waits with a number of them."""
+
+    awaited = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = Event()
+
+    def seconds_left(self, count: int) -> float:
+        if count == self.awaited:
+            self.waits.set()
+        return 30.0 if count < self._wanted else 0.0
+
+
+class Competing(Recorded):
+    """A worker that competes with other processes."""
+
+    def __init__(self) -> None:
+        self.patient = Patient()
+        super().__init__(batch_size=1000)
+        self._collector = self.patient
+
+    def competes(self) -> bool:
+        return True
+
+    async def take(self, count: int) -> list[Reply]:
+        """Submit tasks, and wait until the thread has them and waits for more."""
+        self.patient.awaited = count
+        replies = [self.submit(number) for number in range(count)]
+        assert await asyncio.to_thread(self.patient.waits.wait, 20)
+        return replies
+
+
+@pytest.fixture
+def competing(engines: None) -> Iterator[Competing]:
+    worker = Competing()
+    yield worker
+    worker.stop()
+
+
+async def test_a_worker_that_competes_waits_for_the_clients_that_it_has_answered(competing: Competing) -> None:
+    await sizes_of(competing, COLLECT_FROM_TASKS + 5)
+    first = await competing.take(COLLECT_FROM_TASKS)
+    assert competing.sizes == [COLLECT_FROM_TASKS + 5]
+    await asyncio.gather(*first, *[competing.submit(number) for number in range(5)])
+    assert competing.sizes == [COLLECT_FROM_TASKS + 5] * 2
+
+
+async def test_the_end_of_a_worker_ends_its_wait(competing: Competing) -> None:
+    await sizes_of(competing, COLLECT_FROM_TASKS + 5)
+    replies = await competing.take(2)
+    await asyncio.wait_for(asyncio.to_thread(competing.stop), 20)
+    assert await asyncio.gather(*replies) == [0, 2]
+
+
+async def test_other_work_ends_the_wait_of_a_worker(competing: Competing) -> None:
+    await sizes_of(competing, COLLECT_FROM_TASKS + 5)
+    replies = await competing.take(2)
+    sizes = await asyncio.wait_for(asyncio.to_thread(competing.between, lambda: [*competing.sizes]), 20)
+    assert sizes == [COLLECT_FROM_TASKS + 5, 2]
+    assert await asyncio.gather(*replies) == [0, 2]
 
 
 async def test_tasks_after_the_end_are_refused_at_once(worker: Recorded) -> None:

@@ -93,6 +93,22 @@ def test_it_goes_behind_the_appends_of_other_processes(committer: Committer) -> 
     ]
 
 
+def test_the_row_cache_tells_whether_others_append_to_the_same_streams(committer: Committer) -> None:
+    def others_write(*operations: Operation) -> bool:
+        committer.apply(*operations)
+        return committer.row_cache.others_write
+
+    assert not others_write(append("a"))
+    committed_elsewhere(append("b"))
+    assert not others_write(append("a"))
+    assert others_write(append("a"), append("b"))
+    assert not others_write(append("a"), append("b"))
+    # A batch that cannot tell says no: only appends meet the appends of others.
+    committed_elsewhere(append("a"))
+    assert others_write(append("a"))
+    assert not others_write(Create("d", TEXT))
+
+
 def test_a_large_commit_is_cut_into_chunks_at_the_new_tail(committer: Committer) -> None:
     committed_elsewhere(append(data=b"other"))
     part = b"x" * (MAX_CHUNK_BYTES * 2 // 3)

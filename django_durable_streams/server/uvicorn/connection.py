@@ -285,12 +285,19 @@ class Connection(HttpToolsProtocol):
         self._head_timer = self._send_timer = None
 
 
+_WRAPPER = Reason.WRAPPER.value  # which is a function call in Python
+
+
 class CountedConnection(Connection):
     """A connection of a server that has no fast path, because a wrapper stands in front of the streams."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._exits = request_numbers.fast_path_exits.here()
+
     def on_headers_complete(self) -> None:
         """The head of a request is complete."""
-        request_numbers.fast_path_exits.here()[Reason.WRAPPER.value] += 1
+        self._exits[_WRAPPER] += 1
         super().on_headers_complete()
 
 

@@ -77,7 +77,7 @@ class FastPathConnection(DownloadConnection):
 
     def _hand_over(self, data: bytes, reason: Reason) -> None:
         """Give a request to uvicorn."""
-        self._exits[reason.value] += 1
+        self._exits[reason] += 1
         super().data_received(data)
 
     def _take_request(self, data: bytes) -> None:

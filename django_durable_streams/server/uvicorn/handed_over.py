@@ -11,6 +11,8 @@ from enum import StrEnum
 class Reason(StrEnum):
     """A property of a request, or of the server, for which uvicorn serves the request. See docs/deployment."""
 
+    __hash__ = str.__hash__  # Enum's own is a function in Python, and so is `value`
+
     WRAPPER = "wrapper"
     """A middleware or another application stands between the server and the streams."""
     OTHER_PATH = "other_path"

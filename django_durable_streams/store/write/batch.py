@@ -72,8 +72,7 @@ class Batch:
         self._now = clock.now()
         self._sql = statements(using)
         self._saver = BatchSaver(using, cursor, self._now, row_cache, stage)
-        # By path: the streams that exist, and those that are soft-deleted. The latter keep their paths, and their data
-        # belongs to their forks.
+        # By path. Soft-deleted streams keep their paths, and their data belongs to their forks.
         self._streams: dict[str, StreamState] = {}
         self._soft_deleted: dict[str, StreamState] = {}
         # Streams that end in this batch, until the next save.
@@ -326,12 +325,13 @@ class Batch:
         self._streams = {state.path: state for state in confirmed}
         return self._streams.keys()
 
-    def correct(self, operations: Sequence[Operation], outcomes: Sequence[Outcome]) -> None:
-        """Correct the tails in the outcomes of streams to which others have appended meanwhile."""
+    def correct(self, operations: Sequence[Operation], outcomes: Sequence[Outcome]) -> bool:
+        """Correct the tails in the outcomes of streams to which others have appended. Return whether there are any."""
         if moved := self._saver.moved:
             for operation, outcome in zip(operations, outcomes, strict=True):
-                if type(outcome) is Appended and operation.path in moved:
-                    outcome.tail += moved[operation.path]
+                if type(outcome) is Appended:
+                    outcome.tail += moved.get(operation.path, 0)
+        return bool(moved)
 
     def commits(self) -> list[Commit]:
         """Return all changes of the batch, once they are committed."""

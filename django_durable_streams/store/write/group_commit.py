@@ -134,12 +134,12 @@ def _append_cached(
             row_cache.short_waits_until = time.monotonic() + SHORT_WAITS_SECONDS
         return None
     confirmed_paths = batch.confirmed_paths()
-    batch.correct(operations, outcomes)
+    moved = batch.correct(operations, outcomes)
     # The caller applies the LOCKED operations again. A failure here would repeat the operations that are committed.
     outcomes = [
         outcome if operation.path in confirmed_paths else LOCKED
         for operation, outcome in zip(operations, outcomes, strict=True)
     ]
     # By identity: `in` would compare each outcome, which is a call for each.
-    row_cache.record_write(met_stale_row=bool([outcome for outcome in outcomes if outcome is LOCKED]))
+    row_cache.record_write(met_stale_row=bool([outcome for outcome in outcomes if outcome is LOCKED]), moved=moved)
     return outcomes, batch.commits()

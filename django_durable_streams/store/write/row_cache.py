@@ -64,7 +64,8 @@ class RowCache(ABC):
     """Stream rows by path, as one connection has left them."""
 
     others_write = False
-    """Whether another connection had committed before the last batch. Only SQLite tells. True for a new connection."""
+    """Whether another connection had committed before the last batch: on SQLite anything, on PostgreSQL changes of the
+    streams of that batch. On SQLite true for a new connection."""
 
     needs_repeat = False
     """Whether the last batch met stale rows, so that the committer has to apply its LOCKED operations again. Only on
@@ -231,6 +232,7 @@ class PostgreSQLRowCache(RowCache):
         if self._pause:
             self._pause -= 1
             return {}
+        self.others_write = False
         states = {}
         for operation in operations:
             state = self._states.get(operation.path)
@@ -244,9 +246,15 @@ class PostgreSQLRowCache(RowCache):
         self.forget(states)
         return states
 
-    def record_write(self, *, met_stale_row: bool) -> None:
-        """Record the result of a conditional write, after `pop_all`."""
+    def record_write(self, *, met_stale_row: bool, moved: bool = False) -> None:
+        """Record the result of a conditional write, after `pop_all`.
+
+        Args:
+            met_stale_row: whether a row did not allow the write.
+            moved: whether others had appended to a stream that was written.
+        """
         self.needs_repeat = met_stale_row
+        self.others_write = met_stale_row or moved
         if met_stale_row:
             self._pause = self._next_pause
             self._next_pause = min(2 * self._next_pause, MAX_PAUSE_BATCHES)
