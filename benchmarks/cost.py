@@ -19,19 +19,19 @@ from benchmarks.__main__ import raise_open_file_limit
 from benchmarks.client import Address
 from benchmarks.delivery import Delivery
 from benchmarks.local_database import local_database
-from benchmarks.outcome import Outcome
+from benchmarks.outcome import MeasurementError, Outcome
 from benchmarks.reads import Read
 from benchmarks.workload import Bench, Workload
 from benchmarks.writes import Append
 
-READERS, APPENDS = 500, 30
+READERS = 500
+FEW_APPENDS, MANY_APPENDS = 10, 50
+"""The difference of two runs leaves out the opening of the readers."""
+
 EMPTY_STREAMS, PORTION = 20_000, 500
 BODY_BYTES = 100
-WORKLOADS: Mapping[str, Workload] = {
-    "append": Append(streams=1000),
-    "read": Read(1000),
-    "event": Delivery(READERS, appends=APPENDS, interval=0.05),
-}
+WORKLOADS: Mapping[str, Workload] = {"append": Append(streams=1000), "read": Read(1000)}
+ROWS = (*WORKLOADS, "event")
 
 
 class Workers(targets.Ours):
@@ -61,18 +61,29 @@ class WorkersOnPostgres(targets.OursOnPostgres, Workers):
 KINDS = {targets.SQLITE: Workers, targets.POSTGRESQL: WorkersOnPostgres}
 
 
-def measure(server: Workers, title: str, workload: Workload, address: Address, seconds: int) -> str:
-    """Measure a workload and return its line of the table."""
-    bench = Bench(address, server.pid, seconds, f"cost/{secrets.token_hex(4)}/{title}")
+def run(server: Workers, workload: Workload, address: Address, seconds: int) -> tuple[Outcome, float, float]:
+    """Run a workload. Return its outcome, and the processor time of the workers and of the database, in seconds."""
+    bench = Bench(address, server.pid, seconds, f"cost/{secrets.token_hex(4)}")
     pids = server.pid, server.database_pid
     before = [0.0 if pid is None else cpu.seconds(pid) for pid in pids]
-    outcome: Outcome = workload.run(bench)
+    outcome = workload.run(bench)
     app, database = (0.0 if pid is None else cpu.seconds(pid) - began for pid, began in zip(pids, before, strict=True))
     if outcome.errors:
-        return f"| {title} | {server.count} | {'; '.join(outcome.errors)} | | |"
+        raise MeasurementError("; ".join(outcome.errors))
+    return outcome, app, database
+
+
+def measure(server: Workers, title: str, address: Address, seconds: int) -> str:
+    """Measure a cost and return its line of the table."""
     if title == "event":
-        events = READERS * APPENDS
-        return f"| {title} | {server.count} | {app / events * 1e6:.1f} | {database / events * 1e6:.1f} | |"
+        few, many = (
+            run(server, Delivery(READERS, appends=appends, interval=0.05), address, seconds)
+            for appends in (FEW_APPENDS, MANY_APPENDS)
+        )
+        events = READERS * (MANY_APPENDS - FEW_APPENDS)
+        app, database = ((after - before) / events * 1e6 for before, after in zip(few[1:], many[1:], strict=True))
+        return f"| {title} | {server.count} | {app:.1f} | {database:.1f} | |"
+    outcome, app, database = run(server, WORKLOADS[title], address, seconds)
     # The workload measures the server alone, without the warm-up. The database has its share of the same requests.
     time = outcome.values["cpu"]
     return f"| {title} | {server.count} | {time:.1f} | {time * database / app:.1f} | {outcome.values['rate']:,.0f} |"
@@ -113,7 +124,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__)
     parser.add_argument("--targets", default=",".join(KINDS))
     parser.add_argument("--workers", default="1,2,3,4")
-    parser.add_argument("--rows", default=",".join(WORKLOADS))
+    parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--seconds", type=int, default=3, help="for each load measurement")
     parser.add_argument("--no-disk", action="store_true")
     options = parser.parse_args(arguments)
@@ -127,7 +138,7 @@ def main(arguments: list[str]) -> int:
             address = server.start()
             try:
                 for title in options.rows.split(","):
-                    print(measure(server, title, WORKLOADS[title], address, options.seconds), flush=True)
+                    print(measure(server, title, address, options.seconds), flush=True)
             finally:
                 server.stop()
         if not options.no_disk:
