@@ -12,7 +12,8 @@ from django_durable_streams.engine import Engine, checkpoints, engine_for
 from django_durable_streams.engine.checkpoints import STEP_BYTES
 from django_durable_streams.protocol.errors import ServiceUnavailable, StreamNotFound
 from django_durable_streams.protocol.offsets import Sentinel
-from django_durable_streams.runtime.connection import LOG_PAGES
+from django_durable_streams.runtime import execution
+from django_durable_streams.runtime.connection import LOG_PAGES, limit_log
 from django_durable_streams.store.operations import Append, Create
 from tests.server.waiting import until
 
@@ -101,11 +102,10 @@ async def test_the_committer_limits_the_log_again_after_a_large_append_that_fail
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[int] = []
-    real_limit = checkpoints.limit_log
 
     def note(using: str, pages: int = LOG_PAGES) -> None:
         limits.append(pages)
-        real_limit(using, pages)
+        limit_log(using, pages)
 
     monkeypatch.setattr(checkpoints, "limit_log", note)
     monkeypatch.setattr(checkpoints, "IDLE_SECONDS", 0.0)
@@ -119,7 +119,7 @@ async def test_the_committer_limits_the_log_again_after_a_large_append_that_fail
 async def test_without_the_thread_the_committer_copies_the_log(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     await engine.write(Create("a", BINARY))
     before = files()[0].stat().st_mtime_ns
-    monkeypatch.setattr(checkpoints.execution, "start_thread", mock.Mock(side_effect=ServiceUnavailable("none")))
+    monkeypatch.setattr(execution, "start_thread", mock.Mock(side_effect=ServiceUnavailable("none")))
     assert await engine.write(Append("a", BINARY, 12 * MEGABYTE))
     assert files()[0].stat().st_mtime_ns > before
 

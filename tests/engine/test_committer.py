@@ -14,6 +14,7 @@ from django_durable_streams.engine import Engine, committer_context, engine_for
 from django_durable_streams.engine.live_reader import LiveReader
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.protocol.offsets import Sentinel
+from django_durable_streams.runtime import results
 from django_durable_streams.runtime.batch_worker import PREPARE_FROM_TASKS
 from django_durable_streams.runtime.results import Reply
 from django_durable_streams.runtime.write_lock import WriteLock
@@ -352,10 +353,9 @@ async def order_of(engine: Engine, monkeypatch: pytest.MonkeyPatch, appends: int
     """Append to the stream "a". Return the order of the answers, of the turn that is waited for, and of the news."""
     order: list[str] = []
     is_told = Event()
-    real_wait = committer_context.wait_for_turn
 
     def wait_for_turn(loop: asyncio.AbstractEventLoop, seconds: float) -> bool:
-        assert real_wait(loop, 30)
+        assert results.wait_for_turn(loop, 30)
         order.append("turn")
         return True
 
