@@ -57,6 +57,11 @@ class Cluster:
     def url(self) -> str:
         return f"postgres://{SUPERUSER}@127.0.0.1:{self.port}/postgres"
 
+    @property
+    def pid(self) -> int | None:
+        """The first process of the cluster, if it runs."""
+        return self._process.pid if self._process is not None else None
+
     def start(self) -> None:
         directory = binaries()
         if directory is None:

@@ -4,20 +4,23 @@ SQLite writes each commit to the log first. The connection that commits with a l
 database, which takes as long as the commits took, and all appends wait for it.
 
 - Invariant: the thread only copies committed pages (`PASSIVE` checkpoints block no writer). The committer's connection
-  copies the rest and starts the log over.
-- Gain: appends of 1 MB are 1.4 times as fast (docs/decisions/write-ahead-log.md).
+  copies the rest and starts the log over. Wherever the connection's limit is raised, the thread lowers it again.
+- Gain: appends of 1 MB are 1.4 times as fast, and the answer to a large one does not wait for the copy
+  (docs/decisions/write-ahead-log.md).
 - It runs only on SQLite, and only while much data arrives. Without it SQLite's own limit applies.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from threading import Event, Lock, Thread
 
 from django.db import Error, connections
 
+from ..protocol.errors import ServiceUnavailable
 from ..runtime import execution
 from ..runtime.connection import DedicatedConnection, limit_log
 from ..store.operations import Commit
@@ -32,6 +35,11 @@ LONG_LOG_PAGES = 8000
 
 MAX_LOG_PAGES = 4 * LONG_LOG_PAGES
 """Length of the log from which the committer's connection copies it after all."""
+
+REST_SECONDS = 0.1
+REST_STEPS = 2
+"""A copy waits for so long, or until `STEP_BYTES` have arrived so many times again. The next requests of a client that
+is alone come meanwhile. Otherwise their commits would wait for the disk, which the copy keeps busy."""
 
 IDLE_SECONDS = 2.0
 """Time without `STEP_BYTES` of data after which the committer's connection has its usual limit again."""
@@ -64,6 +72,28 @@ class Checkpointer:
         if self._bytes < STEP_BYTES:
             return
         self._bytes = 0
+        self._start()
+
+    def before_commit(self, size: int) -> None:
+        """Leave the log to the thread, if this commit may be large. Call this in the committer's transaction.
+
+        Args:
+            size: the bytes of data that are about to be committed, at most.
+        """
+        if size < STEP_BYTES or self._stopped:
+            return
+        try:
+            self._start()
+        except ServiceUnavailable:
+            return  # without the thread, this commit copies the log
+        limit_log(self._connection.using, MAX_LOG_PAGES)
+
+    def _start(self) -> None:
+        """Let the thread copy the log, and lower the limit of the committer's connection after that.
+
+        Raises:
+            ServiceUnavailable: the thread cannot start.
+        """
         self._due.set()
         with self._lock:
             if self._thread is None and not self._stopped:
@@ -94,6 +124,12 @@ class Checkpointer:
         self._due.clear()
         return has_arrived
 
+    def _rest(self) -> None:
+        until = time.monotonic() + REST_SECONDS
+        for _ in range(REST_STEPS):
+            if not self._is_due(max(until - time.monotonic(), 0.0)):
+                break
+
     def _copy_while_due(self) -> None:
         """Raise the limit of the committer's connection, and copy the log until little data arrives."""
         using = self._connection.using
@@ -102,6 +138,7 @@ class Checkpointer:
             self._connection.open()
             is_due = True
             while is_due:
+                self._rest()
                 with self._connection:
                     pages = _copy(using)
                 if pages >= LONG_LOG_PAGES:

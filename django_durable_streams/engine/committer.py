@@ -286,13 +286,14 @@ class Committer(BatchWorker[Operation]):
             backlog,
         )
         self._held_commits = HeldCommits(on_commit)
+        self.context = CommitterContext(self, self._lock_waits, compaction_tracker, self._held_commits)
         self._applier = Applier(
             connection,
             monitor,
             write_lock,
             self._held_commits.hold,
             COMMITTER_LOCK_MS,
-            CommitterContext(self, self._lock_waits, compaction_tracker, self._held_commits),
+            self.context,
         )
         super().__init__(name, connection, self._applier.apply, backlog, BATCH_SIZE)
 
@@ -308,7 +309,10 @@ class Committer(BatchWorker[Operation]):
     def deliver_results(self) -> None:
         """Deliver the results that are held back, and announce their commits after that."""
         if self._undelivered is not None:
+            batches, _ = self._undelivered
             super().deliver_results()
+            if not self._batches_at_work and self._queue.empty():
+                self.context.wait_for_answers(batches)
             self._held_commits.announce()
 
     def competes(self) -> bool:

@@ -3,6 +3,14 @@
 Answers come first: a committer holds its commits until the outcomes of their batch are on their way. Readers, signals
 and other processes learn of a commit some microseconds later. If the committer has to wait before that, it announces
 the commits first. Knows no transactions.
+
+An optimisation beyond that order is `CommitterContext.wait_for_answers`. Outcomes that are on their way are no answers
+yet: the event loop would take in the news for its readers in the same turn, before the bytes of the answers leave.
+
+- Invariant: each commit is announced, `ANSWER_SECONDS` after its outcomes at the latest.
+- It waits only for the answers of a few requests, to a stream with live readers, while no operation waits.
+- Gain: beside other load, the fastest tenth of the answers with 500 readers take 1.1 ms instead of 2.6.
+  `python -m benchmarks.lone` compares answers with and without readers.
 """
 
 from __future__ import annotations
@@ -10,14 +18,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from threading import Event
 
+from ..runtime import execution
 from ..runtime.after_commit import follow_up
-from ..runtime.batch_worker import BatchWorker
+from ..runtime.batch_worker import PREPARE_FROM_TASKS, BatchWorker, PendingBatch
+from ..runtime.results import NO_LOOP, wait_for_turn
 from ..store.operations import Commit, Operation
 from ..store.write import registry_entries
 from ..store.write.commit_context import CommitContext
 from .compaction_tracker import CompactionTracker
 from .lock_waits import LockWaitQueue
 from .signal_dispatcher import has_created_listeners
+
+ANSWER_SECONDS = 0.001
+"""How long the announcement of a small batch waits for the answers of its requests."""
 
 
 class HeldCommits:
@@ -37,6 +50,10 @@ class HeldCommits:
         """Hold the commits of a transaction."""
         self._all_announced.clear()
         self._transactions.append(commits)
+
+    def has_stream(self, condition: Callable[[int], bool]) -> bool:
+        """Return whether one of the commits that are held is to a stream whose id meets a condition."""
+        return any(condition(commit.stream_id) for commits in self._transactions for commit in commits)
 
     def announce(self) -> None:
         """Announce the commits that are held, in their order."""
@@ -64,6 +81,10 @@ class CommitterContext(CommitContext):
         self._lock_waits = lock_waits
         self._held_commits = held_commits
         self._is_busy = compaction_tracker.is_busy
+        self.is_watched: Callable[[int], bool] = lambda stream_id: False
+        """Whether a stream, by its id, has live readers in this process."""
+        self.before_data: Callable[[int], None] = lambda size: None
+        """Called before each commit, with the bytes of data that it has at most."""
 
     def locked_paths(self, paths: Iterable[str]) -> Collection[str]:
         return self._lock_waits.held(paths)
@@ -75,7 +96,16 @@ class CommitterContext(CommitContext):
         self._committer.deliver_results()
         self._held_commits.announce()
 
+    def wait_for_answers(self, batches: Sequence[PendingBatch[Operation]]) -> None:
+        """Wait until the event loop has answered the requests of a small batch whose commits are held."""
+        if len(batches) != 1 or len(batches[0].tasks) >= PREPARE_FROM_TASKS:
+            return
+        loop = batches[0].loop
+        if loop is not NO_LOOP and not execution.is_inline() and self._held_commits.has_stream(self.is_watched):
+            wait_for_turn(loop, ANSWER_SECONDS)
+
     def before_commit(self, outcomes: Sequence[object]) -> None:
+        self.before_data(self._committer.bytes_at_work)
         self._committer.prepare_results(outcomes)
 
     def reports_empty_streams(self) -> bool:

@@ -53,8 +53,7 @@ logger = logging.getLogger(__name__)
 
 Task = Operation | ReadRequest
 
-WARNING_SECONDS = 60.0
-"""Time between two warnings about lost commits. A loss usually concerns many streams at once."""
+WARNING_SECONDS = 60.0  # between two warnings about lost commits: a loss usually concerns many streams at once
 
 
 class Engine:
@@ -109,6 +108,7 @@ class Engine:
         for number, backlog in enumerate(operations):
             name = f"durable-streams-write-{number}"
             committer = Committer(name, self.monitor, backlog, self._committed, lock, compaction_tracker)
+            committer.context.is_watched = lambda number: any(hub.is_watched(number) for hub in [*self._hubs.values()])
             self._ends.callback(committer.stop)
             self.numbers.committers.append(committer.numbers)
             self._writers.append(committer)
@@ -117,6 +117,7 @@ class Engine:
         self._checkpointer = Checkpointer(self.monitor.new_connection(), write) if write is not None else None
         if self._checkpointer is not None:
             self._ends.callback(self._checkpointer.stop)
+            self._writers[0].context.before_data = self._checkpointer.before_commit
         self._housekeeper = Housekeeper(self.monitor, self._expired, lock, compaction_tracker, write, self._put)
         self._ends.callback(self._housekeeper.stop)
 
@@ -233,8 +234,7 @@ class Engine:
     def stats(self) -> EngineStats:
         """Return the present numbers of this process (docs/metrics.md). Safe to call from any thread."""
         reads, *operations = self._backlogs
-        hubs = list(self._hubs.values())
-        return self.numbers.stats(operations, [reads], hubs, self.cache)
+        return self.numbers.stats(operations, [reads], list(self._hubs.values()), self.cache)
 
     def check_setup(self) -> None:
         """Log what an operator has to set right in the database before streams can be served. Queries the database."""

@@ -312,6 +312,11 @@ class BatchWorker(Generic[T]):
         for batch, batch_values in split_by_batch(batches, values):
             settle(batch.loop, batch.callbacks, batch_values)
 
+    @property
+    def bytes_at_work(self) -> int:
+        """Bytes of data that the tasks at work carry."""
+        return sum([batch.size for batch in self._batches_at_work])
+
     def prepare_results(self, values: Sequence[object]) -> None:
         """Let event loops prepare for the results of the tasks at work, while this thread waits for their commit.
 

@@ -10,7 +10,7 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
-from threading import current_thread, main_thread
+from threading import Lock, current_thread, main_thread
 from types import TracebackType
 from typing import Any, Protocol, cast
 
@@ -148,6 +148,18 @@ def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *a
         loop.call_soon_threadsafe(function, *args)
     except RuntimeError:  # the loop was closed, so nothing waits for the results
         logger.debug("An event loop ended before its results came.")
+
+
+def wait_for_turn(loop: asyncio.AbstractEventLoop, seconds: float) -> bool:
+    """Wait until an event loop of another thread has made all calls that it was given before.
+
+    Returns:
+        Whether it has, within some seconds.
+    """
+    turn = Lock()
+    turn.acquire()
+    call_in(loop, turn.release)
+    return turn.acquire(timeout=seconds)
 
 
 def prepare_all(callbacks: Sequence[ResultCallback], values: Sequence[object]) -> None:

@@ -3,14 +3,17 @@
 import asyncio
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from django.db import connection, connections
 
 from django_durable_streams.engine import Engine, checkpoints, engine_for
 from django_durable_streams.engine.checkpoints import STEP_BYTES
+from django_durable_streams.protocol.errors import ServiceUnavailable, StreamNotFound
 from django_durable_streams.protocol.offsets import Sentinel
-from django_durable_streams.runtime.connection import LOG_PAGES
+from django_durable_streams.runtime import execution
+from django_durable_streams.runtime.connection import LOG_PAGES, limit_log
 from django_durable_streams.store.operations import Append, Create
 from tests.server.waiting import until
 
@@ -61,13 +64,14 @@ async def test_the_log_starts_over_under_load(engine: Engine) -> None:
     assert view.info.tail == written
 
 
+def limit() -> object:
+    with connections["default"].cursor() as cursor:
+        return cursor.execute("PRAGMA wal_autocheckpoint").fetchone()[0]
+
+
 async def test_the_committer_limits_the_log_again_once_little_data_arrives(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def limit() -> object:
-        with connections["default"].cursor() as cursor:
-            return cursor.execute("PRAGMA wal_autocheckpoint").fetchone()[0]
-
     monkeypatch.setattr(checkpoints, "IDLE_SECONDS", 0.5)
     await engine.write(Create("a", BINARY))
     committer = engine._writers[0]
@@ -77,6 +81,47 @@ async def test_the_committer_limits_the_log_again_once_little_data_arrives(
     assert await asyncio.to_thread(committer.write, limit) == checkpoints.MAX_LOG_PAGES
     while await asyncio.to_thread(committer.write, limit) != LOG_PAGES:  # noqa: ASYNC110  there is no event for it
         await asyncio.sleep(0)
+
+
+async def test_the_answer_to_a_large_append_does_not_wait_for_the_copy(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "REST_SECONDS", 60.0)
+    await engine.write(Create("a", BINARY))
+    before = files()[0].stat().st_mtime_ns
+    await engine.write(Append("a", BINARY, 12 * MEGABYTE))
+    assert files()[1].stat().st_size > LOG_PAGES * PAGE
+    assert files()[0].stat().st_mtime_ns == before
+    # More data ends the rest.
+    for _ in range(checkpoints.REST_STEPS):
+        await engine.write(Append("a", BINARY, 4 * MEGABYTE))
+    await until(lambda: files()[0].stat().st_mtime_ns > before)
+
+
+async def test_the_committer_limits_the_log_again_after_a_large_append_that_fails(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int] = []
+
+    def note(using: str, pages: int = LOG_PAGES) -> None:
+        limits.append(pages)
+        limit_log(using, pages)
+
+    monkeypatch.setattr(checkpoints, "limit_log", note)
+    monkeypatch.setattr(checkpoints, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "REST_SECONDS", 0.0)
+    with pytest.raises(StreamNotFound):
+        await engine.write(Append("missing", BINARY, 8 * MEGABYTE))
+    assert limits[0] == checkpoints.MAX_LOG_PAGES
+    await until(lambda: limits[-1] == LOG_PAGES)
+
+
+async def test_without_the_thread_the_committer_copies_the_log(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    await engine.write(Create("a", BINARY))
+    before = files()[0].stat().st_mtime_ns
+    monkeypatch.setattr(execution, "start_thread", mock.Mock(side_effect=ServiceUnavailable("none")))
+    assert await engine.write(Append("a", BINARY, 12 * MEGABYTE))
+    assert files()[0].stat().st_mtime_ns > before
 
 
 async def test_with_little_data_the_committer_copies_the_log(engine: Engine) -> None:

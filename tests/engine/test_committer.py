@@ -10,9 +10,12 @@ import pytest
 from django.db import DataError, Error, IntegrityError, InternalError, OperationalError, connections
 
 from django_durable_streams.api import transactions
-from django_durable_streams.engine import Engine, engine_for
+from django_durable_streams.engine import Engine, committer_context, engine_for
+from django_durable_streams.engine.live_reader import LiveReader
 from django_durable_streams.protocol.errors import DurableStreamsError
 from django_durable_streams.protocol.offsets import Sentinel
+from django_durable_streams.runtime import results
+from django_durable_streams.runtime.batch_worker import PREPARE_FROM_TASKS
 from django_durable_streams.runtime.results import Reply
 from django_durable_streams.runtime.write_lock import WriteLock
 from django_durable_streams.store.operations import Append, Appended, Commit, Create, Operation
@@ -344,3 +347,57 @@ async def test_a_callback_that_fails_takes_no_result_from_others(
     first.then = fail
     assert (await second).created  # type: ignore[union-attr]
     assert "a bug" in caplog.text
+
+
+async def order_of(engine: Engine, monkeypatch: pytest.MonkeyPatch, appends: int) -> list[str]:
+    """Append to the stream "a". Return the order of the answers, of the turn that is waited for, and of the news."""
+    order: list[str] = []
+    is_told = Event()
+
+    def wait_for_turn(loop: asyncio.AbstractEventLoop, seconds: float) -> bool:
+        assert results.wait_for_turn(loop, 30)
+        order.append("turn")
+        return True
+
+    def announce(commits: list[Commit]) -> None:
+        order.append("news")
+        is_told.set()
+
+    monkeypatch.setattr(committer_context, "wait_for_turn", wait_for_turn)
+    monkeypatch.setattr(engine._writers[0]._held_commits, "_on_commit", announce)
+    for _ in range(appends):
+        engine.post(Append("a", TEXT, b"x"), Noted(order, "answer"))
+    assert await asyncio.to_thread(is_told.wait, 30)
+    return order
+
+
+async def test_news_for_readers_come_behind_the_turn_that_answers(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await outcomes_of(engine, Create("a", TEXT))
+    monkeypatch.setattr(engine._writers[0].context, "is_watched", lambda stream_id: True)
+    assert await order_of(engine, monkeypatch, 1) == ["answer", "turn", "news"]
+
+
+@pytest.mark.parametrize(("appends", "is_watched"), [(1, False), (PREPARE_FROM_TASKS, True)])
+async def test_the_committer_waits_for_no_turn_without_readers_or_for_many_answers(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, appends: int, is_watched: bool
+) -> None:
+    await outcomes_of(engine, Create("a", TEXT))
+    monkeypatch.setattr(engine._writers[0].context, "is_watched", lambda stream_id: is_watched)
+    order = await order_of(engine, monkeypatch, appends)
+    assert "turn" not in order
+    assert order.count("news") == 1
+
+
+async def test_the_engine_says_which_streams_have_readers(engine: Engine) -> None:
+    await outcomes_of(engine, Create("a", TEXT))
+    is_watched = engine._writers[0].context.is_watched
+    info = (await engine.read("a", Sentinel.NOW)).info
+    assert not is_watched(info.id)
+    hub = engine.hub()
+    reader = LiveReader(hub)
+    watch = await hub.join(info, reader)
+    assert is_watched(info.id)
+    assert not is_watched(info.id + 1)
+    hub.leave(watch, reader)
