@@ -31,11 +31,6 @@ MAX_PASSES = 16
 """Ends of passes that the notes have at most."""
 
 
-# Without the data: MariaDB and MySQL read all of it for its length.
-_LAYOUT = {"size": Length("ends"), "last": Substr("ends", Length("ends") - 3, 4)}
-"""Of the `ends` of a chunk, the size and the last number (`chunk_rows.data_size`)."""
-
-
 class _Stored(NamedTuple):
     """A chunk with its data."""
 
@@ -177,7 +172,9 @@ class Pass:
         if position >= until:
             return []
         rows = Chunk.objects.using(self._using).filter(stream_id=self.job.stream_id, end__gt=position, start__lt=until)
-        spans = rows.order_by("end").annotate(**_LAYOUT).values_list("id", "start", "end", "size", "last")[:ROWS]
+        # Without the data: MariaDB and MySQL read all of it for its length.
+        size, last = Length("ends"), Substr("ends", Length("ends") - 3, 4)
+        spans = rows.order_by("end").values_list("id", "start", "end", size, last)[:ROWS]
         wanted = [*_following(spans, position)]
         contents = Chunk.objects.using(self._using).filter(pk__in=[chunk_id for chunk_id, _, _ in wanted])
         contents_by_id = {
