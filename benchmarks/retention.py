@@ -187,7 +187,7 @@ async def measure_keys(engine: Any, messages: int, seconds: float) -> None:
     )
 
 
-def settled(path: str, steady_seconds: float = 10.0, max_seconds: float = 60.0) -> tuple[int, int]:
+def settled(path: str, steady_seconds: float = 30.0, max_seconds: float = 120.0) -> tuple[int, int]:
     """Wait until housekeeping has changed the size of a stream for the last time, and return it with the chunks."""
     deadline = time.monotonic() + max_seconds
     seen, since = stored(path), time.monotonic()

@@ -34,7 +34,7 @@ from ..store.read import lineage, log_reader
 from ..store.read.listing import StreamKey
 from ..store.read.segment_cache import SegmentCache
 from ..store.sql import statements
-from ..store.sql.ids import HasId
+from ..store.sql.ids import has_id
 from ..store.stream_info import StreamInfo
 from ..store.upkeep import related_rows
 from ..store.write import group_commit
@@ -131,7 +131,7 @@ def delete_keys(keys: Sequence[StreamKey], using: str) -> int:
     """
     if not keys:
         return 0
-    streams = Stream.objects.using(using).filter(HasId("id", [key.id for key in keys]))
+    streams = Stream.objects.using(using).filter(has_id("id", [key.id for key in keys], using))
     if related_rows.refer_to(streams, using):
         return delete(list(streams.filter(path__isnull=False)), using)[0]
     with snapshot_errors(), _write_lock(using):
