@@ -177,7 +177,7 @@ class Batch:
         query = Stream.objects.using(self._using).filter(path__isnull=False)
         query = query.filter(has_id("source_id", self._fork_counts, self._using))
         if self._sql.reads_old_snapshot():
-            # An older snapshot may miss forks. On PostgreSQL the source's row, which a fork writes, could not be locked.
+            # An older snapshot may miss forks. On PostgreSQL the lock of the source's row has failed by then.
             query = query.select_for_update()
         for source_id in query.values_list("source_id", flat=True):
             self._fork_counts[source_id] += 1
