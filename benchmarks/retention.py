@@ -112,7 +112,10 @@ def main() -> None:
 def patch_intervals(patches: ExitStack, factor: float) -> None:
     """Shorten the times between two looks of housekeeping, because the simulated time passes faster."""
     from django_durable_streams.engine import housekeeping, retention_tasks
+    from django_durable_streams.store.upkeep import key_compaction
 
+    # A claim lasts for this time of the simulated clock. It is meant for work that goes on in real time.
+    patches.enter_context(patch.object(key_compaction, "CLAIM_SECONDS", round(key_compaction.CLAIM_SECONDS / factor)))
     for module, name in (
         (housekeeping, "INTERVAL"),
         (housekeeping, "WOKEN_INTERVAL"),
@@ -177,8 +180,7 @@ async def measure_keys(engine: Any, messages: int, seconds: float) -> None:
     load = Load(engine, "bench/keys", JSON, clock, seconds / messages)
     await engine.write(Create(load.path, load.kind))
     await load.append(messages)
-    clock.after = timedelta(seconds=10 * DELAY)
-    size, chunks = await asyncio.to_thread(settled, load.path)
+    size, chunks = await asyncio.to_thread(settled, load.path, clock)
     p50, p99 = load.percentiles()
     print(
         f"{'keys':>15}: append p50 {p50:6.2f} ms, p99 {p99:6.2f} ms, {size / 1e6:7.2f} MB in {chunks} chunks of "
@@ -187,12 +189,15 @@ async def measure_keys(engine: Any, messages: int, seconds: float) -> None:
     )
 
 
-def settled(path: str, steady_seconds: float = 10.0, max_seconds: float = 60.0) -> tuple[int, int]:
-    """Wait until housekeeping has changed the size of a stream for the last time, and return it with the chunks."""
+def settled(
+    path: str, clock: SimulatedClock, steady_seconds: float = 30.0, max_seconds: float = 120.0
+) -> tuple[int, int]:
+    """Wait, while time passes, until housekeeping has changed the size of a stream for the last time; return it."""
     deadline = time.monotonic() + max_seconds
     seen, since = stored(path), time.monotonic()
     while time.monotonic() < min(deadline, since + steady_seconds):
         time.sleep(0.2)
+        clock.after += timedelta(seconds=DELAY)
         if (now := stored(path)) != seen:
             seen, since = now, time.monotonic()
     return seen

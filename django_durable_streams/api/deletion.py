@@ -13,7 +13,7 @@ from ..protocol.errors import StreamGone, StreamNotFound
 from ..runtime import caller_transaction
 from ..store.operations import Commit, Delete, Done
 from ..store.read.listing import StreamKey
-from ..store.sql.ids import HasId
+from ..store.sql.ids import has_id
 from ..store.upkeep import related_rows
 from .conflicts import snapshot_errors
 from .transactions import notify_on_commit, result_of, write, write_lock_of
@@ -49,7 +49,7 @@ def delete_keys(keys: Sequence[StreamKey], using: str) -> int:
     """
     if not keys:
         return 0
-    streams = Stream.objects.using(using).filter(HasId("id", [key.id for key in keys]))
+    streams = Stream.objects.using(using).filter(has_id("id", [key.id for key in keys], using))
     if related_rows.refer_to(streams, using):
         return delete(list(streams.filter(path__isnull=False)), using)[0]
     with snapshot_errors(), write_lock_of(using):
@@ -74,7 +74,7 @@ def delete_unchanged(rows: Sequence[tuple[str, int, int]], using: str) -> int:
         return 0
     operations = [Delete(path, stream_id, tail) for path, stream_id, tail in _youngest_first(rows)]
     with snapshot_errors(), write_lock_of(using), _with_related_rows(using):
-        query = Stream.objects.using(using).filter(HasId("id", [stream_id for _, stream_id, _ in rows]))
+        query = Stream.objects.using(using).filter(has_id("id", [stream_id for _, stream_id, _ in rows], using))
         streams = list(query) if related_rows.refer_to(query, using) else []
         outcomes, commits = write(operations, using)
         pairs = zip(operations, outcomes, strict=True)

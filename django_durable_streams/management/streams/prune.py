@@ -16,7 +16,7 @@ from ...engine.announcements import announce
 from ...models import Stream, StreamQuerySet
 from ...protocol.globs import Glob, glob
 from ...runtime.write_lock import write_lock
-from ...store.sql.ids import HasId
+from ...store.sql.ids import has_id
 from ...store.upkeep import sweeping
 from .base import Console, Options, Subcommand, add_dry_run, duration, is_pattern, path_argument
 from .delete import STREAMS_PER_TRANSACTION
@@ -98,7 +98,7 @@ class _Unused(NamedTuple):
 
         Returns the number of deleted streams, and of those that a row of the project protects.
         """
-        query = Stream.objects.using(self.using).alive().filter(self.condition, HasId("id", ids))
+        query = Stream.objects.using(self.using).alive().filter(self.condition, has_id("id", ids, self.using))
         rows = query.values_list("path", "pk", "tail_position")
         try:
             unchanged = [(path, pk, tail) for path, pk, tail in rows if path is not None]

@@ -9,19 +9,24 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import BooleanField, F, Func
+from django.db.models import BooleanField, F, Func, Q
 from django.db.models.sql.compiler import SQLCompiler
 
 
-class HasId(Func):
-    """Whether a column has one of some ids.
+def has_id(name: str, ids: Collection[int], using: str) -> Q:
+    """Return the condition that a field, which may be a foreign key, has one of some ids.
 
-    Args:
-        name: the field, which may be a foreign key.
-        ids: the ids.
+    MySQL and MariaDB have no arrays. Django compares such an expression with a boolean there, which uses no index, and
+    then a query locks all rows of the table.
     """
+    if connections[using].vendor == "mysql":
+        return Q(**{f"{name}__in": [*ids]})
+    return Q(_HasId(name, ids))
 
+
+class _HasId(Func):
     conditional = True
     output_field = BooleanField()
 
@@ -34,6 +39,4 @@ class HasId(Func):
         column = compiler.compile(self.source_expressions[0])[0]
         if connection.vendor == "sqlite":
             return f"{column} IN (SELECT value FROM json_each(%s))", [json.dumps(self._ids)]
-        if connection.vendor == "postgresql":
-            return f"{column} = ANY(%s)", [self._ids]
-        return (f"{column} IN ({', '.join(['%s'] * len(self._ids))})" if self._ids else "0 = 1"), self._ids
+        return f"{column} = ANY(%s)", [self._ids]

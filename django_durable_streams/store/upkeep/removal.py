@@ -19,7 +19,7 @@ from ...runtime.caller_transaction import atomic
 from .. import staged_rows
 from ..operations import Commit
 from ..sql import statements
-from ..sql.ids import HasId
+from ..sql.ids import has_id
 from ..write import registry_entries
 from . import related_rows
 
@@ -70,7 +70,7 @@ def expire(using: str, now: datetime | None = None, ids: Collection[int] | None 
     if not ids:
         return []  # without a transaction, which would take the write lock on SQLite
     with atomic(using), connections[using].cursor() as cursor:
-        query = Stream.objects.using(using).expired(moment).filter(HasId("id", ids))
+        query = Stream.objects.using(using).expired(moment).filter(has_id("id", ids, using))
         streams = list(_locked(query, using).order_by("id").defer("lineage"))
         locked_ids = [stream.pk for stream in streams]
         with_forks = set(_streams(using, locked_ids).filter(Exists(_forks(using))).values_list("id", flat=True))
@@ -111,7 +111,7 @@ def collect(using: str, ids: Collection[int] | None = None) -> int:
     if not ids:
         return 0
     with atomic(using), connections[using].cursor() as cursor:
-        query = _unneeded(using).filter(HasId("id", ids)).order_by("id")
+        query = _unneeded(using).filter(has_id("id", ids, using)).order_by("id")
         locked_ids = list(_locked(query, using).values_list("id", flat=True))
         if locked_ids:
             statements(using).remove_streams(cursor, clock.to_microseconds(clock.now()), locked_ids)
@@ -144,11 +144,11 @@ def purge_data(using: str, ids: Collection[int]) -> bool:
     """
     with atomic(using), connections[using].cursor() as cursor:
         locked_ids = _lock_removed(using, ids)
-        staged = _first_rows(staged_rows.chunks(using).filter(HasId("stream_id", locked_ids)), "pk")
-        query = _locked(Chunk.objects.using(using).filter(HasId("stream_id", locked_ids)), using)
+        staged = _first_rows(staged_rows.chunks(using).filter(has_id("stream_id", locked_ids, using)), "pk")
+        query = _locked(Chunk.objects.using(using).filter(has_id("stream_id", locked_ids, using)), using)
         chunks = _first_rows(query, "pk", "start", "end")
         small_chunks = _up_to_bytes(chunks, PURGE_BYTES)
-        producers = _first_rows(Producer.objects.using(using).filter(HasId("stream_id", locked_ids)), "pk")
+        producers = _first_rows(Producer.objects.using(using).filter(has_id("stream_id", locked_ids, using)), "pk")
         for model, rows in ((StagedChunk, staged), (Chunk, small_chunks), (Producer, producers)):
             if rows:
                 statements(using).delete_rows(cursor, model, [row[0] for row in rows])
@@ -185,7 +185,7 @@ def _unlink(using: str, ids: Collection[int]) -> list[int]:
     Explicit links wait for a new stream at their path. A transaction that creates one holds them.
     """
     links = SubscriptionLink.objects.using(using).unguarded()
-    query = links.filter(HasId("stream_id", ids))
+    query = links.filter(has_id("stream_id", ids, using))
     if not query.exists():
         return [*ids]
     rows = _locked(query.order_by("id"), using).values_list("id", "is_explicit")
@@ -199,7 +199,7 @@ def _unlink(using: str, ids: Collection[int]) -> list[int]:
 
 def _lock_removed(using: str, ids: Collection[int]) -> list[int]:
     """Lock the rows of removed streams and return their ids, without rows that other transactions hold."""
-    query = Stream.objects.using(using).purgeable().filter(HasId("id", ids)).order_by("id")
+    query = Stream.objects.using(using).purgeable().filter(has_id("id", ids, using)).order_by("id")
     return list(_locked(query, using).values_list("id", flat=True))
 
 
@@ -223,7 +223,7 @@ def _forks(using: str) -> StreamQuerySet:
 
 
 def _streams(using: str, ids: Collection[int]) -> StreamQuerySet:
-    return Stream.objects.using(using).filter(HasId("id", ids))
+    return Stream.objects.using(using).filter(has_id("id", ids, using))
 
 
 def _locked(query: AnyQuery, using: str) -> AnyQuery:
