@@ -8,6 +8,7 @@ Knows no database.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -53,6 +54,10 @@ def _describe(stream: RecordedStream) -> dict[str, Any]:
 
 
 def _message(stream: RecordedStream, moment: datetime, operation: str, **values: dict[str, Any]) -> bytes:
-    timestamp = moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    headers = {"operation": operation, "timestamp": timestamp}
+    headers = {"operation": operation, "timestamp": _timestamp(moment)}
     return msgspec.json.encode({"type": TYPE, "key": stream.path, **values, "headers": headers})
+
+
+@lru_cache(maxsize=1)  # a batch has one moment
+def _timestamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

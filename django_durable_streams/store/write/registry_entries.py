@@ -75,10 +75,11 @@ def messages(
     ended: Iterable[StreamState], created: Iterable[StreamState], changed: Iterable[StreamState], now: datetime
 ) -> list[bytes]:
     """Return the messages about the changes of one save, in their order: a path may be used again in it."""
-    result = [registry.deleted(_recorded(state), now, expired=state.expired) for state in ended if _is_told(state)]
-    result += [registry.created(_recorded(state), now) for state in created if _is_told(state)]
+    own = path()  # the registry does not tell of itself
+    result = [registry.deleted(_recorded(state), now, expired=state.expired) for state in ended if state.path != own]
+    result += [registry.created(_recorded(state), now) for state in created if state.path != own]
     closed = (state for state in changed if state.closed and not state.was_closed)
-    return result + [registry.closed(_recorded(state), now) for state in closed if _is_told(state)]
+    return result + [registry.closed(_recorded(state), now) for state in closed if state.path != own]
 
 
 def expirations(streams: Iterable[Stream], moment: datetime) -> list[bytes]:
@@ -96,10 +97,6 @@ def expirations(streams: Iterable[Stream], moment: datetime) -> list[bytes]:
 
 def _recorded(state: StreamState) -> RecordedStream:
     return RecordedStream(state.path, state.content_type, state.generation, state.closed)
-
-
-def _is_told(state: StreamState) -> bool:
-    return state.path != path()  # the registry does not tell of itself
 
 
 def insert(sql: Statements, cursor: Any, recorded: Sequence[bytes]) -> None:
