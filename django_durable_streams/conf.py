@@ -301,7 +301,7 @@ def _value_problem(key: str, value: Any) -> Finding | None:
         fits = least <= value <= most and value != math.inf
         words = f"from {least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
     else:
-        fits, words = 0 < value < 2**63, "greater than 0, and less than 2**63"
+        fits, words = 0 < value < math.inf, "greater than 0"
     return None if fits else Finding("durable_streams.E004", f"{key} must be {words}.", shown)
 
 

@@ -65,9 +65,6 @@ def test_an_odd_value_is_no_error_of_the_checks(key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("RECEIVE_TIMEOUT", 10**400),
-        ("SEND_TIMEOUT", 1e308),
-        ("REAUTHORIZE_INTERVAL", 2**63),
         ("AI_LEASE", SimpleLazyObject(lambda: 5)),
         ("QUEUE_SIZE", SimpleLazyObject(lambda: 5)),
         ("URL_PREFIX", lazystr("/streams/")),
@@ -78,7 +75,7 @@ def test_an_odd_value_is_no_error_of_the_checks(key: str) -> None:
     ],
 )
 def test_values_that_fail_later_are_refused_at_the_start(key: str, value: Any) -> None:
-    """No float holds the number, or the lazy object has only a part of what its class has."""
+    """A lazy object has only a part of the operations of the class that it names as its own."""
     (message,) = messages(**{key: value})
     assert message.msg.startswith(key)
 
