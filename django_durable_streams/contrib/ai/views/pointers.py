@@ -10,7 +10,6 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Hashable
-from contextlib import aclosing
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from ....conf import config
 from ....protocol import caching, offsets, sse
 from ....protocol.errors import DurableStreamsError
-from ..feeds import FeedSource, News, follow
+from ..feeds import FeedSource, News, opened
 from .base import event_stream
 from .requests import InvalidRequest
 
@@ -94,10 +93,13 @@ def respond(news: News, wanted: WantedRead) -> HttpResponse:
 
 def event(news: News, wanted: WantedRead) -> bytes:
     """Return the Server-Sent Events for news."""
-    lines = b"".join([b"%b\n" % chunk for chunk in news.chunks])
-    data = sse.data_event(JSON, lines) if lines else b""
     offset = _token(news.position)
-    return data + sse.control_event(offset, cursor=wanted.cursor, up_to_date=news.up_to_date, closed=news.is_complete)
+    end = sse.control_event(offset, cursor=wanted.cursor, up_to_date=news.up_to_date, closed=news.is_complete)
+    return news.encoded(_data_event) + end
+
+
+def _data_event(chunks: list[bytes]) -> bytes:
+    return sse.data_event(JSON, b"".join([b"%b\n" % chunk for chunk in chunks])) if chunks else b""
 
 
 async def _page(key: Hashable, source: FeedSource, position: int, seconds: float) -> News:
@@ -105,8 +107,8 @@ async def _page(key: Hashable, source: FeedSource, position: int, seconds: float
     deadline = time.monotonic() + 0.99 * seconds  # timers of uvloop may end a moment early, and a poll has one wait
     chunks: list[bytes] = []
     size, up_to_date, is_complete = 0, True, False
-    async with aclosing(follow(key, source, position, timeout=seconds or None)) as feed:
-        async for news in feed:
+    with opened(key, source, position, timeout=seconds or None) as reader:
+        while (news := await reader.next()) is not None:
             chunks += news.chunks
             size += sum(map(len, news.chunks))
             position, up_to_date, is_complete = news.position, news.up_to_date, news.is_complete
@@ -120,8 +122,8 @@ async def events(key: Hashable, source: FeedSource, wanted: WantedRead) -> Async
     """Yield the chunks of a source as the Server-Sent Events of the protocol."""
     ends_at = time.monotonic() + config().sse_duration
     try:
-        async with aclosing(follow(key, source, wanted.position, timeout=config().sse_keep_alive)) as feed:
-            async for news in feed:
+        with opened(key, source, wanted.position, timeout=config().sse_keep_alive) as reader:
+            while (news := await reader.next()) is not None:
                 yield event(news, wanted)
                 if time.monotonic() >= ends_at:
                     return
