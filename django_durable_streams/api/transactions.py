@@ -61,6 +61,18 @@ def apply(operation: Operation, using: str) -> Result:
     return _apply(operation, using)[0]
 
 
+def apply_all(operations: Sequence[Operation], using: str) -> list[Result]:
+    """Apply operations together in the caller's transaction, which has to be rolled back if this raises.
+
+    Raises:
+        DurableStreamsError: an operation was refused. Others may have changed something.
+    """
+    with snapshot_errors(), _write_lock(using):
+        outcomes, commits = _write(operations, using)
+    _notify_on_commit(commits, using)
+    return [_result(outcome) for outcome in outcomes]
+
+
 def _apply(operation: Operation, using: str) -> tuple[Result, list[Commit]]:
     """The same. Returns the commits, too."""
     with snapshot_errors(), _write_lock(using):

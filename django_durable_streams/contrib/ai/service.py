@@ -124,9 +124,6 @@ class AnswerService:
         answer = RunningAnswer(held, source, self._call, self.using)
         self._answers[held.run.pk] = answer
         self._has_written = True
-        if rows.ends_soon(held.run):  # it began in a long transaction, and others see it from its commit on
-            self._renew_at = 0.0
-            self._woken.set()
         self._keep_going()
         try:
             await answer.write()
