@@ -20,7 +20,9 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from ...conf import config
 from ...models import Stream
+from ...protocol.errors import ServiceUnavailable
 from ...runtime.results import copy_of
 from ...runtime.timeouts import Timeouts
 from .dialects.base import Translator
@@ -34,6 +36,10 @@ MAX_SHARED = 16
 
 PORTION_BYTES = 64 * 1024
 """Bytes of chunks from which a portion for a reader is large enough."""
+
+LARGE_FEED_BYTES = 16 * 1024 * 1024
+"""Bytes of chunks from which a feed ends if all feeds of its event loop have more than MAX_RESPONSE_MEMORY. A chat may
+have many times the bytes of its stream: each answer that is made again repeats the messages for some clients."""
 
 MAX_WOKEN = 50
 """Readers to wake in one turn of the event loop, which may delay all of their writes until it ends."""
@@ -97,6 +103,8 @@ class Feed:
         self._chunks: list[bytes] = []
         self._news: dict[int, News] = {}
         """By position, until the next change."""
+        self.size = 0
+        """Bytes of the chunks."""
         self.up_to_date = self.is_complete = self.is_broken = False
         self.error: BaseException | None = None
         self.timeouts = Timeouts(asyncio.get_running_loop())
@@ -192,10 +200,18 @@ class Feed:
         for value in values:
             event = decode(value)
             if event is not None:
-                self._chunks += [msgspec.json.encode(chunk) for chunk in translator.translate(event)]
+                self._add([msgspec.json.encode(chunk) for chunk in translator.translate(event)])
             if run and ends(event, run):
                 return True
         return False
+
+    def _add(self, chunks: list[bytes]) -> None:
+        self._chunks += chunks
+        self.size += sum(map(len, chunks))
+        if self.size > LARGE_FEED_BYTES:
+            held = sum(feed.size for feed in _feeds.get(asyncio.get_running_loop(), {}).values())
+            if held > config().max_response_memory:
+                raise ServiceUnavailable("Too many long chats are being read. Try again.")
 
     def _tell(self, *, up_to_date: bool) -> None:
         self.up_to_date = up_to_date

@@ -11,10 +11,9 @@ Rows are locked in one order: chat, run, stream. Knows neither sources nor event
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from django.core.exceptions import ObjectDoesNotExist
@@ -31,12 +30,12 @@ from ...store import encoding
 from ...store.operations import Append, Appended, Operation, TakenOver, TakeOver
 from ...subscriptions.rows import locked, transaction
 from .errors import AnswerRunning
-from .events import Event, Failed, Finish, Message, Rewind, Start, Stopped, encode
+from .events import Event, Failed, Finish, Rewind, Start, Stopped, encode
 from .models import Chat, Run
+from .start_request import MakesAgain as MakesAgain
+from .start_request import StartRequest as StartRequest
 
 JSON = "application/json"
-
-MakesAgain = Literal["never", "newest", "any"]
 
 QUEUE_SECONDS = 60.0
 """How long a run waits for a worker. Then it ends as failed."""
@@ -48,49 +47,6 @@ LOST = "The answer was interrupted: the process that wrote it has ended."
 NOT_TAKEN = "The answer could not begin: no worker has taken it in time."
 FULL = "This server writes as many answers as it may (AI_MAX_RUNS). Try again later."
 TOO_OFTEN = "The answer could not be completed: the processes that wrote it have ended again and again."
-
-
-@dataclass(frozen=True, slots=True)
-class StartRequest:
-    """What a new run needs.
-
-    Attributes:
-        path: the path of the chat's stream. It is created if there is none.
-        owner: who starts the run, and owns a chat that is created now.
-        turns: events that precede the run: the user's message, or a rewind.
-        message_id: the id of the answer's message.
-        if_active: what to do if the chat has an active run: `join` it, or `refuse`.
-        source: dotted path of the source. Empty: an iterator of this process.
-        arguments: JSON arguments of the source.
-        on_lost: see `Run.OnLost`.
-        holder: the process that writes the answer. Empty: a worker has to take it.
-        once: whether a run that answers the last message of the turns counts as this one, also if it is done. If the
-            chat's last run has failed or was stopped, the same message is another attempt, and takes its place.
-        makes_again: when the last message of the turns, once more after its answer is done, asks for another answer:
-            `never`, if that is the `newest` answer of the chat, or at `any` message if no answer to it has this
-            `message_id`.
-        has_room: whether the holder may write one more answer. Without that, a new run is refused.
-        check: called with the chat, and whether it is new, while its row is locked. It raises what refuses the start.
-    """
-
-    path: str
-    owner: str = ""
-    turns: Sequence[Event] = ()
-    message_id: str = ""
-    if_active: Literal["join", "refuse"] = "join"
-    source: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    on_lost: str = Run.OnLost.FAIL
-    holder: str = ""
-    once: bool = False
-    makes_again: MakesAgain = "never"
-    has_room: bool = True
-    check: Callable[[Chat, bool], None] | None = None
-
-    @property
-    def turn_id(self) -> str:
-        """The id of the message that is answered."""
-        return next((turn.id for turn in reversed(self.turns) if isinstance(turn, Message)), "")
 
 
 class Held(NamedTuple):
@@ -225,16 +181,17 @@ def _create(chat: Chat, request: StartRequest, turns: Sequence[Event], using: st
         lease_until=UNSEEN,
     )
     run.message_id = request.message_id or f"answer-{run.pk}"
-    events = [encoding.encode(JSON, encode(event)) for event in (*turns, Start(str(run.pk), run.message_id))]
-    operations: list[Operation] = [Append(_path_of(stream), JSON, data, stream_id=stream.pk) for data in events]
+    path, begun = _path_of(stream), encoding.encode(JSON, encode(Start(str(run.pk), run.message_id)))
+    before = b"".join([encoding.encode(JSON, encode(turn)) for turn in turns])
+    operations: list[Operation] = [Append(path, JSON, data, stream_id=stream.pk) for data in (before, begun) if data]
     if request.holder:
-        operations.append(TakeOver(_path_of(stream), server_producer(run.producer), stream.pk))
+        operations.append(TakeOver(path, server_producer(run.producer), stream.pk))
     results = transactions.apply_all(operations, using)
-    appended, taken_over = results[len(events) - 1], results[-1] if request.holder else None
+    appended, taken_over = results[1 if before else 0], results[-1] if request.holder else None
     assert isinstance(appended, Appended)
     assert taken_over is None or isinstance(taken_over, TakenOver)
     stream.tail_position = appended.tail
-    run.start_offset = stream.offset_at(appended.tail - len(events[-1]))
+    run.start_offset = stream.offset_at(appended.tail - len(begun))
     run.epoch = 0 if taken_over is None else taken_over.epoch
     try:
         with transaction(using):

@@ -22,7 +22,7 @@ from ..feeds import FeedSource, News
 from ..models import Chat
 from . import pointers
 from .access import Refused
-from .base import KEEP_ALIVE, event_stream
+from .base import KEEP_ALIVE, event_stream, live_reader_slot
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +50,20 @@ async def read(request: HttpRequest, path: str, find: Find, source_of: SourceOf)
     if wanted.position:
         raise StreamNotFound("The chat is gone.")
     if wanted.live == "sse":
-        return event_stream(request, _events(path, find, source_of, wanted), X_Content_Type_Options="nosniff")
-    chat = await _wait(path, find, config().long_poll_timeout) if wanted.live == "long-poll" else None
+        waiting = _events(path, find, source_of, wanted)
+        return event_stream(request, waiting, live_reader_slot(), X_Content_Type_Options="nosniff")
+    chat = await _long_poll(path, find) if wanted.live == "long-poll" else None
     if chat is None:
         return pointers.respond(News([], 0, True, False), wanted)
     return await pointers.read(request, *source_of(chat))
+
+
+async def _long_poll(path: str, find: Find) -> Chat | None:
+    slot = live_reader_slot()
+    try:
+        return await _wait(path, find, config().long_poll_timeout)
+    finally:
+        slot.release()
 
 
 async def _events(

@@ -25,10 +25,11 @@ DENIED = "Permission denied."
 THREADS = 4
 
 _threads = ThreadPool("durable-streams-chats", THREADS)
-"""For permissions that may use the database, and for branches. A thread for each request, as Django would start, costs
-more than its queries.
+"""For permissions that may use the database. A thread for each request, as Django would start, costs more than its
+queries.
 
-A start may wait for the row of its chat. So it has the thread of its request, and delays no other chat.
+A start may wait for the row of its chat, and a branch reads the whole chat. So they have the threads of their requests,
+and delay no other chat.
 """
 
 
@@ -94,7 +95,7 @@ async def create_branch(user: Any, path: str, new_path: str, before: str | None)
         raise Refused(HTTPStatus.NOT_FOUND, "There is no such chat.")
     owner = str(user.pk) if getattr(user, "is_authenticated", False) else ""
     try:
-        await in_thread(chat.branch, new_path, before=before, owner=owner)
+        await chat.abranch(new_path, before=before, owner=owner)
     except NoSuchMessage as error:
         raise Refused(HTTPStatus.NOT_FOUND, str(error)) from error
     except UnfinishedAnswer as error:

@@ -20,11 +20,13 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIRequest
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.http.request import RawPostDataException
 from django.urls import URLPattern, path
 
 from ....conf import config
+from ....engine import engine_for
+from ....engine.live_reader_limit import LiveReaderSlot
 from ....protocol.errors import DurableStreamsError
 from ....runtime import background
 from ....runtime.log_once import LogOnce
@@ -32,13 +34,13 @@ from ....server.non_atomic import never_atomic
 from ..answers import Answer, AnswerRunning, StartOptions, start_checked
 from ..events import Event, Message, Rewind
 from ..feeds import FeedSource, opened
-from ..models import Chat, Run
+from ..models import Chat, Run, database
 from ..permissions import Action, permission
 from ..rows import MakesAgain
 from ..sources import Source
 from .access import Refused, authorized, check_again, create_branch, user_of
 from .event_body import EventBody, EventResponse
-from .requests import BranchBody, InvalidRequest, checked_id, parse
+from .requests import BranchBody, InvalidRequest, checked_id, parse, parse_whole
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +197,7 @@ class ChatViews:
     ) -> ChatRequest:
         """Return a parsed request."""
         user = await user_of(http)
-        body = parse(http.body, object) if http.body else None  # it is stricter with fields that it does not skip
+        body = parse_whole(http.body)
         return ChatRequest(http, user, chat_id, permission().path(user, chat_id), messages, is_rewind, body, run_id)
 
     async def _active(self, request: HttpRequest, chat_id: str, action: Action) -> Run | None:
@@ -272,13 +274,21 @@ async def chunk_events(key: object, source: FeedSource, end: bytes) -> AsyncGene
         logger.info("The readers of an answer are cut off: %s", error)
 
 
-def event_stream(request: HttpRequest, events: AsyncGenerator[bytes, None], **headers: str) -> HttpResponseBase:
-    """Return a response that streams events, under ASGI and WSGI."""
-    response: HttpResponseBase
-    if isinstance(request, ASGIRequest):
-        response = EventResponse(EventBody(events), "text/event-stream")
-    else:
-        response = StreamingHttpResponse(background.iterate(events), content_type="text/event-stream")
+def live_reader_slot() -> LiveReaderSlot:
+    """Return a slot for a reader that waits. A request that starts an answer takes it before the start.
+
+    Raises:
+        ServiceUnavailable: the process has `MAX_LIVE_READERS` readers.
+    """
+    return engine_for(database()).live_reader_limit.acquire()
+
+
+def event_stream(
+    request: HttpRequest, events: AsyncGenerator[bytes, None], slot: LiveReaderSlot, **headers: str
+) -> HttpResponseBase:
+    """Return a response that streams events, under ASGI and WSGI. It releases the slot at its end."""
+    body = EventBody(events) if isinstance(request, ASGIRequest) else background.iterate(events)
+    response = EventResponse(body, slot)
     response["Cache-Control"] = "no-cache"
     response["X-Accel-Buffering"] = "no"
     response["Content-Encoding"] = "identity"  # GZipMiddleware would collect events

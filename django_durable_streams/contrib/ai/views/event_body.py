@@ -8,7 +8,7 @@ timer for each piece take (`python -m benchmarks.answers`).
 - Why it holds: Django asks for a piece only when the last one is sent. So the time since the last piece is the time
   that its client takes. One timer looks at all bodies of an event loop. What is longer than a piece is left to
   `SlowClientGuard`. A body that a middleware has wrapped is iterated as Django does it.
-- Switch off: let `event_response` return a `StreamingHttpResponse`.
+- Switch off: let `EventResponse.__aiter__` always return that of its base class.
 
 Knows no format of events.
 """
@@ -16,13 +16,14 @@ Knows no format of events.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from django.http import StreamingHttpResponse
 
 from ....conf import config
+from ....engine.live_reader_limit import LiveReaderSlot
 from ....server.request_threads import release_thread
 from ....server.response_memory import PIECE_BYTES
 from ....server.slow_clients import SlowClientGuard
@@ -128,12 +129,19 @@ def _watch() -> _Watch:
 
 
 class EventResponse(StreamingHttpResponse):
-    """A response with an `EventBody`, which Django iterates directly unless a middleware has wrapped it."""
+    """A response that streams events. Django iterates an `EventBody` directly, unless a middleware has wrapped it.
 
-    def __init__(self, body: EventBody, content_type: str) -> None:
+    Args:
+        content: the body, or under WSGI an iterator.
+        slot: the slot of the reader among all live readers.
+    """
+
+    def __init__(self, content: EventBody | Iterator[bytes], slot: LiveReaderSlot) -> None:
         self._body: EventBody | None = None
-        super().__init__(body, content_type=content_type)
-        self._body = body
+        self._slot = slot
+        super().__init__(content, content_type="text/event-stream")
+        if isinstance(content, EventBody):
+            self._body = content
 
     @property
     def streaming_content(self) -> Any:
@@ -147,3 +155,8 @@ class EventResponse(StreamingHttpResponse):
 
     def __aiter__(self) -> AsyncIterator[bytes]:  # type: ignore[override]
         return super().__aiter__() if self._body is None else self._body
+
+    def close(self) -> None:
+        """End the response."""
+        self._slot.release()
+        super().close()

@@ -19,7 +19,7 @@ from ....conf import config
 from ....protocol import caching, offsets, sse
 from ....protocol.errors import DurableStreamsError
 from ..feeds import FeedSource, News, opened
-from .base import event_stream
+from .base import event_stream, live_reader_slot
 from .requests import InvalidRequest
 
 logger = logging.getLogger(__name__)
@@ -66,13 +66,19 @@ async def read(request: HttpRequest, key: Hashable, source: FeedSource) -> HttpR
 
     Raises:
         InvalidRequest: the offset or the kind of read is invalid.
-        DurableStreamsError: the chat is gone, or the database does not answer.
+        DurableStreamsError: the chat is gone, there are too many readers, or the database does not answer.
     """
     wanted = parse_read(request)
     if wanted.live == "sse":
-        return event_stream(request, events(key, source, wanted), X_Content_Type_Options="nosniff")
-    seconds = config().long_poll_timeout if wanted.live == "long-poll" else 0.0
-    return respond(await _page(key, source, wanted.position, seconds), wanted)
+        slot = live_reader_slot()
+        return event_stream(request, events(key, source, wanted), slot, X_Content_Type_Options="nosniff")
+    if wanted.live != "long-poll":
+        return respond(await _page(key, source, wanted.position, 0.0), wanted)
+    slot = live_reader_slot()
+    try:
+        return respond(await _page(key, source, wanted.position, config().long_poll_timeout), wanted)
+    finally:
+        slot.release()
 
 
 def respond(news: News, wanted: WantedRead) -> HttpResponse:

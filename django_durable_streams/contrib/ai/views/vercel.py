@@ -6,9 +6,10 @@ from http import HTTPStatus
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
+from ....engine.live_reader_limit import LiveReaderSlot
 from ..dialects.vercel import DONE, HEADER, VERSION, VercelTranslator
 from ..models import Run
-from .base import ChatViews, chunk_events, event_stream, run_source
+from .base import ChatViews, chunk_events, event_stream, live_reader_slot, run_source
 from .requests import VercelBody, parse
 
 
@@ -20,13 +21,16 @@ class VercelChat(ChatViews):
 
     async def send(self, request: HttpRequest) -> HttpResponseBase:
         """See `ChatViews`."""
+        slot = live_reader_slot()
         run, _ = await self.begin_vercel(request)
-        return self.response(request, run)
+        return self.response(request, run, slot)
 
     async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
         """See `ChatViews`."""
         run = await self._active(request, chat_id, "read")
-        return HttpResponse(status=HTTPStatus.NO_CONTENT) if run is None else self.response(request, run)
+        if run is None:
+            return HttpResponse(status=HTTPStatus.NO_CONTENT)
+        return self.response(request, run, live_reader_slot())
 
     async def begin_vercel(self, request: HttpRequest) -> tuple[Run, str]:
         """Start the answer to a body of the AI SDK, and return its run and the id of the chat."""
@@ -35,7 +39,7 @@ class VercelChat(ChatViews):
         chat_request = await self.chat_request(request, body.id, messages, is_rewind=body.is_rewind)
         return await self.begin(chat_request), body.id
 
-    def response(self, request: HttpRequest, run: Run) -> HttpResponseBase:
+    def response(self, request: HttpRequest, run: Run, slot: LiveReaderSlot) -> HttpResponseBase:
         """Respond with the whole answer of a run."""
         events = chunk_events((run.pk, "vercel"), run_source(run, VercelTranslator), DONE)
-        return event_stream(request, events, **{HEADER: VERSION})
+        return event_stream(request, events, slot, **{HEADER: VERSION})
