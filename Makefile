@@ -20,6 +20,9 @@ INSTALLED_EXAMPLE := $(VENV)/.installed-example
 INSTALLED := $(VENV)/.installed-dev
 INSTALLED_MYSQL := $(VENV)/.installed-mysql
 INSTALLED_NOX := $(VENV)/.installed-nox
+# LiteLLM needs an older openai and a newer certifi than the other tests, so it has a virtual environment of its own.
+LITELLM := $(VENV)/litellm
+INSTALLED_LITELLM := $(LITELLM)/.installed
 # Packages for Node and the browser: the conformance suite, and clients of browsers and of AI answers.
 INSTALLED_SUITE := $(SUITE)/node_modules/.installed
 INSTALLED_CLIENTS := $(addsuffix /node_modules/.installed,$(CLIENTS))
@@ -60,13 +63,13 @@ docs: $(INSTALLED) ## build the documentation's site and serve it on 127.0.0.1:$
 	$(if $(SERVE),$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory build/docs)
 
 .PHONY: test
-test: lint $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## every check
+test: lint $(INSTALLED_MYSQL) $(INSTALLED_LITELLM) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## every check
 	@$(PYTHON) tools/ensure_system.py chromium
 	@$(PYTHON) tools/side_by_side.py tests databases types
 	@$(MAKE) --no-print-directory coverage
 
 .PHONY: tests
-tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## unit, simulation, conformance, cluster and browser in one run
+tests: $(INSTALLED_MYSQL) $(INSTALLED_LITELLM) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## unit, simulation, conformance, cluster and browser in one run
 	@$(PYTHON) tools/ensure_system.py chromium
 	@$(BIN)/coverage erase
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) || $(ALONE)
@@ -92,7 +95,7 @@ types: $(INSTALLED) ## mypy on the package, the tests and the tools
 	$(BIN)/mypy
 
 .PHONY: unit
-unit: $(INSTALLED) ## the tests that need nothing but Python
+unit: $(INSTALLED) $(INSTALLED_LITELLM) ## the tests that need nothing but Python
 	@$(BIN)/coverage erase
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) -m "not conformance and not browser and not cluster and not simulation and not package"
 
@@ -201,6 +204,11 @@ $(INSTALLED): $(VENV_MADE) pyproject.toml constraints.txt
 
 $(INSTALLED_NOX): $(VENV_MADE) constraints.txt
 	$(BIN)/python -m pip install --quiet 'nox[uv]' -c constraints.txt
+	@touch $@
+
+$(INSTALLED_LITELLM): $(VENV_MADE) tests/ai/litellm.txt
+	$(BIN)/python -m venv --clear $(LITELLM)
+	$(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/ai/litellm.txt
 	@touch $@
 
 # The MySQL driver is compiled where it is installed, so only what needs it asks for it.
