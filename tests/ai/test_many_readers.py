@@ -52,14 +52,14 @@ def test_look_ups_of_the_same_moment_share_a_query(monkeypatch: pytest.MonkeyPat
         stream = Stream.objects.create(path=f"chats/{number}", content_type="application/json")
         Chat.objects.create(stream=stream)
 
-    async def look() -> list[lookups.Found]:
-        found = lookups.lookups_of(USING)
+    async def look() -> list[lookups.ChatAndRun]:
+        looked_up = lookups.lookups_of(USING)
         paths = ["chats/0", "chats/1", "chats/0", "chats/2"]
-        return [*await asyncio.gather(*map(found.find, paths)), await found.find("chats/1")]
+        return [*await asyncio.gather(*map(looked_up.find, paths)), await looked_up.find("chats/1")]
 
-    found = asyncio.run(look())
+    looked_up = asyncio.run(look())
     assert asked == [["chats/0", "chats/1", "chats/2"], ["chats/1"]]
-    assert [one.chat.path if one.chat else None for one in found] == [
+    assert [one.chat.path if one.chat else None for one in looked_up] == [
         "chats/0",
         "chats/1",
         "chats/0",

@@ -31,19 +31,19 @@ MAX_QUERIES = 1000
 """Queries that wait for the thread. There is one for each event loop at most."""
 
 
-class Found(NamedTuple):
+class ChatAndRun(NamedTuple):
     """What is at a path: the chat, and the run that writes an answer in it."""
 
     chat: Chat | None
     run: Run | None
 
 
-NOTHING = Found(None, None)
+NOTHING = ChatAndRun(None, None)
 
 
-def find_all(paths: Collection[str], using: str) -> dict[str, Found]:
+def find_all(paths: Collection[str], using: str) -> dict[str, ChatAndRun]:
     """Return the chats at paths, and their active runs. Two queries for all of them."""
-    found: dict[str, Found] = {}
+    by_path: dict[str, ChatAndRun] = {}
     for some in slices(sorted(paths)):
         alive: QuerySet[Stream] = Stream.objects.using(using).alive().filter(path__in=some)
         chats = {chat.pk: chat for chat in Chat.objects.using(using).select_related("stream").filter(stream__in=alive)}
@@ -52,8 +52,8 @@ def find_all(paths: Collection[str], using: str) -> dict[str, Found]:
             run = runs.get(pk)
             if run is not None:
                 run.chat = chat
-            found[chat.path] = Found(chat, run)
-    return found
+            by_path[chat.path] = ChatAndRun(chat, run)
+    return by_path
 
 
 class Lookups:
@@ -71,7 +71,7 @@ class Lookups:
         """By event loop with a query under way, and by path: the requests that wait for the next query."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def find(self, path: str) -> Found:
+    async def find(self, path: str) -> ChatAndRun:
         """Return what is at a path.
 
         Raises:
@@ -86,7 +86,7 @@ class Lookups:
             task.add_done_callback(self._tasks.discard)
         reply = Reply(loop=loop)
         waiting.setdefault(path, []).append(reply)
-        return cast("Found", await reply)
+        return cast("ChatAndRun", await reply)
 
     def stop(self) -> None:
         """End the thread."""
@@ -101,15 +101,15 @@ class Lookups:
             del self._waiting[loop]
 
     async def _look(self, waiting: dict[str, list[Reply]]) -> None:
-        found: dict[str, Found] = {}
+        by_path: dict[str, ChatAndRun] = {}
         failure: Exception | None = None
         try:
-            found = await self._worker.call(find_all, [*waiting], self._using)
+            by_path = await self._worker.call(find_all, [*waiting], self._using)
         except Exception as error:
             failure = error
         for path, replies in waiting.items():
             for reply in replies:
-                reply.resolve(found.get(path, NOTHING) if failure is None else copy_of(failure))
+                reply.resolve(by_path.get(path, NOTHING) if failure is None else copy_of(failure))
 
 
 _lookups = ProcessObjects[Lookups]()

@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from ....protocol.errors import StreamExists
 from ....runtime.thread_pool import ThreadPool
 from ..errors import NoSuchMessage, UnfinishedAnswer
-from ..lookups import Found, lookups_of
+from ..lookups import ChatAndRun, lookups_of
 from ..models import Chat, database
 from ..permissions import Action, is_in_memory, permission
 
@@ -47,22 +47,22 @@ async def user_of(request: HttpRequest) -> Any:
     return None if auser is None else await auser()
 
 
-async def authorized(user: Any, path: str, action: Action) -> Found:
+async def authorized(user: Any, path: str, action: Action) -> ChatAndRun:
     """Return the chat at a path with its active run, if the user may use it.
 
     Raises:
         Refused: the user may not use the chat, whether or not there is one.
         DurableStreamsError: the database does not answer.
     """
-    found = await lookups_of(database()).find(path)
+    chat_and_run = await lookups_of(database()).find(path)
     asked = permission()
     if is_in_memory(asked):
-        is_allowed = asked.allows(action, user, path, found.chat)
+        is_allowed = asked.allows(action, user, path, chat_and_run.chat)
     else:
-        is_allowed = await in_thread(asked.allows, action, user, path, found.chat)
+        is_allowed = await in_thread(asked.allows, action, user, path, chat_and_run.chat)
     if not is_allowed:
         raise Refused(HTTPStatus.FORBIDDEN, DENIED)
-    return found
+    return chat_and_run
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
