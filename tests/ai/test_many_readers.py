@@ -10,7 +10,9 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, StreamingHttpResponse
 from django.test import override_settings
 
+from django_durable_streams.api.stream_committer import StreamCommitter
 from django_durable_streams.api.tail import Page
+from django_durable_streams.api.writer_options import WriterSettings
 from django_durable_streams.contrib.ai import feeds, lookups
 from django_durable_streams.contrib.ai.answers import Chat
 from django_durable_streams.contrib.ai.dialects.vercel import VercelTranslator
@@ -23,6 +25,7 @@ from django_durable_streams.contrib.ai.permissions import (
     in_memory,
     is_in_memory,
 )
+from django_durable_streams.contrib.ai.running import interval_of
 from django_durable_streams.contrib.ai.views.event_body import EventBody, EventResponse
 from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Stream
@@ -210,3 +213,21 @@ async def test_a_body_that_is_nested_too_deeply_for_the_project_is_a_400() -> No
     reply = await post(await client_of("ann"), "/api/chat", {**body(), "script": value})
     assert reply.status_code == 400
     assert "nested" in reply.json()["error"]
+
+
+def test_many_answers_of_a_process_commit_less_often() -> None:
+    assert [interval_of(count) for count in (1, 100, 200, 2000)] == [0.05, 0.05, 0.1, 1.0]
+
+
+def test_commits_of_a_phase_are_at_the_same_moments() -> None:
+    """Writers of all others are between them, and none is at once or later than its interval."""
+    stream = Stream.objects.create(path="a", content_type="application/json")
+
+    def ticks(phase: float, pace: float | None) -> list[float]:
+        core = StreamCommitter(stream, USING, WriterSettings(interval=0.05))
+        core.phase, core.pace = phase, None if pace is None else lambda: pace
+        return [round(core._next_tick(now), 6) for now in (0.0, 0.049, 0.05, 0.06, 0.08)]
+
+    assert ticks(0.0, None) == [0.05, 0.05, 0.1, 0.1, 0.1]
+    assert ticks(0.5, None) == [0.025, 0.075, 0.075, 0.075, 0.125]
+    assert ticks(0.25, 0.2) == [0.05, 0.05, 0.25, 0.25, 0.25]
