@@ -20,7 +20,7 @@ INSTALLED_EXAMPLE := $(VENV)/.installed-example
 INSTALLED := $(VENV)/.installed-dev
 INSTALLED_MYSQL := $(VENV)/.installed-mysql
 INSTALLED_NOX := $(VENV)/.installed-nox
-# LiteLLM needs an older openai and a newer certifi than the other tests, so it has a virtual environment of its own.
+# LiteLLM brings forty packages and needs a newer certifi than the other tests. So it has an environment of its own.
 LITELLM := $(VENV)/litellm
 INSTALLED_LITELLM := $(LITELLM)/.installed
 # Packages for Node and the browser: the conformance suite, and clients of browsers and of AI answers.

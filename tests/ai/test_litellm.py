@@ -1,7 +1,7 @@
 """LiteLLM as a source: the real package, and a local server that speaks OpenAI's HTTP.
 
-LiteLLM needs an older `openai` and a newer `certifi` than the other tests. So it has a virtual environment of its own,
-which `make` creates from `tests/ai/litellm.txt`, inside that of the tests. The variable LITELLM_PYTHON may name the
+LiteLLM brings forty packages, and needs a newer `certifi` than the other tests. So it has a virtual environment of its
+own, which `make` creates from `tests/ai/litellm.txt`, inside that of the tests. The variable LITELLM_PYTHON may name the
 Python of another one.
 """
 

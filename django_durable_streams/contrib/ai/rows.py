@@ -202,9 +202,10 @@ def _create(chat: Chat, request: StartRequest, turns: Sequence[Event], using: st
 
 
 def _path_of(stream: Stream) -> str:
-    if stream.path is None:
+    path: str | None = stream.path
+    if path is None:
         raise StreamNotFound("The chat was deleted.")
-    return stream.path
+    return path
 
 
 def claim(run_id: UUID, holder: str, using: str) -> Held | None:

@@ -128,6 +128,10 @@ def _watch() -> _Watch:
     return watch
 
 
+_content: Any = vars(StreamingHttpResponse)["streaming_content"]
+_set_content = _content.fset
+
+
 class EventResponse(StreamingHttpResponse):
     """A response that streams events. Django iterates an `EventBody` directly, unless a middleware has wrapped it.
 
@@ -151,9 +155,9 @@ class EventResponse(StreamingHttpResponse):
     @streaming_content.setter
     def streaming_content(self, value: Any) -> None:
         self._body = None
-        StreamingHttpResponse.streaming_content.fset(self, value)  # type: ignore[attr-defined]
+        _set_content(self, value)
 
-    def __aiter__(self) -> AsyncIterator[bytes]:  # type: ignore[override]
+    def __aiter__(self) -> AsyncIterator[bytes]:
         return super().__aiter__() if self._body is None else self._body
 
     def close(self) -> None:
