@@ -1,8 +1,8 @@
 """LiteLLM as a source: the real package, and a local server that speaks OpenAI's HTTP.
 
 LiteLLM brings forty packages, and needs a newer `certifi` than the other tests. So it has a virtual environment of its
-own, which `make` creates from `tests/ai/litellm.txt`, inside that of the tests. The variable LITELLM_PYTHON may name the
-Python of another one.
+own, which `make` creates from `tests/ai/litellm.txt`, inside that of the tests. The variable LITELLM_PYTHON may name
+the Python of another one.
 """
 
 import json
