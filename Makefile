@@ -20,6 +20,9 @@ INSTALLED_EXAMPLE := $(VENV)/.installed-example
 INSTALLED := $(VENV)/.installed-dev
 INSTALLED_MYSQL := $(VENV)/.installed-mysql
 INSTALLED_NOX := $(VENV)/.installed-nox
+# LiteLLM brings forty packages and needs a newer certifi than the other tests. So it has an environment of its own.
+LITELLM := $(VENV)/litellm
+INSTALLED_LITELLM := $(LITELLM)/.installed
 # Packages for Node and the browser: the conformance suite, and clients of browsers and of AI answers.
 INSTALLED_SUITE := $(SUITE)/node_modules/.installed
 INSTALLED_CLIENTS := $(addsuffix /node_modules/.installed,$(CLIENTS))
@@ -60,19 +63,20 @@ docs: $(INSTALLED) ## build the documentation's site and serve it on 127.0.0.1:$
 	$(if $(SERVE),$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory build/docs)
 
 .PHONY: test
-test: services proxies ## every check
+test: $(VENV_MADE) services proxies ## every check
 	@# All at once: two installations of system packages cannot run side by side.
 	@$(PYTHON) tools/ensure_system.py python venv compiler pkg-config python-headers mysql-headers node npm chromium firefox
-	@$(PYTHON) tools/side_by_side.py python-packages node-packages
+	@$(PYTHON) tools/side_by_side.py python-packages litellm node-packages
 	@$(PYTHON) tools/side_by_side.py tests databases types lint
 	@$(MAKE) --no-print-directory coverage
 
-.PHONY: python-packages node-packages
+.PHONY: python-packages litellm node-packages
 python-packages: $(INSTALLED_MYSQL) $(INSTALLED)
+litellm: $(INSTALLED_LITELLM)
 node-packages: $(INSTALLED_SUITE) $(INSTALLED_CLIENTS)
 
 .PHONY: tests
-tests: $(INSTALLED_MYSQL) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## unit, simulation, conformance, cluster and browser in one run
+tests: $(INSTALLED_MYSQL) $(INSTALLED_LITELLM) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## unit, simulation, conformance, cluster and browser in one run
 	@$(PYTHON) tools/ensure_system.py chromium firefox
 	@$(BIN)/coverage erase
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) || $(ALONE)
@@ -98,7 +102,7 @@ types: $(INSTALLED) ## mypy on the package, the tests and the tools
 	$(BIN)/mypy
 
 .PHONY: unit
-unit: $(INSTALLED) ## the tests that need nothing but Python
+unit: $(INSTALLED) $(INSTALLED_LITELLM) ## the tests that need nothing but Python
 	@$(BIN)/coverage erase
 	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) -m "not conformance and not browser and not cluster and not simulation and not package"
 
@@ -207,6 +211,11 @@ $(INSTALLED): $(VENV_MADE) pyproject.toml constraints.txt
 
 $(INSTALLED_NOX): $(VENV_MADE) constraints.txt
 	$(BIN)/python -m pip install --quiet 'nox[uv]' -c constraints.txt
+	@touch $@
+
+$(INSTALLED_LITELLM): $(VENV_MADE) tests/ai/litellm.txt
+	$(BIN)/python -m venv --clear $(LITELLM)
+	$(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/ai/litellm.txt
 	@touch $@
 
 # The MySQL driver is compiled where it is installed, so only what needs it asks for it.

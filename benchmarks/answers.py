@@ -22,6 +22,7 @@ from pathlib import Path
 from benchmarks.__main__ import raise_open_file_limit
 from benchmarks.idle import resident_bytes
 from benchmarks.outcome import MeasurementError, percentile
+from benchmarks.pages import cpu_seconds
 from benchmarks.targets import START_SECONDS, STOP_SECONDS, free_port
 
 HOST = "127.0.0.1"
@@ -136,9 +137,13 @@ async def measure(options: argparse.Namespace, port: int, pid: int) -> str:
             if b" 200 " not in status + b" ":
                 raise MeasurementError(f"a reader got {status.decode() or 'no response'}")
 
+    began, used = time.monotonic(), cpu_seconds(pid)
     async with asyncio.timeout(options.seconds + SPARE_SECONDS):
         for reader in range(options.readers // options.answers):
             await asyncio.gather(*(begin(answer, reader) for answer in range(options.answers)))
+        connected, used_to_connect = time.monotonic(), cpu_seconds(pid) - used
+        await asyncio.sleep(began + options.seconds - 1 - connected)
+        load = (cpu_seconds(pid) - used - used_to_connect) / (time.monotonic() - connected)
         after = resident_bytes(pid)
         await asyncio.gather(*(reader.ended for reader in readers))
     counted = options.seconds - WARM_UP_SECONDS
@@ -146,7 +151,8 @@ async def measure(options: argparse.Namespace, port: int, pid: int) -> str:
     return (
         f"{len(latencies) / counted:,.0f} tokens/s to {len(readers)} readers of {options.answers} answers: "
         f"p50 {percentile(latencies, 50) * 1e3:.1f} ms, p99 {percentile(latencies, 99) * 1e3:.1f} ms, "
-        f"{arrivals:.1f} deliveries/s for each reader, {(after - before) / 1e6:.0f} MB more"
+        f"{arrivals:.1f} deliveries/s for each reader, {(after - before) / 1e6:.0f} MB more, connected in "
+        f"{connected - began:.1f} s with {used_to_connect:.1f} s of processor, then {load:.0%} of a core"
     )
 
 

@@ -41,6 +41,8 @@ class StreamCommitter:
 
     Attributes:
         is_entered: whether the writer's block has begun.
+        pace: returns the seconds between two commits, where they depend on other writers. None: as the settings say.
+        phase: the part of the interval, from 0 to 1, by which the commits are later than those of other writers.
         appender: the state of the stream, and the operations on it.
         error_endings: the ways to end the stream after exceptions.
     """
@@ -52,6 +54,8 @@ class StreamCommitter:
         settings: WriterSettings,
     ) -> None:
         self.is_entered = False
+        self.pace: Callable[[], float] | None = None
+        self.phase = 0.0
         self.appender = StreamAppender(stream, using, settings.stored_producer())
         self.error_endings = ErrorEndings(settings.error_message, self.appender.content_type, self.appender.path)
         self._settings = settings
@@ -214,11 +218,11 @@ class StreamCommitter:
         _resolve(self._ended, outcome)
 
     def _next_tick(self, now: float) -> float:
-        """Return the next multiple of the interval. So writers of the same interval share their commits."""
-        interval = self._settings.interval
+        """Return the next multiple of the interval. So writers of the same interval and phase share their commits."""
+        interval = self._settings.interval if self.pace is None else self.pace()
         if not interval:
             return now
-        tick = (now // interval + 1) * interval
+        tick = ((now / interval - self.phase) // 1 + 1 + self.phase) * interval
         return tick if tick > now else tick + interval  # fractions are not exact
 
     async def _collect(self, due: float) -> bool:

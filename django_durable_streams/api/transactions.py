@@ -60,6 +60,18 @@ def apply(operation: Operation, using: str) -> Result:
     return _apply(operation, using)[0]
 
 
+def apply_all(operations: Sequence[Operation], using: str) -> list[Result]:
+    """Apply operations together in the caller's transaction, which has to be rolled back if this raises.
+
+    Raises:
+        DurableStreamsError: an operation was refused. Others may have changed something.
+    """
+    with snapshot_errors(), write_lock_of(using):
+        outcomes, commits = write(operations, using)
+    notify_on_commit(commits, using)
+    return [result_of(outcome) for outcome in outcomes]
+
+
 def _apply(operation: Operation, using: str) -> tuple[Result, list[Commit]]:
     """The same. Returns the commits, too."""
     with snapshot_errors(), write_lock_of(using):

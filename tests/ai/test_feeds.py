@@ -1,7 +1,8 @@
 """Feeds: what many readers of an answer take from one translation."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import ExitStack
 from typing import Any, cast
 
 import pytest
@@ -43,16 +44,24 @@ class Stream:
         yield Page([encode(event) for event in events[10:]], "2", up_to_date=True, closed=False)
 
 
+async def follow(
+    key: str, source: feeds.FeedSource, position: int = 0, timeout: float | None = None
+) -> AsyncGenerator[feeds.News, None]:
+    with feeds.opened(key, source, position, timeout) as reader:
+        while (news := await reader.next()) is not None:
+            yield news
+
+
 def source(stream: Stream) -> feeds.FeedSource:
     return feeds.FeedSource(cast("Any", stream), "-1", "r", VercelTranslator)
 
 
 async def test_a_late_reader_takes_portions() -> None:
     stream = Stream()
-    whole = [news async for news in feeds.follow("key", source(stream))]
-    first = feeds.follow("key", source(stream))
+    whole = [news async for news in follow("key", source(stream))]
+    first = follow("key", source(stream))
     await anext(first)
-    late = [news async for news in feeds.follow("key", source(stream))]
+    late = [news async for news in follow("key", source(stream))]
     await first.aclose()
     assert [chunk for news in late for chunk in news.chunks] == [chunk for news in whole for chunk in news.chunks]
     assert max(sum(map(len, news.chunks)) for news in late) < feeds.PORTION_BYTES + 1000
@@ -64,9 +73,9 @@ async def test_a_late_reader_takes_portions() -> None:
 async def test_a_new_reader_does_not_get_a_feed_that_has_failed() -> None:
     """A reader whose connection is slow may keep it for a long time."""
     stream = Stream(failures=1)
-    slow = feeds.follow("key", source(stream))
+    slow = follow("key", source(stream))
     await anext(slow)
-    news = [news async for news in feeds.follow("key", source(stream))]
+    news = [news async for news in follow("key", source(stream))]
     assert news[-1].is_complete
     with pytest.raises(ServiceUnavailable):
         async for _ in slow:
@@ -77,7 +86,7 @@ async def test_a_feed_waits_a_moment_for_its_next_reader(monkeypatch: pytest.Mon
     """Readers by long-poll come and go with each page. Each of them would translate the whole chat anew."""
     stream = Stream()
     for _ in range(3):
-        async for news in feeds.follow("key", source(stream)):
+        async for news in follow("key", source(stream)):
             assert news.chunks
     assert stream.reads == 1
     drop, dropped = feeds._drop, asyncio.Event()
@@ -88,7 +97,7 @@ async def test_a_feed_waits_a_moment_for_its_next_reader(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(feeds, "_drop", drop_and_tell)
     monkeypatch.setattr(feeds, "LINGER_SECONDS", 0.0)
-    async for _ in feeds.follow("key", source(stream)):
+    async for _ in follow("key", source(stream)):
         pass
     await asyncio.wait_for(dropped.wait(), 5)
     assert not feeds._feeds[asyncio.get_running_loop()]
@@ -105,22 +114,47 @@ class Quiet(Stream):
             await asyncio.sleep(0.001)
 
 
-async def test_messages_that_no_client_gets_give_a_reader_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    ends: list[float | None] = []
-    timeout_at = asyncio.timeout_at
+async def test_messages_that_no_client_gets_give_a_reader_no_more_time() -> None:
+    with feeds.opened("quiet", source(Quiet()), timeout=0.1) as reader:
+        news = await reader.next()
+        assert news is not None
+        assert news.up_to_date
+        async with asyncio.timeout(20):
+            news = await reader.next()
+        assert news is not None
+        assert news.chunks == []
 
-    def note(when: float | None) -> asyncio.Timeout:
-        ends.append(when)
-        return timeout_at(when)
 
-    monkeypatch.setattr(asyncio, "timeout_at", note)
-    follower = feeds.follow("quiet", source(Quiet()), timeout=0.1)
-    assert (await anext(follower)).up_to_date
-    ends.clear()
-    assert (await anext(follower)).chunks == []
-    await follower.aclose()
-    assert len(ends) > 1
-    assert len(set(ends)) == 1
+async def test_all_readers_of_many_are_woken() -> None:
+    """More of them than one turn of the event loop wakes."""
+    count = 3 * feeds.MAX_WOKEN + 1
+    stream = Gated()
+    with ExitStack() as stack:
+        readers = [stack.enter_context(feeds.opened("many", source(stream))) for _ in range(count)]
+        assert {(await reader.next()).position for reader in readers} == {0}  # type: ignore[union-attr]
+        waiting = [asyncio.create_task(reader.next()) for reader in readers]
+        await asyncio.sleep(0)
+        stream.gate.set()
+        async with asyncio.timeout(20):
+            portions = await asyncio.gather(*waiting)
+    assert len({id(news) for news in portions}) == 1
+    assert portions[0] is not None
+    assert portions[0].chunks
+
+
+class Gated(Stream):
+    """A stream that is empty until its gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    async def atail(self, offset: str, timeout: float | None = None) -> AsyncIterator[Page]:
+        if timeout == 0:
+            return
+        await self.gate.wait()
+        yield Page([encode(Start("r", "m"))], "1", up_to_date=True, closed=False)
+        await asyncio.Event().wait()
 
 
 class Edited(Stream):
@@ -151,12 +185,12 @@ def said(id: str, text: str) -> Message:
 async def test_edits_of_a_message_do_not_multiply_the_chat(events_per_page: int) -> None:
     """Each edit is a snapshot of all messages. Hundreds of them took gigabytes, and the event loop for seconds."""
     stream = Edited(200, events_per_page)
-    feed = feeds.Feed(feeds.FeedSource(cast("Any", stream), "-1", "", lambda: TanStackTranslator("c")))
-    news = await anext(feed.follow())
-    chunks = news.chunks
-    while not news.up_to_date:
-        news = await anext(feed.follow(news.position))
+    source = feeds.FeedSource(cast("Any", stream), "-1", "", lambda: TanStackTranslator("c"))
+    chunks: list[bytes] = []
+    async for news in follow(f"edited {events_per_page}", source):
         chunks += news.chunks
+        if news.up_to_date:
+            break
     assert sum(map(len, chunks)) < 3 * SIZE
     snapshots = [chunk for chunk in chunks if b"MESSAGES_SNAPSHOT" in chunk]
     assert len(snapshots) == 1

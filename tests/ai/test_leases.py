@@ -55,7 +55,16 @@ def started(path: str = "chats/1", **options: Any) -> rows.Held:
     options = {"holder": "gone", "source": SOURCE, **options}
     run, taken_over = rows.start(rows.StartRequest(path, **options), USING)
     assert taken_over is not None
+    leases.renew(run.holder, [run.pk], USING)
     return rows.Held(run, taken_over)
+
+
+def claimed(run_id: uuid.UUID, holder: str = "other") -> rows.Held | None:
+    """Take a run, as a process does that renews its lease at once."""
+    held = rows.claim(run_id, holder, USING)
+    if held is not None:
+        leases.renew(holder, [run_id], USING)
+    return held
 
 
 def write(held: rows.Held, *texts: str, seq: int = 0) -> None:
@@ -88,13 +97,13 @@ def test_a_lost_run_is_closed_once_and_its_holder_is_fenced(moved_clock: Clock) 
 def test_a_lost_run_is_continued_with_what_it_has(moved_clock: Clock) -> None:
     held = started(on_lost="continue")
     write(held, "a", "b")
-    assert rows.claim(held.run.pk, "other", USING) is None
+    assert claimed(held.run.pk, "other") is None
     moved_clock.move(LEASE + 1)
     assert not rows.close_lost(held.run.pk, USING)
-    taken = rows.claim(held.run.pk, "other", USING)
+    taken = claimed(held.run.pk, "other")
     assert taken is not None
     assert taken.taken_over.seq == 1
-    assert rows.claim(held.run.pk, "third", USING) is None
+    assert claimed(held.run.pk, "third") is None
     with pytest.raises(ProducerFenced):
         write(held, "late", seq=2)
     write(taken, "c", seq=2)
@@ -106,9 +115,9 @@ def test_a_run_that_ends_its_processes_is_not_continued_for_ever(moved_clock: Cl
     held = started(on_lost="continue")
     for _ in range(rows.MAX_ATTEMPTS):
         moved_clock.move(LEASE + 1)
-        assert rows.claim(held.run.pk, "other", USING) is not None
+        assert claimed(held.run.pk, "other") is not None
     moved_clock.move(LEASE + 1)
-    assert rows.claim(held.run.pk, "other", USING) is None
+    assert claimed(held.run.pk, "other") is None
     assert Run.objects.get().error == rows.TOO_OFTEN
 
 
@@ -117,7 +126,7 @@ def test_a_run_that_goes_on_may_be_continued_often(moved_clock: Clock) -> None:
     for number in range(2 * rows.MAX_ATTEMPTS):
         write(held, "a", seq=number)
         moved_clock.move(LEASE + 1)
-        taken = rows.claim(held.run.pk, "other", USING)
+        taken = claimed(held.run.pk, "other")
         assert taken is not None
         held = taken
 
@@ -158,6 +167,7 @@ def test_a_run_that_waits_is_taken_once_or_ends(moved_clock: Clock) -> None:
     assert rows.claim(waiting.pk, "worker", USING) is not None
     assert rows.claim(waiting.pk, "other", USING) is None
     late, _ = rows.start(rows.StartRequest("chats/2", source=SOURCE), USING)
+    leases.begin(USING)
     moved_clock.move(rows.QUEUE_SECONDS + 1)
     assert rows.close_lost(late.pk, USING)
     assert stored("chats/2")[1:] == [Failed(str(late.pk), rows.NOT_TAKEN)]
@@ -189,7 +199,7 @@ def test_a_lost_task_is_queued_again(moved_clock: Clock) -> None:
     moved_clock.move(LEASE + 1)
     assert rows.queue_again(held.run.pk, USING)
     assert not rows.queue_again(held.run.pk, USING)
-    assert rows.claim(held.run.pk, "task", USING) is not None
+    assert claimed(held.run.pk, "task") is not None
 
 
 def test_a_task_that_ends_its_processes_is_not_queued_for_ever(moved_clock: Clock) -> None:
@@ -197,10 +207,10 @@ def test_a_task_that_ends_its_processes_is_not_queued_for_ever(moved_clock: Cloc
     for _ in range(rows.MAX_ATTEMPTS):
         moved_clock.move(LEASE + 1)
         assert rows.queue_again(held.run.pk, USING)
-        assert rows.claim(held.run.pk, "task", USING) is not None
+        assert claimed(held.run.pk, "task") is not None
     moved_clock.move(LEASE + 1)
     assert rows.queue_again(held.run.pk, USING)
-    assert rows.claim(held.run.pk, "task", USING) is None
+    assert claimed(held.run.pk, "task") is None
     assert Run.objects.get().error == rows.TOO_OFTEN
 
 
@@ -239,7 +249,7 @@ def test_a_deleted_chat_takes_its_runs_along() -> None:
     assert not Chat.objects.exists()
     assert not rows.end(held.run.pk, held.run.epoch, Finish(), USING)
     assert not rows.close_lost(held.run.pk, USING)
-    assert rows.claim(held.run.pk, "other", USING) is None
+    assert claimed(held.run.pk, "other") is None
 
 
 def test_an_expired_chat_begins_anew(moved_clock: Clock) -> None:
@@ -369,20 +379,67 @@ async def test_a_run_that_cannot_be_closed_delays_no_other(monkeypatch: pytest.M
     assert {held.run.state for held in others} == {"failed"}
 
 
+@pytest.mark.parametrize("holder", ["gone", ""])
+def test_a_lease_counts_from_when_others_see_the_run(holder: str, moved_clock: Clock) -> None:
+    """The transaction that begins it may last for longer than its lease, or than a queued run may wait."""
+    with transaction.atomic():
+        run, _ = rows.start(rows.StartRequest("chats/1", holder=holder, source=SOURCE), USING)
+        moved_clock.move(rows.QUEUE_SECONDS + LEASE)
+    assert not rows.close_lost(run.pk, USING)
+    with pytest.raises(AnswerRunning):
+        rows.start(rows.StartRequest("chats/1", if_active="refuse"), USING)
+    seen = leases.find_waiting(USING, queued=False)
+    assert seen.waiting == []
+    assert seen.next_end == (LEASE / 2 if holder else rows.QUEUE_SECONDS)
+    moved_clock.move(seen.next_end - 1)
+    leases.begin(USING)  # it began before
+    assert not rows.close_lost(run.pk, USING)
+    moved_clock.move(1)
+    assert rows.close_lost(run.pk, USING)
+
+
+@pytest.mark.parametrize("on_lost", ["fail", "continue"])
+def test_the_lease_of_a_claim_counts_from_when_others_see_it(on_lost: str, moved_clock: Clock) -> None:
+    """Its commit may wait for a disk for longer than the lease."""
+    run, _ = rows.start(rows.StartRequest("chats/1", source=SOURCE, on_lost=on_lost), USING)
+    assert rows.claim(run.pk, "worker", USING) is not None
+    moved_clock.move(3 * LEASE)
+    assert not rows.close_lost(run.pk, USING)
+    assert rows.claim(run.pk, "other", USING) is None
+    assert not rows.queue_again(run.pk, USING)
+    leases.begin(USING)
+    moved_clock.move(LEASE)
+    if on_lost == "fail":
+        assert rows.close_lost(run.pk, USING)
+    else:
+        assert rows.queue_again(run.pk, USING)
+        moved_clock.move(2 * rows.QUEUE_SECONDS)
+        assert not rows.close_lost(run.pk, USING)
+
+
 @pytest.mark.usefixtures("engines", "short_lease")
-async def test_an_answer_that_began_in_a_long_transaction_is_not_lost() -> None:
-    """Its lease has ended when the transaction commits and the answer begins."""
-    service = AnswerService(USING)
-    service.watch()
-    service._renew_at = float("inf")  # it has just extended the leases of other answers
-    held = await sync_to_async(started)(holder=service.holder, arguments={"count": 20, "seconds": 0.02})
-    await sync_to_async(leases.give_up)(service.holder, USING)
-    held.run.lease_until = clock.now()
+async def test_an_answer_that_began_in_a_long_transaction_is_not_lost(moved_clock: Clock) -> None:
+    """Its lease would have ended when the transaction commits and the answer begins, and others look all the time."""
+    services = [AnswerService(USING) for _ in range(2)]
+    for service in services:
+        service.watch()
+    service = services[0]
+
+    def start() -> rows.Held:
+        with transaction.atomic():
+            run, taken_over = rows.start(rows.StartRequest("chats/1", holder=service.holder, **script), USING)
+            assert taken_over is not None
+            moved_clock.move(3 * LEASE)
+        return rows.Held(run, taken_over)
+
+    script: dict[str, Any] = {"source": SOURCE, "arguments": {"count": 40, "seconds": 0.03}}
+    held = await sync_to_async(start)()
     service.launch(held, None)
     try:
-        await asyncio.wait_for(held.run.await_end(), 10)
+        await asyncio.wait_for(held.run.await_end(), 20)
     finally:
-        await asyncio.to_thread(service.stop)
+        for service in services:
+            await asyncio.to_thread(service.stop)
     assert held.run.state == "done"
 
 

@@ -1,10 +1,10 @@
 """LiteLLM as a source: the real package, and a local server that speaks OpenAI's HTTP.
 
-LiteLLM brings forty packages, so it is no dependency of the tests. It has a Python of its own, which the variable
-LITELLM_PYTHON names; with `litellm` and this package's dependencies installed. Without that the tests are skipped.
+LiteLLM brings forty packages, and needs a newer `certifi` than the other tests. So it has a virtual environment of its
+own, which `make` creates from `tests/ai/litellm.txt`, inside that of the tests. The variable LITELLM_PYTHON may name
+the Python of another one.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,7 +18,7 @@ from tests.ai.provider import provider
 from tests.ai.test_sources import USAGE, call, completion
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PYTHON = os.environ.get("LITELLM_PYTHON") or (sys.executable if importlib.util.find_spec("litellm") else "")
+PYTHON = os.environ.get("LITELLM_PYTHON") or str(Path(sys.prefix, "litellm", "bin", "python"))
 RUN_SECONDS = 120
 
 PROGRAM = """
@@ -35,7 +35,7 @@ async def main():
 print(json.dumps(asyncio.run(main())))
 """
 
-pytestmark = pytest.mark.skipif(not PYTHON, reason="litellm is not installed, and LITELLM_PYTHON names no Python")
+pytestmark = pytest.mark.skipif(not Path(PYTHON).exists(), reason="LiteLLM is not installed: run `make unit`")
 
 
 def events_of(script: list[Any], status: int = 200) -> Any:

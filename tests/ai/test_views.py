@@ -13,7 +13,7 @@ from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.test import AsyncClient, Client, override_settings
 
-from django_durable_streams.contrib.ai import feeds
+from django_durable_streams.contrib.ai import feeds, lookups
 from django_durable_streams.contrib.ai.answers import AnswerRunning, Chat, Run
 from django_durable_streams.contrib.ai.permissions import ChatPermission
 from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat, absent
@@ -228,10 +228,10 @@ async def test_a_form_with_files_is_a_400() -> None:
 
 @pytest.mark.parametrize("error", [OperationalError("the connection is closed"), ServiceUnavailable()])
 async def test_a_database_that_is_away_is_a_503(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: str) -> None:
+    def fail(*args: Any) -> None:
         raise error
 
-    monkeypatch.setattr(Chat, "at", fail)
+    monkeypatch.setattr(lookups, "find_all", fail)
     client = await client_of("ann")
     for reply in (await post(client, "/api/chat", body()), await client.get("/api/chat/c1/stream")):
         assert (reply.status_code, reply["Retry-After"]) == (503, "1")

@@ -179,10 +179,16 @@ def encode(event: Event) -> Any:
     return msgspec.to_builtins(event, str_keys=True)
 
 
+class _Stored(msgspec.Struct):
+    """Holds an event. msgspec keeps what it knows of a struct, and would examine a union anew with each call."""
+
+    event: AnyEvent
+
+
 def decode(value: object) -> AnyEvent | None:
     """Return the event of a stored JSON value, or None if it is none that this version knows."""
     try:
-        return msgspec.convert(value, AnyEvent)  # type: ignore[no-any-return]
+        return msgspec.convert({"event": value}, _Stored).event
     except msgspec.ValidationError:
         return None
 

@@ -59,13 +59,24 @@ class History:
     """The messages of a chat, which grow with each event."""
 
     def __init__(self) -> None:
-        self.messages: list[ChatMessage] = []
+        self._messages: list[ChatMessage] = []
         self.event_count = 0
+        self._growing: TextPart | ReasoningPart | None = None
+        """The last part of the answer, whose text goes on with the pieces."""
+        self._pieces: list[str] = []
         self._by_id: dict[str, ChatMessage] = {}
         self._answer: ChatMessage | None = None
 
+    @property
+    def messages(self) -> list[ChatMessage]:
+        """The messages of the chat after the events so far."""
+        self._join()
+        return self._messages
+
     def add(self, event: AnyEvent | None) -> None:
         """Apply the next event of the chat. None stands for one that this version does not know."""
+        if not isinstance(event, Text | Reasoning):
+            self._join()
         match event:
             case Message(id, role, parts):
                 self._put(ChatMessage(id, role, [*parts], event=self.event_count))
@@ -75,12 +86,32 @@ class History:
                 self._start(message)
             case Finish() | Stopped() | Failed():
                 self._end(event)
+            case Text(text) | Reasoning(text) if self._answer is not None:
+                self._grow(self._answer.parts, TextPart if isinstance(event, Text) else ReasoningPart, text)
             case _ if self._answer is not None:
                 _extend(self._answer.parts, event)
         self.event_count += 1
 
+    def _grow(self, parts: list[Part], kind: type[TextPart | ReasoningPart], text: str) -> None:
+        """Add to the last part. An answer may have a hundred thousand pieces, and each sum would copy all before it."""
+        if type(self._growing) is not kind:
+            self._join()
+            last = parts[-1] if parts else None
+            if not isinstance(last, kind):
+                last = kind("")
+                parts.append(last)
+            self._growing = last
+        self._pieces.append(text)
+
+    def _join(self) -> None:
+        growing, self._growing = self._growing, None
+        if growing is not None:
+            growing.text += "".join(self._pieces)
+            self._pieces = []
+
     def find(self, message_id: str) -> ChatMessage | None:
         """Return the message with an id."""
+        self._join()
         return self._by_id.get(message_id)
 
     def last_change(self, events: Sequence[AnyEvent | None]) -> int:
@@ -100,7 +131,7 @@ class History:
     def _put(self, message: ChatMessage) -> None:
         earlier = self._by_id.setdefault(message.id, message)
         if earlier is message:
-            self.messages.append(message)
+            self._messages.append(message)
         else:
             earlier.role, earlier.parts = message.role, message.parts
 
@@ -109,10 +140,10 @@ class History:
         if first is None:
             return
         # From the end, so that many edits of a long chat take no longer than the messages that they take back.
-        while self.messages[-1] is not first:
-            del self._by_id[self.messages.pop().id]
+        while self._messages[-1] is not first:
+            del self._by_id[self._messages.pop().id]
         if first.id == before:
-            del self._by_id[self.messages.pop().id]
+            del self._by_id[self._messages.pop().id]
 
     def _start(self, message_id: str) -> None:
         answer = self.find(message_id)
@@ -147,18 +178,7 @@ def _take_back(ids: dict[str, None], before: str, after: str) -> None:
 
 
 def _extend(parts: list[Part], event: AnyEvent | None) -> None:
-    last = parts[-1] if parts else None
     match event:
-        case Text(text):
-            if isinstance(last, TextPart):
-                last.text += text
-            else:
-                parts.append(TextPart(text))
-        case Reasoning(text):
-            if isinstance(last, ReasoningPart):
-                last.text += text
-            else:
-                parts.append(ReasoningPart(text))
         case ToolCall(id, name, input):
             parts.append(ToolPart(id, name, input))
         case ToolResult(id, output, error):

@@ -17,7 +17,7 @@ from ... import clock
 from ...store.sql.rows import slices
 from ...subscriptions.rows import locked, transaction
 from .models import Run
-from .rows import lease_end
+from .rows import UNSEEN, first_lease_end, lease_end
 
 PORTION = 100
 """Runs that one look returns at most."""
@@ -69,6 +69,13 @@ def give_up(holder: str, using: str) -> None:
     _set_end(_held(holder, using), clock.now(), using)
 
 
+def begin(using: str) -> None:
+    """Let the leases of runs begin that no process has seen before. So they count from when others can see the run."""
+    unseen = Run.objects.using(using).filter(active_chat__isnull=False, lease_until__gte=UNSEEN)
+    for state in set(unseen.values_list("state", flat=True)):
+        _set_end(unseen.filter(state=state), first_lease_end(state), using)
+
+
 class Waiting(NamedTuple):
     """A run that needs a process: to write it, or to end it."""
 
@@ -92,6 +99,7 @@ def find_waiting(using: str, *, queued: bool) -> WaitingRuns:
         using: alias of the database.
         queued: whether this process takes runs from the queue.
     """
+    begin(using)
     now = clock.now()
     active = Run.objects.using(using).filter(active_chat__isnull=False)
     is_queued = Q(state=Run.State.QUEUED)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from django.utils.module_loading import import_string
 
@@ -12,11 +13,30 @@ from .models import Chat
 
 Action = Literal["read", "write", "stop"]
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def in_memory(method: Method) -> Method:
+    """Mark an `allows` that uses memory only, so that it is called in the event loop and needs no thread.
+
+    A subclass that overrides the method needs a mark of its own.
+    """
+    # The mark holds the marked function, because functools.wraps copies it to functions that may use the database.
+    method._is_in_memory = method  # type: ignore[attr-defined]
+    return method
+
+
+def is_in_memory(permission: ChatPermission) -> bool:
+    """Return whether a permission decides without a database."""
+    function = getattr(permission.allows, "__func__", permission.allows)
+    return getattr(function, "_is_in_memory", None) is function
+
 
 class ChatPermission:
     """Decides who may use which chat. The base class refuses everything.
 
-    The methods run in a thread, and may use the database.
+    `allows` runs in a thread, and may use the database. One that needs only its arguments can be marked with
+    `in_memory`, and is then called in the event loop.
     """
 
     def allows(self, action: Action, user: Any, path: str, chat: Chat | None) -> bool:
@@ -45,6 +65,7 @@ class OwnChats(ChatPermission):
     Anonymous users may do nothing.
     """
 
+    @in_memory
     def allows(self, action: Action, user: Any, path: str, chat: Chat | None) -> bool:
         """See the base class."""
         if user is None or not user.is_authenticated:
@@ -57,6 +78,7 @@ class OwnChats(ChatPermission):
 class AnonymousChats(ChatPermission):
     """Everybody may use every chat whose id they know. For demonstrations, and behind a permission of your own."""
 
+    @in_memory
     def allows(self, action: Action, user: Any, path: str, chat: Chat | None) -> bool:
         """See the base class."""
         return True

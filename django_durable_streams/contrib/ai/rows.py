@@ -11,10 +11,9 @@ Rows are locked in one order: chat, run, stream. Knows neither sources nor event
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from django.core.exceptions import ObjectDoesNotExist
@@ -28,15 +27,15 @@ from ...protocol import content
 from ...protocol.errors import ServiceUnavailable, StreamClosed, StreamExists, StreamGone, StreamNotFound
 from ...protocol.producers import server_producer
 from ...store import encoding
-from ...store.operations import TakenOver, TakeOver
+from ...store.operations import Append, Appended, Operation, TakenOver, TakeOver
 from ...subscriptions.rows import locked, transaction
 from .errors import AnswerRunning
-from .events import Event, Failed, Finish, Message, Rewind, Start, Stopped, encode
+from .events import Event, Failed, Finish, Rewind, Start, Stopped, encode
 from .models import Chat, Run
+from .start_request import MakesAgain as MakesAgain
+from .start_request import StartRequest as StartRequest
 
 JSON = "application/json"
-
-MakesAgain = Literal["never", "newest", "any"]
 
 QUEUE_SECONDS = 60.0
 """How long a run waits for a worker. Then it ends as failed."""
@@ -50,49 +49,6 @@ FULL = "This server writes as many answers as it may (AI_MAX_RUNS). Try again la
 TOO_OFTEN = "The answer could not be completed: the processes that wrote it have ended again and again."
 
 
-@dataclass(frozen=True, slots=True)
-class StartRequest:
-    """What a new run needs.
-
-    Attributes:
-        path: the path of the chat's stream. It is created if there is none.
-        owner: who starts the run, and owns a chat that is created now.
-        turns: events that precede the run: the user's message, or a rewind.
-        message_id: the id of the answer's message.
-        if_active: what to do if the chat has an active run: `join` it, or `refuse`.
-        source: dotted path of the source. Empty: an iterator of this process.
-        arguments: JSON arguments of the source.
-        on_lost: see `Run.OnLost`.
-        holder: the process that writes the answer. Empty: a worker has to take it.
-        once: whether a run that answers the last message of the turns counts as this one, also if it is done. If the
-            chat's last run has failed or was stopped, the same message is another attempt, and takes its place.
-        makes_again: when the last message of the turns, once more after its answer is done, asks for another answer:
-            `never`, if that is the `newest` answer of the chat, or at `any` message if no answer to it has this
-            `message_id`.
-        has_room: whether the holder may write one more answer. Without that, a new run is refused.
-        check: called with the chat, and whether it is new, while its row is locked. It raises what refuses the start.
-    """
-
-    path: str
-    owner: str = ""
-    turns: Sequence[Event] = ()
-    message_id: str = ""
-    if_active: Literal["join", "refuse"] = "join"
-    source: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    on_lost: str = Run.OnLost.FAIL
-    holder: str = ""
-    once: bool = False
-    makes_again: MakesAgain = "never"
-    has_room: bool = True
-    check: Callable[[Chat, bool], None] | None = None
-
-    @property
-    def turn_id(self) -> str:
-        """The id of the message that is answered."""
-        return next((turn.id for turn in reversed(self.turns) if isinstance(turn, Message)), "")
-
-
 class Held(NamedTuple):
     """A run that this process has to write, with the producer's state at the takeover."""
 
@@ -100,14 +56,23 @@ class Held(NamedTuple):
     taken_over: TakenOver
 
 
+UNSEEN = datetime(9000, 1, 1, tzinfo=UTC)
+"""The end of a lease that has not begun. A lease begins when another transaction sees the run (`leases.begin`), and not
+when the row is written: the transaction that writes it may last for longer than a lease."""
+
+
 def lease_end(seconds: float | None = None) -> datetime:
     """Return the end of a lease that begins now."""
     return clock.now() + timedelta(seconds=config().ai_lease if seconds is None else seconds)
 
 
-def ends_soon(run: Run) -> bool:
-    """Return whether less than half of the lease of a run is left."""
-    return _lease_has_ended(run, -config().ai_lease / 2)
+def first_lease_end(state: str) -> datetime:
+    """Return the end of the lease of a run that is seen for the first time.
+
+    Its holder renews it within a quarter of a lease. Processes look for such runs every half of a lease at least. So a
+    run whose holder has vanished ends a lease after its commit.
+    """
+    return lease_end(QUEUE_SECONDS if state == Run.State.QUEUED else config().ai_lease / 2)
 
 
 def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
@@ -120,11 +85,11 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
         The errors of `check`.
     """
     with transaction(using):
-        chat = _locked_chat(request, using)
-        repeated = _repeated(chat, request, using)
+        chat, is_new = _locked_chat(request, using)
+        repeated = None if is_new else _repeated(chat, request, using)
         if repeated is not None and not _may_follow(repeated, request, using):
             return repeated, None
-        active = _active(chat, using)
+        active = None if is_new else _active(chat, using)
         if active is not None and _is_over(active):
             _end(active, Failed(str(active.pk), LOST if active.holder else NOT_TAKEN), using)
             active = None
@@ -136,27 +101,30 @@ def start(request: StartRequest, using: str) -> tuple[Run, TakenOver | None]:
         if not request.has_room:
             raise ServiceUnavailable(FULL, ((b"retry-after", b"5"),))
         again = [] if repeated is None else [Rewind(after=request.turn_id)]
-        run = _create(chat, request, [*again, *request.turns], using)
-        taken_over = _take_over(run, using) if request.holder else None
-        if taken_over is not None:
-            run.epoch = taken_over.epoch
-            run.save(using=using, update_fields=["epoch"])
-    return run, taken_over
+        return _create(chat, request, [*again, *request.turns], using)
 
 
-def _locked_chat(request: StartRequest, using: str) -> Chat:
-    chats = Chat.objects.using(using)
+def _locked_chat(request: StartRequest, using: str) -> tuple[Chat, bool]:
+    """Return the chat with its row locked, and whether this transaction has created it."""
+    chats, has_stream = Chat.objects.using(using), True
     stream = Stream.objects.using(using).alive().filter(path=request.path).first()
     if stream is None:
-        stream, _ = Stream.objects.using(using).ensure(request.path, content_type=JSON)
+        stream, is_new_stream = Stream.objects.using(using).ensure(request.path, content_type=JSON)
+        has_stream = not is_new_stream
     elif not content.is_json(stream.content_type):
         raise StreamExists(f"The stream at {request.path} is no chat: its content type is not {JSON}.")
-    chat, is_new = chats.get_or_create(stream=stream, defaults={"owner": request.owner})
-    locked_chat: Chat = locked(chats.filter(pk=chat.pk), using).get()
-    locked_chat.stream = stream
+    chat = locked(chats.filter(stream=stream), using).first() if has_stream else None
+    is_new = chat is None
+    if not has_stream:  # no other transaction sees the stream
+        chat = chats.create(stream=stream, owner=request.owner)
+    elif chat is None:
+        chat, is_new = chats.get_or_create(stream=stream, defaults={"owner": request.owner})
+        chat = locked(chats.filter(pk=chat.pk), using).get()
+    assert isinstance(chat, Chat)
+    chat.stream = stream
     if request.check is not None:
-        request.check(locked_chat, is_new)
-    return locked_chat
+        request.check(chat, is_new)
+    return chat, is_new
 
 
 def _repeated(chat: Chat, request: StartRequest, using: str) -> Run | None:
@@ -197,10 +165,9 @@ def _lease_has_ended(run: Run, seconds_ago: float = 0.0) -> bool:
     return run.lease_until is None or clock.from_project(run.lease_until) <= moment
 
 
-def _create(chat: Chat, request: StartRequest, turns: Sequence[Event], using: str) -> Run:
+def _create(chat: Chat, request: StartRequest, turns: Sequence[Event], using: str) -> tuple[Run, TakenOver | None]:
+    """Append the beginning of a run, take its producer over if it has a holder, and create its row."""
     stream = chat.stream
-    if turns:
-        stream.append_many([encode(turn) for turn in turns])
     run = Run(
         chat=chat,
         active_chat=chat,
@@ -211,18 +178,34 @@ def _create(chat: Chat, request: StartRequest, turns: Sequence[Event], using: st
         arguments=request.arguments,
         on_lost=request.on_lost,
         holder=request.holder,
-        lease_until=lease_end(None if request.holder else QUEUE_SECONDS),
+        lease_until=UNSEEN,
     )
     run.message_id = request.message_id or f"answer-{run.pk}"
-    event = encoding.encode(JSON, encode(Start(str(run.pk), run.message_id)))
-    result = stream.append(event)
-    run.start_offset = stream.offset_at(result.tail - len(event))
+    path, begun = _path_of(stream), encoding.encode(JSON, encode(Start(str(run.pk), run.message_id)))
+    before = b"".join([encoding.encode(JSON, encode(turn)) for turn in turns])
+    operations: list[Operation] = [Append(path, JSON, data, stream_id=stream.pk) for data in (before, begun) if data]
+    if request.holder:
+        operations.append(TakeOver(path, server_producer(run.producer), stream.pk))
+    results = transactions.apply_all(operations, using)
+    appended, taken_over = results[1 if before else 0], results[-1] if request.holder else None
+    assert isinstance(appended, Appended)
+    assert taken_over is None or isinstance(taken_over, TakenOver)
+    stream.tail_position = appended.tail
+    run.start_offset = stream.offset_at(appended.tail - len(begun))
+    run.epoch = 0 if taken_over is None else taken_over.epoch
     try:
         with transaction(using):
             run.save(using=using, force_insert=True)
     except IntegrityError as error:  # another process, in a transaction with an older snapshot
         raise AnswerRunning("An answer has begun in this chat at the same moment.") from error
-    return run
+    return run, taken_over
+
+
+def _path_of(stream: Stream) -> str:
+    path: str | None = stream.path
+    if path is None:
+        raise StreamNotFound("The chat was deleted.")
+    return path
 
 
 def claim(run_id: UUID, holder: str, using: str) -> Held | None:
@@ -246,7 +229,7 @@ def claim(run_id: UUID, holder: str, using: str) -> Held | None:
             _end(run, Failed(str(run.pk), TOO_OFTEN), using)
             return None
         run.state, run.holder, run.epoch, run.written = Run.State.RUNNING, holder, taken_over.epoch, written
-        run.lease_until = lease_end()
+        run.lease_until = UNSEEN
         run.save(using=using, update_fields=["state", "holder", "epoch", "written", "attempts", "lease_until"])
     return Held(run, taken_over)
 
@@ -257,7 +240,7 @@ def queue_again(run_id: UUID, using: str) -> bool:
         run = _locked_run(run_id, using)
         if run is None or run.state == Run.State.QUEUED or not _lease_has_ended(run):
             return False
-        run.state, run.holder, run.lease_until = Run.State.QUEUED, "", lease_end(QUEUE_SECONDS)
+        run.state, run.holder, run.lease_until = Run.State.QUEUED, "", UNSEEN
         run.save(using=using, update_fields=["state", "holder", "lease_until"])
         return True
 

@@ -40,6 +40,20 @@ END_SECONDS, END_PAUSE = 60.0, 0.5
 INTERVAL = 0.05
 """Seconds between two commits of an answer."""
 
+MAX_PORTIONS = 2000
+"""Portions that the answers of a process commit in a second. Each takes processor time in the writer, and for each
+reader. With more answers, each of them commits less often."""
+
+PHASES = 4
+"""Groups of answers that commit one after the other within the interval. The answers of a group share a commit, and the
+readers of one group do not wait for those of all."""
+
+
+def interval_of(count: int) -> float:
+    """Return the seconds between two commits of each of so many answers of a process."""
+    return max(INTERVAL, count / MAX_PORTIONS)
+
+
 MAX_ERROR_LENGTH = 2000
 """Characters of an error that readers see at most. A provider's may be a whole page."""
 
@@ -79,6 +93,8 @@ class RunningAnswer:
         self._source: Source = held.run.source if source is None else source
         self._call = call
         self._using = using
+        self.pace: Callable[[], float] = lambda: INTERVAL
+        """Returns the seconds between two commits."""
         self._early_end: Stopped | Failed | None = None
         self._ending = asyncio.Event()
         self._waiting_since: float | None = None
@@ -161,6 +177,7 @@ class RunningAnswer:
         run = str(self.run.pk)
         writer = self.run.chat.stream.awriter(producer=self.run.producer, close=False, interval=INTERVAL)
         writer.core.appender.taken_over = self._taken_over
+        writer.core.pace, writer.core.phase = self.pace, self.run.pk.int % PHASES / PHASES
         try:
             async with _opened(writer):
                 return await self._copy(await self._context(), writer)

@@ -26,7 +26,7 @@ from ...runtime.log_once import LogOnce
 from ...runtime.process_objects import ProcessObjects
 from ...subscriptions.service import service_for
 from . import leases, rows
-from .running import RunningAnswer
+from .running import RunningAnswer, interval_of
 from .sources import Source
 from .task_queue import enqueue
 from .wakeups import RUNS_CHANNEL, set_local_runner
@@ -129,10 +129,10 @@ class AnswerService:
     async def write(self, held: rows.Held, source: Source | None = None) -> None:
         """Write the answer of a run to its end, while this process keeps its lease."""
         answer = RunningAnswer(held, source, self._call, self.using)
+        answer.pace = lambda: interval_of(len(self._answers))
         self._answers[held.run.pk] = answer
         self._has_written = True
-        if rows.ends_soon(held.run):  # it began in a long transaction, and others see it from its commit on
-            self._renew_at = 0.0
+        if len(self._answers) == 1:  # without one, the keeper sleeps for half of a lease
             self._woken.set()
         self._keep_going()
         try:

@@ -24,7 +24,7 @@ from ..feeds import FeedSource, News
 from ..models import Chat
 from . import pointers
 from .access import Refused
-from .base import KEEP_ALIVE, event_stream, hold, live_reader_slot
+from .base import KEEP_ALIVE, event_stream, live_reader_slot
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +55,8 @@ async def read(request: HttpRequest, path: str, find: Find, source_of: SourceOf)
         return pointers.respond(News([], 0, True, False), wanted)
     slot = live_reader_slot()
     if wanted.live == "sse":
-        stream = hold(slot, _events(path, find, source_of, wanted))
-        return event_stream(request, stream, X_Content_Type_Options="nosniff")
+        waiting = _events(path, find, source_of, wanted)
+        return event_stream(request, waiting, slot, X_Content_Type_Options="nosniff")
     try:
         with _Waiter(path) as waiter:
             chat = await waiter.find(find, config().long_poll_timeout)

@@ -1,21 +1,36 @@
-"""Who may use a chat in the views. Knows neither bodies nor responses.
-
-The functions that use the database run in a thread.
-"""
+"""Who may use a chat in the views. Knows neither bodies nor responses."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from django.http import HttpRequest
 
 from ....protocol.errors import StreamExists
+from ....runtime.thread_pool import ThreadPool
 from ..errors import NoSuchMessage, UnfinishedAnswer
-from ..models import Chat
-from ..permissions import Action, permission
+from ..lookups import ChatAndRun, lookups_of
+from ..models import Chat, database
+from ..permissions import Action, is_in_memory, permission
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DENIED = "Permission denied."
+
+THREADS = 4
+
+_threads = ThreadPool("durable-streams-chats", THREADS)
+"""For permissions that may use the database. A thread for each request, as Django would start, costs more than its
+queries.
+
+A start may wait for the row of its chat, and a branch reads the whole chat. So they have the threads of their requests,
+and delay no other chat.
+"""
 
 
 class Refused(Exception):
@@ -32,16 +47,27 @@ async def user_of(request: HttpRequest) -> Any:
     return None if auser is None else await auser()
 
 
-def authorized(user: Any, path: str, action: Action) -> Chat | None:
-    """Return the chat at a path, if the user may use it.
+async def authorized(user: Any, path: str, action: Action) -> ChatAndRun:
+    """Return the chat at a path with its active run, if the user may use it.
 
     Raises:
         Refused: the user may not use the chat, whether or not there is one.
+        DurableStreamsError: the database does not answer.
     """
-    chat = Chat.at(path)
-    if not permission().allows(action, user, path, chat):
+    chat_and_run = await lookups_of(database()).find(path)
+    asked = permission()
+    if is_in_memory(asked):
+        is_allowed = asked.allows(action, user, path, chat_and_run.chat)
+    else:
+        is_allowed = await in_thread(asked.allows, action, user, path, chat_and_run.chat)
+    if not is_allowed:
         raise Refused(HTTPStatus.FORBIDDEN, DENIED)
-    return chat
+    return chat_and_run
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in one of the threads for chats, with the context of the request."""
+    return await _threads.call(partial(copy_context().run, function, *args, **kwargs))
 
 
 def check_again(user: Any, path: str, allowed: Chat | None, chat: Chat, is_new: bool) -> None:
@@ -56,23 +82,24 @@ def check_again(user: Any, path: str, allowed: Chat | None, chat: Chat, is_new: 
         raise Refused(HTTPStatus.FORBIDDEN, DENIED)
 
 
-def create_branch(user: Any, path: str, new_path: str, before: str | None) -> None:
+async def create_branch(user: Any, path: str, new_path: str, before: str | None) -> None:
     """Create a branch of a chat that the user may read, at a path where the user may write.
 
     Raises:
         Refused: the user may not, there is no such chat or message, or the branch would have an unfinished answer.
         StreamExists: the path is taken.
     """
-    chat = authorized(user, path, "read")
-    authorized(user, new_path, "write")
+    chat = (await authorized(user, path, "read")).chat
+    await authorized(user, new_path, "write")
     if chat is None:
         raise Refused(HTTPStatus.NOT_FOUND, "There is no such chat.")
+    owner = str(user.pk) if getattr(user, "is_authenticated", False) else ""
     try:
-        chat.branch(new_path, before=before, owner=str(user.pk) if getattr(user, "is_authenticated", False) else "")
+        await chat.abranch(new_path, before=before, owner=owner)
     except NoSuchMessage as error:
         raise Refused(HTTPStatus.NOT_FOUND, str(error)) from error
     except UnfinishedAnswer as error:
         raise Refused(HTTPStatus.CONFLICT, str(error)) from error
     except StreamExists:
-        authorized(user, new_path, "write")  # another user may have taken the path meanwhile
+        await authorized(user, new_path, "write")  # another user may have taken the path meanwhile
         raise

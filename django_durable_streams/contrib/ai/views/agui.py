@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from functools import partial
 from http import HTTPStatus
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
+from ....engine.live_reader_limit import LiveReaderSlot
 from ..dialects.agui import AGUITranslator
 from ..models import Run
-from .base import ChatViews, chunk_events, event_stream, hold, live_reader_slot, run_source
+from .base import ChatViews, chunk_events, event_stream, live_reader_slot, run_source
 from .requests import AGUIBody, InvalidRequest, parse
 
 
@@ -29,17 +29,20 @@ class AGUIChat(ChatViews):
         messages = [message.message() for message in body.messages if message.role in ("user", "assistant")]
         if not messages:
             raise InvalidRequest("There is no message of the user.")
+        slot = live_reader_slot()
         run = await self.begin(await self.chat_request(request, body.thread_id, messages, run_id=body.run_id))
-        return event_stream(request, _events(run, body.thread_id, body.run_id))
+        return self._response(request, run, (body.thread_id, body.run_id), slot)
 
     async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
         """See `ChatViews`."""
         run = await self._active(request, chat_id, "read")
         if run is None:
             return HttpResponse(status=HTTPStatus.NO_CONTENT)
-        return event_stream(request, hold(live_reader_slot(), _events(run, chat_id, "")))
+        return self._response(request, run, (chat_id, ""), live_reader_slot())
 
-
-def _events(run: Run, thread: str, run_id: str) -> AsyncGenerator[bytes, None]:
-    source = run_source(run, partial(AGUITranslator, thread, run_id))
-    return chunk_events((run.pk, "agui", thread, run_id), source, b"")
+    def _response(
+        self, request: HttpRequest, run: Run, names: tuple[str, str], slot: LiveReaderSlot
+    ) -> HttpResponseBase:
+        """Respond with the answer of a run. `names` are those of the thread and the run for the client."""
+        source = run_source(run, partial(AGUITranslator, *names))
+        return event_stream(request, chunk_events((run.pk, "agui", *names), source, b""), slot)

@@ -10,19 +10,17 @@ import inspect
 import logging
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
-from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Any, ClassVar, Literal, ParamSpec, TypeVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from asgiref.sync import sync_to_async
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIRequest
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.http.request import RawPostDataException
 from django.urls import URLPattern, path
 
@@ -32,34 +30,21 @@ from ....engine.live_reader_limit import LiveReaderSlot
 from ....protocol.errors import DurableStreamsError
 from ....runtime import background
 from ....runtime.log_once import LogOnce
-from ....runtime.thread_pool import ThreadPool
 from ....server.non_atomic import never_atomic
-from ....server.request_threads import release_thread
-from ....server.slow_clients import SlowClientGuard
 from ..answers import Answer, AnswerRunning, StartOptions, start_checked
 from ..events import Event, Message, Rewind
-from ..feeds import FeedSource, follow
+from ..feeds import FeedSource, opened
 from ..models import Chat, Run, database
 from ..permissions import Action, permission
 from ..rows import MakesAgain
 from ..sources import Source
 from .access import Refused, authorized, check_again, create_branch, user_of
-from .requests import BranchBody, InvalidRequest, checked_id, parse
+from .event_body import EventBody, EventResponse
+from .requests import BranchBody, InvalidRequest, checked_id, parse, parse_whole
 
 logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 ViewFunction = Callable[..., Awaitable[HttpResponseBase]]
-
-THREADS = 4
-
-_threads = ThreadPool("durable-streams-chats", THREADS)
-"""For reads of chats. A thread for each request, as Django would start, costs more than its queries.
-
-A start may wait for the row of its chat. So it has the thread of its request, and delays no other chat.
-"""
 
 WARNING_SECONDS = 60.0
 
@@ -161,7 +146,7 @@ class ChatViews:
         user = await user_of(request)
         new_id = body.id or uuid.uuid4().hex
         path = permission().path(user, checked_id(chat_id))
-        await _in_thread(create_branch, user, path, permission().path(user, new_id), body.before)
+        await create_branch(user, path, permission().path(user, new_id), body.before)
         return JsonResponse({"id": new_id}, status=HTTPStatus.CREATED)
 
     # For the dialects.
@@ -172,7 +157,7 @@ class ChatViews:
         Raises:
             Refused: the user may not write in the chat, or an answer is being written.
         """
-        allowed = await self._authorize(request.user, request.path, "write")
+        allowed = (await authorized(request.user, request.path, "write")).chat
         made = self.answer(request) if _is_async(self.answer) else await sync_to_async(self.answer)(request)
         answer: Any = await made if inspect.isawaitable(made) else made
         return await sync_to_async(self._start)(request, answer, allowed)
@@ -212,18 +197,12 @@ class ChatViews:
     ) -> ChatRequest:
         """Return a parsed request."""
         user = await user_of(http)
-        body = parse(http.body, object) if http.body else None  # it is stricter with fields that it does not skip
+        body = parse_whole(http.body)
         return ChatRequest(http, user, chat_id, permission().path(user, chat_id), messages, is_rewind, body, run_id)
 
     async def _active(self, request: HttpRequest, chat_id: str, action: Action) -> Run | None:
         user = await user_of(request)
-        path = permission().path(user, checked_id(chat_id))
-
-        def look() -> Run | None:
-            chat = authorized(user, path, action)
-            return None if chat is None else chat.active_run()
-
-        return await _in_thread(look)
+        return (await authorized(user, permission().path(user, checked_id(chat_id)), action)).run
 
     async def _chat(self, request: HttpRequest, chat_id: str, action: Action) -> Chat | None:
         """Return a chat that the user may use, or None if the user may know that there is none.
@@ -232,10 +211,7 @@ class ChatViews:
             Refused: the user may not use the chat, whether or not there is one.
         """
         user = await user_of(request)
-        return await self._authorize(user, permission().path(user, checked_id(chat_id)), action)
-
-    async def _authorize(self, user: Any, path: str, action: Action) -> Chat | None:
-        return await _in_thread(authorized, user, path, action)
+        return (await authorized(user, permission().path(user, checked_id(chat_id)), action)).chat
 
     def _view(self, handle: ViewFunction, method: str) -> Callable[..., Any]:
         async def view(request: HttpRequest, **arguments: Any) -> HttpResponseBase:
@@ -270,11 +246,6 @@ class ChatViews:
         return never_atomic(view)
 
 
-async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in one of the threads for chats, with the context of the request."""
-    return await _threads.call(partial(copy_context().run, function, *args, **kwargs))
-
-
 def _is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function)
 
@@ -296,46 +267,31 @@ def run_source(run: Run, translator: Callable[[], Any]) -> FeedSource:
 async def chunk_events(key: object, source: FeedSource, end: bytes) -> AsyncGenerator[bytes, None]:
     """Yield the chunks of a run as Server-Sent Events without names, and an end if the run has ended."""
     try:
-        async with aclosing(follow(key, source, timeout=config().sse_keep_alive)) as news:
-            async for item in news:
-                yield item.as_events(end) or KEEP_ALIVE
+        with opened(key, source, timeout=config().sse_keep_alive) as reader:
+            while (news := await reader.next()) is not None:
+                yield news.as_events(end) or KEEP_ALIVE
     except DurableStreamsError as error:  # the response has begun, so its end without an end says it
         logger.info("The readers of an answer are cut off: %s", error)
 
 
 def live_reader_slot() -> LiveReaderSlot:
-    """Take one of MAX_LIVE_READERS slots for a read that waits. The answer to a message needs none: see AI_MAX_RUNS.
+    """Return a slot for a reader that waits. A request that starts an answer takes it before the start.
 
     Raises:
-        ServiceUnavailable: all slots are taken.
+        ServiceUnavailable: the process has `MAX_LIVE_READERS` readers.
     """
     return engine_for(database()).live_reader_limit.acquire()
 
 
-async def hold(slot: LiveReaderSlot, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Yield events, and release a slot after them."""
-    try:
-        async with aclosing(events) as pieces:
-            async for piece in pieces:
-                yield piece
-    finally:
-        slot.release()
-
-
-def event_stream(request: HttpRequest, events: AsyncGenerator[bytes, None], **headers: str) -> HttpResponseBase:
-    """Return a response that streams events, under ASGI and WSGI."""
-    body = _guarded(events) if isinstance(request, ASGIRequest) else background.iterate(events)
-    response = StreamingHttpResponse(body, content_type="text/event-stream")
+def event_stream(
+    request: HttpRequest, events: AsyncGenerator[bytes, None], slot: LiveReaderSlot, **headers: str
+) -> HttpResponseBase:
+    """Return a response that streams events, under ASGI and WSGI. It releases the slot at its end."""
+    body = EventBody(events) if isinstance(request, ASGIRequest) else background.iterate(events)
+    response = EventResponse(body, slot)
     response["Cache-Control"] = "no-cache"
     response["X-Accel-Buffering"] = "no"
     response["Content-Encoding"] = "identity"  # GZipMiddleware would collect events
     for name, value in headers.items():
         response[name.replace("_", "-")] = value
     return response
-
-
-async def _guarded(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    release_thread()  # a response that waits keeps no thread
-    async with aclosing(SlowClientGuard().pieces(events)) as pieces:
-        async for piece in pieces:
-            yield piece

@@ -10,7 +10,6 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Hashable
-from contextlib import aclosing
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -19,8 +18,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from ....conf import config
 from ....protocol import caching, offsets, sse
 from ....protocol.errors import DurableStreamsError
-from ..feeds import FeedSource, News, follow
-from .base import event_stream, hold, live_reader_slot
+from ..feeds import FeedSource, News, opened
+from .base import event_stream, live_reader_slot
 from .requests import InvalidRequest
 
 logger = logging.getLogger(__name__)
@@ -67,12 +66,12 @@ async def read(request: HttpRequest, key: Hashable, source: FeedSource) -> HttpR
 
     Raises:
         InvalidRequest: the offset or the kind of read is invalid.
-        DurableStreamsError: the chat is gone, the database does not answer, or there are MAX_LIVE_READERS.
+        DurableStreamsError: the chat is gone, there are too many readers, or the database does not answer.
     """
     wanted = parse_read(request)
     if wanted.live == "sse":
-        stream = hold(live_reader_slot(), events(key, source, wanted))
-        return event_stream(request, stream, X_Content_Type_Options="nosniff")
+        slot = live_reader_slot()
+        return event_stream(request, events(key, source, wanted), slot, X_Content_Type_Options="nosniff")
     if wanted.live != "long-poll":
         return respond(await _page(key, source, wanted.position, 0.0), wanted)
     slot = live_reader_slot()
@@ -100,10 +99,13 @@ def respond(news: News, wanted: WantedRead) -> HttpResponse:
 
 def event(news: News, wanted: WantedRead) -> bytes:
     """Return the Server-Sent Events for news."""
-    lines = b"".join([b"%b\n" % chunk for chunk in news.chunks])
-    data = sse.data_event(JSON, lines) if lines else b""
     offset = _token(news.position)
-    return data + sse.control_event(offset, cursor=wanted.cursor, up_to_date=news.up_to_date, closed=news.is_complete)
+    end = sse.control_event(offset, cursor=wanted.cursor, up_to_date=news.up_to_date, closed=news.is_complete)
+    return news.encoded(_data_event) + end
+
+
+def _data_event(chunks: list[bytes]) -> bytes:
+    return sse.data_event(JSON, b"".join([b"%b\n" % chunk for chunk in chunks])) if chunks else b""
 
 
 async def _page(key: Hashable, source: FeedSource, position: int, seconds: float) -> News:
@@ -111,8 +113,8 @@ async def _page(key: Hashable, source: FeedSource, position: int, seconds: float
     deadline = time.monotonic() + 0.99 * seconds  # timers of uvloop may end a moment early, and a poll has one wait
     chunks: list[bytes] = []
     size, up_to_date, is_complete = 0, True, False
-    async with aclosing(follow(key, source, position, timeout=seconds or None)) as feed:
-        async for news in feed:
+    with opened(key, source, position, timeout=seconds or None) as reader:
+        while (news := await reader.next()) is not None:
             chunks += news.chunks
             size += sum(map(len, news.chunks))
             position, up_to_date, is_complete = news.position, news.up_to_date, news.is_complete
@@ -126,8 +128,8 @@ async def events(key: Hashable, source: FeedSource, wanted: WantedRead) -> Async
     """Yield the chunks of a source as the Server-Sent Events of the protocol."""
     ends_at = time.monotonic() + config().sse_duration
     try:
-        async with aclosing(follow(key, source, wanted.position, timeout=config().sse_keep_alive)) as feed:
-            async for news in feed:
+        with opened(key, source, wanted.position, timeout=config().sse_keep_alive) as reader:
+            while (news := await reader.next()) is not None:
                 yield event(news, wanted)
                 if time.monotonic() >= ends_at:
                     return

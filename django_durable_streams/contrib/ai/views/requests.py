@@ -19,6 +19,9 @@ Role = Literal["user", "assistant"]
 MAX_NESTING = 100
 """Levels of a JSON value in a message. Whoever reads the chat later may have less room for them than this request."""
 
+MAX_BODY_NESTING = MAX_NESTING + 10
+"""Levels of a whole body. The project may store it as an argument of the source."""
+
 T = TypeVar("T")
 
 
@@ -174,14 +177,23 @@ def _tool_part(kind: str, value: dict[str, Any]) -> Part | None:
     )
 
 
-def _checked(value: Any) -> Any:
+def parse_whole(body: bytes) -> Any:
+    """Return a whole body, with the fields of the project.
+
+    Raises:
+        InvalidRequest: the body is no JSON, or nested too deeply. This is stricter than `parse`, which skips fields.
+    """
+    return _checked(parse(body, object), MAX_BODY_NESTING, "The body") if body else None
+
+
+def _checked(value: Any, most: int = MAX_NESTING, name: str = "A part of a message") -> Any:
     """Return a JSON value that is not nested too deeply.
 
     Raises:
         InvalidRequest: it is.
     """
     level = [value]
-    for _ in range(MAX_NESTING):
+    for _ in range(most):
         level = [
             inner
             for outer in level
@@ -190,7 +202,7 @@ def _checked(value: Any) -> Any:
         ]
         if not level:
             return value
-    raise InvalidRequest(f"A part of a message is nested more than {MAX_NESTING} levels deep.")
+    raise InvalidRequest(f"{name} is nested more than {most} levels deep.")
 
 
 def _content(item: object) -> Part | None:

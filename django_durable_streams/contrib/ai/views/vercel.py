@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from ....engine.live_reader_limit import LiveReaderSlot
 from ..dialects.vercel import DONE, HEADER, VERSION, VercelTranslator
 from ..models import Run
-from .base import ChatViews, chunk_events, event_stream, hold, live_reader_slot, run_source
+from .base import ChatViews, chunk_events, event_stream, live_reader_slot, run_source
 from .requests import VercelBody, parse
 
 
@@ -21,8 +21,9 @@ class VercelChat(ChatViews):
 
     async def send(self, request: HttpRequest) -> HttpResponseBase:
         """See `ChatViews`."""
+        slot = live_reader_slot()
         run, _ = await self.begin_vercel(request)
-        return self.response(request, run)
+        return self.response(request, run, slot)
 
     async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
         """See `ChatViews`."""
@@ -38,7 +39,7 @@ class VercelChat(ChatViews):
         chat_request = await self.chat_request(request, body.id, messages, is_rewind=body.is_rewind)
         return await self.begin(chat_request), body.id
 
-    def response(self, request: HttpRequest, run: Run, slot: LiveReaderSlot | None = None) -> HttpResponseBase:
+    def response(self, request: HttpRequest, run: Run, slot: LiveReaderSlot) -> HttpResponseBase:
         """Respond with the whole answer of a run."""
         events = chunk_events((run.pk, "vercel"), run_source(run, VercelTranslator), DONE)
-        return event_stream(request, events if slot is None else hold(slot, events), **{HEADER: VERSION})
+        return event_stream(request, events, slot, **{HEADER: VERSION})
