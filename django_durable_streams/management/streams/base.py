@@ -75,7 +75,7 @@ class Console:
     def write_lines(self, lines: Iterable[str]) -> None:
         """Write lines at once, which takes a fraction of the time of `write` for each."""
         if text := "\n".join(lines):
-            self._out.write(text)
+            self._out.write(printable(text))
 
     def write_bytes(self, data: bytes) -> None:
         """Write bytes as they are, without a line feed at the end."""
