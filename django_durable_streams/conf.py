@@ -80,8 +80,7 @@ class Config:
     requests share a commit. That is slower, unless the database is far away and has idle processors."""
 
     json_encoder: str = "django.core.serializers.json.DjangoJSONEncoder"
-    """The dotted path of a `json.JSONEncoder` for values that Python code appends to JSON streams, such as dates. A
-    value that it cannot encode is refused."""
+    """Dotted path of a `json.JSONEncoder` for values of Python code in JSON streams. What it cannot encode is refused."""
 
     queue_size: int = 10_000
     """Operations that may wait for one committer. More are refused with 503."""
@@ -278,7 +277,7 @@ def _type_problem(key: str, hint: Any, value: Any) -> Finding | None:
     if expected is None:
         return None
     kind, words = expected
-    # Its type, not its class: lazy objects say that they are what they will be, and have only a part of its operations.
+    # Its type, not its class: lazy objects claim the class of their value, and have a part of its operations.
     if not issubclass(type(value), kind) or (isinstance(value, bool) and kind is not bool):
         if key in SECRETS:
             return Finding("durable_streams.E003", f"{key} must be {words}.")

@@ -5,8 +5,7 @@ stream's row, they wait in the lock wait queue, and never come back. As long as 
 batch leaves later ones LOCKED without touching the row (`locked_paths`). They move behind the others before the
 committer takes its next batch (`_finish`).
 
-A batch is one transaction over one connection (`Applier`); "When a batch fails" in docs/architecture.md has the other
-ways. Group commit: docs/decisions/group-commit.md. Knows no SQL.
+A batch is one transaction over one connection (`Applier`, "When a batch fails" in docs/architecture.md). Knows no SQL.
 """
 
 from __future__ import annotations
