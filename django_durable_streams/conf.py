@@ -80,7 +80,7 @@ class Config:
     requests share a commit. That is slower, unless the database is far away and has idle processors."""
 
     json_encoder: str = "django.core.serializers.json.DjangoJSONEncoder"
-    """Dotted path of a `json.JSONEncoder` for values of Python code in JSON streams. What it cannot encode is refused."""
+    """Dotted path of a `json.JSONEncoder` for values of Python code in JSON streams. Others are refused."""
 
     queue_size: int = 10_000
     """Operations that may wait for one committer. More are refused with 503."""

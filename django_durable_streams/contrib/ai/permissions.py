@@ -13,10 +13,10 @@ from .models import Chat
 
 Action = Literal["read", "write", "stop"]
 
-Method = TypeVar("Method", bound=Callable[..., Any])
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def in_memory(method: Method) -> Method:
+def in_memory(method: _Method) -> _Method:
     """Mark an `allows` that uses memory only, so that it is called in the event loop and needs no thread.
 
     A subclass that overrides the method needs a mark of its own.
