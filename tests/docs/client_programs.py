@@ -22,6 +22,7 @@ SOURCES_VARIABLE = "CLIENTS_SOURCES"
 CACHE = ROOT / "build" / "clients"
 BUILD_SECONDS = 500
 
+OLDEST_RUBY = (3, 2)
 GO_MODULE = "github.com/durable-streams/durable-streams/packages/client-go"
 
 
@@ -44,11 +45,13 @@ class Program(NamedTuple):
 
 def missing(program: Program) -> str:
     """What this machine lacks for a program, as a reason to skip it, or nothing."""
+    if program.from_sources and SOURCES_VARIABLE not in os.environ:
+        return f"{SOURCES_VARIABLE} does not name a checkout of durable-streams/durable-streams"
     lacking = [tool for tool in program.tools if shutil.which(tool) is None]
     if lacking:
         return f"{', '.join(lacking)} is not installed"
-    if program.from_sources and SOURCES_VARIABLE not in os.environ:
-        return f"{SOURCES_VARIABLE} does not name a checkout of durable-streams/durable-streams"
+    if program.fence == "ruby" and (version := _ruby_version()) < OLDEST_RUBY:
+        return f"Ruby {'.'.join(map(str, version))} is too old for the client"
     return ""
 
 
@@ -58,7 +61,12 @@ def prepare(program: Program, folder: Path, address: str) -> list[str]:
     file = folder / program.file
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(block.text.replace("127.0.0.1:8000", address))
-    return program.build(folder, Path(os.environ.get(SOURCES_VARIABLE, "")) / "packages")
+    return program.build(folder, Path(os.environ.get(SOURCES_VARIABLE, "")).resolve() / "packages")
+
+
+def _ruby_version() -> tuple[int, ...]:
+    done = subprocess.run(["ruby", "-e", "print RUBY_VERSION"], capture_output=True, text=True, timeout=60, check=True)
+    return tuple(map(int, done.stdout.split(".")))
 
 
 def _python(folder: Path, packages: Path) -> list[str]:
@@ -79,10 +87,14 @@ def _go(folder: Path, packages: Path) -> list[str]:
 
 def _rust(folder: Path, packages: Path) -> list[str]:
     (manifest,) = blocks(PAGE, "toml")
-    dependencies, replaced = re.subn(r'git = "[^"]+", rev = "[^"]+"', f'path = "{packages / "client-rust"}"', manifest.text)
+    # Without TLS, whose libraries take most of the time.
+    local = f'path = "{packages / "client-rust"}", default-features = false, features = ["json"]'
+    dependencies, replaced = re.subn(r'git = "[^"]+", rev = "[^"]+"', local, manifest.text)
     assert replaced == 1, "the client of Rust is not taken from its repository"
-    (folder / "Cargo.toml").write_text(f'[package]\nname = "client"\nversion = "0.0.0"\nedition = "2021"\n{dependencies}')
+    package = '[package]\nname = "client"\nversion = "0.0.0"\nedition = "2021"\n'
+    (folder / "Cargo.toml").write_text(package + dependencies)
     target = CACHE / "rust"
+    target.mkdir(parents=True, exist_ok=True)
     if (locked := target / "Cargo.lock").exists():
         shutil.copy(locked, folder)
     _compile(folder, ["cargo", "build", "--quiet", "--target-dir", str(target)], CARGO_PROFILE_DEV_DEBUG="0")

@@ -43,11 +43,7 @@ def test_these_are_tested_from_their_sources() -> None:
 def test_it_reads_what_is_stored_and_follows_until_the_stream_is_closed(
     language: str, server: Server, tmp_path: Path
 ) -> None:
-    program = PROGRAMS[language]
-    if reason := missing(program):
-        pytest.skip(reason)
-    command = prepare(program, tmp_path, f"{HOST}:{server.port}")
-    stream = f"{server.base_url}/v1/stream/clients/{language.lower()}"
+    command, stream = ready(language, server, tmp_path)
     with Running(command, tmp_path) as running:
         assert running.next_text() == "hello"
         # An idle long-poll passes first: the program has time to wait for data, too.
@@ -63,17 +59,22 @@ def test_it_reads_what_is_stored_and_follows_until_the_stream_is_closed(
 
 @pytest.mark.parametrize("language", PROGRAMS)
 def test_it_ends_if_the_stream_is_closed_without_data(language: str, server: Server, tmp_path: Path) -> None:
+    command, stream = ready(language, server, tmp_path)
+    with Running(command, tmp_path) as running:
+        assert running.next_text() == "hello"
+        httpx.post(stream, headers={"Stream-Closed": "true"}).raise_for_status()
+        assert running.next_text() is None
+        assert running.process.wait(OUTPUT_SECONDS) == 0
+
+
+def ready(language: str, server: Server, folder: Path) -> tuple[list[str], str]:
+    """The command of a program, built in a folder, and the URL of its stream, which does not exist yet."""
     program = PROGRAMS[language]
     if reason := missing(program):
         pytest.skip(reason)
-    with Server("uvicorn") as another:
-        command = prepare(program, tmp_path, f"{HOST}:{another.port}")
-        with Running(command, tmp_path) as running:
-            assert running.next_text() == "hello"
-            stream = f"{another.base_url}/v1/stream/clients/{language.lower()}"
-            httpx.post(stream, headers={"Stream-Closed": "true"}).raise_for_status()
-            assert running.next_text() is None
-            assert running.process.wait(OUTPUT_SECONDS) == 0
+    stream = f"{server.base_url}/v1/stream/clients/{language.lower()}"
+    httpx.delete(stream)
+    return prepare(program, folder, f"{HOST}:{server.port}"), stream
 
 
 class Running:
