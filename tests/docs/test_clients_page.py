@@ -9,7 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from durable_streams import DurableStream
 
+from django_durable_streams.conf import Config
 from tests.docs.client_programs import PAGE, PROGRAMS, missing, prepare
 from tests.docs.pages import table
 from tests.servers import HOST, Server
@@ -65,6 +67,12 @@ def test_it_ends_if_the_stream_is_closed_without_data(language: str, server: Ser
         httpx.post(stream, headers={"Stream-Closed": "true"}).raise_for_status()
         assert running.next_text() is None
         assert running.process.wait(OUTPUT_SECONDS) == 0
+
+
+def test_a_long_poll_is_answered_before_the_client_gives_up() -> None:
+    patience = DurableStream("http://127.0.0.1/")._client.timeout.read
+    assert patience is not None
+    assert Config().long_poll_timeout <= patience - 5
 
 
 def ready(language: str, server: Server, folder: Path) -> tuple[list[str], str]:
