@@ -54,7 +54,7 @@ class Config:
     cache_bytes: int = 32 * MIB
     """Memory of one process for its segment cache, in bytes."""
 
-    long_poll_timeout: float = 30.0
+    long_poll_timeout: float = 25.0
     """Seconds that a long-poll waits for data."""
 
     sse_duration: float = 60.0

@@ -2,7 +2,7 @@
 
 DATABASE_URL        any URL that dj-database-url reads; default: db.sqlite3 beside manage.py
 REDIS_URL           redis://host:port/db; default: none. Then readers of other processes poll the database
-LONG_POLL_TIMEOUT   seconds that a long-poll waits; default: 30
+LONG_POLL_TIMEOUT   seconds that a long-poll waits; default: 25
 EXAMPLE_DOOR        asgi (default): the bare ASGI application serves streams, and Django serves all other URLs
                     urls: Django's views serve streams, behind the middleware below
 PERMISSION          dotted paths of permission classes, comma-separated; default: everybody may do everything.
@@ -114,7 +114,7 @@ if REDIS_URL:
     CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL}}
 
 DURABLE_STREAMS: dict[str, Any] = {
-    "LONG_POLL_TIMEOUT": float(os.environ.get("LONG_POLL_TIMEOUT", "30")),
+    "LONG_POLL_TIMEOUT": float(os.environ.get("LONG_POLL_TIMEOUT", "25")),
     # The demo is for use on the developer's own machine. A real project removes this line to use Django's permissions,
     # or names other classes. See docs/access.md.
     "PERMISSION_CLASSES": PERMISSION_CLASSES,
