@@ -23,6 +23,7 @@ from ..store.archive.records import StreamRecord
 from ..store.archive.subscription_records import LinkRecord, SubscriptionReader, SubscriptionRecord
 from .addresses import receiver_of
 from .operating import perform
+from .registry import check_wake_stream
 from .rows import change, find, links, locked, move_cursors, subscriptions
 from .rules import changing_link_rules
 
@@ -81,6 +82,7 @@ class SubscriptionImport:
         try:
             if record.webhook_url:
                 receiver_of(record.webhook_url)
+            check_wake_stream(record.wake_stream)
         except DurableStreamsError as error:
             raise reader.error(f"{record.shown_name}: {error.detail}") from error
         existing = subscriptions(self._using).filter(name=record.name).first()

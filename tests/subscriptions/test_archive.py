@@ -308,6 +308,14 @@ def test_a_foreign_record_changes_nothing_and_is_named(archive: Path, number: in
     assert not Subscription.objects.exists()
 
 
+def test_a_wake_stream_that_is_the_registry_here_is_named(archive: Path) -> None:
+    with override_streams(REGISTRY_PATH="wake"):
+        with pytest.raises(ArchiveError, match=rf"{SUBSCRIPTIONS}, byte [1-9]\d*: t: .*registry"):
+            restore_from(archive)
+        assert not Stream.objects.exists()
+    assert restore_from(archive) == (2, 2)
+
+
 def test_each_damaged_byte_is_found(archive: Path) -> None:
     data = (archive / SUBSCRIPTIONS).read_bytes()
     for place in range(0, len(data), 29):
