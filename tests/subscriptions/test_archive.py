@@ -365,9 +365,54 @@ def test_an_interrupted_export_keeps_its_cursors(tmp_path: Path, monkeypatch: py
 @override_streams(REGISTRY_PATH="__registry__")
 def test_the_registry_stays_where_it_is(tmp_path: Path) -> None:
     stream()
-    group_commit.apply([MoveEntries("__registry__", 10)], USING)
+    move_entries()
     export(tmp_path / "archive")
     assert {head.path for head in heads(tmp_path / "archive")} == {"events/a"}
+
+
+@override_streams(REGISTRY_PATH="__registry__")
+def test_forks_of_the_registry_stay_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The registry of another database has the path of their source."""
+    stream()
+    Stream.objects.get(path="events/a").fork("fork")
+    move_entries()
+    copy = Stream.objects.get(path="__registry__").fork("copy")
+    copy.fork("copies/second")
+    copy.delete()
+    export(tmp_path / "archive")
+    export(tmp_path / "some", "copies/*")
+    assert caplog.text.count("copies/second stays out of the archive") == 2
+    assert [head.path for head in heads(tmp_path / "archive")] == ["events/a", "fork"]
+    assert heads(tmp_path / "some") == []
+    empty()
+    stream("other")
+    move_entries()
+    restore_from(tmp_path / "archive")
+    assert set(Stream.objects.values_list("path", flat=True)) == {"__registry__", "events/a", "fork", "other"}
+
+
+def test_no_other_stream_is_restored_at_the_path_of_the_registry(tmp_path: Path) -> None:
+    stream("events/a")
+    Stream.objects.get(path="events/a").fork("fork")
+    export(tmp_path / "archive")
+    for is_there in (False, True):
+        empty()
+        with override_streams(REGISTRY_PATH="events/a"):
+            if is_there:
+                group_commit.apply([MoveEntries("events/a", 10)], USING)
+            for options in ([], ["--cursors"], ["--dry-run"]):
+                with pytest.raises(CommandError, match="events/a is the path of the registry here"):
+                    streams("import", str(tmp_path / "archive"), *options)
+            assert Stream.objects.count() == is_there
+    empty()
+    assert restore_from(tmp_path / "archive") == (0, 0)
+    with override_streams(REGISTRY_PATH="events/a"):  # the stream of the archive is the registry here by now
+        assert restore_from(tmp_path / "archive") == (0, 0)
+    assert Stream.objects.count() == 2
+
+
+def move_entries() -> None:
+    group_commit.apply([MoveEntries("__registry__", 10)], USING)
 
 
 def heads(archive: Path) -> list[Any]:
