@@ -22,14 +22,14 @@ from ...protocol.globs import glob
 from ...protocol.producers import SERVER_MARK
 from ...protocol.subscriptions import MAX_DESCRIPTION_LENGTH, MAX_LEASE_MS, MAX_URL_LENGTH, opaque, subscription_id
 from .lines import ArchiveError, checked_line
-from .records import Microseconds, Number, Path
+from .records import WITHOUT_NUL, Microseconds, Number, Path
 
 MAX_LEASE = max(MAX_LEASE_MS, 24 * 3600 * 1000)
 """The longest lease, in milliseconds. Those of consumers have no limit of the protocol."""
 
-# PostgreSQL stores no NUL, and no URL has a control character.
+# No URL has a control character.
 Url = Annotated[str, Meta(max_length=MAX_URL_LENGTH, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
-Text = Annotated[str, Meta(max_length=MAX_DESCRIPTION_LENGTH, pattern=r"^[^\x00]*\Z")]
+Text = Annotated[str, Meta(max_length=MAX_DESCRIPTION_LENGTH, pattern=WITHOUT_NUL)]
 Digest = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")]
 OptionalPath = Annotated[str, Meta(max_length=paths.MAX_PATH_LENGTH)]
 
