@@ -215,6 +215,68 @@ def test_patterns_choose_cursors(tmp_path: Path) -> None:
     assert set(SubscriptionLink.objects.values_list("path", flat=True)) == {"events/1"}
 
 
+def test_cursors_that_are_chosen_first_skip_nothing_of_the_others(tmp_path: Path) -> None:
+    """The pattern would link the other streams at their ends, and no later import moves a cursor back."""
+    handled: list[Any] = []
+    one = register(lambda batch: handled.extend(batch.messages), start="new")
+    subscribed(one)
+    for path in ("s/1", "s/2", "s/3"):
+        json_stream(path, "old")
+    run(one)
+    for path in ("s/1", "s/2"):
+        Stream.objects.get(path=path).append(path)
+    export(tmp_path / "archive")
+    handled.clear()
+    empty()
+    list(transfer.import_streams(tmp_path / "archive", USING))
+    assert restore_from(tmp_path / "archive", "s/3")[0] == 1
+    assert restore_from(tmp_path / "archive")[0] == 1
+    run(one)
+    assert sorted(handled) == ["s/1", "s/2"]
+    Stream.objects.get(path="s/1").append("later")
+    restore_from(tmp_path / "archive", "s/3")
+    run(one)
+    assert handled[2:] == ["later"]
+
+
+@pytest.mark.parametrize("position", ["None", "1"])
+def test_a_stop_at_the_same_cursor_is_restored(tmp_path: Path, position: str) -> None:
+    """The worker was started before the import, and has not come to the stream yet."""
+    fails = False
+
+    def handle(batch: Batch) -> None:
+        if fails:
+            raise ValueError
+
+    one = register(handle, on_failure="stop", max_attempts=1)
+    json_stream("s/1", 1)
+    if position == "1":
+        run(one)
+        Stream.objects.get(path="s/1").append(2)
+    fails = True
+    run(one)
+    export(tmp_path / "archive")
+    empty()
+    subscribed(one)
+    list(transfer.import_streams(tmp_path / "archive", USING))
+    if position == "1":
+        SubscriptionLink.objects.unguarded().update(acked_position=2)
+    restore_from(tmp_path / "archive")
+    assert SubscriptionLink.objects.get().is_stopped
+
+
+def test_an_explicit_link_stays_one_where_the_pattern_has_linked_the_stream(tmp_path: Path) -> None:
+    subscribe("s", "events/*")
+    stream()
+    registry.add_streams("s", ["events/a"], USING)
+    export(tmp_path / "archive")
+    empty()
+    subscribe("s", "events/*")
+    restore_from(tmp_path / "archive")
+    link = SubscriptionLink.objects.get()
+    assert (link.is_explicit, link.is_glob) == (True, True)
+
+
 def test_streams_of_later_generations_get_no_cursor(tmp_path: Path) -> None:
     subscribe("s", "none", "events/a")
     stream("events/a")
