@@ -58,18 +58,18 @@ def select(patterns: Sequence[Glob], using: str) -> array[int]:
 
 def _with_forks(stream_ids: Iterable[int], sources: Mapping[int, int]) -> set[int]:
     """Return the ids of streams, and of their forks, and of the forks of these."""
-    found = set(stream_ids)
-    if not found:
-        return found
+    family = set(stream_ids)
+    if not family:
+        return family
     forks: dict[int, list[int]] = {}
     for fork_id, source_id in sources.items():
         forks.setdefault(source_id, []).append(fork_id)
-    unvisited = [*found]
+    unvisited = [*family]
     while unvisited:
-        new = [fork_id for fork_id in forks.get(unvisited.pop(), ()) if fork_id not in found]
-        found.update(new)
+        new = [fork_id for fork_id in forks.get(unvisited.pop(), ()) if fork_id not in family]
+        family.update(new)
         unvisited += new
-    return found
+    return family
 
 
 def _merged(chosen: array[int], needed: set[int], using: str) -> array[int]:
