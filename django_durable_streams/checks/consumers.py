@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, Warning, register
 
+from .. import conf
 from ..protocol import arguments
-from ..protocol.errors import DurableStreamsError
+from ..protocol.errors import DurableStreamsError, RegistryReadOnly
 from ..protocol.globs import glob
 from ..subscriptions.consumers.declarations import Consumer, duplicates, registered
 from ..subscriptions.consumers.task_framework import backend_problem
@@ -31,12 +32,13 @@ def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
 
 @register()
 def check_paths(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E010: no stream can have a path that a consumer names."""
+    """E010: no stream can have a path that a consumer names, or its dead letters cannot be written there."""
     errors: list[CheckMessage] = []
     for consumer in [*registered(), *duplicates()]:
         try:
             glob(consumer.pattern)
             arguments.path(consumer.dead_letters)
+            _check_writable(consumer.dead_letters)
         except DurableStreamsError as error:
             errors.append(
                 Error(
@@ -46,6 +48,12 @@ def check_paths(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
                 )
             )
     return errors
+
+
+def _check_writable(path: str) -> None:
+    settings = conf.project_value()
+    if isinstance(settings, Mapping) and path == settings.get("REGISTRY_PATH"):
+        raise RegistryReadOnly("Only the server writes to the registry of streams, so it takes no dead letters.")
 
 
 @register()

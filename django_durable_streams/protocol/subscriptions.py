@@ -86,6 +86,11 @@ def own_wake_stream() -> SubscriptionError:
     return invalid_request("The wake stream of a subscription must not be one of its streams.")
 
 
+def registry_as_wake_stream() -> SubscriptionError:
+    """Return the error for wake events that are to go to the registry, which only the server writes."""
+    return invalid_request("The wake stream must not be the registry of streams: only the server writes to it.")
+
+
 def webhook_url_rejected(message: str) -> SubscriptionError:
     """Return the error for a webhook's URL to which this server sends nothing."""
     return SubscriptionError(WEBHOOK_URL_REJECTED, 400, message)

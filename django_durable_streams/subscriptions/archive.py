@@ -2,14 +2,15 @@
 
 A cursor goes on where it was, and never back: one that is further already stays. So an import can be repeated. A
 subscription that is here already must have the same configuration. The pattern links streams that the archive does not
-have, as for every new subscription (`backfill`), but only after all cursors of the archive.
+have, as for every new subscription (`backfill`), but only after all cursors of the archive. That sets them to the ends
+of their streams, so with patterns the other cursors are restored as well, on streams that are here without a link.
 
 Leases and wakes are not restored. The next look finds what is pending.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from .. import clock
@@ -23,6 +24,7 @@ from ..store.archive.records import StreamRecord
 from ..store.archive.subscription_records import LinkRecord, SubscriptionReader, SubscriptionRecord
 from .addresses import receiver_of
 from .operating import perform
+from .registry import check_wake_stream
 from .rows import change, find, links, locked, move_cursors, subscriptions
 from .rules import changing_link_rules
 
@@ -50,7 +52,8 @@ class SubscriptionImport:
     Args:
         reader: the archive.
         using: alias of the database.
-        patterns: restore only the cursors on streams that match one of these. None of them: all.
+        patterns: restore only subscriptions with a cursor on a stream that matches one of these, and these cursors.
+            None of them: all.
 
     Raises:
         InvalidPath: a pattern is invalid.
@@ -61,6 +64,7 @@ class SubscriptionImport:
         self._using = using
         self._globs: list[Glob] = [glob(pattern) for pattern in patterns]
         self._furthest: dict[tuple[str, int], _Furthest] = {}
+        self._chosen_names: set[str] = set()
 
     def check(self) -> None:
         """Check all records, and that they fit the database. Changes nothing.
@@ -68,10 +72,15 @@ class SubscriptionImport:
         Raises:
             ArchiveError: a record is damaged or foreign, or a subscription here has another configuration.
         """
+        name = ""
         for record, reader in self._reader.subscriptions():
             if isinstance(record, SubscriptionRecord):
+                name = record.name
                 self._check_subscription(record, reader)
-            elif record.generation is not None and record.position is not None:
+                continue
+            if self._is_chosen(record.path):
+                self._chosen_names.add(name)
+            if record.generation is not None and record.position is not None:
                 key = record.path, record.generation
                 furthest = self._furthest.get(key)
                 if furthest is None or record.position > furthest.position:
@@ -81,6 +90,7 @@ class SubscriptionImport:
         try:
             if record.webhook_url:
                 receiver_of(record.webhook_url)
+            check_wake_stream(record.wake_stream)
         except DurableStreamsError as error:
             raise reader.error(f"{record.shown_name}: {error.detail}") from error
         existing = subscriptions(self._using).filter(name=record.name).first()
@@ -108,19 +118,19 @@ class SubscriptionImport:
         """
         done = Restored()
         for subscription, records in self._subscriptions():
-            present = None
-            for portion in _portions(record for record in records if self._is_chosen(record.path)):
-                if present is None:
-                    present = perform(self._using, _create, subscription, self._using)
-                count = perform(self._using, _restore_links, present.pk, portion, self._using)
+            if self._globs and subscription.name not in self._chosen_names:
+                for _ in records:
+                    pass
+                continue
+            present = perform(self._using, _create, subscription, self._using)
+            wanted = (record for record in records if record.is_glob or self._is_chosen(record.path))
+            for portion in _portions(wanted):
+                count = perform(self._using, _restore_links, present.pk, portion, self._is_chosen, self._using)
                 done = done._replace(cursors=done.cursors + count)
                 yield done
-            if present is None and not self._globs:
-                present = perform(self._using, _create, subscription, self._using)
-            if present is not None:
-                perform(self._using, _finish, subscription, self._using)
-                done = done._replace(subscriptions=done.subscriptions + 1)
-                yield done
+            perform(self._using, _finish, subscription, self._using)
+            done = done._replace(subscriptions=done.subscriptions + 1)
+            yield done
 
     def _is_chosen(self, path: str) -> bool:
         return not self._globs or any(pattern.matches(path) for pattern in self._globs)
@@ -189,15 +199,22 @@ def _create(record: SubscriptionRecord, using: str) -> Subscription:
         return created
 
 
-def _restore_links(subscription_id: int, records: Sequence[LinkRecord], using: str) -> int:
-    """Restore some cursors in one transaction, and return how many there are now."""
+def _restore_links(
+    subscription_id: int, records: Sequence[LinkRecord], is_chosen: Callable[[str], bool], using: str
+) -> int:
+    """Restore some cursors in one transaction, and return how many there are now.
+
+    Those on paths that are not chosen are restored where a stream has no link yet.
+    """
     if any(record.is_explicit for record in records):
         with changing_link_rules(using):
-            return _write_links(subscription_id, records, using)
-    return _write_links(subscription_id, records, using)
+            return _write_links(subscription_id, records, is_chosen, using)
+    return _write_links(subscription_id, records, is_chosen, using)
 
 
-def _write_links(subscription_id: int, records: Sequence[LinkRecord], using: str) -> int:
+def _write_links(
+    subscription_id: int, records: Sequence[LinkRecord], is_chosen: Callable[[str], bool], using: str
+) -> int:
     by_path = {record.path: record for record in records}
     rows = Stream.objects.using(using).alive().filter(path__in=by_path).order_by("id")
     streams = {stream.path: stream for stream in locked(rows.defer("lineage"), using)}
@@ -206,10 +223,13 @@ def _write_links(subscription_id: int, records: Sequence[LinkRecord], using: str
     here = links(using, subscription_id=subscription_id, path__in=by_path)
     existing = {link.path: link for link in locked(here.order_by("id"), using)}
     moves: list[tuple[SubscriptionLink, int | None, bool]] = []
+    restored: dict[str, LinkRecord] = {}
     for path, record in by_path.items():
-        stream = streams.get(path)
+        stream, present = streams.get(path), existing.get(path)
         if (None if stream is None else stream.generation) != record.generation:
             continue  # the stream has ended since, or another one is at its path
+        if not is_chosen(path) and (stream is None or present is not None):
+            continue
         tail = 0 if stream is None else stream.tail_position
         position = None if record.position is None else min(record.position, tail)
         link = SubscriptionLink(
@@ -219,22 +239,23 @@ def _write_links(subscription_id: int, records: Sequence[LinkRecord], using: str
             is_explicit=record.is_explicit,
             is_glob=record.is_glob,
         )
-        if (present := existing.get(path)) is None or _is_behind(present, link, position):
+        if present is None or present.stream_id != link.stream_id or _acked(present) < (position or 0):
             moves.append((link, position, False))
+            restored[path] = record
+        elif _acked(present) == (position or 0) and not present.holder:
+            restored[path] = record
     move_cursors(moves, using)
-    moved_links = links(using, subscription_id=subscription_id, path__in=[link.path for link, _, _ in moves])
-    stopped = [path for path, record in by_path.items() if record.is_stopped]
-    moved_links.filter(path__in=stopped).update(is_stopped=True)
-    moved_links.filter(path__in=[path for path, record in by_path.items() if record.is_explicit]).update(
-        is_explicit=True
-    )
+    restored_links = links(using, subscription_id=subscription_id)
+    stopped = [path for path, record in restored.items() if record.is_stopped]
+    restored_links.filter(path__in=stopped).update(is_stopped=True)
+    explicit = [path for path, record in restored.items() if record.is_explicit]
+    restored_links.filter(path__in=explicit).update(is_explicit=True)
     _mark(moves, using)
     return len(moves)
 
 
-def _is_behind(present: SubscriptionLink, link: SubscriptionLink, position: int | None) -> bool:
-    """Return whether the cursor of a link that is here is behind that of the archive, or on an earlier stream."""
-    return present.stream_id != link.stream_id or (present.acked_position or 0) < (position or 0)
+def _acked(link: SubscriptionLink) -> int:
+    return link.acked_position or 0
 
 
 def _mark(moves: Sequence[tuple[SubscriptionLink, int | None, bool]], using: str) -> None:

@@ -9,9 +9,15 @@ from collections.abc import Mapping, Sequence
 
 from django.db.models import Q, QuerySet
 
+from ..conf import config as settings
 from ..models import Stream, Subscription, SubscriptionLink
 from ..models.stream import LinkState
-from ..protocol.subscriptions import SubscriptionConfig, own_wake_stream, subscription_already_exists
+from ..protocol.subscriptions import (
+    SubscriptionConfig,
+    own_wake_stream,
+    registry_as_wake_stream,
+    subscription_already_exists,
+)
 from .addresses import receiver_of
 from .rows import change, find, links, locked, subscriptions, transaction
 from .rules import changing_link_rules, locking
@@ -30,9 +36,10 @@ def create(name: str, config: SubscriptionConfig, base_url: str, using: str) -> 
         using: alias of the database.
 
     Raises:
-        SubscriptionError: there is one with another configuration.
+        SubscriptionError: there is one with another configuration, or its wake stream is the registry of streams.
         django.db.OperationalError: a transaction that creates streams has not ended. Try again.
     """
+    check_wake_stream(config.wake_stream)
     digest = config.digest()
     existing = subscriptions(using).filter(name=name).first()
     if existing is not None:
@@ -58,6 +65,16 @@ def create(name: str, config: SubscriptionConfig, base_url: str, using: str) -> 
         (subscription,) = subscriptions(using).bulk_create([subscription])
         _link_explicitly(subscription, config.streams, streams, using)
     return subscription, True
+
+
+def check_wake_stream(path: str) -> None:
+    """Check that wake events can be written to a stream. An empty path: there is none.
+
+    Raises:
+        SubscriptionError: the path is that of the registry of streams.
+    """
+    if path and path == settings().registry_path:
+        raise registry_as_wake_stream()
 
 
 def _confirm(existing: Subscription, digest: str) -> Subscription:

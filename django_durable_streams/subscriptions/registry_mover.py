@@ -98,8 +98,8 @@ class RegistryMover:
             if self._failures.is_due():
                 path = config().registry_path
                 logger.error(
-                    "The registry %s cannot be written: %s Delete that stream, or name another path in REGISTRY_PATH. "
-                    "Nothing is lost meanwhile.",
+                    "The registry %s cannot be written: %s Or name another path in REGISTRY_PATH. Nothing is lost "
+                    "meanwhile.",
                     path,
                     error,
                     extra={"database": self._engine.using, "stream_path": path},

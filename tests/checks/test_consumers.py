@@ -43,6 +43,15 @@ def test_a_path_for_dead_letters_that_no_stream_can_have_is_an_error() -> None:
     assert ids(check_paths) == ["durable_streams.E010"]
 
 
+def test_dead_letters_that_go_to_the_registry_are_an_error() -> None:
+    consumer("a/*", name="one", dead_letters="letters")(first)
+    assert ids(check_paths) == []
+    with override_streams(REGISTRY_PATH="letters"):
+        assert ids(check_paths) == ["durable_streams.E010"]
+    with override_streams(REGISTRY_PATH=["letters"]):  # E003
+        assert ids(check_paths) == []
+
+
 def test_dead_letters_that_come_back_are_a_warning() -> None:
     consumer("dead-letters/*", name="one")(first)
     assert ids(check_dead_letters) == []

@@ -14,6 +14,8 @@ from django_durable_streams.api import deletion
 from django_durable_streams.management.streams import append, base, delete
 from django_durable_streams.management.streams.table import SUBCOMMANDS
 from django_durable_streams.models import Chunk, Stream
+from django_durable_streams.store.operations import MoveEntries
+from django_durable_streams.store.write import group_commit
 from tests.management.commands import rows, streams
 from tests.overriding import override_streams
 from tests.referring import Make
@@ -424,6 +426,21 @@ def test_prune_deletes_unused_streams() -> None:
     assert not Stream.objects.filter(path="a/closed").exists()
     assert rows("prune", "--idle", "30d", "--no-input")[0]["deleted"] == 2
     assert [*Stream.objects.order_by("path").values_list("path", flat=True)] == ["a/new", "a/used"]
+
+
+@override_streams(REGISTRY_PATH="a/registry")
+def test_prune_keeps_the_registry() -> None:
+    """It rests while no stream is created, closed or deleted, and readers from its start learn of all of them."""
+    Stream.objects.create(path="a/old")
+    group_commit.apply([MoveEntries("a/registry", 10)], "default")
+    old = timezone.now() - timedelta(days=40)
+    Stream.objects.unguarded().update(created_at=old, appended_at=old)
+    assert rows("prune", "--idle", "30d", "--dry-run")[0]["deleted"] == 1
+    assert rows("prune", "a/*", "--idle", "30d", "--no-input")[0]["deleted"] == 1
+    Stream.objects.create(path="a/other")
+    assert rows("prune", "--idle", "0s", "--no-input")[0]["deleted"] == 1
+    assert [*Stream.objects.alive().values_list("path", flat=True)] == ["a/registry"]
+    assert "1 streams are deleted" in streams("delete", "a/registry", "--no-input")
 
 
 def test_a_deletion_that_a_row_stops_tells_what_was_deleted(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,11 @@
 """The registry over HTTP: who reads it, that no client writes to it, and that news come at once."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
+import jwt
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
@@ -137,6 +139,54 @@ async def test_who_may_not_list_all_streams_does_not_read_it(client: AsgiClient,
         ):
             for method in ("GET", "HEAD"):
                 assert (await client.request(method, target)).status == 403, (method, target)
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+@pytest.mark.parametrize("classes", [PACKAGE + "ReadOnly", f"{__name__}.Readers"])
+async def test_no_entry_point_gives_it_to_who_may_read_all_else(name: str, classes: str) -> None:
+    entry_point = EntryPoint(name)
+    engine_for()
+    tag = (await there(entry_point.request)).headers["etag"]
+    await sync_to_async(Stream.objects.create)(path="a", content_type="application/json")
+    with override_streams(PERMISSION_CLASSES=[classes, LISTED]):
+        assert (await entry_point.request("GET", "a")).status == 200
+        for target in (
+            REGISTRY,
+            f"{REGISTRY}?offset=-1",
+            f"{REGISTRY}?offset=now",
+            f"{REGISTRY}?offset=-1&live=long-poll",
+            f"{REGISTRY}?offset=-1&%6cive=sse",
+            f"{REGISTRY}?live=sse&offset=now",
+            "__registr%79__?offset=-1",
+        ):
+            for method in ("GET", "HEAD"):
+                for headers in ({}, {"if-none-match": tag}, {"last-event-id": "x"}):
+                    reply = await entry_point.request(method, target, headers)
+                    assert reply.status == 403, (method, target)
+                    assert "stream-next-offset" not in reply.headers
+        for source in (REGISTRY, "__registr%79__"):
+            reply = await entry_point.request("PUT", "fork", {**JSON, "stream-forked-from": f"/v1/stream/{source}"})
+            assert reply.status == 403, source
+        assert (await entry_point.request("GET", REGISTRY, {"authorization": "key"})).status == 200
+
+
+CLAIMS = "a secret that is long enough for HS256"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "status"),
+    [({"read": ["**"]}, 401), ({"list": ["a/**"], "read": ["**"]}, 401), ({"list": ["**"]}, 200)],
+)
+async def test_a_token_that_lists_some_streams_does_not_read_it(
+    client: AsgiClient, patterns: dict[str, list[str]], status: int
+) -> None:
+    engine_for()
+    await there(client.request)
+    token = jwt.encode({"streams": patterns, "exp": time.time() + 60}, CLAIMS, "HS256")
+    with override_streams(
+        PERMISSION_CLASSES={"CLASS": PACKAGE + "BearerTokens", "key": CLAIMS, "algorithms": ["HS256"]}
+    ):
+        assert (await client.get(REGISTRY, authorization=f"Bearer {token}")).status == status
 
 
 async def test_who_may_list_all_streams_reads_it_whatever_else_is_allowed(client: AsgiClient) -> None:

@@ -276,6 +276,19 @@ def test_a_fork_of_it_is_a_stream_as_others() -> None:
     assert told() == ["insert fork"]
 
 
+def test_a_deleted_registry_keeps_its_path_while_it_has_forks_and_the_error_says_so() -> None:
+    move()
+    registry = Stream.objects.get(path=REGISTRY)
+    fork = registry.fork("fork")
+    registry.delete()
+    assert isinstance(error := move(), StreamExists)
+    assert "Delete these." in error.detail
+    assert RegistryEntry.objects.count() == 1
+    fork.delete()
+    assert removal.collect(USING) == 1
+    assert told() == ["insert fork", "delete fork"]
+
+
 @pytest.mark.parametrize(("kind", "closed", "error"), [(TEXT, False, ContentTypeMismatch), (JSON, True, StreamClosed)])
 def test_a_stream_that_cannot_be_the_registry_keeps_the_entries(
     kind: str, closed: bool, error: type[DurableStreamsError]

@@ -215,6 +215,68 @@ def test_patterns_choose_cursors(tmp_path: Path) -> None:
     assert set(SubscriptionLink.objects.values_list("path", flat=True)) == {"events/1"}
 
 
+def test_cursors_that_are_chosen_first_skip_nothing_of_the_others(tmp_path: Path) -> None:
+    """The pattern would link the other streams at their ends, and no later import moves a cursor back."""
+    handled: list[Any] = []
+    one = register(lambda batch: handled.extend(batch.messages), start="new")
+    subscribed(one)
+    for path in ("s/1", "s/2", "s/3"):
+        json_stream(path, "old")
+    run(one)
+    for path in ("s/1", "s/2"):
+        Stream.objects.get(path=path).append(path)
+    export(tmp_path / "archive")
+    handled.clear()
+    empty()
+    list(transfer.import_streams(tmp_path / "archive", USING))
+    assert restore_from(tmp_path / "archive", "s/3")[0] == 1
+    assert restore_from(tmp_path / "archive")[0] == 1
+    run(one)
+    assert sorted(handled) == ["s/1", "s/2"]
+    Stream.objects.get(path="s/1").append("later")
+    restore_from(tmp_path / "archive", "s/3")
+    run(one)
+    assert handled[2:] == ["later"]
+
+
+@pytest.mark.parametrize("position", ["None", "1"])
+def test_a_stop_at_the_same_cursor_is_restored(tmp_path: Path, position: str) -> None:
+    """The worker was started before the import, and has not come to the stream yet."""
+    fails = False
+
+    def handle(batch: Batch) -> None:
+        if fails:
+            raise ValueError
+
+    one = register(handle, on_failure="stop", max_attempts=1)
+    json_stream("s/1", 1)
+    if position == "1":
+        run(one)
+        Stream.objects.get(path="s/1").append(2)
+    fails = True
+    run(one)
+    export(tmp_path / "archive")
+    empty()
+    subscribed(one)
+    list(transfer.import_streams(tmp_path / "archive", USING))
+    if position == "1":
+        SubscriptionLink.objects.unguarded().update(acked_position=2)
+    restore_from(tmp_path / "archive")
+    assert SubscriptionLink.objects.get().is_stopped
+
+
+def test_an_explicit_link_stays_one_where_the_pattern_has_linked_the_stream(tmp_path: Path) -> None:
+    subscribe("s", "events/*")
+    stream()
+    registry.add_streams("s", ["events/a"], USING)
+    export(tmp_path / "archive")
+    empty()
+    subscribe("s", "events/*")
+    restore_from(tmp_path / "archive")
+    link = SubscriptionLink.objects.get()
+    assert (link.is_explicit, link.is_glob) == (True, True)
+
+
 def test_streams_of_later_generations_get_no_cursor(tmp_path: Path) -> None:
     subscribe("s", "none", "events/a")
     stream("events/a")
@@ -279,6 +341,18 @@ def archive(tmp_path: Path) -> Path:
         (0, {"name": "\x01s"}),
         (0, {"name": "z"}),
         (0, {"name": ""}),
+        (0, {"name": "\x00"}),
+        (0, {"name": "a/b"}),
+        (0, {"name": ".."}),
+        (0, {"name": "a" * 257}),
+        (0, {"kind": "consumer", "name": "\x01a\x00", "webhook_url": ""}),
+        (0, {"kind": "consumer", "name": "\x01", "webhook_url": ""}),
+        (0, {"kind": "consumer", "name": "\x01" + "a" * 257, "webhook_url": ""}),
+        (0, {"description": "a\x00"}),
+        (0, {"base_url": "http://testserver/\x00"}),
+        (0, {"config_hash": "\x00"}),
+        (0, {"webhook_url": "https://example.com/\x00"}),
+        (0, {"webhook_url": "https://user:password@example.com/"}),
         (0, {"pattern": "a//b"}),
         (0, {"webhook_url": "ftp://example.com/"}),
         (0, {"webhook_url": ""}),
@@ -306,6 +380,14 @@ def test_a_foreign_record_changes_nothing_and_is_named(archive: Path, number: in
         streams("import", str(archive), "--cursors", "--dry-run")
     assert not Stream.objects.exists()
     assert not Subscription.objects.exists()
+
+
+def test_a_wake_stream_that_is_the_registry_here_is_named(archive: Path) -> None:
+    with override_streams(REGISTRY_PATH="wake"):
+        with pytest.raises(ArchiveError, match=rf"{SUBSCRIPTIONS}, byte [1-9]\d*: t: .*registry"):
+            restore_from(archive)
+        assert not Stream.objects.exists()
+    assert restore_from(archive) == (2, 2)
 
 
 def test_each_damaged_byte_is_found(archive: Path) -> None:
@@ -357,9 +439,54 @@ def test_an_interrupted_export_keeps_its_cursors(tmp_path: Path, monkeypatch: py
 @override_streams(REGISTRY_PATH="__registry__")
 def test_the_registry_stays_where_it_is(tmp_path: Path) -> None:
     stream()
-    group_commit.apply([MoveEntries("__registry__", 10)], USING)
+    move_entries()
     export(tmp_path / "archive")
     assert {head.path for head in heads(tmp_path / "archive")} == {"events/a"}
+
+
+@override_streams(REGISTRY_PATH="__registry__")
+def test_forks_of_the_registry_stay_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The registry of another database has the path of their source."""
+    stream()
+    Stream.objects.get(path="events/a").fork("fork")
+    move_entries()
+    copy = Stream.objects.get(path="__registry__").fork("copy")
+    copy.fork("copies/second")
+    copy.delete()
+    export(tmp_path / "archive")
+    export(tmp_path / "some", "copies/*")
+    assert caplog.text.count("copies/second stays out of the archive") == 2
+    assert [head.path for head in heads(tmp_path / "archive")] == ["events/a", "fork"]
+    assert heads(tmp_path / "some") == []
+    empty()
+    stream("other")
+    move_entries()
+    restore_from(tmp_path / "archive")
+    assert set(Stream.objects.values_list("path", flat=True)) == {"__registry__", "events/a", "fork", "other"}
+
+
+def test_no_other_stream_is_restored_at_the_path_of_the_registry(tmp_path: Path) -> None:
+    stream("events/a")
+    Stream.objects.get(path="events/a").fork("fork")
+    export(tmp_path / "archive")
+    for is_there in (False, True):
+        empty()
+        with override_streams(REGISTRY_PATH="events/a"):
+            if is_there:
+                group_commit.apply([MoveEntries("events/a", 10)], USING)
+            for options in ([], ["--cursors"], ["--dry-run"]):
+                with pytest.raises(CommandError, match="events/a is the path of the registry here"):
+                    streams("import", str(tmp_path / "archive"), *options)
+            assert Stream.objects.count() == is_there
+    empty()
+    assert restore_from(tmp_path / "archive") == (0, 0)
+    with override_streams(REGISTRY_PATH="events/a"):  # the stream of the archive is the registry here by now
+        assert restore_from(tmp_path / "archive") == (0, 0)
+    assert Stream.objects.count() == 2
+
+
+def move_entries() -> None:
+    group_commit.apply([MoveEntries("__registry__", 10)], USING)
 
 
 def heads(archive: Path) -> list[Any]:

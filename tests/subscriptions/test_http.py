@@ -9,6 +9,7 @@ import pytest
 from django_durable_streams.models import Subscription
 from django_durable_streams.subscriptions import serialization, tokens
 from tests.asgi_client import Reply
+from tests.overriding import override_streams
 from tests.server.entry_points import ENTRY_POINTS, EntryPoint
 
 CONFIG = {"type": "pull-wake", "pattern": "events/*", "wake_stream": "wake/pool", "lease_ttl_ms": 5000}
@@ -118,6 +119,15 @@ async def test_a_subscription_never_follows_its_own_wake_stream(entry: EntryPoin
     for streams in (["wake/pool"], ["a", "/wake/pool/"]):
         assert code(await send(entry, "POST", "s/streams", {"streams": streams})) == (400, "INVALID_REQUEST")
     assert (await send(entry, "GET", "s")).json()["streams"] == []
+
+
+async def test_no_wake_event_is_to_go_to_the_registry(entry: EntryPoint) -> None:
+    for path in ("wake/pool", "/wake/pool/"):
+        with override_streams(REGISTRY_PATH="wake/pool"):
+            reply = await send(entry, "PUT", "s", {**CONFIG, "wake_stream": path})
+            assert code(reply) == (400, "INVALID_REQUEST")
+            assert "registry" in reply.json()["error"]["message"]
+    assert (await send(entry, "PUT", "s", CONFIG)).status == 201
 
 
 async def test_a_forged_or_foreign_token_does_not_tell_what_exists(entry: EntryPoint) -> None:

@@ -90,6 +90,14 @@ async def test_a_session_without_an_origin_does_not_count(application: Any, cook
         assert await outcomes(socket) == (403, 403)
 
 
+@override_streams(PERMISSION_CLASSES="django_durable_streams.permissions.ReadOnly", REGISTRY_PATH="a")
+async def test_the_registry_is_for_those_who_may_list_all_streams(application: Any) -> None:
+    async with Socket(application, headers=[OWN]) as socket:
+        assert (await socket.subscribe("a"))["status"] == 403
+        assert (await socket.subscribe("a", "now"))["status"] == 403
+        assert (await socket.subscribe("b"))["type"] == "subscribed"
+
+
 @pytest.mark.parametrize(
     ("origins", "expected"),
     [(["http://app.example"], (200, 403)), (["*"], (403, 403)), (["http://other.example", "*"], (403, 403))],

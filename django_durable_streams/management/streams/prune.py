@@ -12,6 +12,7 @@ from django.db.models import ProtectedError, Q, RestrictedError
 from django.utils import timezone
 
 from ...api import deletion
+from ...conf import config
 from ...engine.announcements import announce
 from ...models import Stream, StreamQuerySet
 from ...protocol.globs import Glob, glob
@@ -87,7 +88,9 @@ class _Unused(NamedTuple):
     @property
     def _streams(self) -> StreamQuerySet:
         prefix = self.pattern.prefix if self.pattern is not None else ""
-        return Stream.objects.using(self.using).alive().with_prefix(prefix).filter(self.condition)
+        streams = Stream.objects.using(self.using).alive().with_prefix(prefix).filter(self.condition)
+        # Without changes of streams the registry rests. Its readers still need it.
+        return streams.exclude(path=registry_path) if (registry_path := config().registry_path) else streams
 
     def number(self) -> int:
         """Return how many there are. Without a pattern, the database counts."""

@@ -48,7 +48,8 @@ Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 Size = Annotated[int, Meta(ge=0, le=MAX_BLOCK_BYTES)]
 Limit = Annotated[int, Meta(gt=0, le=MAX_NUMBER)]
 Microseconds = Annotated[int, Meta(ge=0, le=253_370_764_800_000_000)]
-Path = Annotated[str, Meta(min_length=1, max_length=paths.MAX_PATH_LENGTH)]
+WITHOUT_NUL = r"^[^\x00]*\Z"  # PostgreSQL stores no NUL
+Path = Annotated[str, Meta(min_length=1, max_length=paths.MAX_PATH_LENGTH, pattern=WITHOUT_NUL)]
 
 
 class StreamRecord(Struct, tag="stream", forbid_unknown_fields=True):
@@ -62,8 +63,8 @@ class StreamRecord(Struct, tag="stream", forbid_unknown_fields=True):
     """The position of the first byte that the records have. Before it are data of sources, or dropped data."""
     first_position: Number
     closed: bool
-    closed_by: Annotated[str, Meta(max_length=MAX_STORED_NAME_LENGTH + 39)]
-    last_seq: Annotated[str, Meta(max_length=arguments.MAX_NAME_LENGTH)] | None
+    closed_by: Annotated[str, Meta(max_length=MAX_STORED_NAME_LENGTH + 39, pattern=WITHOUT_NUL)]
+    last_seq: Annotated[str, Meta(max_length=arguments.MAX_NAME_LENGTH, pattern=WITHOUT_NUL)] | None
     ttl: Annotated[int, Meta(gt=0, le=arguments.MAX_TTL_SECONDS)] | None
     expires_at: Microseconds | None
     deadline: Microseconds | None
@@ -88,7 +89,7 @@ class StreamRecord(Struct, tag="stream", forbid_unknown_fields=True):
 class ProducerRecord(Struct, tag="producer", forbid_unknown_fields=True):
     """The state of a producer on the stream before."""
 
-    id: Annotated[str, Meta(min_length=1, max_length=MAX_STORED_NAME_LENGTH)]
+    id: Annotated[str, Meta(min_length=1, max_length=MAX_STORED_NAME_LENGTH, pattern=WITHOUT_NUL)]
     epoch: Annotated[int, Meta(ge=0, le=arguments.MAX_SAFE_INTEGER)]
     seq: Annotated[int, Meta(ge=-1, le=arguments.MAX_SAFE_INTEGER)]
     updated_at: Microseconds

@@ -19,29 +19,32 @@ from ...models import Subscription
 from ...protocol import arguments, paths
 from ...protocol.errors import DurableStreamsError
 from ...protocol.globs import glob
-from ...protocol.producers import MAX_STORED_NAME_LENGTH, SERVER_MARK
-from ...protocol.subscriptions import MAX_LEASE_MS, MAX_URL_LENGTH
+from ...protocol.producers import SERVER_MARK
+from ...protocol.subscriptions import MAX_DESCRIPTION_LENGTH, MAX_LEASE_MS, MAX_URL_LENGTH, opaque, subscription_id
 from .lines import ArchiveError, checked_line
-from .records import Microseconds, Number, Path
+from .records import WITHOUT_NUL, Microseconds, Number, Path
 
 MAX_LEASE = max(MAX_LEASE_MS, 24 * 3600 * 1000)
 """The longest lease, in milliseconds. Those of consumers have no limit of the protocol."""
 
-Url = Annotated[str, Meta(max_length=MAX_URL_LENGTH)]
+# No URL has a control character.
+Url = Annotated[str, Meta(max_length=MAX_URL_LENGTH, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
+Text = Annotated[str, Meta(max_length=MAX_DESCRIPTION_LENGTH, pattern=WITHOUT_NUL)]
+Digest = Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")]
 OptionalPath = Annotated[str, Meta(max_length=paths.MAX_PATH_LENGTH)]
 
 
 class SubscriptionRecord(Struct, tag="subscription", forbid_unknown_fields=True):
     """A subscription or a consumer, as it was configured. Times are in microseconds since 1970."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=MAX_STORED_NAME_LENGTH)]
+    name: Annotated[str, Meta(min_length=1, max_length=arguments.MAX_NAME_LENGTH)]
     kind: Annotated[str, Meta(max_length=16)]
     pattern: OptionalPath
     webhook_url: Url
     wake_stream: OptionalPath
     lease_ms: Annotated[int, Meta(gt=0, le=MAX_LEASE)]
-    description: str
-    config_hash: Annotated[str, Meta(max_length=64)]
+    description: Text
+    config_hash: Digest
     base_url: Url
     from_beginning: bool
     is_paused: bool
@@ -131,6 +134,10 @@ class SubscriptionReader:
         if (record.kind == Subscription.Kind.PULL_WAKE) != bool(record.wake_stream):
             raise self.error(f"{record.shown_name} has a wake stream, or none, against its kind.")
         try:
+            if is_consumer:
+                opaque("The name of a consumer", record.shown_name)
+            else:
+                subscription_id(record.name)
             if record.pattern:
                 glob(record.pattern)
             if record.wake_stream:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ...conf import config
 from ...models import Stream
 from ...protocol.globs import glob
 from ...protocol.retention import RetentionRules
@@ -116,7 +117,7 @@ def check_archive(
         check_stream: is called with each of the streams, and raises ArchiveError if it does not fit something else.
 
     Raises:
-        ArchiveError: it is damaged, foreign or incomplete, or a path is taken.
+        ArchiveError: it is damaged, foreign or incomplete, or a path is taken, or that of the registry.
         InvalidPath: a pattern is invalid.
     """
     for size in reader.check_packs():
@@ -134,6 +135,11 @@ def check_archive(
         if head.source is not None and hash(head.source) in archived:
             families.add(head.path, head.source, reader.place)
         archived.add(hash(head.path))
+        if head.path == config().registry_path and not presence.has(head.path, head.generation):
+            raise ArchiveError(
+                f"{head.path} is the path of the registry here, which only the server writes. Import with another "
+                "REGISTRY_PATH, or leave this stream and its forks out."
+            )
         if check_stream is not None:
             check_stream(head)
         portion.append(head)

@@ -279,16 +279,16 @@ class Batch:
         """Append the oldest entries to the registry. Its row is locked, so no other transaction moves them.
 
         Raises:
-            StreamClosed, ContentTypeMismatch: the stream at its path cannot be the registry. All entries stay.
+            StreamClosed, ContentTypeMismatch, StreamExists: the registry cannot be at its path. All entries stay.
         """
         if state is None:
+            registry_entries.check_creation(is_kept=operation.path in self._soft_deleted)
             self._create(Create(operation.path, registry_entries.CONTENT_TYPE), None)
             state = self._streams[operation.path]
         registry_entries.check_stream(state)
         entries = self._sql.select_registry_entries(self._cursor, operation.limit)
-        if entries:
-            registry_entries.append_all(state, [message for _, message in entries], self._now)
-            self._sql.delete_rows(self._cursor, RegistryEntry, [entry_id for entry_id, _ in entries])
+        registry_entries.append_all(state, [message for _, message in entries], self._now)
+        self._sql.delete_rows(self._cursor, RegistryEntry, [entry_id for entry_id, _ in entries])
         return Moved(len(entries))
 
     def _remove(self, state: StreamState) -> None:

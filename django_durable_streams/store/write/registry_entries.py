@@ -25,7 +25,7 @@ from ...conf import config
 from ...models import RegistryEntry, Stream
 from ...protocol import headers, registry
 from ...protocol.content import is_json
-from ...protocol.errors import ContentTypeMismatch, RegistryReadOnly, StreamClosed
+from ...protocol.errors import ContentTypeMismatch, RegistryReadOnly, StreamClosed, StreamExists
 from ...protocol.registry import CONTENT_TYPE as CONTENT_TYPE
 from ...protocol.registry import RecordedStream
 from ..operations import Append, Commit, Create, Delete, Operation, TakeOver
@@ -60,9 +60,24 @@ def check_stream(state: StreamState) -> None:
         StreamClosed, ContentTypeMismatch: it cannot.
     """
     if state.closed:
-        raise StreamClosed("The stream at its path has ended.")
+        raise StreamClosed("The stream at its path has ended. Delete that stream.")
     if not is_json(state.content_type):
-        raise ContentTypeMismatch(f"The stream at its path has the content type {state.content_type}.")
+        raise ContentTypeMismatch(
+            f"The stream at its path has the content type {state.content_type}. Delete that stream."
+        )
+
+
+def check_creation(*, is_kept: bool) -> None:
+    """Check that the registry can be created.
+
+    Args:
+        is_kept: whether a deleted stream keeps its path.
+
+    Raises:
+        StreamExists: it cannot.
+    """
+    if is_kept:
+        raise StreamExists("The stream at its path was deleted, and keeps the path while it has forks. Delete these.")
 
 
 def append_all(state: StreamState, entries: Iterable[str], now: datetime) -> None:

@@ -102,6 +102,15 @@ async def test_the_permissions_of_streams_decide_unless_the_view_does(pages: Pag
     assert await pages.data("by-path/a") == ["x"]
 
 
+@override_streams(PERMISSION_CLASSES="django_durable_streams.permissions.ReadOnly", REGISTRY_PATH="registry")
+async def test_the_registry_is_for_those_who_may_list_all_streams(pages: PageClient) -> None:
+    with override_streams(REGISTRY_PATH=""):
+        await sync_to_async(Stream.objects.create)(path="registry", content_type=JSON, closed=True, data=[1])
+    await assert_ends(pages, "plain/registry", "", 403, "permission-denied")
+    with override_streams(REGISTRY_PATH=""):
+        assert await pages.data("plain/registry") == ["[1]"]
+
+
 @override_streams(PERMISSION_CLASSES=MODELS, **OFTEN)
 async def test_a_response_ends_with_its_permission(pages: PageClient) -> None:
     def set_up() -> str:

@@ -795,6 +795,10 @@ Change = Callable[[dict[str, Any]], None]
         {"created_at": 10**19},
         {"inherited_from": -1},
         {"retention": [0, None, None]},
+        {"closed_by": "0:0:\x00"},
+        {"last_seq": "\x00"},
+        {"fork_position": 2, "tail": 2, "data_from": 2, "source": "x\x00", "lineage": [["x", 0, 2, 1]]},
+        {"fork_position": 2, "tail": 2, "data_from": 2, "source": "x", "lineage": [["x\x00", 0, 2, 1]]},
         {"more": 1},
     ],
 )
@@ -831,6 +835,21 @@ def test_a_record_that_contradicts_itself_is_refused(changes: dict[str, Any]) ->
     assert read(record) == 2
     with pytest.raises(ArchiveError, match="x, byte"):
         read(record | changes)
+
+
+def test_a_producer_whose_name_no_database_stores_is_foreign() -> None:
+    head = records.StreamRecord(
+        *("a", TEXT, 5, 0, 0, 0, False, "", None, None, None, None, None, None, None, None), *(None, 1, None, None)
+    )
+    for name in ("p", "\x01p", "p\x00"):
+        text = records.line(head) + records.line(records.ProducerRecord(name, 0, 0, 1))
+        text += records.line(records.EndRecord("a", crc32(text)))
+        stream = next(RecordReader(io.BytesIO(text), "x").streams())
+        if "\0" in name:
+            with pytest.raises(ArchiveError, match="x, byte"):
+                list(stream)
+        else:
+            assert len([*stream]) == 3
 
 
 @pytest.mark.parametrize(
