@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import ExitStack
 from typing import Any, cast
 
 import pytest
@@ -193,6 +194,22 @@ async def test_long_feeds_end_where_they_take_too_much_memory(is_full: bool, mon
                 await drain(reader)
         else:
             assert await reader.next() is not None
+
+
+async def test_readers_that_are_slow_keep_no_chunks_of_feeds_that_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them would keep those of a feed of its own, which no limit counts."""
+    monkeypatch.setattr(feeds, "LARGE_FEED_BYTES", 50_000)
+    source = feeds.FeedSource(cast("Any", Long()), "-1", "r", VercelTranslator)
+    seen: list[feeds.Feed] = []
+    with override_settings(DURABLE_STREAMS={"MAX_RESPONSE_MEMORY": 60_000}), ExitStack() as slow:
+        for _ in range(5):
+            reader = slow.enter_context(feeds.opened("key", source))
+            seen.append(reader._feed)
+            with pytest.raises(ServiceUnavailable):
+                await drain(reader)
+    assert len({*seen}) == 5
+    assert not sum(len(chunk) for feed in seen for chunk in feed._chunks)
+    assert not sum(feed.size for feed in seen)
 
 
 def test_the_history_of_a_long_answer_takes_the_time_of_its_length() -> None:

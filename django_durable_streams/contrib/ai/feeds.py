@@ -224,6 +224,9 @@ class Feed:
         if self.size > LARGE_FEED_BYTES:
             held = sum(feed.size for feed in _feeds.get(asyncio.get_running_loop(), {}).values())
             if held > config().max_response_memory:
+                # Readers that are slow keep a feed that has ended, and each new reader begins another one.
+                self._chunks, self._news, self._snapshot = [], {}, None
+                self.size, self.up_to_date = 0, False
                 raise ServiceUnavailable("Too many long chats are being read. Try again.")
 
     def _tell(self, *, up_to_date: bool) -> None:
