@@ -173,6 +173,7 @@ class HoldsBack(Competing):
     delays_results = True
 
     def __init__(self) -> None:
+        self.works = Event()
         self.goes_on = Event()
         self.goes_on.set()
         super().__init__()
@@ -182,6 +183,7 @@ class HoldsBack(Competing):
 
     def _double(self, numbers: Sequence[int]) -> Sequence[int]:
         values = super()._double(numbers)
+        self.works.set()
         assert self.goes_on.wait(20)
         return values
 
@@ -191,12 +193,12 @@ async def test_no_result_is_held_back_while_a_worker_waits_for_tasks(engines: No
     worker = HoldsBack()
     await sizes_of(worker, COLLECT_FROM_TASKS + 5)
     worker.goes_on.clear()
+    worker.works.clear()
     first = [worker.submit(number) for number in range(COLLECT_FROM_TASKS + 5)]
-    while not worker._batches_at_work:
-        await asyncio.sleep(0)
+    assert await asyncio.to_thread(worker.works.wait, 20)
     second = worker.submit(2)
-    while worker._queue.empty():
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the turn in which it is queued
+    assert not worker._queue.empty()
     worker.goes_on.set()
     async with asyncio.timeout(20):
         assert await asyncio.gather(*first) == [2 * number for number in range(COLLECT_FROM_TASKS + 5)]

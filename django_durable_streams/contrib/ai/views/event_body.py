@@ -84,6 +84,7 @@ class EventBody:
         task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[Any]) -> None:
+        self.task = self.sending_since = None  # the task refers to the response
         _watch().remove(self)
         if not self._is_closed:
             run_to_end(self._close_surely())
