@@ -141,7 +141,7 @@ class Feed:
         self._waiting.pop(reader, None)
 
     def news_after(self, position: int, *, is_told: bool) -> News | None:
-        """Return the next portion for readers at a position, or None if there is none. A portion is no copy of the whole.
+        """Return the next portion for readers at a position, which is no copy of the whole. None: there is none.
 
         Args:
             position: the number of chunks that the readers have.
