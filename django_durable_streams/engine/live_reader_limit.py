@@ -6,6 +6,8 @@ A reader takes its slot before it waits for anything. Knows no reader.
 from __future__ import annotations
 
 from threading import Lock
+from types import TracebackType
+from typing import Self
 
 from ..conf import config
 from ..protocol import headers
@@ -16,6 +18,8 @@ class LiveReaderSlot:
     """The slot of one live reader.
 
     `release` frees it, and so does the garbage collector: a response may be thrown away by a middleware before it ends.
+    As a context manager it is kept for the reader that the block makes, and freed at once if the block fails: an error
+    and the frames through which it was raised may refer to each other, and wait for the collector.
     """
 
     __slots__ = ("_taken", "_token")
@@ -29,6 +33,15 @@ class LiveReaderSlot:
         self._taken.discard(self._token)
 
     __del__ = release
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.release()
 
 
 class LiveReaderLimit:

@@ -291,6 +291,8 @@ class BatchWorker(Generic[T]):
             self.deliver_results()
         if competes:
             self._collector.start(len(tasks), self._backlog.tasks, seconds)
+        else:
+            self._collector.stop()
 
     def _trace(self, tracer: tracing.Tracer, batches: list[PendingBatch[T]], tasks: Sequence[T]) -> Sequence[object]:
         spans = [span for batch in batches for span in batch.spans or ()]

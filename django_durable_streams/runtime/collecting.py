@@ -4,8 +4,8 @@ The optimisation: each process has a part of the clients only. Half of them wait
 for the next one, so batches are small, and each waits for commits of the other processes. So a batch is answered at
 once, and the next one waits for the next tasks of these clients. Meanwhile another process has the rows anyway.
 
-Invariant: a batch waits at most as long as the one before it took, and only while tasks keep coming. Tasks keep their
-order.
+Invariant: a batch waits at most as long as the one before it took, and only while tasks keep coming. No result waits
+meanwhile: a batch whose results may be held back is followed by no wait. Tasks keep their order.
 
 Gain: two workers on one stream on PostgreSQL append a third more, in batches twice as large, than with answers at once
 and no wait (docs/decisions/postgresql-pipeline.md). Off: `BatchWorker.competes`.
@@ -49,6 +49,10 @@ class Collector:
         longest = min(seconds, MAX_SECONDS)
         self._gap = longest / GAPS
         self._until = time.perf_counter() + longest
+
+    def stop(self) -> None:
+        """Let the next batch begin at once. Call this when the results of a batch are held back."""
+        self._wanted = 0
 
     def seconds_left(self, count: int) -> float:
         """Return how long a batch with so many tasks waits for one more. 0: it begins without a wait."""

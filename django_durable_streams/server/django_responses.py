@@ -12,6 +12,7 @@ from ..protocol.messages import Response
 from .answers import EventStream
 from .request_threads import release_thread
 from .slow_clients import SlowClientGuard
+from .unsent_responses import call_if_unsent
 
 
 def to_django(request: HttpRequest, response: Response | EventStream) -> HttpResponseBase:
@@ -24,6 +25,7 @@ def to_django(request: HttpRequest, response: Response | EventStream) -> HttpRes
     request._cache_update_cache = False  # type: ignore[attr-defined]
     answer: HttpResponseBase
     if isinstance(response, EventStream):
+        call_if_unsent(response.reader.close)
         answer = StreamingHttpResponse(_events(response), status=response.status)
         # GZipMiddleware would collect events. It skips responses that have an encoding.
         answer["Content-Encoding"] = "identity"

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import ExitStack
 from typing import Any, cast
 
 import pytest
@@ -30,6 +31,7 @@ from django_durable_streams.contrib.ai.views.event_body import EventBody, EventR
 from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Stream
 from django_durable_streams.protocol.errors import ServiceUnavailable
+from django_durable_streams.runtime.shutdown import stop_readers_of
 from django_durable_streams.server.response_memory import PIECE_BYTES, memory
 from tests.ai.test_views import body, chunks, client_of, post
 from tests.subscriptions.steps import USING
@@ -143,6 +145,54 @@ async def test_a_client_that_takes_no_data_ends_its_response() -> None:
     assert not memory.held
 
 
+async def _respond(content: EventBody, is_sending: asyncio.Event) -> None:
+    """Send to a client that takes no data, as Django does."""
+    try:
+        async for _ in content:
+            is_sending.set()
+            await asyncio.Event().wait()
+    finally:
+        await content.aclose()
+
+
+@pytest.mark.parametrize("size", [1, 3 * PIECE_BYTES])
+async def test_a_client_that_takes_no_data_does_not_keep_its_server_from_ending(size: int) -> None:
+    is_sending = asyncio.Event()
+    task = asyncio.create_task(_respond(EventBody(_texts(b"a" * size)), is_sending))
+    await is_sending.wait()
+    stop_readers_of(asyncio.get_running_loop())
+    await asyncio.wait([task], timeout=20)  # SEND_TIMEOUT is longer
+    assert task.cancelled()
+    assert not memory.held
+
+
+@pytest.mark.parametrize("size", [1, 3 * PIECE_BYTES])
+async def test_the_work_for_a_body_ends_with_its_task_inside_of_a_middleware_too(size: int) -> None:
+    """The generator of a middleware is closed, and does not close what it iterates."""
+    has_ended = asyncio.Event()
+
+    async def events() -> AsyncGenerator[bytes, None]:
+        try:
+            while True:
+                yield b"a" * size
+        finally:
+            has_ended.set()
+
+    content, is_sending = EventBody(events()), asyncio.Event()
+
+    async def respond() -> None:
+        async for _ in content:
+            is_sending.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(respond())
+    await is_sending.wait()
+    task.cancel()
+    async with asyncio.timeout(20):
+        await has_ended.wait()
+    assert not memory.held
+
+
 async def test_a_long_event_comes_in_pieces() -> None:
     data = bytes(range(256)) * 1024
     pieces = [piece async for piece in EventBody(_texts(b"first", data, b"last"))]
@@ -193,6 +243,22 @@ async def test_long_feeds_end_where_they_take_too_much_memory(is_full: bool, mon
                 await drain(reader)
         else:
             assert await reader.next() is not None
+
+
+async def test_readers_that_are_slow_keep_no_chunks_of_feeds_that_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them would keep those of a feed of its own, which no limit counts."""
+    monkeypatch.setattr(feeds, "LARGE_FEED_BYTES", 50_000)
+    source = feeds.FeedSource(cast("Any", Long()), "-1", "r", VercelTranslator)
+    seen: list[feeds.Feed] = []
+    with override_settings(DURABLE_STREAMS={"MAX_RESPONSE_MEMORY": 60_000}), ExitStack() as slow:
+        for _ in range(5):
+            reader = slow.enter_context(feeds.opened("key", source))
+            seen.append(reader._feed)
+            with pytest.raises(ServiceUnavailable):
+                await drain(reader)
+    assert len({*seen}) == 5
+    assert not sum(len(chunk) for feed in seen for chunk in feed._chunks)
+    assert not sum(feed.size for feed in seen)
 
 
 def test_the_history_of_a_long_answer_takes_the_time_of_its_length() -> None:

@@ -558,7 +558,8 @@ async def test_a_resumed_answer_counts_among_the_live_readers(route: str) -> Non
     script = {"count": 1, "seconds": 60}
     value = {"id": "c1", "threadId": "c1", "runId": "r1", "messages": messages}
     with override_settings(DURABLE_STREAMS={"MAX_LIVE_READERS": 1}):
-        await post(client, f"/api/{route}", {**value, "script": script, "forwardedProps": {"script": script}})
+        fields = {"script": script, "forwardedProps": {"script": script}}
+        (await post(client, f"/api/{route}", {**value, **fields})).close()  # it has the slot
         async with _reading(client, f"/api/{route}/c1/stream"):
             assert (await client.get(f"/api/{route}/c1/stream")).status_code == 503
         await client.post(f"/api/{route}/c1/stop")

@@ -167,6 +167,45 @@ async def test_a_worker_that_competes_waits_for_the_clients_that_it_has_answered
     assert competing.sizes == [COLLECT_FROM_TASKS + 5] * 2
 
 
+class HoldsBack(Competing):
+    """A worker that holds results back. It competes during its first batch, and may stand still in a later one."""
+
+    delays_results = True
+
+    def __init__(self) -> None:
+        self.works = Event()
+        self.goes_on = Event()
+        self.goes_on.set()
+        super().__init__()
+
+    def competes(self) -> bool:
+        return len(self.sizes) == 1
+
+    def _double(self, numbers: Sequence[int]) -> Sequence[int]:
+        values = super()._double(numbers)
+        self.works.set()
+        assert self.goes_on.wait(20)
+        return values
+
+
+async def test_no_result_is_held_back_while_a_worker_waits_for_tasks(engines: None) -> None:
+    """The other process has stopped writing, so the second batch competes no more."""
+    worker = HoldsBack()
+    await sizes_of(worker, COLLECT_FROM_TASKS + 5)
+    worker.goes_on.clear()
+    worker.works.clear()
+    first = [worker.submit(number) for number in range(COLLECT_FROM_TASKS + 5)]
+    assert await asyncio.to_thread(worker.works.wait, 20)
+    second = worker.submit(2)
+    await asyncio.sleep(0)  # the turn in which it is queued
+    assert not worker._queue.empty()
+    worker.goes_on.set()
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(*first) == [2 * number for number in range(COLLECT_FROM_TASKS + 5)]
+        assert await second == 4
+    worker.stop()
+
+
 async def test_the_end_of_a_worker_ends_its_wait(competing: Competing) -> None:
     await sizes_of(competing, COLLECT_FROM_TASKS + 5)
     replies = await competing.take(2)

@@ -141,9 +141,7 @@ class Feed:
         self._waiting.pop(reader, None)
 
     def news_after(self, position: int, *, is_told: bool) -> News | None:
-        """Return the next portion for readers at a position, or None if there is none.
-
-        Late readers take no copies of the whole.
+        """Return the next portion for readers at a position, which is no copy of the whole. None: there is none.
 
         Args:
             position: the number of chunks that the readers have.
@@ -224,6 +222,8 @@ class Feed:
         if self.size > LARGE_FEED_BYTES:
             held = sum(feed.size for feed in _feeds.get(asyncio.get_running_loop(), {}).values())
             if held > config().max_response_memory:
+                # Slow readers keep a feed that has ended, and each new reader begins another one.
+                self._chunks, self._news, self.size, self.up_to_date = [], {}, 0, False
                 raise ServiceUnavailable("Too many long chats are being read. Try again.")
 
     def _tell(self, *, up_to_date: bool) -> None:

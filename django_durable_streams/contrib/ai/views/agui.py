@@ -29,16 +29,17 @@ class AGUIChat(ChatViews):
         messages = [message.message() for message in body.messages if message.role in ("user", "assistant")]
         if not messages:
             raise InvalidRequest("There is no message of the user.")
-        slot = live_reader_slot()
-        run = await self.begin(await self.chat_request(request, body.thread_id, messages, run_id=body.run_id))
-        return self._response(request, run, (body.thread_id, body.run_id), slot)
+        with live_reader_slot() as slot:
+            run = await self.begin(await self.chat_request(request, body.thread_id, messages, run_id=body.run_id))
+            return self._response(request, run, (body.thread_id, body.run_id), slot)
 
     async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
         """See `ChatViews`."""
         run = await self._active(request, chat_id, "read")
         if run is None:
             return HttpResponse(status=HTTPStatus.NO_CONTENT)
-        return self._response(request, run, (chat_id, ""), live_reader_slot())
+        with live_reader_slot() as slot:
+            return self._response(request, run, (chat_id, ""), slot)
 
     def _response(
         self, request: HttpRequest, run: Run, names: tuple[str, str], slot: LiveReaderSlot

@@ -31,6 +31,7 @@ from ....protocol.errors import DurableStreamsError
 from ....runtime import background
 from ....runtime.log_once import LogOnce
 from ....server.non_atomic import never_atomic
+from ....server.unsent_responses import call_if_unsent
 from ..answers import Answer, AnswerRunning, StartOptions, start_checked
 from ..events import Event, Message, Rewind
 from ..feeds import FeedSource, opened
@@ -289,6 +290,7 @@ def event_stream(
     """Return a response that streams events, under ASGI and WSGI. It releases the slot at its end."""
     body = EventBody(events) if isinstance(request, ASGIRequest) else background.iterate(events)
     response = EventResponse(body, slot)
+    call_if_unsent(slot.release)
     response["Cache-Control"] = "no-cache"
     response["X-Accel-Buffering"] = "no"
     response["Content-Encoding"] = "identity"  # GZipMiddleware would collect events

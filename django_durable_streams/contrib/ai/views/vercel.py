@@ -21,16 +21,17 @@ class VercelChat(ChatViews):
 
     async def send(self, request: HttpRequest) -> HttpResponseBase:
         """See `ChatViews`."""
-        slot = live_reader_slot()
-        run, _ = await self.begin_vercel(request)
-        return self.response(request, run, slot)
+        with live_reader_slot() as slot:
+            run, _ = await self.begin_vercel(request)
+            return self.response(request, run, slot)
 
     async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
         """See `ChatViews`."""
         run = await self._active(request, chat_id, "read")
         if run is None:
             return HttpResponse(status=HTTPStatus.NO_CONTENT)
-        return self.response(request, run, live_reader_slot())
+        with live_reader_slot() as slot:
+            return self.response(request, run, slot)
 
     async def begin_vercel(self, request: HttpRequest) -> tuple[Run, str]:
         """Start the answer to a body of the AI SDK, and return its run and the id of the chat."""
