@@ -96,7 +96,8 @@ class Grant:
         if self._refusal is None and now < self._expires:
             raise ServiceUnavailable("The permission cannot be checked at present. Try again.")
         if self._refusal is None:
-            self._access_request.explain("The permission of the live read ended by its own time.")
+            self._access_request.forget_reasons()
+            self._access_request.explain("The permission of the live read has expired.")
         raise self._refusal or self._refuse(self._identity)
 
     async def _check_again(self) -> None:

@@ -3,7 +3,7 @@
 - The navigation is that of `docs/README.md` and of the README of each folder, so each page is listed once.
 - A link that leaves `docs/` leads to the repository.
 - `<!-- README: TITLE -->` stands for a section of the project's README, and `<!-- README -->` for its beginning.
-- `<!-- CHANGELOG -->` stands for the sections of the changelog, and links to the changelog lead to the page that has it.
+- `<!-- CHANGELOG -->` stands for the sections of the changelog. Links to the changelog lead to the page that has it.
 - A diagram in Mermaid is shown as the picture that `tools/draw_diagrams.py` has drawn of it.
 
 Knows nothing of the project's code.

@@ -17,7 +17,7 @@ SESSION_SECONDS = 300
 
 @contextmanager
 def session_cookie(user: User) -> Iterator[str]:
-    """Return the header `Cookie` of a new session of a user, which is deleted at the end. It sends no signal of a login.
+    """Return the header `Cookie` of a new session of a user, which is deleted at the end. It is no login.
 
     Raises:
         ValueError: the project has no sessions.

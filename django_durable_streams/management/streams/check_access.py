@@ -126,10 +126,10 @@ class _Question(Request):
 
     def __init__(self, action: Action, path: str, options: Options) -> None:
         header_list: list[tuple[bytes, bytes]] = [(b"host", options["host"].encode())]
-        token, given = options["token"], [(name.lower(), value) for name, value in options["header"]]
-        if token and "authorization" not in dict(given):
+        token, client_headers = options["token"], [(name.lower(), value) for name, value in options["header"]]
+        if token and "authorization" not in dict(client_headers):
             header_list.append((b"authorization", f"Bearer {token}".encode()))
-        header_list += [(name.encode(), value.encode()) for name, value in given]
+        header_list += [(name.encode(), value.encode()) for name, value in client_headers]
         query = urlencode({PARAMETER: token}).encode() if token else b""
         super().__init__(_METHODS[action], path, query, header_list)
         host, _, port = options["host"].partition(":")
