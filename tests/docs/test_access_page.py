@@ -59,7 +59,8 @@ def test_only_staff_read_below_the_prefix_until_another_class_opens_it() -> None
     (block,) = [one for one in blocks(PAGE, "python") if "StaffBelowInternal" in one.text]
     scope: dict[str, Any] = {"__name__": "shown"}
     exec(block.text, scope)
-    permission, reasons = scope["StaffBelowInternal"](), []
+    reasons: list[object] = []
+    permission = scope["StaffBelowInternal"]()
     request = SimpleNamespace(
         explain=reasons.append, parameter=lambda name: signed.sign("internal/a", "read", expires=9)
     )

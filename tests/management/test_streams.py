@@ -405,7 +405,7 @@ def test_the_kept_bytes_and_the_rules_of_retention_are_shown() -> None:
     stream.retain(age=3600, bytes=100)
     stream.trim("now")
     text = " ".join(streams("show", "a").split())
-    assert "bytes appended 6 bytes kept 0 keeps age 3600, bytes 100" in text
+    assert "bytes appended 6 bytes kept 0 keeps the newest 3,600 seconds, 100 bytes" in text
     (row,) = rows("show", "a")
     assert (row["size"], row["kept"]) == (6, 0)
     assert row["retention"] == {"age": 3600, "bytes": 100, "messages": None}

@@ -15,7 +15,7 @@ from ...access.examination import Answer, creation_refusal, examine_access
 from ...access.signed import PARAMETER
 from ...access.users import User, anonymous
 from ...conf import config
-from ...protocol import arguments
+from ...protocol import arguments, headers
 from ...protocol.messages import Request
 from ..users import find_user
 from .base import Console, Options, Subcommand, header_argument, path_argument
@@ -130,10 +130,12 @@ class _Question(Request):
         if token and "authorization" not in dict(client_headers):
             header_list.append((b"authorization", f"Bearer {token}".encode()))
         header_list += [(name.encode(), value.encode()) for name, value in client_headers]
+        if action is Action.CLOSE:
+            header_list.append((headers.STREAM_CLOSED, b"true"))
         query = urlencode({PARAMETER: token}).encode() if token else b""
         super().__init__(_METHODS[action], path, query, header_list)
         host, _, port = options["host"].partition(":")
-        self._scope = {
+        self._scope: dict[str, Any] = {
             "type": "http",
             "method": self.method,
             "scheme": self.scheme,

@@ -11,6 +11,7 @@ from ...models import Chunk, Producer, Stream, SubscriptionLink
 from .base import Console, Options, Subcommand, add_paths, each_stream, table
 
 _LABELS = {"size": "bytes appended", "kept": "bytes kept", "retention": "keeps"}
+_UNITS = {"age": "seconds", "bytes": "bytes", "messages": "messages"}
 
 
 class Show(Subcommand):
@@ -73,7 +74,8 @@ def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S UTC")
     if isinstance(value, dict):  # the rules of retention
-        return ", ".join(f"{name} {limit}" for name, limit in value.items() if limit is not None) or "everything"
+        limits = [f"{limit:,} {_UNITS[name]}" for name, limit in value.items() if limit is not None]
+        return "the newest " + ", ".join(limits) if limits else "everything"
     if value is None:
         return ""
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
