@@ -61,7 +61,7 @@ def test_only_staff_read_below_the_prefix_until_another_class_opens_it() -> None
     exec(block.text, scope)
     reasons: list[object] = []
     permission = scope["StaffBelowInternal"]()
-    request = SimpleNamespace(
+    request: Any = SimpleNamespace(
         explain=reasons.append, parameter=lambda name: signed.sign("internal/a", "read", expires=9)
     )
     holder = SimpleNamespace(is_staff=False, has_perm=lambda name: True)
