@@ -50,6 +50,8 @@ class AccessRequest:
         may_hide_credentials: whether a permission has asked for a header that is hidden.
     """
 
+    _reasons: tuple[str, ...] = ()
+
     def __init__(self, request: Request, credential_headers: frozenset[bytes] = NO_HEADERS) -> None:
         self.expires: float | None = None
         self.ignored_credentials = False
@@ -155,6 +157,23 @@ class AccessRequest:
     def until(self, moment: float) -> None:
         """Limit the granted permission to a moment, in Unix seconds. A live read ends then."""
         self.expires = moment if self.expires is None else min(self.expires, moment)
+
+    def explain(self, reason: str) -> None:
+        """Note why a permission refuses this request, for the log and `streams check-access`. No client sees it.
+
+        Args:
+            reason: a sentence. It is written to the log as it is, so leave secrets and text of the client out.
+        """
+        self._reasons += (reason,)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The reasons that permissions have given since they were last asked about an action."""
+        return tuple(dict.fromkeys(self._reasons))
+
+    def forget_reasons(self) -> None:
+        """Forget the reasons, before permissions are asked about another action."""
+        self._reasons = ()
 
     @cached_property
     def csrf_failure(self) -> str | None:

@@ -24,6 +24,17 @@ MAX_VERIFIED_BYTES = 8 * 1024 * 1024
 MAX_TOKEN_LENGTH = 8192
 """Characters of a token. Longer ones are refused."""
 
+_REASONS = {
+    "ExpiredSignatureError": "The bearer token has expired (exp).",
+    "ImmatureSignatureError": "The bearer token is not valid yet (nbf, iat). Compare the clocks.",
+    "InvalidSignatureError": "The signature of the bearer token is wrong. Compare KEY with the key of the issuer.",
+    "InvalidAlgorithmError": "The algorithm of the bearer token is not one of ALGORITHMS.",
+    "InvalidAudienceError": "The bearer token is for another audience (aud) than AUDIENCE.",
+    "InvalidIssuerError": "The bearer token is of another issuer (iss) than ISSUER.",
+    "MissingRequiredClaimError": "The bearer token lacks exp, or a claim that AUDIENCE or ISSUER needs.",
+}
+"""Reasons by the names of PyJWT's errors. The texts of these errors may have parts of the token."""
+
 Credential = bytes | str
 """The value of the header `Authorization`, or of the parameter. Equal values have the same token."""
 
@@ -110,26 +121,31 @@ class BearerTokens(Permission):
     def _allows(self, action: Action, path: str, request: AccessRequest) -> bool:
         credential = _credential(request)
         if credential is None:
+            request.explain("There is no bearer token, or one in the header and one in the URL.")
             return False
         claims = self._verified.get(credential)
         if claims is None:
             token = _token(credential)
-            claims = self._verify(token) if token is not None else None
-            if claims is None:
+            verified = self._verify(token) if token is not None else "The bearer token is empty or too long."
+            if isinstance(verified, str):
+                request.explain(verified)
                 return False
+            claims = verified
             self._verified.put(credential, claims)
         patterns, ends = claims
         if time.time() >= ends:
+            request.explain(_REASONS["ExpiredSignatureError"])
             return False
         matches = Pattern.matches_all_below if action is Action.LIST else Pattern.matches
         for allowed in patterns.get(action, ()):
             if matches(allowed, path):
                 request.until(ends)
                 return True
+        request.explain("The claim of the bearer token has no pattern for this action and path.")
         return False
 
-    def _verify(self, token: str) -> Claims | None:
-        """Return the claims of a token, or None if it is invalid."""
+    def _verify(self, token: str) -> Claims | str:
+        """Return the claims of a token, or the reason why it is invalid."""
         import jwt
 
         try:
@@ -137,7 +153,7 @@ class BearerTokens(Permission):
             if self._keys is not None:
                 key = self._keys.get(str(jwt.get_unverified_header(token).get("kid")))
             if key is None:
-                return None
+                return "KEY has no key with the kid of the bearer token."
             claims = jwt.decode(
                 token,
                 key,
@@ -148,8 +164,8 @@ class BearerTokens(Permission):
                 options={"require": ["exp"]},
             )
             return _grants(claims.get(self._claim)), float(claims["exp"])
-        except (jwt.PyJWTError, ValueError, TypeError):
-            return None
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            return _REASONS.get(type(error).__name__, "The bearer token is no valid JWT, or its claim is invalid.")
 
 
 def _grants(claim: Any) -> dict[Action, list[Pattern]]:

@@ -30,6 +30,9 @@ MAX_RESULT_KEY_BYTES = 2 * 1024 * 1024
 MAX_HEADER_BYTES = 4096
 """Bytes of a request's headers up to which its result is cached."""
 
+MAX_REASON = 300
+"""Characters of Django's reason in a response. A referrer may be long."""
+
 EXEMPT = "_dont_enforce_csrf_checks"
 """The attribute of a request that switches the rules off. Django's test client sets it, and middleware that does not
 rely on cookies. It may also be a key of the ASGI scope."""
@@ -79,6 +82,15 @@ def _is_exempt(source: Source) -> bool:
     if not isinstance(source, HttpRequest):
         return bool(source.get(EXEMPT))
     return bool(getattr(source, EXEMPT, False) or (isinstance(source, ASGIRequest) and source.scope.get(EXEMPT)))
+
+
+def remedy(reason: str) -> str:
+    """Return the sentence that tells a client what to change, from Django's reason for a failed check."""
+    if "does not match any trusted origins" in reason:
+        return f"{reason[:MAX_REASON]} The server's CSRF_TRUSTED_ORIGINS must list the origin of the page."
+    if reason.startswith("Referer checking"):
+        return f"{reason} A page over HTTPS sends the header Origin or Referer, and the CSRF token."
+    return f"Send the CSRF token in the header {header_name()}."
 
 
 def header_name() -> str:

@@ -95,6 +95,9 @@ class Grant:
             return
         if self._refusal is None and now < self._expires:
             raise ServiceUnavailable("The permission cannot be checked at present. Try again.")
+        if self._refusal is None:
+            self._access_request.forget_reasons()
+            self._access_request.explain("The permission of the live read has expired.")
         raise self._refusal or self._refuse(self._identity)
 
     async def _check_again(self) -> None:
@@ -109,7 +112,7 @@ class Grant:
                 self._expires = _monotonic(access_request.expires)
                 self._valid_until = time.monotonic() + config().reauthorize_interval + UNCHECKED_SECONDS
             else:
-                self._refusal = self._refuse(identity)
+                self._refusal = authorizer.refusal(identity, access_request, self._path, Action.READ)
         except DurableStreamsError as error:
             fields = self._access_request.log_fields
             logger.warning(

@@ -235,6 +235,7 @@ class Guard:
         """Return whether any of the permissions allows an action. To read the registry is to list all streams."""
         if action is Action.READ and path == self._registry_path:
             action, path = Action.LIST, ""
+        access_request.forget_reasons()
         for check in self._checks[action]:
             try:
                 if check.mode is CallMode.IN_LOOP:
@@ -266,9 +267,11 @@ class Guard:
         """Log a refused request and return its error, which does not say whether the stream exists."""
         user = identity.user.pk if identity.is_authenticated else "anonymous"
         failed_csrf = access_request.ignored_credentials or access_request.may_hide_credentials
-        reason = f" CSRF: {access_request.csrf_failure}" if failed_csrf else ""
+        reasons = "".join(f" {reason}" for reason in access_request.reasons)
+        if failed_csrf:
+            reasons += f" CSRF: {access_request.csrf_failure}"
         logger.warning(
-            "%s of %s is refused to user %s at %s.%s", action.value, path, user, access_request.address, reason,
+            "%s of %s is refused to user %s at %s.%s", action.value, path, user, access_request.address, reasons,
             extra=access_request.log_fields,
         )  # fmt: skip
         challenge = next((permission.challenge for permission in self.permissions if permission.challenge), None)
@@ -276,7 +279,7 @@ class Guard:
             response_headers = ((b"www-authenticate", challenge.encode("latin-1")),)
             return NotAuthenticated("Authentication is required, or the credentials are invalid.", response_headers)
         if failed_csrf:
-            return PermissionDenied(f"The CSRF check failed. Send the CSRF token in the header {csrf.header_name()}.")
+            return PermissionDenied(f"The CSRF check failed. {csrf.remedy(access_request.csrf_failure or '')}")
         return PermissionDenied("Permission denied.")
 
 

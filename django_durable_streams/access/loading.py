@@ -20,7 +20,7 @@ def make_permissions(setting: Any) -> list[Permission]:
     """
     if isinstance(setting, list | tuple) and not setting:
         raise ImproperlyConfigured("PERMISSION_CLASSES is an empty list. Remove it to use Django's model permissions.")
-    return [make_permission(entry) for entry in _entries(setting)]
+    return [make_permission(entry) for entry in entries(setting)]
 
 
 def names_permission(setting: Any, wanted: type[Permission]) -> bool:
@@ -29,11 +29,12 @@ def names_permission(setting: Any, wanted: type[Permission]) -> bool:
     Raises:
         ImproperlyConfigured: a class cannot be imported.
     """
-    classes = (import_permission(entry)[0] for entry in _entries(setting))
+    classes = (import_permission(entry)[0] for entry in entries(setting))
     return any(isinstance(one, type) and issubclass(one, wanted) for one in classes)
 
 
-def _entries(setting: Any) -> list[Any]:
+def entries(setting: Any) -> list[Any]:
+    """Return the entries of a setting, each for one permission."""
     return list(setting) if isinstance(setting, list | tuple) else [setting]
 
 

@@ -30,30 +30,33 @@ class ModelPermissions(Permission):
         setattr(user, _HELD_PERMISSIONS, held)
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
-        return _has(user, ADD)
+        return _has(user, ADD, request)
 
     def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
-        return _has(user, VIEW)
+        return _has(user, VIEW, request)
 
     def can_append(self, user: User, path: str, request: AccessRequest) -> bool:
-        return _has(user, CHANGE)
+        return _has(user, CHANGE, request)
 
     def can_close(self, user: User, path: str, request: AccessRequest) -> bool:
-        return _has(user, CHANGE)
+        return _has(user, CHANGE, request)
 
     def can_delete(self, user: User, path: str, request: AccessRequest) -> bool:
-        return _has(user, DELETE)
+        return _has(user, DELETE, request)
 
     def can_subscribe(self, user: User, subscription_id: str, request: AccessRequest) -> bool:
-        return _has(user, SUBSCRIBE)
+        return _has(user, SUBSCRIBE, request)
 
     def can_list(self, user: User, prefix: str, request: AccessRequest) -> bool:
-        return _has(user, VIEW)
+        return _has(user, VIEW, request)
 
 
-def _has(user: User, permission: str) -> bool:
+def _has(user: User, permission: str, request: AccessRequest) -> bool:
     held = getattr(user, _HELD_PERMISSIONS, None)
-    return permission in held if held is not None else bool(user.has_perm(permission))
+    has = permission in held if held is not None else bool(user.has_perm(permission))
+    if not has:
+        request.explain(f"The user has no permission {permission}.")
+    return has
 
 
 class ReadOnly(ModelPermissions):

@@ -47,25 +47,35 @@ class Owner(Permission):
                     value_of(user, field)
 
     def can_create(self, user: User, path: str, request: AccessRequest) -> bool:
-        return self._allows(Action.CREATE, user, path)
+        return self._allows(Action.CREATE, user, path, request)
 
     def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
-        return self._allows(Action.READ, user, path)
+        return self._allows(Action.READ, user, path, request)
 
     def can_append(self, user: User, path: str, request: AccessRequest) -> bool:
-        return self._allows(Action.APPEND, user, path)
+        return self._allows(Action.APPEND, user, path, request)
 
     def can_close(self, user: User, path: str, request: AccessRequest) -> bool:
-        return self._allows(Action.CLOSE, user, path)
+        return self._allows(Action.CLOSE, user, path, request)
 
     def can_delete(self, user: User, path: str, request: AccessRequest) -> bool:
-        return self._allows(Action.DELETE, user, path)
+        return self._allows(Action.DELETE, user, path, request)
 
     def can_list(self, user: User, prefix: str, request: AccessRequest) -> bool:
         patterns = self._patterns[Action.LIST.value]
-        return bool(user.is_authenticated) and any(one.matches_all_below(prefix, user) for one in patterns)
+        if user.is_authenticated and any(one.matches_all_below(prefix, user) for one in patterns):
+            return True
+        return _refuse(user, request)
 
-    def _allows(self, action: Action, user: User, path: str) -> bool:
-        return bool(user.is_authenticated) and any(
-            path_pattern.matches(path, user) for path_pattern in self._patterns[action.value]
-        )
+    def _allows(self, action: Action, user: User, path: str, request: AccessRequest) -> bool:
+        if user.is_authenticated and any(one.matches(path, user) for one in self._patterns[action.value]):
+            return True
+        return _refuse(user, request)
+
+
+def _refuse(user: User, request: AccessRequest) -> bool:
+    if user.is_authenticated:
+        request.explain("No pattern of OWNER allows this user the action on this path.")
+    else:
+        request.explain("OWNER is for users who are logged in.")
+    return False

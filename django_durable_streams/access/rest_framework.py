@@ -90,7 +90,8 @@ class RestFramework(Permission):
 
         try:
             user = self._user(user, request)
-        except (APIException, PermissionDenied):
+        except (APIException, PermissionDenied) as error:
+            request.explain(f"REST framework's authentication refuses the credentials ({type(error).__name__}).")
             return False
         self._permission.prepare(user)
         verdict: Verdict = getattr(self._permission, action.method)(user, path, request)

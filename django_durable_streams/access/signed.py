@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +25,9 @@ PARAMETER = "token"
 SALT = "django_durable_streams.signed_url"
 
 _TOKEN = re.compile(r"([a-z]+(?:-[a-z]+)*)\.([0-9]{1,12})\.([A-Za-z0-9_-]{20,100})")
+
+_MALFORMED = "The token of the URL is not one of a signed URL. It may have been cut off."
+_WRONG_SIGNATURE = "The signature of the URL is wrong: it is for another path, or was made with another SECRET_KEY."
 
 MAX_VERIFIED_TOKENS = 4096
 """Valid tokens in the cache of a process, whose signatures are not computed again."""
@@ -106,16 +109,22 @@ _verified = BoundedCache[_Key, tuple[frozenset[Action], int]](
 def _allows(action: Action, path: str, request: AccessRequest) -> bool:
     token = request.parameter(PARAMETER)
     if token is None:
+        request.explain("The URL has no token of a signed URL.")
         return False
     key = path, token
     grant = _verified.get(key)
     if grant is None:
         grant = _verify(path, token)
         if grant is None:
+            request.explain(_MALFORMED if _TOKEN.fullmatch(token) is None else _WRONG_SIGNATURE)
             return False
         _verified.put(key, grant)
     actions, until = grant
-    if action not in actions or time.time() >= until:
+    if time.time() >= until:
+        request.explain(f"The signed URL expired at {datetime.fromtimestamp(until, UTC).isoformat()}.")
+        return False
+    if action not in actions:
+        request.explain(f"The signed URL is for: {', '.join(sorted(one.value for one in actions))}.")
         return False
     request.until(until)
     return True

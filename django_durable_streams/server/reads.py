@@ -14,10 +14,11 @@ from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
+from ..access.destinations import check_destination
 from ..engine import Engine
 from ..engine.snapshot_reader import ReadRequest, Snapshot
 from ..protocol import caching, content, headers, offsets, paths
-from ..protocol.browsers import check_destination, disposition
+from ..protocol.browsers import disposition
 from ..protocol.caching import Caching
 from ..protocol.errors import InvalidOffset, InvalidParameter, LiveModeUnsupported
 from ..protocol.messages import CLOSED, Header, Request, Response, stream_headers
@@ -59,7 +60,7 @@ def parse_read(request: Request) -> ReadRequest:
     """Parse a GET: data from an offset on, and with `live` also the data to come (sections 5.6 to 5.8)."""
     path = paths.validate_again(request.path)
     if b"sec-fetch-dest" in request.headers or b"service-worker" in request.headers:
-        check_destination(request.headers)
+        check_destination(request)
     live = request.parameter("live")
     token = request.parameter("offset")
     if live == "sse":

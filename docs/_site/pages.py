@@ -3,6 +3,7 @@
 - The navigation is that of `docs/README.md` and of the README of each folder, so each page is listed once.
 - A link that leaves `docs/` leads to the repository.
 - `<!-- README: TITLE -->` stands for a section of the project's README, and `<!-- README -->` for its beginning.
+- `<!-- CHANGELOG -->` stands for the sections of the changelog. Links to the changelog lead to the page that has it.
 - A diagram in Mermaid is shown as the picture that `tools/draw_diagrams.py` has drawn of it.
 
 Knows nothing of the project's code.
@@ -20,6 +21,7 @@ __all__ = ["Sphinx", "setup"]
 
 _LINK = re.compile(r"(\]\()(?![a-z]+:|[#/])([^)#\s]+)(#[^)\s]*)?\)")
 _README = re.compile(r"^<!-- README(?:: (.+))? -->$", re.MULTILINE)
+CHANGELOG = "<!-- CHANGELOG -->"
 DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """A diagram in a page."""
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -45,15 +47,25 @@ class Site:
     def __init__(self, root: Path, repository: str) -> None:
         self.docs = root / "docs"
         self.readme = root / "README.md"
+        self.changelog = root / "CHANGELOG.md"
         self.repository = repository
 
     def page(self, docname: str, text: str) -> str:
         """Return the text of a page as the site's builder reads it."""
         folder = (self.docs / docname).parent
         text = _README.sub(lambda match: self.of_readme(match[1]), text)
+        if CHANGELOG in text:
+            text = text.replace(CHANGELOG, self.of_changelog())
         text = DIAGRAM.sub(lambda match: self.diagram(match[1], folder), text)
         text = _outside_of_code(text, lambda part: self.with_links(part, folder))
         return text + self.navigation(docname)
+
+    def of_changelog(self) -> str:
+        """Return the sections of the changelog, one for each version."""
+        _, mark, sections = self.changelog.read_text().partition("\n## ")
+        if not mark:
+            raise ValueError("CHANGELOG.md has no section of a version")
+        return _outside_of_code(mark + sections, lambda part: self.with_links(part, self.changelog.parent))
 
     def of_readme(self, title: str | None) -> str:
         """Return a section of the README without its title, or the part before all sections."""
@@ -76,6 +88,8 @@ class Site:
             anchor = match[3] or ""
             if target in (self.docs, self.docs / "README.md"):
                 target = self.docs / "index.md"
+            if target == self.changelog and folder != self.docs / "reference":
+                target = self.docs / "reference" / "changelog.md"
             if target.is_relative_to(self.docs) and target.is_file():
                 path = "/" + target.relative_to(self.docs).as_posix()
             else:

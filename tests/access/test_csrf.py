@@ -77,6 +77,25 @@ async def test_origins_that_are_trusted_and_our_own_pass(visitor: Visitor) -> No
         assert (await send(visitor, "append", headers=other)).status == 403
 
 
+async def test_a_wrong_origin_is_named_and_no_token_is_asked_for(visitor: Visitor) -> None:
+    with CLOSED:
+        detail = (await send(visitor, "append", headers={"origin": "https://app.example"})).json()["detail"]
+        assert "https://app.example does not match any trusted origins" in detail
+        assert "CSRF_TRUSTED_ORIGINS" in detail
+        assert "X-CSRFToken".lower() not in detail.lower()
+        with override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")):
+            secure = {"x-forwarded-proto": "https"}
+            evil = {**secure, "referer": "https://evil.example/" + 1000 * "x"}
+            detail = (await send(visitor, "append", headers=evil)).json()["detail"]
+            assert "CSRF_TRUSTED_ORIGINS" in detail
+            assert len(detail) < 500
+            detail = (await send(visitor, "append", headers=secure)).json()["detail"]
+            assert "no Referer" in detail
+        visitor.csrf = False
+        detail = (await send(visitor, "append")).json()["detail"]
+        assert "Send the CSRF token in the header x-csrftoken" in detail
+
+
 async def test_over_https_the_referer_is_looked_at_where_there_is_no_origin(visitor: Visitor) -> None:
     secure = {"x-forwarded-proto": "https"}
     with CLOSED, override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")):

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,6 +53,25 @@ def test_the_settings_that_are_shown_can_be_used(block: Block) -> None:
         assert check_settings(None) == []
         assert check_permission(None) == []
         assert guard.current_guard() is not None
+
+
+def test_only_staff_read_below_the_prefix_until_another_class_opens_it() -> None:
+    (block,) = [one for one in blocks(PAGE, "python") if "StaffBelowInternal" in one.text]
+    scope: dict[str, Any] = {"__name__": "shown"}
+    exec(block.text, scope)
+    reasons: list[object] = []
+    permission = scope["StaffBelowInternal"]()
+    request: Any = SimpleNamespace(
+        explain=reasons.append, parameter=lambda name: signed.sign("internal/a", "read", expires=9)
+    )
+    holder = SimpleNamespace(is_staff=False, has_perm=lambda name: True)
+    staff = SimpleNamespace(is_staff=True, has_perm=lambda name: True)
+    assert permission.can_read(staff, "internal/a", request)
+    assert permission.can_read(holder, "public", request)
+    assert not permission.can_read(holder, "internal/a", request)
+    assert reasons == ["Only staff use streams below internal/."]
+    request.until = reasons.append
+    assert signed.SignedURLs().can_read(holder, "internal/a", request)  # the warning of the page
 
 
 def test_there_are_settings_to_test() -> None:

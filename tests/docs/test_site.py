@@ -87,6 +87,16 @@ def test_every_page_is_in_the_site(site: Path) -> None:
     assert {name for name in names if not (site / name).is_file()} == set()
 
 
+def test_the_changelog_is_a_page_to_which_other_pages_lead(site: Path) -> None:
+    versions = re.findall(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    text = (site / "reference" / "changelog.html").read_text()
+    assert versions
+    assert all(f"{version}" in text for version in versions)
+    assert "CHANGELOG -->" not in text
+    for name in ("upgrading.html", "deployment/upgrades.html"):
+        assert "reference/changelog.html" in (site / name).read_text()
+
+
 def test_links_lead_to_pages_and_their_parts(pages: dict[Path, Page]) -> None:
     broken = []
     for file, page in pages.items():

@@ -51,6 +51,8 @@ def test_both_are_deployed(tmp_path: Path, machine: dict[str, str]) -> None:
     create = "from django.contrib.auth.models import User; User.objects.create_superuser('ada', password='tea')"
     walk.run(f'python manage.py shell --verbosity 0 -c "{create}"')
     with walk.serving() as url, httpx.Client(base_url=url, headers={"X-Forwarded-Proto": "https"}) as client:
+        assert client.get("/readyz").status_code == client.get("/healthz").status_code == 200
+        assert client.get("/readyz", headers={"Host": "localhost"}).status_code == 400
         # As nginx passes it on: the cookies are for HTTPS, which this client does not speak.
         page = client.get("/login/")
         token = page.text.partition('csrfmiddlewaretoken" value="')[2].partition('"')[0]

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -19,7 +21,7 @@ from tests.listening import Listener
 from tests.management import silent
 from tests.management.commands import Shell, rows, streams
 from tests.overriding import override_streams
-from tests.servers import Server, free_port
+from tests.servers import EXAMPLE, Server, free_port
 from tests.services import Nginx, Redis, shared
 
 LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
@@ -252,6 +254,15 @@ async def elsewhere(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[b
     yield b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
 
 
+async def failing(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    body = b'{"type": "about:blank", "detail": "The migrations are missing."}'
+    yield b"HTTP/1.1 503 Away\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
+
+
+async def redirecting(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield b"HTTP/1.1 301 M\r\nLocation: https://x.example/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
 async def in_another_time(head: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"date:")]
     lines.insert(1, b"Date: Sat, 01 Jan 2000 00:00:00 GMT")
@@ -279,6 +290,8 @@ def server() -> Iterator[Server]:
         (stripping, 1, "removes Stream-Next-Offset"),
         (refusing, 1, "--header"),
         (elsewhere, 1, "does not show a stream of this database"),
+        (failing, 1, "cannot answer (503). It says: The migrations are missing."),
+        (redirecting, 1, "redirects to https://x.example/ (301)"),
         (in_another_time, 0, "clock of the server behind the URL"),
         (marking, 0, "compresses event streams"),
     ],
@@ -292,6 +305,48 @@ def test_a_fault_on_the_way_is_found(
     assert named in done.stdout.decode(), done.stdout.decode() + done.stderr.decode()
     assert done.returncode == status
     assert Shell(server.env).output("list", "doctor/") == b""
+
+
+def test_the_url_is_read_as_a_user_by_a_session_that_is_deleted() -> None:
+    code = (
+        "from django.contrib.auth.models import User; from django.contrib.sessions.models import Session; "
+        "print(User.objects.get(username='ada').last_login, Session.objects.count())"
+    )
+    create = "from django.contrib.auth.models import User; User.objects.create_superuser('ada', password='tea')"
+    with Server(env={"PERMISSION": "django_durable_streams.permissions.ModelPermissions"}) as running:
+        shell = [sys.executable, "manage.py", "shell", "--verbosity", "0", "-c"]
+        subprocess.run([*shell, create], cwd=EXAMPLE, env=running.env, check=True)
+        url = f"http://127.0.0.1:{running.port}/v1/stream/"
+        refused = Shell(running.env).run("doctor", "--url", url)
+        assert b"--user NAME" in refused.stdout
+        text = Shell(running.env).output("doctor", "--url", url, "--user", "ada").decode()
+        assert "SSE: An event arrived" in text
+        assert subprocess.check_output([*shell, code], cwd=EXAMPLE, env=running.env).split() == [b"None", b"0"]
+
+
+def test_the_host_that_a_server_refuses_is_named_with_its_own_words(server: Server) -> None:
+    url = f"http://127.0.0.1:{server.port}/v1/stream/"
+    done = Shell(server.env).run("doctor", "--url", url, "--header", "Host: wrong.example")
+    text = done.stdout.decode()
+    assert "It says: The Host of the request is not allowed." in text
+    assert "wrong.example" in text
+    assert "database of this process" not in text
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b'{"detail": "Why."}', " It says: Why."),
+        (b"<html>400</html>", ""),
+        (b"[1]", ""),
+        (b'{"detail": 5}', ""),
+        (b"\xff", ""),
+        (b"", ""),
+    ],
+)
+def test_the_detail_of_a_problem_is_read(body: bytes, detail: str) -> None:
+    assert public_url._detail(body) == detail
 
 
 NGINX = """

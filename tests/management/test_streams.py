@@ -111,6 +111,9 @@ def test_every_subcommand_has_help_with_examples(name: str, capsys: pytest.Captu
         ("prune", "--idle", "9999999w", "--no-input"),
         ("pause", "x"),
         ("trim", "nothing", "now"),
+        ("trim", "text"),
+        ("trim", "text", "now", "--older-than", "1h"),
+        ("trim", "text", "--older-than", "9999999w"),
         ("trim", "text", "x"),
         ("trim", "text", "1764369600000000_0000000000000042"),
         ("set", "text"),
@@ -368,6 +371,48 @@ def test_streams_are_trimmed() -> None:
     assert (row["bytes"], text_of("a/1")) == (3, [])
 
 
+def test_old_data_is_trimmed_by_the_times_of_its_chunks() -> None:
+    stream = Stream.objects.create(path="a/1", content_type="text/plain")
+    stream.append("0")
+    for number in range(1, 20):
+        stream.append(str(number % 10))
+    for age, chunk in enumerate(Chunk.objects.order_by("-end")):  # the newest one is 0 hours old
+        created_at = timezone.now() - timedelta(hours=age, minutes=1)
+        Chunk.objects.unguarded().filter(pk=chunk.pk).update(created_at=created_at)
+    (row,) = rows("trim", "a/1", "--older-than", "15h", "--dry-run")
+    assert (row["bytes"], len(text_of("a/1"))) == (5, 20)
+    for older_than, left in (("30h", 20), ("15h", 15), ("15h", 15), ("5h", 5), ("90", 1), ("0", 0)):
+        streams("trim", "a/*", "--older-than", older_than, "--no-input")
+        assert len(text_of("a/1")) == left
+    assert rows("trim", "a/1", "--older-than", "0")[0]["bytes"] == 0
+
+
+def test_a_fork_and_a_merged_chunk_keep_data_whose_age_is_not_known() -> None:
+    source = Stream.objects.create(path="source", content_type="text/plain", data="abc")
+    Chunk.objects.unguarded().update(created_at=timezone.now() - timedelta(hours=9))
+    fork = source.fork("fork")
+    assert rows("trim", "fork", "--older-than", "1h")[0]["bytes"] == 0
+    fork.append("def")
+    assert rows("trim", "fork", "--older-than", "1h")[0]["bytes"] == 0
+    Chunk.objects.unguarded().filter(stream=fork).update(created_at=timezone.now() - timedelta(hours=2))
+    assert rows("trim", "fork", "--older-than", "1h")[0]["bytes"] == 6
+    assert text_of("source") == ["abc"]
+
+
+def test_the_kept_bytes_and_the_rules_of_retention_are_shown() -> None:
+    stream = Stream.objects.create(path="a", content_type="text/plain", data="abc")
+    stream.append("def")
+    text = " ".join(streams("show", "a").split())
+    assert "bytes appended 6 bytes kept 6 keeps everything" in text
+    stream.retain(age=3600, bytes=100)
+    stream.trim("now")
+    text = " ".join(streams("show", "a").split())
+    assert "bytes appended 6 bytes kept 0 keeps the newest 3,600 seconds, 100 bytes" in text
+    (row,) = rows("show", "a")
+    assert (row["size"], row["kept"]) == (6, 0)
+    assert row["retention"] == {"age": 3600, "bytes": 100, "messages": None}
+
+
 def test_lifetime_and_retention_are_set() -> None:
     stream = Stream.objects.create(path="a", ttl=60)
     (row,) = rows("set", "a", "--ttl", "2h", "--keep-age", "1d", "--keep-messages", "5")
@@ -392,7 +437,7 @@ def test_a_pattern_is_deleted_after_a_yes(monkeypatch: pytest.MonkeyPatch) -> No
         streams("delete", "b/*")
     assert Stream.objects.alive().count() == 4
     assert streams("delete", "b/*", "--no-input") == "3 streams are deleted.\n"
-    assert streams("delete", "a") == "1 streams are deleted.\n"
+    assert streams("delete", "a") == "1 stream is deleted.\n"
     assert not Stream.objects.alive().exists()
 
 
@@ -405,7 +450,8 @@ def test_prune_ends_what_waits_for_housekeeping() -> None:
     Stream.objects.create(path="expired", data=b"x")
     Stream.objects.unguarded().filter(path="expired").update(deadline=clock.now() - timedelta(seconds=1))
     Stream.objects.create(path="alive", data=b"x")
-    (counts,) = rows("prune", "--dry-run")
+    counts, *named = rows("prune", "--dry-run")
+    assert named == [{"path": "expired", "outcome": "expired"}, {"path": "source", "outcome": "removed"}]
     assert (counts["expired"], counts["removed"], counts["purged"]) == (1, 1, 2)
     assert Stream.objects.count() == 5
     (counts,) = rows("prune")
@@ -440,7 +486,35 @@ def test_prune_keeps_the_registry() -> None:
     Stream.objects.create(path="a/other")
     assert rows("prune", "--idle", "0s", "--no-input")[0]["deleted"] == 1
     assert [*Stream.objects.alive().values_list("path", flat=True)] == ["a/registry"]
-    assert "1 streams are deleted" in streams("delete", "a/registry", "--no-input")
+    assert "1 stream is deleted" in streams("delete", "a/registry", "--no-input")
+
+
+def test_a_dry_run_names_the_first_streams_and_all_of_them_on_request() -> None:
+    for number in range(23):
+        Stream.objects.create(path=f"a/{number:02}")
+    Stream.objects.unguarded().update(created_at=timezone.now() - timedelta(days=40))
+    Stream.objects.create(path="a/new")
+    Stream.objects.create(path="b/expired")
+    Stream.objects.unguarded().filter(path="b/expired").update(deadline=clock.now() - timedelta(seconds=1))
+    command = ("prune", "a/*", "--idle", "30d", "--dry-run")
+    lines = streams(*command).splitlines()
+    assert lines[0].startswith("23 streams would be deleted, 1 expired")
+    assert lines[1:21] == [f"a/{number:02} would be deleted." for number in range(20)]
+    assert lines[21:] == ["And 4 more: -v 2 shows all of them."]
+    everything = streams(*command, "-v", "2").splitlines()
+    assert everything[21:] == [
+        *[f"a/{number:02} would be deleted." for number in range(20, 23)],
+        "b/expired is expired and would be removed.",
+    ]
+    assert [row["path"] for row in rows(*command)[1:]] == [*[f"a/{number:02}" for number in range(23)], "b/expired"]
+    assert Stream.objects.count() == 25
+
+
+@pytest.mark.parametrize("option", ["-v2", "--verbosity=2", "--traceback", "--no-color", "--force-color"])
+def test_options_of_all_commands_may_stand_after_the_subcommand(option: str) -> None:
+    Stream.objects.create(path="a")
+    for subcommand in (("list",), ("show", "a"), ("prune", "--dry-run")):
+        assert streams(*subcommand, option) == streams(option, *subcommand)
 
 
 def test_a_deletion_that_a_row_stops_tells_what_was_deleted(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

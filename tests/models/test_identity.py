@@ -214,7 +214,7 @@ def test_what_is_created_is_what_is_returned(monkeypatch: Any, replaced: bool) -
         if replaced:
             Stream.objects.create(path="a", content_type=TEXT, data="new")
 
-    monkeypatch.setattr(transactions, "_notify_on_commit", meanwhile)
+    monkeypatch.setattr(transactions, "notify_on_commit", meanwhile)
     made = Stream.objects.create(path="a", content_type=TEXT, data="old")
     with pytest.raises(StreamNotFound):
         made.append("x")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -47,6 +47,7 @@ class Command(BaseCommand):
             subcommand.add_arguments(one)
             if subcommand.has_json:
                 one.add_argument("--json", action="store_true", help="print JSON, one object a line, for scripts")
+            _add_common_options(one)
             if subcommand.has_database:
                 one.add_argument(
                     "--database",
@@ -73,6 +74,17 @@ class Command(BaseCommand):
             raise CommandError(f"{remedy}The database says: {_one_line(error)}") from error
         except (LookupError, ConsumerError, ArchiveError, OSError) as error:
             raise CommandError(_one_line(error)) from error
+
+
+def _add_common_options(parser: ArgumentParser) -> None:
+    """Accept the options of all management commands after the subcommand, too. Those before it are the defaults."""
+    parser.add_argument(
+        "-v", "--verbosity", type=int, choices=range(4), default=SUPPRESS, help="0: no notes, 1: the default, 2: more"
+    )
+    for flag in ("--traceback", "--no-color", "--force-color", "--skip-checks"):
+        parser.add_argument(flag, action="store_true", default=SUPPRESS, help=SUPPRESS)
+    for option in ("--settings", "--pythonpath"):  # Django has read them already
+        parser.add_argument(option, default=SUPPRESS, help=SUPPRESS)
 
 
 def _leave_pipe() -> None:

@@ -22,11 +22,14 @@ CLOCK_SECONDS = 1.0
 UNSAFE = "The last acknowledged appends may be lost"
 
 
+_IDENTITY_REMEDY = "Run manage.py migrate --database {}, or start the workers: each of both makes one."
+
+
 def examine_database(using: str) -> Iterator[Finding]:
     """Make a change that is rolled back, and read the options that decide what a commit means."""
     try:
         if not DatabaseIdentity.objects.using(using).exists():
-            yield error("database", "The database has no identity.", f"Run manage.py migrate --database {using}")
+            yield error("database", "The database has no identity.", _IDENTITY_REMEDY.format(using))
         with transaction.atomic(using=using):
             Stream.objects.using(using).create(path=f"doctor/{secrets.token_hex(8)}").append(b"x")
             transaction.set_rollback(True, using=using)

@@ -7,6 +7,7 @@ buffered on the way.
 from __future__ import annotations
 
 import http.client
+import json
 import queue
 import secrets
 import time
@@ -25,6 +26,9 @@ EVENT_SECONDS = 5.0
 
 WAITING_SECONDS = 0.5
 """For how long a long-poll waits before its data is appended, unless LONG_POLL_TIMEOUT is shorter."""
+
+MAX_BODY = 4096
+"""Bytes of a response that are read where the stream is expected."""
 
 CONNECT_SECONDS = 10.0
 END_SECONDS = 10.0
@@ -98,14 +102,10 @@ def examine_url(url: PublicURL, using: str) -> Iterator[Finding]:
 def _plain_read(url: PublicURL, path: str) -> list[Finding]:
     began = time.time()
     connection, response = url.get(path, "offset=-1")
-    body = response.read(1024)
+    body = response.read(MAX_BODY)
     connection.close()
-    if response.status in (401, 403):
-        remedy = "Send credentials of a user who may read doctor/**: --header 'Authorization: Bearer ...'"
-        return [error("URL", f"The server refuses to read the stream ({response.status}).", remedy)]
     if response.status != 200 or body != b"first\n":
-        remedy = "Name the root of the streams. Its servers must use the database of this process."
-        return [error("URL", f"The URL does not show a stream of this database (status {response.status}).", remedy)]
+        return [_refused(url, response, body)]
     findings = [ok("URL", "A stream of this database is read through the URL.")]
     lost = [name for name in ("Stream-Next-Offset", "Cache-Control") if response.getheader(name) is None]
     if lost:
@@ -118,6 +118,36 @@ def _plain_read(url: PublicURL, path: str) -> list[Finding]:
             text = f"The clock of the server behind the URL is {difference:+.0f} s from the clock of this machine."
             findings.append(warning("clocks", text, "Synchronise all clocks by NTP."))
     return findings
+
+
+def _refused(url: PublicURL, response: http.client.HTTPResponse, body: bytes) -> Finding:
+    """Return the finding about another response than the stream, with the words of the server."""
+    status, detail = response.status, _detail(body)
+    if status in (401, 403):
+        remedy = "Send credentials of a user who may read doctor/**: --user NAME, or --header 'Authorization: ...'"
+        return error("URL", f"The server refuses to read the stream ({status}).{detail}", remedy)
+    if status == 400:
+        host = url.headers.get("Host", url.parts.netloc)
+        remedy = f"If {host} is the right host, add it to ALLOWED_HOSTS, and let the proxy pass the header Host on."
+        return error("URL", f"The server refuses the request ({status}).{detail}", remedy)
+    if status >= 500:
+        remedy = "See the log of the server and of the proxy."
+        return error("URL", f"The server cannot answer ({status}).{detail}", remedy)
+    if 300 <= status < 400:
+        place = response.getheader("Location") or "another place"
+        return error("URL", f"The URL redirects to {place} ({status}).", "Name the URL to which it redirects.")
+    remedy = "Name the root of the streams. Its servers must use the database of this process."
+    return error("URL", f"The URL does not show a stream of this database (status {status}).{detail}", remedy)
+
+
+def _detail(body: bytes) -> str:
+    """Return the detail of a problem (RFC 9457) as a sentence for a finding. Empty: the body has none."""
+    try:
+        problem = json.loads(body)
+    except ValueError:
+        return ""
+    detail = problem.get("detail") if isinstance(problem, dict) else None
+    return f" It says: {detail}" if isinstance(detail, str) and detail else ""
 
 
 def _long_poll(url: PublicURL, stream: Stream) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from ...protocol.errors import DurableStreamsError, EmptyAppend, InvalidJSON, Pa
 from ...protocol.producers import ProducerClaim, server_claim
 from ...store.operations import Append as AppendOperation
 from ...store.operations import Appended
-from .base import Console, Options, Subcommand, content_type, find_stream, input_is_terminal, path_argument
+from .base import Console, Options, Subcommand, content_type, counted, find_stream, input_is_terminal, path_argument
 
 READ_BYTES = 256 * 1024
 """Input that is read at once, and data of one append of raw input."""
@@ -74,7 +74,7 @@ pieces, as with --raw. A message of the command line is JSON in a JSON stream, a
         if options["close"]:
             stream.close()
         console.write(
-            f"{appender.sent:,} messages are sent to {stream.path}.",
+            f"{counted(appender.sent, 'message', 'are')} sent to {stream.path}.",
             path=stream.path,
             messages=appender.sent,
             next_offset=appender.next_offset,

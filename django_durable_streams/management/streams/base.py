@@ -30,6 +30,9 @@ Options = dict[str, Any]
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
+SHOWN_LINES = 20
+"""Lines of `write_some` without `-v 2`."""
+
 _SIZE_UNITS = ("KB", "MB", "GB", "TB", "PB")
 
 TYPES = {"json": content.JSON_CONTENT_TYPE, "text": "text/plain", "bytes": content.DEFAULT_CONTENT_TYPE}
@@ -142,10 +145,18 @@ def add_paths(parser: ArgumentParser, nargs: str = "+", purpose: str = "") -> No
     )
 
 
-def add_dry_run(parser: ArgumentParser) -> None:
+def add_dry_run(parser: ArgumentParser, prints: str = "print what would be removed") -> None:
     """Add the options of a subcommand that removes something."""
-    parser.add_argument("--dry-run", action="store_true", help="print what would be removed, and remove nothing")
+    parser.add_argument("--dry-run", action="store_true", help=f"{prints}, and remove nothing")
     parser.add_argument("--no-input", action="store_false", dest="interactive", help="do not ask")
+
+
+def header_argument(text: str) -> tuple[str, str]:
+    """Return the name and the value of a header such as `Name: value`."""
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise ArgumentTypeError(f"{text!r} is not a header. Write 'Name: value'.")
+    return name.strip(), value.strip()
 
 
 def path_argument(text: str) -> str:
@@ -245,6 +256,25 @@ def each_stream(texts: Sequence[str], using: str) -> Iterator[Stream]:
 def input_is_terminal() -> bool:
     """Return whether a person types the input."""
     return sys.stdin is not None and sys.stdin.isatty()
+
+
+def write_some(console: Console, lines: Iterable[tuple[str, dict[str, object]]]) -> None:
+    """Write lines with their values: all of them in JSON or with `-v 2`, and otherwise the first ones and a count."""
+    hidden = 0
+    for number, (text, values) in enumerate(lines):
+        if console.is_json or console.verbosity > 1 or number < SHOWN_LINES:
+            console.write(text, **values)
+        else:
+            hidden += 1
+    if hidden:
+        console.write(f"And {hidden:,} more: -v 2 shows all of them.")
+
+
+def counted(number: int, noun: str, verb: str = "") -> str:
+    """Return a number with its noun, such as `1 message` and `1,200 messages`. With the verb `are`, `1 message is`."""
+    forms = {"are": "is", "have": "has"}
+    one = number == 1
+    return f"{number:,} {noun}{'' if one else 's'}" + (f" {forms[verb] if one else verb}" if verb else "")
 
 
 def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from ...api import deletion
 from ...protocol.producers import SERVER_MARK
 from ...store.read.listing import StreamKey
 from ...subscriptions import operating
-from .base import Console, Options, Subcommand, add_dry_run, add_paths, count_streams, find_keys, is_pattern
+from .base import Console, Options, Subcommand, add_dry_run, add_paths, count_streams, counted, find_keys, is_pattern
 from .progress import progress
 
 STREAMS_PER_TRANSACTION = 500
@@ -57,7 +57,7 @@ A deleted stream is gone at once. Its rows are purged in the background by the s
         if any(map(is_pattern, paths)):
             total = count_streams(paths, console.using)
             if total:
-                console.confirm(f"Delete {total:,} streams?", options)
+                console.confirm(f"Delete {counted(total, 'stream')}?", options)
         count = 0
         with progress(console, "streams", total) as counting:
             for keys in find_keys(paths, console.using):
@@ -65,7 +65,7 @@ A deleted stream is gone at once. Its rows are purged in the background by the s
                     portion = keys[first : first + STREAMS_PER_TRANSACTION]
                     count += _delete(portion, console.using, count)
                     counting.add(len(portion))
-        console.write(f"{count:,} streams are deleted.", deleted=count)
+        console.write(f"{counted(count, 'stream', 'are')} deleted.", deleted=count)
 
 
 def _delete(keys: Sequence[StreamKey], using: str, count: int) -> int:
@@ -80,5 +80,5 @@ def _delete(keys: Sequence[StreamKey], using: str, count: int) -> int:
         if not count:
             raise
         raise CommandError(
-            f"{count:,} streams are deleted, and then rows of the project forbid it: {error.args[0]}"
+            f"{counted(count, 'stream', 'are')} deleted, and then rows of the project forbid it: {error.args[0]}"
         ) from error

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from django.core.management.base import CommandError
 
 from ..doctor.database import examine_database
 from ..doctor.findings import Finding, Level
+from ..doctor.login import session_cookie
 from ..doctor.project import examine_migrations, examine_rate_limits, examine_settings
 from ..doctor.public_url import PublicURL, examine_url
 from ..doctor.wakeups import examine_wakeups
-from .base import Console, Options, Subcommand
+from ..users import find_user
+from .base import Console, Options, Subcommand, header_argument
 
 
 class Doctor(Subcommand):
@@ -23,6 +26,7 @@ class Doctor(Subcommand):
     examples = """
 streams doctor
 streams doctor --url https://example.org/v1/stream/
+streams doctor --url https://example.org/v1/stream/ --user ada
 streams doctor --url https://example.org/v1/stream/ --header 'Authorization: Bearer ...' --json
 
 With --url, a stream below doctor/ is created, read through the URL, and deleted. So proxies that buffer are found.
@@ -31,11 +35,21 @@ The status is 1 if there is an error, and with --strict also if there is a warni
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--url", help="root of the streams as clients see it")
-        parser.add_argument("--header", action="append", default=[], help="a header to send, such as 'Cookie: a=b'")
+        parser.add_argument(
+            "--header",
+            action="append",
+            default=[],
+            type=header_argument,
+            help="a header to send, such as 'Cookie: a=b'",
+        )
+        parser.add_argument("--user", help="read through the URL as this user, by a session of some minutes")
         parser.add_argument("--strict", action="store_true", help="fail at warnings, too")
 
     def run(self, console: Console, options: Options) -> None:
-        url = _url(options)
+        with _credentials(options) as headers:
+            self._examine(console, _url(options, headers), options)
+
+    def _examine(self, console: Console, url: PublicURL | None, options: Options) -> None:
         failing = {Level.ERROR, Level.WARNING} if options["strict"] else {Level.ERROR}
         failures = 0
         for finding in _examine(url, console.using):
@@ -53,13 +67,21 @@ The status is 1 if there is an error, and with --strict also if there is a warni
             raise CommandError(f"{failures} of the findings must be corrected.")
 
 
-def _url(options: Options) -> PublicURL | None:
-    headers = {}
-    for line in options["header"]:
-        name, colon, value = line.partition(":")
-        if not colon or not name.strip():
-            raise CommandError(f"{line!r} is not a header. Write 'Name: value'.")
-        headers[name.strip()] = value.strip()
+@contextmanager
+def _credentials(options: Options) -> Iterator[dict[str, str]]:
+    """Return the headers to send, with the session of `--user` while the block runs."""
+    headers = dict(options["header"])
+    if options["user"] is None or options["url"] is None:
+        yield headers
+        return
+    try:
+        with session_cookie(find_user(options["user"])) as cookie:
+            yield {**headers, "Cookie": cookie}
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def _url(options: Options, headers: dict[str, str]) -> PublicURL | None:
     if options["url"] is None:
         return None
     try:

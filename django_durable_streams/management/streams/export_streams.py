@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from ...store.archive import transfer
-from .base import Console, Options, Subcommand, path_argument
+from .base import Console, Options, Subcommand, counted, path_argument
 from .progress import progress
 
 
@@ -37,7 +37,7 @@ them.
                 counting.add(bool(step.path))
         skipped = f" {step.skipped:,} were deleted meanwhile." if step.skipped else ""
         console.write(
-            f"{step.done:,} streams are in {options['target']}.{skipped}",
+            f"{counted(step.done, 'stream', 'are')} in {options['target']}.{skipped}",
             target=str(options["target"]),
             streams=step.done,
             skipped=step.skipped,

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...store.archive import transfer
 from ...store.archive.directory import ArchiveReader
 from ...subscriptions.archive import Restored, SubscriptionImport
-from .base import Console, Options, Subcommand, path_argument
+from .base import Console, Options, Subcommand, counted, path_argument
 from .progress import progress
 
 
@@ -49,7 +49,7 @@ The archive is checked before anything is changed. Streams that are there alread
                 for checked in transfer.check_archive(reader, console.using, patterns, check_stream):
                     counting.add(checked.checked_bytes)
             count = reader.index.streams
-            console.write(f"{source} is intact, and has {count:,} streams.", streams=count)
+            console.write(f"{source} is intact, and has {counted(count, 'stream')}.", streams=count)
             return
         step = transfer.Step()
         with progress(console, "streams") as counting:
@@ -57,7 +57,7 @@ The archive is checked before anything is changed. Streams that are there alread
                 step = imported
                 counting.add(bool(step.path))
         restored = _restore_cursors(cursors, console)
-        text = f"{step.done:,} streams are restored."
+        text = f"{counted(step.done, 'stream', 'are')} restored."
         if step.skipped:
             text += f" {step.skipped:,} were there already."
         if cursors is not None:

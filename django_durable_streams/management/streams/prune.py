@@ -19,7 +19,7 @@ from ...protocol.globs import Glob, glob
 from ...runtime.write_lock import write_lock
 from ...store.sql.ids import has_id
 from ...store.upkeep import sweeping
-from .base import Console, Options, Subcommand, add_dry_run, duration, is_pattern, path_argument
+from .base import Console, Options, Subcommand, add_dry_run, counted, duration, is_pattern, path_argument, write_some
 from .delete import STREAMS_PER_TRANSACTION
 from .progress import progress
 
@@ -31,7 +31,7 @@ class Prune(Subcommand):
     help = "purge deleted and expired streams now, and delete those that nobody uses any more"
     examples = """
 streams prune                              what the servers do in the background, at full speed
-streams prune --dry-run                    count it
+streams prune --dry-run                    count it, and name the first streams; -v 2 names all
 streams prune 'chat/**' --idle 30d         delete streams without an append for 30 days, then purge
 streams prune 'jobs/**' --closed --idle 7d --no-input
 """
@@ -55,10 +55,11 @@ streams prune 'jobs/**' --closed --idle 7d --no-input
         count = unused.number() if deletes else 0
         if options["dry_run"]:
             _report(console, count, sweeping.waiting(console.using), dry_run=True)
+            write_some(console, _named(unused if count else None, console.using))
             return
         forbidden = 0
         if count:
-            console.confirm(f"Delete {count:,} streams?", options)
+            console.confirm(f"Delete {counted(count, 'stream')}?", options)
             with progress(console, "streams deleted", count) as counting:
                 count = 0
                 for ids in unused.portions():
@@ -115,13 +116,29 @@ class _Unused(NamedTuple):
 
     def portions(self) -> Iterator[list[int]]:
         """Yield the ids of the streams, as many as one transaction deletes."""
+        return ([pk for _, pk in keys] for keys in self.pages())
+
+    def pages(self) -> Iterator[list[tuple[str, int]]]:
+        """Yield the paths and ids of the streams, as many as one transaction deletes."""
         query = self._streams.order_by("path")
-        after: str | None = ""
+        after = ""
         while rows := list(query.filter(path__gt=after).values_list("path", "pk")[:STREAMS_PER_TRANSACTION]):
-            after = rows[-1][0]
-            ids = [pk for path, pk in rows if self.pattern is None or self.pattern.matches(path or "")]
-            if ids:
-                yield ids
+            keys = [(path or "", pk) for path, pk in rows]
+            after = keys[-1][0]
+            matching = [key for key in keys if self.pattern is None or self.pattern.matches(key[0])]
+            if matching:
+                yield matching
+
+
+def _named(unused: _Unused | None, using: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield the line and the values of each stream that would go. A stream that is purged has lost its path before."""
+    if unused is not None:
+        for keys in unused.pages():
+            for path, _ in keys:
+                yield f"{path} would be deleted.", {"path": path, "outcome": "deleted"}
+    for path, outcome in sweeping.waiting_paths(using):
+        kind = "expired" if outcome == "expired" else "soft-deleted"
+        yield f"{path} is {kind} and would be removed.", {"path": path, "outcome": outcome}
 
 
 def _since(idle_seconds: int | None) -> datetime | None:
@@ -154,8 +171,8 @@ def _report(console: Console, deleted: int, swept: sweeping.Swept, *, dry_run: b
     would = "would be " if dry_run else ""
     left = f" {swept.left:,} are held by other rows or transactions." if swept.left else ""
     console.write(
-        f"{deleted:,} streams {would}deleted, {swept.expired:,} expired and {swept.removed:,} soft-deleted ones "
-        f"{would}removed, {swept.purged:,} {would}purged.{left}",
+        f"{counted(deleted, 'stream')} {would}deleted, {swept.expired:,} expired and {swept.removed:,} soft-deleted "
+        f"ones {would}removed, {swept.purged:,} {would}purged.{left}",
         deleted=deleted,
         expired=swept.expired,
         removed=swept.removed,

@@ -9,7 +9,7 @@ from django.apps import apps
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from .base import Console, Options, Subcommand, add_dry_run, duration
+from .base import Console, Options, Subcommand, add_dry_run, counted, duration
 from .progress import progress
 
 APP = "django_durable_streams.contrib.ai"
@@ -27,7 +27,7 @@ streams prune-answers 30d --no-input   remove their rows, as a daily job does
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("age", type=duration, metavar="DURATION", help="how long ago they ended, such as 30d")
-        add_dry_run(parser)
+        add_dry_run(parser, "count what would be removed")
 
     def run(self, console: Console, options: Options) -> None:
         if not apps.is_installed(APP):
@@ -40,10 +40,12 @@ streams prune-answers 30d --no-input   remove their rows, as a daily job does
             raise CommandError("The duration is too long.") from None
         count, is_dry = pruning.ended_before(moment, console.using).count(), options["dry_run"]
         if count and not is_dry:
-            console.confirm(f"Remove the rows of {count:,} answers?", options)
+            console.confirm(f"Remove the rows of {counted(count, 'answer')}?", options)
             with progress(console, "answers removed", count) as counting:
                 count = 0
                 for removed in pruning.prune(moment, console.using):
                     count += removed
                     counting.add(removed)
-        console.write(f"{count:,} answers {'would be ' if is_dry else ''}removed.", removed=count, dry_run=is_dry)
+        console.write(
+            f"{counted(count, 'answer')} {'would be ' if is_dry else ''}removed.", removed=count, dry_run=is_dry
+        )

@@ -10,6 +10,9 @@ from ... import clock
 from ...models import Chunk, Producer, Stream, SubscriptionLink
 from .base import Console, Options, Subcommand, add_paths, each_stream, table
 
+_LABELS = {"size": "bytes appended", "kept": "bytes kept", "retention": "keeps"}
+_UNITS = {"age": "seconds", "bytes": "bytes", "messages": "messages"}
+
 
 class Show(Subcommand):
     """Shows all that is known of streams, without their data."""
@@ -30,7 +33,8 @@ streams show 'chat/**' --json
             if console.is_json:
                 console.json(values)
                 continue
-            lines = [(name.replace("_", " "), _text(value)) for name, value in values.items() if value is not None]
+            lines = [(_LABELS.get(name, name.replace("_", " ")), _text(value)) for name, value in values.items()]
+            lines = [(label, text) for label, text in lines if text]
             console.write("\n".join([*([""] if number else []), *table(lines)]))
 
 
@@ -43,6 +47,8 @@ def describe(stream: Stream, using: str) -> dict[str, Any]:
         "next_offset": stream.next_offset,
         "first_offset": stream.offset_at(stream.first_position),
         "size": stream.tail_position,
+        "kept": stream.tail_position - stream.first_position,
+        "retention": stream.retention._asdict(),
         "closed": stream.closed,
         "closed_by": stream.closing_request or None,
         "last_seq": stream.last_seq,
@@ -67,4 +73,9 @@ def _utc(value: datetime | None) -> datetime | None:
 def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S UTC")
+    if isinstance(value, dict):  # the rules of retention
+        limits = [f"{limit:,} {_UNITS[name]}" for name, limit in value.items() if limit is not None]
+        return "the newest " + ", ".join(limits) if limits else "everything"
+    if value is None:
+        return ""
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

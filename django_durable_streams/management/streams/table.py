@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .append import Append
 from .base import Subcommand
+from .check_access import CheckAccess
 from .close import Close
 from .consumers import Pause, Replay, Resume
 from .create import Create
@@ -42,6 +43,7 @@ SUBCOMMANDS: Sequence[Subcommand] = (
     Export(),
     Import(),
     Doctor(),
+    CheckAccess(),
     Pause(),
     Resume(),
     Replay(),

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from datetime import datetime, timedelta
 
+from django.core.management.base import CommandError
 from django.template.defaultfilters import filesizeformat
 
+from ... import clock
 from ...api import transactions
-from .base import Console, Options, Subcommand, add_dry_run, each_stream, is_pattern, path_argument
+from ...models import Stream
+from ...store.read.ages import position_before
+from .base import Console, Options, Subcommand, add_dry_run, duration, each_stream, is_pattern, path_argument
 
 
 class _DryRun(Exception):
@@ -23,24 +28,40 @@ class TrimStreams(Subcommand):
 streams trim logs/web 1764369600000000_0000000000000042
 streams trim logs/web now --dry-run
 streams trim 'logs/**' now --no-input
+streams trim 'logs/**' --older-than 7d --no-input
 
+The time of data is that of its chunk, so --older-than keeps up to a chunk of older data.
 Nobody reads the dropped data any more, except for forks that have it. Servers delete it in the background.
 """
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("path", metavar="PATH", type=path_argument, help="path of a stream or, with now, a pattern")
-        parser.add_argument("offset", metavar="OFFSET", help="an offset of the stream, or now for all of its data")
+        parser.add_argument(
+            "path",
+            metavar="PATH",
+            type=path_argument,
+            help="path of a stream or, with now or --older-than, a pattern",
+        )
+        parser.add_argument(
+            "offset", nargs="?", metavar="OFFSET", help="an offset of the stream, or now for all of its data"
+        )
+        parser.add_argument(
+            "--older-than", metavar="DURATION", type=duration, help="drop older data, such as 7d, by whole chunks"
+        )
         add_dry_run(parser)
 
     def run(self, console: Console, options: Options) -> None:
         path, is_dry = options["path"], options["dry_run"]
+        if (options["offset"] is None) is (options["older_than"] is None):
+            raise CommandError("Name an offset, or a time by --older-than DURATION.")
+        moment = _moment(options["older_than"])
         if is_pattern(path) and not is_dry:
-            console.confirm(f"Drop the data of all streams that match {path}?", options)
+            console.confirm(f"Drop data of all streams that match {path}?", options)
         for stream in each_stream([path], console.using):
             before = stream.first_position
             try:
                 with transactions.atomic(console.using):
-                    first_offset = stream.trim(options["offset"])
+                    offset = options["offset"] if moment is None else _offset_before(stream, moment, console.using)
+                    first_offset = stream.trim(offset)
                     if is_dry:
                         raise _DryRun
             except _DryRun:
@@ -53,3 +74,18 @@ Nobody reads the dropped data any more, except for forks that have it. Servers d
                 bytes=size,
                 first_offset=first_offset,
             )
+
+
+def _moment(seconds: int | None) -> datetime | None:
+    if seconds is None:
+        return None
+    try:
+        return clock.now() - timedelta(seconds=seconds)
+    except OverflowError:
+        raise CommandError("The duration of --older-than is too long.") from None
+
+
+def _offset_before(stream: Stream, moment: datetime, using: str) -> str:
+    """Return an offset of a stream before which all data is as old as a moment, or older."""
+    info = transactions.find(stream.path, using, stream.pk)
+    return stream.offset_at(position_before(info, moment, using))

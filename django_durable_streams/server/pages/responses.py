@@ -17,12 +17,12 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponseBase
 from django.template.loader import get_template
 
+from ...access.destinations import check_destination
 from ...access.guard import current_guard
 from ...engine import Engine, engine_for
 from ...engine.characters import held_before
 from ...engine.snapshot_reader import Snapshot
 from ...protocol import arguments, headers, offsets, page_events, paths
-from ...protocol.browsers import check_destination
 from ...protocol.caching import Caching
 from ...protocol.errors import DurableStreamsError, LiveModeUnsupported, MethodNotAllowed, StreamNotFound
 from ...protocol.messages import Header, Response, error_response
@@ -117,7 +117,7 @@ async def _admit_and_follow(request: EventRequest) -> Response | EventStream:
     stream = request.source_stream
     if stream.path is None:
         raise StreamNotFound("The stream was deleted.")
-    check_destination(request.headers)
+    check_destination(request)
     if not request.can_stream:
         raise LiveModeUnsupported(
             "This server runs under WSGI and cannot hold an event stream open. Deploy under ASGI, or poll the stream."

@@ -88,12 +88,12 @@ def expire(using: str, now: datetime | None = None, ids: Collection[int] | None 
 
 def unneeded(using: str, after: int = 0, limit: int = STREAMS_PER_TRANSACTION) -> list[int]:
     """Return the ids of soft-deleted streams that have no forks any more, in order, after the id `after`."""
-    return list(_unneeded(using).filter(id__gt=after).order_by("id").values_list("id", flat=True)[:limit])
+    return list(unneeded_streams(using).filter(id__gt=after).order_by("id").values_list("id", flat=True)[:limit])
 
 
 def unneeded_count(using: str) -> int:
     """Return how many soft-deleted streams have no forks any more."""
-    return _unneeded(using).count()
+    return unneeded_streams(using).count()
 
 
 def collect(using: str, ids: Collection[int] | None = None) -> int:
@@ -111,14 +111,15 @@ def collect(using: str, ids: Collection[int] | None = None) -> int:
     if not ids:
         return 0
     with atomic(using), connections[using].cursor() as cursor:
-        query = _unneeded(using).filter(has_id("id", ids, using)).order_by("id")
+        query = unneeded_streams(using).filter(has_id("id", ids, using)).order_by("id")
         locked_ids = list(_locked(query, using).values_list("id", flat=True))
         if locked_ids:
             statements(using).remove_streams(cursor, clock.to_microseconds(clock.now()), locked_ids)
     return len(locked_ids)
 
 
-def _unneeded(using: str) -> StreamQuerySet:
+def unneeded_streams(using: str) -> StreamQuerySet:
+    """Return the soft-deleted streams that have no forks any more."""
     query = Stream.objects.using(using).filter(deleted_at__isnull=False, path__isnull=False)
     return query.exclude(Exists(_forks(using)))
 

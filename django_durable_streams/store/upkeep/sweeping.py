@@ -38,6 +38,14 @@ def waiting(using: str) -> Swept:
     return Swept(streams.expired(clock.now()).count(), removal.unneeded_count(using), streams.purgeable().count())
 
 
+def waiting_paths(using: str) -> Iterator[tuple[str, str]]:
+    """Yield the paths of the streams that wait, with `expired` or `removed`. Streams to purge have no path any more."""
+    expired = Stream.objects.using(using).expired(clock.now()).order_by("deadline", "id")
+    for streams, outcome in ((expired, "expired"), (removal.unneeded_streams(using).order_by("id"), "removed")):
+        for path in streams.values_list("path", flat=True).iterator():
+            yield path or "", outcome
+
+
 def sweep(using: str) -> Iterator[Swept]:
     """Expire, remove and purge all streams that wait for it, and yield what each portion has led to."""
     yield from _expire(using)

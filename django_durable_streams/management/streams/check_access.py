@@ -1,0 +1,166 @@
+"""`manage.py streams check-access`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError
+
+from ...access.base import ACTIONS, STREAM_ACTIONS, Action
+from ...access.csrf import EXEMPT
+from ...access.examination import Answer, creation_refusal, examine_access
+from ...access.signed import PARAMETER
+from ...access.users import User, anonymous
+from ...conf import config
+from ...protocol import arguments, headers
+from ...protocol.messages import Request
+from ..users import find_user
+from .base import Console, Options, Subcommand, header_argument, path_argument
+
+_METHODS = {
+    Action.READ: "GET",
+    Action.LIST: "GET",
+    Action.CREATE: "PUT",
+    Action.APPEND: "POST",
+    Action.CLOSE: "POST",
+    Action.DELETE: "DELETE",
+    Action.SUBSCRIBE: "PUT",
+}
+
+
+class CheckAccess(Subcommand):
+    """Asks the permission classes of the settings, as a request does."""
+
+    name = "check-access"
+    help = "say whether a user may do an action on a path, and why not"
+    examples = """
+streams check-access read chat/42 --user ada
+streams check-access append chat/42                             a client without a login
+streams check-access read reports/2026 --token TOKEN            of a signed URL, or a bearer token
+streams check-access read chat/42 --header 'X-Api-Key: ...' --host example.org
+
+Each permission class answers, and one that allows the action is enough. The classes see a request that has passed
+Django's CSRF rules. Limits are not counted, and the stream need not exist. The status is 1 if the action is refused.
+"""
+    has_database = False
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("access", metavar="ACTION", choices=ACTIONS, help=", ".join(ACTIONS))
+        parser.add_argument(
+            "path",
+            metavar="PATH",
+            type=path_argument,
+            help="path of a stream; for list the prefix, for subscribe the id of the subscription",
+        )
+        parser.add_argument("--user", help="name or primary key of the user (default: no login)")
+        parser.add_argument("--token", help="the token of a signed URL, or a bearer token")
+        parser.add_argument(
+            "--header", action="append", default=[], type=header_argument, help="a header of the client"
+        )
+        parser.add_argument("--host", default="localhost", help="host of the request, for classes that ask for it")
+
+    def run(self, console: Console, options: Options) -> None:
+        action, path = Action(options["access"]), options["path"]
+        if action.value in STREAM_ACTIONS:
+            path = arguments.path(path)
+        user, note = _find_user(options["user"])
+        try:
+            answers = examine_access(action, user, path, _Question(action, path, options))
+        except (ImproperlyConfigured, ValueError) as error:
+            raise CommandError(f"The settings are invalid: {error}") from error
+        refusal = creation_refusal(path) if action is Action.CREATE else ""
+        notes = [text for text in (note, refusal, _registry_note(action, path)) if text]
+        is_allowed = any(answer.is_allowed for answer in answers) and not refusal
+        who = str(user) if user.is_authenticated else "A client without a login"
+        verdict = f"{who} {'may' if is_allowed else 'may not'} {action.value} {path or 'all streams'}."
+        if console.is_json:
+            console.json(
+                {
+                    "action": action.value,
+                    "path": path,
+                    "user": user.pk,
+                    "allowed": is_allowed,
+                    "notes": notes,
+                    "permissions": [answer._asdict() for answer in answers],
+                }
+            )
+        else:
+            console.write_lines([*map(_line, answers), *notes, *([verdict] if is_allowed else ())])
+        if not is_allowed:
+            console.flush()
+            raise CommandError(verdict)
+
+
+def _line(answer: Answer) -> str:
+    name = answer.permission.rpartition(".")[2]
+    if answer.is_allowed:
+        return f"yes  {name}"
+    return f"no   {name}: {' '.join(answer.reasons) or 'it returns False, and gives no reason.'}"
+
+
+def _registry_note(action: Action, path: str) -> str:
+    if action is not Action.READ or not path or path != config().registry_path:
+        return ""
+    return "This is the registry: a read needs the permission to list all streams."
+
+
+def _find_user(name: str | None) -> tuple[User, str]:
+    """Return the user with a name or primary key, and a note. None: an anonymous user.
+
+    Raises:
+        CommandError: there is no such user.
+    """
+    if name is None:
+        return anonymous(), ""
+    user = find_user(name)
+    if not user.is_active:
+        return anonymous(), f"The user {user} is not active, so a session of this user counts as no login."
+    return user, ""
+
+
+class _Question(Request):
+    """The request that a client would send."""
+
+    def __init__(self, action: Action, path: str, options: Options) -> None:
+        header_list: list[tuple[bytes, bytes]] = [(b"host", options["host"].encode())]
+        token, client_headers = options["token"], [(name.lower(), value) for name, value in options["header"]]
+        if token and "authorization" not in dict(client_headers):
+            header_list.append((b"authorization", f"Bearer {token}".encode()))
+        header_list += [(name.encode(), value.encode()) for name, value in client_headers]
+        if action is Action.CLOSE:
+            header_list.append((headers.STREAM_CLOSED, b"true"))
+        query = urlencode({PARAMETER: token}).encode() if token else b""
+        super().__init__(_METHODS[action], path, query, header_list)
+        host, _, port = options["host"].partition(":")
+        self._scope: dict[str, Any] = {
+            "type": "http",
+            "method": self.method,
+            "scheme": self.scheme,
+            "path": f"/{path}",
+            "raw_path": quote(f"/{path}").encode(),
+            "query_string": query,
+            "headers": header_list,
+            "server": (host, int(port) if port.isdigit() else 443),
+            "client": ("127.0.0.1", 0),
+            EXEMPT: True,
+        }
+
+    @property
+    def scheme(self) -> str:
+        return "https"
+
+    @property
+    def source(self) -> Any:
+        return self._scope
+
+    def url(self) -> bytes:
+        return f"https://{self._scope['server'][0]}{quote(self._scope['path'])}".encode()
+
+    def root(self) -> str:
+        return "/"
+
+    async def read_body(self) -> bytes:
+        return b""

@@ -1,0 +1,74 @@
+"""The commands of an operator work with the settings of the tutorial."""
+
+import asyncio
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+from django.test import Client, override_settings
+from django.urls import path
+
+from django_durable_streams.health import healthz, readyz
+from django_durable_streams.models import DatabaseIdentity
+from tests.docs.pages import ROOT, blocks
+from tests.listening import Listener
+
+DEPLOYMENT = ROOT / "docs" / "deployment"
+
+urlpatterns = [path("healthz", healthz), path("readyz", readyz)]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["healthz", "readyz"])
+def test_probes_must_name_a_host_of_the_project(name: str) -> None:
+    with override_settings(
+        ALLOWED_HOSTS=["example.org"],
+        ROOT_URLCONF=__name__,
+        MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
+    ):
+        assert Client().get(f"/{name}", headers={"host": "127.0.0.1:8000"}).status_code == 400
+        assert Client().get(f"/{name}", headers={"host": "example.org"}).status_code == 200
+
+
+@pytest.mark.parametrize("page", ["health", "upgrades"])
+def test_every_command_that_asks_a_process_by_its_address_names_a_host(page: str) -> None:
+    commands = [block.text for block in blocks(DEPLOYMENT / f"{page}.md", "sh") if "127.0.0.1" in block.text]
+    assert commands
+    assert all("--header 'Host: " in command for command in commands)
+
+
+async def test_the_loop_of_a_rolling_restart_waits_until_a_server_is_ready(tmp_path: Path) -> None:
+    (loop,) = [block.text for block in blocks(DEPLOYMENT / "upgrades.md", "sh") if "until curl" in block.text]
+    requests: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        is_ready = len(requests) > 2 and b"Host: example.org\r\n" in requests[-1]
+        status = b"200 OK" if is_ready else b"503 Away"
+        writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+
+    async with Listener(answer) as server:
+        units = re.sub(r"streams@8000 streams@8001", f"streams@{server.port}", loop)
+        script = f"systemctl() {{ echo $@ >> {tmp_path}/called; }}\n{units}"
+        done = await asyncio.to_thread(
+            subprocess.run, ["bash", "-c", script], timeout=60, check=True, capture_output=True
+        )
+    assert len(requests) == 3, done.stderr
+    assert (tmp_path / "called").read_text() == f"restart streams@{server.port}\n"
+
+
+@pytest.mark.django_db
+def test_a_copy_gets_a_new_identity_by_the_commands_of_the_page() -> None:
+    (block,) = [one.text for one in blocks(ROOT / "docs" / "operations.md", "sh") if "DatabaseIdentity" in one.text]
+    delete, migrate = block.splitlines()
+    before = DatabaseIdentity.objects.get().value
+    code = re.search(r'-c "(.+)"', delete)
+    assert code is not None
+    exec(code[1], {})
+    assert not DatabaseIdentity.objects.exists()
+    assert migrate == "python manage.py migrate"
+    call_command("migrate", verbosity=0)
+    assert DatabaseIdentity.objects.get().value != before

@@ -1,0 +1,136 @@
+"""`manage.py streams check-access`: it answers as a request would be, and says why."""
+
+from contextlib import suppress
+from io import StringIO
+from typing import Any
+
+import msgspec
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from django_durable_streams.access.access_request import AccessRequest
+from django_durable_streams.permissions import Permission as StreamPermission
+from django_durable_streams.permissions import sign
+from tests.access.test_bearer_tokens import BEARER, token
+from tests.management.commands import streams
+from tests.overriding import override_streams
+
+PACKAGE = "django_durable_streams.permissions"
+OWNER = {"CLASS": f"{PACKAGE}.Owner", "OWNER": {"users/{user.username}/**": ["read"], "all/**": ["list"]}}
+
+pytestmark = pytest.mark.django_db(transaction=True)  # permissions of projects are asked in threads
+MODEL = override_streams(PERMISSION_CLASSES=f"{PACKAGE}.ModelPermissions")
+
+
+class ByHeader(StreamPermission):
+    """Allows readers with a key at one host, by everything that a class of a project may look at."""
+
+    def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
+        host = request.http_request.get_host()
+        return host == "tea.example.org:8443" and request.headers.get("x-api-key") == "k" and request.method == "GET"
+
+    credential_headers = ("X-Api-Key",)
+
+
+@pytest.fixture(autouse=True)
+def ada() -> User:
+    return User.objects.create_user("ada")
+
+
+def examined(*arguments: str) -> Any:
+    """What the command prints as JSON, whatever its status."""
+    output = StringIO()
+    with suppress(CommandError):
+        call_command("streams", "check-access", *arguments, "--json", stdout=output)
+    (line,) = output.getvalue().splitlines()
+    return msgspec.json.decode(line)
+
+
+@MODEL
+def test_the_missing_permission_of_a_user_is_named(ada: User) -> None:
+    with pytest.raises(CommandError, match="ada may not read chat/42"):
+        streams("check-access", "read", "/chat/42", "--user", "ada")
+    ada.user_permissions.add(Permission.objects.get(codename="view_stream"))
+    assert streams("check-access", "read", "chat/42", "--user", str(ada.pk)) == (
+        "yes  ModelPermissions\nada may read chat/42.\n"
+    )
+    with pytest.raises(CommandError, match="ada may not append chat/42"):
+        streams("check-access", "append", "chat/42", "--user", "ada")
+
+
+@pytest.mark.parametrize(
+    ("classes", "arguments", "is_allowed", "reason"),
+    [
+        (OWNER, ("read", "users/ada/x", "--user", "ada"), True, ""),
+        (OWNER, ("read", "users/bob/x", "--user", "ada"), False, "No pattern of OWNER"),
+        (OWNER, ("delete", "users/ada/x", "--user", "ada"), False, "No pattern of OWNER"),
+        (OWNER, ("read", "users/ada/x"), False, "logged in"),
+        (OWNER, ("list", "all/", "--user", "ada"), True, ""),
+        (OWNER, ("list", "", "--user", "ada"), False, "No pattern of OWNER"),
+        (OWNER, ("subscribe", "id", "--user", "ada"), False, ""),
+        (f"{PACKAGE}.SignedURLs", ("read", "a", "--token", sign("a", "read", expires=60)), True, ""),
+        (f"{PACKAGE}.SignedURLs", ("read", "a", "--token", sign("a", "read", expires=-60)), False, "expired at"),
+        (f"{PACKAGE}.SignedURLs", ("close", "a", "--token", sign("a", "read", expires=60)), False, "is for: read."),
+        (BEARER, ("append", "a", "--token", token({"append": ["a"]})), True, ""),
+        (BEARER, ("append", "b", "--token", token({"append": ["a"]})), False, "no pattern for this action"),
+        (f"{__name__}.ByHeader", ("read", "a", "--header", "X-Api-Key: k", "--host", "tea.example.org:8443"), True, ""),
+        (f"{__name__}.ByHeader", ("read", "a", "--header", "X-Api-Key: k", "--host", "localhost"), False, ""),
+        (f"{PACKAGE}.AllowAll", ("delete", "a"), True, ""),
+    ],
+)
+def test_every_class_answers(
+    classes: Any, arguments: tuple[str, ...], is_allowed: bool, reason: str, settings: Any
+) -> None:
+    settings.ALLOWED_HOSTS = ["*"]
+    with override_streams(PERMISSION_CLASSES=classes):
+        answer = examined(*arguments)
+    assert answer["allowed"] is is_allowed
+    assert reason in " ".join(answer["permissions"][0]["reasons"])
+
+
+def test_one_class_that_allows_is_enough_and_all_answer() -> None:
+    with override_streams(PERMISSION_CLASSES=[f"{PACKAGE}.SignedURLs", OWNER]):
+        answer = examined("read", "users/ada/x", "--user", "ada")
+    assert answer["allowed"]
+    assert [one["is_allowed"] for one in answer["permissions"]] == [False, True]
+    assert "no token" in answer["permissions"][0]["reasons"][0]
+
+
+def test_settings_that_decide_besides_the_classes_are_named() -> None:
+    with override_streams(PERMISSION_CLASSES=f"{PACKAGE}.AllowAll", PATH_PATTERNS=["chat/*"]):
+        assert examined("create", "chat/1")["allowed"]
+        answer = examined("create", "other")
+    assert not answer["allowed"]
+    assert "PATH_PATTERNS" in answer["notes"][0]
+    with override_streams(REGISTRY_PATH="all-streams"):
+        assert "registry" in examined("read", "all-streams", "--user", "ada")["notes"][0]
+
+
+@MODEL
+def test_a_user_who_is_not_active_counts_as_no_login(ada: User) -> None:
+    User.objects.filter(pk=ada.pk).update(is_active=False, is_superuser=True)
+    answer = examined("read", "a", "--user", "ada")
+    assert (answer["allowed"], answer["user"]) == (False, None)
+    assert "not active" in answer["notes"][0]
+
+
+def test_nothing_is_written(ada: User) -> None:
+    examined("read", "a", "--user", "ada")
+    ada.refresh_from_db()
+    assert ada.last_login is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("read", "a", "--user", "nobody"), "no user with the name or primary key nobody"),
+        (("read", "a//b"), "path"),
+        (("fly", "a"), "invalid choice"),
+        (("read", "a", "--header", "x"), "Write 'Name: value'"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: tuple[str, ...], named: str) -> None:
+    with pytest.raises(CommandError, match=named):
+        streams("check-access", *arguments)
