@@ -100,7 +100,7 @@ async def test_a_user_has_a_chat_of_his_own() -> None:
     answer = await chunks(await post(ann, "/api/chat", body(script={"count": 1})))
     assert answer[-2:] == [{"type": "finish", "finishReason": "stop"}, "[DONE]"]
     # The same id is another chat of another user: nothing tells that there is the first one.
-    assert (await bob.get("/api/chat/c1/messages")).json() ["messages"] == []
+    assert (await bob.get("/api/chat/c1/messages")).json()["messages"] == []
     assert (await bob.get("/api/chat/c1/stream")).status_code == 204
     assert (await bob.post("/api/chat/c1/stop")).status_code == 204
     assert len((await ann.get("/api/chat/c1/messages")).json()["messages"]) == 2

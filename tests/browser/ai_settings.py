@@ -1,7 +1,8 @@
 """The settings of docs/ai.md for its page without a bundler, with its template."""
 
+from config.settings import DURABLE_STREAMS, TEMPLATES
+
 from tests.browser.page_settings import *  # noqa: F403
-from tests.browser.page_settings import DURABLE_STREAMS, TEMPLATES
 from tests.browser.recipe_pages import AI_PAGE
 from tests.docs.pages import blocks
 

@@ -83,15 +83,15 @@ def test_the_modules_are_there_and_need_nothing(name: str) -> None:
 def test_a_snapshot_has_the_messages_and_the_place_after_them() -> None:
     chat = Chat.objects.create(stream=Stream.objects.create(path="chats/1/a", content_type="application/json"))
     assert chat.snapshot() == ([], "-1")
-    events: list[Event] = [Message("u1", "user", [TextPart("Hi")]), Start("run-1", "a1"), Text("Hel")]
+    events: list[Event] = [Message("u1", "user", [TextPart("Hi")]), Start("run-1", "a1"), Text("Good ")]
     chat.stream.append_many([encode(event) for event in events])
     snapshot = chat.snapshot()
     assert [(message.id, message.text, message.status, message.run) for message in snapshot.messages] == [
         ("u1", "Hi", "done", ""),
-        ("a1", "Hel", "streaming", "run-1"),
+        ("a1", "Good ", "streaming", "run-1"),
     ]
     assert snapshot.answer == "run-1"
     assert snapshot.messages == chat.messages()
-    chat.stream.append(encode(Text("lo")))
-    assert list(chat.stream.read(snapshot.next_offset)) == [{"type": "text", "text": "lo"}]
-    assert chat.snapshot().messages[-1].text == "Hello"
+    chat.stream.append(encode(Text("day")))
+    assert list(chat.stream.read(snapshot.next_offset)) == [{"type": "text", "text": "day"}]
+    assert chat.snapshot().messages[-1].text == "Good day"
