@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from threading import Event, Semaphore
@@ -99,7 +100,7 @@ async def test_a_user_has_a_chat_of_his_own() -> None:
     answer = await chunks(await post(ann, "/api/chat", body(script={"count": 1})))
     assert answer[-2:] == [{"type": "finish", "finishReason": "stop"}, "[DONE]"]
     # The same id is another chat of another user: nothing tells that there is the first one.
-    assert (await bob.get("/api/chat/c1/messages")).json() == {"messages": []}
+    assert (await bob.get("/api/chat/c1/messages")).json()["messages"] == []
     assert (await bob.get("/api/chat/c1/stream")).status_code == 204
     assert (await bob.post("/api/chat/c1/stop")).status_code == 204
     assert len((await ann.get("/api/chat/c1/messages")).json()["messages"]) == 2
@@ -351,6 +352,41 @@ async def test_results_of_tools_continue_the_message() -> None:
     (_, stored) = (await client.get("/api/chat/c1/messages")).json()["messages"]
     assert stored["parts"][0]["output"] == "yes"
     assert stored["parts"][-1]["text"] == " word0"
+
+
+async def test_an_answer_names_its_place_and_is_read_there_after_its_end() -> None:
+    client = await client_of("ann")
+    reply = await post(client, "/api/chat", body(script={"count": 2}))
+    first = await chunks(reply)
+    place = reply["Content-Location"]
+    run = await Run.objects.aget()
+    assert place == f"./chat/c1/stream?answer={run.pk}"
+    url = f"/api/{place.removeprefix('./')}"
+    again = await client.get(url)
+    assert again["Content-Location"] == f"./stream?answer={run.pk}"
+    assert await chunks(again) == first
+    assert (await client.get("/api/chat/c1/stream?answer=")).status_code == 204
+    assert (await client.get("/api/chat/c1/stream?answer=x")).status_code == 400
+    assert (await client.get(f"/api/chat/c1/stream?answer={uuid.uuid4()}")).status_code == 404
+    # The id of an answer is no permission: the same URL means a chat of another user's own.
+    assert (await (await client_of("bob")).get(url)).status_code == 404
+
+
+async def test_messages_have_the_place_from_which_the_chat_goes_on() -> None:
+    client = await client_of("ann")
+    assert (await client.get("/api/chat/c1/messages")).json() == {"messages": [], "answer": "", "next_offset": "-1"}
+    await chunks(await post(client, "/api/chat", body(script={"count": 2})))
+    reply = await client.get("/api/chat/c1/messages")
+    run = await Run.objects.select_related("chat__stream").aget()
+    value = reply.json()
+    assert value["next_offset"] == reply["Stream-Next-Offset"] == run.chat.stream.next_offset
+    assert value["answer"] == ""
+    assert [message["run"] for message in value["messages"]] == ["", str(run.pk)]
+    # Each dialect but that of the AI SDK shows parts as the chat stores them.
+    (_, answer), (_, plain) = value["messages"], (await client.get("/api/agui/c1/messages")).json()["messages"]
+    tools = [[part for part in message["parts"] if "tool" in part["type"]] for message in (answer, plain)]
+    assert [part["type"] for (part,) in tools] == ["tool-look_up", "tool"]
+    assert tools[0][0]["state"] == "output-available"
 
 
 async def test_a_page_branches_a_chat_at_a_message() -> None:

@@ -22,6 +22,11 @@ RESET = struct.pack("ii", 1, 0)
 """The linger option with which a close sends RST, as a network does that has lost a connection."""
 
 
+BAD_GATEWAY = (
+    b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 11\r\nConnection: close\r\n\r\nBad Gateway"
+)
+
+
 class Asked(NamedTuple):
     """The first line of a request."""
 
@@ -49,6 +54,7 @@ class Network:
         self._requests: list[Asked] = []
         self._marker: bytes | None = None
         self._connections: set[_Connection] = set()
+        self._refuses, self._refused = False, 0
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
     def __enter__(self) -> Self:
@@ -95,6 +101,16 @@ class Network:
         with self._changed:
             self._marker = marker
 
+    def refuse(self, refuses: bool = True) -> None:
+        """Answer each new connection with a 502, as a proxy does whose server restarts. False: forward again."""
+        with self._changed:
+            self._refuses, self._refused = refuses, 0
+
+    def wait_until_refused(self, count: int, seconds: float = 20) -> None:
+        """Return when so many requests have got a 502 since `refuse`."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._refused >= count, seconds), self._refused
+
     def wait_until_cut(self, seconds: float = 20) -> None:
         """Return when the bytes of `cut_behind` have come."""
         with self._changed:
@@ -106,6 +122,9 @@ class Network:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            if self._refuses:
+                threading.Thread(target=self._refuse, args=(client,), daemon=True).start()
+                continue
             try:
                 server = socket.create_connection((HOST, self._upstream), 5)
             except OSError:
@@ -116,6 +135,20 @@ class Network:
             with self._changed:
                 self._connections.add(connection)
             connection.start()
+
+    def _refuse(self, client: socket.socket) -> None:
+        """Answer one request. A browser may open connections on which it asks nothing."""
+        with client, contextlib.suppress(OSError):
+            client.settimeout(20)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                if not (piece := client.recv(PIECE)):
+                    return
+                head += piece
+            client.sendall(BAD_GATEWAY)
+            with self._changed:
+                self._refused += 1
+                self._changed.notify_all()
 
     def asked(self, connection: "_Connection", asked: Asked) -> None:
         """A request has come."""

@@ -8,6 +8,7 @@ from tests.docs.pages import ROOT, blocks
 if TYPE_CHECKING:
     from tests.browser.course import BrowserPage
 
+AI_PAGE = ROOT / "docs" / "ai.md"
 HERE = Path(__file__).resolve().parent
 PACKAGES = HERE / "node_modules"
 """What package.json names. `make` installs it."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser.network import Network
 from tests.browser.visitor import Visitor, take_picture
 from tests.docs.walk import Walk, environment, steps
 
@@ -87,5 +88,48 @@ def build_a_board(chromium: Any, walk: Walk) -> None:
         ada.page.wait_for_function("document.getElementById('board').innerText.includes('served')", timeout=20_000)
         take_picture(ada.page, "tutorial-board")
         assert (ada.complaints, ada.foreign_requests) == ([], [])
+        delete_an_order(chromium, walk)
+        survive_a_bad_gateway(chromium, walk)
         ada.context.close()
         late.context.close()
+
+
+def board_shows(page: Any, *orders: str) -> None:
+    """Wait until the board shows these orders, and nothing else."""
+    page.wait_for_function(
+        "expected => JSON.stringify([...document.querySelectorAll('#board li')].map(item => item.innerText.trim()))"
+        " === JSON.stringify(expected)",
+        arg=list(orders),
+        timeout=40_000,
+    )
+
+
+def in_a_shell(walk: Walk, code: str) -> None:
+    walk.run(f'python manage.py shell --verbosity 0 -c "from orders.models import Order; {code}"')
+
+
+def delete_an_order(chromium: Any, walk: Walk) -> None:
+    visitor = log_in(chromium, f"http://127.0.0.1:{walk.port}", "ada")
+    visitor.page.goto("/board/")
+    in_a_shell(walk, "Order.objects.create(text='Coffee'); Order.objects.create(text='Assam')")
+    board_shows(visitor.page, "Earl Grey served", "Coffee new", "Assam new")
+    in_a_shell(walk, "Order.objects.get(text='Coffee').delete()")
+    board_shows(visitor.page, "Earl Grey served", "Assam new")
+    in_a_shell(walk, "Order.objects.filter(text='Assam').delete()")
+    board_shows(visitor.page, "Earl Grey served")
+    visitor.context.close()
+
+
+def survive_a_bad_gateway(chromium: Any, walk: Walk) -> None:
+    """A proxy answers with 502 while the server behind it restarts. The board goes on, and has lost nothing."""
+    with Network(walk.port) as network:
+        visitor = log_in(chromium, network.base_url, "ada")
+        visitor.page.goto("/board/")
+        network.wait_until_open("/events/board", 1)
+        network.refuse()
+        network.cut()
+        network.wait_until_refused(3)
+        in_a_shell(walk, "Order.objects.create(text='Oolong')")
+        network.refuse(False)
+        board_shows(visitor.page, "Earl Grey served", "Oolong new")
+        visitor.context.close()

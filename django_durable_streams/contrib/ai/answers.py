@@ -101,7 +101,8 @@ def start_answer_sync(
     other source runs in this process. If it is asynchronous, it runs in the background loop, so it must not block.
 
     Args:
-        chat: the chat, its stream, or the path of its stream. There is none at the path: it is created.
+        chat: the chat, its stream, or the path of its stream. Where there is no chat, it is created: with a new stream,
+            or on the JSON stream that is there, whose events count as its messages.
         answer: the source, or an `Answer` with more options.
         user: who starts the answer, and owns a chat that is created.
         turns: events to append before the answer: the user's `Message`, or a `Rewind`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -40,6 +40,7 @@ class ChatMessage(msgspec.Struct):
         status: whether an answer is complete. Messages of users are always `done`.
         error: why an answer has failed.
         event: the number of the event that began the message, from 0 on.
+        run: the id of the run that wrote the message last. Empty: the message is no answer.
     """
 
     id: str
@@ -48,11 +49,29 @@ class ChatMessage(msgspec.Struct):
     status: Status = "done"
     error: str = ""
     event: int = 0
+    run: str = ""
 
     @property
     def text(self) -> str:
         """The text of all parts that are text."""
         return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+
+class ChatSnapshot(NamedTuple):
+    """The messages of a chat, and the place in its stream from which a page follows the chat further.
+
+    Attributes:
+        messages: the messages, in order.
+        next_offset: the offset after the last event that the messages contain.
+    """
+
+    messages: list[ChatMessage]
+    next_offset: str
+
+    @property
+    def answer(self) -> str:
+        """The id of the run that writes the last answer. Empty: no answer is being written."""
+        return next((message.run for message in reversed(self.messages) if message.status == "streaming"), "")
 
 
 class History:
@@ -82,8 +101,8 @@ class History:
                 self._put(ChatMessage(id, role, [*parts], event=self.event_count))
             case Rewind(before, after):
                 self._rewind(before, after)
-            case Start(_, message):
-                self._start(message)
+            case Start(run, message):
+                self._start(run, message)
             case Finish() | Stopped() | Failed():
                 self._end(event)
             case Text(text) | Reasoning(text) if self._answer is not None:
@@ -145,12 +164,12 @@ class History:
         if first.id == before:
             del self._by_id[self._messages.pop().id]
 
-    def _start(self, message_id: str) -> None:
+    def _start(self, run: str, message_id: str) -> None:
         answer = self.find(message_id)
         if answer is None:
             answer = ChatMessage(message_id, "assistant", [], event=self.event_count)
             self._put(answer)
-        answer.status, answer.error = "streaming", ""
+        answer.status, answer.error, answer.run = "streaming", "", run
         self._answer = answer
 
     def _end(self, event: Finish | Stopped | Failed) -> None:

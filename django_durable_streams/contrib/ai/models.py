@@ -21,7 +21,7 @@ from ...models import Stream
 from ...models.fields import InstantField
 from .errors import NoSuchMessage, UnfinishedAnswer
 from .events import AnyEvent, decode, ends
-from .history import ChatMessage, History, messages_of
+from .history import ChatMessage, ChatSnapshot, History, messages_of
 from .positions import offset_after
 from .wakeups import tell_runners
 
@@ -83,6 +83,29 @@ class Chat(models.Model):
             StreamNotFound: the chat's stream was deleted.
         """
         return messages_of(decode(value) for value in self.stream.read())
+
+    def snapshot(self) -> ChatSnapshot:
+        """Return the messages with the offset after them, for a page that shows the chat and follows it from there.
+
+        Raises:
+            StreamNotFound: the chat's stream was deleted.
+        """
+        history, next_offset = History(), "-1"
+        for page in self.stream.tail(timeout=0):
+            for value in page:
+                history.add(decode(value))
+            next_offset = page.next_offset
+        return ChatSnapshot(history.messages, next_offset)
+
+    async def asnapshot(self) -> ChatSnapshot:
+        """The same as `snapshot`, for committed messages only."""
+        history, next_offset = History(), "-1"
+        async with aclosing(self.stream.atail(timeout=0)) as pages:  # type: ignore[type-var]
+            async for page in pages:
+                for value in page:
+                    history.add(decode(value))
+                next_offset = page.next_offset
+        return ChatSnapshot(history.messages, next_offset)
 
     async def amessages(self) -> list[ChatMessage]:
         """The same as `messages`, for committed messages only."""

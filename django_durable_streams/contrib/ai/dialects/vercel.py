@@ -5,14 +5,20 @@ from __future__ import annotations
 from ..events import (
     AnyEvent,
     Data,
+    DataPart,
     Failed,
+    FilePart,
     Finish,
+    Part,
     Reasoning,
+    ReasoningPart,
     Start,
     Stopped,
     Text,
+    TextPart,
     ToolCall,
     ToolInput,
+    ToolPart,
     ToolResult,
     Usage,
 )
@@ -21,6 +27,29 @@ from .base import Chunk, Translator
 HEADER = "x-vercel-ai-ui-message-stream"
 VERSION = "v1"
 DONE = b"data: [DONE]\n\n"
+
+
+def ui_part(part: Part) -> Chunk:
+    """Return a part of a stored message as the parts of a `UIMessage` have it."""
+    match part:
+        case FilePart(url, media_type, name):
+            return {"type": "file", "url": url, "mediaType": media_type} | ({"filename": name} if name else {})
+        case ToolPart(id, name, input, output, error, is_done):
+            call: Chunk = {"type": f"tool-{name}", "toolCallId": id, "input": input}
+            if not is_done:
+                return {**call, "state": "input-available"}
+            end: Chunk = (
+                {"state": "output-error", "errorText": error}
+                if error
+                else {"state": "output-available", "output": output}
+            )
+            return call | end
+        case DataPart(name, data, id):
+            return {"type": f"data-{name}", "data": data} | ({"id": id} if id else {})
+        case TextPart(text):
+            return {"type": "text", "text": text}
+        case ReasoningPart(text):
+            return {"type": "reasoning", "text": text}
 
 
 class VercelTranslator(Translator):

@@ -11,7 +11,6 @@ from django.urls import URLPattern, path
 
 from ..dialects.vercel import VercelTranslator
 from ..models import Run
-from .access import Refused
 from .base import run_source
 from .pointers import read
 from .vercel import VercelChat
@@ -45,11 +44,7 @@ class DurableTransportChat(VercelChat):
 
     async def read(self, request: HttpRequest, chat_id: str, run_id: uuid.UUID) -> HttpResponseBase:
         """Respond with the chunks of an answer, by the Durable Streams Protocol."""
-        chat = await self._chat(request, chat_id, "read")
-        run = None if chat is None else await chat.runs.filter(pk=run_id).afirst()
-        if chat is None or run is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "The chat has no such answer.")
-        run.chat = chat
+        run = await self._run(request, chat_id, run_id)
         return await read(request, (run.pk, "vercel"), run_source(run, VercelTranslator))
 
 

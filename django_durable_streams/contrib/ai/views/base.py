@@ -35,6 +35,7 @@ from ....server.unsent_responses import call_if_unsent
 from ..answers import Answer, AnswerRunning, StartOptions, start_checked
 from ..events import Event, Message, Rewind
 from ..feeds import FeedSource, opened
+from ..history import ChatMessage, ChatSnapshot
 from ..models import Chat, Run, database
 from ..permissions import Action, permission
 from ..rows import MakesAgain
@@ -137,9 +138,19 @@ class ChatViews:
         return HttpResponse(status=HTTPStatus.NO_CONTENT)
 
     async def messages(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
-        """Respond with the messages of the chat, as their structs have them."""
+        """Respond with the messages of the chat, and with the offset from which its stream goes on."""
         chat = await self._chat(request, chat_id, "read")
-        return JsonResponse({"messages": [] if chat is None else await sync_to_async(_described)(chat)})
+        snapshot = ChatSnapshot([], "-1") if chat is None else await sync_to_async(chat.snapshot)()
+        messages = [self.describe(message) for message in snapshot.messages]
+        answer, next_offset = snapshot.answer, snapshot.next_offset
+        response = JsonResponse({"messages": messages, "answer": answer, "next_offset": next_offset})
+        response["Stream-Next-Offset"] = next_offset
+        return response
+
+    def describe(self, message: ChatMessage) -> dict[str, Any]:
+        """Return a message as `messages` shows it: the fields of its struct."""
+        described: dict[str, Any] = msgspec.to_builtins(message)
+        return described
 
     async def branch(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
         """Create a chat with the messages before one of them, and respond with 201 and its id."""
@@ -214,6 +225,19 @@ class ChatViews:
         user = await user_of(request)
         return (await authorized(user, permission().path(user, checked_id(chat_id)), action)).chat
 
+    async def _run(self, request: HttpRequest, chat_id: str, run_id: uuid.UUID) -> Run:
+        """Return a run of a chat that the user may read, whether or not it has ended.
+
+        Raises:
+            Refused: the user may not read the chat, or there is no such run.
+        """
+        chat = await self._chat(request, chat_id, "read")
+        run = None if chat is None else await chat.runs.filter(pk=run_id).afirst()
+        if chat is None or run is None:
+            raise Refused(HTTPStatus.NOT_FOUND, "The chat has no such answer.")
+        run.chat = chat
+        return run
+
     def _view(self, handle: ViewFunction, method: str) -> Callable[..., Any]:
         async def view(request: HttpRequest, **arguments: Any) -> HttpResponseBase:
             if request.method != method:
@@ -249,10 +273,6 @@ class ChatViews:
 
 def _is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function)
-
-
-def _described(chat: Chat) -> list[Any]:
-    return [msgspec.to_builtins(message) for message in chat.messages()]
 
 
 def error_response(status: int, message: str) -> JsonResponse:

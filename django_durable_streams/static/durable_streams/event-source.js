@@ -1,0 +1,131 @@
+/** An `EventSource` that goes on after an HTTP error, such as the 502 of a proxy whose server restarts: docs/pages.md
+ *
+ * A browser closes its own one for ever then. This asks for the status, and while another attempt can succeed, it makes
+ * a new `EventSource` at the last id. It stays closed after the end event, and after a refusal.
+ * @example const source = new ReconnectingEventSource(url); source.onmessage = (event) => show(event.data) */
+export class ReconnectingEventSource extends EventTarget {
+	static CONNECTING = 0
+	static OPEN = 1
+	static CLOSED = 2
+	/** @type {((event: Event) => void) | null} */
+	onopen = null
+	/** @type {((event: MessageEvent) => void) | null} */
+	onmessage = null
+	/** Called with an event whose `status` is the status of the server where it refuses for good, and 0 before.
+	 * @type {((event: Event & {status: number}) => void) | null} */
+	onerror = null
+	#url
+	#init
+	#end
+	#source
+	#delay = FIRST_DELAY
+	#controller = new AbortController()
+	#types = new Set()
+
+	/** @param {string | URL} url
+	 * @param {EventSourceInit & {end?: string}} [init] `end` is the name of the view's end event. */
+	constructor(url, {end = "end", ...init} = {}) {
+		super()
+		this.#url = new URL(url, location)
+		this.#init = init
+		this.#end = end
+		this.#types.add("message").add(end)
+		this.#open()
+	}
+
+	get url() {
+		return this.#url.href
+	}
+
+	get withCredentials() {
+		return !!this.#init.withCredentials
+	}
+
+	get readyState() {
+		if (this.#controller.signal.aborted) return 2
+		return this.#source.readyState == 1 ? 1 : 0
+	}
+
+	addEventListener(type, listener, options) {
+		super.addEventListener(type, listener, options)
+		if (type == "open" || type == "error" || this.#types.has(type)) return
+		this.#types.add(type)
+		this.#source.addEventListener(type, this.#forward)
+	}
+
+	close() {
+		this.#controller.abort()
+		this.#source.close()
+	}
+
+	#open() {
+		const source = (this.#source = new EventSource(this.#url, this.#init))
+		for (const type of this.#types) source.addEventListener(type, this.#forward)
+		source.onopen = () => {
+			this.#delay = FIRST_DELAY
+			this.#tell(new Event("open"))
+		}
+		source.onerror = () => {
+			if (source.readyState == 2) this.#goOn()
+			this.#fail(0)
+		}
+	}
+
+	#forward = ({type, data, lastEventId, origin}) => {
+		if (type == this.#end) this.close()
+		else if (lastEventId) this.#url.searchParams.set("offset", lastEventId)
+		this.#tell(new MessageEvent(type, {data, lastEventId, origin}))
+	}
+
+	#tell(event) {
+		const handler = {open: this.onopen, message: this.onmessage, error: this.onerror}[event.type]
+		try {
+			handler?.call(this, event)
+		} finally {
+			this.dispatchEvent(event)
+		}
+	}
+
+	#fail(status) {
+		this.#tell(Object.assign(new Event("error"), {status}))
+	}
+
+	/** Waits are random, and grow up to 30 seconds. */
+	async #goOn() {
+		const {signal} = this.#controller
+		for (;;) {
+			const wait = this.#delay * (0.5 + Math.random() / 2)
+			this.#delay = Math.min(2 * this.#delay, LONGEST_DELAY)
+			await new Promise((go) => setTimeout(go, wait))
+			if (signal.aborted) return
+			const status = await this.#status()
+			if (signal.aborted) return
+			if (status == 200) return this.#open()
+			if (!/^(0|408|425|429|5\d\d)$/.test(status) || status == 501) {
+				this.close()
+				return this.#fail(status)
+			}
+		}
+	}
+
+	/** Returns what the server says of the events: 200 for events, 0 if it cannot be reached. */
+	async #status() {
+		const asking = new AbortController()
+		try {
+			const {status, headers, redirected} = await fetch(this.#url, {
+				headers: {Accept: "text/event-stream"},
+				credentials: this.withCredentials ? "include" : "same-origin",
+				cache: "no-store",
+				signal: asking.signal,
+			})
+			if (status == 200 && !headers.get("content-type")?.startsWith("text/event-stream")) return redirected ? 302 : 406
+			return status
+		} catch {
+			return 0
+		} finally {
+			asking.abort()
+		}
+	}
+}
+
+const FIRST_DELAY = 500, LONGEST_DELAY = 30_000

@@ -1,0 +1,102 @@
+/** A `fetch` for the transports of AI SDKs, under which an answer is whole though its connection is cut: docs/ai.md
+ *
+ * The server names the URL of the answer in `Content-Location`, and returns the same events there each time. So after a
+ * cut this reads the answer again from there, and leaves out the events that the caller has already.
+ * @param {string | URL} input
+ * @param {RequestInit} [init]
+ * @returns {Promise<Response>} */
+export async function resumingFetch(input, init = {}) {
+	const controller = new AbortController(), {signal} = controller
+	const abort = () => controller.abort(init.signal.reason)
+	if (init.signal?.aborted) abort()
+	else init.signal?.addEventListener("abort", abort, {once: true})
+	const response = await fetch(input, {...init, signal})
+	const place = response.headers.get("content-location")
+	if (!isEvents(response) || !place) return response
+	const headers = new Headers(init.headers)
+	headers.delete("content-type")
+	const {credentials, mode} = init
+	const again = () => reopen(new URL(place, response.url), {credentials, mode, headers, cache: "no-store", signal})
+	const events = whole(response, again, signal), encoder = new TextEncoder()
+	const body = new ReadableStream({
+		async pull(stream) {
+			const {done, value} = await events.next()
+			if (!done) return stream.enqueue(encoder.encode(value))
+			init.signal?.removeEventListener("abort", abort)
+			stream.close()
+		},
+		cancel(reason) {
+			controller.abort(reason)
+		},
+	})
+	return new Response(body, {status: response.status, statusText: response.statusText, headers: response.headers})
+}
+
+const END = "data: [DONE]\n\n", FIRST_DELAY = 500, LONGEST_DELAY = 30_000
+
+const isEvents = ({ok, body, headers}) => ok && body && /^text\/event-stream/.test(headers.get("content-type"))
+
+async function* whole(response, again, signal) {
+	for (let passed = 0; ; response = await again()) {
+		let seen = 0
+		try {
+			for await (const event of eventsOf(response.body)) {
+				if (event.startsWith(":") || ++seen <= passed) continue
+				passed = seen
+				yield event
+				if (event == END) return
+			}
+		} catch (error) {
+			if (signal.aborted) throw error
+		}
+	}
+}
+
+/** Events as the server of the chat writes them: one ends at an empty line. A cut one is left out. */
+async function* eventsOf(body) {
+	const reader = body.pipeThrough(new TextDecoderStream()).getReader()
+	try {
+		for (let text = ""; ; ) {
+			const {done, value} = await reader.read()
+			if (done) return
+			const events = (text + value).split("\n\n")
+			text = events.pop()
+			for (const event of events) yield event + "\n\n"
+		}
+	} finally {
+		reader.cancel().catch(() => {})
+	}
+}
+
+/** Asks until the server answers. Waits are random, and grow. */
+async function reopen(url, init) {
+	for (let delay = FIRST_DELAY; ; delay = Math.min(2 * delay, LONGEST_DELAY)) {
+		await rest(delay * (0.5 + Math.random() / 2), init.signal)
+		let response
+		try {
+			response = await fetch(url, init)
+		} catch (error) {
+			if (init.signal.aborted) throw error
+			continue
+		}
+		if (isEvents(response)) return response
+		await response.body?.cancel()
+		if (!/^(408|425|429|5\d\d)$/.test(response.status) || response.status == 501)
+			throw new Error(`The rest of the answer cannot be read (${response.status}).`)
+	}
+}
+
+function rest(milliseconds, signal) {
+	return new Promise((resolve, reject) => {
+		const stop = () => {
+			clearTimeout(timer)
+			reject(signal.reason)
+		}
+		const timer = setTimeout(() => {
+			signal.removeEventListener("abort", stop)
+			resolve()
+		}, milliseconds)
+		if (signal.aborted) stop()
+		else signal.addEventListener("abort", stop, {once: true})
+	})
+}

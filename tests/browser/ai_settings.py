@@ -1,0 +1,19 @@
+"""The settings of docs/ai.md for its page without a bundler, with its template."""
+
+from config.settings import DURABLE_STREAMS, TEMPLATES
+
+from tests.browser.page_settings import *  # noqa: F403
+from tests.browser.recipe_pages import AI_PAGE
+from tests.docs.pages import blocks
+
+ROOT_URLCONF = "tests.browser.ai_urls"
+
+(_template,) = blocks(AI_PAGE, "html+django")
+(_permissions,) = [block for block in blocks(AI_PAGE, "python") if "PERMISSION_CLASSES" in block.text]
+_shown: dict[str, dict[str, object]] = {}
+exec(_permissions.text, _shown)
+
+_loaders = [("django.template.loaders.locmem.Loader", {"shop/chat.html": _template.text})]
+TEMPLATES = [{**TEMPLATES[0], "APP_DIRS": False, "OPTIONS": {**TEMPLATES[0].get("OPTIONS", {}), "loaders": _loaders}}]
+DURABLE_STREAMS = {**DURABLE_STREAMS, **_shown["DURABLE_STREAMS"], "AI_LEASE": 2}
+DURABLE_STREAMS["AI_PERMISSION_CLASS"] = "django_durable_streams.contrib.ai.permissions.OwnChats"

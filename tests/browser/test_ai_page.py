@@ -1,0 +1,113 @@
+"""The page without a bundler of docs/ai.md: it shows the whole chat, live and after reloads, over a killed server."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.browser.recipe_pages import AI_PAGE
+from tests.browser.visitor import Visitor, violations
+from tests.docs.pages import blocks
+from tests.servers import Server
+
+pytestmark = pytest.mark.browser
+
+ANSWER = "I look it up." + "".join(f" word{number}" for number in range(30))
+SHOWN = "[...document.querySelectorAll('#messages li')].map(item => [item.className, item.textContent])"
+MAX_LINES = 100
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server("uvicorn", entry_point="asgi", env={"DJANGO_SETTINGS_MODULE": "tests.browser.ai_settings"}) as server:
+        yield server
+
+
+@pytest.fixture
+def page(chromium: Browser, server: Server, request: pytest.FixtureRequest) -> Iterator[Page]:
+    visitor = Visitor(chromium, server.base_url)
+    visitor.page.goto("/login")
+    visitor.page.goto(f"/chat/{request.node.name[5:40].replace('_', '-')}/")
+    yield visitor.page
+    visitor.context.close()
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_label("Your message").fill(text)
+    page.get_by_role("button", name="Send").click()
+
+
+def wait_for(page: Page, *expected: tuple[str, str]) -> None:
+    page.wait_for_function(
+        f"expected => JSON.stringify({SHOWN}) === JSON.stringify(expected)",
+        arg=[list(item) for item in expected],
+        timeout=30_000,
+    )
+
+
+def wait_for_word(page: Page, word: str) -> None:
+    page.wait_for_function("word => document.getElementById('messages').textContent.includes(word)", arg=word)
+
+
+def test_a_page_shows_the_chat_live_and_after_reloads(page: Page) -> None:
+    assert violations(page) == []
+    say(page, "<b>What?</b>")
+    wait_for_word(page, "word5")
+    page.reload()
+    first = [("user", "<b>What?</b>"), ("assistant", ANSWER)]
+    wait_for(page, *first)
+    say(page, "Again?")
+    wait_for(page, *first, ("user", "Again?"), ("assistant", ANSWER))
+    page.reload()
+    wait_for(page, *first, ("user", "Again?"), ("assistant", ANSWER))
+
+
+def test_an_answer_goes_on_after_its_server_was_killed(page: Page, server: Server) -> None:
+    say(page, "What?")
+    wait_for_word(page, "word5")
+    server.kill()
+    server.start()
+    wait_for(page, ("user", "What?"), ("assistant", ANSWER))
+
+
+def test_a_page_stops_an_answer_and_shows_a_failure(page: Page) -> None:
+    say(page, "What?")
+    wait_for_word(page, "word2")
+    page.get_by_role("button", name="Stop").click()
+    messages: list[Any] = page.evaluate(SHOWN)
+    say(page, "Fail.")
+    page.wait_for_function("document.getElementById('state').textContent === 'The model is not available.'")
+    assert len(messages[1][1]) < len(ANSWER)
+    assert "word29" not in page.evaluate(SHOWN)[1][1]
+
+
+def test_a_message_that_is_taken_back_leaves_the_page(page: Page) -> None:
+    say(page, "One")
+    wait_for(page, ("user", "One"), ("assistant", ANSWER))
+    rewound = """async () => {
+        const id = location.pathname.split("/")[2];
+        let messages, answer;
+        do ({messages, answer} = await (await fetch(`/api/chat/${id}/messages`)).json()); while (answer);
+        const token = document.querySelector("[name=csrfmiddlewaretoken]").value;
+        const body = {id, trigger: "regenerate-message", messages: messages.slice(0, 1)};
+        const headers = {"Content-Type": "application/json", "X-CSRFToken": token};
+        const response = await fetch("/api/chat", {method: "POST", headers, body: JSON.stringify(body)});
+        await response.body.cancel();
+        return response.status;
+    }"""
+    assert page.evaluate(rewound) == 200
+    page.wait_for_function("!document.getElementById('messages').textContent.includes('word29')")
+    wait_for(page, ("user", "One"), ("assistant", ANSWER))
+
+
+def test_users_may_only_read_the_stream_itself(page: Page) -> None:
+    url = page.evaluate("document.querySelector('script[type=module]').textContent.match(/follow\\(\"([^\"]+)/)[1]")
+    status = "url => fetch(url, {method: 'POST', body: '{}', headers: {'Content-Type': 'application/json'}})"
+    assert page.evaluate(f"({status})('{url}').then(response => response.status)") == 403
+    assert page.evaluate(f"fetch('{url}').then(response => response.status)") == 200
+
+
+def test_the_page_is_short() -> None:
+    (template,) = blocks(AI_PAGE, "html+django")
+    assert len(template.text.splitlines()) <= MAX_LINES
