@@ -1,6 +1,6 @@
 // The part of Markdown that answers use, as elements. It sets texts only, so nothing in an answer becomes HTML.
 
-const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|\*([^*\s][^*]*)\*/g;
+const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|(?<!\*)\*([^*\s][^*]*)\*/g;
 const FENCE = /^```(\w*)\s*$/;
 const BULLET = /^[-*] +/;
 const NUMBER = /^\d+\. +/;
