@@ -2,8 +2,7 @@
 
 No commit falls between a reader's query and its wait. A watch is registered before the query that it begins with, so
 commits since then arrive as news. A reader that joins an existing watch compares its position with the watch's tail.
-The exception is a first query that fails, because the database does not answer. Readers wait all the same, and each
-tick repeats the query until it succeeds. So a commit reaches them late, and none is missed.
+If that first query fails, readers wait all the same. Each tick repeats it, so a commit comes late, and none is missed.
 
 These conditions of a watch may hold together:
 
@@ -224,10 +223,7 @@ class Hub:
         return snapshot
 
     async def _start(self, watch: Watch) -> None:
-        """Subscribe to messages, then query the stream again, now that the watch is registered.
-
-        If the database does not answer, the readers get no error: live readers outlive that. `_tick` repeats the query.
-        """
+        """Subscribe to messages, then query the stream again. If the database does not answer, `_tick` repeats that."""
         try:
             if self.subscriber is not None:
                 await self.subscriber.subscribe(watch.info.id)

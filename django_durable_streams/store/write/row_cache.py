@@ -196,8 +196,8 @@ class PostgreSQLRowCache(RowCache):
     """PostgreSQL: each row has a version, `xmin`. An append is written on the condition that it is the cached version.
 
     So the database confirms a row with the write itself (`group_commit`). The calls are `pop_unconfirmed`, the
-    conditional write, and `record_write`. Whatever changes a producer also changes the row of its stream, so one version
-    covers both.
+    conditional write, and `record_write`. Whatever changes a producer also changes the row of its stream, so one
+    version covers both.
 
     A look of the subscriptions makes a new version too, with `link_state` as its only change, and would make each row
     with news stale. So it notes in the row which version it has made of which (`Statements.look_values`), and this pair
