@@ -201,7 +201,8 @@ $(VENV_MADE):
 	@touch $@
 
 $(INSTALLED_EXAMPLE): $(VENV_MADE) pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -e '.[example]' -c constraints.txt
+	@echo "Installing the example into $(VENV). This takes about a minute."
+	@$(BIN)/python -m pip install --quiet -e '.[example]' -c constraints.txt
 	@touch $@
 
 # The larger set holds the smaller one: `make run` after `make test` installs nothing.

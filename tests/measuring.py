@@ -25,7 +25,7 @@ _measured: defaultdict[str, float] = defaultdict(float)
 
 @contextmanager
 def measuring(item: pytest.Item, directory: str) -> Iterator[None]:
-    """Measure what runs in this block, unless that is in vain."""
+    """Measure what runs in this block, unless it fails."""
     coverage = Coverage.current()
     function = item.nodeid.partition("[")[0]
     if coverage is None:

@@ -14,10 +14,12 @@ ALL_ADDRESSES = {"0.0.0.0": LOCAL, "::": "::1"}
 TEST_ADDRESSES = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}
 """Addresses of no machine, to which nothing is sent."""
 ADMINISTRATOR = "admin"
+PASSWORD_FILE = EXAMPLE / "admin_password.txt"
+"""Where the administrator's password is kept between runs. The admin's login page of the example names this file."""
 
 
 def check_port(host: str, port: int) -> None:
-    """Exit if the server cannot listen. A second run must not change the password of the first one."""
+    """Exit if the server cannot listen, before anything is changed that belongs to the first run."""
     try:
         (family, _, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -27,8 +29,26 @@ def check_port(host: str, port: int) -> None:
         sys.exit(f"Nothing can listen on {host}, port {port}: {error}. Choose others: make run PORT=8001 HOST={LOCAL}")
 
 
+def password_of_administrator(file: Path = PASSWORD_FILE) -> str:
+    """Return ADMIN_PASSWORD, or the password of earlier runs, or a new one that is stored for later runs."""
+    if given := os.environ.get("ADMIN_PASSWORD"):
+        return given
+    try:
+        if kept := file.read_text().strip():
+            return kept
+    except (OSError, UnicodeDecodeError):
+        pass
+    password = secrets.token_urlsafe(9)
+    try:
+        file.touch(mode=0o600)
+        file.write_text(f"{password}\n")
+    except OSError as error:  # such as a folder that is read-only
+        print(f"{file} cannot be written: {error}. So the next run has another password.", file=sys.stderr)
+    return password
+
+
 def prepare() -> str:
-    """Migrate the database, give the administrator a new password, and return the password."""
+    """Migrate the database, make sure of the administrator and the password, and return the password."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
     sys.path.insert(0, str(EXAMPLE))
 
@@ -39,13 +59,13 @@ def prepare() -> str:
     django.setup()
     from django.contrib.auth.models import User
 
-    # Only the hash of an earlier password is stored, so it could not be printed again.
-    password = secrets.token_urlsafe(9)
+    password = password_of_administrator()
     try:
         call_command("migrate", verbosity=0, interactive=False)
         administrator, _ = User.objects.get_or_create(username=ADMINISTRATOR)
         administrator.is_active = administrator.is_staff = administrator.is_superuser = True
-        administrator.set_password(password)
+        if not administrator.check_password(password):  # another hash would end the administrator's sessions
+            administrator.set_password(password)
         administrator.save()
     except DatabaseError as error:  # such as a file in a folder that is read-only
         name = connection.settings_dict["NAME"]
@@ -103,9 +123,10 @@ def main() -> None:
         flush=True,
     )
 
+    # Without the access log, in which each open board writes a line every other second: the lines above stay in sight.
     # The server replaces this process, so signals to `make run` reach it directly.
     uvicorn = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLE), "config.asgi:application"]
-    os.execv(sys.executable, [*uvicorn, "--host", options.host, "--port", str(port)])
+    os.execv(sys.executable, [*uvicorn, "--host", options.host, "--port", str(port), "--no-access-log"])
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ async def _pages(
             watch = await reader.wait(snapshot, timeout)
             if watch is None:
                 return
-            in_memory = None if watch.removed else watch.snapshot(snapshot.end)
+            in_memory = None if watch.ended else watch.snapshot(snapshot.end)
             snapshot = in_memory or await reader.hub.fetch(watch, snapshot.end)
     except StreamNotFound:
         return  # the stream was deleted or has expired meanwhile
@@ -169,14 +169,14 @@ class _Reader(LiveReader):
             return None
         watch = await self.join(snapshot, self._servers)
         deadline = None if timeout is None else self.hub.loop.time() + timeout
-        while not (watch.removed or self.is_stopped):
+        while not (watch.ended or self.is_stopped):
             if watch.tail > snapshot.end or watch.closed:
                 return watch
             seconds = None if deadline is None else deadline - self.hub.loop.time()
             if seconds is not None and seconds <= 0:
                 return None
             await self.wait_for_news(seconds)
-        if watch.removed:
+        if watch.ended:
             self.leave()
             return watch
         return None

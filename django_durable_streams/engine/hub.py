@@ -2,14 +2,16 @@
 
 No commit falls between a reader's query and its wait. A watch is registered before the query that it begins with, so
 commits since then arrive as news. A reader that joins an existing watch compares its position with the watch's tail.
+If that first query fails, readers wait all the same. Each tick repeats it, so a commit comes late, and none is missed.
 
-A watch is in one of these states:
+These conditions of a watch may hold together:
 
 - starting: `ready` is set, and its first query is under way. Readers that join wait for it.
+- unconfirmed: its first query has failed (`is_unconfirmed`).
 - current, as far as the process knows. Commits of this process are fed in, and those of others arrive as messages. One
   query for all watched streams, every `POLL_INTERVAL`, finds commits without a message (`polling` says what is due).
 - behind: a message, a poll or a reader's query shows more. `_catch_up` reads it.
-- ended: `removed` is set, because the stream is gone, or the database has lost a part of it. Later readers get another.
+- ended: the stream is gone, or the database has lost a part of it. Later readers get another watch.
 - idle: it has no reader. After `LINGER_SECONDS` the hub forgets it.
 
 Knows no request, and knows readers only as `Listener`. Use it in its event loop only, unless a method says otherwise.
@@ -20,8 +22,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from ..conf import config
 from ..protocol.errors import DurableStreamsError, OffsetGone
@@ -32,6 +34,7 @@ from ..runtime.timeouts import Timeouts
 from ..store.operations import Commit
 from ..store.stream_info import StreamInfo
 from .fan_out import FanOut, Listener
+from .hub_engine import HubEngine
 from .numbers import MESSAGE, OWN, HubNumbers
 from .polling import PollSchedule, needs_renewal
 from .snapshot_reader import Snapshot
@@ -50,22 +53,6 @@ MESSAGE_GRACE_SECONDS = 0.1
 
 LINGER_SECONDS = 3.0
 """How long a watch outlives its last reader. A long-poll's client comes back after a round trip, and joins again."""
-
-
-class HubEngine(Protocol):
-    """The part of the engine that a hub uses to reach the database, for all its readers."""
-
-    def follow(self, info: StreamInfo, position: int) -> Awaitable[Snapshot]:
-        """Read a stream again, from a position that a reader has reached."""
-
-    def query_status(self, stream_ids: tuple[int, ...]) -> Awaitable[dict[int, StreamInfo]]:
-        """Return the metadata of the streams that still exist, by id, with one query."""
-
-    def renew(self, info: StreamInfo) -> None:
-        """Start the TTL of a stream again, because readers wait on it. Does not wait for the write."""
-
-    def report_data_loss(self, info: StreamInfo) -> None:
-        """Drop all cached data, because the database has lost a part of a stream."""
 
 
 class Hub:
@@ -97,8 +84,9 @@ class Hub:
     ) -> Watch:
         """Register a listener on a stream, and return the stream's watch.
 
-        A new watch has a query that began after the registration, if the database answers. An existing watch may be
-        behind `info`, and then a query is under way. Either may have ended by now: query the stream again.
+        A new watch has a query that began after the registration. If the database does not answer, that query is
+        repeated later. An existing watch may be behind `info`, and then a query is under way. The watch that is
+        returned may have ended meanwhile (`Watch.ended`): query the stream again.
 
         Args:
             info: the stream, as a query of the reader has shown it.
@@ -107,8 +95,8 @@ class Hub:
             seen_at: when that query began, in monotonic seconds, to detect lost data. 0: it is not known.
         """
         watch = self._watches.get(info.id)
-        if watch is not None and (watch.removed or watch.is_ahead_of(info, seen_at)):
-            self._end_lost(watch)
+        if watch is not None and (watch.ended or watch.is_ahead_of(info, seen_at)):
+            self._discard(watch)
             watch = None
         if watch is None:
             watch = self._watches[info.id] = Watch(info, self._fan_out)
@@ -124,12 +112,12 @@ class Hub:
             except BaseException:
                 self.leave(watch, listener)
                 raise
-        if watch.lags_behind(info) and not watch.removed:
+        if watch.lags_behind(info) and not watch.ended:
             self._catch_up_soon(watch)
         return watch
 
     def leave(self, watch: Watch, listener: Listener) -> None:
-        """Remove a listener. A listener that has left already does no harm."""
+        """Remove a listener. Does nothing if the listener has left already."""
         if listener in watch.listeners:
             watch.listeners.remove(listener)
             remove_live_reader(self.loop, listener)
@@ -156,18 +144,19 @@ class Hub:
         for commit in commits:
             watch = self._watches.get(commit.stream_id)
             if watch is not None and commit.generation != watch.info.generation:
-                self._end_lost(watch)  # the database has lost the stream, and uses the id again
+                self._discard(watch)  # the database has lost the stream, and uses the id again
             elif watch is not None:
                 segment = Segment(commit.start, commit.data(), commit.ends) if commit.appends else None
                 if commit.removed or self._accepts(watch, commit.start, segment, commit.tail, closed=commit.closed):
-                    watch.feed(commit.start, segment, commit.tail, closed=commit.closed, removed=commit.removed)
+                    watch.feed(commit.start, segment, commit.tail, closed=commit.closed, ended=commit.removed)
         if committed_at:
             self._numbers.lags[OWN].observe(time.monotonic() - committed_at)
 
     def receive(self, stream_id: int, message: WakeUpMessage) -> None:
         """Apply a wake-up message about a commit, which another process or this one has sent.
 
-        Data is used only if it joins exactly to the watch. Old news are compared with it, others lead to a query.
+        Data is used only if it joins exactly to the watch. A message about an older commit is compared with the watch.
+        Any other message leads to a query.
         """
         watch = self._watches.get(stream_id)
         if watch is None:
@@ -185,22 +174,26 @@ class Hub:
         self._catch_up_soon(watch)
 
     def _accepts(self, watch: Watch, start: int, segment: Segment | None, tail: int, *, closed: bool) -> bool:
-        """Return whether to feed a commit. If it contradicts the watch, the watch ends. In doubt, a query decides."""
+        """Return whether to feed a commit. If it contradicts the watch, the watch ends.
+
+        If the data to compare with is not at hand, a query decides, and the commit is fed as well. That does no harm:
+        its tail is not newer than that of the watch, so `Watch.feed` ignores its data.
+        """
         agrees = watch.agrees(start, segment, tail, closed=closed)
         if agrees is False:
-            self._end_lost(watch)
+            self._discard(watch)
         elif agrees is None:
             self._catch_up_soon(watch)  # the commit comes late, or the database has lost data
         return agrees is not False
 
-    def _end_lost(self, watch: Watch) -> None:
+    def _discard(self, watch: Watch) -> None:
         """Forget a watch that knows data which the database does not have, or one that has ended already.
 
         Data is lost by the promotion of a standby without the last commits, or by a restored backup. SSE responses end.
         Other readers query the stream once more, and fail if their offset is gone. The next reader gets a new watch.
         """
         self._forget(watch)
-        if not watch.removed:
+        if not watch.ended:
             self._engine.report_data_loss(watch.info)
             watch.end()
 
@@ -223,17 +216,18 @@ class Hub:
         try:
             snapshot = await self._engine.follow(watch.info, position)
         except OffsetGone:
-            self._end_lost(watch)
+            self._discard(watch)
             raise
         if watch.is_ahead_of(snapshot.info, began):
-            self._end_lost(watch)
+            self._discard(watch)
         return snapshot
 
     async def _start(self, watch: Watch) -> None:
-        """Subscribe to messages, then query the stream again, now that the watch is registered."""
+        """Subscribe to messages, then query the stream again. If the database does not answer, `_tick` repeats that."""
         try:
             if self.subscriber is not None:
                 await self.subscriber.subscribe(watch.info.id)
+            watch.is_unconfirmed = True
             await self._catch_up(watch)
         except BaseException:
             self._forget(watch)  # the readers that wait get the error, and the next one a new watch
@@ -265,6 +259,7 @@ class Hub:
             if error.status < 500:
                 watch.end()
             return  # a database that does not answer changes nothing
+        watch.is_unconfirmed = False
         segment = snapshot.segment
         if segment is not None and (segment.start != watch.tail or not snapshot.up_to_date):
             segment = None  # more than a page, or a commit came meanwhile: readers fetch the data themselves
@@ -280,15 +275,21 @@ class Hub:
             interval = config().poll_interval
             await asyncio.sleep(interval)
             await self._log_errors(self._poll_due(interval))
+            for watch in self.watches():
+                # The schedule may leave such a watch for seconds, while messages arrive.
+                if watch.is_unconfirmed and watch.ready is None and not watch.ended:
+                    self._catch_up_soon(watch)
             now = time.monotonic()
             for watch in list(self._watches.values()):
                 for listener in list(watch.listeners):
                     try:
                         listener.tick(now)
                     except Exception:  # one listener must not stop the clock of all others
-                        logger.exception("A reader could not be told the time. All other readers go on.")
+                        logger.exception(
+                            "A live reader failed while it checked its grant and its deadline. All other readers go on."
+                        )
                 watch.drop_large(now)
-                if watch.idle_since is not None and (now - watch.idle_since > LINGER_SECONDS or watch.removed):
+                if watch.idle_since is not None and (now - watch.idle_since > LINGER_SECONDS or watch.ended):
                     self._forget(watch)
 
     async def _poll_due(self, interval: float) -> None:
@@ -313,7 +314,7 @@ class Hub:
                 watch.end()
                 continue
             if watch.is_ahead_of(info, began):
-                self._end_lost(watch)
+                self._discard(watch)
                 continue
             self._polls.seen(info)
             watch.forget_before(info.first_position)

@@ -70,7 +70,7 @@ class Watch:
         self.info = info
         self.tail = info.tail
         self.closed = info.closed
-        self.removed = False
+        self.ended = False
         """Whether this watch has ended: the stream is gone, or the database has lost a part of it. Query it again."""
         self.moved_at = time.monotonic()
         """When the last growth or closure of the stream was learned, in monotonic seconds."""
@@ -82,7 +82,9 @@ class Watch:
         self.after_notify: list[Callable[[], object]] = []
         """Functions to call after all listeners were notified: waiting readers come first."""
         self.ready: asyncio.Future[None] | None = None
-        """Done once the first query after the registration has been fed. None afterwards."""
+        """Done once the first query after the registration has an answer or has failed. None afterwards."""
+        self.is_unconfirmed = False
+        """Whether that query has failed, so that commits from before the registration may be missing."""
         self.is_catching_up = False
         self.needs_query = False
         """Whether the stream has to be queried again."""
@@ -96,7 +98,7 @@ class Watch:
         self._joined: dict[int, Segment] = {}
         self._snapshots: dict[int, Snapshot] = {}
 
-    def feed(self, start: int, segment: Segment | None, tail: int, *, closed: bool, removed: bool = False) -> None:
+    def feed(self, start: int, segment: Segment | None, tail: int, *, closed: bool, ended: bool = False) -> None:
         """Apply a commit, and notify all listeners soon if it changes anything.
 
         Args:
@@ -104,9 +106,9 @@ class Watch:
             segment: the data of the commit. None: it has no data, or the data is not at hand.
             tail: the position where the commit ends.
             closed: whether the stream is closed.
-            removed: whether this watch ends.
+            ended: whether this watch ends.
         """
-        if removed:  # readers still get the data from before the removal
+        if ended:  # readers still get the data from before the end
             self._fan_out.finish_round(self)
         if tail > self.tail:
             if start != self.tail or segment is None:
@@ -118,11 +120,11 @@ class Watch:
                 while len(self._ring) > RING_SEGMENTS or (self._ring_bytes > RING_BYTES and len(self._ring) > 1):
                     self._ring_bytes -= len(self._ring.popleft().data)
             self.tail = tail
-        elif not (closed and not self.closed) and not removed:
+        elif not (closed and not self.closed) and not ended:
             return
         self.moved_at = time.monotonic()
         self.closed = self.closed or closed
-        self.removed = self.removed or removed
+        self.ended = self.ended or ended
         self._drop_shared()
         self.shared_responses.clear()
         self._fan_out.notify(self)
@@ -143,8 +145,8 @@ class Watch:
             self._drop_shared()
 
     def end(self) -> None:
-        """Mark this watch as removed, and notify its listeners."""
-        self.feed(self.tail, None, self.tail, closed=self.closed, removed=True)
+        """End this watch, and notify its listeners."""
+        self.feed(self.tail, None, self.tail, closed=self.closed, ended=True)
 
     def _drop_shared(self) -> None:
         self._frames.clear()

@@ -188,7 +188,7 @@ class Migration(migrations.Migration):
                 ('next_attempt_at', django_durable_streams.models.fields.InstantField(blank=True, null=True, verbose_name='next attempt at')),
                 ('due_at', django_durable_streams.models.fields.InstantField(blank=True, null=True, verbose_name='due at')),
                 ('linked_through', models.BigIntegerField(blank=True, help_text='While existing streams are linked: the id of the last stream that was compared with the pattern.', null=True, verbose_name='linked through')),
-                ('named_through', models.BigIntegerField(default=0, help_text='The id of the last link that the last wake has named. The next wake begins after it.', verbose_name='named through')),
+                ('offered_through', models.BigIntegerField(default=0, help_text='The id of the last link that the last wake has offered. The next wake begins after it.', verbose_name='offered through')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created at')),
             ],
             options={

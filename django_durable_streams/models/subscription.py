@@ -93,10 +93,10 @@ class Subscription(GuardedModel):
         blank=True,
         help_text="While existing streams are linked: the id of the last stream that was compared with the pattern.",
     )
-    named_through = models.BigIntegerField(
-        _("named through"),
+    offered_through = models.BigIntegerField(
+        _("offered through"),
         default=0,
-        help_text="The id of the last link that the last wake has named. The next wake begins after it.",
+        help_text="The id of the last link that the last wake has offered. The next wake begins after it.",
     )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
 

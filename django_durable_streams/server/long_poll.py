@@ -56,7 +56,7 @@ class LongPoll(LiveReader):
         if wait is None or self.delivered or wait.done():
             return  # before its wait, the reader looks at the watch itself
         watch = self.watch
-        is_over = watch.removed or not self.is_permitted(time.monotonic())
+        is_over = watch.ended or not self.is_permitted(time.monotonic())
         snapshot = None if is_over else watch.snapshot(self._snapshot.position)
         if snapshot is not None and snapshot.segment is not None:
             self.delivered = self._deliver(snapshot, watch.shared_responses)
@@ -79,14 +79,14 @@ class LongPoll(LiveReader):
         servers = () if self._lasting else await sync_to_async(servers_of_thread)()
         watch = await self.join(self._snapshot, servers)
         try:
-            if not (watch.tail > position or watch.closed or watch.removed or self.is_stopped):
+            if not (watch.tail > position or watch.closed or watch.ended or self.is_stopped):
                 seconds = config().long_poll_timeout
                 if self._grant is not None:
                     seconds = min(seconds, self._grant.seconds_left)
                 await self.wait_for_news(seconds)
             if self.delivered:
                 return self._snapshot  # whatever has happened since: a request has one response
-            if not watch.removed:
+            if not watch.ended:
                 snapshot = watch.snapshot(position)
                 if snapshot is not None:
                     return snapshot

@@ -93,7 +93,7 @@ class SseReader(EventStreamReader):
         if self._rest is not None and not self._abandoned:
             return Step.FETCH
         watch = self.watch
-        if self.finished or self._abandoned or watch.removed:
+        if self.finished or self._abandoned or watch.ended:
             return self._finish()
         now = time.monotonic()
         is_over = self._is_over(now)

@@ -263,7 +263,7 @@ def _mark(moves: Sequence[tuple[SubscriptionLink, int | None, bool]], using: str
     stream_ids = [link.stream_id for link, _, _ in moves if link.stream_id is not None]
     rows = Stream.objects.using(using).unguarded().filter(pk__in=stream_ids)
     rows.filter(link_state__isnull=True).update(link_state=LinkState.SEEN)
-    # A stream without news is looked at in vain, once.
+    # One look reads streams without news as well, and finds nothing there.
     rows.filter(tail_position__gt=0, link_state=LinkState.SEEN).update(link_state=LinkState.UNSEEN)
 
 

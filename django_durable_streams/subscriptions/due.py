@@ -25,8 +25,8 @@ MAX_STEPS = 16
 WAKES_PER_STEP = 16
 """Wakes from which one transaction begins no more. On SQLite appends wait for the transaction."""
 
-NAMED_PER_STEP = 500
-"""The same for the pending links that its wakes name."""
+OFFERED_PER_STEP = 500
+"""The same for the pending links that its wakes offer."""
 
 NOTICE_SECONDS = 5.0
 """Time in which a process has to write a wake event. After it, another process writes the event."""
@@ -44,20 +44,20 @@ def begin_due(using: str, turns: Turns) -> list[Wake]:
         with transaction(using):
             chosen = choose(due, turns, WAKES_PER_STEP, using)
             wakes = _begin_some(chosen, using)
-        if wakes or not chosen:  # those that were due for nothing hold up no other
+        if wakes or not chosen:  # subscriptions that were due without pending links do not delay others
             return wakes
     return []
 
 
 def _begin_some(chosen: Iterable[Subscription], using: str) -> list[Wake]:
     wakes: list[Wake] = []
-    named = 0
+    offered = 0
     for subscription in chosen:
         wake = _begin(subscription, using)
         if wake is not None:
             wakes.append(wake)
-            named += len(wake.pending)
-        if named >= NAMED_PER_STEP:
+            offered += len(wake.pending)
+        if offered >= OFFERED_PER_STEP:
             break
     return wakes
 
@@ -66,7 +66,7 @@ def _begin(subscription: Subscription, using: str) -> Wake | None:
     now = clock.now()
     pending, is_complete = pending_links(subscription, using)
     if not pending:
-        leases.rest(subscription, using, due_at=None if is_complete else now)
+        leases.set_idle(subscription, using, due_at=None if is_complete else now)
         return None
     is_webhook = subscription.kind == WEBHOOK
     if not is_webhook and subscription.wake_id and not subscription.holder:
@@ -75,11 +75,11 @@ def _begin(subscription: Subscription, using: str) -> Wake | None:
         return Wake(subscription, pending, "")
     if is_webhook and _is_silent(subscription) and _postponed(subscription, now, using):
         return None
-    leases.number_next(subscription, using)
+    leases.begin_wake(subscription, using)
     if is_webhook:
         lease_expires_at = now + leases.lease_of(subscription)
-        named = pending[-1].link_id
-        change(subscription, using, lease_expires_at=lease_expires_at, due_at=lease_expires_at, named_through=named)
+        last = pending[-1].link_id
+        change(subscription, using, lease_expires_at=lease_expires_at, due_at=lease_expires_at, offered_through=last)
     else:
         change(subscription, using, due_at=now + timedelta(seconds=NOTICE_SECONDS))
     return Wake(subscription, pending, tokens.make(subscription, leases.CALLBACK) if is_webhook else "")

@@ -1,8 +1,9 @@
 """The wakes of a subscription and their leases: a state machine with one row (specification, section 7).
 
-A wake begins when a subscription is due and has pending links. It is in flight while `wake_id` is set. It ends by a
-`done`, by a release, by a failed delivery, or by the end of its lease. The next wake has another `wake_id` and the next
-generation, so requests of an earlier one are refused.
+A wake begins when a subscription is due and has pending links (`due`), or at once by a claim. It is in flight until its
+`wake_id` is cleared or replaced. It ends by a `done`, by a release, by a failed delivery (`outcomes`), or by the next
+wake after the end of its lease. Each wake has another `wake_id` and the next generation, so requests of an earlier one
+are refused.
 
 Invariant: whoever changes the state holds the lock of the subscription's row, so there is never more than one wake in
 flight, however many processes there are. `due_at` is the time at which the state changes by itself: set while there is
@@ -41,6 +42,7 @@ from .rows import change, find, links, locked, move_cursors, subscriptions, tran
 from .serialization import describe_pending
 
 CALLBACK, CLAIM = "callback", "claim"
+"""The purposes of tokens: one is for the receiver of a webhook, the other for a worker."""
 
 
 class Wake(NamedTuple):
@@ -49,13 +51,13 @@ class Wake(NamedTuple):
     subscription: Subscription
     """As it is in the database, with the generation and id of the wake."""
     pending: Sequence[PendingLink]
-    """The snapshot: the links that were pending when the wake began."""
+    """The links that were pending when the wake began. It offers no others."""
     token: str
     """Authorises callbacks of this wake. Empty for pull-wake."""
 
 
-def number_next(subscription: Subscription, using: str) -> None:
-    """Give a subscription its next wake, which fences the earlier ones."""
+def begin_wake(subscription: Subscription, using: str) -> None:
+    """Give a locked subscription its next wake. Requests of earlier ones are refused from now on."""
     change(
         subscription,
         using,
@@ -106,13 +108,13 @@ def _claim(name: str, worker: str, using: str) -> dict[str, Any] | None:
                 change(subscription, using, due_at=now)
             return None
         if not subscription.wake_id or subscription.holder:  # no wake, or one whose lease has expired
-            number_next(subscription, using)
+            begin_wake(subscription, using)
         lease_expires_at = now + lease_of(subscription)
         change(
             subscription,
             using,
             holder=worker,
-            named_through=pending[-1].link_id,
+            offered_through=pending[-1].link_id,
             lease_expires_at=lease_expires_at,
             due_at=lease_expires_at,
             failures=0,
@@ -147,7 +149,7 @@ def ack(name: str, token: str, request: WakeRequest, using: str) -> bool:
 
 def _acknowledge(name: str, token: str, request: WakeRequest, using: str, purpose: str) -> bool:
     with transaction(using):
-        subscription = _fenced(name, token, request, using, purpose)
+        subscription = _lock_current(name, token, request, using, purpose)
         _apply_acks(subscription, request.acks, using)
         if request.done:
             return end(subscription, using)
@@ -171,11 +173,15 @@ def release(name: str, token: str, request: WakeRequest, using: str) -> None:
         SubscriptionError: nothing was changed.
     """
     with transaction(using):
-        end(_fenced(name, token, request, using, CLAIM), using)
+        end(_lock_current(name, token, request, using, CLAIM), using)
 
 
-def _fenced(name: str, token: str, request: WakeRequest, using: str, purpose: str) -> Subscription:
-    """Return a subscription, locked, whose present wake is the one of a request (section 7.3)."""
+def _lock_current(name: str, token: str, request: WakeRequest, using: str, purpose: str) -> Subscription:
+    """Lock a subscription whose current wake is that of a request, and return it (section 7.3).
+
+    Raises:
+        SubscriptionError: not found, the token is not valid, or the wake has ended.
+    """
     key, generation = tokens.verify(token, purpose)
     subscription: Subscription | None = locked(subscriptions(using).filter(name=name), using).first()
     if subscription is None and not subscriptions(using).filter(pk=key).exists():
@@ -199,44 +205,48 @@ def _apply_acks(subscription: Subscription, acks: Sequence[Ack], using: str) -> 
 
     Raises:
         SubscriptionError: a cursor would go back or past the tail, or the subscription has no such link.
+        OperationalError: another transaction holds one of the links.
     """
     query = links(using, subscription=subscription, path__in=[ack.path for ack in acks]).order_by("id")
-    # Without a wait: a transaction that creates a stream at one of the paths may hold a link for long.
+    # Fails at once: a transaction that creates a stream at one of the paths may hold a link for long.
     by_path = {link.path: link for link in locked(query, using, waits=False)}
     stream_ids = [link.stream_id for link in by_path.values() if link.stream_id is not None]
     infos = log_reader.find_ids(stream_ids, using) if stream_ids else {}
     moves = {}
-    for one in acks:
-        link = by_path.get(one.path)
+    for ack in acks:
+        link = by_path.get(ack.path)
         info = None if link is None or link.stream_id is None else infos.get(link.stream_id)
         if link is None or info is None:
-            raise invalid_offset(f"This subscription has no stream at {one.path}.")
-        position = _position(one, info, using)
+            raise invalid_offset(f"This subscription has no stream at {ack.path}.")
+        position = _position(ack, info, using)
         if position < (link.acked_position or 0):
-            raise invalid_offset(f"The cursor of {one.path} is past this offset already.")
+            raise invalid_offset(f"The cursor of {ack.path} is past this offset already.")
         link.acked_position = position
         moves[link.pk] = link, position, info.bytes_after(position) > 0
     move_cursors(moves.values(), using)
 
 
-def _position(one: Ack, info: StreamInfo, using: str) -> int:
-    if not isinstance(one.offset, Offset):
+def _position(ack: Ack, info: StreamInfo, using: str) -> int:
+    if not isinstance(ack.offset, Offset):
         raise invalid_offset("Acknowledge the offset of a message, not -1 or now.")
     try:
-        return lineage.locate(info, one.offset, using)[1]
+        return lineage.locate(info, ack.offset, using)[1]
     except DurableStreamsError:
-        raise invalid_offset(f"The offset is not one of the stream at {one.path}, or lies past its tail.") from None
+        raise invalid_offset(f"The offset is not one of the stream at {ack.path}, or lies past its tail.") from None
 
 
 def end(subscription: Subscription, using: str) -> bool:
-    """End the wake of a locked subscription. Return whether another one follows, maybe: not while it is paused."""
+    """End the wake of a locked subscription, and return whether another one may follow.
+
+    None follows while the subscription is paused. Where not all links were compared, the next look decides.
+    """
     pending, is_complete = pending_links(subscription, using, limit=1)
     goes_on = (bool(pending) or not is_complete) and not subscription.is_paused
-    rest(subscription, using, due_at=clock.now() if goes_on else None)
+    set_idle(subscription, using, due_at=clock.now() if goes_on else None)
     return goes_on
 
 
-def rest(subscription: Subscription, using: str, due_at: datetime | None) -> None:
+def set_idle(subscription: Subscription, using: str, due_at: datetime | None) -> None:
     """Record that no wake of a locked subscription is in flight, and when the next one may begin."""
     change(
         subscription,

@@ -214,7 +214,7 @@ def _set_some(name: str, start: Offset | Sentinel, link_ids: list[int], already_
     # A mark without messages is cleared by the next wake.
     move_cursors([(link, _position(start, info, using), True) for link, info in present], using)
     if present:
-        leases.rest(subscription, using, due_at=clock.now())
+        leases.set_idle(subscription, using, due_at=clock.now())
     return len(present)
 
 

@@ -208,7 +208,10 @@ def pending_links(subscription: Subscription, using: str, limit: int | None = No
 def _candidates(subscription: Subscription, using: str, size: int) -> Iterator[list[SubscriptionLink]]:
     """Yield links that may be pending, in slices. The links after those of the last wake come first."""
     marked = links(using, subscription=subscription, is_pending=True).order_by("id")
-    for part in (marked.filter(id__gt=subscription.named_through), marked.filter(id__lte=subscription.named_through)):
+    for part in (
+        marked.filter(id__gt=subscription.offered_through),
+        marked.filter(id__lte=subscription.offered_through),
+    ):
         rows = list(part[:size])
         while rows:
             yield rows

@@ -1,4 +1,4 @@
-"""A board that is live in every browser. htmx does the rest: there is no JavaScript in this app.
+"""A board that is live in every browser. htmx shows it. A script of the page says when the server does not answer.
 
 A view changes a card and does not show it. The change comes back to all pages, this one included, by the stream.
 """

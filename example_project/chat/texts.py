@@ -17,7 +17,7 @@ neither does.
 begins at the start.
 - **Other devices** do the same with the same link. A hundred readers cost little more than one.
 
-Nothing of this needs a socket server, a broker, or a job that polls. It is plain HTTP, on the database that your \
+None of this needs a socket server, a broker, or a job that polls. It is plain HTTP, on the database that your \
 Django project has anyway.
 
 What about a crash? Then no page can help, and the database can. Every answer has a lease, and the process that \
@@ -121,7 +121,7 @@ A branch is a fork of a stream. The server copies no data for it. It notes where
 earlier part from here. So a branch of a long chat costs as little as one of a short chat, and both go their own \
 ways from then on.
 
-This chat stays as it is. Use the back button, and you are here again."""
+This chat stays as it is. The branch has a link back to it, and *Your chats* names both."""
 
 OTHER = """\
 You wrote: “{message}”
@@ -132,7 +132,7 @@ example again, to talk to a real one.
 
 I can show you what the page is for, though. While I write this, the text is stored in a stream, piece by piece, and \
 your page reads it from there. **Reload the page now**, and the text comes back and goes on. Nothing is lost, \
-because nothing of it was in the page.
+because the page kept none of it.
 
 These messages get better answers:
 

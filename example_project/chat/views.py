@@ -5,6 +5,7 @@ page writes an answer, so none is needed for it.
 """
 
 import secrets
+from http import HTTPStatus
 
 from demo.pages import for_visitors, page
 from django.conf import settings
@@ -58,7 +59,13 @@ def new(request: HttpRequest) -> HttpResponse:
 @require_safe
 @for_visitors
 def show(request: HttpRequest, chat_id: str) -> HttpResponse:
-    return chat_page(request, chat_id, chat_at(request, chat_id))
+    chat = chat_at(request, chat_id)
+    return missing_page(request) if chat is None else chat_page(request, chat_id, chat)
+
+
+@page
+def missing_page(request: HttpRequest) -> HttpResponse:
+    return render(request, "chat/missing.html", status=HTTPStatus.NOT_FOUND)
 
 
 @page

@@ -251,6 +251,9 @@ def test_it_fits_the_window_in_both_schemes(visit: Visit, gallery: None) -> None
     check_looks(page, "admin-list", examine=True)
     page.set_viewport_size(DESKTOP)
     assert page.locator(".results").evaluate("table => table.scrollWidth <= table.clientWidth")
+    # A badge of one word has one line, also beside the filters and the menu.
+    badge = page.locator(".ds-badge-open").first
+    assert badge.evaluate("badge => badge.clientHeight < 1.8 * parseFloat(getComputedStyle(badge).lineHeight)")
     assert page.get_by_text("found", exact=False).count() == 0
     page.goto(f"{LIST}?q=chat/")
     expect(page.locator("#changelist-search")).to_contain_text("2 found")

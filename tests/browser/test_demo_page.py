@@ -164,6 +164,62 @@ def test_a_stream_that_someone_else_deletes_is_let_go(visit: Visit) -> None:
     visitor.complaints.clear()
 
 
+def test_the_log_shows_its_newest_line(visit: Visit) -> None:
+    page = visit().page
+    create(page)
+    for number in range(6):
+        append(page, f"line {number}")
+        expect(page.locator("#output")).to_contain_text(f"line {number}")
+    below = "log => log.scrollHeight - log.scrollTop - log.clientHeight"
+    log = page.locator("#log")
+    assert log.evaluate("log => log.scrollHeight > 2 * log.clientHeight")
+    assert log.evaluate(below) <= 1
+    log.evaluate("log => log.scrollTop = 0")
+    append(page, "the last line")
+    expect(log).to_contain_text("the last line")
+    assert log.evaluate("log => log.scrollTop") == 0
+
+
+def test_an_address_without_a_stream_is_told_until_the_next_stream(visit: Visit) -> None:
+    visitor = visit()
+    page = visitor.page
+    path = create(page).partition("/v1/stream/")[2]
+    page.evaluate("location.hash = 'demo/never-there'")
+    expect(page.locator("#create-result")).to_contain_text("There is no stream at this path.")
+    page.evaluate("path => location.hash = path", path)
+    expect(page.locator("#connection")).to_have_text("Live")
+    expect(page.locator("#create-result")).to_be_hidden()
+    assert all("404" in complaint for complaint in visitor.complaints)
+    visitor.complaints.clear()
+
+
+@pytest.mark.parametrize("path", ["chats/c1", "board/cards"])
+def test_a_stream_of_another_page_is_only_read(visit: Visit, path: str) -> None:
+    page = visit().page
+    url = f"{page.url.partition('/wire/')[0]}/v1/stream/{path}"
+    http("PUT", url, Content_Type="application/json")
+    page.evaluate("path => location.hash = path", path)
+    expect(page.locator("#connection")).to_have_text("Live")
+    expect(page.locator("#needed")).to_be_visible()
+    for button in ("append", "simulate", "close", "delete"):
+        expect(page.locator(f"#{button}")).to_be_disabled()
+    create_path = "demo/own"
+    page.locator("#stream-path").fill(create_path)
+    page.locator("#create").click()
+    expect(page.locator("#append")).to_be_enabled()
+    expect(page.locator("#needed")).to_be_hidden()
+
+
+def test_after_create_a_phone_shows_the_live_tail_next(visit: Visit) -> None:
+    page = visit(viewport=MOBILE).page
+    create(page)
+    gap = page.evaluate(
+        "document.getElementById('live').getBoundingClientRect().top"
+        " - document.querySelector('.card.create').getBoundingClientRect().bottom"
+    )
+    assert 0 <= gap < 40
+
+
 def test_json_messages_are_shown_one_by_one(visit: Visit) -> None:
     page = visit().page
     url = create(page, "application/json")
@@ -214,8 +270,12 @@ def test_an_answer_that_a_reload_interrupts_is_stored_exactly_once(visit: Visit)
 def test_a_deleted_stream_is_let_go(visit: Visit) -> None:
     page = visit().page
     url = create(page)
+    page.locator("#simulate").click()
+    page.locator("#simulate").click()
+    expect(page.locator("#answer-progress")).to_contain_text("Stopped")
     page.locator("#delete").click()
     expect(page.locator("#finish-result")).to_contain_text("Deleted")
+    expect(page.locator("#answer-progress")).to_have_text("Not started")
     expect(page.locator("#append")).to_be_disabled()
     expect(page).to_have_url(re.compile(r"/wire/$"))
     with pytest.raises(urllib.error.HTTPError, match="404"):

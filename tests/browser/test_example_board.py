@@ -38,6 +38,12 @@ def visitors(chromium: Browser, server: Server) -> Iterator[list[Visitor]]:
         assert visitor.foreign_requests == []
 
 
+def forget_the_restart(visitors: list[Visitor]) -> None:
+    for visitor in visitors:
+        assert all(re.search(OF_THE_RESTART, text) for text in visitor.complaints), visitor.complaints
+        visitor.complaints.clear()
+
+
 def add(page: Page, text: str) -> None:
     page.get_by_label("New card").fill(text)
     page.get_by_role("button", name="Add").click()
@@ -77,6 +83,58 @@ def test_the_keyboard_stays_where_it_was(visitors: list[Visitor]) -> None:
         expect(second.locator(".card")).to_have_count(left)
 
 
+def test_the_keyboard_follows_a_card_that_moves(visitors: list[Visitor]) -> None:
+    first, second = (visitor.page for visitor in visitors)
+    for text in ("Walk", "Wait"):
+        add(first, text)
+        expect(first.locator(".card", has_text=text)).to_have_count(1)
+    first.get_by_role("button", name="Move “Walk” to Doing").focus()
+    first.keyboard.press("Enter")
+    expect(first.locator("#doing-title + ul .card p")).to_have_text(["Walk"])
+    expect(first.get_by_role("button", name="Move “Walk” to Ideas")).to_be_focused()
+    # Without the card, the one in its place has the focus, or else the form.
+    for name, focused in (("Wait", "New card"), ("Walk", "New card")):
+        first.get_by_role("button", name=f"Delete “{name}").focus()
+        first.keyboard.press("Enter")
+        expect(first.locator(".card", has_text=name)).to_have_count(0)
+        expect(first.get_by_label(focused)).to_be_focused()
+    expect(second.locator(".card")).to_have_count(0)
+
+
+def test_the_focus_goes_to_the_next_card_of_the_column(visitors: list[Visitor]) -> None:
+    page = visitors[0].page
+    for text in ("One", "Two"):
+        add(page, text)
+        expect(page.locator(".card", has_text=text)).to_have_count(1)
+    page.get_by_role("button", name="Delete “One").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Move “Two” to Doing")).to_be_focused()
+    page.get_by_role("button", name="Delete “Two").click()
+    expect(page.locator(".card")).to_have_count(0)
+
+
+def test_the_board_says_that_the_server_does_not_answer(visitors: list[Visitor], server: Server) -> None:
+    page = visitors[0].page
+    add(page, "Wait")
+    move = page.get_by_role("button", name="Move “Wait” to Done")
+    expect(move).to_be_enabled()
+    expect(page.locator("#away")).to_be_hidden()
+    server.kill()
+    move.focus()
+    expect(page.locator("#away")).to_contain_text("The server does not answer.", timeout=10_000)
+    expect(move).to_be_disabled()
+    expect(move).to_be_focused()
+    page.keyboard.press("Enter")
+    server.start()
+    expect(page.locator("#away")).to_be_hidden(timeout=20_000)
+    expect(page.locator("#ideas-title + ul .card p")).to_have_text(["Wait"])
+    move.click()
+    expect(page.locator("#done-title + ul .card p")).to_have_text(["Wait"])
+    page.get_by_role("button", name="Delete “Wait").click()
+    expect(page.locator(".card")).to_have_count(0)
+    forget_the_restart(visitors)
+
+
 def test_an_empty_card_is_refused_in_the_form(visitors: list[Visitor]) -> None:
     page = visitors[0].page
     add(page, "   ")
@@ -102,6 +160,4 @@ def test_a_board_goes_on_after_a_restart(visitors: list[Visitor], server: Server
     add(first, "After")
     for page in (first, second):
         expect(page.locator(".card p")).to_have_text(["Before", "After"], timeout=20_000)
-    for visitor in visitors:
-        assert all(re.search(OF_THE_RESTART, text) for text in visitor.complaints), visitor.complaints
-        visitor.complaints.clear()
+    forget_the_restart(visitors)

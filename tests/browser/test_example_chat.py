@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.example_pages import (
     ANSWER_MILLISECONDS,
@@ -15,6 +15,7 @@ from tests.browser.example_pages import (
     wait_for_end,
     wait_for_text,
 )
+from tests.browser.visitor import MOBILE
 from tests.servers import Server
 
 pytestmark = pytest.mark.browser
@@ -85,10 +86,115 @@ def test_an_edited_message_begins_a_branch(visit_example: Begin, example_server:
     wait_for_end(page)
     expect(answers(page)).to_have_count(2)
 
-    page.goto(before)
+    expect(page.locator("#source")).to_contain_text("branched from")
+    expect(page.locator("#chats a")).to_have_text(["How does resume work?", "Show me the code"])
+    page.locator("#source-link").click()
+    expect(page).to_have_url(before)
+    expect(page.locator("#source")).to_be_hidden()
     expect(page.locator("#messages .user .bubble p")).to_have_text(["What about branches?", "Show me the code"])
     wait_for_end(page)
     expect(answers(page).last.locator("pre")).to_have_count(3)
+
+
+def test_who_makes_a_branch_has_not_come_late(visit_example: Begin) -> None:
+    page = visit_example("/").page
+    ask(page, "Hello")
+    wait_for_text(page)
+    page.get_by_role("button", name="Edit this message in a branch").click()
+    page.get_by_label("New version of the message").fill("Which reload?")
+    page.get_by_role("button", name="Ask in a branch").click()
+    expect(page.locator("#source")).to_be_visible()
+    expect(page.locator("#hint")).to_contain_text("Now reload this page.")
+    page.reload()
+    expect(page.locator("#hint")).to_contain_text("Reloaded, and nothing is lost.")
+
+
+def test_a_visitor_finds_the_own_chats_and_begins_another(visit_example: Begin) -> None:
+    page = visit_example("/").page
+    expect(page.locator("#your-chats")).to_be_hidden()
+    ask(page, "Hello")
+    wait_for_end(page)
+    first = page.url
+    page.get_by_role("link", name="New chat").click()
+    expect(page.locator("#messages .user")).to_have_count(0)
+    page.locator("#chats").get_by_role("link", name="Hello").click()
+    expect(page).to_have_url(first)
+    expect(answers(page)).to_contain_text("You wrote: “Hello”")
+    # What another page of this site has stored is no harm.
+    page.evaluate("""localStorage.setItem("durable-streams-example:chats", '[null, {"url": "javascript:alert(1)"}]')""")
+    page.goto("/")
+    expect(page.locator("#chats a")).to_have_count(0)
+
+
+def test_a_wrong_link_is_told(visit_example: Begin) -> None:
+    visitor = visit_example()
+    page = visitor.page
+    response = page.goto("/c/none/")
+    assert response is not None
+    assert response.status == 404
+    expect(page.locator("h1")).to_have_text("This chat does not exist.")
+    page.get_by_role("link", name="Begin a new chat").click()
+    expect(page.get_by_role("button", name=READY_MADE)).to_be_visible()
+    assert all("404" in complaint for complaint in visitor.complaints)
+    visitor.complaints.clear()
+
+
+def test_a_phone_follows_the_answer_and_opens_a_chat_at_its_end(visit_example: Begin) -> None:
+    page = visit_example("/", viewport=MOBILE).page
+    ask(page, "What happens when I reload?")
+    wait_for_end(page)
+    assert end_of_talk(page) <= 1
+    page.get_by_role("button", name="Send").wait_for()
+    page.goto(page.url)
+    wait_for_end(page)
+    expect(answers(page)).to_contain_text("never the place where the answer lives")
+    page.wait_for_function(f"{BELOW_WINDOW} <= 1")
+    # Who has scrolled back stays there.
+    page.evaluate("scrollTo(0, 0)")
+    ask_without_scrolling(page, "Hello")
+    expect(answers(page)).to_have_count(2)
+    wait_for_end(page)
+    assert page.evaluate("scrollY") < 200
+
+
+def ask_without_scrolling(page: Page, question: str) -> None:
+    page.evaluate(
+        "question => { document.getElementById('text').value = question;"
+        " document.getElementById('composer').requestSubmit(); }",
+        question,
+    )
+
+
+BELOW_WINDOW = "document.querySelector('.talk').getBoundingClientRect().bottom - innerHeight"
+
+
+def end_of_talk(page: Page) -> float:
+    """How far the end of the talk is below the window, in pixels."""
+    return float(page.evaluate(BELOW_WINDOW))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("It is **bo", "<p>It is <strong>bo</strong></p>"),
+        ("It is **bold*", "<p>It is <strong>bold</strong></p>"),
+        ("It is **", "<p>It is </p>"),
+        ("It is *", "<p>It is </p>"),
+        ("See `co", "<p>See <code>co</code></p>"),
+        ("**One** and **tw", "<p><strong>One</strong> and <strong>tw</strong></p>"),
+        ("- **A", "<ul><li><strong>A</strong></li></ul>"),
+        ("```\na ** b", '<pre tabindex="0"><code>a ** b</code></pre>'),
+        ("2 * 3", "<p>2 * 3</p>"),
+    ],
+)
+def test_a_mark_that_is_open_is_not_shown_while_an_answer_grows(visit_example: Begin, text: str, shown: str) -> None:
+    page = visit_example("/").page
+    html = page.evaluate(
+        "text => import('/static/chat/markdown.js').then(({markdown}) =>"
+        " markdown(text, true).map((made) => made.outerHTML).join(''))",
+        text,
+    )
+    assert html == shown
 
 
 def test_the_first_message_can_be_edited(visit_example: Begin) -> None:

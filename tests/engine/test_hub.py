@@ -118,6 +118,33 @@ async def test_a_reader_ahead_of_its_watch_misses_no_commit_and_gets_none_twice(
     assert await data_after(hub, watch, 0) == database.data
 
 
+async def test_readers_of_a_new_watch_miss_nothing_while_the_database_does_not_answer() -> None:
+    """Their first query fails, no message tells of the commit before it, and the schedule leaves the stream out."""
+    database = Database(b"abc")
+    hub, readers = Hub(database), [Reader(), Reader()]
+    ticks: asyncio.Queue[None] = asyncio.Queue()
+    seen = database.info
+    database.commit(b"def")
+    database.answers = False
+    polls = mock.patch.object(hub._polls, "due", side_effect=lambda *_, **__: ticks.put_nowait(None) or [])
+    with override_streams(POLL_INTERVAL=0.01), polls:
+        watches = await asyncio.wait_for(asyncio.gather(*(hub.join(seen, reader) for reader in readers)), 10)
+        assert watches[0] is watches[1]
+        assert watches[0].tail == 3
+        async with asyncio.timeout(10):
+            for _ in range(4):
+                await ticks.get()
+            assert database.queries >= 3  # each tick repeats it until it succeeds
+            database.answers = True
+            for reader in readers:
+                await reader.notified.wait()
+            queries = database.queries
+            for _ in range(4):
+                await ticks.get()
+    assert database.queries == queries
+    assert await data_after(hub, watches[0], 3) == b"def"
+
+
 async def test_the_query_of_a_new_watch_begins_after_its_registration() -> None:
     database = Database(b"abc")
     seen = database.info
@@ -164,7 +191,7 @@ async def test_a_commit_to_another_stream_that_has_got_the_id_ends_the_watch() -
     hub._watches[1] = watch
     secret = Commit(1, "secret", "text/plain", 0, 1, False, appends=[b"x"], ends=[1], generation=6)
     hub.feed([secret])
-    assert watch.removed
+    assert watch.ended
     assert watch.segment_after(0) is None
     assert not hub.is_watched(1)
     engine.report_data_loss.assert_called_once_with(watch.info)

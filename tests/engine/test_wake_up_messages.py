@@ -216,7 +216,7 @@ async def test_a_message_that_does_not_join_is_only_a_reason_to_query(
     hub, watch = await joined(engine, listener)
     hub.receive(stream.pk, lies(stream.generation)[number])
     await until(lambda: not hub._tasks)
-    assert (watch.tail, watch.closed, watch.removed) == (3, False, False)
+    assert (watch.tail, watch.closed, watch.ended) == (3, False, False)
     assert watch.segment_after(3) is None
     assert listener.heard == 0
     # What is so is found by the same look, and what joins on is taken as it comes.

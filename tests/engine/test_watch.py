@@ -104,9 +104,9 @@ async def test_listeners_are_notified_once_of_each_change() -> None:
         watch.feed(3, None, 3, closed=True)
         await turns()
     assert (listener.heard, watch.closed) == (2, True)
-    watch.feed(3, None, 3, closed=True, removed=True)
+    watch.feed(3, None, 3, closed=True, ended=True)
     await turns()
-    assert (listener.heard, watch.removed) == (3, True)
+    assert (listener.heard, watch.ended) == (3, True)
 
 
 class Answered(Counter):

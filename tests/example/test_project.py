@@ -59,12 +59,14 @@ client.get("/board/")
 visitor = client.cookies["visitor"].value.split(":")[0]
 Stream.objects.create(path=f"presence/board/{visitor}", content_type="text/plain").close()
 body = {"id": "c1", "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Which tea?"}]}]}
-client.post("/api/chat", json.dumps(body), content_type="application/json")
+for id in ("c1", longest):
+    client.post("/api/chat", json.dumps({**body, "id": id}), content_type="application/json")
 stream = Chat.at("chats/c1").stream
 foreign = [None, [], "x", {"type": "message"}, {"type": "message", "id": "m2", "parts": None}]
 stream.append_many([*foreign, {"type": "start", "run": 1}])
 print(json.dumps({
     "longest": client.get(f"/c/{longest}/").status_code,
+    "unknown": client.get("/c/c2/").status_code,
     "long": [client.get(f"/c/{id}/").status_code for id in long],
     "long branch": client.post(f"/c/{long[1]}/branch").status_code,
     "here": client.post("/board/here").status_code,
@@ -123,7 +125,7 @@ def test_other_permissions_ask_for_a_login(tmp_path: Path) -> None:
         "pages": [302] * 4,
         "forms": [302] * 4,
         "chat": 403,
-        "after login": [200] * 4,
+        "after login": [200, 404, 200, 200],  # there is no chat yet
     }
 
 
@@ -131,6 +133,7 @@ def test_odd_addresses_and_streams_of_others_are_no_errors_of_the_server(tmp_pat
     """Everybody may use the streams of the example, also those that its pages need."""
     assert run(tmp_path, HOSTILE, {}) == {
         "longest": 200,
+        "unknown": 404,
         "long": [404] * 5,
         "long branch": 404,
         "here": 200,

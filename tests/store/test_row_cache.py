@@ -13,6 +13,7 @@ from django_durable_streams.api import transactions
 from django_durable_streams.models import Chunk, Producer, Stream
 from django_durable_streams.protocol.errors import StreamClosed, StreamNotFound
 from django_durable_streams.protocol.producers import ProducerClaim, ProducerState
+from django_durable_streams.runtime.collecting import Collector
 from django_durable_streams.store.operations import Append, Appended, Create, Delete, Operation
 from django_durable_streams.store.stream_info import StreamInfo
 from django_durable_streams.store.write import group_commit, row_cache
@@ -143,13 +144,13 @@ def test_no_append_goes_to_an_expired_stream() -> None:
 def test_after_a_stale_row_the_next_batches_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_cache, "MAX_PAUSE_BATCHES", 4)
     cache, now, driver = PostgreSQLRowCache(), timezone.now(), object()
-    cache.pop_all([], driver, now)  # the first call with this connection clears the cache
+    cache.pop_unconfirmed([], driver, now)  # the first call with this connection clears the cache
 
     def is_used() -> bool:
         state = StreamState(StreamInfo(1, "a", TEXT))
         state.row_version = 7
         cache.put([state])
-        return bool(cache.pop_all([append()], driver, now))
+        return bool(cache.pop_unconfirmed([append()], driver, now))
 
     def batches_until_it_is_used() -> int:
         return next(count for count in range(100) if is_used())
@@ -163,6 +164,33 @@ def test_after_a_stale_row_the_next_batches_read_first(monkeypatch: pytest.Monke
     cache.record_write(met_stale_row=True)
     assert pauses == [1, 2, 4, 4]
     assert batches_until_it_is_used() == 1
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="only its cache has pauses")
+def test_in_a_pause_others_still_count_as_writing_and_a_lone_client_does_not_wait() -> None:
+    committer = CommitterConnection()
+    cache = committer.row_cache
+    assert isinstance(cache, PostgreSQLRowCache)
+    committer.apply(Create("a", TEXT), append(seq=0))
+    seq = 0
+
+    def others_write() -> bool:
+        nonlocal seq
+        seq += 1
+        committer.apply(append(seq=seq))
+        return cache.others_write
+
+    assert not others_write()
+    for left in (0, 1, 3):  # each attempt meets a stale row, and its repetition is the first batch of the pause
+        elsewhere(lambda: transactions.apply(append(data=b"else"), "default"))
+        assert others_write()
+        assert cache._pause == left
+        assert [others_write() for _ in range(left)] == [True] * left
+    assert not others_write()
+    # What follows from it: batches collect tasks, but not after a batch of a lone client.
+    collector = Collector()
+    collector.start(1, 0, 1.0)
+    assert collector.seconds_left(0) == 0.0
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="its one lock is for all")

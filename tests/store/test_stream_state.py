@@ -54,7 +54,7 @@ def snapshot(state: StreamState) -> tuple[Any, ...]:
 def refused(
     state: StreamState, kind: type[DurableStreamsError], *arguments: Any, **options: Any
 ) -> DurableStreamsError:
-    """Append in vain, and see that nothing has changed by it."""
+    """Append, and see that it is refused and has changed nothing."""
     before = snapshot(state)
     with pytest.raises(kind) as refusal:
         append(state, *arguments, **options)

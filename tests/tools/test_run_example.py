@@ -54,6 +54,48 @@ def test_a_database_that_cannot_be_used_is_named(tmp_path: Path, unused_port: in
         assert done.stderr.count("\n") == 1
 
 
+def test_the_password_and_the_sessions_outlive_a_restart(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ADMIN_PASSWORD", raising=False)
+    file = tmp_path / "password.txt"
+    first = script.password_of_administrator(file)
+    assert script.password_of_administrator(file) == first
+    assert len(first) >= 12
+    assert file.stat().st_mode & 0o077 == 0
+    file.write_bytes(b"\xff\n")
+    assert script.password_of_administrator(file) != first
+    monkeypatch.setenv("ADMIN_PASSWORD", "from the environment")
+    assert script.password_of_administrator(file) == "from the environment"
+
+
+def test_a_password_that_cannot_be_kept_is_still_one(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ADMIN_PASSWORD", raising=False)
+    file = tmp_path / "missing" / "password.txt"
+    assert script.password_of_administrator(file) != script.password_of_administrator(file)
+    assert str(file) in capsys.readouterr().err
+
+
+def test_a_second_run_does_not_change_the_hash_of_the_password(tmp_path: Path) -> None:
+    """Django ends the sessions of a user whose hash changes."""
+    database = tmp_path / "db.sqlite3"
+    hashes = {hash_after_preparing(database, password) for password in ("first", "first")}
+    assert len(hashes) == 1
+    assert hash_after_preparing(database, "second") not in hashes
+
+
+def hash_after_preparing(database: Path, password: str) -> str:
+    program = (
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import run_example; run_example.prepare();"
+        "from django.contrib.auth.models import User; print(User.objects.get().password)"
+    )
+    environment = example_environment({"DATABASE_URL": f"sqlite:///{database}", "ADMIN_PASSWORD": password})
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
 @pytest.fixture
 def unused_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -123,7 +123,7 @@ class EventFeed:
 
         While the database does not answer, they stay: a browser would give up at the error that a new request gets.
         """
-        if self.take(position) is not None or watch.removed:
+        if self.take(position) is not None or watch.ended:
             return True
         try:
             await self._render_portion(hub, watch, position)

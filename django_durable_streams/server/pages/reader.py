@@ -71,7 +71,7 @@ class PageReader(EventStreamReader):
         if self._first is not None:
             return self._start()
         watch, feed = self.watch, self._feed
-        if self.finished or self._abandoned or watch.removed or self._has_failed or feed is None:
+        if self.finished or self._abandoned or watch.ended or self._has_failed or feed is None:
             return self._finish()
         now = time.monotonic()
         is_over = self._is_over(now)
@@ -104,7 +104,7 @@ class PageReader(EventStreamReader):
         feed = self._feed
         if feed is None or self._wait is None:
             return
-        if feed.take(self.position) is None and feed.has_more(self.watch, self.position) and not self.watch.removed:
+        if feed.take(self.position) is None and feed.has_more(self.watch, self.position) and not self.watch.ended:
             feed.request(self)
         else:
             self.on_news()

@@ -121,7 +121,7 @@ class Subscription(LiveReader):
         if self._grant is not None and not self.is_permitted(time.monotonic()):
             self._grant.check()
         watch = self.watch
-        while not watch.removed or self._page is not None:
+        while not watch.ended or self._page is not None:
             segment, self._page = self._page or watch.segment_after(self._position), None
             if segment is None and self._position < watch.tail:
                 return self._fall_behind()
@@ -141,7 +141,7 @@ class Subscription(LiveReader):
             NotAuthenticated, PermissionDenied, ServiceUnavailable: as for `take`.
         """
         watch = self.watch
-        if self.is_closed or self._page is not None or self._is_behind or watch.closed or watch.removed:
+        if self.is_closed or self._page is not None or self._is_behind or watch.closed or watch.ended:
             return None
         if not 0 < watch.tail - self._position <= MAX_LIVE_BYTES:
             return None
@@ -172,7 +172,7 @@ class Subscription(LiveReader):
         """
         watch = self.watch
         snapshot = await self.hub.fetch(watch, self._position)
-        if watch.removed:  # the stream lives on in a new watch
+        if watch.ended:  # the stream lives on in a new watch
             self.leave()
             await self.join(snapshot)
         if self.is_closed:  # meanwhile

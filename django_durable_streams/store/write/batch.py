@@ -154,7 +154,7 @@ class Batch:
         Returns False where the row cache does not have all streams and producers that the operations name.
         """
         assert isinstance(self._row_cache, PostgreSQLRowCache)
-        self._streams = self._row_cache.pop_all(operations, connections[self._using].connection, self._now)
+        self._streams = self._row_cache.pop_unconfirmed(operations, connections[self._using].connection, self._now)
         return bool(self._streams)
 
     def _pop_cached(self, paths: Collection[str], producers: Iterable[tuple[str, str]]) -> dict[str, StreamState]:

@@ -33,8 +33,8 @@ ONE_ROW_LOCK_MS = 50
 commits within milliseconds. A second attempt would take longer than the wait."""
 
 SHORT_WAITS_SECONDS = 5.0
-"""For so long after a wait in vain, all waits are short. Operations on other streams arrive during a wait, and a
-transaction that holds the row for long would delay them again and again."""
+"""For so long after a wait that ended without the row, all waits are short. Operations on other streams arrive during a
+wait, and a transaction that holds the row for long would delay them again and again."""
 
 
 @tracing.traced("durable_streams.commit")

@@ -6,7 +6,9 @@ they have no row cache. Nor has a Python caller (`CommitContext.row_cache` is No
 
 Invariants:
 
-- A cached row is used only if the database confirms that it is unchanged.
+- A cached row is used only if the database confirms that it is unchanged. The exception is a plain append on
+  PostgreSQL: the database confirms no more than that the stream is open, with the cached path and generation
+  (`store/sql/postgresql_conditional.py`).
 - A batch takes a stream out of the cache before it changes the stream, and puts it back after the commit. So a
   `StreamState` has one owner at a time, and a batch that fails leaves no wrong row behind.
 - A cache belongs to one connection and one thread. Work of another kind on this connection must not change rows of
@@ -65,11 +67,14 @@ class RowCache(ABC):
 
     others_write = False
     """Whether another connection had committed before the last batch: on SQLite anything, on PostgreSQL changes of the
-    streams of that batch. On SQLite true for a new connection."""
+    streams of that batch. On SQLite true for a new connection.
+
+    During a pause of PostgreSQL's cache it stays true. No batch can tell then, and the pause follows from the writes of
+    others. So the committer goes on to collect tasks (`runtime.collecting`), which delays no client that is alone."""
 
     needs_repeat = False
     """Whether the last batch met stale rows, so that the committer has to apply its LOCKED operations again. Only on
-    PostgreSQL. Reset by the committer and by the next `pop_all`."""
+    PostgreSQL. Reset by the committer and by the next `pop_unconfirmed`."""
 
     def __init__(self) -> None:
         self._states: OrderedDict[str, StreamState] = OrderedDict()
@@ -153,7 +158,10 @@ class SQLiteRowCache(RowCache):
             super().put(states)
 
     def start_counting(self, cursor: Any, sql: Statements) -> None:
-        """Detect commits of other connections from now on, for rows that are written next, without a transaction."""
+        """Begin to count commits of other connections, before rows are written and then cached.
+
+        Call this without a transaction.
+        """
         if self._commit_count is None:
             self._update(cursor, sql)
 
@@ -185,10 +193,11 @@ class SQLiteRowCache(RowCache):
 
 
 class PostgreSQLRowCache(RowCache):
-    """PostgreSQL: each row has a version, `xmin`, and an append is written on the condition that it is the cached one.
+    """PostgreSQL: each row has a version, `xmin`. An append is written on the condition that it is the cached version.
 
-    So the database confirms a row with the write itself (`group_commit`): `pop_all`, the conditional write, then
-    `record_write`. Whatever changes a producer also changes the row of its stream, so one version covers both.
+    So the database confirms a row with the write itself (`group_commit`). The calls are `pop_unconfirmed`, the
+    conditional write, and `record_write`. Whatever changes a producer also changes the row of its stream, so one
+    version covers both.
 
     A look of the subscriptions makes a new version too, with `link_state` as its only change, and would make each row
     with news stale. So it notes in the row which version it has made of which (`Statements.look_values`), and this pair
@@ -216,11 +225,13 @@ class PostgreSQLRowCache(RowCache):
     def put(self, states: Iterable[StreamState]) -> None:
         super().put([state for state in states if state.row_version is not None])
 
-    def pop_all(self, operations: Sequence[Operation], connection: object, now: datetime) -> dict[str, StreamState]:
+    def pop_unconfirmed(
+        self, operations: Sequence[Operation], connection: object, now: datetime
+    ) -> dict[str, StreamState]:
         """Take the streams of some appends out of the cache and return them by path. Their rows may be stale.
 
-        Returns nothing, and takes nothing out, during a pause, if a stream or a producer is missing, if a stream has
-        expired, or if one of the operations is not an append.
+        Returns nothing, and takes nothing out, if the cache cannot serve all operations. That is so during a pause. It
+        is also so if a stream or a producer is missing, if a stream has expired, or if an operation is not an append.
 
         Args:
             operations: the operations of a batch.
@@ -247,7 +258,7 @@ class PostgreSQLRowCache(RowCache):
         return states
 
     def record_write(self, *, met_stale_row: bool, moved: bool = False) -> None:
-        """Record the result of a conditional write, after `pop_all`.
+        """Record the result of a conditional write, after `pop_unconfirmed`.
 
         Args:
             met_stale_row: whether a row did not allow the write.

@@ -1,5 +1,6 @@
 // The page of a chat. It sends messages and follows the stream; it writes no answer and stores nothing.
 
+import { noteBranch, noteChat, showChats, takeBranch } from "./chats.js";
 import { Conversation } from "./conversation.js";
 import { markdown } from "./markdown.js";
 import { read } from "./reader.js";
@@ -7,6 +8,7 @@ import { read } from "./reader.js";
 const { chat, page, stream, send, stop, branch, health } = document.body.dataset;
 const element = (id) => document.getElementById(id);
 const list = element("messages");
+const talk = document.querySelector(".talk");
 const composer = element("composer");
 const text = element("text");
 
@@ -15,8 +17,10 @@ const conversation = new Conversation();
 const shown = new Map();
 const wasReloaded = performance.getEntriesByType("navigation")[0]?.type === "reload";
 const cameLate = document.body.dataset.state === "loading";
+/** Whether the visitor has just made this chat as a branch, and so has seen its answer begin. */
+const isNewBranch = takeBranch(page);
 /** The characters of a running answer that were there when this page was opened. Null: not known yet. */
-let restored = cameLate ? null : 0;
+let restored = cameLate && !isNewBranch ? null : 0;
 let isReading = false;
 let isServerThere = true;
 let isDrawing = false;
@@ -74,6 +78,7 @@ async function sendText(value) {
 async function sendBranch(message, value) {
   const made = await (await post(branch, new URLSearchParams({ before: message.id }))).json();
   await ask(made.id, { id: newId(), text: value });
+  noteBranch(made.url, page);
   location.assign(made.url);
 }
 
@@ -142,7 +147,7 @@ function userContent(message, item) {
 function answerContent(message) {
   const content = document.createElement("div");
   content.className = "answer";
-  content.append(...markdown(message.text));
+  content.append(...markdown(message.text, message.status === "streaming"));
   if (message.continued !== undefined)
     content.append(note(`Its process ended after ${message.continued} characters. Another one went on from there.`));
   if (message.status === "streaming" && !message.text) content.append(note("Thinking…"));
@@ -192,13 +197,16 @@ function drawHint() {
   element("reload").hidden = !isServerThere;
 }
 
+/** How far the end of the talk is below the window, in pixels. On a phone other things follow the talk. */
+const belowWindow = () => talk.getBoundingClientRect().bottom - innerHeight;
+
 function draw() {
   if (isDrawing) return;
   isDrawing = true;
   requestAnimationFrame(() => {
     isDrawing = false;
     const { messages, isStreaming } = conversation;
-    const atEnd = innerHeight + scrollY > document.documentElement.scrollHeight - 120;
+    const atEnd = belowWindow() < 120;
     if (messages.length) document.body.dataset.state = isStreaming ? "streaming" : "ready";
     const ids = new Set(messages.map(({ id }) => id));
     for (const [id, { item }] of shown) if (!ids.has(id)) (item.remove(), shown.delete(id));
@@ -209,7 +217,8 @@ function draw() {
     element("send").hidden = isStreaming;
     element("stop").hidden = !isStreaming;
     element("send").disabled = isSending;
-    if (atEnd) scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
+    if (messages.length) noteChat(page, messages.findLast(({ role }) => role === "user")?.text);
+    if (atEnd && belowWindow() > 0) scrollBy({ top: belowWindow(), behavior: "instant" });
   });
 }
 
@@ -259,4 +268,5 @@ element("stop").addEventListener("click", () => attempt(() => post(stop)));
 element("reload").addEventListener("click", () => location.reload());
 addEventListener("popstate", () => location.reload());
 
+showChats(page);
 if (cameLate) startReading();

@@ -1,6 +1,6 @@
 // The part of Markdown that answers use, as elements. It sets texts only, so nothing in an answer becomes HTML.
 
-const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|\*([^*\s][^*]*)\*/g;
+const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|(?<!\*)\*([^*\s][^*]*)\*/g;
 const FENCE = /^```(\w*)\s*$/;
 const BULLET = /^[-*] +/;
 const NUMBER = /^\d+\. +/;
@@ -42,9 +42,29 @@ function list(name, mark, lines) {
 
 const begins = (line) => FENCE.test(line) || BULLET.test(line) || NUMBER.test(line) || /^#{1,4} /.test(line);
 
-/** The elements of a text. A text that is cut anywhere has elements too, so an answer can be shown as it grows. */
-export function markdown(text) {
-  const lines = text.split("\n");
+const OPEN_MARK = /(\*\*|`)([^*`]*)\*?$/;
+const HALF_MARK = /(^|\s)\*$/;
+
+/** A growing text with the mark closed that is open in its last line. Of a mark that has no words yet, nothing is left. */
+function closeMark(text) {
+  const fences = text.split("\n").filter((line) => FENCE.test(line)).length;
+  if (fences % 2) return text;
+  const line = text.slice(text.lastIndexOf("\n") + 1);
+  const rest = line.replace(INLINE, "");
+  const open = OPEN_MARK.exec(rest);
+  if (!open) return text.replace(HALF_MARK, "$1");
+  const [whole, mark, words] = open;
+  if (!words.trim()) return text.slice(0, text.length - whole.length);
+  return text.slice(0, text.length - whole.length) + mark + words.trimEnd() + mark;
+}
+
+/**
+ * The elements of a text. A text that is cut anywhere has elements too, so an answer can be shown as it grows.
+ *
+ * `isGrowing`: more may follow, so a mark that is open is not shown as it is.
+ */
+export function markdown(text, isGrowing = false) {
+  const lines = (isGrowing ? closeMark(text) : text).split("\n");
   const blocks = [];
   while (lines.length) {
     const line = lines[0];

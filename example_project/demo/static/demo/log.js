@@ -16,14 +16,21 @@ const RECEIVED = [
 
 const list = document.getElementById("log");
 
-function add(className, ...content) {
+/** Makes the log longer, and shows its end again if the visitor has not scrolled back to read. */
+function grow(change) {
   const following = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
+  change();
+  if (following) list.scrollTop = list.scrollHeight;
+}
+
+function add(className, ...content) {
   const item = document.createElement("li");
   item.className = className;
   item.append(...content);
-  list.append(item);
-  if (list.childElementCount > LONGEST) list.firstElementChild.remove();
-  if (following) list.scrollTop = list.scrollHeight;
+  grow(() => {
+    list.append(item);
+    if (list.childElementCount > LONGEST) list.firstElementChild.remove();
+  });
   return item;
 }
 
@@ -49,16 +56,17 @@ function bold(text) {
 /** `fetch`, with a line in the log. */
 export async function loggedFetch(url, options = {}) {
   const { pathname, search } = new URL(url, location.href);
-  const item = add("request", bold(`${options.method ?? "GET"} ${pathname}${search}`));
-  item.append(headersOf(new Headers(options.headers), SENT));
+  const sent = headersOf(new Headers(options.headers), SENT);
+  const item = add("request", bold(`${options.method ?? "GET"} ${pathname}${search}`), sent);
   try {
     const response = await fetch(url, options);
     item.classList.toggle("refused", !response.ok);
-    item.append(bold(`${response.status} ${response.statusText}`), headersOf(response.headers, RECEIVED));
+    const status = bold(`${response.status} ${response.statusText}`);
+    grow(() => item.append(status, headersOf(response.headers, RECEIVED)));
     return response;
   } catch (error) {
     item.classList.add("refused");
-    item.append(bold(options.signal?.aborted ? "ended by this page" : "no response"));
+    grow(() => item.append(bold(options.signal?.aborted ? "ended by this page" : "no response")));
     throw error;
   }
 }

@@ -36,8 +36,8 @@ let answering = null;
 /** The request in the curl line of the simulated answer: the next one, or the last one sent. */
 let producer = newProducer();
 
-// Streams that the other pages of the example need open.
-const isNeeded = (path) => path.startsWith("board/") || path.startsWith("chats/");
+// Streams of the other pages of the example. What this page appended to them would be no message that those can read.
+const isNeeded = (path) => ["board/", "chats/", "presence/"].some((prefix) => path.startsWith(prefix));
 const streamUrl = (path) => new URL(document.body.dataset.streamBase + path, location.href).href;
 const randomPath = () => `demo/${crypto.getRandomValues(new Uint32Array(1))[0].toString(36).slice(-6)}`;
 
@@ -80,22 +80,27 @@ function formStream() {
 function stopAnswer() {
   answering?.abort();
   answering = null;
+  producer = newProducer();
+  element("answer-progress").textContent = "Not started";
+  element("answer-bar").value = 0;
 }
 
 function render() {
   const state = live.dataset.state;
+  const needed = stream !== null && isNeeded(stream.path);
   const open = stream !== null && !stream.closed;
+  const writable = open && !needed;
   element("live-path").textContent = stream?.path ?? "–";
   element("offset").textContent = stream?.offset || "–";
   element("stream-state").textContent = stream ? (stream.closed ? "closed" : "open") : "–";
   element("stream-state").dataset.value = element("stream-state").textContent;
   // The next step is highlighted: create a stream, and then append to it.
   element("create").classList.toggle("primary", !open);
-  element("append").disabled = !open;
-  element("simulate").disabled = !open && answering === null;
+  element("append").disabled = !writable;
+  element("simulate").disabled = !writable && answering === null;
   element("simulate").textContent = answering ? "Stop" : "Simulate";
-  const needed = stream !== null && isNeeded(stream.path);
-  element("close").disabled = !open || needed || answering !== null;
+  element("needed").hidden = !needed;
+  element("close").disabled = !writable || answering !== null;
   element("delete").disabled = stream === null || needed;
   element("pause").disabled = stream === null || state === "closed";
   element("pause").textContent = ["paused", "failed"].includes(state) ? "Resume" : "Pause";
@@ -219,6 +224,7 @@ function leave(state) {
 /** Reads the stream that the address or the last visit names, if it is still there. */
 async function resume(path) {
   if (!wire.isStreamPath(path) || path === stream?.path) return;
+  hideNotices();
   stopAnswer();
   setConnection("connecting");
   try {
@@ -233,7 +239,7 @@ async function resume(path) {
       form.path.value = path;
       localStorage.removeItem(LAST_STREAM);
       leave("gone");
-      show("create-result", "plain", "Not there", "There is no stream at this path any more. Create it again.");
+      show("create-result", "plain", "Not there", "There is no stream at this path. Create one, or check the address.");
     } else {
       setConnection("failed");
       showError("create-result", error);
@@ -308,6 +314,7 @@ async function simulate(from) {
         renderCurl();
       },
     });
+    if (answering?.signal !== signal) return; // the page shows another stream by now
     if (!signal.aborted) element("answer-bar").value = 1;
     progress.textContent = signal.aborted
       ? `Stopped at token ${producer.seq + 1} of ${TOKENS.length}`
