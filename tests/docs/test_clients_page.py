@@ -70,9 +70,9 @@ def test_it_ends_if_the_stream_is_closed_without_data(language: str, server: Ser
 
 
 def test_a_long_poll_is_answered_before_the_client_gives_up() -> None:
-    patience = DurableStream("http://127.0.0.1/")._client.timeout.read
-    assert patience is not None
-    assert Config().long_poll_timeout <= patience - 5
+    read_timeout = DurableStream("http://127.0.0.1/")._client.timeout.read
+    assert read_timeout is not None
+    assert Config().long_poll_timeout <= read_timeout - 5
 
 
 def ready(language: str, server: Server, folder: Path) -> tuple[list[str], str]:
