@@ -2,6 +2,7 @@
 
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -149,11 +150,14 @@ async def test_a_token_names_patterns_that_match_all_below_a_prefix(client: Asgi
 def test_owners_list_their_own_streams_only() -> None:
     user = User(username="ann", pk=42)
     owner = Owner(owner="users/{user.pk}/**")
-    allowed = [owner.can_list(user, prefix, None) for prefix in ("users/42/", "users/42/x", "users/42", "users/4", "")]  # type: ignore[arg-type]
-    assert allowed == [True, True, False, False, False]
-    assert not owner.can_list(AnonymousUser(), "users/42/", None)  # type: ignore[arg-type]
+    reasons: list[str] = []
+    request: Any = SimpleNamespace(explain=reasons.append)
+    prefixes = ("users/42/", "users/42/x", "users/42", "users/4", "")
+    assert [owner.can_list(user, prefix, request) for prefix in prefixes] == [True, True, False, False, False]
+    assert len(reasons) == 3
+    assert not owner.can_list(AnonymousUser(), "users/42/", request)
     reads = Owner(owner={"users/{user.pk}/**": ["read"], "open/**": ["list"], "open/*": ["list"]})
-    assert [reads.can_list(user, prefix, None) for prefix in ("users/42/", "open/", "open")] == [False, True, False]  # type: ignore[arg-type]
+    assert [reads.can_list(user, prefix, request) for prefix in ("users/42/", "open/", "open")] == [False, True, False]
 
 
 async def test_listings_are_counted(client: AsgiClient) -> None:

@@ -40,7 +40,7 @@ def test_the_url_in_an_attribute_and_in_the_script_of_the_page() -> None:
     assert url == "/plain/a'b?offset=1_2&refusals=event"
     tag = '{% event_url "plain" path offset="1_2" refusals=True %}'
     assert attributes(f'<a href="{tag}">', path="a'b") == {"href": url}
-    (block,) = [one for one in blocks(PAGE, "html+django") if "new ReconnectingEventSource(" in one.text]
+    (block,) = [one for one in blocks(PAGE, "html+django") if "event_url" in one.text]
     source = block.text.replace("chat-events", "plain")
     script = render(source, stream=Stream(path="a'b"), offset="1_2")
     (literal,) = re.findall(r'new ReconnectingEventSource\("(.*?)"\)', script)
