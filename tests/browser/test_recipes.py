@@ -6,15 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.course import (
-    RECIPES,
-    REFUSED,
-    Course,
-    Reader,
-    count_refused_requests,
-    requests_after_close,
-    run_course,
-)
+from tests.browser.course import RECIPES, Reader, RecipeTests
 from tests.browser.network import Network
 from tests.browser.recipe_pages import numbers, wait_for
 from tests.browser.streams import Streams
@@ -26,9 +18,6 @@ pytestmark = pytest.mark.browser
 ENVIRONMENT = {"DJANGO_SETTINGS_MODULE": "tests.browser.page_settings"}
 DATASTAR = "datastar-beta.html"
 """It does not ask again after a response that ends, so no server can be stopped under it."""
-
-EVENT_SOURCE_RETRY = 3.0
-"""Seconds after which Chromium's `EventSource` asks again, and so does the package."""
 
 
 @pytest.fixture(scope="module")
@@ -49,19 +38,8 @@ def readers(chromium: Browser, server: Server) -> Iterator[list[Reader]]:
         visitor.context.close()
 
 
-@pytest.fixture(scope="module")
-def course(readers: list[Reader], server: Server) -> Course:
-    return run_course(readers, server, EVENT_SOURCE_RETRY)
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_each_message_is_shown_once_and_in_order(course: Course, recipe: str) -> None:
-    assert course.numbers[recipe] == list(range(course.written))
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_nothing_is_asked_for_after_the_end(course: Course, recipe: str) -> None:
-    assert course.requests_after_close[recipe] == requests_after_close(recipe)
+class TestRecipes(RecipeTests):
+    retry_seconds = 3.0
 
 
 def test_the_datastar_of_npm_goes_on_after_a_lost_network(chromium: Browser, server: Server) -> None:
@@ -87,17 +65,6 @@ def test_the_datastar_of_npm_goes_on_after_a_lost_network(chromium: Browser, ser
         network.wait_until_open(path, 0)
         assert reader.count_requests(path) == before
         visitor.context.close()
-
-
-@pytest.fixture(scope="module")
-def requests_of_refused(course: Course, readers: list[Reader], server: Server) -> dict[tuple[str, int], int]:
-    return count_refused_requests(readers, server, EVENT_SOURCE_RETRY)
-
-
-@pytest.mark.parametrize("status", sorted(REFUSED))
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_refusal_is_final(requests_of_refused: dict[tuple[str, int], int], recipe: str, status: int) -> None:
-    assert 1 <= requests_of_refused[recipe, status] <= 2
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
