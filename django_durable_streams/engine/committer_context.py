@@ -16,7 +16,7 @@ yet: the event loop would take in the news for its readers in the same turn, bef
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from threading import Event
+from threading import Lock
 
 from ..runtime import execution
 from ..runtime.after_commit import follow_up
@@ -43,12 +43,12 @@ class HeldCommits:
     def __init__(self, on_commit: Callable[[list[Commit]], None]) -> None:
         self._on_commit = on_commit
         self._transactions: list[list[Commit]] = []
-        self._all_announced = Event()
-        self._all_announced.set()
+        self._announcing = Lock()  # is held while there are such commits: an Event would take ten calls a batch
 
     def hold(self, commits: list[Commit]) -> None:
         """Hold the commits of a transaction."""
-        self._all_announced.clear()
+        if not self._transactions:
+            self._announcing.acquire()
         self._transactions.append(commits)
 
     def has_stream(self, condition: Callable[[int], bool]) -> bool:
@@ -57,14 +57,19 @@ class HeldCommits:
 
     def announce(self) -> None:
         """Announce the commits that are held, in their order."""
-        if self._transactions:
-            while self._transactions:
-                follow_up("Readers learn of the commit by polling.", self._on_commit, self._transactions.pop(0))
-            self._all_announced.set()
+        transactions = self._transactions
+        while transactions:
+            try:
+                follow_up("Readers learn of the commit by polling.", self._on_commit, transactions[0])
+            finally:
+                del transactions[0]
+                if not transactions:
+                    self._announcing.release()
 
     def wait(self, seconds: float) -> None:
         """Wait until no commit is held, or until the time is over. Safe to call from any thread."""
-        self._all_announced.wait(seconds)
+        if self._announcing.acquire(timeout=seconds):
+            self._announcing.release()
 
 
 class CommitterContext(CommitContext):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 from django.db import close_old_connections, connections
@@ -31,6 +32,8 @@ STOP_SECONDS = 5.0
 
 _ALL = (stream_created, stream_appended, stream_closed, stream_deleted, stream_expired)
 
+_receivers = attrgetter("receivers")
+
 Event = tuple[Signal, dict[str, Any]]
 
 
@@ -47,8 +50,8 @@ def has_created_listeners() -> bool:
 
 
 def _has_any_listeners() -> bool:
-    # Called once for each batch of commits.
-    return any(map(_has_listeners, _ALL))
+    # Called once for each batch of commits. Most projects have no receivers at all.
+    return any(map(_receivers, _ALL)) and any(map(_has_listeners, _ALL))
 
 
 def _has_listeners(signal: Signal) -> bool:

@@ -17,7 +17,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 def in_callers_transaction(connection: BaseDatabaseWrapper) -> bool:
     """Whether the caller has begun a transaction, by `atomic` or with autocommit off."""
-    return connection.in_atomic_block or not connection.get_autocommit()
+    if connection.connection is None:
+        return connection.in_atomic_block or not connection.get_autocommit()
+    return connection.in_atomic_block or not connection.autocommit
 
 
 def holds_transaction(connection: BaseDatabaseWrapper) -> bool:

@@ -6,12 +6,14 @@ Knows the names of the tables, and no rules of streams.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from typing import Any
 
 from django.db import Error, connections
 from django.db.models import Model
 
+from ... import clock
 from ...models import Chunk, Producer, Stream
 from ...runtime.caller_transaction import atomic, in_callers_transaction
 from .rows import CommitUncertain, Insert, Row, slices
@@ -38,9 +40,10 @@ class BaseStatements:
         self._stream, self._chunk, self._producer = (self._table(model) for model in (Stream, Chunk, Producer))
         self.can_skip_locked = connection.features.has_select_for_update_skip_locked
 
-    @contextmanager
-    def transaction(self, lock_ms: int | None = None, before_wait: Callable[[], None] | None = None) -> Iterator[Any]:
-        """Yield the cursor of a new transaction or, inside a transaction of the caller, of a savepoint.
+    def transaction(
+        self, lock_ms: int | None = None, before_wait: Callable[[], None] | None = None
+    ) -> AbstractContextManager[Any]:
+        """Return the cursor of a new transaction or, in a transaction of the caller, of a savepoint, for `with`.
 
         Args:
             lock_ms: how long the statements of a new transaction wait for a lock, in milliseconds, where the database
@@ -52,6 +55,10 @@ class BaseStatements:
             CommitUncertain: the connection was lost during the commit; everything was changed, or nothing.
             django.db.Error: nothing was changed.
         """
+        return self._atomic(before_wait)
+
+    @contextmanager
+    def _atomic(self, before_wait: Callable[[], None] | None) -> Iterator[Any]:
         if before_wait is not None:
             before_wait()
         done = False
@@ -80,6 +87,10 @@ class BaseStatements:
     def commit_count(self, cursor: Any) -> int:
         """Return a number that changes when another connection commits. Only where `counts_commits`."""
         raise NotImplementedError
+
+    def stamp(self, cursor: Any, moment: datetime) -> Any:
+        """Return an aware time as the database stores it in a DateTimeField."""
+        return connections[self._using].ops.adapt_datetimefield_value(clock.to_project(moment))
 
     def row_version_written(self, cursor: Any) -> Iterable[Sequence[Any]] | None:
         """Return one row with one number, the version of the rows that this transaction writes.

@@ -73,17 +73,17 @@ class BatchSaver:
             soft_deleted: streams to mark as deleted, because they have forks.
         """
         sql, cursor = self._sql, self._cursor
-        self.mark_saved()
-        now = row_mapping.stamp(self._using)
-        ended_at = clock.to_microseconds(self._now)
-        removed_rows = [state for state in removed if state.id]
+        if self._saved:
+            self.mark_saved()
+        now = self._sql.stamp(self._cursor, self._now)
+        removed_rows = [state for state in removed if state.id] if removed else []
         changed = [state for state in streams if state.changed and state.id]
         created = [state for state in streams if not state.id]
         ids: Iterable[tuple[int, str]] = ()
         if removed_rows:
-            sql.remove_streams(cursor, ended_at, [state.id for state in removed_rows])
+            sql.remove_streams(cursor, clock.to_microseconds(self._now), [state.id for state in removed_rows])
         if soft_deleted:
-            sql.soft_delete_streams(cursor, ended_at, [state.id for state in soft_deleted])
+            sql.soft_delete_streams(cursor, clock.to_microseconds(self._now), [state.id for state in soft_deleted])
         if created:
             links = self.linker.match(created)
             ids = sql.insert_streams(cursor, [row_mapping.stream_insert(state, now) for state in created])
@@ -130,7 +130,7 @@ class BatchSaver:
         Returns False, with nothing written, where a stream has no change. Its row would not be checked, and the
         outcome of its operations could be wrong.
         """
-        now = row_mapping.stamp(self._using)
+        now = self._sql.stamp(self._cursor, self._now)
         states = sorted(streams, key=attrgetter("id"))
         if not all(state.changed for state in states):
             return False
@@ -148,7 +148,7 @@ class BatchSaver:
 
         Returns False, with nothing written, where a stream has no change, as in `save_if_unchanged`.
         """
-        now = row_mapping.stamp(self._using)
+        now = self._sql.stamp(self._cursor, self._now)
         states = sorted(streams, key=attrgetter("id"))
         if not all(state.changed for state in states):
             return False

@@ -58,7 +58,8 @@ def bulk_create_empty(
         return None
     first = operations[0]
     assert isinstance(first, Create)
-    common = new_info(first, clock.now())
+    now = clock.now()
+    common = new_info(first, now)
     state = StreamState(common)
     outcomes: list[Outcome] = [state.created_result(created=True)] * len(paths)
     is_recorded = registry_entries.path() is not None
@@ -67,7 +68,7 @@ def bulk_create_empty(
             if row_cache is not None:
                 row_cache.start_counting(cursor, sql)
             context.before_commit(outcomes)
-            row = row_mapping.stream_insert(state, row_mapping.stamp(using))
+            row = row_mapping.stream_insert(state, sql.stamp(cursor, now))
             inserted = sql.insert_copies(cursor, row, paths, rules.version)
             if is_recorded:
                 inserted = list(inserted)
@@ -105,7 +106,7 @@ def _record(sql: Statements, cursor: Any, common: StreamInfo, ids: Iterable[tupl
 
 def _paths_of_copies(operations: Sequence[Operation]) -> list[str] | None:
     """Return the paths of the new streams if the operations create empty streams that differ only in their paths."""
-    if set(map(type, operations)) != {Create}:
+    if not operations or type(operations[0]) is not Create or set(map(type, operations)) != {Create}:
         return None
     configurations = [*map(_configuration, operations)]
     paths = [*map(_path, operations)]

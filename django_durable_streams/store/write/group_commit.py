@@ -115,7 +115,7 @@ def _append_cached(
     outcome of the stream's operations is LOCKED, and the caller applies them again (`RowCache.needs_repeat`).
     """
     row_cache = context.row_cache
-    if not isinstance(row_cache, PostgreSQLRowCache):
+    if type(row_cache) is not PostgreSQLRowCache:  # `isinstance` of an abstract class is a call in Python
         return None
     if registry_entries.path() is not None and any(type(one) is Append and one.close for one in operations):
         return None  # the entry of a close must not be written if the row turns out to be stale

@@ -11,18 +11,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from django.db import connections
-from django.utils import timezone
-
 from ...clock import to_microseconds
 from .. import chunk_rows
 from ..sql import Row
 from .stream_state import StreamState
-
-
-def stamp(using: str) -> Any:
-    """Return the current time as the database stores it in a DateTimeField."""
-    return connections[using].ops.adapt_datetimefield_value(timezone.now())
 
 
 def _instant(moment: datetime | None) -> int | None:
