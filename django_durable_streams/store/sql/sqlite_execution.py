@@ -28,6 +28,8 @@ from .sqlite_busy import retry_while_locked
 MAX_ROWS = 512
 """Rows of one statement: fewer than SQLite's limit for parameters allows, and about as many as a batch has."""
 
+_FROM_ROWS = " FROM {rows}"
+
 _encode = msgspec.json.Encoder().encode
 _decode_rows = msgspec.json.Decoder(list[list[Any]]).decode
 
@@ -45,6 +47,8 @@ class RowsStatement:
     def __init__(self, sql: str, width: int, shared: Collection[int] = ()) -> None:
         self.sql = sql
         self.width = width
+        self.of_one_row = _of_one_row(sql, width) if _FROM_ROWS in sql and sql.startswith("UPDATE") else None
+        """The same statement for one row, without a table of rows. It takes a third of the time."""
         self.shared = shared
         self._shared_of = itemgetter(*shared) if shared else None
         self._others_of = itemgetter(*(number for number in range(width) if number not in shared))
@@ -170,6 +174,8 @@ class SQLiteExecution(BaseStatements):
 
     def _execute_for_all(self, cursor: Any, statement: RowsStatement, rows: Sequence[Row]) -> int:
         """Execute a statement over many rows, in as few slices as possible; return how many rows it has changed."""
+        if len(rows) == 1 and statement.of_one_row is not None and type(cursor) is DriverCursor:
+            return int(self._execute(cursor, statement.of_one_row, rows[0]).rowcount)
         changed = 0
         for first in range(0, len(rows), MAX_ROWS):
             slice_rows = rows[first : first + MAX_ROWS]
@@ -275,6 +281,11 @@ def _driver_cursor(connection: BaseDatabaseWrapper) -> DriverCursor:
 def _is_observed(connection: BaseDatabaseWrapper) -> bool:
     """Whether Django logs the connection's queries, or a project has wrapped their execution."""
     return bool(connection.queries_logged or connection.execute_wrappers)
+
+
+def _of_one_row(sql: str, width: int) -> str:
+    numbers = [f"?{number}" for number in range(1, width + 1)]
+    return sql.replace(_FROM_ROWS, "").format(*numbers)
 
 
 @lru_cache(maxsize=512)
