@@ -194,7 +194,8 @@ class Runner:
                 return
             is_over = self.is_stopping or time.monotonic() >= until
             if not stored:
-                more = cursors.finish(held, info.tail, self._using, goes_on=not is_over)
+                passed = reader.position
+                more = cursors.finish(held, info.tail, self._using, passed=passed, goes_on=not is_over)
                 if more is None:
                     return
                 info = reader.info = more
