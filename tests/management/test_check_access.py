@@ -9,10 +9,11 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.utils.translation import gettext_lazy
 
 from django_durable_streams.access.access_request import AccessRequest
 from django_durable_streams.permissions import Permission as StreamPermission
-from django_durable_streams.permissions import sign
+from django_durable_streams.permissions import SignedURLs, sign
 from tests.access.test_bearer_tokens import BEARER, token
 from tests.management.commands import streams
 from tests.overriding import override_streams
@@ -106,6 +107,45 @@ def test_settings_that_decide_besides_the_classes_are_named() -> None:
     assert "PATH_PATTERNS" in answer["notes"][0]
     with override_streams(REGISTRY_PATH="all-streams"):
         assert "registry" in examined("read", "all-streams", "--user", "ada")["notes"][0]
+
+
+@pytest.mark.parametrize("action", ["create", "append", "close", "delete"])
+def test_nobody_changes_the_registry(action: str) -> None:
+    with override_streams(PERMISSION_CLASSES=f"{PACKAGE}.AllowAll", REGISTRY_PATH="all-streams"):
+        assert not examined(action, "all-streams")["allowed"]
+        assert examined(action, "other")["allowed"]
+
+
+class LinkOrStaff(SignedURLs):
+    """Looks at the user, and does not say so: `needs_user` is that of its base."""
+
+    in_memory = False
+
+    def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
+        request.explain(gettext_lazy("Yes"))  # type: ignore[arg-type]
+        return bool(user.is_staff) or super().can_read(user, path, request)
+
+
+@pytest.mark.parametrize("needs_user", [False, True])
+def test_a_user_whom_the_server_does_not_load_does_not_count(
+    ada: User, monkeypatch: pytest.MonkeyPatch, needs_user: bool
+) -> None:
+    """`tests.access.test_identities` has the same for requests."""
+    monkeypatch.setattr(LinkOrStaff, "needs_user", needs_user)
+    User.objects.filter(pk=ada.pk).update(is_staff=True)
+    with override_streams(PERMISSION_CLASSES=f"{__name__}.LinkOrStaff"):
+        answer = examined("read", "a", "--user", "ada")
+    assert answer["allowed"] is needs_user
+    assert ("No permission class uses the user" in str(answer["notes"])) is not needs_user
+
+
+@MODEL
+@pytest.mark.parametrize("backend", ["ModelBackend", "AllowAllUsersModelBackend"])
+def test_a_backend_may_accept_users_who_are_not_active(ada: User, settings: Any, backend: str) -> None:
+    settings.AUTHENTICATION_BACKENDS = [f"django.contrib.auth.backends.{backend}"]
+    ada.is_active = False
+    ada.save()
+    assert (examined("read", "a", "--user", "ada")["user"] == ada.pk) is (backend != "ModelBackend")
 
 
 @MODEL
