@@ -2,13 +2,12 @@
 
 import logging
 import time
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
-from django.test import AsyncClient
+from django.test import AsyncClient, override_settings
 from django.utils.translation import gettext_lazy
 
 from django_durable_streams.access.access_request import AccessRequest
@@ -161,11 +160,11 @@ async def test_a_path_writes_no_lines_of_its_own_to_the_log(
         {"origin": "https://" + "x" * 30_000},
     ],
 )
+@override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"))
 @override_streams(PERMISSION_CLASSES=f"{PACKAGE}.ModelPermissions")
 async def test_the_headers_of_a_forged_request_do_not_fill_the_log(
-    client: AsgiClient, caplog: pytest.LogCaptureFixture, settings: Any, headers: dict[str, str]
+    client: AsgiClient, caplog: pytest.LogCaptureFixture, headers: dict[str, str]
 ) -> None:
-    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     user = await sync_to_async(get_user_model().objects.create_user)("ada")
     django_client = AsyncClient()
     await sync_to_async(django_client.force_login)(user)

@@ -9,6 +9,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.test import override_settings
 from django.utils.translation import gettext_lazy
 
 from django_durable_streams.access.access_request import AccessRequest
@@ -141,11 +142,11 @@ def test_a_user_whom_the_server_does_not_load_does_not_count(
 
 @MODEL
 @pytest.mark.parametrize("backend", ["ModelBackend", "AllowAllUsersModelBackend"])
-def test_a_backend_may_accept_users_who_are_not_active(ada: User, settings: Any, backend: str) -> None:
-    settings.AUTHENTICATION_BACKENDS = [f"django.contrib.auth.backends.{backend}"]
+def test_a_backend_may_accept_users_who_are_not_active(ada: User, backend: str) -> None:
     ada.is_active = False
     ada.save()
-    assert (examined("read", "a", "--user", "ada")["user"] == ada.pk) is (backend != "ModelBackend")
+    with override_settings(AUTHENTICATION_BACKENDS=[f"django.contrib.auth.backends.{backend}"]):
+        assert (examined("read", "a", "--user", "ada")["user"] == ada.pk) is (backend != "ModelBackend")
 
 
 @MODEL
