@@ -15,6 +15,7 @@ from django.http import HttpRequest, QueryDict
 
 from ..protocol import headers
 from ..protocol.request_ids import log_fields, request_id
+from ..runtime.printable import loggable
 from . import csrf
 from .addresses import client_address
 from .ambient_credentials import (
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from .identities import Identity
 
 _READS = frozenset({"GET", "HEAD"})
+
+MAX_REASONS = 50
+"""Reasons of one refusal that are kept. A class may give one for each of its own rules."""
 
 
 class AccessRequest:
@@ -162,9 +166,11 @@ class AccessRequest:
         """Note why a permission refuses this request, for the log and `streams check-access`. No client sees it.
 
         Args:
-            reason: a sentence. It is written to the log as it is, so leave secrets and text of the client out.
+            reason: a sentence, without secrets. The log gets it with escapes for control characters, and cut if it is
+                long.
         """
-        self._reasons += (reason,)
+        if len(self._reasons) < MAX_REASONS:
+            self._reasons += (loggable(str(reason)),)
 
     @property
     def reasons(self) -> tuple[str, ...]:

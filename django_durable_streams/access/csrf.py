@@ -6,6 +6,7 @@ builds a request of Django's. The cache is emptied when a setting changes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,11 @@ def remedy(reason: str) -> str:
     return f"Send the CSRF token in the header {header_name()}."
 
 
+def without_query(reason: str) -> str:
+    """Return a reason without the query of a `Referer`, which may have a token."""
+    return _QUERY.sub("?...", reason)
+
+
 def header_name() -> str:
     """Return the name of the header that carries the token, in lower case."""
     return _as_header(settings.CSRF_HEADER_NAME)
@@ -101,6 +107,8 @@ def header_name() -> str:
 def _as_header(key: str) -> str:
     return key.removeprefix("HTTP_").replace("_", "-").lower()
 
+
+_QUERY = re.compile(r"\?.*(?= does not match any trusted origins)", re.DOTALL)
 
 _Key = tuple[str | bytes | None, ...]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..protocol import browsers
 from ..protocol.errors import PermissionDenied
+from ..runtime.printable import loggable
 from .access_request import AccessRequest
 
 if TYPE_CHECKING:
@@ -27,6 +28,6 @@ def check_destination(request: Request) -> None:
         access_request = AccessRequest(request)
         logger.warning(
             "read of %s is refused at %s. A page wants to run the stream as code (Sec-Fetch-Dest, Service-Worker).",
-            request.path, access_request.address, extra=access_request.log_fields,
+            loggable(request.path), loggable(access_request.address), extra=access_request.log_fields,
         )  # fmt: skip
         raise

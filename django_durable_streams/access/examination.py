@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ..protocol.messages import Request
 
 
+_CHANGES = (Action.CREATE, Action.APPEND, Action.CLOSE, Action.DELETE)
+
+
 class Answer(NamedTuple):
     """The answer of one permission class: its dotted path, whether it allows the action, and its reasons."""
 
@@ -50,9 +53,16 @@ def examine_access(action: Action, user: User, name: str, request: Request) -> l
     return [_examine_one(entry, action, user, name, request) for entry in entries(config().permission_classes)]
 
 
-def creation_refusal(path: str) -> str:
-    """Return why the settings let nobody create a stream at a path over HTTP. Empty: they allow it."""
-    if not CreationPolicy.is_needed(config()):
+def loads_users() -> bool:
+    """Return whether the user of a request counts: one of the permissions uses it, or a limit does."""
+    return Guard(config()).needs_identity
+
+
+def settings_refusal(action: Action, path: str) -> str:
+    """Return why the settings let nobody do an action on a stream over HTTP. Empty: they allow it."""
+    if action in _CHANGES and path == config().registry_path:
+        return "This is the registry: only the server writes to it."
+    if action is not Action.CREATE or not CreationPolicy.is_needed(config()):
         return ""
     try:
         CreationPolicy(config()).check(path, None, forks=True)  # as a fork: its content type does not count

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..conf import config
 from ..protocol.errors import DurableStreamsError, ServiceUnavailable
+from ..runtime.printable import loggable
 from .access_request import AccessRequest
 from .base import Action
 from .identities import Identity
@@ -116,12 +117,17 @@ class Grant:
         except DurableStreamsError as error:
             fields = self._access_request.log_fields
             logger.warning(
-                "The permission of a live read of %s cannot be checked at present: %s", self._path, error, extra=fields
+                "The permission of a live read of %s cannot be checked at present: %s",
+                loggable(self._path),
+                error,
+                extra=fields,
             )
         except Exception:
             fields = self._access_request.log_fields
             logger.exception(
-                "Checking the permission of a live read of %s has failed. The read ends.", self._path, extra=fields
+                "Checking the permission of a live read of %s has failed. The read ends.",
+                loggable(self._path),
+                extra=fields,
             )
             self._refusal = self._refuse(self._identity)
 

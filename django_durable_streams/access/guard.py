@@ -20,6 +20,7 @@ from ..conf import Config, config
 from ..protocol import headers, paths
 from ..protocol.errors import DurableStreamsError, NotAuthenticated, PermissionDenied
 from ..runtime.lifecycle import call_at_stop
+from ..runtime.printable import loggable
 from ..runtime.results import as_failure, contained
 from . import csrf, workers
 from .access_request import AccessRequest
@@ -269,10 +270,10 @@ class Guard:
         failed_csrf = access_request.ignored_credentials or access_request.may_hide_credentials
         reasons = "".join(f" {reason}" for reason in access_request.reasons)
         if failed_csrf:
-            reasons += f" CSRF: {access_request.csrf_failure}"
+            reasons += f" CSRF: {loggable(csrf.without_query(access_request.csrf_failure or ''))}"
         logger.warning(
-            "%s of %s is refused to user %s at %s.%s", action.value, path, user, access_request.address, reasons,
-            extra=access_request.log_fields,
+            "%s of %s is refused to user %s at %s.%s", action.value, loggable(path), user,
+            loggable(access_request.address), reasons, extra=access_request.log_fields,
         )  # fmt: skip
         challenge = next((permission.challenge for permission in self.permissions if permission.challenge), None)
         if challenge is not None and not identity.is_authenticated and not access_request.ignored_credentials:

@@ -21,6 +21,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 
+from ..conf import config
 from ..models import Stream
 
 Row = TypeVar("Row", bound=Model)
@@ -97,6 +98,24 @@ class StreamPages(Pages[Stream]):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Stream]:
         """Return streams, without removed ones whose rows still exist."""
         return super().get_queryset(request).filter(path__isnull=False)
+
+    def may(self, request: HttpRequest, permission: str, row: Stream | None) -> bool:
+        """Return whether a user has a permission on a stream. The registry names all streams, so it asks for more."""
+        allowed = super().may(request, permission, row)
+        if allowed and row is not None and row.path == config().registry_path and permission not in ("add", "delete"):
+            return self.may_name_all(request)
+        return allowed
+
+    def may_name_all(self, request: HttpRequest) -> bool:
+        """Return whether a user may learn of the paths of all streams, which the registry (`REGISTRY_PATH`) has.
+
+        Asks for the permission to view streams. Override this where you override `get_queryset` or
+        `has_view_permission`: they may hide streams from the user, so the answer is then no.
+        """
+        own = type(self)
+        is_unrestricted = own.get_queryset is StreamPages.get_queryset
+        is_unrestricted = is_unrestricted and own.has_view_permission is admin.ModelAdmin.has_view_permission
+        return is_unrestricted and self.has_view_permission(request)
 
     def visible(self, request: HttpRequest, ids: Iterable[int]) -> dict[int, Stream]:
         """Return the streams that a user may see, of a list of ids. Pages do not name other streams."""

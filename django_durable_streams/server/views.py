@@ -39,7 +39,7 @@ class StreamView(View):
             tracing.start(stream_request)
             check_urls()
             guard = current_guard()
-            if guard is not None:
+            if guard is not None and guard.needs_identity:
                 stream_request.caller = await sync_to_async(guard.identities.from_request)(request)
             if isinstance(request, ASGIRequest):
                 release_thread()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from django.db.models import Count, F, Sum
+from django.db.models import Count, F, Q, Sum
 from django.db.models.functions import Coalesce, Greatest
 
 from ..models import Subscription
@@ -31,7 +31,7 @@ class Lag(NamedTuple):
     streams: int
     """Streams with data after the cursor, up to MAX_LINKS."""
     bytes: int
-    """The data of these streams after the cursor."""
+    """The data of these streams after the cursor. Trimmed data does not count."""
 
 
 def lags(using: str) -> list[Lag]:
@@ -42,7 +42,8 @@ def lags(using: str) -> list[Lag]:
 
 def _lag(subscription: Subscription, using: str) -> Lag:
     pending = links(using, subscription_id=subscription.pk, is_pending=True, stream__path__isnull=False)
-    behind = Greatest(F("stream__tail_position") - Coalesce(F("acked_position"), 0), 0)
+    cursor = Greatest(Coalesce(F("acked_position"), 0), F("stream__first_position"))
+    behind = Greatest(F("stream__tail_position") - cursor, 0)
     first = pending.annotate(behind=behind).order_by()[:MAX_LINKS]
-    sums = first.aggregate(streams=Count("pk"), bytes=Coalesce(Sum("behind"), 0))
+    sums = first.aggregate(streams=Count("pk", filter=Q(behind__gt=0)), bytes=Coalesce(Sum("behind"), 0))
     return Lag(producer_name(subscription.name or ""), subscription.kind, sums["streams"], sums["bytes"])

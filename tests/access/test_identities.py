@@ -18,9 +18,11 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from django_durable_streams.access import sessions
+from django_durable_streams.access.access_request import AccessRequest
 from django_durable_streams.access.guard import Guard, current_guard
 from django_durable_streams.conf import config
 from django_durable_streams.models import Stream
+from django_durable_streams.permissions import SignedURLs
 from django_durable_streams.server.asgi import DurableStreams
 from tests.access.conftest import grant, log_in_at_django, revoke
 from tests.access.operations import send
@@ -296,3 +298,30 @@ def test_logging_out_without_a_session_key_forgets_everybody(make_user: Callable
     request = HttpRequest()
     request.session = log_in_at_django(make_user("reader")).session
     logout(request)  # no user, no guard: nothing fails
+
+
+class LinkOrStaff(SignedURLs):
+    """Looks at the user, and does not say so: `needs_user` is that of its base."""
+
+    in_memory = False
+
+    def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
+        return bool(user.is_staff) or super().can_read(user, path, request)
+
+
+@pytest.mark.parametrize("query", ["", "offset=-1&live=long-poll"])
+@pytest.mark.parametrize("needs_user", [False, True])
+async def test_whether_a_user_counts_is_the_same_at_all_entry_points(
+    make_user: Callable[..., User],
+    visit: Callable[..., Visitor],
+    monkeypatch: pytest.MonkeyPatch,
+    needs_user: bool,
+    query: str,
+) -> None:
+    monkeypatch.setattr(LinkOrStaff, "needs_user", needs_user)
+    user = await sync_to_async(make_user)("staff")
+    user.is_staff = True
+    await user.asave()
+    visitor = await sync_to_async(visit)(user)
+    with override_streams(PERMISSION_CLASSES=f"{__name__}.LinkOrStaff"):
+        assert (await send(visitor, "read", query)).status == (200 if needs_user else 403)

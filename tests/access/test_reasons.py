@@ -2,8 +2,13 @@
 
 import logging
 import time
+from urllib.parse import quote
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.test import AsyncClient, override_settings
+from django.utils.translation import gettext_lazy
 
 from django_durable_streams.access.access_request import AccessRequest
 from django_durable_streams.access.users import User
@@ -100,3 +105,76 @@ async def test_a_stream_that_a_page_wants_to_run_is_refused_with_a_line(
         assert (await send(client, "read", headers=dict([header]))).status == 403
     (record,) = [entry for entry in caplog.records if entry.name == "django_durable_streams.access"]
     assert record.getMessage().startswith("read of a is refused at 127.0.0.1. A page wants to run")
+
+
+class Talkative(Permission):
+    """Gives reasons with text of the client, of every length, and not always as `str`."""
+
+    async def can_read(self, user: User, path: str, request: AccessRequest) -> bool:
+        request.explain(gettext_lazy("Denied."))  # type: ignore[arg-type]
+        request.explain("Key: " + request.query.get("key", ""))
+        for number in range(10_000):
+            request.explain(f"Rule {number}.")
+        return False
+
+    can_append = can_read
+
+
+HOSTILE = ["\x1b[2J", "\x9b2J", "\r\nWARNING forged", "\x85forged", "\u2028forged", "\u202eforged", "\x00", "x" * 9999]
+
+
+def is_one_visible_line(line: str) -> bool:
+    return len(line.splitlines()) == 1 and not any(ord(sign) < 32 or 127 <= ord(sign) < 160 for sign in line)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@override_streams(PERMISSION_CLASSES=f"{__name__}.Talkative")
+async def test_a_client_writes_no_lines_of_its_own_to_the_log(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    line, _ = await refused(client, caplog, f"key={quote(text)}")
+    assert is_one_visible_line(line)
+    assert "Denied. Key: " in line
+    assert len(line) < 4000
+
+
+@pytest.mark.parametrize("text", ["\x9b2J", "\x85forged", "\u2028forged", "\u202eforged"])
+@override_streams(PERMISSION_CLASSES=f"{PACKAGE}.ModelPermissions")
+async def test_a_path_writes_no_lines_of_its_own_to_the_log(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    with caplog.at_level(logging.WARNING, "django_durable_streams.access"):
+        for target in (f"a{quote(text)}", f"__ds/streams?prefix={quote(text)}"):
+            assert (await client.request("GET", target)).status == 403
+    lines = [record.getMessage() for record in caplog.records if record.name == "django_durable_streams.access"]
+    assert len(lines) == 2
+    assert all(is_one_visible_line(line) and "\\u" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"referer": "https://evil.example/page?token=s3cret&x=?y"},
+        {"referer": "https://evil.example/" + "x" * 30_000},
+        {"origin": "https://evil.example\x9b2J"},
+        {"origin": "https://" + "x" * 30_000},
+    ],
+)
+@override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"))
+@override_streams(PERMISSION_CLASSES=f"{PACKAGE}.ModelPermissions")
+async def test_the_headers_of_a_forged_request_do_not_fill_the_log(
+    client: AsgiClient, caplog: pytest.LogCaptureFixture, headers: dict[str, str]
+) -> None:
+    user = await sync_to_async(get_user_model().objects.create_user)("ada")
+    django_client = AsyncClient()
+    await sync_to_async(django_client.force_login)(user)
+    cookie = f"sessionid={django_client.cookies['sessionid'].value}; csrftoken={'a' * 32}"
+    sent = {"cookie": cookie, "content-type": "text/plain", "x-csrftoken": "a" * 32, "x-forwarded-proto": "https"}
+    with caplog.at_level(logging.WARNING, "django_durable_streams.access"):
+        reply = await client.request("POST", "a", {**sent, **headers}, b"x")
+    assert reply.status == 403
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "django_durable_streams.access"]
+    assert "CSRF: " in line
+    assert is_one_visible_line(line)
+    assert "s3cret" not in line
+    assert len(line) < 2000

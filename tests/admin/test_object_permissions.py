@@ -8,6 +8,9 @@ from django.test import Client
 from django.urls import reverse
 
 from django_durable_streams.models import Stream
+from django_durable_streams.store.operations import MoveEntries
+from django_durable_streams.store.write import group_commit
+from tests.admin.by_object import Streams as ByObjectStreams
 from tests.admin.by_object import site
 from tests.admin.pages import url
 
@@ -215,3 +218,20 @@ def test_a_delete_without_the_right_to_see_does_not_name(streams: Streams) -> No
     assert "plans" not in "".join(lines)
     assert lacking
     assert counts == {"streams": 2}
+
+
+def test_a_registry_that_a_user_may_view_tells_no_paths_of_others(
+    streams: Streams, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.DURABLE_STREAMS = {**settings.DURABLE_STREAMS, "REGISTRY_PATH": "mine/registry"}
+    Stream.objects.create(path="theirs/new", content_type="text/plain")
+    group_commit.apply([MoveEntries("mine/registry", 10)], "default")
+    registry = Stream.objects.get(path="mine/registry")
+    assert SECRET.decode() in str(list(registry.read()))
+    client = client_of("view add change")
+    for name in sorted(NEEDED.keys() - {"history", "delete"}):
+        for method in (client.get, client.post):
+            response = method(url(name, registry), {"text": "x"})
+            assert (response.status_code, SECRET in response.content) == (403, False), name
+    monkeypatch.setattr(ByObjectStreams, "may_name_all", lambda self, request: True)
+    assert SECRET in client.get(url("change", registry)).content

@@ -354,6 +354,57 @@ async def test_results_of_tools_continue_the_message() -> None:
     assert stored["parts"][-1]["text"] == " word0"
 
 
+async def test_a_page_that_resumes_a_continued_message_gets_its_earlier_parts() -> None:
+    """A client of the SDK drops what it has of a message when it resumes it."""
+    client = await client_of("ann")
+    await chunks(await post(client, "/api/chat", body(script={"count": 1})))
+    (user, answer) = (await client.get("/api/chat/c1/messages")).json()["messages"]
+    ask = {"type": "tool-ask", "toolCallId": "t9", "state": "output-available", "input": {}, "output": "yes"}
+    failed = {"type": "tool-ask", "toolCallId": "t8", "state": "output-error", "input": {}, "errorText": "no"}
+    parts = [
+        {"type": "reasoning", "text": "Hm."},
+        {"type": "text", "text": "First "},
+        {"type": "data-card", "data": 1, "id": "d"},
+        ask,
+        failed,
+    ]
+    messages = [
+        {"id": user["id"], "role": "user", "parts": []},
+        {"id": answer["id"], "role": "assistant", "parts": parts},
+    ]
+    reply = await post(client, "/api/chat", body(messages=messages, script={"count": 2}))
+    run = await Run.objects.alatest("created_at")
+    first = await chunks(reply)
+    assert "First " not in str(first)  # the page has it
+    cut = await client.get(f"/api/{reply['Content-Location'].removeprefix('./')}")
+    assert (await chunks(cut), cut["Content-Location"]) == (first, f"./stream?answer={run.pk}&part=run")
+    resumed = await client.get(f"/api/chat/c1/stream?answer={run.pk}")
+    whole = await chunks(resumed)
+    assert resumed["Content-Location"] == f"./stream?answer={run.pk}"
+    assert (whole[:2], whole[-len(first) + 2 :]) == (first[:2], renumbered(first[2:], 2))
+    repeated = whole[2 : -len(first) + 2]
+    assert [chunk["type"] for chunk in repeated if "start" not in chunk["type"] and "end" not in chunk["type"]] == [
+        "reasoning-delta",
+        "text-delta",
+        "data-card",
+        "tool-input-available",
+        "tool-output-available",
+        "tool-input-available",
+        "tool-output-error",
+        "finish-step",
+    ]
+
+
+def renumbered(some: list[Any], by: int) -> list[Any]:
+    """The chunks as they are after so many parts."""
+
+    def later(chunk: Any) -> Any:
+        kind, _, number = chunk["id"].rpartition("-") if isinstance(chunk, dict) and "id" in chunk else ("", "", "")
+        return {**chunk, "id": f"{kind}-{int(number) + by}"} if kind in ("text", "reasoning") else chunk
+
+    return [later(chunk) for chunk in some]
+
+
 async def test_an_answer_names_its_place_and_is_read_there_after_its_end() -> None:
     client = await client_of("ann")
     reply = await post(client, "/api/chat", body(script={"count": 2}))

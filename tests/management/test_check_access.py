@@ -9,15 +9,20 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.test import override_settings
+from django.utils.translation import gettext_lazy
 
 from django_durable_streams.access.access_request import AccessRequest
 from django_durable_streams.permissions import Permission as StreamPermission
-from django_durable_streams.permissions import sign
+from django_durable_streams.permissions import SignedURLs, sign
 from tests.access.test_bearer_tokens import BEARER, token
 from tests.management.commands import streams
 from tests.overriding import override_streams
 
 PACKAGE = "django_durable_streams.permissions"
+NEVER = 4_000_000_000
+"""The end of a token that is made before the tests run."""
+
 OWNER = {"CLASS": f"{PACKAGE}.Owner", "OWNER": {"users/{user.username}/**": ["read"], "all/**": ["list"]}}
 
 pytestmark = pytest.mark.django_db(transaction=True)  # permissions of projects are asked in threads
@@ -73,8 +78,8 @@ def test_the_missing_permission_of_a_user_is_named(ada: User) -> None:
         (f"{PACKAGE}.SignedURLs", ("read", "a", "--token", sign("a", "read", expires=86_400)), True, ""),
         (f"{PACKAGE}.SignedURLs", ("read", "a", "--token", sign("a", "read", expires=-60)), False, "expired at"),
         (f"{PACKAGE}.SignedURLs", ("close", "a", "--token", sign("a", "read", expires=86_400)), False, "is for: read."),
-        (BEARER, ("append", "a", "--token", token({"append": ["a"]})), True, ""),
-        (BEARER, ("append", "b", "--token", token({"append": ["a"]})), False, "no pattern for this action"),
+        (BEARER, ("append", "a", "--token", token({"append": ["a"]}, exp=NEVER)), True, ""),
+        (BEARER, ("append", "b", "--token", token({"append": ["a"]}, exp=NEVER)), False, "no pattern for this action"),
         (f"{__name__}.ByHeader", ("read", "a", "--header", "X-Api-Key: k", "--host", "tea.example.org:8443"), True, ""),
         (f"{__name__}.ByHeader", ("read", "a", "--header", "X-Api-Key: k", "--host", "localhost"), False, ""),
         (f"{PACKAGE}.AllowAll", ("delete", "a"), True, ""),
@@ -106,6 +111,45 @@ def test_settings_that_decide_besides_the_classes_are_named() -> None:
     assert "PATH_PATTERNS" in answer["notes"][0]
     with override_streams(REGISTRY_PATH="all-streams"):
         assert "registry" in examined("read", "all-streams", "--user", "ada")["notes"][0]
+
+
+@pytest.mark.parametrize("action", ["create", "append", "close", "delete"])
+def test_nobody_changes_the_registry(action: str) -> None:
+    with override_streams(PERMISSION_CLASSES=f"{PACKAGE}.AllowAll", REGISTRY_PATH="all-streams"):
+        assert not examined(action, "all-streams")["allowed"]
+        assert examined(action, "other")["allowed"]
+
+
+class LinkOrStaff(SignedURLs):
+    """Looks at the user, and does not say so: `needs_user` is that of its base."""
+
+    in_memory = False
+
+    def can_read(self, user: Any, path: str, request: AccessRequest) -> bool:
+        request.explain(gettext_lazy("Yes"))  # type: ignore[arg-type]
+        return bool(user.is_staff) or super().can_read(user, path, request)
+
+
+@pytest.mark.parametrize("needs_user", [False, True])
+def test_a_user_whom_the_server_does_not_load_does_not_count(
+    ada: User, monkeypatch: pytest.MonkeyPatch, needs_user: bool
+) -> None:
+    """`tests.access.test_identities` has the same for requests."""
+    monkeypatch.setattr(LinkOrStaff, "needs_user", needs_user)
+    User.objects.filter(pk=ada.pk).update(is_staff=True)
+    with override_streams(PERMISSION_CLASSES=f"{__name__}.LinkOrStaff"):
+        answer = examined("read", "a", "--user", "ada")
+    assert answer["allowed"] is needs_user
+    assert ("No permission class uses the user" in str(answer["notes"])) is not needs_user
+
+
+@MODEL
+@pytest.mark.parametrize("backend", ["ModelBackend", "AllowAllUsersModelBackend"])
+def test_a_backend_may_accept_users_who_are_not_active(ada: User, backend: str) -> None:
+    ada.is_active = False
+    ada.save()
+    with override_settings(AUTHENTICATION_BACKENDS=[f"django.contrib.auth.backends.{backend}"]):
+        assert (examined("read", "a", "--user", "ada")["user"] == ada.pk) is (backend != "ModelBackend")
 
 
 @MODEL

@@ -1,17 +1,18 @@
 """The subcommands of `manage.py streams`, in this process."""
 
 import io
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.core.management.base import CommandError, OutputWrapper
 from django.db import models
+from django.test import override_settings
 from django.utils import timezone
 
 from django_durable_streams import clock
-from django_durable_streams.api import deletion
-from django_durable_streams.management.streams import append, base, delete
+from django_durable_streams.api import deletion, transactions
+from django_durable_streams.management.streams import append, base, delete, trim
 from django_durable_streams.management.streams.table import SUBCOMMANDS
 from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.store.operations import MoveEntries
@@ -385,6 +386,69 @@ def test_old_data_is_trimmed_by_the_times_of_its_chunks() -> None:
         streams("trim", "a/*", "--older-than", older_than, "--no-input")
         assert len(text_of("a/1")) == left
     assert rows("trim", "a/1", "--older-than", "0")[0]["bytes"] == 0
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "UTC"])
+@pytest.mark.parametrize("use_tz", [False, True])
+def test_no_data_counts_as_older_than_it_is_when_clocks_are_set_back(
+    zone: str, use_tz: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without USE_TZ, an hour of local time comes twice."""
+    back = {"Europe/Berlin": (10, 25, 1), "America/New_York": (11, 1, 6), "Australia/Lord_Howe": (4, 4, 15)}
+    month, day, hour = back.get(zone, (10, 25, 1))
+    begin = datetime(2026, month, day, hour, tzinfo=UTC) - timedelta(hours=2)
+    with override_settings(USE_TZ=use_tz, TIME_ZONE=zone):
+        stream = Stream.objects.create(path="a/1", content_type="text/plain")
+        for number in range(16):
+            stream.append("x")
+            written = clock.to_project(begin + timedelta(minutes=15 * number))
+            Chunk.objects.unguarded().filter(end=number + 1).update(created_at=written)
+        for minutes in range(0, 240, 20):
+            monkeypatch.setattr(clock, "now", lambda minutes=minutes: begin + timedelta(minutes=60 + minutes))
+            (row,) = rows("trim", "a/1", "--older-than", "1h", "--dry-run")
+            older = minutes // 15 + 1
+            assert older - 4 <= row["bytes"] <= older
+            if use_tz or zone == "UTC":
+                assert row["bytes"] == older
+
+
+def test_a_trim_of_many_streams_passes_the_ones_that_are_gone_or_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [Stream.objects.create(path=f"a/{number}", content_type="text/plain", data="abc") for number in range(4)]
+    Chunk.objects.unguarded().filter(stream=made[2]).update(end=2)
+    monkeypatch.setattr(trim, "each_stream", lambda *arguments: iter([*Stream.objects.order_by("path"), made[0]]))
+    find = transactions.find
+
+    def find_after_delete(path: str, *arguments: Any) -> Any:
+        if path == "a/1":
+            made[1].delete()
+        return find(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transactions, "find", find_after_delete)
+        assert [row["path"] for row in rows("trim", "a/*", "now", "--no-input")] == ["a/0", "a/2", "a/3", "a/0"]
+    monkeypatch.setattr(trim, "each_stream", lambda *arguments: iter([made[1]]))
+    with pytest.raises(CommandError, match="no stream at this path"):
+        streams("trim", "a/1", "now")
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_an_offset_of_one_stream_trims_no_others(dry: tuple[str, ...]) -> None:
+    made = [Stream.objects.create(path=f"a/{number}", content_type="text/plain", data="abc") for number in range(2)]
+    with pytest.raises(CommandError, match="belongs to one stream"):
+        streams("trim", "a/*", made[0].next_offset, "--no-input", *dry)
+    assert [text_of(stream.path) for stream in made] == [["abc"]] * 2
+    assert [row["bytes"] for row in rows("trim", "a/*", "-1", "--no-input", *dry)] == [0, 0]
+
+
+def test_a_dry_run_says_what_the_run_does_also_beside_another_trim(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream.objects.create(path="a/1", content_type="text/plain", data="abc")
+    stream.append("def")
+    stale = Stream.objects.get()
+    stream.trim(stream.offset_at(3))
+    monkeypatch.setattr(trim, "each_stream", lambda *arguments: iter([stale]))
+    expected = rows("trim", "a/1", "now", "--dry-run")
+    assert expected == rows("trim", "a/1", "now")
+    assert expected[0]["bytes"] == 3
 
 
 def test_a_fork_and_a_merged_chunk_keep_data_whose_age_is_not_known() -> None:

@@ -20,6 +20,16 @@ def test_what_lies_after_the_cursors_is_counted() -> None:
     assert lags(USING) == [Lag("s", "webhook", 2, 10), Lag("quiet", "pull-wake", 0, 0)]
 
 
+def test_trimmed_data_is_no_lag() -> None:
+    subscribe()
+    whole, rest = stream("events/a", b"12345"), stream("events/b", b"12345")
+    rest.append(b"678")
+    wakes(0)
+    whole.trim("now")
+    rest.trim(rest.offset_at(5))
+    assert lags(USING) == [Lag("s", "webhook", 1, 3)]
+
+
 def test_a_large_lag_is_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lag, "MAX_LINKS", 3)
     monkeypatch.setattr(lag, "MAX_SUBSCRIPTIONS", 2)

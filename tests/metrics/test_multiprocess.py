@@ -1,5 +1,6 @@
 """The files of multi-process mode, in one process: what is written, and by whom."""
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from django_durable_streams.contrib.prometheus import multiprocess
 from django_durable_streams.contrib.prometheus.multiprocess import Writer
+from django_durable_streams.contrib.prometheus.value_files import WholeFilesCollector
 from django_durable_streams.engine.numbers import COMMITTER, EngineNumbers
 from django_durable_streams.server.request_numbers import RequestStats
 from django_durable_streams.stats import ProcessStats
 from django_durable_streams.store.operations import Commit
+from tests.entry_points.probed import wait_until
 from tests.metrics.test_several_workers import sums
 
 
@@ -161,16 +164,92 @@ def test_a_process_that_ends_writes_its_last_numbers(directory: Path, numbers: E
     Writer().finish()  # it has written nothing, and needs no directory
 
 
-def test_a_directory_that_is_gone_is_logged_once(
+def test_writing_goes_on_when_the_directory_is_there_again(
     directory: Path, numbers: EngineNumbers, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    monkeypatch.setenv(multiprocess.DIRECTORY, str(directory / "missing"))
+    monkeypatch.setattr(multiprocess, "INTERVAL", 0.01)
+    append(numbers)
+    missing = directory / "missing"
+    monkeypatch.setenv(multiprocess.DIRECTORY, str(missing))
     writer = Writer()
     writer.start()
+    wait_until(lambda: "The metrics cannot be written" in caplog.text, 10, "a log message")
+    missing.mkdir()
+    wait_until(lambda: sums(shown(missing), "durable_streams_appends_total") == {(): 2}, 10, "the numbers")
+    for path in missing.iterdir():  # somebody cleans up
+        path.unlink()
+    append(numbers)
+    wait_until(lambda: sums(shown(missing), "durable_streams_appends_total") == {(): 4}, 10, "the numbers")
+    writer.finish()
     assert writer._thread is not None
     writer._thread.join(10)
-    assert not writer._thread.is_alive()
     assert caplog.text.count("The metrics cannot be written") == 1
+
+
+@pytest.mark.parametrize("room", [0, 4, 100, 700, 5000])
+def test_a_full_disk_delays_numbers_and_damages_no_file(
+    directory: Path, numbers: EngineNumbers, monkeypatch: pytest.MonkeyPatch, caplog: Any, room: int
+) -> None:
+    disk = FullDisk(room)
+    monkeypatch.setattr(os, "pwrite", disk.pwrite)
+    writer = Writer()
+    for _ in range(3):
+        append(numbers)
+        writer.write_or_log()
+        shown(directory)  # no file is damaged
+        assert all(path.stat().st_size for path in directory.glob("*.db"))
+    assert caplog.text.count("No space left on device") == 1
+    disk.room = 1 << 20
+    writer.write()
+    assert sums(shown(directory), "durable_streams_appends_total") == {(): 6}
+    assert {path.suffix for path in directory.iterdir()} == {".db"}
+
+
+class FullDisk:
+    """Takes so many bytes in files that grow, as a disk does that is full then."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self._pwrite = os.pwrite
+
+    def pwrite(self, descriptor: int, data: bytes, position: int) -> int:
+        grows = max(position + len(data) - os.fstat(descriptor).st_size, 0)
+        taken = len(data) - max(grows - self.room, 0)
+        if taken <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room -= min(grows, self.room)
+        return self._pwrite(descriptor, data[:taken], position)
+
+
+DAMAGED = [b"", b"\1", b"\0" * 7, b"\xff" * 64, b"\x40\0\0\0" + b"\0" * 4 + b"\x20\0\0\0" + b"not JSON" * 7]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_file_takes_no_other_metrics_away(
+    directory: Path, numbers: EngineNumbers, caplog: Any, content: bytes
+) -> None:
+    append(numbers)
+    Writer().write()
+    others = ["counter_1.db", "gauge_livesum_1-streams.db", "histogram_1-streams.db", f"summary_{os.getpid()}.db"]
+    for name in others:
+        (directory / name).write_bytes(content)
+    registry = CollectorRegistry()
+    WholeFilesCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]
+    text = generate_latest(registry).decode()
+    assert sums(text, "durable_streams_appends_total") == {(): 2}
+    if "damaged" in caplog.text:
+        assert all(name in caplog.text for name in others)
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_file_of_an_earlier_process_is_replaced(
+    directory: Path, numbers: EngineNumbers, content: bytes
+) -> None:
+    for kind in ("counter", "histogram", "gauge_livesum"):
+        (directory / f"{kind}_{os.getpid()}-streams.db").write_bytes(content)
+    append(numbers)
+    Writer().write()
+    assert sums(shown(directory), "durable_streams_appends_total") == {(): 2}
 
 
 def test_without_a_directory_the_project_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

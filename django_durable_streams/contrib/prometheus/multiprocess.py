@@ -4,9 +4,10 @@ The mode is on if the environment has PROMETHEUS_MULTIPROC_DIR. The files are th
 directory, so every endpoint that serves its multi-process mode shows these metrics too. Their names differ from the
 files of prometheus_client's own metrics (`identifier`), so that no file has two writers.
 
-A thread writes once in INTERVAL, and when the engines stop. A process that is killed loses its last second. Its gauges
-are removed when another process starts, or is scraped. Its counters stay, and a later process with the same id adds to
-them. For Prometheus a counter that falls is a restart, and the sum of all processes would count anew.
+A thread writes once in INTERVAL, and when the engines stop. After a failure, such as on a full disk, the next write
+makes up for it. A process that is killed loses its last second. Its gauges are removed when another process starts, or
+is scraped. Its counters stay, and a later process with the same id adds to them. For Prometheus a counter that falls is
+a restart, and the sum of all processes would count anew.
 """
 
 from __future__ import annotations
@@ -17,19 +18,23 @@ import logging
 import os
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any
 
+from prometheus_client.mmap_dict import mmap_key
 from prometheus_client.utils import floatToGoString
-from prometheus_client.values import MultiProcessValue
 
 from ...runtime.counting import HistogramValue
+from ...runtime.log_once import LogOnce
 from ...stats import process_stats
 from .families import Family, Kind, families
+from .value_files import ValueFile
 
 logger = logging.getLogger(__name__)
 
 INTERVAL = 1.0
 """Seconds between two writes."""
+
+LOG_SECONDS = 60.0
+"""Shortest time between two log messages about failed writes."""
 
 SUFFIX = "-streams"
 GAUGE_MODE = "livesum"
@@ -51,15 +56,16 @@ class Writer:
     """Writes the numbers of this process. Safe to use from any thread, and after a fork."""
 
     def __init__(self) -> None:
+        self._files: dict[str, ValueFile] = {}
         self._reset()
 
     def _reset(self) -> None:
         self._lock = Lock()
-        self._value_class: Any = None
-        self._values: dict[tuple[str, tuple[str, ...]], Any] = {}
-        self._earlier: dict[tuple[str, tuple[str, ...]], float] = {}
-        """What an earlier process with the same id has counted."""
-        self._written: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._close_files()
+        self._keys: dict[tuple[str, tuple[str, ...]], str] = {}
+        self._earlier: dict[str, dict[str, float]] = {}
+        """What an earlier process with the same id has counted, by file."""
+        self._failures = LogOnce(LOG_SECONDS)
         self._thread: Thread | None = None
         self._stopped = Event()
 
@@ -71,11 +77,16 @@ class Writer:
                 self._thread.start()
 
     def write(self) -> None:
-        """Write all numbers that have changed."""
+        """Write all numbers that have changed.
+
+        Raises:
+            OSError: they cannot be written now.
+        """
         with self._lock:
-            if self._value_class is None:
+            if any(file.is_removed() for file in self._files.values()):
+                self._close_files()  # and write all numbers to new ones
+            if not self._files:
                 _gauges().unlink(missing_ok=True)  # of an earlier process with the same id
-                self._value_class = MultiProcessValue(identifier)  # type: ignore[no-untyped-call]
             for family in families(process_stats()):
                 self._write(family)
 
@@ -90,7 +101,7 @@ class Writer:
             self._set(family, f"{family.name}_sum", labels, value.total)
         if family.kind is Kind.GAUGE:
             present = {labels for labels, _ in family.series}
-            for name, labels in list(self._values):
+            for name, labels in list(self._keys):
                 if name == family.name and labels not in present:
                     self._set(family, name, labels, 0)  # such as the last live reader of a kind, which has left
 
@@ -98,20 +109,28 @@ class Writer:
         key = name, labels
         if self._written.get(key) == number:
             return
-        value = self._values.get(key)
-        if value is None:
+        text = self._keys.get(key)
+        if text is None:
             names = family.labels if len(labels) == len(family.labels) else (*family.labels, "le")
-            value = self._values[key] = self._value_class(
-                family.kind.value, family.name, name, names, labels, family.help, GAUGE_MODE
-            )
-            self._earlier[key] = value.get()
-        value.set(self._earlier[key] + number)
+            text = self._keys[key] = mmap_key(family.name, name, list(names), list(labels), family.help)
+        kind = f"gauge_{GAUGE_MODE}" if family.kind is Kind.GAUGE else family.kind.value
+        file = self._files.get(kind)
+        if file is None:
+            file = self._files[kind] = ValueFile(_path(kind))
+            self._earlier.setdefault(kind, file.earlier)
+        file.set(text, self._earlier[kind].get(text, 0.0) + number)
         self._written[key] = number
+
+    def _close_files(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        self._written: dict[tuple[str, tuple[str, ...]], float] = {}
 
     def finish(self) -> None:
         """Write the last numbers. The process does not count as alive any more."""
         self._stopped.set()
-        if self._value_class is not None:
+        if self._files:
             self.write_or_log()
             _gauges().unlink(missing_ok=True)
 
@@ -124,17 +143,23 @@ class Writer:
                 return
 
     def write_or_log(self) -> None:
-        """Write as `write` does. After a failure, write no more."""
+        """Write as `write` does, and log a failure. The next write makes up for it."""
         try:
             self.write()
-        except Exception:  # metrics must not end the thread, or a process
-            logger.exception("The metrics cannot be written to %s.", os.environ.get(DIRECTORY))
-            self._stopped.set()
+        except Exception as error:  # metrics must not end the thread, or a process
+            if self._failures.is_due():
+                bug = None if isinstance(error, OSError) else error
+                logger.error("The metrics cannot be written to %s: %s", directory(), error, exc_info=bug)
+
+
+def _path(kind: str) -> Path:
+    """Return the file of this process for a kind of numbers."""
+    return Path(os.environ[DIRECTORY], f"{kind}_{identifier()}.db")
 
 
 def _gauges() -> Path:
     """Return the file with the gauges of this process."""
-    return Path(os.environ[DIRECTORY], f"gauge_{GAUGE_MODE}_{identifier()}.db")
+    return _path(f"gauge_{GAUGE_MODE}")
 
 
 writer = Writer()

@@ -7,6 +7,7 @@ It shows all metrics of prometheus_client's registry, those of the project too. 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -19,13 +20,13 @@ from django.views import View
 from django.views.decorators.cache import never_cache
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from ...access.model_permissions import VIEW
 from ...server.non_atomic import never_atomic
 from . import multiprocess
 from .lags import LagCollector
 from .registration import register
+from .value_files import WholeFilesCollector
 
 MIN_TOKEN_LENGTH = 16
 
@@ -81,10 +82,11 @@ class MetricsView(View):
     def _registry(self) -> CollectorRegistry:
         if multiprocess.directory() is None:
             return REGISTRY
-        multiprocess.remove_dead()
-        multiprocess.writer.write()
+        with suppress(OSError):
+            multiprocess.remove_dead()
+        multiprocess.writer.write_or_log()
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        WholeFilesCollector(registry)  # type: ignore[no-untyped-call]
         return registry
 
 

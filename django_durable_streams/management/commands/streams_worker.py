@@ -25,12 +25,12 @@ from django.utils.text import get_text_list
 from ...contrib.ai import worker as answers
 from ...engine.engine import stop_engines
 from ...models import Stream
+from ...runtime.printable import printable
 from ...subscriptions.consumers.declarations import Consumer, find
 from ...subscriptions.consumers.runner import Report
 from ...subscriptions.consumers.worker import Worker
 from ...subscriptions.service import service_for
 from .. import worker_process
-from ..streams.base import printable
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ Knows no subcommand.
 
 from __future__ import annotations
 
-import re
 import sys
 from abc import ABC, abstractmethod
 from argparse import ArgumentParser, ArgumentTypeError
@@ -23,6 +22,7 @@ from ...protocol import arguments, content
 from ...protocol.errors import StreamGone, StreamNotFound
 from ...protocol.globs import ANY, ONE, glob
 from ...protocol.listings import MAX_LIMIT, ListingQuery
+from ...runtime.printable import printable
 from ...store.read import listing
 from ...store.read.listing import StreamKey
 
@@ -37,17 +37,6 @@ _SIZE_UNITS = ("KB", "MB", "GB", "TB", "PB")
 
 TYPES = {"json": content.JSON_CONTENT_TYPE, "text": "text/plain", "bytes": content.DEFAULT_CONTENT_TYPE}
 """Short names of content types."""
-
-
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-
-
-def printable(text: str) -> str:
-    """Return a text with escapes in place of characters that control a terminal, or the direction of a line.
-
-    Clients choose paths and names. Characters from U+0080 to U+009F may be in them, and some terminals obey these.
-    """
-    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class Console:

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 
 from ...access.base import ACTIONS, STREAM_ACTIONS, Action
 from ...access.csrf import EXEMPT
-from ...access.examination import Answer, creation_refusal, examine_access
+from ...access.examination import Answer, examine_access, loads_users, settings_refusal
 from ...access.signed import PARAMETER
 from ...access.users import User, anonymous
 from ...conf import config
@@ -29,6 +29,9 @@ _METHODS = {
     Action.DELETE: "DELETE",
     Action.SUBSCRIBE: "PUT",
 }
+
+
+_UNUSED_USER = "No permission class uses the user (needs_user), so a login counts for nothing."
 
 
 class CheckAccess(Subcommand):
@@ -68,12 +71,15 @@ Django's CSRF rules. Limits are not counted, and the stream need not exist. The 
             path = arguments.path(path)
         user, note = _find_user(options["user"])
         try:
-            answers = examine_access(action, user, path, _Question(action, path, options))
+            is_unused = user.is_authenticated and not loads_users()
+            caller = anonymous() if is_unused else user
+            answers = examine_access(action, caller, path, _Question(action, path, options))
         except (ImproperlyConfigured, ValueError) as error:
             raise CommandError(f"The settings are invalid: {error}") from error
-        refusal = creation_refusal(path) if action is Action.CREATE else ""
-        notes = [text for text in (note, refusal, _registry_note(action, path)) if text]
+        refusal = settings_refusal(action, path)
         is_allowed = any(answer.is_allowed for answer in answers) and not refusal
+        unused_note = _UNUSED_USER if is_unused and not is_allowed else ""
+        notes = [text for text in (note, refusal, _registry_note(action, path), unused_note) if text]
         who = str(user) if user.is_authenticated else "A client without a login"
         verdict = f"{who} {'may' if is_allowed else 'may not'} {action.value} {path or 'all streams'}."
         if console.is_json:
@@ -115,10 +121,14 @@ def _find_user(name: str | None) -> tuple[User, str]:
     """
     if name is None:
         return anonymous(), ""
+    from django.contrib.auth import get_backends
+
     user = find_user(name)
-    if not user.is_active:
-        return anonymous(), f"The user {user} is not active, so a session of this user counts as no login."
-    return user, ""
+    # A backend may accept users that are not active.
+    if any(backend.get_user(user.pk) is not None for backend in get_backends() if hasattr(backend, "get_user")):
+        return user, ""
+    reason = "No backend of AUTHENTICATION_BACKENDS accepts the user" if user.is_active else "The user is not active"
+    return anonymous(), f"{reason}, so a session of {user} counts as no login."
 
 
 class _Question(Request):

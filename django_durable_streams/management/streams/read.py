@@ -12,10 +12,11 @@ from ...api import transactions
 from ...conf import config
 from ...protocol import arguments, content
 from ...protocol.segments import Message, Segment
+from ...runtime.printable import printable
 from ...store.read import lineage, log_reader
 from ...store.read.segment_cache import SegmentCache
 from ...store.stream_info import StreamInfo
-from .base import Console, Options, Subcommand, add_paths, each_stream, is_pattern, printable
+from .base import Console, Options, Subcommand, add_paths, each_stream, is_pattern
 
 
 class Read(Subcommand):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from django.core.management.base import CommandError
@@ -11,6 +12,7 @@ from django.template.defaultfilters import filesizeformat
 from ... import clock
 from ...api import transactions
 from ...models import Stream
+from ...protocol.errors import ServiceUnavailable, StreamGone, StreamNotFound
 from ...store.read.ages import position_before
 from .base import Console, Options, Subcommand, add_dry_run, duration, each_stream, is_pattern, path_argument
 
@@ -54,19 +56,20 @@ Nobody reads the dropped data any more, except for forks that have it. Servers d
         if (options["offset"] is None) is (options["older_than"] is None):
             raise CommandError("Name an offset, or a time by --older-than DURATION.")
         moment = _moment(options["older_than"])
-        if is_pattern(path) and not is_dry:
-            console.confirm(f"Drop data of all streams that match {path}?", options)
+        if is_pattern(path):
+            if options["offset"] not in (None, *_OF_ALL_STREAMS):
+                raise CommandError("An offset belongs to one stream. With a pattern, write now, or --older-than.")
+            if not is_dry:
+                console.confirm(f"Drop data of all streams that match {path}?", options)
         for stream in each_stream([path], console.using):
-            before = stream.first_position
             try:
-                with transactions.atomic(console.using):
-                    offset = options["offset"] if moment is None else _offset_before(stream, moment, console.using)
-                    first_offset = stream.trim(offset)
-                    if is_dry:
-                        raise _DryRun
-            except _DryRun:
-                pass
-            size = stream.first_position - before
+                size, first_offset = _trim(stream, options, moment, console.using)
+            except (StreamNotFound, StreamGone, ServiceUnavailable) as error:
+                if not is_pattern(path):
+                    raise
+                # It was deleted meanwhile, or is damaged, which is no reason to leave the others as they are.
+                console.note(f"{stream.path} was left out: {error}")
+                continue
             outcome = "would be dropped" if is_dry else "are dropped"
             console.write(
                 f"{stream.path}: {filesizeformat(size)} {outcome}. The first offset is {first_offset}.",
@@ -76,6 +79,23 @@ Nobody reads the dropped data any more, except for forks that have it. Servers d
             )
 
 
+_OF_ALL_STREAMS = ("now", "-1")
+"""Offsets that each stream has."""
+
+
+def _trim(stream: Stream, options: Options, moment: datetime | None, using: str) -> tuple[int, str]:
+    """Drop data of a stream before an offset or a moment. Return the number of bytes, and the first offset."""
+    # Not in the transaction, whose snapshot would be older than an append that comes meanwhile.
+    info = transactions.find(stream.path, using, stream.pk)
+    offset = options["offset"] if moment is None else stream.offset_at(position_before(info, moment, using))
+    first_offset = ""
+    with suppress(_DryRun), transactions.atomic(using):
+        first_offset = stream.trim(offset)
+        if options["dry_run"]:
+            raise _DryRun
+    return stream.first_position - info.first_position, first_offset
+
+
 def _moment(seconds: int | None) -> datetime | None:
     if seconds is None:
         return None
@@ -83,9 +103,3 @@ def _moment(seconds: int | None) -> datetime | None:
         return clock.now() - timedelta(seconds=seconds)
     except OverflowError:
         raise CommandError("The duration of --older-than is too long.") from None
-
-
-def _offset_before(stream: Stream, moment: datetime, using: str) -> str:
-    """Return an offset of a stream before which all data is as old as a moment, or older."""
-    info = transactions.find(stream.path, using, stream.pk)
-    return stream.offset_at(position_before(info, moment, using))

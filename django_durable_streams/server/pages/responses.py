@@ -137,7 +137,8 @@ async def _admit_and_follow(request: EventRequest) -> Response | EventStream:
 async def _admit(request: EventRequest) -> None:
     guard = current_guard()
     if guard is not None:
-        request.caller = await sync_to_async(guard.identities.from_request)(request.source)
+        if guard.needs_identity:
+            request.caller = await sync_to_async(guard.identities.from_request)(request.source)
         await guard.admit(request)
 
 

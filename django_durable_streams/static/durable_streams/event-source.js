@@ -93,12 +93,14 @@ export class ReconnectingEventSource extends EventTarget {
 	/** Waits are random, and grow up to 30 seconds. */
 	async #goOn() {
 		const {signal} = this.#controller
-		for (;;) {
-			const wait = this.#delay * (0.5 + Math.random() / 2)
+		for (let retryAfter = 0; ; ) {
+			const wait = retryAfter + this.#delay * (0.5 + Math.random() / 2)
 			this.#delay = Math.min(2 * this.#delay, LONGEST_DELAY)
-			await new Promise((go) => setTimeout(go, wait))
+			await pause(wait, signal)
 			if (signal.aborted) return
-			const status = await this.#status()
+			const answer = await this.#status(signal)
+			const {status} = answer
+			retryAfter = answer.retryAfter
 			if (signal.aborted) return
 			if (status == 200) return this.#open()
 			if (!/^(0|408|425|429|5\d\d)$/.test(status) || status == 501) {
@@ -108,9 +110,11 @@ export class ReconnectingEventSource extends EventTarget {
 		}
 	}
 
-	/** Returns what the server says of the events: 200 for events, 0 if it cannot be reached. */
-	async #status() {
-		const asking = new AbortController()
+	/** Returns what the server says of the events, and how long it asks to wait: 200 for events, 0 without an answer. */
+	async #status(signal) {
+		const asking = new AbortController(), abort = () => asking.abort()
+		const timer = setTimeout(abort, LONGEST_DELAY)
+		signal.addEventListener("abort", abort)
 		try {
 			const {status, headers, redirected} = await fetch(this.#url, {
 				headers: {Accept: "text/event-stream"},
@@ -118,14 +122,29 @@ export class ReconnectingEventSource extends EventTarget {
 				cache: "no-store",
 				signal: asking.signal,
 			})
-			if (status == 200 && !headers.get("content-type")?.startsWith("text/event-stream")) return redirected ? 302 : 406
-			return status
+			if (status == 200 && !headers.get("content-type")?.startsWith("text/event-stream"))
+				return {status: redirected ? 302 : 406}
+			// A timer cannot wait for weeks: it would not wait at all.
+			const seconds = Math.abs(headers.get("retry-after")) || 0
+			return {status, retryAfter: Math.min(seconds * 1000, LONGEST_RETRY_AFTER)}
 		} catch {
-			return 0
+			return {status: 0, retryAfter: 0}
 		} finally {
+			clearTimeout(timer)
+			signal.removeEventListener("abort", abort)
 			asking.abort()
 		}
 	}
 }
 
-const FIRST_DELAY = 500, LONGEST_DELAY = 30_000
+const pause = (milliseconds, signal) => new Promise((resolve) => {
+	const go = () => {
+		clearTimeout(timer)
+		signal.removeEventListener("abort", go)
+		resolve()
+	}
+	const timer = setTimeout(go, milliseconds)
+	signal.addEventListener("abort", go)
+})
+
+const FIRST_DELAY = 500, LONGEST_DELAY = 30_000, LONGEST_RETRY_AFTER = 900_000

@@ -7,12 +7,12 @@ export async function follow(url, {offset = "-1", onmessage, onend, onerror, sig
 	const target = new URL(url, location)
 	target.hash = ""
 	target.search += "&offset="
-	// The leading tab reads for all.
-	const key = (share || Math.random()) + target, channel = new BroadcastChannel(key)
-	// It has `had` after `at`.
+	// One tab reads for all.
+	const key = (share || Math.random()) + target, tabs = new BroadcastChannel(key)
+	// `had` after `at`.
 	let [at, had] = offset.split("~"), decode, delay = 250, items, joined, leads, over, step
 	const call = (f, a, b) => queueMicrotask(() => signal?.aborted || f?.(a, b))
-	const tell = news => channel.postMessage(leads && news)
+	const tell = news => tabs.postMessage(leads && news)
 	const leave = () => {joined = 0; step?.abort()}
 	const look = () => {
 		leave()
@@ -23,7 +23,7 @@ export async function follow(url, {offset = "-1", onmessage, onend, onerror, sig
 		over = 1
 		look()
 		removeEventListener("visibilitychange", look)
-		channel.close()
+		tabs.close()
 		call(f, a)
 	}
 	const take = ([from, to, items, closed]) => {
@@ -33,7 +33,7 @@ export async function follow(url, {offset = "-1", onmessage, onend, onerror, sig
 		}
 		if (closed && to == at) {leads = null; end(onend)}
 	}
-	channel.onmessage = ({data: news}) => {
+	tabs.onmessage = ({data: news}) => {
 		if (leads) return news || tell([at, at, []])
 		if (!news || !decode || document.hidden) return
 		take(news)
@@ -62,7 +62,7 @@ export async function follow(url, {offset = "-1", onmessage, onend, onerror, sig
 			const {ok, status, body, headers: h} = await fetch(target + (decode ? at + "&live=sse" : "now"),
 				{...init, headers, cache: "no-store", redirect: "manual", signal})
 			if (ok ? !decode && !h.has("stream-next-offset") : !/408|42[59]|^5(?!01)/.test(status)) end(onerror, status)
-			else if (!ok) wait += h.get("retry-after") * 1e3 || 0
+			else if (!ok) wait += Math.min(Math.abs(h.get("retry-after")) * 1e3 || 0, 9e5)
 			else if (decode) await body.pipeThrough(new TextDecoderStream()).pipeTo(new WritableStream({write(text) {
 				rest = (rest + text).replace(/[^]*?event: ?(\w+)\n(data:[^]*?)\n\n/g, parse)
 			}}), {signal})

@@ -10,39 +10,49 @@ export async function resumingFetch(input, init = {}) {
 	const abort = () => controller.abort(init.signal.reason)
 	if (init.signal?.aborted) abort()
 	else init.signal?.addEventListener("abort", abort, {once: true})
-	const response = await fetch(input, {...init, signal})
+	const forget = () => init.signal?.removeEventListener("abort", abort)
+	const response = await fetch(input, {...init, signal}).catch((error) => {
+		forget()
+		throw error
+	})
 	const place = response.headers.get("content-location")
 	if (!isEvents(response) || !place) return response
 	const headers = new Headers(init.headers)
 	headers.delete("content-type")
 	const {credentials, mode} = init
-	const again = () => reopen(new URL(place, response.url), {credentials, mode, headers, cache: "no-store", signal})
+	const options = {credentials, mode, headers, cache: "no-store", signal}
+	const again = (failures) => reopen(new URL(place, response.url), options, failures)
 	const events = whole(response, again, signal), encoder = new TextEncoder()
 	const body = new ReadableStream({
 		async pull(stream) {
-			const {done, value} = await events.next()
+			const {done, value} = await events.next().catch((error) => {
+				forget()
+				throw error
+			})
 			if (!done) return stream.enqueue(encoder.encode(value))
-			init.signal?.removeEventListener("abort", abort)
+			forget()
 			stream.close()
 		},
 		cancel(reason) {
+			forget()
 			controller.abort(reason)
 		},
 	})
 	return new Response(body, {status: response.status, statusText: response.statusText, headers: response.headers})
 }
 
-const END = "data: [DONE]\n\n", FIRST_DELAY = 500, LONGEST_DELAY = 30_000
+const END = "data: [DONE]\n\n", FIRST_DELAY = 500, LONGEST_DELAY = 30_000, LONGEST_RETRY_AFTER = 900_000
 
 const isEvents = ({ok, body, headers}) => ok && body && /^text\/event-stream/.test(headers.get("content-type"))
 
 async function* whole(response, again, signal) {
-	for (let passed = 0; ; response = await again()) {
+	for (let passed = 0, failures = 0; ; response = await again(failures++)) {
 		let seen = 0
 		try {
 			for await (const event of eventsOf(response.body)) {
 				if (event.startsWith(":") || ++seen <= passed) continue
 				passed = seen
+				failures = 0
 				yield event
 				if (event == END) return
 			}
@@ -68,10 +78,12 @@ async function* eventsOf(body) {
 	}
 }
 
-/** Asks until the server answers. Waits are random, and grow. */
-async function reopen(url, init) {
-	for (let delay = FIRST_DELAY; ; delay = Math.min(2 * delay, LONGEST_DELAY)) {
-		await rest(delay * (0.5 + Math.random() / 2), init.signal)
+/** Asks until the server answers. Waits are random, and grow, also over answers that bring nothing new. */
+async function reopen(url, init, failures) {
+	for (let retryAfter = 0; ; failures++) {
+		const delay = Math.min(FIRST_DELAY * 2 ** failures, LONGEST_DELAY)
+		await rest(retryAfter + delay * (0.5 + Math.random() / 2), init.signal)
+		retryAfter = 0
 		let response
 		try {
 			response = await fetch(url, init)
@@ -83,6 +95,8 @@ async function reopen(url, init) {
 		await response.body?.cancel()
 		if (!/^(408|425|429|5\d\d)$/.test(response.status) || response.status == 501)
 			throw new Error(`The rest of the answer cannot be read (${response.status}).`)
+		// A timer cannot wait for weeks: it would not wait at all.
+		retryAfter = Math.min(Math.abs(response.headers.get("retry-after")) * 1000 || 0, LONGEST_RETRY_AFTER)
 	}
 }
 

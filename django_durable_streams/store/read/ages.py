@@ -29,8 +29,16 @@ def position_before(info: StreamInfo, moment: datetime, using: str) -> int:
     while low < high:
         middle = (low + high) // 2
         row = chunks.filter(end__gt=middle).first()
-        if row is not None and row[1] <= info.tail and clock.from_project(row[2]) <= moment:
+        if row is not None and row[1] <= info.tail and _latest(row[2]) <= moment:
             low = row[1]
         else:  # a staged chunk is seconds old, and has no row here
             high = middle if row is None else min(middle, max(row[0], low))
     return low
+
+
+def _latest(created_at: datetime) -> datetime:
+    """Return the time of a chunk in UTC, so that no data counts as older than it is.
+
+    When clocks are set back, a naive time has two meanings. This is the later one.
+    """
+    return clock.from_project(created_at.replace(fold=1))

@@ -21,7 +21,7 @@ from typing import Any
 
 from django.db import Error, connections
 from django.db.models import Exists, F, Func, OuterRef, Q, QuerySet, Sum, TextField, Value
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Coalesce, Greatest
 from django.db.models.lookups import GreaterThan
 
 from ... import clock
@@ -201,8 +201,12 @@ def release_unless_locked(held: Claim, using: str) -> bool:
         return True
 
 
-def finish(held: Claim, tail: int, using: str, *, goes_on: bool = False) -> StreamInfo | None:
+def finish(
+    held: Claim, tail: int, using: str, *, passed: int | None = None, goes_on: bool = False
+) -> StreamInfo | None:
     """Give the link back after all messages before a position, and clear its mark unless there are more by now.
+
+    Key compaction may have removed the last messages, so that no handler moves the cursor after them. This does.
 
     The lock on the subscription separates this from `pending.look_at_unseen`, which finds the mark cleared, or sets it
     before the tail is read here.
@@ -210,6 +214,7 @@ def finish(held: Claim, tail: int, using: str, *, goes_on: bool = False) -> Stre
     Args:
         held: the claim.
         tail: the position up to which the stream was read.
+        passed: the position before which no message is left. None: leave the cursor where it is.
         using: alias of the database.
         goes_on: whether the claim stays if there are more messages.
 
@@ -224,7 +229,9 @@ def finish(held: Claim, tail: int, using: str, *, goes_on: bool = False) -> Stre
         if has_more and goes_on:
             return info
         # A worker that has ended after the last message says nothing of the next one.
-        kept = {"is_pending": has_more, "failures": 0, "next_attempt_at": None, "last_error": ""}
+        kept: dict[str, Any] = {"is_pending": has_more, "failures": 0, "next_attempt_at": None, "last_error": ""}
+        if passed is not None and passed > (held.position or 0):
+            kept["acked_position"] = passed
         held.rows(using).update(holder="", lease_expires_at=None, **kept)
     return None
 
@@ -266,10 +273,10 @@ def _change(held: Claim, using: str, **values: Any) -> None:
 
 
 def unhandled_bytes(subscription_id: int, using: str) -> int:
-    """Return how many bytes of existing streams lie after the cursors of a consumer."""
+    """Return how many bytes of existing streams lie after the cursors of a consumer. Trimmed bytes do not count."""
     following = live_links(
         using, subscription_id=subscription_id, stream__path__isnull=False, stream__deleted_at__isnull=True
     )
-    rest = F("stream__tail_position") - Coalesce(F("acked_position"), 0)
-    has_rest = following.filter(stream__tail_position__gt=Coalesce(F("acked_position"), 0))
-    return has_rest.aggregate(rest=Sum(rest))["rest"] or 0
+    cursor = Greatest(Coalesce(F("acked_position"), 0), F("stream__first_position"))
+    has_rest = following.filter(stream__tail_position__gt=cursor)
+    return has_rest.aggregate(rest=Sum(F("stream__tail_position") - cursor))["rest"] or 0

@@ -40,6 +40,11 @@ class StreamReader:
         self._held: bytes | None = None
         """The bytes of an incomplete character before the next message. None: nothing was read yet."""
 
+    @property
+    def position(self) -> int:
+        """The position before which no message is left to take, once `take` has returned none."""
+        return self._next - len(self._held or b"")
+
     def take(self, limit: int) -> list[StoredMessage]:
         """Return the next messages of one page, at most `limit`. None are left if there are none.
 

@@ -194,7 +194,7 @@ class Runner:
                 return
             is_over = self.is_stopping or time.monotonic() >= until
             if not stored:
-                more = cursors.finish(held, info.tail, self._using, goes_on=not is_over)
+                more = cursors.finish(held, info.tail, self._using, passed=reader.position, goes_on=not is_over)
                 if more is None:
                     return
                 info = reader.info = more

@@ -7,15 +7,20 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
+from django_durable_streams import clock
 from django_durable_streams.consumers import Batch, consumer
 from django_durable_streams.models import Stream, Subscription, SubscriptionLink
 from django_durable_streams.protocol.offsets import Sentinel
+from django_durable_streams.store.upkeep import key_compaction
 from django_durable_streams.subscriptions.consumers import cursors
 from django_durable_streams.subscriptions.consumers.replaying import replay
 from django_durable_streams.subscriptions.selection import Selection
 from django_durable_streams.testing import run_consumers
+from tests.overriding import override_streams
+from tests.store.key_compaction_steps import SECOND, change, compact_keys, due, messages_of
 from tests.store.test_isolation import purge_all
-from tests.subscriptions.consumers.steps import json_stream, subscribed, usernames
+from tests.subscriptions.consumers.steps import json_stream, register, run, subscribed, usernames
+from tests.subscriptions.steps import USING
 
 pytestmark = pytest.mark.django_db
 
@@ -415,3 +420,53 @@ def test_a_stream_that_was_replaced_while_no_pattern_matched_it_is_handled_from_
     new.append(2)
     run_consumers()
     assert handled == [1, 2]
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+def test_a_fork_that_ends_where_messages_were_removed_is_handled(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_compaction, "MIN_DIRTY_BYTES", 1)
+    monkeypatch.setattr(key_compaction, "DIRTY_SHARE", 1 << 40)
+    source = json_stream("source", change("z", 0))
+    source.append_many([change("a", 1), change("a", 2), change("a", 3)])
+    offset = source.offset_at(messages_of(source)[cut].end)
+    with override_streams(KEY_COMPACTION={"source": {"delay": 60, "tombstones": 3600}}):
+        now = clock.to_microseconds(clock.now())
+        due(now)  # notes the tail
+        compact_keys(now + 61 * SECOND)
+    fork = source.fork("s/fork", offset=offset)
+    assert list(fork.read()) == [change("z", 0)]
+    handled: list[Any] = []
+    one = register(lambda batch: handled.extend(batch.messages))
+    subscription_id = subscribed(one)
+    assert cursors.unhandled_bytes(subscription_id, USING) == fork.tail_position
+    assert run_consumers() == 1
+    assert cursors.unhandled_bytes(subscription_id, USING) == 0
+    assert SubscriptionLink.objects.get().acked_position == fork.tail_position
+    fork.append(change("b", 1))
+    assert run_consumers() == 1
+    assert handled == [change("z", 0), change("b", 1)]
+
+
+def test_trimmed_messages_do_not_count_as_unhandled() -> None:
+    subscription_id = subscribed(register(lambda batch: None))
+    stream = json_stream("s/1", 1)
+    assert run_consumers() == 1
+    stream.append_many([2, 3])
+    stream.trim("now")
+    assert cursors.unhandled_bytes(subscription_id, USING) == 0
+    stream.append(4)
+    assert cursors.unhandled_bytes(subscription_id, USING) == 2
+    assert run_consumers() == 1
+    assert cursors.unhandled_bytes(subscription_id, USING) == 0
+
+
+def test_the_beginning_of_a_character_stays_unhandled_until_it_is_complete() -> None:
+    handled: list[Any] = []
+    one = register(lambda batch: handled.extend(batch.messages))
+    stream = Stream.objects.create(path="s/1", content_type="text/plain")
+    stream.append("€".encode()[:2])
+    run(one)
+    assert SubscriptionLink.objects.get().acked_position is None
+    stream.append("€".encode()[2:] + b"x")
+    run(one)
+    assert "".join(handled) == "€x"

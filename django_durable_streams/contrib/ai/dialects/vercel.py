@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..events import (
     AnyEvent,
     Data,
@@ -57,9 +59,14 @@ class VercelTranslator(Translator):
 
     Texts and reasoning are parts with a beginning and an end. What follows the results of tools is another step of the
     answer, as the SDK's own servers have it.
+
+    Args:
+        earlier: the parts that the message had before the run. A client that resumes gets them again, because it drops
+            what it has of the message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, earlier: Sequence[Part] = ()) -> None:
+        self._earlier = earlier
         self._part_count = 0
         self._open: tuple[str, str] | None = None
         self._started_calls: set[str] = set()
@@ -69,7 +76,7 @@ class VercelTranslator(Translator):
         """Return the chunks for the next event."""
         match event:
             case Start(_, message):
-                return [{"type": "start", "messageId": message}, {"type": "start-step"}]
+                return [{"type": "start", "messageId": message}, {"type": "start-step"}, *self._repeat()]
             case Text(text):
                 return [*self._part("text"), self._delta("text", text)]
             case Reasoning(text):
@@ -96,6 +103,26 @@ class VercelTranslator(Translator):
             case Failed(_, error):
                 return [*self._close(), {"type": "error", "errorText": error}]
         return []
+
+    def _repeat(self) -> list[Chunk]:
+        """Return the chunks of the earlier parts, as steps of their own."""
+        chunks: list[Chunk] = []
+        for part in self._earlier:
+            match part:
+                case FilePart():
+                    chunks += [*self._close(), *self._step(), ui_part(part)]
+                case ToolPart(id, name, input, output, error, is_done):
+                    self._has_results = False  # calls that follow each other are of one step
+                    chunks += self.translate(ToolCall(id, name, input))
+                    chunks += self.translate(ToolResult(id, output, error)) if is_done else []
+                case DataPart(name, data, id):
+                    chunks += self.translate(Data(name, data, id))
+                case TextPart(text):
+                    chunks += self.translate(Text(text))
+                case ReasoningPart(text):
+                    chunks += self.translate(Reasoning(text))
+        self._has_results = False
+        return [*chunks, *self._close(), {"type": "finish-step"}, {"type": "start-step"}] if chunks else []
 
     def _part(self, kind: str) -> list[Chunk]:
         """Open a part of a kind, unless it is open."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
+from contextlib import aclosing
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -11,10 +14,14 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from ....engine.live_reader_limit import LiveReaderSlot
 from ..dialects.vercel import DONE, HEADER, VERSION, VercelTranslator, ui_part
-from ..history import ChatMessage
-from ..models import Run
+from ..events import Part, Start
+from ..history import ChatMessage, History
+from ..models import Run, committed_events
 from .base import ChatViews, chunk_events, event_stream, live_reader_slot, run_source
 from .requests import InvalidRequest, VercelBody, parse
+
+CONTINUES = "part=run"
+"""The query of a run without the earlier parts of its message."""
 
 
 class VercelChat(ChatViews):
@@ -28,16 +35,24 @@ class VercelChat(ChatViews):
         with live_reader_slot() as slot:
             run, chat_id = await self.begin_vercel(request)
             route = quote(request.path.rpartition("/")[2])
-            return self.response(request, run, slot, f"./{route}/{quote(chat_id, safe='')}/stream")
+            place = f"./{route}/{quote(chat_id, safe='')}/stream?answer={run.pk}"
+            place += f"&{CONTINUES}" if _is_continued(run) else ""  # the client has the earlier parts
+            return self.response(request, run, slot, place)
 
     async def resume(self, request: HttpRequest, chat_id: str) -> HttpResponseBase:
-        """See `ChatViews`. `?answer=` names the run of one answer, which may have ended."""
+        """See `ChatViews`. `?answer=` names the run of one answer, which may have ended.
+
+        A client that resumes drops what it has of the message, so it gets the earlier parts, too. One with
+        `part=run` has them: it reads the rest of a response that was cut off.
+        """
         wanted = request.GET.get("answer", "")
         run = await self._answer(request, chat_id, wanted) if wanted else await self._active(request, chat_id, "read")
         if run is None:
             return HttpResponse(status=HTTPStatus.NO_CONTENT)
         with live_reader_slot() as slot:
-            return self.response(request, run, slot, "./stream")
+            if request.GET.get("part") == "run":
+                return self.response(request, run, slot, f"./stream?answer={run.pk}&{CONTINUES}")
+            return self.response(request, run, slot, f"./stream?answer={run.pk}", await _earlier_parts(run))
 
     async def _answer(self, request: HttpRequest, chat_id: str, run_id: str) -> Run:
         try:
@@ -57,15 +72,38 @@ class VercelChat(ChatViews):
         chat_request = await self.chat_request(request, body.id, messages, is_rewind=body.is_rewind)
         return await self.begin(chat_request), body.id
 
-    def response(self, request: HttpRequest, run: Run, slot: LiveReaderSlot, place: str) -> HttpResponseBase:
+    def response(
+        self, request: HttpRequest, run: Run, slot: LiveReaderSlot, place: str, earlier: Sequence[Part] = ()
+    ) -> HttpResponseBase:
         """Respond with the whole answer of a run.
 
         Args:
             request: the request.
             run: the run.
             slot: see `event_stream`.
-            place: the URL of the chat's `stream`, relative to that of the request. A proxy may have cut a prefix off.
+            place: the URL of the same events, relative to that of the request. A proxy may have cut a prefix off.
+            earlier: parts of the message before the run, which come first.
         """
-        events = chunk_events((run.pk, "vercel"), run_source(run, VercelTranslator), DONE)
-        headers = {HEADER: VERSION, "Content-Location": f"{place}?answer={run.pk}"}
+        key = (run.pk, "vercel", bool(earlier))
+        events = chunk_events(key, run_source(run, partial(VercelTranslator, earlier)), DONE)
+        headers = {HEADER: VERSION, "Content-Location": place}
         return event_stream(request, events, slot, **headers, Access_Control_Expose_Headers="Content-Location")
+
+
+def _is_continued(run: Run) -> bool:
+    """Return whether a run goes on with the message that it answers, as one with results of tools of the page."""
+    return run.turn_id == run.message_id
+
+
+async def _earlier_parts(run: Run) -> list[Part]:
+    """Return the parts that the message of a run had before."""
+    if not _is_continued(run):
+        return []
+    history = History()
+    async with aclosing(committed_events(run.chat.stream)) as events:  # type: ignore[type-var]
+        async for event in events:
+            if isinstance(event, Start) and event.run == str(run.pk):
+                break
+            history.add(event)
+    message = history.find(run.message_id)
+    return [] if message is None else [*message.parts]
