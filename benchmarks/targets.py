@@ -220,7 +220,6 @@ class Ours(Process):
         }
         for name in OWN_VARIABLES:
             environment.pop(name, None)
-        environment["PERMISSION"] = "django_durable_streams.permissions.AllowAll"
         return environment
 
     def prepare(self, directory: Path) -> None:

@@ -5,9 +5,8 @@ REDIS_URL           redis://host:port/db; default: none. Then readers of other p
 LONG_POLL_TIMEOUT   seconds that a long-poll waits; default: 25
 EXAMPLE_DOOR        asgi (default): the bare ASGI application serves streams, and Django serves all other URLs
                     urls: Django's views serve streams, behind the middleware below
-PERMISSION          dotted paths of permission classes, comma-separated; default: everybody may do everything, except
-                    that only the board changes its own streams. With other classes than this and AllowAll, the chat
-                    and the board ask for a login, and chats belong to their users
+PERMISSION          dotted paths of permission classes, comma-separated; default: everybody may do everything.
+                    With others, the chat and the board ask for a login, and chats belong to their users
 ALLOWED_HOSTS       comma-separated; default: localhost and 127.0.0.1
 OPENAI_MODEL        the model that answers in the chat, at any server that speaks OpenAI's protocol. Needs the package
                     openai, which reads OPENAI_API_KEY and OPENAI_BASE_URL. Default: a generator of this project answers
@@ -36,8 +35,7 @@ DEBUG = os.environ.get("DEBUG", "") == "1"
 SECRET_KEY = os.environ.get("SECRET_KEY", "example-only-not-for-production-0123456789-abcdefghij")
 ALLOWED_HOSTS = texts("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 EXAMPLE_ENTRY_POINT = os.environ.get("EXAMPLE_DOOR") or "asgi"
-VISITORS = "demo.permissions.Visitors"
-PERMISSION_CLASSES = texts("PERMISSION", VISITORS)
+PERMISSION_CLASSES = texts("PERMISSION", "django_durable_streams.permissions.AllowAll")
 REDIS_URL = os.environ.get("REDIS_URL", "")
 OPENAI_MODEL = os.environ.get("OPENAI_MODEL", "")
 TOKENS_PER_SECOND = float(os.environ.get("TOKENS_PER_SECOND", "25"))
@@ -51,7 +49,7 @@ if not TOKENS_PER_SECOND > 0:
     raise ImproperlyConfigured("TOKENS_PER_SECOND must be greater than 0.")
 
 # Whether visitors need no login.
-IS_OPEN = PERMISSION_CLASSES in ([VISITORS], ["django_durable_streams.permissions.AllowAll"])
+IS_OPEN = PERMISSION_CLASSES == ["django_durable_streams.permissions.AllowAll"]
 
 INSTALLED_APPS = [
     "daphne",

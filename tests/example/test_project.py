@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests import preloaded
 from tests.ai.provider import Provider
 from tests.ai.provider import provider as serving
-from tests.servers import EXAMPLE, EntryPoint, Server, example_environment, migrated_sqlite_file
+from tests.servers import EXAMPLE, example_environment, migrated_sqlite_file
 
 CHAT = """
 import json
@@ -143,35 +142,6 @@ def test_odd_addresses_and_streams_of_others_are_no_errors_of_the_server(tmp_pat
         "messages": True,
         "cards": [404, 404],
     }
-
-
-def statuses(client: httpx.Client, path: str) -> list[int]:
-    text, closes = {"Content-Type": "application/json"}, {"Stream-Closed": "true"}
-    return [
-        client.put(path, headers=text).status_code,
-        client.post(path, headers=text, content=b'{"event":"added"}').status_code,
-        client.post(path, headers=closes).status_code,
-        client.delete(path).status_code,
-    ]
-
-
-@pytest.mark.parametrize("entry_point", ["asgi", "urls"])
-def test_a_visitor_does_not_change_the_streams_that_all_share(entry_point: EntryPoint) -> None:
-    with (
-        Server("uvicorn", entry_point=entry_point) as server,
-        httpx.Client(base_url=f"{server.base_url}/v1/stream/") as client,
-    ):
-        token = client.get(f"{server.base_url}/board/").text.partition('"X-CSRFToken": "')[2].partition('"')[0]
-        for path in ("board/cards", "board/other", "board%2Fcards", "presence/board/0123"):
-            assert statuses(client, path) == [403] * 4
-        for path in ("demo/a", "boards/a"):
-            assert statuses(client, path) == [201, 204, 204, 204]
-        card = {"text": "<script>alert(1)</script>"}
-        added = client.post(f"{server.base_url}/board/cards", data=card, headers={"X-CSRFToken": token})
-        assert added.status_code == 200
-        assert [message["event"] for message in client.get("board/cards").json()] == ["added"]
-        fork = client.put("demo/fork", headers={"Stream-Forked-From": "/v1/stream/board/cards"})
-        assert fork.status_code == 201
 
 
 @pytest.mark.parametrize(
