@@ -5,7 +5,7 @@ import functools
 import gc
 import inspect
 import os
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Generator, Iterator
 from itertools import count
 from typing import Any
 
@@ -48,10 +48,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = filter(_uses_database, items)
 
 
-def pytest_collection_finish() -> None:
-    """Let the garbage collector leave out what is there before the first test: ten thousand tests are much of it."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep all that is made for ten thousand tests: the garbage collector would look through it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def _uses_database(item: pytest.Item) -> bool:
