@@ -30,7 +30,8 @@ INSTALLED_CLIENTS := $(addsuffix /node_modules/.installed,$(CLIENTS))
 # Tests of streams in Python, on every database too.
 IN_PYTHON := $(addprefix tests/api/test_,stream_methods.py tail.py writer.py) tests/test_signals.py tests/test_testing.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist worksteal
-MEASURED := --cov --cov-report=
+# Notes which branches of the package run: `make coverage` shows them.
+MEASURED := PYTEST_PLUGINS=tests.measuring $(BIN)/python -m pytest
 # A test that failed beside servers that are killed and frozen has to pass alone: the machine may have been too busy.
 ALONE = $(BIN)/pytest tests --last-failed --last-failed-no-failures none
 # Subscriptions and consumers, as far as other databases have locks and lost connections that SQLite has not.
@@ -67,6 +68,7 @@ test: $(VENV_MADE) services proxies ## every check
 	@# All at once: two installations of system packages cannot run side by side.
 	@$(PYTHON) tools/ensure_system.py python venv compiler pkg-config python-headers mysql-headers node npm chromium firefox
 	@$(PYTHON) tools/side_by_side.py python-packages litellm node-packages
+	@$(BIN)/python -m tests.measuring --erase
 	@$(PYTHON) tools/side_by_side.py tests databases types lint
 	@$(MAKE) --no-print-directory coverage
 
@@ -78,15 +80,14 @@ node-packages: $(INSTALLED_SUITE) $(INSTALLED_CLIENTS)
 .PHONY: tests
 tests: $(INSTALLED_MYSQL) $(INSTALLED_LITELLM) $(INSTALLED_SUITE) $(INSTALLED_CLIENTS) services proxies ## unit, simulation, conformance, cluster and browser in one run
 	@$(PYTHON) tools/ensure_system.py chromium firefox
-	@$(BIN)/coverage erase
-	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) || $(ALONE)
+	$(MEASURED) tests $(SIDE_BY_SIDE) || $(ALONE)
 
 .PHONY: check
 check: $(INSTALLED) ## lint, types and the quick tests, at the same time: for each commit
 	@$(PYTHON) tools/side_by_side.py quick types lint
 
 .PHONY: quick
-quick: $(INSTALLED) ## the tests of the rooms below the server, with fewer examples and without coverage
+quick: $(INSTALLED) ## the tests of the rooms below the server, with fewer examples
 	QUICK=1 $(BIN)/pytest $(QUICK_TESTS) -q -n 2 --dist worksteal
 
 .PHONY: lint
@@ -103,12 +104,12 @@ types: $(INSTALLED) ## mypy on the package, the tests and the tools
 
 .PHONY: unit
 unit: $(INSTALLED) $(INSTALLED_LITELLM) ## the tests that need nothing but Python
-	@$(BIN)/coverage erase
-	$(BIN)/pytest tests $(SIDE_BY_SIDE) $(MEASURED) -m "not conformance and not browser and not cluster and not simulation and not package"
+	@$(BIN)/python -m tests.measuring --erase
+	$(MEASURED) tests $(SIDE_BY_SIDE) -m "not conformance and not browser and not cluster and not simulation and not package"
 
 .PHONY: coverage
 coverage: $(INSTALLED) ## the branches of the package that the last tests and databases have run in their own processes
-	@$(BIN)/coverage combine --append --quiet || true
+	@$(BIN)/python -m tests.measuring
 	$(BIN)/coverage report --sort=cover
 
 .PHONY: simulation

@@ -18,9 +18,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.emptying import quick_emptying
 from tests.examples import enough
-from tests.measuring import measuring
 from tests.referring import Make, referring_models
-from tests.spreading import directory_of, spread
+from tests.spreading import spread
 
 settings.register_profile(
     "tests", deadline=None, max_examples=enough(100), suppress_health_check=[HealthCheck.too_slow]
@@ -49,17 +48,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = filter(_uses_database, items)
 
 
-def pytest_collection_finish() -> None:
-    """Let the garbage collector leave out what is there before the first test: ten thousand tests are much of it."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Measure the coverage where that tells something."""
-    with measuring(item, directory_of(item)):
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep all that is made for ten thousand tests: the garbage collector would look through it again and again."""
+    gc.disable()
+    try:
         return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def _uses_database(item: pytest.Item) -> bool:

@@ -1,8 +1,7 @@
 """Run tests on throwaway databases: `python tools/databases.py [pytest arguments]`, tests/store if there are none.
 
-Each database is started, used for one run of pytest, and removed. The exit status is 1 if a run has failed. The
-coverage of the run on PostgreSQL is added to the result of `make coverage`: measuring takes half as long as the tests,
-and MariaDB has few lines of its own.
+Each database is started, used for one run of pytest, and removed. The exit status is 1 if a run has failed. What the
+runs have measured is added to the result of `make coverage`.
 """
 
 import os
@@ -26,8 +25,6 @@ MAKERS: dict[str, Callable[[], Database]] = {
     "MariaDB": lambda: MariaDB(max_allowed_packet="16M"),
 }
 
-MEASURED = {"PostgreSQL"}
-
 # A run that hangs outside of any test, or in C code, still has to show its output in time.
 RUN_SECONDS = 2400
 
@@ -43,9 +40,8 @@ class Run(NamedTuple):
 def run_on(name: str, arguments: list[str]) -> Run:
     """Start a database, run pytest on it, and remove the database."""
     with MAKERS[name]() as database, tempfile.TemporaryFile("w+") as output:
-        env = {**os.environ, "DATABASE_URL": database.new_database()}
-        python = [sys.executable, "-X", "faulthandler", *(["-m", "coverage", "run"] if name in MEASURED else [])]
-        pytest = [*python, "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{name}"]
+        env = {**os.environ, "DATABASE_URL": database.new_database(), "PYTEST_PLUGINS": "tests.measuring"}
+        pytest = [sys.executable, "-X", "faulthandler", "-m", "pytest", "-o", f"cache_dir=.pytest_cache/{name}"]
         command = [*pytest, *(arguments or ["tests/store"])]
         status = _run(command, env, output)
         if status == 1:  # a test that failed beside the other database's tests has to pass once more
