@@ -19,9 +19,10 @@ from ...api.writer import Writer
 from ...conf import config
 from ...protocol.errors import DurableStreamsError, ProducerFenced, ServiceUnavailable, StreamClosed, StreamNotFound
 from ...server.request_threads import release_thread
+from ...store.encoding import encodes_as_json
 from . import rows
 from .errors import AnswerError
-from .events import AnyEvent, Failed, Finish, Piece, Start, Stopped, encode
+from .events import AnyEvent, Failed, Finish, Piece, Start, Stopped, encode, encode_line
 from .history import History
 from .models import Run, committed_events
 from .sources import AnswerContext, Source, events_of, values_of
@@ -199,12 +200,17 @@ class RunningAnswer:
         self._waiting_since = clock()
         try:
             values = await values_of(self._source, context, self.run.arguments)
+            takes_lines = encodes_as_json(config().json_encoder)
             async with aclosing(events_of(values)) as events:
                 async for event in events:
                     if isinstance(event, Finish | Failed):
                         return msgspec.structs.replace(event, run=run)
                     self._waiting_since = None  # the database may be slow
-                    await writer.write(encode(event))
+                    line = encode_line(event) if takes_lines else None
+                    if line is None:
+                        await writer.write(encode(event))
+                    else:
+                        await writer.write_line(line)
                     self._waiting_since = clock()
             return Finish(run)
         finally:

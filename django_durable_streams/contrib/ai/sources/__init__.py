@@ -126,7 +126,7 @@ async def events_of(values: Values) -> AsyncGenerator[Event, None]:
             event = Text(value) if isinstance(value, str) else value
             if not isinstance(event, FROM_SOURCES):
                 raise TypeError(f"A source yields texts and events, not {type(value).__name__}.")
-            if not (isinstance(event, Text | Reasoning) and not event.text):
+            if not (isinstance(event, (Text, Reasoning)) and not event.text):  # noqa: UP038
                 yield event
     finally:
         close = getattr(iterator, "aclose", None) or getattr(iterator, "close", None)
