@@ -102,6 +102,15 @@ async def until_open(port: int) -> None:
             return
 
 
+async def commits(port: int) -> int:
+    """Return how many transactions the server's committers have committed."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(f"GET /commits HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
+    response = await reader.read()
+    writer.close()
+    return int(response.rpartition(b"\r\n\r\n")[2])
+
+
 def requests(options: argparse.Namespace, answer: int, reader: int) -> bytes:
     """Return the request of a reader: the first one starts the answer, and the others resume it."""
     if options.plain:
@@ -141,17 +150,20 @@ async def measure(options: argparse.Namespace, port: int, pid: int) -> str:
     async with asyncio.timeout(options.seconds + SPARE_SECONDS):
         for reader in range(options.readers // options.answers):
             await asyncio.gather(*(begin(answer, reader) for answer in range(options.answers)))
+        committed = await commits(port)
         connected, used_to_connect = time.monotonic(), cpu_seconds(pid) - used
         await asyncio.sleep(began + options.seconds - 1 - connected)
-        load = (cpu_seconds(pid) - used - used_to_connect) / (time.monotonic() - connected)
-        after = resident_bytes(pid)
+        passed = time.monotonic() - connected
+        load, after = (cpu_seconds(pid) - used - used_to_connect) / passed, resident_bytes(pid)
+        rate = (await commits(port) - committed) / passed
         await asyncio.gather(*(reader.ended for reader in readers))
     counted = options.seconds - WARM_UP_SECONDS
     arrivals = sum(reader.arrivals for reader in readers) / len(readers) / counted
     return (
         f"{len(latencies) / counted:,.0f} tokens/s to {len(readers)} readers of {options.answers} answers: "
         f"p50 {percentile(latencies, 50) * 1e3:.1f} ms, p99 {percentile(latencies, 99) * 1e3:.1f} ms, "
-        f"{arrivals:.1f} deliveries/s for each reader, {(after - before) / 1e6:.0f} MB more, connected in "
+        f"{arrivals:.1f} deliveries/s for each reader, {rate:.0f} commits/s, {(after - before) / 1e6:.0f} MB more, "
+        f"connected in "
         f"{connected - began:.1f} s with {used_to_connect:.1f} s of processor, then {load:.0%} of a core"
     )
 

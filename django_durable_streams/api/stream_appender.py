@@ -140,9 +140,7 @@ class StreamAppender:
         claim = None
         if number is not None and self._producer is not None:
             claim = ProducerClaim(self._producer, self._epoch, self.written + number)
-        return Append(
-            self.path, self.content_type, data, close, producer=claim, stream_id=self._stream_id, count=count
-        )
+        return Append(self.path, self.content_type, data, close, producer=claim, stream_id=self._stream_id, count=count)
 
     async def _persist(self, operations: Sequence[Operation]) -> list[Result]:
         """Apply operations, usually in one commit, and return their results.

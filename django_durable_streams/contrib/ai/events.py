@@ -164,7 +164,11 @@ Piece = Text | Reasoning | ToolInput | ToolCall | ToolResult | Data | Usage
 End = Finish | Stopped | Failed
 """What ends a run. There is exactly one for each run."""
 
-ENDS: tuple[type[Event], ...] = get_args(End)
+ENDS = (Finish, Stopped, Failed)
+"""The classes of `End`, for `isinstance`, which takes a tuple of classes in far less time than a new union."""
+
+TEXTS = (Text, Reasoning)
+"""The classes of most events."""
 
 AnyEvent = Message | Rewind | Start | Piece | End
 
@@ -192,7 +196,7 @@ def encode_line(event: Event) -> bytes | None:
 
     None: `encode` has to make a value of the event, because the event is no text or has an unpaired surrogate.
     """
-    if type(event) not in (Text, Reasoning) or type(event.text) is not str:  # type: ignore[attr-defined]
+    if not isinstance(event, TEXTS) or type(event.text) is not str:
         return None
     try:
         return msgspec.json.encode(event) + b"\n"
@@ -215,4 +219,4 @@ def decode(value: object) -> AnyEvent | None:
 
 def ends(event: Event | None, run: str) -> bool:
     """Return whether an event ends a run."""
-    return isinstance(event, ENDS) and event.run == run  # type: ignore[attr-defined]
+    return isinstance(event, ENDS) and event.run == run
