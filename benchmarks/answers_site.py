@@ -84,7 +84,8 @@ async def plain(request: HttpRequest) -> StreamingHttpResponse:
 
 async def commits(request: HttpRequest) -> HttpResponse:
     """Respond with the number of commits of this process."""
-    return HttpResponse(str(sum(engine.commit_seconds.count for engine in process_stats().engines)))
+    count = str(sum(engine.commit_seconds.count for engine in process_stats().engines))
+    return HttpResponse(count, headers={"Content-Length": len(count)})
 
 
 urlpatterns = [*Chat.urls("api/chat"), path("plain", plain), path("commits", commits)]
