@@ -36,12 +36,16 @@ SPARE_SECONDS = 30.0
 
 
 class Reader(asyncio.Protocol):
-    """One connection that notes how old each token is when it comes."""
+    """One connection that notes how old each token is when it comes.
+
+    Tokens from before its request do not count: a reader that comes late gets the answer so far, which is old.
+    """
 
     def __init__(self, request: bytes, latencies: list[float], counts_from: float) -> None:
         self._request = request
         self._latencies = latencies
         self._counts_from = counts_from
+        self._asked_at = 0.0
         self.begun = asyncio.get_running_loop().create_future()
         self.ended = asyncio.get_running_loop().create_future()
         self.arrivals = 0
@@ -49,6 +53,7 @@ class Reader(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._asked_at = time.monotonic()
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
@@ -58,7 +63,7 @@ class Reader(asyncio.Protocol):
             self.begun.set_result(data.split(b"\r\n", 1)[0])
         if tokens and now >= self._counts_from:
             self.arrivals += 1
-            self._latencies += [now - float(token) for token in tokens]
+            self._latencies += [now - made for made in map(float, tokens) if made >= self._asked_at]
         if END in data:
             self._transport.close()
 
