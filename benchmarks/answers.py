@@ -36,12 +36,16 @@ SPARE_SECONDS = 30.0
 
 
 class Reader(asyncio.Protocol):
-    """One connection that notes how old each token is when it comes."""
+    """One connection that notes how old each token is when it comes.
+
+    Tokens from before its request do not count: a reader that comes late gets the answer so far, which is old.
+    """
 
     def __init__(self, request: bytes, latencies: list[float], counts_from: float) -> None:
         self._request = request
         self._latencies = latencies
         self._counts_from = counts_from
+        self._asked_at = 0.0
         self.begun = asyncio.get_running_loop().create_future()
         self.ended = asyncio.get_running_loop().create_future()
         self.arrivals = 0
@@ -49,6 +53,7 @@ class Reader(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._asked_at = time.monotonic()
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
@@ -58,7 +63,7 @@ class Reader(asyncio.Protocol):
             self.begun.set_result(data.split(b"\r\n", 1)[0])
         if tokens and now >= self._counts_from:
             self.arrivals += 1
-            self._latencies += [now - float(token) for token in tokens]
+            self._latencies += [now - made for made in map(float, tokens) if made >= self._asked_at]
         if END in data:
             self._transport.close()
 
@@ -102,6 +107,15 @@ async def until_open(port: int) -> None:
             return
 
 
+async def commits(port: int) -> int:
+    """Return how many transactions the server's committers have committed."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(f"GET /commits HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
+    response = await reader.read()
+    writer.close()
+    return int(response.rpartition(b"\r\n\r\n")[2])
+
+
 def requests(options: argparse.Namespace, answer: int, reader: int) -> bytes:
     """Return the request of a reader: the first one starts the answer, and the others resume it."""
     if options.plain:
@@ -141,17 +155,20 @@ async def measure(options: argparse.Namespace, port: int, pid: int) -> str:
     async with asyncio.timeout(options.seconds + SPARE_SECONDS):
         for reader in range(options.readers // options.answers):
             await asyncio.gather(*(begin(answer, reader) for answer in range(options.answers)))
+        committed = await commits(port)
         connected, used_to_connect = time.monotonic(), cpu_seconds(pid) - used
         await asyncio.sleep(began + options.seconds - 1 - connected)
-        load = (cpu_seconds(pid) - used - used_to_connect) / (time.monotonic() - connected)
-        after = resident_bytes(pid)
+        passed = time.monotonic() - connected
+        load, after = (cpu_seconds(pid) - used - used_to_connect) / passed, resident_bytes(pid)
+        rate = (await commits(port) - committed) / passed
         await asyncio.gather(*(reader.ended for reader in readers))
     counted = options.seconds - WARM_UP_SECONDS
     arrivals = sum(reader.arrivals for reader in readers) / len(readers) / counted
     return (
         f"{len(latencies) / counted:,.0f} tokens/s to {len(readers)} readers of {options.answers} answers: "
         f"p50 {percentile(latencies, 50) * 1e3:.1f} ms, p99 {percentile(latencies, 99) * 1e3:.1f} ms, "
-        f"{arrivals:.1f} deliveries/s for each reader, {(after - before) / 1e6:.0f} MB more, connected in "
+        f"{arrivals:.1f} deliveries/s for each reader, {rate:.0f} commits/s, {(after - before) / 1e6:.0f} MB more, "
+        f"connected in "
         f"{connected - began:.1f} s with {used_to_connect:.1f} s of processor, then {load:.0%} of a core"
     )
 

@@ -42,12 +42,13 @@ django.setup()
 
 from django.core.asgi import get_asgi_application  # noqa: E402
 from django.core.management import call_command  # noqa: E402
-from django.http import HttpRequest, StreamingHttpResponse  # noqa: E402
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from django_durable_streams.contrib.ai.answers import Answer, AnswerContext  # noqa: E402
 from django_durable_streams.contrib.ai.views import ChatRequest, VercelChat  # noqa: E402
 from django_durable_streams.server.asgi import DurableStreams  # noqa: E402
+from django_durable_streams.stats import process_stats  # noqa: E402
 
 
 async def timed(rate: float, seconds: float) -> AsyncIterator[str]:
@@ -81,7 +82,13 @@ async def plain(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(events(), content_type="text/event-stream")
 
 
-urlpatterns = [*Chat.urls("api/chat"), path("plain", plain)]
+async def commits(request: HttpRequest) -> HttpResponse:
+    """Respond with the number of commits of this process."""
+    count = str(sum(engine.commit_seconds.count for engine in process_stats().engines))
+    return HttpResponse(count, headers={"Content-Length": len(count)})
+
+
+urlpatterns = [*Chat.urls("api/chat"), path("plain", plain), path("commits", commits)]
 
 application = DurableStreams(fallback=get_asgi_application())
 

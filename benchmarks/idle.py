@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,5 +54,6 @@ def resident_bytes(pid: int) -> int:
     own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) * 1024
     children: set[int] = set()
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        children.update(map(int, (thread / "children").read_text().split()))
+        with suppress(FileNotFoundError):  # the thread has ended meanwhile
+            children.update(map(int, (thread / "children").read_text().split()))
     return own + sum(resident_bytes(child) for child in children)

@@ -91,9 +91,12 @@ class StreamAppender:
             await asyncio.sleep(RETRY_PAUSE_SECONDS)
 
     async def append(self, batch: list[bytes]) -> None:
-        """Append encoded messages, each with its own sequence number of the producer."""
-        if self._producer is None and content.is_json(self.content_type):
-            appends = [self._append(b"".join(batch))]
+        """Append encoded messages, each with its own sequence number of the producer.
+
+        In JSON mode they are one append: the committer's time would otherwise grow with their number.
+        """
+        if content.is_json(self.content_type):
+            appends = [self._append(b"".join(batch), 0, count=len(batch))]
         else:
             appends = [self._append(data, number) for number, data in enumerate(batch)]
         last = (await self._persist(appends))[-1]
@@ -125,12 +128,19 @@ class StreamAppender:
             await self._persist([self._append(b"", close=True)])
         self.closed = self.stream.closed = close
 
-    def _append(self, data: bytes, number: int | None = None, *, close: bool = False) -> Append:
-        """Return an append to the writer's stream. `number` counts the producer's messages, 0 for the next one."""
+    def _append(self, data: bytes, number: int | None = None, *, close: bool = False, count: int = 1) -> Append:
+        """Return an append to the writer's stream.
+
+        Args:
+            data: encoded messages.
+            number: counts the producer's messages, 0 for the next one. None: the producer does not count them.
+            close: whether the stream ends.
+            count: how many messages the data has.
+        """
         claim = None
         if number is not None and self._producer is not None:
             claim = ProducerClaim(self._producer, self._epoch, self.written + number)
-        return Append(self.path, self.content_type, data, close, producer=claim, stream_id=self._stream_id)
+        return Append(self.path, self.content_type, data, close, producer=claim, stream_id=self._stream_id, count=count)
 
     async def _persist(self, operations: Sequence[Operation]) -> list[Result]:
         """Apply operations, usually in one commit, and return their results.

@@ -59,7 +59,7 @@ class StreamCommitter:
         self.appender = StreamAppender(stream, using, settings.stored_producer())
         self.error_endings = ErrorEndings(settings.error_message, self.appender.content_type, self.appender.path)
         self._settings = settings
-        self._process = os.getpid()
+        self._process = _process
         self._lock = Lock()
         self._buffer: list[bytes] = []
         self._size = 0
@@ -82,7 +82,7 @@ class StreamCommitter:
     @property
     def is_ours(self) -> bool:
         """Whether this process made the object, and is not a fork of that process."""
-        return self._process == os.getpid()
+        return self._process == _process
 
     async def open(self) -> None:
         """Read the tail of the stream, fence earlier writers of the name, and begin. Runs in the background loop.
@@ -323,6 +323,16 @@ def _resolve(future: Future[None], error: BaseException | None) -> None:
 _open: set[StreamCommitter] = set()
 """Committers that have begun and not ended."""
 
+_process = os.getpid()
+"""The id of this process. A system call for each message takes far longer than a comparison."""
+
+
+def _begin_child() -> None:
+    """Begin anew in a fork. The parent continues with its writers, and a child process has none of its threads."""
+    global _process
+    _process = os.getpid()
+    _open.clear()
+
 
 @atexit.register
 def _end_all() -> None:
@@ -337,5 +347,4 @@ def _end_all() -> None:
             logger.error("A writer did not end before the process, because the database did not answer in time.")
 
 
-# The parent continues with its writers. A child process has none of its threads.
-os.register_at_fork(after_in_child=_open.clear)
+os.register_at_fork(after_in_child=_begin_child)

@@ -23,7 +23,7 @@ from django.db import connections
 
 from ..protocol.values import Data
 from ..runtime import background, caller_transaction, execution, test_transactions
-from ..store.encoding import encode
+from ..store.encoding import check_size, encode
 from .stream_committer import StreamCommitter
 from .writer_endings import Ending
 from .writer_options import WriterOptions, WriterSettings
@@ -116,8 +116,22 @@ class Writer:
         """
         data = self.encode(value)
         if data:
-            while (room := self.core.put(data)) is not None:
-                await background.arrival(room)
+            await self._put(data)
+
+    async def write_line(self, line: bytes) -> None:
+        """Write one message as a JSON stream stores it: JSON text without line feeds inside, and one at its end.
+
+        Raises:
+            PayloadTooLarge: the message is larger than MAX_APPEND_BYTES.
+            The errors of `write`.
+        """
+        self.check_open()
+        check_size(line)
+        await self._put(line)
+
+    async def _put(self, data: bytes) -> None:
+        while (room := self.core.put(data)) is not None:
+            await background.arrival(room)
 
     async def flush(self) -> None:
         """Commit all written messages now, without waiting for the interval.

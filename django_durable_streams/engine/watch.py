@@ -201,10 +201,14 @@ class Watch:
             return ring[-1]
         joined = self._joined.get(position)
         if joined is None:
-            parts = [segment for segment in ring if segment.start >= position]
-            if not parts or parts[0].start != position:
+            parts: list[Segment] = []
+            for segment in reversed(ring):  # most readers are near its end
+                if segment.start < position:
+                    break
+                parts.append(segment)
+            if not parts or parts[-1].start != position:
                 return None
-            joined = Segment.join(parts)
+            joined = Segment.join(parts[::-1])
             _put(self._joined, position, joined)
         return joined
 

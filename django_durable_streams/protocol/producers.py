@@ -35,14 +35,21 @@ class ProducerClaim(NamedTuple):
     seq: int
 
 
-def advance(state: ProducerState | None, claim: ProducerClaim) -> ProducerState | None:
+def advance(state: ProducerState | None, claim: ProducerClaim, count: int = 1) -> ProducerState | None:
     """Return the state after accepting `claim`, or None if the request is a duplicate (section 5.2.1).
+
+    Args:
+        state: the present state. None: the producer is new.
+        claim: the claim of a request.
+        count: how many consecutive numbers the request takes, from that of the claim on. Requests over HTTP take one.
 
     Raises:
         ProducerFenced: the epoch is older than that of the state (403 with `Producer-Epoch`).
         InvalidEpoch: a newer epoch starts with a sequence number other than 0 (400).
-        ProducerSequenceGap: a sequence number was skipped (409 with the expected and the received one).
+        ProducerSequenceGap: a sequence number was skipped (409 with the expected and the received one). Or some of the
+            numbers were accepted before, and others were not.
     """
+    last = claim.seq + count - 1
     if state is None:
         if claim.seq != 0:
             raise _gap(0, claim.seq)
@@ -55,11 +62,11 @@ def advance(state: ProducerState | None, claim: ProducerClaim) -> ProducerState 
     elif claim.epoch > state.epoch:
         if claim.seq != 0:
             raise InvalidEpoch("A new epoch must start with Producer-Seq 0.")
-    elif claim.seq <= state.seq:
+    elif last <= state.seq:
         return None
-    elif claim.seq > state.seq + 1:
+    elif claim.seq != state.seq + 1:
         raise _gap(state.seq + 1, claim.seq)
-    return ProducerState(claim.epoch, claim.seq)
+    return ProducerState(claim.epoch, last)
 
 
 def _gap(expected: int, received: int) -> ProducerSequenceGap:

@@ -44,7 +44,7 @@ def check_engine(using: str) -> None:
     Raises:
         InvisibleTransaction: a TestCase is running, and the engine has connections of its own.
     """
-    if not execution.is_inline() and any(map(_is_in_test_case, _connections_to(using))):
+    if _test_connections and not execution.is_inline() and any(map(_is_in_test_case, _connections_to(using))):
         raise InvisibleTransaction("the engine, which serves requests, live readers and writers in threads of its own,")
 
 

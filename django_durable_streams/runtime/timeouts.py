@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 
 class Sleeper(Protocol):
@@ -65,3 +66,15 @@ class Timeouts:
             del self._queues[seconds]
         for sleeper in due:
             self._loop.call_soon(sleeper.wake)
+
+
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, Timeouts] = WeakKeyDictionary()
+
+
+def shared_timeouts() -> Timeouts:
+    """Return the timeouts that many groups of sleepers in the running event loop share. The first call makes them."""
+    loop = asyncio.get_running_loop()
+    timeouts = _shared.get(loop)
+    if timeouts is None:
+        timeouts = _shared[loop] = Timeouts(loop)
+    return timeouts

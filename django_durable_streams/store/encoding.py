@@ -27,15 +27,30 @@ def encode(content_type: str, value: values.Data) -> bytes:
         BadRequest: the text cannot be encoded as UTF-8, because it has half of a surrogate pair.
         PayloadTooLarge: the message is larger than MAX_APPEND_BYTES.
     """
-    settings = config()
     with contained:  # the encoder belongs to the project
-        data = values.encode(content_type, value, json_encoder(settings.json_encoder))
-    if len(data) > settings.max_append_bytes:
-        raise PayloadTooLarge(
-            f"The message has {len(data)} bytes, and one append can have at most {settings.max_append_bytes} "
-            "(MAX_APPEND_BYTES). Append it in parts."
-        )
+        data = values.encode(content_type, value, json_encoder(config().json_encoder))
+    check_size(data)
     return data
+
+
+def check_size(data: bytes) -> None:
+    """Check the size of one message as it is stored.
+
+    Raises:
+        PayloadTooLarge: the message is larger than MAX_APPEND_BYTES.
+    """
+    most = config().max_append_bytes
+    if len(data) > most:
+        raise PayloadTooLarge(
+            f"The message has {len(data)} bytes, and one append can have at most {most} (MAX_APPEND_BYTES). "
+            "Append it in parts."
+        )
+
+
+def encodes_as_json(path: str) -> bool:
+    """Return whether the encoder class at a dotted path writes text as `json` does, and changes other values only."""
+    kind = type(json_encoder(path))
+    return kind.encode is JSONEncoder.encode and kind.iterencode is JSONEncoder.iterencode
 
 
 def encode_initial(content_type: str, value: Any) -> bytes:

@@ -77,6 +77,7 @@ class Append:
             stream exists, is open, and has this content type.
         stream_id: see above.
         if_tail: the offset at which the tail must be. None: anywhere.
+        count: how many of the producer's sequence numbers the append takes. A writer's messages have one each.
     """
 
     path: str
@@ -88,6 +89,7 @@ class Append:
     defect: DurableStreamsError | None = None
     stream_id: int | None = None
     if_tail: Offset | None = None
+    count: int = 1
 
 
 @dataclass(slots=True)

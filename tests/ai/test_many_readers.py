@@ -19,6 +19,7 @@ from django_durable_streams.contrib.ai.answers import Chat
 from django_durable_streams.contrib.ai.dialects.vercel import VercelTranslator
 from django_durable_streams.contrib.ai.events import Start, Text, encode
 from django_durable_streams.contrib.ai.history import History
+from django_durable_streams.contrib.ai.pace import SAMPLE_SECONDS, STRETCHES, Pace, interval_of
 from django_durable_streams.contrib.ai.permissions import (
     AnonymousChats,
     ChatPermission,
@@ -26,7 +27,6 @@ from django_durable_streams.contrib.ai.permissions import (
     in_memory,
     is_in_memory,
 )
-from django_durable_streams.contrib.ai.running import interval_of
 from django_durable_streams.contrib.ai.views.event_body import EventBody, EventResponse
 from django_durable_streams.engine import engine_for
 from django_durable_streams.models import Stream
@@ -283,6 +283,26 @@ async def test_a_body_that_is_nested_too_deeply_for_the_project_is_a_400() -> No
 
 def test_many_answers_of_a_process_commit_less_often() -> None:
     assert [interval_of(count) for count in (1, 100, 200, 2000)] == [0.05, 0.05, 0.1, 1.0]
+
+
+def test_answers_of_a_busy_process_commit_less_often_until_it_is_calm() -> None:
+    now = used = 0.0
+
+    def interval_after(load: float, seconds: float = SAMPLE_SECONDS) -> float:
+        nonlocal now, used
+        now, used = now + seconds, used + load * seconds
+        return pace.interval(1)
+
+    pace = Pace(lambda: now, lambda: used)
+    assert interval_after(0.7) == 0.05
+    assert interval_after(0.95, SAMPLE_SECONDS / 2) == 0.05  # a moment is no measure
+    assert [interval_after(load) for load in (1.0, 0.95, 1.7)] == [0.05 * stretch for stretch in STRETCHES[1:4]]
+    assert interval_after(0.7) == interval_after(0.85) == 0.05 * STRETCHES[3]
+    assert [interval_after(load) for load in (0.6, 0.7, 0.2)] == [0.05 * STRETCHES[step] for step in (2, 2, 1)]
+    for load, interval in ((1.0, 0.05 * STRETCHES[-1]), (0.1, 0.05)):
+        for _ in STRETCHES:
+            interval_after(load)
+        assert interval_after(load) == interval
 
 
 def test_commits_of_a_phase_are_at_the_same_moments() -> None:

@@ -27,7 +27,7 @@ from django_durable_streams.protocol.errors import (
 from django_durable_streams.protocol.producers import server_producer
 from django_durable_streams.runtime.batch_worker import WorkerEnded
 from django_durable_streams.signals import stream_appended
-from django_durable_streams.store.operations import TakenOver, TakeOver
+from django_durable_streams.store.operations import Append, TakenOver, TakeOver
 from django_durable_streams.store.write import group_commit
 from django_durable_streams.testing import stop_engines
 from django_durable_streams.testing.engines import inline_engines
@@ -232,6 +232,25 @@ class TestProducers:
         assert await messages(answer) == list(range(10))
         async with answer.awriter(producer="job") as third:
             assert third.closed
+
+    async def test_messages_of_one_commit_are_one_append(self, answer: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The time of a commit would otherwise grow with each token of an answer that has fallen behind."""
+        appends: list[Append] = []
+
+        def apply(operations: Any, using: str, **options: Any) -> Any:
+            appends.extend(operation for operation in operations if isinstance(operation, Append) and operation.data)
+            return real_apply(operations, using, **options)
+
+        monkeypatch.setattr(group_commit, "apply", apply)
+        async with answer.awriter(producer="job", close=False, interval=60) as writer:
+            for number in range(7):
+                await writer.write(number)
+            await writer.flush()
+            await writer.write(7)
+        assert [(append.producer and append.producer.seq, append.count) for append in appends] == [(0, 7), (7, 1)]
+        async with answer.awriter(producer="job") as again:
+            assert again.written == 8
+        assert await messages(answer) == list(range(8))
 
     async def test_two_that_begin_at_once_are_told_apart(self, answer: Stream) -> None:
         one, other = [await answer.awriter(producer="job").__aenter__() for _ in range(2)]

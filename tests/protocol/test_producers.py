@@ -92,3 +92,22 @@ def test_a_first_request_has_sequence_number_0() -> None:
 
 def test_an_older_duplicate_is_one_too() -> None:
     assert advance(ProducerState(1, 9), ProducerClaim("p", 1, 3)) is None
+
+
+class TestSeveralNumbers:
+    """A request that takes several consecutive sequence numbers, as a writer's messages of one commit do."""
+
+    def test_they_are_accepted_as_a_whole(self) -> None:
+        assert advance(None, ProducerClaim("p", 0, 0), 3) == ProducerState(0, 2)
+        assert advance(ProducerState(1, 4), ProducerClaim("p", 1, 5), 3) == ProducerState(1, 7)
+        assert advance(ProducerState(1, 4), ProducerClaim("p", 2, 0), 3) == ProducerState(2, 2)
+
+    @pytest.mark.parametrize("last", [7, 8, 20])
+    def test_the_same_request_again_is_a_duplicate(self, last: int) -> None:
+        assert advance(ProducerState(1, last), ProducerClaim("p", 1, 5), 3) is None
+
+    @pytest.mark.parametrize("last", [2, 3, 5, 6])
+    def test_a_gap_and_an_overlap_are_refused(self, last: int) -> None:
+        with pytest.raises(ProducerSequenceGap) as gap:
+            advance(ProducerState(1, last), ProducerClaim("p", 1, 5), 3)
+        assert header(gap.value, b"producer-expected-seq") == last + 1

@@ -164,6 +164,12 @@ Piece = Text | Reasoning | ToolInput | ToolCall | ToolResult | Data | Usage
 End = Finish | Stopped | Failed
 """What ends a run. There is exactly one for each run."""
 
+ENDS = (Finish, Stopped, Failed)
+"""The classes of `End`, for `isinstance`, which takes a tuple of classes in far less time than a new union."""
+
+TEXTS = (Text, Reasoning)
+"""The classes of most events."""
+
 AnyEvent = Message | Rewind | Start | Piece | End
 
 FROM_SOURCES: tuple[type[Event], ...] = (*get_args(Piece), Finish, Failed)
@@ -185,8 +191,26 @@ class _Stored(msgspec.Struct):
     event: AnyEvent
 
 
+def encode_line(event: Event) -> bytes | None:
+    """Return text of an answer as a line of a JSON stream, which takes a twentieth of the time of `encode` and `json`.
+
+    None: `encode` has to make a value of the event, because the event is no text or has an unpaired surrogate.
+    """
+    if not isinstance(event, TEXTS) or type(event.text) is not str:
+        return None
+    try:
+        return msgspec.json.encode(event) + b"\n"
+    except UnicodeEncodeError:
+        return None
+
+
 def decode(value: object) -> AnyEvent | None:
     """Return the event of a stored JSON value, or None if it is none that this version knows."""
+    # Most events are texts, and a struct converts them in ten times as much time.
+    if type(value) is dict and value.get("type") == "text" and len(value) == 2:
+        text = value.get("text")
+        if type(text) is str:
+            return Text(text)
     try:
         return msgspec.convert({"event": value}, _Stored).event
     except msgspec.ValidationError:
@@ -195,4 +219,4 @@ def decode(value: object) -> AnyEvent | None:
 
 def ends(event: Event | None, run: str) -> bool:
     """Return whether an event ends a run."""
-    return isinstance(event, Finish | Stopped | Failed) and event.run == run
+    return isinstance(event, ENDS) and event.run == run

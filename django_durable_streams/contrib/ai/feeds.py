@@ -24,7 +24,7 @@ from ...conf import config
 from ...models import Stream
 from ...protocol.errors import ServiceUnavailable
 from ...runtime.results import copy_of
-from ...runtime.timeouts import Timeouts
+from ...runtime.timeouts import shared_timeouts
 from .dialects.base import REPLACED, Chunk, Translator
 from .events import decode, ends
 
@@ -110,7 +110,7 @@ class Feed:
         """Bytes of the chunks."""
         self.up_to_date = self.is_complete = self.is_broken = False
         self.error: BaseException | None = None
-        self.timeouts = Timeouts(asyncio.get_running_loop())
+        self.timeouts = shared_timeouts()  # own ones would set a timer anew with each chunk
         """Wakes readers whose time is over."""
         self._waiting: dict[FeedReader, None] = {}
         self._pump: asyncio.Task[None] | None = None

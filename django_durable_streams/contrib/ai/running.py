@@ -19,11 +19,13 @@ from ...api.writer import Writer
 from ...conf import config
 from ...protocol.errors import DurableStreamsError, ProducerFenced, ServiceUnavailable, StreamClosed, StreamNotFound
 from ...server.request_threads import release_thread
+from ...store.encoding import encodes_as_json
 from . import rows
 from .errors import AnswerError
-from .events import AnyEvent, Failed, Finish, Piece, Start, Stopped, encode
+from .events import AnyEvent, Failed, Finish, Piece, Start, Stopped, encode, encode_line
 from .history import History
 from .models import Run, committed_events
+from .pace import INTERVAL, PHASES
 from .sources import AnswerContext, Source, events_of, values_of
 
 logger = logging.getLogger(__name__)
@@ -36,23 +38,6 @@ STOP_SECONDS = 2.0
 
 END_SECONDS, END_PAUSE = 60.0, 0.5
 """For how long, and how often, the end is tried again while the database does not answer."""
-
-INTERVAL = 0.05
-"""Seconds between two commits of an answer."""
-
-MAX_PORTIONS = 2000
-"""Portions that the answers of a process commit in a second. Each takes processor time in the writer, and for each
-reader. With more answers, each of them commits less often."""
-
-PHASES = 4
-"""Groups of answers that commit one after the other within the interval. The answers of a group share a commit, and the
-readers of one group do not wait for those of all."""
-
-
-def interval_of(count: int) -> float:
-    """Return the seconds between two commits of each of so many answers of a process."""
-    return max(INTERVAL, count / MAX_PORTIONS)
-
 
 MAX_ERROR_LENGTH = 2000
 """Characters of an error that readers see at most. A provider's may be a whole page."""
@@ -199,12 +184,17 @@ class RunningAnswer:
         self._waiting_since = clock()
         try:
             values = await values_of(self._source, context, self.run.arguments)
+            takes_lines = encodes_as_json(config().json_encoder)
             async with aclosing(events_of(values)) as events:
                 async for event in events:
                     if isinstance(event, Finish | Failed):
                         return msgspec.structs.replace(event, run=run)
                     self._waiting_since = None  # the database may be slow
-                    await writer.write(encode(event))
+                    line = encode_line(event) if takes_lines else None
+                    if line is None:
+                        await writer.write(encode(event))
+                    else:
+                        await writer.write_line(line)
                     self._waiting_since = clock()
             return Finish(run)
         finally:

@@ -26,7 +26,8 @@ from ...runtime.log_once import LogOnce
 from ...runtime.process_objects import ProcessObjects
 from ...subscriptions.service import service_for
 from . import leases, rows
-from .running import RunningAnswer, interval_of
+from .pace import Pace
+from .running import RunningAnswer
 from .sources import Source
 from .task_queue import enqueue
 from .wakeups import RUNS_CHANNEL, set_local_runner
@@ -64,6 +65,7 @@ class AnswerService:
         self.takes_queue = False
         """Whether this process takes runs that wait for a worker."""
         self._answers: dict[UUID, RunningAnswer] = {}
+        self._pace = Pace()
         self._tasks: set[asyncio.Task[None]] = set()
         self._claims = 0
         """Claims of runs that are on their way to the database."""
@@ -129,7 +131,7 @@ class AnswerService:
     async def write(self, held: rows.Held, source: Source | None = None) -> None:
         """Write the answer of a run to its end, while this process keeps its lease."""
         answer = RunningAnswer(held, source, self._call, self.using)
-        answer.pace = lambda: interval_of(len(self._answers))
+        answer.pace = lambda: self._pace.interval(len(self._answers))
         self._answers[held.run.pk] = answer
         self._has_written = True
         if len(self._answers) == 1:  # without one, the keeper sleeps for half of a lease

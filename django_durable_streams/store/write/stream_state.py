@@ -130,7 +130,7 @@ class StreamState:
                 raise operation.defect
         if claim is not None:
             producer = self.producers.get(claim.id)
-            accepted = advance(producer, claim)
+            accepted = advance(producer, claim, operation.count)
             if accepted is None:
                 assert producer is not None
                 return self._appended(producer.epoch, producer.seq, duplicate=True)
@@ -153,7 +153,7 @@ class StreamState:
             self.deadline = lifetime.deadline(self.ttl, self.expires_at, now)
         self.changed = True
         if claim is not None:
-            return self._appended(claim.epoch, claim.seq)
+            return self._appended(claim.epoch, claim.seq + operation.count - 1)
         if self.lineage is None:  # most appends: a batch has hundreds
             return Appended(self.tail, self.closed, False, None, None, self.generation)
         return self._appended()

@@ -20,7 +20,7 @@ from django.db import connections
 from django.utils.module_loading import import_string
 
 from ....runtime.results import Reply, as_failure, call_in
-from ..events import FROM_SOURCES, AnyEvent, Event, Reasoning, Text
+from ..events import FROM_SOURCES, TEXTS, AnyEvent, Event, Text
 from ..history import ChatMessage
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ async def events_of(values: Values) -> AsyncGenerator[Event, None]:
             event = Text(value) if isinstance(value, str) else value
             if not isinstance(event, FROM_SOURCES):
                 raise TypeError(f"A source yields texts and events, not {type(value).__name__}.")
-            if not (isinstance(event, Text | Reasoning) and not event.text):
+            if not (isinstance(event, TEXTS) and not event.text):
                 yield event
     finally:
         close = getattr(iterator, "aclose", None) or getattr(iterator, "close", None)
