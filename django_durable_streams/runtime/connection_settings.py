@@ -74,8 +74,8 @@ def _mysql(options: dict[str, Any]) -> None:
 
 
 _SQLITE_DELETION = "PRAGMA secure_delete = FAST"
-"""Debian, Ubuntu and macOS build SQLite so that it fills the pages of deleted data with zeros. The purge of a stream then
-writes as much as its appends did, and later appends wait for that: 14 MB took 60 ms, and take 5 ms without the zeros.
+"""Debian, Ubuntu and macOS build SQLite so that it fills the pages of deleted data with zeros. The purge of a stream
+then writes as much as its appends did, and later appends wait for it: 60 ms for 14 MB, instead of 5 without the zeros.
 """
 
 
