@@ -93,8 +93,22 @@ async def test_the_answer_to_a_large_append_does_not_wait_for_the_copy(
     assert files()[1].stat().st_size > LOG_PAGES * PAGE
     assert files()[0].stat().st_mtime_ns == before
     # More data ends the rest.
-    for _ in range(checkpoints.REST_STEPS):
-        await engine.write(Append("a", BINARY, 4 * MEGABYTE))
+    monkeypatch.setattr(checkpoints, "REST_BYTES", 16 * len(MEGABYTE))
+    await engine.write(Append("a", BINARY, 4 * MEGABYTE))
+    await until(lambda: files()[0].stat().st_mtime_ns > before)
+
+
+async def test_the_copy_rests_while_a_client_that_is_alone_goes_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "REST_SECONDS", 60.0)
+    await engine.write(Create("a", BINARY))
+    before = files()[0].stat().st_mtime_ns
+    for _ in range(4):
+        await engine.write(Append("a", BINARY, 12 * MEGABYTE))
+        await until(lambda: not engine._checkpointer._due.is_set())  # type: ignore[union-attr]
+    assert files()[0].stat().st_mtime_ns == before
+    await engine.write(Append("a", BINARY, 16 * MEGABYTE))
     await until(lambda: files()[0].stat().st_mtime_ns > before)
 
 
