@@ -37,8 +37,8 @@ MAX_LOG_PAGES = 4 * LONG_LOG_PAGES
 
 REST_SECONDS = 0.1
 REST_BYTES = 64 * 1024 * 1024
-"""A copy waits until no `STEP_BYTES` arrive for so long, or until so much data waits. The next requests of a client that
-is alone come meanwhile. Otherwise their commits would wait for the disk, which the copy keeps busy."""
+"""A copy waits until no `STEP_BYTES` arrive for so long, or until so much data waits. The next requests of a client
+that is alone come meanwhile. Otherwise their commits would wait for the disk, which the copy keeps busy."""
 
 IDLE_SECONDS = 2.0
 """Time without `STEP_BYTES` of data after which the committer's connection has its usual limit again."""

@@ -102,8 +102,8 @@ class ArrivingBody:
     def place(self) -> memoryview:
         """Return the place for the rest of a body with an announced length. The caller writes it there, and counts it.
 
-        `whole` returns these very bytes, without a copy. The system gives memory to a page when it is written to, so
-        the place takes no more memory than what has arrived.
+        `whole` returns these very bytes, without a copy if nobody holds the place any more. The system gives memory to
+        a page when it is written to, so the place takes no more memory than what has arrived.
         """
         assert self._announced is not None
         self._placed = BytesIO(bytes(self._announced))

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -13,7 +14,7 @@ from django_durable_streams.engine.checkpoints import STEP_BYTES
 from django_durable_streams.protocol.errors import ServiceUnavailable, StreamNotFound
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.runtime import execution
-from django_durable_streams.runtime.connection import LOG_PAGES, limit_log
+from django_durable_streams.runtime.connection import LOG_PAGES, DedicatedConnection, limit_log
 from django_durable_streams.store.operations import Append, Create
 from tests.server.waiting import until
 
@@ -128,6 +129,36 @@ async def test_the_committer_limits_the_log_again_after_a_large_append_that_fail
         await engine.write(Append("missing", BINARY, 8 * MEGABYTE))
     assert limits[0] == checkpoints.MAX_LOG_PAGES
     await until(lambda: limits[-1] == LOG_PAGES)
+
+
+def test_a_thread_that_writes_seldom_leaves_the_log_alone_too(engine: Engine) -> None:
+    def limits() -> list[object]:
+        seldom = DedicatedConnection("default")
+        seldom.open()
+        found = [limit()]
+        for pages in (checkpoints.MAX_LOG_PAGES, LOG_PAGES):
+            with ThreadPoolExecutor(1) as other:
+                other.submit(raise_limit, pages).result()
+            seldom.open()
+            found.append(limit())
+        with ThreadPoolExecutor(1) as other:
+            other.submit(raise_limit, checkpoints.MAX_LOG_PAGES).result()
+        seldom.close()
+        seldom.open()
+        found.append(limit())
+        limit_log("default")
+        seldom.close()
+        return found
+
+    def raise_limit(pages: int) -> None:
+        busy = DedicatedConnection("default")
+        busy.open()
+        limit_log("default", pages)
+        busy.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        most = checkpoints.MAX_LOG_PAGES
+        assert thread.submit(limits).result() == [LOG_PAGES, most, LOG_PAGES, most]
 
 
 async def test_without_the_thread_the_committer_copies_the_log(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

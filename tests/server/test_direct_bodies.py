@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from uvicorn.server import ServerState
 
 from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.server.asgi import DurableStreams
-from django_durable_streams.server.bodies import memory
+from django_durable_streams.server.bodies import ArrivingBody, memory
 from django_durable_streams.server.uvicorn import uploads
 from django_durable_streams.server.uvicorn.fast_path import FastPathConnection
 from django_durable_streams.server.uvicorn.mount import Mount
@@ -171,3 +172,48 @@ def test_a_body_on_its_way_has_a_moment_when_the_server_ends(run: Any, monkeypat
 
     run(scenario)
     assert content() == BODY
+
+
+def test_the_place_of_a_body_becomes_the_body_without_a_copy() -> None:
+    body = ArrivingBody({}, SIZE)
+    body.add(BODY[:5])
+    place = body.place()
+    place[:] = BODY[5:]
+    body.count(len(place))
+    del place
+    tracemalloc.start()
+    try:
+        whole = body.whole()
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        body.release()
+    assert whole == BODY
+    assert most < SIZE // 10
+
+
+def test_nobody_holds_the_place_of_a_body_that_has_arrived(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks: list[int] = []
+
+    class Body(ArrivingBody):
+        __slots__ = ()
+
+        def whole(self) -> bytes:
+            tracemalloc.start()
+            try:
+                return super().whole()
+            finally:
+                peaks.append(tracemalloc.get_traced_memory()[1])
+                tracemalloc.stop()
+
+    monkeypatch.setattr(uploads, "ArrivingBody", Body)
+
+    async def scenario(client: Client, connection: FastPathConnection) -> None:
+        reader, writer = client
+        writer.write(HEAD % SIZE + BODY)
+        assert await status(reader) == 204
+
+    run(scenario)
+    assert content() == BODY
+    assert len(peaks) == 1
+    assert peaks[0] < SIZE // 10

@@ -7,8 +7,7 @@ parts are dropped. Knows neither requests nor responses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from ...conf import config
@@ -35,23 +34,30 @@ class Upload:
         self.reply = Reply(loop=loop)
         """The whole body, or the error that there is instead."""
         self._length = length
+        self._loop = loop
         self._timer = loop.call_later(config().receive_timeout, self._time_out)
 
     def add(self, part: bytes) -> None:
         """Add a part that has arrived."""
-        self._take(partial(self.body.add, part))
-
-    def count(self, size: int) -> None:
-        """Count bytes that have arrived in their place."""
-        self._take(partial(self.body.count, size))
-
-    def _take(self, take: Callable[[], None]) -> None:
         try:
-            take()
+            self.body.add(part)
             if self.body.size == self._length:
                 self._end(self.body.whole())
         except DurableStreamsError as error:
             self._end(error)
+
+    def count(self, size: int) -> None:
+        """Count bytes that have arrived in their place."""
+        try:
+            self.body.count(size)
+            if self.body.size == self._length:
+                self._loop.call_soon(self._end_placed)  # the loop holds the place while it tells of the bytes
+        except DurableStreamsError as error:
+            self._end(error)
+
+    def _end_placed(self) -> None:
+        if not self.reply.done():
+            self._end(self.body.whole())
 
     def give_up(self, error: Exception) -> None:
         """End the upload with an error."""
@@ -195,5 +201,5 @@ class BodyReceiver(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have arrived."""
-        self._place = self._place[nbytes:]
+        self._place = self._place[nbytes:] if nbytes < len(self._place) else memoryview(b"")
         self._connection.count_body(nbytes)
