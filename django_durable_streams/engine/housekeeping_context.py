@@ -56,15 +56,18 @@ class HousekeepingContext:
         """Do work that writes and is not urgent: `do`, but not in front of requests that are about to write.
 
         A thread that waits for the write lock gets it as soon as a commit ends, and a client's next request waits for
-        this work. So the lock is taken only when it is free. After `POLITE_SECONDS` the work waits as `do` does.
+        this work. So the lock is taken only when it is free, at two attempts in a row: right after a commit, a client
+        that is alone sends its next request. After `POLITE_SECONDS` the work waits as `do` does.
         """
         until = time.monotonic() + POLITE_SECONDS
+        was_free = False
         while time.monotonic() < until:
             with contained, self.connection:
                 self.connection.open()
                 with self._write_lock.try_hold() as is_held:
-                    if is_held:
+                    if is_held and (was_free or not self.is_one):
                         return work(*args, **kwargs)
+            was_free = is_held
             time.sleep(TRY_SECONDS)
         return self.do(work, *args, **kwargs)
 
