@@ -135,20 +135,20 @@ def test_a_thread_that_writes_seldom_leaves_the_log_alone_too(engine: Engine) ->
     def limits() -> list[object]:
         seldom = DedicatedConnection("default")
         seldom.open()
-        found = [limit()]
+        values = [limit()]
         for pages in (checkpoints.MAX_LOG_PAGES, LOG_PAGES):
             with ThreadPoolExecutor(1) as other:
                 other.submit(raise_limit, pages).result()
             seldom.open()
-            found.append(limit())
+            values.append(limit())
         with ThreadPoolExecutor(1) as other:
             other.submit(raise_limit, checkpoints.MAX_LOG_PAGES).result()
         seldom.close()
         seldom.open()
-        found.append(limit())
+        values.append(limit())
         limit_log("default")
         seldom.close()
-        return found
+        return values
 
     def raise_limit(pages: int) -> None:
         busy = DedicatedConnection("default")
