@@ -13,7 +13,6 @@ database, which takes as long as the commits took, and all appends wait for it.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from threading import Event, Lock, Thread
@@ -37,9 +36,9 @@ MAX_LOG_PAGES = 4 * LONG_LOG_PAGES
 """Length of the log from which the committer's connection copies it after all."""
 
 REST_SECONDS = 0.1
-REST_STEPS = 2
-"""A copy waits for so long, or until `STEP_BYTES` have arrived so many times again. The next requests of a client that
-is alone come meanwhile. Otherwise their commits would wait for the disk, which the copy keeps busy."""
+REST_BYTES = 64 * 1024 * 1024
+"""A copy waits until no `STEP_BYTES` arrive for so long, or until so much data waits. The next requests of a client
+that is alone come meanwhile. Otherwise their commits would wait for the disk, which the copy keeps busy."""
 
 IDLE_SECONDS = 2.0
 """Time without `STEP_BYTES` of data after which the committer's connection has its usual limit again."""
@@ -57,6 +56,7 @@ class Checkpointer:
         self._connection = connection
         self._write = write
         self._bytes = 0
+        self._uncopied = 0
         self._due = Event()
         self._stopped = False
         self._thread: Thread | None = None
@@ -71,6 +71,7 @@ class Checkpointer:
         self._bytes += sum([commit.tail - commit.start for commit in commits])
         if self._bytes < STEP_BYTES:
             return
+        self._uncopied += self._bytes
         self._bytes = 0
         self._start()
 
@@ -125,10 +126,9 @@ class Checkpointer:
         return has_arrived
 
     def _rest(self) -> None:
-        until = time.monotonic() + REST_SECONDS
-        for _ in range(REST_STEPS):
-            if not self._is_due(max(until - time.monotonic(), 0.0)):
-                break
+        while self._uncopied < REST_BYTES and self._is_due(REST_SECONDS):
+            pass
+        self._uncopied = 0
 
     def _copy_while_due(self) -> None:
         """Raise the limit of the committer's connection, and copy the log until little data arrives."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -9,6 +10,12 @@ from ..models import Stream
 from ..runtime.connection import DedicatedConnection
 from ..runtime.results import contained
 from ..runtime.write_lock import WriteLock
+
+POLITE_SECONDS = 0.1
+"""How long work that is not urgent waits for a moment in which nobody writes."""
+
+TRY_SECONDS = 0.004
+"""How long it waits between two attempts to find one."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,6 +51,25 @@ class HousekeepingContext:
             self.connection.open()
             with self._write_lock.hold():
                 return work(*args, **kwargs)
+
+    def do_politely(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do work that writes and is not urgent: `do`, but not in front of requests that are about to write.
+
+        A thread that waits for the write lock gets it as soon as a commit ends, and a client's next request waits for
+        this work. So the lock is taken only when it is free, at two attempts in a row: right after a commit, a client
+        that is alone sends its next request. After `POLITE_SECONDS` the work waits as `do` does.
+        """
+        until = time.monotonic() + POLITE_SECONDS
+        was_free = False
+        while time.monotonic() < until:
+            with contained, self.connection:
+                self.connection.open()
+                with self._write_lock.try_hold() as is_held:
+                    if is_held and (was_free or not self.is_one):
+                        return work(*args, **kwargs)
+            was_free = is_held
+            time.sleep(TRY_SECONDS)
+        return self.do(work, *args, **kwargs)
 
     def read(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do work that only reads, on this thread's connection."""

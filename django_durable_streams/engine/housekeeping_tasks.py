@@ -188,9 +188,9 @@ class PurgeTask(SweepTask):
         return [(stream_id, stream_id) for stream_id in removal.removed(self.using, after=after or 0, limit=limit)]
 
     def _do(self, ids: Sequence[int]) -> int | None:
-        if self.context.do(removal.purge_data, self.using, ids):
+        if self.context.do_politely(removal.purge_data, self.using, ids):
             return None
-        return self.context.do(removal.purge_streams, self.using, ids)
+        return self.context.do_politely(removal.purge_streams, self.using, ids)
 
 
 class FlushTask(HousekeepingTask):

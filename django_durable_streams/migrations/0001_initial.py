@@ -115,13 +115,13 @@ class Migration(migrations.Migration):
             name='StagedChunk',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('stream', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='staged_chunks', to='durable_streams.stream', verbose_name='stream')),
                 ('start', models.PositiveBigIntegerField(verbose_name='start')),
                 ('end', models.PositiveBigIntegerField(verbose_name='end')),
-                ('data', models.BinaryField(verbose_name='data')),
                 ('ends', models.BinaryField(default=b'', help_text="Where each append ends, from the chunk's start: 32-bit little-endian. Empty: one append.", verbose_name='ends')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created at')),
                 ('block', models.BigIntegerField(verbose_name='block')),
-                ('stream', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='staged_chunks', to='durable_streams.stream', verbose_name='stream')),
+                ('data', models.BinaryField(verbose_name='data')),
             ],
             options={
                 'verbose_name': 'staged chunk',
@@ -149,12 +149,12 @@ class Migration(migrations.Migration):
             name='Chunk',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('stream', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='chunks', to='durable_streams.stream', verbose_name='stream')),
                 ('start', models.PositiveBigIntegerField(verbose_name='start')),
                 ('end', models.PositiveBigIntegerField(verbose_name='end')),
-                ('data', models.BinaryField(verbose_name='data')),
                 ('ends', models.BinaryField(default=b'', help_text="Where each append ends, from the chunk's start: 32-bit little-endian. Empty: one append.", verbose_name='ends')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created at')),
-                ('stream', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='chunks', to='durable_streams.stream', verbose_name='stream')),
+                ('data', models.BinaryField(verbose_name='data')),
             ],
             options={
                 'verbose_name': 'chunk',

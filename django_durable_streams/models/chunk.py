@@ -11,17 +11,21 @@ from .stream import Stream
 
 
 class AbstractChunk(GuardedModel):
-    """A range of a stream's bytes, stored as they go on the wire, and the ends of the appends inside."""
+    """A range of a stream's bytes, stored as they go on the wire, and the ends of the appends inside.
+
+    In the tables `data` is the last column. SQLite reads all pages of a large value to find the columns after it: a
+    delete from the index by stream and end would read the data.
+    """
 
     start = models.PositiveBigIntegerField(_("start"))
     end = models.PositiveBigIntegerField(_("end"))
-    data = models.BinaryField(_("data"))
     ends = models.BinaryField(
         _("ends"),
         default=b"",
         help_text="Where each append ends, from the chunk's start: 32-bit little-endian. Empty: one append.",
     )
     created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+    data = models.BinaryField(_("data"))
     stream_id: int
 
     instead = dict.fromkeys(("add", "change"), "Call Stream.append() to add data. Stored data never changes.") | {

@@ -62,6 +62,7 @@ class DedicatedConnection:
         self._wrapper: BaseDatabaseWrapper | None = None
         self._opened: object = None  # the driver's connection that `open` made
         self._is_outdated = False
+        self._log_pages = LOG_PAGES
         self._connect: Callable[[], None]
         self._lock = Lock()
         self._at_work = RLock()
@@ -87,6 +88,8 @@ class DedicatedConnection:
         """
         connection = connections[self.using]
         if connection.connection is not None and connection.connection is self._opened and not self._is_outdated:
+            if self._log_pages != _log_limits.get(self.using, LOG_PAGES) and connection.vendor == "sqlite":
+                self._limit_log()
             return False
         if execution.is_inline():
             return False
@@ -116,8 +119,13 @@ class DedicatedConnection:
         _ensure_autocommit(connection)
         if connection.vendor == "sqlite":
             _reduce_disk_writes(connection)
+            self._limit_log()
         if self._lock_seconds is not None:
             _limit_lock_waits(connection, self._lock_seconds)
+
+    def _limit_log(self) -> None:
+        pages = self._log_pages = _log_limits.get(self.using, LOG_PAGES)
+        _set_log_limit(self.using, pages)
 
     def close(self) -> None:
         """Close the connection. Never raises, as the thread must outlive it. Only for the connection's thread."""
@@ -236,15 +244,31 @@ def _reduce_disk_writes(connection: BaseDatabaseWrapper) -> None:
     """Let SQLite write less to disk.
 
     A statement over many rows records how to undo itself. From some pages on SQLite writes that record to a file, which
-    took most of the time of a batch over many streams. A write-ahead log of twice the usual size is copied half as
-    often, and each page in it only once. The committer waits for these copies.
+    took most of the time of a batch over many streams. A write-ahead log of twice the usual size (`limit_log`) is
+    copied half as often, and each page in it only once. The committer waits for these copies.
     """
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA temp_store = MEMORY")
-    limit_log(connection.alias)
+
+
+_log_limits: dict[str, int] = {}
+"""The limit of each database's write-ahead log, by alias, where it is not LOG_PAGES."""
 
 
 def limit_log(using: str, pages: int = LOG_PAGES) -> None:
-    """Let commits on this thread's connection copy SQLite's write-ahead log from so many pages on."""
+    """Let commits copy SQLite's write-ahead log from so many pages on.
+
+    This holds for this thread's connection at once, and for the other dedicated connections when they are opened or
+    used next. Otherwise the thread that writes seldom would copy the whole log that the others leave alone.
+    """
+    _log_limits[using] = pages
+    _set_log_limit(using, pages)
+
+
+def _set_log_limit(using: str, pages: int) -> None:
     with connections[using].cursor() as cursor:
         cursor.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+
+
+# A child process has no thread that lowers a limit.
+os.register_at_fork(after_in_child=_log_limits.clear)

@@ -73,9 +73,17 @@ def _mysql(options: dict[str, Any]) -> None:
     options.pop("write_timeout", None)
 
 
+_SQLITE_DELETION = "PRAGMA secure_delete = FAST"
+"""Debian, Ubuntu and macOS build SQLite so that it fills the pages of deleted data with zeros. The purge of a stream
+then writes as much as its appends did, and later appends wait for it: 60 ms for 14 MB, instead of 5 without the zeros.
+"""
+
+
 def _sqlite(options: dict[str, Any]) -> None:
     # Every transaction of the service writes. Taking the lock later may fail in the middle.
     options["transaction_mode"] = "IMMEDIATE"
+    # First, so that a project's own secure_delete holds.
+    options["init_command"] = "; ".join(filter(None, [_SQLITE_DELETION, options.get("init_command")]))
 
 
 _OPTIONS: Mapping[str, Callable[[dict[str, Any]], None]] = {

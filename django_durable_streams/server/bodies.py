@@ -8,6 +8,7 @@ streams nor the content of a body.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from threading import Lock
 
 from ..conf import config
@@ -69,13 +70,14 @@ class ArrivingBody:
         announced: the length in bytes that the request announces, from `admitted_length`.
     """
 
-    __slots__ = ("_announced", "_headers", "_held", "_limit", "_parts", "size")
+    __slots__ = ("_announced", "_headers", "_held", "_limit", "_parts", "_placed", "size")
 
     def __init__(self, request_headers: Mapping[bytes, bytes], announced: int | None) -> None:
         self._announced = announced
         self._limit = config().max_append_bytes
         self._headers = request_headers
         self._parts: list[bytes] = []
+        self._placed: BytesIO | None = None
         self._held = 0
         self.size = 0
 
@@ -86,12 +88,29 @@ class ArrivingBody:
             PayloadTooLarge: the body is over the limit.
             ServiceUnavailable: the unfinished bodies of the process are over theirs.
         """
-        self.size += len(part)
+        self.count(len(part))
+        self._parts.append(part)
+
+    def count(self, size: int) -> None:
+        """Count bytes that have arrived. `add` has the errors."""
+        self.size += size
         if self.size > self._limit:
             raise too_large()
-        memory.reserve(len(part))
-        self._held += len(part)
-        self._parts.append(part)
+        memory.reserve(size)
+        self._held += size
+
+    def place(self) -> memoryview:
+        """Return the place for the rest of a body with an announced length. The caller writes it there, and counts it.
+
+        `whole` returns these very bytes, without a copy if nobody holds the place any more. The system gives memory to
+        a page when it is written to, so the place takes no more memory than what has arrived.
+        """
+        assert self._announced is not None
+        self._placed = BytesIO(bytes(self._announced))
+        place = self._placed.getbuffer()
+        place[: self.size] = b"".join(self._parts)
+        self._parts = []
+        return place[self.size :]
 
     def whole(self) -> bytes:
         """Return the body after its last part.
@@ -100,14 +119,16 @@ class ArrivingBody:
             IncompleteBody: the body is shorter than announced.
         """
         check_complete(self._headers, self._announced, self.size)
-        body = b"".join(self._parts)
+        body = b"".join(self._parts) if self._placed is None else self._placed.getvalue()
         self._parts = []
+        self._placed = None
         return body
 
     def release(self) -> None:
         """Release the memory of the body."""
         held, self._held = self._held, 0
         self._parts = []
+        self._placed = None
         if held:
             memory.release(held)
 

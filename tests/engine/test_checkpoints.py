@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -13,7 +14,7 @@ from django_durable_streams.engine.checkpoints import STEP_BYTES
 from django_durable_streams.protocol.errors import ServiceUnavailable, StreamNotFound
 from django_durable_streams.protocol.offsets import Sentinel
 from django_durable_streams.runtime import execution
-from django_durable_streams.runtime.connection import LOG_PAGES, limit_log
+from django_durable_streams.runtime.connection import LOG_PAGES, DedicatedConnection, limit_log
 from django_durable_streams.store.operations import Append, Create
 from tests.server.waiting import until
 
@@ -93,8 +94,22 @@ async def test_the_answer_to_a_large_append_does_not_wait_for_the_copy(
     assert files()[1].stat().st_size > LOG_PAGES * PAGE
     assert files()[0].stat().st_mtime_ns == before
     # More data ends the rest.
-    for _ in range(checkpoints.REST_STEPS):
-        await engine.write(Append("a", BINARY, 4 * MEGABYTE))
+    monkeypatch.setattr(checkpoints, "REST_BYTES", 16 * len(MEGABYTE))
+    await engine.write(Append("a", BINARY, 4 * MEGABYTE))
+    await until(lambda: files()[0].stat().st_mtime_ns > before)
+
+
+async def test_the_copy_rests_while_a_client_that_is_alone_goes_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "REST_SECONDS", 60.0)
+    await engine.write(Create("a", BINARY))
+    before = files()[0].stat().st_mtime_ns
+    for _ in range(4):
+        await engine.write(Append("a", BINARY, 12 * MEGABYTE))
+        await until(lambda: not engine._checkpointer._due.is_set())  # type: ignore[union-attr]
+    assert files()[0].stat().st_mtime_ns == before
+    await engine.write(Append("a", BINARY, 16 * MEGABYTE))
     await until(lambda: files()[0].stat().st_mtime_ns > before)
 
 
@@ -114,6 +129,36 @@ async def test_the_committer_limits_the_log_again_after_a_large_append_that_fail
         await engine.write(Append("missing", BINARY, 8 * MEGABYTE))
     assert limits[0] == checkpoints.MAX_LOG_PAGES
     await until(lambda: limits[-1] == LOG_PAGES)
+
+
+def test_a_thread_that_writes_seldom_leaves_the_log_alone_too(engine: Engine) -> None:
+    def limits() -> list[object]:
+        seldom = DedicatedConnection("default")
+        seldom.open()
+        values = [limit()]
+        for pages in (checkpoints.MAX_LOG_PAGES, LOG_PAGES):
+            with ThreadPoolExecutor(1) as other:
+                other.submit(raise_limit, pages).result()
+            seldom.open()
+            values.append(limit())
+        with ThreadPoolExecutor(1) as other:
+            other.submit(raise_limit, checkpoints.MAX_LOG_PAGES).result()
+        seldom.close()
+        seldom.open()
+        values.append(limit())
+        limit_log("default")
+        seldom.close()
+        return values
+
+    def raise_limit(pages: int) -> None:
+        busy = DedicatedConnection("default")
+        busy.open()
+        limit_log("default", pages)
+        busy.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        most = checkpoints.MAX_LOG_PAGES
+        assert thread.submit(limits).result() == [LOG_PAGES, most, LOG_PAGES, most]
 
 
 async def test_without_the_thread_the_committer_copies_the_log(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test import override_settings
 
+from django_durable_streams.models import Chunk, Stream
 from django_durable_streams.runtime.configuration_errors import find_problem
 from django_durable_streams.runtime.connection import DedicatedConnection
 from django_durable_streams.runtime.connection_settings import service_settings
+from django_durable_streams.store.upkeep import removal
 
 T = TypeVar("T")
 
@@ -86,7 +88,11 @@ def test_mysql_and_sqlite() -> None:
     }
     for mode in (None, "DEFERRED", "EXCLUSIVE"):
         own = made("sqlite", {}, {"transaction_mode": mode, "timeout": 20})["OPTIONS"]
-        assert own == {"transaction_mode": "IMMEDIATE", "timeout": 20}
+        assert own == {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA secure_delete = FAST",
+        }
 
 
 def with_line(work: Callable[[BaseDatabaseWrapper], T], lock_seconds: int | None = None) -> T:
@@ -115,6 +121,76 @@ def test_it_commits_by_itself(autocommit_off: None) -> None:
     assert with_line(lambda own: own.get_autocommit())
     assert with_line(lambda own: own.settings_dict["AUTOCOMMIT"])
     assert connection.settings_dict["AUTOCOMMIT"] is False
+
+
+def secure_deletion(own: BaseDatabaseWrapper) -> int:
+    with own.cursor() as cursor:
+        mode: int = cursor.execute("PRAGMA secure_delete").fetchone()[0]
+    return mode
+
+
+OFF, ON, FAST = 0, 1, 2
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite fills deleted data with zeros")
+@pytest.mark.parametrize(
+    ("init_command", "expected"),
+    [
+        (None, FAST),
+        ("", FAST),
+        ("PRAGMA synchronous=FULL;", FAST),
+        ("PRAGMA synchronous=FULL; PRAGMA secure_delete=ON", ON),
+        ("pragma SECURE_DELETE = 0;", OFF),
+    ],
+)
+def test_deletions_write_no_zeros_unless_the_project_asks_for_them(
+    monkeypatch: pytest.MonkeyPatch, init_command: str | None, expected: int
+) -> None:
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "init_command", init_command)
+    if init_command is None:
+        monkeypatch.delitem(connection.settings_dict["OPTIONS"], "init_command")
+    assert with_line(secure_deletion) == expected
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite fills deleted data with zeros")
+def test_a_project_can_ask_for_zeros_when_it_is_connected() -> None:
+    def ask(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA secure_delete = ON")
+
+    connection_created.connect(ask)
+    try:
+        assert with_line(secure_deletion) == ON
+    finally:
+        connection_created.disconnect(ask)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="the others have logs of their own")
+@pytest.mark.parametrize("asks_for_zeros", [False, True])
+def test_a_purge_writes_less_than_its_data(monkeypatch: pytest.MonkeyPatch, asks_for_zeros: bool) -> None:
+    if asks_for_zeros:
+        command = "PRAGMA journal_mode=WAL; PRAGMA secure_delete=ON"
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "init_command", command)
+    size = 2 * 1024 * 1024
+
+    def work(own: BaseDatabaseWrapper) -> int:
+        stream = Stream.objects.create(path="a", content_type="application/octet-stream")
+        stream.append(bytes(size))
+        stream.delete()
+        with own.cursor() as cursor:
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            removal.purge_data(own.alias, removal.removed(own.alias))
+            ((_, pages, _),) = cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        assert not Chunk.objects.exists()
+        return int(pages) * PAGE_BYTES
+
+    assert (with_line(work) > size) == asks_for_zeros
+
+
+PAGE_BYTES = 4096
 
 
 def test_it_is_none_of_the_projects(transactional_db: None) -> None:

@@ -43,3 +43,10 @@ def test_queries_by_a_prefix_use_the_index_of_paths() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
     assert "Index Cond: (((path)::text >= 'some/where'" in query.explain()
+
+
+@pytest.mark.parametrize("model", [Chunk, StagedChunk])
+def test_the_data_of_a_chunk_comes_after_all_other_columns(model: type[Chunk | StagedChunk]) -> None:
+    with connection.cursor() as cursor:
+        columns = connection.introspection.get_table_description(cursor, model._meta.db_table)
+    assert columns[-1].name == "data"

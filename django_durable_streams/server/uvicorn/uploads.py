@@ -17,6 +17,9 @@ from ...runtime.results import Reply
 from ..bodies import ArrivingBody, too_slow
 from .connection import Connection
 
+DIRECT_BYTES = 1024 * 1024
+"""Missing bytes from which a body is received into its own memory."""
+
 
 class Upload:
     """A body that arrives in parts, until it is complete or given up.
@@ -31,6 +34,7 @@ class Upload:
         self.reply = Reply(loop=loop)
         """The whole body, or the error that there is instead."""
         self._length = length
+        self._loop = loop
         self._timer = loop.call_later(config().receive_timeout, self._time_out)
 
     def add(self, part: bytes) -> None:
@@ -41,6 +45,19 @@ class Upload:
                 self._end(self.body.whole())
         except DurableStreamsError as error:
             self._end(error)
+
+    def count(self, size: int) -> None:
+        """Count bytes that have arrived in their place."""
+        try:
+            self.body.count(size)
+            if self.body.size == self._length:
+                self._loop.call_soon(self._end_placed)  # the loop holds the place while it tells of the bytes
+        except DurableStreamsError as error:
+            self._end(error)
+
+    def _end_placed(self) -> None:
+        if not self.reply.done():
+            self._end(self.body.whole())
 
     def give_up(self, error: Exception) -> None:
         """End the upload with an error."""
@@ -67,6 +84,8 @@ class UploadConnection(Connection):
         self._unread = 0
         """Bytes of the body that have not arrived."""
         self._upload: Upload | None = None
+        self._is_direct = False
+        """Whether a `BodyReceiver` takes the body."""
 
     def _expect_body(self, length: int, first_part: bytes) -> None:
         """A request has come whose body has not arrived as a whole."""
@@ -89,10 +108,39 @@ class UploadConnection(Connection):
         self.flow.release()
         for part in parts:
             self._take_body(part)
+        if self._unread >= DIRECT_BYTES and self.scheme == "http":
+            self._receive_directly(upload.body.place())
         try:
             return await upload.reply  # type: ignore[return-value]
         finally:
             self._upload = None
+            self._end_direct()
+
+    def _receive_directly(self, place: memoryview) -> None:
+        self._is_direct = True
+        self._set_protocol(BodyReceiver(self, place))
+
+    def count_body(self, size: int) -> None:
+        """Count bytes of the body that have arrived in their place."""
+        self._unread -= size
+        if not self._unread:
+            self._end_direct()
+        if self._upload is not None:
+            self._upload.count(size)
+
+    def _end_direct(self) -> None:
+        if self._is_direct:
+            self._is_direct = False
+            self._set_protocol(self)
+
+    def _set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Give all that comes to a protocol. Loops choose how to read when they begin to."""
+        if self.transport.is_closing():
+            return
+        self.transport.pause_reading()
+        self.transport.set_protocol(protocol)
+        if not self.flow.read_paused:
+            self.transport.resume_reading()
 
     def waiting_bytes(self) -> int:
         """Return how much of a body waits until its request is allowed."""
@@ -126,3 +174,32 @@ class UploadConnection(Connection):
         super().connection_lost(exc)
         if self._upload is not None:
             self._upload.give_up(ClientDisconnected())
+
+
+class BodyReceiver(asyncio.BufferedProtocol):
+    """Takes the rest of a body in the place of a connection: the system copies it to where it stays.
+
+    The loop would copy each part once more, and the body is joined from its parts. A body of 14 MB takes half of the
+    processor's time without these copies. Everything but the body goes to the connection.
+
+    Args:
+        connection: the connection.
+        place: where the rest of the body goes. The connection takes its place again when it is full.
+    """
+
+    def __init__(self, connection: UploadConnection, place: memoryview) -> None:
+        self._connection = connection
+        self._place = place
+        self.eof_received = connection.eof_received  # type: ignore[method-assign]
+        self.connection_lost = connection.connection_lost  # type: ignore[method-assign]
+        self.pause_writing = connection.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next bytes go."""
+        return self._place
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes have arrived."""
+        self._place = self._place[nbytes:] if nbytes < len(self._place) else memoryview(b"")
+        self._connection.count_body(nbytes)

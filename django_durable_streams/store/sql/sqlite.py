@@ -146,6 +146,12 @@ class SQLiteStatements(SQLiteChunkStatements, Statements):
             insert_and_getter = self._inserts[used, rules_version] = insert, itemgetter(*used)
         return insert_and_getter
 
+    def select_fork_sources(self, cursor: Any, ids: Collection[int]) -> Iterable[int]:
+        source, path = self._quote("source_id"), self._quote("path")
+        among = f"{source} IN (SELECT value FROM json_each(%s)) AND {path} IS NOT NULL"
+        sql = f"SELECT {source} FROM {self._stream} WHERE {among}"
+        return [row[0] for row in self._execute(cursor, sql, [to_json(ids)]).fetchall()]
+
     def remove_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
         self._execute(cursor, self._of_ids(self._remove_stream), [moment, to_json(ids)])
 

@@ -13,10 +13,11 @@ from typing import Any, Literal
 from django.db import connections
 
 from ...clock import from_microseconds
-from ...models import RegistryEntry, Retention
+from ...models import RegistryEntry, Retention, Stream
 from ..stream_info import StreamInfo
 from .base import SHARED_LOCK, BaseStatements
 from .columns import PRODUCER_COLUMNS, REGISTRY_COLUMNS, RETENTION_COLUMNS, STREAM_COLUMNS
+from .ids import has_id
 from .rows import LoadedRows, Lock, Row, slices
 
 
@@ -210,6 +211,16 @@ class StreamStatements(BaseStatements):
         empty, or an IntegrityError is raised. Only where `supports_blind_insert`.
         """
         raise NotImplementedError
+
+    def select_fork_sources(self, cursor: Any, ids: Collection[int]) -> Iterable[int]:
+        """Return the source's id of each fork that streams have."""
+        query = (
+            Stream.objects.using(self._using).filter(path__isnull=False).filter(has_id("source_id", ids, self._using))
+        )
+        if self.reads_old_snapshot():
+            # An older snapshot may miss forks. On PostgreSQL the lock of the source's row has failed by then.
+            query = query.select_for_update()
+        return query.values_list("source_id", flat=True)
 
     def remove_streams(self, cursor: Any, moment: int, ids: Sequence[int]) -> None:
         """Remove streams: free their paths, and end their references to sources.

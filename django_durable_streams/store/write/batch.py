@@ -13,7 +13,7 @@ from typing import Any
 from django.db import connections
 
 from ... import clock
-from ...models import RegistryEntry, Stream
+from ...models import RegistryEntry
 from ...protocol.errors import DurableStreamsError, SourceGone, StreamExists, StreamGone, StreamNotFound
 from ..operations import (
     Append,
@@ -34,7 +34,6 @@ from ..operations import (
     names_in,
 )
 from ..sql import statements
-from ..sql.ids import has_id
 from . import forking, registry_entries, stream_creation
 from .batch_saving import BatchSaver
 from .row_cache import PostgreSQLRowCache, RowCache
@@ -176,12 +175,7 @@ class Batch:
         if not states:
             return
         self._fork_counts = dict.fromkeys((state.id for state in states), 0)
-        query = Stream.objects.using(self._using).filter(path__isnull=False)
-        query = query.filter(has_id("source_id", self._fork_counts, self._using))
-        if self._sql.reads_old_snapshot():
-            # An older snapshot may miss forks. On PostgreSQL the lock of the source's row has failed by then.
-            query = query.select_for_update()
-        for source_id in query.values_list("source_id", flat=True):
+        for source_id in self._sql.select_fork_sources(self._cursor, self._fork_counts):
             self._fork_counts[source_id] += 1
 
     def apply(self, operation: Operation) -> Outcome:
