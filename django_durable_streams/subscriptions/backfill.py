@@ -6,8 +6,8 @@ so each stream is linked exactly once: whichever comes second finds the link.
 
 Appends wait for a portion, because it locks the rows of its streams, and all of SQLite. So it is small, compares paths
 before it locks anything, and skips rows that another transaction holds. The next portion begins with the first of them.
-A process links one portion at a time, and then rests for as long as that took: the request that creates a subscription
-and the delivery link at the same time, and appends share the process with both.
+A process links one portion at a time, and then rests for as much time as the portion took of the processor. Without it,
+the request that creates a subscription and the delivery would link side by side, and leave appends no time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PORTION_SCANNED = 5000
 """Streams that one portion compares with the pattern."""
 
 MAX_REST_SECONDS = 0.5
-"""The longest rest after a portion. One that took longer has waited for the database."""
+"""The longest rest after a portion."""
 
 
 HELD_UP_PAUSE = 0.05
@@ -52,17 +52,18 @@ def link_portion(subscription_id: int, using: str) -> Progress:
     if not pace.lock.acquire(blocking=False):
         return Progress(is_done=False, is_held_up=True, pause=HELD_UP_PAUSE)
     try:
-        began = time.monotonic()
-        if began < pace.rests_until:
-            return Progress(is_done=False, is_held_up=False, pause=pace.rests_until - began)
+        rest = pace.rests_until - time.monotonic()
+        if rest > 0.0:
+            return Progress(is_done=False, is_held_up=False, pause=rest)
+        began = time.thread_time()
         progress = _link_next(subscription_id, using)
-        ended = time.monotonic()
-        pace.rests_until = ended + min(ended - began, MAX_REST_SECONDS)
+        rest = min(time.thread_time() - began, MAX_REST_SECONDS)
+        pace.rests_until = time.monotonic() + rest
     finally:
         pace.lock.release()
     if progress.is_done:
         return progress
-    return progress._replace(pause=HELD_UP_PAUSE if progress.is_held_up else pace.rests_until - ended)
+    return progress._replace(pause=HELD_UP_PAUSE if progress.is_held_up else rest)
 
 
 class _Pace:
