@@ -256,6 +256,7 @@ class Delivery:
 
     async def _look(self) -> float:
         """Look at the database, start deliveries, and return the seconds until the next look."""
+        self._is_linking = False
         try:
             turns = self._deliveries.turns()
             work: DueWork | None = await self._call(look, self._using, turns, self._looked_through)

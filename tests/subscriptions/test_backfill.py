@@ -15,12 +15,12 @@ from tests.subscriptions.steps import USING, stream, subscribe
 def unlinked(db: None, monkeypatch: pytest.MonkeyPatch) -> int:
     """A subscription with three streams to link, one in each portion."""
     monkeypatch.setattr(backfill, "PORTION_STREAMS", 1)
-    monkeypatch.setattr(backfill, "_paces", {})
     for name in "abc":
         stream(f"events/{name}")
     subscribe("s")
     SubscriptionLink.objects.unguarded().delete()
     Subscription.objects.unguarded().update(linked_through=0)
+    monkeypatch.setattr(backfill, "_paces", {})
     return Subscription.objects.get().pk
 
 
@@ -63,11 +63,11 @@ def test_streams_that_another_process_links_meanwhile_are_linked_once(
     compare = backfill._next_matching
 
     def beside_another(subscription: Subscription, using: str) -> tuple[list[int], int | None]:
-        found = compare(subscription, using)
+        matching = compare(subscription, using)
         with monkeypatch.context() as patch:
             patch.setattr(backfill, "_next_matching", compare)
             assert not backfill._link_next(unlinked, USING).is_held_up
-        return found
+        return matching
 
     with monkeypatch.context() as patch:
         patch.setattr(backfill, "_next_matching", beside_another)
@@ -82,9 +82,9 @@ def test_a_subscription_that_is_deleted_meanwhile_gets_no_links(unlinked: int, m
     compare = backfill._next_matching
 
     def then_delete(subscription: Subscription, using: str) -> tuple[list[int], int | None]:
-        found = compare(subscription, using)
+        matching = compare(subscription, using)
         Subscription.objects.unguarded().update(name=None, pattern="", linked_through=None)
-        return found
+        return matching
 
     monkeypatch.setattr(backfill, "_next_matching", then_delete)
     backfill._link_next(unlinked, USING)
