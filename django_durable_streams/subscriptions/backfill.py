@@ -4,12 +4,17 @@ A new subscription begins at the present tails, so nothing old is replayed (spec
 may begin at the beginning. Streams that are created later are linked in their own transaction (`store.write.linking`),
 so each stream is linked exactly once: whichever comes second finds the link.
 
-Appends wait for a portion, because it locks the rows of its streams. So it is small, and skips rows that another
-transaction holds. The next portion begins with the first of these.
+Appends wait for a portion, because it locks the rows of its streams, and all of SQLite. So it is small, compares paths
+before it locks anything, and skips rows that another transaction holds. The next portion begins with the first of them.
+A process links one portion at a time, and then rests for as much time as the portion took of the processor. Without it,
+the request that creates a subscription and the delivery would link side by side, and leave appends no time.
 """
 
 from __future__ import annotations
 
+import os
+import time
+from threading import Lock
 from typing import NamedTuple
 
 from ..models import Stream, Subscription, SubscriptionLink
@@ -23,22 +28,76 @@ PORTION_STREAMS = 200
 PORTION_SCANNED = 5000
 """Streams that one portion compares with the pattern."""
 
+MAX_REST_SECONDS = 0.5
+"""The longest rest after a portion."""
+
+
+HELD_UP_PAUSE = 0.05
+"""Time for another transaction to release a row, or for another thread to link its portion, in seconds."""
+
 
 class Progress(NamedTuple):
     """The result of a portion."""
 
     is_done: bool
     is_held_up: bool
-    """Whether another transaction holds the row of the next stream."""
+    """Whether another transaction holds the row of the next stream, or somebody else links this subscription."""
+    pause: float = 0.0
+    """Seconds until the next portion."""
 
 
 def link_portion(subscription_id: int, using: str) -> Progress:
     """Link some of the existing streams that match the pattern of a subscription."""
+    pace = _pace_of(using)
+    if not pace.lock.acquire(blocking=False):
+        return Progress(is_done=False, is_held_up=True, pause=HELD_UP_PAUSE)
+    try:
+        rest = pace.rests_until - time.monotonic()
+        if rest > 0.0:
+            return Progress(is_done=False, is_held_up=False, pause=rest)
+        began = time.thread_time()
+        progress = _link_next(subscription_id, using)
+        rest = min(time.thread_time() - began, MAX_REST_SECONDS)
+        pace.rests_until = time.monotonic() + rest
+    finally:
+        pace.lock.release()
+    if progress.is_done:
+        return progress
+    return progress._replace(pause=HELD_UP_PAUSE if progress.is_held_up else rest)
+
+
+class _Pace:
+    """When this process may link the next portion in one database."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.rests_until = 0.0
+
+
+_paces: dict[str, _Pace] = {}
+
+
+def _pace_of(using: str) -> _Pace:
+    return _paces.get(using) or _paces.setdefault(using, _Pace())
+
+
+# A lock that another thread holds at the moment of a fork would never be released in the child.
+os.register_at_fork(after_in_child=_paces.clear)
+
+
+def _link_next(subscription_id: int, using: str) -> Progress:
+    query = subscriptions(using).filter(pk=subscription_id, linked_through__isnull=False)
+    seen = query.first()
+    if seen is None:
+        return Progress(is_done=True, is_held_up=False)
+    matching, scanned_through = _next_matching(seen, using)
     with transaction(using):
-        subscription = locked(subscriptions(using).filter(pk=subscription_id), using).first()
-        if subscription is None or subscription.linked_through is None:
-            return Progress(is_done=True, is_held_up=False)
-        matching, scanned_through = _next_matching(subscription, using)
+        # Nobody waits for another process that links the same subscription.
+        subscription = locked(query, using, skip=True).first()
+        if subscription is None:
+            return Progress(is_done=False, is_held_up=True)
+        if (subscription.pattern, subscription.linked_through) != (seen.pattern, seen.linked_through):
+            return Progress(is_done=False, is_held_up=False)  # somebody else has linked a portion meanwhile
         linked = _link(subscription, matching, using)
         held = [stream_id for stream_id in matching if stream_id not in linked]
         is_done = scanned_through is None and not held

@@ -93,7 +93,9 @@ class DueWork(NamedTuple):
     looked_through: int
     """The id of the last stream that was looked at, if others follow it. Otherwise 0."""
     due_in: float | None
-    """Seconds until the next subscription is due."""
+    """Seconds until the next subscription is due, or the next portion of existing streams is linked."""
+    is_linking: bool = False
+    """Whether there are more portions."""
 
 
 def look(using: str, turns: Turns, after: int = 0) -> DueWork | None:
@@ -112,7 +114,7 @@ def look(using: str, turns: Turns, after: int = 0) -> DueWork | None:
     if not Subscription.objects.using(using).exists():
         return None
     seen = _unless_busy(look_at_unseen, using, after)
-    links_more = _link_some(using)
+    link_pause = _link_some(using)
     deletes_more = _unless_busy(delete_remains, using)
     wakes = _unless_busy(due.begin_due, using, turns) if turns.free else []
     # Nothing may fail from here on: these wakes have begun, and their leases run.
@@ -124,23 +126,29 @@ def look(using: str, turns: Turns, after: int = 0) -> DueWork | None:
         is_held_up, due_in = True, None
     if is_held_up or (seen is not None and seen.is_held_up):
         due_in = min(BUSY_PAUSE, BUSY_PAUSE if due_in is None else due_in)
+    if link_pause is not None:
+        due_in = link_pause if due_in is None else min(due_in, link_pause)
     # After the last streams come those that got an append meanwhile.
-    has_more = bool(through or after or links_more or deletes_more or wakes)
-    return DueWork(wakes or [], has_more and not is_held_up, through, due_in)
+    has_more = bool(through or after or deletes_more or wakes)
+    return DueWork(wakes or [], has_more and not is_held_up, through, due_in, link_pause is not None)
 
 
-def _link_some(using: str) -> bool:
-    """Link existing streams to one new subscription, and return whether there is more to do at once.
+def _link_some(using: str) -> float | None:
+    """Link existing streams to one new subscription.
 
     One portion only, whatever else waits: everything that is due would wait for the portions of all. Chance gives each
     of them its turn.
+
+    Returns:
+        Seconds until the next portion. None: all are linked, or held up by other transactions.
     """
     subscription_ids = unfinished(using)
     for subscription_id in random.sample(subscription_ids, min(len(subscription_ids), MAX_HELD_UP)):
         progress = _unless_busy(link_portion, subscription_id, using)
         if progress is not None and not progress.is_held_up:
-            return not progress.is_done or len(subscription_ids) > 1
-    return False
+            has_more = not progress.is_done or len(subscription_ids) > 1
+            return progress.pause if has_more else None
+    return None
 
 
 def _unless_busy(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
@@ -173,6 +181,7 @@ class Delivery:
         self._deliveries = Deliveries()
         self._failing = asyncio.Semaphore(MAX_FAILING)
         self._looked_through = 0
+        self._is_linking = False
         self._task_queue = TaskQueue(engine.using)
         self._registry = RegistryMover(engine, call)
         self._sender: WebhookSender | None = None
@@ -247,6 +256,7 @@ class Delivery:
 
     async def _look(self) -> float:
         """Look at the database, start deliveries, and return the seconds until the next look."""
+        self._is_linking = False
         try:
             turns = self._deliveries.turns()
             work: DueWork | None = await self._call(look, self._using, turns, self._looked_through)
@@ -263,6 +273,7 @@ class Delivery:
         for wake in work.wakes:
             self._deliveries.add(asyncio.create_task(self._deliver(wake)), wake.subscription)
         self._looked_through = work.looked_through
+        self._is_linking = work.is_linking
         if work.has_more:
             return 0.0
         pause = RECEIVING_INTERVAL if self._engine.wakeup.carries_messages else config().poll_interval
@@ -272,9 +283,11 @@ class Delivery:
         """Deliver the wakes that are due now, and those that follow from them, without the thread."""
         await self._registry.move_all()
         try:
-            while await self._look() == 0.0 or self._deliveries.tasks:
+            while (pause := await self._look()) == 0.0 or self._deliveries.tasks or self._is_linking:
                 if tasks := self._deliveries.tasks:
                     await asyncio.wait(tasks)
+                elif pause:
+                    await asyncio.sleep(pause)
         finally:
             await self._close()
 

@@ -51,6 +51,9 @@ MAX_TOKEN_LENGTH = 1024
 KEYS_SECONDS = 5.0
 """For how long a process answers with the public keys that it has, so that nobody can busy the database with them."""
 
+MAX_REST_SECONDS = 0.1
+"""The longest rest between two parts of a description."""
+
 _JSON = b"application/json"
 _JWKS = b"application/jwk-set+json"
 _NO_STORE: Header = (headers.CACHE_CONTROL, NO_STORE)
@@ -198,18 +201,24 @@ async def _get(call: Call) -> Response:
 
 
 async def _described(call: Call) -> bytes:
-    """Return a subscription as JSON. It may have very many links, so they are read in parts."""
+    """Return a subscription as JSON. It may have very many links, so they are read in parts.
+
+    Between them it rests for as long as a part has taken: appends share the process.
+    """
     service = call.service
     key, description = await service.call(_describe, call.name, service.using)
     parts: list[bytes] = []
     size, after = 0, _FIRST_LINK
     try:
         while after is not None:
+            began = time.monotonic()
             part, after = await service.call(_encode_links, key, after, service.using)
             service.descriptions.check(0, -size, len(part))  # a single one may have any size
             service.descriptions.add(0, len(part))
             size += len(part)
             parts += [part] if part else []
+            if after is not None:
+                await asyncio.sleep(min(time.monotonic() - began, MAX_REST_SECONDS))
         return b'%b,"streams":[%b]}' % (description[:-1], b",".join(parts))
     finally:
         service.descriptions.remove(0, size)

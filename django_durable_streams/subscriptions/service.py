@@ -19,7 +19,7 @@ from ..engine import Engine, engine_for
 from ..models import Stream, Subscription
 from ..runtime import execution
 from ..runtime.backlog import Backlog
-from ..runtime.call_worker import BUSY_PAUSE, CallWorker
+from ..runtime.call_worker import CallWorker
 from ..runtime.monitor import monitor_for
 from ..runtime.process_objects import ProcessObjects
 from .backfill import link_portion
@@ -72,8 +72,7 @@ class Service:
             progress = await self.call(link_portion, subscription.pk, self.using)
             if progress.is_done:
                 return
-            if progress.is_held_up:
-                await asyncio.sleep(BUSY_PAUSE)
+            await asyncio.sleep(progress.pause)
 
     def start(self) -> None:
         """Deliver wakes from now on, in threads of their own."""

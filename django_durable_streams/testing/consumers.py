@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 
 from ..subscriptions.consumers.declarations import Consumer, find
@@ -39,8 +40,8 @@ def run_consumers(*names: str, raise_errors: bool = True) -> int:
     for using, consumers in by_alias.items():
         by_subscription = {subscribe(one, using, from_beginning=True): one for one in consumers}
         for subscription_id in by_subscription:
-            while not link_existing(subscription_id, using).is_done:
-                pass
+            while not (progress := link_existing(subscription_id, using)).is_done:
+                time.sleep(progress.pause)
         runner = Runner(by_subscription, using, report=count, delay=lambda failures: 0.0, raises=raise_errors)
         while look_at_unseen(using).through or runner.step():
             pass

@@ -193,7 +193,7 @@ def test_a_look_links_one_portion_however_many_subscriptions_are_new(monkeypatch
     SubscriptionLink.objects.unguarded().delete()
     Subscription.objects.unguarded().update(linked_through=0)
     links = [0]
-    while looked().has_more:
+    while looked().is_linking:
         links.append(SubscriptionLink.objects.count())
         assert links[-1] <= links[-2] + 1
     assert links[-1] == 10

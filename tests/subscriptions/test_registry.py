@@ -41,6 +41,7 @@ def test_a_link_by_the_pattern_becomes_explicit_too() -> None:
 def test_a_portion_reads_few_streams_however_few_match(monkeypatch: pytest.MonkeyPatch) -> None:
     """On SQLite appends wait for it, and everywhere the other requests of the process."""
     monkeypatch.setattr(backfill, "PORTION_SCANNED", 10)
+    monkeypatch.setattr(backfill, "MAX_REST_SECONDS", 0.0)
     streams = [stream(f"others/{number}", b"") for number in range(50)]
     stream("events/a")
     for one in streams[5:40]:

@@ -36,9 +36,6 @@ RECEIVING_INTERVAL = 2.0
 FAILURE_PAUSE = 1.0
 """Time until the next look after the database did not answer, in seconds."""
 
-LINK_PAUSE = 0.05
-"""Time for another transaction to release the row of a stream that is to be linked, in seconds."""
-
 PATTERN_INTERVAL = 60.0
 """How often to make sure that the subscriptions have the patterns of this code, in seconds.
 
@@ -152,7 +149,7 @@ class Worker:
         progress = link_existing(self._unlinked[-1], self._using)
         if progress.is_done:
             self._unlinked.pop()
-        return LINK_PAUSE if progress.is_held_up else 0.0
+        return progress.pause
 
     def _idle_seconds(self, runner: Runner) -> float:
         pause = RECEIVING_INTERVAL if self._wakeups.is_receiving else config().poll_interval

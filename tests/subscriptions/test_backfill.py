@@ -1,0 +1,92 @@
+"""Existing streams are linked in portions that leave appends their turn."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from types import SimpleNamespace
+
+import pytest
+
+from django_durable_streams.models import Subscription, SubscriptionLink
+from django_durable_streams.subscriptions import backfill
+from tests.subscriptions.steps import USING, stream, subscribe
+
+
+@pytest.fixture
+def unlinked(db: None, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A subscription with three streams to link, one in each portion."""
+    monkeypatch.setattr(backfill, "PORTION_STREAMS", 1)
+    for name in "abc":
+        stream(f"events/{name}")
+    subscribe("s")
+    SubscriptionLink.objects.unguarded().delete()
+    Subscription.objects.unguarded().update(linked_through=0)
+    monkeypatch.setattr(backfill, "_paces", {})
+    return Subscription.objects.get().pk
+
+
+def test_a_portion_is_followed_by_a_rest_of_the_same_length(unlinked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments, used = iter([10.0, 10.5, 10.6, 10.9, 11.0]), iter([1.0, 1.3, 1.4, 1.5])
+    clock = SimpleNamespace(monotonic=lambda: next(moments), thread_time=lambda: next(used))
+    monkeypatch.setattr(backfill, "time", clock)
+    assert backfill.link_portion(unlinked, USING).pause == pytest.approx(0.3)
+    assert backfill.link_portion(unlinked, USING).pause == pytest.approx(0.2)
+    assert SubscriptionLink.objects.count() == 1
+    assert backfill.link_portion(unlinked, USING).pause == pytest.approx(0.1)
+    assert SubscriptionLink.objects.count() == 2
+
+
+def test_one_thread_links_at_a_time(unlinked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_end = Event(), Event()
+
+    def slow(subscription_id: int, using: str) -> backfill.Progress:
+        begun.set()
+        may_end.wait()
+        return backfill.Progress(is_done=False, is_held_up=False)
+
+    with ThreadPoolExecutor(1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(backfill, "_link_next", slow)
+            first = pool.submit(backfill.link_portion, unlinked, USING)
+            begun.wait()
+        try:
+            second = backfill.link_portion(unlinked, USING)
+        finally:
+            may_end.set()
+        assert second == backfill.Progress(is_done=False, is_held_up=True, pause=backfill.HELD_UP_PAUSE)
+        assert not first.result().is_held_up
+    assert SubscriptionLink.objects.count() == 0
+
+
+def test_streams_that_another_process_links_meanwhile_are_linked_once(
+    unlinked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = backfill._next_matching
+
+    def beside_another(subscription: Subscription, using: str) -> tuple[list[int], int | None]:
+        matching = compare(subscription, using)
+        with monkeypatch.context() as patch:
+            patch.setattr(backfill, "_next_matching", compare)
+            assert not backfill._link_next(unlinked, USING).is_held_up
+        return matching
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backfill, "_next_matching", beside_another)
+        assert not backfill._link_next(unlinked, USING).is_done
+    assert SubscriptionLink.objects.count() == 1
+    while not backfill._link_next(unlinked, USING).is_done:
+        pass
+    assert SubscriptionLink.objects.count() == 3
+
+
+def test_a_subscription_that_is_deleted_meanwhile_gets_no_links(unlinked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    compare = backfill._next_matching
+
+    def then_delete(subscription: Subscription, using: str) -> tuple[list[int], int | None]:
+        matching = compare(subscription, using)
+        Subscription.objects.unguarded().update(name=None, pattern="", linked_through=None)
+        return matching
+
+    monkeypatch.setattr(backfill, "_next_matching", then_delete)
+    backfill._link_next(unlinked, USING)
+    assert SubscriptionLink.objects.count() == 0
+    assert backfill._link_next(unlinked, USING).is_done
