@@ -110,13 +110,13 @@ def preload() -> None:
 def preload_code(folders: Iterable[Path]) -> None:
     """Read the code of all modules in some folders, for whoever imports one of them."""
     read = SourceFileLoader.get_code
-    known: dict[str, CodeType | None] = {}
+    codes: dict[str, CodeType | None] = {}
     for path in (path for folder in folders for path in folder.rglob("*.py")):
         with suppress(Exception):
-            known[str(path)] = read(SourceFileLoader(path.stem, str(path)), path.stem)
+            codes[str(path)] = read(SourceFileLoader(path.stem, str(path)), path.stem)
 
     def get_code(loader: SourceFileLoader, name: str) -> CodeType | None:
-        return known.get(loader.path) or read(loader, name)
+        return codes.get(loader.path) or read(loader, name)
 
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]
 
