@@ -6,7 +6,6 @@ as a client does that got no answer. What the database holds after each of the t
 """
 
 import asyncio
-import gc
 import json
 import os
 import sys
@@ -166,8 +165,6 @@ def in_child(operations: list[Operation], step: int) -> tuple[str, list[int] | N
 
 
 def main() -> int:
-    gc.collect()
-    gc.freeze()  # a collection in a child would copy all that was there before it
     for name, make in OPERATIONS.items():
         for step in range(1, MAX_STEPS):
             at = f"{name}-{step}"
