@@ -1,7 +1,6 @@
 """Migrated databases for servers, each a copy of one that is migrated once in a test run."""
 
 import contextlib
-import functools
 import secrets
 import shutil
 import sqlite3
@@ -10,13 +9,16 @@ from pathlib import Path
 from tests.servers import example_environment, migrate, migrated_sqlite_file
 from tests.services import Database, name_of
 
+TEMPLATE = "streams_template"
+"""The migrated database that each server of a test has from the beginning."""
+
 IDENTIFY = "UPDATE durable_streams_databaseidentity SET value = '{}'"
 """Copies of a database have its identity, and believe each other's wake-up messages."""
 
 
 def migrated_database(database: Database) -> str:
     """Make a database with the example project's tables and an identity of its own. Returns its URL."""
-    copy = database.new_copy(_template(database))
+    copy = database.new_copy(f"{database.url}/{TEMPLATE}")
     with contextlib.closing(database.connect(name_of(copy))) as connection:
         connection.cursor().execute(IDENTIFY.format(secrets.token_hex(16)))
     return copy
@@ -30,8 +32,8 @@ def migrated_file(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-@functools.cache
-def _template(database: Database) -> str:
-    url = database.new_database()
-    migrate(example_environment({"DATABASE_URL": url}))
-    return url
+def _make_template(database: Database) -> None:
+    migrate(example_environment({"DATABASE_URL": database.new_database(TEMPLATE)}))
+
+
+Database.prepare = _make_template

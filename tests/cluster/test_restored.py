@@ -36,6 +36,7 @@ async def restore(cluster: Cluster, database: Database) -> None:
         assert (await client.request("PUT", urls[0], TEXT, b"begin\n")).status == 201
         await asyncio.to_thread(copy, database, "data", "backup")
         lost = (await done(client, "POST", urls[0], LOST)).headers["stream-next-offset"]
+        await done(client, "GET", urls[1])  # this server may take a moment longer to notice that the database is back
         content = await read(client, cluster.urls[1], "room")
         assert content.endswith(LOST)
         followers = [Follower(client, url, mode) for url in urls for mode in ("sse", "long-poll")]

@@ -2,21 +2,25 @@
 
 import asyncio
 import random
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tests import preloaded
 from tests.cluster.cluster import Cluster, scaled
 from tests.cluster.http import Client
 from tests.cluster.load import TEXT, read
 from tests.cluster.readers import Follower
+from tests.servers import ROOT
 from tests.services import PostgreSQL, Redis, shared
 
 TOKENS = scaled(1_200, 10_000)
 PER_SECOND = 200
 KILLS = scaled(4, 40)
 
+STDERR = 2
+JOB_SECONDS = 30 + 2 * TOKENS / PER_SECOND
 COMMITS_PER_SECOND = 25
 WITHIN = 0.150
 """Seconds from when a token is written to when a reader has it."""
@@ -47,14 +51,12 @@ async def kill_and_restart(cluster: Cluster, commits: Path) -> Follower:
         assert (await client.request("PUT", url, TEXT)).status == 201
         follower = Follower(client, url, "sse")
         following = tasks.create_task(follower.follow())
-        job = await start_job(cluster.servers[0].env, commits)
-        while numbers(follower.data)[-1:] < [TOKENS // 2]:
-            assert job.returncode is None, "the job has ended early"
-            await asyncio.sleep(0.01)
-        job.kill()
-        await job.wait()
-        job = await start_job(cluster.servers[0].env, commits)
-        assert await job.wait() == 0
+        with killed_at_the_end(cluster.servers[0].env, commits) as job:
+            while numbers(follower.data)[-1:] < [TOKENS // 2]:
+                assert job.poll() is None, "the job has ended early"
+                await asyncio.sleep(0.01)
+        with killed_at_the_end(cluster.servers[0].env, commits) as job:
+            assert await asyncio.to_thread(job.wait, JOB_SECONDS) == 0
         written = await read(client, cluster.urls[0], "answer")
         await follower.has(len(written))
         following.cancel()
@@ -68,36 +70,41 @@ def test_wherever_a_job_is_killed_every_token_is_there_once(tmp_path: Path) -> N
 
 
 async def kill_often(cluster: Cluster, commits: Path) -> None:
-    url = f"{cluster.urls[0]}/answer"
+    url, env = f"{cluster.urls[0]}/answer", cluster.servers[0].env
     async with Client() as client:
         assert (await client.request("PUT", url, TEXT)).status == 201
         count = 0
         for _ in range(KILLS):
             # Somewhere between its first look at the stream and a few commits later; now and then two run at once.
-            jobs = [await start_job(cluster.servers[0].env, commits, count=10**6, per_second=2_000)]
-            if random.random() < 0.3:
-                jobs.append(await start_job(cluster.servers[0].env, commits, count=10**6, per_second=2_000))
-            while len(numbers(await read(client, cluster.urls[0], "answer"))) <= count:
-                assert any(job.returncode is None for job in jobs), "the jobs have ended early"
-                await asyncio.sleep(0.02)
-            await asyncio.sleep(random.random() * 0.3)
-            for job in jobs:
-                if job.returncode is None:
-                    job.kill()
-                await job.wait()
+            with ExitStack() as stack:
+                jobs = [
+                    stack.enter_context(killed_at_the_end(env, commits, count=10**6, per_second=2_000))
+                    for _ in range(2 if random.random() < 0.3 else 1)
+                ]
+                while len(numbers(await read(client, cluster.urls[0], "answer"))) <= count:
+                    assert any(job.poll() is None for job in jobs), "the jobs have ended early"
+                    await asyncio.sleep(0.02)
+                await asyncio.sleep(random.random() * 0.3)
             result = numbers(await read(client, cluster.urls[0], "answer"))
             assert result == list(range(len(result)))
             count = len(result)
-        job = await start_job(cluster.servers[0].env, commits, count=count + 500, per_second=2_000)
-        assert await job.wait() == 0
+        with killed_at_the_end(env, commits, count=count + 500, per_second=2_000) as job:
+            assert await asyncio.to_thread(job.wait, JOB_SECONDS) == 0
         assert numbers(await read(client, cluster.urls[0], "answer")) == list(range(count + 500))
 
 
-async def start_job(
+@contextmanager
+def killed_at_the_end(
     env: Mapping[str, str], commits: Path, *, count: int = TOKENS, per_second: int = PER_SECOND
-) -> asyncio.subprocess.Process:
+) -> Iterator[preloaded.Process]:
+    """Start a job, which is killed at the end of this block."""
     command = [sys.executable, "-m", "tests.cluster.token_job", "answer", str(count), str(per_second), str(commits)]
-    return await asyncio.create_subprocess_exec(*command, env=env, stdin=subprocess.DEVNULL)
+    job = preloaded.start(command, cwd=ROOT, env=env, output=STDERR)
+    try:
+        yield job
+    finally:
+        job.kill()
+        job.wait()
 
 
 def numbers(data: bytes) -> list[int]:

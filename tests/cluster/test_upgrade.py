@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from tests import preloaded
 from tests.cluster.cluster import Cluster, scaled
 from tests.cluster.http import Client
 from tests.cluster.load import TEXT, Load, read
@@ -26,14 +27,8 @@ LOCK_SECONDS = 0.5
 def migrate(url: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Migrate a database to the next version, as an operator does."""
     variables = {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "tests.cluster.next_version.settings", **(env or {})}
-    return subprocess.run(
-        [sys.executable, str(EXAMPLE / "manage.py"), "migrate"],
-        env=example_environment(variables),
-        capture_output=True,
-        text=True,
-        timeout=MIGRATE_SECONDS,
-        check=False,
-    )
+    command = [sys.executable, str(EXAMPLE / "manage.py"), "migrate"]
+    return preloaded.run(command, cwd=EXAMPLE, env=example_environment(variables), timeout=MIGRATE_SECONDS)
 
 
 def test_on_a_database_server(database: Database, redis: Redis) -> None:

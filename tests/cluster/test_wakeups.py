@@ -21,8 +21,9 @@ from django_durable_streams.engine.wakeup import signing
 from django_durable_streams.engine.wakeup.base import WakeUpMessage
 from django_durable_streams.engine.wakeup.redis import MAX_PAYLOAD, RedisWakeup, encode
 from django_durable_streams.store.operations import Commit
+from tests.cluster.sentinel import Sentinel
 from tests.servers import HOST, free_port
-from tests.services import Redis, Sentinel, shared
+from tests.services import Redis, shared
 
 PASSWORD = "geheim"
 STREAM = 7

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import preloaded
+from tests.servers import EXAMPLE, example_environment
 
 PROGRAM = """
     import json, os, sys, threading
@@ -17,6 +18,14 @@ PROGRAM = """
     {end}
 """
 ENDS = {"by itself": "", "with a status": "sys.exit(3)", "with an error": "1 / 0", "at once": "os._exit(7)"}
+IMPORTS = """
+import json, sys
+import django_durable_streams.urls, django_durable_streams.models.stream, config.settings, django.contrib.auth.models
+names = ["django_durable_streams.urls", "django_durable_streams.models.stream", "config.settings"]
+modules = [sys.modules[name] for name in names]
+print(json.dumps([[each.__name__, each.__file__, each.__cached__, each.__package__] for each in modules]))
+print(type(modules[1].__loader__).__name__, modules[1].Stream.append.__code__.co_filename)
+"""
 TIMEOUT = 60.0
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="it needs Linux")
@@ -47,6 +56,18 @@ def test_it_finds_what_a_new_interpreter_gives_it(program: Path, way: str, monke
     )
     assert (forked.returncode, forked.stdout) == (new.returncode, new.stdout)
     assert forked.stderr.splitlines()[-1:] == new.stderr.splitlines()[-1:]
+
+
+def test_modules_that_need_settings_are_those_of_a_new_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import django; django.setup()" + IMPORTS
+    env = example_environment({"DATABASE_URL": "sqlite://:memory:"})
+    forked, new = (
+        preloaded.run([sys.executable, "-c", program], cwd=EXAMPLE, env=env, timeout=TIMEOUT)
+        for value in ("1", "0")
+        if monkeypatch.setenv("TESTS_PRELOAD", value) is None
+    )
+    assert (forked.returncode, forked.stdout) == (new.returncode, new.stdout)
+    assert (forked.returncode, forked.stderr) == (0, "")
 
 
 def test_its_end_is_told(tmp_path: Path) -> None:
