@@ -10,11 +10,12 @@ Knows no request and no format of a response.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import aclosing, contextmanager
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import isawaitable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -80,12 +81,15 @@ def _events(chunks: list[bytes]) -> bytes:
 
 
 class FeedSource(NamedTuple):
-    """What a feed reads: a run of a chat, or with an empty `run` the whole chat."""
+    """What a feed reads: a run of a chat, or with an empty `run` the whole chat.
+
+    `translator` makes the translator. It may have to read something first, once for all readers of the feed.
+    """
 
     stream: Stream
     offset: str
     run: str
-    translator: Callable[[], Translator]
+    translator: Callable[[], Translator | Awaitable[Translator]]
 
 
 class Feed:
@@ -173,8 +177,9 @@ class Feed:
             self._pump.cancel()
 
     async def _read(self) -> None:
-        translator, offset = self._source.translator(), self._source.offset
+        made, offset = self._source.translator(), self._source.offset
         try:
+            translator = await made if isawaitable(made) else made
             # Existing events come first, without a wait: an empty chat has no page, and its readers are up to date.
             offset = await self._read_pages(offset, translator, timeout=0)
             self._tell(up_to_date=True)
