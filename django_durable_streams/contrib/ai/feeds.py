@@ -2,9 +2,8 @@
 
 A reader is a position in the feed's list, not a queue, and reads from the beginning whenever it comes. The feed follows
 the chat's stream while it has readers. Readers at the same position get the same portion, which is encoded once. A
-reader that waits is woken by the feed alone: it has no timer of its own, and polls nothing.
-
-Knows no request and no format of a response.
+reader that waits is woken by the feed alone: it has no timer of its own, and polls nothing. Knows no request and no
+format of a response.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from contextlib import aclosing, contextmanager
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
-from inspect import isawaitable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -81,10 +79,7 @@ def _events(chunks: list[bytes]) -> bytes:
 
 
 class FeedSource(NamedTuple):
-    """What a feed reads: a run of a chat, or with an empty `run` the whole chat.
-
-    `translator` makes the translator. It may have to read something first, once for all readers of the feed.
-    """
+    """What a feed reads: a run of a chat, or with an empty `run` the whole chat. A translator may need an await."""
 
     stream: Stream
     offset: str
@@ -179,7 +174,7 @@ class Feed:
     async def _read(self) -> None:
         made, offset = self._source.translator(), self._source.offset
         try:
-            translator = await made if isawaitable(made) else made
+            translator = made if isinstance(made, Translator) else await made
             # Existing events come first, without a wait: an empty chat has no page, and its readers are up to date.
             offset = await self._read_pages(offset, translator, timeout=0)
             self._tell(up_to_date=True)
